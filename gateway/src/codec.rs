@@ -1,0 +1,1 @@
+//! Registers to IEC values and back. Pure.

@@ -1,0 +1,3 @@
+//! `edge-gateway`: the appliance.
+
+fn main() {}

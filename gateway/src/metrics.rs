@@ -1,0 +1,291 @@
+//! What Prometheus sees. One own registry; every series exists at 0 from the start, and labels
+//! come from closed sets or from the configuration.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use provisioning::config::Config;
+
+const REQUEST_BUCKETS: [f64; 11] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const ACK_BUCKETS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Every series of one gateway, and the registry that renders them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// One entry per PLC, in the order of the configuration.
+    pub plcs: Vec<PlcMetrics>,
+    /// The store-and-forward queue.
+    pub queue: QueueMetrics,
+    /// The broker connection.
+    pub mqtt: MqttMetrics,
+}
+
+/// Series of one PLC.
+#[derive(Clone, Debug)]
+pub struct PlcMetrics {
+    /// `edge_plc_up`.
+    pub up: IntGauge,
+    /// `edge_plc_request_seconds`.
+    pub request_seconds: Histogram,
+    /// `edge_plc_connects_total`.
+    pub connects: IntCounter,
+    /// `edge_plc_cycles_missed_total`.
+    pub cycles_missed: IntCounter,
+    /// `edge_plc_last_answer_timestamp_seconds`.
+    pub last_answer: Gauge,
+    requests: [IntCounter; RequestOutcome::ALL.len()],
+}
+
+/// Value of the label `outcome` of `edge_plc_requests_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RequestOutcome {
+    /// A whole and fitting answer.
+    Ok,
+    /// A Modbus exception.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// An answer that does not fit the request.
+    Garbled,
+    /// The connection broke.
+    Disconnected,
+}
+
+/// Series of the queue.
+#[derive(Clone, Debug)]
+pub struct QueueMetrics {
+    /// `edge_samples_produced_total`.
+    pub produced: IntCounter,
+    /// `edge_samples_delivered_total`.
+    pub delivered: IntCounter,
+    /// `edge_samples_stored`.
+    pub stored: IntGauge,
+    /// `edge_queue_bytes`.
+    pub bytes: IntGauge,
+    /// `edge_queue_oldest_timestamp_seconds`, 0 when empty.
+    pub oldest: Gauge,
+    dropped: [IntCounter; DropReason::ALL.len()],
+}
+
+/// Value of the label `reason` of `edge_samples_dropped_total`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum DropReason {
+    /// The queue was full.
+    Full,
+    /// The broker answered with a bad reason code.
+    Refused,
+    /// The message is larger than the broker takes.
+    TooLarge,
+    /// The gateway stopped before the broker took it.
+    Shutdown,
+}
+
+/// Series of the broker connection.
+#[derive(Clone, Debug)]
+pub struct MqttMetrics {
+    /// `edge_mqtt_connected`.
+    pub connected: IntGauge,
+    /// `edge_mqtt_ack_seconds`.
+    pub ack_seconds: Histogram,
+    messages: [IntCounter; MessageOutcome::ALL.len()],
+}
+
+/// Value of the label `outcome` of `edge_mqtt_messages_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MessageOutcome {
+    /// Acknowledged with a good reason code, or written when QoS is 0.
+    Delivered,
+    /// Acknowledged with a bad reason code.
+    Refused,
+    /// Unacknowledged when the connection broke; it is sent again.
+    Interrupted,
+}
+
+macro_rules! labels {
+    ($name:ident { $($variant:ident = $label:literal),+ $(,)? }) => {
+        impl $name {
+            /// Every variant, in the order of declaration.
+            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
+
+            /// Value of the metric label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label),+
+                }
+            }
+        }
+    };
+}
+
+labels!(RequestOutcome {
+    Ok = "ok",
+    Refused = "refused",
+    TimedOut = "timed_out",
+    Garbled = "garbled",
+    Disconnected = "disconnected",
+});
+labels!(DropReason {
+    Full = "full",
+    Refused = "refused",
+    TooLarge = "too_large",
+    Shutdown = "shutdown",
+});
+labels!(MessageOutcome {
+    Delivered = "delivered",
+    Refused = "refused",
+    Interrupted = "interrupted",
+});
+
+impl PlcMetrics {
+    /// Counts one request.
+    pub fn count_request(&self, outcome: RequestOutcome) {
+        count(&self.requests, outcome as usize, 1);
+    }
+}
+
+impl QueueMetrics {
+    /// Counts samples that will never be delivered.
+    pub fn count_dropped(&self, reason: DropReason, samples: u64) {
+        count(&self.dropped, reason as usize, samples);
+    }
+}
+
+impl MqttMetrics {
+    /// Counts messages by what became of them.
+    pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
+        count(&self.messages, outcome as usize, messages);
+    }
+}
+
+fn count(counters: &[IntCounter], index: usize, by: u64) {
+    if let Some(counter) = counters.get(index) {
+        counter.inc_by(by);
+    }
+}
+
+impl Metrics {
+    /// Registers every series for this configuration.
+    ///
+    /// # Errors
+    /// Fails when two series have the same name and labels, which the configuration's unique PLC
+    /// names rule out.
+    pub fn new(config: &Config, config_hash: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let info = |name, help, label, value: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+            gauge.with_label_values(&[value]).set(1);
+            registry.register(Box::new(gauge))
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        info("edge_build_info", "Always 1; the version is the label.", "version", version)?;
+        info("edge_config_info", "Always 1; the hash is the label.", "hash", config_hash)?;
+        Ok(Self {
+            plcs: plc_metrics(&registry, config)?,
+            queue: queue_metrics(&registry)?,
+            mqtt: mqtt_metrics(&registry)?,
+            registry,
+        })
+    }
+
+    /// Renders the text exposition format 0.0.4.
+    ///
+    /// # Errors
+    /// Fails when a series cannot be encoded.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, prometheus::Error> {
+    let up = IntGaugeVec::new(
+        Opts::new("edge_plc_up", "Whether the PLC answered its last request."),
+        &["plc"],
+    )?;
+    let requests = IntCounterVec::new(
+        Opts::new("edge_plc_requests_total", "Modbus requests by what became of them."),
+        &["plc", "outcome"],
+    )?;
+    let request_seconds = HistogramVec::new(
+        HistogramOpts::new("edge_plc_request_seconds", "Round trip of a Modbus request.")
+            .buckets(REQUEST_BUCKETS.to_vec()),
+        &["plc"],
+    )?;
+    let connects = IntCounterVec::new(
+        Opts::new("edge_plc_connects_total", "Attempts to open the connection to the PLC."),
+        &["plc"],
+    )?;
+    let missed = IntCounterVec::new(
+        Opts::new("edge_plc_cycles_missed_total", "Scan cycles skipped because one ran too long."),
+        &["plc"],
+    )?;
+    let last_answer = GaugeVec::new(
+        Opts::new("edge_plc_last_answer_timestamp_seconds", "When the PLC answered last."),
+        &["plc"],
+    )?;
+    registry.register(Box::new(up.clone()))?;
+    registry.register(Box::new(requests.clone()))?;
+    registry.register(Box::new(request_seconds.clone()))?;
+    registry.register(Box::new(connects.clone()))?;
+    registry.register(Box::new(missed.clone()))?;
+    registry.register(Box::new(last_answer.clone()))?;
+    let one = |name: &str| PlcMetrics {
+        up: up.with_label_values(&[name]),
+        request_seconds: request_seconds.with_label_values(&[name]),
+        connects: connects.with_label_values(&[name]),
+        cycles_missed: missed.with_label_values(&[name]),
+        last_answer: last_answer.with_label_values(&[name]),
+        requests: RequestOutcome::ALL
+            .map(|outcome| requests.with_label_values(&[name, outcome.label()])),
+    };
+    Ok(config.plcs.iter().map(|plc| one(&plc.name)).collect())
+}
+
+fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error> {
+    let produced = IntCounter::new("edge_samples_produced_total", "Samples handed to the queue.")?;
+    let delivered =
+        IntCounter::new("edge_samples_delivered_total", "Samples that the broker acknowledged.")?;
+    let dropped = IntCounterVec::new(
+        Opts::new("edge_samples_dropped_total", "Samples that will never be delivered."),
+        &["reason"],
+    )?;
+    let stored = IntGauge::new("edge_samples_stored", "Samples that wait for the broker.")?;
+    let bytes = IntGauge::new("edge_queue_bytes", "Bytes that wait for the broker.")?;
+    let oldest = Gauge::new(
+        "edge_queue_oldest_timestamp_seconds",
+        "When the oldest waiting sample was taken; 0 when none waits.",
+    )?;
+    registry.register(Box::new(produced.clone()))?;
+    registry.register(Box::new(delivered.clone()))?;
+    registry.register(Box::new(dropped.clone()))?;
+    registry.register(Box::new(stored.clone()))?;
+    registry.register(Box::new(bytes.clone()))?;
+    registry.register(Box::new(oldest.clone()))?;
+    let dropped = DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()]));
+    Ok(QueueMetrics { produced, delivered, stored, bytes, oldest, dropped })
+}
+
+fn mqtt_metrics(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {
+    let connected =
+        IntGauge::new("edge_mqtt_connected", "Whether the connection to a broker stands.")?;
+    let messages = IntCounterVec::new(
+        Opts::new("edge_mqtt_messages_total", "Published messages by what became of them."),
+        &["outcome"],
+    )?;
+    let ack_seconds = Histogram::with_opts(
+        HistogramOpts::new(
+            "edge_mqtt_ack_seconds",
+            "From sending to the broker's acknowledgement.",
+        )
+        .buckets(ACK_BUCKETS.to_vec()),
+    )?;
+    registry.register(Box::new(connected.clone()))?;
+    registry.register(Box::new(messages.clone()))?;
+    registry.register(Box::new(ack_seconds.clone()))?;
+    let messages =
+        MessageOutcome::ALL.map(|outcome| messages.with_label_values(&[outcome.label()]));
+    Ok(MqttMetrics { connected, ack_seconds, messages })
+}

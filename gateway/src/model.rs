@@ -1,0 +1,154 @@
+//! The words of the data path: value, quality, sample, record.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// BOOL.
+    Bool(bool),
+    /// Signed integers.
+    Int(i64),
+    /// Unsigned integers, bit strings, and TIME in milliseconds.
+    Uint(u64),
+    /// REAL, finite.
+    Real(f32),
+    /// LREAL and scaled values, finite.
+    Lreal(f64),
+}
+
+/// How far a value can be trusted; the same words in payload, status and documents.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Quality {
+    /// Read and decoded.
+    Good,
+    /// The last read is too long ago.
+    Stale,
+    /// No usable answer arrived in time.
+    Unreachable,
+    /// The PLC answered with a Modbus exception.
+    Refused,
+    /// The answer holds no value of this type: NaN, infinity.
+    Invalid,
+    /// The PLC's program does not run.
+    Stopped,
+    /// Taken before the clock was right.
+    Unsynced,
+}
+
+/// Microseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct UnixTime(i64);
+
+/// One observation of one tag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Index into `config::Plc::tags`.
+    pub tag: u16,
+    /// Absent unless the quality is one that carries a value.
+    pub value: Option<Value>,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// The middle of the round trip of the request that read it.
+    pub at: UnixTime,
+}
+
+/// The samples of one cycle of one PLC that are published together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Index into `config::Config::plcs`.
+    pub plc: u16,
+    /// When the cycle was read: the middle of its round trips.
+    pub at: UnixTime,
+    /// Never empty.
+    pub samples: Vec<Sample>,
+}
+
+/// A message that is ready to be sent: an event, later a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// The members of its JSON object, to which the stamp is added at sending time.
+    pub body: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Quality {
+    /// Every quality, best first.
+    pub const ALL: [Self; 7] = [
+        Self::Good,
+        Self::Stale,
+        Self::Unreachable,
+        Self::Refused,
+        Self::Invalid,
+        Self::Stopped,
+        Self::Unsynced,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Stale => "stale",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+            Self::Stopped => "stopped",
+            Self::Unsynced => "unsynced",
+        }
+    }
+}
+
+impl Serialize for Quality {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Bool(value) => serializer.serialize_bool(value),
+            Self::Int(value) => serializer.serialize_i64(value),
+            Self::Uint(value) => serializer.serialize_u64(value),
+            Self::Real(value) => serializer.serialize_f32(value),
+            Self::Lreal(value) => serializer.serialize_f64(value),
+        }
+    }
+}
+
+impl UnixTime {
+    /// From microseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since 1970-01-01 UTC, rounded down.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Seconds since 1970-01-01 UTC, as Prometheus wants them.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "microseconds stay exact until the year 2255")]
+    pub fn as_seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
+    /// The instant in the middle between this one and a later one.
+    #[must_use]
+    pub const fn midpoint(self, later: Self) -> Self {
+        Self(self.0 + (later.0 - self.0) / 2)
+    }
+}

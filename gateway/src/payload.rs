@@ -1,0 +1,1 @@
+//! Records to message bytes, at sending time. Pure.

@@ -1,0 +1,1 @@
+//! One task owns the connection to one PLC.

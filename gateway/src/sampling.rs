@@ -1,0 +1,1 @@
+//! From what a cycle read to samples worth publishing. Pure.

@@ -1,0 +1,1 @@
+//! A small broker end for the demo and for hostile tests.

@@ -1,0 +1,1 @@
+//! Stages: start, fatal on early end, drain in order.

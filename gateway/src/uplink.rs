@@ -1,0 +1,1 @@
+//! How a byte stream reaches the broker.

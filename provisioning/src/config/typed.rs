@@ -1,0 +1,276 @@
+//! The checked configuration. Holding one proves that every check has passed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::plc::{IecType, Location, Model, Order};
+
+/// Settings of one gateway.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this gateway is and where it keeps its state.
+    pub gateway: Gateway,
+    /// The connection to the broker.
+    pub mqtt: Mqtt,
+    /// The store-and-forward queue.
+    pub queue: Queue,
+    /// The metrics listener.
+    pub metrics: Metrics,
+    /// The PLCs, in the order of the file.
+    pub plcs: Vec<Plc>,
+}
+
+/// `[gateway]`.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// `[a-z0-9-]{1,63}`.
+    pub id: String,
+    /// Free text for the payload; empty when not given.
+    pub location: String,
+    /// Zone of dates that are written without one.
+    pub timezone: TimeZone,
+    /// Directory of everything the gateway remembers.
+    pub state_dir: PathBuf,
+}
+
+/// `[mqtt]`.
+#[derive(Clone, Debug)]
+pub struct Mqtt {
+    /// Tried in this order; never empty.
+    pub brokers: Vec<Broker>,
+    /// Protocol version.
+    pub version: Version,
+    /// Client identifier; the gateway's id unless given.
+    pub client_id: String,
+    /// Keep alive; zero switches it off (3.1.1 only).
+    pub keep_alive: Duration,
+    /// User name and password.
+    pub credentials: Option<Credentials>,
+    /// The user's own will, which replaces "offline" on the status topic.
+    pub will: Option<Will>,
+}
+
+/// One entry of `mqtt.brokers`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broker {
+    /// Host and port.
+    pub address: HostPort,
+}
+
+/// Host name or IP address with a port. Names are resolved when connecting, every time.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct HostPort {
+    /// Name, IPv4 or IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// MQTT protocol version.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    V311,
+    /// MQTT 5.0.
+    V5,
+}
+
+/// User name and password for the broker.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password, read from `password_file`.
+    pub password: Option<Secret>,
+}
+
+/// Text that never shows itself in a log or an error.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+/// The message that the broker publishes when this gateway vanishes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Will {
+    /// Topic.
+    pub topic: String,
+    /// Payload.
+    pub payload: String,
+    /// Quality of service.
+    pub qos: Qos,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// MQTT quality of service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Qos {
+    /// QoS 0: sent once, never acknowledged.
+    AtMostOnce,
+    /// QoS 1: acknowledged.
+    AtLeastOnce,
+    /// QoS 2: acknowledged in two steps.
+    ExactlyOnce,
+}
+
+/// `[publish]` with the overrides of one `[plc.publish]`: how this PLC's samples are published.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Topic with every placeholder filled in.
+    pub topic: String,
+    /// Form of the payload.
+    pub shape: Shape,
+    /// Quality of service.
+    pub qos: Qos,
+    /// Whether the broker keeps the last message.
+    pub retain: bool,
+    /// Form of dates in the payload.
+    pub datetime: Datetime,
+    /// An unchanged value is repeated after this.
+    pub heartbeat: Duration,
+    /// Whether our own `gateway` key (id, epoch, seq, quality) is in the payload.
+    pub stamp: bool,
+    /// Fixed members that the user wants in every message.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `publish.payload`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shape {
+    /// One flat object: the document's datagram.
+    Flat,
+    /// `{"DEVICE": {..}}`: the form of the M262 example.
+    Nested,
+    /// One entry per tag with value, quality and time.
+    Samples,
+}
+
+/// `publish.datetime`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Datetime {
+    /// `2020-06-24T10:01:44.250Z`.
+    Rfc3339,
+    /// `2020-06-24 12:01:44`, in the gateway's time zone.
+    Plain,
+    /// Milliseconds since 1970 as a number.
+    UnixMs,
+}
+
+/// `[queue]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Queue {
+    /// Most bytes that may wait for the broker.
+    pub max_size: u64,
+    /// Who loses when it is full.
+    pub on_full: OnFull,
+}
+
+/// `queue.on_full`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnFull {
+    /// The oldest telemetry makes room.
+    DropOldest,
+    /// The newest telemetry is not taken.
+    DropNewest,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Metrics {
+    /// Addresses to listen on; empty switches the listener off.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// One `[[plc]]`.
+#[derive(Clone, Debug)]
+pub struct Plc {
+    /// Unique name: topic level, metrics label.
+    pub name: String,
+    /// Family.
+    pub model: Model,
+    /// Machine in the payload.
+    pub machine: String,
+    /// Device in the payload.
+    pub device: String,
+    /// Address of the Modbus server.
+    pub address: HostPort,
+    /// Modbus unit id.
+    pub unit_id: u8,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+    /// Most registers in one read request, 1 to 125.
+    pub max_words: u16,
+    /// Most unused registers that a request may read to join two tags; bits count as sixteenths.
+    pub max_gap: u16,
+    /// How this PLC is published.
+    pub publish: Publish,
+    /// What is read, in the order of the file; never empty.
+    pub tags: Vec<Tag>,
+}
+
+/// One `[[plc.tag]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tag {
+    /// Key in the payload, unique within its PLC.
+    pub name: String,
+    /// The address as it was written: `%MW10`.
+    pub at: String,
+    /// Where it lies.
+    pub location: Location,
+    /// What it is.
+    pub iec: IecType,
+    /// How its bytes lie.
+    pub order: Order,
+    /// Engineering unit, for the `samples` payload.
+    pub unit: Option<String>,
+    /// From raw value to engineering value; absent publishes the raw value.
+    pub scaling: Option<Scaling>,
+    /// Digits after the point, when they are limited.
+    pub decimals: Option<u8>,
+    /// Least change worth publishing; absent publishes every change.
+    pub deadband: Option<f64>,
+    /// Time between two reads.
+    pub scan: Duration,
+}
+
+/// `value = raw * scale + offset`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Factor, never zero.
+    pub scale: f64,
+    /// Added after the factor.
+    pub offset: f64,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Gives the text away, to the one place that has to send it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
