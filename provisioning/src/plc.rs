@@ -2,10 +2,13 @@
 //!
 //! One parser for all: configuration, import, commands and the simulator use these types.
 
+mod address;
 mod iec;
+mod locate;
 mod location;
 mod model;
+mod refusal;
 
-pub use iec::{IecType, Order};
+pub use iec::{IecType, Order, UnknownOrder, UnknownType};
 pub use location::{Location, LocationError, Table};
-pub use model::{Model, Window};
+pub use model::{Model, UnknownModel, Window};

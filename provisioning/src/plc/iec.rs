@@ -1,5 +1,10 @@
 //! IEC 61131-3 elementary types and how their bytes lie in registers.
 
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
 /// Elementary type of a tag (IEC 61131-3, table 10), as the variable was declared.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum IecType {
@@ -108,4 +113,85 @@ pub enum Order {
     Badc,
     /// Low word first, bytes swapped in each word.
     Dcba,
+}
+
+/// The text is not the keyword of a type in [`IecType::ALL`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("`{0}` is not a type that can be read")]
+pub struct UnknownType(pub String);
+
+/// The text is not one of the four byte orders.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("`{0}` is not a byte order; there are ABCD, CDAB, BADC and DCBA")]
+pub struct UnknownOrder(pub String);
+
+impl fmt::Display for IecType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.keyword())
+    }
+}
+
+impl FromStr for IecType {
+    type Err = UnknownType;
+
+    /// Takes the keyword in any case, as Machine Expert does.
+    fn from_str(text: &str) -> Result<Self, UnknownType> {
+        let found = Self::ALL.into_iter().find(|iec| iec.keyword().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| UnknownType(text.to_owned()))
+    }
+}
+
+impl Order {
+    /// Every order.
+    pub const ALL: [Self; 4] = [Self::Abcd, Self::Cdab, Self::Badc, Self::Dcba];
+
+    /// The four letters: `CDAB`.
+    #[must_use]
+    pub const fn letters(self) -> &'static str {
+        match self {
+            Self::Abcd => "ABCD",
+            Self::Cdab => "CDAB",
+            Self::Badc => "BADC",
+            Self::Dcba => "DCBA",
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.letters())
+    }
+}
+
+impl FromStr for Order {
+    type Err = UnknownOrder;
+
+    /// Takes the letters in any case.
+    fn from_str(text: &str) -> Result<Self, UnknownOrder> {
+        let found = Self::ALL.into_iter().find(|order| order.letters().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| UnknownOrder(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_read_back_from_its_keyword_in_any_case() {
+        for iec in IecType::ALL {
+            assert_eq!(iec.to_string().parse(), Ok(iec));
+            assert_eq!(iec.to_string().to_lowercase().parse(), Ok(iec));
+        }
+        assert_eq!("REA".parse::<IecType>(), Err(UnknownType("REA".to_owned())));
+    }
+
+    #[test]
+    fn an_order_is_read_back_from_its_letters_in_any_case() {
+        for order in Order::ALL {
+            assert_eq!(order.to_string().parse(), Ok(order));
+            assert_eq!(order.to_string().to_lowercase().parse(), Ok(order));
+        }
+        assert_eq!("ACBD".parse::<Order>(), Err(UnknownOrder("ACBD".to_owned())));
+    }
 }

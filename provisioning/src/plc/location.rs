@@ -42,6 +42,21 @@ pub struct LocationError {
 }
 
 impl Table {
+    /// Every table.
+    pub const ALL: [Self; 4] =
+        [Self::Coil, Self::DiscreteInput, Self::InputRegister, Self::HoldingRegister];
+
+    /// The word for it in an address: `holding`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Coil => "coil",
+            Self::DiscreteInput => "discrete",
+            Self::InputRegister => "input",
+            Self::HoldingRegister => "holding",
+        }
+    }
+
     /// Whether one address of this table is a single bit.
     #[must_use]
     pub const fn holds_bits(self) -> bool {

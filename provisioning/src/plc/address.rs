@@ -1,0 +1,76 @@
+//! The grammar of addresses. What a model makes of one is decided in `locate`.
+
+use super::Table;
+
+/// An address as it was written, not yet checked against a model or a type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Address {
+    /// `%MW10.3`: letters in upper case, index, bit.
+    Iec { letters: String, index: u32, bit: Option<u32> },
+    /// `holding:10.3`.
+    Table { table: Table, index: u32, bit: Option<u32> },
+    /// A bare number: somebody's 40001.
+    Number(u32),
+}
+
+/// Reads the text of an address; absent when it follows none of the forms.
+pub(super) fn parse(text: &str) -> Option<Address> {
+    let text = text.trim();
+    if let Some(rest) = text.strip_prefix('%') {
+        let digits = rest.find(|c: char| c.is_ascii_digit())?;
+        let (letters, numbers) = rest.split_at_checked(digits)?;
+        if letters.is_empty() || !letters.chars().all(|c| c.is_ascii_alphabetic()) {
+            return None;
+        }
+        let (index, bit) = index_and_bit(numbers)?;
+        return Some(Address::Iec { letters: letters.to_ascii_uppercase(), index, bit });
+    }
+    if let Some((word, numbers)) = text.split_once(':') {
+        let table = Table::ALL.into_iter().find(|t| t.word().eq_ignore_ascii_case(word))?;
+        let (index, bit) = index_and_bit(numbers)?;
+        return Some(Address::Table { table, index, bit });
+    }
+    number(text).map(Address::Number)
+}
+
+fn index_and_bit(text: &str) -> Option<(u32, Option<u32>)> {
+    match text.split_once('.') {
+        Some((index, bit)) => Some((number(index)?, Some(number(bit)?))),
+        None => Some((number(text)?, None)),
+    }
+}
+
+/// Digits only: `u32::from_str` alone would take `+10`.
+fn number(text: &str) -> Option<u32> {
+    text.chars().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn iec(letters: &str, index: u32, bit: Option<u32>) -> Option<Address> {
+        Some(Address::Iec { letters: letters.to_owned(), index, bit })
+    }
+
+    #[test]
+    fn the_forms_are_read_in_any_case() {
+        assert_eq!(parse("%MW10"), iec("MW", 10, None));
+        assert_eq!(parse(" %mx20.3 "), iec("MX", 20, Some(3)));
+        let holding =
+            Some(Address::Table { table: Table::HoldingRegister, index: 10, bit: Some(15) });
+        assert_eq!(parse("Holding:10.15"), holding);
+        assert_eq!(parse("40001"), Some(Address::Number(40_001)));
+    }
+
+    #[test]
+    fn anything_else_is_no_address() {
+        let wrong =
+            ["", "%", "%MW", "%10", "%M W10", "MW10", "%MW-1", "%MW+1", "%MW1.", "%MW1.2.3"];
+        for text in
+            wrong.into_iter().chain(["holding:", "holding:a", "register:1", "%MW4294967296"])
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
