@@ -1,0 +1,75 @@
+//! The words of `gateway.toml` on a command line: the same parsers, the same complaints.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use figment::value::Value;
+use thiserror::Error;
+
+use super::leaf::{Found, Leaf, Period, SecretFile, TextLeaf, Wrong};
+use super::{Broker, Secret};
+
+/// Why an argument cannot be taken, and what to write instead.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("{0}")]
+pub struct ArgumentError(String);
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Reads a duration from 1 ms to 365 days, written as in `gateway.toml`: `200ms`, `20s`, `5m`, `1h`.
+///
+/// # Errors
+/// Says what to write when it is none.
+pub fn duration(text: &str) -> Result<Duration, ArgumentError> {
+    let value = Value::from(text);
+    let found = Found { key: "it", value: &value, written: None, environment: true, spans: None };
+    Ok(Period::<1, { 365 * DAY_MS }>::read(&found)?.0)
+}
+
+/// Reads a password file under the rules of `mqtt.password_file`.
+///
+/// # Errors
+/// Fails when it cannot be read, or when others could read or change it.
+pub fn read_secret(path: &Path) -> Result<Secret, ArgumentError> {
+    let file = SecretFile::parse("password_file", &path.to_string_lossy())?;
+    Ok(file.load(Path::new(""))?)
+}
+
+impl FromStr for Broker {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        Ok(<Self as TextLeaf>::parse("broker", text)?)
+    }
+}
+
+impl From<Wrong> for ArgumentError {
+    fn from(wrong: Wrong) -> Self {
+        match wrong.help {
+            Some(help) => Self(format!("{}; {help}", wrong.message)),
+            None => Self(wrong.message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_written_as_in_the_file() {
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        for text in ["20", "", "20 seconds", "-1s", "0ms", "9000h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broker_is_written_as_in_the_file() {
+        let broker: Broker = "mqtt://10.77.0.1:1884".parse().unwrap();
+        assert_eq!(broker.address.to_string(), "10.77.0.1:1884");
+        assert!("10.77.0.1".parse::<Broker>().is_err());
+    }
+}

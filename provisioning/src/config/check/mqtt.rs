@@ -1,0 +1,165 @@
+//! `[mqtt]`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::draft::Draft;
+use crate::config::leaf::{Placeholder, Text, Whole};
+use crate::config::raw::{RawMqtt, RawWill};
+use crate::config::{Broker, Credentials, Gateway, Mqtt, Qos, Version, Will};
+
+/// The least keep alive that the client library takes with version 5.
+const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+pub(super) fn mqtt(
+    raw: &RawMqtt,
+    gateway: Option<&Gateway>,
+    file: &Path,
+    draft: &mut Draft<'_>,
+) -> Option<Mqtt> {
+    let brokers = brokers(raw, draft);
+    let version = draft.optional(&raw.version).map(|version| version.0);
+    let client_id = client_id(raw, gateway, draft);
+    let keep_alive = keep_alive(raw, version, draft);
+    let credentials = credentials(raw, file, draft);
+    let will = match &raw.will.0 {
+        Some(raw) => will(raw, gateway, draft).map(Some),
+        None => Some(None),
+    };
+    Some(Mqtt {
+        brokers: brokers?,
+        version: version?,
+        client_id: client_id?,
+        keep_alive: keep_alive?,
+        credentials: credentials?,
+        will: will?,
+    })
+}
+
+fn brokers(raw: &RawMqtt, draft: &mut Draft<'_>) -> Option<Vec<Broker>> {
+    let brokers = draft.items(&raw.brokers);
+    let empty = brokers.as_ref().is_some_and(Vec::is_empty);
+    if !raw.brokers.broken && (empty || raw.brokers.items.is_none()) {
+        let example = "brokers = [\"mqtt://10.77.0.1:1883\"]";
+        if empty {
+            let help = Some(format!("write something like {example}"));
+            draft.reject(&raw.brokers.at, "`brokers` is empty", help);
+        } else {
+            draft.reject_missing(&raw.brokers.at, example);
+        }
+        return None;
+    }
+    Some(brokers?.into_iter().map(|(_, broker)| broker).collect())
+}
+
+fn client_id(raw: &RawMqtt, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Option<String> {
+    let id = draft.derived(&raw.client_id, || gateway.map(|gateway| Text(gateway.id.clone())))?.0;
+    if id.is_empty() {
+        draft.reject(
+            &raw.client_id.at,
+            "`client_id` is empty",
+            Some("leave it out to use the gateway's id".to_owned()),
+        );
+        return None;
+    }
+    Some(id)
+}
+
+fn keep_alive(raw: &RawMqtt, version: Option<Version>, draft: &mut Draft<'_>) -> Option<Duration> {
+    let keep_alive = draft.optional(&raw.keep_alive)?.0;
+    let version = version?;
+    let wrong = match version {
+        Version::V5 if keep_alive < LEAST_KEEP_ALIVE => Some((
+            "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
+            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also takes \"0s\"",
+        )),
+        _ if keep_alive.subsec_nanos() != 0 => Some((
+            "`keep_alive` must be whole seconds, MQTT counts it so",
+            "write something like keep_alive = \"30s\"",
+        )),
+        Version::V5 | Version::V311 => None,
+    };
+    if let Some((message, help)) = wrong {
+        draft.reject(&raw.keep_alive.at, message, Some(help.to_owned()));
+        return None;
+    }
+    Some(keep_alive)
+}
+
+/// The outer option is the usual one, the inner one says whether there are credentials.
+#[expect(clippy::option_option, reason = "absent credentials are a good value")]
+fn credentials(raw: &RawMqtt, file: &Path, draft: &mut Draft<'_>) -> Option<Option<Credentials>> {
+    let username = draft.optional(&raw.username);
+    let password_file = draft.optional(&raw.password_file);
+    let password = match password_file {
+        Some(secret) => match secret.load(file) {
+            Ok(password) => Some(password),
+            Err(wrong) => {
+                draft.reject(&raw.password_file.at, wrong.message, wrong.help);
+                return None;
+            }
+        },
+        None => None,
+    };
+    match (username, password) {
+        (Some(username), _) if username.0.is_empty() => {
+            let help = Some("leave it out to connect without a name".to_owned());
+            draft.reject(&raw.username.at, "`username` is empty", help);
+            None
+        }
+        (Some(username), password) => Some(Some(Credentials { username: username.0, password })),
+        (None, Some(_)) => {
+            draft.reject(
+                &raw.password_file.at,
+                "there is a password and no user name",
+                Some("add username = \"...\" beside password_file".to_owned()),
+            );
+            None
+        }
+        (None, None) => Some(None),
+    }
+}
+
+fn will(raw: &RawWill, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Option<Will> {
+    let topic = draft.required(&raw.topic, "topic = \"edge/{gateway}/will\"");
+    let payload = draft.required(&raw.payload, "payload = \"Disconnected\"");
+    let qos = draft.optional(&raw.qos);
+    let retain = draft.optional(&raw.retain);
+    let gateway = gateway?;
+    let filled = topic?.fill(|placeholder| match placeholder {
+        Placeholder::Gateway => Ok(gateway.id.as_str()),
+        Placeholder::Location if !gateway.location.is_empty() => Ok(gateway.location.as_str()),
+        Placeholder::Location | Placeholder::Machine | Placeholder::Device | Placeholder::Plc => {
+            Err(placeholder)
+        }
+    });
+    let topic = match filled {
+        Ok(topic) => topic,
+        Err(Placeholder::Location) => {
+            draft.reject(
+                &raw.topic.at,
+                "`topic` holds {location}, and the gateway has none",
+                Some("add location = \"...\" below [gateway]".to_owned()),
+            );
+            return None;
+        }
+        Err(other) => {
+            draft.reject(
+                &raw.topic.at,
+                format!("`topic` holds {{{}}}, and a will belongs to no PLC", other.word()),
+                Some("the placeholders here are {gateway} and {location}".to_owned()),
+            );
+            return None;
+        }
+    };
+    Some(Will { topic, payload: payload?.0, qos: quality(qos?), retain: retain?.0 })
+}
+
+/// `qos = 0`, `1` or `2`.
+pub(super) const fn quality(qos: Whole<0, 2>) -> Qos {
+    match qos.0 {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    }
+}

@@ -1,0 +1,97 @@
+//! `[[plc]]`.
+
+use std::collections::BTreeMap;
+
+use super::publish::{self, Common, Names};
+use super::tag::{self, Owner};
+use crate::config::draft::{At, Draft};
+use crate::config::leaf::{Choice, Text, Whole};
+use crate::config::member::{State, Stream};
+use crate::config::raw::RawPlc;
+use crate::config::read::Table;
+use crate::config::{Gateway, Plc};
+
+/// All PLCs; every one is looked at, whatever is wrong with the others.
+pub(super) fn plcs(
+    raw: &Stream<RawPlc>,
+    root: &Table<'_>,
+    gateway: Option<&Gateway>,
+    common: Option<&Common>,
+    draft: &mut Draft<'_>,
+) -> Option<Vec<Plc>> {
+    let mut seen = BTreeMap::new();
+    let plcs = raw.each(root, draft, |raw, draft| {
+        refuse_repeated_name(&raw, &mut seen, draft);
+        plc(&raw, gateway, common, draft)
+    });
+    if plcs.is_empty() && !raw.broken {
+        draft.reject(
+            &raw.at,
+            "there is no PLC to read",
+            Some(
+                "add a section [[plc]] with name, model and address, and a [[plc.tag]] below it"
+                    .to_owned(),
+            ),
+        );
+        return None;
+    }
+    plcs.into_iter().collect()
+}
+
+fn refuse_repeated_name(raw: &RawPlc, seen: &mut BTreeMap<String, At>, draft: &mut Draft<'_>) {
+    let State::Good(name, _) = &raw.name.state else { return };
+    match seen.get(&name.0) {
+        Some(first) => draft.reject_twice(
+            &raw.name.at,
+            first,
+            format!("two PLCs have the name \"{}\"", name.0),
+            "give each PLC a name of its own; `machine` may be the same",
+        ),
+        None => {
+            seen.insert(name.0.clone(), raw.name.at.clone());
+        }
+    }
+}
+
+fn plc(
+    raw: &RawPlc,
+    gateway: Option<&Gateway>,
+    common: Option<&Common>,
+    draft: &mut Draft<'_>,
+) -> Option<Plc> {
+    let name = draft.required(&raw.name, "name = \"pump6\"").map(|name| name.0);
+    let model = draft.required(&raw.model, "model = \"M241\"").map(|model| model.0);
+    let machine = draft.derived(&raw.machine, || name.clone().map(Text)).map(|text| text.0);
+    let device = draft.derived(&raw.device, || model.map(|model| Text(model.to_string())));
+    let device = device.map(|text| text.0);
+    let address = draft.required(&raw.address, "address = \"192.168.1.10:502\"");
+    let unit_id =
+        draft.derived(&raw.unit_id, || model.map(|model| Whole(model.default_unit_id().into())));
+    let scan = draft.optional(&raw.scan);
+    let timeout = draft.optional(&raw.timeout);
+    let max_words = draft.optional(&raw.max_words).map(|words| words.0);
+    let max_gap = draft.derived(&raw.max_gap, || model.map(|model| Whole(model.default_max_gap())));
+    let order = draft.derived(&raw.order, || model.map(|model| Choice(model.default_order())));
+    let owner = Owner { model, scan, order, max_words };
+    let tags = tag::tags(&raw.tag, &owner, draft);
+    let own = raw.publish.0.as_ref();
+    let overridden = common.map(|common| publish::overridden(common, own, draft));
+    let (name, machine, device) = (name?, machine?, device?);
+    let names = Names { gateway: gateway?, plc: &name, machine: &machine, device: &device };
+    let tags = tags?;
+    let tag_names: Vec<_> = tags.iter().map(|tag| tag.name.clone()).collect();
+    let publish = publish::publish(overridden?, &names, &tag_names, draft);
+    Some(Plc {
+        model: model?,
+        address: address?,
+        unit_id: u8::try_from(unit_id?.0).ok()?,
+        timeout: timeout?.0,
+        max_words: max_words?,
+        max_gap: max_gap?.0,
+        publish: publish?,
+        tags,
+        name: name.clone(),
+        machine: machine.clone(),
+        device: device.clone(),
+    })
+}

@@ -1,0 +1,184 @@
+//! `[[plc.tag]]`.
+
+use std::collections::BTreeMap;
+
+use super::publish::RESERVED;
+use crate::config::draft::{At, Draft};
+use crate::config::leaf::{Choice, Decimal, Whole};
+use crate::config::member::{Field, List, State};
+use crate::config::raw::{RawTag, Scan};
+use crate::config::{Scaling, Tag};
+use crate::plc::{IecType, Location, Model, Order};
+
+/// What a tag takes over from its PLC, as far as that is known.
+pub(super) struct Owner {
+    pub(super) model: Option<Model>,
+    pub(super) scan: Option<Scan>,
+    pub(super) order: Option<Choice<Order>>,
+    pub(super) max_words: Option<u16>,
+}
+
+/// All tags of one PLC; every one is looked at, whatever is wrong with the others.
+pub(super) fn tags(raw: &List<RawTag>, owner: &Owner, draft: &mut Draft<'_>) -> Option<Vec<Tag>> {
+    if raw.entries.is_empty() && !raw.broken {
+        draft.reject(
+            &raw.at,
+            "this PLC has no tags, so there is nothing to read",
+            Some("add a section [[plc.tag]] with name, at and type below it".to_owned()),
+        );
+    }
+    refuse_repeated_names(&raw.entries, draft);
+    let tags: Vec<_> = raw.entries.iter().map(|raw| tag(raw, owner, draft)).collect();
+    tags.into_iter().collect()
+}
+
+fn refuse_repeated_names(entries: &[RawTag], draft: &mut Draft<'_>) {
+    let mut seen: BTreeMap<&str, &At> = BTreeMap::new();
+    for entry in entries {
+        let State::Good(name, _) = &entry.name.state else { continue };
+        match seen.get(name.0.as_str()) {
+            Some(first) => draft.reject_twice(
+                &entry.name.at,
+                first,
+                format!("two tags of this PLC have the name \"{}\"", name.0),
+                "each is a key of the same JSON object: give it a name of its own",
+            ),
+            None => {
+                seen.insert(&name.0, &entry.name.at);
+            }
+        }
+    }
+}
+
+fn tag(raw: &RawTag, owner: &Owner, draft: &mut Draft<'_>) -> Option<Tag> {
+    let name = name(raw, draft);
+    let at = draft.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
+    let iec = draft.required(&raw.r#type, "type = \"REAL\"").map(|iec| iec.0);
+    let unit = draft.optional(&raw.unit).map(|unit| unit.0);
+    let location = location(raw, at.as_deref(), iec, owner, draft);
+    let scale = draft.optional(&raw.scale);
+    let offset = draft.optional(&raw.offset);
+    let deadband = draft.optional(&raw.deadband);
+    refuse_numbers_of_a_bool(raw, iec, draft);
+    refuse_bad_numbers(raw, scale, deadband, draft);
+    let scan = draft.derived(&raw.scan, || owner.scan);
+    let order = draft.derived(&raw.order, || owner.order);
+    let scaling = scaling(scale, offset);
+    let decimals = draft.derived(&raw.decimals, || digits(scaling, [scale, offset], iec?));
+    Some(Tag {
+        name: name?,
+        at: at?,
+        location: location?,
+        iec: iec?,
+        order: order?.0,
+        unit,
+        scaling,
+        decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
+        deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
+        scan: scan?.0,
+    })
+}
+
+fn name(raw: &RawTag, draft: &mut Draft<'_>) -> Option<String> {
+    let name = draft.required(&raw.name, "name = \"temperature\"")?.0;
+    let wrong = if name.is_empty() {
+        Some("the name of a tag is empty".to_owned())
+    } else if RESERVED.contains(&name.as_str()) {
+        Some(format!("`{name}` is a key that the gateway itself puts into the payload"))
+    } else {
+        None
+    };
+    let Some(message) = wrong else { return Some(name) };
+    let example = if name.is_empty() { "temperature".to_owned() } else { format!("{name}_1") };
+    let help = format!("give it another name, for example name = \"{example}\"");
+    draft.reject(&raw.name.at, message, Some(help));
+    None
+}
+
+fn location(
+    raw: &RawTag,
+    at: Option<&str>,
+    iec: Option<IecType>,
+    owner: &Owner,
+    draft: &mut Draft<'_>,
+) -> Option<Location> {
+    let (at, iec, model) = (at?, iec?, owner.model?);
+    let location = match model.locate(at, iec) {
+        Ok(location) => location,
+        Err(error) => {
+            draft.reject(&raw.at.at, error.message, error.help);
+            return None;
+        }
+    };
+    let most = owner.max_words?;
+    if !location.table.holds_bits() && location.count > most {
+        draft.reject(
+            &raw.at.at,
+            format!("the type {iec} takes {} registers, max_words is {most}", location.count),
+            Some(format!("set max_words of this PLC to {} or more", location.count)),
+        );
+        return None;
+    }
+    Some(location)
+}
+
+fn refuse_numbers_of_a_bool(raw: &RawTag, iec: Option<IecType>, draft: &mut Draft<'_>) {
+    if iec != Some(IecType::Bool) {
+        return;
+    }
+    let mut refuse = |at: &At| {
+        draft.reject(
+            at,
+            format!("a BOOL is true or false, it has no `{}`", at.key),
+            Some(format!("leave `{}` out, or set type to BYTE or WORD for a number", at.key)),
+        );
+    };
+    for field in [&raw.scale, &raw.offset, &raw.deadband] {
+        if matches!(field.state, State::Good(..)) {
+            refuse(&field.at);
+        }
+    }
+    if matches!(raw.decimals.state, State::Good(..)) {
+        refuse(&raw.decimals.at);
+    }
+}
+
+fn refuse_bad_numbers(
+    raw: &RawTag,
+    scale: Option<Decimal>,
+    deadband: Option<Decimal>,
+    draft: &mut Draft<'_>,
+) {
+    let mut refuse = |field: &Field<Decimal>, message: &str, help: &str| {
+        draft.reject(&field.at, message, Some(help.to_owned()));
+    };
+    if scale.is_some_and(|scale| scale.value == 0.0) {
+        let help = "write the factor from the raw value to the unit, for example 0.1";
+        refuse(&raw.scale, "`scale` is 0, which would make every value the same", help);
+    }
+    if deadband.is_some_and(|deadband| deadband.value < 0.0) {
+        let help = "write the least change that is worth publishing, for example 0.1";
+        refuse(&raw.deadband, "`deadband` is negative", help);
+    }
+}
+
+/// Absent when it would change nothing.
+#[expect(clippy::float_cmp, reason = "exactly 1 and 0 mean no scaling")]
+fn scaling(scale: Option<Decimal>, offset: Option<Decimal>) -> Option<Scaling> {
+    let scale = scale.map_or(1.0, |scale| scale.value);
+    let offset = offset.map_or(0.0, |offset| offset.value);
+    (scale != 1.0 || offset != 0.0).then_some(Scaling { scale, offset })
+}
+
+/// A scaled integer has the digits of what it was scaled with; of a REAL nobody knows how many of
+/// its digits mean something.
+fn digits(
+    scaling: Option<Scaling>,
+    parts: [Option<Decimal>; 2],
+    iec: IecType,
+) -> Option<Whole<0, 15>> {
+    let real = matches!(iec, IecType::Real | IecType::Lreal);
+    scaling.filter(|_| !real)?;
+    let digits = parts.into_iter().flatten().map(|part| part.digits).max()?;
+    Some(Whole(digits.into()))
+}

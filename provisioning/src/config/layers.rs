@@ -1,0 +1,108 @@
+//! The layers of a configuration: the file, and over it the environment.
+//!
+//! Defaults lie below both and belong to each key (`section!` in `read`): a list of tables replaces
+//! the layer under it as a whole, so a layer of defaults could not reach into `[[plc]]`.
+
+use std::path::Path;
+
+use figment::providers::Env;
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Figment, Metadata, Profile, Provider};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+/// Prefix of every variable that sets a key: `EDGE_MQTT__CLIENT_ID` sets `mqtt.client_id`.
+pub(super) const PREFIX: &str = "EDGE_";
+
+const ENVIRONMENT: &str = "environment";
+
+/// Both layers, merged, and what tells them apart.
+pub(super) struct Layers {
+    figment: Figment,
+    /// What holds in the end.
+    pub(super) merged: Dict,
+}
+
+impl Layers {
+    /// Lays the environment over the tables of a file.
+    pub(super) fn new(path: &Path, tables: &DeTable<'_>) -> Self {
+        let (lists, sections): (Vec<_>, Vec<_>) =
+            tables.iter().partition(|(_, item)| item.as_ref().is_array());
+        let file = Layer { metadata: Metadata::from("file", path), data: dict(sections) };
+        let environment = Layer { metadata: Metadata::named(ENVIRONMENT), data: environment() };
+        let figment = Figment::from(file).merge(environment);
+        let merged = figment.find_value("").ok().and_then(Value::into_dict);
+        let mut merged = merged.unwrap_or_default();
+        // Lists do not merge, and the list of PLCs may be long: it is read from the file's tables
+        // (`Stream`), and only its place is held here.
+        for (key, _) in lists {
+            let empty = Value::from(Vec::<Value>::new());
+            merged.entry(key.as_ref().to_string()).or_insert(empty);
+        }
+        Self { figment, merged }
+    }
+
+    /// Whether the environment set this value.
+    pub(super) fn is_from_environment(&self, value: &Value) -> bool {
+        self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name == ENVIRONMENT)
+    }
+}
+
+type Key<'a> = Spanned<DeString<'a>>;
+type Item<'a> = Spanned<DeValue<'a>>;
+
+struct Layer {
+    metadata: Metadata,
+    data: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        self.metadata.clone()
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Map::from([(Profile::Default, self.data.clone())]))
+    }
+}
+
+/// Every variable stays the text that it is: what a key takes decides how it is read, so that
+/// `EDGE_MQTT__USERNAME=007` is the name 007.
+fn environment() -> Dict {
+    let mut all = Dict::new();
+    for (key, text) in Env::prefixed(PREFIX).split("__").iter() {
+        insert(&mut all, key.as_str(), text);
+    }
+    all
+}
+
+fn insert(dict: &mut Dict, path: &str, text: String) {
+    let Some((section, rest)) = path.split_once('.') else {
+        dict.insert(path.to_owned(), Value::from(text));
+        return;
+    };
+    let mut inner = dict.remove(section).and_then(Value::into_dict).unwrap_or_default();
+    insert(&mut inner, rest, text);
+    dict.insert(section.to_owned(), Value::from(inner));
+}
+
+fn dict<'a>(table: impl IntoIterator<Item = (&'a Key<'a>, &'a Item<'a>)>) -> Dict {
+    table.into_iter().map(|(key, item)| (key.as_ref().to_string(), value(item.as_ref()))).collect()
+}
+
+/// The same value without places, for the readers of keys.
+pub(super) fn value(item: &DeValue<'_>) -> Value {
+    match item {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(|_| Value::from(number.to_string()), Value::from),
+        DeValue::Float(number) => number
+            .as_str()
+            .parse::<f64>()
+            .map_or_else(|_| Value::from(number.to_string()), Value::from),
+        DeValue::Boolean(flag) => Value::from(*flag),
+        DeValue::Datetime(datetime) => Value::from(datetime.to_string()),
+        DeValue::Array(items) => items.iter().map(|i| value(i.as_ref())).collect::<Vec<_>>().into(),
+        DeValue::Table(table) => Value::from(dict(table)),
+    }
+}

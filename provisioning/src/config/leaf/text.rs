@@ -1,0 +1,213 @@
+//! Text with a meaning: names, topics, zones, paths.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+use schemars::{Schema, json_schema};
+
+use super::{Found, Leaf, Wrong, quoted};
+use crate::config::near::nearest;
+
+/// A value that is written as text.
+pub(in crate::config) trait TextLeaf: Clone + Sized {
+    /// What it is, in the reference.
+    const KIND: &'static str;
+
+    /// Reads the text; `key` is for the sentences of a refusal.
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong>;
+
+    /// The text again.
+    fn text(&self) -> String;
+}
+
+impl<T: TextLeaf> Leaf for T {
+    fn read(found: &Found<'_>) -> Result<Self, Wrong> {
+        T::parse(found.key, found.text("text")?)
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.text())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "x-type": T::KIND })
+    }
+}
+
+/// Any text on one line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Text(pub(in crate::config) String);
+
+/// `[a-z0-9-]{1,63}`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct GatewayId(pub(in crate::config) String);
+
+/// One level of a topic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Name(pub(in crate::config) String);
+
+/// A time zone with its name.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Zone(pub(in crate::config) TimeZone, String);
+
+/// An absolute path of a directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Directory(pub(in crate::config) PathBuf);
+
+/// Where a listener is bound.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Listen(pub(in crate::config) SocketAddr);
+
+impl TextLeaf for Text {
+    const KIND: &'static str = "text";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        if text.chars().any(char::is_control) {
+            return Err(Wrong::new(
+                format!("`{key}` holds a line break or another control character"),
+                "write it as plain text on one line",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl TextLeaf for GatewayId {
+    const KIND: &'static str = "text of a-z, 0-9 and -, at most 63";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if (1..=63).contains(&text.len()) && text.chars().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        let tidy: String =
+            text.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).take(63).collect();
+        let help = match tidy.trim_matches('-') {
+            "" => format!("write something like {key} = \"amsterdam-01\""),
+            tidy => format!("write something like {key} = \"{tidy}\""),
+        };
+        Err(Wrong::new(
+            format!("`{key}` takes small letters a-z, digits and -, 1 to 63 of them"),
+            help,
+        ))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl TextLeaf for Name {
+    const KIND: &'static str = "text without / + #, at most 64";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        let refuse = |why: &str, help: String| Err(Wrong::new(format!("`{key}` {why}"), help));
+        if text.is_empty() {
+            return refuse("is empty", format!("write something like {key} = \"pump6\""));
+        }
+        if text.chars().count() > MOST_NAME {
+            return refuse("is too long", format!("a name has at most {MOST_NAME} letters"));
+        }
+        if text.trim() != text || text.starts_with('$') {
+            let tidy = text.trim_start_matches('$').trim();
+            let help = format!("write {key} = \"{tidy}\"");
+            return refuse("begins with $, or begins or ends with a blank", help);
+        }
+        match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control()) {
+            Some(c) => {
+                let tidy =
+                    text.replace(|c: char| matches!(c, '/' | '+' | '#') || c.is_control(), "-");
+                let why = format!("holds {c:?}, which means something else in an MQTT topic");
+                refuse(&why, format!("write something like {key} = \"{tidy}\""))
+            }
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+const MOST_NAME: usize = 64;
+
+impl TextLeaf for Zone {
+    const KIND: &'static str = "time zone";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        if text == "UTC" {
+            return Ok(Self(TimeZone::UTC, text.to_owned()));
+        }
+        TimeZone::get(text).map(|zone| Self(zone, text.to_owned())).map_err(|_| {
+            let database = jiff::tz::db();
+            let known: Vec<String> = database.available().map(|name| name.to_string()).collect();
+            let ending = known.iter().map(String::as_str).find(|name| {
+                let city = name.rsplit('/').next().unwrap_or_default();
+                !text.is_empty() && city.eq_ignore_ascii_case(text)
+            });
+            let near = ending.or_else(|| nearest(text, known.iter().map(String::as_str)));
+            let help = match near {
+                Some(near) => format!("did you mean {key} = \"{near}\"?"),
+                None if known.is_empty() => {
+                    "install the package tzdata, or write \"UTC\"".to_owned()
+                }
+                None => "write a zone such as \"Europe/Amsterdam\", or \"UTC\"".to_owned(),
+            };
+            Wrong::new(format!("`{key}` is \"{text}\", which is not a time zone"), help)
+        })
+    }
+
+    fn text(&self) -> String {
+        self.1.clone()
+    }
+}
+
+impl TextLeaf for Directory {
+    const KIND: &'static str = "absolute path";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        let path = PathBuf::from(text);
+        if path.is_absolute() {
+            return Ok(Self(path));
+        }
+        Err(Wrong::new(
+            format!("`{key}` must be a path from the root, and this is \"{text}\""),
+            format!("write something like {key} = \"/var/lib/edge-gateway\""),
+        ))
+    }
+
+    fn text(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl TextLeaf for Listen {
+    const KIND: &'static str = "address:port";
+
+    fn parse(_key: &str, text: &str) -> Result<Self, Wrong> {
+        if let Ok(address) = text.trim().parse() {
+            return Ok(Self(address));
+        }
+        if text.starts_with("tunnel:") {
+            return Err(Wrong::new(
+                format!("\"{text}\": this version has no tunnel yet"),
+                format!("write \"127.0.0.1:{}\"", text.trim_start_matches("tunnel:")),
+            ));
+        }
+        let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        let port = port.unwrap_or(9464);
+        Err(Wrong::new(
+            format!("\"{text}\" is not an IP address with a port"),
+            format!("write \"127.0.0.1:{port}\" to listen on this machine only"),
+        ))
+    }
+
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+}

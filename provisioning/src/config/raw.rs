@@ -1,0 +1,223 @@
+//! The file as people write it: every key with its type, its default and its meaning. The JSON
+//! Schema and docs/configuration.md are made from here.
+
+use super::leaf::{
+    Choice, Decimal, Directory, Flag, GatewayId, Listen, Members, Name, Period, SecretFile, Size,
+    Text, Topic, Whole, Zone,
+};
+use super::member::{Field, Items, List, Maybe, Section, Stream};
+use super::read::section;
+use super::{Broker, Datetime, HostPort, OnFull, Shape, Version};
+use crate::plc::{IecType, Model, Order};
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+/// Time between two reads.
+pub(super) type Scan = Period<10, HOUR>;
+/// Longest wait for one answer of a PLC.
+pub(super) type Timeout = Period<50, MINUTE>;
+/// MQTT counts the seconds of a keep alive with 16 bits; 0 switches it off.
+pub(super) type KeepAlive = Period<0, { 65_535 * SECOND }>;
+/// Time after which an unchanged value is repeated.
+pub(super) type Heartbeat = Period<100, { 24 * HOUR }>;
+
+section! {
+    /// Configuration of an edge gateway: gateway.toml.
+    struct RawConfig {
+        /// Who this gateway is and where it keeps its state.
+        gateway: Section<RawGateway>;
+        /// The connection to the broker.
+        mqtt: Section<RawMqtt>;
+        /// What is published, and how; `[plc.publish]` overrides it for one PLC.
+        publish: Section<RawPublish>;
+        /// The queue that holds samples until the broker has acknowledged them.
+        queue: Section<RawQueue>;
+        /// The listener for /metrics, /healthz, /readyz and /status.
+        metrics: Section<RawMetrics>;
+        /// One PLC, or another Modbus TCP server.
+        plc: Stream<RawPlc>;
+    }
+}
+
+section! {
+    /// Who this gateway is and where it keeps its state.
+    struct RawGateway {
+        /// Name of this gateway, unique in the fleet: in topics, payloads and status.
+        id: Field<GatewayId>, else "required";
+        /// Where it stands: `location` in the payload, `{location}` in topics.
+        location: Field<Text> = "";
+        /// Zone of dates that are written without one (`datetime = "plain"`).
+        timezone: Field<Zone> = "UTC";
+        /// Directory of everything that the gateway remembers.
+        state_dir: Field<Directory> = "/var/lib/edge-gateway";
+    }
+}
+
+section! {
+    /// The connection to the broker.
+    struct RawMqtt {
+        /// Brokers as `mqtt://host:port`; more than one means fail-over in this order. A single
+        /// one can be set by the environment.
+        brokers: Items<Broker>, else "required";
+        /// Protocol version. Under 3.1.1 a broker acknowledges even what its access list refuses.
+        version: Field<Choice<Version>> = "5";
+        /// Client identifier; no two clients of a broker may have the same.
+        client_id: Field<Text>, else "gateway.id";
+        /// Time after which a silent connection is checked. Whole seconds; at least 5s with
+        /// version 5 (the client library requires it); 0s switches it off, with version 3.1.1
+        /// only.
+        keep_alive: Field<KeepAlive> = "30s";
+        /// User name.
+        username: Field<Text>, else "none";
+        /// File with the password, relative to this file, or `cred:NAME` for a file in
+        /// $CREDENTIALS_DIRECTORY. Others must not be able to read it, nor its group to write it.
+        password_file: Field<SecretFile>, else "none";
+        /// The message that the broker publishes when the gateway vanishes. Without it:
+        /// "offline", retained, on edge/{gateway}/status.
+        will: Maybe<RawWill>;
+    }
+}
+
+section! {
+    /// The message that the broker publishes when the gateway vanishes.
+    struct RawWill {
+        /// Topic, with `{gateway}` and `{location}` as placeholders.
+        topic: Field<Topic>, else "required";
+        /// Text of the message.
+        payload: Field<Text>, else "required";
+        /// Quality of service.
+        qos: Field<Whole<0, 2>> = 1u16;
+        /// Whether the broker keeps it for later subscribers.
+        retain: Field<Flag> = true;
+    }
+}
+
+section! {
+    /// What is published, and how.
+    struct RawPublish {
+        /// Topic, with the placeholders `{gateway}` `{location}` `{machine}` `{device}` `{plc}`.
+        /// Two PLCs may share one.
+        topic: Field<Topic> = "edge/{gateway}/data/{plc}";
+        /// Form of the payload: one flat object, an object below the device's name, or one entry
+        /// per tag with value, quality and time.
+        payload: Field<Choice<Shape>> = "flat";
+        /// Quality of service.
+        qos: Field<Whole<0, 2>> = 1u16;
+        /// Whether the broker keeps the last message for later subscribers.
+        retain: Field<Flag> = false;
+        /// Form of dates: 2020-06-24T10:01:44.250Z, 2020-06-24 12:01:44 in the gateway's time
+        /// zone, or milliseconds since 1970.
+        datetime: Field<Choice<Datetime>> = "rfc3339";
+        /// Unchanged values are published again after this.
+        heartbeat: Field<Heartbeat> = "60s";
+        /// Whether the payload carries the key `gateway` with id, epoch, seq and quality.
+        stamp: Field<Flag> = true;
+        /// Fixed members of every message, for example `{ line = 3 }`.
+        extra: Field<Members>, else "none";
+    }
+}
+
+section! {
+    /// Overrides `[publish]` for one PLC; what is left out is as there.
+    struct RawPlcPublish {
+        /// See `[publish]`.
+        topic: Field<Topic>, else "publish.topic";
+        /// See `[publish]`.
+        payload: Field<Choice<Shape>>, else "publish.payload";
+        /// See `[publish]`.
+        qos: Field<Whole<0, 2>>, else "publish.qos";
+        /// See `[publish]`.
+        retain: Field<Flag>, else "publish.retain";
+        /// See `[publish]`.
+        datetime: Field<Choice<Datetime>>, else "publish.datetime";
+        /// See `[publish]`.
+        heartbeat: Field<Heartbeat>, else "publish.heartbeat";
+        /// See `[publish]`.
+        stamp: Field<Flag>, else "publish.stamp";
+        /// Added to the members of `[publish]`.
+        extra: Field<Members>, else "none";
+    }
+}
+
+section! {
+    /// The queue that holds samples until the broker has acknowledged them. In this version it
+    /// lies in memory.
+    struct RawQueue {
+        /// Most bytes that may wait.
+        max_size: Field<Size<{ 64 * KIB }, GIB>> = "16MiB";
+        /// Who loses when it is full: the oldest samples or the newest.
+        on_full: Field<Choice<OnFull>> = "drop-oldest";
+    }
+}
+
+section! {
+    /// The listener for /metrics, /healthz, /readyz and /status.
+    struct RawMetrics {
+        /// IP addresses with ports; an empty list switches the listener off.
+        listen: Items<Listen> = &["127.0.0.1:9464"];
+    }
+}
+
+section! {
+    /// One PLC, or another Modbus TCP server.
+    struct RawPlc {
+        /// Unique name: `{plc}` in topics, label in metrics, in the status.
+        name: Field<Name>, else "required";
+        /// Family of the PLC: decides addresses, unit id and byte order.
+        model: Field<Choice<Model>>, else "required";
+        /// Machine in the payload; two PLCs may share one.
+        machine: Field<Text>, else "name";
+        /// Device in the payload.
+        device: Field<Text>, else "model";
+        /// Address of the PLC; the port is 502 unless given.
+        address: Field<HostPort>, else "required";
+        /// Modbus unit id.
+        unit_id: Field<Whole<0, 255>>, else "255, generic: 1";
+        /// Time between two reads.
+        scan: Field<Scan> = "1s";
+        /// Longest wait for one answer.
+        timeout: Field<Timeout> = "1s";
+        /// Most registers in one request.
+        max_words: Field<Whole<1, 125>> = 120u16;
+        /// Most unused registers that one request may read to join two tags.
+        max_gap: Field<Whole<0, 124>>, else "32, generic: 0";
+        /// How the bytes of a value lie in its registers; A is the most significant one.
+        order: Field<Choice<Order>>, else "CDAB, generic: ABCD";
+        /// Overrides `[publish]` for this PLC.
+        publish: Maybe<RawPlcPublish>;
+        /// One variable of the PLC.
+        tag: List<RawTag>;
+    }
+}
+
+section! {
+    /// One variable of a PLC.
+    struct RawTag {
+        /// Key in the payload, unique within its PLC.
+        name: Field<Text>, else "required";
+        /// Address as declared in Machine Expert: %MW10, %MD5, %ML3, %MB20, %MX20.3, %MW10.3,
+        /// %IX0.3, %QX0.3; or holding:10, holding:10.3, coil:3, discrete:3; generic also input:10.
+        at: Field<Text>, else "required";
+        /// Type as declared in Machine Expert.
+        r#type: Field<Choice<IecType>>, else "required";
+        /// Engineering unit, in the payload `samples`.
+        unit: Field<Text>, else "none";
+        /// The value is multiplied by this.
+        scale: Field<Decimal>, else "1";
+        /// Then this is added.
+        offset: Field<Decimal>, else "0";
+        /// Digits after the point. An integer with scale or offset has as many as these were
+        /// written with (`scale = 0.1` has one), so that 3 times 0.1 is 0.3.
+        decimals: Field<Whole<0, 15>>, else "see meaning";
+        /// Smaller changes than this are not published; without it, every change is.
+        deadband: Field<Decimal>, else "none";
+        /// Time between two reads.
+        scan: Field<Scan>, else "plc.scan";
+        /// How the bytes lie in the registers.
+        order: Field<Choice<Order>>, else "plc.order";
+    }
+}

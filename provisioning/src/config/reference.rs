@@ -1,0 +1,101 @@
+//! What can be written: JSON Schema for editors, a page for people.
+
+use schemars::Schema;
+use serde_json::Value;
+
+use super::raw::RawConfig;
+
+/// The JSON Schema of gateway.toml.
+#[must_use]
+pub fn schema() -> Schema {
+    schemars::schema_for!(RawConfig)
+}
+
+/// Every key in a table per section, as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let schema = schema().to_value();
+    let mut page = PREFACE.to_owned();
+    for (path, brackets) in SECTIONS {
+        let section = path.split('.').try_fold(&schema, |at, key| property(&schema, at, key));
+        if let Some(section) = section {
+            page.push_str(&table(&schema, section, brackets));
+        }
+    }
+    page
+}
+
+const PREFACE: &str = "\
+# gateway.toml
+
+<!-- Made from provisioning/src/config/raw.rs; `BLESS=1 cargo test -p provisioning` writes it. -->
+
+Every key of the configuration. `edge-gateway check FILE` names every problem of a file at once,
+`edge-gateway print-config FILE --with-source` shows what holds and who set it, and
+`edge-gateway schema` prints a JSON Schema for editors.
+
+Durations are text with a unit (`\"200ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`), and so are sizes
+(`\"512KiB\"`, `\"16MiB\"`). A variable of the environment overrides a key outside the lists
+`[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`. Unknown keys and
+unknown `EDGE_` variables are errors.
+";
+
+/// The sections in the order of the page, and how their headers are written.
+const SECTIONS: [(&str, &str); 9] = [
+    ("gateway", "[gateway]"),
+    ("mqtt", "[mqtt]"),
+    ("mqtt.will", "[mqtt.will]"),
+    ("publish", "[publish]"),
+    ("queue", "[queue]"),
+    ("metrics", "[metrics]"),
+    ("plc", "[[plc]]"),
+    ("plc.publish", "[plc.publish]"),
+    ("plc.tag", "[[plc.tag]]"),
+];
+
+/// The schema of a key, through references and lists.
+fn property<'s>(root: &'s Value, section: &'s Value, key: &str) -> Option<&'s Value> {
+    Some(resolved(root, section.get("properties")?.get(key)?))
+}
+
+fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
+    let reference = schema.get("$ref").and_then(Value::as_str);
+    let target = reference.and_then(|r| r.strip_prefix('#')).and_then(|r| root.pointer(r));
+    match (target, schema.get("items")) {
+        (Some(target), _) => target,
+        (None, Some(items)) => resolved(root, items),
+        (None, None) => schema,
+    }
+}
+
+fn table(root: &Value, section: &Value, brackets: &str) -> String {
+    let meaning = text(section, "description");
+    let mut table = format!("\n## {brackets}\n\n{meaning}\n\n");
+    table.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+    let keys = section.get("properties").and_then(Value::as_object).into_iter().flatten();
+    for (key, schema) in keys {
+        let Some(kind) = kind(schema) else { continue };
+        let default = match schema.get("default") {
+            Some(default) => format!("`{default}`"),
+            None => text(schema, "x-default"),
+        };
+        let meaning = text(schema, "description");
+        table.push_str(&format!("| `{key}` | {kind} | {default} | {meaning} |\n"));
+    }
+    debug_assert!(root.is_object());
+    table
+}
+
+/// The words for the type of a value; absent for a section.
+fn kind(schema: &Value) -> Option<String> {
+    let of = |schema: &Value| Some(schema.get("x-type")?.as_str()?.replace('|', "\\|"));
+    match schema.get("items") {
+        Some(items) => of(items).map(|kind| format!("list of {kind}")),
+        None => of(schema),
+    }
+}
+
+fn text(schema: &Value, key: &str) -> String {
+    let text = schema.get(key).and_then(Value::as_str).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}

@@ -1,0 +1,201 @@
+//! The environment overrides the file, and secrets come from files.
+//!
+//! Everything here runs in a `Jail`, which holds the process-wide environment for one test at a
+//! time.
+#![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
+#![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use figment::Jail;
+use provisioning::config::{self, Config};
+
+const FILE: &str = r#"
+[gateway]
+id = "plant-7"
+
+[mqtt]
+brokers = ["mqtt://10.77.0.1"]
+client_id = "from-the-file"
+username = "plant-7"
+
+[[plc]]
+name = "pump6"
+model = "M241"
+address = "192.168.1.10"
+
+[[plc.tag]]
+name = "temperature"
+at = "%MW10"
+type = "REAL"
+"#;
+
+fn with(variables: &[(&str, &str)], check: impl FnOnce()) {
+    Jail::expect_with(|jail| {
+        jail.create_file("gateway.toml", FILE)?;
+        for (variable, value) in variables {
+            jail.set_env(variable, value);
+        }
+        check();
+        Ok(())
+    });
+}
+
+fn load() -> Config {
+    match config::load(Path::new("gateway.toml")) {
+        Ok(loaded) => loaded.config,
+        Err(rejected) => unreachable!("{rejected}"),
+    }
+}
+
+fn refused() -> String {
+    match config::load(Path::new("gateway.toml")) {
+        Ok(_) => unreachable!("a broken configuration was taken"),
+        Err(rejected) => {
+            assert!(!format!("{rejected:?}").contains("geheim"));
+            rejected.to_string()
+        }
+    }
+}
+
+#[test]
+fn a_variable_overrides_the_file() {
+    let variables = [
+        ("EDGE_GATEWAY__ID", "plant-8"),
+        ("EDGE_MQTT__CLIENT_ID", "from-the-environment"),
+        ("EDGE_MQTT__KEEP_ALIVE", "45s"),
+        ("EDGE_MQTT__BROKERS", "mqtt://10.77.0.9:1884"),
+        ("EDGE_PUBLISH__QOS", "2"),
+        ("EDGE_PUBLISH__RETAIN", "true"),
+        ("EDGE_QUEUE__MAX_SIZE", "1MiB"),
+    ];
+    with(&variables, || {
+        let config = load();
+        assert_eq!(config.gateway.id, "plant-8");
+        assert_eq!(config.mqtt.client_id, "from-the-environment");
+        assert_eq!(config.mqtt.keep_alive.as_secs(), 45);
+        assert_eq!(config.mqtt.brokers[0].address.to_string(), "10.77.0.9:1884");
+        assert_eq!(config.plcs[0].publish.qos, config::Qos::ExactlyOnce);
+        assert!(config.plcs[0].publish.retain);
+        assert_eq!(config.queue.max_size, 1 << 20);
+    });
+}
+
+#[test]
+fn a_number_for_a_text_stays_the_text_that_it_is() {
+    let variables = [("EDGE_MQTT__USERNAME", "007"), ("EDGE_GATEWAY__LOCATION", "true")];
+    with(&variables, || {
+        let config = load();
+        assert_eq!(config.mqtt.credentials.unwrap().username, "007");
+        assert_eq!(config.gateway.location, "true");
+    });
+}
+
+#[test]
+fn print_config_names_the_variable() {
+    with(&[("EDGE_MQTT__CLIENT_ID", "x")], || {
+        let effective = config::load(Path::new("gateway.toml")).unwrap().effective();
+        let client_id = effective.iter().find(|setting| setting.path == "mqtt.client_id").unwrap();
+        assert_eq!(client_id.value, "\"x\"");
+        assert_eq!(client_id.source, "environment EDGE_MQTT__CLIENT_ID");
+    });
+}
+
+#[test]
+fn a_problem_in_a_variable_names_the_variable() {
+    let variables = [
+        ("EDGE_MQTT__KEEP_ALIVE", "1s"),
+        ("EDGE_MQTT__PASSWORD", "geheim"),
+        ("EDGE_PUBLISH__QOS", "three"),
+        ("EDGE_PLC__0__NAME", "pump7"),
+        ("EDGE_TUNNEL__MODE", "tun"),
+        ("EDGE_GATWAY__ID", "x"),
+    ];
+    with(&variables, || {
+        let refused = refused();
+        assert!(!refused.contains("geheim"));
+        insta::assert_snapshot!(refused);
+    });
+}
+
+/// A configuration whose password file has these contents and this mode.
+fn with_password(contents: &str, mode: u32, check: impl FnOnce()) {
+    with(&[("EDGE_MQTT__PASSWORD_FILE", "password")], || {
+        fs::write("password", contents).unwrap();
+        fs::set_permissions("password", fs::Permissions::from_mode(mode)).unwrap();
+        check();
+    });
+}
+
+#[test]
+fn one_line_break_at_the_end_is_not_part_of_the_password() {
+    for (contents, password) in
+        [("geheim\n", "geheim"), ("geheim\r\n", "geheim"), ("ge heim\n\n", "ge heim\n"), ("x", "x")]
+    {
+        with_password(contents, 0o600, || {
+            let credentials = load().mqtt.credentials.unwrap();
+            assert_eq!(credentials.password.as_ref().unwrap().reveal(), password);
+            assert!(!format!("{credentials:?}").contains(password.trim()), "{credentials:?}");
+        });
+    }
+}
+
+#[test]
+fn a_password_that_others_can_read_or_change_is_refused() {
+    for mode in [0o644, 0o604, 0o660, 0o602] {
+        with_password("geheim\n", mode, || {
+            let refused = refused();
+            assert!(refused.contains("chmod 600"), "{mode:o}: {refused}");
+            assert!(!refused.contains("geheim"));
+        });
+    }
+    with_password("geheim\n", 0o640, || assert!(load().mqtt.credentials.is_some()));
+}
+
+#[test]
+fn an_empty_password_is_refused() {
+    with_password("\n", 0o600, || assert!(refused().contains("is empty")));
+}
+
+#[test]
+fn a_password_without_a_user_name_is_refused() {
+    Jail::expect_with(|jail| {
+        let file = FILE.replace("username = \"plant-7\"", "password_file = \"password\"");
+        jail.create_file("gateway.toml", &file)?;
+        jail.create_file("password", "geheim")?;
+        fs::set_permissions("password", fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(refused().contains("no user name"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_credential_of_systemd_is_found_by_its_name() {
+    Jail::expect_with(|jail| {
+        let credentials = jail.create_dir("credentials")?;
+        jail.create_file("credentials/mqtt", "geheim\n")?;
+        fs::set_permissions("credentials/mqtt", fs::Permissions::from_mode(0o400)).unwrap();
+        jail.set_env("CREDENTIALS_DIRECTORY", credentials.display());
+        jail.set_env("EDGE_MQTT__PASSWORD_FILE", "cred:mqtt");
+        jail.create_file("gateway.toml", FILE)?;
+        let password = load().mqtt.credentials.unwrap().password.unwrap();
+        assert_eq!(password.reveal(), "geheim");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_relative_password_file_lies_beside_the_configuration() {
+    Jail::expect_with(|jail| {
+        jail.create_dir("etc")?;
+        jail.create_file("etc/gateway.toml", FILE)?;
+        jail.create_file("etc/password", "geheim")?;
+        fs::set_permissions("etc/password", fs::Permissions::from_mode(0o600)).unwrap();
+        jail.set_env("EDGE_MQTT__PASSWORD_FILE", "password");
+        let loaded = config::load(Path::new("etc/gateway.toml")).unwrap();
+        assert!(loaded.config.mqtt.credentials.unwrap().password.is_some());
+        Ok(())
+    });
+}

@@ -1,0 +1,63 @@
+//! Whatever a file holds, it is taken or explained: reading and explaining never panic.
+#![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use provisioning::config;
+
+/// Reads a file with these contents and renders what is said about it.
+fn answer(name: &str, contents: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, contents).unwrap();
+    match config::load(&path) {
+        Ok(loaded) => assert!(!loaded.effective().is_empty()),
+        Err(rejected) => {
+            assert!(!rejected.problems.is_empty());
+            assert!(rejected.to_string().contains("problem"));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_is_answered(
+        cut in any::<prop::sample::Index>(),
+        length in 0_usize..40,
+        instead in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..20),
+            "[\\[\\]{}=\",.'#%\\\\ \n\r0-9a-zÄ€😀-]{0,20}".prop_map(String::into_bytes),
+        ],
+    ) {
+        let mut contents = fs::read("tests/good/every_key.toml").unwrap();
+        let start = cut.index(contents.len());
+        let end = (start + length).min(contents.len());
+        contents.splice(start..end, instead);
+        answer("damaged.toml", &contents);
+    }
+
+    #[test]
+    fn any_value_at_any_key_is_answered(
+        line in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            "\"[^\"\\\\\\p{Cc}]{0,12}\"",
+            "-?[0-9]{1,25}(\\.[0-9]{1,5})?",
+            Just("true".to_owned()),
+            Just("[]".to_owned()),
+            Just("[[1], {a = 2}]".to_owned()),
+            Just("{ a = { b = 1 } }".to_owned()),
+            Just("2020-06-24T10:01:44Z".to_owned()),
+            Just("inf".to_owned()),
+            Just("\"\"\"\nmany\nlines\n\"\"\"".to_owned()),
+        ],
+    ) {
+        let contents = fs::read_to_string("tests/good/every_key.toml").unwrap();
+        let mut lines: Vec<_> = contents.lines().map(str::to_owned).collect();
+        let index = line.index(lines.len());
+        if let Some((key, _)) = lines[index].split_once('=') {
+            lines[index] = format!("{key}= {value}");
+        }
+        answer("other_value.toml", lines.join("\n").as_bytes());
+    }
+}
