@@ -1,8 +1,23 @@
 //! Which requests read which tags. Pure.
 
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::plc::Table;
+pub use report::report;
+
+use crate::config::{Plc, Tag};
+use crate::plc::{Model, Table};
+
+/// Most bits that one request may return (Modbus Application Protocol V1.1b3, 6.1 and 6.2).
+pub const MAX_BITS: u16 = 2000;
+
+/// What a PLC takes to answer one request, assumed where nothing has been measured. The system
+/// task of an M2xx answers between two IEC tasks: 1 to 20 ms when the load is normal.
+pub const ANSWER_TIME: Duration = Duration::from_millis(5);
 
 /// All reads of one PLC.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,7 +31,7 @@ pub struct Plan {
 pub struct ScanClass {
     /// Time between two cycles.
     pub period: Duration,
-    /// In the order in which they are sent.
+    /// In the order in which they are sent: by table and address.
     pub requests: Vec<ReadRequest>,
 }
 
@@ -31,4 +46,134 @@ pub struct ReadRequest {
     pub count: u16,
     /// Indices of the tags it serves, in `Plc::tags`, ascending.
     pub tags: Vec<usize>,
+}
+
+/// Joins the tags of one PLC into as few requests as its limits allow.
+///
+/// Every tag is served by exactly one request of its scan class, which contains it whole. A request
+/// bridges at most `plc.max_gap` unused registers (sixteen times as many bits), stays within one
+/// window of the model's memory map, and asks for at most `plc.max_words` registers or
+/// [`MAX_BITS`] bits; only a single value that is larger than that makes a larger request.
+#[must_use]
+pub fn plan(plc: &Plc) -> Plan {
+    let mut classes: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
+    for (index, tag) in plc.tags.iter().enumerate() {
+        classes.entry(tag.scan).or_default().push(index);
+    }
+    let class = |(period, tags)| ScanClass { period, requests: requests(plc, tags) };
+    Plan { classes: classes.into_iter().map(class).collect() }
+}
+
+fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
+    let mut tags: Vec<(usize, &Tag)> =
+        tags.into_iter().filter_map(|index| Some((index, plc.tags.get(index)?))).collect();
+    tags.sort_by_key(|(_, tag)| (tag.location.table, tag.location.first, tag.location.count));
+    let mut spans: Vec<Span> = Vec::new();
+    for (index, tag) in tags {
+        let open = spans.last_mut().filter(|span| span.can_take(plc, tag));
+        match open {
+            Some(span) => span.take(index, tag),
+            None => spans.push(Span::new(index, tag)),
+        }
+    }
+    spans.into_iter().map(Span::into_request).collect()
+}
+
+/// A request that still grows.
+struct Span {
+    table: Table,
+    first: u16,
+    /// One past the last register or bit; 65536 must fit.
+    end: u32,
+    tags: Vec<usize>,
+}
+
+impl Span {
+    fn new(index: usize, tag: &Tag) -> Self {
+        let (table, first) = (tag.location.table, tag.location.first);
+        Self { table, first, end: end(tag), tags: vec![index] }
+    }
+
+    /// Whether a tag that begins at or after the first address may join.
+    fn can_take(&self, plc: &Plc, tag: &Tag) -> bool {
+        let bits = self.table.holds_bits();
+        let most = u32::from(if bits { MAX_BITS } else { plc.max_words });
+        let gap = u32::from(plc.max_gap) * if bits { 16 } else { 1 };
+        let first = tag.location.first;
+        tag.location.table == self.table
+            && u32::from(first) <= self.end + gap
+            && self.end.max(end(tag)) - u32::from(self.first) <= most
+            && window(plc.model, self.table, self.first) == window(plc.model, self.table, first)
+    }
+
+    fn take(&mut self, index: usize, tag: &Tag) {
+        self.end = self.end.max(end(tag));
+        self.tags.push(index);
+    }
+
+    fn into_request(mut self) -> ReadRequest {
+        self.tags.sort_unstable();
+        let count = u16::try_from(self.end - u32::from(self.first)).unwrap_or(u16::MAX);
+        ReadRequest { table: self.table, first: self.first, count, tags: self.tags }
+    }
+}
+
+fn end(tag: &Tag) -> u32 {
+    u32::from(tag.location.first) + u32::from(tag.location.count)
+}
+
+/// Index of the window that holds an address.
+fn window(model: Model, table: Table, address: u16) -> Option<usize> {
+    model.windows(table).iter().position(|window| window.registers.contains(&address))
+}
+
+impl ScanClass {
+    /// Estimates how long one cycle occupies the connection: for each request [`ANSWER_TIME`] and
+    /// the transfer of both frames at 100 Mbit/s.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        self.requests.iter().map(|request| ANSWER_TIME + request.transfer()).sum()
+    }
+}
+
+impl ReadRequest {
+    /// Function code that reads this table (Modbus Application Protocol V1.1b3, 6.1 to 6.4).
+    #[must_use]
+    pub const fn function_code(&self) -> u8 {
+        match self.table {
+            Table::Coil => 1,
+            Table::DiscreteInput => 2,
+            Table::HoldingRegister => 3,
+            Table::InputRegister => 4,
+        }
+    }
+
+    /// Registers or bits of the request that belong to at least one tag of `plc`.
+    #[must_use]
+    pub fn used(&self, plc: &Plc) -> u16 {
+        let mut places: Vec<(u32, u32)> = self
+            .tags
+            .iter()
+            .filter_map(|&index| plc.tags.get(index))
+            .map(|tag| (tag.location.first.into(), end(tag)))
+            .collect();
+        places.sort_unstable();
+        let mut used = 0;
+        let mut covered = 0;
+        for (first, end) in places {
+            used += end.saturating_sub(covered.max(first));
+            covered = covered.max(end);
+        }
+        u16::try_from(used).unwrap_or(u16::MAX)
+    }
+
+    fn transfer(&self) -> Duration {
+        /// Ethernet with preamble and gap, IPv4 and TCP headers.
+        const FRAME: u64 = 78;
+        /// MBAP header and request PDU; MBAP header, function code and byte count.
+        const MODBUS: u64 = 12 + 9;
+        const NANOS_PER_BYTE: u64 = 80;
+        let data = if self.table.holds_bits() { self.count.div_ceil(8) } else { self.count * 2 };
+        Duration::from_nanos((2 * FRAME + MODBUS + u64::from(data)) * NANOS_PER_BYTE)
+    }
 }

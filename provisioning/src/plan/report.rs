@@ -1,0 +1,143 @@
+//! What the `plan` command prints.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::{ANSWER_TIME, Plan, ReadRequest, ScanClass};
+use crate::config::Plc;
+use crate::plc::{Model, Table};
+
+const WIDTH: usize = 100;
+const INDENT: &str = "      ";
+
+/// Describes the requests that will be sent to one PLC, what they waste, and how much of the PLC's
+/// time they take, for people.
+#[must_use]
+pub fn report(plc: &Plc, plan: &Plan) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_report(&mut text, plc, plan);
+    text
+}
+
+fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
+    let tags = Plural(plc.tags.len(), "tag");
+    writeln!(text, "{}: {} at {}, unit {}, {tags}", plc.name, plc.model, plc.address, plc.unit_id)?;
+    for class in &plan.classes {
+        write_class(text, plc, class)?;
+    }
+    let load: f64 = plan.classes.iter().map(load).sum();
+    let requests: f64 = plan.classes.iter().map(requests_per_second).sum();
+    writeln!(
+        text,
+        "  together: {requests:.1} requests per second, {:.1} % of the connection's time",
+        load * 100.0
+    )?;
+    if load > 1.0 {
+        writeln!(text, "  warning: more than the PLC is likely to answer; cycles will be missed")?;
+    }
+    writeln!(text, "  (estimated with {} ms for each answer)", ANSWER_TIME.as_millis())
+}
+
+fn write_class(text: &mut String, plc: &Plc, class: &ScanClass) -> fmt::Result {
+    writeln!(
+        text,
+        "  every {:?}: {}, about {:.1} ms, {:.1} % of the connection's time",
+        class.period,
+        Plural(class.requests.len(), "request"),
+        class.estimate().as_secs_f64() * 1000.0,
+        load(class) * 100.0,
+    )?;
+    for request in &class.requests {
+        write_request(text, plc, request)?;
+    }
+    Ok(())
+}
+
+fn write_request(text: &mut String, plc: &Plc, request: &ReadRequest) -> fmt::Result {
+    let used = request.used(plc);
+    let unit = if request.table.holds_bits() { "bit" } else { "register" };
+    writeln!(
+        text,
+        "    FC {} {}: {}, {used} used, {} wasted",
+        request.function_code(),
+        Range { model: plc.model, request },
+        Plural(request.count.into(), unit),
+        request.count.saturating_sub(used),
+    )?;
+    let names = request.tags.iter().filter_map(|&index| plc.tags.get(index));
+    write_wrapped(text, names.map(|tag| tag.name.as_str()))
+}
+
+fn write_wrapped<'a>(text: &mut String, names: impl Iterator<Item = &'a str>) -> fmt::Result {
+    let mut column = 0;
+    for name in names {
+        let width = name.chars().count() + 2;
+        if column == 0 {
+            write!(text, "{INDENT}{name}")?;
+            column = INDENT.len() + width;
+        } else if column + width > WIDTH {
+            write!(text, ",\n{INDENT}{name}")?;
+            column = INDENT.len() + width;
+        } else {
+            write!(text, ", {name}")?;
+            column += width;
+        }
+    }
+    writeln!(text)
+}
+
+fn load(class: &ScanClass) -> f64 {
+    class.estimate().as_secs_f64() / positive(class.period)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a plan has far fewer than 2^52 requests")]
+fn requests_per_second(class: &ScanClass) -> f64 {
+    class.requests.len() as f64 / positive(class.period)
+}
+
+fn positive(period: Duration) -> f64 {
+    period.as_secs_f64().max(f64::MIN_POSITIVE)
+}
+
+/// `1 request`, `2 requests`.
+struct Plural(usize, &'static str);
+
+impl fmt::Display for Plural {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = *self;
+        write!(f, "{count} {noun}{}", if count == 1 { "" } else { "s" })
+    }
+}
+
+/// The stretch in the words of the PLC's own tool: `%MW10 to %MW13`.
+struct Range<'a> {
+    model: Model,
+    request: &'a ReadRequest,
+}
+
+impl fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ReadRequest { table, first, count, .. } = *self.request;
+        self.place(f, table, first)?;
+        if count > 1 {
+            f.write_str(" to ")?;
+            self.place(f, table, first.saturating_add(count - 1))?;
+        }
+        Ok(())
+    }
+}
+
+impl Range<'_> {
+    fn place(&self, f: &mut fmt::Formatter<'_>, table: Table, address: u16) -> fmt::Result {
+        let (byte, bit) = (address / 8, address % 8);
+        match (self.model, table) {
+            (Model::M241 | Model::M251, Table::HoldingRegister) => write!(f, "%MW{address}"),
+            (Model::M241 | Model::M251, Table::Coil) => write!(f, "%QX{byte}.{bit}"),
+            (Model::M241 | Model::M251, Table::DiscreteInput) => write!(f, "%IX{byte}.{bit}"),
+            (Model::M241 | Model::M251, Table::InputRegister) | (Model::Generic, _) => {
+                write!(f, "{}:{address}", table.word())
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Datetime, HostPort, Publish, Qos, Shape};
+use crate::plc::{IecType, Location};
+
+#[test]
+fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
+    let plc = plc(Model::M241, &[("%MW10", "REAL", 1), ("%MW44", "INT", 1), ("%MW78", "INT", 1)]);
+    let plan = plan(&plc);
+    let spans: Vec<_> = plan.classes[0].requests.iter().map(|r| (r.first, r.count)).collect();
+    assert_eq!(spans, [(10, 35), (78, 1)]);
+}
+
+#[test]
+fn a_request_stays_on_its_side_of_the_system_area() {
+    let tags = [("%MW59999", "INT", 1), ("%MW60000", "WORD", 1), ("%MW60200", "INT", 1)];
+    let plan = plan(&plc(Model::M241, &tags));
+    let firsts: Vec<_> = plan.classes[0].requests.iter().map(|request| request.first).collect();
+    assert_eq!(firsts, [59_999, 60_000, 60_200]);
+}
+
+#[test]
+fn the_class_with_the_shortest_period_comes_first() {
+    let plan = plan(&plc(Model::M251, &[("%MW0", "INT", 1000), ("%MW1", "INT", 200)]));
+    let classes: Vec<_> =
+        plan.classes.iter().map(|class| (class.period, &class.requests[0].tags[..])).collect();
+    let millis = Duration::from_millis;
+    assert_eq!(classes, [(millis(200), &[1][..]), (millis(1000), &[0])]);
+}
+
+#[test]
+fn bits_of_one_word_and_the_word_itself_cost_one_register() {
+    let tags = [("%MX20.3", "BOOL", 1), ("%MX21.0", "BOOL", 1), ("%MW10", "WORD", 1)];
+    let plc = plc(Model::M241, &tags);
+    let plan = plan(&plc);
+    let [request] = &plan.classes[0].requests[..] else { panic!("{plan:?}") };
+    assert_eq!((request.first, request.count, request.used(&plc)), (10, 1, 1));
+    assert_eq!(request.tags, [0, 1, 2]);
+}
+
+#[test]
+fn a_value_larger_than_the_cap_still_gets_its_request() {
+    let mut plc = plc(Model::M241, &[("%ML0", "LREAL", 1), ("%MW4", "INT", 1)]);
+    plc.max_words = 2;
+    let plan = plan(&plc);
+    let spans: Vec<_> = plan.classes[0].requests.iter().map(|r| (r.first, r.count)).collect();
+    assert_eq!(spans, [(0, 4), (4, 1)]);
+}
+
+#[test]
+fn the_report_tells_what_is_asked_and_what_it_costs() {
+    let mut plc = plc(
+        Model::M241,
+        &[
+            ("%MW10", "REAL", 1000),
+            ("%MW14", "INT", 1000),
+            ("%MW400", "LREAL", 1000),
+            ("%MX30.1", "BOOL", 200),
+            ("%IX0.0", "BOOL", 200),
+            ("%IX1.5", "BOOL", 200),
+            ("%QX0.3", "BOOL", 200),
+        ],
+    );
+    for number in 0..20 {
+        plc.tags.push(tag(Model::M241, &format!("%MW{}", 100 + number), "INT", 60_000));
+    }
+    insta::assert_snapshot!(report(&plc, &plan(&plc)));
+}
+
+#[test]
+fn the_report_of_another_device_speaks_of_tables_and_warns_of_too_much() {
+    let tags = [("holding:3", "REAL", 10), ("holding:9", "INT", 10), ("input:7", "INT", 10)];
+    let plc = plc(Model::Generic, &tags);
+    insta::assert_snapshot!(report(&plc, &plan(&plc)));
+}
+
+proptest! {
+    #[test]
+    fn every_tag_is_served_once_and_whole(plc in any_plc()) {
+        let plan = plan(&plc);
+        let mut served = vec![0; plc.tags.len()];
+        for class in &plan.classes {
+            for request in &class.requests {
+                for &index in &request.tags {
+                    let tag = &plc.tags[index];
+                    served[index] += 1;
+                    prop_assert_eq!(tag.scan, class.period);
+                    prop_assert_eq!(tag.location.table, request.table);
+                    prop_assert!(tag.location.first >= request.first);
+                    prop_assert!(end(tag) <= request_end(request));
+                }
+            }
+        }
+        prop_assert!(served.iter().all(|&times| times == 1), "{served:?}");
+    }
+
+    #[test]
+    fn no_request_is_too_long_or_leaves_its_window(plc in any_plc()) {
+        for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
+            let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
+            let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
+            prop_assert!(request.count <= most.max(largest.unwrap()));
+            let last = u16::try_from(request_end(request) - 1).unwrap();
+            let fits = |w: &crate::plc::Window| {
+                w.registers.contains(&request.first) && w.registers.contains(&last)
+            };
+            prop_assert!(plc.model.windows(request.table).iter().any(fits));
+        }
+    }
+
+    #[test]
+    fn no_request_reads_through_more_unused_registers_than_allowed(plc in any_plc()) {
+        for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
+            let mut used = vec![false; request.count.into()];
+            for &index in &request.tags {
+                let location = plc.tags[index].location;
+                let from = usize::from(location.first - request.first);
+                used[from..from + usize::from(location.count)].fill(true);
+            }
+            let longest = used.split(|&used| used).map(<[bool]>::len).max().unwrap();
+            prop_assert!(longest <= allowed_gap(&plc, request.table));
+            prop_assert!(used[0] && used[used.len() - 1]);
+            let counted = used.iter().filter(|&&used| used).count();
+            prop_assert_eq!(usize::from(request.used(&plc)), counted);
+        }
+    }
+
+    #[test]
+    fn requests_are_sorted_and_no_two_neighbours_could_be_one(plc in any_plc()) {
+        for class in &plan(&plc).classes {
+            for pair in class.requests.windows(2) {
+                let (left, right) = (&pair[0], &pair[1]);
+                prop_assert!((left.table, left.first) <= (right.table, right.first));
+                prop_assert!(!could_start_earlier(&plc, left, right), "{left:?} {right:?}");
+            }
+        }
+    }
+}
+
+/// Whether the first tag of `right` would have fitted into `left`.
+fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bool {
+    let begins_right = |&&index: &&usize| plc.tags[index].location.first == right.first;
+    let shortest = right.tags.iter().filter(begins_right).map(|&index| end(&plc.tags[index])).min();
+    let joined = request_end(left).max(shortest.unwrap()) - u32::from(left.first);
+    let most = if left.table.holds_bits() { MAX_BITS } else { plc.max_words };
+    let gap = usize::try_from(u32::from(right.first).saturating_sub(request_end(left))).unwrap();
+    left.table == right.table
+        && joined <= most.into()
+        && gap <= allowed_gap(plc, left.table)
+        && plc.model.windows(left.table).iter().any(|window| {
+            window.registers.contains(&left.first) && window.registers.contains(&right.first)
+        })
+}
+
+fn allowed_gap(plc: &Plc, table: Table) -> usize {
+    usize::from(plc.max_gap) * if table.holds_bits() { 16 } else { 1 }
+}
+
+fn request_end(request: &ReadRequest) -> u32 {
+    u32::from(request.first) + u32::from(request.count)
+}
+
+/// A PLC whose tags crowd a few places, among them every border of the memory map.
+fn any_plc() -> impl Strategy<Value = Plc> {
+    let model = proptest::sample::select(&Model::ALL[..]);
+    (model, 1_u16..=125, 0_u16..64).prop_flat_map(|(model, max_words, max_gap)| {
+        proptest::collection::vec(any_tag(model), 1..120).prop_map(move |tags| Plc {
+            tags,
+            max_words,
+            max_gap,
+            ..plc(model, &[])
+        })
+    })
+}
+
+fn any_tag(model: Model) -> impl Strategy<Value = Tag> {
+    let near = proptest::sample::select(vec![0_u32, 300, 59_990, 60_190, 61_990, 62_190, 63_990]);
+    let scan = proptest::sample::select(vec![200, 1000]);
+    let table = proptest::sample::select(&Table::ALL[..]);
+    let shape = proptest::sample::select(vec![1_u16, 1, 2, 4]);
+    (table, near, 0_u32..250, shape, scan).prop_filter_map(
+        "outside the memory map",
+        move |(table, near, offset, words, scan)| {
+            let count = if table.holds_bits() { 1 } else { words };
+            let first = u16::try_from(near + offset).ok()?;
+            let last = first.checked_add(count - 1)?;
+            let whole = model.windows(table).iter().any(|window| {
+                window.registers.contains(&first) && window.registers.contains(&last)
+            });
+            let location = Location { table, first, count, byte: 0, bit: None };
+            whole.then(|| Tag { location, ..tag(model, "", "INT", scan) })
+        },
+    )
+}
+
+fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
+    Plc {
+        name: "pump6".into(),
+        model,
+        machine: "pump6".into(),
+        device: model.to_string(),
+        address: HostPort { host: "192.168.1.10".into(), port: 502 },
+        unit_id: 255,
+        timeout: Duration::from_secs(1),
+        max_words: 120,
+        max_gap: model.default_max_gap(),
+        publish: publish(),
+        tags: tags.iter().map(|&(at, iec, scan)| tag(model, at, iec, scan)).collect(),
+    }
+}
+
+fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
+    let iec: IecType = iec.parse().unwrap();
+    let nowhere =
+        Location { table: Table::HoldingRegister, first: 0, count: 1, byte: 0, bit: None };
+    Tag {
+        name: format!("{}_{}", iec.keyword().to_lowercase(), at.replace(['%', ':', '.'], "_")),
+        at: at.into(),
+        location: if at.is_empty() { nowhere } else { model.locate(at, iec).unwrap() },
+        iec,
+        order: model.default_order(),
+        unit: None,
+        scaling: None,
+        decimals: None,
+        deadband: None,
+        scan: Duration::from_millis(scan_millis),
+    }
+}
+
+fn publish() -> Publish {
+    Publish {
+        topic: "edge/site/data/pump6".into(),
+        shape: Shape::Flat,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        datetime: Datetime::Rfc3339,
+        heartbeat: Duration::from_secs(60),
+        stamp: true,
+        extra: serde_json::Map::new(),
+    }
+}
