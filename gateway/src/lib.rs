@@ -19,3 +19,5 @@ pub mod status;
 pub mod supervise;
 pub mod uplink;
 pub mod web;
+#[cfg(test)]
+mod testing;

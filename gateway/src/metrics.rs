@@ -152,9 +152,23 @@ impl QueueMetrics {
     pub fn count_dropped(&self, reason: DropReason, samples: u64) {
         count(&self.dropped, reason as usize, samples);
     }
+
+    /// Samples that will never be delivered, for whatever reason.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.iter().map(IntCounter::get).sum()
+    }
 }
 
 impl MqttMetrics {
+    /// Series that nobody scrapes, for a command that is not the gateway.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn unregistered() -> Result<Self, prometheus::Error> {
+        mqtt_metrics(&Registry::new())
+    }
+
     /// Counts messages by what became of them.
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);

@@ -1,8 +1,14 @@
 //! The words of the data path: value, quality, sample, record.
 
+mod reading;
+
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use reading::{Cycle, Failure, Read, Registers};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,5 +156,61 @@ impl UnixTime {
     #[must_use]
     pub const fn midpoint(self, later: Self) -> Self {
         Self(self.0 + (later.0 - self.0) / 2)
+    }
+}
+
+impl UnixTime {
+    /// The same instant for calendars, rounded down to milliseconds and held within the years
+    /// -9999 to 9999.
+    #[must_use]
+    pub fn timestamp(self) -> Timestamp {
+        let edge = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Timestamp::from_millisecond(self.as_millis()).unwrap_or(edge)
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds: `2020-06-24T10:01:44.250Z`.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.timestamp())
+    }
+}
+
+impl Serialize for UnixTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for UnixTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let timestamp: Timestamp = text.parse().map_err(de::Error::custom)?;
+        Ok(Self(timestamp.as_microsecond()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_prints_as_rfc_3339_with_milliseconds() {
+        assert_eq!(
+            UnixTime::from_micros(1_592_992_904_250_999).to_string(),
+            "2020-06-24T10:01:44.250Z"
+        );
+        assert_eq!(UnixTime::from_micros(-1).to_string(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(UnixTime::from_micros(i64::MAX).to_string(), "9999-12-30T22:00:00.999Z");
+    }
+
+    #[test]
+    fn a_printed_time_reads_back() {
+        let at = UnixTime::from_micros(1_592_992_904_250_000);
+
+        let text = serde_json::to_string(&at).unwrap();
+
+        assert_eq!(serde_json::from_str::<UnixTime>(&text).unwrap(), at);
+        assert!(serde_json::from_str::<UnixTime>("\"yesterday\"").is_err());
     }
 }

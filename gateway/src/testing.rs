@@ -1,0 +1,85 @@
+//! Settings made by hand, for the tests of several rooms.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use provisioning::config::{
+    Broker, Config, Datetime, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish, Qos, Queue,
+    Shape, Tag, Version,
+};
+use provisioning::plc::{IecType, Location, Model, Order, Table};
+
+/// A configuration with this many PLCs: `plc0`, `plc1`, ...
+pub(crate) fn config(plcs: usize) -> Config {
+    Config {
+        gateway: gateway(),
+        mqtt: Mqtt {
+            brokers: vec![Broker { address: host_port("127.0.0.1", 1883) }],
+            version: Version::V5,
+            client_id: "amsterdam-01".to_owned(),
+            keep_alive: Duration::from_secs(30),
+            credentials: None,
+            will: None,
+        },
+        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        metrics: Metrics { listen: Vec::new() },
+        plcs: (0..plcs).map(|n| plc(&format!("plc{n}"), &["temperature", "pressure"])).collect(),
+    }
+}
+
+/// The gateway of the documents' examples.
+pub(crate) fn gateway() -> Gateway {
+    Gateway {
+        id: "amsterdam-01".to_owned(),
+        location: "amsterdam".to_owned(),
+        timezone: TimeZone::fixed(jiff::tz::offset(2)),
+        state_dir: PathBuf::from("state"),
+    }
+}
+
+/// An M241 of machine `pump6` with these tags, published flat and stamped.
+pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
+    Plc {
+        name: name.to_owned(),
+        model: Model::M241,
+        machine: "pump6".to_owned(),
+        device: "M241".to_owned(),
+        address: host_port("127.0.0.1", 502),
+        unit_id: 255,
+        timeout: Duration::from_secs(1),
+        max_words: 120,
+        max_gap: 32,
+        publish: Publish {
+            topic: format!("edge/amsterdam-01/data/{name}"),
+            shape: Shape::Flat,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            datetime: Datetime::Rfc3339,
+            heartbeat: Duration::from_secs(60),
+            stamp: true,
+            extra: serde_json::Map::new(),
+        },
+        tags: tags.iter().map(|name| tag(name)).collect(),
+    }
+}
+
+fn tag(name: &str) -> Tag {
+    let table = Table::HoldingRegister;
+    Tag {
+        name: name.to_owned(),
+        at: "%MW10".to_owned(),
+        location: Location { table, first: 10, count: 1, byte: 0, bit: None },
+        iec: IecType::Int,
+        order: Order::Cdab,
+        unit: None,
+        scaling: None,
+        decimals: None,
+        deadband: None,
+        scan: Duration::from_secs(1),
+    }
+}
+
+fn host_port(host: &str, port: u16) -> HostPort {
+    HostPort { host: host.to_owned(), port }
+}
