@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn everything_is_read_at_once_and_then_in_its_phase() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new([group("a", SECOND, 0), group("b", SECOND, 300)], start);
+    assert_eq!(schedule.next(start), Step::Read { group: "a", missed: 0 });
+    assert_eq!(schedule.next(start), Step::Read { group: "b", missed: 0 });
+    assert_eq!(schedule.next(start), Step::Wait(Some(start + SECOND * 3 / 10)));
+    let second = start + SECOND * 3 / 10;
+    assert_eq!(schedule.next(second), Step::Read { group: "b", missed: 0 });
+    assert_eq!(schedule.next(second), Step::Wait(Some(start + SECOND)));
+}
+
+#[test]
+fn the_cycles_that_a_slow_plc_missed_are_counted_and_skipped() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new([group("a", SECOND, 0)], start);
+    assert_eq!(schedule.next(start), Step::Read { group: "a", missed: 0 });
+    let late = start + SECOND * 7 / 2;
+    assert_eq!(schedule.next(late), Step::Read { group: "a", missed: 2 });
+    assert_eq!(schedule.next(late), Step::Wait(Some(start + SECOND * 4)));
+}
+
+#[test]
+fn cycles_missed_before_the_first_read_count_too() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new([group("a", SECOND, 250)], start);
+    let late = start + SECOND * 2;
+    assert_eq!(schedule.next(late), Step::Read { group: "a", missed: 2 });
+    assert_eq!(schedule.next(late), Step::Wait(Some(start + SECOND * 9 / 4)));
+}
+
+#[test]
+fn the_group_that_has_waited_longest_is_served_first() {
+    let start = Instant::now();
+    let mut schedule =
+        Schedule::new([group("slow", SECOND * 10, 0), group("fast", SECOND, 0)], start);
+    schedule.next(start);
+    schedule.next(start);
+    let late = start + SECOND * 11;
+    assert_eq!(schedule.next(late), Step::Read { group: "fast", missed: 10 });
+    assert_eq!(schedule.next(late), Step::Read { group: "slow", missed: 0 });
+}
+
+#[test]
+fn nothing_to_read_is_nothing_to_wait_for() {
+    let mut schedule = Schedule::new(Vec::<Group<()>>::new(), Instant::now());
+    assert_eq!(schedule.next(Instant::now()), Step::Wait(None));
+}
+
+proptest! {
+    /// Whatever the reads take: every due time is either read or counted as missed, no group is
+    /// read before it is due, and what is read lies on the group's own grid.
+    #[test]
+    fn every_due_time_is_read_or_counted_and_nothing_drifts(
+        groups in proptest::collection::vec((1_u64..5_000, 0_u64..5_000), 1..5),
+        reads in proptest::collection::vec(0_u64..12_000, 1..80),
+    ) {
+        let start = Instant::now();
+        let groups: Vec<_> = groups.into_iter().map(|(period, phase)| (period, phase % period)).collect();
+        let millis = Duration::from_millis;
+        let entries = groups.iter().enumerate().map(|(index, &(period, phase))| Group {
+            group: index, period: millis(period), phase: millis(phase),
+        });
+        let mut schedule = Schedule::new(entries, start);
+        let mut now = start;
+        let mut turns = vec![0_u64; groups.len()];
+        let mut reads = reads.into_iter();
+        loop {
+            match schedule.next(now) {
+                Step::Read { group, missed } => {
+                    let (period, phase) = groups[group];
+                    let first_on_grid = if phase == 0 { period } else { phase };
+                    turns[group] += u64::from(missed) + 1;
+                    // Due times up to and including now: the start, and the grid after it.
+                    let elapsed = u64::try_from((now - start).as_millis()).unwrap();
+                    let due = 1 + (elapsed + period - first_on_grid) / period;
+                    prop_assert_eq!(turns[group], due);
+                    let Some(took) = reads.next() else { break };
+                    now += millis(took);
+                }
+                Step::Wait(until) => {
+                    let until = until.unwrap();
+                    prop_assert!(until > now);
+                    now = until;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_is_never_zero_and_never_above_its_ceiling(
+        base in 1_u64..10_000,
+        cap in 1_u64..100_000,
+        randoms in proptest::collection::vec(0.0..1.0_f64, 1..40),
+    ) {
+        let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
+        let mut backoff = Backoff::new(base, cap);
+        for (attempt, random) in (0_u32..).zip(randoms) {
+            let ceiling = base.saturating_mul(2_u32.saturating_pow(attempt)).min(cap);
+            let pause = backoff.next(random);
+            prop_assert!(pause > Duration::ZERO && pause <= ceiling, "{pause:?} of {ceiling:?}");
+        }
+        backoff.reset();
+        prop_assert!(backoff.next(0.0) <= base.min(cap));
+    }
+
+    #[test]
+    fn no_minute_ever_sees_more_connects_than_the_budget(
+        most in 1_usize..10,
+        steps in proptest::collection::vec(0_u64..30_000, 1..100),
+    ) {
+        let mut budget = Budget::per_minute(most);
+        let mut now = Instant::now();
+        let mut taken: Vec<Instant> = Vec::new();
+        for step in steps {
+            now += Duration::from_millis(step);
+            match budget.take(now) {
+                Ok(()) => taken.push(now),
+                Err(free) => {
+                    prop_assert!(free > now);
+                    prop_assert!(budget.clone().take(free).is_ok());
+                }
+            }
+        }
+        for window in taken.windows(most + 1) {
+            prop_assert!(window[most] - window[0] >= Duration::from_secs(60));
+        }
+    }
+}
+
+fn group<G>(group: G, period: Duration, phase_millis: u64) -> Group<G> {
+    Group { group, period, phase: Duration::from_millis(phase_millis) }
+}
