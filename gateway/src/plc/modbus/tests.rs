@@ -1,0 +1,205 @@
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::plc::tests::support;
+
+static REAL_AT_10: ReadRequest = request(Table::HoldingRegister, 10, 2);
+
+#[tokio::test(start_paused = true)]
+async fn holding_registers_are_asked_for_and_read_as_the_manual_shows() {
+    let (asked, answer) =
+        exchange(&REAL_AT_10, &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9, 0x79, 0x42, 0xF6]).await;
+    assert_eq!(asked, [0, 0, 0, 0, 0, 6, 255, 3, 0, 10, 0, 2]);
+    assert_eq!(answer.unwrap(), Registers::Words(vec![0xE979, 0x42F6]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_are_read_by_function_1() {
+    let request = request(Table::Coil, 0, 16);
+    let (asked, answer) = exchange(&request, &[0, 0, 0, 0, 0, 5, 255, 1, 2, 0x09, 0x01]).await;
+    assert_eq!(asked, [0, 0, 0, 0, 0, 6, 255, 1, 0, 0, 0, 16]);
+    let mut bits = vec![false; 16];
+    for on in [0, 3, 8] {
+        bits[on] = true;
+    }
+    assert_eq!(answer.unwrap(), Registers::Bits(bits));
+}
+
+#[tokio::test(start_paused = true)]
+async fn inputs_are_read_by_function_2_without_the_padding() {
+    let request = request(Table::DiscreteInput, 3, 11);
+    let (asked, answer) = exchange(&request, &[0, 0, 0, 0, 0, 5, 255, 2, 2, 0xFF, 0xFF]).await;
+    assert_eq!(asked[7..], [2, 0, 3, 0, 11]);
+    assert_eq!(answer.unwrap(), Registers::Bits(vec![true; 11]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn input_registers_are_read_by_function_4() {
+    let request = request(Table::InputRegister, 7, 1);
+    let (asked, answer) = exchange(&request, &[0, 0, 0, 0, 0, 5, 255, 4, 2, 1, 2]).await;
+    assert_eq!(asked[7..], [4, 0, 7, 0, 1]);
+    assert_eq!(answer.unwrap(), Registers::Words(vec![0x0102]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exception_is_a_refusal_with_its_code() {
+    for code in [1, 2, 6, 0x0B, 0x77] {
+        let (_, answer) = exchange(&REAL_AT_10, &[0, 0, 0, 0, 0, 3, 255, 0x83, code]).await;
+        assert!(matches!(answer, Err(RequestError::Refused(c)) if c == code), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_fit_is_garbled() {
+    let hostile: [(&str, &[u8]); 9] = [
+        ("another transaction", &[0, 9, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0]),
+        ("another unit", &[0, 0, 0, 0, 0, 7, 1, 3, 4, 0, 0, 0, 0]),
+        ("another function", &[0, 0, 0, 0, 0, 7, 255, 4, 4, 0, 0, 0, 0]),
+        ("another protocol", &[0, 0, 0, 1, 0, 7, 255, 3, 4, 0, 0, 0, 0]),
+        ("a register less", &[0, 0, 0, 0, 0, 5, 255, 3, 2, 0, 0]),
+        ("a register more", &[0, 0, 0, 0, 0, 9, 255, 3, 6, 0, 0, 0, 0, 0, 0]),
+        ("less than it counts", &[0, 0, 0, 0, 0, 5, 255, 3, 4, 0, 0]),
+        ("half a register", &[0, 0, 0, 0, 0, 6, 255, 3, 3, 0, 0, 0]),
+        ("an exception to no function", &[0, 0, 0, 0, 0, 3, 255, 0x80, 1]),
+    ];
+    for (what, bytes) in hostile {
+        let (_, answer) = exchange(&REAL_AT_10, bytes).await;
+        assert!(matches!(answer, Err(RequestError::Garbled(_))), "{what}: {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_or_more_bits_than_asked_are_garbled() {
+    for bytes in [&[0, 0, 0, 0, 0, 4, 255, 1, 1, 0][..], &[0, 0, 0, 0, 0, 6, 255, 1, 3, 0, 0, 0]] {
+        let (_, answer) = exchange(&request(Table::Coil, 0, 9), bytes).await;
+        assert!(matches!(answer, Err(RequestError::Garbled(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_half_an_answer_time_out() {
+    for bytes in [&[][..], &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9]] {
+        let (mut session, mut plc) = session();
+        let began = tokio::time::Instant::now();
+        plc.write_all(bytes).await.unwrap();
+        let answer = session.read(&REAL_AT_10).await;
+        assert!(matches!(answer, Err(RequestError::TimedOut(_))), "{answer:?}");
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_of_the_stream_is_a_broken_connection_wherever_it_comes() {
+    for bytes in [&[][..], &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9]] {
+        let (mut session, mut plc) = session();
+        let hang_up = async move {
+            plc.read_exact(&mut [0; 12]).await.unwrap();
+            plc.write_all(bytes).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), hang_up);
+        assert!(matches!(answer, Err(RequestError::Disconnected(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_refuses() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let refused = door("127.0.0.1", port).connect().await.err();
+    assert!(matches!(refused, Some(ConnectError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_told_as_that() {
+    let unknown = door("no such name", 502).connect().await.err();
+    assert!(matches!(unknown, Some(ConnectError::Unknown(_))), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn the_socket_sends_at_once_and_notices_a_dead_peer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = door("localhost", listener.local_addr().unwrap().port());
+    let stream = door.open(Duration::from_secs(1)).await.unwrap();
+    prepare(&stream).unwrap();
+    assert!(stream.nodelay().unwrap());
+    assert!(SockRef::from(&stream).keepalive().unwrap());
+}
+
+#[tokio::test]
+async fn closing_tells_the_plc() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut door = door("127.0.0.1", listener.local_addr().unwrap().port());
+    let (session, accepted) = tokio::join!(door.connect(), listener.accept());
+    let (mut plc, _) = accepted.unwrap();
+    session.unwrap().close().await;
+    assert_eq!(plc.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+proptest! {
+    /// Debug builds of tokio-modbus assert what they are told; nothing a PLC sends may reach that.
+    #[test]
+    fn no_answer_makes_it_panic_and_a_good_one_is_as_long_as_asked(
+        table in proptest::sample::select(&Table::ALL[..]),
+        count in 1_u16..=125,
+        function in 0_u8..=255,
+        length in proptest::option::of(0_u16..300),
+        data in proptest::collection::vec(any::<u8>(), 0..260),
+    ) {
+        let length = length.unwrap_or_else(|| u16::try_from(data.len() + 2).unwrap());
+        let mut bytes = vec![0, 0, 0, 0];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([255, function]);
+        bytes.extend(data);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (_, answer) = runtime.block_on(exchange(&request(table, 0, count), &bytes));
+        match answer {
+            Ok(Registers::Words(words)) => {
+                prop_assert_eq!(words.len(), usize::from(count));
+                prop_assert!(!table.holds_bits());
+            }
+            Ok(Registers::Bits(bits)) => {
+                prop_assert_eq!(bits.len(), usize::from(count));
+                prop_assert!(table.holds_bits());
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What a PLC saw, and what became of its answer.
+async fn exchange(
+    request: &ReadRequest,
+    answer: &[u8],
+) -> (Vec<u8>, Result<Registers, RequestError>) {
+    let (mut session, mut plc) = session();
+    let serve = async {
+        let mut asked = vec![0; 12];
+        plc.read_exact(&mut asked).await.unwrap();
+        plc.write_all(answer).await.unwrap();
+        asked
+    };
+    let (answer, asked) = tokio::join!(session.read(request), serve);
+    (asked, answer)
+}
+
+fn session() -> (ModbusSession, DuplexStream) {
+    let (ours, theirs) = duplex(1024);
+    (ModbusSession::new(ours, Slave(255), Duration::from_secs(1)), theirs)
+}
+
+fn door(host: &str, port: u16) -> Door {
+    let mut plc = support::plc("generic", &[("holding:0", 1000)]);
+    plc.address = HostPort { host: host.to_owned(), port };
+    Door::new(&plc)
+}
+
+const fn request(table: Table, first: u16, count: u16) -> ReadRequest {
+    ReadRequest { table, first, count, tags: Vec::new() }
+}

@@ -1,0 +1,371 @@
+pub(super) mod support;
+
+mod on_the_wire;
+
+use std::io;
+use std::time::Duration;
+
+use provisioning::config::Plc;
+use provisioning::plan;
+use support::{FakePlc, Seen, right};
+use tokio::time;
+
+use super::session::{ConnectError, RequestError};
+use super::*;
+use crate::metrics::Metrics;
+
+const SECOND: Duration = Duration::from_secs(1);
+const PLC_R: u16 = 60_000;
+
+#[tokio::test(start_paused = true)]
+async fn the_first_cycle_is_read_at_once_and_every_request_of_it() {
+    let plc = plc("M241", &[("%MW0", 1000), ("%MW500", 1000)]);
+    let mut world = World::start(plc, FakePlc::answering(right));
+    assert_eq!(world.state().await, State::Connected { identity: None, running: None });
+    assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
+    assert_eq!(world.elapsed(), Duration::ZERO);
+    assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
+    assert_eq!(world.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
+    let answers = |request: &plan::ReadRequest| {
+        let mut words = vec![0; request.count.into()];
+        if request.first == PLC_R {
+            (words[0], words[1], words[12]) = (0x101A, 7, 1);
+        }
+        (Duration::ZERO, Ok(Registers::Words(words)))
+    };
+    let mut world = World::start(plc("M251", &[("%MW0", 1000)]), FakePlc::answering(answers));
+    let State::Connected { identity: Some(identity), running } = world.state().await else {
+        panic!("no identity");
+    };
+    assert_eq!((identity.product, running), (7, Some(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modicon_that_does_not_tell_who_it_is_is_read_all_the_same() {
+    let answers = |request: &plan::ReadRequest| match request.first {
+        PLC_R => (Duration::ZERO, Err(RequestError::Refused(2))),
+        _ => right(request),
+    };
+    let mut world = World::start(plc("M241", &[("%MW3", 1000)]), FakePlc::answering(answers));
+    assert_eq!(world.state().await, State::Connected { identity: None, running: None });
+    assert_eq!(world.words(&[0]).await, [Ok(3)]);
+    assert_eq!(world.fake.seen().iter().filter(|&&seen| seen == Seen::Connect).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_does_not_stop_the_others() {
+    let answers = |request: &plan::ReadRequest| match request.first {
+        500 => (Duration::ZERO, Err(RequestError::Refused(2))),
+        _ => right(request),
+    };
+    let tags = [("%MW0", 1000), ("%MW500", 1000), ("%MW900", 1000)];
+    let mut world = World::start(plc("M241", &tags), FakePlc::answering(answers));
+    world.state().await;
+    for _ in 0..3 {
+        assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(Failure::Refused(2)), Ok(900)]);
+    }
+    let metrics = world.metrics.render().unwrap();
+    assert!(metrics.contains(r#"edge_plc_requests_total{outcome="refused",plc="pump6"} 3"#));
+    assert!(metrics.contains(r#"edge_plc_connects_total{plc="pump6"} 1"#));
+    assert!(metrics.contains(r#"edge_plc_up{plc="pump6"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_port_is_told_once_and_every_due_cycle_is_bad() {
+    let refused = || Err(ConnectError::Refused(io::ErrorKind::ConnectionRefused.into()));
+    let fake = FakePlc::answering(right).connecting((0..100).map(|_| (Duration::ZERO, refused())));
+    let mut world = World::start(plc("M241", &[("%MW0", 1000)]), fake);
+    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    assert!(sentence.contains("Modbus server may be off"), "{sentence}");
+    for _ in 0..600 {
+        assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);
+    }
+    assert_eq!(world.elapsed(), SECOND * 599);
+    let connects = world.connects();
+    assert!((20..=60).contains(&connects.len()), "{} connects in 10 minutes", connects.len());
+    assert_at_most_six_a_minute(&connects);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
+    let mut turn = 0;
+    let answers = move |request: &plan::ReadRequest| {
+        turn += 1;
+        if turn % 2 == 1 {
+            return right(request);
+        }
+        (Duration::ZERO, Err(RequestError::Disconnected(io::ErrorKind::ConnectionReset.into())))
+    };
+    let plc = plc("generic", &[("holding:0", 200)]);
+    let mut world = World::start(plc, FakePlc::answering(answers));
+    let mut told = [0_u32; 2];
+    while world.elapsed() < SECOND * 600 {
+        match world.event().await {
+            Event::State { state: State::Connected { .. }, .. } => told[0] += 1,
+            Event::State { state: State::Disconnected { .. }, .. } => told[1] += 1,
+            Event::Cycle(_) => {}
+        }
+    }
+    assert!(told[0] >= 9 && told[0].abs_diff(told[1]) <= 1, "comes and goes: {told:?}");
+    let connects = world.connects();
+    assert!(connects.len() >= 55, "{} connects in 10 minutes", connects.len());
+    assert_at_most_six_a_minute(&connects);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() {
+    let mut silent = true;
+    let answers = move |request: &plan::ReadRequest| {
+        if request.first == 500 && std::mem::take(&mut silent) {
+            return (SECOND, Err(RequestError::TimedOut(SECOND)));
+        }
+        right(request)
+    };
+    let tags = [("holding:0", 5000), ("holding:500", 5000), ("holding:900", 5000)];
+    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
+    assert!(matches!(world.state().await, State::Connected { .. }));
+    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    assert!(sentence.contains("stopped answering"), "{sentence}");
+    let gone = Err(Failure::Unreachable);
+    assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), gone, gone]);
+    assert_eq!(world.elapsed(), SECOND);
+    assert!(matches!(world.state().await, State::Connected { .. }));
+    assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Ok(500), Ok(900)]);
+    let is_read = |seen: &Seen| matches!(seen, Seen::Read(_));
+    let order: Vec<_> = world.fake.seen().into_iter().filter(is_read).collect();
+    assert_eq!(order, [0, 500, 900, 0, 500].map(Seen::Read));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_stretch_on_which_the_plc_chokes_does_not_hide_those_behind_it() {
+    let answers = |request: &plan::ReadRequest| match request.first {
+        0 => (SECOND, Err(RequestError::TimedOut(SECOND))),
+        _ => right(request),
+    };
+    let tags = [("holding:0", 10_000), ("holding:500", 10_000), ("holding:900", 10_000)];
+    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
+    let gone = Err(Failure::Unreachable);
+    assert_eq!(world.words(&[0, 1, 2]).await, [gone, gone, gone]);
+    for _ in 0..20 {
+        assert_eq!(world.words(&[0, 1, 2]).await, [gone, Ok(500), Ok(900)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_server_closed_while_idle_costs_no_value() {
+    let mut turn = 0;
+    let answers = move |request: &plan::ReadRequest| {
+        turn += 1;
+        if turn % 2 == 1 {
+            return right(request);
+        }
+        (Duration::ZERO, Err(RequestError::Disconnected(io::ErrorKind::UnexpectedEof.into())))
+    };
+    let plc = plc("generic", &[("holding:3", 60_000)]);
+    let mut world = World::start(plc, FakePlc::answering(answers));
+    assert!(matches!(world.event().await, Event::State { state: State::Connected { .. }, .. }));
+    for minute in 0..10 {
+        let Event::Cycle(cycle) = world.event().await else { panic!("nothing changed") };
+        assert_eq!(cycle.reads[0].outcome, Ok(Registers::Words(vec![3])));
+        assert_eq!(world.elapsed(), SECOND * 60 * minute);
+    }
+    assert_eq!(world.connects().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_takes_the_connection_and_says_nothing_is_never_connected() {
+    let answers = |_: &plan::ReadRequest| (SECOND, Err(RequestError::TimedOut(SECOND)));
+    let mut world =
+        World::start(plc("generic", &[("holding:0", 1000)]), FakePlc::answering(answers));
+    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    assert!(sentence.contains("unit_id 255"), "{sentence}");
+    for _ in 0..100 {
+        assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_plc_misses_cycles_which_are_counted_and_never_asked_twice_at_a_time() {
+    let answers = |request: &plan::ReadRequest| (SECOND * 5 / 2, right(request).1);
+    let mut world =
+        World::start(plc("generic", &[("holding:0", 1000)]), FakePlc::answering(answers));
+    world.state().await;
+    for _ in 0..4 {
+        world.words(&[0]).await;
+    }
+    assert_eq!(world.elapsed(), SECOND * 10);
+    // Due at 1 to 2, 3 to 5, 6 to 7 and 8 to 10 s; read at 2.5, 5, 7.5 and 10 s.
+    assert_eq!(world.link_metrics.cycles_missed.get(), 1 + 2 + 1 + 2);
+    let seen = world.fake.seen();
+    for pair in seen[1..].chunks(2) {
+        assert!(matches!(pair, [Seen::Read(_), Seen::Answered(_)] | [Seen::Read(_)]), "{seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_waits_for_the_request_on_the_wire_and_then_closes() {
+    let answers = |request: &plan::ReadRequest| (SECOND / 2, right(request).1);
+    let tags = [("holding:0", 1000), ("holding:500", 1000)];
+    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
+    world.stop_after(SECOND / 4).await;
+    assert_eq!(world.fake.seen(), [Seen::Connect, Seen::Read(0), Seen::Answered(0), Seen::Closed]);
+    assert_eq!(world.elapsed(), SECOND / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_does_not_wait_for_a_connect_or_for_the_next_cycle() {
+    let endless = (SECOND * 1000, Ok(()));
+    let fake = FakePlc::answering(right).connecting([endless]);
+    let mut world = World::start(plc("M241", &[("%MW0", 1000)]), fake);
+    world.stop_after(SECOND / 4).await;
+    assert_eq!(world.elapsed(), SECOND / 4);
+
+    let mut world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
+    world.stop_after(SECOND / 4).await;
+    assert_eq!(world.elapsed(), SECOND / 4);
+    assert_eq!(world.fake.seen().last(), Some(&Seen::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_who_listens_is_a_reason_to_end() {
+    let World { poller, events, .. } =
+        World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
+    drop(events);
+    poller.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_cycle_comes_in_the_phase_of_the_plc() {
+    let plc = plc("generic", &[("holding:0", 1000)]);
+    let mut world = World::start_at(plc, FakePlc::answering(right), 0.25);
+    world.words(&[0]).await;
+    assert_eq!(world.elapsed(), Duration::ZERO);
+    world.words(&[0]).await;
+    assert_eq!(world.elapsed(), SECOND / 4);
+    world.words(&[0]).await;
+    assert_eq!(world.elapsed(), SECOND * 5 / 4);
+}
+
+#[test]
+fn an_installer_is_told_what_to_check() {
+    let mut text = String::new();
+    for model in ["M241", "generic"] {
+        let plc = plc(model, &[]);
+        let io = || io::Error::other("something odd");
+        for error in [
+            ConnectError::Unknown(io()),
+            ConnectError::Refused(io()),
+            ConnectError::Silent(SECOND),
+            ConnectError::NoRoute(io()),
+            ConnectError::Failed(io()),
+        ] {
+            text += &format!("{model}: {}\n", sentence::not_connected(&plc, &error));
+        }
+        for error in [
+            RequestError::TimedOut(SECOND),
+            RequestError::Garbled(String::new()),
+            RequestError::Disconnected(io()),
+        ] {
+            text += &format!("{model}: {}\n", sentence::lost(&plc, &error, true));
+        }
+        let never = sentence::lost(&plc, &RequestError::TimedOut(SECOND), false);
+        text += &format!("{model}: {never}\n");
+    }
+    insta::assert_snapshot!(text);
+}
+
+/// A poller under test, its PLC, and what it tells.
+struct World {
+    poller: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    fake: FakePlc,
+    events: mpsc::Receiver<Event>,
+    stop: CancellationToken,
+    metrics: Metrics,
+    link_metrics: PlcMetrics,
+    start: time::Instant,
+}
+
+impl World {
+    fn start(plc: Plc, fake: FakePlc) -> Self {
+        Self::start_at(plc, fake, 0.0)
+    }
+
+    fn start_at(config: Plc, fake: FakePlc, phase: f64) -> Self {
+        let (events_in, events) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let (metrics, link_metrics) = support::metrics(&config);
+        let plan = plan::plan(&config);
+        let link = Link { plc: 0, config, plan, phase, metrics: link_metrics.clone() };
+        let random = fastrand::Rng::with_seed(7);
+        let poller = Poller::new(link, fake.clone(), events_in, random).run(stop.clone());
+        let poller = Box::pin(poller);
+        Self { poller, fake, events, stop, metrics, link_metrics, start: time::Instant::now() }
+    }
+
+    async fn event(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            Some(event) = self.events.recv() => event,
+            () = &mut self.poller => panic!("the poller ended"),
+        }
+    }
+
+    /// The next change of state.
+    async fn state(&mut self) -> State {
+        loop {
+            if let Event::State { state, .. } = self.event().await {
+                return state;
+            }
+        }
+    }
+
+    /// The first word of each read of the next cycle; state changes before it are passed over.
+    async fn words(&mut self, reads: &[usize]) -> Vec<Result<u16, Failure>> {
+        loop {
+            if let Event::Cycle(cycle) = self.event().await {
+                assert_eq!(cycle.reads.len(), reads.len());
+                return cycle.reads.into_iter().map(|read| read.outcome.map(first_word)).collect();
+            }
+        }
+    }
+
+    async fn stop_after(&mut self, pause: Duration) {
+        let stop = self.stop.clone();
+        let cancel = async {
+            time::sleep(pause).await;
+            stop.cancel();
+        };
+        let receive = async { while self.events.recv().await.is_some() {} };
+        tokio::join!(cancel, receive, &mut self.poller);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn connects(&self) -> Vec<time::Instant> {
+        let connect = |(at, seen)| (seen == Seen::Connect).then_some(at);
+        self.fake.log().into_iter().filter_map(connect).collect()
+    }
+}
+
+fn first_word(registers: Registers) -> u16 {
+    match registers {
+        Registers::Words(words) => words[0],
+        Registers::Bits(bits) => bits[0].into(),
+    }
+}
+
+fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
+    for window in connects.windows(7) {
+        assert!(window[6] - window[0] >= SECOND * 60);
+    }
+}
+
+fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
+    support::plc(model, tags)
+}

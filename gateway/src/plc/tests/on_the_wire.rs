@@ -1,0 +1,101 @@
+//! The whole task against a scripted PLC on a real socket.
+
+use provisioning::config::HostPort;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+#[tokio::test]
+async fn a_late_answer_is_never_taken_for_the_next_one() {
+    let (link, listener) = link_to_loopback(&[("holding:10", 20)]).await;
+    let (events_in, mut events) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let script = async {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let asked = request(&mut first).await;
+        answer(&mut first, &asked, 1).await;
+        let late = request(&mut first).await;
+        // The gateway has hung up: the old connection is over before the new one begins.
+        assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0);
+        let (mut second, _) = listener.accept().await.unwrap();
+        answer(&mut first, &late, 2).await;
+        let asked = request(&mut second).await;
+        assert_eq!(asked[..2], [0, 0], "a new session counts from the start");
+        answer(&mut second, &asked, 3).await;
+        // Keeps the connection open until the gateway closes it.
+        while second.read(&mut [0; 64]).await.unwrap() > 0 {}
+    };
+    let told = async {
+        let mut values = Vec::new();
+        while values.last() != Some(&Ok(3)) {
+            let event = events.recv().await.expect("the task runs");
+            if let Event::Cycle(cycle) = event {
+                values.push(cycle.reads[0].outcome.clone().map(first_word));
+            }
+        }
+        stop.cancel();
+        values
+    };
+    let (values, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
+    assert_eq!(values[0], Ok(1));
+    assert!(values[1..values.len() - 1].iter().all(|v| *v == Err(Failure::Unreachable)));
+}
+
+#[tokio::test]
+async fn a_reset_ends_the_session_and_the_next_one_works() {
+    let (link, listener) = link_to_loopback(&[("holding:10", 20)]).await;
+    let (events_in, mut events) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let script = async {
+        let (mut first, _) = listener.accept().await.unwrap();
+        request(&mut first).await;
+        socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(first);
+        let (mut second, _) = listener.accept().await.unwrap();
+        let asked = request(&mut second).await;
+        answer(&mut second, &asked, 7).await;
+        while second.read(&mut [0; 64]).await.unwrap() > 0 {}
+    };
+    let told = async {
+        let mut states = Vec::new();
+        loop {
+            match events.recv().await.expect("the task runs") {
+                Event::State { state, .. } => states.push(state),
+                Event::Cycle(cycle) if cycle.reads[0].outcome.is_ok() => break,
+                Event::Cycle(_) => {}
+            }
+        }
+        stop.cancel();
+        states
+    };
+    let (states, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
+    let [State::Disconnected { sentence }, State::Connected { .. }] = &states[..] else {
+        panic!("{states:?}");
+    };
+    assert!(sentence.contains("closed the connection"), "{sentence}");
+}
+
+async fn request(plc: &mut TcpStream) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    plc.read_exact(&mut bytes).await.unwrap();
+    bytes
+}
+
+/// One register.
+async fn answer(plc: &mut TcpStream, asked: &[u8; 12], word: u8) {
+    let bytes = [asked[0], asked[1], 0, 0, 0, 5, asked[6], asked[7], 2, 0, word];
+    // A connection that the gateway has closed takes no answer.
+    let _ = plc.write_all(&bytes).await;
+}
+
+async fn link_to_loopback(tags: &[(&str, u64)]) -> (Link, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = plc("generic", tags);
+    let port = listener.local_addr().unwrap().port();
+    config.address = HostPort { host: "127.0.0.1".into(), port };
+    config.timeout = Duration::from_millis(300);
+    let (_, metrics) = support::metrics(&config);
+    let plan = plan::plan(&config);
+    (Link { plc: 0, config, plan, phase: 0.0, metrics }, listener)
+}
