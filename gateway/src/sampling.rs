@@ -1,1 +1,225 @@
 //! From what a cycle read to samples worth publishing. Pure.
+
+mod scale;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use provisioning::config::{Plc, Shape, Tag};
+use provisioning::plan::{Plan, ReadRequest, ScanClass};
+use provisioning::plc::{IecType, Location, Order};
+
+use crate::codec;
+use crate::model::{Cycle, Failure, Quality, Read, Record, Registers, Sample, UnixTime, Value};
+use scale::Scale;
+
+/// Decides which samples of one PLC are published.
+///
+/// A tag is due when it has never been published, when its quality changed, when its value moved
+/// beyond its deadband from the one last published, and when the last one is a heartbeat old. In
+/// the shapes `flat` and `nested` one due tag takes all tags of its scan class along; in `samples`
+/// only the due ones go.
+#[derive(Debug)]
+pub struct Sampler {
+    plc: u16,
+    publish: Publish,
+    heartbeat: Duration,
+    classes: Vec<Class>,
+}
+
+/// What one due tag takes along.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Publish {
+    WholeClass,
+    DueTags,
+}
+
+#[derive(Debug)]
+struct Class {
+    /// A heartbeat that falls between two cycles is published with the nearer one, so that a cycle
+    /// that comes a millisecond early does not skip it.
+    half_period: Duration,
+    /// Reads in a cycle.
+    reads: usize,
+    tags: Vec<Probe>,
+    /// The samples of the cycle at hand; kept for its memory.
+    current: Vec<Sample>,
+}
+
+/// One tag, and what of it was published last.
+#[derive(Debug)]
+struct Probe {
+    tag: u16,
+    /// Which read of the cycle holds it.
+    read: usize,
+    /// Where in that read it begins.
+    offset: usize,
+    location: Location,
+    iec: IecType,
+    order: Order,
+    scale: Scale,
+    deadband: f64,
+    published: Option<Published>,
+}
+
+#[derive(Debug)]
+struct Published {
+    value: Option<Value>,
+    quality: Quality,
+    when: Instant,
+}
+
+impl Sampler {
+    /// A sampler for the cycles of one PLC; `plc_index` is its place in `Config::plcs`, `plan` the
+    /// plan that its task reads by.
+    #[must_use]
+    pub fn new(plc_index: u16, plc: &Plc, plan: &Plan) -> Self {
+        let publish = match plc.publish.shape {
+            Shape::Flat | Shape::Nested => Publish::WholeClass,
+            Shape::Samples => Publish::DueTags,
+        };
+        let classes = plan.classes.iter().map(|class| Class::new(plc, class)).collect();
+        Self { plc: plc_index, publish, heartbeat: plc.publish.heartbeat, classes }
+    }
+
+    /// Turns a cycle into what is to be published of it; nothing when no tag is due, or when the
+    /// cycle is not one of the plan.
+    pub fn cycle(&mut self, cycle: &Cycle, now: Instant) -> Option<Record> {
+        let class = self.classes.get_mut(usize::from(cycle.class))?;
+        if cycle.reads.len() != class.reads {
+            return None;
+        }
+        class.read(&cycle.reads);
+        let samples = class.due(self.publish, self.heartbeat, now);
+        let at = middle(&cycle.reads)?;
+        (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
+    }
+}
+
+impl Class {
+    fn new(plc: &Plc, class: &ScanClass) -> Self {
+        let probes = |(read, request): (usize, &ReadRequest)| -> Vec<Probe> {
+            let tags = request.tags.iter().filter_map(|&tag| Some((tag, plc.tags.get(tag)?)));
+            tags.filter_map(|(index, tag)| Probe::new(index, tag, read, request)).collect()
+        };
+        let mut tags: Vec<Probe> = class.requests.iter().enumerate().flat_map(probes).collect();
+        tags.sort_by_key(|probe| probe.tag);
+        Self {
+            half_period: class.period / 2,
+            reads: class.requests.len(),
+            current: Vec::with_capacity(tags.len()),
+            tags,
+        }
+    }
+
+    /// Decodes every tag of the class.
+    fn read(&mut self, reads: &[Read]) {
+        self.current.clear();
+        for probe in &self.tags {
+            if let Some(read) = reads.get(probe.read) {
+                self.current.push(probe.sample(read));
+            }
+        }
+    }
+
+    /// Takes out what is to be published, and remembers that it was.
+    fn due(&mut self, publish: Publish, heartbeat: Duration, now: Instant) -> Vec<Sample> {
+        let repeat_at = |published: &Published| published.when + heartbeat;
+        let soon = now + self.half_period;
+        let is_due = |(probe, sample): (&Probe, &Sample)| {
+            probe.published.as_ref().is_none_or(|published| {
+                soon >= repeat_at(published) || probe.has_changed(published, sample)
+            })
+        };
+        let mut pairs = self.tags.iter().zip(&self.current);
+        match publish {
+            Publish::WholeClass if pairs.any(is_due) => {}
+            Publish::WholeClass => return Vec::new(),
+            Publish::DueTags => {
+                let mut due = pairs.map(is_due).collect::<Vec<_>>().into_iter();
+                self.current.retain(|_| due.next().unwrap_or_default());
+            }
+        }
+        let mut published = self.current.iter().peekable();
+        for probe in &mut self.tags {
+            if let Some(sample) = published.next_if(|sample| sample.tag == probe.tag) {
+                let Sample { value, quality, .. } = *sample;
+                probe.published = Some(Published { value, quality, when: now });
+            }
+        }
+        self.current.clone()
+    }
+}
+
+impl Probe {
+    fn new(index: usize, tag: &Tag, read: usize, request: &ReadRequest) -> Option<Self> {
+        Some(Self {
+            tag: u16::try_from(index).ok()?,
+            read,
+            offset: tag.location.first.checked_sub(request.first)?.into(),
+            location: tag.location,
+            iec: tag.iec,
+            order: tag.order,
+            scale: Scale::of(tag),
+            deadband: tag.deadband.unwrap_or_default(),
+            published: None,
+        })
+    }
+
+    fn sample(&self, read: &Read) -> Sample {
+        let (value, quality) = match &read.outcome {
+            Err(Failure::Unreachable) => (None, Quality::Unreachable),
+            Err(Failure::Refused(_)) => (None, Quality::Refused),
+            Ok(registers) => match self.value(registers) {
+                None => (None, Quality::Invalid),
+                value => (value, Quality::Good),
+            },
+        };
+        Sample { tag: self.tag, value, quality, at: read.at }
+    }
+
+    fn value(&self, registers: &Registers) -> Option<Value> {
+        let raw = match registers {
+            Registers::Bits(bits) => Value::Bool(*bits.get(self.offset)?),
+            Registers::Words(words) => {
+                let words = words.get(self.offset..)?.get(..self.location.count.into())?;
+                codec::decode(&self.location, self.iec, self.order, words)?
+            }
+        };
+        self.scale.apply(raw)
+    }
+
+    fn has_changed(&self, published: &Published, sample: &Sample) -> bool {
+        if sample.quality != published.quality {
+            return true;
+        }
+        match (published.value, sample.value) {
+            (Some(old), Some(new)) => is_beyond(self.deadband, old, new),
+            (old, new) => old != new,
+        }
+    }
+}
+
+/// Whether two values are further apart than the deadband.
+fn is_beyond(deadband: f64, old: Value, new: Value) -> bool {
+    let distance = match (old, new) {
+        (Value::Int(old), Value::Int(new)) => wide(old.abs_diff(new)),
+        (Value::Uint(old), Value::Uint(new)) => wide(old.abs_diff(new)),
+        (Value::Real(old), Value::Real(new)) => (f64::from(new) - f64::from(old)).abs(),
+        (Value::Lreal(old), Value::Lreal(new)) => (new - old).abs(),
+        (old, new) => return old != new,
+    };
+    distance > deadband
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a deadband that large is no more exact itself")]
+const fn wide(distance: u64) -> f64 {
+    distance as f64
+}
+
+/// The middle between the first and the last read of a cycle.
+fn middle(reads: &[Read]) -> Option<UnixTime> {
+    let times = || reads.iter().map(|read| read.at);
+    Some(times().min()?.midpoint(times().max()?))
+}

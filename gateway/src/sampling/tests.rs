@@ -1,0 +1,290 @@
+use proptest::prelude::*;
+use provisioning::config::{Datetime, HostPort, Publish as PublishConfig, Qos};
+use provisioning::plan;
+use provisioning::plc::Model;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_first_cycle_publishes_every_tag_in_the_order_of_the_file() {
+    let mut world =
+        World::new(Shape::Flat, &[("%MW500", "INT"), ("%MW0", "INT"), ("%IX0.3", "BOOL")]);
+    let record = world.cycle(|request| good(request, 7)).unwrap();
+    let tags: Vec<_> = record.samples.iter().map(|sample| (sample.tag, sample.value)).collect();
+    let int = Some(Value::Int(7));
+    assert_eq!(tags, [(0, int), (1, int), (2, Some(Value::Bool(true)))]);
+}
+
+#[test]
+fn an_unchanged_value_is_published_again_after_the_heartbeat_only() {
+    for shape in [Shape::Flat, Shape::Nested, Shape::Samples] {
+        let mut world = World::new(shape, &[("%MW0", "INT")]);
+        let published: Vec<_> =
+            (0..=130).filter(|_| world.cycle(|request| good(request, 7)).is_some()).collect();
+        assert_eq!(published, [0, 60, 120], "{shape:?}");
+    }
+}
+
+#[test]
+fn a_heartbeat_is_not_skipped_because_a_cycle_came_a_little_early() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    world.cycle(|request| good(request, 7));
+    world.now += SECOND * 59 - Duration::from_millis(3);
+    assert!(world.cycle(|request| good(request, 7)).is_some());
+}
+
+#[test]
+fn one_changed_tag_takes_its_class_along_when_flat_and_goes_alone_in_samples() {
+    let changed_tags = |shape| {
+        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        world.cycle(|request| good(request, 7));
+        let change =
+            |request: &ReadRequest| good(request, if request.first == 500 { 8 } else { 7 });
+        let record = world.cycle(change).unwrap();
+        record.samples.iter().map(|sample| sample.tag).collect::<Vec<_>>()
+    };
+    assert_eq!(changed_tags(Shape::Flat), [0, 1]);
+    assert_eq!(changed_tags(Shape::Nested), [0, 1]);
+    assert_eq!(changed_tags(Shape::Samples), [1]);
+}
+
+#[test]
+fn a_change_within_the_deadband_waits() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    world.plc.tags[0].deadband = Some(2.0);
+    world.restart();
+    let published: Vec<_> = [10, 12, 11, 13, 14, 15, 16, 13]
+        .into_iter()
+        .filter(|&word| world.cycle(|request| good(request, word)).is_some())
+        .collect();
+    assert_eq!(published, [10, 13, 16, 13]);
+}
+
+#[test]
+fn bad_quality_is_published_when_it_happens_and_once() {
+    let mut world = World::new(Shape::Samples, &[("%MW0", "INT")]);
+    let outcomes = [
+        Ok(Registers::Words(vec![7])),
+        Err(Failure::Unreachable),
+        Err(Failure::Unreachable),
+        Err(Failure::Refused(2)),
+        Err(Failure::Refused(3)),
+        Ok(Registers::Words(vec![7])),
+        Ok(Registers::Words(vec![7])),
+    ];
+    let told: Vec<_> = outcomes
+        .into_iter()
+        .map(|outcome| {
+            let record = world.cycle(|_| outcome.clone())?;
+            Some((record.samples[0].quality, record.samples[0].value))
+        })
+        .collect();
+    let good = Some((Quality::Good, Some(Value::Int(7))));
+    let unreachable = Some((Quality::Unreachable, None));
+    let refused = Some((Quality::Refused, None));
+    assert_eq!(told, [good, unreachable, None, refused, None, good, None]);
+}
+
+#[test]
+fn not_a_number_is_invalid_and_has_no_value() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "REAL")]);
+    let record = world.cycle(|_| Ok(Registers::Words(vec![0, 0x7FC0]))).unwrap();
+    assert_eq!((record.samples[0].quality, record.samples[0].value), (Quality::Invalid, None));
+}
+
+#[test]
+fn one_failed_request_does_not_spoil_the_tags_of_another() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW500", "INT")]);
+    let record = world
+        .cycle(|request| match request.first {
+            0 => Err(Failure::Refused(2)),
+            _ => good(request, 9),
+        })
+        .unwrap();
+    let qualities: Vec<_> = record.samples.iter().map(|sample| sample.quality).collect();
+    assert_eq!(qualities, [Quality::Refused, Quality::Good]);
+}
+
+#[test]
+fn a_sample_has_the_time_of_its_read_and_the_record_the_middle_of_all() {
+    let mut world =
+        World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW500", "INT"), ("%MW900", "INT")]);
+    let times = [30, 10, 20].map(UnixTime::from_micros);
+    let reads = times.map(|at| Read { at, outcome: Ok(Registers::Words(vec![1])) });
+    let cycle = Cycle { plc: 3, class: 0, took: Duration::ZERO, reads: reads.to_vec() };
+    let record = world.sampler.cycle(&cycle, world.now).unwrap();
+    assert_eq!(record.samples.iter().map(|sample| sample.at).collect::<Vec<_>>(), times);
+    assert_eq!((record.at, record.plc), (UnixTime::from_micros(20), 3));
+}
+
+#[test]
+fn each_tag_is_cut_out_of_the_request_where_it_lies() {
+    let tags = [("%MW10", "REAL"), ("%MW13", "INT"), ("%MX28.1", "BOOL"), ("%MB29", "USINT")];
+    let mut world = World::new(Shape::Flat, &tags);
+    let words = vec![0xE979, 0x42F6, 0, 0xFFFE, 0x2A02];
+    let record = world.cycle(|_| Ok(Registers::Words(words.clone()))).unwrap();
+    let values: Vec<_> = record.samples.iter().map(|sample| sample.value.unwrap()).collect();
+    assert_eq!(values, [Value::Real(123.456), Value::Int(-2), Value::Bool(true), Value::Uint(42)]);
+}
+
+#[test]
+fn the_deadband_is_measured_on_the_scaled_value() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    world.plc.tags[0].scaling = Some(provisioning::config::Scaling { scale: 0.1, offset: 0.0 });
+    world.plc.tags[0].decimals = Some(1);
+    world.plc.tags[0].deadband = Some(0.45);
+    world.restart();
+    let published: Vec<_> = [100, 104, 105]
+        .into_iter()
+        .filter_map(|word| world.cycle(|request| good(request, word))?.samples[0].value)
+        .collect();
+    assert_eq!(published, [Value::Lreal(10.0), Value::Lreal(10.5)]);
+}
+
+#[test]
+fn a_large_integer_changes_by_one() {
+    let mut world = World::new(Shape::Flat, &[("%ML0", "ULINT")]);
+    let nearly =
+        |low: u16| move |_: &ReadRequest| Ok(Registers::Words(vec![low, 0xFFFF, 0xFFFF, 0xFFFF]));
+    assert!(world.cycle(nearly(0xFFFE)).is_some());
+    assert!(world.cycle(nearly(0xFFFF)).is_some());
+}
+
+proptest! {
+    /// A subscriber that keeps the last published sample of each tag is never further from the
+    /// truth than the deadband, never wrong about the quality, and never without news for longer
+    /// than a heartbeat and a period.
+    #[test]
+    fn what_a_subscriber_holds_is_true_within_the_deadband(
+        shape in proptest::sample::select(vec![Shape::Flat, Shape::Nested, Shape::Samples]),
+        deadband in proptest::option::of(0.0..20.0_f64),
+        heartbeat in 0_u64..20_000,
+        cycles in proptest::collection::vec((truth(), truth(), 500_u64..2_000), 1..60),
+    ) {
+        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        world.plc.tags[0].deadband = deadband;
+        world.plc.tags[1].deadband = deadband;
+        world.plc.publish.heartbeat = Duration::from_millis(heartbeat);
+        world.restart();
+        let mut held: [Option<(Sample, Instant)>; 2] = [None; 2];
+        for (first, second, pause) in cycles {
+            let truths = [first, second];
+            let now = world.now;
+            let record = world.cycle(|request| truths[usize::from(request.first == 500)].clone());
+            for sample in record.into_iter().flat_map(|record| record.samples) {
+                held[usize::from(sample.tag)] = Some((sample, now));
+            }
+            for (truth, held) in truths.iter().zip(held) {
+                let (sample, since) = held.expect("the first cycle publishes every tag");
+                prop_assert!(now - since < Duration::from_millis(heartbeat).max(SECOND / 2));
+                match truth {
+                    Ok(Registers::Words(words)) => {
+                        prop_assert_eq!(sample.quality, Quality::Good);
+                        let Some(Value::Int(value)) = sample.value else { panic!("{sample:?}") };
+                        let truth = f64::from(words[0].cast_signed());
+                        prop_assert!((truth - value as f64).abs() <= deadband.unwrap_or(0.0));
+                    }
+                    Ok(Registers::Bits(_)) | Err(Failure::Unreachable) => {
+                        prop_assert_eq!(sample.quality, Quality::Unreachable);
+                    }
+                    Err(Failure::Refused(_)) => prop_assert_eq!(sample.quality, Quality::Refused),
+                }
+            }
+            world.now = now + Duration::from_millis(pause);
+        }
+    }
+}
+
+fn truth() -> impl Strategy<Value = Result<Registers, Failure>> {
+    prop_oneof![
+        6 => (-50..50_i16).prop_map(|word| Ok(Registers::Words(vec![word.cast_unsigned()]))),
+        1 => Just(Err(Failure::Unreachable)),
+        1 => (1..12_u8).prop_map(|code| Err(Failure::Refused(code))),
+    ]
+}
+
+/// A PLC that is read once a second.
+struct World {
+    plc: Plc,
+    plan: Plan,
+    sampler: Sampler,
+    now: Instant,
+}
+
+impl World {
+    fn new(shape: Shape, tags: &[(&str, &str)]) -> Self {
+        let plc = plc(shape, tags);
+        let plan = plan::plan(&plc);
+        Self { sampler: Sampler::new(3, &plc, &plan), plc, plan, now: Instant::now() }
+    }
+
+    /// After a change of the settings.
+    fn restart(&mut self) {
+        self.sampler = Sampler::new(3, &self.plc, &self.plan);
+    }
+
+    fn cycle(
+        &mut self,
+        answer: impl Fn(&ReadRequest) -> Result<Registers, Failure>,
+    ) -> Option<Record> {
+        let at = UnixTime::from_micros(0);
+        let requests = self.plan.classes[0].requests.iter();
+        let reads = requests.map(|request| Read { at, outcome: answer(request) }).collect();
+        let record =
+            self.sampler.cycle(&Cycle { plc: 3, class: 0, took: Duration::ZERO, reads }, self.now);
+        self.now += SECOND;
+        record
+    }
+}
+
+/// The same word, or the bits of it, all over the request.
+#[expect(clippy::unnecessary_wraps, reason = "an outcome is what the tests need")]
+fn good(request: &ReadRequest, word: u16) -> Result<Registers, Failure> {
+    Ok(if request.table.holds_bits() {
+        Registers::Bits(vec![word != 0; request.count.into()])
+    } else {
+        Registers::Words(vec![word; request.count.into()])
+    })
+}
+
+fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
+    let tag = |&(at, iec): &(&str, &str)| {
+        let iec: IecType = iec.parse().unwrap();
+        Tag {
+            name: at.to_owned(),
+            at: at.to_owned(),
+            location: Model::M241.locate(at, iec).unwrap(),
+            iec,
+            order: Order::Cdab,
+            unit: None,
+            scaling: None,
+            decimals: None,
+            deadband: None,
+            scan: SECOND,
+        }
+    };
+    Plc {
+        name: "pump6".into(),
+        model: Model::M241,
+        machine: "pump6".into(),
+        device: "M241".into(),
+        address: HostPort { host: "192.168.1.10".into(), port: 502 },
+        unit_id: 255,
+        timeout: SECOND,
+        max_words: 120,
+        max_gap: 32,
+        publish: PublishConfig {
+            topic: "edge/site/data/pump6".into(),
+            shape,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            datetime: Datetime::Rfc3339,
+            heartbeat: SECOND * 60,
+            stamp: true,
+            extra: serde_json::Map::new(),
+        },
+        tags: tags.iter().map(tag).collect(),
+    }
+}
