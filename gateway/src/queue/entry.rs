@@ -1,0 +1,61 @@
+//! What can wait, and how much memory it takes.
+
+use serde_json::{Map, Value};
+
+use super::to_u64;
+use crate::model::{Message, Record, Sample, UnixTime};
+
+/// What waits for the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// Telemetry.
+    Record(Record),
+    /// An event or a reply: never dropped while telemetry waits that could go instead.
+    Message(Message),
+}
+
+impl Entry {
+    /// Memory that the bookkeeping of one entry takes, rounded up.
+    const OVERHEAD_BYTES: u64 = 160;
+    /// Memory that one member of a message's body takes beside its texts, rounded up.
+    const MEMBER_BYTES: u64 = 128;
+
+    /// Estimated memory: 160 bytes for the entry and, for a record, the room that its samples
+    /// take; for a message, its texts and 128 bytes for every value in its body.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        Self::OVERHEAD_BYTES
+            + match self {
+                Self::Record(record) => to_u64(record.samples.capacity() * size_of::<Sample>()),
+                Self::Message(message) => to_u64(message.topic.len()) + members(&message.body),
+            }
+    }
+
+    pub(super) fn samples(&self) -> u64 {
+        match self {
+            Self::Record(record) => to_u64(record.samples.len()),
+            Self::Message(_) => 0,
+        }
+    }
+
+    pub(super) fn at(&self) -> Option<UnixTime> {
+        match self {
+            Self::Record(record) => Some(record.at),
+            Self::Message(_) => None,
+        }
+    }
+}
+
+fn members(object: &Map<String, Value>) -> u64 {
+    object.iter().map(|(key, value)| to_u64(key.len()) + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &Value) -> u64 {
+    Entry::MEMBER_BYTES
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => to_u64(text.len()),
+            Value::Array(values) => values.iter().map(value_bytes).sum(),
+            Value::Object(object) => members(object),
+        }
+}
