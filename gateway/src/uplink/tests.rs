@@ -1,0 +1,154 @@
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpSocket, UnixStream};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_listening_broker_is_reached_by_name() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+
+    let stream = dial(&broker("localhost", port), LIMIT).await.unwrap();
+
+    assert!(stream.nodelay().unwrap());
+    assert!(SockRef::from(&stream).keepalive().unwrap());
+}
+
+#[tokio::test]
+async fn a_closed_port_is_called_refused() {
+    let port = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+
+    let error = dial(&broker("127.0.0.1", port), LIMIT).await.unwrap_err();
+
+    assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
+    assert!(error.sentence().contains(&format!("no broker listens on port {port}")));
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_called_unresolved() {
+    let error = dial(&broker("nowhere.invalid", 1883), LIMIT).await.unwrap_err();
+
+    assert!(matches!(error, DialError::Unresolved { .. }), "{error:?}");
+    assert!(error.sentence().starts_with("the broker's name nowhere.invalid cannot be resolved"));
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_is_given_up_in_time() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut waiting = Vec::new();
+
+    // Nobody accepts: once the backlog is full, the kernel leaves a connect request unanswered.
+    let error = loop {
+        match dial(&broker("127.0.0.1", port), Duration::from_millis(200)).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+    };
+
+    assert!(matches!(error, DialError::TimedOut { .. }), "{error:?}");
+    assert!(!waiting.is_empty());
+}
+
+#[tokio::test]
+async fn bytes_and_ends_cross_the_hop_both_ways() {
+    let hop = Hop::open().unwrap();
+    let path = hop.path().to_owned();
+    let (far, mut broker) = duplex(64);
+    let client = async {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        answer
+    };
+    let broker = async {
+        let mut heard = Vec::new();
+        broker.read_to_end(&mut heard).await.unwrap();
+        broker.write_all(b"welcome").await.unwrap();
+        broker.shutdown().await.unwrap();
+        heard
+    };
+
+    let (carried, answer, heard) = tokio::join!(hop.carry(far), client, broker);
+
+    assert!(carried.is_ok());
+    assert_eq!((answer.as_slice(), heard.as_slice()), (&b"welcome"[..], &b"hello"[..]));
+}
+
+#[tokio::test]
+async fn a_reset_by_the_broker_ends_the_client_too() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let far = dial(&broker("127.0.0.1", port), LIMIT).await.unwrap();
+    let (broker, _) = listener.accept().await.unwrap();
+    SockRef::from(&broker).set_linger(Some(Duration::ZERO)).unwrap();
+    let hop = Hop::open().unwrap();
+    let path = hop.path().to_owned();
+    let client = async {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        drop(broker);
+        client.read(&mut [0; 8]).await
+    };
+
+    let (carried, read) = tokio::join!(hop.carry(far), client);
+
+    assert_eq!(carried.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(read.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_second_connection_finds_nobody() {
+    let hop = Hop::open().unwrap();
+    let path = hop.path().to_owned();
+    let (far, _broker) = duplex(64);
+    let client = async {
+        let first = UnixStream::connect(&path).await.unwrap();
+        first.writable().await.unwrap();
+        while UnixStream::connect(&path).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+
+    tokio::select! {
+        _ = hop.carry(far) => panic!("both ends are still open"),
+        () = client => {}
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_process_is_turned_away() {
+    let hop = Hop::open().unwrap();
+    let path = hop.path().to_owned();
+    let (far, mut broker) = duplex(64);
+    let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
+                  s.connect('\\0' + sys.argv[1]); sys.exit(len(s.recv(1)))";
+    let client = async {
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", script, path.trim_start_matches('\0')]);
+        let foreign = tokio::task::spawn_blocking(move || python.status());
+        assert!(foreign.await.unwrap().unwrap().success(), "the connection must be closed");
+        let mut own = UnixStream::connect(&path).await.unwrap();
+        own.write_all(b"x").await.unwrap();
+        broker.read_u8().await.unwrap()
+    };
+
+    tokio::select! {
+        _ = hop.carry(far) => panic!("the hop must wait for our own process"),
+        byte = client => assert_eq!(byte, b'x'),
+    }
+}
+
+fn broker(host: &str, port: u16) -> Broker {
+    Broker { address: HostPort { host: host.into(), port } }
+}
