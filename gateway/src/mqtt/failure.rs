@@ -1,0 +1,219 @@
+//! Why there is no session, in a word for programs and a sentence for an installer.
+
+use std::io;
+
+use provisioning::config::{Mqtt, Version};
+use thiserror::Error;
+
+use super::code;
+use crate::uplink::DialError;
+
+/// Why a session ended or did not come about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// The broker could not be reached.
+    Unreachable,
+    /// The broker refuses user name, password or rights.
+    Unauthorized,
+    /// The broker refuses the connection for another reason.
+    Refused,
+    /// Another client with the same id took our place.
+    TakenOver,
+    /// The connection broke or was closed.
+    Closed,
+    /// The broker does not answer any more.
+    Silent,
+    /// The broker sent a message above our limit.
+    TooLarge,
+    /// One of the two ends does not keep to the protocol.
+    Protocol,
+    /// We end the session ourselves to start a better one. The will is not published.
+    Renewed,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Unreachable,
+        Self::Unauthorized,
+        Self::Refused,
+        Self::TakenOver,
+        Self::Closed,
+        Self::Silent,
+        Self::TooLarge,
+        Self::Protocol,
+        Self::Renewed,
+    ];
+
+    /// A word for it, from a closed set.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Unauthorized => "unauthorized",
+            Self::Refused => "refused",
+            Self::TakenOver => "taken_over",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::TooLarge => "too_large",
+            Self::Protocol => "protocol",
+            Self::Renewed => "renewed",
+        }
+    }
+}
+
+/// What ended a session, or kept it from coming about.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the way to the broker failed inside the gateway")]
+    Hop(#[source] io::Error),
+    #[error("the broker did not answer the connect request")]
+    NoConnack,
+    #[error("the broker did not answer the subscription")]
+    NoSuback,
+    #[error("connection refused with code {code}")]
+    Connack { code: u8 },
+    #[error("closed before the connect request was answered")]
+    ClosedEarly,
+    #[error("disconnected with code {code}")]
+    Disconnected { code: u8, text: Option<String> },
+    #[error("closed by the broker")]
+    Closed,
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
+    #[error("no answer to a ping")]
+    NoPingresp,
+    #[error("nothing acknowledged")]
+    NoAcknowledgement,
+    #[error("a message could not be written in time")]
+    NotWritten,
+    #[error("incoming message of {size} bytes")]
+    TooLarge { size: usize },
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    #[error("packet id used twice")]
+    Collision,
+    #[error("too many refused messages of QoS 2")]
+    WornOut,
+    #[error("subscriptions are due again")]
+    SubscribeAgain,
+}
+
+impl Failure {
+    /// The same failure, when the broker has not answered CONNECT yet.
+    pub(super) fn before_connack(self) -> Self {
+        if matches!(self, Self::Closed | Self::Broken(_)) { Self::ClosedEarly } else { self }
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Dial(_) | Self::Hop(_) => Reason::Unreachable,
+            Self::Connack { code } | Self::Disconnected { code, .. } if code::is_login(*code) => {
+                Reason::Unauthorized
+            }
+            Self::Disconnected { code: code::SESSION_TAKEN_OVER, .. } => Reason::TakenOver,
+            Self::Connack { .. } => Reason::Refused,
+            Self::Disconnected { .. } | Self::ClosedEarly | Self::Closed | Self::Broken(_) => {
+                Reason::Closed
+            }
+            Self::NoConnack
+            | Self::NoSuback
+            | Self::NoPingresp
+            | Self::NoAcknowledgement
+            | Self::NotWritten => Reason::Silent,
+            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::Protocol(_) | Self::Collision => Reason::Protocol,
+            Self::WornOut | Self::SubscribeAgain => Reason::Renewed,
+        }
+    }
+
+    /// Tells an installer what is wrong. `broker` is host and port.
+    pub(super) fn sentence(&self, broker: &str, mqtt: &Mqtt) -> String {
+        let client_id = &mqtt.client_id;
+        match self {
+            Self::Dial(error) => error.sentence(),
+            Self::Hop(error) => format!("the gateway cannot open a socket: {error}"),
+            Self::NoConnack => format!(
+                "{broker} takes the connection but does not answer: check that an MQTT broker \
+                 without TLS listens there"
+            ),
+            Self::NoSuback => format!("the broker {broker} does not answer our subscription"),
+            Self::Connack { code } => refused(*code, broker, mqtt),
+            Self::ClosedEarly => format!(
+                "{broker} closes the connection at once: check that an MQTT broker without TLS \
+                 listens there, or try version = \"{}\"",
+                other(mqtt.version)
+            ),
+            Self::Disconnected { code, text } => disconnected(*code, text, broker, client_id),
+            Self::Closed => format!(
+                "the broker {broker} closed the connection; if this repeats, check that no other \
+                 client uses the id {client_id}"
+            ),
+            Self::Broken(error) => format!("the connection to {broker} broke: {error}"),
+            Self::NoPingresp => format!("the broker {broker} does not answer any more"),
+            Self::NoAcknowledgement => {
+                format!("the broker {broker} takes messages but does not acknowledge them")
+            }
+            Self::NotWritten => format!("the connection to {broker} is too slow or stands still"),
+            Self::TooLarge { size } => format!(
+                "{broker} sent a message of {size} bytes, above our limit of 1 MiB; subscriptions \
+                 pause for 10 minutes"
+            ),
+            Self::Protocol(text) => format!("{broker} does not keep to MQTT: {text}"),
+            Self::Collision => {
+                format!("{broker} left a message unacknowledged while it acknowledged later ones")
+            }
+            Self::WornOut => format!(
+                "the broker {broker} refused many messages of QoS 2, so the connection starts anew"
+            ),
+            Self::SubscribeAgain => {
+                format!("the connection to {broker} starts anew to try the subscriptions again")
+            }
+        }
+    }
+}
+
+fn refused(code: u8, broker: &str, mqtt: &Mqtt) -> String {
+    let client_id = &mqtt.client_id;
+    match code {
+        code::BAD_USER_NAME_OR_PASSWORD => {
+            format!("the broker {broker} refuses user name or password")
+        }
+        code if code::is_login(code) => {
+            format!(
+                "the broker {broker} refuses this gateway ({}): check user name, password and the \
+                 rights of {client_id}",
+                code::name(code)
+            )
+        }
+        code::UNSUPPORTED_VERSION => format!(
+            "the broker {broker} does not speak this version of MQTT: try version = \"{}\"",
+            other(mqtt.version)
+        ),
+        code::CLIENT_ID_NOT_VALID => {
+            format!("the broker {broker} refuses the client id {client_id}")
+        }
+        code => format!("the broker {broker} refuses the connection: {}", code::name(code)),
+    }
+}
+
+fn disconnected(code: u8, text: &Option<String>, broker: &str, client_id: &str) -> String {
+    match (code, text) {
+        (code::SESSION_TAKEN_OVER, _) => {
+            format!("another client uses the id {client_id} at {broker}: every id must be unique")
+        }
+        (code, Some(text)) => {
+            format!("the broker {broker} ended the connection: {} ({text})", code::name(code))
+        }
+        (code, None) => format!("the broker {broker} ended the connection: {}", code::name(code)),
+    }
+}
+
+const fn other(version: Version) -> &'static str {
+    match version {
+        Version::V311 => "5",
+        Version::V5 => "3.1.1",
+    }
+}

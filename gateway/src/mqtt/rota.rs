@@ -1,0 +1,144 @@
+//! Which broker is tried next, and how long we wait before. Pure.
+
+use std::time::Duration;
+
+use crate::schedule::Backoff;
+
+/// Longest jitter of the first pause, and of any pause.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// A session that lasted so long proves the broker good.
+const STABLE: Duration = Duration::from_secs(60);
+/// Least pause after a refused login: nobody mends a password within seconds, and a fleet that
+/// keeps asking is an attack on the broker.
+const REFUSED_LOGIN: Duration = Duration::from_secs(60);
+
+/// Why we have to try again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Setback {
+    /// Anything that may be over soon.
+    Passing,
+    /// The broker does not let us in as who we say we are.
+    LoginRefused,
+}
+
+/// The brokers in the order of the configuration, and who is next.
+///
+/// One round tries every broker once, without a pause in between. After a round we wait. After a
+/// session that was stable the order starts at its top again; one that was not counts as a failed
+/// attempt, so the next broker gets its turn.
+#[derive(Debug)]
+pub(super) struct Rota {
+    brokers: usize,
+    current: usize,
+    tried: usize,
+    login_refused: bool,
+    backoff: Backoff,
+}
+
+impl Rota {
+    pub(super) fn new(brokers: usize) -> Self {
+        let backoff = Backoff::new(FIRST, LONGEST);
+        Self { brokers, current: 0, tried: 0, login_refused: false, backoff }
+    }
+
+    /// Index of the broker to try.
+    pub(super) fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Takes a failed attempt, gives the pause before the next. `random` is in `[0, 1)`.
+    pub(super) fn failed(&mut self, setback: Setback, random: f64) -> Duration {
+        self.advance();
+        self.tried += 1;
+        self.login_refused |= setback == Setback::LoginRefused;
+        if self.tried < self.brokers {
+            return Duration::ZERO;
+        }
+        self.pause(random)
+    }
+
+    /// Takes the end of a session that had come about, gives the pause before the next attempt.
+    pub(super) fn lost(&mut self, setback: Setback, lasted: Duration, random: f64) -> Duration {
+        self.login_refused |= setback == Setback::LoginRefused;
+        if lasted >= STABLE {
+            self.backoff.reset();
+            self.current = 0;
+        } else {
+            self.advance();
+        }
+        self.pause(random)
+    }
+
+    fn advance(&mut self) {
+        self.current = (self.current + 1) % self.brokers.max(1);
+    }
+
+    fn pause(&mut self, random: f64) -> Duration {
+        self.tried = 0;
+        let jitter = self.backoff.next(random);
+        if std::mem::take(&mut self.login_refused) { REFUSED_LOGIN + jitter } else { jitter }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: f64 = 0.5;
+
+    #[test]
+    fn a_round_tries_every_broker_before_it_waits() {
+        let mut rota = Rota::new(3);
+        assert_eq!(rota.current(), 0);
+        assert_eq!(rota.failed(Setback::Passing, HALF), Duration::ZERO);
+        assert_eq!(rota.current(), 1);
+        assert_eq!(rota.failed(Setback::Passing, HALF), Duration::ZERO);
+        assert_eq!(rota.current(), 2);
+        assert_eq!(rota.failed(Setback::Passing, HALF), Duration::from_millis(500));
+        assert_eq!(rota.current(), 0);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let mut rota = Rota::new(1);
+        let pauses: Vec<_> = (0..8).map(|_| rota.failed(Setback::Passing, 0.0).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn only_a_stable_session_forgets_the_failures() {
+        let mut rota = Rota::new(1);
+        for _ in 0..7 {
+            rota.failed(Setback::Passing, 0.0);
+        }
+        assert_eq!(
+            rota.lost(Setback::Passing, Duration::from_secs(59), 0.0),
+            Duration::from_secs(60)
+        );
+        assert_eq!(
+            rota.lost(Setback::Passing, Duration::from_secs(60), 0.0),
+            Duration::from_secs(1)
+        );
+    }
+
+    #[test]
+    fn a_stable_session_leads_back_to_the_preferred_broker_and_a_short_one_to_the_next() {
+        let mut rota = Rota::new(3);
+        rota.lost(Setback::Passing, Duration::from_secs(1), HALF);
+        assert_eq!(rota.current(), 1);
+        rota.lost(Setback::Passing, Duration::from_secs(3600), HALF);
+        assert_eq!(rota.current(), 0);
+    }
+
+    #[test]
+    fn a_refused_login_anywhere_in_the_round_waits_a_minute_and_jitter() {
+        let mut rota = Rota::new(2);
+        assert_eq!(rota.failed(Setback::LoginRefused, HALF), Duration::ZERO);
+        assert_eq!(rota.failed(Setback::Passing, HALF), Duration::from_millis(60_500));
+        rota.failed(Setback::Passing, HALF);
+        assert_eq!(rota.failed(Setback::Passing, HALF), Duration::from_secs(1));
+        let thrown_out = rota.lost(Setback::LoginRefused, Duration::from_secs(90), HALF);
+        assert_eq!(thrown_out, Duration::from_millis(60_500));
+    }
+}

@@ -1,0 +1,241 @@
+//! The connection against the sink, well-behaved and not.
+
+mod faults;
+mod messages;
+mod sessions;
+
+use std::net::Ipv4Addr;
+
+use jiff::tz::TimeZone;
+use provisioning::config::{
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Queue, Secret,
+    Version, Will,
+};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::sink::{self, Heard, Hello, Message, Parting, Script};
+
+const BOTH: [Version; 2] = [Version::V311, Version::V5];
+const EVERY_QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+
+/// A connection and the sink at its other end.
+struct World {
+    outbox: Option<mpsc::Sender<Outgoing>>,
+    events: mpsc::Receiver<Event>,
+    heard: mpsc::Receiver<Heard>,
+    metrics: Metrics,
+    /// Ends the sink.
+    stop: CancellationToken,
+    /// Ends the connection.
+    leave: CancellationToken,
+    client: JoinHandle<()>,
+    session: u32,
+}
+
+impl World {
+    async fn start(version: Version, scripts: Vec<Script>) -> Self {
+        Self::start_with(version, scripts, |_| ()).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the two ends of a test run side by side")]
+    async fn start_with(
+        version: Version,
+        scripts: Vec<Script>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut settings = settings(version, listener.local_addr().unwrap().port());
+        change(&mut settings);
+        let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
+        let (outbox, orders) = mpsc::channel(WINDOW);
+        let (event, events) = mpsc::channel(1024);
+        let (hear, heard) = mpsc::channel(4096);
+        let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(sink::serve(listener, scripts, hear, stop.child_token()));
+        let client =
+            tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), leave.clone()));
+        Self { outbox: Some(outbox), events, heard, metrics, stop, leave, client, session: 0 }
+    }
+
+    /// The next event; an end of the connection is none.
+    async fn event(&mut self) -> Event {
+        let event = self.events.recv().await.expect("the connection lives");
+        if let Event::Connected { session, .. } = event {
+            self.session = session;
+        }
+        event
+    }
+
+    async fn connected(&mut self) -> (String, Option<usize>) {
+        match self.event().await {
+            Event::Connected { broker, max_payload, .. } => (broker, max_payload),
+            other => panic!("{other:?} instead of a session"),
+        }
+    }
+
+    async fn disconnected(&mut self) -> (Reason, String, Duration) {
+        loop {
+            match self.event().await {
+                Event::Disconnected { reason, sentence, retry_in } => {
+                    return (reason, sentence, retry_in);
+                }
+                Event::Acknowledged { .. } | Event::Refused { .. } => {}
+                other => panic!("{other:?} instead of an end"),
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Hello {
+        match self.heard.recv().await {
+            Some(Heard::Connected(hello)) => hello,
+            other => panic!("{other:?} instead of a CONNECT"),
+        }
+    }
+
+    async fn message(&mut self) -> Message {
+        loop {
+            match self.heard.recv().await.expect("the sink lives") {
+                Heard::Message(message) => return message,
+                Heard::Connected(_) | Heard::Pinged | Heard::Ended { .. } => {}
+                other => panic!("{other:?} instead of a message"),
+            }
+        }
+    }
+
+    async fn send(&self, message: Outgoing) {
+        self.outbox.as_ref().unwrap().send(message).await.unwrap();
+    }
+
+    async fn publish(&self, ticket: u64, qos: Qos) {
+        self.send(Outgoing { session: self.session, ..outgoing(ticket, qos) }).await;
+    }
+
+    /// Publishes tickets `0..count` and sends what was not acknowledged again after every
+    /// interruption, as the queue does. Gives how often each was acknowledged.
+    async fn deliver(&mut self, count: u64, qos: Qos) -> Vec<u32> {
+        let mut acknowledged = vec![0; usize::try_from(count).unwrap()];
+        let mut under_way = 0;
+        let mut next = 0;
+        while acknowledged.contains(&0) {
+            if self.session > 0 && next < count && under_way < WINDOW {
+                if acknowledged[usize::try_from(next).unwrap()] == 0 {
+                    self.publish(next, qos).await;
+                    under_way += 1;
+                }
+                next += 1;
+                continue;
+            }
+            match self.event().await {
+                Event::Acknowledged { ticket } => {
+                    acknowledged[usize::try_from(ticket).unwrap()] += 1;
+                    under_way -= 1;
+                }
+                Event::Connected { .. } => (next, under_way) = (0, 0),
+                Event::Disconnected { retry_in, .. } => {
+                    self.session = 0;
+                    self.yielded().await;
+                    pass(retry_in).await;
+                }
+                other => panic!("{other:?} while delivering"),
+            }
+        }
+        acknowledged
+    }
+
+    /// Closes the outbox and waits until the connection has ended.
+    async fn finish(&mut self) {
+        self.outbox = None;
+        (&mut self.client).await.unwrap();
+    }
+
+    /// How the next connection that ends has ended.
+    async fn parting(&mut self) -> Parting {
+        loop {
+            if let Heard::Ended { parting, .. } = self.heard.recv().await.unwrap() {
+                return parting;
+            }
+        }
+    }
+
+    /// Lets the connection see what was done to it.
+    async fn yielded(&self) {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn count(&self, outcome: &str) -> u64 {
+        let line = format!("edge_mqtt_messages_total{{outcome=\"{outcome}\"}} ");
+        let text = self.metrics.render().unwrap();
+        text.lines().find_map(|text| text.strip_prefix(&line)).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.leave.cancel();
+    }
+}
+
+/// Moves the clock while everything waits. The clock stands in between, so a socket that is not
+/// ready yet does not look like a time-out.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+fn outgoing(ticket: u64, qos: Qos) -> Outgoing {
+    Outgoing {
+        session: 1,
+        ticket: Some(ticket),
+        topic: "topic1".into(),
+        payload: ticket.to_string().into(),
+        qos,
+        retain: false,
+    }
+}
+
+fn settings(version: Version, port: u16) -> Settings {
+    let address = HostPort { host: "127.0.0.1".into(), port };
+    let mqtt = Mqtt {
+        brokers: vec![Broker { address }],
+        version,
+        client_id: "amsterdam-01".into(),
+        keep_alive: Duration::from_secs(30),
+        credentials: Some(Credentials {
+            username: "user".into(),
+            password: Some(Secret::new("secret".into())),
+        }),
+        will: None,
+    };
+    Settings { mqtt, will: Some(will()), subscriptions: Vec::new() }
+}
+
+fn will() -> Will {
+    Will {
+        topic: "M262".into(),
+        payload: "Disconnected".into(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+    }
+}
+
+fn config(mqtt: Mqtt) -> Config {
+    Config {
+        gateway: Gateway {
+            id: "amsterdam-01".into(),
+            location: String::new(),
+            timezone: TimeZone::UTC,
+            state_dir: "/nowhere".into(),
+        },
+        mqtt,
+        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        metrics: Listen { listen: Vec::new() },
+        plcs: Vec::new(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The connection under test.
+
+use std::time::Duration;
+
+use gateway::metrics::Metrics;
+use gateway::mqtt::{Event, Outgoing, Reason, Settings, WINDOW, run};
+use jiff::tz::TimeZone;
+use provisioning::config::{
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Qos, Queue,
+    Secret, Version, Will,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A connection that runs beside the test.
+pub(crate) struct Client {
+    pub(crate) sessions: u32,
+    session: u32,
+    outbox: Option<mpsc::Sender<Outgoing>>,
+    events: mpsc::Receiver<Event>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    pub(crate) fn start(settings: Settings) -> Self {
+        let metrics = Metrics::new(&config(settings.mqtt.clone()), "").expect("names are unique");
+        let (outbox, orders) = mpsc::channel(WINDOW);
+        let (event, events) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(settings, orders, event, metrics.mqtt, stop.clone()));
+        Self { sessions: 0, session: 0, outbox: Some(outbox), events, stop, task }
+    }
+
+    pub(crate) async fn event(&mut self) -> Event {
+        let event = self.events.recv().await.expect("the connection lives");
+        if let Event::Connected { session, .. } = event {
+            self.session = session;
+            self.sessions += 1;
+        }
+        event
+    }
+
+    pub(crate) async fn connected(&mut self) -> Option<usize> {
+        match self.event().await {
+            Event::Connected { max_payload, .. } => max_payload,
+            other => panic!("{other:?} instead of a session"),
+        }
+    }
+
+    pub(crate) async fn disconnected(&mut self) -> (Reason, String) {
+        match self.event().await {
+            Event::Disconnected { reason, sentence, .. } => (reason, sentence),
+            other => panic!("{other:?} instead of an end"),
+        }
+    }
+
+    pub(crate) async fn publish(&self, ticket: u64, topic: &str, qos: Qos) {
+        self.send(ticket, topic, ticket.to_string().into(), qos).await;
+    }
+
+    pub(crate) async fn publish_payload(&self, ticket: u64, topic: &str, payload: Vec<u8>) {
+        self.send(ticket, topic, payload, Qos::AtLeastOnce).await;
+    }
+
+    async fn send(&self, ticket: u64, topic: &str, payload: Vec<u8>, qos: Qos) {
+        let message = Outgoing {
+            session: self.session,
+            ticket: Some(ticket),
+            topic: topic.into(),
+            payload,
+            qos,
+            retain: false,
+        };
+        let outbox = self.outbox.as_ref().expect("the outbox is open");
+        outbox.send(message).await.expect("the connection lives");
+    }
+
+    /// Publishes tickets `0..count` on `topic1`, and again what was under way when a session
+    /// ended. `at` is told how many were acknowledged so far. Gives how often each was.
+    pub(crate) async fn deliver(
+        &mut self,
+        count: u64,
+        qos: Qos,
+        mut at: impl FnMut(u32),
+    ) -> Vec<u32> {
+        let mut acknowledged = vec![0; usize::try_from(count).expect("small")];
+        let (mut next, mut under_way, mut all) = (0, 0, 0);
+        while acknowledged.contains(&0) {
+            if self.session > 0 && next < count && under_way < WINDOW {
+                if acknowledged[usize::try_from(next).expect("small")] == 0 {
+                    self.publish(next, "topic1", qos).await;
+                    under_way += 1;
+                }
+                next += 1;
+                continue;
+            }
+            match self.event().await {
+                Event::Acknowledged { ticket } => {
+                    acknowledged[usize::try_from(ticket).expect("small")] += 1;
+                    under_way -= 1;
+                    all += 1;
+                    at(all);
+                }
+                Event::Connected { .. } => (next, under_way) = (0, 0),
+                Event::Disconnected { .. } => self.session = 0,
+                other => panic!("{other:?} while delivering"),
+            }
+        }
+        acknowledged
+    }
+
+    /// Closes the outbox and waits for the end.
+    pub(crate) async fn goodbye(mut self) {
+        self.outbox = None;
+        (&mut self.task).await.expect("the connection does not panic");
+    }
+
+    /// Cancels the connection and waits for the end.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        (&mut self.task).await.expect("the connection does not panic");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(crate) fn settings(version: Version, port: u16) -> Settings {
+    let mqtt = Mqtt {
+        brokers: vec![Broker { address: HostPort { host: "127.0.0.1".into(), port } }],
+        version,
+        client_id: "amsterdam-01".into(),
+        keep_alive: Duration::from_secs(30),
+        credentials: Some(Credentials {
+            username: "user".into(),
+            password: Some(Secret::new("secret".into())),
+        }),
+        will: None,
+    };
+    let will = Will {
+        topic: "M262".into(),
+        payload: "Disconnected".into(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+    };
+    Settings { mqtt, will: Some(will), subscriptions: Vec::new() }
+}
+
+fn config(mqtt: Mqtt) -> Config {
+    Config {
+        gateway: Gateway {
+            id: "amsterdam-01".into(),
+            location: String::new(),
+            timezone: TimeZone::UTC,
+            state_dir: "/nowhere".into(),
+        },
+        mqtt,
+        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        metrics: Listen { listen: Vec::new() },
+        plcs: Vec::new(),
+    }
+}
