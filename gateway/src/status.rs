@@ -1,1 +1,303 @@
-//! How the gateway is doing, in words and fields. Pure.
+//! How the gateway is doing: sentences for an installer, fields for a program. Pure.
+
+mod text;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::UnixTime;
+
+/// The state of everything, as published, served and shown.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether the gateway is there: always `online`, since what says `offline` is the will.
+    pub state: Presence,
+    /// The gateway itself.
+    pub gateway: Gateway,
+    /// The connection to the broker.
+    pub broker: Broker,
+    /// What waits for the broker.
+    pub queue: Queue,
+    /// Every PLC, in the order of the configuration.
+    pub plcs: Vec<Plc>,
+}
+
+/// Whether there is a gateway at the other end of the status topic.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It published this status.
+    Online,
+    /// It said goodbye, or the broker lost it.
+    Offline,
+}
+
+/// Who speaks, and since when.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Gateway {
+    /// `gateway.id`.
+    pub id: String,
+    /// Version of the program.
+    pub version: String,
+    /// The configuration it runs with.
+    pub config: Config,
+    /// When the program started.
+    pub started: UnixTime,
+    /// When this status was true: readers judge by its age.
+    pub at: UnixTime,
+}
+
+/// Names a configuration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Config {
+    /// First digits of a hash of the effective configuration.
+    pub hash: String,
+}
+
+/// Whether something at the other end of a connection is there.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not tried to an end yet.
+    Connecting,
+    /// It answers.
+    Connected,
+    /// It does not; the sentence says why.
+    Disconnected,
+}
+
+/// The connection to the broker.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Broker {
+    /// Whether it is there.
+    pub state: State,
+    /// The same, for an installer.
+    pub sentence: String,
+    /// The one that answers, or answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What it refuses, and what to do about it; from the first refusal until the next session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// Since when the state is this one.
+    pub since: UnixTime,
+}
+
+/// What waits for the broker.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Queue {
+    /// Samples that wait.
+    pub stored: u64,
+    /// Messages that wait.
+    pub entries: u64,
+    /// Memory that they take.
+    pub bytes: u64,
+    /// Most memory that they may take.
+    pub max_bytes: u64,
+    /// Samples dropped since the start.
+    pub dropped: u64,
+    /// When the oldest waiting record was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<UnixTime>,
+}
+
+/// One PLC.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Plc {
+    /// `plc.name`.
+    pub name: String,
+    /// Whether it answers.
+    pub state: State,
+    /// The same, for an installer.
+    pub sentence: String,
+    /// Since when the state is this one.
+    pub since: UnixTime,
+    /// What it says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Whether its program runs, where that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<bool>,
+    /// How reading goes, after the first cycle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<Cycle>,
+}
+
+/// What a PLC answers to Read Device Identification (Modbus Application Protocol V1.1b3, 6.21).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Identity {
+    /// Who made it.
+    pub vendor: String,
+    /// Its product code.
+    pub product: String,
+    /// Its firmware.
+    pub revision: String,
+}
+
+/// How reading a PLC goes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Cycle {
+    /// How long the last cycle took.
+    pub seconds: f64,
+    /// Cycles skipped since the start because one ran too long.
+    pub missed: u64,
+}
+
+impl Status {
+    /// The status at the start: everything is being tried.
+    #[must_use]
+    pub fn new<'a>(
+        id: &str,
+        version: &str,
+        config_hash: &str,
+        plcs: impl IntoIterator<Item = &'a str>,
+        now: UnixTime,
+    ) -> Self {
+        let plc = |name: &str| Plc {
+            name: name.to_owned(),
+            state: State::Connecting,
+            sentence: "The PLC is being called.".to_owned(),
+            since: now,
+            identity: None,
+            running: None,
+            cycle: None,
+        };
+        Self {
+            state: Presence::Online,
+            gateway: Gateway {
+                id: id.to_owned(),
+                version: version.to_owned(),
+                config: Config { hash: config_hash.to_owned() },
+                started: now,
+                at: now,
+            },
+            broker: Broker {
+                state: State::Connecting,
+                sentence: "The broker is being called.".to_owned(),
+                address: None,
+                refusal: None,
+                since: now,
+            },
+            queue: Queue::default(),
+            plcs: plcs.into_iter().map(plc).collect(),
+        }
+    }
+
+    /// Says that the status is true at `now`; every other update does so too.
+    pub fn touch(&mut self, now: UnixTime) {
+        self.gateway.at = now;
+    }
+
+    /// The broker at this address took the connection.
+    pub fn broker_connected(&mut self, address: &str, now: UnixTime) {
+        self.touch(now);
+        self.broker = Broker {
+            sentence: format!("The broker answers at {address}."),
+            address: Some(address.to_owned()),
+            refusal: None,
+            since: since(self.broker.state, self.broker.since, State::Connected, now),
+            state: State::Connected,
+        };
+    }
+
+    /// The broker does not take what is published on `topic`; `reason` is in its own words.
+    pub fn broker_refuses(&mut self, topic: &str, reason: &str, now: UnixTime) {
+        self.touch(now);
+        self.broker.refusal = Some(format!(
+            "The broker refuses messages on {topic} ({reason}): allow this gateway to write there \
+             in the broker's access list (ACL)."
+        ));
+    }
+
+    /// No broker; the sentence says why and what to do.
+    pub fn broker_disconnected(&mut self, sentence: String, now: UnixTime) {
+        self.touch(now);
+        let broker = &mut self.broker;
+        broker.since = since(broker.state, broker.since, State::Disconnected, now);
+        broker.state = State::Disconnected;
+        broker.sentence = sentence;
+    }
+
+    /// What the queue holds now.
+    pub fn queue(&mut self, queue: Queue, now: UnixTime) {
+        self.touch(now);
+        self.queue = queue;
+    }
+
+    /// PLC number `index` answers; `running` says whether its program runs, where that is known.
+    pub fn plc_connected(
+        &mut self,
+        index: u16,
+        identity: Option<Identity>,
+        running: Option<bool>,
+        now: UnixTime,
+    ) {
+        let sentence = match running {
+            Some(true) => "The PLC answers and its program runs.",
+            Some(false) => "The PLC answers, but its program is stopped: values stand still.",
+            None => "The PLC answers.",
+        };
+        if let Some(plc) = self.plc(index, now) {
+            plc.enter(State::Connected, sentence.to_owned(), now);
+            plc.identity = identity;
+            plc.running = running;
+        }
+    }
+
+    /// PLC number `index` does not answer; the sentence says why and what to do.
+    ///
+    /// What it is stays known; whether its program runs does not.
+    pub fn plc_disconnected(&mut self, index: u16, sentence: String, now: UnixTime) {
+        if let Some(plc) = self.plc(index, now) {
+            plc.enter(State::Disconnected, sentence, now);
+            plc.running = None;
+        }
+    }
+
+    /// A cycle of PLC number `index` took this long; `missed` counts those skipped since the
+    /// start.
+    pub fn plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
+        if let Some(plc) = self.plc(index, now) {
+            plc.cycle = Some(Cycle { seconds: took.as_secs_f64(), missed });
+        }
+    }
+
+    /// The one sentence that matters most now.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        text::headline(self)
+    }
+
+    fn plc(&mut self, index: u16, now: UnixTime) -> Option<&mut Plc> {
+        self.touch(now);
+        self.plcs.get_mut(usize::from(index))
+    }
+}
+
+impl Plc {
+    fn enter(&mut self, state: State, sentence: String, now: UnixTime) {
+        self.since = since(self.state, self.since, state, now);
+        self.state = state;
+        self.sentence = sentence;
+    }
+}
+
+impl State {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+fn since(before: State, since: UnixTime, after: State, now: UnixTime) -> UnixTime {
+    if before == after { since } else { now }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The status for people: one headline, then a table.
+
+use std::fmt;
+
+use super::{Identity, Plc, Queue, State, Status};
+use crate::model::UnixTime;
+
+/// What keeps values from arriving comes first, and of that what is nearest to the broker.
+pub(super) fn headline(status: &Status) -> String {
+    if status.broker.state == State::Disconnected {
+        return broker_headline(status);
+    }
+    if let Some(refusal) = &status.broker.refusal {
+        return refusal.clone();
+    }
+    let all = status.plcs.len();
+    let silent: Vec<&Plc> = in_state(status, State::Disconnected).collect();
+    match silent.as_slice() {
+        [] => {}
+        [plc] => return format!("PLC {}: {}", plc.name, plc.sentence),
+        [plc, ..] => {
+            let count = silent.len();
+            return format!("{count} of {all} PLCs do not answer. {}: {}", plc.name, plc.sentence);
+        }
+    }
+    if let Some(plc) = status.plcs.iter().find(|plc| plc.running == Some(false)) {
+        return format!("PLC {}: {}", plc.name, plc.sentence);
+    }
+    if status.broker.state == State::Connecting {
+        return status.broker.sentence.clone();
+    }
+    if let Some(plc) = in_state(status, State::Connecting).next() {
+        return format!("PLC {}: {}", plc.name, plc.sentence);
+    }
+    let plcs = if all == 1 { "the PLC answers".to_owned() } else { format!("{all} PLCs answer") };
+    let broker = status.broker.address.as_deref().unwrap_or("the other end");
+    format!("All is well: {plcs}, and the broker at {broker} takes the values.")
+}
+
+fn broker_headline(status: &Status) -> String {
+    let sentence = &status.broker.sentence;
+    match status.queue.stored {
+        0 => sentence.clone(),
+        1 => format!("{sentence} 1 sample waits for it."),
+        stored => format!("{sentence} {stored} samples wait for it."),
+    }
+}
+
+fn in_state(status: &Status, state: State) -> impl Iterator<Item = &Plc> {
+    status.plcs.iter().filter(move |plc| plc.state == state)
+}
+
+/// The headline, and a table with one line for each part.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", Plain(&headline(self)))?;
+        let rows = rows(self);
+        let width = |column: fn(&Row) -> &str| {
+            rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
+        };
+        let (part, name) = (width(|row| row.part), width(|row| &row.name));
+        let state = width(|row| &row.state);
+        for row in &rows {
+            write!(f, "{:part$}  {:name$}  {:state$}", row.part, row.name, row.state)?;
+            writeln!(f, "  {}", row.text)?;
+        }
+        Ok(())
+    }
+}
+
+struct Row {
+    part: &'static str,
+    name: String,
+    state: String,
+    text: String,
+}
+
+fn rows(status: &Status) -> Vec<Row> {
+    let now = status.gateway.at;
+    let mut rows = vec![
+        Row {
+            part: "gateway",
+            name: plain(&status.gateway.id),
+            state: format!("up {}", elapsed(status.gateway.started, now)),
+            text: plain(&format!(
+                "Version {}, configuration {}, at {now}.",
+                status.gateway.version, status.gateway.config.hash
+            )),
+        },
+        Row {
+            part: "broker",
+            name: plain(status.broker.address.as_deref().unwrap_or("-")),
+            state: state(status.broker.state, status.broker.since, now),
+            text: plain(status.broker.refusal.as_ref().unwrap_or(&status.broker.sentence)),
+        },
+        queue_row(&status.queue),
+    ];
+    rows.extend(status.plcs.iter().map(|plc| Row {
+        part: "PLC",
+        name: plain(&plc.name),
+        state: state(plc.state, plc.since, now),
+        text: plain(&plc_text(plc)),
+    }));
+    rows
+}
+
+fn queue_row(queue: &Queue) -> Row {
+    let mut text = format!("{} of {}", size(queue.bytes), size(queue.max_bytes));
+    if let Some(oldest) = queue.oldest {
+        text.push_str(&format!(", oldest from {oldest}"));
+    }
+    text.push_str(&format!(", {} dropped since the start.", queue.dropped));
+    let state = format!("{} samples wait", queue.stored);
+    Row { part: "queue", name: "-".to_owned(), state, text }
+}
+
+fn plc_text(plc: &Plc) -> String {
+    let mut text = plc.sentence.clone();
+    if let Some(Identity { vendor, product, revision }) = &plc.identity {
+        text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
+    }
+    if let Some(cycle) = plc.cycle {
+        let millis = cycle.seconds * 1000.0;
+        text.push_str(&format!(" Last cycle {millis:.1} ms, {} missed.", cycle.missed));
+    }
+    text
+}
+
+fn state(state: State, since: UnixTime, now: UnixTime) -> String {
+    format!("{} {}", state.word(), elapsed(since, now))
+}
+
+/// The two largest units: `3 h 12 min`.
+fn elapsed(from: UnixTime, to: UnixTime) -> String {
+    let seconds = (to.as_millis().saturating_sub(from.as_millis()) / 1000).max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        (_, _, _) => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// With one digit after the point: `4.1 KiB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+fn plain(text: &str) -> String {
+    Plain(text).to_string()
+}
+
+/// Text from elsewhere, such as a PLC's name for itself, that must not steer a terminal.
+struct Plain<'a>(&'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .try_for_each(|c| fmt::Write::write_char(f, c))
+    }
+}

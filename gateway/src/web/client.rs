@@ -1,0 +1,117 @@
+//! The asking side, for `edge-gateway status`.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// Longest wait for a whole answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest answer; the status of 1,000 PLCs is well below.
+const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// Where a gateway listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// `HOST:PORT`.
+    Tcp(String),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// What came back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Answer {
+    /// HTTP status code.
+    pub code: u16,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why nothing came back.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Nobody listens there, or we may not ask.
+    #[error("no gateway answers at {target}")]
+    Unreachable {
+        /// Who was asked.
+        target: Target,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The answer did not come in time.
+    #[error("{0} took longer than {TIMEOUT:?} to answer")]
+    TimedOut(Target),
+    /// What came is not HTTP, breaks off, or is far too long.
+    #[error("{target} does not answer as a gateway does")]
+    Garbled {
+        /// Who was asked.
+        target: Target,
+        /// What was wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Asks a running gateway for one page with GET.
+///
+/// # Errors
+/// Fails when no whole HTTP answer came; an answer with a code other than 200 is no error.
+pub async fn fetch(target: &Target, path: &str) -> Result<Answer, FetchError> {
+    timeout(TIMEOUT, connect_and_ask(target, path))
+        .await
+        .unwrap_or_else(|_| Err(FetchError::TimedOut(target.clone())))
+}
+
+async fn connect_and_ask(target: &Target, path: &str) -> Result<Answer, FetchError> {
+    let unreachable = |source| FetchError::Unreachable { target: target.clone(), source };
+    let answer = match target {
+        Target::Tcp(address) => {
+            ask(TcpStream::connect(address).await.map_err(unreachable)?, path).await
+        }
+        Target::Unix(socket) => {
+            ask(UnixStream::connect(socket).await.map_err(unreachable)?, path).await
+        }
+    };
+    answer.map_err(|source| FetchError::Garbled { target: target.clone(), source })
+}
+
+async fn ask(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin,
+    path: &str,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+    let request =
+        Request::get(path).header(header::HOST, "edge-gateway").body(Empty::<Bytes>::new())?;
+    // The sender goes with this future, which lets the connection come to its end.
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await?.to_bytes();
+        Ok(Answer { code, body })
+    };
+    // An error of the connection reaches the exchange too.
+    let (answer, _) = tokio::join!(exchange, connection);
+    answer
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(socket) => socket.display().fmt(f),
+        }
+    }
+}

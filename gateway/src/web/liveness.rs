@@ -1,0 +1,59 @@
+//! Whether the tasks still move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A sign of life: touched by the loop that everything depends on, read by `/healthz` and by
+/// whoever feeds the service manager's watchdog. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    start: Instant,
+    patience: Duration,
+    /// Milliseconds after `start`. An atomic, so that a reader never holds up the loop.
+    touched: Arc<AtomicU64>,
+}
+
+impl Liveness {
+    /// Alive from now on for as long as it is touched at least once per `patience`.
+    #[must_use]
+    pub fn new(patience: Duration) -> Self {
+        Self { start: Instant::now(), patience, touched: Arc::default() }
+    }
+
+    /// Tells that the loop has come round.
+    pub fn touch(&self) {
+        self.touched.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether it was touched within the last `patience`.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let silence = self.now().saturating_sub(self.touched.load(Ordering::Relaxed));
+        Duration::from_millis(silence) <= self.patience
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_dead_after_its_patience_and_alive_again_after_a_touch() {
+        let liveness = Liveness::new(Duration::from_secs(30));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(liveness.is_alive());
+
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!liveness.is_alive());
+
+        liveness.clone().touch();
+        assert!(liveness.is_alive());
+    }
+}

@@ -1,0 +1,260 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::metrics::{DropReason, RequestOutcome};
+use crate::model::UnixTime;
+use crate::testing;
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say_about_a_scrape() {
+    let gateway = Gateway::start().await;
+    let metrics = &gateway.sources.metrics;
+    metrics.plcs[0].count_request(RequestOutcome::Ok);
+    metrics.plcs[1].request_seconds.observe(0.02);
+    metrics.queue.count_dropped(DropReason::Full, 3);
+
+    let scrape = gateway.get("/metrics").await;
+
+    assert_eq!(scrape.code, 200);
+    let text = String::from_utf8(scrape.body.to_vec()).unwrap();
+    assert!(text.contains("edge_plc_requests_total{outcome=\"ok\",plc=\"plc0\"} 1"), "{text}");
+    assert_eq!(promtool_check_metrics(&text), "");
+}
+
+#[tokio::test]
+async fn every_counter_of_every_plc_is_there_from_the_start() {
+    let gateway = Gateway::start().await;
+
+    let text = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
+
+    for outcome in RequestOutcome::ALL {
+        for plc in ["plc0", "plc1", "plc2"] {
+            let series = format!(
+                "edge_plc_requests_total{{outcome=\"{}\",plc=\"{plc}\"}} 0",
+                outcome.label()
+            );
+            assert!(text.contains(&series), "{series} in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metrics_carry_the_content_type_of_the_text_format() {
+    let gateway = Gateway::start().await;
+
+    let response = gateway.raw("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+
+    assert!(response.contains("content-type: text/plain; version=0.0.4\r\n"), "{response}");
+}
+
+#[tokio::test]
+async fn status_is_the_struct_as_json() {
+    let gateway = Gateway::start().await;
+
+    let answer = gateway.get("/status").await;
+
+    let status: Status = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(status, *gateway.sources.status.borrow());
+}
+
+#[tokio::test]
+async fn healthz_turns_when_nothing_moves_any_more() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/healthz").await.code, 200);
+
+    let dead = Liveness::new(Duration::ZERO);
+    while dead.is_alive() {
+        tokio::task::yield_now().await;
+    }
+    let gateway = Gateway::with(|sources| sources.liveness = dead).await;
+
+    assert_eq!(gateway.get("/healthz").await.code, 503);
+}
+
+#[tokio::test]
+async fn readyz_says_what_is_not_usable() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/readyz").await.code, 200);
+
+    gateway.readiness.send_replace(Readiness::NotReady("the disk is full".to_owned()));
+
+    let answer = gateway.get("/readyz").await;
+    assert_eq!((answer.code, answer.body.as_ref()), (503, b"the disk is full\n".as_ref()));
+}
+
+#[tokio::test]
+async fn a_missing_broker_does_not_turn_readyz() {
+    let gateway = Gateway::start().await;
+
+    gateway
+        .status
+        .send_modify(|status| status.broker_disconnected("Gone.".to_owned(), UnixTime::default()));
+
+    assert_eq!(gateway.get("/readyz").await.code, 200);
+    let status: Status = serde_json::from_slice(&gateway.get("/status").await.body).unwrap();
+    assert_eq!(status.broker.sentence, "Gone.");
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let gateway = Gateway::start().await;
+
+    assert_eq!(gateway.get("/").await.code, 404);
+    let posted = gateway.raw("POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(posted.starts_with("HTTP/1.1 405"), "{posted}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_the_same_pages() {
+    let socket = std::env::temp_dir().join(format!("edge-web-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&socket);
+    let gateway = Gateway::on(UnixListener::bind(&socket).unwrap(), String::new(), |_| {});
+
+    let answer = fetch(&Target::Unix(socket.clone()), "/readyz").await.unwrap();
+
+    std::fs::remove_file(&socket).unwrap();
+    assert_eq!(answer.code, 200);
+    drop(gateway);
+}
+
+/// The clock is stopped only after the silent ones are connected: time then moves on by itself
+/// when everything waits, which is after the last of them was cut off.
+#[tokio::test]
+async fn silent_connections_are_cut_off_and_make_room_again() {
+    let gateway = Gateway::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(&gateway.address).await.unwrap());
+    }
+    tokio::time::pause();
+
+    let ended = read_to_end(silent.remove(0)).await;
+    assert_eq!(ended, "");
+    tokio::time::resume();
+
+    assert_eq!(gateway.get("/healthz").await.code, 200);
+}
+
+#[tokio::test]
+async fn no_more_than_the_bound_are_served_at_once() {
+    let gateway = Gateway::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(&gateway.address).await.unwrap());
+    }
+    let mut waiting = Box::pin(gateway.get("/healthz"));
+    // As long as all places are taken there is nothing to wait for but the time-outs.
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+
+    silent.pop();
+
+    assert_eq!(waiting.await.code, 200);
+}
+
+#[tokio::test]
+async fn serving_ends_when_asked() {
+    let mut gateway = Gateway::start().await;
+
+    gateway.stop.cancel();
+
+    gateway.tasks.join_next().await.unwrap().unwrap();
+    let error = fetch(&Target::Tcp(gateway.address.clone()), "/healthz").await.unwrap_err();
+    assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_told_apart_from_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target::Tcp(listener.local_addr().unwrap().to_string());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"220 mail ready\r\n\r\n").await.unwrap();
+    });
+
+    let error = fetch(&target, "/status").await.unwrap_err();
+
+    assert!(matches!(error, FetchError::Garbled { .. }), "{error:?}");
+}
+
+/// A router that is being served, with the ends that an app would hold.
+struct Gateway {
+    address: String,
+    sources: Sources,
+    readiness: watch::Sender<Readiness>,
+    status: watch::Sender<Status>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Sources)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        Self::on(listener, address, change)
+    }
+
+    fn on<L>(listener: L, address: String, change: impl FnOnce(&mut Sources)) -> Self
+    where
+        L: axum::serve::Listener,
+    {
+        let (readiness, readiness_rx) = watch::channel(Readiness::Ready);
+        let plcs = ["plc0", "plc1", "plc2"];
+        let (status, status_rx) =
+            watch::channel(Status::new("a", "0.1.0", "3f9a", plcs, UnixTime::default()));
+        let mut sources = Sources {
+            metrics: Metrics::new(&testing::config(3), "3f9a61c0d2b4").unwrap(),
+            liveness: Liveness::new(Duration::from_secs(60)),
+            readiness: readiness_rx,
+            status: status_rx,
+        };
+        change(&mut sources);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, router(sources.clone()), stop.clone()));
+        Self { address, sources, readiness, status, stop, tasks }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        fetch(&Target::Tcp(self.address.clone()), path).await.unwrap()
+    }
+
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to_end(stream).await
+    }
+}
+
+async fn read_to_end(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// What `promtool check metrics` complains about.
+fn promtool_check_metrics(scrape: &str) -> String {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed (Debian package prometheus)");
+    promtool.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    String::from_utf8(said).unwrap()
+}
