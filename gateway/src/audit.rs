@@ -1,1 +1,131 @@
-//! The receiver's side of `seq`: gaps, duplicates, announced drops.
+//! The receiver's side of `seq`: gaps, duplicates, announced drops. Pure.
+//!
+//! Every message carries its gateway's id, an epoch and its number within topic and epoch. What
+//! is missing among the numbers was either announced by a gap event, or it is unaccounted for.
+
+mod capture;
+mod ranges;
+mod report;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use self::capture::{CaptureError, Captured, capture_line};
+pub use self::report::{Report, StreamReport};
+use self::stream::Stream;
+use crate::queue::Announcement;
+
+/// Follows the messages of any number of gateways.
+#[derive(Debug, Default)]
+pub struct Auditor {
+    streams: BTreeMap<Key, Stream>,
+    /// Epochs heard, by gateway.
+    epochs: BTreeMap<String, BTreeSet<String>>,
+    unstamped: u64,
+}
+
+/// Whose numbers these are.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Key {
+    gateway: String,
+    epoch: String,
+    topic: String,
+}
+
+/// The part of a payload that the audit reads.
+#[derive(Deserialize)]
+struct Stamped {
+    gateway: Stamp,
+}
+
+#[derive(Deserialize)]
+struct Stamp {
+    id: String,
+    epoch: String,
+    seq: u64,
+    #[serde(default)]
+    history: bool,
+}
+
+impl Auditor {
+    /// Takes one message as it arrived.
+    ///
+    /// The caller leaves out what the broker marks as retained: it was sent before, and an old
+    /// one would pass for a number out of order. A payload without a stamp is only counted.
+    pub fn message(&mut self, topic: &str, payload: &[u8]) {
+        let Ok(Stamped { gateway: stamp }) = serde_json::from_slice(payload) else {
+            self.unstamped += 1;
+            return;
+        };
+        if self.stream(&stamp, topic).receive(stamp.seq) && is_event_topic(topic, &stamp.id) {
+            self.event(&stamp, payload);
+        }
+        self.epochs.entry(stamp.id).or_default().insert(stamp.epoch);
+    }
+
+    /// Messages that are missing and were not announced. Above zero, the answer is no.
+    #[must_use]
+    pub fn unaccounted(&self) -> u64 {
+        self.streams
+            .values()
+            .map(|stream| ranges::total(&stream.missing()))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            streams: self.streams.iter().map(|(key, stream)| stream_report(key, stream)).collect(),
+            unstamped: self.unstamped,
+            unaccounted: self.unaccounted(),
+        }
+    }
+
+    fn event(&mut self, stamp: &Stamp, payload: &[u8]) {
+        let body = serde_json::from_slice::<Map<String, Value>>(payload).ok();
+        if let Some(gap) = body.as_ref().and_then(Announcement::parse) {
+            let run = (gap.first_seq, gap.last_seq);
+            self.stream(stamp, &gap.topic).announce(run, gap.samples);
+        }
+    }
+
+    fn stream(&mut self, stamp: &Stamp, topic: &str) -> &mut Stream {
+        let key =
+            Key { gateway: stamp.id.clone(), epoch: stamp.epoch.clone(), topic: topic.to_owned() };
+        // Whoever heard an earlier epoch was there when this one began, unless it is an old one
+        // that is sent late.
+        let epochs = self.epochs.get(&stamp.id);
+        let heard_another = epochs.is_some_and(|all| all.iter().any(|one| *one != stamp.epoch));
+        let from_start = heard_another && !stamp.history;
+        self.streams.entry(key).or_insert_with(|| Stream::new(from_start))
+    }
+}
+
+fn is_event_topic(topic: &str, gateway: &str) -> bool {
+    topic.strip_prefix("edge/").and_then(|rest| rest.strip_suffix("/event")) == Some(gateway)
+}
+
+fn stream_report(key: &Key, stream: &Stream) -> StreamReport {
+    let missing = stream.missing();
+    StreamReport {
+        gateway: key.gateway.clone(),
+        epoch: key.epoch.clone(),
+        topic: key.topic.clone(),
+        joined_at: stream.joined_at(),
+        last_seq: stream.last(),
+        received: stream.received,
+        duplicates: stream.duplicates,
+        reordered: stream.reordered,
+        announced: stream.announced_and_missing(),
+        announced_samples: stream.announced_samples,
+        missing: ranges::total(&missing),
+        first_missing: missing.into_iter().take(StreamReport::MAX_RUNS).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Messages kept in a file: one `{"topic":..,"payload":{..}}` per line, as the demo prints them.
+
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+/// One message of a capture.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Captured {
+    /// MQTT topic.
+    pub topic: String,
+    /// The payload's bytes, up to white space and the writing of numbers.
+    pub payload: Vec<u8>,
+}
+
+/// A line that is no message.
+#[derive(Debug, Error)]
+#[error("not a message of the form {{\"topic\":..,\"payload\":..}}")]
+pub struct CaptureError(#[source] serde_json::Error);
+
+#[derive(Deserialize)]
+struct Line {
+    topic: String,
+    payload: Value,
+}
+
+/// Reads one line of a capture.
+///
+/// # Errors
+/// Fails when the line is not a JSON object with a topic and a payload.
+pub fn capture_line(line: &str) -> Result<Captured, CaptureError> {
+    let Line { topic, payload } = serde_json::from_str(line).map_err(CaptureError)?;
+    Ok(Captured { topic, payload: payload.to_string().into_bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_topic_and_a_payload() {
+        let line =
+            r#"{"topic":"edge/a/data/p","payload":{"gateway":{"seq":18446744073709551615}}}"#;
+
+        let captured = capture_line(line).unwrap();
+
+        assert_eq!(captured.topic, "edge/a/data/p");
+        assert_eq!(captured.payload, br#"{"gateway":{"seq":18446744073709551615}}"#);
+    }
+
+    #[test]
+    fn a_line_that_is_no_message_is_refused() {
+        for line in ["", "{}", "null", r#"{"topic":"t"}"#, r#"{"topic":7,"payload":{}}"#] {
+            assert!(capture_line(line).is_err(), "{line}");
+        }
+    }
+}

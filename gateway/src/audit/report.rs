@@ -1,0 +1,124 @@
+//! What an audit found, for programs and for people.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::ranges::total;
+
+/// Everything that an audit found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Report {
+    /// By gateway, epoch and topic.
+    pub streams: Vec<StreamReport>,
+    /// Messages without a stamp, which cannot be checked.
+    pub unstamped: u64,
+    /// Messages that are missing and were not announced, in all streams together.
+    pub unaccounted: u64,
+}
+
+/// One topic in one epoch of one gateway.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct StreamReport {
+    /// `gateway.id` of the stamp.
+    pub gateway: String,
+    /// Epoch of the stamp.
+    pub epoch: String,
+    /// MQTT topic.
+    pub topic: String,
+    /// The first number heard when it is not 0: what was before is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joined_at: Option<u64>,
+    /// Highest number that arrived or was announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
+    /// Different messages that arrived.
+    pub received: u64,
+    /// Copies beyond the first.
+    pub duplicates: u64,
+    /// Messages that arrived behind a later one.
+    pub reordered: u64,
+    /// Messages that did not arrive and were announced.
+    pub announced: u64,
+    /// Samples that the announcements name.
+    pub announced_samples: u64,
+    /// Messages that did not arrive and were not announced.
+    pub missing: u64,
+    /// The numbers of these, first and last of each run; the first runs only.
+    pub first_missing: Vec<(u64, u64)>,
+}
+
+impl StreamReport {
+    /// Most runs in [`StreamReport::first_missing`].
+    pub const MAX_RUNS: usize = 20;
+}
+
+/// A table, the missing numbers, and one sentence.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.streams.is_empty() {
+            write_table(f, &self.streams)?;
+            writeln!(f)?;
+        }
+        for stream in self.streams.iter().filter(|stream| stream.missing > 0) {
+            let runs: Vec<String> = stream.first_missing.iter().map(run).collect();
+            let more = if total(&stream.first_missing) < stream.missing { " and more" } else { "" };
+            let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
+            writeln!(f, "Missing on {topic}, epoch {epoch}: {}{more}.", runs.join(", "))?;
+        }
+        if self.unstamped > 0 {
+            writeln!(f, "Not checked, for want of a stamp: {} messages.", self.unstamped)?;
+        }
+        match (self.unaccounted, self.streams.is_empty()) {
+            (0, true) => writeln!(f, "Nothing to check: no message with a stamp arrived."),
+            (0, false) => writeln!(f, "Every message arrived or was announced as lost."),
+            (1, _) => writeln!(f, "1 message is missing and was not announced."),
+            (count, _) => writeln!(f, "{count} messages are missing and were not announced."),
+        }
+    }
+}
+
+const HEADS: [&str; 9] =
+    ["gateway", "epoch", "topic", "numbers", "received", "twice", "late", "announced", "missing"];
+
+fn write_table(f: &mut fmt::Formatter<'_>, streams: &[StreamReport]) -> fmt::Result {
+    let rows: Vec<[String; 9]> =
+        std::iter::once(HEADS.map(str::to_owned)).chain(streams.iter().map(row)).collect();
+    let mut widths = [0; 9];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(stream: &StreamReport) -> [String; 9] {
+    let numbers = stream
+        .last_seq
+        .map_or_else(|| "-".to_owned(), |last| format!("{}-{last}", stream.joined_at.unwrap_or(0)));
+    [
+        plain(&stream.gateway),
+        plain(&stream.epoch),
+        plain(&stream.topic),
+        numbers,
+        stream.received.to_string(),
+        stream.duplicates.to_string(),
+        stream.reordered.to_string(),
+        stream.announced.to_string(),
+        stream.missing.to_string(),
+    ]
+}
+
+fn run((first, last): &(u64, u64)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+/// Text that anybody on the broker may have sent must not steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

@@ -1,0 +1,267 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DATA: &str = "edge/a/data/p";
+const EVENTS: &str = "edge/a/event";
+
+#[test]
+fn a_complete_stream_is_accounted_for() {
+    let auditor = audit((0..5).map(|seq| (DATA, data("e1", seq))));
+
+    assert_eq!(auditor.unaccounted(), 0);
+    insta::assert_snapshot!(auditor.report(), @r#"
+    gateway  epoch  topic          numbers  received  twice  late  announced  missing
+    a        e1     edge/a/data/p  0-4      5         0      0     0          0
+
+    Every message arrived or was announced as lost.
+    "#);
+}
+
+#[test]
+fn a_lost_message_is_found() {
+    let auditor = audit([0, 1, 4, 5, 7].map(|seq| (DATA, data("e1", seq))));
+
+    assert_eq!(auditor.unaccounted(), 3);
+    insta::assert_snapshot!(auditor.report(), @r#"
+    gateway  epoch  topic          numbers  received  twice  late  announced  missing
+    a        e1     edge/a/data/p  0-7      5         0      0     0          3
+
+    Missing on edge/a/data/p, epoch e1: 2-3, 6.
+    3 messages are missing and were not announced.
+    "#);
+}
+
+#[test]
+fn an_announced_loss_is_accounted_for_before_and_after_it_shows() {
+    let event = (EVENTS, gap("e1", 0, DATA, 1, 3));
+    let before = [(DATA, data("e1", 0)), event.clone(), (DATA, data("e1", 4))];
+    let after = [(DATA, data("e1", 0)), (DATA, data("e1", 4)), event];
+
+    for messages in [before, after] {
+        let auditor = audit(messages);
+
+        assert_eq!(auditor.unaccounted(), 0);
+        let report = auditor.report();
+        assert_eq!((report.streams[0].announced, report.streams[0].announced_samples), (3, 30));
+    }
+}
+
+#[test]
+fn a_loss_before_an_announced_one_is_found() {
+    let auditor = audit([(DATA, data("e1", 0)), (EVENTS, gap("e1", 0, DATA, 3, 5))]);
+
+    assert_eq!(auditor.unaccounted(), 2);
+}
+
+#[test]
+fn an_announcement_of_another_epoch_does_not_count() {
+    let auditor =
+        audit([(DATA, data("e1", 0)), (DATA, data("e1", 2)), (EVENTS, gap("e2", 0, DATA, 1, 1))]);
+
+    assert_eq!(auditor.report().streams[0].missing, 1);
+}
+
+#[test]
+fn only_the_gateway_itself_announces() {
+    let auditor = audit([
+        (DATA, data("e1", 0)),
+        (DATA, data("e1", 2)),
+        ("edge/b/event", gap("e1", 0, DATA, 1, 1)),
+        ("edge/a/data/event", gap("e1", 0, DATA, 1, 1)),
+    ]);
+
+    assert_eq!(auditor.unaccounted(), 1);
+}
+
+#[test]
+fn duplicates_and_late_ones_are_counted_and_harmless() {
+    let auditor = audit([0, 1, 1, 3, 2, 3].map(|seq| (DATA, data("e1", seq))));
+
+    let report = auditor.report();
+    let stream = &report.streams[0];
+    assert_eq!((stream.received, stream.duplicates, stream.reordered), (4, 2, 1));
+    assert_eq!(report.unaccounted, 0);
+}
+
+#[test]
+fn a_repeated_announcement_counts_its_samples_once() {
+    let event = (EVENTS, gap("e1", 0, DATA, 1, 3));
+    let auditor = audit([(DATA, data("e1", 0)), event.clone(), event]);
+
+    assert_eq!(auditor.report().streams[0].announced_samples, 30);
+}
+
+#[test]
+fn listening_may_begin_in_the_middle() {
+    let auditor = audit([4711, 4712].map(|seq| (DATA, data("e1", seq))));
+
+    assert_eq!(auditor.unaccounted(), 0);
+    assert_eq!(auditor.report().streams[0].joined_at, Some(4711));
+}
+
+#[test]
+fn an_epoch_that_begins_while_listening_begins_at_zero() {
+    let auditor = audit([(DATA, data("e1", 7)), (DATA, data("e2", 2))]);
+
+    assert_eq!(auditor.unaccounted(), 2);
+}
+
+#[test]
+fn an_old_epoch_that_is_sent_late_may_have_begun_before() {
+    let late = r#"{"gateway":{"id":"a","epoch":"e0","seq":90,"history":true}}"#.to_owned();
+    let auditor = audit([(DATA, data("e1", 7)), (DATA, late)]);
+
+    assert_eq!(auditor.unaccounted(), 0);
+}
+
+#[test]
+fn what_carries_no_stamp_is_counted_apart() {
+    let payloads = ["offline", "{}", r#"{"gateway":{"id":"a"}}"#, r#"{"gateway":7}"#, "\u{0}"];
+    let auditor = audit(payloads.map(|payload| (DATA, payload.to_owned())));
+
+    assert_eq!(auditor.unaccounted(), 0);
+    insta::assert_snapshot!(auditor.report(), @r#"
+    Not checked, for want of a stamp: 5 messages.
+    Nothing to check: no message with a stamp arrived.
+    "#);
+}
+
+#[test]
+fn a_long_list_of_missing_numbers_is_cut() {
+    let cut = audit((0..=42).step_by(2).map(|seq| (DATA, data("e1", seq))));
+    let whole = audit((0..=40).step_by(2).map(|seq| (DATA, data("e1", seq))));
+
+    assert!(cut.report().to_string().contains("37, 39 and more.\n"), "{}", cut.report());
+    assert!(whole.report().to_string().contains("37, 39.\n"), "{}", whole.report());
+    assert_eq!((cut.unaccounted(), whole.unaccounted()), (21, 20));
+}
+
+#[test]
+fn the_report_for_programs_names_the_missing_numbers() {
+    let auditor = audit([3, 5, 9].map(|seq| (DATA, data("e1", seq))));
+
+    insta::assert_snapshot!(serde_json::to_string_pretty(&auditor.report()).unwrap(), @r#"
+    {
+      "streams": [
+        {
+          "gateway": "a",
+          "epoch": "e1",
+          "topic": "edge/a/data/p",
+          "joined_at": 3,
+          "last_seq": 9,
+          "received": 3,
+          "duplicates": 0,
+          "reordered": 0,
+          "announced": 0,
+          "announced_samples": 0,
+          "missing": 4,
+          "first_missing": [
+            [
+              4,
+              4
+            ],
+            [
+              6,
+              8
+            ]
+          ]
+        }
+      ],
+      "unstamped": 0,
+      "unaccounted": 4
+    }
+    "#);
+}
+
+#[test]
+fn absurd_numbers_do_no_harm() {
+    let auditor = audit([
+        (DATA, data("e1", 0)),
+        (DATA, data("e1", u64::MAX)),
+        (EVENTS, gap("e1", 0, DATA, 0, u64::MAX)),
+        (EVENTS, gap("e1", u64::MAX, DATA, 9, 3)),
+    ]);
+
+    assert_eq!(auditor.report().streams[0].missing, 0);
+    assert_eq!(auditor.report().streams[0].announced, u64::MAX - 1);
+}
+
+proptest! {
+    #[test]
+    fn every_announced_loss_is_accounted_for_and_every_other_is_found(
+        (fates, order) in fates().prop_flat_map(|fates| {
+            let arrivals = arrivals(&fates);
+            (Just(fates), Just(arrivals).prop_shuffle())
+        }),
+    ) {
+        let first = (DATA, data("e1", 0));
+        let last = (DATA, data("e1", fates.len() as u64 + 1));
+
+        let auditor = audit(std::iter::once(first).chain(order).chain([last]));
+
+        let lost = fates.iter().filter(|fate| **fate == Fate::LostInSilence).count();
+        prop_assert_eq!(auditor.unaccounted(), lost as u64);
+        let report = auditor.report();
+        let data = &report.streams[0];
+        let count = |fate| fates.iter().filter(|one| **one == fate).count() as u64;
+        prop_assert_eq!(data.announced, count(Fate::LostAndAnnounced));
+        prop_assert_eq!(data.duplicates, count(Fate::ArrivesTwice));
+    }
+}
+
+/// What happens to the messages 1, 2, 3, ...
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fate {
+    Arrives,
+    ArrivesTwice,
+    LostAndAnnounced,
+    LostInSilence,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        4 => Just(Fate::Arrives),
+        1 => Just(Fate::ArrivesTwice),
+        2 => Just(Fate::LostAndAnnounced),
+        1 => Just(Fate::LostInSilence),
+    ];
+    prop::collection::vec(fate, 0..60)
+}
+
+fn arrivals(fates: &[Fate]) -> Vec<(&'static str, String)> {
+    let mut messages = Vec::new();
+    let mut events = 0;
+    for (fate, seq) in fates.iter().zip(1..) {
+        match fate {
+            Fate::Arrives => messages.push((DATA, data("e1", seq))),
+            Fate::ArrivesTwice => {
+                messages.extend([(DATA, data("e1", seq)), (DATA, data("e1", seq))]);
+            }
+            Fate::LostAndAnnounced => {
+                messages.push((EVENTS, gap("e1", events, DATA, seq, seq)));
+                events += 1;
+            }
+            Fate::LostInSilence => {}
+        }
+    }
+    messages
+}
+
+fn audit(messages: impl IntoIterator<Item = (&'static str, String)>) -> Auditor {
+    let mut auditor = Auditor::default();
+    for (topic, payload) in messages {
+        auditor.message(topic, payload.as_bytes());
+    }
+    auditor
+}
+
+fn data(epoch: &str, seq: u64) -> String {
+    format!(r#"{{"temperature":1,"gateway":{{"id":"a","epoch":"{epoch}","seq":{seq}}}}}"#)
+}
+
+fn gap(epoch: &str, seq: u64, topic: &str, first: u64, last: u64) -> String {
+    format!(
+        r#"{{"event":"gap","topic":"{topic}","first_seq":{first},"last_seq":{last},"samples":30,"reason":"full","gateway":{{"id":"a","epoch":"{epoch}","seq":{seq}}}}}"#
+    )
+}
