@@ -1,0 +1,147 @@
+//! One client's connection: bytes to whole requests, and answers back in the same order.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::frame::{self, NotModbus};
+use super::handle::Mail;
+
+/// Most requests of one connection that the PLC takes in one cycle: the upper end of what Modbus
+/// Messaging on TCP/IP suggests for NumberMaxOfServerTransaction. The rest waits its turn.
+const MAX_TRANSACTIONS: usize = 16;
+const BUFFER: usize = MAX_TRANSACTIONS * frame::MAX_LEN;
+
+/// Requests on their way to the PLC, and with their answers back. Both buffers go round with it.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Which connection asks.
+    pub(super) seat: u64,
+    /// Whole frames, at least one.
+    pub(super) requests: Vec<u8>,
+    /// Their answers, one per frame and in the same order.
+    pub(super) answers: Vec<u8>,
+}
+
+/// Serves one client until it leaves, breaks the framing, or the PLC is gone.
+pub(super) async fn run(stream: TcpStream, seat: u64, plc: mpsc::Sender<Mail>) {
+    if let Err(error) = serve(stream, seat, plc).await {
+        tracing::debug!(seat, %error, "a client's connection broke");
+    }
+}
+
+async fn serve(mut stream: TcpStream, seat: u64, plc: mpsc::Sender<Mail>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut incoming = Vec::with_capacity(BUFFER);
+    let mut exchange = Exchange { seat, requests: Vec::new(), answers: Vec::new() };
+    while take_whole(&mut incoming, &mut exchange.requests).is_ok() {
+        if exchange.requests.is_empty() {
+            if stream.read_buf(&mut incoming).await? == 0 {
+                return Ok(());
+            }
+            continue;
+        }
+        let (reply, answered) = oneshot::channel();
+        if plc.send(Mail::Exchange(exchange, reply)).await.is_err() {
+            return Ok(());
+        }
+        let Ok(back) = answered.await else { return Ok(()) };
+        exchange = back;
+        deliver(&mut stream, &exchange.answers).await?;
+        exchange.requests.clear();
+        exchange.answers.clear();
+    }
+    tracing::debug!(seat, "closed: not Modbus");
+    Ok(())
+}
+
+/// Moves whole frames from the front of `incoming` to `requests`.
+///
+/// Fails only when nothing could be moved: the requests before a broken header are answered.
+fn take_whole(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<(), NotModbus> {
+    let mut rest = incoming.as_slice();
+    for taken in 0..MAX_TRANSACTIONS {
+        match frame::split_first(rest) {
+            Ok(Some((_, behind))) => rest = behind,
+            Err(NotModbus) if taken == 0 => return Err(NotModbus),
+            Ok(None) | Err(NotModbus) => break,
+        }
+    }
+    let whole = incoming.len() - rest.len();
+    requests.extend(incoming.drain(..whole));
+    Ok(())
+}
+
+/// Every answer leaves the PLC through here, and nowhere else.
+async fn deliver(stream: &mut TcpStream, answers: &[u8]) -> io::Result<()> {
+    stream.write_all(answers).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn requests_come_out_whole_however_the_stream_is_cut(
+            pdus in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..=253), 0..20),
+            cuts in prop::collection::vec(1..700_usize, 1..10),
+        ) {
+            let frames: Vec<Vec<u8>> = pdus.iter().map(|pdu| frame_of(pdu)).collect();
+            let stream = frames.concat();
+            let (mut incoming, mut requests) = (Vec::new(), Vec::new());
+            let mut rest = stream.as_slice();
+            let mut cuts = cuts.iter().cycle();
+            while let (false, Some(cut)) = (rest.is_empty(), cuts.next()) {
+                let (piece, behind) = rest.split_at(rest.len().min(*cut));
+                rest = behind;
+                incoming.extend(piece);
+                take_all(&mut incoming, &mut requests);
+                prop_assert!(incoming.len() < frame::MAX_LEN, "less than a frame waits");
+            }
+            prop_assert_eq!(requests, stream);
+        }
+
+        #[test]
+        fn any_stream_is_moved_in_order_and_comes_to_an_end(
+            stream in prop::collection::vec(prop_oneof![Just(0_u8), 0..9_u8, any::<u8>()], 0..600),
+        ) {
+            let (mut incoming, mut requests) = (stream.clone(), Vec::new());
+
+            take_all(&mut incoming, &mut requests);
+
+            prop_assert_eq!([&requests[..], &incoming].concat(), stream);
+            prop_assert!(!matches!(frame::split_first(&incoming), Ok(Some(_))), "a whole frame is left");
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_cycle_takes_is_taken_at_once() {
+        let mut incoming = frame_of(&[3, 0, 0, 0, 1]).repeat(MAX_TRANSACTIONS + 3);
+        let mut requests = Vec::new();
+
+        take_whole(&mut incoming, &mut requests).expect("every header is right");
+
+        assert_eq!((requests.len(), incoming.len()), (MAX_TRANSACTIONS * 12, 3 * 12));
+    }
+
+    /// Takes until nothing moves any more.
+    fn take_all(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) {
+        let mut before = usize::MAX;
+        while before != requests.len() {
+            before = requests.len();
+            if take_whole(incoming, requests).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn frame_of(pdu: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(pdu.len() + 1).expect("a PDU is short");
+        [&[0, 1, 0, 0, 0, len, 255], pdu].concat()
+    }
+}

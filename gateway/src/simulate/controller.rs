@@ -1,0 +1,120 @@
+//! One PLC without its network: memory, program, state. Pure; the caller brings the time.
+
+use std::time::Duration;
+
+use super::frame::{self, Frame};
+use super::image::{Image, Words};
+use super::process::{PumpStation, STEP};
+use super::{Program, Settings, pdu, system};
+
+const EMBEDDED: u8 = 255;
+const SLAVE_DEVICE: u8 = 1;
+/// Words that clients write to the slave device, and words that they read from it.
+const SLAVE_WORDS: u16 = 40;
+
+/// What the program does, as %MW60012 tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// The values stand still; the Modbus server goes on answering.
+    Stopped,
+    /// The program runs.
+    Running,
+}
+
+/// A PLC in the hands of its one owner, the task of [`super::serve`].
+#[derive(Debug)]
+pub(super) struct Controller {
+    pub(super) image: Image,
+    slave: Words,
+    hardware: system::Hardware,
+    program: Option<PumpStation>,
+    state: State,
+    /// Age at the last call.
+    seen: Duration,
+    /// Running time that is not yet a whole step.
+    rest: Duration,
+    requests: u64,
+}
+
+impl Controller {
+    /// A PLC at an age of zero.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let hardware = settings.hardware;
+        let mut image = Image::new(hardware.model);
+        hardware.fill(&mut image.words, settings.serial_number);
+        system::show_state(&mut image.words, settings.state);
+        system::show_signature(&mut image.words, settings.signature);
+        let program = match settings.program {
+            Program::PumpStation => Some(PumpStation::new(settings.seed)),
+            Program::Idle => None,
+        };
+        if let Some(program) = &program {
+            program.initialise(&mut image);
+        }
+        Self {
+            image,
+            slave: Words::new(vec![0..=2 * SLAVE_WORDS - 1], vec![0..=SLAVE_WORDS - 1]),
+            hardware,
+            program,
+            state: settings.state,
+            seen: Duration::ZERO,
+            rest: Duration::ZERO,
+            requests: 0,
+        }
+    }
+
+    /// Lets the program run up to this age.
+    pub(super) fn advance(&mut self, age: Duration) {
+        let passed = age.saturating_sub(self.seen);
+        self.seen = age;
+        if self.state == State::Stopped {
+            return;
+        }
+        self.rest += passed;
+        let steps = self.rest.as_nanos() / STEP.as_nanos();
+        let Some(program) = self.program.as_mut().filter(|_| steps > 0) else { return };
+        let steps = u64::try_from(steps).unwrap_or(u64::MAX);
+        self.rest -= STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        program.run(&mut self.image, steps);
+        if let Some(words) = self.image.words.read(0, SLAVE_WORDS) {
+            self.slave.store(SLAVE_WORDS, words);
+        }
+    }
+
+    /// Appends an answer for each whole frame of `requests`, in the same order.
+    pub(super) fn answer(&mut self, requests: &[u8], answers: &mut Vec<u8>) {
+        let mut rest = requests;
+        while let Ok(Some((request, behind))) = frame::split_first(rest) {
+            frame::push_answer(&request, answers, |out| self.answer_pdu(&request, out));
+            self.requests += 1;
+            rest = behind;
+        }
+    }
+
+    fn answer_pdu(&mut self, request: &Frame<'_>, out: &mut Vec<u8>) {
+        match request.unit {
+            EMBEDDED => pdu::embedded(&mut self.image, &self.hardware, request.pdu, out),
+            SLAVE_DEVICE => pdu::slave_device(&mut self.slave, request.pdu, out),
+            _ => pdu::nobody(request.pdu, out),
+        }
+    }
+
+    /// Stops or starts the program.
+    pub(super) fn set_state(&mut self, state: State) {
+        self.state = state;
+        system::show_state(&mut self.image.words, state);
+    }
+
+    /// Changes the application signature, as a download does.
+    pub(super) fn set_signature(&mut self, signature: [u32; 4]) {
+        system::show_signature(&mut self.image.words, signature);
+    }
+
+    /// Requests answered so far, exceptions included.
+    pub(super) const fn requests(&self) -> u64 {
+        self.requests
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! MBAP framing (Modbus Messaging on TCP/IP Implementation Guide V1.0b, 3.1.3). Pure.
+
+use super::pdu;
+
+/// Transaction id, protocol id and length; the unit id counts as content.
+const PREFIX: usize = 6;
+/// Most bytes of one frame.
+pub(super) const MAX_LEN: usize = PREFIX + 1 + pdu::MAX_LEN;
+
+/// One request or answer.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Frame<'a> {
+    /// Chosen by the client and given back as it is.
+    pub(super) transaction: [u8; 2],
+    pub(super) unit: u8,
+    pub(super) pdu: &'a [u8],
+}
+
+/// The stream is no Modbus, or has lost its step. The only cure is to close it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct NotModbus;
+
+/// Takes the first frame off `bytes`; `None` if it is not there as a whole yet.
+pub(super) fn split_first(bytes: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, NotModbus> {
+    let Some(([t0, t1, protocol @ .., l0, l1], rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Ok(None);
+    };
+    let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+    if *protocol != [0, 0] || !(2..=1 + pdu::MAX_LEN).contains(&len) {
+        return Err(NotModbus);
+    }
+    let Some(([unit, pdu @ ..], rest)) = rest.split_at_checked(len) else { return Ok(None) };
+    Ok(Some((Frame { transaction: [*t0, *t1], unit: *unit, pdu }, rest)))
+}
+
+/// Appends a frame that answers `request`; `pdu` appends its PDU.
+pub(super) fn push_answer(request: &Frame<'_>, out: &mut Vec<u8>, pdu: impl FnOnce(&mut Vec<u8>)) {
+    let [t0, t1] = request.transaction;
+    out.extend([t0, t1, 0, 0, 0, 0, request.unit]);
+    let start = out.len() - 1;
+    pdu(out);
+    let len = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    if let Some(field) = out.get_mut(start - 2..start) {
+        field.copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: [u8; 12] = [0, 1, 0, 0, 0, 6, 0xFF, 3, 0, 10, 0, 2];
+
+    #[test]
+    fn a_frame_is_taken_only_when_it_is_whole() {
+        for len in 0..READ.len() {
+            assert_eq!(split_first(&READ[..len]), Ok(None), "{len} bytes");
+        }
+        let frame = Frame { transaction: [0, 1], unit: 255, pdu: &READ[7..] };
+        let two = [READ, READ].concat();
+        assert_eq!(split_first(&two), Ok(Some((frame, &READ[..]))));
+    }
+
+    #[test]
+    fn a_header_that_is_not_modbus_is_refused() {
+        let with = |at: usize, byte| {
+            let mut bytes = READ;
+            bytes[at] = byte;
+            split_first(&bytes).map(|frame| frame.is_some())
+        };
+        assert_eq!(with(2, 1), Err(NotModbus), "protocol id");
+        assert_eq!(with(3, 1), Err(NotModbus), "protocol id");
+        assert_eq!(with(5, 1), Err(NotModbus), "no PDU");
+        assert_eq!(with(5, 0), Err(NotModbus), "nothing");
+        assert_eq!(with(5, 255), Err(NotModbus), "255 > 254");
+        assert_eq!(with(4, 1), Err(NotModbus), "262 > 254");
+        assert_eq!(with(5, 254), Ok(false), "the longest frame, not whole yet");
+    }
+}

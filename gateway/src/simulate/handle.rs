@@ -1,0 +1,226 @@
+//! What a test or the demo can do to a simulated PLC: a hand on its wires and switches.
+
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Settings;
+use super::connection::Exchange;
+use super::controller::{Controller, State};
+
+/// Mail that may wait for the PLC's task. Every sender waits for its answer, so this is also about
+/// how many of them are served without waiting: 8 connections and a few handles.
+const MAILBOX: usize = 16;
+
+/// A PLC that has not been switched on; [`super::serve`] does that.
+#[derive(Debug)]
+pub struct SimulatedPlc {
+    pub(super) settings: Settings,
+    pub(super) mailbox: mpsc::Receiver<Mail>,
+    pub(super) sender: mpsc::Sender<Mail>,
+}
+
+/// Reaches into a simulated PLC. Cheap to clone.
+///
+/// What is asked before [`super::serve`] runs waits for it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    plc: mpsc::Sender<Mail>,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Connections accepted.
+    pub connects: u64,
+    /// Connections closed to make room for a new one.
+    pub evicted: u64,
+    /// Connections refused because all others were being served.
+    pub refused: u64,
+    /// Connections open now.
+    pub open: usize,
+    /// Requests answered, exceptions included.
+    pub requests: u64,
+    /// Connections whose requests wait for the end of the MAST cycle now.
+    pub waiting: usize,
+}
+
+/// Why a [`Handle`] could not do it.
+#[derive(Debug, Error)]
+pub enum HandleError {
+    /// [`super::serve`] has returned.
+    #[error("the simulated PLC is switched off")]
+    Gone,
+    /// The PLC has no such register or bit.
+    #[error("the simulated PLC has no such address")]
+    NoSuchAddress,
+    /// The port could not be opened again.
+    #[error("the simulated PLC cannot listen on its port")]
+    Port(#[source] io::Error),
+}
+
+/// What the PLC's task is asked to do.
+pub(super) enum Mail {
+    /// Answer these requests of a client.
+    Exchange(Exchange, oneshot::Sender<Exchange>),
+    /// Let a handle look at the PLC, or change something.
+    Touch(Box<dyn FnOnce(&mut Controller) + Send>),
+    /// Close the port and every connection.
+    SwitchOff(oneshot::Sender<io::Result<()>>),
+    /// Open the port again.
+    SwitchOn(oneshot::Sender<io::Result<()>>),
+    /// Tell what has happened.
+    Count(oneshot::Sender<Counts>),
+}
+
+impl SimulatedPlc {
+    /// Builds it.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        Self { settings, mailbox, sender }
+    }
+
+    /// A hand on it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { plc: self.sender.clone() }
+    }
+}
+
+/// Each method fails with [`HandleError::Gone`] once [`super::serve`] has returned, and with
+/// [`HandleError::NoSuchAddress`] when an address lies outside the PLC's memory.
+impl Handle {
+    /// Reads holding registers, %MW`first` on.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn registers(&self, first: u16, count: u16) -> Result<Vec<u16>, HandleError> {
+        let read = move |plc: &mut Controller| {
+            (0..count)
+                .map(|n| plc.image.words.word(first.checked_add(n)?))
+                .collect::<Option<Vec<_>>>()
+        };
+        self.touch(read).await?.ok_or(HandleError::NoSuchAddress)
+    }
+
+    /// Writes holding registers as the PLC's own program would: read-only ones too.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_registers(&self, first: u16, values: &[u16]) -> Result<(), HandleError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let stored = self.touch(move |plc| plc.image.words.store(first, &bytes)).await?;
+        stored.then_some(()).ok_or(HandleError::NoSuchAddress)
+    }
+
+    /// Reads one output: `output` 9 is %Q1.1.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn output(&self, output: u16) -> Result<bool, HandleError> {
+        self.touch(move |plc| plc.image.outputs.bit(output)).await
+    }
+
+    /// Sets one output.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_output(&self, output: u16, on: bool) -> Result<(), HandleError> {
+        let set = self.touch(move |plc| plc.image.outputs.set(output, on)).await?;
+        set.then_some(()).ok_or(HandleError::NoSuchAddress)
+    }
+
+    /// Reads one input: `input` 9 is %I1.1.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn input(&self, input: u16) -> Result<bool, HandleError> {
+        self.touch(move |plc| plc.image.inputs.bit(input)).await
+    }
+
+    /// Sets one input, as a wire to the terminal would.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_input(&self, input: u16, on: bool) -> Result<(), HandleError> {
+        let set = self.touch(move |plc| plc.image.inputs.set(input, on)).await?;
+        set.then_some(()).ok_or(HandleError::NoSuchAddress)
+    }
+
+    /// Stops or starts the program. While stopped the values stand still and are still served.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_state(&self, state: State) -> Result<(), HandleError> {
+        self.touch(move |plc| plc.set_state(state)).await
+    }
+
+    /// Changes the application signature, as a download does.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_signature(&self, signature: [u32; 4]) -> Result<(), HandleError> {
+        self.touch(move |plc| plc.set_signature(signature)).await
+    }
+
+    /// Switches the Modbus server off: the port closes, and every connection with it. The program
+    /// runs on. Returns when it has happened.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn switch_off(&self) -> Result<(), HandleError> {
+        self.ask(Mail::SwitchOff).await?.map_err(HandleError::Port)
+    }
+
+    /// Switches the Modbus server on again, at the port where it was. Returns when it listens.
+    ///
+    /// # Errors
+    /// See [`Handle`]; [`HandleError::Port`] if somebody else took the port.
+    pub async fn switch_on(&self) -> Result<(), HandleError> {
+        self.ask(Mail::SwitchOn).await?.map_err(HandleError::Port)
+    }
+
+    /// Tells what has happened so far.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn counts(&self) -> Result<Counts, HandleError> {
+        self.ask(Mail::Count).await
+    }
+
+    async fn touch<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Controller) -> T + Send + 'static,
+    ) -> Result<T, HandleError> {
+        self.ask(|reply| {
+            Mail::Touch(Box::new(move |plc| {
+                let _ = reply.send(act(plc)); // The asker may have stopped waiting.
+            }))
+        })
+        .await
+    }
+
+    async fn ask<T>(
+        &self,
+        mail: impl FnOnce(oneshot::Sender<T>) -> Mail,
+    ) -> Result<T, HandleError> {
+        let (reply, answer) = oneshot::channel();
+        self.plc.send(mail(reply)).await.map_err(|_| HandleError::Gone)?;
+        answer.await.map_err(|_| HandleError::Gone)
+    }
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exchange(..) => "Exchange",
+            Self::Touch(_) => "Touch",
+            Self::SwitchOff(_) => "SwitchOff",
+            Self::SwitchOn(_) => "SwitchOn",
+            Self::Count(_) => "Count",
+        })
+    }
+}

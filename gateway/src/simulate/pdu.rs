@@ -1,0 +1,200 @@
+//! From a request PDU to its answer, as the Modbus server of an M241 or M251 gives it.
+//!
+//! Checks go in the order of Modbus Application Protocol V1.1b3, chapter 6: function code,
+//! quantity, address. An answer is never longer than [`MAX_LEN`].
+
+use super::identification;
+use super::image::{Bits, Image, Words};
+use super::system::Hardware;
+
+/// Most bytes in a PDU (Modbus Application Protocol V1.1b3, 4.1).
+pub(super) const MAX_LEN: usize = 253;
+
+/// Why the PLC says no (Modbus Application Protocol V1.1b3, 7).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(super) enum Exception {
+    IllegalFunction = 1,
+    IllegalAddress = 2,
+    IllegalValue = 3,
+    /// Nothing answers under this unit id.
+    NoSuchUnit = 11,
+}
+
+/// Appends the answer of the embedded server, unit id 255.
+pub(super) fn embedded(image: &mut Image, hardware: &Hardware, request: &[u8], out: &mut Vec<u8>) {
+    answer(request, out, |function, data, out| match function {
+        1 => read_bits(&image.outputs, data, out),
+        2 => read_bits(&image.inputs, data, out),
+        8 => diagnose(data, out),
+        15 => write_bits(&mut image.outputs, data, out),
+        43 => identification::answer(hardware, data, out),
+        _ => registers(&mut image.words, function, data, out),
+    });
+}
+
+/// Appends the answer of a "Modbus TCP Slave Device", unit id 1.
+pub(super) fn slave_device(words: &mut Words, request: &[u8], out: &mut Vec<u8>) {
+    answer(request, out, |function, data, out| registers(words, function, data, out));
+}
+
+/// Appends the answer for a unit id that nothing answers to.
+pub(super) fn nobody(request: &[u8], out: &mut Vec<u8>) {
+    answer(request, out, |_, _, _| Err(Exception::NoSuchUnit));
+}
+
+/// Appends function code and data, or the exception if `act` fails.
+fn answer(
+    request: &[u8],
+    out: &mut Vec<u8>,
+    act: impl FnOnce(u8, &[u8], &mut Vec<u8>) -> Result<(), Exception>,
+) {
+    let (&function, data) = request.split_first().unwrap_or((&0, &[]));
+    let start = out.len();
+    out.push(function);
+    if let Err(exception) = act(function, data, out) {
+        out.truncate(start);
+        out.extend([function | 0x80, exception as u8]);
+    }
+}
+
+fn registers(
+    words: &mut Words,
+    function: u8,
+    data: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Exception> {
+    match function {
+        3 => read_registers(words, data, out),
+        6 => write_register(words, data, out),
+        16 => write_registers(words, data, out),
+        23 => exchange_registers(words, data, out),
+        _ => Err(Exception::IllegalFunction),
+    }
+}
+
+fn read_bits(bits: &Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let [first, count] = fields(data)?;
+    check_count(count, 2000)?;
+    if !bits.hold(first, count) {
+        return Err(Exception::IllegalAddress);
+    }
+    out.push(bytes_for(count));
+    for byte in (0..count).step_by(8) {
+        let bits = (byte..count.min(byte + 8)).map(|bit| bits.bit(first + bit));
+        out.push(bits.zip(0..).fold(0, |packed, (on, shift)| packed | u8::from(on) << shift));
+    }
+    Ok(())
+}
+
+fn write_bits(bits: &mut Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let (head, values) = counted::<4>(data)?;
+    let [first, count] = fields(head)?;
+    check_count(count, 1968)?;
+    if values.len() != usize::from(bytes_for(count)) {
+        return Err(Exception::IllegalValue);
+    }
+    if !bits.hold(first, count) {
+        return Err(Exception::IllegalAddress);
+    }
+    let values = values.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    for (address, on) in (first..=first + (count - 1)).zip(values) {
+        bits.set(address, on);
+    }
+    out.extend(head);
+    Ok(())
+}
+
+fn read_registers(words: &Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let [first, count] = fields(data)?;
+    check_count(count, 125)?;
+    push_registers(words.read(first, count).ok_or(Exception::IllegalAddress)?, out);
+    Ok(())
+}
+
+fn write_register(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let [address, value] = fields(data)?;
+    let target = words.write(address, 1).ok_or(Exception::IllegalAddress)?;
+    target.copy_from_slice(&value.to_le_bytes());
+    out.extend(data);
+    Ok(())
+}
+
+fn write_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let (head, values) = counted::<4>(data)?;
+    let [first, count] = fields(head)?;
+    check_count(count, 123)?;
+    check_len(values, count)?;
+    set_registers(words.write(first, count).ok_or(Exception::IllegalAddress)?, values);
+    out.extend(head);
+    Ok(())
+}
+
+/// Writes, then reads (Modbus Application Protocol V1.1b3, 6.17); both or nothing.
+fn exchange_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let (head, values) = counted::<8>(data)?;
+    let [read, count, write, write_count] = fields(head)?;
+    check_count(count, 125)?;
+    check_count(write_count, 121)?;
+    check_len(values, write_count)?;
+    words.read(read, count).ok_or(Exception::IllegalAddress)?;
+    set_registers(words.write(write, write_count).ok_or(Exception::IllegalAddress)?, values);
+    push_registers(words.read(read, count).ok_or(Exception::IllegalAddress)?, out);
+    Ok(())
+}
+
+/// Sub-function 0 gives the query back; the others are for tools that read port statistics.
+fn diagnose(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    match data {
+        [0, 0, query @ ..] if !query.is_empty() && query.len().is_multiple_of(2) => {
+            out.extend(data);
+            Ok(())
+        }
+        [0, 0, ..] | [] | [_] => Err(Exception::IllegalValue),
+        _ => Err(Exception::IllegalFunction),
+    }
+}
+
+/// The 16-bit fields that make up exactly `data`.
+fn fields<const N: usize>(data: &[u8]) -> Result<[u16; N], Exception> {
+    let (fields, rest) = data.as_chunks();
+    let fields: &[[u8; 2]; N] = fields.try_into().map_err(|_| Exception::IllegalValue)?;
+    rest.is_empty().then(|| fields.map(u16::from_be_bytes)).ok_or(Exception::IllegalValue)
+}
+
+/// Splits at the byte count that follows `HEAD` bytes of fields; it must be right.
+fn counted<const HEAD: usize>(data: &[u8]) -> Result<(&[u8], &[u8]), Exception> {
+    match data.split_at_checked(HEAD) {
+        Some((head, [count, values @ ..])) if values.len() == usize::from(*count) => {
+            Ok((head, values))
+        }
+        _ => Err(Exception::IllegalValue),
+    }
+}
+
+fn check_count(count: u16, most: u16) -> Result<(), Exception> {
+    (1..=most).contains(&count).then_some(()).ok_or(Exception::IllegalValue)
+}
+
+fn check_len(values: &[u8], registers: u16) -> Result<(), Exception> {
+    (values.len() == 2 * usize::from(registers)).then_some(()).ok_or(Exception::IllegalValue)
+}
+
+/// Bytes that hold so many bits; at most 250, as quantities are checked before.
+fn bytes_for(bits: u16) -> u8 {
+    u8::try_from(bits.div_ceil(8)).unwrap_or(u8::MAX)
+}
+
+/// Appends byte count and registers: low byte first in memory, high byte first on the wire.
+fn push_registers(memory: &[u8], out: &mut Vec<u8>) {
+    out.push(u8::try_from(memory.len()).unwrap_or(u8::MAX));
+    for [low, high] in memory.as_chunks().0 {
+        out.extend([*high, *low]);
+    }
+}
+
+fn set_registers(memory: &mut [u8], wire: &[u8]) {
+    for (register, [high, low]) in memory.as_chunks_mut().0.iter_mut().zip(wire.as_chunks().0) {
+        *register = [*low, *high];
+    }
+}

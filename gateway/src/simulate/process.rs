@@ -1,0 +1,316 @@
+//! A pump station with a heated tank: what the simulated PLC's program does.
+//!
+//! Deterministic: the same seed at the same age, with the same writes, gives the same values.
+//!
+//! | address | declared as | meaning |
+//! |---|---|---|
+//! | `%MW0` | `life : WORD` | counts the program's steps of 10 ms, and wraps |
+//! | `%MW10` | `temperature : REAL` | of the water, °C; follows the setpoint with inertia |
+//! | `%MW12` | `pressure : REAL` | behind the pump, bar |
+//! | `%MW14` | `level : INT` | of the tank, mm: fills in about 20 s, is pumped out in about 15 s |
+//! | `%MW15` | `speed : UINT` | of the pump, 1/min |
+//! | `%MW16` | `starts : UDINT` | of the pump |
+//! | `%MW18` | `hours : TIME` | that the pump ran |
+//! | `%MW20` | `setpoint : REAL` | of the temperature, °C: the client's, 60 at first |
+//! | `%ML6` (`%MW24`) | `total : LREAL` | volume pumped, m³ |
+//! | `%MX56.0` | `running : BOOL` | the pump turns |
+//! | `%MX56.1` | `heating : BOOL` | the heater is on |
+//! | `%MX57.0` | `alarm_level : BOOL` | the tank is about to overflow |
+//! | `%MX57.1` | `alarm_cold : BOOL` | more than 5 °C below the setpoint |
+//! | `%MW40` | `mode : UINT` | 0 by level, 1 pump off, 2 pump on: comes from `%MW62200` |
+//! | `%MW60200`..`%MW60219` | read relocation table | `%MW10`..`%MW29` in one piece |
+//! | `%MW62200` | write relocation table | to `%MW40`, the client's |
+//! | `%Q0.0` .. `%Q0.3` | outputs | pump, heater, alarm lamp, a lamp that blinks once a second |
+//! | `%I0.0` .. `%I0.4` | inputs | level high, level low, pump turns, flow, door closed |
+//!
+//! The program owns what it computes: a client's write to `%MW10` lasts until the next step, a
+//! write to `%MW20`, `%MW62200` or to anything that is not in this list lasts.
+
+use std::time::Duration;
+
+use super::image::Image;
+
+/// Time between two steps of the program.
+pub(super) const STEP: Duration = Duration::from_millis(10);
+const STEP_S: f64 = 0.01;
+const STEP_MS: u32 = 10;
+
+const LEVEL_LOW: f64 = 500.0;
+const LEVEL_HIGH: f64 = 1500.0;
+const LEVEL_ALARM: f64 = 1700.0;
+const LEVEL_FULL: f64 = 2000.0;
+/// Water that rises the level by one millimetre, litres: a tank of 0.25 m².
+const LITRES_PER_MM: f64 = 0.25;
+const INFLOW: f64 = 12.0;
+const PUMP_FLOW: f64 = 30.0;
+const FULL_SPEED: f64 = 2900.0;
+const HEAD_BAR: f64 = 6.0;
+
+/// What the machine is doing.
+#[derive(Debug)]
+pub(super) struct PumpStation {
+    random: fastrand::Rng,
+    steps: u64,
+    temperature: f64,
+    level: f64,
+    speed: f64,
+    pump: bool,
+    starts: u32,
+    hours: u32,
+    litres: f64,
+}
+
+/// What the client decides, read at the beginning of a cycle.
+struct Orders {
+    setpoint: f64,
+    mode: u16,
+}
+
+impl PumpStation {
+    /// A station at an age of zero.
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let temperature = 18.0 + 6.0 * random.f64();
+        let level = LEVEL_LOW + (LEVEL_HIGH - LEVEL_LOW) * random.f64();
+        Self {
+            random,
+            steps: 0,
+            temperature,
+            level,
+            speed: 0.0,
+            pump: false,
+            starts: 0,
+            hours: 0,
+            litres: 0.0,
+        }
+    }
+
+    /// Sets the variables that have an initial value, as a download does.
+    pub(super) fn initialise(&self, image: &mut Image) {
+        image.words.store(20, &60.0_f32.to_le_bytes());
+        self.publish(image, &Orders::read(image));
+    }
+
+    /// Lets the program run for so many steps.
+    pub(super) fn run(&mut self, image: &mut Image, steps: u64) {
+        image.words.relocate(62_200, 1, 40);
+        let orders = Orders::read(image);
+        for _ in 0..steps {
+            self.step(&orders);
+        }
+        self.publish(image, &orders);
+    }
+
+    fn step(&mut self, orders: &Orders) {
+        self.steps += 1;
+        let wanted = orders.pump(self.level, self.pump);
+        self.starts = self.starts.wrapping_add(u32::from(wanted && !self.pump));
+        self.pump = wanted;
+        let target = if self.pump { FULL_SPEED } else { 0.0 };
+        self.speed += (target - self.speed) * STEP_S / 1.5;
+        if self.turns() {
+            self.hours = self.hours.wrapping_add(STEP_MS);
+        }
+        self.flow();
+        self.temperature += (orders.setpoint - self.temperature) * STEP_S / 20.0;
+        self.temperature += 0.02 * (self.random.f64() - 0.5);
+    }
+
+    /// Moves water: in with the day's swing and some turbulence, out with the pump.
+    fn flow(&mut self) {
+        let swing = 1.0 + 0.3 * (self.seconds() / 60.0 * std::f64::consts::TAU).sin();
+        let inflow = INFLOW * swing * (0.9 + 0.2 * self.random.f64()) * STEP_S;
+        let outflow =
+            (PUMP_FLOW * self.speed / FULL_SPEED * STEP_S).min(self.level * LITRES_PER_MM);
+        self.litres += outflow;
+        self.level = (self.level + (inflow - outflow) / LITRES_PER_MM).clamp(0.0, LEVEL_FULL);
+    }
+
+    fn publish(&self, image: &mut Image, orders: &Orders) {
+        let heating = self.temperature < orders.setpoint - 0.2;
+        let flooded = self.level > LEVEL_ALARM;
+        let cold = self.temperature < orders.setpoint - 5.0;
+        let flags = [(self.turns(), 0), (heating, 1), (flooded, 8), (cold, 9)]
+            .map(|(on, at)| u16::from(on) << at);
+        let flags = flags.into_iter().fold(0, |word, flag| word | flag);
+        let words = &mut image.words;
+        words.store(0, &wrapped(self.steps).to_le_bytes());
+        words.store(10, &single(self.temperature).to_le_bytes());
+        words.store(12, &single(self.pressure()).to_le_bytes());
+        words.store(14, &whole(self.level).to_le_bytes());
+        words.store(15, &whole(self.speed).to_le_bytes());
+        words.store(16, &self.starts.to_le_bytes());
+        words.store(18, &self.hours.to_le_bytes());
+        words.store(24, &(self.litres / 1000.0).to_le_bytes());
+        words.store(28, &flags.to_le_bytes());
+        words.relocate(10, 20, 60_200);
+        let blink = self.steps / 50 % 2 == 1;
+        for (output, on) in (0..).zip([self.pump, heating, flooded || cold, blink]) {
+            image.outputs.set(output, on);
+        }
+        let switches =
+            [self.level > LEVEL_HIGH, self.level < LEVEL_LOW, self.turns(), self.turns(), true];
+        for (input, on) in (0..).zip(switches) {
+            image.inputs.set(input, on);
+        }
+    }
+
+    /// Height of the water above the pump, and what the pump adds.
+    fn pressure(&self) -> f64 {
+        self.level / 10_200.0 + HEAD_BAR * (self.speed / FULL_SPEED).powi(2)
+    }
+
+    fn turns(&self) -> bool {
+        self.speed > 100.0
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact for the first three million years")]
+    fn seconds(&self) -> f64 {
+        self.steps as f64 * STEP_S
+    }
+}
+
+impl Orders {
+    fn read(image: &Image) -> Self {
+        let setpoint = f64::from(f32::from_le_bytes(image.words.load(20)));
+        let setpoint = if setpoint.is_finite() { setpoint.clamp(-50.0, 150.0) } else { 20.0 };
+        Self { setpoint, mode: u16::from_le_bytes(image.words.load(40)) }
+    }
+
+    /// Whether the pump is to turn, with hysteresis when it goes by level.
+    fn pump(&self, level: f64, was_on: bool) -> bool {
+        match self.mode {
+            1 => false,
+            2 => true,
+            _ => level > if was_on { LEVEL_LOW } else { LEVEL_HIGH },
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a WORD that wraps")]
+const fn wrapped(steps: u64) -> u16 {
+    steps as u16
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "REAL is what the PLC computes with")]
+const fn single(value: f64) -> f32 {
+    value as f32
+}
+
+/// Nearest INT or UINT of a value that the machine keeps between 0 and 2900.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn whole(value: f64) -> u16 {
+    value.round() as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use provisioning::plc::Model;
+
+    use super::*;
+
+    const SECOND: u64 = 100;
+
+    struct Station {
+        image: Image,
+        program: PumpStation,
+    }
+
+    impl Station {
+        fn new(seed: u64) -> Self {
+            let mut image = Image::new(Model::M241);
+            let program = PumpStation::new(seed);
+            program.initialise(&mut image);
+            Self { image, program }
+        }
+
+        fn run(&mut self, steps: u64) {
+            self.program.run(&mut self.image, steps);
+        }
+
+        fn real(&self, register: u16) -> f32 {
+            f32::from_le_bytes(self.image.words.load(register))
+        }
+
+        fn word(&self, register: u16) -> u16 {
+            u16::from_le_bytes(self.image.words.load(register))
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_machine_however_often_it_is_looked_at() {
+        let (mut often, mut once) = (Station::new(7), Station::new(7));
+
+        (0..60 * SECOND).for_each(|_| often.run(1));
+        once.run(60 * SECOND);
+
+        assert_eq!(often.image.words.read(0, 125), once.image.words.read(0, 125));
+        assert_ne!(Station::new(8).word(10), Station::new(7).word(10));
+    }
+
+    #[test]
+    fn the_temperature_follows_the_clients_setpoint_with_inertia() {
+        let mut station = Station::new(1);
+        station.image.words.store(20, &80.0_f32.to_le_bytes());
+
+        station.run(SECOND);
+        let soon = station.real(10);
+        station.run(200 * SECOND);
+
+        assert!(soon < 30.0, "{soon}");
+        assert!((79.0..81.0).contains(&station.real(10)), "{}", station.real(10));
+        assert_eq!(station.image.words.load(20), 80.0_f32.to_le_bytes());
+    }
+
+    #[test]
+    fn the_tank_fills_and_drains_and_what_is_pumped_is_counted() {
+        let mut station = Station::new(1);
+        let levels: Vec<_> = (0..120)
+            .map(|_| {
+                station.run(SECOND);
+                station.word(14)
+            })
+            .collect();
+
+        assert!(levels.iter().any(|level| *level < 600), "{levels:?}");
+        assert!(levels.iter().any(|level| *level > 1400), "{levels:?}");
+        let starts = u32::from_le_bytes(station.image.words.load(16));
+        let hours = u32::from_le_bytes(station.image.words.load(18));
+        let total = f64::from_le_bytes(station.image.words.load(24));
+        assert!((2..6).contains(&starts), "{starts}");
+        assert!((20_000..100_000).contains(&hours), "{hours}");
+        assert!((0.6..3.0).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn the_mode_comes_through_the_write_relocation_table() {
+        let mut station = Station::new(1);
+        station.image.words.store(62_200, &2_u16.to_le_bytes());
+
+        station.run(10 * SECOND);
+
+        assert_eq!(station.word(40), 2);
+        assert!(station.word(15) > 2800, "{}", station.word(15));
+        assert!(station.image.outputs.bit(0));
+        assert!(station.image.inputs.bit(2));
+        assert_eq!(station.word(28) & 1, 1, "running, %MX56.0");
+    }
+
+    #[test]
+    fn the_read_relocation_table_holds_the_measurements_in_one_piece() {
+        let mut station = Station::new(1);
+        station.run(SECOND);
+
+        assert_eq!(station.image.words.read(60_200, 20), station.image.words.read(10, 20));
+    }
+
+    #[test]
+    fn a_setpoint_that_is_no_number_does_no_harm() {
+        let mut station = Station::new(1);
+        station.image.words.store(20, &f32::NAN.to_le_bytes());
+
+        station.run(100 * SECOND);
+
+        assert!((19.0..21.0).contains(&station.real(10)), "{}", station.real(10));
+    }
+}

@@ -1,0 +1,271 @@
+//! The PLC on a real port of loopback.
+
+use provisioning::plc::Model;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::simulate::{Handle, HandleError, Program, Settings, State};
+
+/// Reads %MW0, transaction 7.
+const READ: [u8; 12] = [0, 7, 0, 0, 0, 6, 255, 3, 0, 0, 0, 1];
+
+#[tokio::test]
+async fn a_client_reads_what_the_plc_holds() {
+    let plc = Plc::start(|_| {}).await;
+    plc.handle.set_registers(0, &[0x1234]).await.unwrap();
+    let mut client = plc.connect().await;
+
+    assert_eq!(client.ask(&READ).await, [0, 7, 0, 0, 0, 5, 255, 3, 2, 0x12, 0x34]);
+    assert_eq!(plc.handle.registers(0, 2).await.unwrap(), [0x1234, 0]);
+}
+
+#[tokio::test]
+async fn requests_in_pieces_and_in_one_go_are_answered_in_order() {
+    let plc = Plc::start(|_| {}).await;
+    let mut client = plc.connect().await;
+    let many: Vec<u8> = (0..100).flat_map(|id| [&[0, id], &READ[2..]].concat()).collect();
+
+    let (first, rest) = many.split_at(3);
+    client.send(first).await;
+    plc.handle.counts().await.unwrap();
+    client.send(rest).await;
+
+    for id in 0..100 {
+        assert_eq!(client.answer().await[..2], [0, id]);
+    }
+    assert_eq!(plc.handle.counts().await.unwrap().requests, 100);
+}
+
+#[tokio::test]
+async fn what_is_not_modbus_is_answered_up_to_there_and_closed() {
+    let plc = Plc::start(|_| {}).await;
+    for broken in [[0, 7, 0, 1, 0, 6], [0, 7, 0, 0, 0, 1], [0, 7, 0, 0, 1, 0]] {
+        let mut client = plc.connect().await;
+
+        client.send(&[&READ[..], &broken].concat()).await;
+
+        assert_eq!(client.answer().await.len(), 11);
+        assert!(client.is_closed().await, "{broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_ninth_client_takes_the_place_of_the_oldest() {
+    let plc = Plc::start(|_| {}).await;
+    let mut clients = plc.connect_and_ask(8).await;
+
+    clients.extend(plc.connect_and_ask(1).await);
+
+    assert!(clients.remove(0).is_closed().await);
+    for client in &mut clients {
+        assert_eq!(client.ask(&READ).await.len(), 11);
+    }
+    let counts = plc.handle.counts().await.unwrap();
+    assert_eq!((counts.connects, counts.evicted, counts.refused, counts.open), (9, 1, 0, 8));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_makes_room() {
+    let plc = Plc::start(|_| {}).await;
+    let mut clients = plc.connect_and_ask(8).await;
+
+    let mut leaver = clients.remove(3);
+    leaver.stream.shutdown().await.unwrap();
+    assert!(leaver.is_closed().await);
+    plc.wait_until(|counts| counts.open == 7).await;
+    clients.extend(plc.connect_and_ask(1).await);
+
+    assert_eq!(plc.handle.counts().await.unwrap().evicted, 0);
+    for client in &mut clients {
+        assert_eq!(client.ask(&READ).await.len(), 11);
+    }
+}
+
+#[tokio::test]
+async fn when_all_clients_are_being_served_the_ninth_is_turned_away() {
+    // A cycle that never ends in this test: what is asked stays being served.
+    let plc = Plc::start(|settings| settings.mast = Duration::from_secs(3600)).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(plc.connect().await);
+        clients.last_mut().unwrap().send(&READ).await;
+    }
+    plc.wait_until(|counts| counts.waiting == 8).await;
+
+    assert!(plc.connect().await.is_closed().await);
+
+    let counts = plc.handle.counts().await.unwrap();
+    assert_eq!((counts.refused, counts.evicted, counts.open), (1, 0, 8));
+}
+
+#[tokio::test]
+async fn an_answer_leaves_at_the_end_of_a_mast_cycle() {
+    const CYCLE: Duration = Duration::from_millis(20);
+    let plc = Plc::start(|settings| settings.mast = CYCLE).await;
+    let mut client = plc.connect().await;
+    client.ask(&READ).await;
+
+    let start = std::time::Instant::now();
+    for _ in 0..5 {
+        client.ask(&READ).await;
+    }
+    assert!(start.elapsed() > 4 * CYCLE, "five cycles took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_cycle_ends_at_the_next_multiple_of_its_period() {
+    let ms = Duration::from_millis;
+    assert_eq!(cycle_end(ms(0), ms(10)), ms(10));
+    assert_eq!(cycle_end(Duration::from_micros(9_999), ms(10)), ms(10));
+    assert_eq!(cycle_end(ms(10), ms(10)), ms(20));
+    assert_eq!(cycle_end(ms(3_600_004), ms(10)), ms(3_600_010));
+}
+
+#[tokio::test]
+async fn the_server_is_switched_off_and_on_at_the_same_port() {
+    let plc = Plc::start(|_| {}).await;
+    plc.handle.set_registers(0, &[5]).await.unwrap();
+    let mut client = plc.connect().await;
+    client.ask(&READ).await;
+
+    plc.handle.switch_off().await.unwrap();
+    assert!(client.is_closed().await);
+    let refused = TcpStream::connect(plc.address).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(plc.handle.counts().await.unwrap().open, 0);
+
+    plc.handle.switch_on().await.unwrap();
+    assert_eq!(plc.connect().await.ask(&READ).await[10], 5, "memory has outlived it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_freezes_the_values_and_run_moves_them_again() {
+    let plc = Plc::start(|settings| settings.program = Program::PumpStation).await;
+    let values = async || plc.handle.registers(0, 30).await.unwrap();
+    let minute = Duration::from_secs(60);
+    assert_eq!(values().await[0], 0, "just switched on");
+    tokio::time::advance(minute).await;
+
+    plc.handle.set_state(State::Stopped).await.unwrap();
+    let stopped = values().await;
+    tokio::time::advance(minute).await;
+    assert_eq!(values().await, stopped);
+    assert_eq!(stopped[0], 6_000);
+    assert_eq!(plc.handle.registers(60_012, 1).await.unwrap(), [1]);
+
+    plc.handle.set_state(State::Running).await.unwrap();
+    tokio::time::advance(minute).await;
+    assert_eq!(values().await[0], 12_000);
+}
+
+#[tokio::test]
+async fn the_handle_reaches_bits_and_refuses_what_is_not_there() {
+    let plc = Plc::start(|_| {}).await;
+
+    plc.handle.set_output(9, true).await.unwrap();
+    plc.handle.set_input(13, true).await.unwrap();
+
+    assert!(plc.handle.output(9).await.unwrap());
+    assert!(!plc.handle.output(8).await.unwrap());
+    assert!(plc.handle.input(13).await.unwrap());
+    let beyond = plc.handle.set_registers(63_999, &[1, 2]).await;
+    assert!(matches!(beyond, Err(HandleError::NoSuchAddress)), "{beyond:?}");
+    let beyond = plc.handle.registers(65_535, 2).await;
+    assert!(matches!(beyond, Err(HandleError::NoSuchAddress)), "{beyond:?}");
+}
+
+#[tokio::test]
+async fn stopping_closes_everything() {
+    let mut plc = Plc::start(|_| {}).await;
+    let mut client = plc.connect().await;
+    client.ask(&READ).await;
+
+    plc.stop.cancel();
+    plc.task.join_next().await.unwrap().unwrap();
+
+    assert!(client.is_closed().await);
+    assert!(matches!(plc.handle.counts().await, Err(HandleError::Gone)));
+}
+
+/// A served PLC; dropping it pulls its plug.
+struct Plc {
+    address: SocketAddr,
+    handle: Handle,
+    stop: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl Plc {
+    /// An idle M241 that answers at once, unless `change` says otherwise.
+    async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::new(Model::M241).unwrap();
+        settings.program = Program::Idle;
+        settings.mast = Duration::ZERO;
+        change(&mut settings);
+        let plc = SimulatedPlc::new(settings);
+        let handle = plc.handle();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(serve(plc, listener, stop.clone()));
+        Self { address, handle, stop, task }
+    }
+
+    async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.address).await.unwrap() }
+    }
+
+    async fn connect_and_ask(&self, clients: usize) -> Vec<Client> {
+        let mut connected = Vec::new();
+        for _ in 0..clients {
+            let mut client = self.connect().await;
+            client.ask(&READ).await;
+            connected.push(client);
+        }
+        connected
+    }
+
+    async fn wait_until(&self, reached: impl Fn(&Counts) -> bool) {
+        within_patience(async {
+            while !reached(&self.handle.counts().await.unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    async fn ask(&mut self, request: &[u8]) -> Vec<u8> {
+        self.send(request).await;
+        self.answer().await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    async fn answer(&mut self) -> Vec<u8> {
+        let mut answer = vec![0; 6];
+        within_patience(self.stream.read_exact(&mut answer)).await.unwrap();
+        let len = usize::from(u16::from_be_bytes([answer[4], answer[5]]));
+        answer.resize(6 + len, 0);
+        within_patience(self.stream.read_exact(&mut answer[6..])).await.unwrap();
+        answer
+    }
+
+    /// Waits for the other end to close, orderly or not.
+    async fn is_closed(&mut self) -> bool {
+        matches!(within_patience(self.stream.read(&mut [0])).await, Ok(0) | Err(_))
+    }
+}
+
+/// So that what never comes fails the test instead of hanging it.
+async fn within_patience<T>(happens: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), happens).await.expect("it happens in time")
+}

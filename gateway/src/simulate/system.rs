@@ -1,0 +1,70 @@
+//! Who the PLC is: its hardware, and the PLC_R block that tells clients about it.
+
+use provisioning::plc::Model;
+
+use super::controller::State;
+use super::image::Words;
+
+const VENDOR_ID: u16 = 0x101A;
+const STATUS: u16 = 60_012;
+const SIGNATURE: u16 = 60_028;
+
+/// What is printed on the housing and burnt into the flash.
+///
+/// Reference and firmware have the shape of real ones; the product id and the exact firmware were
+/// not read from a real PLC.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hardware {
+    pub(super) model: Model,
+    pub(super) vendor: &'static str,
+    pub(super) reference: &'static str,
+    product_id: u16,
+    firmware: [u8; 4],
+}
+
+impl Hardware {
+    /// `None` for a model that has no manual to be faithful to.
+    pub(super) const fn of(model: Model) -> Option<Self> {
+        let (reference, product_id) = match model {
+            Model::M241 => ("TM241CEC24T", 0x0702),
+            Model::M251 => ("TM251MESE", 0x0711),
+            Model::Generic => return None,
+        };
+        let firmware = [5, 1, 9, 44];
+        Some(Self { model, vendor: "Schneider Electric", reference, product_id, firmware })
+    }
+
+    /// Firmware as people write it: `V5.1.9.44`.
+    pub(super) fn revision(&self) -> String {
+        let [a, b, c, d] = self.firmware;
+        format!("V{a}.{b}.{c}.{d}")
+    }
+
+    /// Fills PLC_R (system library guide, "PLC_R structure"); status and signature come later.
+    pub(super) fn fill(&self, words: &mut Words, serial_number: u32) {
+        words.store(60_000, &VENDOR_ID.to_le_bytes());
+        words.store(60_001, &self.product_id.to_le_bytes());
+        words.store(60_002, &serial_number.to_le_bytes());
+        words.store(60_004, &self.firmware);
+        words.store(60_006, &[1, 0, 0, 1]); // boot version
+        words.store(60_016, &[0xFF; 16]); // system faults are active low: none
+        words.store(60_024, &[0xFF; 4]); // I/O status: no fault, neither embedded nor TM3
+        words.store(60_026, &100_u16.to_le_bytes()); // clock battery, percent
+    }
+}
+
+/// Shows the state of the program at %MW60012.
+pub(super) fn show_state(words: &mut Words, state: State) {
+    let status: u16 = match state {
+        State::Stopped => 1,
+        State::Running => 2,
+    };
+    words.store(STATUS, &status.to_le_bytes());
+}
+
+/// Shows the application signature at %MW60028..=%MW60035.
+pub(super) fn show_signature(words: &mut Words, signature: [u32; 4]) {
+    for (at, part) in (SIGNATURE..).step_by(2).zip(signature) {
+        words.store(at, &part.to_le_bytes());
+    }
+}
