@@ -2,9 +2,12 @@
 //!
 //! The rooms and who may use whom are drawn in ARCHITECTURE.md and held by `tests/rooms.rs`.
 
+pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod demo;
 pub mod metrics;
 pub mod model;
 pub mod mqtt;
@@ -17,7 +20,7 @@ pub mod simulate;
 pub mod sink;
 pub mod status;
 pub mod supervise;
-pub mod uplink;
-pub mod web;
 #[cfg(test)]
 mod testing;
+pub mod uplink;
+pub mod web;

@@ -1,3 +1,7 @@
-//! `edge-gateway`: the appliance.
+//! `edge-gateway`: the appliance, and the commands around it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main()
+}

@@ -1,0 +1,161 @@
+//! Puts the rooms together: starts the tasks, stops them in an order that loses nothing.
+//!
+//! The only room that knows all others.
+
+mod local;
+mod pump;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use provisioning::config::{Config, Loaded, Will};
+use provisioning::plan::plan;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::pump::Pump;
+use crate::metrics::Metrics;
+use crate::mqtt::{self, Settings};
+use crate::plc::{self, Link};
+use crate::supervise::Stage;
+use crate::web::{self, Sources};
+
+pub use self::local::socket_path;
+
+/// Readings on their way to the pump. It takes them faster than PLCs answer; a full channel makes
+/// the PLC tasks wait, and missed cycles are counted there.
+const PLC_EVENTS: usize = 64;
+/// Longest wait for PLC tasks to finish the request that is on the wire.
+const POLLING_GRACE: Duration = Duration::from_secs(4);
+/// Longest wait for the broker to take what is left.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the gateway does not run, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// A metrics address cannot be had.
+    #[error("cannot listen on {address} (metrics.listen): is another gateway running?")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The metrics could not be set up.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// Another gateway answers on the socket in the state directory.
+    #[error("another gateway runs with state_dir {0}; two must not share one")]
+    AlreadyRunning(String),
+    /// A task ended that should not have.
+    #[error("a task ended unexpectedly; the log says which")]
+    TaskEnded,
+}
+
+/// Runs the gateway until `stop` fires, then drains it.
+///
+/// # Errors
+/// Fails when a listener cannot be opened, or when a task ends by itself.
+pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError> {
+    let Loaded { config, hash, .. } = loaded;
+    let metrics = Metrics::new(&config, &hash)?;
+    let (local, readiness) = local::bind(&config.gateway.state_dir).await?;
+    let (_ready, readiness) = watch::channel(readiness);
+    let mut listeners = Vec::new();
+    for &address in &config.metrics.listen {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|source| AppError::Listen { address, source })?);
+    }
+
+    let fatal = CancellationToken::new();
+    let (plc_events, from_plcs) = mpsc::channel(PLC_EVENTS);
+    let (outbox, outgoing) = mpsc::channel(mqtt::WINDOW);
+    let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
+
+    let pump = Pump::new(&config, &hash, &metrics, outbox);
+    let router = web::router(Sources {
+        metrics: metrics.clone(),
+        liveness: pump.liveness(),
+        readiness,
+        status: pump.status(),
+    });
+    let serving = Stage::new("serving");
+    for listener in listeners {
+        let router = router.clone();
+        serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
+    }
+    if let Some(listener) = local {
+        serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
+    }
+    let publishing = Stage::new("publishing");
+    let settings = mqtt_settings(&config);
+    let mqtt_metrics = metrics.mqtt.clone();
+    publishing.spawn(fatal.clone(), |_| {
+        mqtt::run(settings, outgoing, mqtt_events, mqtt_metrics, CancellationToken::new())
+    });
+    let pumping = Stage::new("pumping");
+    pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
+    let polling = Stage::new("polling");
+    for link in links(&config, &metrics) {
+        let events = plc_events.clone();
+        polling.spawn(fatal.clone(), |stop| plc::run(link, events, stop));
+    }
+    drop(plc_events);
+
+    local::ready();
+    let failed = tokio::select! {
+        () = stop.cancelled() => false,
+        () = fatal.cancelled() => true,
+    };
+    local::stopping();
+    // Each ends when its source does: the PLC tasks at the token, the pump when the last of them is
+    // gone and the queue is empty, the MQTT task when the pump has closed the outbox.
+    tokio::join!(
+        polling.drain(POLLING_GRACE),
+        pumping.drain(POLLING_GRACE + DRAIN_GRACE),
+        publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
+    );
+    serving.drain(Duration::from_secs(1)).await;
+    if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Payload of the default will, and of the last status before a stop.
+const OFFLINE: &str = r#"{"state":"offline"}"#;
+
+/// Topic of the retained status.
+fn status_topic(gateway_id: &str) -> String {
+    format!("edge/{gateway_id}/status")
+}
+
+fn mqtt_settings(config: &Config) -> Settings {
+    let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
+        topic: status_topic(&config.gateway.id),
+        payload: OFFLINE.to_owned(),
+        qos: provisioning::config::Qos::AtLeastOnce,
+        retain: true,
+    });
+    Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new() }
+}
+
+fn links(config: &Config, metrics: &Metrics) -> Vec<Link> {
+    // The golden ratio spreads any number of PLCs evenly over their period.
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    let mut phase = fastrand::f64();
+    let zipped = config.plcs.iter().zip(&metrics.plcs).zip(0u16..);
+    zipped
+        .map(|((plc, metrics), index)| {
+            phase = (phase + GOLDEN).fract();
+            Link {
+                plc: index,
+                config: plc.clone(),
+                plan: plan(plc),
+                phase,
+                metrics: metrics.clone(),
+            }
+        })
+        .collect()
+}

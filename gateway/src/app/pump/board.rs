@@ -1,0 +1,152 @@
+//! Keeps the status true, and makes messages of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use provisioning::config::{Config, Qos};
+use tokio::sync::watch;
+
+use crate::app::{OFFLINE, status_topic};
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::mqtt::{self, Outgoing};
+use crate::plc;
+use crate::queue::Stats;
+use crate::status::{Identity, Queue, State, Status};
+
+/// The status and what it needs to stay true.
+#[derive(Debug)]
+pub(super) struct Board {
+    status: watch::Sender<Status>,
+    topic: Arc<str>,
+    metrics: Metrics,
+    max_bytes: u64,
+    /// Whether something happened that a reader should learn before the next full minute.
+    changed: bool,
+}
+
+impl Board {
+    pub(super) fn new(config: &Config, hash: &str, metrics: &Metrics) -> Self {
+        let plcs = config.plcs.iter().map(|plc| plc.name.as_str());
+        let version = env!("CARGO_PKG_VERSION");
+        let status = Status::new(&config.gateway.id, version, hash, plcs, clock::now());
+        Self {
+            status: watch::Sender::new(status),
+            topic: status_topic(&config.gateway.id).into(),
+            metrics: metrics.clone(),
+            max_bytes: config.queue.max_size,
+            changed: false,
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// A cycle of a PLC has ended.
+    pub(super) fn cycle(&self, plc: u16, took: Duration) {
+        let metrics = self.metrics.plcs.get(usize::from(plc));
+        let missed = metrics.map_or(0, |metrics| metrics.cycles_missed.get());
+        self.update(|status| status.plc_cycle(plc, took, missed, clock::now()));
+    }
+
+    /// A PLC came or went.
+    pub(super) fn plc(&mut self, plc: u16, state: plc::State) {
+        let now = clock::now();
+        self.changed = true;
+        self.update(|status| match state {
+            plc::State::Connected { identity, running } => {
+                status.plc_connected(plc, identity.map(identity_in_words), running, now);
+            }
+            plc::State::Disconnected { sentence } => {
+                status.plc_disconnected(plc, sentence, now);
+            }
+        });
+        let status = self.status.borrow();
+        let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
+        match plc.state {
+            State::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
+            State::Connecting | State::Connected => {
+                tracing::info!(plc = plc.name, "{}", plc.sentence);
+            }
+        }
+    }
+
+    /// Something happened at the connection to the broker.
+    pub(super) fn broker(&mut self, event: &mqtt::Event) {
+        let now = clock::now();
+        match event {
+            mqtt::Event::Connected { broker, .. } => {
+                self.update(|status| status.broker_connected(broker, now));
+                tracing::info!("{}", self.status.borrow().broker.sentence);
+            }
+            mqtt::Event::Disconnected { sentence, .. } => {
+                // A broker that stays away is told once, not with every attempt.
+                if self.status.borrow().broker.sentence != *sentence {
+                    tracing::warn!("{sentence}");
+                }
+                self.update(|status| status.broker_disconnected(sentence.clone(), now));
+            }
+            mqtt::Event::Refused { topic, reason, .. } => {
+                let is_news = self.status.borrow().broker.refusal.is_none();
+                self.changed |= is_news;
+                self.update(|status| status.broker_refuses(topic, reason, now));
+                if is_news {
+                    tracing::warn!(%topic, reason, "the broker refuses messages");
+                }
+            }
+            mqtt::Event::SubscriptionRefused { .. }
+            | mqtt::Event::Acknowledged { .. }
+            | mqtt::Event::Received(_) => {}
+        }
+    }
+
+    /// Takes over what the queue holds.
+    pub(super) fn refresh(&self, stats: Stats) {
+        let queue = Queue {
+            stored: stats.samples,
+            entries: stats.entries,
+            bytes: stats.bytes,
+            max_bytes: self.max_bytes,
+            dropped: self.metrics.queue.dropped(),
+            oldest: stats.oldest,
+        };
+        self.update(|status| status.queue(queue, clock::now()));
+    }
+
+    /// Whether something changed since the last call that is worth a message.
+    pub(super) const fn take_change(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
+    }
+
+    /// The status as a retained message.
+    pub(super) fn message(&self, session: u32) -> Outgoing {
+        // A struct of numbers and text always has a JSON form; an empty payload clears the topic.
+        let payload = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
+        self.retained(session, payload)
+    }
+
+    /// The last words of a graceful stop.
+    pub(super) fn offline(&self, session: u32) -> Outgoing {
+        self.retained(session, OFFLINE.as_bytes().to_vec())
+    }
+
+    fn retained(&self, session: u32, payload: Vec<u8>) -> Outgoing {
+        let topic = Arc::clone(&self.topic);
+        Outgoing { session, ticket: None, topic, payload, qos: Qos::AtLeastOnce, retain: true }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+}
+
+fn identity_in_words(identity: plc::Identity) -> Identity {
+    let [a, b, c, d] = identity.firmware;
+    Identity {
+        // PLC_R is only believed when the vendor is this one.
+        vendor: "Schneider Electric".to_owned(),
+        product: format!("16#{:04X}, serial {}", identity.product, identity.serial),
+        revision: format!("{a}.{b}.{c}.{d}"),
+    }
+}

@@ -1,0 +1,154 @@
+//! `audit`: proof at the receiver that nothing is missing.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use provisioning::config::{self, Broker, Credentials, Mqtt, Version};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{DONE, NO, run, runtime, say};
+use crate::audit::{Auditor, capture_line};
+use crate::metrics::MqttMetrics;
+use crate::mqtt::{self, Event, Settings};
+
+/// Messages that may wait for the auditor; it is faster than any broker.
+const EVENTS: usize = 256;
+
+/// `audit`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  edge-gateway audit --broker mqtt://127.0.0.1:1883 --for 10m
+  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
+  mosquitto_sub -h HOST -t 'edge/#' -F '{\"topic\":\"%t\",\"payload\":%p}' > capture
+
+Exit code 1 when a message is missing that no gap event announced.")]
+pub(super) struct Options {
+    /// Broker to subscribe to.
+    #[arg(long, value_name = "URL", required_unless_present = "capture")]
+    broker: Option<Broker>,
+    /// File with one {"topic":..,"payload":..} a line, instead of a broker; - is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "broker")]
+    capture: Option<PathBuf>,
+    /// Topics to follow; repeat it when `publish.topic` is not under edge/.
+    #[arg(long, value_name = "FILTER", default_value = "edge/#")]
+    topic: Vec<String>,
+    /// How long to listen, as 90s or 10m; without it until Ctrl-C.
+    #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
+    duration: Option<Duration>,
+    /// User name for the broker.
+    #[arg(long)]
+    username: Option<String>,
+    /// File with the password, which only its owner may read.
+    #[arg(long, requires = "username")]
+    password_file: Option<PathBuf>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Follows a broker or reads a capture, and prints what it found.
+pub(super) fn audit(options: &Options) -> anyhow::Result<u8> {
+    let mut auditor = Auditor::default();
+    match (&options.capture, &options.broker) {
+        (Some(path), _) => read(path, &mut auditor)?,
+        (None, Some(broker)) => {
+            run::log();
+            runtime()?.block_on(follow(broker, options, &mut auditor))?;
+        }
+        (None, None) => bail!("give --broker or --capture"),
+    }
+    let report = auditor.report();
+    if options.json {
+        say(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        say(format_args!("{report}"))?;
+    }
+    Ok(if report.unaccounted == 0 { DONE } else { NO })
+}
+
+fn read(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
+    let name = path.display();
+    let input: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).with_context(|| format!("cannot open {name}"))?))
+    };
+    for (line, number) in input.lines().zip(1..) {
+        let line = line.with_context(|| format!("cannot read {name}"))?;
+        let captured = capture_line(&line).with_context(|| format!("{name}, line {number}"))?;
+        auditor.message(&captured.topic, &captured.payload);
+    }
+    Ok(())
+}
+
+async fn follow(broker: &Broker, options: &Options, auditor: &mut Auditor) -> anyhow::Result<()> {
+    let settings = settings(broker, options)?;
+    let (outbox, outgoing) = mpsc::channel(1);
+    let (sender, mut events) = mpsc::channel(EVENTS);
+    let end = options.duration.map(|duration| Instant::now() + duration);
+    let stop = CancellationToken::new();
+    let signals = run::stop_on_signal(stop.clone())?;
+    let client = mqtt::run(settings, outgoing, sender, MqttMetrics::unregistered()?, stop.clone());
+    let listening = async {
+        let _outbox = outbox; // Closing it would end the client.
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => take(event, auditor)?,
+                    None => return Ok(()),
+                },
+                () = stop.cancelled() => return Ok(()),
+                () = until(end) => return Ok(()),
+            }
+        }
+    };
+    tokio::select! {
+        done = listening => done,
+        () = client => bail!("the MQTT client has ended"),
+        () = signals => Ok(()),
+    }
+}
+
+fn take(event: Event, auditor: &mut Auditor) -> anyhow::Result<()> {
+    match event {
+        Event::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
+        // What passed meanwhile is missing here, whoever is to blame: the report will show it.
+        Event::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
+        Event::SubscriptionRefused { filter, reason, .. } => {
+            bail!("the broker refuses the subscription to {filter}: {reason}")
+        }
+        Event::Received(message) if !message.retain => {
+            auditor.message(&message.topic, &message.payload);
+        }
+        Event::Received(_) | Event::Acknowledged { .. } | Event::Refused { .. } => {}
+    }
+    Ok(())
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn settings(broker: &Broker, options: &Options) -> anyhow::Result<Settings> {
+    let password = options.password_file.as_deref().map(config::read_secret).transpose()?;
+    let credentials = options.username.clone().map(|username| Credentials { username, password });
+    let mqtt = Mqtt {
+        brokers: vec![broker.clone()],
+        version: Version::V5,
+        client_id: format!("edge-audit-{}", std::process::id()),
+        keep_alive: Duration::from_secs(30),
+        credentials,
+        will: None,
+    };
+    Ok(Settings { mqtt, will: None, subscriptions: options.topic.clone() })
+}

@@ -1,0 +1,68 @@
+//! `check`, `plan`, `print-config`, `schema`: everything that only reads a configuration.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Args;
+use provisioning::config::{self, Loaded};
+use provisioning::plan;
+
+use super::{DONE, File, NO, say};
+
+/// `print-config`.
+#[derive(Args, Debug)]
+pub(super) struct PrintConfig {
+    #[command(flatten)]
+    file: File,
+    /// Also show where each value comes from.
+    #[arg(long)]
+    with_source: bool,
+}
+
+/// Prints every problem, or that there is none.
+pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
+    let Some(loaded) = load(path)? else { return Ok(NO) };
+    let plcs = loaded.config.plcs.len();
+    let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
+    say(format_args!("{}: no problems, {tags} tags on {plcs} PLCs", path.display()))?;
+    Ok(DONE)
+}
+
+/// Prints the requests of every PLC.
+pub(super) fn plan(path: &Path) -> anyhow::Result<u8> {
+    let Some(loaded) = load(path)? else { return Ok(NO) };
+    for plc in &loaded.config.plcs {
+        say(plan::report(plc, &plan::plan(plc)))?;
+    }
+    Ok(DONE)
+}
+
+/// Prints the effective configuration.
+pub(super) fn print(options: &PrintConfig) -> anyhow::Result<u8> {
+    let Some(loaded) = load(&options.file.path)? else { return Ok(NO) };
+    for setting in loaded.effective() {
+        if options.with_source {
+            say(format_args!("{} = {}  # {}", setting.path, setting.value, setting.source))?;
+        } else {
+            say(format_args!("{} = {}", setting.path, setting.value))?;
+        }
+    }
+    Ok(DONE)
+}
+
+/// Prints the JSON Schema.
+pub(super) fn schema() -> anyhow::Result<u8> {
+    say(serde_json::to_string_pretty(&config::schema())?)?;
+    Ok(DONE)
+}
+
+/// Loads a configuration, or prints what is wrong with it.
+pub(super) fn load(path: &Path) -> anyhow::Result<Option<Loaded>> {
+    match config::load(path) {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(rejected) => {
+            writeln!(io::stderr(), "{rejected}")?;
+            Ok(None)
+        }
+    }
+}

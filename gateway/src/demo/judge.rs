@@ -1,0 +1,154 @@
+//! Whether right values came through: held against the memory of the simulated PLCs.
+
+use std::fmt;
+
+use provisioning::plc::{IecType, Location, Order, Table};
+use serde_json::Value as Json;
+
+use super::Arrival;
+use crate::audit::Auditor;
+use crate::codec;
+use crate::model::Value;
+use crate::simulate::Handle;
+
+/// `%MW10`, which moves: what arrives may be as old as a scan.
+const TEMPERATURE: u16 = 10;
+/// How far the water's temperature moves in that time, at most.
+const TOLERANCE: f64 = 3.0;
+/// `%MW20`, which is ours: what arrives must be exactly what was written.
+const SETPOINT: u16 = 20;
+/// The setpoint that is written when a PLC's first message has come.
+const NEW_SETPOINT: f32 = 42.5;
+
+/// Follows the messages of every PLC.
+#[derive(Debug)]
+pub(super) struct Judge {
+    plcs: Vec<Suspect>,
+    auditor: Auditor,
+    verdict: Verdict,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    name: String,
+    handle: Handle,
+    messages: u64,
+    has_followed: bool,
+}
+
+/// What came through.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    messages: u64,
+    values: u64,
+    problems: Vec<String>,
+}
+
+impl Judge {
+    pub(super) fn new(plcs: Vec<(String, Handle)>) -> Self {
+        let suspect = |(name, handle)| Suspect { name, handle, messages: 0, has_followed: false };
+        Self {
+            plcs: plcs.into_iter().map(suspect).collect(),
+            auditor: Auditor::default(),
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// Takes one message.
+    pub(super) async fn hear(&mut self, arrival: &Arrival) {
+        self.auditor.message(&arrival.topic, arrival.payload.to_string().as_bytes());
+        let Some((_, name)) = arrival.topic.split_once("/data/") else { return };
+        let Some(plc) = self.plcs.iter_mut().find(|plc| plc.name == name) else { return };
+        self.verdict.messages += 1;
+        if let Some(quality) = arrival.payload.pointer("/gateway/quality") {
+            self.verdict.problems.push(format!("{name}: bad quality {quality}"));
+        }
+        if let Err(problem) = plc.hear(tags(&arrival.payload), &mut self.verdict.values).await {
+            self.verdict.problems.push(format!("{name}: {problem}"));
+        }
+    }
+
+    /// The verdict over everything heard.
+    pub(super) fn verdict(mut self) -> Verdict {
+        for plc in self.plcs.iter().filter(|plc| !plc.has_followed) {
+            let problem = match plc.messages {
+                0 => "no message came".to_owned(),
+                _ => format!("the setpoint {NEW_SETPOINT} did not come through"),
+            };
+            self.verdict.problems.push(format!("{}: {problem}", plc.name));
+        }
+        let missing = self.auditor.unaccounted();
+        if missing > 0 {
+            self.verdict.problems.push(format!("{missing} messages are missing"));
+        }
+        self.verdict
+    }
+}
+
+impl Suspect {
+    async fn hear(&mut self, tags: &Json, values: &mut u64) -> Result<(), String> {
+        self.messages += 1;
+        let number = |name: &str| tags.get(name).and_then(Json::as_f64);
+        let temperature = number("temperature").ok_or("no temperature")?;
+        let setpoint = number("setpoint").ok_or("no setpoint")?;
+        *values += 2;
+        let actual = self.real(TEMPERATURE).await?;
+        if (temperature - actual).abs() > TOLERANCE {
+            return Err(format!("the temperature is {actual}, but {temperature} came"));
+        }
+        if self.messages == 1 {
+            let words = words(NEW_SETPOINT).ok_or("a REAL fits two registers")?;
+            self.handle.set_registers(SETPOINT, &words).await.map_err(|e| e.to_string())?;
+        }
+        // 42.5 has the same digits as a REAL and as a JSON number.
+        self.has_followed |= setpoint.to_bits() == f64::from(NEW_SETPOINT).to_bits();
+        Ok(())
+    }
+
+    async fn real(&self, word: u16) -> Result<f64, String> {
+        let words = self.handle.registers(word, 2).await.map_err(|error| error.to_string())?;
+        match codec::decode(&location(word), IecType::Real, Order::Cdab, &words) {
+            Some(Value::Real(value)) => Ok(f64::from(value)),
+            _ => Err(format!("%MW{word} holds no number")),
+        }
+    }
+}
+
+/// The members that are tags: `nested` keeps them under the device.
+fn tags(payload: &Json) -> &Json {
+    payload.get("M251").unwrap_or(payload)
+}
+
+const fn location(word: u16) -> Location {
+    Location { table: Table::HoldingRegister, first: word, count: 2, byte: 0, bit: None }
+}
+
+fn words(value: f32) -> Option<[u16; 2]> {
+    let mut words = [0; 2];
+    let value = Value::Real(value);
+    codec::encode(&location(0), IecType::Real, Order::Cdab, value, &mut words).ok()?;
+    Some(words)
+}
+
+impl Verdict {
+    /// Whether right values came through, and nothing else.
+    #[must_use]
+    pub const fn is_right(&self) -> bool {
+        self.messages > 0 && self.problems.is_empty()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} messages arrived, {} values compared with the PLCs: ",
+            self.messages, self.values
+        )?;
+        if self.is_right() {
+            return f.write_str("all right, and nothing is missing");
+        }
+        f.write_str("not as it should be")?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}

@@ -1,0 +1,79 @@
+//! The demo's plant: two simulated PLCs, and the gateway.toml that reads them.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use provisioning::config::{self, Loaded};
+use provisioning::plc::Model;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::simulate::{Handle, Settings, SimulatedPlc, serve};
+use crate::supervise::Stage;
+
+/// What an engineer would write for this plant; the addresses are filled in.
+const CONFIGURATION: &str = include_str!("demo.toml");
+
+/// A running plant.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) loaded: Loaded,
+    pub(super) sink: TcpListener,
+    /// Name in the configuration, and the simulated PLC.
+    pub(super) plcs: Vec<(String, Handle)>,
+    pub(super) directory: Directory,
+}
+
+impl Site {
+    /// Starts the PLCs in `stage` and loads the configuration.
+    pub(super) async fn start(stage: &Stage, fatal: &CancellationToken) -> anyhow::Result<Self> {
+        let sink = loopback().await?;
+        let mut text = CONFIGURATION.replace("{sink}", &sink.local_addr()?.to_string());
+        let mut plcs = Vec::new();
+        for (name, model, seed) in [("pump6", Model::M241, 6), ("pump7", Model::M251, 7)] {
+            let listener = loopback().await?;
+            text = text.replace(&format!("{{{name}}}"), &listener.local_addr()?.to_string());
+            let mut settings = Settings::new(model).context("a Modicon can be simulated")?;
+            settings.seed = seed;
+            let plc = SimulatedPlc::new(settings);
+            plcs.push((name.to_owned(), plc.handle()));
+            stage.spawn(fatal.clone(), |stop| serve(plc, listener, stop));
+        }
+        let directory = Directory::create()?;
+        let text = text.replace("{state_dir}", &directory.0.display().to_string());
+        let file = directory.0.join("gateway.toml");
+        std::fs::write(&file, text).context("cannot write the demo's gateway.toml")?;
+        let loaded = config::load(&file)?;
+        Ok(Self { loaded, sink, plcs, directory })
+    }
+}
+
+async fn loopback() -> io::Result<TcpListener> {
+    TcpListener::bind("127.0.0.1:0").await
+}
+
+/// A directory of this demo's own, which goes with it.
+#[derive(Debug)]
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    fn create() -> anyhow::Result<Self> {
+        let name = format!("edge-gateway-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "the demo's directory stays behind");
+        }
+    }
+}
