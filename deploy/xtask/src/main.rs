@@ -1,3 +1,78 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask VERB`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a person")]
 
-fn main() {}
+mod bench;
+mod check;
+mod deb;
+mod packages;
+mod python;
+mod run;
+mod sizes;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                  everything that has to hold before a merge
+  cargo xtask test a_broker         only the tests whose name contains this
+  cargo xtask check                 format, lints, documentation, dependencies, sizes
+  cargo xtask bench W2              the gateway beside its floor, in one run
+  cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
+  cargo xtask deb --binary target/debug/edge-gateway
+                                    the same from a program that is built already
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong use.";
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs every test. As root it installs the Debian packages that are missing; otherwise it
+    /// names them.
+    Test {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+    },
+    /// Checks everything that needs no running program.
+    Check,
+    /// Measures the gateway beside its floor: processor time, memory, age of values.
+    Bench {
+        /// Only these workloads: W2, W3.
+        workloads: Vec<String>,
+    },
+    /// Builds the Debian package.
+    Deb {
+        /// A program that is built already, instead of a release build.
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        /// Where the package goes.
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Test { filter } => test::test(filter.as_deref()),
+        Verb::Check => check::check(),
+        Verb::Bench { workloads } => bench::bench(&workloads),
+        Verb::Deb { binary, output } => deb::deb(binary, output),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

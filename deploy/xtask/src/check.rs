@@ -1,0 +1,106 @@
+//! `cargo xtask check`: everything that can be judged without running the product.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::run::{cargo, run, step, succeeds, target_dir};
+use crate::sizes;
+
+/// A cargo command of others, pinned, and how it is installed when it is not there.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    features: &'static [&'static str],
+}
+
+/// Without its default features it builds in half the time and needs no C library.
+const DENY: Tool = Tool { name: "deny", version: "0.20.2", features: &["--no-default-features"] };
+/// The last one that builds with the pinned toolchain.
+const SHEAR: Tool = Tool { name: "shear", version: "1.11.2", features: &[] };
+
+/// Goes on after a failure, so that one run shows everything.
+pub(crate) fn check() -> Result<()> {
+    let outcomes = [
+        step("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
+        step("lints", clippy),
+        step("documentation", documentation),
+        step("sizes", sizes::check),
+        step("dependencies: bans, licences, sources", bans),
+        step("dependencies: advisories", advisories),
+        step("dependencies: unused", unused),
+    ];
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let list: String = failures.iter().map(|failure| format!("\n  {failure:#}")).collect();
+    bail!("{} of the checks failed:{list}", failures.len())
+}
+
+fn clippy() -> Result<()> {
+    let targets = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
+    run(cargo(&targets).args(["--", "-D", "warnings"]))
+}
+
+fn documentation() -> Result<()> {
+    let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
+    run(cargo(&arguments).arg("--quiet").env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn bans() -> Result<()> {
+    DENY.provide()?;
+    run(&mut cargo(&[
+        "deny",
+        "--workspace",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
+}
+
+fn advisories() -> Result<()> {
+    if !has_advisories()? {
+        println!("    NOT RUN: no advisory database here; `cargo deny fetch db` gets one");
+        return Ok(());
+    }
+    DENY.provide()?;
+    run(&mut cargo(&["deny", "--workspace", "check", "--disable-fetch", "advisories"]))
+}
+
+/// cargo-deny keeps one directory for each database.
+fn has_advisories() -> Result<bool> {
+    let databases = cargo_home()?.join("advisory-dbs");
+    Ok(fs::read_dir(databases).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
+    }))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let default = || env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default);
+    home.ok_or_else(|| anyhow!("neither CARGO_HOME nor HOME is set"))
+}
+
+fn unused() -> Result<()> {
+    SHEAR.provide()?;
+    run(&mut cargo(&["shear"]))
+}
+
+impl Tool {
+    fn provide(&self) -> Result<()> {
+        let package = format!("cargo-{}", self.name);
+        if succeeds(&mut cargo(&[self.name, "--version"])) {
+            return Ok(());
+        }
+        println!("    installing {package} {}, which takes minutes", self.version);
+        let arguments = ["install", "--quiet", "--locked", "--version", self.version, &package];
+        // Kept apart from our own build, so that neither throws the other's work away.
+        let build = target_dir().join("tools");
+        run(cargo(&arguments).args(self.features).env("CARGO_TARGET_DIR", build))
+    }
+}

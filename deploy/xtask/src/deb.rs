@@ -1,0 +1,87 @@
+//! `cargo xtask deb`: the Debian package, staged by hand and packed by dpkg-deb.
+//!
+//! cargo-deb would do most of this, but it takes minutes to build on every fresh machine, and what
+//! it leaves to do (users, modes, maintainer scripts) is what matters here.
+
+mod needs;
+mod stage;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{cargo, command, read, run, step, target_dir, workspace};
+use stage::Stage;
+
+const NAME: &str = "edge-gateway";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Builds the package from `binary`, or from a release build, into `output` and prints its path.
+pub(crate) fn deb(binary: Option<PathBuf>, output: Option<PathBuf>) -> Result<()> {
+    let is_release = binary.is_none();
+    let binary = match binary {
+        Some(path) => fs::canonicalize(&path).with_context(|| path.display().to_string())?,
+        None => step("release build", build)?,
+    };
+    let output = output.unwrap_or_else(|| target_dir().join("debian"));
+    let package = step("package", || pack(&binary, &output, is_release))?;
+    println!("{}", package.display());
+    Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    run(&mut cargo(&["build", "--release", "--locked", "--bin", NAME]))?;
+    Ok(target_dir().join("release").join(NAME))
+}
+
+fn pack(binary: &Path, output: &Path, is_release: bool) -> Result<PathBuf> {
+    let architecture = read(&mut command("dpkg", &["--print-architecture"]))?.trim().to_owned();
+    let built = built_at()?;
+    let stage = Stage::new(output.join(format!("stage.{}", std::process::id())))?;
+    fill(&stage, binary)?;
+    stage.control(&architecture, &needs::depends(binary)?)?;
+    let package = output.join(format!("{NAME}_{VERSION}_{architecture}.deb"));
+    // A package for a test lives for seconds: packing it well would take longer than that.
+    let level = if is_release { "-z9" } else { "-z0" };
+    let mut dpkg_deb = command("dpkg-deb", &["--root-owner-group", "-Zxz", level, "--build"]);
+    dpkg_deb.arg(stage.root()).arg(&package);
+    read(dpkg_deb.env("SOURCE_DATE_EPOCH", built))?;
+    Ok(package)
+}
+
+/// Everything but the program comes from the repository.
+fn fill(stage: &Stage, binary: &Path) -> Result<()> {
+    let source = workspace().join("deploy");
+    stage.copy(binary, "usr/bin/edge-gateway", 0o755)?;
+    stage.strip("usr/bin/edge-gateway")?;
+    let unit = "usr/lib/systemd/system/edge-gateway.service";
+    stage.copy(&source.join("systemd/edge-gateway.service"), unit, 0o644)?;
+    let deb = source.join("deb");
+    stage.copy(&deb.join("gateway.toml"), "etc/edge-gateway/gateway.toml", 0o640)?;
+    stage.set_mode("etc/edge-gateway", 0o750)?;
+    stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
+    stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
+    stage.compress("usr/share/doc/edge-gateway/changelog")?;
+    let overrides = "usr/share/lintian/overrides/edge-gateway";
+    stage.copy(&deb.join("lintian-overrides"), overrides, 0o644)?;
+    for script in ["postinst", "prerm", "postrm"] {
+        stage.copy(&deb.join(script), &format!("DEBIAN/{script}"), 0o755)?;
+    }
+    stage.copy(&deb.join("conffiles"), "DEBIAN/conffiles", 0o644)
+}
+
+/// The changelog's date in seconds since 1970, so that the same input gives the same package.
+fn built_at() -> Result<String> {
+    let path = workspace().join("deploy/deb/changelog");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    ensure!(
+        text.starts_with(&format!("{NAME} ({VERSION}) ")),
+        "deploy/deb/changelog does not begin with version {VERSION}"
+    );
+    let Some(date) = text.lines().find_map(|line| line.strip_prefix(" -- ")?.split_once(">  "))
+    else {
+        bail!("deploy/deb/changelog has no date");
+    };
+    Ok(read(&mut command("date", &["+%s", "-d", date.1]))?.trim().to_owned())
+}

@@ -1,0 +1,91 @@
+//! Debian packages that the tests need.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{command, is_root, run};
+
+/// Each package and what it is for.
+const PACKAGES: &[(&str, &str)] = &[
+    ("adduser", "the package's own user, made by its postinst"),
+    ("binutils", "strip and objdump for the package"),
+    ("iproute2", "ip brings the loopback of the sandbox up"),
+    ("lintian", "judges the package"),
+    ("mbpoll", "libmodbus as a client of our simulator"),
+    ("mosquitto", "the broker of the tests, and mosquitto_passwd"),
+    ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and commander"),
+    ("prometheus", "promtool judges /metrics"),
+    ("python3-venv", "holds pymodbus, the PLC of the tests, apart from everything else"),
+    ("systemd", "systemd-analyze judges the unit"),
+    ("tzdata", "time zones of dates in the payload"),
+    ("util-linux", "unshare, nsenter and setpriv try the package out in a sandbox"),
+];
+
+/// Answers every request to start a service with "not allowed" (Debian's invoke-rc.d protocol).
+const POLICY: &str = "#!/bin/sh\nexit 101\n";
+const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
+
+/// Makes sure that all are there: installs what is missing when root, else names it and fails.
+pub(crate) fn provide() -> Result<()> {
+    let missing: Vec<_> = PACKAGES.iter().filter(|(name, _)| !is_installed(name)).collect();
+    if missing.is_empty() {
+        println!("    all {} packages are there", PACKAGES.len());
+        return Ok(());
+    }
+    for (name, reason) in &missing {
+        println!("    missing: {name} ({reason})");
+    }
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    if !is_root()? {
+        bail!("install them as root: apt-get install {}", names.join(" "));
+    }
+    install(&names)
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = command("dpkg-query", &["-W", "-f", "${db:Status-Abbrev}", package]).output();
+    query.is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"ii"))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let _no_services = NoServices::declare()?;
+    run(&mut apt_get(&["update", "-qq"]))?;
+    let arguments = ["install", "-qq", "-y", "--no-install-recommends"];
+    run(&mut apt_get(&[&arguments, packages].concat()))
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut apt = command("apt-get", arguments);
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+/// While this lives, installing a package starts no service: the tests start their own.
+#[derive(Debug)]
+struct NoServices {
+    /// Somebody's own policy stays as it is.
+    is_ours: bool,
+}
+
+impl NoServices {
+    fn declare() -> Result<Self> {
+        if Path::new(POLICY_PATH).exists() {
+            return Ok(Self { is_ours: false });
+        }
+        fs::write(POLICY_PATH, POLICY).with_context(|| format!("cannot write {POLICY_PATH}"))?;
+        fs::set_permissions(POLICY_PATH, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours && fs::remove_file(POLICY_PATH).is_err() {
+            eprintln!("xtask: remove {POLICY_PATH} yourself, or no package will start a service");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Bars that no tool of others holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::workspace;
+
+/// Crates whose files must stay readable in one sitting.
+const PRODUCT: [&str; 3] = ["gateway/src", "provisioning/src", "deploy/xtask/src"];
+
+/// Most lines of a file before its tests.
+const MOST_LINES: usize = 400;
+
+/// Fails with every file that is too long. The bar for functions is clippy's `too_many_lines`.
+pub(crate) fn check() -> Result<()> {
+    let mut too_long = Vec::new();
+    for dir in PRODUCT {
+        for path in sources(&workspace().join(dir))? {
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let lines = product_lines(&text);
+            if lines > MOST_LINES {
+                too_long.push(format!("{}: {lines} lines", path.display()));
+            }
+        }
+    }
+    if !too_long.is_empty() {
+        bail!("more than {MOST_LINES} lines before the tests:\n{}", too_long.join("\n"));
+    }
+    Ok(())
+}
+
+fn product_lines(text: &str) -> usize {
+    text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count()
+}
+
+fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("tests") {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_before_the_tests_count() {
+        assert_eq!(product_lines("a\nb\n#[cfg(test)]\nmod tests {\n}\n"), 2);
+        assert_eq!(product_lines("a\nb\n"), 2);
+    }
+}
