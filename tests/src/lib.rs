@@ -1,1 +1,30 @@
-//! The simulated world around a gateway.
+//! The simulated world around a gateway: foreign peers as child processes, and the gateway itself
+//! as the program that a customer runs.
+//!
+//! Everything here blocks, so a test reads from top to bottom. Every child dies with its owner,
+//! every peer listens on a port of 127.0.0.1 that nobody else can get meanwhile, and a helper that
+//! cannot do its work panics with the reason and the peer's own log.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code may stop on the spot"
+)]
+
+mod gateway;
+mod http;
+mod mosquitto;
+mod place;
+mod process;
+mod pymodbus;
+mod sandbox;
+mod subscriber;
+
+pub use gateway::Gateway;
+pub use http::{Answer, get};
+pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};
+pub use place::{Port, TempDir, program, temp_dir};
+pub use process::{Log, Process, eventually};
+pub use pymodbus::Pymodbus;
+pub use sandbox::Sandbox;
+pub use subscriber::{Message, Subscriber};

@@ -1,0 +1,225 @@
+//! The program that a customer runs, as a child process.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Answer, Log, Port, Process, TempDir, eventually, get, place, temp_dir};
+
+/// The metrics address of the documents' examples; each gateway gets one of its own in its place.
+const DOCUMENTED_METRICS: &str = "127.0.0.1:9464";
+
+/// `edge-gateway run` with its own directory and metrics port. Dropping it kills it.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Option<Process>,
+    /// What it has told its service manager since its last start.
+    notifications: Receiver<String>,
+    metrics: Port,
+    dir: TempDir,
+}
+
+impl Gateway {
+    /// Starts it with this `gateway.toml`; [`Self::wait_until_ready`] waits for it.
+    ///
+    /// `state_dir` lies in the gateway's own directory, whatever the text says. Where the text
+    /// listens for metrics on 127.0.0.1:9464 it gets a free port instead; without a `[metrics]`
+    /// section it gets one.
+    #[must_use]
+    pub fn start(config: &str) -> Self {
+        let (dir, metrics) = (temp_dir(), Port::reserve());
+        let address = metrics.address().to_string();
+        let config = if config.contains("[metrics]") {
+            assert!(config.contains(DOCUMENTED_METRICS), "[metrics] must use {DOCUMENTED_METRICS}");
+            config.replace(DOCUMENTED_METRICS, &address)
+        } else {
+            format!("{config}\n[metrics]\nlisten = [\"{address}\"]\n")
+        };
+        dir.write("gateway.toml", &config);
+        fs::create_dir(dir.path().join("state")).expect("its own directory is writable");
+        let mut gateway = Self { process: None, notifications: mpsc::channel().1, metrics, dir };
+        gateway.start_again();
+        gateway
+    }
+
+    /// [`Self::start`], then waits until it is ready.
+    #[must_use]
+    pub fn ready(config: &str) -> Self {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let mut gateway = Self::start(config);
+        gateway.wait_until_ready(PATIENCE);
+        gateway
+    }
+
+    /// Starts it after it has ended, with the same configuration and state.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the gateway already runs");
+        let socket = self.dir.path().join("notify");
+        self.notifications = listen(&socket);
+        self.process = Some(Process::start(
+            Command::new(Self::program())
+                .arg("run")
+                .arg(self.config_path())
+                .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"))
+                .env("NOTIFY_SOCKET", socket),
+        ));
+    }
+
+    /// The program: `E2E_GATEWAY`, else the one that was built with the test.
+    #[must_use]
+    pub fn program() -> PathBuf {
+        place::program("edge-gateway", "E2E_GATEWAY")
+    }
+
+    /// Its `gateway.toml`.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("gateway.toml")
+    }
+
+    /// Waits until it tells its service manager that it is ready (sd_notify(3), `READY=1`).
+    ///
+    /// # Panics
+    /// When it ends before that, or does not get there in time.
+    pub fn wait_until_ready(&mut self, deadline: Duration) {
+        const LOOK_AT_PROCESS: Duration = Duration::from_millis(100);
+        let end = Instant::now() + deadline;
+        loop {
+            match self.notifications.recv_timeout(LOOK_AT_PROCESS) {
+                Ok(told) if told.lines().any(|line| line == "READY=1") => return,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("the notification socket broke"),
+            }
+            let process = self.process.as_mut().expect("the gateway was started");
+            assert!(process.is_running(), "the gateway ended:\n{}", process.log().text());
+            assert!(Instant::now() < end, "not ready:\n{}", process.log().text());
+        }
+    }
+
+    /// What it logs.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.running().log()
+    }
+
+    /// Asks its HTTP server.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Answer {
+        get(self.metrics.address(), path)
+            .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log().text()))
+    }
+
+    /// Value of one series, written as in the exposition: `edge_plc_up{plc="pump6"}`. Absent when
+    /// there is no such series.
+    #[must_use]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").body;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a sample is a number"))
+    }
+
+    /// Waits until a series satisfies a condition, and gives its value.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_for_metric(
+        &self,
+        series: &str,
+        deadline: Duration,
+        wanted: impl Fn(f64) -> bool,
+    ) -> f64 {
+        eventually(series, deadline, || self.metric(series).filter(|value| wanted(*value)))
+    }
+
+    /// Resident memory in bytes: now.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory_field("VmRSS:")
+    }
+
+    /// Resident memory in bytes: the most so far.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.memory_field("VmHWM:")
+    }
+
+    /// CPU time so far, of all threads, user and system (proc(5), /proc/pid/schedstat).
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = format!("/proc/{}/task", self.running().id());
+        let threads = fs::read_dir(tasks).expect("a running process has threads");
+        let nanos = |thread: fs::DirEntry| -> Option<u64> {
+            // A thread may end while we look; its time is then missing, not wrong.
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        };
+        Duration::from_nanos(threads.filter_map(Result::ok).filter_map(nanos).sum())
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has drained.
+    pub fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Log) {
+        let mut process = self.process.take().expect("the gateway runs");
+        process.terminate();
+        (process.wait(deadline), process.log().clone())
+    }
+
+    /// Lets it stand still ([`Process::pause`]).
+    pub fn pause(&self) {
+        self.running().pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.running().resume();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the gateway runs").kill();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self, deadline: Duration) -> (ExitStatus, Log) {
+        let mut process = self.process.take().expect("the gateway was started");
+        (process.wait(deadline), process.log().clone())
+    }
+
+    fn memory_field(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.running().id());
+        let text = fs::read_to_string(path).expect("a running process has a status");
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kib * 1024
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the gateway runs")
+    }
+}
+
+/// Binds the socket anew, so that nothing of an earlier life waits in it, and keeps it empty: a
+/// gateway must not block on a service manager that does not listen.
+fn listen(path: &Path) -> Receiver<String> {
+    if path.exists() {
+        fs::remove_file(path).expect("its own directory is writable");
+    }
+    let socket = UnixDatagram::bind(path).expect("its own directory is writable");
+    let (told, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        while let Ok(size) = socket.recv(&mut buffer) {
+            if told.send(String::from_utf8_lossy(&buffer[..size]).into_owned()).is_err() {
+                return; // The test looks at a later life.
+            }
+        }
+    });
+    receiver
+}

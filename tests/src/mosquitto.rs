@@ -1,0 +1,232 @@
+//! Eclipse Mosquitto as the broker.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::{Log, Port, Process, Subscriber, TempDir, temp_dir};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The account of the test itself where the broker asks for one; its ACL allows everything.
+const OBSERVER: (&str, &str) = ("observer", "observer");
+
+/// It writes its SUBACK line with the next message only, unless its output is line buffered.
+const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
+
+/// A broker on a port that stays its own across restarts. Dropping it kills it.
+#[derive(Debug)]
+pub struct Mosquitto {
+    process: Option<Process>,
+    dir: TempDir,
+    port: Port,
+    has_accounts: bool,
+}
+
+/// What a broker is to be like. The plain one takes anonymous clients and forgets everything when
+/// it stops.
+#[derive(Clone, Debug, Default)]
+pub struct MosquittoBuilder {
+    is_persistent: bool,
+    users: Vec<(String, String)>,
+    acl: Option<String>,
+    extra: String,
+}
+
+/// Whether the broker keeps a message for those who subscribe later.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Retain {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+impl MosquittoBuilder {
+    /// Sessions, queued and retained messages survive a restart and a `kill -9`.
+    #[must_use]
+    pub const fn persistent(mut self) -> Self {
+        self.is_persistent = true;
+        self
+    }
+
+    /// Lets this user in; with at least one, anonymous clients are refused.
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.users.push((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Text of an ACL file (mosquitto.conf(5), `acl_file`). The test's own clients may do
+    /// everything regardless.
+    #[must_use]
+    pub fn acl(mut self, text: &str) -> Self {
+        self.acl = Some(text.to_owned());
+        self
+    }
+
+    /// A further line of mosquitto.conf.
+    #[must_use]
+    pub fn line(mut self, line: &str) -> Self {
+        self.extra.push_str(line);
+        self.extra.push('\n');
+        self
+    }
+
+    /// Starts it and waits until it takes connections.
+    #[must_use]
+    pub fn start(self) -> Mosquitto {
+        let (dir, port) = (temp_dir(), Port::reserve());
+        let has_accounts = self.acl.is_some() || !self.users.is_empty();
+        if has_accounts {
+            self.write_accounts(&dir);
+        }
+        dir.write("mosquitto.conf", &self.configuration(dir.path(), &port));
+        let mut broker = Mosquitto { process: None, dir, port, has_accounts };
+        broker.start_again();
+        broker
+    }
+
+    fn write_accounts(&self, dir: &TempDir) {
+        let passwords = dir.write("passwords", "");
+        let (observer, password) = OBSERVER;
+        let observer = (observer.to_owned(), password.to_owned());
+        for (name, password) in self.users.iter().chain([&observer]) {
+            let added = Command::new("mosquitto_passwd")
+                .arg("-b")
+                .args([&passwords, Path::new(name), Path::new(password)])
+                .output()
+                .expect("mosquitto_passwd is installed");
+            assert!(added.status.success(), "mosquitto_passwd: {added:?}");
+        }
+        if let Some(acl) = &self.acl {
+            dir.write("acl", &format!("{acl}\n\nuser {}\ntopic readwrite #\n", observer.0));
+        }
+    }
+
+    /// `user root` only matters to root: Mosquitto would give up its rights to a user that cannot
+    /// reach the test's directory. The three limits make it keep what it acknowledges: its
+    /// defaults drop after 1,000 queued messages, and save every half hour.
+    fn configuration(&self, dir: &Path, port: &Port) -> String {
+        let mut text = format!(
+            "listener {} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n\
+             allow_anonymous {}\nmax_queued_messages 1000000\nmax_inflight_messages 0\n",
+            port.number(),
+            self.users.is_empty(),
+        );
+        let dir = dir.display();
+        if self.is_persistent {
+            let _ = write!(
+                text,
+                "persistence true\npersistence_location {dir}/\n\
+                 autosave_on_changes true\nautosave_interval 1\n"
+            );
+        }
+        if self.acl.is_some() || !self.users.is_empty() {
+            let _ = writeln!(text, "password_file {dir}/passwords");
+        }
+        if self.acl.is_some() {
+            let _ = writeln!(text, "acl_file {dir}/acl");
+        }
+        text + &self.extra
+    }
+}
+
+impl Mosquitto {
+    /// Starts a plain broker.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// Starts to describe a broker.
+    #[must_use]
+    pub fn builder() -> MosquittoBuilder {
+        MosquittoBuilder::default()
+    }
+
+    /// What to write into `mqtt.brokers`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("mqtt://{}", self.port.address())
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Stops it as its service manager would.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("the broker runs");
+        process.terminate();
+        process.wait(PATIENCE);
+    }
+
+    /// Stops it without a word: `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the broker runs").kill();
+    }
+
+    /// Starts it on the same port with the same files, and waits until it takes connections.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the broker already runs");
+        let process = Process::start(
+            // Debian keeps it in a directory that is not in everybody's PATH.
+            Command::new("sh")
+                .args(["-c", "PATH=$PATH:/usr/sbin exec mosquitto -c \"$1\"", "mosquitto"])
+                .arg(self.dir.path().join("mosquitto.conf")),
+        );
+        process.wait_for_line(" running", PATIENCE);
+        self.process = Some(process);
+    }
+
+    /// [`Self::stop`] and [`Self::start_again`].
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// The broker's log since its last start.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.process.as_ref().expect("the broker runs").log()
+    }
+
+    /// Subscribes with QoS 2, so that messages arrive as they were sent.
+    #[must_use]
+    pub fn subscribe(&self, filter: &str) -> Subscriber {
+        Subscriber::start(self.client(&SUBSCRIBE), filter)
+    }
+
+    /// Subscribes with a session that outlives the connection for an hour, or takes up the one that
+    /// this client has left behind: it gets what came meanwhile.
+    #[must_use]
+    pub fn subscribe_for_good(&self, client_id: &str, filter: &str) -> Subscriber {
+        let mut client = self.client(&SUBSCRIBE);
+        client.args(["-i", client_id, "-c", "-x", "3600"]);
+        Subscriber::start(client, filter)
+    }
+
+    /// Publishes with QoS 1 and waits for the acknowledgement.
+    pub fn publish(&self, topic: &str, payload: &str, retain: Retain) {
+        let mut client = self.client(&["mosquitto_pub"]);
+        client.args(["-q", "1", "-t", topic, "-m", payload]);
+        if retain == Retain::Yes {
+            client.arg("-r");
+        }
+        let published = client.output().expect("mosquitto_pub is installed");
+        assert!(published.status.success(), "mosquitto_pub: {published:?}");
+    }
+
+    fn client(&self, command: &[&str]) -> Command {
+        let mut client = Command::new(command[0]);
+        client.args(&command[1..]);
+        client.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &self.port().to_string()]);
+        if self.has_accounts {
+            client.args(["-u", OBSERVER.0, "-P", OBSERVER.1]);
+        }
+        client
+    }
+}

@@ -1,0 +1,202 @@
+//! Child processes that cannot outlive their owner, and waiting for what they do.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A child process with its standard error captured. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: Log,
+}
+
+/// The lines that a child has written so far, and a way to wait for more.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    written: Mutex<Written>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    lines: Vec<String>,
+    closed: bool,
+}
+
+impl Process {
+    /// Starts a program. Standard input and output are pipes for [`Self::stdin`] and
+    /// [`Self::stdout`].
+    pub fn start(command: &mut Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let log = Log::default();
+        log.follow(child.stderr.take().expect("standard error is a pipe"));
+        Self { name, child, log }
+    }
+
+    /// Gives the pipe to its standard input away; it sees end of file when the pipe is dropped.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("standard input is taken once")
+    }
+
+    /// Gives the pipe from its standard output away.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("standard output is taken once")
+    }
+
+    /// What it has written to standard error.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends SIGSTOP: it stands still, with its connections open.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Sends SIGCONT: it goes on where it stood.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &self.id().to_string()])
+            .status()
+            .expect("sh is there");
+        assert!(sent.success(), "cannot send SIG{name} to {}", self.name);
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(&mut self) -> ExitStatus {
+        // An error means that it has ended already, which is what was asked for.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child can be waited for")
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        assert!(
+            self.log.wait_for_end(deadline),
+            "{} still runs after {deadline:?}; its log:\n{}",
+            self.name,
+            self.log.text(),
+        );
+        self.child.wait().expect("a child can be waited for")
+    }
+
+    /// Waits for a line of its log.
+    pub fn wait_for_line(&self, part: &str, deadline: Duration) -> String {
+        self.log.wait_for_line(part, deadline).unwrap_or_else(|| {
+            panic!("{} never wrote {part:?}; its log:\n{}", self.name, self.log.text())
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Log {
+    /// Everything so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.written().lines.join("\n")
+    }
+
+    /// Whether a line so far contains this.
+    #[must_use]
+    pub fn contains(&self, part: &str) -> bool {
+        self.written().lines.iter().any(|line| line.contains(part))
+    }
+
+    /// Waits for the first line that contains this, past or future. Absent when the child has
+    /// closed its end or the time is over without one.
+    #[must_use]
+    pub fn wait_for_line(&self, part: &str, deadline: Duration) -> Option<String> {
+        let find = |written: &Written| written.lines.iter().find(|l| l.contains(part)).cloned();
+        let (written, _) = self
+            .0
+            .changed
+            .wait_timeout_while(self.written(), deadline, |written| {
+                !written.closed && find(written).is_none()
+            })
+            .expect("no reader panics");
+        find(&written)
+    }
+
+    /// Waits until the child has closed its end, which it does at the latest by ending.
+    #[must_use]
+    pub fn wait_for_end(&self, deadline: Duration) -> bool {
+        let (written, _) = self
+            .0
+            .changed
+            .wait_timeout_while(self.written(), deadline, |written| !written.closed)
+            .expect("no reader panics");
+        written.closed
+    }
+
+    fn follow(&self, pipe: impl Read + Send + 'static) {
+        let log = self.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                log.written().lines.push(String::from_utf8_lossy(&line).into_owned());
+                log.0.changed.notify_all();
+            }
+            log.written().closed = true;
+            log.0.changed.notify_all();
+        });
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.written.lock().expect("no reader panics")
+    }
+}
+
+/// Asks `probe` until it gives a value. For conditions that nothing announces, like a metric that
+/// has to reach a number; where there is an event, wait for the event.
+///
+/// # Panics
+/// When there is no value before the deadline; `what` says which condition it was.
+pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
+        thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,146 @@
+//! pymodbus as the PLC, steered over its standard input and output.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command};
+use std::time::Duration;
+
+use provisioning::plc::Table;
+use serde_json::{Value, json};
+
+use crate::{Port, Process, place};
+
+/// A Modbus TCP server with all 65,536 addresses of all four tables at zero, for every unit id, on
+/// a port that stays its own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Pymodbus {
+    process: Process,
+    requests: ChildStdin,
+    replies: BufReader<ChildStdout>,
+    port: Port,
+}
+
+impl Pymodbus {
+    /// Starts it and waits until it takes connections.
+    #[must_use]
+    pub fn start() -> Self {
+        let port = Port::reserve();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pymodbus_server.py");
+        let mut process =
+            Process::start(Command::new(python()).arg(script).arg(port.number().to_string()));
+        let (requests, replies) = (process.stdin(), BufReader::new(process.stdout()));
+        let mut server = Self { process, requests, replies, port };
+        server.open();
+        server
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Writes registers.
+    pub fn set_registers(&mut self, table: Table, first: u16, values: &[u16]) {
+        assert!(!table.holds_bits(), "{table:?} holds bits");
+        self.ask(&json!({"op": "set", "code": code(table), "first": first, "values": values}));
+    }
+
+    /// Writes bits.
+    pub fn set_bits(&mut self, table: Table, first: u16, values: &[bool]) {
+        assert!(table.holds_bits(), "{table:?} holds registers");
+        self.ask(&json!({"op": "set", "code": code(table), "first": first, "values": values}));
+    }
+
+    /// Reads registers.
+    pub fn registers(&mut self, table: Table, first: u16, count: u16) -> Vec<u16> {
+        let reply =
+            self.ask(&json!({"op": "get", "code": code(table), "first": first, "count": count}));
+        serde_json::from_value(reply).expect("registers are 16-bit numbers")
+    }
+
+    /// Reads bits.
+    pub fn bits(&mut self, table: Table, first: u16, count: u16) -> Vec<bool> {
+        let reply =
+            self.ask(&json!({"op": "get", "code": code(table), "first": first, "count": count}));
+        serde_json::from_value(reply).expect("bits are booleans")
+    }
+
+    /// Answers every request that touches these registers of a table with an exception.
+    pub fn refuse(&mut self, table: Table, registers: RangeInclusive<u16>, exception: u8) {
+        assert!(!table.holds_bits(), "only registers can be refused");
+        let (first, last) = registers.into_inner();
+        self.ask(&json!({
+            "op": "refuse", "code": code(table), "first": first, "last": last,
+            "exception": exception,
+        }));
+    }
+
+    /// Takes every [`Self::refuse`] back.
+    pub fn refuse_nothing(&mut self) {
+        self.ask(&json!({"op": "refuse_nothing"}));
+    }
+
+    /// Lets this much time pass before each answer.
+    pub fn answer_after(&mut self, delay: Duration) {
+        self.ask(&json!({"op": "answer_after", "seconds": delay.as_secs_f64()}));
+    }
+
+    /// Closes its port and every connection.
+    pub fn close(&mut self) {
+        self.ask(&json!({"op": "close"}));
+    }
+
+    /// Opens its port again.
+    pub fn open(&mut self) {
+        self.ask(&json!({"op": "open"}));
+    }
+
+    /// How often each function code has been asked for.
+    pub fn function_codes(&mut self) -> BTreeMap<u8, u64> {
+        let reply = self.ask(&json!({"op": "function_codes"}));
+        serde_json::from_value(reply).expect("function codes are bytes")
+    }
+
+    /// How many connections have been opened so far.
+    pub fn connections(&mut self) -> u64 {
+        self.ask(&json!({"op": "connections"})).as_u64().expect("a count is a number")
+    }
+
+    fn ask(&mut self, request: &Value) -> Value {
+        let mut line = String::new();
+        let asked = writeln!(self.requests, "{request}").and_then(|()| self.requests.flush());
+        let answered = asked.and_then(|()| self.replies.read_line(&mut line));
+        let reply: Value = serde_json::from_str(&line).unwrap_or_default();
+        match reply.get("done") {
+            Some(done) => done.clone(),
+            None => {
+                panic!("{request}: {answered:?} {line}\n{}", self.process.log().text())
+            }
+        }
+    }
+}
+
+/// The function code that reads a table stands for it.
+const fn code(table: Table) -> u8 {
+    match table {
+        Table::Coil => 1,
+        Table::DiscreteInput => 2,
+        Table::HoldingRegister => 3,
+        Table::InputRegister => 4,
+    }
+}
+
+/// The interpreter that has pymodbus: `E2E_PYTHON`, the one that `cargo xtask test` prepares,
+/// or whatever `python3` is.
+fn python() -> PathBuf {
+    if let Some(path) = env::var_os("E2E_PYTHON") {
+        return path.into();
+    }
+    let prepared = place::target_dir().join("e2e-python/bin/python");
+    if prepared.exists() { prepared } else { "python3".into() }
+}

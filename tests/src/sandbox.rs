@@ -1,0 +1,106 @@
+//! This machine's own root under an overlay: packages can be installed and purged in it, and
+//! nothing of it is left afterwards. It has a loopback interface of its own and no other network.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{ChildStdin, Command, Output};
+
+use crate::Process;
+
+/// A mount namespace whose root is writable, private and thrown away. Needs root.
+#[derive(Debug)]
+pub struct Sandbox {
+    holder: Process,
+    /// The holder ends when this closes.
+    _leash: ChildStdin,
+}
+
+/// Everything that is written goes to a tmpfs that only this namespace sees. The root of a
+/// container may be an overlay itself, which cannot be an upper layer: a tmpfs always can.
+const SET_UP: &str = r"
+set -eu
+mount -t tmpfs -o mode=0755 tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+ip link set lo up
+cd /mnt/root
+mount --rbind /proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+echo ready
+exec chroot . cat
+";
+
+impl Sandbox {
+    /// Sets it up.
+    ///
+    /// # Panics
+    /// When the test does not run as root.
+    #[must_use]
+    pub fn start() -> Self {
+        assert!(is_root(), "needs root; `cargo xtask test` as another user names what it left out");
+        let mut holder = Process::start(Command::new("unshare").args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            SET_UP,
+        ]));
+        let leash = holder.stdin();
+        let mut ready = String::new();
+        let read = BufReader::new(holder.stdout()).read_line(&mut ready);
+        assert_eq!(ready.trim(), "ready", "{read:?}: {}", holder.log().text());
+        Self { holder, _leash: leash }
+    }
+
+    /// A command that will run inside, as root, in `/`.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--target",
+            &self.holder.id().to_string(),
+            "--mount",
+            "--net",
+            "--root",
+            "--wd",
+        ]);
+        command.arg("--").arg(program);
+        command.env_clear();
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+    }
+
+    /// Runs a command inside and gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.try_run(program, arguments);
+        assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a command inside that may fail.
+    pub fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program).args(arguments).output().expect("nsenter is there")
+    }
+
+    /// Copies a file of the outside into it.
+    pub fn copy_in(&self, from: &Path, to: &str) {
+        let file = std::fs::File::open(from)
+            .unwrap_or_else(|error| panic!("cannot open {}: {error}", from.display()));
+        let copied =
+            self.command("dd").args([&format!("of={to}"), "status=none"]).stdin(file).status();
+        assert!(copied.expect("nsenter is there").success(), "cannot copy to {to}");
+    }
+}
+
+/// Whether the test may do everything.
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id is there");
+    id.stdout == b"0\n"
+}

@@ -1,0 +1,79 @@
+//! The live metrics pass promtool, and health says what it promises.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use e2e::{Gateway, Mosquitto, Port, Pymodbus};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Names that alerts and dashboards rely on.
+const SERIES: [&str; 19] = [
+    "edge_build_info{",
+    "edge_config_info{",
+    "edge_plc_up{plc=\"p\"}",
+    "edge_plc_requests_total{outcome=\"ok\",plc=\"p\"}",
+    "edge_plc_requests_total{outcome=\"timed_out\",plc=\"p\"}",
+    "edge_plc_request_seconds_count{plc=\"p\"}",
+    "edge_plc_connects_total{plc=\"p\"}",
+    "edge_plc_cycles_missed_total{plc=\"p\"}",
+    "edge_plc_last_answer_timestamp_seconds{plc=\"p\"}",
+    "edge_samples_produced_total",
+    "edge_samples_delivered_total",
+    "edge_samples_dropped_total{reason=\"full\"}",
+    "edge_samples_dropped_total{reason=\"refused\"}",
+    "edge_samples_stored",
+    "edge_mqtt_connected",
+    "edge_mqtt_messages_total{outcome=\"delivered\"}",
+    "edge_mqtt_ack_seconds_count",
+    "edge_queue_bytes",
+    "edge_queue_oldest_timestamp_seconds",
+];
+
+fn configuration(broker: &str, plc: &str) -> String {
+    format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker}\"]\n\
+         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{plc}\"\n\
+         [[plc.tag]]\nname = \"t\"\nat = \"%MW10\"\ntype = \"INT\"\n"
+    )
+}
+
+#[test]
+fn the_live_endpoint_passes_promtool_and_has_every_series() {
+    let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    let gateway = Gateway::ready(&configuration(&broker.url(), &plc.address().to_string()));
+    gateway.wait_for_metric("edge_samples_delivered_total", SOON, |samples| samples > 0.0);
+
+    let answer = gateway.get("/metrics");
+
+    for series in SERIES {
+        let found = answer.body.lines().any(|line| line.starts_with(series));
+        assert!(found, "{series} is missing in\n{}", answer.body);
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed");
+    promtool.stdin.take().expect("piped").write_all(answer.body.as_bytes()).expect("it reads");
+    let verdict = promtool.wait_with_output().expect("it ends");
+    assert!(verdict.status.success(), "{verdict:?}");
+    assert!(verdict.stdout.is_empty() && verdict.stderr.is_empty(), "{verdict:?}");
+}
+
+#[test]
+fn without_broker_and_plc_it_is_healthy_and_ready_and_says_what_is_missing() {
+    let (nobody, no_plc) = (Port::reserve(), Port::reserve());
+    let broker = format!("mqtt://{}", nobody.address());
+    let gateway = Gateway::ready(&configuration(&broker, &no_plc.address().to_string()));
+    gateway.log().wait_for_line("Modbus server", SOON).expect("the PLC's absence is told");
+
+    assert_eq!(gateway.get("/healthz").status, 200);
+    assert_eq!(gateway.get("/readyz").status, 200, "a missing broker is normal life");
+    let status = gateway.get("/status").body;
+    assert!(status.contains(&nobody.address().to_string()), "{status}");
+    assert_eq!(gateway.metric("edge_mqtt_connected"), Some(0.0));
+}

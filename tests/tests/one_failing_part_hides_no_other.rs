@@ -1,0 +1,95 @@
+//! Promise 5: one failing tag, block or PLC never hides another.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use e2e::{Gateway, Mosquitto, Port, Pymodbus};
+use provisioning::plc::Table;
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(40);
+
+fn plc(name: &str, address: impl std::fmt::Display) -> String {
+    format!(
+        "[[plc]]\nname = \"{name}\"\nmodel = \"M241\"\naddress = \"{address}\"\nscan = \"200ms\"\n\
+         [[plc.tag]]\nname = \"temperature\"\nat = \"%MW10\"\ntype = \"INT\"\n"
+    )
+}
+
+fn gateway(broker: &Mosquitto) -> String {
+    format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n[publish]\nheartbeat = \"1s\"\n",
+        broker.url()
+    )
+}
+
+#[test]
+fn one_dead_plc_of_ten_leaves_nine_on_time() {
+    let (mut live, broker) = (Pymodbus::start(), Mosquitto::start());
+    live.set_registers(Table::HoldingRegister, 10, &[21]);
+    let dead = Port::reserve();
+    let mut config = gateway(&broker);
+    for index in 0..9 {
+        let _ = write!(config, "{}", plc(&format!("live{index}"), live.address()));
+    }
+    let _ = write!(config, "{}", plc("dead", dead.address()));
+    let messages = broker.subscribe("edge/g/data/#");
+    let gateway = Gateway::ready(&config);
+
+    let first = messages.until("the dead one", SOON, |message| message.topic.ends_with("/dead"));
+    assert_eq!(first.json()["temperature"], Value::Null);
+    assert_eq!(first.json()["gateway"]["quality"], json!({"temperature": "unreachable"}));
+    for index in 0..9 {
+        let topic = format!("edge/g/data/live{index}");
+        let message = messages.until(&topic, SOON, |message| message.topic == topic);
+        assert_eq!(message.json()["temperature"], 21);
+        let missed = format!("edge_plc_cycles_missed_total{{plc=\"live{index}\"}}");
+        assert_eq!(gateway.metric(&missed), Some(0.0));
+    }
+    assert_eq!(gateway.metric("edge_plc_up{plc=\"dead\"}"), Some(0.0));
+    let status = gateway.get("/status").body;
+    assert!(status.contains("Modbus server"), "an installer is told where to look: {status}");
+}
+
+#[test]
+fn a_plc_that_goes_is_told_and_comes_back_by_itself() {
+    let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
+    server.set_registers(Table::HoldingRegister, 10, &[7]);
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&(gateway(&broker) + &plc("p", server.address())));
+    messages.until("a value", SOON, |message| message.json()["temperature"] == 7);
+
+    server.close();
+    let gone =
+        messages.until("bad quality", SOON, |message| message.json()["temperature"] == Value::Null);
+    assert_eq!(gone.json()["gateway"]["quality"]["temperature"], "unreachable");
+    server.set_registers(Table::HoldingRegister, 10, &[8]);
+    server.open();
+
+    messages.until("the new value", LONG, |message| message.json()["temperature"] == 8);
+    assert_eq!(gateway.metric("edge_plc_up{plc=\"p\"}"), Some(1.0));
+    let connects = gateway.metric("edge_plc_connects_total{plc=\"p\"}").expect("is there");
+    assert!(connects <= 12.0, "{connects} connects: no storm");
+}
+
+#[test]
+fn a_refused_block_does_not_hide_the_others() {
+    let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
+    server.set_registers(Table::HoldingRegister, 10, &[7]);
+    server.set_registers(Table::HoldingRegister, 5000, &[9]);
+    server.refuse(Table::HoldingRegister, 3000..=3000, 2);
+    let messages = broker.subscribe("edge/g/data/p");
+    let _gateway = Gateway::ready(
+        &(gateway(&broker)
+            + &plc("p", server.address())
+            + "[[plc.tag]]\nname = \"hole\"\nat = \"%MW3000\"\ntype = \"INT\"\n\
+               [[plc.tag]]\nname = \"behind\"\nat = \"%MW5000\"\ntype = \"INT\"\n"),
+    );
+
+    let payload = messages.next(SOON).json();
+
+    assert_eq!((&payload["temperature"], &payload["behind"]), (&json!(7), &json!(9)));
+    assert_eq!(payload["hole"], Value::Null);
+    assert_eq!(payload["gateway"]["quality"], json!({"hole": "refused"}));
+}
