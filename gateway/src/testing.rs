@@ -77,6 +77,7 @@ fn tag(name: &str) -> Tag {
         decimals: None,
         deadband: None,
         scan: Duration::from_secs(1),
+        group: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which requests read which tags. Pure.
 
+mod group;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -7,6 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(crate) use group::Group;
 pub use report::report;
 
 use crate::config::{Plc, Tag};
@@ -53,7 +55,8 @@ pub struct ReadRequest {
 /// Every tag is served by exactly one request of its scan class, which contains it whole. A request
 /// bridges at most `plc.max_gap` unused registers (sixteen times as many bits), stays within one
 /// window of the model's memory map, and asks for at most `plc.max_words` registers or
-/// [`MAX_BITS`] bits; only a single value that is larger than that makes a larger request.
+/// [`MAX_BITS`] bits; only a single value that is larger than that makes a larger request. The tags
+/// of one [`Tag::group`] share a request, whatever lies between them.
 #[must_use]
 pub fn plan(plc: &Plc) -> Plan {
     let mut classes: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
@@ -65,18 +68,38 @@ pub fn plan(plc: &Plc) -> Plan {
 }
 
 fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
-    let mut tags: Vec<(usize, &Tag)> =
-        tags.into_iter().filter_map(|index| Some((index, plc.tags.get(index)?))).collect();
-    tags.sort_by_key(|(_, tag)| (tag.location.table, tag.location.first, tag.location.count));
+    let mut items = items(plc, tags);
+    items.sort_by_key(|item| (item.table, item.first, item.end));
     let mut spans: Vec<Span> = Vec::new();
-    for (index, tag) in tags {
-        let open = spans.last_mut().filter(|span| span.can_take(plc, tag));
-        match open {
-            Some(span) => span.take(index, tag),
-            None => spans.push(Span::new(index, tag)),
+    for item in items {
+        match spans.last_mut().filter(|span| span.can_take(plc, &item)) {
+            Some(span) => span.take(item),
+            None => spans.push(item),
         }
     }
     spans.into_iter().map(Span::into_request).collect()
+}
+
+/// What must not be split: a group, or a tag that is in none.
+fn items(plc: &Plc, tags: Vec<usize>) -> Vec<Span> {
+    let mut items = Vec::new();
+    let mut groups: BTreeMap<&str, Span> = BTreeMap::new();
+    for index in tags {
+        let Some(tag) = plc.tags.get(index) else { continue };
+        let item = Span::new(index, tag);
+        let Some(name) = tag.group.as_deref() else {
+            items.push(item);
+            continue;
+        };
+        match groups.get_mut(name) {
+            Some(group) => group.take(item),
+            None => {
+                groups.insert(name, item);
+            }
+        }
+    }
+    items.extend(groups.into_values());
+    items
 }
 
 /// A request that still grows.
@@ -94,21 +117,20 @@ impl Span {
         Self { table, first, end: end(tag), tags: vec![index] }
     }
 
-    /// Whether a tag that begins at or after the first address may join.
-    fn can_take(&self, plc: &Plc, tag: &Tag) -> bool {
-        let bits = self.table.holds_bits();
-        let most = u32::from(if bits { MAX_BITS } else { plc.max_words });
-        let gap = u32::from(plc.max_gap) * if bits { 16 } else { 1 };
-        let first = tag.location.first;
-        tag.location.table == self.table
-            && u32::from(first) <= self.end + gap
-            && self.end.max(end(tag)) - u32::from(self.first) <= most
-            && window(plc.model, self.table, self.first) == window(plc.model, self.table, first)
+    /// Whether an item that begins at or after the first address may join.
+    fn can_take(&self, plc: &Plc, item: &Self) -> bool {
+        let gap = u32::from(plc.max_gap) * if self.table.holds_bits() { 16 } else { 1 };
+        item.table == self.table
+            && u32::from(item.first) <= self.end + gap
+            && self.end.max(item.end) - u32::from(self.first) <= most(self.table, plc.max_words)
+            && window(plc.model, self.table, self.first)
+                == window(plc.model, self.table, item.first)
     }
 
-    fn take(&mut self, index: usize, tag: &Tag) {
-        self.end = self.end.max(end(tag));
-        self.tags.push(index);
+    fn take(&mut self, item: Self) {
+        self.first = self.first.min(item.first);
+        self.end = self.end.max(item.end);
+        self.tags.extend(item.tags);
     }
 
     fn into_request(mut self) -> ReadRequest {
@@ -120,6 +142,11 @@ impl Span {
 
 fn end(tag: &Tag) -> u32 {
     u32::from(tag.location.first) + u32::from(tag.location.count)
+}
+
+/// Most registers or bits that one request may ask for.
+fn most(table: Table, max_words: u16) -> u32 {
+    u32::from(if table.holds_bits() { MAX_BITS } else { max_words })
 }
 
 /// Index of the window that holds an address.

@@ -263,6 +263,7 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
             decimals: None,
             deadband: None,
             scan: SECOND,
+            group: None,
         }
     };
     Plc {

@@ -219,5 +219,8 @@ section! {
         scan: Field<Scan>, else "plc.scan";
         /// How the bytes lie in the registers.
         order: Field<Choice<Order>>, else "plc.order";
+        /// Tags of one PLC with the same word here are read in one request, so that they belong to
+        /// the same moment: a value and its scale factor, the members of a structure.
+        group: Field<Text>, else "none";
     }
 }

@@ -234,6 +234,8 @@ pub struct Tag {
     pub deadband: Option<f64>,
     /// Time between two reads.
     pub scan: Duration,
+    /// Tags of one PLC with the same group are read in one request.
+    pub group: Option<String>,
 }
 
 /// `value = raw * scale + offset`.

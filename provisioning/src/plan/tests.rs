@@ -138,6 +138,51 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn the_tags_of_a_group_share_a_request_within_every_bound(
+        plc in any_plc(),
+        picks in proptest::collection::vec(0_usize..4, 120),
+    ) {
+        let plc = grouped(plc, &picks);
+        let plan = plan(&plc);
+
+        let requests: Vec<&ReadRequest> =
+            plan.classes.iter().flat_map(|class| &class.requests).collect();
+        for request in &requests {
+            let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
+            let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
+            prop_assert!(request.count <= most.max(largest.unwrap()));
+        }
+        for index in 0..plc.tags.len() {
+            let at = requests.iter().filter(|request| request.tags.contains(&index));
+            prop_assert_eq!(at.count(), 1);
+        }
+        for group in plc.tags.iter().filter_map(|tag| tag.group.as_ref()) {
+            let holds = |request: &&&ReadRequest| {
+                request.tags.iter().any(|&tag| plc.tags[tag].group.as_ref() == Some(group))
+            };
+            prop_assert_eq!(requests.iter().filter(holds).count(), 1, "{} is torn", group);
+        }
+    }
+}
+
+/// Puts tags into three groups, as far as the configuration would allow it.
+fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
+    let tags = plc.tags.clone();
+    let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
+    for ((tag, grouped), &pick) in tags.iter().zip(&mut plc.tags).zip(picks) {
+        let fits = pick > 0
+            && groups
+                .entry(pick)
+                .or_insert_with(|| Group::new(tag))
+                .join(tag, plc.model, plc.max_words.max(tag.location.count))
+                .is_ok();
+        grouped.group = fits.then(|| format!("g{pick}"));
+    }
+    plc
+}
+
 /// Whether the first tag of `right` would have fitted into `left`.
 fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bool {
     let begins_right = |&&index: &&usize| plc.tags[index].location.first == right.first;
@@ -225,6 +270,7 @@ fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
         decimals: None,
         deadband: None,
         scan: Duration::from_millis(scan_millis),
+        group: None,
     }
 }
 

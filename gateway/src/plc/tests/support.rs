@@ -118,6 +118,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         decimals: None,
         deadband: None,
         scan: Duration::from_millis(scan),
+        group: None,
     };
     Plc {
         name: "pump6".into(),

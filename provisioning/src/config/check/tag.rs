@@ -8,6 +8,7 @@ use crate::config::leaf::{Choice, Decimal, Whole};
 use crate::config::member::{Field, List, State};
 use crate::config::raw::{RawTag, Scan};
 use crate::config::{Scaling, Tag};
+use crate::plan::Group;
 use crate::plc::{IecType, Location, Model, Order};
 
 /// What a tag takes over from its PLC, as far as that is known.
@@ -29,7 +30,27 @@ pub(super) fn tags(raw: &List<RawTag>, owner: &Owner, draft: &mut Draft<'_>) -> 
     }
     refuse_repeated_names(&raw.entries, draft);
     let tags: Vec<_> = raw.entries.iter().map(|raw| tag(raw, owner, draft)).collect();
-    tags.into_iter().collect()
+    let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
+    refuse_torn_groups(&raw.entries, &tags, owner, draft);
+    Some(tags)
+}
+
+/// A group is a promise: where one request cannot keep it, the first member that is out of reach is
+/// named.
+fn refuse_torn_groups(raw: &[RawTag], tags: &[Tag], owner: &Owner, draft: &mut Draft<'_>) {
+    let (Some(model), Some(max_words)) = (owner.model, owner.max_words) else { return };
+    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+    for (raw, tag) in raw.iter().zip(tags) {
+        let Some(name) = tag.group.as_deref() else { continue };
+        let group = groups.entry(name).or_insert_with(|| Group::new(tag));
+        if let Err(why) = group.join(tag, model, max_words) {
+            draft.reject(
+                &raw.group.at,
+                format!("the group \"{name}\" cannot be read in one request: {why}"),
+                Some("place its variables together in the PLC, or leave `group` out".to_owned()),
+            );
+        }
+    }
 }
 
 fn refuse_repeated_names(entries: &[RawTag], draft: &mut Draft<'_>) {
@@ -76,6 +97,7 @@ fn tag(raw: &RawTag, owner: &Owner, draft: &mut Draft<'_>) -> Option<Tag> {
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
+        group: draft.optional(&raw.group).map(|group| group.0),
     })
 }
 
