@@ -97,6 +97,10 @@ pub struct Queue {
     pub max_bytes: u64,
     /// Samples dropped since the start.
     pub dropped: u64,
+    /// Hours without a broker that fit in `max_bytes`, at the mean rate since the start; absent
+    /// in the first seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<f64>,
     /// When the oldest waiting record was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<UnixTime>,
@@ -119,7 +123,7 @@ pub struct Plc {
     /// Whether its program runs, where that can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<bool>,
-    /// How reading goes, after the first cycle.
+    /// How reading goes, after the first cycle that the PLC answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<Cycle>,
 }
@@ -211,12 +215,12 @@ impl Status {
     }
 
     /// No broker; the sentence says why and what to do.
-    pub fn broker_disconnected(&mut self, sentence: String, now: UnixTime) {
+    pub fn broker_disconnected(&mut self, sentence: &str, now: UnixTime) {
         self.touch(now);
         let broker = &mut self.broker;
         broker.since = since(broker.state, broker.since, State::Disconnected, now);
         broker.state = State::Disconnected;
-        broker.sentence = sentence;
+        broker.sentence = text::whole(sentence);
     }
 
     /// What the queue holds now.
@@ -247,18 +251,19 @@ impl Status {
 
     /// PLC number `index` does not answer; the sentence says why and what to do.
     ///
-    /// What it is stays known; whether its program runs does not.
-    pub fn plc_disconnected(&mut self, index: u16, sentence: String, now: UnixTime) {
+    /// What it is stays known; whether its program runs and how long a cycle takes does not.
+    pub fn plc_disconnected(&mut self, index: u16, sentence: &str, now: UnixTime) {
         if let Some(plc) = self.plc(index, now) {
-            plc.enter(State::Disconnected, sentence, now);
+            plc.enter(State::Disconnected, text::whole(sentence), now);
             plc.running = None;
+            plc.cycle = None;
         }
     }
 
     /// A cycle of PLC number `index` took this long; `missed` counts those skipped since the
-    /// start.
+    /// start. A cycle of a PLC that does not answer tells nothing.
     pub fn plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
-        if let Some(plc) = self.plc(index, now) {
+        if let Some(plc) = self.plc(index, now).filter(|plc| plc.state == State::Connected) {
             plc.cycle = Some(Cycle { seconds: took.as_secs_f64(), missed });
         }
     }

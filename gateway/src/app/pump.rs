@@ -121,7 +121,9 @@ impl Pump {
                 let Some(source) = self.sources.get_mut(usize::from(cycle.plc)) else { return };
                 self.board.cycle(cycle.plc, cycle.took);
                 if let Some(record) = source.sampler.cycle(&cycle, Instant::now()) {
-                    self.queue.push(source.topic, Entry::Record(record));
+                    let entry = Entry::Record(record);
+                    self.board.produced(entry.bytes());
+                    self.queue.push(source.topic, entry);
                 }
             }
             plc::Event::State { plc, state } => self.board.plc(plc, state),
@@ -253,9 +255,21 @@ impl Pump {
             let outgoing = self.board.offline(session.number);
             let _ = timeout_at(deadline, self.outbox.send(outgoing)).await;
         }
+        self.give_up();
+    }
+
+    /// The queue is in memory: what it still holds goes with the process.
+    fn give_up(&mut self) {
         let left = self.queue.stats();
         if left.entries > 0 {
             tracing::warn!(messages = left.entries, samples = left.samples, "lost with this stop");
         }
+        self.queue.rewind();
+        while let Some(id) = self.queue.next().map(|queued| queued.id) {
+            self.queue.discard(id, DropReason::Shutdown);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ fn a_healthy_gateway_as_json() {
         "bytes": 4200,
         "max_bytes": 268435456,
         "dropped": 0,
+        "hours": 30.2,
         "oldest": "2026-11-23T11:12:01.000Z"
       },
       "plcs": [
@@ -57,7 +58,7 @@ fn a_healthy_gateway_for_people() {
 
     gateway  amsterdam-01    up 3 h 12 min         Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T11:12:02.000Z.
     broker   10.77.0.1:1883  connected 3 h 12 min  The broker answers at 10.77.0.1:1883.
-    queue    -               12 samples wait       4.1 KiB of 256.0 MiB, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
+    queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
     PLC      pump6           connected 3 h 12 min  The PLC answers and its program runs. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
     "#);
 }
@@ -145,9 +146,28 @@ fn a_state_that_is_told_again_keeps_its_beginning() {
     status.plc_connected(0, None, None, at(500));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
-    status.broker_disconnected("Gone.".to_owned(), at(600));
-    status.plc_disconnected(0, "Gone.".to_owned(), at(600));
+    status.broker_disconnected("gone", at(600));
+    status.plc_disconnected(0, "gone", at(600));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(600), at(600)));
+}
+
+#[test]
+fn a_reason_becomes_a_whole_sentence() {
+    let mut status = healthy();
+
+    status.broker_disconnected("the broker b:1883 refuses the connection", at(600));
+
+    assert_eq!(status.broker.sentence, "The broker b:1883 refuses the connection.");
+}
+
+#[test]
+fn a_plc_that_does_not_answer_has_no_cycle() {
+    let mut status = healthy();
+
+    status.plc_disconnected(0, "gone", at(600));
+    status.plc_cycle(0, Duration::ZERO, 1, at(601));
+
+    assert_eq!(status.plcs[0].cycle, None);
 }
 
 #[test]
@@ -181,7 +201,7 @@ fn healthy() -> Status {
     status.plc_cycle(0, Duration::from_micros(12_340), 1, at(11_522));
     let queue =
         Queue { stored: 12, entries: 3, bytes: 4200, max_bytes: 256 << 20, ..Queue::default() };
-    status.queue(Queue { oldest: Some(at(11_521)), ..queue }, at(11_522));
+    status.queue(Queue { oldest: Some(at(11_521)), hours: Some(30.2), ..queue }, at(11_522));
     status
 }
 
@@ -189,12 +209,9 @@ fn troubled() -> Status {
     let plcs = ["pump6", "pump7", "mixer"];
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", plcs, at(0));
     status.broker_connected("10.77.0.1:1883", at(1));
-    status.broker_disconnected(
-        "No broker: 10.77.0.1:1883 refuses the connection.".to_owned(),
-        at(8000),
-    );
-    status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.".to_owned(), at(20));
-    status.plc_disconnected(1, "Nothing answers at 192.168.1.11:502.".to_owned(), at(8500));
+    status.broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
+    status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", at(20));
+    status.plc_disconnected(1, "Nothing answers at 192.168.1.11:502.", at(8500));
     status.plc_connected(2, None, None, at(3));
     let queue = Queue { stored: 4711, entries: 1200, bytes: 900_000, ..Queue::default() };
     let queue = Queue { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };

@@ -106,6 +106,9 @@ fn rows(status: &Status) -> Vec<Row> {
 
 fn queue_row(queue: &Queue) -> Row {
     let mut text = format!("{} of {}", size(queue.bytes), size(queue.max_bytes));
+    if let Some(hours) = queue.hours {
+        text.push_str(&format!(", enough for {hours} h without a broker"));
+    }
     if let Some(oldest) = queue.oldest {
         text.push_str(&format!(", oldest from {oldest}"));
     }
@@ -128,6 +131,13 @@ fn plc_text(plc: &Plc) -> String {
 
 fn state(state: State, since: UnixTime, now: UnixTime) -> String {
     format!("{} {}", state.word(), elapsed(since, now))
+}
+
+/// A sentence with a capital and a full stop, whoever began it in the middle.
+pub(super) fn whole(sentence: &str) -> String {
+    let mut letters = sentence.trim_end_matches('.').chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
 }
 
 /// The two largest units: `3 h 12 min`.

@@ -93,9 +93,7 @@ async fn readyz_says_what_is_not_usable() {
 async fn a_missing_broker_does_not_turn_readyz() {
     let gateway = Gateway::start().await;
 
-    gateway
-        .status
-        .send_modify(|status| status.broker_disconnected("Gone.".to_owned(), UnixTime::default()));
+    gateway.status.send_modify(|status| status.broker_disconnected("Gone.", UnixTime::default()));
 
     assert_eq!(gateway.get("/readyz").await.code, 200);
     let status: Status = serde_json::from_slice(&gateway.get("/status").await.body).unwrap();

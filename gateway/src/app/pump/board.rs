@@ -1,7 +1,7 @@
 //! Keeps the status true, and makes messages of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, Qos};
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
 use crate::queue::Stats;
-use crate::status::{Identity, Queue, State, Status};
+use crate::status::{Identity, Queue, Status};
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Board {
     topic: Arc<str>,
     metrics: Metrics,
     max_bytes: u64,
+    inflow: Inflow,
     /// Whether something happened that a reader should learn before the next full minute.
     changed: bool,
 }
@@ -35,6 +36,7 @@ impl Board {
             topic: status_topic(&config.gateway.id).into(),
             metrics: metrics.clone(),
             max_bytes: config.queue.max_size,
+            inflow: Inflow { since: Instant::now(), bytes: 0 },
             changed: false,
         }
     }
@@ -50,6 +52,11 @@ impl Board {
         self.update(|status| status.plc_cycle(plc, took, missed, clock::now()));
     }
 
+    /// So much was made for the queue.
+    pub(super) const fn produced(&mut self, bytes: u64) {
+        self.inflow.bytes = self.inflow.bytes.saturating_add(bytes);
+    }
+
     /// A PLC came or went.
     pub(super) fn plc(&mut self, plc: u16, state: plc::State) {
         let now = clock::now();
@@ -59,17 +66,9 @@ impl Board {
                 status.plc_connected(plc, identity.map(identity_in_words), running, now);
             }
             plc::State::Disconnected { sentence } => {
-                status.plc_disconnected(plc, sentence, now);
+                status.plc_disconnected(plc, &sentence, now);
             }
         });
-        let status = self.status.borrow();
-        let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
-        match plc.state {
-            State::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
-            State::Connecting | State::Connected => {
-                tracing::info!(plc = plc.name, "{}", plc.sentence);
-            }
-        }
     }
 
     /// Something happened at the connection to the broker.
@@ -81,11 +80,13 @@ impl Board {
                 tracing::info!("{}", self.status.borrow().broker.sentence);
             }
             mqtt::Event::Disconnected { sentence, .. } => {
+                let before = self.status.borrow().broker.sentence.clone();
+                self.update(|status| status.broker_disconnected(sentence, now));
+                let after = &self.status.borrow().broker.sentence;
                 // A broker that stays away is told once, not with every attempt.
-                if self.status.borrow().broker.sentence != *sentence {
-                    tracing::warn!("{sentence}");
+                if *after != before {
+                    tracing::warn!("{after}");
                 }
-                self.update(|status| status.broker_disconnected(sentence.clone(), now));
             }
             mqtt::Event::Refused { topic, reason, .. } => {
                 let is_news = self.status.borrow().broker.refusal.is_none();
@@ -109,6 +110,7 @@ impl Board {
             bytes: stats.bytes,
             max_bytes: self.max_bytes,
             dropped: self.metrics.queue.dropped(),
+            hours: self.inflow.hours_that_fit(self.max_bytes, Instant::now()),
             oldest: stats.oldest,
         };
         self.update(|status| status.queue(queue, clock::now()));
@@ -141,6 +143,29 @@ impl Board {
     }
 }
 
+/// How fast the queue would fill.
+#[derive(Debug)]
+struct Inflow {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Inflow {
+    /// The first readings come all at once and say nothing about the rate.
+    const SETTLED: Duration = Duration::from_secs(10);
+
+    /// To a tenth of an hour.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn hours_that_fit(&self, max_bytes: u64, now: Instant) -> Option<f64> {
+        let elapsed = now.saturating_duration_since(self.since);
+        if self.bytes == 0 || elapsed < Self::SETTLED {
+            return None;
+        }
+        let hours = max_bytes as f64 / self.bytes as f64 * elapsed.as_secs_f64() / 3600.0;
+        Some((hours * 10.0).round() / 10.0)
+    }
+}
+
 fn identity_in_words(identity: plc::Identity) -> Identity {
     let [a, b, c, d] = identity.firmware;
     Identity {
@@ -148,5 +173,22 @@ fn identity_in_words(identity: plc::Identity) -> Identity {
         vendor: "Schneider Electric".to_owned(),
         product: format!("16#{:04X}, serial {}", identity.product, identity.serial),
         revision: format!("{a}.{b}.{c}.{d}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_gets_a_mebibyte_an_hour_holds_sixteen_of_them_for_sixteen_hours() {
+        let since = Instant::now();
+        let inflow = Inflow { since, bytes: 512 << 10 };
+        let hours = |elapsed| inflow.hours_that_fit(16 << 20, since + elapsed);
+
+        assert_eq!(hours(Duration::from_secs(1800)), Some(16.0));
+        assert_eq!(hours(Duration::from_secs(9)), None);
+        let idle = Inflow { since, bytes: 0 };
+        assert_eq!(idle.hours_that_fit(16 << 20, since + Duration::from_secs(1800)), None);
     }
 }

@@ -1,0 +1,63 @@
+use super::*;
+use crate::model::{Cycle, Read, Registers, UnixTime};
+use crate::testing;
+
+const GRACE: Duration = Duration::from_secs(5);
+
+#[tokio::test(start_paused = true)]
+async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
+    let metrics = metrics();
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (_broker, from_broker) = mpsc::channel(1);
+    let (outbox, _outgoing) = mpsc::channel(mqtt::WINDOW);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, outbox);
+
+    plcs.send(cycle()).await.unwrap();
+    drop(plcs);
+    pump.run(from_plcs, from_broker, GRACE).await;
+
+    assert_eq!((metrics.queue.produced.get(), metrics.queue.stored.get()), (2, 0));
+    assert!(
+        metrics.render().unwrap().contains("edge_samples_dropped_total{reason=\"shutdown\"} 2")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye() {
+    let metrics = metrics();
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, outbox);
+    let answering = async move {
+        let connected =
+            mqtt::Event::Connected { session: 1, broker: "b:1883".to_owned(), max_payload: None };
+        broker.send(connected).await.unwrap();
+        let mut last = Vec::new();
+        while let Some(Outgoing { ticket, payload, .. }) = outgoing.recv().await {
+            if let Some(ticket) = ticket {
+                broker.send(mqtt::Event::Acknowledged { ticket }).await.unwrap();
+            }
+            last = payload;
+        }
+        last
+    };
+
+    plcs.send(cycle()).await.unwrap();
+    drop(plcs);
+    let ((), last) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
+
+    assert_eq!(metrics.queue.delivered.get(), 2);
+    assert_eq!(last, crate::app::OFFLINE.as_bytes());
+}
+
+fn metrics() -> Metrics {
+    Metrics::new(&testing::config(1), "hash").unwrap()
+}
+
+/// What the only scan class of the only PLC reads: one register.
+fn cycle() -> plc::Event {
+    let read = Read { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
+    let took = Duration::from_millis(5);
+    plc::Event::Cycle(Cycle { plc: 0, class: 0, took, reads: vec![read] })
+}
