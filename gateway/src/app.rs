@@ -37,7 +37,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum AppError {
     /// A metrics address cannot be had.
-    #[error("cannot listen on {address} (metrics.listen): is another gateway running?")]
+    #[error(
+        "cannot serve metrics on {address}; stop the program that listens there, or change metrics.listen"
+    )]
     Listen {
         /// As configured.
         address: SocketAddr,

@@ -27,6 +27,31 @@ Examples:
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong use.";
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  edge-gateway run                         with /etc/edge-gateway/gateway.toml
+  edge-gateway run gateway.toml            with a file of your own
+  RUST_LOG=debug edge-gateway run          with more in the log, on standard error
+
+SIGTERM and Ctrl-C send what is left to the broker and end it; a second one ends it at once.";
+
+const CHECK_EXAMPLES: &str = "\
+Example:
+  edge-gateway check gateway.toml && systemctl restart edge-gateway
+
+Exit code 1 when there is a problem.";
+
+const PLAN_EXAMPLES: &str = "\
+Example:
+  edge-gateway plan gateway.toml
+
+`max_gap` and `max_words` of a [[plc]] change how tags are joined to requests, `scan` how often.";
+
+const SCHEMA_EXAMPLES: &str = "\
+Example:
+  edge-gateway schema > gateway.schema.json
+  then write as first line of gateway.toml:  #:schema ./gateway.schema.json";
+
 /// Reads Modicon PLCs over Modbus TCP and publishes their values as JSON over MQTT.
 #[derive(Debug, Parser)]
 #[command(name = "edge-gateway", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -40,14 +65,18 @@ enum Command {
     /// Show the whole chain on this machine: simulated PLCs, gateway, broker end.
     Demo(demo::Options),
     /// Run the gateway.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(File),
     /// Find every problem of a configuration, each with what to write instead.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(File),
     /// Show the requests that will be sent, registers used and wasted, and the load on each PLC.
+    #[command(after_help = PLAN_EXAMPLES)]
     Plan(File),
     /// Show the effective configuration, secrets redacted.
     PrintConfig(configuration::PrintConfig),
     /// Print the JSON Schema of gateway.toml, for editors.
+    #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
     /// Show how the running gateway is doing.
     Status(status::Options),

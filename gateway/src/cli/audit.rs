@@ -28,7 +28,8 @@ Examples:
   edge-gateway demo --json --for 20s | edge-gateway audit --capture -
   mosquitto_sub -h HOST -t 'edge/#' -F '{\"topic\":\"%t\",\"payload\":%p}' > capture
 
-Exit code 1 when a message is missing that no gap event announced.")]
+Exit code 1 when a message is missing that no gap event announced, and when there was nothing to
+check.")]
 pub(super) struct Options {
     /// Broker to subscribe to.
     #[arg(long, value_name = "URL", required_unless_present = "capture")]
@@ -43,10 +44,10 @@ pub(super) struct Options {
     #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
     duration: Option<Duration>,
     /// User name for the broker.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     username: Option<String>,
     /// File with the password, which only its owner may read.
-    #[arg(long, requires = "username")]
+    #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
@@ -70,15 +71,18 @@ pub(super) fn audit(options: &Options) -> anyhow::Result<u8> {
     } else {
         say(format_args!("{report}"))?;
     }
-    Ok(if report.unaccounted == 0 { DONE } else { NO })
+    // Silence proves nothing.
+    let is_proven = report.unaccounted == 0 && !report.streams.is_empty();
+    Ok(if is_proven { DONE } else { NO })
 }
 
 fn read(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
-    let name = path.display();
-    let input: Box<dyn BufRead> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
+    let (name, input): (_, Box<dyn BufRead>) = if path == Path::new("-") {
+        ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
-        Box::new(BufReader::new(File::open(path).with_context(|| format!("cannot open {name}"))?))
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+        (name, Box::new(BufReader::new(file)))
     };
     for (line, number) in input.lines().zip(1..) {
         let line = line.with_context(|| format!("cannot read {name}"))?;

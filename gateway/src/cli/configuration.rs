@@ -11,6 +11,9 @@ use super::{DONE, File, NO, say};
 
 /// `print-config`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  EDGE_MQTT__KEEP_ALIVE=60s edge-gateway print-config gateway.toml --with-source")]
 pub(super) struct PrintConfig {
     #[command(flatten)]
     file: File,
@@ -24,8 +27,14 @@ pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let Some(loaded) = load(path)? else { return Ok(NO) };
     let plcs = loaded.config.plcs.len();
     let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
-    say(format_args!("{}: no problems, {tags} tags on {plcs} PLCs", path.display()))?;
+    let (tags, plcs) = (count(tags, "tag"), count(plcs, "PLC"));
+    say(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(DONE)
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
 }
 
 /// Prints the requests of every PLC.

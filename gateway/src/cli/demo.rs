@@ -1,6 +1,6 @@
 //! `demo`: the whole chain on this machine.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +12,13 @@ use crate::demo::{self, Arrival, Verdict};
 
 /// `demo`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  edge-gateway demo --for 20s
+  edge-gateway demo --json --for 20s | jq .payload.temperature
+  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
+
+Exit code 0 only if right values came through.")]
 pub(super) struct Options {
     /// End after this time, as 20s or 1m, with a summary.
     #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
@@ -21,8 +28,16 @@ pub(super) struct Options {
     json: bool,
 }
 
+const INTRODUCTION: &str = "\
+Two simulated PLCs, M241 (pump6) and M251 (pump7), are read over Modbus TCP; what follows arrived at
+the broker. Ctrl-C ends it with a summary.";
+
 /// Runs the chain and prints what arrives at its end.
 pub(super) fn demo(options: &Options) -> anyhow::Result<u8> {
+    let for_people = !options.json || io::stderr().is_terminal();
+    if for_people {
+        writeln!(io::stderr(), "{INTRODUCTION}")?;
+    }
     let verdict = runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
@@ -32,8 +47,8 @@ pub(super) fn demo(options: &Options) -> anyhow::Result<u8> {
             () = signals => Ok(Verdict::default()),
         }
     })?;
-    if !options.json || io::stderr().is_terminal() {
-        io::Write::write_fmt(&mut io::stderr(), format_args!("{verdict}\n"))?;
+    if for_people {
+        writeln!(io::stderr(), "{verdict}")?;
     }
     Ok(if verdict.is_right() { DONE } else { NO })
 }

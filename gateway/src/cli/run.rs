@@ -14,6 +14,13 @@ use crate::app;
 pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
     log();
     let Some(loaded) = configuration::load(path)? else { return Ok(NO) };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        file = %path.display(),
+        configuration = loaded.hash,
+        plcs = loaded.config.plcs.len(),
+        "starting"
+    );
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let signals = stop_on_signal(stop.clone())?;

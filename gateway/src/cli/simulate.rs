@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use provisioning::plc::Model;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,12 @@ use crate::simulate::{Settings, SimulatedPlc, serve};
 /// `simulate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   edge-gateway simulate --model M251 --listen 127.0.0.1:1502
   mbpoll -m tcp -p 1502 -a 255 -0 -r 10 -c 2 -t 4:float 127.0.0.1   read %MW10 with another client")]
 pub(super) struct Options {
-    /// PLC family: M241 or M251.
-    #[arg(long, default_value = "M241")]
+    /// PLC family.
+    #[arg(long, default_value = "M241", ignore_case = true, value_parser = model())]
     model: Model,
     /// Where its Modbus server listens; port 502 needs root.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1502")]
@@ -31,6 +32,12 @@ pub(super) struct Options {
     /// PLCs with the same seed show the same values at the same age.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// The families that can be simulated.
+fn model() -> impl TypedValueParser<Value = Model> {
+    let names = [Model::M241, Model::M251].map(Model::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Model>())
 }
 
 /// Serves until SIGTERM or SIGINT.

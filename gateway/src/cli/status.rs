@@ -1,16 +1,23 @@
 //! `status`: how the running gateway is doing.
 
-use anyhow::Context;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::{DONE, File, NO, configuration, runtime, say};
 use crate::app;
 use crate::status::{State, Status};
-use crate::web::{Target, fetch};
+use crate::web::{FetchError, Target, fetch};
 
 /// `status`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Examples:
+  sudo edge-gateway status                 in words, what matters most first
+  edge-gateway status gateway.toml --json  for a program
+
 It asks the gateway that runs with the same configuration, on its socket in state_dir, which only
 its user and root may open. Exit code 1 when no gateway answers, or when the broker or a PLC does not.")]
 pub(super) struct Options {
@@ -24,8 +31,11 @@ pub(super) struct Options {
 /// Prints the status of the gateway that runs with this configuration.
 pub(super) fn status(options: &Options) -> anyhow::Result<u8> {
     let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(NO) };
-    let target = Target::Unix(app::socket_path(&loaded.config.gateway.state_dir));
-    let answer = runtime()?.block_on(fetch(&target, "/status"))?;
+    let state_dir = &loaded.config.gateway.state_dir;
+    let target = Target::Unix(app::socket_path(state_dir));
+    let answer = runtime()?
+        .block_on(fetch(&target, "/status"))
+        .map_err(|error| explain(error, state_dir))?;
     let status: Status = serde_json::from_slice(&answer.body)
         .context("the gateway that answers is of another version")?;
     if options.json {
@@ -36,4 +46,22 @@ pub(super) fn status(options: &Options) -> anyhow::Result<u8> {
     let states = status.plcs.iter().map(|plc| plc.state).chain([status.broker.state]);
     let is_well = states.into_iter().all(|state| state == State::Connected);
     Ok(if is_well { DONE } else { NO })
+}
+
+/// Says what to do, as far as the failure tells.
+fn explain(error: FetchError, state_dir: &Path) -> anyhow::Error {
+    let state_dir = state_dir.display();
+    let FetchError::Unreachable { source, .. } = &error else { return error.into() };
+    let kind = source.kind();
+    if kind == ErrorKind::PermissionDenied {
+        return anyhow!(
+            "only root and the gateway's own user may ask the one in {state_dir}; try it with sudo"
+        );
+    }
+    if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+        return anyhow!(
+            "no gateway runs with state_dir {state_dir}; start it, or give the file it runs with"
+        );
+    }
+    error.into()
 }

@@ -16,6 +16,7 @@ use super::{Broker, Secret};
 pub struct ArgumentError(String);
 
 const DAY_MS: u64 = 86_400_000;
+const TIME_HELP: &str = "write a whole number and a unit, as 200ms, 20s, 5m or 1h; 1ms to 8760h";
 
 /// Reads a duration from 1 ms to 365 days, written as in `gateway.toml`: `200ms`, `20s`, `5m`, `1h`.
 ///
@@ -23,8 +24,9 @@ const DAY_MS: u64 = 86_400_000;
 /// Says what to write when it is none.
 pub fn duration(text: &str) -> Result<Duration, ArgumentError> {
     let value = Value::from(text);
-    let found = Found { key: "it", value: &value, written: None, environment: true, spans: None };
-    Ok(Period::<1, { 365 * DAY_MS }>::read(&found)?.0)
+    let found = Found { key: "time", value: &value, written: None, environment: true, spans: None };
+    let period = Period::<1, { 365 * DAY_MS }>::read(&found);
+    period.map(|period| period.0).map_err(|_| ArgumentError(TIME_HELP.to_owned()))
 }
 
 /// Reads a password file under the rules of `mqtt.password_file`.
