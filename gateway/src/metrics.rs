@@ -197,6 +197,7 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         info("edge_build_info", "Always 1; the version is the label.", "version", version)?;
         info("edge_config_info", "Always 1; the hash is the label.", "hash", config_hash)?;
+        constants(&registry, config)?;
         Ok(Self {
             plcs: plc_metrics(&registry, config)?,
             queue: queue_metrics(&registry)?,
@@ -212,6 +213,35 @@ impl Metrics {
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Outcomes of a write, as its reply names them.
+const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
+
+/// What is true of a gateway that sets no tag aside, keeps its queue in memory and writes nothing:
+/// rules and dashboards find these series before their numbers move.
+fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
+    let quarantined = IntGaugeVec::new(
+        Opts::new("edge_plc_tags_quarantined", "Tags set aside because they spoil a request."),
+        &["plc"],
+    )?;
+    let writes = IntCounterVec::new(
+        Opts::new("edge_writes_total", "Write commands by what became of them."),
+        &["plc", "outcome"],
+    )?;
+    let written = IntCounter::new(
+        "edge_queue_written_bytes_total",
+        "Bytes written to storage; 0 for a queue in memory.",
+    )?;
+    for plc in &config.plcs {
+        quarantined.with_label_values(&[&plc.name]).set(0);
+        for outcome in WRITE_OUTCOMES {
+            writes.with_label_values(&[plc.name.as_str(), outcome]).reset();
+        }
+    }
+    registry.register(Box::new(quarantined))?;
+    registry.register(Box::new(writes))?;
+    registry.register(Box::new(written))
 }
 
 fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, prometheus::Error> {
