@@ -1,7 +1,7 @@
 //! Holds the map of ARCHITECTURE.md true: code uses only the rooms that its own room may use.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,34 @@ fn every_file_belongs_to_a_room() {
         let is_known = ROOMS.iter().any(|(name, _)| *name == room);
         assert!(is_known || DOORS.contains(&source.path.as_str()), "{}: {ADVICE}", source.path);
     }
+}
+
+#[test]
+fn architecture_md_shows_the_same_table() {
+    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it is there");
+    let shown: BTreeMap<&str, BTreeSet<&str>> = text.lines().filter_map(row).collect();
+    let held: BTreeMap<&str, BTreeSet<&str>> = ROOMS
+        .iter()
+        .map(|(room, allowed)| {
+            (*room, allowed.iter().copied().filter(|used| *used != "model").collect())
+        })
+        .collect();
+    assert_eq!(
+        shown, held,
+        "the table of rooms in ARCHITECTURE.md, left, is not the one held here"
+    );
+}
+
+/// A room and what it may use, from `| room | holds | may use |`; brackets explain.
+fn row(line: &str) -> Option<(&str, BTreeSet<&str>)> {
+    let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+    let [room, _, may_use] = cells.as_slice() else { return None };
+    let is_room = ROOMS.iter().any(|(name, _)| name == room);
+    let names = may_use.split(", ").map(|name| match name {
+        "everything" => "*",
+        name => name.split(" (").next().unwrap_or(name),
+    });
+    is_room.then(|| (*room, names.filter(|name| *name != "-").collect()))
 }
 
 #[test]
