@@ -77,7 +77,7 @@ pub enum DropReason {
     Full,
     /// The broker answered with a bad reason code.
     Refused,
-    /// The message is larger than the broker takes.
+    /// The message is larger than the broker takes, or the broker closes the connection over it.
     TooLarge,
     /// The gateway stopped before the broker took it.
     Shutdown,

@@ -5,6 +5,7 @@
 
 mod board;
 mod source;
+mod suspicion;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::board::Board;
 use self::source::Source;
+use self::suspicion::Suspicion;
 use super::local;
 use crate::metrics::{DropReason, Metrics};
-use crate::mqtt::{self, Outgoing};
+use crate::mqtt::{self, Outgoing, Reason};
 use crate::payload::{self, Stamp};
 use crate::plc;
 use crate::queue::{Entry, Id, MemoryQueue, TopicId};
@@ -30,6 +32,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// An unchanged status is published again after this.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// Ticket of the status, which is not in the queue: no entry ever gets as far.
+const STATUS: u64 = u64::MAX;
 /// Index of the event topic; the topics of the PLCs follow.
 const EVENTS: TopicId = TopicId::new(0);
 
@@ -44,6 +48,7 @@ pub(super) struct Pump {
     queue: MemoryQueue,
     outbox: mpsc::Sender<Outgoing>,
     session: Option<Session>,
+    suspicion: Suspicion,
     board: Board,
     liveness: Liveness,
 }
@@ -55,6 +60,17 @@ struct Session {
     unacknowledged: usize,
     max_payload: Option<usize>,
     status_due: Option<Instant>,
+    /// Whether the broker has answered any message of the queue.
+    is_fruitful: bool,
+    /// The ticket that was handed over last.
+    last: u64,
+}
+
+impl Session {
+    const fn sent(&mut self, ticket: u64) {
+        self.unacknowledged += 1;
+        self.last = ticket;
+    }
 }
 
 impl Pump {
@@ -75,6 +91,7 @@ impl Pump {
             queue: MemoryQueue::new(&config.queue, metrics.queue.clone()),
             outbox,
             session: None,
+            suspicion: Suspicion::default(),
             board: Board::new(config, hash, metrics),
             liveness: Liveness::new(PATIENCE),
             gateway_id,
@@ -136,17 +153,22 @@ impl Pump {
         match *event {
             mqtt::Event::Connected { session, max_payload, .. } => {
                 self.queue.rewind();
-                let status_due = Some(Instant::now());
-                self.session =
-                    Some(Session { number: session, unacknowledged: 0, max_payload, status_due });
+                self.session = Some(Session {
+                    number: session,
+                    unacknowledged: 0,
+                    max_payload,
+                    status_due: Some(Instant::now()),
+                    is_fruitful: false,
+                    last: STATUS,
+                });
             }
-            mqtt::Event::Disconnected { .. } => self.session = None,
+            mqtt::Event::Disconnected { reason, .. } => self.disconnected(reason),
             mqtt::Event::Acknowledged { ticket } => {
-                self.settle();
+                self.settle(ticket);
                 self.queue.acknowledge(Id::from_ticket(ticket));
             }
             mqtt::Event::Refused { ticket: Some(ticket), .. } => {
-                self.settle();
+                self.settle(ticket);
                 self.queue.discard(Id::from_ticket(ticket), DropReason::Refused);
             }
             mqtt::Event::Refused { ticket: None, .. }
@@ -155,10 +177,38 @@ impl Pump {
         }
     }
 
-    fn settle(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.unacknowledged = session.unacknowledged.saturating_sub(1);
+    /// The broker has answered a message.
+    fn settle(&mut self, ticket: u64) {
+        let Some(session) = &mut self.session else { return };
+        session.unacknowledged = session.unacknowledged.saturating_sub(1);
+        if ticket != STATUS {
+            session.is_fruitful = true;
+            self.suspicion.clear();
         }
+    }
+
+    /// The session is over. A message that ends every session is given up.
+    fn disconnected(&mut self, reason: Reason) {
+        let Some(session) = self.session.take() else { return };
+        if reason != Reason::Closed || session.is_fruitful || session.unacknowledged == 0 {
+            return;
+        }
+        let alone = (session.unacknowledged == 1).then_some(session.last);
+        let Some(ticket) = self.suspicion.closed(alone) else { return };
+        tracing::warn!(
+            "the broker closes the connection whenever it gets a certain message, which is given \
+             up: it may be longer than the broker allows, or on a topic that is forbidden to us"
+        );
+        if ticket == STATUS {
+            self.board.mute();
+        } else {
+            self.queue.discard(Id::from_ticket(ticket), DropReason::TooLarge);
+        }
+    }
+
+    /// How many messages may be under way.
+    const fn window(&self) -> usize {
+        if self.suspicion.is_on() { 1 } else { mqtt::WINDOW }
     }
 
     /// What happens every second.
@@ -192,15 +242,21 @@ impl Pump {
 
     /// Sends as much as the window allows.
     fn send(&mut self) {
+        let window = self.window();
         let Some(session) = &mut self.session else { return };
+        if session.unacknowledged >= window {
+            return;
+        }
         if session.status_due.is_some_and(|due| due <= Instant::now()) {
-            let outgoing = self.board.message(session.number);
-            if self.outbox.try_send(outgoing).is_err() {
-                return; // The MQTT task is busy; the next turn comes with its next event.
+            if let Some(outgoing) = self.board.message(session.number, STATUS) {
+                if self.outbox.try_send(outgoing).is_err() {
+                    return; // The MQTT task is busy; the next turn comes with its next event.
+                }
+                session.sent(STATUS);
             }
             session.status_due = Some(Instant::now() + STATUS_EVERY);
         }
-        while session.unacknowledged < mqtt::WINDOW {
+        while session.unacknowledged < window {
             let Ok(permit) = self.outbox.try_reserve() else { return };
             let Some(queued) = self.queue.next() else { return };
             let id = queued.id;
@@ -223,7 +279,7 @@ impl Pump {
                 self.queue.discard(id, DropReason::TooLarge);
                 continue;
             }
-            session.unacknowledged += 1;
+            session.sent(id.ticket());
             permit.send(Outgoing {
                 session: session.number,
                 ticket: Some(id.ticket()),

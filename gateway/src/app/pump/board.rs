@@ -24,6 +24,10 @@ pub(super) struct Board {
     inflow: Inflow,
     /// Whether something happened that a reader should learn before the next full minute.
     changed: bool,
+    /// Length of the status that was sent last.
+    length: usize,
+    /// A status that is not shorter than this is not sent.
+    limit: usize,
 }
 
 impl Board {
@@ -38,6 +42,8 @@ impl Board {
             max_bytes: config.queue.max_size,
             inflow: Inflow { since: Instant::now(), bytes: 0 },
             changed: false,
+            length: 0,
+            limit: usize::MAX,
         }
     }
 
@@ -121,11 +127,21 @@ impl Board {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// The status as a retained message.
-    pub(super) fn message(&self, session: u32) -> Outgoing {
+    /// The status as a retained message; nothing when the broker closes the connection over it.
+    pub(super) fn message(&mut self, session: u32, ticket: u64) -> Option<Outgoing> {
         // A struct of numbers and text always has a JSON form; an empty payload clears the topic.
         let payload = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
-        self.retained(session, payload)
+        if payload.len() >= self.limit {
+            return None;
+        }
+        self.length = payload.len();
+        Some(Outgoing { ticket: Some(ticket), ..self.retained(session, payload) })
+    }
+
+    /// The broker closed the connection over the last status. One that is not clearly shorter is
+    /// not tried; it can still be read on this machine.
+    pub(super) const fn mute(&mut self) {
+        self.limit = self.length - self.length / 4;
     }
 
     /// The last words of a graceful stop.
