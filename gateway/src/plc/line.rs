@@ -234,13 +234,6 @@ impl<C: Connect> Line<C> {
         if self.told.as_ref() == Some(&state) {
             return;
         }
-        let plc = self.config.name.as_str();
-        match &state {
-            State::Connected { identity, running } => {
-                tracing::info!(plc, ?identity, ?running, "PLC answers");
-            }
-            State::Disconnected { sentence } => tracing::warn!(plc, "{sentence}"),
-        }
         self.told = Some(state.clone());
         // Without a receiver the poller ends by itself.
         let _ = self.events.send(Event::State { plc: self.plc, state }).await;

@@ -60,8 +60,13 @@ pub(super) fn lost(plc: &Plc, error: &RequestError, has_answered: bool) -> Strin
              server listens there and nothing sits in between"
         ),
         RequestError::Disconnected(_) => format!(
-            "PLC {address} closed the connection: it may be restarting or loading a program, or \
+            "PLC {address} closed the connection{}: it may be restarting or loading a program, or \
              too many clients are connected{}",
+            if has_answered {
+                ""
+            } else {
+                " without an answer (check that a Modbus server listens there)"
+            },
             if is_modicon(plc) { " (it takes 8 and closes the oldest)" } else { "" }
         ),
     }
