@@ -1,6 +1,7 @@
 //! The program that a customer runs, as a child process.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -20,6 +21,7 @@ pub struct Gateway {
     /// What it has told its service manager since its last start.
     notifications: Receiver<String>,
     metrics: Port,
+    environment: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -31,7 +33,7 @@ impl Gateway {
     /// section it gets one.
     #[must_use]
     pub fn start(config: &str) -> Self {
-        let (dir, metrics) = (temp_dir(), Port::reserve());
+        let metrics = Port::reserve();
         let address = metrics.address().to_string();
         let config = if config.contains("[metrics]") {
             assert!(config.contains(DOCUMENTED_METRICS), "[metrics] must use {DOCUMENTED_METRICS}");
@@ -39,9 +41,28 @@ impl Gateway {
         } else {
             format!("{config}\n[metrics]\nlisten = [\"{address}\"]\n")
         };
-        dir.write("gateway.toml", &config);
+        Self::launch(&config, metrics, &[])
+    }
+
+    /// The same with variables of the environment, and with `[metrics]` as it is written.
+    #[must_use]
+    pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        if config.contains("[metrics]") {
+            return Self::launch(config, Port::reserve(), environment);
+        }
+        let metrics = Port::reserve();
+        let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
+        Self::launch(&config, metrics, environment)
+    }
+
+    fn launch(config: &str, metrics: Port, environment: &[(&str, &str)]) -> Self {
+        let dir = temp_dir();
+        dir.write("gateway.toml", config);
         fs::create_dir(dir.path().join("state")).expect("its own directory is writable");
-        let mut gateway = Self { process: None, notifications: mpsc::channel().1, metrics, dir };
+        let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(text).collect();
+        let notifications = mpsc::channel().1;
+        let mut gateway = Self { process: None, notifications, metrics, environment, dir };
         gateway.start_again();
         gateway
     }
@@ -64,6 +85,7 @@ impl Gateway {
             Command::new(Self::program())
                 .arg("run")
                 .arg(self.config_path())
+                .envs(self.environment.iter().map(|(name, value)| (name, value)))
                 .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"))
                 .env("NOTIFY_SOCKET", socket),
         ));
@@ -79,6 +101,24 @@ impl Gateway {
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
+    }
+
+    /// Its `state_dir`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Where its HTTP server listens, unless the configuration says otherwise.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics.address()
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running().id()
     }
 
     /// Waits until it tells its service manager that it is ready (sd_notify(3), `READY=1`).

@@ -182,6 +182,11 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
+    /// Sends it a signal: `STOP` makes it stand still with its connections open, `CONT` go on.
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("the broker runs").signal(name);
+    }
+
     /// [`Self::stop`] and [`Self::start_again`].
     pub fn restart(&mut self) {
         self.stop();

@@ -88,7 +88,8 @@ impl Process {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends a signal by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("sh")
             .args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &self.id().to_string()])
             .status()

@@ -1,0 +1,104 @@
+//! Whoever reaches the metrics port can waste its time, not the gateway's: the next scrape is
+//! answered, and the data flows on.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use e2e::{Gateway, Mosquitto, Pymodbus};
+
+const SOON: Duration = Duration::from_secs(10);
+/// The life of a connection is 10 s; what it holds up is free then.
+const LIFE: Duration = Duration::from_secs(12);
+
+struct World {
+    gateway: Gateway,
+    _peers: (Pymodbus, Mosquitto),
+}
+
+fn world() -> World {
+    let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    let gateway = Gateway::ready(&format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
+         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
+         [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",
+        broker.url(),
+        plc.address()
+    ));
+    World { gateway, _peers: (plc, broker) }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, SOON).expect("it listens");
+    stream.set_read_timeout(Some(LIFE)).expect("a time-out is allowed");
+    stream.set_write_timeout(Some(LIFE)).expect("a time-out is allowed");
+    stream
+}
+
+/// Sends this and gives the first line of the answer; empty when there is none.
+fn ask(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = connect(address);
+    // The server may have heard enough before we have said all.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn silent_and_slow_askers_hold_a_scrape_up_no_longer_than_the_time_out() {
+    let world = world();
+    let address = world.gateway.metrics_address();
+    let slow: Vec<TcpStream> = (0..8)
+        .map(|index| {
+            let mut stream = connect(address);
+            if index % 2 == 0 {
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").expect("it listens");
+            }
+            stream
+        })
+        .collect();
+
+    let asked = Instant::now();
+    let answer = ask(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+
+    assert!(answer.contains("200"), "{answer:?} after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < LIFE);
+    drop(slow);
+}
+
+#[test]
+fn a_thousand_askers_who_leave_at_once_cost_nothing() {
+    let world = world();
+    let address = world.gateway.metrics_address();
+    let before = world.gateway.memory();
+
+    for _ in 0..1000 {
+        drop(connect(address));
+    }
+
+    assert_eq!(world.gateway.get("/healthz").status, 200);
+    let grown = world.gateway.memory().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes");
+}
+
+#[test]
+fn what_is_not_a_small_get_is_refused_in_words_of_http() {
+    let world = world();
+    let address = world.gateway.metrics_address();
+
+    let post = ask(address, b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(post.contains("405"), "{post}");
+    let elsewhere = ask(address, b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(elsewhere.contains("404"), "{elsewhere}");
+    let mut huge = b"GET /metrics HTTP/1.1\r\nX: ".to_vec();
+    huge.resize(4 << 20, b'a');
+    let huge = ask(address, &huge);
+    assert!(huge.is_empty() || huge.contains("431") || huge.contains("400"), "{huge}");
+    let garbage = ask(address, b"\x10\x0c\0\x04MQTT\x05\x02\0\x1e\0\0\0\0\0\0\0\0\0\0\r\n\r\n");
+    assert!(garbage.is_empty() || garbage.contains("400"), "{garbage}");
+
+    assert_eq!(world.gateway.get("/metrics").status, 200);
+    assert!(world.gateway.peak_memory() < 64 << 20, "{}", world.gateway.peak_memory());
+}

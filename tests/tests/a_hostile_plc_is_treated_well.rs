@@ -1,0 +1,174 @@
+//! Promise 7 against Modbus servers that misbehave: one connection, no storm, the right words, and
+//! never a wrong value.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use e2e::{Gateway, Message, Mosquitto, Pymodbus, Subscriber};
+use provisioning::plc::Table;
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(40);
+/// The budget: a connect a minute more than this is a storm.
+const CONNECTS_PER_MINUTE: u32 = 6;
+
+fn config(broker: &Mosquitto, address: impl std::fmt::Display) -> String {
+    format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n[publish]\nheartbeat = \"1s\"\n\
+         [[plc]]\nname = \"p\"\nmodel = \"generic\"\naddress = \"{address}\"\nscan = \"20ms\"\n\
+         timeout = \"200ms\"\n\
+         [[plc.tag]]\nname = \"value\"\nat = \"holding:10\"\ntype = \"UINT\"\n",
+        broker.url()
+    )
+}
+
+/// A Modbus server that does this with every connection, and counts them.
+fn server(act: impl Fn(TcpStream) + Send + Sync + 'static) -> (SocketAddr, Arc<AtomicU32>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let connections = Arc::new(AtomicU32::new(0));
+    let (count, act) = (Arc::clone(&connections), Arc::new(act));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::Relaxed);
+            let act = Arc::clone(&act);
+            thread::spawn(move || act(stream));
+        }
+    });
+    (address, connections)
+}
+
+/// The next request; absent when the gateway has gone.
+fn request(stream: &mut TcpStream) -> Option<[u8; 12]> {
+    let mut request = [0; 12];
+    stream.read_exact(&mut request).ok().map(|()| request)
+}
+
+/// The answer to a request for one register.
+fn answer(request: &[u8; 12], unit: u8, value: u16) -> [u8; 11] {
+    let [high, low] = value.to_be_bytes();
+    [request[0], request[1], 0, 0, 0, 5, unit, 3, 2, high, low]
+}
+
+fn is_unreachable(message: &Message) -> bool {
+    message.json()["gateway"]["quality"] == json!({"value": "unreachable"})
+}
+
+/// Two heartbeats, so two seconds.
+fn no_value_comes(messages: &Subscriber) {
+    for _ in 0..2 {
+        let message = messages.next(SOON);
+        assert_eq!(message.json()["value"], Value::Null, "{message:?}");
+    }
+}
+
+#[test]
+fn a_server_that_takes_too_long_is_dropped_and_never_believed_late() {
+    let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    plc.set_registers(Table::HoldingRegister, 10, &[7]);
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, plc.address()));
+    messages.until("a value", SOON, |message| message.json()["value"] == 7);
+
+    plc.answer_after(Duration::from_secs(5));
+    messages.until("bad quality", SOON, is_unreachable);
+    plc.set_registers(Table::HoldingRegister, 10, &[8]);
+    no_value_comes(&messages);
+    let status = gateway.get("/status").body;
+    assert!(status.contains("answer") && status.contains("within 200ms"), "{status}");
+    plc.answer_after(Duration::ZERO);
+
+    let back = messages.until("a value", LONG, |message| !message.json()["value"].is_null());
+    assert_eq!(back.json()["value"], 8, "an answer of before is not taken for a new one");
+    assert!(plc.connections() <= u64::from(CONNECTS_PER_MINUTE), "no storm");
+}
+
+#[test]
+fn a_server_that_closes_after_each_answer_is_not_hammered() {
+    let (address, connections) = server(|mut stream| {
+        if let Some(request) = request(&mut stream) {
+            let _ = stream.write_all(&answer(&request, request[6], 7));
+        }
+    });
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, address));
+
+    messages.until("a value", SOON, |message| message.json()["value"] == 7);
+    messages.until("then none", SOON, is_unreachable);
+    let cycles = "edge_samples_produced_total";
+    let before = gateway.metric(cycles).expect("is there");
+    gateway.wait_for_metric(cycles, SOON, |now| now >= before + 3.0); // Heartbeats: 3 s.
+
+    assert!(connections.load(Ordering::Relaxed) <= CONNECTS_PER_MINUTE);
+    let status = gateway.get("/status").body;
+    assert!(status.contains("closes") || status.contains("closed"), "{status}");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_told() {
+    let (address, connections) = server(|mut stream| while request(&mut stream).is_some() {});
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, address));
+
+    messages.until("bad quality", SOON, is_unreachable);
+    no_value_comes(&messages);
+
+    let status = gateway.get("/status").body;
+    assert!(status.contains("answers nothing"), "{status}");
+    assert!(connections.load(Ordering::Relaxed) <= CONNECTS_PER_MINUTE);
+}
+
+#[test]
+fn a_broker_in_the_place_of_the_plc_is_told() {
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, format!("127.0.0.1:{}", broker.port())));
+
+    messages.until("bad quality", SOON, is_unreachable);
+
+    let status = gateway.get("/status").body;
+    assert!(status.contains("Modbus"), "an installer is told what is not there: {status}");
+}
+
+#[test]
+fn a_flood_of_bytes_that_nobody_asked_for_is_no_value_and_no_memory() {
+    let (address, connections) = server(|mut stream| {
+        let junk = [0; 64 * 1024];
+        while stream.write_all(&junk).is_ok() {}
+    });
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, address));
+    messages.until("bad quality", SOON, is_unreachable);
+
+    no_value_comes(&messages);
+
+    assert!(gateway.peak_memory() < 64 << 20, "{}", gateway.peak_memory());
+    assert!(connections.load(Ordering::Relaxed) <= CONNECTS_PER_MINUTE);
+}
+
+#[test]
+fn an_answer_from_another_unit_is_not_a_value() {
+    let (address, connections) = server(|mut stream| {
+        while let Some(request) = request(&mut stream) {
+            let _ = stream.write_all(&answer(&request, request[6].wrapping_add(1), 4711));
+        }
+    });
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/p");
+    let gateway = Gateway::ready(&config(&broker, address));
+
+    messages.until("bad quality", SOON, is_unreachable);
+    no_value_comes(&messages);
+
+    assert!(gateway.metric("edge_plc_requests_total{outcome=\"garbled\",plc=\"p\"}") > Some(0.0));
+    assert!(connections.load(Ordering::Relaxed) <= CONNECTS_PER_MINUTE);
+}
