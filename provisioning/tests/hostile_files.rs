@@ -61,3 +61,28 @@ proptest! {
         answer("other_value.toml", lines.join("\n").as_bytes());
     }
 }
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let rejected = config::load("/dev/zero".as_ref()).unwrap_err();
+    assert!(rejected.to_string().contains("16 MiB"), "{rejected}");
+}
+
+#[test]
+fn a_thousand_problems_are_counted_and_the_first_are_shown() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("thousand.toml");
+    fs::write(&path, "a = 1\n".repeat(1001)).unwrap();
+    let rejected = config::load(&path).unwrap_err();
+    assert_eq!(rejected.problems.len(), 1000);
+    assert!(rejected.to_string().ends_with("1000 problems; the first 200 are shown"));
+}
+
+#[test]
+fn a_file_from_windows_is_read() {
+    let text = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://h\"]\n[[plc]]\nname = \"p\"\n\
+                model = \"M241\"\naddress = \"h\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW1\"\n\
+                type = \"INT\"\n";
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("windows.toml");
+    fs::write(&path, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+    assert_eq!(config::load(&path).unwrap().config.gateway.id, "g");
+}

@@ -1,7 +1,8 @@
 //! Reading a configuration, and what can be said about one that holds.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -12,6 +13,9 @@ use super::layers::Layers;
 use super::problem::{Place, Problem, Rejected};
 use super::read::Table;
 use super::{Config, check, syntax};
+
+/// Longest file that is read. A configuration of 1,000 PLCs is well below.
+const LONGEST: u64 = 16 << 20;
 
 /// A configuration that holds.
 pub struct Loaded {
@@ -41,7 +45,7 @@ pub struct Setting {
 /// When the file cannot be read, is not TOML, or holds anything that cannot be meant: all problems
 /// at once.
 pub fn load(path: &Path) -> Result<Loaded, Rejected> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = contents(path).map_err(|error| unreadable(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
     let Read { config, hash, .. } = read(path, &text, None)?;
     Ok(Loaded { config, hash, file: path.to_owned(), text })
@@ -86,6 +90,16 @@ impl Loaded {
             Place::Whole => self.file.display().to_string(),
         }
     }
+}
+
+/// The file, unless it is longer than any configuration: a device or a disk image has no end.
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LONGEST {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
 }
 
 struct Read {
@@ -134,6 +148,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Rejected {
         (
             "this is a directory, not a configuration file".to_owned(),
             "give the path of the file in it, for example gateway.toml",
+        )
+    } else if kind == ErrorKind::FileTooLarge {
+        (
+            "this file is above 16 MiB, so it is not a configuration file".to_owned(),
+            "give the path of your gateway.toml",
         )
     } else {
         (format!("the configuration file cannot be read: {error}"), "check path and disk")

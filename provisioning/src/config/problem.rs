@@ -83,10 +83,12 @@ impl Rejected {
     }
 
     fn render(&self, renderer: &Renderer) -> String {
-        let shown = self.problems.iter().map(|problem| self.render_one(problem, renderer));
+        let shown = self.problems.iter().take(SHOWN);
+        let shown = shown.map(|problem| self.render_one(problem, renderer));
         let count = match self.problems.len() {
             1 => "1 problem".to_owned(),
-            count => format!("{count} problems"),
+            count @ ..=SHOWN => format!("{count} problems"),
+            count => format!("{count} problems; the first {SHOWN} are shown"),
         };
         let total = format!("{}: {count}", self.file.display());
         shown.chain([total]).collect::<Vec<_>>().join("\n\n")
@@ -130,3 +132,6 @@ impl Rejected {
 }
 
 const ENVIRONMENT: &str = "environment";
+
+/// Most problems that are shown: each takes a while to draw, and nobody reads so many at once.
+const SHOWN: usize = 200;
