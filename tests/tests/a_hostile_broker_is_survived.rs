@@ -126,6 +126,7 @@ fn a_silent_broker_does_not_hold_the_stop_up() {
     let plc = plc();
     let mut gateway = Gateway::ready(&config(&format!("mqtt://{address}"), "", &plc));
     connections.recv_timeout(SOON).expect("it is tried");
+    gateway.wait_for_metric("edge_samples_stored", SOON, |stored| stored > 0.0);
 
     let (status, log) = gateway.terminate(SOON);
 
