@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
 use crate::queue::Stats;
-use crate::status::{Identity, Queue, Status};
+use crate::status::{Identity, Queue, State, Status};
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -75,6 +75,19 @@ impl Board {
                 status.plc_disconnected(plc, &sentence, now);
             }
         });
+        self.log(plc);
+    }
+
+    /// Once per change, in the words of the status.
+    fn log(&self, plc: u16) {
+        let status = self.status.borrow();
+        let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
+        match plc.state {
+            State::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
+            State::Connecting | State::Connected => {
+                tracing::info!(plc = plc.name, "{}", plc.sentence);
+            }
+        }
     }
 
     /// Something happened at the connection to the broker.
