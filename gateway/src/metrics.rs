@@ -36,6 +36,8 @@ pub struct PlcMetrics {
     pub cycles_missed: IntCounter,
     /// `edge_plc_last_answer_timestamp_seconds`.
     pub last_answer: Gauge,
+    /// `edge_plc_tags_quarantined`.
+    pub tags_quarantined: IntGauge,
     requests: [IntCounter; RequestOutcome::ALL.len()],
 }
 
@@ -218,13 +220,9 @@ impl Metrics {
 /// Outcomes of a write, as its reply names them.
 const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
 
-/// What is true of a gateway that sets no tag aside, keeps its queue in memory and writes nothing:
+/// What is true of a gateway that keeps its queue in memory and writes nothing:
 /// rules and dashboards find these series before their numbers move.
 fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
-    let quarantined = IntGaugeVec::new(
-        Opts::new("edge_plc_tags_quarantined", "Tags set aside because they spoil a request."),
-        &["plc"],
-    )?;
     let writes = IntCounterVec::new(
         Opts::new("edge_writes_total", "Write commands by what became of them."),
         &["plc", "outcome"],
@@ -234,12 +232,10 @@ fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Err
         "Bytes written to storage; 0 for a queue in memory.",
     )?;
     for plc in &config.plcs {
-        quarantined.with_label_values(&[&plc.name]).set(0);
         for outcome in WRITE_OUTCOMES {
             writes.with_label_values(&[plc.name.as_str(), outcome]).reset();
         }
     }
-    registry.register(Box::new(quarantined))?;
     registry.register(Box::new(writes))?;
     registry.register(Box::new(written))
 }
@@ -270,6 +266,11 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
         Opts::new("edge_plc_last_answer_timestamp_seconds", "When the PLC answered last."),
         &["plc"],
     )?;
+    let quarantined = IntGaugeVec::new(
+        Opts::new("edge_plc_tags_quarantined", "Tags that the PLC refuses; tried now and then."),
+        &["plc"],
+    )?;
+    registry.register(Box::new(quarantined.clone()))?;
     registry.register(Box::new(up.clone()))?;
     registry.register(Box::new(requests.clone()))?;
     registry.register(Box::new(request_seconds.clone()))?;
@@ -282,6 +283,7 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
         connects: connects.with_label_values(&[name]),
         cycles_missed: missed.with_label_values(&[name]),
         last_answer: last_answer.with_label_values(&[name]),
+        tags_quarantined: quarantined.with_label_values(&[name]),
         requests: RequestOutcome::ALL
             .map(|outcome| requests.with_label_values(&[name, outcome.label()])),
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use reading::{Cycle, Failure, Read, Registers};
+pub use reading::{Cycle, Failure, Outcome, Read, Registers};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,11 @@
 //! One task owns the connection to one PLC.
 //!
-//! `poll` obeys the schedule, `line` keeps the one connection and tells how it is, `modbus` speaks
-//! the protocol and is the only file that names tokio_modbus.
+//! `poll` obeys the schedule, `learning` corrects the plan by what the PLC answers, `line` keeps the
+//! one connection and tells how it is, `modbus` speaks the protocol and is the only file that names
+//! tokio_modbus.
 
 mod identity;
+mod learning;
 mod line;
 mod modbus;
 mod poll;
@@ -17,7 +19,7 @@ use provisioning::plan::Plan;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::model::{Cycle, Failure, Read, Registers};
+pub use crate::model::{Cycle, Failure, Outcome, Read, Registers};
 pub use identity::Identity;
 
 use crate::metrics::PlcMetrics;
@@ -51,6 +53,36 @@ pub enum Event {
         /// What it is now.
         state: State,
     },
+    /// What was learned about the requests is not what it was.
+    Learned {
+        /// Index into `config::Config::plcs`.
+        plc: u16,
+        /// All that is known now.
+        learned: Learned,
+    },
+}
+
+/// How the plan had to be corrected; at first not at all.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Learned {
+    /// Tags that the PLC refuses wherever they are read, in the order of the file. They are tried
+    /// again now and then.
+    pub quarantined: Vec<Quarantined>,
+    /// Most registers that the PLC answers in one request.
+    pub max_words: Option<u16>,
+    /// Most unused registers between two tags that the PLC lets pass.
+    pub max_gap: Option<u16>,
+}
+
+/// A tag that the PLC refuses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Quarantined {
+    /// Its name.
+    pub tag: String,
+    /// Its address as it was written.
+    pub at: String,
+    /// Exception code with which the PLC answers (Modbus Application Protocol V1.1b3, 7).
+    pub code: u8,
 }
 
 /// How the connection to a PLC is.

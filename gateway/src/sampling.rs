@@ -4,6 +4,7 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provisioning::config::{Plc, Shape, Tag};
@@ -40,8 +41,8 @@ struct Class {
     /// A heartbeat that falls between two cycles is published with the nearer one, so that a cycle
     /// that comes a millisecond early does not skip it.
     half_period: Duration,
-    /// Reads in a cycle.
-    reads: usize,
+    /// The requests by which the tags find their reads.
+    requests: Arc<[ReadRequest]>,
     tags: Vec<Probe>,
     /// The samples of the cycle at hand; kept for its memory.
     current: Vec<Sample>,
@@ -51,10 +52,9 @@ struct Class {
 #[derive(Debug)]
 struct Probe {
     tag: u16,
-    /// Which read of the cycle holds it.
-    read: usize,
-    /// Where in that read it begins.
-    offset: usize,
+    /// Which read of the cycle holds it, and where in that read it begins; absent when it is in
+    /// quarantine.
+    place: Option<(usize, usize)>,
     location: Location,
     iec: IecType,
     order: Order,
@@ -67,6 +67,7 @@ struct Probe {
 struct Published {
     value: Option<Value>,
     quality: Quality,
+    at: UnixTime,
     when: Instant,
 }
 
@@ -83,44 +84,65 @@ impl Sampler {
         Self { plc: plc_index, publish, heartbeat: plc.publish.heartbeat, classes }
     }
 
-    /// Turns a cycle into what is to be published of it; nothing when no tag is due, or when the
-    /// cycle is not one of the plan.
+    /// Turns a cycle into what is to be published of it; nothing when no tag is due, when the
+    /// cycle is not one of the plan, and as long as there are tags about which nothing is known.
     pub fn cycle(&mut self, cycle: &Cycle, now: Instant) -> Option<Record> {
         let class = self.classes.get_mut(usize::from(cycle.class))?;
-        if cycle.reads.len() != class.reads {
+        if cycle.reads.len() != cycle.requests.len() {
             return None;
         }
-        class.read(&cycle.reads);
+        class.follow(&cycle.requests);
+        let at = middle(&cycle.reads).unwrap_or(cycle.at);
+        class.read(&cycle.reads, at)?;
         let samples = class.due(self.publish, self.heartbeat, now);
-        let at = middle(&cycle.reads)?;
         (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
     }
 }
 
 impl Class {
     fn new(plc: &Plc, class: &ScanClass) -> Self {
-        let probes = |(read, request): (usize, &ReadRequest)| -> Vec<Probe> {
-            let tags = request.tags.iter().filter_map(|&tag| Some((tag, plc.tags.get(tag)?)));
-            tags.filter_map(|(index, tag)| Probe::new(index, tag, read, request)).collect()
-        };
-        let mut tags: Vec<Probe> = class.requests.iter().enumerate().flat_map(probes).collect();
+        let indices = class.requests.iter().flat_map(|request| &request.tags);
+        let probe = |&index: &usize| Probe::new(index, plc.tags.get(index)?);
+        let mut tags: Vec<Probe> = indices.filter_map(probe).collect();
         tags.sort_by_key(|probe| probe.tag);
         Self {
             half_period: class.period / 2,
-            reads: class.requests.len(),
+            requests: Arc::new([]),
             current: Vec::with_capacity(tags.len()),
             tags,
         }
     }
 
-    /// Decodes every tag of the class.
-    fn read(&mut self, reads: &[Read]) {
-        self.current.clear();
-        for probe in &self.tags {
-            if let Some(read) = reads.get(probe.read) {
-                self.current.push(probe.sample(read));
+    /// Finds out where each tag is read, when that is not as in the last cycle.
+    fn follow(&mut self, requests: &Arc<[ReadRequest]>) {
+        if Arc::ptr_eq(&self.requests, requests) {
+            return;
+        }
+        self.requests = Arc::clone(requests);
+        for probe in &mut self.tags {
+            probe.place = None;
+        }
+        for (read, request) in requests.iter().enumerate() {
+            for &tag in &request.tags {
+                let Ok(tag) = u16::try_from(tag) else { continue };
+                let Ok(index) = self.tags.binary_search_by_key(&tag, |probe| probe.tag) else {
+                    continue;
+                };
+                let Some(probe) = self.tags.get_mut(index) else { continue };
+                let offset = probe.location.first.checked_sub(request.first);
+                probe.place = offset.map(|offset| (read, offset.into()));
             }
         }
+    }
+
+    /// Decodes every tag of the class; gives nothing when nothing is known about one of them.
+    fn read(&mut self, reads: &[Read], at: UnixTime) -> Option<()> {
+        self.current.clear();
+        for probe in &self.tags {
+            let read = probe.place.and_then(|(read, offset)| Some((reads.get(read)?, offset)));
+            self.current.push(probe.sample(read, at)?);
+        }
+        Some(())
     }
 
     /// Takes out what is to be published, and remembers that it was.
@@ -144,8 +166,8 @@ impl Class {
         let mut published = self.current.iter().peekable();
         for probe in &mut self.tags {
             if let Some(sample) = published.next_if(|sample| sample.tag == probe.tag) {
-                let Sample { value, quality, .. } = *sample;
-                probe.published = Some(Published { value, quality, when: now });
+                let Sample { value, quality, at, .. } = *sample;
+                probe.published = Some(Published { value, quality, at, when: now });
             }
         }
         self.current.clone()
@@ -153,11 +175,10 @@ impl Class {
 }
 
 impl Probe {
-    fn new(index: usize, tag: &Tag, read: usize, request: &ReadRequest) -> Option<Self> {
+    fn new(index: usize, tag: &Tag) -> Option<Self> {
         Some(Self {
             tag: u16::try_from(index).ok()?,
-            read,
-            offset: tag.location.first.checked_sub(request.first)?.into(),
+            place: None,
             location: tag.location,
             iec: tag.iec,
             order: tag.order,
@@ -167,23 +188,33 @@ impl Probe {
         })
     }
 
-    fn sample(&self, read: &Read) -> Sample {
+    /// The sample of a cycle. A tag that says nothing in this one stays what was published last;
+    /// `at` is the time of the cycle.
+    fn sample(&self, read: Option<(&Read, usize)>, at: UnixTime) -> Option<Sample> {
+        let tag = self.tag;
+        let Some((read, offset)) = read else {
+            return Some(Sample { tag, value: None, quality: Quality::Refused, at });
+        };
         let (value, quality) = match &read.outcome {
+            Err(Failure::Pending) => {
+                let &Published { value, quality, at, .. } = self.published.as_ref()?;
+                return Some(Sample { tag, value, quality, at });
+            }
             Err(Failure::Unreachable) => (None, Quality::Unreachable),
             Err(Failure::Refused(_)) => (None, Quality::Refused),
-            Ok(registers) => match self.value(registers) {
+            Ok(registers) => match self.value(registers, offset) {
                 None => (None, Quality::Invalid),
                 value => (value, Quality::Good),
             },
         };
-        Sample { tag: self.tag, value, quality, at: read.at }
+        Some(Sample { tag, value, quality, at: read.at })
     }
 
-    fn value(&self, registers: &Registers) -> Option<Value> {
+    fn value(&self, registers: &Registers, offset: usize) -> Option<Value> {
         let raw = match registers {
-            Registers::Bits(bits) => Value::Bool(*bits.get(self.offset)?),
+            Registers::Bits(bits) => Value::Bool(*bits.get(offset)?),
             Registers::Words(words) => {
-                let words = words.get(self.offset..)?.get(..self.location.count.into())?;
+                let words = words.get(offset..)?.get(..self.location.count.into())?;
                 codec::decode(&self.location, self.iec, self.order, words)?
             }
         };

@@ -126,6 +126,37 @@ pub struct Plc {
     /// How reading goes, after the first cycle that the PLC answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<Cycle>,
+    /// Which tags it refuses, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// How its answers corrected the plan, if they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<Learned>,
+}
+
+/// How a PLC's answers corrected the plan; `edge-gateway plan --learned` shows what to write.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Learned {
+    /// Tags that it refuses; they are tried again now and then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<Quarantined>,
+    /// Most registers that it answers in one request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_words: Option<u16>,
+    /// Most unused registers between two tags that it lets pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_gap: Option<u16>,
+}
+
+/// A tag that a PLC refuses.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Quarantined {
+    /// `plc.tag.name`.
+    pub tag: String,
+    /// `plc.tag.at`.
+    pub at: String,
+    /// Exception code of the refusal (Modbus Application Protocol V1.1b3, 7).
+    pub exception: u8,
 }
 
 /// What a PLC answers to Read Device Identification (Modbus Application Protocol V1.1b3, 6.21).
@@ -166,6 +197,8 @@ impl Status {
             identity: None,
             running: None,
             cycle: None,
+            refusal: None,
+            learned: None,
         };
         Self {
             state: Presence::Online,
@@ -265,6 +298,14 @@ impl Status {
     pub fn plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
         if let Some(plc) = self.plc(index, now).filter(|plc| plc.state == State::Connected) {
             plc.cycle = Some(Cycle { seconds: took.as_secs_f64(), missed });
+        }
+    }
+
+    /// The answers of PLC number `index` corrected the plan like this, or no longer do.
+    pub fn plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
+        if let Some(plc) = self.plc(index, now) {
+            plc.refusal = text::refusal(&learned.quarantined);
+            plc.learned = Some(learned).filter(|learned| *learned != Learned::default());
         }
     }
 

@@ -93,3 +93,39 @@ fn a_refused_block_does_not_hide_the_others() {
     assert_eq!(payload["hole"], Value::Null);
     assert_eq!(payload["gateway"]["quality"], json!({"hole": "refused"}));
 }
+
+#[test]
+fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
+    let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
+    let registers: Vec<u16> = (0..40).collect();
+    server.set_registers(Table::HoldingRegister, 0, &registers);
+    server.refuse(Table::HoldingRegister, 17..=17, 2);
+    let messages = broker.subscribe("edge/g/data/p");
+    let mut config = gateway(&broker) + &plc("p", server.address());
+    for register in (0..40).filter(|register| *register != 10) {
+        let _ = write!(
+            config,
+            "[[plc.tag]]\nname = \"t{register}\"\nat = \"%MW{register}\"\ntype = \"INT\"\n"
+        );
+    }
+    let gateway = Gateway::ready(&config);
+
+    for _ in 0..5 {
+        let payload = messages.next(SOON).json();
+        assert_eq!(payload["gateway"]["quality"], json!({"t17": "refused"}));
+        for register in (0..40).filter(|register| ![10, 17].contains(register)) {
+            assert_eq!(payload[format!("t{register}")], register);
+        }
+    }
+    let quarantined = "edge_plc_tags_quarantined{plc=\"p\"}";
+    gateway.wait_for_metric(quarantined, SOON, |tags| tags > 0.5 && tags < 1.5);
+    let status = gateway.get("/status").body;
+    assert!(status.contains("The PLC refuses t17 (%MW17)"), "{status}");
+
+    // A PLC that was loaded with another program opens its port anew.
+    server.refuse_nothing();
+    server.close();
+    server.open();
+    messages.until("the tag is back", LONG, |message| message.json()["t17"] == 17);
+    gateway.wait_for_metric(quarantined, SOON, |tags| tags < 0.5);
+}

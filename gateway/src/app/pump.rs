@@ -144,6 +144,7 @@ impl Pump {
                 }
             }
             plc::Event::State { plc, state } => self.board.plc(plc, state),
+            plc::Event::Learned { plc, learned } => self.board.learned(plc, learned),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What polling brings: raw registers, not yet values.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use provisioning::plan::ReadRequest;
 
 use super::UnixTime;
 
@@ -11,9 +14,15 @@ pub struct Cycle {
     pub plc: u16,
     /// Index into `Plan::classes`.
     pub class: u16,
+    /// When it began.
+    pub at: UnixTime,
     /// How long it took, with the connecting that it needed.
     pub took: Duration,
-    /// One for each request of the class, in the order of the plan.
+    /// What was asked: the requests of the plan, or what is left of them after those that the PLC
+    /// refused were taken apart. A tag of the class that none of them serves is in quarantine:
+    /// refused, and not asked for in this cycle. Shared by cycles that ask the same.
+    pub requests: Arc<[ReadRequest]>,
+    /// One for each of the requests, in their order.
     pub reads: Vec<Read>,
 }
 
@@ -23,8 +32,11 @@ pub struct Read {
     /// The middle of the round trip.
     pub at: UnixTime,
     /// The answer.
-    pub outcome: Result<Registers, Failure>,
+    pub outcome: Outcome,
 }
+
+/// An answer, or why there is none.
+pub type Outcome = Result<Registers, Failure>;
 
 /// A whole answer: as many as were asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,4 +54,7 @@ pub enum Failure {
     Unreachable,
     /// The PLC answered with this exception code (Modbus Application Protocol V1.1b3, 7).
     Refused(u8),
+    /// The PLC refused the request, and which of its tags is to blame is not known yet: says
+    /// nothing about a single tag.
+    Pending,
 }

@@ -39,6 +39,9 @@ pub(super) struct Line<C: Connect> {
     /// No connect before this.
     not_before: Option<Instant>,
     told: Option<State>,
+    /// Whether the PLC closed the session that was lost last.
+    was_hung_up: bool,
+    sessions: u64,
 }
 
 /// One request and what became of it.
@@ -72,6 +75,8 @@ impl<C: Connect> Line<C> {
             random,
             not_before: None,
             told: None,
+            was_hung_up: false,
+            sessions: 0,
         }
     }
 
@@ -85,6 +90,21 @@ impl<C: Connect> Line<C> {
 
     pub(super) const fn is_connected(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// The settings of the PLC.
+    pub(super) const fn config(&self) -> &config::Plc {
+        &self.config
+    }
+
+    /// How many sessions there have been.
+    pub(super) const fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
+    /// Whether the last session ended because the PLC closed it in place of an answer.
+    pub(super) const fn was_hung_up(&self) -> bool {
+        self.was_hung_up
     }
 
     /// Sends the first request of a cycle.
@@ -143,6 +163,7 @@ impl<C: Connect> Line<C> {
 
     async fn open(&mut self, session: C::Session) {
         self.session = Some(session);
+        self.sessions += 1;
         self.has_answered = false;
         if identity::is_told_by(self.config.model) {
             let exchange = self.exchange(&identity::REQUEST).await;
@@ -219,6 +240,7 @@ impl<C: Connect> Line<C> {
     async fn lose(&mut self, error: &RequestError) {
         tracing::debug!(plc = self.config.name, error = error as &dyn std::error::Error, "lost");
         self.session = None;
+        self.was_hung_up = matches!(error, RequestError::Disconnected(_));
         let sentence = sentence::lost(&self.config, error, self.has_answered);
         self.pause(sentence).await;
     }

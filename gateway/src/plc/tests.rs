@@ -65,11 +65,20 @@ async fn a_refused_request_does_not_stop_the_others() {
     let tags = [("%MW0", 1000), ("%MW500", 1000), ("%MW900", 1000)];
     let mut world = World::start(plc("M241", &tags), FakePlc::answering(answers));
     world.state().await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(Failure::Refused(2)), Ok(900)]);
     }
+    // In quarantine it is not asked for until the next trial.
+    let Event::Learned { learned, .. } = world.event().await else { panic!("not learned") };
+    let quarantined = Quarantined { tag: "%MW500".into(), at: "%MW500".into(), code: 2 };
+    assert_eq!(learned.quarantined, [quarantined]);
+    for _ in 0..59 {
+        assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(900)]);
+    }
+    assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(Failure::Refused(2)), Ok(900)]);
     let metrics = world.metrics.render().unwrap();
     assert!(metrics.contains(r#"edge_plc_requests_total{outcome="refused",plc="pump6"} 3"#));
+    assert!(metrics.contains(r#"edge_plc_tags_quarantined{plc="pump6"} 1"#));
     assert!(metrics.contains(r#"edge_plc_connects_total{plc="pump6"} 1"#));
     assert!(metrics.contains(r#"edge_plc_up{plc="pump6"} 1"#));
 }
@@ -107,7 +116,7 @@ async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
         match world.event().await {
             Event::State { state: State::Connected { .. }, .. } => told[0] += 1,
             Event::State { state: State::Disconnected { .. }, .. } => told[1] += 1,
-            Event::Cycle(_) => {}
+            Event::Cycle(_) | Event::Learned { .. } => {}
         }
     }
     assert!(told[0] >= 9 && told[0].abs_diff(told[1]) <= 1, "comes and goes: {told:?}");

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use provisioning::config::{Datetime, HostPort, Publish as PublishConfig, Qos};
 use provisioning::plan;
-use provisioning::plc::Model;
+use provisioning::plc::{Model, Table};
 
 use super::*;
 
@@ -108,12 +108,57 @@ fn one_failed_request_does_not_spoil_the_tags_of_another() {
 }
 
 #[test]
+fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW1", "INT"), ("%MW2", "INT")]);
+    let values = |record: Record| -> Vec<_> {
+        record.samples.iter().map(|sample| (sample.value, sample.quality)).collect()
+    };
+    let address = |request: &ReadRequest| {
+        let words = request.first..request.first + request.count;
+        Ok(Registers::Words(words.collect()))
+    };
+    let good = |value| (Some(Value::Int(value)), Quality::Good);
+    let refused = (None, Quality::Refused);
+    assert_eq!(values(world.cycle(address).unwrap()), [good(0), good(1), good(2)]);
+    world.ask(&[&[0], &[2]]);
+    assert_eq!(values(world.cycle(address).unwrap()), [good(0), refused, good(2)]);
+    world.ask(&[]);
+    let record = world.cycle(address).unwrap();
+    assert_eq!(record.at, UnixTime::from_micros(5));
+    assert_eq!(values(record), [refused; 3]);
+    world.ask(&[&[2], &[0, 1]]);
+    assert_eq!(values(world.cycle(address).unwrap()), [good(0), good(1), good(2)]);
+}
+
+#[test]
+fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
+    for shape in [Shape::Flat, Shape::Samples] {
+        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        let pending = |request: &ReadRequest| match request.first {
+            0 => good(request, 8),
+            _ => Err(Failure::Pending),
+        };
+        assert_eq!(world.cycle(pending), None, "nothing is known about the second tag");
+        world.cycle(|request| good(request, 7)).unwrap();
+        let record = world.cycle(pending).unwrap();
+        let values: Vec<_> = record.samples.iter().map(|s| (s.tag, s.value, s.quality)).collect();
+        let first = (0, Some(Value::Int(8)), Quality::Good);
+        match shape {
+            Shape::Samples => assert_eq!(values, [first]),
+            Shape::Flat | Shape::Nested => {
+                assert_eq!(values, [first, (1, Some(Value::Int(7)), Quality::Good)]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_sample_has_the_time_of_its_read_and_the_record_the_middle_of_all() {
     let mut world =
         World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW500", "INT"), ("%MW900", "INT")]);
     let times = [30, 10, 20].map(UnixTime::from_micros);
     let reads = times.map(|at| Read { at, outcome: Ok(Registers::Words(vec![1])) });
-    let cycle = Cycle { plc: 3, class: 0, took: Duration::ZERO, reads: reads.to_vec() };
+    let cycle = cycle(&world.requests, reads.to_vec());
     let record = world.sampler.cycle(&cycle, world.now).unwrap();
     assert_eq!(record.samples.iter().map(|sample| sample.at).collect::<Vec<_>>(), times);
     assert_eq!((record.at, record.plc), (UnixTime::from_micros(20), 3));
@@ -189,6 +234,7 @@ proptest! {
                     Ok(Registers::Bits(_)) | Err(Failure::Unreachable) => {
                         prop_assert_eq!(sample.quality, Quality::Unreachable);
                     }
+                    Err(Failure::Pending) => unreachable!("not among the truths"),
                     Err(Failure::Refused(_)) => prop_assert_eq!(sample.quality, Quality::Refused),
                 }
             }
@@ -209,6 +255,8 @@ fn truth() -> impl Strategy<Value = Result<Registers, Failure>> {
 struct World {
     plc: Plc,
     plan: Plan,
+    /// What is asked in each cycle.
+    requests: Arc<[ReadRequest]>,
     sampler: Sampler,
     now: Instant,
 }
@@ -217,7 +265,8 @@ impl World {
     fn new(shape: Shape, tags: &[(&str, &str)]) -> Self {
         let plc = plc(shape, tags);
         let plan = plan::plan(&plc);
-        Self { sampler: Sampler::new(3, &plc, &plan), plc, plan, now: Instant::now() }
+        let requests = plan.classes[0].requests.clone().into();
+        Self { sampler: Sampler::new(3, &plc, &plan), plc, plan, requests, now: Instant::now() }
     }
 
     /// After a change of the settings.
@@ -230,13 +279,27 @@ impl World {
         answer: impl Fn(&ReadRequest) -> Result<Registers, Failure>,
     ) -> Option<Record> {
         let at = UnixTime::from_micros(0);
-        let requests = self.plan.classes[0].requests.iter();
-        let reads = requests.map(|request| Read { at, outcome: answer(request) }).collect();
-        let record =
-            self.sampler.cycle(&Cycle { plc: 3, class: 0, took: Duration::ZERO, reads }, self.now);
+        let reads = self.requests.iter().map(|request| Read { at, outcome: answer(request) });
+        let cycle = cycle(&self.requests, reads.collect());
+        let record = self.sampler.cycle(&cycle, self.now);
         self.now += SECOND;
         record
     }
+
+    /// From now on, only requests for these tags are sent.
+    fn ask(&mut self, tags: &[&[usize]]) {
+        let request = |tags: &&[usize]| {
+            let first = self.plc.tags[tags[0]].location.first;
+            ReadRequest { table: Table::HoldingRegister, first, count: 100, tags: tags.to_vec() }
+        };
+        self.requests = tags.iter().map(request).collect();
+    }
+}
+
+fn cycle(requests: &Arc<[ReadRequest]>, reads: Vec<Read>) -> Cycle {
+    let requests = Arc::clone(requests);
+    let at = UnixTime::from_micros(5);
+    Cycle { plc: 3, class: 0, at, took: Duration::ZERO, requests, reads }
 }
 
 /// The same word, or the bits of it, all over the request.

@@ -139,6 +139,29 @@ fn the_headline_names_the_broker_before_the_plcs() {
 }
 
 #[test]
+fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
+    let mut status = healthy();
+    let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let learned = |tags| Learned { quarantined: tags, ..Learned::default() };
+    status.plc_learned(0, learned(vec![tag(1)]), at(3));
+    assert_eq!(
+        status.headline(),
+        "PLC pump6: The PLC refuses t1 (%MW1): correct the address or remove it; it is tried again \
+         now and then, and all others are read."
+    );
+    status.plc_learned(0, learned((1..6).map(tag).collect()), at(4));
+    let refusal = status.plcs[0].refusal.clone().unwrap();
+    assert!(refusal.starts_with("The PLC refuses t1 (%MW1), t2 (%MW2), t3 (%MW3) and 2 more:"));
+    assert!(status.to_string().contains(&refusal));
+    let json = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+
+    status.plc_learned(0, Learned::default(), at(5));
+    assert!(status.headline().starts_with("All is well"));
+    assert_eq!(status.plcs[0].learned, None);
+}
+
+#[test]
 fn a_state_that_is_told_again_keeps_its_beginning() {
     let mut status = healthy();
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Identity, Plc, Queue, State, Status};
+use super::{Identity, Plc, Quarantined, Queue, State, Status};
 use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
@@ -26,6 +26,10 @@ pub(super) fn headline(status: &Status) -> String {
     if let Some(plc) = status.plcs.iter().find(|plc| plc.running == Some(false)) {
         return format!("PLC {}: {}", plc.name, plc.sentence);
     }
+    let refusing = status.plcs.iter().find_map(|plc| Some((plc, plc.refusal.as_ref()?)));
+    if let Some((plc, refusal)) = refusing {
+        return format!("PLC {}: {refusal}", plc.name);
+    }
     if status.broker.state == State::Connecting {
         return status.broker.sentence.clone();
     }
@@ -35,6 +39,24 @@ pub(super) fn headline(status: &Status) -> String {
     let plcs = if all == 1 { "the PLC answers".to_owned() } else { format!("{all} PLCs answer") };
     let broker = status.broker.address.as_deref().unwrap_or("the other end");
     format!("All is well: {plcs}, and the broker at {broker} takes the values.")
+}
+
+/// Which tags a PLC refuses, and what to do about it; nothing when there are none.
+pub(super) fn refusal(tags: &[Quarantined]) -> Option<String> {
+    const MOST_NAMED: usize = 3;
+    let named = tags.iter().take(MOST_NAMED);
+    let named: Vec<_> = named.map(|Quarantined { tag, at, .. }| format!("{tag} ({at})")).collect();
+    let (named, more) = (named.join(", "), tags.len().saturating_sub(MOST_NAMED));
+    let which = match (tags.len(), more) {
+        (0, _) => return None,
+        (_, 0) => named,
+        (_, more) => format!("{named} and {more} more"),
+    };
+    let (them, are) = if tags.len() == 1 { ("it", "it is") } else { ("them", "they are") };
+    Some(format!(
+        "The PLC refuses {which}: correct the address or remove {them}; {are} tried again now and \
+         then, and all others are read."
+    ))
 }
 
 fn broker_headline(status: &Status) -> String {
@@ -119,6 +141,10 @@ fn queue_row(queue: &Queue) -> Row {
 
 fn plc_text(plc: &Plc) -> String {
     let mut text = plc.sentence.clone();
+    if let Some(refusal) = &plc.refusal {
+        text.push(' ');
+        text.push_str(refusal);
+    }
     if let Some(Identity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
     }

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
 use crate::queue::Stats;
-use crate::status::{Identity, Queue, State, Status};
+use crate::status::{Identity, Learned, Quarantined, Queue, State, Status};
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -88,6 +88,20 @@ impl Board {
                 tracing::info!(plc = plc.name, "{}", plc.sentence);
             }
         }
+    }
+
+    /// The answers of a PLC corrected the plan.
+    pub(super) fn learned(&mut self, plc: u16, learned: plc::Learned) {
+        self.changed = true;
+        self.update(|status| status.plc_learned(plc, learned_in_words(learned), clock::now()));
+        let status = self.status.borrow();
+        let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
+        let refusal = plc.refusal.as_deref().unwrap_or("The PLC refuses no tag any more.");
+        let (max_words, max_gap) = plc
+            .learned
+            .as_ref()
+            .map_or((None, None), |learned| (learned.max_words, learned.max_gap));
+        tracing::info!(plc = plc.name, max_words, max_gap, "{refusal}");
     }
 
     /// Something happened at the connection to the broker.
@@ -193,6 +207,12 @@ impl Inflow {
         let hours = max_bytes as f64 / self.bytes as f64 * elapsed.as_secs_f64() / 3600.0;
         Some((hours * 10.0).round() / 10.0)
     }
+}
+
+fn learned_in_words(learned: plc::Learned) -> Learned {
+    let plc::Learned { quarantined, max_words, max_gap } = learned;
+    let word = |plc::Quarantined { tag, at, code }| Quarantined { tag, at, exception: code };
+    Learned { quarantined: quarantined.into_iter().map(word).collect(), max_words, max_gap }
 }
 
 fn identity_in_words(identity: plc::Identity) -> Identity {

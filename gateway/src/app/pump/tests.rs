@@ -58,6 +58,14 @@ fn metrics() -> Metrics {
 /// What the only scan class of the only PLC reads: one register.
 fn cycle() -> plc::Event {
     let read = Read { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
-    let took = Duration::from_millis(5);
-    plc::Event::Cycle(Cycle { plc: 0, class: 0, took, reads: vec![read] })
+    let requests =
+        provisioning::plan::plan(&testing::config(1).plcs[0]).classes[0].requests.clone();
+    plc::Event::Cycle(Cycle {
+        plc: 0,
+        class: 0,
+        at: UnixTime::default(),
+        took: Duration::from_millis(5),
+        requests: requests.into(),
+        reads: vec![read],
+    })
 }
