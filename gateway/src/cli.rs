@@ -72,7 +72,7 @@ enum Command {
     Check(File),
     /// Show the requests that will be sent, registers used and wasted, and the load on each PLC.
     #[command(after_help = PLAN_EXAMPLES)]
-    Plan(File),
+    Plan(configuration::PlanOptions),
     /// Show the effective configuration, secrets redacted.
     PrintConfig(configuration::PrintConfig),
     /// Print the JSON Schema of gateway.toml, for editors.
@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(&options),
         Command::Run(file) => run::run(&file.path),
         Command::Check(file) => configuration::check(&file.path),
-        Command::Plan(file) => configuration::plan(&file.path),
+        Command::Plan(options) => configuration::plan(&options),
         Command::PrintConfig(options) => configuration::print(&options),
         Command::Schema => configuration::schema(),
         Command::Status(options) => status::status(&options),

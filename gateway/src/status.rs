@@ -1,10 +1,13 @@
 //! How the gateway is doing: sentences for an installer, fields for a program. Pure.
 
+mod advice;
 mod text;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use advice::advice;
 
 use crate::model::UnixTime;
 

@@ -97,6 +97,22 @@ impl Gateway {
         place::program("edge-gateway", "E2E_GATEWAY")
     }
 
+    /// Runs a command of the program on its configuration and state; gives what it prints.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[must_use]
+    pub fn print(&self, arguments: &[&str]) -> String {
+        let output = Command::new(Self::program())
+            .args(arguments)
+            .arg(self.config_path())
+            .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"))
+            .output()
+            .expect("the program starts");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
     /// Its `gateway.toml`.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {

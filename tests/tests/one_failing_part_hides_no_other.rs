@@ -121,6 +121,8 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
     gateway.wait_for_metric(quarantined, SOON, |tags| tags > 0.5 && tags < 1.5);
     let status = gateway.get("/status").body;
     assert!(status.contains("The PLC refuses t17 (%MW17)"), "{status}");
+    let advice = gateway.print(&["plan", "--learned"]);
+    assert!(advice.contains("remove or correct the tag t17:"), "{advice}");
 
     // A PLC that was loaded with another program opens its port anew.
     server.refuse_nothing();

@@ -7,7 +7,21 @@ use clap::Args;
 use provisioning::config::{self, Loaded};
 use provisioning::plan;
 
-use super::{DONE, File, NO, say};
+use super::{DONE, File, NO, say, status};
+use crate::status::advice;
+
+/// `plan`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+With --learned it asks the gateway that runs with the same configuration, on its socket in
+state_dir, which only its user and root may open.")]
+pub(super) struct PlanOptions {
+    #[command(flatten)]
+    file: File,
+    /// Instead, show what the running gateway learned from its PLCs and what to change in FILE.
+    #[arg(long)]
+    learned: bool,
+}
 
 /// `print-config`.
 #[derive(Args, Debug)]
@@ -37,9 +51,13 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{ending}")
 }
 
-/// Prints the requests of every PLC.
-pub(super) fn plan(path: &Path) -> anyhow::Result<u8> {
-    let Some(loaded) = load(path)? else { return Ok(NO) };
+/// Prints the requests of every PLC, or how their answers corrected them.
+pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
+    let Some(loaded) = load(&options.file.path)? else { return Ok(NO) };
+    if options.learned {
+        say(advice(&status::of_running(&loaded)?).trim_end())?;
+        return Ok(DONE);
+    }
     for plc in &loaded.config.plcs {
         say(plan::report(plc, &plan::plan(plc)))?;
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use provisioning::config::Loaded;
 
 use super::{DONE, File, NO, configuration, runtime, say};
 use crate::app;
@@ -31,13 +32,7 @@ pub(super) struct Options {
 /// Prints the status of the gateway that runs with this configuration.
 pub(super) fn status(options: &Options) -> anyhow::Result<u8> {
     let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(NO) };
-    let state_dir = &loaded.config.gateway.state_dir;
-    let target = Target::Unix(app::socket_path(state_dir));
-    let answer = runtime()?
-        .block_on(fetch(&target, "/status"))
-        .map_err(|error| explain(error, state_dir))?;
-    let status: Status = serde_json::from_slice(&answer.body)
-        .context("the gateway that answers is of another version")?;
+    let status = of_running(&loaded)?;
     if options.json {
         say(serde_json::to_string_pretty(&status)?)?;
     } else {
@@ -64,4 +59,14 @@ fn explain(error: FetchError, state_dir: &Path) -> anyhow::Error {
         );
     }
     error.into()
+}
+
+/// Asks the gateway that runs with this configuration.
+pub(super) fn of_running(loaded: &Loaded) -> anyhow::Result<Status> {
+    let state_dir = &loaded.config.gateway.state_dir;
+    let target = Target::Unix(app::socket_path(state_dir));
+    let answer = runtime()?
+        .block_on(fetch(&target, "/status"))
+        .map_err(|error| explain(error, state_dir))?;
+    serde_json::from_slice(&answer.body).context("the gateway that answers is of another version")
 }

@@ -195,7 +195,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Text from elsewhere, such as a PLC's name for itself, that must not steer a terminal.
-struct Plain<'a>(&'a str);
+pub(super) struct Plain<'a>(pub(super) &'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

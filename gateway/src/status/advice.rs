@@ -1,0 +1,74 @@
+//! What the running gateway learned, in the words of gateway.toml.
+
+use std::fmt::{self, Write};
+
+use super::text::Plain;
+use super::{Learned, Plc, Quarantined, State, Status};
+
+/// What to change in the file so that the plan is right from the start, for each PLC in the order
+/// of the file. Everything but the keys is a comment.
+#[must_use]
+pub fn advice(status: &Status) -> String {
+    let mut text = String::new();
+    for plc in &status.plcs {
+        // Writing to a String cannot fail.
+        let _ = write_plc(&mut text, plc);
+    }
+    text
+}
+
+fn write_plc(text: &mut String, plc: &Plc) -> fmt::Result {
+    let name = Plain(&plc.name);
+    let Some(Learned { quarantined, max_words, max_gap }) = &plc.learned else {
+        let nothing = match plc.state {
+            State::Connected => "nothing to change",
+            State::Connecting | State::Disconnected => "nothing learned, it does not answer",
+        };
+        return writeln!(text, "# {name}: {nothing}");
+    };
+    writeln!(text, "# {name}: in its [[plc]]")?;
+    if let Some(words) = max_words {
+        writeln!(text, "max_words = {words}  # longer requests fail")?;
+    }
+    if let Some(gap) = max_gap {
+        writeln!(text, "max_gap = {gap}  # it refuses what lies in a wider gap")?;
+    }
+    for Quarantined { tag, at, exception } in quarantined {
+        let (tag, at, meaning) = (Plain(tag), Plain(at), meaning(*exception));
+        writeln!(text, "# remove or correct the tag {tag}: the PLC answers {at} with {meaning}")?;
+    }
+    Ok(())
+}
+
+/// Modbus Application Protocol V1.1b3, 7, for the codes that bring a tag into quarantine.
+const fn meaning(exception: u8) -> &'static str {
+    match exception {
+        2 => "exception 2, illegal data address",
+        3 => "exception 3, illegal data value",
+        _ => "an exception",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixTime;
+
+    #[test]
+    fn the_advice_is_a_piece_of_the_file() {
+        let at = UnixTime::from_micros(0);
+        let mut status = Status::new("a", "0.1.0", "0", ["pump6", "pump7", "mixer"], at);
+        let hole = Quarantined { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
+        let learned = Learned { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
+        status.plc_learned(0, learned, at);
+        status.plc_connected(1, None, None, at);
+        insta::assert_snapshot!(advice(&status), @r"
+        # pump6: in its [[plc]]
+        max_words = 60  # longer requests fail
+        max_gap = 4  # it refuses what lies in a wider gap
+        # remove or correct the tag hole: the PLC answers %MW3000 with exception 2, illegal data address
+        # pump7: nothing to change
+        # mixer: nothing learned, it does not answer
+        ");
+    }
+}
