@@ -125,6 +125,52 @@ async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
     assert_at_most_six_a_minute(&connects);
 }
 
+/// What the PLC does changes at random: it answers, is silent, hangs up, or refuses; each for up to
+/// an hour.
+#[tokio::test(start_paused = true)]
+async fn ten_days_with_a_plc_that_comes_and_goes() {
+    const DAYS: Duration = SECOND.saturating_mul(10 * 86_400);
+    let start = time::Instant::now();
+    let mut random = fastrand::Rng::with_seed(11);
+    let (mut mood, mut until) = (0, start);
+    let answers = move |request: &plan::ReadRequest| {
+        if time::Instant::now() >= until {
+            mood = random.u32(0..5);
+            until = time::Instant::now() + SECOND * random.u32(1..3600);
+        }
+        // The last hours are good ones: everything must have come back by then.
+        match if start.elapsed() + SECOND * 7200 > DAYS { 0 } else { mood } {
+            1 => (SECOND, Err(RequestError::TimedOut(SECOND))),
+            2 => {
+                let hung_up = io::ErrorKind::ConnectionReset.into();
+                (Duration::ZERO, Err(RequestError::Disconnected(hung_up)))
+            }
+            3 => (SECOND / 100, Err(RequestError::Refused(2))),
+            _ => (SECOND / 100, right(request).1),
+        }
+    };
+    let tags = [("holding:0", 10_000), ("holding:1", 10_000), ("holding:500", 10_000)];
+    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
+    let (mut cycles, mut last) = (0_u64, None);
+    while world.elapsed() < DAYS {
+        match world.event().await {
+            Event::Cycle(cycle) => (cycles, last) = (cycles + 1, Some(cycle)),
+            Event::State { .. } | Event::Learned { .. } => {}
+        }
+    }
+    assert_eq!(cycles + world.link_metrics.cycles_missed.get(), 86_401, "every cycle is told");
+    let last = last.unwrap();
+    assert!(last.reads.iter().all(|read| read.outcome.is_ok()), "{last:?}");
+    let served: usize = last.requests.iter().map(|request| request.tags.len()).sum();
+    assert_eq!((served, world.link_metrics.tags_quarantined.get()), (3, 0));
+    let connects = world.connects();
+    assert_at_most_six_a_minute(&connects);
+    assert!((200..30_000).contains(&connects.len()), "{} connects", connects.len());
+    // One request a cycle and stretch, and little more for searching and trying again.
+    let asked = world.fake.seen().iter().filter(|seen| matches!(seen, Seen::Read(_))).count();
+    assert!(asked < 3 * 86_400, "{asked} requests");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() {
     let mut silent = true;
