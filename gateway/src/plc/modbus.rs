@@ -1,8 +1,10 @@
 //! Modbus TCP. The only file that names tokio_modbus.
 //!
 //! Its typed readers assert the count of an answer in debug builds and believe it in release
-//! builds, so requests go through `call` and the counts are checked here.
+//! builds, so requests go through `call` and the counts are checked here; what it lets pass on the
+//! stream itself is checked by `strict`.
 
+mod strict;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use tokio_modbus::{Error, Request, Response, Slave};
 
 use super::Registers;
 use super::session::{Connect, ConnectError, RequestError, Session};
+use strict::{Ids, Strict};
 
 /// Longest wait for a name and, again, for a connection; a PLC with a short time-out is on the same
 /// wire, so it gets three of its time-outs.
@@ -38,6 +41,7 @@ pub(super) struct Door {
     address: HostPort,
     unit: Slave,
     timeout: Duration,
+    ids: Ids,
 }
 
 /// A connection to a PLC.
@@ -48,7 +52,21 @@ pub(super) struct ModbusSession {
 
 impl Door {
     pub(super) fn new(plc: &Plc) -> Self {
-        Self { address: plc.address.clone(), unit: Slave(plc.unit_id), timeout: plc.timeout }
+        Self {
+            address: plc.address.clone(),
+            unit: Slave(plc.unit_id),
+            timeout: plc.timeout,
+            ids: Ids::starting_at(fastrand::u16(..)),
+        }
+    }
+
+    /// A session on a stream that has just been opened.
+    pub(super) fn session<S>(&self, stream: S) -> ModbusSession
+    where
+        S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
+    {
+        let stream = Strict::new(stream, self.ids.clone());
+        ModbusSession { context: tcp::attach_slave(stream, self.unit), timeout: self.timeout }
     }
 
     /// Tries each address of the name in turn.
@@ -76,16 +94,7 @@ impl Connect for Door {
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
         let stream = self.open(CONNECT_TIMEOUT.min(self.timeout * 3)).await?;
         prepare(&stream).map_err(ConnectError::Failed)?;
-        Ok(ModbusSession::new(stream, self.unit, self.timeout))
-    }
-}
-
-impl ModbusSession {
-    fn new<S>(stream: S, unit: Slave, timeout: Duration) -> Self
-    where
-        S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
-    {
-        Self { context: tcp::attach_slave(stream, unit), timeout }
+        Ok(self.session(stream))
     }
 }
 

@@ -53,7 +53,7 @@ async fn an_exception_is_a_refusal_with_its_code() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_fit_is_garbled() {
-    let hostile: [(&str, &[u8]); 9] = [
+    let hostile: [(&str, &[u8]); 13] = [
         ("another transaction", &[0, 9, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0]),
         ("another unit", &[0, 0, 0, 0, 0, 7, 1, 3, 4, 0, 0, 0, 0]),
         ("another function", &[0, 0, 0, 0, 0, 7, 255, 4, 4, 0, 0, 0, 0]),
@@ -62,6 +62,10 @@ async fn an_answer_that_does_not_fit_is_garbled() {
         ("a register more", &[0, 0, 0, 0, 0, 9, 255, 3, 6, 0, 0, 0, 0, 0, 0]),
         ("less than it counts", &[0, 0, 0, 0, 0, 5, 255, 3, 4, 0, 0]),
         ("half a register", &[0, 0, 0, 0, 0, 6, 255, 3, 3, 0, 0, 0]),
+        ("more than it counts", &[0, 0, 0, 0, 0, 9, 255, 3, 4, 0, 0, 0, 0, 0, 0]),
+        ("longer than any", &[0, 0, 0, 0, 1, 0, 255, 3, 4, 0, 0, 0, 0]),
+        ("an exception with more behind it", &[0, 0, 0, 0, 0, 4, 255, 0x83, 2, 0]),
+        ("two in one", &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 3, 255, 0x83, 2]),
         ("an exception to no function", &[0, 0, 0, 0, 0, 3, 255, 0x80, 1]),
     ];
     for (what, bytes) in hostile {
@@ -83,11 +87,73 @@ async fn silence_and_half_an_answer_time_out() {
     for bytes in [&[][..], &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9]] {
         let (mut session, mut plc) = session();
         let began = tokio::time::Instant::now();
-        plc.write_all(bytes).await.unwrap();
-        let answer = session.read(&REAL_AT_10).await;
+        let begin = async {
+            plc.read_exact(&mut [0; 12]).await.unwrap();
+            plc.write_all(bytes).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), begin);
         assert!(matches!(answer, Err(RequestError::TimedOut(_))), "{answer:?}");
         assert_eq!(began.elapsed(), Duration::from_secs(1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_the_same_however_it_is_cut() {
+    let whole = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9, 0x79, 0x42, 0xF6];
+    for cut in 1..whole.len() {
+        let (mut session, mut plc) = session();
+        let serve = async {
+            plc.read_exact(&mut [0; 12]).await.unwrap();
+            for part in [&whole[..cut], &whole[cut..]] {
+                plc.write_all(part).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), serve);
+        assert_eq!(answer.unwrap(), Registers::Words(vec![0xE979, 0x42F6]), "cut at {cut}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
+    let (mut session, mut plc) = session();
+    let answer = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0];
+    let serve = async {
+        plc.read_exact(&mut [0; 12]).await.unwrap();
+        plc.write_all(&answer).await.unwrap();
+    };
+    let (first, ()) = tokio::join!(session.read(&REAL_AT_10), serve);
+    assert!(first.is_ok(), "{first:?}");
+    plc.write_all(&answer).await.unwrap();
+    let second = session.read(&REAL_AT_10).await;
+    assert!(matches!(second, Err(RequestError::Garbled(_))), "{second:?}");
+    drop(session);
+    assert_eq!(plc.read(&mut [0; 12]).await.unwrap(), 0, "nothing was asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_connection_asks_with_an_id_of_the_one_before() {
+    let door = door("127.0.0.1", 502);
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let (ours, mut plc) = duplex(1024);
+        let mut session = door.session(ours);
+        for _ in 0..3 {
+            let serve = async {
+                let mut asked = [0; 12];
+                plc.read_exact(&mut asked).await.unwrap();
+                let id = [asked[0], asked[1]];
+                plc.write_all(&[&id[..], &[0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0]].concat())
+                    .await
+                    .unwrap();
+                id
+            };
+            let (answer, id) = tokio::join!(session.read(&REAL_AT_10), serve);
+            assert!(answer.is_ok(), "{answer:?}");
+            ids.insert(id);
+        }
+    }
+    assert_eq!(ids.len(), 9);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +257,9 @@ async fn exchange(
 
 fn session() -> (ModbusSession, DuplexStream) {
     let (ours, theirs) = duplex(1024);
-    (ModbusSession::new(ours, Slave(255), Duration::from_secs(1)), theirs)
+    let mut door = door("127.0.0.1", 502);
+    door.ids = Ids::starting_at(0);
+    (door.session(ours), theirs)
 }
 
 fn door(host: &str, port: u16) -> Door {
