@@ -12,7 +12,8 @@
 //! - 8 connections, the oldest makes room for a 9th; answers leave at the end of a MAST cycle.
 //!
 //! With [`Program::PumpStation`] the values move like a machine's; its variables are listed in
-//! [`mod@process`]. It has its own framing and shares no protocol code with our client, so the two
+//! [`mod@process`]. With a [`Mischief`] it breaks its answers in every way that a broken PLC or
+//! network can. It has its own framing and shares no protocol code with our client, so the two
 //! can check each other.
 //!
 //! ```no_run
@@ -39,6 +40,7 @@ mod frame;
 mod handle;
 mod identification;
 mod image;
+mod mischief;
 mod pdu;
 pub mod process;
 mod server;
@@ -50,6 +52,7 @@ use provisioning::plc::Model;
 
 pub use controller::State;
 pub use handle::{Counts, Handle, HandleError, SimulatedPlc};
+pub use mischief::{Mischief, Trick};
 pub use server::serve;
 
 /// What kind of PLC is simulated and what runs on it.
@@ -69,6 +72,8 @@ pub struct Settings {
     pub serial_number: u32,
     /// Application signature in PLC_R; a download changes it.
     pub signature: [u32; 4],
+    /// What spoils its answers. Default: nothing.
+    pub mischief: Option<Mischief>,
 }
 
 /// What the simulated PLC's program does.
@@ -93,6 +98,7 @@ impl Settings {
             mast: Duration::from_millis(10),
             serial_number: 80_201_001,
             signature: [0x5EED_0001, 0x5EED_0002, 0x5EED_0003, 0x5EED_0004],
+            mischief: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 pub(super) mod support;
 
 mod on_the_wire;
+mod under_mischief;
 
 use std::io;
 use std::time::Duration;

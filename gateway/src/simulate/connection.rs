@@ -1,13 +1,16 @@
 //! One client's connection: bytes to whole requests, and answers back in the same order.
 
 use std::io;
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{self, NotModbus};
 use super::handle::Mail;
+use super::mischief::Step;
 
 /// Most requests of one connection that the PLC takes in one cycle: the upper end of what Modbus
 /// Messaging on TCP/IP suggests for NumberMaxOfServerTransaction. The rest waits its turn.
@@ -23,19 +26,51 @@ pub(super) struct Exchange {
     pub(super) requests: Vec<u8>,
     /// Their answers, one per frame and in the same order.
     pub(super) answers: Vec<u8>,
+    /// What is done behind them; nothing without mischief.
+    pub(super) steps: Vec<Step>,
+}
+
+/// What a client is connected by.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes it send at once.
+    fn prepare(&self) -> io::Result<()>;
+
+    /// Makes the end, which comes when it is dropped, one without good-bye.
+    fn forget_manners(&self) -> io::Result<()>;
+}
+
+impl Wire for TcpStream {
+    fn prepare(&self) -> io::Result<()> {
+        self.set_nodelay(true)
+    }
+
+    fn forget_manners(&self) -> io::Result<()> {
+        SockRef::from(self).set_linger(Some(Duration::ZERO))
+    }
+}
+
+impl Wire for DuplexStream {
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget_manners(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Serves one client until it leaves, breaks the framing, or the PLC is gone.
-pub(super) async fn run(stream: TcpStream, seat: u64, plc: mpsc::Sender<Mail>) {
+pub(super) async fn run(stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) {
     if let Err(error) = serve(stream, seat, plc).await {
         tracing::debug!(seat, %error, "a client's connection broke");
     }
 }
 
-async fn serve(mut stream: TcpStream, seat: u64, plc: mpsc::Sender<Mail>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn serve(mut stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) -> io::Result<()> {
+    stream.prepare()?;
     let mut incoming = Vec::with_capacity(BUFFER);
-    let mut exchange = Exchange { seat, requests: Vec::new(), answers: Vec::new() };
+    let (requests, answers, steps) = (Vec::new(), Vec::new(), Vec::new());
+    let mut exchange = Exchange { seat, requests, answers, steps };
     while take_whole(&mut incoming, &mut exchange.requests).is_ok() {
         if exchange.requests.is_empty() {
             if stream.read_buf(&mut incoming).await? == 0 {
@@ -50,6 +85,9 @@ async fn serve(mut stream: TcpStream, seat: u64, plc: mpsc::Sender<Mail>) -> io:
         let Ok(back) = answered.await else { return Ok(()) };
         exchange = back;
         deliver(&mut stream, &exchange.answers).await?;
+        for step in exchange.steps.drain(..) {
+            perform(&mut stream, step).await?;
+        }
         exchange.requests.clear();
         exchange.answers.clear();
     }
@@ -74,9 +112,28 @@ fn take_whole(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<(), NotM
     Ok(())
 }
 
-/// Every answer leaves the PLC through here, and nowhere else.
-async fn deliver(stream: &mut TcpStream, answers: &[u8]) -> io::Result<()> {
+/// Every right answer leaves the PLC through here, and nowhere else.
+async fn deliver(stream: &mut impl Wire, answers: &[u8]) -> io::Result<()> {
     stream.write_all(answers).await
+}
+
+/// Fails when the connection is over.
+async fn perform(stream: &mut impl Wire, step: Step) -> io::Result<()> {
+    match step {
+        Step::Send(bytes) => stream.write_all(&bytes).await,
+        Step::Pause(pause) => {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        }
+        Step::FallSilent => {
+            tokio::io::copy(stream, &mut tokio::io::sink()).await?;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
+        Step::Reset => {
+            stream.forget_manners()?;
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,15 +4,19 @@ use std::fmt;
 use std::io;
 
 use thiserror::Error;
+use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Settings;
 use super::connection::Exchange;
 use super::controller::{Controller, State};
+use super::mischief::Mischief;
 
 /// Mail that may wait for the PLC's task. Every sender waits for its answer, so this is also about
 /// how many of them are served without waiting: 8 connections and a few handles.
 const MAILBOX: usize = 16;
+/// Bytes on their way through a connection without a port, in each direction.
+const IN_MEMORY: usize = 4096;
 
 /// A PLC that has not been switched on; [`super::serve`] does that.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Counts {
     pub open: usize,
     /// Requests answered, exceptions included.
     pub requests: u64,
+    /// Answers of these that the present [`Mischief`] has spoiled.
+    pub spoiled: u64,
     /// Connections whose requests wait for the end of the MAST cycle now.
     pub waiting: usize,
 }
@@ -71,6 +77,10 @@ pub(super) enum Mail {
     SwitchOff(oneshot::Sender<io::Result<()>>),
     /// Open the port again.
     SwitchOn(oneshot::Sender<io::Result<()>>),
+    /// Take this stream for a client's connection.
+    Connect(DuplexStream),
+    /// Spoil answers from now on, or let them be.
+    Spoil(Option<Box<Mischief>>, oneshot::Sender<()>),
     /// Tell what has happened.
     Count(oneshot::Sender<Counts>),
 }
@@ -183,6 +193,26 @@ impl Handle {
         self.ask(Mail::SwitchOn).await?.map_err(HandleError::Port)
     }
 
+    /// Connects to the Modbus server without a port and a network: for tests under paused time. The
+    /// stream ends at once while the server is switched off.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn connect(&self) -> Result<DuplexStream, HandleError> {
+        let (client, server) = tokio::io::duplex(IN_MEMORY);
+        self.plc.send(Mail::Connect(server)).await.map_err(|_| HandleError::Gone)?;
+        Ok(client)
+    }
+
+    /// Spoils answers from now on, or gives right ones again with `None`. What is already on its way
+    /// is not called back.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_mischief(&self, mischief: Option<Mischief>) -> Result<(), HandleError> {
+        self.ask(|reply| Mail::Spoil(mischief.map(Box::new), reply)).await
+    }
+
     /// Tells what has happened so far.
     ///
     /// # Errors
@@ -220,6 +250,8 @@ impl fmt::Debug for Mail {
             Self::Touch(_) => "Touch",
             Self::SwitchOff(_) => "SwitchOff",
             Self::SwitchOn(_) => "SwitchOn",
+            Self::Connect(_) => "Connect",
+            Self::Spoil(..) => "Spoil",
             Self::Count(_) => "Count",
         })
     }

@@ -17,9 +17,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Exchange};
+use super::connection::{self, Exchange, Wire};
 use super::controller::Controller;
 use super::handle::{Counts, Mail, SimulatedPlc};
+use super::mischief::Mischief;
 
 /// Connections that the Modbus server of an M241 or M251 holds (programming guides).
 const MAX_CONNECTIONS: usize = 8;
@@ -43,6 +44,11 @@ pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationT
             }
             Event::Mail(Mail::SwitchOff(reply)) => drop(reply.send(server.switch_off().await)),
             Event::Mail(Mail::SwitchOn(reply)) => drop(reply.send(server.switch_on().await)),
+            Event::Mail(Mail::Connect(stream)) => server.seat_if_on(stream),
+            Event::Mail(Mail::Spoil(mischief, reply)) => {
+                server.mischief = mischief;
+                let _ = reply.send(()); // The asker may have stopped waiting.
+            }
             Event::Mail(Mail::Count(reply)) => drop(reply.send(server.counts())),
             Event::CycleEnd => server.end_cycle(),
             Event::KeepUp => server.advance(),
@@ -52,6 +58,7 @@ pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationT
 
 struct Server {
     controller: Controller,
+    mischief: Option<Box<Mischief>>,
     port: Port,
     mailbox: mpsc::Receiver<Mail>,
     sender: mpsc::Sender<Mail>,
@@ -98,6 +105,7 @@ impl Server {
         keep_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             controller: Controller::new(&plc.settings),
+            mischief: plc.settings.mischief.map(Box::new),
             port: Port::Open(listener),
             mailbox: plc.mailbox,
             sender: plc.sender,
@@ -130,7 +138,7 @@ impl Server {
     ///
     /// One whose requests are being answered is not closed; if that is all of them, the new client
     /// is turned away.
-    fn seat(&mut self, stream: TcpStream) {
+    fn seat(&mut self, stream: impl Wire) {
         if self.seats.len() >= MAX_CONNECTIONS {
             let busy = |seat: &Seat| self.waiting.iter().any(|w| w.exchange.seat == seat.number);
             let Some(oldest) = self.seats.iter().position(|seat| !busy(seat)) else {
@@ -148,11 +156,17 @@ impl Server {
         self.seats.push_back(Seat { number, task: self.connections.spawn(run) });
     }
 
+    fn seat_if_on(&mut self, stream: impl Wire) {
+        if let Port::Open(_) = self.port {
+            self.seat(stream);
+        }
+    }
+
     fn take(&mut self, exchange: Exchange, reply: oneshot::Sender<Exchange>) {
         let waiting = Waiting { exchange, reply };
         if self.mast.is_zero() {
             self.advance();
-            return answer(&mut self.controller, waiting);
+            return self.answer(waiting);
         }
         if self.waiting.is_empty() {
             let end = cycle_end(self.power_on.elapsed(), self.mast);
@@ -163,9 +177,21 @@ impl Server {
 
     fn end_cycle(&mut self) {
         self.advance();
-        for waiting in self.waiting.drain(..) {
-            answer(&mut self.controller, waiting);
+        let mut all = std::mem::take(&mut self.waiting);
+        for waiting in all.drain(..) {
+            self.answer(waiting);
         }
+        self.waiting = all;
+    }
+
+    fn answer(&mut self, waiting: Waiting) {
+        let Waiting { mut exchange, reply } = waiting;
+        self.controller.answer(&exchange.requests, &mut exchange.answers);
+        if let Some(mischief) = &mut self.mischief {
+            exchange.steps = mischief.spoil(&exchange.answers);
+            exchange.answers.clear();
+        }
+        let _ = reply.send(exchange); // The client may have left; what it wrote stands.
     }
 
     fn advance(&mut self) {
@@ -194,6 +220,7 @@ impl Server {
             open: self.seats.len(),
             waiting: self.waiting.len(),
             requests: self.controller.requests(),
+            spoiled: self.mischief.as_ref().map_or(0, |mischief| mischief.spoiled()),
             ..self.counts
         }
     }
@@ -212,12 +239,6 @@ impl Port {
             }
         }
     }
-}
-
-fn answer(controller: &mut Controller, waiting: Waiting) {
-    let Waiting { mut exchange, reply } = waiting;
-    controller.answer(&exchange.requests, &mut exchange.answers);
-    let _ = reply.send(exchange); // The client may have left; what it wrote stands.
 }
 
 /// End of the MAST cycle that is running at this age; a cycle never ends at its own beginning.

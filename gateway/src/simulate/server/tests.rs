@@ -4,7 +4,7 @@ use provisioning::plc::Model;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::simulate::{Handle, HandleError, Program, Settings, State};
+use crate::simulate::{Handle, HandleError, Program, Settings, State, Trick};
 
 /// Reads %MW0, transaction 7.
 const READ: [u8; 12] = [0, 7, 0, 0, 0, 6, 255, 3, 0, 0, 0, 1];
@@ -136,6 +136,51 @@ async fn the_server_is_switched_off_and_on_at_the_same_port() {
 
     plc.handle.switch_on().await.unwrap();
     assert_eq!(plc.connect().await.ask(&READ).await[10], 5, "memory has outlived it");
+}
+
+#[tokio::test]
+async fn answers_are_spoiled_as_told_and_right_again_when_it_ends() {
+    let script = [Some(Trick::TooShort), None, Some(Trick::Silent)];
+    let plc = Plc::start(|settings| settings.mischief = Some(Mischief::script(script, 0))).await;
+    let mut client = plc.connect().await;
+
+    assert_ne!(client.ask(&READ).await.len(), 11);
+    assert_eq!(client.ask(&READ).await.len(), 11);
+    client.send(&READ).await;
+    plc.wait_until(|counts| counts.requests == 3).await;
+    assert_eq!(plc.handle.counts().await.unwrap().spoiled, 2);
+    let always = Mischief::mixture(&[Trick::Exception], 1.0, 0);
+    plc.handle.set_mischief(Some(always)).await.unwrap();
+    assert_eq!(client.ask(&READ).await.len(), 9);
+    plc.handle.set_mischief(None).await.unwrap();
+    assert_eq!(client.ask(&READ).await.len(), 11);
+}
+
+#[tokio::test]
+async fn a_reset_is_one_on_the_wire() {
+    let reset = Mischief::script([Some(Trick::Reset)], 0);
+    let plc = Plc::start(|settings| settings.mischief = Some(reset)).await;
+    let mut client = plc.connect().await;
+    client.send(&READ).await;
+    let mut rest = Vec::new();
+    let end = within_patience(client.stream.read_to_end(&mut rest)).await.unwrap_err();
+    assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_connection_in_memory_is_one_of_the_eight_and_ends_when_switched_off() {
+    let plc = Plc::start(|_| {}).await;
+    let mut clients = plc.connect_and_ask(8).await;
+    let mut stream = plc.handle.connect().await.unwrap();
+    stream.write_all(&READ).await.unwrap();
+    let mut answer = [0; 11];
+    within_patience(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, [0, 7, 0, 0, 0, 5, 255, 3, 2, 0, 0]);
+    assert!(clients.remove(0).is_closed().await);
+    plc.handle.switch_off().await.unwrap();
+    assert_eq!(within_patience(stream.read(&mut [0])).await.unwrap(), 0);
+    let mut stream = plc.handle.connect().await.unwrap();
+    assert_eq!(within_patience(stream.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
