@@ -11,6 +11,7 @@
     reason = "test code may stop on the spot"
 )]
 
+mod foreign;
 mod gateway;
 mod http;
 mod mosquitto;
@@ -20,6 +21,7 @@ mod pymodbus;
 mod sandbox;
 mod subscriber;
 
+pub use foreign::{ForeignPlc, Memory};
 pub use gateway::Gateway;
 pub use http::{Answer, get};
 pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};

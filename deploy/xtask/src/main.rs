@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod deb;
+mod node;
 mod packages;
 mod python;
 mod run;

@@ -14,10 +14,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("adduser", "the package's own user, made by its postinst"),
     ("binutils", "strip and objdump for the package"),
     ("iproute2", "ip brings the loopback of the sandbox up"),
+    ("libmodbus-dev", "libmodbus as a PLC that our client reads"),
     ("lintian", "judges the package"),
     ("mbpoll", "libmodbus as a client of our simulator"),
     ("mosquitto", "the broker of the tests, and mosquitto_passwd"),
     ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and commander"),
+    ("nodejs", "runs modbus-serial, a PLC that our client reads"),
+    ("npm", "installs modbus-serial below target/"),
     ("prometheus", "promtool judges /metrics"),
     ("python3-venv", "holds pymodbus, the PLC of the tests, apart from everything else"),
     ("systemd", "systemd-analyze judges the unit"),
@@ -46,9 +49,15 @@ pub(crate) fn provide() -> Result<()> {
     install(&names)
 }
 
+/// Whether dpkg has it, or something that provides it: Node.js of other makes brings npm along.
 fn is_installed(package: &str) -> bool {
-    let query = command("dpkg-query", &["-W", "-f", "${db:Status-Abbrev}", package]).output();
-    query.is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"ii"))
+    let format = "${db:Status-Abbrev} ${Package}, ${Provides}\n";
+    let query = command("dpkg-query", &["-W", "-f", format]).output();
+    let listed = query.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    listed.unwrap_or_default().lines().any(|line| {
+        let Some(names) = line.strip_prefix("ii ") else { return false };
+        names.split(',').any(|name| name.split_whitespace().next() == Some(package))
+    })
 }
 
 fn install(packages: &[&str]) -> Result<()> {

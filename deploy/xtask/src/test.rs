@@ -1,13 +1,12 @@
 //! `cargo xtask test`: everything that has to hold, on a machine that needs nothing but Rust.
 
 use std::env;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::run::{cargo, is_root, run, step, succeeds};
-use crate::{packages, python};
+use crate::{node, packages, python};
 
 /// Tests that need root have it in their name.
 const AS_ROOT: &str = "as_root_";
@@ -16,11 +15,14 @@ const AS_ROOT: &str = "as_root_";
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("Debian packages", packages::provide)?;
     let python = step("pymodbus", python::provide)?;
+    let node = step("modbus-serial", node::provide)?;
     // Everything in one build, so that the programs and the tests share their dependencies.
     let build = ["build", "--workspace", "--all-targets", "--locked"];
     step("build", || run(&mut cargo(&build)))?;
     let is_root = is_root()?;
-    step("tests", || run(&mut tests(filter, is_root, &python)))?;
+    step("tests", || {
+        run(tests(filter, is_root).env("E2E_PYTHON", &python).env("E2E_NODE", &node))
+    })?;
     if filter.is_none() {
         let doc = ["test", "--workspace", "--doc", "--locked"];
         step("examples in the documentation", || run(&mut cargo(&doc)))?;
@@ -31,7 +33,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn tests(filter: Option<&str>, is_root: bool, python: &Path) -> Command {
+fn tests(filter: Option<&str>, is_root: bool) -> Command {
     let mut tests = if succeeds(&mut cargo(&["nextest", "--version"])) {
         nextest(is_root)
     } else {
@@ -40,7 +42,7 @@ fn tests(filter: Option<&str>, is_root: bool, python: &Path) -> Command {
     };
     tests.args(filter);
     // A snapshot that differs is a failure, not a file to review.
-    tests.env("INSTA_UPDATE", "no").env("E2E_PYTHON", python);
+    tests.env("INSTA_UPDATE", "no");
     tests
 }
 

@@ -1,0 +1,101 @@
+//! Promise 1 against servers that share no code with us or with each other: a value in libmodbus
+//! or modbus-serial is that value in the JSON, from every table. pymodbus is the PLC of
+//! `a_value_in_the_plc_is_the_value_in_the_json.rs`.
+
+use std::time::Duration;
+
+use e2e::{ForeignPlc, Gateway, Memory, Mosquitto};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Type, registers with the most significant first, value.
+const WORDS: &[(&str, &[u16], &str)] = &[
+    ("SINT", &[0x00FE], "-2"),
+    ("USINT", &[0x00FE], "254"),
+    ("BYTE", &[0x0011], "17"),
+    ("INT", &[0xFFFE], "-2"),
+    ("UINT", &[0x1234], "4660"),
+    ("WORD", &[0xFFFF], "65535"),
+    ("DINT", &[0x1234, 0x5678], "305419896"),
+    ("DINT", &[0xFFFF, 0xFFFE], "-2"),
+    ("UDINT", &[0xDEAD, 0xBEEF], "3735928559"),
+    ("DWORD", &[0xDEAD, 0xBEEF], "3735928559"),
+    ("REAL", &[0x42F6, 0xE979], "123.456"),
+    ("TIME", &[0x0038, 0xCEFC], "3723004"),
+    ("LINT", &[0x0123, 0x4567, 0x89AB, 0xCDEF], "81985529216486895"),
+    ("LINT", &[0xFFFF, 0xFFFF, 0xFFFF, 0xFFFE], "-2"),
+    ("ULINT", &[0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF], "18446744073709551615"),
+    ("LWORD", &[0x0123, 0x4567, 0x89AB, 0xCDEF], "81985529216486895"),
+    ("LREAL", &[0x405E, 0xDD2F, 0x1A9F, 0xBE77], "123.456"),
+];
+
+/// The bits of both tables, from bit 6 on: across a byte.
+const BITS: [u16; 5] = [1, 0, 1, 1, 0];
+const FIRST_BIT: u16 = 6;
+
+#[test]
+fn libmodbus_for_every_type_and_table() {
+    every_type_and_table(ForeignPlc::libmodbus);
+}
+
+#[test]
+fn modbus_serial_for_every_type_and_table() {
+    every_type_and_table(ForeignPlc::modbus_serial);
+}
+
+/// Each value stands in the holding registers with the high word first and in the input registers
+/// with the low word first, and once more as a Modicon has it.
+fn every_type_and_table(server: impl Fn(&Memory) -> ForeignPlc) {
+    let (mut memory, mut tags, mut modicon, mut expected) =
+        (Memory::default(), String::new(), String::new(), Vec::new());
+    let mut register = 10;
+    for (index, (iec, registers, value)) in WORDS.iter().enumerate() {
+        let low_first: Vec<u16> = registers.iter().rev().copied().collect();
+        memory.set("holding", register, registers);
+        memory.set("input", register, &low_first);
+        memory.set("holding", 1000 + register, &low_first);
+        tags += &tag(&format!("holding{index}"), &format!("holding:{register}"), iec);
+        tags += &tag(&format!("input{index}"), &format!("input:{register}"), iec);
+        tags += "order = \"CDAB\"\n";
+        modicon += &tag(&format!("modicon{index}"), &format!("%MW{}", 1000 + register), iec);
+        expected.extend(["holding", "input"].map(|t| format!("\"{t}{index}\":{value},")));
+        expected.push(format!("\"modicon{index}\":{value},"));
+        // A Modicon aligns its variables; a hole every now and then does the others no harm.
+        register += 4;
+    }
+    for table in ["coil", "discrete"] {
+        memory.set(table, FIRST_BIT, &BITS);
+        for (address, bit) in (FIRST_BIT..).zip(BITS) {
+            tags += &tag(&format!("{table}{address}"), &format!("{table}:{address}"), "BOOL");
+            expected.push(format!("\"{table}{address}\":{},", bit == 1));
+        }
+    }
+    let (plc, same_plc) = (server(&memory), server(&memory));
+    let broker = Mosquitto::start();
+    let messages = broker.subscribe("edge/g/data/+");
+    let _gateway = Gateway::start(&format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}{tags}{}{modicon}",
+        broker.url(),
+        head("other", "generic", &plc),
+        head("modicon", "M241", &same_plc),
+    ));
+
+    let (one, other) = (messages.next(SOON), messages.next(SOON));
+
+    assert_ne!(one.topic, other.topic);
+    let payload = one.payload + &other.payload;
+    for member in expected {
+        assert!(payload.contains(&member), "no {member} in {payload}");
+    }
+}
+
+fn head(name: &str, model: &str, plc: &ForeignPlc) -> String {
+    let address = plc.address();
+    format!(
+        "[[plc]]\nname = \"{name}\"\nmodel = \"{model}\"\naddress = \"{address}\"\nscan = \"200ms\"\n"
+    )
+}
+
+fn tag(name: &str, at: &str, iec: &str) -> String {
+    format!("[[plc.tag]]\nname = \"{name}\"\nat = \"{at}\"\ntype = \"{iec}\"\n")
+}
