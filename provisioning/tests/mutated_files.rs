@@ -1,0 +1,107 @@
+//! Every configuration that is kept for other tests, and mutations of it: taken or explained.
+//!
+//! The same ones in every run. For more of them: `EDGE_MUTATIONS=1000000`.
+#![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use provisioning::{config, plan};
+
+const MUTATIONS: usize = 3_000;
+/// Pieces that mean something in a configuration.
+const MEANINGFUL: [&str; 20] = [
+    "\"",
+    "'",
+    "\"\"\"",
+    "[",
+    "]",
+    "[[",
+    "{",
+    "}",
+    "=",
+    ".",
+    ",",
+    "#",
+    "\n",
+    "\\",
+    "-1",
+    "1e999",
+    "%MW",
+    "99999999999999999999",
+    "\u{0}",
+    "\u{1F600}",
+];
+
+#[test]
+fn mutated_files_are_answered() {
+    let mutations = std::env::var("EDGE_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let corpus = corpus();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutated.toml");
+    let mut random = Rng::with_seed(7);
+    let mut taken = 0;
+    for _ in 0..mutations {
+        let mut file = random.choice(&corpus).unwrap().clone();
+        for _ in 0..random.u8(1..4) {
+            mutate(&mut file, &mut random, &corpus);
+        }
+        taken += usize::from(answer(&path, &file));
+    }
+    assert!((1..mutations).contains(&taken), "{taken} of {mutations} are taken");
+}
+
+/// Whether the file is taken. What is taken can be planned, what is not is explained.
+fn answer(path: &Path, contents: &[u8]) -> bool {
+    fs::write(path, contents).unwrap();
+    match config::load(path) {
+        Ok(loaded) => {
+            for plc in &loaded.config.plcs {
+                assert!(!plan::plan(plc).classes.is_empty());
+            }
+            true
+        }
+        Err(rejected) => {
+            assert!(!rejected.problems.is_empty() && !rejected.to_string().is_empty());
+            false
+        }
+    }
+}
+
+fn mutate(file: &mut Vec<u8>, random: &mut Rng, corpus: &[Vec<u8>]) {
+    let at = random.usize(0..=file.len());
+    let to = (at + random.usize(1..30)).min(file.len());
+    match random.u8(0..6) {
+        0 => drop(file.drain(at..to)),
+        1 => drop(file.splice(at..at, [random.u8(..)])),
+        2 => {
+            let piece = random.choice(MEANINGFUL).unwrap();
+            file.splice(at..to.min(at + 1), piece.bytes());
+        }
+        3 => {
+            let copy = file.get(at..to).unwrap_or_default().to_vec();
+            let other = random.usize(0..=file.len());
+            file.splice(other..other, copy);
+        }
+        4 => {
+            let other = random.choice(corpus).unwrap();
+            file.splice(at.., other.iter().skip(at).copied());
+        }
+        _ => {
+            if let Some(byte) = file.get_mut(at) {
+                *byte ^= 1 << random.u8(0..8);
+            }
+        }
+    }
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let mut paths: Vec<_> = ["tests/good", "tests/broken"]
+        .iter()
+        .flat_map(|dir| fs::read_dir(dir).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
