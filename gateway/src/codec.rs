@@ -1,13 +1,16 @@
-//! Registers to IEC values and back. Pure: no clock, no I/O, no allocation.
+//! Registers to IEC values and back, and values to JSON and back. Pure: no clock, no I/O.
 //!
 //! One rule serves every type: registers are bytes of the PLC's memory, a value is a little-endian
 //! number in those bytes. `byte_place` holds the rule; reading gathers by it, writing scatters by
 //! it, so the two cannot disagree.
 
+mod array;
+pub mod json;
 #[cfg(test)]
 mod tests;
+mod text;
 
-use provisioning::plc::{IecType, Location, Order};
+use provisioning::plc::{DataType, IecType, Kind, Location, Order};
 use thiserror::Error;
 
 use crate::model::Value;
@@ -18,10 +21,11 @@ pub enum EncodeError {
     /// The registers are not those of the location, or the location is one of a bit table.
     #[error("the registers are not those of the location")]
     WrongRegisters,
-    /// A number for a BOOL, a fraction for an INT.
+    /// A number for a BOOL, a fraction for an INT, an array of another length.
     #[error("the value is of another kind than the type")]
     WrongKind,
-    /// The number is too large or too small for the type, or is not a finite number.
+    /// The number is too large or too small for the type or is not finite, the text is too long or
+    /// has letters that the code page has not.
     #[error("the value lies outside the range of the type")]
     OutOfRange,
 }
@@ -31,31 +35,53 @@ pub enum EncodeError {
 /// `words` are the `location.count` registers from `location.first` on. Gives nothing when they are
 /// not that many, when the location is in a bit table, and when the registers hold no finite number.
 #[must_use]
-pub fn decode(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<Value> {
+pub fn decode(
+    location: &Location,
+    data: impl Into<DataType>,
+    order: Order,
+    words: &[u16],
+) -> Option<Value> {
+    let data = data.into();
+    match data.bounds {
+        None => scalar(location, data.item, order, words),
+        Some(bounds) => array::decode(location, data.item, bounds, order, words),
+    }
+}
+
+/// Decodes the bits of a bit table: those from `location.first` on.
+#[must_use]
+pub fn decode_bits(data: DataType, bits: &[bool]) -> Option<Value> {
+    match data.bounds {
+        None => bits.first().copied().map(Value::Bool),
+        Some(bounds) => array::decode_bits(bounds, bits),
+    }
+}
+
+fn scalar(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<Value> {
+    if iec.kind() == Kind::Text {
+        return text::decode(location, iec, order, words);
+    }
     let raw = gather(location, iec, order, words)?;
-    let size = u32::from(iec.size());
-    let signed = || {
-        let unused = u64::BITS - 8 * size;
-        Value::Int((raw << unused).cast_signed() >> unused)
-    };
-    match iec {
-        IecType::Bool => match location.bit {
+    match iec.kind() {
+        Kind::Bool => match location.bit {
             Some(bit) => raw.checked_shr(bit.into()).map(|bits| Value::Bool(bits & 1 == 1)),
             None => Some(Value::Bool(raw != 0)),
         },
-        IecType::Byte | IecType::Word | IecType::Dword | IecType::Lword => Some(Value::Uint(raw)),
-        IecType::Usint | IecType::Uint | IecType::Udint | IecType::Ulint | IecType::Time => {
-            Some(Value::Uint(raw))
+        Kind::Unsigned | Kind::Date(_) | Kind::DateAndTime(_) => Some(Value::Uint(raw)),
+        Kind::TimeOfDay(tick) => (raw < tick.per_day()).then_some(Value::Uint(raw)),
+        Kind::Signed => {
+            let unused = u64::BITS - 8 * u32::from(iec.size());
+            Some(Value::Int((raw << unused).cast_signed() >> unused))
         }
-        IecType::Sint | IecType::Int | IecType::Dint | IecType::Lint => Some(signed()),
-        IecType::Real => {
+        Kind::Real if iec.size() == 4 => {
             let real = f32::from_bits(u32::try_from(raw).ok()?);
             real.is_finite().then_some(Value::Real(real))
         }
-        IecType::Lreal => {
+        Kind::Real => {
             let real = f64::from_bits(raw);
             real.is_finite().then_some(Value::Lreal(real))
         }
+        Kind::Text => None,
     }
 }
 
@@ -67,11 +93,28 @@ pub fn decode(location: &Location, iec: IecType, order: Order, words: &[u16]) ->
 /// those of the location.
 pub fn encode(
     location: &Location,
-    iec: IecType,
+    data: impl Into<DataType>,
     order: Order,
-    value: Value,
+    value: &Value,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
+    let data = data.into();
+    match data.bounds {
+        None => encode_scalar(location, data.item, order, value, words),
+        Some(bounds) => array::encode(location, data.item, bounds, order, value, words),
+    }
+}
+
+fn encode_scalar(
+    location: &Location,
+    iec: IecType,
+    order: Order,
+    value: &Value,
+    words: &mut [u16],
+) -> Result<(), EncodeError> {
+    if let Value::Text(text) = value {
+        return text::encode(location, iec, order, text, words);
+    }
     let raw = raw(iec, value)?;
     let (raw, mask) = match (iec, location.bit) {
         (IecType::Bool, Some(bit)) => {
@@ -88,6 +131,14 @@ pub fn encode(
         *word = *word & !(u16::from(mask) << shift) | u16::from(byte) << shift;
     }
     Ok(())
+}
+
+/// Tells where byte `index` of texts and arrays of bytes lies: they follow the memory, in which a
+/// machine with high byte first (`ABCD`) keeps the first one in the high half.
+fn stream_place(location: &Location, order: Order, index: usize) -> (usize, u32) {
+    let in_memory = usize::from(location.byte) + index;
+    let low_first = matches!(order, Order::Cdab | Order::Badc);
+    (in_memory / 2, if in_memory.is_multiple_of(2) == low_first { 0 } else { 8 })
 }
 
 /// Tells where byte `index` of a value (0 is the least significant) lies: which of its registers,
@@ -122,25 +173,31 @@ fn gather(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Opt
 }
 
 /// The bits of a value as its type stores them, in the low end.
-fn raw(iec: IecType, value: Value) -> Result<u64, EncodeError> {
+fn raw(iec: IecType, value: &Value) -> Result<u64, EncodeError> {
     match (iec, value) {
-        (IecType::Bool, Value::Bool(bit)) => Ok(bit.into()),
+        (IecType::Bool, &Value::Bool(bit)) => Ok(bit.into()),
+        (IecType::String(..) | IecType::Wstring(_), _) => Err(EncodeError::WrongKind),
         (IecType::Real, Value::Real(real)) if real.is_finite() => Ok(real.to_bits().into()),
         (IecType::Lreal, Value::Lreal(real)) if real.is_finite() => Ok(real.to_bits()),
         (IecType::Real, Value::Real(_)) | (IecType::Lreal, Value::Lreal(_)) => {
             Err(EncodeError::OutOfRange)
         }
         (IecType::Bool | IecType::Real | IecType::Lreal, _) => Err(EncodeError::WrongKind),
-        (_, Value::Int(number)) => integer(iec, number.into()),
-        (_, Value::Uint(number)) => integer(iec, number.into()),
+        (_, &Value::Int(number)) => integer(iec, number.into()),
+        (_, &Value::Uint(number)) => integer(iec, number.into()),
         (_, Value::Bool(_) | Value::Real(_) | Value::Lreal(_)) => Err(EncodeError::WrongKind),
+        (_, Value::Text(_) | Value::List(_)) => Err(EncodeError::WrongKind),
     }
 }
 
 fn integer(iec: IecType, number: i128) -> Result<u64, EncodeError> {
     let bits = 8 * u32::from(iec.size());
-    let signed = matches!(iec, IecType::Sint | IecType::Int | IecType::Dint | IecType::Lint);
-    let range = if signed { -(1 << (bits - 1))..1 << (bits - 1) } else { 0..1_i128 << bits };
+    let range = match iec.kind() {
+        Kind::Signed => -(1 << (bits - 1))..1 << (bits - 1),
+        Kind::TimeOfDay(tick) => 0..tick.per_day().into(),
+        Kind::Bool | Kind::Unsigned | Kind::Real | Kind::Text => 0..1_i128 << bits,
+        Kind::Date(_) | Kind::DateAndTime(_) => 0..1_i128 << bits,
+    };
     if !range.contains(&number) {
         return Err(EncodeError::OutOfRange);
     }

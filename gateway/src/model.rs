@@ -11,18 +11,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use reading::{Cycle, Failure, Outcome, Read, Registers};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Only texts and arrays take memory beside it, which its copies share.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// BOOL.
     Bool(bool),
     /// Signed integers.
     Int(i64),
-    /// Unsigned integers, bit strings, and TIME in milliseconds.
+    /// Unsigned integers, bit strings, and whatever counts time.
     Uint(u64),
     /// REAL, finite.
     Real(f32),
     /// LREAL and scaled values, finite.
     Lreal(f64),
+    /// STRING and WSTRING.
+    Text(Arc<String>),
+    /// The elements of an array; one that holds no value of its type is absent.
+    List(Arc<Vec<Option<Self>>>),
 }
 
 /// How far a value can be trusted; the same words in payload, status and documents.
@@ -36,7 +41,7 @@ pub enum Quality {
     Unreachable,
     /// The PLC answered with a Modbus exception.
     Refused,
-    /// The answer holds no value of this type: NaN, infinity.
+    /// The answer holds no value of this type: NaN, infinity, a broken text, a bad element.
     Invalid,
     /// The PLC's program does not run.
     Stopped,
@@ -49,7 +54,7 @@ pub enum Quality {
 pub struct UnixTime(i64);
 
 /// One observation of one tag.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Index into `config::Plc::tags`.
     pub tag: u16,
@@ -116,12 +121,29 @@ impl Serialize for Quality {
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match *self {
-            Self::Bool(value) => serializer.serialize_bool(value),
-            Self::Int(value) => serializer.serialize_i64(value),
-            Self::Uint(value) => serializer.serialize_u64(value),
-            Self::Real(value) => serializer.serialize_f32(value),
-            Self::Lreal(value) => serializer.serialize_f64(value),
+        match self {
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(value) => serializer.serialize_i64(*value),
+            Self::Uint(value) => serializer.serialize_u64(*value),
+            Self::Real(value) => serializer.serialize_f32(*value),
+            Self::Lreal(value) => serializer.serialize_f64(*value),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => serializer.collect_seq(items.iter()),
+        }
+    }
+}
+
+impl Value {
+    /// Memory that it takes beside itself.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Bool(_) | Self::Int(_) | Self::Uint(_) | Self::Real(_) | Self::Lreal(_) => 0,
+            Self::Text(text) => size_of::<String>() + text.capacity(),
+            Self::List(items) => {
+                let inner = items.iter().flatten().map(Self::heap_bytes).sum::<usize>();
+                size_of_val(items.as_slice()) + inner
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ mod view;
 use std::borrow::Cow;
 
 use jiff::tz::TimeZone;
-use provisioning::config::{self, Datetime, Shape};
+use provisioning::config::{self, Datetime, Form, Shape};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,6 +50,7 @@ pub struct Encoder {
 struct Tag {
     name: String,
     unit: Option<String>,
+    form: Form,
 }
 
 impl Encoder {
@@ -59,7 +60,11 @@ impl Encoder {
     /// Prepares what stays the same from message to message.
     #[must_use]
     pub fn new(gateway: &config::Gateway, plc: &config::Plc) -> Self {
-        let tag = |tag: &config::Tag| Tag { name: tag.name.clone(), unit: tag.unit.clone() };
+        let tag = |tag: &config::Tag| Tag {
+            name: tag.name.clone(),
+            unit: tag.unit.clone(),
+            form: tag.form.clone(),
+        };
         let publish = &plc.publish;
         let extra = publish.extra.iter().filter(|(key, _)| !is_taken(key, plc));
         Self {

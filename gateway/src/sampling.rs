@@ -7,11 +7,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{Plc, Shape, Tag};
+use provisioning::config::{Form, Plc, Shape, Tag};
 use provisioning::plan::{Plan, ReadRequest, ScanClass};
-use provisioning::plc::{IecType, Location, Order};
+use provisioning::plc::{DataType, Location, Order};
 
-use crate::codec;
+use crate::codec::{self, json};
 use crate::model::{Cycle, Failure, Quality, Read, Record, Registers, Sample, UnixTime, Value};
 use scale::Scale;
 
@@ -56,9 +56,10 @@ struct Probe {
     /// quarantine.
     place: Option<(usize, usize)>,
     location: Location,
-    iec: IecType,
+    data: DataType,
     order: Order,
     scale: Scale,
+    form: Form,
     deadband: f64,
     published: Option<Published>,
 }
@@ -166,11 +167,12 @@ impl Class {
         let mut published = self.current.iter().peekable();
         for probe in &mut self.tags {
             if let Some(sample) = published.next_if(|sample| sample.tag == probe.tag) {
-                let Sample { value, quality, at, .. } = *sample;
+                let Sample { value, quality, at, .. } = sample;
+                let (value, quality, at) = (value.clone(), *quality, *at);
                 probe.published = Some(Published { value, quality, at, when: now });
             }
         }
-        self.current.clone()
+        self.current.drain(..).collect()
     }
 }
 
@@ -180,9 +182,10 @@ impl Probe {
             tag: u16::try_from(index).ok()?,
             place: None,
             location: tag.location,
-            iec: tag.iec,
+            data: tag.iec,
             order: tag.order,
             scale: Scale::of(tag),
+            form: tag.form.clone(),
             deadband: tag.deadband.unwrap_or_default(),
             published: None,
         })
@@ -197,14 +200,16 @@ impl Probe {
         };
         let (value, quality) = match &read.outcome {
             Err(Failure::Pending) => {
-                let &Published { value, quality, at, .. } = self.published.as_ref()?;
-                return Some(Sample { tag, value, quality, at });
+                let Published { value, quality, at, .. } = self.published.as_ref()?;
+                return Some(Sample { tag, value: value.clone(), quality: *quality, at: *at });
             }
             Err(Failure::Unreachable) => (None, Quality::Unreachable),
             Err(Failure::Refused(_)) => (None, Quality::Refused),
             Ok(registers) => match self.value(registers, offset) {
-                None => (None, Quality::Invalid),
-                value => (value, Quality::Good),
+                Some(value) if is_whole(&value) && json::fits(&self.form, &value) => {
+                    (Some(value), Quality::Good)
+                }
+                value => (value, Quality::Invalid),
             },
         };
         Some(Sample { tag, value, quality, at: read.at })
@@ -212,10 +217,10 @@ impl Probe {
 
     fn value(&self, registers: &Registers, offset: usize) -> Option<Value> {
         let raw = match registers {
-            Registers::Bits(bits) => Value::Bool(*bits.get(offset)?),
+            Registers::Bits(bits) => codec::decode_bits(self.data, bits.get(offset..)?)?,
             Registers::Words(words) => {
                 let words = words.get(offset..)?.get(..self.location.count.into())?;
-                codec::decode(&self.location, self.iec, self.order, words)?
+                codec::decode(&self.location, self.data, self.order, words)?
             }
         };
         self.scale.apply(raw)
@@ -225,20 +230,32 @@ impl Probe {
         if sample.quality != published.quality {
             return true;
         }
-        match (published.value, sample.value) {
+        match (&published.value, &sample.value) {
             (Some(old), Some(new)) => is_beyond(self.deadband, old, new),
             (old, new) => old != new,
         }
     }
 }
 
-/// Whether two values are further apart than the deadband.
-fn is_beyond(deadband: f64, old: Value, new: Value) -> bool {
+/// Whether every element is there.
+fn is_whole(value: &Value) -> bool {
+    !matches!(value, Value::List(items) if items.iter().any(Option::is_none))
+}
+
+/// Whether two values are further apart than the deadband; of an array, any two elements.
+fn is_beyond(deadband: f64, old: &Value, new: &Value) -> bool {
     let distance = match (old, new) {
-        (Value::Int(old), Value::Int(new)) => wide(old.abs_diff(new)),
-        (Value::Uint(old), Value::Uint(new)) => wide(old.abs_diff(new)),
-        (Value::Real(old), Value::Real(new)) => (f64::from(new) - f64::from(old)).abs(),
+        (Value::Int(old), Value::Int(new)) => wide(old.abs_diff(*new)),
+        (Value::Uint(old), Value::Uint(new)) => wide(old.abs_diff(*new)),
+        (Value::Real(old), Value::Real(new)) => (f64::from(*new) - f64::from(*old)).abs(),
         (Value::Lreal(old), Value::Lreal(new)) => (new - old).abs(),
+        (Value::List(old), Value::List(new)) => {
+            let is_far = |pair: (&Option<Value>, &Option<Value>)| match pair {
+                (Some(old), Some(new)) => is_beyond(deadband, old, new),
+                (old, new) => old != new,
+            };
+            return old.len() != new.len() || old.iter().zip(new.iter()).any(is_far);
+        }
         (old, new) => return old != new,
     };
     distance > deadband

@@ -86,8 +86,8 @@ pub enum Program {
 }
 
 impl Settings {
-    /// A PLC as it leaves the box; `None` for a model that has no manual to be faithful to
-    /// ([`Model::Generic`]).
+    /// A PLC as it leaves the box; `None` for a model whose manual has not been followed: all but
+    /// [`Model::M241`] and [`Model::M251`].
     #[must_use]
     pub fn new(model: Model) -> Option<Self> {
         Some(Self {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Datetime, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish, Qos, Queue,
-    Shape, Tag, Version,
+    Broker, Config, Datetime, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish, Qos,
+    Queue, Shape, Tag, Version,
 };
 use provisioning::plc::{IecType, Location, Model, Order, Table};
 
@@ -70,11 +70,12 @@ fn tag(name: &str) -> Tag {
         name: name.to_owned(),
         at: "%MW10".to_owned(),
         location: Location { table, first: 10, count: 1, byte: 0, bit: None },
-        iec: IecType::Int,
+        iec: IecType::Int.into(),
         order: Order::Cdab,
         unit: None,
         scaling: None,
         decimals: None,
+        form: Form::Plain,
         deadband: None,
         scan: Duration::from_secs(1),
         group: None,

@@ -8,6 +8,7 @@
 mod argument;
 mod check;
 mod draft;
+mod form;
 mod hash;
 mod layers;
 mod leaf;
@@ -24,6 +25,7 @@ mod typed;
 mod words;
 
 pub use argument::{ArgumentError, duration, read_secret};
+pub use form::{Form, Names};
 pub use load::{Loaded, Setting, load};
 pub use problem::{Problem, Rejected};
 pub use reference::{reference, schema};

@@ -1,66 +1,101 @@
 //! An address that a PLC cannot serve is explained in the PLC's own words.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
-use provisioning::plc::{IecType, Model};
+use provisioning::plc::IecType::{self, Bool, Int, Lreal, Real};
+use provisioning::plc::Model;
 
 fn says(model: Model, at: &str, iec: IecType) -> String {
     let refusal = model.locate(at, iec).unwrap_err();
     format!("{}\n  {}", refusal.message, refusal.help.unwrap_or_default())
 }
 
+const M241: &[(&str, IecType)] = &[
+    ("%M163", Bool),
+    ("%M20.3", Bool),
+    ("input:10", Int),
+    ("%IW3", Int),
+    ("%QB0", Bool),
+    ("%MF10", Real),
+    ("%SW6", Int),
+    ("%KW1", Int),
+    ("%MZ1", Int),
+    ("40011", Int),
+    ("400011", Int),
+    ("10004", Bool),
+    ("10", Int),
+    ("MW10", Int),
+    ("%MW 10", Int),
+    ("temperature", Real),
+    ("%MX20", Bool),
+    ("%MX20", Real),
+    ("%MX10.12", Bool),
+    ("%MW10.16", Bool),
+    ("%MD5.3", Bool),
+    ("%MD5", Bool),
+    ("%MX20.0", Real),
+    ("%MB21", Real),
+    ("%QX0", Bool),
+    ("%I5", Bool),
+    ("%QX0.9", Bool),
+    ("%QX0.1", Real),
+    ("coil:3.1", Bool),
+    ("%MW64000", Int),
+    ("%MW70000", Int),
+    ("%MW59998", Lreal),
+    ("%MW60199", Real),
+    ("%QX9000.0", Bool),
+];
+
+const M221: &[(&str, IecType)] = &[
+    ("%MX20.3", Bool),
+    ("%MX20", Bool),
+    ("%MB20", Int),
+    ("%ML3", Lreal),
+    ("%M20.3", Bool),
+    ("%M20", Int),
+    ("%I0.3", Bool),
+    ("%Q0.3", Bool),
+    ("%IW0.1", Int),
+    ("%S6", Bool),
+    ("%SW6", Int),
+    ("%KF6", Real),
+    ("%TM0", Int),
+    ("%MW10:X16", Bool),
+    ("%MF10", Bool),
+    ("%MD10:X3", Bool),
+    ("input:10", Int),
+    ("40011", Int),
+    ("00011", Bool),
+    ("10", Int),
+    ("%MW65535", Real),
+    ("%MW70000", Int),
+    ("%M70000", Bool),
+];
+
+const M262: &[(&str, IecType)] = &[("%M163", Bool), ("%MF10", Real), ("%MW64000", Int)];
+
+const GENERIC: &[(&str, IecType)] = &[
+    ("%MW10", Int),
+    ("%MX21.3", Bool),
+    ("%MD5", Real),
+    ("%MB3", Int),
+    ("40011", Int),
+    ("30001", Int),
+    ("10", Int),
+    ("holding:70000", Int),
+    ("holding:65535", Real),
+    ("holding:3.2", Int),
+    ("coil:3", Int),
+];
+
 #[test]
 fn each_refusal_says_what_to_write_instead() {
-    use IecType::{Bool, Int, Lreal, Real};
-    let m241 = [
-        ("%M163", Bool),
-        ("%M20.3", Bool),
-        ("input:10", Int),
-        ("%IW3", Int),
-        ("%QB0", Bool),
-        ("%MF10", Real),
-        ("%SW6", Int),
-        ("%KW1", Int),
-        ("%MZ1", Int),
-        ("40011", Int),
-        ("400011", Int),
-        ("10004", Bool),
-        ("10", Int),
-        ("MW10", Int),
-        ("%MW 10", Int),
-        ("temperature", Real),
-        ("%MX20", Bool),
-        ("%MX20", Real),
-        ("%MX10.12", Bool),
-        ("%MW10.16", Bool),
-        ("%MD5.3", Bool),
-        ("%MD5", Bool),
-        ("%MX20.0", Real),
-        ("%MB21", Real),
-        ("%QX0", Bool),
-        ("%I5", Bool),
-        ("%QX0.9", Bool),
-        ("%QX0.1", Real),
-        ("coil:3.1", Bool),
-        ("%MW64000", Int),
-        ("%MW70000", Int),
-        ("%MW59998", Lreal),
-        ("%MW60199", Real),
-        ("%QX9000.0", Bool),
-    ];
-    let generic = [
-        ("%MW10", Int),
-        ("%MX21.3", Bool),
-        ("%MD5", Real),
-        ("%MB3", Int),
-        ("40011", Int),
-        ("30001", Int),
-        ("10", Int),
-        ("holding:70000", Int),
-        ("holding:65535", Real),
-        ("holding:3.2", Int),
-        ("coil:3", Int),
-    ];
-    let m241 = m241.map(|(at, iec)| says(Model::M241, at, iec));
-    let generic = generic.map(|(at, iec)| says(Model::Generic, at, iec));
-    insta::assert_snapshot!([m241.join("\n"), generic.join("\n")].join("\n\ngeneric:\n"));
+    let say = |model, of: &[(&str, IecType)]| {
+        let said: Vec<_> = of.iter().map(|&(at, iec)| says(model, at, iec)).collect();
+        said.join("\n")
+    };
+    insta::assert_snapshot!("m241", say(Model::M241, M241));
+    insta::assert_snapshot!("m221", say(Model::M221, M221));
+    insta::assert_snapshot!("m262", say(Model::M262, M262));
+    insta::assert_snapshot!("generic", say(Model::Generic, GENERIC));
 }

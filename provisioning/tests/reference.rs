@@ -41,7 +41,7 @@ fn every_key_of_the_schema_has_a_meaning_a_type_and_a_default_and_is_in_the_full
 
 /// Every path that is set, without the numbers of list entries.
 fn collect(value: &toml::Value, path: &str, used: &mut BTreeSet<String>) {
-    let free = path.ends_with("publish.extra");
+    let free = path.ends_with("publish.extra") || path.ends_with("tag.enum");
     if let Some(table) = value.as_table().filter(|_| !free) {
         for (key, value) in table {
             collect(value, format!("{path}.{key}").trim_start_matches('.'), used);

@@ -27,6 +27,23 @@ const VECTORS: &[(&str, &str, &[u16], &str)] = &[
     ("%MW38", "REAL", &[0xCCCD, 0xBDCC], "-0.1"),
     ("%MW40", "LREAL", &[0xBE77, 0x1A9F, 0xDD2F, 0x405E], "123.456"),
     ("%MW44", "TIME", &[0xCEFC, 0x0038], "3723004"),
+    ("%MW52", "LTIME", &[0x0002, 0x0000, 0x0000, 0x8000], "9223372036854775810"),
+    ("%MW56", "DATE", &[0xC900, 0x65DF], "\"2024-02-29\""),
+    ("%MW58", "TOD", &[0x2C95, 0x02B3], "\"12:34:56.789\""),
+    ("%MW60", "DT", &[0x79F0, 0x65E0], "\"2024-02-29T12:34:56+01:00\""),
+    ("%MW64", "LDATE", &[0x0000, 0x7E9A, 0x2C54, 0x17B8], "\"2024-02-29\""),
+    ("%MW68", "LTOD", &[0x8F41, 0x7B04, 0x2932, 0x0000], "\"12:34:56.789000001\""),
+    ("%MW72", "LDT", &[0x61F4, 0x0A3D, 0xC854, 0x17DD], "\"2024-06-30T12:34:56.000000500+02:00\""),
+    ("%MW100", "STRING(5)", &[0x4241, 0x4443, 0x0045], "\"ABCDE\""),
+    ("%MW104", "STRING(7)", &[0x6948, 0x5800, 0x5A59, 0x0000], "\"Hi\""),
+    ("%MW108", "STRING(6)", &[0xFC5A, 0x6972, 0x6863, 0x0000], "\"Zürich\""),
+    ("%MB225", "STRING(2)", &[0x4100, 0x0042], "\"AB\""),
+    ("%MW116", "WSTRING(3)", &[0x0041, 0x20AC, 0x0042, 0x0000], "\"A€B\""),
+    ("%MW120", "ARRAY[1..2] OF REAL", &[0xE979, 0x42F6, 0xCCCD, 0xBDCC], "[123.456,-0.1]"),
+    ("%MB249", "ARRAY[0..2] OF BYTE", &[0x2200, 0x4433], "[34,51,68]"),
+    ("%MX252.6", "ARRAY[0..2] OF BOOL", &[0x0140], "[true,false,true]"),
+    ("%MW128", "ARRAY[0..1] OF BOOL", &[0x0100], "[false,true]"),
+    ("%MW130", "ARRAY[0..1] OF DATE", &[0xC900, 0x65DF, 0, 0], "[\"2024-02-29\",\"1970-01-01\"]"),
     ("%MB92", "BYTE", &[0x2211], "17"),
     ("%MB93", "USINT", &[0x2211], "34"),
     ("%MB95", "SINT", &[0xFE00], "-2"),
@@ -49,7 +66,7 @@ fn first_register(at: &str) -> u16 {
 
 fn configuration(broker: &Mosquitto, plc: &Pymodbus, model: &str, tags: &str) -> String {
     format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
+        "[gateway]\nid = \"g\"\ntimezone = \"Europe/Amsterdam\"\n[mqtt]\nbrokers = [\"{}\"]\n\
          [[plc]]\nname = \"p\"\nmodel = \"{model}\"\naddress = \"{}\"\nscan = \"200ms\"\n{tags}",
         broker.url(),
         plc.address()
@@ -89,6 +106,34 @@ fn on_an_m251_for_every_type() {
 }
 
 #[test]
+fn on_an_m262_for_every_type() {
+    every_type_of_a_modicon("M262");
+}
+
+#[test]
+fn an_m221_counts_words_and_its_memory_bits_are_coils() {
+    let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    plc.set_registers(Table::HoldingRegister, 10, &[0xFFFE, 0x0008]);
+    plc.set_registers(Table::HoldingRegister, 12, &[0xE979, 0x42F6, 0x5678, 0x1234]);
+    plc.set_bits(Table::Coil, 163, &[true]);
+    let tags = tag("int", "%MW10", "INT")
+        + &tag("bit", "%MW11:X3", "BOOL")
+        + &tag("real", "%MF12", "REAL")
+        + &tag("dint", "%MD14", "DINT")
+        + &tag("coil", "%M163", "BOOL")
+        + &tag("off", "%M164", "BOOL");
+    let messages = broker.subscribe("edge/g/data/p");
+    let _gateway = Gateway::start(&configuration(&broker, &plc, "M221", &tags));
+
+    let payload = messages.next(SOON).json();
+
+    let read = ["int", "bit", "real", "dint", "coil", "off"].map(|name| payload[name].clone());
+    let set = [json!(-2), json!(true), json!(123.456), json!(305_419_896), json!(true)];
+    assert_eq!(read[..5], set);
+    assert_eq!(read[5], json!(false));
+}
+
+#[test]
 fn outputs_and_inputs_of_a_modicon_are_coils_and_discrete_inputs() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_bits(Table::Coil, 8, &[false, true]);
@@ -102,6 +147,48 @@ fn outputs_and_inputs_of_a_modicon_are_coils_and_discrete_inputs() {
 
     let read = ["q", "i", "off"].map(|name| payload[name].clone());
     assert_eq!(read, [json!(true), json!(true), json!(false)]);
+}
+
+#[test]
+fn a_bad_element_is_null_and_a_broken_text_too() {
+    let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    plc.set_registers(Table::HoldingRegister, 10, &[0x0000, 0x3FC0, 0x0000, 0x7FC0]);
+    plc.set_registers(Table::HoldingRegister, 14, &[0xFC5A, 0x6972, 0x6863, 0x0000]);
+    plc.set_bits(Table::Coil, 3, &[true, false, true]);
+    let tags = tag("reals", "%MW10", "ARRAY[0..1] OF REAL")
+        + &tag("broken", "%MW14", "STRING(6)")
+        + "encoding = \"utf-8\"\n"
+        + &tag("coils", "%QX0.3", "ARRAY[0..2] OF BOOL");
+    let messages = broker.subscribe("edge/g/data/p");
+    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+
+    let payload = messages.next(SOON).json();
+
+    assert_eq!(payload["reals"], json!([1.5, null]));
+    assert_eq!(payload["broken"], Value::Null);
+    assert_eq!(payload["coils"], json!([true, false, true]));
+    assert_eq!(payload["gateway"]["quality"], json!({"reals": "invalid", "broken": "invalid"}));
+}
+
+#[test]
+fn an_enumeration_publishes_names_and_an_unknown_number_as_it_is() {
+    let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    plc.set_registers(Table::HoldingRegister, 10, &[1, 7, 0xFFFF, 1]);
+    let names = "enum = { 0 = \"stop\", 1 = \"run\", -1 = \"fault\" }\n";
+    let tags = tag("known", "%MW10", "INT")
+        + names
+        + &tag("unknown", "%MW11", "INT")
+        + names
+        + &tag("several", "%MW12", "ARRAY[0..1] OF INT")
+        + names;
+    let messages = broker.subscribe("edge/g/data/p");
+    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+
+    let payload = messages.next(SOON).json();
+
+    assert_eq!((&payload["known"], &payload["unknown"]), (&json!("run"), &json!(7)));
+    assert_eq!(payload["several"], json!(["fault", "run"]));
+    assert_eq!(payload["gateway"]["quality"], json!({"unknown": "invalid"}));
 }
 
 #[test]

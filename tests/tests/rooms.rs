@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &["model"]),
     ("model", &[]),
     ("mqtt", &["schedule", "uplink", "metrics", "model"]),
-    ("payload", &["model"]),
+    ("payload", &["codec", "model"]),
     ("plc", &["codec", "schedule", "clock", "metrics", "model"]),
     ("queue", &["metrics", "model"]),
     ("sampling", &["codec", "model"]),

@@ -22,13 +22,18 @@ const MODICON: &[(IecType, Value, &[u16])] = &[
     (IecType::Lreal, Value::Lreal(1.0), &[0x0000, 0x0000, 0x0000, 0x3FF0]),
     (IecType::Lreal, Value::Lreal(123.456), &[0xBE77, 0x1A9F, 0xDD2F, 0x405E]),
     (IecType::Time, Value::Uint(3_723_004), &[0xCEFC, 0x0038]),
+    (IecType::Ltime, Value::Uint(3_723_004), &[0xCEFC, 0x0038, 0x0000, 0x0000]),
+    (IecType::Dt, Value::Uint(1_709_210_096), &[0x79F0, 0x65E0]),
+    (IecType::Date, Value::Uint(1_709_164_800), &[0xC900, 0x65DF]),
+    (IecType::Tod, Value::Uint(45_296_789), &[0x2C95, 0x02B3]),
 ];
 
 #[test]
 fn modicon_registers_are_the_values_that_the_plc_holds() {
-    for &(iec, value, words) in MODICON {
+    for (iec, value, words) in MODICON {
+        let (iec, words) = (*iec, *words);
         let location = whole(iec);
-        assert_eq!(decode(&location, iec, Order::Cdab, words), Some(value), "{iec:?}");
+        assert_eq!(decode(&location, iec, Order::Cdab, words), Some(value.clone()), "{iec:?}");
         let mut written = vec![0; words.len()];
         assert_eq!(encode(&location, iec, Order::Cdab, value, &mut written), Ok(()), "{iec:?}");
         assert_eq!(written, words, "{iec:?}");
@@ -39,8 +44,14 @@ fn modicon_registers_are_the_values_that_the_plc_holds() {
 fn every_order_puts_the_most_significant_byte_where_its_letter_a_stands() {
     let wire = |order| {
         let mut words = [0; 2];
-        encode(&whole(IecType::Dword), IecType::Dword, order, Value::Uint(0x0A0B_0C0D), &mut words)
-            .unwrap();
+        encode(
+            &whole(IecType::Dword),
+            IecType::Dword,
+            order,
+            &Value::Uint(0x0A0B_0C0D),
+            &mut words,
+        )
+        .unwrap();
         words
     };
     assert_eq!(wire(Order::Abcd), [0x0A0B, 0x0C0D]);
@@ -54,7 +65,7 @@ fn four_registers_follow_the_same_letters() {
     let wire = |order| {
         let mut words = [0; 4];
         let value = Value::Uint(0x0102_0304_0506_0708);
-        encode(&whole(IecType::Lword), IecType::Lword, order, value, &mut words).unwrap();
+        encode(&whole(IecType::Lword), IecType::Lword, order, &value, &mut words).unwrap();
         words
     };
     assert_eq!(wire(Order::Abcd), [0x0102, 0x0304, 0x0506, 0x0708]);
@@ -91,7 +102,7 @@ fn a_bool_at_a_bit_is_only_that_bit() {
 fn writing_a_bit_or_a_byte_leaves_its_neighbours_alone() {
     let mut words = [0xA5A5];
     let set = |location: &Location, iec, value, words: &mut [u16]| {
-        encode(location, iec, Order::Cdab, value, words).unwrap();
+        encode(location, iec, Order::Cdab, &value, words).unwrap();
     };
     set(&at_byte(1, Some(1)), IecType::Bool, Value::Bool(true), &mut words);
     assert_eq!(words, [0xA7A5]);
@@ -122,12 +133,19 @@ fn nan_and_infinity_are_no_values() {
 }
 
 #[test]
+fn a_day_has_no_more_than_24_hours() {
+    let tod = |words: &[u16]| decode(&whole(IecType::Tod), IecType::Tod, Order::Cdab, words);
+    assert_eq!(tod(&[0x5BFF, 0x0526]), Some(Value::Uint(86_399_999)));
+    assert_eq!(tod(&[0x5C00, 0x0526]), None);
+}
+
+#[test]
 fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
     let refused = |iec, value| {
         let location = whole(iec);
         let mut words = vec![0x5A5A; location.count.into()];
         let before = words.clone();
-        let error = encode(&location, iec, Order::Cdab, value, &mut words).unwrap_err();
+        let error = encode(&location, iec, Order::Cdab, &value, &mut words).unwrap_err();
         assert_eq!(words, before);
         error
     };
@@ -137,6 +155,8 @@ fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
     assert_eq!(refused(IecType::Lint, Value::Uint(1 << 63)), EncodeError::OutOfRange);
     assert_eq!(refused(IecType::Real, Value::Real(f32::NAN)), EncodeError::OutOfRange);
     assert_eq!(refused(IecType::Lreal, Value::Lreal(f64::INFINITY)), EncodeError::OutOfRange);
+    assert_eq!(refused(IecType::Tod, Value::Uint(86_400_000)), EncodeError::OutOfRange);
+    assert_eq!(refused(IecType::Dt, Value::Uint(1 << 32)), EncodeError::OutOfRange);
     assert_eq!(refused(IecType::Int, Value::Real(1.0)), EncodeError::WrongKind);
     assert_eq!(refused(IecType::Bool, Value::Uint(1)), EncodeError::WrongKind);
     assert_eq!(refused(IecType::Real, Value::Int(1)), EncodeError::WrongKind);
@@ -146,9 +166,9 @@ fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
 fn a_signed_number_may_come_as_an_unsigned_value_and_the_other_way_round() {
     let mut words = [0];
     let int = whole(IecType::Int);
-    assert_eq!(encode(&int, IecType::Int, Order::Cdab, Value::Uint(7), &mut words), Ok(()));
+    assert_eq!(encode(&int, IecType::Int, Order::Cdab, &Value::Uint(7), &mut words), Ok(()));
     assert_eq!(words, [7]);
-    assert_eq!(encode(&int, IecType::Word, Order::Cdab, Value::Int(9), &mut words), Ok(()));
+    assert_eq!(encode(&int, IecType::Word, Order::Cdab, &Value::Int(9), &mut words), Ok(()));
     assert_eq!(words, [9]);
 }
 
@@ -162,10 +182,10 @@ proptest! {
         before: [u16; 5],
     ) {
         let bit = bit.filter(|_| iec == IecType::Bool);
-        let count = u16::from(byte + iec.size()).div_ceil(2);
+        let count = (u16::from(byte) + iec.size()).div_ceil(2);
         let location = Location { count, ..at_byte(byte, bit) };
         let mut words = before[..count.into()].to_vec();
-        prop_assert_eq!(encode(&location, iec, order, value, &mut words), Ok(()));
+        prop_assert_eq!(encode(&location, iec, order, &value, &mut words), Ok(()));
         prop_assert_eq!(decode(&location, iec, order, &words), Some(value));
     }
 
@@ -178,7 +198,7 @@ proptest! {
         let location = whole(iec);
         let mut words = before[..location.count.into()].to_vec();
         if let Some(value) = decode(&location, iec, order, &words) {
-            prop_assert_eq!(encode(&location, iec, order, value, &mut words), Ok(()));
+            prop_assert_eq!(encode(&location, iec, order, &value, &mut words), Ok(()));
             prop_assert_eq!(&words[..], &before[..location.count.into()]);
         }
     }
@@ -196,7 +216,7 @@ proptest! {
         let count = if fits { u16::try_from(words.len()).unwrap() } else { count };
         let location = Location { table, first: 0, count, byte, bit };
         let decoded = decode(&location, iec, order, &words);
-        let encoded = encode(&location, iec, order, value.1, &mut words);
+        let encoded = encode(&location, iec, order, &value.1, &mut words);
         if table == Table::Coil || words.len() != usize::from(count) {
             prop_assert_eq!(decoded, None);
             prop_assert!(encoded.is_err());
@@ -205,7 +225,7 @@ proptest! {
 }
 
 fn whole(iec: IecType) -> Location {
-    Location { count: u16::from(iec.size()).div_ceil(2), ..at_byte(0, None) }
+    Location { count: iec.size().div_ceil(2), ..at_byte(0, None) }
 }
 
 fn at_byte(byte: u8, bit: Option<u8>) -> Location {
@@ -226,6 +246,8 @@ fn typed_value() -> impl Strategy<Value = (IecType, Value)> {
                 "REAL" => Value::Real(real),
                 "LREAL" => Value::Lreal(lreal),
                 "SINT" | "INT" | "DINT" | "LINT" => Value::Int(bits.cast_signed() >> unused),
+                "TOD" => Value::Uint(bits % 86_400_000),
+                "LTOD" => Value::Uint(bits % 86_400_000_000_000),
                 _ => Value::Uint(bits >> unused),
             };
             (iec, value)

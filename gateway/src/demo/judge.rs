@@ -126,7 +126,7 @@ const fn location(word: u16) -> Location {
 fn words(value: f32) -> Option<[u16; 2]> {
     let mut words = [0; 2];
     let value = Value::Real(value);
-    codec::encode(&location(0), IecType::Real, Order::Cdab, value, &mut words).ok()?;
+    codec::encode(&location(0), IecType::Real, Order::Cdab, &value, &mut words).ok()?;
     Some(words)
 }
 

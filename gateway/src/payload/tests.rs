@@ -211,7 +211,7 @@ proptest! {
         plc.tags.iter_mut().for_each(|tag| tag.unit.clone_from(&unit));
         let gateway = config::Gateway { location, ..testing::gateway() };
         let samples = tags.values().zip(0..).map(|((value, quality), tag)| {
-            Sample { tag, value: Some(*value), quality: *quality, at: UnixTime::from_micros(micros) }
+            Sample { tag, value: Some(value.clone()), quality: *quality, at: UnixTime::from_micros(micros) }
         });
         let record = Record { plc: 0, at: UnixTime::from_micros(micros), samples: samples.collect() };
         let stamp = Stamp { epoch: &epoch, seq, history: false };
@@ -222,7 +222,7 @@ proptest! {
         let values = values(&message, shape);
         for (name, (value, quality)) in &tags {
             let found = values.get(name).unwrap_or_else(|| panic!("{name:?} in {message:?}"));
-            prop_assert!(is(found, *value), "{found} is not {value:?}");
+            prop_assert!(is(found, value), "{found} is not {value:?}");
             let named = message["gateway"].get("quality").and_then(|quality| quality.get(name));
             let bad = (*quality != Quality::Good).then(|| json!(quality.word()));
             prop_assert_eq!(named, bad.as_ref());
@@ -247,14 +247,22 @@ fn values(message: &Map<String, Value>, shape: Shape) -> BTreeMap<String, Value>
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the text of an f32 reads back as that f32")]
-fn is(found: &Value, value: TagValue) -> bool {
+fn is(found: &Value, value: &TagValue) -> bool {
     match value {
-        TagValue::Bool(value) => found.as_bool() == Some(value),
-        TagValue::Int(value) => found.as_i64() == Some(value),
-        TagValue::Uint(value) => found.as_u64() == Some(value),
+        TagValue::Bool(value) => found.as_bool() == Some(*value),
+        TagValue::Int(value) => found.as_i64() == Some(*value),
+        TagValue::Uint(value) => found.as_u64() == Some(*value),
         TagValue::Real(value) => {
             found.as_f64().is_some_and(|found| (found as f32).to_bits() == value.to_bits())
         }
+        TagValue::Text(text) => found.as_str() == Some(text),
+        TagValue::List(items) => found.as_array().is_some_and(|found| {
+            let same = |(found, item): (&Value, &Option<TagValue>)| match item {
+                Some(item) => is(found, item),
+                None => found.is_null(),
+            };
+            found.len() == items.len() && found.iter().zip(items.iter()).all(same)
+        }),
         TagValue::Lreal(value) => {
             found.as_f64().is_some_and(|found| found.to_bits() == value.to_bits())
         }
@@ -270,6 +278,9 @@ fn value() -> impl Strategy<Value = TagValue> {
     use prop::num::{f32, f64};
     prop_oneof![
         any::<bool>().prop_map(TagValue::Bool),
+        any::<String>().prop_map(|text| TagValue::Text(Arc::new(text))),
+        prop::collection::vec(prop::option::of(any::<i64>().prop_map(TagValue::Int)), 0..9)
+            .prop_map(|items| TagValue::List(Arc::new(items))),
         any::<i64>().prop_map(TagValue::Int),
         any::<u64>().prop_map(TagValue::Uint),
         (f32::NORMAL | f32::SUBNORMAL | f32::ZERO).prop_map(TagValue::Real),

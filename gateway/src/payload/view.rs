@@ -5,6 +5,7 @@ use serde_json::Map;
 
 use super::date::Date;
 use super::{Encoder, Stamp, Tag};
+use crate::codec::json::Shown;
 use crate::model::{Quality, Sample, UnixTime, Value};
 
 /// Everything that one message is made of. The samples are in the order of the configuration.
@@ -105,7 +106,7 @@ impl Serialize for Item<'_> {
         let (value, quality) = judged(self.sample);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("tag", &self.tag.name)?;
-        map.serialize_entry("value", &value)?;
+        map.serialize_entry("value", &self.tag.shown(value))?;
         map.serialize_entry("quality", &quality)?;
         map.serialize_entry("datetime", &self.date)?;
         if let Some(unit) = &self.tag.unit {
@@ -168,6 +169,12 @@ impl Serialize for BadTags<'_> {
     }
 }
 
+impl Tag {
+    fn shown<'a>(&'a self, value: Option<&'a Value>) -> Option<Shown<'a>> {
+        value.map(|value| Shown { value, form: &self.form })
+    }
+}
+
 impl<'a> Parts<'a> {
     fn location<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         match self.encoder.location.as_str() {
@@ -186,8 +193,9 @@ impl<'a> Parts<'a> {
     }
 
     fn values<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        self.tagged()
-            .try_for_each(|(tag, sample)| map.serialize_entry(&tag.name, &judged(sample).0))
+        self.tagged().try_for_each(|(tag, sample)| {
+            map.serialize_entry(&tag.name, &tag.shown(judged(sample).0))
+        })
     }
 
     fn gateway<M: SerializeMap>(
@@ -216,9 +224,10 @@ impl<'a> Parts<'a> {
 
 /// Value and quality as they are published: JSON has no NaN and no infinity, and a good value
 /// that is not there is not good.
-fn judged(sample: &Sample) -> (Option<Value>, Quality) {
-    let value = sample.value.filter(|value| match value {
+fn judged(sample: &Sample) -> (Option<&Value>, Quality) {
+    let value = sample.value.as_ref().filter(|value| match value {
         Value::Bool(_) | Value::Int(_) | Value::Uint(_) => true,
+        Value::Text(_) | Value::List(_) => true,
         Value::Real(value) => value.is_finite(),
         Value::Lreal(value) => value.is_finite(),
     });

@@ -1,7 +1,7 @@
 //! What a Modicon says it is: the first registers of the system variable PLC_R.
 
 use provisioning::plan::ReadRequest;
-use provisioning::plc::{Model, Table};
+use provisioning::plc::{Family, Model, Table};
 
 use super::Registers;
 
@@ -27,9 +27,9 @@ const RUNNING: u16 = 2;
 
 /// Whether a model has PLC_R.
 pub(super) const fn is_told_by(model: Model) -> bool {
-    match model {
-        Model::M241 | Model::M251 => true,
-        Model::Generic => false,
+    match model.family() {
+        Family::MachineExpert => true,
+        Family::Basic | Family::Tables => false,
     }
 }
 

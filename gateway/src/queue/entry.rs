@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::to_u64;
-use crate::model::{Message, Record, Sample, UnixTime};
+use crate::model::{Message, Record, Sample, UnixTime, Value as TagValue};
 
 /// What waits for the broker.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +21,12 @@ impl Entry {
     const MEMBER_BYTES: u64 = 128;
 
     /// Estimated memory: 160 bytes for the entry and, for a record, the room that its samples
-    /// take; for a message, its texts and 128 bytes for every value in its body.
+    /// take, with their texts and arrays; for a message, its texts and 128 bytes for every value in its body.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         Self::OVERHEAD_BYTES
             + match self {
-                Self::Record(record) => to_u64(record.samples.capacity() * size_of::<Sample>()),
+                Self::Record(record) => to_u64(samples_bytes(&record.samples)),
                 Self::Message(message) => to_u64(message.topic.len()) + members(&message.body),
             }
     }
@@ -44,6 +44,11 @@ impl Entry {
             Self::Message(_) => None,
         }
     }
+}
+
+fn samples_bytes(samples: &Vec<Sample>) -> usize {
+    let beside = samples.iter().flat_map(|sample| &sample.value).map(TagValue::heap_bytes);
+    samples.capacity() * size_of::<Sample>() + beside.sum::<usize>()
 }
 
 fn members(object: &Map<String, Value>) -> u64 {

@@ -1,5 +1,7 @@
 //! From raw value to engineering value.
 
+use std::sync::Arc;
+
 use provisioning::config::{Scaling, Tag};
 
 use crate::model::Value;
@@ -21,31 +23,38 @@ impl Scale {
 
     /// Gives nothing when the result is no finite number.
     ///
-    /// A BOOL passes as it is, and so does an integer that is not scaled. A REAL stays a REAL, so
+    /// Of an array, each element is scaled. A BOOL or a text passes as it is, and so does an integer that is not scaled. A REAL stays a REAL, so
     /// that it prints as short as it is exact, unless `decimals` say how it is to print; with 0
     /// decimals a number becomes an integer.
     pub(super) fn apply(self, raw: Value) -> Option<Value> {
-        let number = match raw {
-            Value::Bool(_) => return Some(raw),
+        let number = match &raw {
+            Value::Bool(_) | Value::Text(_) => return Some(raw),
+            Value::List(_) if self.scaling.is_none() && self.decimals.is_none() => {
+                return Some(raw);
+            }
+            Value::List(items) => {
+                let scale = |item: &Option<Value>| item.clone().and_then(|item| self.apply(item));
+                return Some(Value::List(Arc::new(items.iter().map(scale).collect())));
+            }
             Value::Int(_) | Value::Uint(_) if self.scaling.is_none() => return Some(raw),
             Value::Real(_) | Value::Lreal(_)
                 if self.scaling.is_none() && self.decimals.is_none() =>
             {
                 return Some(raw);
             }
-            Value::Int(number) => from_int(number),
-            Value::Uint(number) => from_uint(number),
-            Value::Real(number) => number.into(),
-            Value::Lreal(number) => number,
+            Value::Int(number) => from_int(*number),
+            Value::Uint(number) => from_uint(*number),
+            Value::Real(number) => (*number).into(),
+            Value::Lreal(number) => *number,
         };
         let scaled = match self.scaling {
             Some(Scaling { scale, offset }) => number * scale + offset,
             None => number,
         };
-        match (self.decimals, raw) {
-            (None, Value::Real(_)) => real(scaled),
-            (None, _) => lreal(scaled),
-            (Some(decimals), _) => rounded(scaled, decimals),
+        match self.decimals {
+            None if matches!(raw, Value::Real(_)) => real(scaled),
+            None => lreal(scaled),
+            Some(decimals) => rounded(scaled, decimals),
         }
     }
 }
@@ -94,7 +103,7 @@ mod tests {
     #[test]
     fn what_is_not_scaled_passes_as_it_is() {
         for raw in [Value::Bool(true), Value::Int(-7), Value::Uint(u64::MAX), Value::Real(0.1)] {
-            assert_eq!(scale(None, None).apply(raw), Some(raw));
+            assert_eq!(scale(None, None).apply(raw.clone()), Some(raw));
         }
         assert_eq!(scale(None, Some(2)).apply(Value::Int(-7)), Some(Value::Int(-7)));
         assert_eq!(
@@ -113,7 +122,7 @@ mod tests {
     #[test]
     fn a_tenth_prints_as_a_tenth_when_decimals_say_so() {
         let raw = Value::Int(3);
-        assert_eq!(printed(scale(Some((0.1, 0.0)), None), raw), "0.30000000000000004");
+        assert_eq!(printed(scale(Some((0.1, 0.0)), None), raw.clone()), "0.30000000000000004");
         assert_eq!(printed(scale(Some((0.1, 0.0)), Some(1)), raw), "0.3");
     }
 

@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use provisioning::config::{Datetime, HostPort, Publish as PublishConfig, Qos};
+use provisioning::config::{Datetime, Form, HostPort, Publish as PublishConfig, Qos};
 use provisioning::plan;
 use provisioning::plc::{Model, Table};
 
@@ -12,9 +14,10 @@ fn the_first_cycle_publishes_every_tag_in_the_order_of_the_file() {
     let mut world =
         World::new(Shape::Flat, &[("%MW500", "INT"), ("%MW0", "INT"), ("%IX0.3", "BOOL")]);
     let record = world.cycle(|request| good(request, 7)).unwrap();
-    let tags: Vec<_> = record.samples.iter().map(|sample| (sample.tag, sample.value)).collect();
+    let tags: Vec<_> =
+        record.samples.iter().map(|sample| (sample.tag, sample.value.clone())).collect();
     let int = Some(Value::Int(7));
-    assert_eq!(tags, [(0, int), (1, int), (2, Some(Value::Bool(true)))]);
+    assert_eq!(tags, [(0, int.clone()), (1, int), (2, Some(Value::Bool(true)))]);
 }
 
 #[test]
@@ -78,20 +81,21 @@ fn bad_quality_is_published_when_it_happens_and_once() {
         .into_iter()
         .map(|outcome| {
             let record = world.cycle(|_| outcome.clone())?;
-            Some((record.samples[0].quality, record.samples[0].value))
+            Some((record.samples[0].quality, record.samples[0].value.clone()))
         })
         .collect();
     let good = Some((Quality::Good, Some(Value::Int(7))));
     let unreachable = Some((Quality::Unreachable, None));
     let refused = Some((Quality::Refused, None));
-    assert_eq!(told, [good, unreachable, None, refused, None, good, None]);
+    assert_eq!(told, [good.clone(), unreachable, None, refused, None, good, None]);
 }
 
 #[test]
 fn not_a_number_is_invalid_and_has_no_value() {
     let mut world = World::new(Shape::Flat, &[("%MW0", "REAL")]);
     let record = world.cycle(|_| Ok(Registers::Words(vec![0, 0x7FC0]))).unwrap();
-    assert_eq!((record.samples[0].quality, record.samples[0].value), (Quality::Invalid, None));
+    let sample = &record.samples[0];
+    assert_eq!((sample.quality, &sample.value), (Quality::Invalid, &None));
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn one_failed_request_does_not_spoil_the_tags_of_another() {
 fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
     let mut world = World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW1", "INT"), ("%MW2", "INT")]);
     let values = |record: Record| -> Vec<_> {
-        record.samples.iter().map(|sample| (sample.value, sample.quality)).collect()
+        record.samples.iter().map(|sample| (sample.value.clone(), sample.quality)).collect()
     };
     let address = |request: &ReadRequest| {
         let words = request.first..request.first + request.count;
@@ -121,11 +125,11 @@ fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
     let refused = (None, Quality::Refused);
     assert_eq!(values(world.cycle(address).unwrap()), [good(0), good(1), good(2)]);
     world.ask(&[&[0], &[2]]);
-    assert_eq!(values(world.cycle(address).unwrap()), [good(0), refused, good(2)]);
+    assert_eq!(values(world.cycle(address).unwrap()), [good(0), refused.clone(), good(2)]);
     world.ask(&[]);
     let record = world.cycle(address).unwrap();
     assert_eq!(record.at, UnixTime::from_micros(5));
-    assert_eq!(values(record), [refused; 3]);
+    assert_eq!(values(record), [refused.clone(), refused.clone(), refused]);
     world.ask(&[&[2], &[0, 1]]);
     assert_eq!(values(world.cycle(address).unwrap()), [good(0), good(1), good(2)]);
 }
@@ -141,7 +145,8 @@ fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
         assert_eq!(world.cycle(pending), None, "nothing is known about the second tag");
         world.cycle(|request| good(request, 7)).unwrap();
         let record = world.cycle(pending).unwrap();
-        let values: Vec<_> = record.samples.iter().map(|s| (s.tag, s.value, s.quality)).collect();
+        let values: Vec<_> =
+            record.samples.iter().map(|s| (s.tag, s.value.clone(), s.quality)).collect();
         let first = (0, Some(Value::Int(8)), Quality::Good);
         match shape {
             Shape::Samples => assert_eq!(values, [first]),
@@ -170,7 +175,8 @@ fn each_tag_is_cut_out_of_the_request_where_it_lies() {
     let mut world = World::new(Shape::Flat, &tags);
     let words = vec![0xE979, 0x42F6, 0, 0xFFFE, 0x2A02];
     let record = world.cycle(|_| Ok(Registers::Words(words.clone()))).unwrap();
-    let values: Vec<_> = record.samples.iter().map(|sample| sample.value.unwrap()).collect();
+    let values: Vec<_> =
+        record.samples.iter().map(|sample| sample.value.clone().unwrap()).collect();
     assert_eq!(values, [Value::Real(123.456), Value::Int(-2), Value::Bool(true), Value::Uint(42)]);
 }
 
@@ -183,9 +189,39 @@ fn the_deadband_is_measured_on_the_scaled_value() {
     world.restart();
     let published: Vec<_> = [100, 104, 105]
         .into_iter()
-        .filter_map(|word| world.cycle(|request| good(request, word))?.samples[0].value)
+        .filter_map(|word| world.cycle(|request| good(request, word))?.samples[0].value.clone())
         .collect();
     assert_eq!(published, [Value::Lreal(10.0), Value::Lreal(10.5)]);
+}
+
+#[test]
+fn an_array_is_published_when_one_element_moves_beyond_the_deadband() {
+    let mut world = World::new(Shape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
+    world.plc.tags[0].deadband = Some(2.0);
+    world.restart();
+    let published: Vec<_> = [[1, 1, 1], [1, 3, 1], [3, 3, 2], [1, 1, 4]]
+        .into_iter()
+        .filter(|words| world.cycle(|_| Ok(Registers::Words(words.to_vec()))).is_some())
+        .collect();
+    assert_eq!(published, [[1, 1, 1], [1, 1, 4]]);
+}
+
+#[test]
+fn a_bad_element_makes_the_array_invalid_and_keeps_the_others() {
+    let mut world = World::new(Shape::Flat, &[("%MW0", "ARRAY[0..1] OF REAL")]);
+    let words = vec![0x0000, 0x3F80, 0x0000, 0x7FC0];
+    let record = world.cycle(|_| Ok(Registers::Words(words.clone()))).unwrap();
+    let items = Value::List(Arc::new(vec![Some(Value::Real(1.0)), None]));
+    assert_eq!(record.samples[0].quality, Quality::Invalid);
+    assert_eq!(record.samples[0].value, Some(items));
+}
+
+#[test]
+fn coils_side_by_side_are_an_array() {
+    let mut world = World::new(Shape::Flat, &[("%QX0.3", "ARRAY[0..1] OF BOOL")]);
+    let record = world.cycle(|_| Ok(Registers::Bits(vec![true, false]))).unwrap();
+    let items = Value::List(Arc::new([true, false].map(|bit| Some(Value::Bool(bit))).to_vec()));
+    assert_eq!(record.samples[0].value, Some(items));
 }
 
 #[test]
@@ -213,17 +249,18 @@ proptest! {
         world.plc.tags[1].deadband = deadband;
         world.plc.publish.heartbeat = Duration::from_millis(heartbeat);
         world.restart();
-        let mut held: [Option<(Sample, Instant)>; 2] = [None; 2];
+        let mut held: [Option<(Sample, Instant)>; 2] = [None, None];
         for (first, second, pause) in cycles {
             let truths = [first, second];
             let now = world.now;
             let record = world.cycle(|request| truths[usize::from(request.first == 500)].clone());
             for sample in record.into_iter().flat_map(|record| record.samples) {
-                held[usize::from(sample.tag)] = Some((sample, now));
+                let tag = usize::from(sample.tag);
+                held[tag] = Some((sample, now));
             }
-            for (truth, held) in truths.iter().zip(held) {
-                let (sample, since) = held.expect("the first cycle publishes every tag");
-                prop_assert!(now - since < Duration::from_millis(heartbeat).max(SECOND / 2));
+            for (truth, held) in truths.iter().zip(&held) {
+                let (sample, since) = held.as_ref().expect("the first cycle publishes every tag");
+                prop_assert!(now - *since < Duration::from_millis(heartbeat).max(SECOND / 2));
                 match truth {
                     Ok(Registers::Words(words)) => {
                         prop_assert_eq!(sample.quality, Quality::Good);
@@ -314,7 +351,7 @@ fn good(request: &ReadRequest, word: u16) -> Result<Registers, Failure> {
 
 fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
     let tag = |&(at, iec): &(&str, &str)| {
-        let iec: IecType = iec.parse().unwrap();
+        let iec: DataType = iec.parse().unwrap();
         Tag {
             name: at.to_owned(),
             at: at.to_owned(),
@@ -324,6 +361,7 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
             unit: None,
             scaling: None,
             decimals: None,
+            form: Form::Plain,
             deadband: None,
             scan: SECOND,
             group: None,

@@ -23,12 +23,12 @@ pub(super) struct Hardware {
 }
 
 impl Hardware {
-    /// `None` for a model that has no manual to be faithful to.
+    /// `None` for a model whose manual has not been followed.
     pub(super) const fn of(model: Model) -> Option<Self> {
         let (reference, product_id) = match model {
             Model::M241 => ("TM241CEC24T", 0x0702),
             Model::M251 => ("TM251MESE", 0x0711),
-            Model::Generic => return None,
+            Model::M262 | Model::M221 | Model::Generic => return None,
         };
         let firmware = [5, 1, 9, 44];
         Some(Self { model, vendor: "Schneider Electric", reference, product_id, firmware })

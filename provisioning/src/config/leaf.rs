@@ -2,7 +2,9 @@
 
 mod amount;
 mod choice;
+mod declared;
 mod endpoint;
+mod names;
 mod number;
 mod secret;
 mod text;
@@ -15,6 +17,8 @@ use toml::de::DeValue;
 
 pub(super) use amount::{Period, Size};
 pub(super) use choice::{Choice, Words};
+pub(super) use declared::Declared;
+pub(super) use names::Enumeration;
 pub(super) use number::{Decimal, Flag, Members, Whole};
 pub(super) use secret::SecretFile;
 pub(super) use text::{Directory, GatewayId, Listen, Name, Text, TextLeaf, Zone};

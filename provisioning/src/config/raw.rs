@@ -2,13 +2,13 @@
 //! Schema and docs/configuration.md are made from here.
 
 use super::leaf::{
-    Choice, Decimal, Directory, Flag, GatewayId, Listen, Members, Name, Period, SecretFile, Size,
-    Text, Topic, Whole, Zone,
+    Choice, Decimal, Declared, Directory, Enumeration, Flag, GatewayId, Listen, Members, Name,
+    Period, SecretFile, Size, Text, Topic, Whole, Zone,
 };
 use super::member::{Field, Items, List, Maybe, Section, Stream};
 use super::read::section;
 use super::{Broker, Datetime, HostPort, OnFull, Shape, Version};
-use crate::plc::{IecType, Model, Order};
+use crate::plc::{CodePage, Model, Order};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -50,7 +50,8 @@ section! {
         id: Field<GatewayId>, else "required";
         /// Where it stands: `location` in the payload, `{location}` in topics.
         location: Field<Text> = "";
-        /// Zone of dates that are written without one (`datetime = "plain"`).
+        /// Zone of dates that are written without one (`datetime = "plain"`), and of the PLCs'
+        /// clocks.
         timezone: Field<Zone> = "UTC";
         /// Directory of everything that the gateway remembers.
         state_dir: Field<Directory> = "/var/lib/edge-gateway";
@@ -187,6 +188,9 @@ section! {
         max_gap: Field<Whole<0, 124>>, else "32, generic: 0";
         /// How the bytes of a value lie in its registers; A is the most significant one.
         order: Field<Choice<Order>>, else "CDAB, generic: ABCD";
+        /// Zone in which the PLC's clock runs: DT and LDT carry none. Where the clock is put back,
+        /// the first of two equal times is meant; a time that was left out counts an hour later.
+        timezone: Field<Zone>, else "gateway.timezone";
         /// Overrides `[publish]` for this PLC.
         publish: Maybe<RawPlcPublish>;
         /// One variable of the PLC.
@@ -200,10 +204,18 @@ section! {
         /// Key in the payload, unique within its PLC.
         name: Field<Text>, else "required";
         /// Address as declared in Machine Expert: %MW10, %MD5, %ML3, %MB20, %MX20.3, %MW10.3,
-        /// %IX0.3, %QX0.3; or holding:10, holding:10.3, coil:3, discrete:3; generic also input:10.
+        /// %IX0.3, %QX0.3; of an M221: %MW10, %MW10:X3, %MD10, %MF10, %M5; or holding:10,
+        /// holding:10.3, coil:3, discrete:3; generic also input:10.
         at: Field<Text>, else "required";
-        /// Type as declared in Machine Expert.
-        r#type: Field<Choice<IecType>>, else "required";
+        /// Type as declared in Machine Expert: BOOL, BYTE, WORD, DWORD, LWORD, SINT, INT, DINT, LINT,
+        /// USINT, UINT, UDINT, ULINT, REAL, LREAL, TIME, LTIME, DATE, TOD, DT, LDATE, LTOD, LDT,
+        /// STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them.
+        r#type: Field<Declared>, else "required";
+        /// Code page of a STRING: that of ISO 8859-1, or UTF-8 if the PLC's project says so.
+        encoding: Field<Choice<CodePage>>, else "latin-1";
+        /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`: the name
+        /// is published. A number without one is published as it is, with the quality invalid.
+        r#enum: Field<Enumeration>, else "none";
         /// Engineering unit, in the payload `samples`.
         unit: Field<Text>, else "none";
         /// The value is multiplied by this.

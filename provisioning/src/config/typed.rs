@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::plc::{IecType, Location, Model, Order};
+use super::Form;
+use crate::plc::{DataType, Location, Model, Order};
 
 /// Settings of one gateway.
 #[derive(Clone, Debug)]
@@ -221,7 +222,7 @@ pub struct Tag {
     /// Where it lies.
     pub location: Location,
     /// What it is.
-    pub iec: IecType,
+    pub iec: DataType,
     /// How its bytes lie.
     pub order: Order,
     /// Engineering unit, for the `samples` payload.
@@ -230,6 +231,8 @@ pub struct Tag {
     pub scaling: Option<Scaling>,
     /// Digits after the point, when they are limited.
     pub decimals: Option<u8>,
+    /// How its value is written in JSON.
+    pub form: Form,
     /// Least change worth publishing; absent publishes every change.
     pub deadband: Option<f64>,
     /// Time between two reads.

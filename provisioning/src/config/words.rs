@@ -2,7 +2,7 @@
 
 use super::leaf::Words;
 use super::{Datetime, OnFull, Shape, Version};
-use crate::plc::{IecType, Model, Order};
+use crate::plc::{CodePage, Model, Order};
 
 impl Words for Version {
     const ALL: &'static [Self] = &[Self::V5, Self::V311];
@@ -58,6 +58,22 @@ impl Words for OnFull {
     }
 }
 
+impl Words for CodePage {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn word(self) -> &'static str {
+        self.word()
+    }
+
+    fn advice(word: &str) -> Option<String> {
+        match word.to_ascii_lowercase().as_str() {
+            "latin1" | "iso-8859-1" | "ansi" | "ascii" => Some("write \"latin-1\"".to_owned()),
+            "utf8" => Some("write \"utf-8\"".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 impl Words for Order {
     const ALL: &'static [Self] = &Self::ALL;
 
@@ -82,50 +98,15 @@ impl Words for Model {
 
     fn advice(word: &str) -> Option<String> {
         let upper = word.to_ascii_uppercase();
-        for model in [Self::M241, Self::M251] {
+        for model in [Self::M241, Self::M251, Self::M262, Self::M221] {
             if upper.contains(model.name()) {
                 return Some(format!("write model = \"{model}\", the family"));
             }
         }
         Some(
-            "write \"M241\" or \"M251\"; any other device with a Modbus TCP server is \"generic\", \
-             and its addresses are holding:0 and so on"
+            "write \"M221\", \"M241\", \"M251\" or \"M262\"; any other device with a Modbus TCP \
+             server is \"generic\", and its addresses are holding:0 and so on"
                 .to_owned(),
         )
-    }
-}
-
-impl Words for IecType {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn word(self) -> &'static str {
-        self.keyword()
-    }
-
-    fn advice(word: &str) -> Option<String> {
-        let upper = word.to_ascii_uppercase();
-        let plain = upper.split(['(', '[', ' ']).next().unwrap_or_default();
-        let meant = match plain {
-            "FLOAT" | "FLOAT32" | "SINGLE" => Self::Real,
-            "DOUBLE" | "FLOAT64" => Self::Lreal,
-            "BIT" | "BOOLEAN" => Self::Bool,
-            "UINT8" => Self::Usint,
-            "INT8" => Self::Sint,
-            "UINT16" => Self::Uint,
-            "INT16" | "INTEGER" | "SHORT" => Self::Int,
-            "UINT32" => Self::Udint,
-            "INT32" => Self::Dint,
-            "UINT64" => Self::Ulint,
-            "INT64" | "LONG" => Self::Lint,
-            "STRING" | "WSTRING" | "ARRAY" | "DATE" | "LDATE" | "DT" | "LDT" | "DATE_AND_TIME"
-            | "TOD" | "LTOD" | "TIME_OF_DAY" | "LTIME" => {
-                return Some(format!(
-                    "this version cannot read {plain} yet; it reads BOOL, whole numbers, bit \
-                     strings, REAL, LREAL and TIME"
-                ));
-            }
-            _ => return None,
-        };
-        Some(format!("write type = \"{meant}\", its name in Machine Expert"))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ANSWER_TIME, Plan, ReadRequest, ScanClass};
 use crate::config::Plc;
-use crate::plc::{Model, Table};
+use crate::plc::{Family, Model, Table};
 
 const WIDTH: usize = 100;
 const INDENT: &str = "      ";
@@ -131,11 +131,14 @@ impl fmt::Display for Range<'_> {
 impl Range<'_> {
     fn place(&self, f: &mut fmt::Formatter<'_>, table: Table, address: u16) -> fmt::Result {
         let (byte, bit) = (address / 8, address % 8);
-        match (self.model, table) {
-            (Model::M241 | Model::M251, Table::HoldingRegister) => write!(f, "%MW{address}"),
-            (Model::M241 | Model::M251, Table::Coil) => write!(f, "%QX{byte}.{bit}"),
-            (Model::M241 | Model::M251, Table::DiscreteInput) => write!(f, "%IX{byte}.{bit}"),
-            (Model::M241 | Model::M251, Table::InputRegister) | (Model::Generic, _) => {
+        match (self.model.family(), table) {
+            (Family::MachineExpert | Family::Basic, Table::HoldingRegister) => {
+                write!(f, "%MW{address}")
+            }
+            (Family::MachineExpert, Table::Coil) => write!(f, "%QX{byte}.{bit}"),
+            (Family::MachineExpert, Table::DiscreteInput) => write!(f, "%IX{byte}.{bit}"),
+            (Family::Basic, Table::Coil | Table::DiscreteInput) => write!(f, "%M{address}"),
+            (Family::MachineExpert | Family::Basic, Table::InputRegister) | (Family::Tables, _) => {
                 write!(f, "{}:{address}", table.word())
             }
         }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Datetime, HostPort, Publish, Qos, Shape};
-use crate::plc::{IecType, Location};
+use crate::config::{Datetime, Form, HostPort, Publish, Qos, Shape};
+use crate::plc::{DataType, Location};
 
 #[test]
 fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
@@ -256,11 +256,11 @@ fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
 }
 
 fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
-    let iec: IecType = iec.parse().unwrap();
+    let iec: DataType = iec.parse().unwrap();
     let nowhere =
         Location { table: Table::HoldingRegister, first: 0, count: 1, byte: 0, bit: None };
     Tag {
-        name: format!("{}_{}", iec.keyword().to_lowercase(), at.replace(['%', ':', '.'], "_")),
+        name: format!("{}_{}", iec.item.keyword().to_lowercase(), at.replace(['%', ':', '.'], "_")),
         at: at.into(),
         location: if at.is_empty() { nowhere } else { model.locate(at, iec).unwrap() },
         iec,
@@ -268,6 +268,7 @@ fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
         unit: None,
         scaling: None,
         decimals: None,
+        form: Form::Plain,
         deadband: None,
         scan: Duration::from_millis(scan_millis),
         group: None,

@@ -5,7 +5,7 @@ use super::Table;
 /// An address as it was written, not yet checked against a model or a type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Address {
-    /// `%MW10.3`: letters in upper case, index, bit.
+    /// `%MW10.3`, `%MW10:X3`: letters in upper case, index, bit.
     Iec { letters: String, index: u32, bit: Option<u32> },
     /// `holding:10.3`.
     Table { table: Table, index: u32, bit: Option<u32> },
@@ -34,7 +34,8 @@ pub(super) fn parse(text: &str) -> Option<Address> {
 }
 
 fn index_and_bit(text: &str) -> Option<(u32, Option<u32>)> {
-    match text.split_once('.') {
+    let parts = text.split_once('.').or_else(|| text.split_once(":X"));
+    match parts.or_else(|| text.split_once(":x")) {
         Some((index, bit)) => Some((number(index)?, Some(number(bit)?))),
         None => Some((number(text)?, None)),
     }
@@ -57,6 +58,8 @@ mod tests {
     fn the_forms_are_read_in_any_case() {
         assert_eq!(parse("%MW10"), iec("MW", 10, None));
         assert_eq!(parse(" %mx20.3 "), iec("MX", 20, Some(3)));
+        assert_eq!(parse("%MW10:X3"), iec("MW", 10, Some(3)));
+        assert_eq!(parse("%mw10:x15"), iec("MW", 10, Some(15)));
         let holding =
             Some(Address::Table { table: Table::HoldingRegister, index: 10, bit: Some(15) });
         assert_eq!(parse("Holding:10.15"), holding);

@@ -40,11 +40,89 @@ pub enum IecType {
     Lreal,
     /// Duration in milliseconds, unsigned 32 bits; published as a number of milliseconds.
     Time,
+    /// Duration in nanoseconds, unsigned 64 bits; published as a number of nanoseconds.
+    Ltime,
+    /// Day, in seconds since 1970 at 00:00, unsigned 32 bits.
+    Date,
+    /// Time of day, in milliseconds since midnight, unsigned 32 bits.
+    Tod,
+    /// Date and time of the PLC's clock, in seconds since 1970, unsigned 32 bits.
+    Dt,
+    /// Day, in nanoseconds since 1970 at 00:00, unsigned 64 bits.
+    Ldate,
+    /// Time of day, in nanoseconds since midnight, unsigned 64 bits.
+    Ltod,
+    /// Date and time of the PLC's clock, in nanoseconds since 1970, unsigned 64 bits.
+    Ldt,
+    /// At most so many bytes of text and a NUL.
+    String(u16, CodePage),
+    /// At most so many 16-bit units of UTF-16 and a NUL.
+    Wstring(u16),
+}
+
+/// What the bytes of a STRING mean.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum CodePage {
+    /// ISO 8859-1: a byte is a letter.
+    #[default]
+    Latin1,
+    /// UTF-8, a setting of the PLC's project.
+    Utf8,
+}
+
+/// What the bytes of a type mean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// True or false.
+    Bool,
+    /// A number from 0 on.
+    Unsigned,
+    /// A number in two's complement.
+    Signed,
+    /// A number of IEEE 754.
+    Real,
+    /// A day; the ticks count from 1970-01-01 00:00.
+    Date(Tick),
+    /// A time of day; the ticks count from midnight.
+    TimeOfDay(Tick),
+    /// A date with a time of day, in no zone; the ticks count from 1970-01-01 00:00.
+    DateAndTime(Tick),
+    /// Text up to its NUL.
+    Text,
+}
+
+/// What a date or a time of day counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tick {
+    /// Seconds: DATE, DT.
+    Second,
+    /// Milliseconds: TOD.
+    Millisecond,
+    /// Nanoseconds: LDATE, LTOD, LDT.
+    Nanosecond,
+}
+
+impl Tick {
+    /// How many make a second.
+    #[must_use]
+    pub const fn per_second(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Millisecond => 1_000,
+            Self::Nanosecond => 1_000_000_000,
+        }
+    }
+
+    /// How many make a day.
+    #[must_use]
+    pub const fn per_day(self) -> u64 {
+        86_400 * self.per_second()
+    }
 }
 
 impl IecType {
-    /// Every type, in the order of the IEC table.
-    pub const ALL: [Self; 16] = [
+    /// Every type without a length, in the order of the IEC table.
+    pub const ALL: [Self; 23] = [
         Self::Bool,
         Self::Byte,
         Self::Word,
@@ -61,16 +139,71 @@ impl IecType {
         Self::Real,
         Self::Lreal,
         Self::Time,
+        Self::Ltime,
+        Self::Date,
+        Self::Tod,
+        Self::Dt,
+        Self::Ldate,
+        Self::Ltod,
+        Self::Ldt,
+    ];
+
+    /// Most letters of a STRING or WSTRING: its bytes can still be counted with 16 bits.
+    pub const MOST_LETTERS: u16 = 32_766;
+
+    /// Letters of a STRING or WSTRING that is declared without a length.
+    pub const USUAL_LETTERS: u16 = 80;
+
+    /// Keywords that may be written out.
+    const WRITTEN_OUT: [(&str, Self); 4] = [
+        ("TIME_OF_DAY", Self::Tod),
+        ("DATE_AND_TIME", Self::Dt),
+        ("LTIME_OF_DAY", Self::Ltod),
+        ("LDATE_AND_TIME", Self::Ldt),
     ];
 
     /// Bytes that a variable of this type takes in the PLC's memory.
     #[must_use]
-    pub const fn size(self) -> u8 {
+    pub const fn size(self) -> u16 {
         match self {
             Self::Bool | Self::Byte | Self::Sint | Self::Usint => 1,
             Self::Word | Self::Int | Self::Uint => 2,
-            Self::Dword | Self::Dint | Self::Udint | Self::Real | Self::Time => 4,
+            Self::Dword | Self::Dint | Self::Udint | Self::Real => 4,
+            Self::Time | Self::Date | Self::Tod | Self::Dt => 4,
             Self::Lword | Self::Lint | Self::Ulint | Self::Lreal => 8,
+            Self::Ltime | Self::Ldate | Self::Ltod | Self::Ldt => 8,
+            Self::String(letters, _) => letters.saturating_add(1),
+            Self::Wstring(letters) => letters.saturating_add(1).saturating_mul(2),
+        }
+    }
+
+    /// Bytes that its address is a multiple of in the PLC's memory.
+    #[must_use]
+    pub const fn alignment(self) -> u16 {
+        match (self.kind(), self) {
+            (Kind::Text, Self::Wstring(_)) => 2,
+            (Kind::Text, _) => 1,
+            (..) => self.size(),
+        }
+    }
+
+    /// What its bytes mean.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Bool => Kind::Bool,
+            Self::Byte | Self::Word | Self::Dword | Self::Lword => Kind::Unsigned,
+            Self::Usint | Self::Uint | Self::Udint | Self::Ulint => Kind::Unsigned,
+            Self::Time | Self::Ltime => Kind::Unsigned,
+            Self::Sint | Self::Int | Self::Dint | Self::Lint => Kind::Signed,
+            Self::Real | Self::Lreal => Kind::Real,
+            Self::Date => Kind::Date(Tick::Second),
+            Self::Tod => Kind::TimeOfDay(Tick::Millisecond),
+            Self::Dt => Kind::DateAndTime(Tick::Second),
+            Self::Ldate => Kind::Date(Tick::Nanosecond),
+            Self::Ltod => Kind::TimeOfDay(Tick::Nanosecond),
+            Self::Ldt => Kind::DateAndTime(Tick::Nanosecond),
+            Self::String(..) | Self::Wstring(_) => Kind::Text,
         }
     }
 
@@ -94,25 +227,17 @@ impl IecType {
             Self::Real => "REAL",
             Self::Lreal => "LREAL",
             Self::Time => "TIME",
+            Self::Ltime => "LTIME",
+            Self::Date => "DATE",
+            Self::Tod => "TOD",
+            Self::Dt => "DT",
+            Self::Ldate => "LDATE",
+            Self::Ltod => "LTOD",
+            Self::Ldt => "LDT",
+            Self::String(..) => "STRING",
+            Self::Wstring(_) => "WSTRING",
         }
     }
-}
-
-/// How the bytes of a value lie in its registers, in the field's usual letters: A is the most
-/// significant byte, and a register is sent high byte first.
-///
-/// A Modicon M2xx is little-endian in memory, which gives `CDAB` on the wire.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum Order {
-    /// High word first, high byte first: most devices that are not PLCs.
-    Abcd,
-    /// Low word first, high byte first: Modicon.
-    #[default]
-    Cdab,
-    /// High word first, bytes swapped in each word.
-    Badc,
-    /// Low word first, bytes swapped in each word.
-    Dcba,
 }
 
 /// The text is not the keyword of a type in [`IecType::ALL`].
@@ -120,56 +245,63 @@ pub enum Order {
 #[error("`{0}` is not a type that can be read")]
 pub struct UnknownType(pub String);
 
-/// The text is not one of the four byte orders.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("`{0}` is not a byte order; there are ABCD, CDAB, BADC and DCBA")]
-pub struct UnknownOrder(pub String);
-
 impl fmt::Display for IecType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.keyword())
+        f.write_str(self.keyword())?;
+        if let Self::String(letters, _) | Self::Wstring(letters) = self {
+            write!(f, "({letters})")?;
+        }
+        Ok(())
     }
 }
 
 impl FromStr for IecType {
     type Err = UnknownType;
 
-    /// Takes the keyword in any case, as Machine Expert does.
+    /// Takes the keyword in any case, as Machine Expert does, short or written out; a STRING with
+    /// its length in either kind of brackets.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
-        let found = Self::ALL.into_iter().find(|iec| iec.keyword().eq_ignore_ascii_case(text));
+        if let Some(text) = text_type(text) {
+            return Ok(text);
+        }
+        let short = Self::ALL.into_iter().map(|iec| (iec.keyword(), iec));
+        let mut known = short.chain(Self::WRITTEN_OUT);
+        let found = known.find(|(keyword, _)| keyword.eq_ignore_ascii_case(text));
+        let found = found.map(|(_, iec)| iec);
         found.ok_or_else(|| UnknownType(text.to_owned()))
     }
 }
 
-impl Order {
-    /// Every order.
-    pub const ALL: [Self; 4] = [Self::Abcd, Self::Cdab, Self::Badc, Self::Dcba];
+/// `STRING`, `STRING(20)`, `WSTRING[20]`.
+fn text_type(text: &str) -> Option<IecType> {
+    let (keyword, rest) =
+        text.split_at_checked(text.find(['(', '[', ' ']).unwrap_or(text.len()))?;
+    let inner = |open, close| rest.trim().strip_prefix(open)?.strip_suffix(close);
+    let letters = match inner('(', ')').or_else(|| inner('[', ']')) {
+        Some(letters) => letters.trim().parse().ok()?,
+        None if rest.is_empty() => IecType::USUAL_LETTERS,
+        None => return None,
+    };
+    let is_possible = (1..=IecType::MOST_LETTERS).contains(&letters);
+    let text = match keyword.to_ascii_uppercase().as_str() {
+        "STRING" => IecType::String(letters, CodePage::Latin1),
+        "WSTRING" => IecType::Wstring(letters),
+        _ => return None,
+    };
+    is_possible.then_some(text)
+}
 
-    /// The four letters: `CDAB`.
+impl CodePage {
+    /// Every code page.
+    pub const ALL: [Self; 2] = [Self::Latin1, Self::Utf8];
+
+    /// The word for it: `latin-1`.
     #[must_use]
-    pub const fn letters(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
-            Self::Abcd => "ABCD",
-            Self::Cdab => "CDAB",
-            Self::Badc => "BADC",
-            Self::Dcba => "DCBA",
+            Self::Latin1 => "latin-1",
+            Self::Utf8 => "utf-8",
         }
-    }
-}
-
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.letters())
-    }
-}
-
-impl FromStr for Order {
-    type Err = UnknownOrder;
-
-    /// Takes the letters in any case.
-    fn from_str(text: &str) -> Result<Self, UnknownOrder> {
-        let found = Self::ALL.into_iter().find(|order| order.letters().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| UnknownOrder(text.to_owned()))
     }
 }
 
@@ -183,15 +315,13 @@ mod tests {
             assert_eq!(iec.to_string().parse(), Ok(iec));
             assert_eq!(iec.to_string().to_lowercase().parse(), Ok(iec));
         }
-        assert_eq!("REA".parse::<IecType>(), Err(UnknownType("REA".to_owned())));
-    }
-
-    #[test]
-    fn an_order_is_read_back_from_its_letters_in_any_case() {
-        for order in Order::ALL {
-            assert_eq!(order.to_string().parse(), Ok(order));
-            assert_eq!(order.to_string().to_lowercase().parse(), Ok(order));
+        assert_eq!("date_and_time".parse(), Ok(IecType::Dt));
+        assert_eq!("string".parse(), Ok(IecType::String(80, CodePage::Latin1)));
+        assert_eq!("STRING(20)".parse(), Ok(IecType::String(20, CodePage::Latin1)));
+        assert_eq!("WSTRING [3]".parse(), Ok(IecType::Wstring(3)));
+        for wrong in ["STRING(0)", "STRING(32767)", "STRING(20", "STRING()", "TEXT(3)"] {
+            assert!(wrong.parse::<IecType>().is_err(), "{wrong}");
         }
-        assert_eq!("ACBD".parse::<Order>(), Err(UnknownOrder("ACBD".to_owned())));
+        assert_eq!("REA".parse::<IecType>(), Err(UnknownType("REA".to_owned())));
     }
 }

@@ -15,8 +15,23 @@ pub enum Model {
     M241,
     /// Modicon M251.
     M251,
+    /// Modicon M262.
+    M262,
+    /// Modicon M221: programmed with Machine Expert - Basic, addressed in its own way.
+    M221,
     /// Any other Modbus TCP server: only `holding:`, `input:`, `coil:` and `discrete:` addresses.
     Generic,
+}
+
+/// Models that address their memory alike.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    /// M241, M251, M262: Machine Expert, memory counted in bytes, PLC_R.
+    MachineExpert,
+    /// M221: Machine Expert - Basic, memory counted in words and bits.
+    Basic,
+    /// Anything else: nothing but Modbus tables.
+    Tables,
 }
 
 /// A stretch of registers or bits that one request must not leave.
@@ -35,7 +50,7 @@ pub struct Window {
 #[error("`{0}` is not a model that this version knows")]
 pub struct UnknownModel(pub String);
 
-/// Holding registers of M241 and M251 (programming guides, "Modbus TCP server").
+/// Holding registers of M241, M251 and M262 (programming guides, "Modbus TCP server").
 static MODICON_REGISTERS: [Window; 5] = [
     window(0, 59_999, true, "the user area %MW0 to %MW59999"),
     window(60_000, 60_199, false, "the system area PLC_R, %MW60000 to %MW60199"),
@@ -45,12 +60,17 @@ static MODICON_REGISTERS: [Window; 5] = [
 ];
 static MODICON_OUTPUTS: [Window; 1] = [window(0, u16::MAX, true, "the outputs %Q")];
 static MODICON_INPUTS: [Window; 1] = [window(0, u16::MAX, false, "the inputs %I")];
+/// How many words and bits an M221 has depends on its reference and its program: beyond them it
+/// answers with exception 2.
+static BASIC_WORDS: [Window; 1] = [window(0, u16::MAX, true, "the memory words %MW")];
+static BASIC_BITS: [Window; 1] = [window(0, u16::MAX, true, "the memory bits %M")];
+static BASIC_BITS_READ_ONLY: [Window; 1] = [window(0, u16::MAX, false, "the memory bits %M")];
 static GENERIC_WRITABLE: [Window; 1] = [window(0, u16::MAX, true, "the addresses 0 to 65535")];
 static GENERIC_READ_ONLY: [Window; 1] = [window(0, u16::MAX, false, "the addresses 0 to 65535")];
 
 impl Model {
     /// Every model.
-    pub const ALL: [Self; 3] = [Self::M241, Self::M251, Self::Generic];
+    pub const ALL: [Self; 5] = [Self::M241, Self::M251, Self::M262, Self::M221, Self::Generic];
 
     /// The name as written in a configuration.
     #[must_use]
@@ -58,7 +78,19 @@ impl Model {
         match self {
             Self::M241 => "M241",
             Self::M251 => "M251",
+            Self::M262 => "M262",
+            Self::M221 => "M221",
             Self::Generic => "generic",
+        }
+    }
+
+    /// How this model addresses its memory.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::M241 | Self::M251 | Self::M262 => Family::MachineExpert,
+            Self::M221 => Family::Basic,
+            Self::Generic => Family::Tables,
         }
     }
 
@@ -66,41 +98,45 @@ impl Model {
     /// function code for it.
     #[must_use]
     pub fn windows(self, table: Table) -> &'static [Window] {
-        match (self, table) {
-            (Self::M241 | Self::M251, Table::HoldingRegister) => &MODICON_REGISTERS,
-            (Self::M241 | Self::M251, Table::Coil) => &MODICON_OUTPUTS,
-            (Self::M241 | Self::M251, Table::DiscreteInput) => &MODICON_INPUTS,
-            (Self::M241 | Self::M251, Table::InputRegister) => &[],
-            (Self::Generic, Table::HoldingRegister | Table::Coil) => &GENERIC_WRITABLE,
-            (Self::Generic, Table::InputRegister | Table::DiscreteInput) => &GENERIC_READ_ONLY,
+        match (self.family(), table) {
+            (Family::MachineExpert, Table::HoldingRegister) => &MODICON_REGISTERS,
+            (Family::MachineExpert, Table::Coil) => &MODICON_OUTPUTS,
+            (Family::MachineExpert, Table::DiscreteInput) => &MODICON_INPUTS,
+            (Family::MachineExpert | Family::Basic, Table::InputRegister) => &[],
+            (Family::Basic, Table::HoldingRegister) => &BASIC_WORDS,
+            (Family::Basic, Table::Coil) => &BASIC_BITS,
+            (Family::Basic, Table::DiscreteInput) => &BASIC_BITS_READ_ONLY,
+            (Family::Tables, Table::HoldingRegister | Table::Coil) => &GENERIC_WRITABLE,
+            (Family::Tables, Table::InputRegister | Table::DiscreteInput) => &GENERIC_READ_ONLY,
         }
     }
 
     /// How the bytes of a value lie unless the tag says otherwise.
     #[must_use]
     pub const fn default_order(self) -> Order {
-        match self {
-            Self::M241 | Self::M251 => Order::Cdab,
-            Self::Generic => Order::Abcd,
+        match self.family() {
+            Family::MachineExpert | Family::Basic => Order::Cdab,
+            Family::Tables => Order::Abcd,
         }
     }
 
     /// Most unused registers that are read to join two tags, unless the configuration says
-    /// otherwise. A Modicon answers its whole memory; another device may refuse the holes.
+    /// otherwise. A Modicon answers what lies between two of its variables; another device may
+    /// refuse the holes.
     #[must_use]
     pub const fn default_max_gap(self) -> u16 {
-        match self {
-            Self::M241 | Self::M251 => 32,
-            Self::Generic => 0,
+        match self.family() {
+            Family::MachineExpert | Family::Basic => 32,
+            Family::Tables => 0,
         }
     }
 
-    /// Unit id unless the configuration says otherwise: a Modicon's embedded server answers 255.
+    /// Unit id unless the configuration says otherwise: a Modicon's own server answers 255.
     #[must_use]
     pub const fn default_unit_id(self) -> u8 {
-        match self {
-            Self::M241 | Self::M251 => 255,
-            Self::Generic => 1,
+        match self.family() {
+            Family::MachineExpert | Family::Basic => 255,
+            Family::Tables => 1,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use provisioning::config::{
-    Config, Datetime, Gateway, HostPort, Metrics as MetricsConfig, Mqtt, OnFull, Plc, Publish, Qos,
-    Queue, Shape, Tag, Version,
+    Config, Datetime, Form, Gateway, HostPort, Metrics as MetricsConfig, Mqtt, OnFull, Plc,
+    Publish, Qos, Queue, Shape, Tag, Version,
 };
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{IecType, Model};
@@ -111,11 +111,12 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         name: at.to_owned(),
         at: at.to_owned(),
         location: model.locate(at, IecType::Int).unwrap(),
-        iec: IecType::Int,
+        iec: IecType::Int.into(),
         order: model.default_order(),
         unit: None,
         scaling: None,
         decimals: None,
+        form: Form::Plain,
         deadband: None,
         scan: Duration::from_millis(scan),
         group: None,

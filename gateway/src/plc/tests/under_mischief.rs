@@ -268,7 +268,7 @@ fn plc_with_all_tables(model: &str) -> Plc {
         let at = if model == "generic" { at_generic } else { at_modicon };
         let mut tag = plc.tags[0].clone();
         tag.location = plc.model.locate(at, IecType::Bool).unwrap();
-        tag.iec = IecType::Bool;
+        tag.iec = IecType::Bool.into();
         plc.tags.push(tag);
     }
     plc

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use super::publish::RESERVED;
 use crate::config::draft::{At, Draft};
 use crate::config::leaf::{Choice, Decimal, Whole};
 use crate::config::member::{Field, List, State};
 use crate::config::raw::{RawTag, Scan};
-use crate::config::{Scaling, Tag};
-use crate::plan::Group;
-use crate::plc::{IecType, Location, Model, Order};
+use crate::config::{Form, Names, Scaling, Tag};
+use crate::plan::{Group, MAX_BITS};
+use crate::plc::{DataType, IecType, Kind, Location, Model, Order};
 
 /// What a tag takes over from its PLC, as far as that is known.
 pub(super) struct Owner {
@@ -17,6 +19,7 @@ pub(super) struct Owner {
     pub(super) scan: Option<Scan>,
     pub(super) order: Option<Choice<Order>>,
     pub(super) max_words: Option<u16>,
+    pub(super) zone: Option<TimeZone>,
 }
 
 /// All tags of one PLC; every one is looked at, whatever is wrong with the others.
@@ -74,18 +77,20 @@ fn refuse_repeated_names(entries: &[RawTag], draft: &mut Draft<'_>) {
 fn tag(raw: &RawTag, owner: &Owner, draft: &mut Draft<'_>) -> Option<Tag> {
     let name = name(raw, draft);
     let at = draft.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
-    let iec = draft.required(&raw.r#type, "type = \"REAL\"").map(|iec| iec.0);
+    let iec = data_type(raw, draft);
+    let item = iec.map(|data| data.item);
     let unit = draft.optional(&raw.unit).map(|unit| unit.0);
     let location = location(raw, at.as_deref(), iec, owner, draft);
     let scale = draft.optional(&raw.scale);
     let offset = draft.optional(&raw.offset);
     let deadband = draft.optional(&raw.deadband);
-    refuse_numbers_of_a_bool(raw, iec, draft);
+    refuse_keys_of_a_number(raw, item, draft);
     refuse_bad_numbers(raw, scale, deadband, draft);
+    let form = form(raw, item, owner, draft);
     let scan = draft.derived(&raw.scan, || owner.scan);
     let order = draft.derived(&raw.order, || owner.order);
     let scaling = scaling(scale, offset);
-    let decimals = draft.derived(&raw.decimals, || digits(scaling, [scale, offset], iec?));
+    let decimals = draft.derived(&raw.decimals, || digits(scaling, [scale, offset], item?));
     Some(Tag {
         name: name?,
         at: at?,
@@ -95,6 +100,7 @@ fn tag(raw: &RawTag, owner: &Owner, draft: &mut Draft<'_>) -> Option<Tag> {
         unit,
         scaling,
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
+        form: form?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
         group: draft.optional(&raw.group).map(|group| group.0),
@@ -120,7 +126,7 @@ fn name(raw: &RawTag, draft: &mut Draft<'_>) -> Option<String> {
 fn location(
     raw: &RawTag,
     at: Option<&str>,
-    iec: Option<IecType>,
+    iec: Option<DataType>,
     owner: &Owner,
     draft: &mut Draft<'_>,
 ) -> Option<Location> {
@@ -133,26 +139,111 @@ fn location(
         }
     };
     let most = owner.max_words?;
-    if !location.table.holds_bits() && location.count > most {
-        draft.reject(
-            &raw.at.at,
-            format!("the type {iec} takes {} registers, max_words is {most}", location.count),
-            Some(format!("set max_words of this PLC to {} or more", location.count)),
-        );
-        return None;
+    match too_large(&location, most) {
+        Some((message, help)) => {
+            draft.reject(&raw.at.at, format!("the type {iec} takes {message}"), Some(help));
+            None
+        }
+        None => Some(location),
     }
-    Some(location)
 }
 
-fn refuse_numbers_of_a_bool(raw: &RawTag, iec: Option<IecType>, draft: &mut Draft<'_>) {
-    if iec != Some(IecType::Bool) {
-        return;
+/// A value is read whole, in one request.
+fn too_large(location: &Location, max_words: u16) -> Option<(String, String)> {
+    /// Modbus Application Protocol V1.1b3, 6.3.
+    const MOST_WORDS: u16 = 125;
+    let count = location.count;
+    let divide = || "declare it as several tags, each with a part of it".to_owned();
+    if location.table.holds_bits() {
+        let message = format!("{count} bits, and a request has at most {MAX_BITS}");
+        return (count > MAX_BITS).then(|| (message, divide()));
     }
+    if count > MOST_WORDS {
+        let message = format!("{count} registers, and a request has at most {MOST_WORDS}");
+        return Some((message, divide()));
+    }
+    let message = format!("{count} registers, max_words is {max_words}");
+    let help = format!("set max_words of this PLC to {count} or more");
+    (count > max_words).then_some((message, help))
+}
+
+/// The type, with the code page of its text.
+fn data_type(raw: &RawTag, draft: &mut Draft<'_>) -> Option<DataType> {
+    let data = draft.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
+    let code_page = draft.optional(&raw.encoding).map(|choice| choice.0);
+    let (data, code_page) = (data?, code_page.unwrap_or_default());
+    if let IecType::String(letters, _) = data.item {
+        return Some(DataType { item: IecType::String(letters, code_page), ..data });
+    }
+    if matches!(raw.encoding.state, State::Good(..)) {
+        draft.reject(
+            &raw.encoding.at,
+            format!("`encoding` is for a STRING, and this is {} {data}", article(data)),
+            Some("leave `encoding` out; a WSTRING is always UTF-16".to_owned()),
+        );
+    }
+    Some(data)
+}
+
+/// The names of an enumeration, or what its type asks for.
+fn form(raw: &RawTag, iec: Option<IecType>, owner: &Owner, draft: &mut Draft<'_>) -> Option<Form> {
+    let names = draft.optional(&raw.r#enum);
+    let (iec, zone) = (iec?, owner.zone.as_ref()?);
+    let Some(names) = names else { return Some(Form::of(iec, zone)) };
+    let bits = 8 * u32::from(iec.size());
+    let range = match iec.kind() {
+        Kind::Unsigned => 0..1_i128 << bits,
+        Kind::Signed => -(1_i128 << (bits - 1))..1_i128 << (bits - 1),
+        Kind::Bool | Kind::Real | Kind::Text => 0..0,
+        Kind::Date(_) | Kind::TimeOfDay(_) | Kind::DateAndTime(_) => 0..0,
+    };
+    let wrong = if range.is_empty() {
+        Some((format!("`enum` is for whole numbers, and this is {iec}"), "leave `enum` out"))
+    } else if raw.has_number_keys() {
+        let message = "`enum` publishes names, which have no scale and no deadband".to_owned();
+        Some((message, "leave `scale`, `offset`, `decimals` and `deadband` out"))
+    } else {
+        let beyond = names.0.keys().find(|number| !range.contains(number));
+        beyond.map(|number| {
+            (format!("`enum` names {number}, which a {iec} cannot hold"), "leave that number out")
+        })
+    };
+    match wrong {
+        Some((message, help)) => {
+            draft.reject(&raw.r#enum.at, message, Some(help.to_owned()));
+            None
+        }
+        None => Names::new(names.0).map(Form::Named),
+    }
+}
+
+impl RawTag {
+    /// Whether any key is set that only a number can have.
+    fn has_number_keys(&self) -> bool {
+        let is_set = |field: &Field<Decimal>| matches!(field.state, State::Good(..));
+        [&self.scale, &self.offset, &self.deadband].into_iter().any(is_set)
+            || matches!(self.decimals.state, State::Good(..))
+    }
+}
+
+fn article(data: DataType) -> &'static str {
+    if data.to_string().starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
+}
+
+fn refuse_keys_of_a_number(raw: &RawTag, iec: Option<IecType>, draft: &mut Draft<'_>) {
+    let Some(iec) = iec else { return };
+    let (what, number) = match iec.kind() {
+        Kind::Unsigned | Kind::Signed | Kind::Real => return,
+        Kind::Bool => ("true or false", "BYTE or WORD"),
+        Kind::Date(_) | Kind::DateAndTime(_) => ("a date", "UDINT or ULINT"),
+        Kind::TimeOfDay(_) => ("a time of day", "UDINT or ULINT"),
+        Kind::Text => ("text", "INT or REAL"),
+    };
     let mut refuse = |at: &At| {
         draft.reject(
             at,
-            format!("a BOOL is true or false, it has no `{}`", at.key),
-            Some(format!("leave `{}` out, or set type to BYTE or WORD for a number", at.key)),
+            format!("a {iec} is {what}, it has no `{}`", at.key),
+            Some(format!("leave `{}` out, or set type to {number} for a number", at.key)),
         );
     };
     for field in [&raw.scale, &raw.offset, &raw.deadband] {

@@ -136,6 +136,13 @@ impl TextLeaf for Name {
 
 const MOST_NAME: usize = 64;
 
+impl Zone {
+    /// A zone that has been read before.
+    pub(in crate::config) fn of(zone: &TimeZone) -> Self {
+        Self(zone.clone(), zone.iana_name().unwrap_or("UTC").to_owned())
+    }
+}
+
 impl TextLeaf for Zone {
     const KIND: &'static str = "time zone";
 

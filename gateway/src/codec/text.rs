@@ -1,0 +1,229 @@
+//! STRING and WSTRING: text up to its NUL.
+
+use std::iter;
+use std::sync::Arc;
+
+use provisioning::plc::{CodePage, IecType, Location, Order};
+
+use super::{EncodeError, stream_place};
+use crate::model::Value;
+
+/// Gives nothing when the bytes before the NUL are no text of the code page.
+pub(super) fn decode(
+    location: &Location,
+    iec: IecType,
+    order: Order,
+    words: &[u16],
+) -> Option<Value> {
+    if location.table.holds_bits() || words.len() != usize::from(location.count) {
+        return None;
+    }
+    let text = if let IecType::String(letters, code_page) = iec {
+        let byte = |index| {
+            let (word, shift) = stream_place(location, order, index);
+            words.get(word).map(|word| (word >> shift).to_le_bytes()[0])
+        };
+        let bytes = (0..usize::from(letters)).map_while(byte).take_while(|byte| *byte != 0);
+        match code_page {
+            CodePage::Latin1 => bytes.map(char::from).collect(),
+            CodePage::Utf8 => String::from_utf8(bytes.collect()).ok()?,
+        }
+    } else if let IecType::Wstring(letters) = iec {
+        let units = words.iter().map(|word| unit(*word, order));
+        let units = units.take(letters.into()).take_while(|unit| *unit != 0);
+        char::decode_utf16(units).collect::<Result<_, _>>().ok()?
+    } else {
+        return None;
+    };
+    Some(Value::Text(Arc::new(text)))
+}
+
+/// Fills what is left behind the text with NULs.
+pub(super) fn encode(
+    location: &Location,
+    iec: IecType,
+    order: Order,
+    text: &str,
+    words: &mut [u16],
+) -> Result<(), EncodeError> {
+    if location.table.holds_bits() || words.len() != usize::from(location.count) {
+        return Err(EncodeError::WrongRegisters);
+    }
+    if text.contains('\0') {
+        return Err(EncodeError::OutOfRange);
+    }
+    if let IecType::String(letters, code_page) = iec {
+        let bytes = encoded(text, code_page).ok_or(EncodeError::OutOfRange)?;
+        encode_bytes(location, usize::from(letters), order, &bytes, words)
+    } else if let IecType::Wstring(letters) = iec {
+        encode_units(usize::from(letters), order, text, words)
+    } else {
+        Err(EncodeError::WrongKind)
+    }
+}
+
+fn encode_bytes(
+    location: &Location,
+    letters: usize,
+    order: Order,
+    bytes: &[u8],
+    words: &mut [u16],
+) -> Result<(), EncodeError> {
+    if bytes.len() > letters {
+        return Err(EncodeError::OutOfRange);
+    }
+    if stream_place(location, order, letters).0 >= words.len() {
+        return Err(EncodeError::WrongRegisters);
+    }
+    let padded = bytes.iter().copied().chain(iter::repeat(0));
+    for (index, byte) in padded.take(letters + 1).enumerate() {
+        let (word, shift) = stream_place(location, order, index);
+        let word = words.get_mut(word).ok_or(EncodeError::WrongRegisters)?;
+        *word = *word & !(0xFF << shift) | u16::from(byte) << shift;
+    }
+    Ok(())
+}
+
+fn encode_units(
+    letters: usize,
+    order: Order,
+    text: &str,
+    words: &mut [u16],
+) -> Result<(), EncodeError> {
+    if text.encode_utf16().count() > letters {
+        return Err(EncodeError::OutOfRange);
+    }
+    if words.len() != letters + 1 {
+        return Err(EncodeError::WrongRegisters);
+    }
+    for (word, letter) in words.iter_mut().zip(text.encode_utf16().chain(iter::repeat(0))) {
+        *word = unit(letter, order);
+    }
+    Ok(())
+}
+
+fn encoded(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
+    match code_page {
+        CodePage::Latin1 => text.chars().map(|letter| u8::try_from(letter).ok()).collect(),
+        CodePage::Utf8 => Some(text.as_bytes().to_vec()),
+    }
+}
+
+/// A unit of UTF-16 lies in its register as an INT does.
+const fn unit(word: u16, order: Order) -> u16 {
+    match order {
+        Order::Abcd | Order::Cdab => word,
+        Order::Badc | Order::Dcba => word.swap_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use provisioning::plc::Model;
+
+    use super::*;
+
+    const ASCII: CodePage = CodePage::Latin1;
+
+    fn at(at: &str, iec: IecType) -> Location {
+        Model::M241.locate(at, iec).unwrap()
+    }
+
+    fn text(text: &str) -> Option<Value> {
+        Some(Value::Text(Arc::new(text.to_owned())))
+    }
+
+    fn read(iec: IecType, words: &[u16]) -> Option<Value> {
+        decode(&at("%MW10", iec), iec, Order::Cdab, words)
+    }
+
+    #[test]
+    fn a_string_ends_at_its_nul_or_its_length() {
+        assert_eq!(read(IecType::String(5, ASCII), &[0x4241, 0x4443, 0x0045]), text("ABCDE"));
+        let old_tail = [0x6948, 0x5800, 0x5A59, 0x0000];
+        assert_eq!(read(IecType::String(7, ASCII), &old_tail), text("Hi"));
+        assert_eq!(read(IecType::String(3, ASCII), &[0x4241, 0x4443]), text("ABC"));
+        assert_eq!(read(IecType::Wstring(3), &[0x0041, 0x20AC, 0x0042, 0x0000]), text("A€B"));
+    }
+
+    #[test]
+    fn a_string_is_latin_1_unless_it_is_utf_8() {
+        let latin = [0xFC5A, 0x6972, 0x6863, 0x0000];
+        assert_eq!(read(IecType::String(6, ASCII), &latin), text("Zürich"));
+        assert_eq!(read(IecType::String(6, CodePage::Utf8), &latin), None);
+        let utf8 = [0xC35A, 0x72BC, 0x0000];
+        assert_eq!(read(IecType::String(5, CodePage::Utf8), &utf8), text("Zür"));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_no_text() {
+        assert_eq!(read(IecType::Wstring(2), &[0xD83D, 0x0000, 0x0000]), None);
+        assert_eq!(read(IecType::Wstring(2), &[0xD83D, 0xDE00, 0x0000]), text("😀"));
+    }
+
+    #[test]
+    fn a_string_may_begin_in_the_middle_of_a_register() {
+        let iec = IecType::String(2, ASCII);
+        let read = decode(&at("%MB21", iec), iec, Order::Cdab, &[0x41AA, 0x0042]);
+        assert_eq!(read, text("AB"));
+    }
+
+    #[test]
+    fn where_the_high_byte_comes_first_so_does_the_first_letter() {
+        let iec = IecType::String(3, ASCII);
+        for order in [Order::Abcd, Order::Dcba] {
+            assert_eq!(decode(&at("%MW10", iec), iec, order, &[0x4142, 0x4300]), text("ABC"));
+        }
+        for order in [Order::Cdab, Order::Badc] {
+            assert_eq!(decode(&at("%MW10", iec), iec, order, &[0x4241, 0x0043]), text("ABC"));
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_and_changes_nothing() {
+        let refused = |iec, text: &str| {
+            let location = at("%MW10", iec);
+            let mut words = vec![0x5A5A; location.count.into()];
+            let error = encode(&location, iec, Order::Cdab, text, &mut words);
+            assert!(words.iter().all(|word| *word == 0x5A5A));
+            error
+        };
+        let out = Err(EncodeError::OutOfRange);
+        assert_eq!(refused(IecType::String(3, ASCII), "ABCD"), out);
+        assert_eq!(refused(IecType::String(3, ASCII), "€"), out);
+        assert_eq!(refused(IecType::String(3, CodePage::Utf8), "€€"), out);
+        assert_eq!(refused(IecType::Wstring(1), "😀"), out);
+        assert_eq!(refused(IecType::String(3, ASCII), "A\0B"), out);
+        assert_eq!(refused(IecType::Int, "A"), Err(EncodeError::WrongKind));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding_and_leaves_the_neighbours_alone(
+            latin in "[\u{1}-\u{ff}]{0,12}",
+            any in "[^\u{0}]{0,12}",
+            odd: bool,
+            order in proptest::sample::select(&Order::ALL[..]),
+        ) {
+            let types = [
+                (IecType::String(12, ASCII), latin),
+                (IecType::String(48, CodePage::Utf8), any.clone()),
+                (IecType::Wstring(24), any),
+            ];
+            for (iec, text) in types {
+                let odd = odd && iec.alignment() == 1;
+                let location = at(if odd { "%MB21" } else { "%MB20" }, iec);
+                let mut words = vec![0xA5A5; location.count.into()];
+                prop_assert_eq!(encode(&location, iec, order, &text, &mut words), Ok(()));
+                if odd {
+                    let low_first = matches!(order, Order::Cdab | Order::Badc);
+                    let neighbour = if low_first { words[0] & 0xFF } else { words[0] >> 8 };
+                    prop_assert_eq!(neighbour, 0xA5);
+                }
+                let read = decode(&location, iec, order, &words);
+                prop_assert_eq!(read, Some(Value::Text(Arc::new(text))));
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a tag was declared as: one value or an array of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{IecType, UnknownType};
+
+/// Type of a tag as declared: `REAL`, `ARRAY[0..9] OF REAL`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct DataType {
+    /// Type of the value, or of each element.
+    pub item: IecType,
+    /// Present for an array.
+    pub bounds: Option<Bounds>,
+}
+
+/// First and last index of an array of at most 65,535 elements.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Bounds {
+    first: i32,
+    last: i32,
+    len: u16,
+}
+
+impl Bounds {
+    /// Absent when the last index comes before the first, or there are too many elements.
+    #[must_use]
+    pub fn new(first: i32, last: i32) -> Option<Self> {
+        let len = u16::try_from(i64::from(last) - i64::from(first) + 1).ok()?;
+        (len > 0).then_some(Self { first, last, len })
+    }
+
+    /// Elements, at least one.
+    #[must_use]
+    pub const fn elements(self) -> u16 {
+        self.len
+    }
+}
+
+impl DataType {
+    /// Elements of an array; 1 for a single value.
+    #[must_use]
+    pub fn elements(self) -> u16 {
+        self.bounds.map_or(1, Bounds::elements)
+    }
+
+    /// Bytes that it takes in the PLC's memory, unless it is packed into bits.
+    #[must_use]
+    pub fn size(self) -> u32 {
+        u32::from(self.item.size()) * u32::from(self.elements())
+    }
+}
+
+impl From<IecType> for DataType {
+    fn from(item: IecType) -> Self {
+        Self { item, bounds: None }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bounds {
+            Some(Bounds { first, last, .. }) => {
+                write!(f, "ARRAY[{first}..{last}] OF {}", self.item)
+            }
+            None => self.item.fmt(f),
+        }
+    }
+}
+
+impl FromStr for DataType {
+    type Err = UnknownType;
+
+    /// Takes what Machine Expert takes, in any case: one dimension, bounds that are numbers.
+    fn from_str(text: &str) -> Result<Self, UnknownType> {
+        array(text)
+            .or_else(|| text.parse::<IecType>().ok().map(Self::from))
+            .ok_or_else(|| UnknownType(text.to_owned()))
+    }
+}
+
+/// `ARRAY[0..9] OF REAL`.
+fn array(text: &str) -> Option<DataType> {
+    let (keyword, rest) = text.split_at_checked("ARRAY".len())?;
+    let (bounds, rest) = rest.trim_start().strip_prefix('[')?.split_once(']')?;
+    let (of, item) = rest.trim_start().split_once(char::is_whitespace)?;
+    let (first, last) = bounds.split_once("..")?;
+    let bounds = Bounds::new(first.trim().parse().ok()?, last.trim().parse().ok()?)?;
+    let item = item.trim().parse().ok()?;
+    let named = keyword.eq_ignore_ascii_case("ARRAY") && of.eq_ignore_ascii_case("OF");
+    named.then_some(DataType { item, bounds: Some(bounds) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_read_back_from_its_declaration_in_any_case() {
+        for text in ["ARRAY[0..9] OF REAL", "ARRAY[-2..2] OF STRING(7)", "ARRAY[1..1] OF BOOL"] {
+            let data: DataType = text.parse().unwrap();
+            assert_eq!(data.to_string(), text);
+            assert_eq!(text.to_lowercase().parse(), Ok(data));
+        }
+        let spaced = "Array [ 0 .. 9 ]  of  Int".parse::<DataType>().unwrap();
+        assert_eq!((spaced.elements(), spaced.size()), (10, 20));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        for text in [
+            "ARRAY[9..0] OF REAL",
+            "ARRAY[0..65535] OF REAL",
+            "ARRAY[0..1,0..1] OF REAL",
+            "ARRAY[0..9] OF",
+            "ARRAY[0..9] REAL",
+            "ARRAY[0..9] OF ARRAY[0..1] OF INT",
+            "ARRAY[-2147483648..2147483647] OF BYTE",
+            "ÄRRAY",
+        ] {
+            assert!(text.parse::<DataType>().is_err(), "{text}");
+        }
+    }
+}
