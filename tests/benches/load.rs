@@ -1,7 +1,11 @@
-//! The gateway beside its floor, under the load of the published comparisons, in one run.
+//! The gateway beside its floor and its peers, under the load of the published comparisons, in one
+//! run.
 //!
-//! `cargo xtask bench` builds both in release and runs this. Each is measured in turns, so that a
-//! busy neighbour hits both. Prints a table and the ratio; docs/performance.md keeps the result.
+//! `cargo xtask bench` builds what is measured in release, sets the peers up and runs this. Each is
+//! measured in turns, so that a busy neighbour hits all. Prints a table of medians and writes one
+//! JSON line per cell; docs/performance.md keeps the result.
+//!
+//! `load [WORKLOAD].. [--only NAME].. [--peers DIR] [--turns N] [--seconds N] [--json FILE]`
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -12,13 +16,18 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
+    clippy::unwrap_in_result,
+    clippy::unnecessary_wraps,
     reason = "a measurement may stop on the spot and prints its result"
 )]
 
 mod load {
+    pub(crate) mod contender;
     pub(crate) mod plc;
     pub(crate) mod process;
+    pub(crate) mod report;
     pub(crate) mod subscriber;
+    pub(crate) mod workload;
 
     /// Wall time in microseconds since 1970: producer and consumer are on one machine.
     pub(crate) fn now_micros() -> u64 {
@@ -32,38 +41,33 @@ mod load {
     }
 }
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use e2e::Mosquitto;
-use load::process::Process;
+use load::contender::{Contender, OURS, PEERS, Places, Task};
+use load::plc::Plcs;
+use load::process::Processes;
+use load::report::{Cell, Turn};
 use load::subscriber::Subscriber;
+use load::workload::{self, Workload};
 
-/// One workload of the comparison.
-#[derive(Debug)]
-struct Workload {
-    name: &'static str,
-    plcs: usize,
-    tags: usize,
-    period: Duration,
-}
-
-const W2: Workload = Workload { name: "W2", plcs: 10, tags: 200, period: Duration::from_secs(1) };
-const W3: Workload = Workload { name: "W3", plcs: 50, tags: 500, period: Duration::from_secs(1) };
-const WINDOW: Duration = Duration::from_secs(20);
+/// Before the window: connections, first messages, and for interpreters their warming up.
 const SETTLE: Duration = Duration::from_secs(3);
-const TURNS: usize = 3;
+/// On top of it for each process, since starting fifty interpreters takes their time.
+const SETTLE_PER_PROCESS: Duration = Duration::from_millis(200);
+/// A contender that has published nothing by then does not work.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What one turn of one program gave.
+/// What is wanted of this run.
 #[derive(Debug)]
-struct Turn {
-    cpu_per_million: f64,
-    on_time: f64,
-    p50: f64,
-    p99: f64,
-    peak: f64,
-    first_message: Duration,
+struct Wanted {
+    workloads: Vec<Workload>,
+    contenders: Vec<Contender>,
+    places: Places,
+    turns: usize,
+    window: Duration,
+    json: Option<PathBuf>,
 }
 
 fn main() {
@@ -71,15 +75,48 @@ fn main() {
         println!("load: run by `cargo xtask bench`, which builds what it measures");
         return;
     }
+    let wanted = wanted();
+    for workload in &wanted.workloads {
+        let cells = compare(workload, &wanted);
+        load::report::print(workload, &cells);
+        if let Some(path) = &wanted.json {
+            load::report::append(path, workload, &cells, wanted.window);
+        }
+    }
+}
+
+fn wanted() -> Wanted {
     let this = std::env::current_exe().expect("this program has a path");
     let deps = this.parent().expect("it lies in a directory");
-    let gateway = deps.with_file_name("edge-gateway");
-    let floor = newest(deps, "floor-");
-    let wanted: Vec<String> = std::env::args().filter(|arg| arg.starts_with('W')).collect();
-    for workload in [W2, W3] {
-        if wanted.is_empty() || wanted.iter().any(|name| name == workload.name) {
-            compare(&workload, &floor, &gateway);
+    let mut args = std::env::args().skip(1).peekable();
+    let (mut names, mut only) = (Vec::new(), Vec::new());
+    let (mut peers, mut json) = (None, None);
+    let (mut turns, mut seconds) = (3, 20);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().expect("`cargo xtask bench` gives a value");
+        match arg.as_str() {
+            "--bench" => {}
+            "--only" => only.push(value()),
+            "--peers" => peers = Some(PathBuf::from(value())),
+            "--turns" => turns = value().parse().expect("a number"),
+            "--seconds" => seconds = value().parse().expect("a number"),
+            "--json" => json = Some(PathBuf::from(value())),
+            _ => names.push(arg),
         }
+    }
+    let contenders = OURS.into_iter().chain(PEERS.into_iter().filter(|_| peers.is_some()));
+    let is_wanted = |list: &[String], name| list.is_empty() || list.iter().any(|n| n == name);
+    Wanted {
+        workloads: workload::ALL.into_iter().filter(|w| is_wanted(&names, w.name)).collect(),
+        contenders: contenders.filter(|c| is_wanted(&only, c.name)).collect(),
+        places: Places {
+            floor: newest(deps, "floor-"),
+            gateway: deps.with_file_name("edge-gateway"),
+            peers: peers.unwrap_or_default(),
+        },
+        turns,
+        window: Duration::from_secs(seconds),
+        json,
     }
 }
 
@@ -94,98 +131,75 @@ fn newest(directory: &Path, prefix: &str) -> PathBuf {
     newest.expect("`cargo xtask bench` has built it").path()
 }
 
-fn compare(workload: &Workload, floor: &Path, gateway: &Path) {
-    let ports = load::plc::start(workload.plcs, Duration::ZERO).expect("ports are free");
-    let broker = Mosquitto::start();
-    let config = configuration(workload, &ports, broker.port());
-    println!("\n{}: {} PLCs x {} tags", workload.name, workload.plcs, workload.tags);
-    println!("program  turn  CPU-s/10^6 values  on time %  p50 ms  p99 ms  peak MB  first ms");
-    let mut cpu = [Vec::new(), Vec::new()];
-    for turn in 1..=TURNS {
-        let mut floor_args = vec![
-            broker.port().to_string(),
-            workload.tags.to_string(),
-            workload.period.as_millis().to_string(),
-        ];
-        floor_args.extend(ports.iter().map(u16::to_string));
-        let gateway_args = ["run".to_owned(), config.display().to_string()];
-        for (index, (name, program, args)) in
-            [("floor", floor, &floor_args[..]), ("gateway", gateway, &gateway_args[..])]
-                .into_iter()
-                .enumerate()
-        {
-            let result = measure(workload, broker.port(), program, args);
-            println!(
-                "{name:8} {turn:4}  {:17.2}  {:9.1}  {:6.1}  {:6.1}  {:7.1}  {:8}",
-                result.cpu_per_million,
-                result.on_time,
-                result.p50,
-                result.p99,
-                result.peak,
-                result.first_message.as_millis()
-            );
-            cpu[index].push(result.cpu_per_million);
-        }
-    }
-    let [floor, gateway] = cpu.map(median);
-    println!("{}: gateway / floor = {:.2} of its CPU (medians)", workload.name, gateway / floor);
-}
-
-fn measure(workload: &Workload, broker: u16, program: &Path, args: &[String]) -> Turn {
-    let subscriber = Subscriber::start(broker);
-    let started = Instant::now();
-    let process = Process::start(program, args);
-    let first = subscriber.first(Duration::from_secs(10)).expect("a message arrives");
-    std::thread::sleep(SETTLE);
-    let before = process.cpu_seconds();
-    let mut arrived = subscriber.measure(WINDOW);
-    let cpu = process.cpu_seconds() - before;
-    let expected = (workload.plcs * workload.tags) as f64 * WINDOW.as_secs_f64()
-        / workload.period.as_secs_f64();
-    Turn {
-        cpu_per_million: cpu / arrived.values as f64 * 1e6,
-        on_time: 100.0 * arrived.values as f64 / expected,
-        p50: arrived.percentile(0.5),
-        p99: arrived.percentile(0.99),
-        peak: process.peak_megabytes(),
-        first_message: first - started,
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Writes the gateway.toml of a workload: INT, UINT, DINT, REAL repeated from `%MW0`.
-fn configuration(workload: &Workload, ports: &[u16], broker: u16) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("edge-load-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("the temporary directory takes files");
-    let mut toml = format!(
-        "[gateway]\nid = \"load\"\nstate_dir = \"{}\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1:{broker}\"]\n[metrics]\nlisten = []\n",
-        dir.display()
-    );
-    for (plc, port) in ports.iter().enumerate() {
-        let period = workload.period.as_millis();
-        write!(
-            toml,
-            "[[plc]]\nname = \"plc{plc}\"\nmodel = \"M241\"\naddress = \"127.0.0.1:{port}\"\nscan = \"{period}ms\"\n"
-        )
-        .expect("a string takes text");
-        for quad in 0..workload.tags / 4 {
-            for (offset, kind, iec) in
-                [(0, "i16", "INT"), (1, "u16", "UINT"), (2, "i32", "DINT"), (4, "f32", "REAL")]
-            {
-                let word = quad * 6 + offset;
-                writeln!(
-                    toml,
-                    "[[plc.tag]]\nname = \"t{quad}_{kind}\"\nat = \"%MW{word}\"\ntype = \"{iec}\""
-                )
-                .expect("a string takes text");
+/// Measures all contenders in turns.
+fn compare(workload: &Workload, wanted: &Wanted) -> Vec<Cell> {
+    let plcs = load::plc::start(workload.plcs, workload.delay).expect("ports are free");
+    let mut cells: Vec<Cell> = wanted.contenders.iter().map(|c| Cell::new(c.name)).collect();
+    for turn in 1..=wanted.turns {
+        for (contender, cell) in wanted.contenders.iter().zip(&mut cells) {
+            if cell.failure.is_some() {
+                continue;
+            }
+            match measure(workload, &plcs, contender, wanted) {
+                Ok(result) => {
+                    println!("{} turn {turn} {}: {result}", workload.name, contender.name);
+                    cell.turns.push(result);
+                }
+                Err(reason) => {
+                    println!("{} {}: {reason}", workload.name, contender.name);
+                    cell.failure = Some(reason);
+                }
             }
         }
     }
-    let file = dir.join(format!("{}.toml", workload.name));
-    std::fs::write(&file, toml).expect("the temporary directory takes files");
-    file
+    cells
+}
+
+/// One turn, with a broker and a directory of its own: what another one retained or left is gone.
+fn measure(
+    workload: &Workload,
+    plcs: &Plcs,
+    contender: &Contender,
+    wanted: &Wanted,
+) -> Result<Turn, String> {
+    let (broker, dir) = (Mosquitto::start(), e2e::temp_dir());
+    let task = Task { workload, plcs: &plcs.ports, broker: broker.port(), dir: dir.path() };
+    let commands = (contender.prepare)(&task, &wanted.places)?;
+    let subscriber = Subscriber::start(broker.port());
+    let started = Instant::now();
+    let processes = Processes::start(commands);
+    let Some(first) = subscriber.first(PATIENCE) else {
+        return Err(format!("no value within {} s", PATIENCE.as_secs()));
+    };
+    std::thread::sleep(SETTLE + SETTLE_PER_PROCESS * processes.len() as u32);
+    let (cpu, requests) = (processes.cpu_seconds(), plcs.requests());
+    let mut arrived = subscriber.measure(wanted.window);
+    let (cpu, requests) = (processes.cpu_seconds() - cpu, plcs.requests() - requests);
+    if arrived.values == 0 {
+        return Err("it has stopped publishing".to_owned());
+    }
+    let values = arrived.values as f64;
+    let seconds = wanted.window.as_secs_f64();
+    let memory = processes.memory();
+    Ok(Turn {
+        cpu_per_million: cpu / values * 1e6,
+        cpu_percent: 100.0 * cpu / seconds,
+        values_per_second: values / seconds,
+        on_time: workload.expected().map(|expected| 100.0 * values / seconds / expected),
+        p50_ms: arrived.percentile(0.5),
+        p99_ms: arrived.percentile(0.99),
+        peak_mb: memory.peak,
+        proportional_mb: memory.proportional,
+        processes: processes.len() as f64,
+        requests_per_cycle: requests as f64 / (values / workload.tags as f64),
+        bytes_per_value: arrived.bytes as f64 / values,
+        wrong: arrived.wrong as f64,
+        first_ms: (first - started).as_secs_f64() * 1e3,
+        load: load_average(),
+    })
+}
+
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").expect("there is a /proc");
+    text.split_whitespace().next().and_then(|one| one.parse().ok()).expect("a number")
 }

@@ -1,14 +1,61 @@
 //! `cargo xtask bench`: the side-by-side measurements of docs/performance.md.
 
 use anyhow::Result;
+use clap::Args;
 
-use crate::run::{cargo, run, step};
+use crate::peers;
+use crate::run::{cargo, run, step, target_dir};
+
+/// What is measured and how long.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
+    /// it goes. W5: W2 with PLCs that take 2 ms for an answer. All without a name.
+    #[arg(value_parser = ["W2", "W3", "W4", "W5"])]
+    workloads: Vec<String>,
+    /// Measures the peers too: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED. Sets
+    /// them up below target/peers; needs python3-venv and npm.
+    #[arg(long)]
+    peers: bool,
+    /// Only these programs, named as in the table.
+    #[arg(long, value_delimiter = ',', value_name = "PROGRAM", value_parser = program)]
+    only: Vec<String>,
+    /// Turns of each program; the table shows medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    turns: u32,
+    /// Length of the measured window of a turn.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+}
 
 /// Builds in release what is measured, then measures it.
-pub(crate) fn bench(workloads: &[String]) -> Result<()> {
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
     step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
     step("build the floor", || {
         run(&mut cargo(&["bench", "--no-run", "-p", "e2e", "--bench", "floor"]))
     })?;
-    step("measure", || run(cargo(&["bench", "-p", "e2e", "--bench", "load", "--"]).args(workloads)))
+    let mut load = cargo(&["bench", "-p", "e2e", "--bench", "load", "--"]);
+    load.args(&bench.workloads);
+    for program in &bench.only {
+        load.args(["--only", program]);
+    }
+    load.args(["--turns", &bench.turns.to_string(), "--seconds", &bench.seconds.to_string()]);
+    if bench.peers {
+        let peers = step("set the peers up", peers::provide)?;
+        load.arg("--peers").arg(peers);
+    }
+    let lines = target_dir().join("bench.jsonl");
+    load.arg("--json").arg(&lines);
+    step("measure", || run(&mut load))?;
+    println!("    one line per cell in {}", lines.display());
+    Ok(())
+}
+
+fn program(name: &str) -> Result<String, String> {
+    let known: Vec<_> = ["floor", "gateway"].into_iter().chain(peers::names()).collect();
+    if known.contains(&name) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("one of: {}", known.join(", ")))
+    }
 }

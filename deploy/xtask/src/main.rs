@@ -6,6 +6,7 @@ mod check;
 mod deb;
 mod node;
 mod packages;
+mod peers;
 mod python;
 mod run;
 mod sizes;
@@ -22,6 +23,8 @@ Examples:
   cargo xtask test a_broker         only the tests whose name contains this
   cargo xtask check                 format, lints, documentation, dependencies, sizes
   cargo xtask bench W2              the gateway beside its floor, in one run
+  cargo xtask bench W3 --peers      and beside other gateways, which it sets up
+  cargo xtask bench W4 --peers --only gateway,script --turns 1 --seconds 10
   cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
   cargo xtask deb --binary target/debug/edge-gateway
                                     the same from a program that is built already
@@ -46,11 +49,8 @@ enum Verb {
     },
     /// Checks everything that needs no running program.
     Check,
-    /// Measures the gateway beside its floor: processor time, memory, age of values.
-    Bench {
-        /// Only these workloads: W2, W3.
-        workloads: Vec<String>,
-    },
+    /// Measures the gateway beside its floor and its peers: processor time, memory, age of values.
+    Bench(bench::Bench),
     /// Builds the Debian package.
     Deb {
         /// A program that is built already, instead of a release build.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Test { filter } => test::test(filter.as_deref()),
         Verb::Check => check::check(),
-        Verb::Bench { workloads } => bench::bench(&workloads),
+        Verb::Bench(bench) => bench::bench(&bench),
         Verb::Deb { binary, output } => deb::deb(binary, output),
     };
     match outcome {

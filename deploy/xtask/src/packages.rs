@@ -26,6 +26,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("systemd", "systemd-analyze judges the unit"),
     ("tzdata", "time zones of dates in the payload"),
     ("util-linux", "unshare, nsenter and setpriv try the package out in a sandbox"),
+    ("valgrind", "callgrind counts the instructions that a value costs"),
 ];
 
 /// Answers every request to start a service with "not allowed" (Debian's invoke-rc.d protocol).

@@ -3,30 +3,49 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Starts `count` PLCs and returns their ports. They live as long as the process.
-pub(crate) fn start(count: usize, delay: Duration) -> io::Result<Vec<u16>> {
-    let mut ports = Vec::new();
+/// PLCs that live as long as the process.
+#[derive(Debug, Default)]
+pub(crate) struct Plcs {
+    pub(crate) ports: Vec<u16>,
+    requests: Arc<AtomicU64>,
+}
+
+/// Starts `count` PLCs that take `delay` for every answer.
+pub(crate) fn start(count: usize, delay: Duration) -> io::Result<Plcs> {
+    let mut plcs = Plcs::default();
     for _ in 0..count {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        ports.push(listener.local_addr()?.port());
+        plcs.ports.push(listener.local_addr()?.port());
+        let requests = Arc::clone(&plcs.requests);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let requests = Arc::clone(&requests);
                 // An error only means that the client has gone.
-                thread::spawn(move || serve(stream, delay));
+                thread::spawn(move || serve(stream, delay, &requests));
             }
         });
     }
-    Ok(ports)
+    Ok(plcs)
 }
 
-fn serve(mut stream: TcpStream, delay: Duration) -> io::Result<()> {
+impl Plcs {
+    /// Requests to all of them so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+fn serve(mut stream: TcpStream, delay: Duration, requests: &AtomicU64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = [0; 12];
     loop {
         stream.read_exact(&mut request)?;
+        requests.fetch_add(1, Ordering::Relaxed);
         if !delay.is_zero() {
             thread::sleep(delay);
         }

@@ -4,13 +4,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Client, Event, MqttOptions, Packet, Publish, QoS};
+
+/// Endings of the names of tags.
+const KINDS: [&str; 4] = ["i16", "u16", "i32", "f32"];
+/// No gateway keeps a value for so long here: ten minutes, in 100 µs.
+const OLDEST: u32 = 6_000_000;
 
 /// What arrived in the measured window.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     pub(crate) messages: u64,
     pub(crate) values: u64,
+    /// Payload bytes of the messages that held values.
+    pub(crate) bytes: u64,
+    /// Values that cannot be right.
+    pub(crate) wrong: u64,
     /// Ages in 100 µs, unsorted.
     pub(crate) ages: Vec<u32>,
 }
@@ -27,7 +36,7 @@ impl Arrived {
 /// A subscription to everything.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    messages: mpsc::Receiver<(u64, Vec<u8>)>,
+    messages: mpsc::Receiver<(u64, Publish)>,
 }
 
 impl Subscriber {
@@ -36,7 +45,7 @@ impl Subscriber {
         let mut options = MqttOptions::new("load-subscriber", "127.0.0.1", port);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut connection) = Client::new(options, 10);
-        client.subscribe("edge/+/data/#", QoS::AtMostOnce).expect("the queue has room");
+        client.subscribe("#", QoS::AtMostOnce).expect("the queue has room");
         let (sender, messages) = mpsc::sync_channel(100_000);
         let (confirmed, wait) = mpsc::sync_channel(1);
         thread::spawn(move || {
@@ -47,8 +56,7 @@ impl Subscriber {
                         let _ = confirmed.try_send(());
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
-                        let arrived = (super::now_micros(), publish.payload.to_vec());
-                        if sender.send(arrived).is_err() {
+                        if sender.send((super::now_micros(), publish)).is_err() {
                             return;
                         }
                     }
@@ -61,38 +69,77 @@ impl Subscriber {
         Self { messages }
     }
 
-    /// Waits for the first message.
+    /// Waits for the first value.
     pub(crate) fn first(&self, limit: Duration) -> Option<Instant> {
-        self.messages.recv_timeout(limit).ok().map(|_| Instant::now())
+        let end = Instant::now() + limit;
+        let mut arrived = Arrived::default();
+        while arrived.values == 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            let (at, publish) = self.messages.recv_timeout(left).ok()?;
+            count(&publish.topic, &publish.payload, at, &mut arrived);
+        }
+        Some(Instant::now())
     }
 
     /// Counts what arrives within `window`.
     pub(crate) fn measure(&self, window: Duration) -> Arrived {
         while self.messages.try_recv().is_ok() {}
         let end = Instant::now() + window;
+        let last = super::now_micros() + window.as_micros() as u64;
         let mut arrived = Arrived::default();
-        while let Ok((at, payload)) =
+        while let Ok((at, publish)) =
             self.messages.recv_timeout(end.saturating_duration_since(Instant::now()))
         {
-            arrived.messages += 1;
-            count(&payload, at, &mut arrived);
+            // What waits here after the end arrived before it, or after it.
+            if at > last {
+                break;
+            }
+            count(&publish.topic, &publish.payload, at, &mut arrived);
         }
         arrived
     }
 }
 
-/// Finds `tN_KIND":VALUE` in the text of any gateway's JSON.
-fn count(payload: &[u8], at: u64, arrived: &mut Arrived) {
+/// Finds `tN_KIND":VALUE` in the JSON of any gateway, or a plain value under a topic that ends in
+/// `tN_KIND`.
+fn count(topic: &str, payload: &[u8], at: u64, arrived: &mut Arrived) {
     let Ok(text) = std::str::from_utf8(payload) else { return };
-    for kind in ["_i16\":", "_u16\":", "_f32\":", "_i32\":"] {
-        for (found, _) in text.match_indices(kind) {
-            let value = &text[found + kind.len()..];
-            let end = value.find([',', '}']).unwrap_or(value.len());
-            let Ok(number) = value[..end].parse::<f64>() else { continue };
-            arrived.values += 1;
-            if kind == "_i32\":" {
-                let now = super::stamp(at);
-                arrived.ages.push(now.wrapping_sub(number as u32) & 0x7fff_ffff);
+    let before = arrived.values;
+    match topic.rsplit_once('_') {
+        Some((_, kind)) if KINDS.contains(&kind) => arrived.take(kind, text, at),
+        _ => {
+            for (found, _) in text.match_indices('_') {
+                let rest = &text[found + 1..];
+                let (Some(kind), Some(value)) = (rest.get(..3), rest.get(3..)) else { continue };
+                if let Some(value) = value.strip_prefix("\":")
+                    && KINDS.contains(&kind)
+                {
+                    arrived.take(kind, value, at);
+                }
+            }
+        }
+    }
+    if arrived.values > before {
+        arrived.messages += 1;
+        arrived.bytes += payload.len() as u64;
+    }
+}
+
+impl Arrived {
+    /// Takes the number that `text` begins with.
+    fn take(&mut self, kind: &str, text: &str, at: u64) {
+        let text = text.trim_start();
+        if !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+            return;
+        }
+        self.values += 1;
+        if kind == "i32" {
+            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let age = text[..end].parse().map(|then| super::stamp(at).wrapping_sub(then));
+            // A DINT from the future or long ago is no time at all, but words in a wrong order.
+            match age.map(|age| age & 0x7fff_ffff) {
+                Ok(age) if age < OLDEST => self.ages.push(age),
+                Ok(_) | Err(_) => self.wrong += 1,
             }
         }
     }

@@ -1,0 +1,132 @@
+//! Gateways of others, set up below target/ for `cargo xtask bench --peers`.
+//!
+//! Each has a directory in tests/benches/peers that pins its versions. One that cannot be set up
+//! leaves `NAME.failed` with the reason, which then stands in the table of results.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::run::{command, target_dir, workspace};
+
+/// How a peer is installed.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// An environment of its own from requirements.txt.
+    Python,
+    /// node_modules from package.json.
+    Node,
+}
+
+const PEERS: [(&str, Kind); 4] = [
+    ("script", Kind::Python),
+    ("modpoll", Kind::Python),
+    ("modbus2mqtt", Kind::Python),
+    // Its Modbus nodes name a fork of modbus-serial by a URL; package.json puts the released one in
+    // its place.
+    ("node-red", Kind::Node),
+];
+
+/// Names of all peers.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PEERS.into_iter().map(|(name, _)| name)
+}
+
+/// Sets all peers up that are not there in the pinned version, and gives their directory.
+pub(crate) fn provide() -> Result<PathBuf> {
+    let all = target_dir().join("peers");
+    fs::create_dir_all(&all).with_context(|| all.display().to_string())?;
+    for (name, kind) in PEERS {
+        let failed = all.join(format!("{name}.failed"));
+        let _ = fs::remove_file(&failed);
+        match set_up(name, kind, &all.join(name)) {
+            Ok(news) => println!("    {name} is {news}"),
+            Err(error) => {
+                println!("    {name} cannot be set up: {error:#}");
+                fs::write(&failed, format!("{error:#}"))?;
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn set_up(name: &str, kind: Kind, dir: &Path) -> Result<&'static str> {
+    let source = workspace().join("tests/benches/peers").join(name).join(kind.manifest());
+    let manifest = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
+    let holds = dir.join("holds");
+    if fs::read_to_string(&holds).is_ok_and(|held| held == manifest) {
+        return Ok("there");
+    }
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    fs::create_dir_all(dir)?;
+    let (path, copy) = (dir.display().to_string(), dir.join(kind.manifest()));
+    fs::write(&copy, &manifest)?;
+    let copy = copy.display().to_string();
+    match kind {
+        Kind::Python => {
+            // Debian's own, as for the tests: it brings what python3-venv needs.
+            quietly(&mut command("/usr/bin/python3", &["-m", "venv", &path]))?;
+            let pip = ["-m", "pip", "install", "--quiet", "--requirement", &copy];
+            quietly(&mut command(&dir.join("bin/python").display().to_string(), &pip))?;
+        }
+        Kind::Node => {
+            let npm = ["install", "--omit=dev", "--no-audit", "--no-fund", "--no-package-lock"];
+            quietly(command("npm", &npm).current_dir(dir))?;
+        }
+    }
+    fs::write(holds, manifest)?;
+    Ok("set up")
+}
+
+impl Kind {
+    const fn manifest(self) -> &'static str {
+        match self {
+            Self::Python => "requirements.txt",
+            Self::Node => "package.json",
+        }
+    }
+}
+
+/// Runs it; a failure is its last complaint.
+fn quietly(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    if output.status.success() { Ok(()) } else { Err(anyhow!("{program}: {}", reason(&output))) }
+}
+
+fn reason(output: &Output) -> String {
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    let last = complaints.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.map_or_else(|| output.status.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_of_a_peer_is_pinned() {
+        for (name, kind) in PEERS {
+            let path = workspace().join("tests/benches/peers").join(name).join(kind.manifest());
+            let text = fs::read_to_string(&path).unwrap();
+            match kind {
+                Kind::Python => {
+                    assert!(text.lines().all(|line| line.contains("==")), "{}", path.display());
+                }
+                Kind::Node => assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_the_last_complaint() {
+        let error = quietly(&mut command("sh", &["-c", "echo first >&2; echo last >&2; exit 1"]));
+        assert_eq!(error.unwrap_err().to_string(), "sh: last");
+        let error = quietly(&mut command("sh", &["-c", "exit 3"])).unwrap_err().to_string();
+        assert!(error.contains('3'), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Speed that a busy machine cannot blur: valgrind counts the instructions that a value costs on
+//! its way from registers to JSON.
+//!
+//! The bound that holds in CI is that of the development profile, in which tests are built there: as
+//! repeatable as that of a release build, and as sensitive to a copy or an allocation too many, but
+//! twelve times as high. docs/performance.md has both, and how to see where they go.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+
+use std::fmt::Write;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use e2e::temp_dir;
+use gateway::metrics::Metrics;
+use gateway::model::{Cycle, Read, Registers, UnixTime};
+use gateway::payload::{Encoder, Stamp};
+use gateway::queue::{Entry, MemoryQueue, TopicId};
+use gateway::sampling::Sampler;
+use provisioning::config::{self, Loaded};
+use provisioning::plan::{ReadRequest, plan};
+
+/// Most instructions for one value: what was counted, and a tenth on top. Whoever makes the way
+/// shorter lowers it.
+const BOUND: f64 = if cfg!(debug_assertions) { 8_800.0 } else { 630.0 };
+const TAGS: u16 = 200;
+const CYCLES: u16 = 50;
+
+/// What is counted is [`pass`] in this test; it runs it in a process of its own.
+const COUNTED: &str = "two_hundred_tags_arrive_in_every_message";
+
+/// What one PLC needs between its task and the broker's.
+struct Way {
+    /// What every cycle asks.
+    requests: Arc<[ReadRequest]>,
+    sampler: Sampler,
+    queue: MemoryQueue,
+    encoder: Encoder,
+}
+
+#[test]
+fn a_value_costs_no_more_instructions_than_its_bound() {
+    let dir = temp_dir();
+    let counts = dir.path().join("callgrind.out");
+    let run = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .arg("--collect-atstart=no")
+        .arg("--toggle-collect=*::pass")
+        .arg(format!("--callgrind-out-file={}", counts.display()))
+        .arg(std::env::current_exe().expect("a test knows its own path"))
+        .args(["--exact", COUNTED, "--test-threads=1"])
+        .output()
+        .expect("valgrind is installed; `cargo xtask test` does it");
+    assert!(run.status.success(), "{run:?}");
+    let counts = std::fs::read_to_string(counts).expect("callgrind has written its counts");
+    let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
+    let total: u32 = total.and_then(|total| total.parse().ok()).expect("one number");
+
+    let per_value = f64::from(total) / f64::from(TAGS) / f64::from(CYCLES);
+    println!("{per_value:.0} instructions per value, at most {BOUND:.0}");
+    assert!(
+        per_value > BOUND / 10.0,
+        "{per_value:.0}: not everything was counted; is it stripped?"
+    );
+    assert!(per_value <= BOUND, "{per_value:.0} instructions per value, at most {BOUND:.0}");
+}
+
+#[test]
+fn two_hundred_tags_arrive_in_every_message() {
+    let mut way = way();
+    let start = Instant::now();
+    // Nothing is judged in between: what a judge frees, the next allocation would sweep up, and
+    // that would be counted.
+    let passes = (0..CYCLES).map(|number| {
+        let cycle = cycle(&way.requests, number);
+        (number, pass(&mut way, &cycle, start + Duration::from_secs(number.into())))
+    });
+    for (number, message) in passes.collect::<Vec<_>>() {
+        let message: serde_json::Value = serde_json::from_slice(&message).expect("it is JSON");
+        let members = message.as_object().expect("a flat message is an object");
+        assert_eq!(members.keys().filter(|key| key.starts_with('t')).count(), usize::from(TAGS));
+        assert_eq!(message["t49_i32"], i32::from(number) * 0x1_0001);
+        assert_eq!(message["gateway"]["seq"], number);
+    }
+}
+
+/// One cycle on its way: sampled, queued, encoded, acknowledged.
+#[inline(never)]
+fn pass(way: &mut Way, cycle: &Cycle, now: Instant) -> Vec<u8> {
+    let record = way.sampler.cycle(cycle, now).expect("the DINTs change in every cycle");
+    way.queue.push(TopicId::new(1), Entry::Record(record)).expect("there is room");
+    let queued = way.queue.next().expect("it has just been pushed");
+    let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
+    let stamp = Stamp { epoch: "abcdef", seq: queued.seq, history: false };
+    let message = way.encoder.encode(record, &stamp);
+    let id = queued.id;
+    way.queue.acknowledge(id);
+    message
+}
+
+/// A PLC of the workload W2: INT, UINT, DINT, REAL in turn.
+fn way() -> Way {
+    let mut toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n\
+                    [[plc]]\nname = \"plc0\"\nmodel = \"M241\"\naddress = \"127.0.0.1\"\n"
+        .to_owned();
+    for quad in 0..TAGS / 4 {
+        for (offset, kind, iec) in
+            [(0, "i16", "INT"), (1, "u16", "UINT"), (2, "i32", "DINT"), (4, "f32", "REAL")]
+        {
+            writeln!(
+                toml,
+                "[[plc.tag]]\nname = \"t{quad}_{kind}\"\nat = \"%MW{}\"\ntype = \"{iec}\"",
+                quad * 6 + offset
+            )
+            .expect("a string takes text");
+        }
+    }
+    let file = temp_dir();
+    let loaded = config::load(&file.write("gateway.toml", &toml));
+    let Loaded { config, hash, .. } = loaded.expect("the configuration holds");
+    let metrics = Metrics::new(&config, &hash).expect("a registry of its own");
+    let plc = &config.plcs[0];
+    let plan = plan(plc);
+    Way {
+        sampler: Sampler::new(0, plc, &plan),
+        requests: plan.classes[0].requests.clone().into(),
+        queue: MemoryQueue::new(&config.queue, metrics.queue),
+        encoder: Encoder::new(&config.gateway, plc),
+    }
+}
+
+/// What the PLC's task brings: every register holds the number of the cycle.
+fn cycle(requests: &Arc<[ReadRequest]>, number: u16) -> Cycle {
+    let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number) * 1_000_000);
+    let words = |count: u16| Registers::Words(vec![number; count.into()]);
+    let reads = requests.iter().map(|request| Read { at, outcome: Ok(words(request.count)) });
+    Cycle {
+        plc: 0,
+        class: 0,
+        at,
+        took: Duration::from_millis(2),
+        requests: Arc::clone(requests),
+        reads: reads.collect(),
+    }
+}
