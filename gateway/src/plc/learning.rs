@@ -299,11 +299,11 @@ impl Class {
 }
 
 /// Builds the request for some tags of a table; each is its index, first place and end.
-fn request(table: Table, tags: &[span::Place]) -> ReadRequest {
-    let first = tags.iter().map(|tag| tag.first).min().unwrap_or_default();
-    let end = tags.iter().map(|tag| tag.end).max().unwrap_or_default();
+fn request(table: Table, places: &[span::Place]) -> ReadRequest {
+    let first = places.iter().map(|place| place.first).min().unwrap_or_default();
+    let end = places.iter().map(|place| place.end).max().unwrap_or_default();
     let count = u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX);
-    let mut tags: Vec<usize> = tags.iter().map(|tag| tag.tag).collect();
+    let mut tags: Vec<usize> = places.iter().flat_map(|place| &place.tags).copied().collect();
     tags.sort_unstable();
     ReadRequest { table, first, count, tags }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use provisioning::config::Plc;
 use provisioning::plan::ReadRequest;
-use provisioning::plc::Table;
+use provisioning::plc::{Location, Table};
 
 use super::block::Block;
 use super::doubt::Doubt;
@@ -18,7 +18,8 @@ const BREAKS: u8 = 2;
 /// Most tags in quarantine that are tried in one cycle.
 const MOST_RETRIES: u8 = 4;
 
-/// One request of the plan. Tags are named by their position in order of address.
+/// One request of the plan. Tags are named by their position in order of address; those of one
+/// group share a position, so that they are read together or not at all.
 #[derive(Debug)]
 pub(super) struct Span {
     table: Table,
@@ -30,11 +31,11 @@ pub(super) struct Span {
     suspects: Vec<Suspect>,
 }
 
-/// Where a tag lies.
-#[derive(Clone, Copy, Debug)]
+/// Where a tag lies, or the tags of a group.
+#[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// Index in `Plc::tags`.
-    pub(super) tag: usize,
+    /// Indices in `Plc::tags`.
+    pub(super) tags: Vec<usize>,
     /// First register or bit.
     pub(super) first: u16,
     /// One past the last; 65536 must fit.
@@ -76,14 +77,37 @@ impl Trials {
     }
 }
 
+impl Place {
+    fn new(tag: usize, location: Location) -> Self {
+        let end = u32::from(location.first) + u32::from(location.count);
+        Self { tags: vec![tag], first: location.first, end }
+    }
+
+    fn take(&mut self, other: Self) {
+        self.tags.extend(other.tags);
+        self.first = self.first.min(other.first);
+        self.end = self.end.max(other.end);
+    }
+}
+
 impl Span {
     pub(super) fn new(plc: &Plc, request: &ReadRequest) -> Self {
-        let place = |&tag: &usize| {
-            let location = plc.tags.get(tag)?.location;
-            let end = u32::from(location.first) + u32::from(location.count);
-            Some(Place { tag, first: location.first, end })
-        };
-        let mut tags: Vec<Place> = request.tags.iter().filter_map(place).collect();
+        let mut tags = Vec::new();
+        let mut groups: BTreeMap<&str, Place> = BTreeMap::new();
+        for &index in &request.tags {
+            let Some(tag) = plc.tags.get(index) else { continue };
+            let place = Place::new(index, tag.location);
+            match tag.group.as_deref() {
+                None => tags.push(place),
+                Some(name) => match groups.get_mut(name) {
+                    Some(group) => group.take(place),
+                    None => {
+                        groups.insert(name, place);
+                    }
+                },
+            }
+        }
+        tags.extend(groups.into_values());
         tags.sort_by_key(|place| (place.first, place.end));
         let (quarantine, walls) = (BTreeMap::new(), BTreeMap::new());
         Self { table: request.table, tags, quarantine, walls, suspects: Vec::new() }
@@ -254,8 +278,10 @@ impl Span {
     /// Indices of the tags in quarantine, without those on their first trial, and their codes.
     pub(super) fn quarantined(&self) -> impl Iterator<Item = (usize, u8)> {
         let confirmed = self.quarantine.iter().filter(|(_, culprit)| culprit.doubt.is_confirmed());
-        confirmed
-            .filter_map(|(&position, culprit)| Some((self.tags.get(position)?.tag, culprit.code)))
+        confirmed.flat_map(|(&position, culprit)| {
+            let tags = self.tags.get(position).map_or(&[][..], |place| &place.tags);
+            tags.iter().map(|&tag| (tag, culprit.code))
+        })
     }
 
     /// The widest gap that may be bridged so that no confirmed wall would be crossed.

@@ -26,6 +26,21 @@ fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
 }
 
 #[test]
+fn a_group_is_read_whole_or_refused_whole() {
+    let mut world = World::new(0..60);
+    world.group(&[10, 11, 40]);
+    world.device.bad.insert(50);
+    assert_eq!(world.cycle(), good(0..60, &[50]), "the group is none of its business");
+    world.device.bad.insert(11);
+    world.run(5);
+    assert_eq!(world.cycle(), good(0..60, &[10, 11, 40, 50]));
+    assert_eq!(world.quarantined(), [10, 11, 40, 50]);
+    world.device.bad.clear();
+    world.run(2 * HOUR);
+    assert_eq!(world.cycle(), good(0..60, &[]));
+}
+
+#[test]
 fn one_noise_costs_one_cycle_and_leaves_no_trace() {
     for noise in 1..8 {
         let mut world = World::new(0..60);
@@ -243,6 +258,16 @@ impl World {
         let learning = Learning::new(&plc, &plan::plan(&plc));
         let device = Device { code: 2, ..Device::default() };
         Self { plc, learning, device, now: Instant::now() }
+    }
+
+    /// Makes a group of these registers, before the first cycle.
+    fn group(&mut self, registers: &[u16]) {
+        for tag in &mut self.plc.tags {
+            if registers.contains(&tag.location.first) {
+                tag.group = Some("group".to_owned());
+            }
+        }
+        self.learning = Learning::new(&self.plc, &plan::plan(&self.plc));
     }
 
     /// Reads every tag once; gives the registers of those with a good value. Checks that none is
