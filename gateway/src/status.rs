@@ -123,7 +123,7 @@ pub struct Plc {
     /// What it says it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// Whether its program runs, where that can be read.
+    /// Whether its program ran when the connection was opened, where that can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<bool>,
     /// How reading goes, after the first cycle that the PLC answered.
@@ -274,8 +274,10 @@ impl Status {
         now: UnixTime,
     ) {
         let sentence = match running {
-            Some(true) => "The PLC answers and its program runs.",
-            Some(false) => "The PLC answers, but its program is stopped: values stand still.",
+            Some(true) => "The PLC answers; its program ran when we connected.",
+            Some(false) => {
+                "The PLC answers, but its program was stopped when we connected: values stand still."
+            }
             None => "The PLC answers.",
         };
         if let Some(plc) = self.plc(index, now) {

@@ -33,7 +33,7 @@ fn a_healthy_gateway_as_json() {
         {
           "name": "pump6",
           "state": "connected",
-          "sentence": "The PLC answers and its program runs.",
+          "sentence": "The PLC answers; its program ran when we connected.",
           "since": "2026-11-23T08:00:02.000Z",
           "identity": {
             "vendor": "Schneider Electric",
@@ -59,7 +59,7 @@ fn a_healthy_gateway_for_people() {
     gateway  amsterdam-01    up 3 h 12 min         Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T11:12:02.000Z.
     broker   10.77.0.1:1883  connected 3 h 12 min  The broker answers at 10.77.0.1:1883.
     queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
-    PLC      pump6           connected 3 h 12 min  The PLC answers and its program runs. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
+    PLC      pump6           connected 3 h 12 min  The PLC answers; its program ran when we connected. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
     "#);
 }
 
@@ -128,7 +128,7 @@ fn the_headline_names_the_broker_before_the_plcs() {
     status.plc_connected(1, None, Some(false), at(9000));
     assert_eq!(
         status.headline(),
-        "PLC pump7: The PLC answers, but its program is stopped: values stand still."
+        "PLC pump7: The PLC answers, but its program was stopped when we connected: values stand still."
     );
 
     status.plc_connected(1, None, Some(true), at(9000));
