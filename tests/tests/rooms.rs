@@ -53,9 +53,10 @@ const DOORKEEPERS: &[(&str, &[&str])] = &[
 
 /// The crates, each with those of ours that it may depend on.
 const CRATES: &[(&str, &[&str])] = &[
-    ("provisioning", &[]),
-    ("gateway", &["provisioning"]),
-    ("tests", &["gateway", "provisioning"]),
+    ("tunnel", &[]),
+    ("provisioning", &["tunnel"]),
+    ("gateway", &["provisioning", "tunnel"]),
+    ("tests", &["gateway", "provisioning", "tunnel"]),
     ("deploy/xtask", &[]),
 ];
 

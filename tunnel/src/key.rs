@@ -1,0 +1,157 @@
+//! Keys as WireGuard writes them: 32 bytes in base64.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use boringtun::x25519;
+use rand_core::OsRng;
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+const LENGTH: usize = 32;
+
+/// Why a text is not a key.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum KeyError {
+    /// It is not base64 of 32 bytes.
+    #[error("a key is 44 characters of base64, as `edge-gateway keygen` or `wg genkey` print it")]
+    Malformed,
+}
+
+/// The secret half of a peer's identity. Wiped from memory when dropped; its Debug shows nothing.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PrivateKey([u8; LENGTH]);
+
+/// The name of a peer.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PublicKey([u8; LENGTH]);
+
+/// A second secret that both peers share beside their keys. Wiped when dropped; its Debug shows
+/// nothing.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PresharedKey([u8; LENGTH]);
+
+impl PrivateKey {
+    /// Makes a new key from the operating system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(x25519::StaticSecret::random_from_rng(OsRng).to_bytes())
+    }
+
+    /// The name that belongs to it.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey(x25519::PublicKey::from(&self.secret()).to_bytes())
+    }
+
+    /// Its text, for the file that keeps it.
+    #[must_use]
+    pub fn expose(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0))
+    }
+
+    pub(crate) fn secret(&self) -> x25519::StaticSecret {
+        self.0.into()
+    }
+}
+
+impl PublicKey {
+    pub(crate) fn point(self) -> x25519::PublicKey {
+        self.0.into()
+    }
+}
+
+impl PresharedKey {
+    pub(crate) const fn bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+}
+
+impl FromStr for PrivateKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        parse(text).map(Self)
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        parse(text).map(Self)
+    }
+}
+
+impl FromStr for PresharedKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
+}
+
+impl fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresharedKey(..)")
+    }
+}
+
+fn parse(text: &str) -> Result<[u8; LENGTH], KeyError> {
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?);
+    bytes.as_slice().try_into().map_err(|_| KeyError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_prints_as_it_was_read() {
+        let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+        assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn a_new_key_reads_back_and_names_the_same_peer() {
+        let key = PrivateKey::generate();
+        let again: PrivateKey = key.expose().parse().unwrap();
+        assert_eq!(key.public(), again.public());
+        assert_ne!(key.public(), PrivateKey::generate().public());
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let key = PrivateKey::generate();
+        assert_eq!(format!("{key:?}"), "PrivateKey(..)");
+        let shared: PresharedKey = key.expose().parse().unwrap();
+        assert_eq!(format!("{shared:?}"), "PresharedKey(..)");
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused() {
+        for text in ["", "abc", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg", "AAAA"] {
+            assert_eq!(text.parse::<PublicKey>(), Err(KeyError::Malformed), "{text}");
+        }
+    }
+}
