@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use provisioning::config::{Config, Loaded, Will};
+use provisioning::config::{Config, Listen, Loaded, Will};
 use provisioning::plan::plan;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Settings};
 use crate::plc::{self, Link};
 use crate::supervise::Stage;
+use crate::uplink::Uplink;
 use crate::web::{self, Sources};
 
 pub use self::local::socket_path;
@@ -68,7 +69,8 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let (local, readiness) = local::bind(&config.gateway.state_dir).await?;
     let (_ready, readiness) = watch::channel(readiness);
     let mut listeners = Vec::new();
-    for &address in &config.metrics.listen {
+    for &listen in &config.metrics.listen {
+        let Listen::Address(address) = listen else { continue };
         let listener = TcpListener::bind(address).await;
         listeners.push(listener.map_err(|source| AppError::Listen { address, source })?);
     }
@@ -140,7 +142,8 @@ fn mqtt_settings(config: &Config) -> Settings {
         qos: provisioning::config::Qos::AtLeastOnce,
         retain: true,
     });
-    Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new() }
+    let uplink = Uplink::direct(config.mqtt.tls.clone());
+    Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new(), uplink }
 }
 
 fn links(config: &Config, metrics: &Metrics) -> Vec<Link> {

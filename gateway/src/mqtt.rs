@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::MqttMetrics;
+use crate::uplink::Uplink;
 use connect::Connection;
 use desk::End;
 use failure::Failure;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub will: Option<config::Will>,
     /// Topic filters, subscribed to at QoS 1 in every session.
     pub subscriptions: Vec<String>,
+    /// The way to the brokers.
+    pub uplink: Uplink,
 }
 
 /// A message to be published.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use provisioning::config::{
     Broker, Config, Datetime, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish, Qos,
-    Queue, Shape, Tag, Version,
+    Queue, Scheme, Shape, Tag, Tls, Version, Via,
 };
 use provisioning::plc::{IecType, Location, Model, Order, Table};
 
@@ -14,8 +14,11 @@ use provisioning::plc::{IecType, Location, Model, Order, Table};
 pub(crate) fn config(plcs: usize) -> Config {
     Config {
         gateway: gateway(),
+        tunnel: None,
         mqtt: Mqtt {
-            brokers: vec![Broker { address: host_port("127.0.0.1", 1883) }],
+            brokers: vec![Broker { scheme: Scheme::Mqtt, address: host_port("127.0.0.1", 1883) }],
+            via: Via::Direct,
+            tls: Tls::default(),
             version: Version::V5,
             client_id: "amsterdam-01".to_owned(),
             keep_alive: Duration::from_secs(30),

@@ -1,26 +1,35 @@
-//! How a byte stream reaches the broker: today a TCP connection of our own. Whatever `dial` gives,
-//! [`Hop`] hands it to a client library that only opens unix sockets.
+//! How a byte stream reaches the broker: a TCP connection of our own, direct or through the tunnel,
+//! with TLS on top where the broker wants it. Whatever [`Uplink::dial`] gives, [`Hop`] hands to a
+//! client library that only opens unix sockets.
 
+mod direct;
 mod hop;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use provisioning::config::{Broker, HostPort};
-use socket2::{SockRef, TcpKeepalive};
+use provisioning::config::{Broker, HostPort, Scheme, Tls};
 use thiserror::Error;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
 
 pub use hop::Hop;
+pub use tls::TlsError;
 
-/// A silent connection is probed after this, and given up four probes later. It backs up MQTT's
-/// own keep alive, which may be switched off.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// A stream of bytes to the broker.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The way to the brokers.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    tls: Tls,
+}
 
 /// Why a broker could not be reached.
 #[derive(Debug, Error)]
@@ -53,58 +62,53 @@ pub enum DialError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The stream came about, and TLS on it did not.
+    #[error("no TLS with {at}")]
+    Tls {
+        /// The broker as configured.
+        at: HostPort,
+        /// Why.
+        source: TlsError,
+    },
 }
 
-/// Connects to the broker. The name is resolved every time, since addresses change; every address
-/// is tried in the resolver's order and gets an equal share of the time that is left, so that a
-/// dead one does not use up the turn of the next.
-///
-/// # Errors
-/// Fails after `limit` in total, or when no address took the connection; the error is the last
-/// address's.
-pub async fn dial(broker: &Broker, limit: Duration) -> Result<TcpStream, DialError> {
-    let at = &broker.address;
-    let deadline = Instant::now() + limit;
-    let addresses = match timeout_at(deadline, lookup_host((at.host.as_str(), at.port))).await {
-        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(source)) => {
-            return Err(DialError::Unresolved { host: at.host.clone(), source: Some(source) });
-        }
-        Err(_) => return Err(DialError::Unresolved { host: at.host.clone(), source: None }),
-    };
-    let mut failure = DialError::Unresolved { host: at.host.clone(), source: None };
-    for (index, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        let share = deadline.saturating_duration_since(Instant::now()) / left;
-        match connect(at, *address, share).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
+impl Uplink {
+    /// The way that the operating system routes.
+    #[must_use]
+    pub const fn direct(tls: Tls) -> Self {
+        Self { tls }
     }
-    Err(failure)
-}
 
-async fn connect(
-    at: &HostPort,
-    address: SocketAddr,
-    limit: Duration,
-) -> Result<TcpStream, DialError> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => prepare(&stream)
-            .map(|()| stream)
-            .map_err(|source| DialError::Unreachable { at: at.clone(), source }),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Err(DialError::Refused { at: at.clone() })
+    /// Connects to a broker, with TLS if its address says so.
+    ///
+    /// # Errors
+    /// Fails after `limit` in total, or when no address took the connection; the error is the last
+    /// address's.
+    pub async fn dial(
+        &self,
+        broker: &Broker,
+        limit: Duration,
+    ) -> Result<Box<dyn Stream>, DialError> {
+        let at = &broker.address;
+        let deadline = Instant::now() + limit;
+        let stream = direct::dial(at, deadline).await?;
+        match broker.scheme {
+            Scheme::Mqtt => Ok(Box::new(stream)),
+            Scheme::Mqtts => {
+                let secured = timeout_at(deadline, tls::secure(&self.tls, at, stream)).await;
+                secured
+                    .unwrap_or(Err(TlsError::Silent))
+                    .map(|stream| Box::new(stream) as Box<dyn Stream>)
+                    .map_err(|source| DialError::Tls { at: at.clone(), source })
+            }
         }
-        Ok(Err(source)) => Err(DialError::Unreachable { at: at.clone(), source }),
-        Err(_) => Err(DialError::TimedOut { at: at.clone() }),
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
+impl fmt::Debug for dyn Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stream")
+    }
 }
 
 impl DialError {
@@ -129,6 +133,7 @@ impl DialError {
                 "the broker {at} cannot be reached ({source}): check the cable and the gateway's \
                  own address"
             ),
+            Self::Tls { at, source } => source.sentence(at),
         }
     }
 }

@@ -30,6 +30,7 @@ pub use load::{Loaded, Setting, load};
 pub use problem::{Problem, Rejected};
 pub use reference::{reference, schema};
 pub use typed::{
-    Broker, Config, Credentials, Datetime, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish,
-    Qos, Queue, Scaling, Secret, Shape, Tag, Version, Will,
+    Broker, ClientCertificate, Config, Credentials, Datetime, Gateway, HostPort, Listen, Metrics,
+    Mqtt, OnFull, Plc, Publish, Qos, Queue, Scaling, Scheme, Secret, Shape, Tag, Tls, Tunnel,
+    TunnelMode, Version, Via, Will,
 };

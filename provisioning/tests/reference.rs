@@ -33,7 +33,10 @@ fn every_key_of_the_schema_has_a_meaning_a_type_and_a_default_and_is_in_the_full
         fs::read_to_string("tests/good/every_key.toml").unwrap().parse().unwrap();
     let mut used = BTreeSet::new();
     collect(&toml::Value::Table(example), "", &mut used);
-    used.insert("mqtt.password_file".to_owned());
+    // Git keeps no file that is closed to others; environment.rs and tunnel.rs have these.
+    for key in ["mqtt.password_file", "mqtt.cert_file", "mqtt.key_file"] {
+        used.insert(key.to_owned());
+    }
     let mut known = BTreeSet::new();
     walk(&schema, &schema, "", &mut known);
     assert_eq!(used, known);

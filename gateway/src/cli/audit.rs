@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use provisioning::config::{self, Broker, Credentials, Mqtt, Version};
+use provisioning::config::{self, Broker, Credentials, Mqtt, Tls, Version, Via};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use super::{DONE, NO, run, runtime, say};
 use crate::audit::{Auditor, capture_line};
 use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, Event, Settings};
+use crate::uplink::Uplink;
 
 /// Messages that may wait for the auditor; it is faster than any broker.
 const EVENTS: usize = 256;
@@ -43,6 +44,10 @@ pub(super) struct Options {
     /// How long to listen, as 90s or 10m; without it until Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
     duration: Option<Duration>,
+    /// File with the authorities (PEM) that the certificate of an mqtts:// broker must come from;
+    /// without it, those of the system.
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    ca_file: Option<PathBuf>,
     /// User name for the broker.
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
@@ -148,11 +153,14 @@ fn settings(broker: &Broker, options: &Options) -> anyhow::Result<Settings> {
     let credentials = options.username.clone().map(|username| Credentials { username, password });
     let mqtt = Mqtt {
         brokers: vec![broker.clone()],
+        via: Via::Direct,
+        tls: Tls { ca_file: options.ca_file.clone(), client: None },
         version: Version::V5,
         client_id: format!("edge-audit-{}", std::process::id()),
         keep_alive: Duration::from_secs(30),
         credentials,
         will: None,
     };
-    Ok(Settings { mqtt, will: None, subscriptions: options.topic.clone() })
+    let uplink = Uplink::direct(mqtt.tls.clone());
+    Ok(Settings { mqtt, will: None, subscriptions: options.topic.clone(), uplink })
 }

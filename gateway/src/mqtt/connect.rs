@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::overhear::{LastWords, Overheard};
 use super::session::{self, Accepted, Driver, Publisher, Signal};
 use super::{Event, Settings, code};
-use crate::uplink::{self, Hop};
+use crate::uplink::Hop;
 
 /// Longest wait for the stream.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub(super) async fn connect(
     subscriptions: &[String],
     events: &mpsc::Sender<Event>,
 ) -> Result<Connection, Failure> {
-    let stream = uplink::dial(broker, DIAL_TIMEOUT).await?;
+    let stream = settings.uplink.dial(broker, DIAL_TIMEOUT).await?;
     let (stream, words) = Overheard::new(stream);
     let hop = Hop::open().map_err(Failure::Hop)?;
     let (publisher, mut driver) = session::open(settings, hop.path());

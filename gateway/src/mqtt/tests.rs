@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Queue, Secret,
-    Version, Will,
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Queue, Scheme,
+    Secret, Tls, Version, Via, Will,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -203,7 +203,9 @@ fn outgoing(ticket: u64, qos: Qos) -> Outgoing {
 fn settings(version: Version, port: u16) -> Settings {
     let address = HostPort { host: "127.0.0.1".into(), port };
     let mqtt = Mqtt {
-        brokers: vec![Broker { address }],
+        brokers: vec![Broker { scheme: Scheme::Mqtt, address }],
+        via: Via::Direct,
+        tls: Tls::default(),
         version,
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
@@ -213,7 +215,8 @@ fn settings(version: Version, port: u16) -> Settings {
         }),
         will: None,
     };
-    Settings { mqtt, will: Some(will()), subscriptions: Vec::new() }
+    let uplink = Uplink::direct(Tls::default());
+    Settings { mqtt, will: Some(will()), subscriptions: Vec::new(), uplink }
 }
 
 fn will() -> Will {
@@ -233,6 +236,7 @@ fn config(mqtt: Mqtt) -> Config {
             timezone: TimeZone::UTC,
             state_dir: "/nowhere".into(),
         },
+        tunnel: None,
         mqtt,
         queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
         metrics: Listen { listen: Vec::new() },

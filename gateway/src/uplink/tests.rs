@@ -3,7 +3,11 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpSocket, UnixStream};
 
+use socket2::SockRef;
+
 use super::*;
+
+mod secured;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -12,7 +16,8 @@ async fn a_listening_broker_is_reached_by_name() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
 
-    let stream = dial(&broker("localhost", port), LIMIT).await.unwrap();
+    let at = broker("localhost", port).address;
+    let stream = direct::dial(&at, Instant::now() + LIMIT).await.unwrap();
 
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
@@ -25,7 +30,7 @@ async fn a_closed_port_is_called_refused() {
         listener.local_addr().unwrap().port()
     };
 
-    let error = dial(&broker("127.0.0.1", port), LIMIT).await.unwrap_err();
+    let error = uplink().dial(&broker("127.0.0.1", port), LIMIT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
     assert!(error.sentence().contains(&format!("no broker listens on port {port}")));
@@ -33,7 +38,7 @@ async fn a_closed_port_is_called_refused() {
 
 #[tokio::test]
 async fn an_unknown_name_is_called_unresolved() {
-    let error = dial(&broker("nowhere.invalid", 1883), LIMIT).await.unwrap_err();
+    let error = uplink().dial(&broker("nowhere.invalid", 1883), LIMIT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Unresolved { .. }), "{error:?}");
     assert!(error.sentence().starts_with("the broker's name nowhere.invalid cannot be resolved"));
@@ -49,7 +54,7 @@ async fn a_broker_that_does_not_answer_is_given_up_in_time() {
 
     // Nobody accepts: once the backlog is full, the kernel leaves a connect request unanswered.
     let error = loop {
-        match dial(&broker("127.0.0.1", port), Duration::from_millis(200)).await {
+        match uplink().dial(&broker("127.0.0.1", port), Duration::from_millis(200)).await {
             Ok(stream) => waiting.push(stream),
             Err(error) => break error,
         }
@@ -90,7 +95,7 @@ async fn bytes_and_ends_cross_the_hop_both_ways() {
 async fn a_reset_by_the_broker_ends_the_client_too() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let far = dial(&broker("127.0.0.1", port), LIMIT).await.unwrap();
+    let far = uplink().dial(&broker("127.0.0.1", port), LIMIT).await.unwrap();
     let (broker, _) = listener.accept().await.unwrap();
     SockRef::from(&broker).set_linger(Some(Duration::ZERO)).unwrap();
     let hop = Hop::open().unwrap();
@@ -149,6 +154,10 @@ async fn a_foreign_process_is_turned_away() {
     }
 }
 
+fn uplink() -> Uplink {
+    Uplink::direct(Tls::default())
+}
+
 fn broker(host: &str, port: u16) -> Broker {
-    Broker { address: HostPort { host: host.into(), port } }
+    Broker { scheme: Scheme::Mqtt, address: HostPort { host: host.into(), port } }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use gateway::metrics::Metrics;
 use gateway::mqtt::{Event, Outgoing, Reason, Settings, WINDOW, run};
+use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
     Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Qos, Queue,
-    Secret, Version, Will,
+    Scheme, Secret, Tls, Version, Via, Will,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -132,7 +133,12 @@ impl Drop for Client {
 
 pub(crate) fn settings(version: Version, port: u16) -> Settings {
     let mqtt = Mqtt {
-        brokers: vec![Broker { address: HostPort { host: "127.0.0.1".into(), port } }],
+        brokers: vec![Broker {
+            scheme: Scheme::Mqtt,
+            address: HostPort { host: "127.0.0.1".into(), port },
+        }],
+        via: Via::Direct,
+        tls: Tls::default(),
         version,
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
@@ -148,7 +154,8 @@ pub(crate) fn settings(version: Version, port: u16) -> Settings {
         qos: Qos::AtLeastOnce,
         retain: false,
     };
-    Settings { mqtt, will: Some(will), subscriptions: Vec::new() }
+    let uplink = Uplink::direct(Tls::default());
+    Settings { mqtt, will: Some(will), subscriptions: Vec::new(), uplink }
 }
 
 fn config(mqtt: Mqtt) -> Config {
@@ -159,6 +166,7 @@ fn config(mqtt: Mqtt) -> Config {
             timezone: TimeZone::UTC,
             state_dir: "/nowhere".into(),
         },
+        tunnel: None,
         mqtt,
         queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
         metrics: Listen { listen: Vec::new() },

@@ -35,7 +35,7 @@ pub fn duration(text: &str) -> Result<Duration, ArgumentError> {
 /// Fails when it cannot be read, or when others could read or change it.
 pub fn read_secret(path: &Path) -> Result<Secret, ArgumentError> {
     let file = SecretFile::parse("password_file", &path.to_string_lossy())?;
-    Ok(file.load(Path::new(""))?)
+    Ok(file.load("password", Path::new(""))?)
 }
 
 impl FromStr for Broker {

@@ -4,24 +4,43 @@ mod mqtt;
 mod plc;
 mod publish;
 mod tag;
+mod tunnel;
+mod uplink;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::draft::Draft;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
 use super::read::Table;
-use super::{Config, Gateway, Metrics, Queue};
+use super::{Config, Gateway, Listen, Metrics, Queue};
+use tunnel::{Checked, Underway};
+
+const METRICS_PORT: u16 = 9464;
 
 /// The configuration; absent only when a problem has been noted.
 pub(super) fn config(root: &Table<'_>, file: &Path, draft: &mut Draft<'_>) -> Option<Config> {
     let raw = root.body::<RawConfig>(draft);
     let gateway = gateway(&raw.gateway.0, draft);
-    let mqtt = mqtt::mqtt(&raw.mqtt.0, gateway.as_ref(), file, draft);
+    let tunnel = tunnel::tunnel(raw.tunnel.0.as_ref(), file, draft);
+    let underway = tunnel.underway();
+    let mqtt = mqtt::mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, draft);
     let publish = publish::common(&raw.publish.0, draft);
     let queue = queue(&raw.queue.0, draft);
-    let metrics = metrics(&raw.metrics.0, draft);
+    let metrics = metrics(&raw.metrics.0, &underway, draft);
     let plcs = plc::plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), draft);
-    Some(Config { gateway: gateway?, mqtt: mqtt?, queue: queue?, metrics: metrics?, plcs: plcs? })
+    let tunnel = match tunnel {
+        Checked::Off => None,
+        Checked::On(tunnel) => Some(tunnel?),
+    };
+    Some(Config {
+        gateway: gateway?,
+        tunnel,
+        mqtt: mqtt?,
+        queue: queue?,
+        metrics: metrics?,
+        plcs: plcs?,
+    })
 }
 
 fn gateway(raw: &RawGateway, draft: &mut Draft<'_>) -> Option<Gateway> {
@@ -43,13 +62,27 @@ fn queue(raw: &RawQueue, draft: &mut Draft<'_>) -> Option<Queue> {
     Some(Queue { max_size: max_size?.0, on_full: on_full?.0 })
 }
 
-fn metrics(raw: &RawMetrics, draft: &mut Draft<'_>) -> Option<Metrics> {
+fn metrics(raw: &RawMetrics, tunnel: &Underway<'_>, draft: &mut Draft<'_>) -> Option<Metrics> {
+    if raw.listen.items.is_none() && !raw.listen.broken {
+        let listen = if tunnel.is_on() {
+            Listen::Tunnel(METRICS_PORT)
+        } else {
+            Listen::Address((Ipv4Addr::LOCALHOST, METRICS_PORT).into())
+        };
+        draft.hold_default(&raw.listen.at, format!("[\"{listen}\"]"));
+        return Some(Metrics { listen: vec![listen] });
+    }
     let listen = draft.items(&raw.listen)?;
     for (index, (at, address)) in listen.iter().enumerate() {
         if let Some((first, _)) = listen.iter().take(index).find(|(_, other)| other == address) {
-            let message = format!("{} is in the list twice", address.0);
+            let message = format!("{address} is in the list twice");
             draft.reject_twice(at, first, message, "leave one of them out");
         }
+        if matches!(address, Listen::Tunnel(_)) && !tunnel.is_on() {
+            let help = "add a section [tunnel], or write an address of this machine";
+            let message = format!("\"{address}\" is in the tunnel, and there is none");
+            draft.reject(at, message, Some(help.to_owned()));
+        }
     }
-    Some(Metrics { listen: listen.into_iter().map(|(_, address)| address.0).collect() })
+    Some(Metrics { listen: listen.into_iter().map(|(_, address)| address).collect() })
 }

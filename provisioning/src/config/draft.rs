@@ -105,10 +105,15 @@ impl Draft<'_> {
             self.meant.push(At { key: near.into(), ..at.clone() }.path());
         }
         let help = match (at.key.as_ref(), near) {
-            ("password", _) if keys.contains(&"password_file") => {
-                "put the password into a file that only the gateway can read, and write \
-                 password_file = \"/path/of/that/file\""
-                    .to_owned()
+            ("password" | "private_key" | "preshared_key", _)
+                if keys.contains(&format!("{}_file", at.key).as_str()) =>
+            {
+                let key = &at.key;
+                let noun = key.replace('_', " ");
+                format!(
+                    "put the {noun} into a file that only the gateway can read, and write \
+                     {key}_file = \"/path/of/that/file\""
+                )
             }
             (_, Some(near)) => format!("did you mean `{near}`?"),
             (_, None) => format!("the keys here are {}", keys.join(", ")),
@@ -175,6 +180,11 @@ impl Draft<'_> {
         let set = fields.iter().any(|field| matches!(field.state, State::Good(_, true)));
         self.hold(&items.at, format!("[{shown}]"), set);
         Some(values)
+    }
+
+    /// Notes a default that follows from others and is no single value.
+    pub(super) fn hold_default(&mut self, at: &At, value: String) {
+        self.hold(at, value, false);
     }
 
     fn hold(&mut self, at: &At, value: String, set: bool) {

@@ -9,6 +9,7 @@ mod number;
 mod secret;
 mod text;
 mod topic;
+mod tunnel;
 
 use figment::value::Value;
 use schemars::Schema;
@@ -20,9 +21,10 @@ pub(super) use choice::{Choice, Words};
 pub(super) use declared::Declared;
 pub(super) use names::Enumeration;
 pub(super) use number::{Decimal, Flag, Members, Whole};
-pub(super) use secret::SecretFile;
-pub(super) use text::{Directory, GatewayId, Listen, Name, Text, TextLeaf, Zone};
+pub(super) use secret::{PublicFile, SecretFile};
+pub(super) use text::{Directory, GatewayId, Name, Text, TextLeaf, Zone};
 pub(super) use topic::{Placeholder, Topic};
+pub(super) use tunnel::{Address, HubEndpoint, Mode, Network, PeerKey};
 
 /// A value that a key can hold.
 pub(super) trait Leaf: Clone + Sized {

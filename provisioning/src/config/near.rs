@@ -26,12 +26,7 @@ pub(super) fn without_indices(path: &str) -> String {
     path.split(']').filter_map(|part| part.split('[').next()).collect()
 }
 
-const NOT_YET: [(&str, &str); 8] = [
-    ("tunnel", "this version has no tunnel yet: it reaches the broker directly"),
-    ("mqtt.via", "this version has no tunnel yet: it reaches the broker directly"),
-    ("mqtt.ca_file", "this version has no TLS yet"),
-    ("mqtt.cert_file", "this version has no TLS yet"),
-    ("mqtt.key_file", "this version has no TLS yet"),
+const NOT_YET: [(&str, &str); 3] = [
     ("queue.durability", "this version keeps its queue in memory only"),
     ("plc.tag.write", "this version does not write to PLCs yet"),
     ("plc.write", "this version does not write to PLCs yet"),

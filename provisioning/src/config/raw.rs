@@ -2,12 +2,13 @@
 //! Schema and docs/configuration.md are made from here.
 
 use super::leaf::{
-    Choice, Decimal, Declared, Directory, Enumeration, Flag, GatewayId, Listen, Members, Name,
-    Period, SecretFile, Size, Text, Topic, Whole, Zone,
+    Address, Choice, Decimal, Declared, Directory, Enumeration, Flag, GatewayId, HubEndpoint,
+    Members, Mode, Name, Network, PeerKey, Period, PublicFile, SecretFile, Size, Text, Topic,
+    Whole, Zone,
 };
 use super::member::{Field, Items, List, Maybe, Section, Stream};
 use super::read::section;
-use super::{Broker, Datetime, HostPort, OnFull, Shape, Version};
+use super::{Broker, Datetime, HostPort, Listen, OnFull, Shape, Version, Via};
 use crate::plc::{CodePage, Model, Order};
 
 const SECOND: u64 = 1000;
@@ -22,6 +23,9 @@ pub(super) type Scan = Period<10, HOUR>;
 pub(super) type Timeout = Period<50, MINUTE>;
 /// MQTT counts the seconds of a keep alive with 16 bits; 0 switches it off.
 pub(super) type KeepAlive = Period<0, { 65_535 * SECOND }>;
+/// Longest silence of an idle tunnel; routers forget a UDP flow after 30 seconds and more. 0 sends
+/// nothing.
+pub(super) type TunnelKeepAlive = Period<0, { 65_535 * SECOND }>;
 /// Time after which an unchanged value is repeated.
 pub(super) type Heartbeat = Period<100, { 24 * HOUR }>;
 
@@ -30,6 +34,8 @@ section! {
     struct RawConfig {
         /// Who this gateway is and where it keeps its state.
         gateway: Section<RawGateway>;
+        /// The WireGuard tunnel to the hub. Without this section there is none.
+        tunnel: Maybe<RawTunnel>;
         /// The connection to the broker.
         mqtt: Section<RawMqtt>;
         /// What is published, and how; `[plc.publish]` overrides it for one PLC.
@@ -59,11 +65,53 @@ section! {
 }
 
 section! {
+    /// The WireGuard tunnel to the hub.
+    struct RawTunnel {
+        /// Where its packets come from: a TCP stack in this process, which wants no privileges and
+        /// touches no routes; a device of the operating system, which wants CAP_NET_ADMIN; or
+        /// nowhere.
+        mode: Field<Choice<Mode>> = "userspace";
+        /// File with the private key, as `edge-gateway keygen` prints it: relative to this file, or
+        /// `cred:NAME` for a file in $CREDENTIALS_DIRECTORY. Others must not be able to read it,
+        /// nor its group to write it.
+        private_key_file: Field<SecretFile>, else "required";
+        /// Address of this gateway in the tunnel.
+        address: Field<Address>, else "required";
+        /// Longest packet in the tunnel, in bytes. 1280 passes every line, 1420 every Ethernet.
+        mtu: Field<Whole<1280, 9000>> = 1280u16;
+        /// An idle tunnel sends one small packet in this time, so that routers on the way do not
+        /// forget it; 0s sends none, and the hub then cannot begin to talk.
+        keep_alive: Field<TunnelKeepAlive> = "25s";
+        /// One hub.
+        hub: List<RawHub>;
+    }
+}
+
+section! {
+    /// A hub, in order of preference: the next one is taken when this one is silent.
+    struct RawHub {
+        /// Unique name, in the status.
+        name: Field<Name>, else "required";
+        /// Where it listens: host:port (UDP).
+        endpoint: Field<HubEndpoint>, else "required";
+        /// Its public key.
+        public_key: Field<PeerKey>, else "required";
+        /// File with the key that is shared with this hub alone, like private_key_file.
+        preshared_key_file: Field<SecretFile>, else "none";
+        /// Networks that are reached through it, and the only ones that it may send from.
+        allowed_ips: Items<Network>, else "required";
+    }
+}
+
+section! {
     /// The connection to the broker.
     struct RawMqtt {
-        /// Brokers as `mqtt://host:port`; more than one means fail-over in this order. A single
-        /// one can be set by the environment.
+        /// Brokers as `mqtt://host:port`, or `mqtts://host:port` with TLS; more than one means
+        /// fail-over in this order. A single one can be set by the environment.
         brokers: Items<Broker>, else "required";
+        /// How they are reached: through the tunnel, and never past it, or as the operating system
+        /// routes.
+        via: Field<Choice<Via>>, else "\"tunnel\" with [tunnel], else \"direct\"";
         /// Protocol version. Under 3.1.1 a broker acknowledges even what its access list refuses.
         version: Field<Choice<Version>> = "5";
         /// Client identifier; no two clients of a broker may have the same.
@@ -77,6 +125,14 @@ section! {
         /// File with the password, relative to this file, or `cred:NAME` for a file in
         /// $CREDENTIALS_DIRECTORY. Others must not be able to read it, nor its group to write it.
         password_file: Field<SecretFile>, else "none";
+        /// File with the certificates (PEM) of the authorities that a broker's certificate must
+        /// come from.
+        ca_file: Field<PublicFile>, else "those of the system";
+        /// File with this gateway's own certificate (PEM), for brokers that ask for one.
+        cert_file: Field<PublicFile>, else "none";
+        /// File with the private key (PEM) of cert_file. Others must not be able to read it, nor
+        /// its group to write it.
+        key_file: Field<SecretFile>, else "none";
         /// The message that the broker publishes when the gateway vanishes. Without it:
         /// "offline", retained, on edge/{gateway}/status.
         will: Maybe<RawWill>;
@@ -158,8 +214,9 @@ section! {
 section! {
     /// The listener for /metrics, /healthz, /readyz and /status.
     struct RawMetrics {
-        /// IP addresses with ports; an empty list switches the listener off.
-        listen: Items<Listen> = &["127.0.0.1:9464"];
+        /// IP addresses with ports, and `tunnel:PORT` for a port that only the tunnel reaches; an
+        /// empty list switches the listener off.
+        listen: Items<Listen>, else "\"tunnel:9464\" with [tunnel], else \"127.0.0.1:9464\"";
     }
 }
 

@@ -41,8 +41,10 @@ unknown `EDGE_` variables are errors.
 ";
 
 /// The sections in the order of the page, and how their headers are written.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("gateway", "[gateway]"),
+    ("tunnel", "[tunnel]"),
+    ("tunnel.hub", "[[tunnel.hub]]"),
     ("mqtt", "[mqtt]"),
     ("mqtt.will", "[mqtt.will]"),
     ("publish", "[publish]"),

@@ -1,11 +1,18 @@
 //! The checked configuration. Holding one proves that every check has passed.
 
-use std::fmt;
-use std::net::SocketAddr;
+mod mqtt;
+mod tunnel;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+
+pub use mqtt::{
+    Broker, ClientCertificate, Credentials, HostPort, Mqtt, Qos, Scheme, Secret, Tls, Version, Via,
+    Will,
+};
+pub use tunnel::{Listen, Tunnel, TunnelMode};
 
 use super::Form;
 use crate::plc::{DataType, Location, Model, Order};
@@ -15,6 +22,8 @@ use crate::plc::{DataType, Location, Model, Order};
 pub struct Config {
     /// Who this gateway is and where it keeps its state.
     pub gateway: Gateway,
+    /// The tunnel to the hub; absent when it is off.
+    pub tunnel: Option<Tunnel>,
     /// The connection to the broker.
     pub mqtt: Mqtt,
     /// The store-and-forward queue.
@@ -36,85 +45,6 @@ pub struct Gateway {
     pub timezone: TimeZone,
     /// Directory of everything the gateway remembers.
     pub state_dir: PathBuf,
-}
-
-/// `[mqtt]`.
-#[derive(Clone, Debug)]
-pub struct Mqtt {
-    /// Tried in this order; never empty.
-    pub brokers: Vec<Broker>,
-    /// Protocol version.
-    pub version: Version,
-    /// Client identifier; the gateway's id unless given.
-    pub client_id: String,
-    /// Keep alive; zero switches it off (3.1.1 only).
-    pub keep_alive: Duration,
-    /// User name and password.
-    pub credentials: Option<Credentials>,
-    /// The user's own will, which replaces "offline" on the status topic.
-    pub will: Option<Will>,
-}
-
-/// One entry of `mqtt.brokers`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Broker {
-    /// Host and port.
-    pub address: HostPort,
-}
-
-/// Host name or IP address with a port. Names are resolved when connecting, every time.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct HostPort {
-    /// Name, IPv4 or IPv6 address without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// MQTT protocol version.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Version {
-    /// MQTT 3.1.1.
-    V311,
-    /// MQTT 5.0.
-    V5,
-}
-
-/// User name and password for the broker.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password, read from `password_file`.
-    pub password: Option<Secret>,
-}
-
-/// Text that never shows itself in a log or an error.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(String);
-
-/// The message that the broker publishes when this gateway vanishes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Will {
-    /// Topic.
-    pub topic: String,
-    /// Payload.
-    pub payload: String,
-    /// Quality of service.
-    pub qos: Qos,
-    /// Whether the broker keeps it.
-    pub retain: bool,
-}
-
-/// MQTT quality of service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Qos {
-    /// QoS 0: sent once, never acknowledged.
-    AtMostOnce,
-    /// QoS 1: acknowledged.
-    AtLeastOnce,
-    /// QoS 2: acknowledged in two steps.
-    ExactlyOnce,
 }
 
 /// `[publish]` with the overrides of one `[plc.publish]`: how this PLC's samples are published.
@@ -181,8 +111,8 @@ pub enum OnFull {
 /// `[metrics]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Metrics {
-    /// Addresses to listen on; empty switches the listener off.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen; empty switches the listener off.
+    pub listen: Vec<Listen>,
 }
 
 /// One `[[plc]]`.
@@ -248,34 +178,4 @@ pub struct Scaling {
     pub scale: f64,
     /// Added after the factor.
     pub offset: f64,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// Gives the text away, to the one place that has to send it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
-    }
 }

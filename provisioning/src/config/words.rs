@@ -1,7 +1,7 @@
 //! The words of the keys that take one of a few.
 
-use super::leaf::Words;
-use super::{Datetime, OnFull, Shape, Version};
+use super::leaf::{Mode, Words};
+use super::{Datetime, OnFull, Shape, TunnelMode, Version, Via};
 use crate::plc::{CodePage, Model, Order};
 
 impl Words for Version {
@@ -19,6 +19,30 @@ impl Words for Version {
             "3.1" | "3" | "4" | "311" | "v3.1.1" => Some("write version = \"3.1.1\"".to_owned()),
             "5.0" | "v5" => Some("write version = \"5\"".to_owned()),
             _ => None,
+        }
+    }
+}
+
+impl Words for Via {
+    const ALL: &'static [Self] = &[Self::Tunnel, Self::Direct];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+impl Words for Mode {
+    const ALL: &'static [Self] =
+        &[Self(Some(TunnelMode::Userspace)), Self(Some(TunnelMode::Tun)), Self(None)];
+
+    fn word(self) -> &'static str {
+        match self.0 {
+            Some(TunnelMode::Userspace) => "userspace",
+            Some(TunnelMode::Tun) => "tun",
+            None => "off",
         }
     }
 }

@@ -159,7 +159,7 @@ async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
     };
     let mut world = World::start_with(Version::V5, vec![], |settings| {
         let address = HostPort { host: dead.ip().to_string(), port: dead.port() };
-        settings.mqtt.brokers.insert(0, Broker { address });
+        settings.mqtt.brokers.insert(0, Broker { scheme: Scheme::Mqtt, address });
     })
     .await;
 

@@ -1,14 +1,10 @@
 //! A PLC made of closures, under paused time.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use provisioning::config::{
-    Config, Datetime, Form, Gateway, HostPort, Metrics as MetricsConfig, Mqtt, OnFull, Plc,
-    Publish, Qos, Queue, Shape, Tag, Version,
-};
+use provisioning::config::{Config, Datetime, Form, HostPort, Plc, Publish, Qos, Shape, Tag};
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{IecType, Model};
 use tokio::time;
@@ -143,25 +139,7 @@ pub(in crate::plc) fn metrics(plc: &Plc) -> (Metrics, PlcMetrics) {
 }
 
 fn config(plc: Plc) -> Config {
-    Config {
-        gateway: Gateway {
-            id: "site".into(),
-            location: String::new(),
-            timezone: jiff::tz::TimeZone::UTC,
-            state_dir: PathBuf::new(),
-        },
-        mqtt: Mqtt {
-            brokers: Vec::new(),
-            version: Version::V5,
-            client_id: "site".into(),
-            keep_alive: Duration::from_secs(30),
-            credentials: None,
-            will: None,
-        },
-        queue: Queue { max_size: 0, on_full: OnFull::DropOldest },
-        metrics: MetricsConfig { listen: Vec::new() },
-        plcs: vec![plc],
-    }
+    Config { plcs: vec![plc], ..crate::testing::config(0) }
 }
 
 fn publish() -> Publish {

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::draft::Draft;
+use super::tunnel::Underway;
+use super::uplink::{tls, via};
+use crate::config::draft::{At, Draft};
 use crate::config::leaf::{Placeholder, Text, Whole};
 use crate::config::raw::{RawMqtt, RawWill};
 use crate::config::{Broker, Credentials, Gateway, Mqtt, Qos, Version, Will};
@@ -14,10 +16,13 @@ const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(super) fn mqtt(
     raw: &RawMqtt,
     gateway: Option<&Gateway>,
+    tunnel: &Underway<'_>,
     file: &Path,
     draft: &mut Draft<'_>,
 ) -> Option<Mqtt> {
     let brokers = brokers(raw, draft);
+    let via = via(raw, brokers.as_deref(), tunnel, draft);
+    let tls = tls(raw, brokers.as_deref(), file, draft);
     let version = draft.optional(&raw.version).map(|version| version.0);
     let client_id = client_id(raw, gateway, draft);
     let keep_alive = keep_alive(raw, version, draft);
@@ -27,7 +32,9 @@ pub(super) fn mqtt(
         None => Some(None),
     };
     Some(Mqtt {
-        brokers: brokers?,
+        brokers: brokers?.into_iter().map(|(_, broker)| broker).collect(),
+        via: via?,
+        tls: tls?,
         version: version?,
         client_id: client_id?,
         keep_alive: keep_alive?,
@@ -36,7 +43,7 @@ pub(super) fn mqtt(
     })
 }
 
-fn brokers(raw: &RawMqtt, draft: &mut Draft<'_>) -> Option<Vec<Broker>> {
+fn brokers(raw: &RawMqtt, draft: &mut Draft<'_>) -> Option<Vec<(At, Broker)>> {
     let brokers = draft.items(&raw.brokers);
     let empty = brokers.as_ref().is_some_and(Vec::is_empty);
     if !raw.brokers.broken && (empty || raw.brokers.items.is_none()) {
@@ -49,7 +56,7 @@ fn brokers(raw: &RawMqtt, draft: &mut Draft<'_>) -> Option<Vec<Broker>> {
         }
         return None;
     }
-    Some(brokers?.into_iter().map(|(_, broker)| broker).collect())
+    brokers
 }
 
 fn client_id(raw: &RawMqtt, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Option<String> {
@@ -92,7 +99,7 @@ fn credentials(raw: &RawMqtt, file: &Path, draft: &mut Draft<'_>) -> Option<Opti
     let username = draft.optional(&raw.username);
     let password_file = draft.optional(&raw.password_file);
     let password = match password_file {
-        Some(secret) => match secret.load(file) {
+        Some(secret) => match secret.load("password", file) {
             Ok(password) => Some(password),
             Err(wrong) => {
                 draft.reject(&raw.password_file.at, wrong.message, wrong.help);

@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{TextLeaf, Wrong};
-use crate::config::{Broker, HostPort};
+use crate::config::{Broker, HostPort, Scheme};
 
 const MODBUS_PORT: u16 = 502;
 const MQTT_PORT: u16 = 1883;
+const MQTTS_PORT: u16 = 8883;
 
 impl TextLeaf for HostPort {
     const KIND: &'static str = "host or host:port";
@@ -29,7 +30,7 @@ impl TextLeaf for HostPort {
 }
 
 impl TextLeaf for Broker {
-    const KIND: &'static str = "mqtt://host:port";
+    const KIND: &'static str = "mqtt://host:port, or mqtts://host:port";
 
     fn parse(_key: &str, text: &str) -> Result<Self, Wrong> {
         let text = text.trim();
@@ -46,13 +47,12 @@ impl TextLeaf for Broker {
             ));
         }
         let rest = rest.trim_end_matches('/');
-        match scheme.to_ascii_lowercase().as_str() {
-            "mqtt" => {}
-            "mqtts" | "ssl" | "tls" => {
-                return Err(Wrong::new(
-                    format!("\"{text}\": this version has no TLS yet"),
-                    format!("write \"mqtt://{}\"", rest.replace(":8883", ":1883")),
-                ));
+        let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "mqtt" => (Scheme::Mqtt, MQTT_PORT),
+            "mqtts" => (Scheme::Mqtts, MQTTS_PORT),
+            "ssl" | "tls" => {
+                let message = format!("\"{text}\": the scheme of a broker with TLS is mqtts://");
+                return Err(Wrong::new(message, format!("write \"mqtts://{rest}\"")));
             }
             "tcp" => {
                 let message = format!("\"{text}\": the scheme of a broker is mqtt://");
@@ -64,15 +64,18 @@ impl TextLeaf for Broker {
                     "write its MQTT address, \"mqtt://10.77.0.1:1883\"",
                 ));
             }
-        }
-        host_port(rest, MQTT_PORT).map(|address| Self { address }).map_err(|why| {
+        };
+        host_port(rest, default_port).map(|address| Self { scheme, address }).map_err(|why| {
             let example = format!("write something like \"mqtt://10.77.0.1:{MQTT_PORT}\"");
             Wrong::new(format!("\"{text}\": {why}"), example)
         })
     }
 
     fn text(&self) -> String {
-        format!("mqtt://{}", self.address)
+        match self.scheme {
+            Scheme::Mqtt => format!("mqtt://{}", self.address),
+            Scheme::Mqtts => format!("mqtts://{}", self.address),
+        }
     }
 }
 
@@ -80,15 +83,20 @@ fn host_port(text: &str, default_port: u16) -> Result<HostPort, String> {
     let (host, port) = split(text)?;
     let port = match port {
         None => default_port,
-        Some(digits) => match digits.parse::<u16>() {
-            Ok(port) if port > 0 && !digits.starts_with('+') => port,
-            _ => return Err(format!("\"{digits}\" is not a port, ports are 1 to 65535")),
-        },
+        Some(digits) => checked_port(digits)?,
     };
     Ok(HostPort { host: host.to_owned(), port })
 }
 
-fn split(text: &str) -> Result<(&str, Option<&str>), String> {
+pub(super) fn checked_port(digits: &str) -> Result<u16, String> {
+    match digits.parse::<u16>() {
+        Ok(port) if port > 0 && !digits.starts_with('+') => Ok(port),
+        _ => Err(format!("\"{digits}\" is not a port, ports are 1 to 65535")),
+    }
+}
+
+/// Host and port, without the brackets of an IPv6 address.
+pub(super) fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or("the bracket [ is not closed")?;
         host.parse::<Ipv6Addr>().map_err(|_| format!("\"{host}\" is not an IPv6 address"))?;

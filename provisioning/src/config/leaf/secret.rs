@@ -12,6 +12,10 @@ use crate::config::Secret;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct SecretFile(String);
 
+/// Where something lies that anybody may read: a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct PublicFile(String);
+
 /// MQTT counts the bytes of a password with 16 bits.
 const MOST_BYTES: u64 = 65_535;
 
@@ -29,7 +33,7 @@ impl TextLeaf for SecretFile {
             ));
         }
         if text.is_empty() {
-            let help = format!("write {key} = \"/etc/edge-gateway/password\", or leave it out");
+            let help = format!("write {key} = \"/etc/edge-gateway/secret\", or leave it out");
             return Err(Wrong::new(format!("`{key}` is empty"), help));
         }
         Ok(Self(text.to_owned()))
@@ -40,49 +44,39 @@ impl TextLeaf for SecretFile {
     }
 }
 
+/// What lies in such a file, in words: `password`, `private key`.
+type Noun = &'static str;
+
 impl SecretFile {
     /// Reads the secret; a path that does not begin at the root begins where the configuration
     /// file lies. One line break at the end is not part of the secret.
-    pub(in crate::config) fn load(&self, beside: &Path) -> Result<Secret, Wrong> {
+    pub(in crate::config) fn load(&self, noun: Noun, beside: &Path) -> Result<Secret, Wrong> {
         let path = self.path(beside)?;
         let shown = path.display();
-        let unreadable = |error: &io::Error| {
-            let why = if error.kind() == ErrorKind::NotFound {
-                "there is no such file"
-            } else if error.kind() == ErrorKind::PermissionDenied {
-                "this user may not read it"
-            } else {
-                "it cannot be read"
-            };
-            Wrong::new(
-                format!("the password file {shown}: {why}"),
-                "put the password into that file, readable by the user of the gateway only",
-            )
-        };
-        let metadata = fs::metadata(&path).map_err(|error| unreadable(&error))?;
-        if !metadata.is_file() || metadata.len() > MOST_BYTES {
-            return Err(Wrong::new(
-                format!("{shown} is not a file with a password"),
-                format!("name a file of at most {MOST_BYTES} bytes"),
-            ));
-        }
-        let file = File::open(&path).map_err(|error| unreadable(&error))?;
-        let mode = file.metadata().map_err(|error| unreadable(&error))?.permissions().mode();
-        check_mode(&path, mode)?;
         let mut text = String::new();
-        file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| unreadable(&error))?;
+        open(noun, &path)?
+            .take(MOST_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| unreadable(noun, &path, &error))?;
         let secret = text.strip_suffix('\n').unwrap_or(&text);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
         if secret.is_empty() {
-            let help = "put the password into it, or leave password_file out";
-            return Err(Wrong::new(format!("the password file {shown} is empty"), help));
+            let help = format!("put the {noun} into it, or leave the key out");
+            return Err(Wrong::new(format!("the {noun} file {shown} is empty"), help));
         }
         Ok(Secret::new(secret.to_owned()))
     }
 
+    /// Where it lies, once it is known that it can be read, and by whom.
+    pub(in crate::config) fn checked(&self, noun: Noun, beside: &Path) -> Result<PathBuf, Wrong> {
+        let path = self.path(beside)?;
+        open(noun, &path)?;
+        Ok(path)
+    }
+
     fn path(&self, beside: &Path) -> Result<PathBuf, Wrong> {
         let Some(name) = self.0.strip_prefix("cred:") else {
-            return Ok(beside.parent().unwrap_or_else(|| Path::new("")).join(&self.0));
+            return Ok(resolved(&self.0, beside));
         };
         let directory = std::env::var_os(CREDENTIALS).ok_or_else(|| {
             Wrong::new(
@@ -97,8 +91,75 @@ impl SecretFile {
     }
 }
 
+impl TextLeaf for PublicFile {
+    const KIND: &'static str = "path";
+
+    fn parse(key: &str, text: &str) -> Result<Self, Wrong> {
+        if text.is_empty() {
+            let help = format!("write {key} = \"/etc/edge-gateway/ca.pem\", or leave it out");
+            return Err(Wrong::new(format!("`{key}` is empty"), help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl PublicFile {
+    /// Where it lies, once it is known that it can be read.
+    pub(in crate::config) fn checked(&self, noun: Noun, beside: &Path) -> Result<PathBuf, Wrong> {
+        let path = resolved(&self.0, beside);
+        match File::open(&path).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_file() => Ok(path),
+            Ok(_) => Err(Wrong::new(
+                format!("{} is not a file with a {noun}", path.display()),
+                "name a file in PEM form",
+            )),
+            Err(error) => Err(Wrong {
+                help: Some(format!("put the {noun} there, readable by the user of the gateway")),
+                ..unreadable(noun, &path, &error)
+            }),
+        }
+    }
+}
+
+/// A path that does not begin at the root begins where the configuration file lies.
+fn resolved(path: &str, beside: &Path) -> PathBuf {
+    beside.parent().unwrap_or_else(|| Path::new("")).join(path)
+}
+
+fn open(noun: Noun, path: &Path) -> Result<File, Wrong> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(noun, path, &error))?;
+    if !metadata.is_file() || metadata.len() > MOST_BYTES {
+        return Err(Wrong::new(
+            format!("{} is not a file with a {noun}", path.display()),
+            format!("name a file of at most {MOST_BYTES} bytes"),
+        ));
+    }
+    let file = File::open(path).map_err(|error| unreadable(noun, path, &error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(noun, path, &error))?;
+    check_mode(noun, path, metadata.permissions().mode())?;
+    Ok(file)
+}
+
+fn unreadable(noun: Noun, path: &Path, error: &io::Error) -> Wrong {
+    let why = if error.kind() == ErrorKind::NotFound {
+        "there is no such file"
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        "this user may not read it"
+    } else {
+        "it cannot be read"
+    };
+    Wrong::new(
+        format!("the {noun} file {}: {why}", path.display()),
+        format!("put the {noun} into that file, readable by the user of the gateway only"),
+    )
+}
+
 /// Others must not read a secret, and nobody but its owner may change it.
-fn check_mode(path: &Path, mode: u32) -> Result<(), Wrong> {
+fn check_mode(noun: Noun, path: &Path, mode: u32) -> Result<(), Wrong> {
     let shown = path.display();
     let who = match mode {
         mode if mode & 0o004 != 0 => "every user of this machine can read",
@@ -106,7 +167,7 @@ fn check_mode(path: &Path, mode: u32) -> Result<(), Wrong> {
         _ => return Ok(()),
     };
     Err(Wrong::new(
-        format!("{who} the password file {shown} (mode {:03o})", mode & 0o777),
+        format!("{who} the {noun} file {shown} (mode {:03o})", mode & 0o777),
         format!("close it: chmod 600 {shown}"),
     ))
 }
@@ -119,10 +180,10 @@ mod tests {
     fn only_a_file_that_is_closed_to_others_holds_a_secret() {
         let path = Path::new("password");
         for open in [0o644, 0o604, 0o620, 0o660, 0o602, 0o666, 0o777] {
-            assert!(check_mode(path, open).is_err(), "{open:o}");
+            assert!(check_mode("password", path, open).is_err(), "{open:o}");
         }
         for closed in [0o600, 0o400, 0o440, 0o640] {
-            assert!(check_mode(path, closed).is_ok(), "{closed:o}");
+            assert!(check_mode("password", path, closed).is_ok(), "{closed:o}");
         }
     }
 }

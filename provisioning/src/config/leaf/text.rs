@@ -1,6 +1,5 @@
 //! Text with a meaning: names, topics, zones, paths.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
@@ -54,10 +53,6 @@ pub(in crate::config) struct Zone(pub(in crate::config) TimeZone, String);
 /// An absolute path of a directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct Directory(pub(in crate::config) PathBuf);
-
-/// Where a listener is bound.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::config) struct Listen(pub(in crate::config) SocketAddr);
 
 impl TextLeaf for Text {
     const KIND: &'static str = "text";
@@ -190,31 +185,5 @@ impl TextLeaf for Directory {
 
     fn text(&self) -> String {
         self.0.display().to_string()
-    }
-}
-
-impl TextLeaf for Listen {
-    const KIND: &'static str = "address:port";
-
-    fn parse(_key: &str, text: &str) -> Result<Self, Wrong> {
-        if let Ok(address) = text.trim().parse() {
-            return Ok(Self(address));
-        }
-        if text.starts_with("tunnel:") {
-            return Err(Wrong::new(
-                format!("\"{text}\": this version has no tunnel yet"),
-                format!("write \"127.0.0.1:{}\"", text.trim_start_matches("tunnel:")),
-            ));
-        }
-        let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
-        let port = port.unwrap_or(9464);
-        Err(Wrong::new(
-            format!("\"{text}\" is not an IP address with a port"),
-            format!("write \"127.0.0.1:{port}\" to listen on this machine only"),
-        ))
-    }
-
-    fn text(&self) -> String {
-        self.0.to_string()
     }
 }

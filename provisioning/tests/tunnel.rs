@@ -1,0 +1,146 @@
+//! `[tunnel]`: what holds, and what follows from it for `[mqtt]` and `[metrics]`.
+#![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
+#![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use figment::Jail;
+use provisioning::config::{self, Config, Listen, TunnelMode, Via};
+
+const FILE: &str = r#"
+[gateway]
+id = "plant-7"
+
+[tunnel]
+private_key_file = "tunnel.key"
+address = "10.77.0.12/32"
+
+[[tunnel.hub]]
+name = "hub-a"
+endpoint = "hub-a.example.net:51820"
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+allowed_ips = ["10.77.0.0/16", "fd77::/48"]
+
+[mqtt]
+brokers = ["mqtt://10.77.0.1"]
+
+[[plc]]
+name = "pump6"
+model = "M241"
+address = "192.168.1.10"
+
+[[plc.tag]]
+name = "temperature"
+at = "%MW10"
+type = "REAL"
+"#;
+
+const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n";
+
+fn with(text: &str, mode: u32, check: impl FnOnce()) {
+    Jail::expect_with(|jail| {
+        jail.create_file("gateway.toml", text)?;
+        jail.create_file("tunnel.key", KEY)?;
+        fs::set_permissions("tunnel.key", fs::Permissions::from_mode(mode)).unwrap();
+        check();
+        Ok(())
+    });
+}
+
+fn load() -> Config {
+    match config::load(Path::new("gateway.toml")) {
+        Ok(loaded) => loaded.config,
+        Err(rejected) => unreachable!("{rejected}"),
+    }
+}
+
+fn refused() -> String {
+    match config::load(Path::new("gateway.toml")) {
+        Ok(_) => unreachable!("a broken configuration was taken"),
+        Err(rejected) => rejected.to_string(),
+    }
+}
+
+#[test]
+fn a_tunnel_carries_mqtt_and_metrics_unless_told_otherwise() {
+    with(FILE, 0o600, || {
+        let config = load();
+        let tunnel = config.tunnel.unwrap();
+        assert_eq!(tunnel.mode, TunnelMode::Userspace);
+        assert_eq!(tunnel.settings.mtu, 1280);
+        assert_eq!(tunnel.settings.keep_alive, Some(Duration::from_secs(25)));
+        assert_eq!(tunnel.settings.addresses[0].to_string(), "10.77.0.12/32");
+        assert_eq!(tunnel.settings.hubs[0].endpoint.to_string(), "hub-a.example.net:51820");
+        assert_eq!(tunnel.settings.hubs[0].allowed_ips[1].to_string(), "fd77::/48");
+        assert_eq!(config.mqtt.via, Via::Tunnel);
+        assert_eq!(config.metrics.listen, [Listen::Tunnel(9464)]);
+    });
+}
+
+#[test]
+fn a_tunnel_that_is_off_is_none_whatever_else_stands_there() {
+    let off = FILE.replace("private_key_file = \"tunnel.key\"", "mode = \"off\"");
+    with(&off, 0o600, || {
+        let config = load();
+        assert!(config.tunnel.is_none());
+        assert_eq!(config.mqtt.via, Via::Direct);
+        assert_eq!(config.metrics.listen, [Listen::Address(([127, 0, 0, 1], 9464).into())]);
+    });
+}
+
+#[test]
+fn mqtt_may_go_past_the_tunnel_when_told_so() {
+    let direct = FILE.replace("brokers =", "via = \"direct\"\nbrokers =");
+    let direct = direct.replace("mqtt://10.77.0.1", "mqtt://192.168.7.7");
+    with(&direct, 0o600, || assert_eq!(load().mqtt.via, Via::Direct));
+}
+
+#[test]
+fn a_broker_that_no_hub_leads_to_is_refused() {
+    with(&FILE.replace("mqtt://10.77.0.1", "mqtt://192.168.7.7"), 0o600, || {
+        insta::assert_snapshot!("broker_outside_the_hubs", refused());
+    });
+}
+
+#[test]
+fn a_private_key_that_others_can_read_is_refused() {
+    with(FILE, 0o644, || {
+        let refused = refused();
+        insta::assert_snapshot!("key_open_to_all", refused);
+        assert!(!refused.contains(KEY.trim()));
+    });
+}
+
+#[test]
+fn a_file_without_a_key_is_refused_and_not_shown() {
+    with(FILE, 0o600, || {
+        fs::write("tunnel.key", "geheim").unwrap();
+        let refused = refused();
+        insta::assert_snapshot!("no_key_in_the_file", refused);
+        assert!(!refused.contains("geheim"));
+    });
+}
+
+#[test]
+fn the_hub_cannot_have_the_gateways_own_key() {
+    let own: tunnel::PrivateKey = KEY.parse().unwrap();
+    let hub = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+    with(&FILE.replace(hub, &own.public().to_string()), 0o600, || {
+        insta::assert_snapshot!(
+            "own_key_as_hub",
+            refused().replace(&own.public().to_string(), "OWN")
+        );
+    });
+}
+
+#[test]
+fn the_key_is_in_no_form_of_the_configuration() {
+    with(FILE, 0o600, || {
+        let loaded = config::load(Path::new("gateway.toml")).unwrap();
+        assert!(!format!("{loaded:?}").contains(KEY.trim()));
+        assert!(!format!("{:?}", loaded.effective()).contains(KEY.trim()));
+    });
+}
