@@ -100,7 +100,8 @@ async fn a_broker_without_tls_is_told_by_its_answer() {
         stream.read_to_end(&mut Vec::new()).await.unwrap();
     };
 
-    let (sentence, ()) = tokio::join!(refused(&Tls::default(), "localhost", port), server);
+    let tls = Tls::default();
+    let (sentence, ()) = tokio::join!(refused(&tls, "localhost", port), server);
 
     assert!(sentence.contains("does not speak TLS"), "{sentence}");
 }
