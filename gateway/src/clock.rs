@@ -1,8 +1,28 @@
-//! The one place that reads wall time.
+//! The one place that reads or judges wall time.
+//!
+//! A box without a battery-backed clock wakes up in the past. Nothing waits for the right time:
+//! values are read and sent at once. But it is told, and two things depend on it: the tunnel does
+//! not shake hands with a time that would burn its key, and what the clock was once known to have
+//! passed (the floor) is kept on disk.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+mod floor;
+mod judge;
+mod kernel;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub use judge::{Judgement, State};
 
 use crate::model::UnixTime;
+use judge::Judge;
+
+/// How often the clock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Reads the wall clock.
 #[must_use]
@@ -13,4 +33,33 @@ pub fn now() -> UnixTime {
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
     };
     UnixTime::from_micros(micros)
+}
+
+/// Judges the clock now, with the floor that `state_dir` holds.
+#[must_use]
+pub fn judge(state_dir: &Path) -> Judgement {
+    Judge::new(floor::load(state_dir)).look(now(), kernel::is_synchronised())
+}
+
+/// Watches the clock until `stop` fires: tells every change of judgement, and keeps the floor in
+/// `state_dir`.
+pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
+    let mut judge = Judge::new(floor::load(state_dir));
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        let judgement = judge.look(now(), kernel::is_synchronised());
+        if let Some(floor) = judge.take_floor_to_keep() {
+            floor::store(state_dir, floor);
+        }
+        told.send_if_modified(|known| {
+            let is_news = *known != judgement;
+            *known = judgement;
+            is_news
+        });
+    }
 }
