@@ -1,7 +1,16 @@
 //! The way that datagrams take between the two ends of a tunnel.
 
+mod inbox;
+mod outbox;
+
 use std::io;
-use std::net::SocketAddr;
+
+pub use inbox::Inbox;
+pub use outbox::{Outbox, Run};
+
+/// Longest datagram of WireGuard: a whole IP packet and 32 bytes around it. Longer than UDP can
+/// carry, so that a buffer of this length is always long enough.
+pub const MAX_DATAGRAM: usize = u16::MAX as usize + 32;
 
 /// A way to the other end. UDP is the first; the in-memory one joins two ends in one process.
 ///
@@ -19,38 +28,4 @@ pub trait Path: Send {
 
     /// Takes a new local port: some router on the way has forgotten us.
     fn rebind(&mut self) -> io::Result<()>;
-}
-
-/// Datagrams that have arrived.
-#[derive(Debug, Default)]
-pub struct Inbox {
-    bytes: Vec<u8>,
-    runs: Vec<Run>,
-}
-
-/// Datagrams of equal length from one sender, as the kernel joins them; the last may be shorter.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    from: SocketAddr,
-    start: usize,
-    length: usize,
-    stride: usize,
-}
-
-/// Datagrams to be sent.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    bytes: Vec<u8>,
-    datagrams: Vec<Outgoing>,
-}
-
-/// A datagram in an [`Outbox`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Outgoing {
-    /// Where it goes.
-    pub to: SocketAddr,
-    /// Where its bytes begin.
-    pub start: usize,
-    /// How many they are.
-    pub length: usize,
 }

@@ -1,0 +1,122 @@
+//! Datagrams that have arrived, as the kernel joins them.
+
+use std::net::SocketAddr;
+
+#[cfg(test)]
+mod tests;
+
+/// Room for datagrams. Four reads of the longest run that a kernel joins, and small enough for the
+/// second cache level of a Raspberry Pi.
+const BYTES: usize = 4 * ROOM;
+/// The longest run of datagrams that a kernel gives at once.
+const ROOM: usize = 64 * 1024;
+/// Senders that are remembered as not listening. One tunnel asks one or two hubs.
+const REFUSALS: usize = 8;
+
+/// Datagrams that have arrived. Allocated once and reused; what does not fit is lost, as on a
+/// network, and counted.
+#[derive(Debug)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    used: usize,
+    runs: Vec<Run>,
+    refused: Vec<SocketAddr>,
+    lost: u64,
+}
+
+/// Datagrams of equal length from one sender; the last may be shorter.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    from: SocketAddr,
+    start: usize,
+    length: usize,
+    /// Length of each but the last, above zero.
+    stride: usize,
+}
+
+impl Inbox {
+    /// Makes an empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: vec![0; BYTES], used: 0, runs: Vec::new(), refused: Vec::new(), lost: 0 }
+    }
+
+    /// Forgets everything that has arrived, not what was lost.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.runs.clear();
+        self.refused.clear();
+    }
+
+    /// Whether nothing has arrived: no datagram, and nobody who does not listen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.refused.is_empty()
+    }
+
+    /// Adds a datagram.
+    pub fn push(&mut self, from: SocketAddr, datagram: &[u8]) {
+        match self.bytes.get_mut(self.used..self.used + datagram.len()) {
+            Some(place) => {
+                place.copy_from_slice(datagram);
+                self.filled(from, datagram.len(), datagram.len());
+            }
+            None => self.lost += 1,
+        }
+    }
+
+    /// Whether [`Inbox::spare`] takes the longest run that a kernel gives, 64 KiB.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.bytes.len() - self.used >= ROOM
+    }
+
+    /// Where to put what is read; [`Inbox::filled`] then adds it. At least 64 KiB long while
+    /// [`Inbox::has_room`].
+    pub fn spare(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.used..).unwrap_or_default()
+    }
+
+    /// Adds the first `length` bytes of [`Inbox::spare`]: datagrams of `stride` bytes each, the
+    /// last as long as is left. A stride of 0 is one datagram; a length beyond the room is cut.
+    pub fn filled(&mut self, from: SocketAddr, length: usize, stride: usize) {
+        let length = length.min(self.bytes.len() - self.used);
+        let stride = if stride == 0 { length.max(1) } else { stride };
+        self.runs.push(Run { from, start: self.used, length, stride });
+        self.used += length;
+    }
+
+    /// Notes that the host at `to` has said that nothing listens on that port.
+    pub fn refuse(&mut self, to: SocketAddr) {
+        if self.refused.len() < REFUSALS && !self.refused.contains(&to) {
+            self.refused.push(to);
+        }
+    }
+
+    /// Who has said, since the last [`Inbox::clear`], that nothing listens there (ICMP port
+    /// unreachable). Anybody can forge it: a reason for a sentence, not for a decision.
+    #[must_use]
+    pub fn refused(&self) -> &[SocketAddr] {
+        &self.refused
+    }
+
+    /// Datagrams that did not fit, since the start.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// What has arrived and from where, in order. Empty datagrams are left out.
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        self.runs.iter().flat_map(|run| {
+            let bytes = self.bytes.get(run.start..run.start + run.length).unwrap_or_default();
+            bytes.chunks(run.stride).map(|datagram| (run.from, datagram))
+        })
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
