@@ -5,5 +5,5 @@ mod path;
 mod settings;
 
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use path::{Inbox, MAX_DATAGRAM, Outbox, Path, Run};
+pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};
 pub use settings::{Endpoint, Hub, MTU, Settings};

@@ -2,11 +2,13 @@
 
 mod inbox;
 mod outbox;
+mod udp;
 
 use std::io;
 
 pub use inbox::Inbox;
 pub use outbox::{Outbox, Run};
+pub use udp::{Batching, LocalPort, UdpPath};
 
 /// Longest datagram of WireGuard: a whole IP packet and 32 bytes around it. Longer than UDP can
 /// carry, so that a buffer of this length is always long enough.

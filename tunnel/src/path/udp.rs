@@ -1,0 +1,268 @@
+//! UDP, with as many datagrams in one call of the kernel as it takes.
+
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::time;
+use tracing::{debug, info};
+
+use super::{Inbox, Outbox, Path, Run};
+
+pub use socket::LocalPort;
+
+/// Reads before the other tasks have a turn. More made no difference in speed.
+const READS: usize = 16;
+/// How long a full send buffer of the kernel may take to drain before what is left is dropped. A
+/// link that stands still must not stop the timers of the tunnel.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// Datagrams over UDP, to and from anybody, on IPv4 and, where the kernel has it, IPv6.
+///
+/// Sends and receives joined datagrams (UDP_SEGMENT, UDP_GRO) until the kernel refuses, then one
+/// by one. Datagrams may be fragmented on the way: the sizes of WireGuard's are not ours to change.
+#[derive(Debug)]
+pub struct UdpPath {
+    port: LocalPort,
+    socket: UdpSocket,
+    family: Family,
+    batching: Batching,
+    unsent: u64,
+    trouble: Option<io::Error>,
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Family {
+    /// IPv6, and IPv4 as mapped addresses.
+    Both,
+    /// IPv4 only, on a kernel without IPv6.
+    V4,
+}
+
+/// Whether the kernel takes joined datagrams.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Batching {
+    /// It has not refused any.
+    On,
+    /// It has refused, so each datagram is sent by itself until the next rebind.
+    Refused,
+}
+
+/// What became of an attempt to send.
+enum Sent {
+    Yes,
+    /// The kernel's buffer is full.
+    Later,
+    /// It does not take joined datagrams.
+    Apart,
+}
+
+impl UdpPath {
+    /// Opens a socket on every address of the host.
+    ///
+    /// Has to be called in a tokio runtime. Fails when a fixed port is taken.
+    pub fn bind(port: LocalPort) -> io::Result<Self> {
+        let (socket, family) = socket::open(port)?;
+        Ok(Self {
+            port,
+            socket: UdpSocket::from_std(socket)?,
+            family,
+            batching: Batching::On,
+            unsent: 0,
+            trouble: None,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whether the kernel takes joined datagrams.
+    #[must_use]
+    pub const fn batching(&self) -> Batching {
+        self.batching
+    }
+
+    /// Datagrams that could not be sent, since the start.
+    #[must_use]
+    pub const fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    /// Why the last datagram could not be sent; `None` when it was. For a sentence: no route, a
+    /// firewall, an interface that is down.
+    #[must_use]
+    pub const fn trouble(&self) -> Option<&io::Error> {
+        self.trouble.as_ref()
+    }
+
+    /// Sends a run, apart if need be.
+    async fn send_run(&mut self, run: Run<'_>) {
+        if self.batching == Batching::On && run.bytes.len() > run.stride {
+            if self.send_patiently(run).await {
+                return;
+            }
+            info!(to = %run.to, "the kernel does not take joined datagrams: sending them one by one");
+            self.batching = Batching::Refused;
+        }
+        for datagram in run.bytes.chunks(run.stride) {
+            self.send_patiently(Run { bytes: datagram, ..run }).await;
+        }
+    }
+
+    /// Sends or drops; returns false if the kernel wants the datagrams apart.
+    async fn send_patiently(&mut self, run: Run<'_>) -> bool {
+        let mut sent = self.try_send(run);
+        if matches!(sent, Ok(Sent::Later)) {
+            let patient = time::timeout(DRAIN, self.send_when_drained(run)).await;
+            sent = patient.unwrap_or(Ok(Sent::Later));
+        }
+        match sent {
+            Ok(Sent::Apart) => return false,
+            Ok(Sent::Yes) => self.trouble = None,
+            Ok(Sent::Later) => self.drop_run(run, Errno::EAGAIN),
+            Err(errno) => self.drop_run(run, errno),
+        }
+        true
+    }
+
+    async fn send_when_drained(&self, run: Run<'_>) -> Result<Sent, Errno> {
+        loop {
+            let Ok(ready) = self.socket.ready(Interest::WRITABLE).await else {
+                return Ok(Sent::Later);
+            };
+            let attempt = self.socket.try_io(Interest::WRITABLE, || match self.try_send(run) {
+                Ok(Sent::Later) => Err(io::ErrorKind::WouldBlock.into()),
+                sent => Ok(sent),
+            });
+            match attempt {
+                Ok(sent) => return sent,
+                // The runtime says so for ever after an ICMP answer that is still to be taken.
+                Err(_) if ready.is_write_closed() => return Ok(Sent::Later),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn drop_run(&mut self, run: Run<'_>, errno: Errno) {
+        self.unsent += run.bytes.len().div_ceil(run.stride.max(1)) as u64;
+        if self.trouble.as_ref().and_then(io::Error::raw_os_error) != Some(errno as i32) {
+            debug!(to = %run.to, error = errno.desc(), "cannot send");
+        }
+        self.trouble = Some(errno.into());
+    }
+
+    fn try_send(&self, run: Run<'_>) -> Result<Sent, Errno> {
+        // An ICMP answer to something earlier is reported once, in place of the next call.
+        match self.send_once(run) {
+            Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
+                self.send_once(run)
+            }
+            sent => sent,
+        }
+    }
+
+    fn send_once(&self, run: Run<'_>) -> Result<Sent, Errno> {
+        let to = SockaddrStorage::from(self.mapped(run.to));
+        let stride = u16::try_from(run.stride).unwrap_or(u16::MAX);
+        let joined = [ControlMessage::UdpGsoSegments(&stride)];
+        let is_joined = run.bytes.len() > run.stride;
+        let control = if is_joined { joined.as_slice() } else { &[] };
+        let bytes = [IoSlice::new(run.bytes)];
+        let fd = self.socket.as_raw_fd();
+        match sendmsg(fd, &bytes, control, MsgFlags::MSG_NOSIGNAL, Some(&to)) {
+            Ok(_) => Ok(Sent::Yes),
+            Err(Errno::EAGAIN) => Ok(Sent::Later),
+            // No such option; no checksums in the device; longer than the way takes in one piece.
+            Err(
+                Errno::EIO
+                | Errno::EINVAL
+                | Errno::EOPNOTSUPP
+                | Errno::ENOPROTOOPT
+                | Errno::EMSGSIZE,
+            ) if is_joined => Ok(Sent::Apart),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The address as the socket wants it.
+    fn mapped(&self, to: SocketAddr) -> SocketAddr {
+        match (self.family, to.ip()) {
+            (Family::Both, IpAddr::V4(ip)) => (ip.to_ipv6_mapped(), to.port()).into(),
+            _ => to,
+        }
+    }
+
+    /// Takes what ICMP has answered from the socket's queue of errors.
+    fn take_answers(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        socket::drain_errors(&self.socket, inbox);
+        // The runtime takes an error on a writable socket for its end, and would say for ever that
+        // there is room to send.
+        let same = self.socket.as_fd().try_clone_to_owned()?;
+        self.socket = UdpSocket::from_std(same.into())?;
+        Ok(())
+    }
+}
+
+impl Path for UdpPath {
+    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        loop {
+            let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+            if ready.is_readable() {
+                read_all(&self.socket, inbox)?;
+            }
+            if ready.is_error() {
+                self.take_answers(inbox)?;
+            }
+            if !inbox.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&mut self, outbox: &mut Outbox) -> io::Result<()> {
+        for run in outbox.runs() {
+            self.send_run(run).await;
+        }
+        outbox.clear();
+        Ok(())
+    }
+
+    fn rebind(&mut self) -> io::Result<()> {
+        let LocalPort::Any = self.port else { return Ok(()) };
+        let (socket, family) = socket::open(self.port)?;
+        (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
+        self.batching = Batching::On;
+        Ok(())
+    }
+}
+
+/// Reads what is there and fits.
+fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
+    let mut failed = 0;
+    for _ in 0..READS {
+        if !inbox.has_room() {
+            break;
+        }
+        let read = socket.try_io(Interest::READABLE, || Ok(socket::read(socket, inbox)?));
+        match read {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // ICMP answers come here too, each once.
+            Err(_) if failed < READS / 2 => failed += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

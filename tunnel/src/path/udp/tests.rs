@@ -1,0 +1,158 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::*;
+
+/// Long enough for a busy machine; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn open() -> UdpPath {
+    UdpPath::bind(LocalPort::Any).unwrap()
+}
+
+fn at(ip: impl Into<IpAddr>, path: &UdpPath) -> SocketAddr {
+    (ip.into(), path.local_addr().unwrap().port()).into()
+}
+
+async fn receive(path: &mut UdpPath, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut inbox = Inbox::new();
+    while all.len() < count {
+        time::timeout(PATIENCE, path.receive(&mut inbox)).await.expect("it arrives").unwrap();
+        all.extend(inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())));
+        inbox.clear();
+    }
+    all
+}
+
+#[tokio::test]
+async fn datagrams_of_any_size_arrive_as_they_were_sent() {
+    let (mut here, mut there) = (open(), open());
+    let to = at(Ipv4Addr::LOCALHOST, &there);
+    let sizes =
+        [1, 32, 148, 148, 148, 92, 1452, 1452, 1452, 7, 1452, 20_000, 20_000, 20_000, 65_507];
+    let mut outbox = Outbox::new();
+    for (index, size) in sizes.into_iter().enumerate() {
+        outbox.push(to, &vec![index as u8; size]);
+    }
+    here.send(&mut outbox).await.unwrap();
+    assert!(outbox.is_empty() && here.trouble().is_none());
+    let from = at(Ipv4Addr::LOCALHOST, &here);
+    for (index, received) in receive(&mut there, sizes.len()).await.into_iter().enumerate() {
+        assert_eq!(received, (from, vec![index as u8; sizes[index]]));
+    }
+    assert_eq!(here.unsent(), 0);
+}
+
+#[tokio::test]
+async fn hundreds_of_datagrams_arrive_in_order() {
+    let (mut here, mut there) = (open(), open());
+    let to = at(Ipv4Addr::LOCALHOST, &there);
+    let mut outbox = Outbox::new();
+    for index in 0..300_u16 {
+        let mut datagram = [0; 1452];
+        datagram[..2].copy_from_slice(&index.to_be_bytes());
+        outbox.push(to, &datagram);
+    }
+    here.send(&mut outbox).await.unwrap();
+    let received = receive(&mut there, 300).await;
+    let order = received.iter().map(|(_, bytes)| u16::from_be_bytes([bytes[0], bytes[1]]));
+    assert!(order.eq(0..300));
+    assert_eq!(here.batching(), Batching::On);
+}
+
+#[tokio::test]
+async fn ipv6_goes_through_the_same_socket() {
+    let (mut here, mut there) = (open(), open());
+    if here.family == Family::V4 {
+        return;
+    }
+    let mut outbox = Outbox::new();
+    outbox.push(at(Ipv6Addr::LOCALHOST, &there), b"six");
+    here.send(&mut outbox).await.unwrap();
+    let received = receive(&mut there, 1).await;
+    assert_eq!(received, [(at(Ipv6Addr::LOCALHOST, &here), b"six".to_vec())]);
+}
+
+#[tokio::test]
+async fn who_does_not_listen_is_named_and_the_path_goes_on() {
+    let (mut here, mut there) = (open(), open());
+    let (gone, gone_at) = {
+        let gone = open();
+        let to = at(Ipv4Addr::LOCALHOST, &gone);
+        (gone, to)
+    };
+    drop(gone);
+    let mut outbox = Outbox::new();
+    let mut inbox = Inbox::new();
+    for _ in 0..3 {
+        outbox.push(gone_at, b"anybody?");
+        here.send(&mut outbox).await.unwrap();
+        time::timeout(PATIENCE, here.receive(&mut inbox)).await.expect("an answer").unwrap();
+        assert_eq!(inbox.refused(), [gone_at]);
+        inbox.clear();
+    }
+    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"hello");
+    here.send(&mut outbox).await.unwrap();
+    assert_eq!(receive(&mut there, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_answered_error_does_not_keep_the_path_awake() {
+    let mut here = open();
+    let gone_at = at(Ipv4Addr::LOCALHOST, &open());
+    let mut outbox = Outbox::new();
+    let mut inbox = Inbox::new();
+    outbox.push(gone_at, b"anybody?");
+    here.send(&mut outbox).await.unwrap();
+    here.receive(&mut inbox).await.unwrap();
+    inbox.clear();
+    let again = time::timeout(Duration::from_millis(50), here.receive(&mut inbox)).await;
+    assert!(again.is_err(), "{inbox:?}");
+    let ready = here.socket.ready(Interest::WRITABLE).await.unwrap();
+    assert!(!ready.is_write_closed());
+}
+
+#[tokio::test]
+async fn a_rebind_takes_another_port_unless_it_is_fixed() {
+    let mut here = open();
+    let before = here.local_addr().unwrap();
+    here.rebind().unwrap();
+    assert_ne!(here.local_addr().unwrap(), before);
+
+    let mut fixed = UdpPath::bind(LocalPort::Fixed(before.port())).unwrap();
+    fixed.rebind().unwrap();
+    assert_eq!(fixed.local_addr().unwrap().port(), before.port());
+    let taken = UdpPath::bind(LocalPort::Fixed(before.port())).unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_counted_and_explained() {
+    let (mut here, mut there) = (open(), open());
+    let mut outbox = Outbox::new();
+    outbox.push(at(Ipv4Addr::LOCALHOST, &there), &[0; 65_508]);
+    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"after it");
+    here.send(&mut outbox).await.unwrap();
+    assert_eq!((here.unsent(), here.trouble().is_none()), (1, true));
+    assert_eq!(receive(&mut there, 1).await[0].1, b"after it");
+
+    outbox.push((Ipv4Addr::BROADCAST, 9).into(), b"not allowed");
+    here.send(&mut outbox).await.unwrap();
+    assert_eq!(here.trouble().unwrap().kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(here.unsent(), 2);
+}
+
+#[tokio::test]
+async fn a_kernel_that_refuses_runs_gets_datagrams() {
+    let (mut here, mut there) = (open(), open());
+    // A run with a stride beyond what the way takes in one piece is refused as a whole.
+    let to = at(Ipv4Addr::LOCALHOST, &there);
+    let mut outbox = Outbox::new();
+    here.batching = Batching::Refused;
+    (0..10).for_each(|index| outbox.push(to, &[index; 1000]));
+    here.send(&mut outbox).await.unwrap();
+    let received = receive(&mut there, 10).await;
+    assert!(received.iter().map(|(_, bytes)| bytes[0]).eq(0..10));
+    here.rebind().unwrap();
+    assert_eq!(here.batching(), Batching::On);
+}
