@@ -71,7 +71,7 @@ proptest! {
     fn runs_hold_exactly_the_datagrams(sizes in prop::collection::vec((0..3_u16, 1..3000_usize), 0..200)) {
         let mut outbox = Outbox::new();
         for (index, (port, length)) in sizes.iter().enumerate() {
-            outbox.push(hub(*port), &vec![index as u8; *length]);
+            outbox.push(hub(*port), &vec![index.to_le_bytes()[0]; *length]);
         }
         let apart: Vec<_> = outbox
             .runs()

@@ -32,13 +32,13 @@ async fn datagrams_of_any_size_arrive_as_they_were_sent() {
         [1, 32, 148, 148, 148, 92, 1452, 1452, 1452, 7, 1452, 20_000, 20_000, 20_000, 65_507];
     let mut outbox = Outbox::new();
     for (index, size) in sizes.into_iter().enumerate() {
-        outbox.push(to, &vec![index as u8; size]);
+        outbox.push(to, &vec![index.to_le_bytes()[0]; size]);
     }
     here.send(&mut outbox).await.unwrap();
     assert!(outbox.is_empty() && here.trouble().is_none());
     let from = at(Ipv4Addr::LOCALHOST, &here);
     for (index, received) in receive(&mut there, sizes.len()).await.into_iter().enumerate() {
-        assert_eq!(received, (from, vec![index as u8; sizes[index]]));
+        assert_eq!(received, (from, vec![index.to_le_bytes()[0]; sizes[index]]));
     }
     assert_eq!(here.unsent(), 0);
 }

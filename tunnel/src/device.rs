@@ -1,0 +1,47 @@
+//! Packets in and out of the host: a network device, and what lets it take many at once.
+
+mod checksum;
+mod frame;
+mod hostbound;
+mod segment;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+use std::io::{self, IoSlice};
+
+pub use frame::{Checksum, FRAME, Frame, HEADER, Joined, Malformed};
+pub use hostbound::Hostbound;
+pub use segment::segment;
+
+/// Where the host puts packets for the tunnel, and takes those from it.
+///
+/// A frame is a header of 10 bytes (struct virtio_net_hdr, VIRTIO 1.2, 5.1.6, in the byte order of
+/// the machine) and an IP packet; where [`Offload`] allows it, of up to 64 KiB that stand for
+/// several.
+pub trait Device: Send {
+    /// Waits until the host has sent something. Cancel safe. Fails when the device is gone.
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Reads one frame into `buffer`, which holds [`FRAME`] bytes, and gives its length; `None`
+    /// when there is none now.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Gives the host one frame in pieces. `InvalidInput` means that the host does not take this
+    /// one; other errors are of the device.
+    fn write(&mut self, frame: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// What it takes.
+    fn offload(&self) -> Offload;
+}
+
+/// What a device joins, which is what it gives and takes as one frame.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Offload {
+    /// Nothing: a frame is a packet.
+    Nothing,
+    /// Segments of TCP.
+    Tcp,
+    /// Segments of TCP, and datagrams of UDP (Linux 6.2).
+    TcpAndUdp,
+}
