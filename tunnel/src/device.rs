@@ -3,16 +3,23 @@
 mod checksum;
 mod frame;
 mod hostbound;
+mod ioctl;
+mod netlink;
+mod routes;
 mod segment;
 #[cfg(test)]
 mod testing;
+mod tun;
 mod wire;
 
 use std::io::{self, IoSlice};
 
 pub use frame::{Checksum, FRAME, Frame, HEADER, Joined, Malformed};
 pub use hostbound::Hostbound;
+pub use netlink::{Link, LinkError, Step};
+pub use routes::{RouteError, captured, routes};
 pub use segment::segment;
+pub use tun::{InterfaceName, NameError, Tun, TunError};
 
 /// Where the host puts packets for the tunnel, and takes those from it.
 ///
@@ -27,8 +34,8 @@ pub trait Device: Send {
     /// when there is none now.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Gives the host one frame in pieces. `InvalidInput` means that the host does not take this
-    /// one; other errors are of the device.
+    /// Gives the host one frame in pieces. `InvalidInput` means that the host does not take such a
+    /// one, `WouldBlock` that it does not take any now; after other errors the device is of no use.
     fn write(&mut self, frame: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// What it takes.

@@ -4,9 +4,12 @@ mod device;
 mod key;
 mod path;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use device::{
-    Checksum, Device, FRAME, Frame, HEADER, Hostbound, Joined, Malformed, Offload, segment,
+    Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
+    Malformed, NameError, Offload, RouteError, Step, Tun, TunError, captured, routes, segment,
 };
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};

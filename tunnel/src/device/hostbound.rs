@@ -148,24 +148,24 @@ impl Hostbound {
     fn flush(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<()>) -> io::Result<()> {
         for index in 0..self.frames.len() {
             let frame = self.finish(index);
-            match self.write_frame(index, frame, &mut write) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    if frame == Frame::default() {
-                        self.lost += 1;
-                    } else {
-                        self.offload = Offload::Nothing;
-                        self.write_apart(index, frame, &mut write)?;
-                    }
-                }
-                Err(error) => {
-                    self.lost +=
-                        self.frames.iter().skip(index).map(|it| it.count as u64).sum::<u64>();
-                    return Err(error);
-                }
+            let Err(error) = self.write_frame(index, frame, &mut write) else { continue };
+            if error.kind() == io::ErrorKind::InvalidInput && frame != Frame::default() {
+                self.offload = Offload::Nothing;
+                self.write_apart(index, frame, &mut write)?;
+            } else if is_of_packet(&error) {
+                self.lost += self.count(index..index + 1);
+            } else {
+                self.lost += self.count(index..self.frames.len());
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// How many packets some frames stand for.
+    fn count(&self, frames: Range<usize>) -> u64 {
+        let frames = self.frames.get(frames).unwrap_or_default();
+        frames.iter().map(|frame| frame.count as u64).sum()
     }
 
     /// Makes the headers of a frame fit what was joined to it.
@@ -222,7 +222,7 @@ impl Hostbound {
         let segmented = segment(frame, &mut whole, |packet| {
             match write(&[IoSlice::new(&[0; HEADER]), IoSlice::new(packet)]) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => lost += 1,
+                Err(error) if is_of_packet(&error) => lost += 1,
                 Err(error) => result = Err(error),
             }
         });
@@ -264,4 +264,9 @@ impl Hostbound {
         }
         self.frames.push(Waiting { packet, aggregate: Some(new), tails: None, count: 1 });
     }
+}
+
+/// Whether an error concerns one packet and not the device.
+fn is_of_packet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::WouldBlock)
 }
