@@ -19,7 +19,7 @@ pub use hostbound::Hostbound;
 pub use netlink::{Link, LinkError, Step};
 pub use routes::{RouteError, captured, routes};
 pub use segment::segment;
-pub use tun::{InterfaceName, NameError, Tun, TunError};
+pub use tun::{InterfaceName, NameError, Tun, TunError, bind_to_device};
 
 /// Where the host puts packets for the tunnel, and takes those from it.
 ///

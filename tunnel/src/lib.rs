@@ -6,11 +6,14 @@ mod path;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod tun;
 
 pub use device::{
     Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
-    Malformed, NameError, Offload, RouteError, Step, Tun, TunError, captured, routes, segment,
+    Malformed, NameError, Offload, RouteError, Step, Tun, TunError, bind_to_device, captured,
+    routes, segment,
 };
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};
 pub use settings::{Endpoint, Hub, MTU, Settings};
+pub use tun::{Command, Engine, Lost, RunError, run};

@@ -1,6 +1,7 @@
 //! Network namespaces for tests that need root.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -21,6 +22,11 @@ impl Namespace {
             .expect("needs root; `cargo xtask test` as another user names what it left out");
         ip(&["link", "set", "lo", "up"]);
         Self(File::open("/proc/thread-self/ns/net").expect("procfs is there"))
+    }
+
+    /// Its path in procfs, for programs that are to move something into it.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Enters it again.

@@ -3,15 +3,17 @@
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
 use nix::libc;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::Mode;
 use nix::sys::uio::writev;
 use thiserror::Error;
@@ -135,6 +137,16 @@ impl Device for Tun {
     fn offload(&self) -> Offload {
         self.offload
     }
+}
+
+/// Binds a socket to a device: it sends and receives through that one and no other, and fails
+/// without it. An address alone does not do this: Linux takes packets for any of its addresses on
+/// any device, and sends by whatever route there is.
+///
+/// For a socket that is not connected and not bound to another device; needs no capability.
+pub fn bind_to_device(socket: &impl AsFd, interface: InterfaceName) -> io::Result<()> {
+    setsockopt(socket, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+    Ok(())
 }
 
 /// A removed device says "file descriptor in bad state", which helps nobody.

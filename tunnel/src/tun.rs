@@ -1,0 +1,315 @@
+//! Drives a tunnel between a network device of the host and the way to the hub.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::{self, Sleep};
+use tracing::{debug, warn};
+
+use crate::device::{Device, FRAME, Frame, Hostbound, segment};
+use crate::path::{Inbox, Outbox, Path};
+
+/// Frames from the host before the other direction has its turn. 64 made no difference in speed,
+/// and 16 are 1 MiB at most.
+const FRAMES: usize = 16;
+
+/// What decides for a tunnel, without a socket and without a clock.
+pub trait Engine: Send {
+    /// What it can be told, beside datagrams and packets.
+    type Event: Send;
+    /// What it can ask of others.
+    type Command: Send;
+
+    /// Takes a datagram from anybody. Packets in it go to `hostbound`, answers to `outbox`.
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+        hostbound: &mut Hostbound,
+    );
+
+    /// Learns that, so says an ICMP packet that anybody can forge, nothing listens there.
+    fn handle_refusal(&mut self, now: Instant, to: SocketAddr);
+
+    /// Takes a packet of the host, and puts what becomes of it into `outbox`.
+    fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox);
+
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox);
+
+    /// When something will be due.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// Takes what it is told.
+    fn handle_event(&mut self, now: Instant, event: Self::Event, outbox: &mut Outbox);
+
+    /// What it wants, one after the other.
+    fn next_command(&mut self) -> Option<Command<Self::Command>>;
+
+    /// Learns what was lost without its doing.
+    fn handle_lost(&mut self, lost: Lost, count: u64);
+}
+
+/// What an [`Engine`] wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command<T> {
+    /// Another local port.
+    Rebind,
+    /// Something of others.
+    Ask(T),
+}
+
+/// What was lost between the host and the way to the hub.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lost {
+    /// Frames of the host that contradict themselves.
+    Malformed,
+    /// Datagrams to the hub that found no room.
+    Outbound,
+    /// Packets for the host that it did not take, or that found no room.
+    Hostbound,
+}
+
+/// Why a tunnel cannot go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The network device is gone, or does not work.
+    #[error("the network device of the tunnel does not work any more")]
+    Device(#[source] io::Error),
+    /// The socket does not work.
+    #[error("the socket of the tunnel does not work any more")]
+    Path(#[source] io::Error),
+}
+
+/// Everything that one tunnel has.
+struct Driver<'a, E: Engine, P, D> {
+    engine: &'a mut E,
+    path: &'a mut P,
+    device: &'a mut D,
+    inbox: Inbox,
+    outbox: Outbox,
+    hostbound: Hostbound,
+    frame: Vec<u8>,
+    /// A question that nobody has had room for yet.
+    waiting: Option<E::Command>,
+    malformed: u64,
+    /// What the engine knows of.
+    told: [u64; 3],
+}
+
+/// Why the driver woke up.
+enum Wake<T> {
+    Path(io::Result<()>),
+    Device(io::Result<()>),
+    Timer,
+    Room,
+    Event(Option<T>),
+}
+
+/// Whether there may be more where that came from.
+#[derive(Clone, Copy, PartialEq)]
+enum Left {
+    Nothing,
+    Perhaps,
+}
+
+/// Drives `engine` until every sender of `events` is gone or nobody takes its `commands`; fails
+/// when the device or the path does not work any more.
+///
+/// A command waits in the engine until there is room for it. Cancel safe in the sense that nothing
+/// but packets on their way is lost.
+pub async fn run<E: Engine, P: Path, D: Device>(
+    engine: &mut E,
+    path: &mut P,
+    device: &mut D,
+    mut events: mpsc::Receiver<E::Event>,
+    commands: &mpsc::Sender<E::Command>,
+) -> Result<(), RunError> {
+    let hostbound = Hostbound::new(device.offload());
+    let mut driver = Driver {
+        engine,
+        path,
+        device,
+        inbox: Inbox::new(),
+        outbox: Outbox::new(),
+        hostbound,
+        frame: vec![0; FRAME],
+        waiting: None,
+        malformed: 0,
+        told: [0; 3],
+    };
+    let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
+    while let Next::Wait = driver.carry_out(commands) {
+        driver.set(timer.as_mut());
+        let left = match driver.wake(timer.as_mut(), &mut events, commands).await {
+            Wake::Path(received) => {
+                received.map_err(RunError::Path)?;
+                driver.take_datagrams().await?
+            }
+            Wake::Device(readable) => {
+                readable.map_err(RunError::Device)?;
+                driver.take_packets().await?
+            }
+            Wake::Timer | Wake::Room => Left::Nothing,
+            Wake::Event(None) => return Ok(()),
+            Wake::Event(Some(event)) => {
+                driver.engine.handle_event(now(), event, &mut driver.outbox);
+                Left::Nothing
+            }
+        };
+        driver.look_at_the_clock();
+        driver.flush().await?;
+        if left == Left::Perhaps {
+            // Others share the thread: a PLC wants to be read on time.
+            yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether to go on.
+enum Next {
+    Wait,
+    Stop,
+}
+
+impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
+    /// Carries out what the engine wants, up to a question that there is no room for.
+    fn carry_out(&mut self, commands: &mpsc::Sender<E::Command>) -> Next {
+        loop {
+            if let Some(command) = self.waiting.take() {
+                match commands.try_send(command) {
+                    Ok(()) => {}
+                    Err(mpsc::error::TrySendError::Full(command)) => {
+                        self.waiting = Some(command);
+                        return Next::Wait;
+                    }
+                    Err(mpsc::error::TrySendError::Closed(_)) => return Next::Stop,
+                }
+            }
+            match self.engine.next_command() {
+                Some(Command::Ask(command)) => self.waiting = Some(command),
+                Some(Command::Rebind) => {
+                    if let Err(error) = self.path.rebind() {
+                        warn!(%error, "cannot take another port");
+                    }
+                }
+                None if commands.is_closed() => return Next::Stop,
+                None => return Next::Wait,
+            }
+        }
+    }
+
+    /// Sets the timer to what is due next. Without anything it stays in the past, and is not asked.
+    fn set(&self, timer: Pin<&mut Sleep>) {
+        if let Some(due) = self.engine.poll_timeout() {
+            let due = time::Instant::from_std(due);
+            if due != timer.deadline() {
+                timer.reset(due);
+            }
+        }
+    }
+
+    async fn wake(
+        &mut self,
+        timer: Pin<&mut Sleep>,
+        events: &mut mpsc::Receiver<E::Event>,
+        commands: &mpsc::Sender<E::Command>,
+    ) -> Wake<E::Event> {
+        let is_due = self.engine.poll_timeout().is_some();
+        // The order is by chance, so that no direction starves another.
+        tokio::select! {
+            received = self.path.receive(&mut self.inbox) => Wake::Path(received),
+            readable = self.device.readable() => Wake::Device(readable),
+            () = timer, if is_due => Wake::Timer,
+            _ = commands.reserve(), if self.waiting.is_some() => Wake::Room,
+            event = events.recv() => Wake::Event(event),
+        }
+    }
+
+    async fn take_datagrams(&mut self) -> Result<Left, RunError> {
+        let now = now();
+        for &to in self.inbox.refused() {
+            self.engine.handle_refusal(now, to);
+        }
+        let left = if self.inbox.has_room() { Left::Nothing } else { Left::Perhaps };
+        for (from, datagram) in self.inbox.datagrams() {
+            let (outbox, hostbound) = (&mut self.outbox, &mut self.hostbound);
+            self.engine.handle_datagram(now, from, datagram, outbox, hostbound);
+            if hostbound.is_full() {
+                hostbound.write_to(self.device).map_err(RunError::Device)?;
+            }
+            if outbox.is_full() {
+                self.path.send(outbox).await.map_err(RunError::Path)?;
+            }
+        }
+        self.inbox.clear();
+        Ok(left)
+    }
+
+    async fn take_packets(&mut self) -> Result<Left, RunError> {
+        for _ in 0..FRAMES {
+            let read = self.device.read(&mut self.frame).map_err(RunError::Device)?;
+            let Some(length) = read else { return Ok(Left::Nothing) };
+            let now = now();
+            let frame = self.frame.get_mut(..length).unwrap_or_default();
+            let taken = Frame::parse(frame).and_then(|(frame, packet)| {
+                segment(frame, packet, |packet| {
+                    self.engine.handle_packet(now, packet, &mut self.outbox);
+                })
+            });
+            if taken.is_err() {
+                debug!(length, "a frame of the host contradicts itself");
+                self.malformed += 1;
+            }
+            if self.outbox.is_full() {
+                self.path.send(&mut self.outbox).await.map_err(RunError::Path)?;
+            }
+        }
+        Ok(Left::Perhaps)
+    }
+
+    /// Lets the engine do what is due, however busy the directions are.
+    fn look_at_the_clock(&mut self) {
+        let now = now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now, &mut self.outbox);
+        }
+        let lost = [
+            (Lost::Malformed, self.malformed),
+            (Lost::Outbound, self.outbox.lost()),
+            (Lost::Hostbound, self.hostbound.lost()),
+        ];
+        for ((lost, count), told) in lost.into_iter().zip(&mut self.told) {
+            if count > *told {
+                self.engine.handle_lost(lost, count - *told);
+                *told = count;
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), RunError> {
+        if !self.hostbound.is_empty() {
+            self.hostbound.write_to(self.device).map_err(RunError::Device)?;
+        }
+        if !self.outbox.is_empty() {
+            self.path.send(&mut self.outbox).await.map_err(RunError::Path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The runtime's idea of now, which stands still in tests that want it to.
+fn now() -> Instant {
+    time::Instant::now().into_std()
+}
