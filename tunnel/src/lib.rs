@@ -1,18 +1,21 @@
 //! WireGuard between a site and its hub, on boringtun, and a TCP stack in it.
 
 mod device;
+mod endpoint;
 mod key;
 mod path;
 mod settings;
 #[cfg(test)]
 mod testing;
 mod tun;
+pub mod wg_quick;
 
 pub use device::{
     Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
     Malformed, NameError, Offload, RouteError, Step, Tun, TunError, bind_to_device, captured,
     routes, segment,
 };
+pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};
 pub use settings::{Endpoint, Hub, MTU, Settings};

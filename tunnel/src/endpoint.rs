@@ -1,0 +1,105 @@
+//! Where a hub listens, as people write it.
+
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::settings::Endpoint;
+
+/// Longest DNS name (RFC 1035, 2.3.4) as text without the dot at its end.
+const NAME: usize = 253;
+/// Longest part of a DNS name.
+const LABEL: usize = 63;
+
+/// Why a text is no endpoint, and what to write.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum EndpointError {
+    /// There is no port.
+    #[error("the port is missing: write `hub.example.net:51820`")]
+    NoPort,
+    /// The port is not a number from 1 to 65535.
+    #[error("the port has to be a number from 1 to 65535: write `hub.example.net:51820`")]
+    Port,
+    /// An IPv6 address without brackets.
+    #[error("an IPv6 address needs brackets: write `[2001:db8::1]:51820`")]
+    Brackets,
+    /// Neither a name nor an address.
+    #[error("it has to begin with a name or an address: write `hub.example.net:51820`")]
+    Host,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(EndpointError::Brackets);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::NoPort)?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let address = rest.strip_suffix(']').ok_or(EndpointError::NoPort)?;
+                address.parse::<Ipv6Addr>().map_err(|_| EndpointError::Host)?.to_string()
+            }
+            None if host.contains(':') => return Err(EndpointError::Brackets),
+            None if is_name(host) => host.to_owned(),
+            None => return Err(EndpointError::Host),
+        };
+        // `parse` would take a sign.
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.parse() {
+            Ok(port) if port > 0 && is_number => Ok(Self { host, port }),
+            _ => Err(EndpointError::Port),
+        }
+    }
+}
+
+/// Whether it can be a DNS name, or an IPv4 address; underscores are common in private ones.
+fn is_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=LABEL).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    host.len() <= NAME && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_with_a_port_are_endpoints() {
+        for (text, host, port) in [
+            ("hub.example.net:51820", "hub.example.net", 51820),
+            ("192.0.2.1:1", "192.0.2.1", 1),
+            ("[2001:DB8::1]:65535", "2001:db8::1", 65535),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+        }
+    }
+
+    #[test]
+    fn whatever_else_is_explained() {
+        for (text, error) in [
+            ("", EndpointError::NoPort),
+            ("hub.example.net", EndpointError::NoPort),
+            ("[2001:db8::1]", EndpointError::NoPort),
+            ("hub:0", EndpointError::Port),
+            ("hub:+1", EndpointError::Port),
+            ("hub:65536", EndpointError::Port),
+            ("hub:", EndpointError::Port),
+            ("2001:db8::1", EndpointError::Brackets),
+            ("2001:db8::1:51820", EndpointError::Brackets),
+            ("[hub]:1", EndpointError::Host),
+            (":1", EndpointError::Host),
+            ("a..b:1", EndpointError::Host),
+            ("http//hub:1", EndpointError::Host),
+            ("häuschen:1", EndpointError::Host),
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
+        }
+    }
+}
