@@ -58,6 +58,10 @@ impl PrivateKey {
 }
 
 impl PublicKey {
+    pub(crate) const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+
     pub(crate) fn point(self) -> x25519::PublicKey {
         self.0.into()
     }

@@ -1,15 +1,18 @@
 //! WireGuard between a site and its hub, on boringtun, and a TCP stack in it.
 
+mod core;
 mod device;
 mod endpoint;
 mod key;
+mod packets;
 mod path;
 mod settings;
 #[cfg(test)]
 mod testing;
-mod tun;
+pub mod tun;
 pub mod wg_quick;
 
+pub use core::{ClockBounds, Command, Counters, DropReason, Event, Now, Report, State, Tunnel};
 pub use device::{
     Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
     Malformed, NameError, Offload, RouteError, Step, Tun, TunError, bind_to_device, captured,
@@ -17,6 +20,6 @@ pub use device::{
 };
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use packets::Packets;
 pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};
-pub use settings::{Endpoint, Hub, MTU, Settings};
-pub use tun::{Command, Engine, Lost, RunError, run};
+pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};

@@ -41,6 +41,32 @@ pub struct Hub {
     pub allowed_ips: Vec<IpNet>,
 }
 
+/// The hub's end of a tunnel, in this process: for the demo and for tests. It waits to be called and
+/// learns from authentic packets where its sites are.
+#[derive(Clone, Debug)]
+pub struct HubEnd {
+    /// Who this end is.
+    pub private_key: PrivateKey,
+    /// Its addresses inside the tunnel.
+    pub addresses: Vec<IpNet>,
+    /// Longest packet inside the tunnel, in bytes, in [`MTU`].
+    pub mtu: u16,
+    /// The other ends.
+    pub sites: Vec<SiteKeys>,
+}
+
+/// A site, as its hub knows it.
+#[derive(Clone, Debug)]
+pub struct SiteKeys {
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// The second secret.
+    pub preshared_key: Option<PresharedKey>,
+    /// Networks that are reached through it, and the only ones that it may send from. The longest
+    /// of all sites' networks that holds an address decides.
+    pub allowed_ips: Vec<IpNet>,
+}
+
 /// A name or an address, and a UDP port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {

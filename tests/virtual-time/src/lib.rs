@@ -1,0 +1,14 @@
+//! A simulated network between a site and its hubs, in time that only the test moves.
+//!
+//! boringtun reads the system's clocks by itself, so this package defines `clock_gettime` for its
+//! own test binaries (no other package may depend on it). Each test's thread has its own time.
+#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
+
+pub mod clock;
+pub mod memory;
+pub mod network;
+pub mod packet;
+pub mod world;
+
+pub use network::Conditions;
+pub use world::{HUB_INSIDE, SITE_INSIDE, World};

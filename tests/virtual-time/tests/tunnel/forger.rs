@@ -1,0 +1,50 @@
+//! Somebody who speaks WireGuard and means no good.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use boringtun::noise::{Tunn, TunnResult};
+use tunnel::{PrivateKey, PublicKey};
+
+/// One end of a tunnel that sends whatever it is told to.
+pub(crate) struct Forger {
+    tunn: Tunn,
+}
+
+impl Forger {
+    /// Has this key and calls that peer.
+    pub(crate) fn new(key: &PrivateKey, peer: PublicKey) -> Self {
+        let (secret, public) = (bytes(&key.expose()), bytes(&peer.to_string()));
+        Self { tunn: Tunn::new(secret.into(), public.into(), None, None, 4711, None) }
+    }
+
+    /// An initiation with a valid first MAC.
+    pub(crate) fn initiation(&mut self) -> Vec<u8> {
+        let mut room = [0; 148];
+        match self.tunn.format_handshake_initiation(&mut room, true) {
+            TunnResult::WriteToNetwork(initiation) => initiation.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes a datagram; returns what answers it.
+    pub(crate) fn take(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let mut room = vec![0; 70_000];
+        match self.tunn.decapsulate(Some([192, 0, 2, 1].into()), datagram, &mut room) {
+            TunnResult::WriteToNetwork(answer) => Some(answer.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// Encrypts anything, whether it is a packet or not.
+    pub(crate) fn seal(&mut self, inside: &[u8]) -> Vec<u8> {
+        let mut room = vec![0; 70_000];
+        match self.tunn.encapsulate(inside, &mut room) {
+            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn bytes(key: &str) -> [u8; 32] {
+    STANDARD.decode(key).expect("a key").try_into().expect("32 bytes")
+}

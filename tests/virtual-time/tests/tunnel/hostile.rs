@@ -1,0 +1,306 @@
+//! Replays, forgeries, garbage and floods.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tunnel::{DropReason, HubEnd, PrivateKey, SiteKeys};
+use virtual_time::network::Datagram;
+use virtual_time::world::{inside, net};
+use virtual_time::{Conditions, HUB_INSIDE, SITE_INSIDE, World, packet};
+
+use crate::forger::Forger;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Random datagrams in a normal run; `EDGE_MUTATIONS` sets another number.
+const MUTATIONS: usize = 100_000;
+
+fn stranger() -> SocketAddr {
+    "203.0.113.66:666".parse().expect("an address")
+}
+
+fn mutations() -> usize {
+    let text = std::env::var("EDGE_MUTATIONS").ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(MUTATIONS)
+}
+
+fn up(seed: u64) -> World {
+    let mut world = World::new(seed, 1);
+    world.talk = Some(SECOND / 2);
+    world.run_for(SECOND);
+    assert!(world.is_up());
+    world
+}
+
+/// Runs for so long and returns everything that passed the network.
+fn captured(world: &mut World, time: Duration) -> Vec<Datagram> {
+    world.network.seen = Some(Vec::new());
+    world.run_for(time);
+    world.network.seen.take().unwrap_or_default()
+}
+
+/// How many packets are lost in a minute.
+fn lost(world: &mut World) -> u64 {
+    world.talk = None;
+    world.run_for(SECOND);
+    world.received.clear();
+    let sent = world.pinged();
+    world.talk = Some(SECOND / 2);
+    world.run_for(MINUTE);
+    world.talk = None;
+    world.run_for(SECOND);
+    world.talk = Some(SECOND / 2);
+    (world.pinged() - sent) - world.received.len() as u64
+}
+
+#[test]
+fn everything_that_ever_passed_is_worth_nothing_a_second_time() {
+    let mut world = up(70);
+    let seen = captured(&mut world, 10 * MINUTE);
+    assert!(seen.len() > 2_000);
+    world.talk = None;
+    world.run_for(SECOND);
+    let endpoint = world.report().endpoint;
+    let (received, arrived) = (world.received.len(), world.arrived.len());
+    for from in [None, Some(stranger())] {
+        for datagram in &seen {
+            let from = from.unwrap_or(datagram.from);
+            if datagram.to == world.outside {
+                world.give_site(from, &datagram.bytes);
+            } else {
+                world.give_hub(0, from, &datagram.bytes);
+            }
+        }
+    }
+    // What the flood of old handshakes has set off dies out.
+    world.run_for(SECOND);
+    assert_eq!((world.received.len(), world.arrived.len()), (received, arrived));
+    assert_eq!(world.report().endpoint, endpoint);
+    assert!(world.report().counters.dropped(DropReason::Replayed) > 100);
+    assert_eq!(lost(&mut world), 0);
+}
+
+#[test]
+fn an_old_initiation_replayed_to_a_restarted_hub_or_site_takes_nothing_over() {
+    let mut world = up(71);
+    let seen = captured(&mut world, 5 * MINUTE);
+    for restart in [World::restart_site as fn(&mut World), |world: &mut World| world.start_hub(0)] {
+        restart(&mut world);
+        for datagram in &seen {
+            if datagram.from.ip() == world.outside.ip() {
+                world.give_hub(0, stranger(), &datagram.bytes);
+            } else {
+                world.give_site(stranger(), &datagram.bytes);
+            }
+        }
+        world.run_for(MINUTE);
+        assert_eq!(world.report().endpoint, Some(world.hubs[0].address));
+        assert_eq!(lost(&mut world), 0);
+    }
+}
+
+#[test]
+fn garbage_of_every_length_and_kind_changes_nothing() {
+    let mut world = up(72);
+    let valid = captured(&mut world, 5 * SECOND);
+    let endpoint = world.report().endpoint;
+    let mut random = fastrand::Rng::with_seed(72);
+    let count = mutations();
+    for turn in 0..count {
+        let garbage = garbage(&mut random, &valid);
+        let from = if random.bool() { stranger() } else { world.hubs[0].address };
+        if random.bool() {
+            world.give_site(from, &garbage);
+        } else {
+            world.give_hub(0, from, &garbage);
+        }
+        if turn % 1_000 == 0 {
+            world.run_for(SECOND);
+        }
+    }
+    world.run_for(20 * SECOND);
+    assert_eq!(world.report().counters.panics, 0);
+    assert_eq!(world.report().endpoint, endpoint);
+    assert_eq!(lost(&mut world), 0);
+}
+
+fn garbage(random: &mut fastrand::Rng, valid: &[Datagram]) -> Vec<u8> {
+    let length = if random.usize(..100) == 0 { 65_507 } else { random.usize(..2_048) };
+    let mut bytes = match random.u8(..3) {
+        0 => valid[random.usize(..valid.len())].bytes.clone(),
+        _ => std::iter::repeat_with(|| random.u8(..)).take(length).collect(),
+    };
+    match random.u8(..4) {
+        // A kind with its right length.
+        0 => {
+            let kind = random.u8(1..5);
+            bytes.resize(
+                match kind {
+                    1 => 148,
+                    2 => 92,
+                    3 => 64,
+                    _ => bytes.len().max(32),
+                },
+                0,
+            );
+            bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        }
+        1 => bytes.truncate(random.usize(..=bytes.len())),
+        2 if !bytes.is_empty() => {
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= 1 << random.u8(..8);
+        }
+        _ => bytes.extend(std::iter::repeat_n(0, random.usize(..64))),
+    }
+    bytes
+}
+
+#[test]
+fn a_flood_of_initiations_with_a_valid_first_mac_keeps_nobody_out() {
+    for (at_site, restart) in [
+        (true, World::restart_site as fn(&mut World)),
+        (true, |world: &mut World| world.start_hub(0)),
+        (false, World::restart_site),
+        (false, |world: &mut World| world.start_hub(0)),
+    ] {
+        let mut world = up(73);
+        let victim = if at_site {
+            world.settings.private_key.public()
+        } else {
+            world.hubs[0].settings.private_key.public()
+        };
+        let mut forger = Forger::new(&PrivateKey::generate(), victim);
+        restart(&mut world);
+        world.received.clear();
+        let mut turns = 0;
+        while world.received.is_empty() && turns < 6_000 {
+            for _ in 0..2 {
+                let initiation = forger.initiation();
+                if at_site {
+                    world.give_site(stranger(), &initiation);
+                } else {
+                    world.give_hub(0, stranger(), &initiation);
+                }
+            }
+            world.run_for(SECOND / 100);
+            turns += 1;
+        }
+        assert!(turns < 4_000, "{at_site}: {turns}");
+    }
+}
+
+#[test]
+fn whoever_is_not_known_gets_no_answer_and_is_counted() {
+    let mut world = up(74);
+    let hub = world.hubs[0].settings.private_key.public();
+    let mut forger = Forger::new(&PrivateKey::generate(), hub);
+    let initiation = forger.initiation();
+    world.talk = None;
+    world.run_for(SECOND);
+    world.network.seen = Some(Vec::new());
+    let before = at_hub(&world, DropReason::Stranger);
+    world.give_hub(0, stranger(), &initiation);
+    assert_eq!(world.network.seen, Some(Vec::new()));
+    assert_eq!(at_hub(&world, DropReason::Stranger), before + 1);
+    let site = world.settings.private_key.public();
+    let initiation = Forger::new(&PrivateKey::generate(), site).initiation();
+    world.give_site(stranger(), &initiation);
+    assert_eq!(world.network.seen, Some(Vec::new()));
+}
+
+fn at_hub(world: &World, reason: DropReason) -> u64 {
+    let hub = world.hubs[0].tunnel.as_ref().expect("it runs");
+    hub.report(tunnel::Now::read()).counters.dropped(reason)
+}
+
+#[test]
+fn packets_with_a_source_that_is_not_the_senders_go_no_further() {
+    let mut world = World::new(75, 1);
+    // Another site owns a more specific part of the first one's network.
+    let sites = &mut world.hubs[0].settings.sites;
+    sites[0].allowed_ips = vec![net("10.77.0.0/24")];
+    let public_key = PrivateKey::generate().public();
+    let allowed_ips = vec![net("10.77.0.99")];
+    sites.push(SiteKeys { public_key, preshared_key: None, allowed_ips });
+    world.start_hub(0);
+    world.restart_site();
+    world.run_for(SECOND);
+    for source in ["10.77.0.99", "10.78.0.1", "0.0.0.0"] {
+        world.send(&packet::ip(inside(source), inside(HUB_INSIDE), 100, 0));
+    }
+    world.run_for(SECOND);
+    assert_eq!((world.arrived.len(), at_hub(&world, DropReason::NotAllowedIn)), (0, 3));
+    world.ping();
+    world.run_for(SECOND);
+    assert_eq!(world.received.len(), 1);
+}
+
+#[test]
+fn a_hub_cannot_send_from_outside_its_networks_nor_anything_that_is_no_packet() {
+    let mut world = World::new(76, 1);
+    world.stop_hub(0);
+    let HubEnd { private_key, .. } = world.hubs[0].settings.clone();
+    let address = world.hubs[0].address;
+    let mut forger = Forger::new(&private_key, world.settings.private_key.public());
+    world.network.seen = Some(Vec::new());
+    world.run_for(SECOND / 10);
+    let seen = world.network.seen.take().unwrap_or_default();
+    let response = forger.take(&seen[0].bytes).expect("a response");
+    world.network.seen = Some(Vec::new());
+    world.give_site(address, &response);
+    let seen = world.network.seen.take().unwrap_or_default();
+    forger.take(&seen[0].bytes);
+    assert!(world.is_up());
+
+    let (hub, site) = (inside(HUB_INSIDE), inside(SITE_INSIDE));
+    let good = packet::ip(hub, site, 100, 0);
+    let mapped = packet::ip(inside("::ffff:10.77.0.1"), inside("fd77::12"), 100, 0);
+    let mut long = good.clone();
+    long[3] = 101;
+    let mut short_header = good.clone();
+    short_header[0] = 0x44;
+    let mut version = good.clone();
+    version[0] = 0x55;
+    let bad: [&[u8]; 8] = [
+        &packet::ip(inside("192.168.1.1"), site, 100, 0),
+        &mapped,
+        &long,
+        &short_header,
+        &version,
+        &good[..19],
+        &packet::ip(inside("fd77::1"), inside("fd77::12"), 100, 0)[..39],
+        &[0x45],
+    ];
+    for inside in bad {
+        world.give_site(address, &forger.seal(inside));
+    }
+    assert!(world.received.is_empty());
+    let counters = world.report().counters;
+    assert_eq!(counters.dropped(DropReason::NotAllowedIn), 2);
+    assert_eq!(counters.dropped(DropReason::Malformed), 6);
+
+    let mut padded = good.clone();
+    padded.extend([0; 12]);
+    world.give_site(address, &forger.seal(&padded));
+    assert_eq!(world.received, [good]);
+}
+
+#[test]
+fn a_bad_line_loses_packets_but_no_session() {
+    let mut world = up(77);
+    world.network.conditions = Conditions {
+        delay: Duration::from_millis(1500),
+        jitter: Duration::from_millis(500),
+        loss: 0.3,
+        duplicate: 0.1,
+        corrupt: 0.05,
+    };
+    world.run_for(60 * MINUTE);
+    world.received.clear();
+    let sent = world.pinged();
+    world.run_for(10 * MINUTE);
+    let share = world.received.len() as f64 / (world.pinged() - sent) as f64;
+    // (1 - 0.3)^2 with 5 % corrupt each way, without the outages that 3 lost initiations make.
+    assert!(share > 0.35, "{share}");
+    assert_eq!(world.report().counters.panics, 0);
+}

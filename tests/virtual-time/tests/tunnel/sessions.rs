@@ -1,0 +1,180 @@
+//! Handshakes, data, and sessions that never run out.
+
+use std::time::{Duration, Instant};
+
+use tunnel::{DropReason, Now, State};
+use virtual_time::world::{inside, net};
+use virtual_time::{HUB_INSIDE, SITE_INSIDE, World, clock, packet};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn the_clocks_of_the_standard_library_are_moved_by_the_test() {
+    clock::start();
+    let before = Now::read();
+    clock::advance(HOUR);
+    let after = Now::read();
+    assert_eq!(after.instant - before.instant, HOUR);
+    assert_eq!(after.wall.duration_since(before.wall).expect("later"), HOUR);
+    clock::sleep(HOUR);
+    assert_eq!(Instant::now(), after.instant);
+}
+
+#[test]
+fn packets_of_every_length_pass_both_ways_in_both_families() {
+    let mut world = World::new(1, 1);
+    world.run_for(SECOND);
+    assert!(world.is_up());
+    for (from, to, header) in [(SITE_INSIDE, HUB_INSIDE, 20), ("fd77::12", "fd77::1", 40)] {
+        for length in (header..=1280).step_by(7).chain([1280]) {
+            let sent = packet::ip(inside(from), inside(to), length.max(header + 8), 0);
+            world.received.clear();
+            world.arrived.clear();
+            world.send(&sent);
+            world.run_for(SECOND / 20);
+            assert_eq!(world.arrived, std::slice::from_ref(&sent), "{length}");
+            let mut back = sent;
+            packet::turn(&mut back);
+            assert_eq!(world.received, [back], "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_was_there_before_the_tunnel_passes_as_soon_as_it_is_up() {
+    let mut world = World::new(2, 1);
+    world.ping();
+    assert!(world.run_until(SECOND, |world| world.received.len() == 1).is_some());
+}
+
+#[test]
+fn only_the_newest_64_packets_wait_and_only_for_5_s() {
+    let mut world = World::new(3, 1);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    for _ in 0..100 {
+        world.ping();
+    }
+    assert_eq!(world.report().counters.dropped(DropReason::QueueFull), 36);
+    world.run_for(6 * SECOND);
+    assert_eq!(world.report().counters.dropped(DropReason::Waited), 64);
+    world.start_hub(0);
+    world.run_for(2 * MINUTE);
+    assert!(world.is_up());
+    assert_eq!(world.arrived.len(), 0);
+}
+
+#[test]
+fn with_the_wrong_preshared_key_nothing_passes_and_the_sentence_says_so() {
+    let mut world = World::with(4, 1, |settings| {
+        let other = tunnel::PrivateKey::generate().expose().parse().expect("a key");
+        settings.hubs[0].preshared_key = Some(other);
+    });
+    world.talk = Some(SECOND);
+    world.run_for(MINUTE);
+    assert_eq!(world.report().state, State::WrongKey, "{}", world.report().sentence);
+    assert!(world.arrived.is_empty() && world.received.is_empty());
+}
+
+#[test]
+fn a_session_under_load_is_renewed_without_losing_a_packet() {
+    let mut world = World::new(5, 1);
+    world.run_for(SECOND);
+    world.talk = Some(SECOND / 10);
+    world.run_for(20 * MINUTE);
+    world.talk = None;
+    world.run_for(SECOND);
+    assert_eq!(world.received.len() as u64, world.pinged());
+    let handshakes = world.report().counters.handshakes;
+    assert!((10..=12).contains(&handshakes), "{handshakes}");
+}
+
+#[test]
+fn an_idle_tunnel_with_keepalives_always_has_a_session() {
+    let mut world = World::new(6, 1);
+    world.run_for(SECOND);
+    let mut down = Duration::ZERO;
+    let start = Instant::now();
+    while start.elapsed() < HOUR {
+        let before = Instant::now();
+        world.step(SECOND);
+        down += if world.is_up() { Duration::ZERO } else { before.elapsed() };
+    }
+    assert!(down <= 5 * SECOND, "{down:?}");
+    // One each 45 s: a hub answers no keepalive, so a handshake is the only proof that it is there.
+    let handshakes = world.report().counters.handshakes;
+    assert!((30..=82).contains(&handshakes), "{handshakes}");
+}
+
+#[test]
+fn an_idle_tunnel_without_keepalives_is_silent_and_comes_back_with_the_first_packet() {
+    let mut world = World::with(7, 1, |settings| settings.keep_alive = None);
+    world.ping();
+    world.run_for(10 * MINUTE);
+    let before = world.report().counters;
+    world.run_for(10 * HOUR);
+    assert_eq!(world.report().counters, before);
+    world.received.clear();
+    world.ping();
+    assert!(world.run_until(SECOND, |world| world.received.len() == 1).is_some());
+}
+
+#[test]
+fn a_hub_that_was_silent_is_found_within_a_minute_with_a_bounded_number_of_initiations() {
+    for (outage, most) in [(90 * SECOND, 8), (HOUR, 130), (24 * HOUR, 2_900)] {
+        let mut world = World::new(8, 1);
+        world.talk = Some(10 * SECOND);
+        world.run_for(MINUTE);
+        let before = world.report().counters.initiations;
+        let hub = world.hubs[0].address.ip();
+        world.network.cut.insert(hub);
+        world.run_for(outage);
+        assert!(outage < HOUR || !world.is_up());
+        let initiations = world.report().counters.initiations - before;
+        assert!(initiations <= most, "{outage:?}: {initiations}");
+        world.network.cut.clear();
+        world.received.clear();
+        let took = world.run_until(MINUTE, |world| !world.received.is_empty());
+        assert!(took.is_some(), "{outage:?}");
+    }
+}
+
+#[test]
+fn after_a_restart_of_the_hub_traffic_resumes_within_16_s_of_the_first_lost_packet() {
+    let mut world = World::new(9, 1);
+    world.talk = Some(SECOND);
+    world.run_for(MINUTE);
+    world.start_hub(0);
+    world.received.clear();
+    let took = world.run_until(17 * SECOND, |world| !world.received.is_empty());
+    assert!(took.is_some());
+}
+
+#[test]
+fn after_a_restart_of_the_site_traffic_resumes_at_once() {
+    let mut world = World::new(10, 1);
+    world.talk = Some(SECOND);
+    world.run_for(MINUTE);
+    world.restart_site();
+    world.received.clear();
+    let took = world.run_until(2 * SECOND, |world| !world.received.is_empty());
+    assert!(took.is_some());
+}
+
+#[test]
+fn packets_outside_the_allowed_networks_and_longer_than_the_mtu_do_not_leave() {
+    let mut world = World::new(11, 1);
+    world.run_for(SECOND);
+    let site = inside(SITE_INSIDE);
+    world.send(&packet::ip(site, inside("10.78.0.1"), 100, 0));
+    world.send(&packet::ip(site, inside(HUB_INSIDE), 1281, 0));
+    world.send(&[0x45; 10]);
+    world.run_for(SECOND);
+    let counters = world.report().counters;
+    let reasons = [DropReason::NotAllowedOut, DropReason::TooLong, DropReason::Malformed];
+    assert_eq!(reasons.map(|reason| counters.dropped(reason)), [1, 1, 1]);
+    assert!(world.arrived.is_empty());
+    assert!(!net("10.77.0.0/16").contains(&inside("10.78.0.1")));
+}

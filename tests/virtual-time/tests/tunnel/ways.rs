@@ -1,0 +1,265 @@
+//! Addresses that change, names that lie, ports that are forgotten, hubs that come and go.
+
+use std::time::{Duration, Instant};
+
+use tunnel::{Event, State};
+use virtual_time::{World, clock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn up(seed: u64, hubs: u8) -> World {
+    let mut world = World::new(seed, hubs);
+    world.talk = Some(SECOND);
+    world.run_for(MINUTE);
+    assert!(world.is_up());
+    world
+}
+
+fn heard_within(world: &mut World, limit: Duration) -> bool {
+    world.received.clear();
+    world.run_until(limit, |world| !world.received.is_empty()).is_some()
+}
+
+#[test]
+fn when_our_address_changes_nothing_is_lost_after_the_next_packet() {
+    let mut world = up(40, 1);
+    world.outside = "203.0.113.77:1234".parse().expect("an address");
+    assert!(heard_within(&mut world, 2 * SECOND));
+}
+
+#[test]
+fn a_change_of_the_network_takes_a_new_port_and_reaches_the_hub_at_once() {
+    let mut world = up(41, 1);
+    world.network.dead.insert(world.outside);
+    world.tell(Event::NetworkChanged);
+    assert_eq!(world.rebinds, 1);
+    assert!(heard_within(&mut world, 2 * SECOND));
+}
+
+#[test]
+fn a_storm_of_network_changes_is_no_storm_of_handshakes() {
+    let mut world = up(42, 1);
+    let before = world.report().counters.initiations;
+    for _ in 0..1_000 {
+        world.tell(Event::NetworkChanged);
+        world.run_for(SECOND / 100);
+    }
+    let initiations = world.report().counters.initiations - before;
+    assert!(initiations <= 11, "{initiations}");
+    assert!(heard_within(&mut world, 2 * SECOND));
+}
+
+#[test]
+fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
+    let mut world = up(43, 1);
+    let good = world.report().endpoint;
+    let stranger = "203.0.113.5:9".parse().expect("an address");
+    world.network.seen = Some(Vec::new());
+    world.run_for(3 * MINUTE);
+    let seen = world.network.seen.take().unwrap_or_default();
+    for datagram in &seen {
+        world.give_site(stranger, &datagram.bytes);
+    }
+    assert_eq!(world.report().endpoint, good);
+    assert!(heard_within(&mut world, 2 * SECOND));
+
+    let moved = "198.51.100.200:4000".parse().expect("an address");
+    world.hubs[0].address = moved;
+    let hub = &mut world.hubs[0];
+    let mut out = tunnel::Outbox::new();
+    let packet = virtual_time::packet::ip(
+        "10.77.0.1".parse().expect("an address"),
+        "10.77.0.12".parse().expect("an address"),
+        60,
+        0,
+    );
+    hub.tunnel.as_mut().expect("it runs").handle_packet(tunnel::Now::read(), &packet, &mut out);
+    let datagram = out.datagrams().next().expect("one").1.to_vec();
+    world.give_site(moved, &datagram);
+    assert_eq!(world.report().endpoint, Some(moved));
+    assert!(heard_within(&mut world, 2 * SECOND));
+}
+
+#[test]
+fn a_forgotten_port_is_left_within_21_s() {
+    let mut world = up(44, 1);
+    world.network.dead.insert(world.outside);
+    assert!(heard_within(&mut world, 22 * SECOND));
+    assert_eq!(world.rebinds, 1);
+}
+
+#[test]
+fn a_name_that_means_another_address_is_looked_up_again() {
+    let mut world = up(45, 1);
+    let moved = "198.51.100.77:51820".parse().expect("an address");
+    world.hubs[0].address = moved;
+    world.start_hub(0);
+    world.names.insert("hub-1.test".to_owned(), vec![moved.ip()]);
+    assert!(heard_within(&mut world, MINUTE));
+}
+
+#[test]
+fn a_name_that_cannot_be_found_for_10_minutes_is_asked_for_again() {
+    let mut world = World::new(46, 1);
+    let addresses = world.names.remove("hub-1.test").expect("it was there");
+    world.restart_site();
+    world.talk = Some(SECOND);
+    world.run_for(10 * MINUTE);
+    assert_eq!(world.report().state, State::NoAddress, "{}", world.report().sentence);
+    world.names.insert("hub-1.test".to_owned(), addresses);
+    assert!(heard_within(&mut world, MINUTE));
+}
+
+#[test]
+fn the_last_good_address_is_kept_while_dns_is_away() {
+    let mut world = up(47, 1);
+    world.names.clear();
+    world.start_hub(0);
+    assert!(heard_within(&mut world, 17 * SECOND));
+    world.network.cut.insert(world.hubs[0].address.ip());
+    world.run_for(HOUR);
+    world.network.cut.clear();
+    assert!(heard_within(&mut world, MINUTE));
+}
+
+#[test]
+fn of_several_addresses_one_that_works_is_found() {
+    let mut world = World::new(48, 1);
+    let good = world.hubs[0].address.ip();
+    let broken = "2001:db8::1".parse().expect("an address");
+    let other = "198.51.100.99".parse().expect("an address");
+    world.names.insert("hub-1.test".to_owned(), vec![broken, other, good]);
+    world.restart_site();
+    world.talk = Some(SECOND);
+    assert!(heard_within(&mut world, 20 * SECOND));
+    world.run_for(HOUR);
+    assert!(heard_within(&mut world, 2 * SECOND));
+    assert_eq!(world.report().counters.endpoint_changes, 0);
+}
+
+#[test]
+fn a_hub_with_only_a_v6_address_is_reached() {
+    let mut world = World::new(49, 1);
+    let address = "[2001:db8::5]:51820".parse().expect("an address");
+    world.hubs[0].address = address;
+    world.names.insert("hub-1.test".to_owned(), vec![address.ip()]);
+    world.outside = "[2001:db8:1::9]:40000".parse().expect("an address");
+    world.restart_site();
+    world.talk = Some(SECOND);
+    assert!(heard_within(&mut world, 3 * SECOND));
+}
+
+#[test]
+fn a_dead_hub_is_left_for_the_next_within_30_s() {
+    let mut world = up(50, 2);
+    world.stop_hub(0);
+    world.received.clear();
+    let took = world.run_until(31 * SECOND, |world| !world.received.is_empty());
+    assert!(took.is_some());
+    assert_eq!(world.report().hub, "hub-2");
+}
+
+#[test]
+fn a_box_that_starts_while_its_first_hub_is_dead_is_up_within_30_s() {
+    let mut world = World::new(51, 2);
+    world.stop_hub(0);
+    world.talk = Some(SECOND);
+    assert!(heard_within(&mut world, 30 * SECOND));
+}
+
+#[test]
+fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_without_losing_a_packet() {
+    let mut world = up(52, 2);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    assert_eq!(world.report().hub, "hub-2");
+    world.start_hub(0);
+    world.received.clear();
+    let (start, sent) = (Instant::now(), world.pinged());
+    let took = world.run_until(10 * MINUTE, |world| world.report().hub == "hub-1");
+    assert!(took.is_some_and(|took| took >= 3 * MINUTE), "{took:?}");
+    world.run_for(MINUTE);
+    world.talk = None;
+    world.run_for(SECOND);
+    let lost = (world.pinged() - sent).saturating_sub(world.received.len() as u64);
+    // Answers that were under way on the session that was left.
+    assert!(lost <= 1, "{lost} lost in {:?}", start.elapsed());
+}
+
+#[test]
+fn while_the_preferred_hub_stays_dead_the_other_one_is_not_disturbed() {
+    let mut world = up(53, 2);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    world.received.clear();
+    let sent = world.pinged();
+    world.run_for(24 * HOUR);
+    world.talk = None;
+    world.run_for(SECOND);
+    assert!((world.received.len() as u64).abs_diff(world.pinged() - sent) <= 1);
+}
+
+#[test]
+fn with_all_hubs_dead_all_are_tried_and_the_first_that_comes_back_is_taken() {
+    for back in [0, 1] {
+        let mut world = up(54, 2);
+        world.stop_hub(0);
+        world.stop_hub(1);
+        let before = world.report().counters.initiations;
+        world.run_for(24 * HOUR);
+        let initiations = world.report().counters.initiations - before;
+        assert!(initiations <= 2_950, "{initiations}");
+        world.start_hub(back);
+        assert!(heard_within(&mut world, 61 * SECOND), "{back}");
+    }
+}
+
+#[test]
+fn a_flapping_preferred_hub_does_not_make_us_flap() {
+    let mut world = up(55, 2);
+    let before = world.report().counters.hub_changes;
+    let start = Instant::now();
+    while start.elapsed() < 24 * HOUR {
+        world.stop_hub(0);
+        world.run_for(12 * MINUTE);
+        world.start_hub(0);
+        world.run_for(12 * MINUTE);
+    }
+    let changes = world.report().counters.hub_changes - before;
+    assert!(changes <= 30, "{changes}");
+    assert!(heard_within(&mut world, MINUTE));
+}
+
+#[test]
+fn two_gateways_with_one_key_are_noticed_by_the_hub_and_break_nothing() {
+    let mut world = up(56, 1);
+    let mut other =
+        tunnel::Tunnel::site(world.settings.clone(), world.bounds, tunnel::Now::read(), 99);
+    let elsewhere = "203.0.113.9:7000".parse().expect("an address");
+    let hub = world.hubs[0].address;
+    let (mut out, mut packets) = (tunnel::Outbox::new(), tunnel::Packets::new());
+    other.handle_event(tunnel::Now::read(), Event::Resolved { hub: 0, addresses: vec![hub] });
+    for _ in 0..600 {
+        clock::advance(SECOND);
+        world.network.seen = Some(Vec::new());
+        other.handle_timeout(tunnel::Now::read(), &mut out);
+        for (_, datagram) in out.datagrams() {
+            world.give_hub(0, elsewhere, datagram);
+        }
+        out.clear();
+        for datagram in world.network.seen.take().unwrap_or_default() {
+            if datagram.to == elsewhere {
+                let datagram = (datagram.from, datagram.bytes.as_slice());
+                other.handle_datagram(tunnel::Now::read(), datagram, &mut out, &mut packets);
+            }
+        }
+        world.step(SECOND / 10);
+    }
+    let now = tunnel::Now::read();
+    let report = world.hubs[0].tunnel.as_ref().expect("it runs").report(now);
+    assert!(report.counters.endpoint_changes >= 10, "{}", report.counters.endpoint_changes);
+    world.run_for(MINUTE);
+    assert!(heard_within(&mut world, MINUTE));
+}

@@ -1,0 +1,191 @@
+//! The tunnel as a state machine: no socket, no runtime, and no clock but boringtun's own.
+//!
+//! `peer` is the only file that names boringtun's `Tunn`. Everything else decides: `handshake` when
+//! to begin one, `hubs` with whom, `link` where to, `clock` whether the wall clock allows it,
+//! `packet` and `allowed` what may pass.
+
+mod allowed;
+mod clock;
+mod counters;
+mod handshake;
+mod hub_end;
+mod hubs;
+mod limiter;
+mod link;
+mod packet;
+mod peer;
+mod pending;
+mod report;
+mod site;
+mod wire;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+pub use clock::{ClockBounds, Now};
+pub use counters::{Counters, DropReason};
+pub use report::{Report, State};
+
+use crate::packets::Packets;
+use crate::path::Outbox;
+use crate::settings::{self, Endpoint};
+
+/// One end of a tunnel.
+///
+/// Whoever drives it calls one of the verbs whenever something happens, at the latest at
+/// [`Tunnel::poll_timeout`], then obeys [`Tunnel::next_command`] and at last sends what is in the
+/// [`Outbox`]: an initiation that follows a [`Command::Rebind`] leaves from the new port, or its
+/// answer is lost. It may be driven late, or not for days: it then catches up.
+#[derive(Debug)]
+pub struct Tunnel {
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Site(Box<site::Site>),
+    HubEnd(Box<hub_end::HubEnd>),
+}
+
+/// Something that has happened outside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// A name was looked up; no addresses mean that it failed.
+    Resolved {
+        /// The hub's number in the settings.
+        hub: usize,
+        /// All of its addresses, in the order in which to try them.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The way out may be another: an address, a route or a link has changed.
+    NetworkChanged,
+    /// What is known about the right time.
+    Clock(ClockBounds),
+    /// The host at this address says that nothing listens there (ICMP port unreachable). Only makes
+    /// the sentence better, since anybody can say so.
+    Refused(SocketAddr),
+}
+
+/// Something that has to be done outside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Look up a name and answer with [`Event::Resolved`], in the end always.
+    Resolve {
+        /// The hub's number in the settings.
+        hub: usize,
+        /// What to look up.
+        endpoint: Endpoint,
+    },
+    /// Take a new local port: [`Path::rebind`](crate::Path::rebind).
+    Rebind,
+}
+
+impl Tunnel {
+    /// Makes the site's end; its first initiation is due at once. `seed` decides jitter and
+    /// indices: another one at each start.
+    #[must_use]
+    pub fn site(settings: settings::Settings, bounds: ClockBounds, now: Now, seed: u64) -> Self {
+        Self { role: Role::Site(Box::new(site::Site::new(settings, bounds, now, seed))) }
+    }
+
+    /// Makes the hub's end. `seed` as for a site.
+    #[must_use]
+    pub fn hub_end(settings: settings::HubEnd, now: Now, seed: u64) -> Self {
+        Self { role: Role::HubEnd(Box::new(hub_end::HubEnd::new(settings, now, seed))) }
+    }
+
+    /// Takes a datagram. A packet inside it is added to `packets`, what answers it to `out`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Now,
+        datagram: (SocketAddr, &[u8]),
+        out: &mut Outbox,
+        packets: &mut Packets,
+    ) {
+        match &mut self.role {
+            Role::Site(site) => site.handle_datagram(now, datagram, out, packets),
+            Role::HubEnd(hub) => hub.handle_datagram(now, datagram, out, packets),
+        }
+    }
+
+    /// Takes an IP packet to the other end. It is encrypted into `out`; without a session up to 64
+    /// of them wait, 5 s at most. Whatever is dropped is counted.
+    pub fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut Outbox) {
+        match &mut self.role {
+            Role::Site(site) => site.handle_packet(now, packet, out),
+            Role::HubEnd(hub) => hub.handle_packet(now, packet, out),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+        match &mut self.role {
+            Role::Site(site) => site.handle_timeout(now, out),
+            Role::HubEnd(hub) => hub.handle_timeout(now, out),
+        }
+    }
+
+    /// When to call [`Tunnel::handle_timeout`] at the latest. May lie in the past.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        match &self.role {
+            Role::Site(site) => site.poll_timeout(now),
+            Role::HubEnd(hub) => hub.poll_timeout(),
+        }
+    }
+
+    /// Takes what has happened outside. What follows from it is done at the next
+    /// [`Tunnel::handle_timeout`], which is due at once.
+    pub fn handle_event(&mut self, now: Now, event: Event) {
+        match &mut self.role {
+            Role::Site(site) => site.handle_event(now, event),
+            Role::HubEnd(_) => {}
+        }
+    }
+
+    /// What has to be done outside, if anything.
+    pub fn next_command(&mut self) -> Option<Command> {
+        match &mut self.role {
+            Role::Site(site) => site.next_command(),
+            Role::HubEnd(_) => None,
+        }
+    }
+
+    /// How it is; cheap.
+    #[must_use]
+    pub fn state(&self, now: Now) -> State {
+        match &self.role {
+            Role::Site(site) => site.state(now),
+            Role::HubEnd(hub) => hub.state(now),
+        }
+    }
+
+    /// How it is, with everything that can be told.
+    #[must_use]
+    pub fn report(&self, now: Now) -> Report {
+        match &self.role {
+            Role::Site(site) => site.report(now),
+            Role::HubEnd(hub) => hub.report(now),
+        }
+    }
+
+    /// Our addresses inside.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpNet] {
+        match &self.role {
+            Role::Site(site) => &site.settings().addresses,
+            Role::HubEnd(hub) => &hub.settings().addresses,
+        }
+    }
+
+    /// Longest packet inside, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        match &self.role {
+            Role::Site(site) => site.settings().mtu,
+            Role::HubEnd(hub) => hub.settings().mtu,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! When to begin a handshake. Pure: `now` and randomness are arguments.
+
+use std::time::{Duration, Instant};
+
+/// First pause after an initiation (REKEY_TIMEOUT); each further one is half as long again.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause, with its jitter: a hub that comes back is found within this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Keeps a fleet apart that lost its hub in the same moment.
+const JITTER: Duration = Duration::from_millis(333);
+/// Age of a session at which the next one is made (REKEY_AFTER_TIME).
+const REKEY: Duration = Duration::from_secs(120);
+/// How much longer to wait when the other end began the session: its turn comes first.
+const OTHERS_TURN: Duration = Duration::from_secs(15);
+/// The least time between two initiations, whatever happens.
+const LEAST: Duration = Duration::from_secs(1);
+/// An answer to data is due after this: the other end sends a keepalive after 10 s, and the way
+/// takes its time.
+const UNANSWERED: Duration = Duration::from_secs(15);
+/// Nothing came at all for this long, although nothing was asked for.
+const SILENT: Duration = Duration::from_secs(45);
+
+/// The initiations of one peer: at once, again and again with growing pauses, for ever, until there
+/// is a session, and then before it gets too old.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    pause: Duration,
+    failed: u32,
+    is_outstanding: bool,
+}
+
+impl Schedule {
+    /// Makes the first initiation due now.
+    pub(super) const fn new(now: Instant) -> Self {
+        let due = Some(now);
+        Self { due, last: None, pause: FIRST_PAUSE, failed: 0, is_outstanding: false }
+    }
+
+    /// Goes on with the pauses of another that had no success.
+    pub(super) const fn resume(now: Instant, other: &Self) -> Self {
+        Self { pause: other.pause, ..Self::new(now) }
+    }
+
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| now >= due)
+    }
+
+    /// Whether an initiation waits for its answer.
+    pub(super) const fn is_outstanding(&self) -> bool {
+        self.is_outstanding
+    }
+
+    /// Initiations without an answer since the last session.
+    pub(super) const fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// The outstanding initiation will not be answered any more.
+    pub(super) const fn give_up(&mut self) {
+        if self.is_outstanding {
+            self.is_outstanding = false;
+            self.failed = self.failed.saturating_add(1);
+        }
+    }
+
+    /// An initiation goes out now. `random` is in `[0, 1)`.
+    pub(super) fn attempt(&mut self, now: Instant, random: f64) {
+        let pause = (self.pause + JITTER.mul_f64(random)).min(LONGEST_PAUSE);
+        self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE - JITTER);
+        self.due = Some(now + pause);
+        self.last = Some(now);
+        self.is_outstanding = true;
+    }
+
+    /// An initiation is due, and nobody knows where to send it to: counts like one that is not
+    /// answered.
+    pub(super) fn attempt_blindly(&mut self, now: Instant, random: f64) {
+        let last = self.last;
+        self.attempt(now, random);
+        self.last = last;
+    }
+
+    /// Nothing can go out now; the same again soon.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.due = Some(now + FIRST_PAUSE);
+    }
+
+    /// Nobody needs a session now.
+    pub(super) const fn rest(&mut self) {
+        self.due = None;
+    }
+
+    /// A session would be good to have; does nothing while an initiation waits for its answer.
+    pub(super) fn want(&mut self, now: Instant) {
+        if !self.is_outstanding {
+            self.hurry(now);
+        }
+    }
+
+    /// The way may be another than a moment ago: the next initiation goes out at once, and the last
+    /// one does not count as failed.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| (last + LEAST).max(now));
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+        self.is_outstanding = false;
+    }
+
+    /// There is a session that we began.
+    pub(super) fn established(&mut self, now: Instant, random: f64) {
+        let due = Some(now + REKEY + JITTER.mul_f64(random));
+        *self = Self { due, last: self.last, ..Self::new(now) };
+    }
+
+    /// There is a session that the other end began.
+    pub(super) fn answered(&mut self, now: Instant, random: f64) {
+        self.established(now + OTHERS_TURN, random);
+    }
+}
+
+/// What has been heard from the other end, and whether it is time to worry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearing {
+    heard: Option<Instant>,
+    /// The first data that was sent since.
+    asked: Option<Instant>,
+}
+
+impl Hearing {
+    pub(super) const fn new() -> Self {
+        Self { heard: None, asked: None }
+    }
+
+    /// Something authentic came.
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.asked = None;
+    }
+
+    /// Data went out.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    /// How long nothing has come; `None` when nothing ever has.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|heard| now.saturating_duration_since(heard))
+    }
+
+    /// When silence is no longer normal. Without keepalives a tunnel may be idle for ever.
+    pub(super) fn worry_at(&self, has_keep_alive: bool) -> Option<Instant> {
+        let unanswered = self.asked.map(|asked| asked + UNANSWERED);
+        let silent = self.heard.filter(|_| has_keep_alive).map(|heard| heard + SILENT);
+        unanswered.into_iter().chain(silent).min()
+    }
+}

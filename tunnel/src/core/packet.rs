@@ -1,0 +1,54 @@
+//! What the header of an IP packet says, as far as a tunnel has to know it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// Where a packet comes from and goes to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Header {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Length of the packet as its header tells it, at most the length of what was parsed.
+    pub(super) length: usize,
+}
+
+/// Reads the header of a packet; `None` if it is not a whole IPv4 or IPv6 packet. Bytes behind the
+/// packet are allowed: WireGuard pads.
+pub(super) fn parse(packet: &[u8]) -> Option<Header> {
+    match packet.first()? >> 4 {
+        4 => parse_v4(packet),
+        6 => parse_v6(packet),
+        _ => None,
+    }
+}
+
+fn parse_v4(packet: &[u8]) -> Option<Header> {
+    let header = packet.first_chunk::<IPV4_HEADER>()?;
+    let [first, _, length_high, length_low, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let header_length = usize::from(first & 0x0f) * 4;
+    let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    let is_whole =
+        header_length >= IPV4_HEADER && length >= header_length && length <= packet.len();
+    is_whole.then(|| Header {
+        source: Ipv4Addr::new(s0, s1, s2, s3).into(),
+        destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
+        length,
+    })
+}
+
+fn parse_v6(packet: &[u8]) -> Option<Header> {
+    let header = packet.first_chunk::<IPV6_HEADER>()?;
+    let (_, rest) = header.split_first_chunk::<4>()?;
+    let (payload, rest) = rest.split_first_chunk::<2>()?;
+    let (_, rest) = rest.split_first_chunk::<2>()?;
+    let (source, destination) = rest.split_first_chunk::<16>()?;
+    let destination = destination.first_chunk::<16>()?;
+    let length = IPV6_HEADER + usize::from(u16::from_be_bytes(*payload));
+    (length <= packet.len()).then(|| Header {
+        source: Ipv6Addr::from(*source).into(),
+        destination: Ipv6Addr::from(*destination).into(),
+        length,
+    })
+}

@@ -1,0 +1,118 @@
+//! How a tunnel is, in words for whoever stands in front of it.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::counters::Counters;
+
+/// How a tunnel is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// Whether packets pass, and if not, the most likely reason.
+    pub state: State,
+    /// The same for a person: what is wrong, and what to do.
+    pub sentence: String,
+    /// The hub in use, by its name; empty at a hub's end.
+    pub hub: String,
+    /// Where datagrams are sent to, when that is known.
+    pub endpoint: Option<SocketAddr>,
+    /// When the last handshake was completed, by our wall clock then.
+    pub last_handshake: Option<SystemTime>,
+    /// What it has done.
+    pub counters: Counters,
+}
+
+/// Whether packets pass, and if not, the most likely reason.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// There is a session.
+    Up,
+    /// The first initiations are on their way.
+    Connecting,
+    /// The hub's name could not be looked up, and no address is known from before.
+    NoAddress,
+    /// Nothing comes back.
+    Silent,
+    /// The hub's host says that nothing listens there. Anybody on the way can say so.
+    Refused,
+    /// The hub answers that it is under load.
+    Overloaded,
+    /// The hub answers, but its answer does not fit: the preshared keys differ.
+    WrongKey,
+    /// The clock is so far ahead that a handshake would spoil the key at the hub: none is sent.
+    ClockAhead,
+    /// Nothing comes back, and the clock is behind: that may be why.
+    ClockBehind,
+    /// The hub's end waits to be called.
+    Waiting,
+}
+
+impl State {
+    /// Its name in status and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Connecting => "connecting",
+            Self::NoAddress => "no_address",
+            Self::Silent => "silent",
+            Self::Refused => "refused",
+            Self::Overloaded => "overloaded",
+            Self::WrongKey => "wrong_key",
+            Self::ClockAhead => "clock_ahead",
+            Self::ClockBehind => "clock_behind",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// What the sentence of a site's end is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts<'a> {
+    pub(super) hub: &'a str,
+    pub(super) host: &'a str,
+    pub(super) endpoint: Option<SocketAddr>,
+    /// Our public key, as the operator of the hub knows it.
+    pub(super) key: &'a str,
+}
+
+/// Says what a state means.
+pub(super) fn sentence(state: State, facts: &Facts<'_>) -> String {
+    let Facts { hub, host, endpoint, key } = facts;
+    let at = endpoint.map_or_else(|| (*host).to_owned(), |endpoint| endpoint.to_string());
+    match state {
+        State::Up => format!("The tunnel to {hub} is up."),
+        State::Connecting => format!("The tunnel to {hub} ({at}) is being set up."),
+        State::NoAddress => format!(
+            "The address of {hub} ({host}) cannot be found. Check that this site has Internet and \
+             that its DNS server answers."
+        ),
+        State::Silent => format!(
+            "Nothing comes back from {hub} ({at}). Ask whoever runs this site's network to let UDP \
+             out to that address; if it is open, ask the operator of the hub whether it runs and \
+             knows the key {key}."
+        ),
+        State::Refused => format!(
+            "The computer at {at} answers, but {hub} is not running there. Ask the operator of the \
+             hub to start WireGuard, and check the port."
+        ),
+        State::Overloaded => format!(
+            "{hub} ({at}) answers that it has too much to do. The tunnel comes up by itself; if it \
+             takes longer than an hour, tell the operator of the hub."
+        ),
+        State::WrongKey => format!(
+            "{hub} ({at}) answers, but with another preshared key than ours. Ask the operator of \
+             the hub for a new bundle for this site."
+        ),
+        State::ClockAhead => "The clock of this device is far in the future, so the tunnel stays \
+                              closed. Set the clock, or let NTP through; the tunnel then opens by \
+                              itself."
+            .to_owned(),
+        State::ClockBehind => format!(
+            "Nothing comes back from {hub} ({at}), and the clock of this device is in the past, \
+             which a hub does not accept. Set the clock, or let NTP through; the tunnel then opens \
+             by itself."
+        ),
+        State::Waiting => "No site has called yet.".to_owned(),
+    }
+}
