@@ -3,6 +3,7 @@
 mod audit;
 mod configuration;
 mod demo;
+mod keygen;
 mod run;
 mod simulate;
 mod status;
@@ -82,6 +83,8 @@ enum Command {
     Status(status::Options),
     /// Prove that nothing is missing: follow `seq` at a broker or in a capture.
     Audit(audit::Options),
+    /// Make a key for the tunnel.
+    Keygen(keygen::Options),
     /// Run a simulated PLC to try things on.
     Simulate(simulate::Options),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Schema => configuration::schema(),
         Command::Status(options) => status::status(&options),
         Command::Audit(options) => audit::audit(&options),
+        Command::Keygen(options) => keygen::keygen(&options),
         Command::Simulate(options) => simulate::simulate(&options),
     };
     match done {

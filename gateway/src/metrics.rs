@@ -1,11 +1,14 @@
 //! What Prometheus sees. One own registry; every series exists at 0 from the start, and labels
 //! come from closed sets or from the configuration.
 
+mod secure;
+
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use provisioning::config::Config;
+pub use secure::TunnelMetrics;
 
 const REQUEST_BUCKETS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -21,6 +24,12 @@ pub struct Metrics {
     pub queue: QueueMetrics,
     /// The broker connection.
     pub mqtt: MqttMetrics,
+    /// The tunnel.
+    pub tunnel: TunnelMetrics,
+    /// `edge_clock_synchronized`.
+    pub clock_synchronized: IntGauge,
+    /// `edge_certificate_not_after_timestamp_seconds`.
+    pub certificates: GaugeVec,
 }
 
 /// Series of one PLC.
@@ -204,6 +213,9 @@ impl Metrics {
             plcs: plc_metrics(&registry, config)?,
             queue: queue_metrics(&registry)?,
             mqtt: mqtt_metrics(&registry)?,
+            tunnel: TunnelMetrics::new(&registry)?,
+            clock_synchronized: secure::clock(&registry)?,
+            certificates: secure::certificates(&registry)?,
             registry,
         })
     }

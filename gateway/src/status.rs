@@ -2,12 +2,14 @@
 
 mod advice;
 mod text;
+mod tunnel;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
+pub use tunnel::{Clock, Tunnel};
 
 use crate::model::UnixTime;
 
@@ -18,6 +20,9 @@ pub struct Status {
     pub state: Presence,
     /// The gateway itself.
     pub gateway: Gateway,
+    /// The tunnel to the hub; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// The connection to the broker.
     pub broker: Broker,
     /// What waits for the broker.
@@ -45,6 +50,9 @@ pub struct Gateway {
     pub version: String,
     /// The configuration it runs with.
     pub config: Config,
+    /// How far its clock can be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
     /// When the program started.
     pub started: UnixTime,
     /// When this status was true: readers judge by its age.
@@ -209,9 +217,11 @@ impl Status {
                 id: id.to_owned(),
                 version: version.to_owned(),
                 config: Config { hash: config_hash.to_owned() },
+                clock: None,
                 started: now,
                 at: now,
             },
+            tunnel: None,
             broker: Broker {
                 state: State::Connecting,
                 sentence: "The broker is being called.".to_owned(),

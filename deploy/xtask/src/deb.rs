@@ -60,6 +60,8 @@ fn fill(stage: &Stage, binary: &Path) -> Result<()> {
     let deb = source.join("deb");
     stage.copy(&deb.join("gateway.toml"), "etc/edge-gateway/gateway.toml", 0o640)?;
     stage.set_mode("etc/edge-gateway", 0o750)?;
+    let example = "usr/share/doc/edge-gateway/examples/tun.conf";
+    stage.copy(&source.join("systemd/tun.conf"), example, 0o644)?;
     stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;

@@ -79,6 +79,18 @@ impl Judge {
 }
 
 impl State {
+    /// What it means, for an installer.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Unset => {
+                "The clock of this gateway is wrong: set it, or let it reach a time server (NTP)."
+            }
+            Self::Floor => "The clock has not been compared with a time server yet.",
+            Self::Synchronised => "The clock follows a time server.",
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -103,7 +103,7 @@ fn a_status_reads_back_from_its_json() {
 #[test]
 fn a_status_of_a_newer_gateway_is_still_read() {
     let mut json = serde_json::to_value(healthy()).unwrap();
-    json["tunnel"] = serde_json::json!({"state": "connected"});
+    json["trial"] = serde_json::json!({"state": "confirmed"});
 
     assert_eq!(serde_json::from_value::<Status>(json).unwrap(), healthy());
 }
@@ -245,4 +245,24 @@ fn troubled() -> Status {
 /// Seconds after 2026-11-23 08:00 UTC.
 fn at(seconds: i64) -> UnixTime {
     UnixTime::from_micros((1_795_420_800 + seconds) * 1_000_000)
+}
+
+#[test]
+fn a_tunnel_that_is_down_is_the_cause_and_comes_before_the_broker() {
+    let mut status = healthy();
+    let at = status.gateway.at;
+    let tunnel = Tunnel {
+        state: "silent".to_owned(),
+        sentence: "Nothing comes back from hub-a.".to_owned(),
+        hub: "hub-a".to_owned(),
+        endpoint: None,
+        last_handshake: None,
+        since: at,
+    };
+    assert!(status.tunnel(tunnel.clone(), at));
+    assert!(!status.tunnel(tunnel, at));
+    status.broker_disconnected("the tunnel is not up", at);
+    assert_eq!(status.headline(), "Nothing comes back from hub-a. 12 samples wait for it.");
+    let shown = status.to_string();
+    assert!(shown.contains("tunnel   hub-a"), "{shown}");
 }

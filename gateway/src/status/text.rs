@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use super::{Identity, Plc, Quarantined, Queue, State, Status};
+use super::{Identity, Plc, Quarantined, Queue, State, Status, Tunnel};
 use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
 pub(super) fn headline(status: &Status) -> String {
+    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_up());
     if status.broker.state == State::Disconnected {
-        return broker_headline(status);
+        // Without the tunnel there is no broker: the first cause is what can be mended.
+        return waiting(status, silent_tunnel.map_or(&status.broker.sentence, |it| &it.sentence));
     }
     if let Some(refusal) = &status.broker.refusal {
         return refusal.clone();
@@ -59,10 +61,9 @@ pub(super) fn refusal(tags: &[Quarantined]) -> Option<String> {
     ))
 }
 
-fn broker_headline(status: &Status) -> String {
-    let sentence = &status.broker.sentence;
+fn waiting(status: &Status, sentence: &str) -> String {
     match status.queue.stored {
-        0 => sentence.clone(),
+        0 => sentence.to_owned(),
         1 => format!("{sentence} 1 sample waits for it."),
         stored => format!("{sentence} {stored} samples wait for it."),
     }
@@ -105,8 +106,12 @@ fn rows(status: &Status) -> Vec<Row> {
             name: plain(&status.gateway.id),
             state: format!("up {}", elapsed(status.gateway.started, now)),
             text: plain(&format!(
-                "Version {}, configuration {}, at {now}.",
-                status.gateway.version, status.gateway.config.hash
+                "Version {}, configuration {}, at {now}.{}",
+                status.gateway.version,
+                status.gateway.config.hash,
+                status.gateway.clock.as_ref().map_or_else(String::new, |clock| {
+                    format!(" {}", clock.sentence)
+                })
             )),
         },
         Row {
@@ -117,6 +122,9 @@ fn rows(status: &Status) -> Vec<Row> {
         },
         queue_row(&status.queue),
     ];
+    if let Some(tunnel) = &status.tunnel {
+        rows.insert(1, tunnel_row(tunnel, now));
+    }
     rows.extend(status.plcs.iter().map(|plc| Row {
         part: "PLC",
         name: plain(&plc.name),
@@ -124,6 +132,15 @@ fn rows(status: &Status) -> Vec<Row> {
         text: plain(&plc_text(plc)),
     }));
     rows
+}
+
+fn tunnel_row(tunnel: &Tunnel, now: UnixTime) -> Row {
+    Row {
+        part: "tunnel",
+        name: plain(&tunnel.hub),
+        state: format!("{} {}", plain(&tunnel.state.replace('_', " ")), elapsed(tunnel.since, now)),
+        text: plain(&tunnel.sentence),
+    }
 }
 
 fn queue_row(queue: &Queue) -> Row {

@@ -1,0 +1,64 @@
+//! The tunnel and the clock, which it depends on.
+
+use serde::{Deserialize, Serialize};
+
+use super::Status;
+use crate::model::UnixTime;
+
+/// The tunnel to the hub.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Tunnel {
+    /// `up`, or in a word what is wrong.
+    pub state: String,
+    /// The same, for an installer.
+    pub sentence: String,
+    /// The hub in use.
+    pub hub: String,
+    /// Where it is, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// When the last handshake was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handshake: Option<UnixTime>,
+    /// Since when the state is this one.
+    pub since: UnixTime,
+}
+
+/// How far the clock of the gateway can be believed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Clock {
+    /// `unset`, `floor` or `synchronised`.
+    pub state: String,
+    /// What that means, for an installer.
+    pub sentence: String,
+}
+
+/// The word of a tunnel that has a session.
+const UP: &str = "up";
+
+impl Tunnel {
+    /// Whether it has a session.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == UP
+    }
+}
+
+impl Status {
+    /// The tunnel is like this now; `since` is filled in. Returns whether its state has changed.
+    pub fn tunnel(&mut self, tunnel: Tunnel, now: UnixTime) -> bool {
+        self.touch(now);
+        let before = self.tunnel.as_ref().filter(|before| before.state == tunnel.state);
+        let (since, is_news) = before.map_or((now, true), |before| (before.since, false));
+        self.tunnel = Some(Tunnel { since, ..tunnel });
+        is_news
+    }
+
+    /// The clock is like this now. Returns whether that is news.
+    pub fn clock(&mut self, clock: Clock, now: UnixTime) -> bool {
+        self.touch(now);
+        let is_news = self.gateway.clock.as_ref() != Some(&clock);
+        self.gateway.clock = Some(clock);
+        is_news
+    }
+}

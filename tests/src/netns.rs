@@ -1,0 +1,105 @@
+//! Network namespaces of a test's own: two machines and a cable between them. Needs root.
+
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A machine with nothing but a loopback and what is plugged into it. Gone when dropped.
+#[derive(Debug)]
+pub struct Namespace(String);
+
+/// Two machines joined by a cable: 192.0.2.1 and 192.0.2.2 (TEST-NET-1).
+#[derive(Debug)]
+pub struct Pair {
+    /// 192.0.2.1, as a site.
+    pub site: Namespace,
+    /// 192.0.2.2, as a hub.
+    pub hub: Namespace,
+}
+
+impl Namespace {
+    /// Makes it.
+    ///
+    /// # Panics
+    /// When the test does not run as root.
+    #[must_use]
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("edge-{}-{number}", process::id());
+        ip(&["netns", "add", &name]);
+        let namespace = Self(name);
+        namespace.ip(&["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// A command that will run inside.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
+    }
+
+    /// Runs a command inside and gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().expect("ip is there");
+        assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `ip` for it.
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.0], arguments].concat());
+    }
+
+    /// Its name, for `ip`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // A failure here must not hide the failure of the test.
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+impl Pair {
+    /// Makes both and plugs the cable in.
+    ///
+    /// # Panics
+    /// When the test does not run as root.
+    #[must_use]
+    pub fn new() -> Self {
+        let (site, hub) = (Namespace::new(), Namespace::new());
+        let ends = ["link", "add", "cable", "netns", site.name(), "type", "veth"];
+        ip(&[&ends[..], &["peer", "name", "cable", "netns", hub.name()]].concat());
+        for (namespace, address) in [(&site, "192.0.2.1/24"), (&hub, "192.0.2.2/24")] {
+            namespace.ip(&["address", "add", address, "dev", "cable"]);
+            namespace.ip(&["link", "set", "cable", "up"]);
+        }
+        Self { site, hub }
+    }
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("ip is there");
+    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+}
