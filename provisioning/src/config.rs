@@ -7,6 +7,7 @@
 
 mod argument;
 mod check;
+mod document;
 mod draft;
 mod form;
 mod hash;

@@ -1,10 +1,12 @@
 //! A configuration in the making: the problems so far, and the settings that hold.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::rc::Rc;
 
 use figment::value::Value;
 
+use super::document::Pieces;
 use super::hash::Hash;
 use super::layers::{Layers, PREFIX};
 use super::leaf::Leaf;
@@ -17,6 +19,10 @@ pub(super) struct Draft<'a> {
     pub(super) layers: &'a Layers,
     /// The file.
     pub(super) text: &'a str,
+    /// Its PLCs, where it can be cut: the tables are those of the rest then.
+    pub(super) pieces: Option<&'a Pieces<'a>>,
+    /// Where in it the piece begins that is being read: places in its tables count from there.
+    pub(super) piece: usize,
     pub(super) problems: Vec<Problem>,
     /// Absent when nobody asks: a thousand tags have eight thousand settings.
     pub(super) settings: Option<Vec<Held>>,
@@ -75,6 +81,11 @@ impl At {
 }
 
 impl Draft<'_> {
+    /// The place of what stands there in the piece at hand.
+    pub(super) const fn place(&self, span: &Range<usize>) -> Place {
+        Place::File(self.piece + span.start..self.piece + span.end)
+    }
+
     /// Notes a problem.
     pub(super) fn reject(&mut self, at: &At, message: impl Into<String>, help: Option<String>) {
         self.problems.push(Problem {

@@ -24,8 +24,8 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Lays the environment over the tables of a file.
-    pub(super) fn new(path: &Path, tables: &DeTable<'_>) -> Self {
+    /// Lays the environment over the tables of a file. The list `cut` was in it too.
+    pub(super) fn new(path: &Path, tables: &DeTable<'_>, cut: Option<&str>) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
         let file = Layer { metadata: Metadata::from("file", path), data: dict(sections) };
@@ -35,9 +35,10 @@ impl Layers {
         let mut merged = merged.unwrap_or_default();
         // Lists do not merge, and the list of PLCs may be long: it is read from the file's tables
         // (`Stream`), and only its place is held here.
-        for (key, _) in lists {
+        let lists = lists.into_iter().map(|(key, _)| key.as_ref().as_ref()).chain(cut);
+        for key in lists {
             let empty = Value::from(Vec::<Value>::new());
-            merged.entry(key.as_ref().to_string()).or_insert(empty);
+            merged.entry(key.to_owned()).or_insert(empty);
         }
         Self { figment, merged }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::document::{self, Pieces};
 use super::draft::{Draft, Held};
 use super::hash::Hash;
 use super::layers::Layers;
@@ -102,6 +103,7 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+#[derive(Debug)]
 struct Read {
     config: Config,
     hash: String,
@@ -110,11 +112,23 @@ struct Read {
 
 /// From text to a configuration; `settings` takes up what holds.
 fn read(path: &Path, text: &str, settings: Option<Vec<Held>>) -> Result<Read, Rejected> {
-    let tables = DeTable::parse(text).map_err(|_| syntax::not_toml(path, text))?;
-    let layers = Layers::new(path, tables.as_ref());
+    read_in(Pieces::of(text).as_ref(), path, text, settings)
+}
+
+fn read_in(
+    pieces: Option<&Pieces<'_>>,
+    path: &Path,
+    text: &str,
+    settings: Option<Vec<Held>>,
+) -> Result<Read, Rejected> {
+    let rest = pieces.map_or(text, |pieces| &pieces.rest);
+    let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
+    let layers = Layers::new(path, tables.as_ref(), pieces.map(|_| document::LIST));
     let mut draft = Draft {
         layers: &layers,
         text,
+        pieces,
+        piece: 0,
         problems: Vec::new(),
         settings,
         hash: Hash::new(),
@@ -166,3 +180,6 @@ fn unreadable(path: &Path, error: &io::Error) -> Rejected {
     };
     Rejected::new(path.to_owned(), "", vec![problem])
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use toml::Spanned;
+use toml::de::DeValue;
 
 use super::draft::{At, Draft};
 use super::layers::{self, PREFIX};
@@ -107,7 +109,7 @@ impl<T: Leaf> Member for Items<T> {
             });
             return Self { at, items, broken };
         };
-        if let Some(slots) = slot.items() {
+        if let Some(slots) = slot.items(draft) {
             let items = slots.into_iter().map(|slot| Field::read(slot, None, draft)).collect();
             return Self { at, items: Some(items), broken };
         }
@@ -145,7 +147,7 @@ impl<T: Body> Member for List<T> {
         if slot.value.is_none() {
             return Self { at, entries: Vec::new(), broken };
         }
-        if let Some(slots) = slot.items() {
+        if let Some(slots) = slot.items(draft) {
             let entries = slots.into_iter().map(|slot| slot.table(draft).body(draft)).collect();
             return Self { at, entries, broken };
         }
@@ -179,26 +181,41 @@ impl<T: Body> Member for Stream<T> {
 }
 
 impl<T: Body> Stream<T> {
-    /// Reads entry after entry from the table that holds the list; an entry and its figment values
-    /// are gone before the next one is read.
+    /// Reads entry after entry from the table that holds the list, or from the pieces of the file;
+    /// an entry and its figment values are gone before the next one is read.
     pub(super) fn each<R>(
         &self,
         table: &Table<'_>,
         draft: &mut Draft<'_>,
         mut f: impl FnMut(T, &mut Draft<'_>) -> R,
     ) -> Vec<R> {
-        let entries = table.entries(&self.at.key).filter(|_| !self.broken);
         let mut read = Vec::new();
-        for (index, spans) in entries.into_iter().flatten().enumerate() {
-            let value = layers::value(spans.as_ref());
-            let key = format!("{}[{index}]", self.at.key).into();
-            let place = Place::File(spans.span());
-            let at = At { key, place, ..self.at.clone() };
-            let slot = Slot { at, value: Some(&value), spans: Some(spans), broken: false };
-            let raw = slot.table(draft).body(draft);
+        if self.broken {
+            return read;
+        }
+        if let Some(pieces) = draft.pieces {
+            pieces.each(|start, spans| {
+                draft.piece = start;
+                let raw = self.entry(read.len(), spans, draft);
+                read.push(f(raw, draft));
+            });
+            draft.piece = 0;
+            return read;
+        }
+        for spans in table.entries(&self.at.key).into_iter().flatten() {
+            let raw = self.entry(read.len(), spans, draft);
             read.push(f(raw, draft));
         }
         read
+    }
+
+    fn entry(&self, index: usize, spans: &Spanned<DeValue<'_>>, draft: &mut Draft<'_>) -> T {
+        let value = layers::value(spans.as_ref());
+        let key = format!("{}[{index}]", self.at.key).into();
+        let place = draft.place(&spans.span());
+        let at = At { key, place, ..self.at.clone() };
+        let slot = Slot { at, value: Some(&value), spans: Some(spans), broken: false };
+        slot.table(draft).body(draft)
     }
 }
 

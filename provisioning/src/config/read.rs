@@ -98,7 +98,7 @@ impl<'a> Table<'a> {
         let at = At { table: Rc::clone(&self.at.table), key: key.into(), place: Place::Whole };
         let place = match (value, spans) {
             (Some(value), _) if draft.layers.is_from_environment(value) => at.environment(value),
-            (Some(_), Some(spans)) => Place::File(spans.span()),
+            (Some(_), Some(spans)) => draft.place(&spans.span()),
             _ => self.at.place.clone(),
         };
         Slot { at: At { place, ..at }, value, spans, broken: self.broken }
@@ -126,7 +126,7 @@ impl<'a> Table<'a> {
         let in_file = self.spans.and_then(|table| table.get_key_value(key));
         let place = match in_file {
             _ if draft.layers.is_from_environment(value) => at.environment(value),
-            Some((key, _)) => Place::File(key.span()),
+            Some((key, _)) => draft.place(&key.span()),
             None => at.place.clone(),
         };
         At { place, ..at }
@@ -152,14 +152,14 @@ impl<'a> Slot<'a> {
     }
 
     /// The items of the list here; absent when it is no list.
-    pub(super) fn items(&self) -> Option<Vec<Self>> {
+    pub(super) fn items(&self, draft: &Draft<'_>) -> Option<Vec<Self>> {
         let values = self.value.and_then(Value::as_array)?;
         let spans = self.spans.and_then(|spans| spans.as_ref().as_array());
         let item = |(index, value): (usize, &'a Value)| {
             let spans = spans.and_then(|spans| spans.get(index));
             let key = format!("{}[{index}]", self.at.key).into();
             let place =
-                spans.map_or_else(|| self.at.place.clone(), |spans| Place::File(spans.span()));
+                spans.map_or_else(|| self.at.place.clone(), |spans| draft.place(&spans.span()));
             let at = At { table: Rc::clone(&self.at.table), key, place };
             Slot { at, value: Some(value), spans, broken: self.broken }
         };

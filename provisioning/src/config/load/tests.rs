@@ -1,0 +1,84 @@
+//! A file that is cut and the same file as a whole say the same.
+
+use std::fs;
+
+use fastrand::Rng;
+
+use super::*;
+
+/// Everything that is said about a file: configuration, hash, settings, or every problem.
+fn said(pieces: Option<&Pieces<'_>>, text: &str) -> String {
+    let read = read_in(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
+    match read {
+        Ok(Read { config, hash, settings }) => format!("{config:?} {hash} {settings:?}"),
+        Err(rejected) => format!("{rejected:?}"),
+    }
+}
+
+/// Whether it was cut.
+fn compare(text: &str) -> bool {
+    let Some(pieces) = Pieces::of(text) else { return false };
+    assert_eq!(said(Some(&pieces), text), said(None, text), "{text}");
+    true
+}
+
+fn corpus() -> Vec<String> {
+    let files = ["tests/good", "tests/broken"].map(|dir| fs::read_dir(dir).unwrap());
+    let paths = files.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some()).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+#[test]
+fn a_file_in_pieces_says_what_the_whole_file_says() {
+    let cut = corpus().iter().filter(|text| compare(text)).count();
+    assert!(cut >= 40, "{cut} files were cut");
+}
+
+#[test]
+fn a_file_of_lines_in_any_order_says_the_same_in_pieces() {
+    let corpus = corpus();
+    let mut lines: Vec<&str> = corpus.iter().flat_map(|text| text.lines()).collect();
+    lines.extend([
+        "[[plc]]",
+        "[plc]",
+        "[ plc.publish ]",
+        "plc = []",
+        "x = \"\"\"",
+        "\"\"\"",
+        "y = [",
+        "]",
+    ]);
+    let mut random = Rng::with_seed(11);
+    let mut cut = 0;
+    for _ in 0..3_000 {
+        let mut text: Vec<&str> = random.choice(&corpus).unwrap().lines().collect();
+        for _ in 0..random.u8(1..4) {
+            let from = random.usize(0..=text.len());
+            let to = (from + random.usize(0..8)).min(text.len());
+            let moved: Vec<_> = text.drain(from..to).collect();
+            let at = random.usize(0..=text.len());
+            text.splice(at..at, moved);
+            let at = random.usize(0..=text.len());
+            text.insert(at, random.choice(&lines).unwrap());
+        }
+        cut += usize::from(compare(&text.join("\n")));
+    }
+    assert!(cut > 500, "{cut} files were cut");
+}
+
+#[test]
+fn headers_in_a_text_are_no_headers() {
+    let text = "[a]\nx = \"\"\"\n[[plc]]\nname = \"p\"\n[b]\ny = \"\"\"\n";
+    assert!(Pieces::of(text).is_none());
+    let text = "[a]\nx = [\n[1],\n[[plc]]\n]\n";
+    assert!(Pieces::of(text).is_none());
+}
+
+#[test]
+fn what_stands_between_and_behind_the_plcs_is_read_too() {
+    let text = "[[plc]]\nname = \"p\"\n[mqtt]\nqos = 9\n[[plc]]\n[plc.publish]\n[queue]\n";
+    assert!(compare(text));
+    assert!(Pieces::of("[[plc]]\n[mqtt]\n[[plc.tag]]\n").is_none());
+}
