@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, Loaded, Will};
+use provisioning::config::{Config, Listen, Loaded, Plc, Will};
 use provisioning::plan::plan;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -64,7 +64,7 @@ pub enum AppError {
 /// # Errors
 /// Fails when a listener cannot be opened, or when a task ends by itself.
 pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError> {
-    let Loaded { config, hash, .. } = loaded;
+    let (config, hash) = loaded.into_parts();
     let metrics = Metrics::new(&config, &hash)?;
     let (local, readiness) = local::bind(&config.gateway.state_dir).await?;
     let (_ready, readiness) = watch::channel(readiness);
@@ -104,7 +104,7 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for link in links(&config, &metrics) {
+    for link in links(config.plcs, &metrics) {
         let events = plc_events.clone();
         polling.spawn(fatal.clone(), |stop| plc::run(link, events, stop));
     }
@@ -146,21 +146,15 @@ fn mqtt_settings(config: &Config) -> Settings {
     Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new(), uplink }
 }
 
-fn links(config: &Config, metrics: &Metrics) -> Vec<Link> {
+fn links(plcs: Vec<Plc>, metrics: &Metrics) -> Vec<Link> {
     // The golden ratio spreads any number of PLCs evenly over their period.
     const GOLDEN: f64 = 0.618_033_988_749_895;
     let mut phase = fastrand::f64();
-    let zipped = config.plcs.iter().zip(&metrics.plcs).zip(0u16..);
+    let zipped = plcs.into_iter().zip(&metrics.plcs).zip(0u16..);
     zipped
         .map(|((plc, metrics), index)| {
             phase = (phase + GOLDEN).fract();
-            Link {
-                plc: index,
-                config: plc.clone(),
-                plan: plan(plc),
-                phase,
-                metrics: metrics.clone(),
-            }
+            Link { plc: index, plan: plan(&plc), config: plc, phase, metrics: metrics.clone() }
         })
         .collect()
 }

@@ -58,11 +58,12 @@ pub fn decode_bits(data: DataType, bits: &[bool]) -> Option<Value> {
 }
 
 fn scalar(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<Value> {
-    if iec.kind() == Kind::Text {
+    let kind = iec.kind();
+    if matches!(kind, Kind::Text) {
         return text::decode(location, iec, order, words);
     }
     let raw = gather(location, iec, order, words)?;
-    match iec.kind() {
+    match kind {
         Kind::Bool => match location.bit {
             Some(bit) => raw.checked_shr(bit.into()).map(|bits| Value::Bool(bits & 1 == 1)),
             None => Some(Value::Bool(raw != 0)),
@@ -163,6 +164,19 @@ fn byte_place(location: &Location, iec: IecType, order: Order, index: usize) -> 
 fn gather(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<u64> {
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
         return None;
+    }
+    // One or two whole registers, as nearly all values are.
+    if location.byte == 0 && words.len() * 2 == usize::from(iec.size()) {
+        let swaps = matches!(order, Order::Dcba | Order::Badc);
+        let number = |word: u16| u64::from(if swaps { word.swap_bytes() } else { word });
+        match (words, order) {
+            (&[word], _) => return Some(number(word)),
+            (&[low, high], Order::Cdab | Order::Dcba)
+            | (&[high, low], Order::Abcd | Order::Badc) => {
+                return Some(number(high) << 16 | number(low));
+            }
+            _ => {}
+        }
     }
     let mut bytes = [0; 8];
     for (index, byte) in bytes.iter_mut().take(iec.size().into()).enumerate() {

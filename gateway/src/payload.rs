@@ -4,16 +4,18 @@
 //! what is stored.
 
 mod date;
+mod object;
 mod view;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use provisioning::config::{self, Datetime, Form, Shape};
-use serde::Serialize;
+use provisioning::config::{self, Datetime, Shape, Tag};
 use serde_json::Value;
 
-use self::view::{Flat, Listed, Nested, Parts, Stamped};
+use self::object::{Keys, json};
+use self::view::{Parts, Stamped};
 use crate::model::{Message, Record, Sample};
 
 /// What the queue and the process know about a message, for its `gateway` member.
@@ -34,7 +36,8 @@ pub struct Encoder {
     location: String,
     device: String,
     machine: String,
-    tags: Vec<Tag>,
+    tags: Arc<Vec<Tag>>,
+    keys: Keys,
     /// The user's fixed members, without those whose key is taken.
     extra: Vec<(String, Value)>,
     shape: Shape,
@@ -45,14 +48,6 @@ pub struct Encoder {
     usual_len: usize,
 }
 
-/// What a payload says about a tag.
-#[derive(Clone, Debug)]
-struct Tag {
-    name: String,
-    unit: Option<String>,
-    form: Form,
-}
-
 impl Encoder {
     /// Keys of ours that neither a tag nor an extra member may take.
     const FIXED: [&str; 6] = ["location", "datetime", "device", "machine", "samples", "gateway"];
@@ -60,11 +55,6 @@ impl Encoder {
     /// Prepares what stays the same from message to message.
     #[must_use]
     pub fn new(gateway: &config::Gateway, plc: &config::Plc) -> Self {
-        let tag = |tag: &config::Tag| Tag {
-            name: tag.name.clone(),
-            unit: tag.unit.clone(),
-            form: tag.form.clone(),
-        };
         let publish = &plc.publish;
         let extra = publish.extra.iter().filter(|(key, _)| !is_taken(key, plc));
         Self {
@@ -72,7 +62,11 @@ impl Encoder {
             location: gateway.location.clone(),
             device: plc.device.clone(),
             machine: plc.machine.clone(),
-            tags: plc.tags.iter().map(tag).collect(),
+            keys: match publish.shape {
+                Shape::Flat | Shape::Nested => Keys::of(&plc.tags),
+                Shape::Samples => Keys::default(),
+            },
+            tags: Arc::clone(&plc.tags),
             extra: extra.map(|(key, value)| (key.clone(), value.clone())).collect(),
             shape: publish.shape,
             datetime: publish.datetime,
@@ -90,18 +84,22 @@ impl Encoder {
     pub fn encode(&self, record: &Record, stamp: &Stamp<'_>) -> Vec<u8> {
         let samples = in_file_order(&record.samples);
         let parts = Parts { encoder: self, at: record.at, samples: &samples, stamp };
+        let mut bytes = Vec::with_capacity(self.usual_len);
         match self.shape {
-            Shape::Flat => to_bytes(&Flat(parts), self.usual_len),
-            Shape::Nested => to_bytes(&Nested(parts), self.usual_len),
-            Shape::Samples => to_bytes(&Listed(parts), self.usual_len),
+            Shape::Flat => parts.flat(&mut bytes),
+            Shape::Nested => parts.nested(&mut bytes),
+            Shape::Samples => parts.listed(&mut bytes),
         }
+        bytes
     }
 }
 
 /// The bytes of an event or a reply: its own members, then `gateway` with id, epoch and seq.
 #[must_use]
 pub fn encode_message(gateway_id: &str, message: &Message, stamp: &Stamp<'_>) -> Vec<u8> {
-    to_bytes(&Stamped { gateway_id, body: &message.body, stamp }, 256)
+    let mut bytes = Vec::with_capacity(256);
+    json(&mut bytes, &Stamped { gateway_id, body: &message.body, stamp });
+    bytes
 }
 
 fn is_taken(key: &str, plc: &config::Plc) -> bool {
@@ -129,13 +127,6 @@ fn in_file_order(samples: &[Sample]) -> Cow<'_, [Sample]> {
     let mut sorted = samples.to_vec();
     sorted.sort_by_key(|sample| sample.tag);
     Cow::Owned(sorted)
-}
-
-fn to_bytes(view: &impl Serialize, usual_len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(usual_len);
-    let written = serde_json::to_writer(&mut bytes, view);
-    debug_assert!(written.is_ok(), "every key is text, and a Vec takes every byte: {written:?}");
-    bytes
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{Form, Plc, Shape, Tag};
+use provisioning::config::{Plc, Shape, Tag};
 use provisioning::plan::{Plan, ReadRequest, ScanClass};
-use provisioning::plc::{DataType, Location, Order};
 
 use crate::codec::{self, json};
 use crate::model::{Cycle, Failure, Quality, Read, Record, Registers, Sample, UnixTime, Value};
@@ -43,8 +43,11 @@ struct Class {
     half_period: Duration,
     /// The requests by which the tags find their reads.
     requests: Arc<[ReadRequest]>,
-    tags: Vec<Probe>,
-    /// The samples of the cycle at hand; kept for its memory.
+    /// All tags of the PLC.
+    tags: Arc<Vec<Tag>>,
+    /// One for each tag of the class, in the order of the file.
+    probes: Vec<Probe>,
+    /// The samples of the cycle at hand; kept for its memory where not all are published.
     current: Vec<Sample>,
 }
 
@@ -54,13 +57,7 @@ struct Probe {
     tag: u16,
     /// Which read of the cycle holds it, and where in that read it begins; absent when it is in
     /// quarantine.
-    place: Option<(usize, usize)>,
-    location: Location,
-    data: DataType,
-    order: Order,
-    scale: Scale,
-    form: Form,
-    deadband: f64,
+    place: Option<(u16, u16)>,
     published: Option<Published>,
 }
 
@@ -103,14 +100,17 @@ impl Sampler {
 impl Class {
     fn new(plc: &Plc, class: &ScanClass) -> Self {
         let indices = class.requests.iter().flat_map(|request| &request.tags);
-        let probe = |&index: &usize| Probe::new(index, plc.tags.get(index)?);
-        let mut tags: Vec<Probe> = indices.filter_map(probe).collect();
-        tags.sort_by_key(|probe| probe.tag);
+        let tags = indices.filter_map(|&index| u16::try_from(index).ok());
+        let probe = |tag| Probe { tag, place: None, published: None };
+        let mut probes: Vec<Probe> = tags.map(probe).collect();
+        probes.sort_by_key(|probe| probe.tag);
+        probes.shrink_to_fit();
         Self {
             half_period: class.period / 2,
             requests: Arc::new([]),
-            current: Vec::with_capacity(tags.len()),
-            tags,
+            tags: Arc::clone(&plc.tags),
+            probes,
+            current: Vec::new(),
         }
     }
 
@@ -120,18 +120,19 @@ impl Class {
             return;
         }
         self.requests = Arc::clone(requests);
-        for probe in &mut self.tags {
+        for probe in &mut self.probes {
             probe.place = None;
         }
-        for (read, request) in requests.iter().enumerate() {
+        for (read, request) in (0..).zip(requests.iter()) {
             for &tag in &request.tags {
                 let Ok(tag) = u16::try_from(tag) else { continue };
-                let Ok(index) = self.tags.binary_search_by_key(&tag, |probe| probe.tag) else {
+                let Ok(index) = self.probes.binary_search_by_key(&tag, |probe| probe.tag) else {
                     continue;
                 };
-                let Some(probe) = self.tags.get_mut(index) else { continue };
-                let offset = probe.location.first.checked_sub(request.first);
-                probe.place = offset.map(|offset| (read, offset.into()));
+                let Some(probe) = self.probes.get_mut(index) else { continue };
+                let Some(config) = self.tags.get(usize::from(tag)) else { continue };
+                let offset = config.location.first.checked_sub(request.first);
+                probe.place = offset.map(|offset| (read, offset));
             }
         }
     }
@@ -139,9 +140,10 @@ impl Class {
     /// Decodes every tag of the class; gives nothing when nothing is known about one of them.
     fn read(&mut self, reads: &[Read], at: UnixTime) -> Option<()> {
         self.current.clear();
-        for probe in &self.tags {
-            let read = probe.place.and_then(|(read, offset)| Some((reads.get(read)?, offset)));
-            self.current.push(probe.sample(read, at)?);
+        self.current.reserve_exact(self.probes.len());
+        for probe in &self.probes {
+            let tag = self.tags.get(usize::from(probe.tag))?;
+            self.current.push(probe.sample(tag, reads, at)?);
         }
         Some(())
     }
@@ -152,89 +154,92 @@ impl Class {
         let soon = now + self.half_period;
         let is_due = |(probe, sample): (&Probe, &Sample)| {
             probe.published.as_ref().is_none_or(|published| {
-                soon >= repeat_at(published) || probe.has_changed(published, sample)
+                let deadband = self.tags.get(usize::from(probe.tag)).and_then(|tag| tag.deadband);
+                soon >= repeat_at(published)
+                    || published.differs_from(sample, deadband.unwrap_or_default())
             })
         };
-        let mut pairs = self.tags.iter().zip(&self.current);
+        let mut pairs = self.probes.iter().zip(&self.current);
         match publish {
-            Publish::WholeClass if pairs.any(is_due) => {}
-            Publish::WholeClass => return Vec::new(),
+            Publish::WholeClass if pairs.any(is_due) => {
+                let samples = mem::take(&mut self.current);
+                for (probe, sample) in self.probes.iter_mut().zip(&samples) {
+                    probe.publish(sample, now);
+                }
+                samples
+            }
+            Publish::WholeClass => Vec::new(),
             Publish::DueTags => {
-                let mut due = pairs.map(is_due).collect::<Vec<_>>().into_iter();
-                self.current.retain(|_| due.next().unwrap_or_default());
+                let due: Vec<_> = pairs.map(is_due).collect();
+                let pairs = self.probes.iter_mut().zip(self.current.drain(..)).zip(due);
+                let publish = |((probe, sample), is_due): ((&mut Probe, Sample), bool)| {
+                    is_due.then(|| {
+                        probe.publish(&sample, now);
+                        sample
+                    })
+                };
+                pairs.filter_map(publish).collect()
             }
         }
-        let mut published = self.current.iter().peekable();
-        for probe in &mut self.tags {
-            if let Some(sample) = published.next_if(|sample| sample.tag == probe.tag) {
-                let Sample { value, quality, at, .. } = sample;
-                let (value, quality, at) = (value.clone(), *quality, *at);
-                probe.published = Some(Published { value, quality, at, when: now });
-            }
-        }
-        self.current.drain(..).collect()
     }
 }
 
 impl Probe {
-    fn new(index: usize, tag: &Tag) -> Option<Self> {
-        Some(Self {
-            tag: u16::try_from(index).ok()?,
-            place: None,
-            location: tag.location,
-            data: tag.iec,
-            order: tag.order,
-            scale: Scale::of(tag),
-            form: tag.form.clone(),
-            deadband: tag.deadband.unwrap_or_default(),
-            published: None,
-        })
-    }
-
     /// The sample of a cycle. A tag that says nothing in this one stays what was published last;
     /// `at` is the time of the cycle.
-    fn sample(&self, read: Option<(&Read, usize)>, at: UnixTime) -> Option<Sample> {
-        let tag = self.tag;
+    fn sample(&self, tag: &Tag, reads: &[Read], at: UnixTime) -> Option<Sample> {
+        let index = self.tag;
+        let read =
+            self.place.and_then(|(read, offset)| Some((reads.get(usize::from(read))?, offset)));
         let Some((read, offset)) = read else {
-            return Some(Sample { tag, value: None, quality: Quality::Refused, at });
+            return Some(Sample { tag: index, value: None, quality: Quality::Refused, at });
         };
         let (value, quality) = match &read.outcome {
             Err(Failure::Pending) => {
                 let Published { value, quality, at, .. } = self.published.as_ref()?;
-                return Some(Sample { tag, value: value.clone(), quality: *quality, at: *at });
+                let (value, quality, at) = (value.clone(), *quality, *at);
+                return Some(Sample { tag: index, value, quality, at });
             }
             Err(Failure::Unreachable) => (None, Quality::Unreachable),
             Err(Failure::Refused(_)) => (None, Quality::Refused),
-            Ok(registers) => match self.value(registers, offset) {
-                Some(value) if is_whole(&value) && json::fits(&self.form, &value) => {
+            Ok(registers) => match value(tag, registers, offset.into()) {
+                Some(value) if is_whole(&value) && json::fits(&tag.form, &value) => {
                     (Some(value), Quality::Good)
                 }
                 value => (value, Quality::Invalid),
             },
         };
-        Some(Sample { tag, value, quality, at: read.at })
+        Some(Sample { tag: index, value, quality, at: read.at })
     }
 
-    fn value(&self, registers: &Registers, offset: usize) -> Option<Value> {
-        let raw = match registers {
-            Registers::Bits(bits) => codec::decode_bits(self.data, bits.get(offset..)?)?,
-            Registers::Words(words) => {
-                let words = words.get(offset..)?.get(..self.location.count.into())?;
-                codec::decode(&self.location, self.data, self.order, words)?
-            }
-        };
-        self.scale.apply(raw)
+    fn publish(&mut self, sample: &Sample, now: Instant) {
+        let Sample { value, quality, at, .. } = sample;
+        let (value, quality, at) = (value.clone(), *quality, *at);
+        self.published = Some(Published { value, quality, at, when: now });
     }
+}
 
-    fn has_changed(&self, published: &Published, sample: &Sample) -> bool {
-        if sample.quality != published.quality {
+impl Published {
+    fn differs_from(&self, sample: &Sample, deadband: f64) -> bool {
+        if sample.quality != self.quality {
             return true;
         }
-        match (&published.value, &sample.value) {
-            (Some(old), Some(new)) => is_beyond(self.deadband, old, new),
+        match (&self.value, &sample.value) {
+            (Some(old), Some(new)) => is_beyond(deadband, old, new),
             (old, new) => old != new,
         }
     }
+}
+
+fn value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value> {
+    let raw = match registers {
+        Registers::Bits(bits) => codec::decode_bits(tag.iec, bits.get(offset..)?)?,
+        Registers::Words(words) => {
+            let words = words.get(offset..offset + usize::from(tag.location.count))?;
+            codec::decode(&tag.location, tag.iec, tag.order, words)?
+        }
+    };
+    Scale::of(tag).apply(raw)
 }
 
 /// Whether every element is there.

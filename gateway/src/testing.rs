@@ -1,6 +1,7 @@
 //! Settings made by hand, for the tests of several rooms.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -63,7 +64,7 @@ pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
             stamp: true,
             extra: serde_json::Map::new(),
         },
-        tags: tags.iter().map(|name| tag(name)).collect(),
+        tags: Arc::new(tags.iter().map(|name| tag(name)).collect()),
     }
 }
 

@@ -20,9 +20,9 @@ use gateway::sampling::Sampler;
 use provisioning::config::{self, Loaded};
 use provisioning::plan::{ReadRequest, plan};
 
-/// Most instructions for one value: what was counted, and a tenth on top. Whoever makes the way
+/// Most instructions for one value: what was counted, and a twentieth on top. Whoever makes the way
 /// shorter lowers it.
-const BOUND: f64 = 9_850.0;
+const BOUND: f64 = 4_700.0;
 const TAGS: u16 = 200;
 const CYCLES: u16 = 50;
 

@@ -67,7 +67,7 @@ fn samples_list_every_tag_with_its_own_time_and_unit() {
         publish.shape = Shape::Samples;
         publish.datetime = Datetime::UnixMs;
     });
-    plc.tags[0].unit = Some("°C".to_owned());
+    Arc::make_mut(&mut plc.tags)[0].unit = Some("°C".to_owned());
     let later = Sample { at: UnixTime::from_micros(AT.as_micros() + 40_000), ..refused(1) };
     let record = record([good(0, TagValue::Real(21.5)), later]);
 
@@ -208,7 +208,7 @@ proptest! {
     ) {
         let names: Vec<&str> = tags.keys().map(String::as_str).collect();
         let mut plc = plc(&names, |publish| publish.shape = shape);
-        plc.tags.iter_mut().for_each(|tag| tag.unit.clone_from(&unit));
+        Arc::make_mut(&mut plc.tags).iter_mut().for_each(|tag| tag.unit.clone_from(&unit));
         let gateway = config::Gateway { location, ..testing::gateway() };
         let samples = tags.values().zip(0..).map(|((value, quality), tag)| {
             Sample { tag, value: Some(value.clone()), quality: *quality, at: UnixTime::from_micros(micros) }

@@ -1,9 +1,10 @@
-//! Payloads as `Serialize` views: they are written straight from the record, tag by tag.
+//! Payloads, written straight from the record, tag by tag.
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Map;
 
 use super::date::Date;
+use super::object::Object;
 use super::{Encoder, Stamp, Tag};
 use crate::codec::json::Shown;
 use crate::model::{Quality, Sample, UnixTime, Value};
@@ -17,15 +18,6 @@ pub(super) struct Parts<'a> {
     pub(super) stamp: &'a Stamp<'a>,
 }
 
-/// `{"location":..,"datetime":..,"device":..,"machine":..,"temperature":12,"gateway":{..}}`.
-pub(super) struct Flat<'a>(pub(super) Parts<'a>);
-
-/// `{"M241":{"temperature":12},"gateway":{..}}`; the time stands in the stamp.
-pub(super) struct Nested<'a>(pub(super) Parts<'a>);
-
-/// `{"location":..,"device":..,"machine":..,"samples":[{"tag":"temperature",..}],"gateway":{..}}`.
-pub(super) struct Listed<'a>(pub(super) Parts<'a>);
-
 /// The members of an event or a reply, and the stamp.
 pub(super) struct Stamped<'a> {
     pub(super) gateway_id: &'a str,
@@ -33,53 +25,49 @@ pub(super) struct Stamped<'a> {
     pub(super) stamp: &'a Stamp<'a>,
 }
 
-impl Serialize for Flat<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let parts = &self.0;
-        let mut map = serializer.serialize_map(None)?;
-        parts.location(&mut map)?;
-        map.serialize_entry("datetime", &parts.date(parts.at))?;
-        parts.device(&mut map)?;
-        parts.extra(&mut map)?;
-        parts.values(&mut map)?;
-        parts.gateway(&mut map, None)?;
-        map.end()
+impl Parts<'_> {
+    /// `{"location":..,"datetime":..,"device":..,"machine":..,"temperature":12,"gateway":{..}}`.
+    pub(super) fn flat(&self, bytes: &mut Vec<u8>) {
+        Object::write(bytes, |object| {
+            self.location(object);
+            object.entry("datetime", &self.date(self.at));
+            self.device(object);
+            self.extra(object);
+            let values = self.values(object);
+            self.gateway(object, None, values);
+        });
+    }
+
+    /// `{"M241":{"temperature":12},"gateway":{..}}`; the time stands in the stamp.
+    pub(super) fn nested(&self, bytes: &mut Vec<u8>) {
+        Object::write(bytes, |object| {
+            let mut values = Values::AllGood;
+            object.object(&self.encoder.device, |inner| {
+                self.extra(inner);
+                values = self.values(inner);
+            });
+            self.gateway(object, Some(self.date(self.at)), values);
+        });
+    }
+
+    /// `{"location":..,"device":..,"machine":..,"samples":[{"tag":"temperature",..}],"gateway":{..}}`.
+    pub(super) fn listed(&self, bytes: &mut Vec<u8>) {
+        Object::write(bytes, |object| {
+            self.location(object);
+            self.device(object);
+            self.extra(object);
+            object.entry("samples", &List(self));
+            let all_good = self.samples.iter().all(|sample| judged(sample).1 == Quality::Good);
+            self.gateway(object, None, if all_good { Values::AllGood } else { Values::SomeBad });
+        });
     }
 }
 
-impl Serialize for Nested<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let parts = &self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(&parts.encoder.device, &Inner(parts))?;
-        parts.gateway(&mut map, Some(parts.date(parts.at)))?;
-        map.end()
-    }
-}
-
-/// What stands under the device's name in the nested form.
-struct Inner<'a>(&'a Parts<'a>);
-
-impl Serialize for Inner<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        self.0.extra(&mut map)?;
-        self.0.values(&mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for Listed<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let parts = &self.0;
-        let mut map = serializer.serialize_map(None)?;
-        parts.location(&mut map)?;
-        parts.device(&mut map)?;
-        parts.extra(&mut map)?;
-        map.serialize_entry("samples", &List(parts))?;
-        parts.gateway(&mut map, None)?;
-        map.end()
-    }
+/// Whether the stamp has to name tags.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Values {
+    AllGood,
+    SomeBad,
 }
 
 struct List<'a>(&'a Parts<'a>);
@@ -106,7 +94,7 @@ impl Serialize for Item<'_> {
         let (value, quality) = judged(self.sample);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("tag", &self.tag.name)?;
-        map.serialize_entry("value", &self.tag.shown(value))?;
+        map.serialize_entry("value", &shown(self.tag, value))?;
         map.serialize_entry("quality", &quality)?;
         map.serialize_entry("datetime", &self.date)?;
         if let Some(unit) = &self.tag.unit {
@@ -169,47 +157,47 @@ impl Serialize for BadTags<'_> {
     }
 }
 
-impl Tag {
-    fn shown<'a>(&'a self, value: Option<&'a Value>) -> Option<Shown<'a>> {
-        value.map(|value| Shown { value, form: &self.form })
-    }
+fn shown<'a>(tag: &'a Tag, value: Option<&'a Value>) -> Option<Shown<'a>> {
+    value.map(|value| Shown { value, form: &tag.form })
 }
 
 impl<'a> Parts<'a> {
-    fn location<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+    fn location(&self, object: &mut Object<'_>) {
         match self.encoder.location.as_str() {
-            "" => Ok(()),
-            location => map.serialize_entry("location", location),
+            "" => {}
+            location => object.entry("location", location),
         }
     }
 
-    fn device<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("device", &self.encoder.device)?;
-        map.serialize_entry("machine", &self.encoder.machine)
+    fn device(&self, object: &mut Object<'_>) {
+        object.entry("device", &self.encoder.device);
+        object.entry("machine", &self.encoder.machine);
     }
 
-    fn extra<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        self.encoder.extra.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))
+    fn extra(&self, object: &mut Object<'_>) {
+        self.encoder.extra.iter().for_each(|(key, value)| object.entry(key, value));
     }
 
-    fn values<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        self.tagged().try_for_each(|(tag, sample)| {
-            map.serialize_entry(&tag.name, &tag.shown(judged(sample).0))
-        })
+    fn values(&self, object: &mut Object<'_>) -> Values {
+        let mut values = Values::AllGood;
+        for (tag, sample) in self.tagged() {
+            let Some(key) = self.encoder.keys.get(sample.tag) else { continue };
+            let (value, quality) = judged(sample);
+            if quality != Quality::Good {
+                values = Values::SomeBad;
+            }
+            object.keyed(key, shown(tag, value).as_ref());
+        }
+        values
     }
 
-    fn gateway<M: SerializeMap>(
-        &self,
-        map: &mut M,
-        date: Option<Date<'_>>,
-    ) -> Result<(), M::Error> {
+    fn gateway(&self, object: &mut Object<'_>, date: Option<Date<'_>>, values: Values) {
         if !self.encoder.stamp {
-            return Ok(());
+            return;
         }
-        let all_good = self.samples.iter().all(|sample| judged(sample).1 == Quality::Good);
-        let bad = (!all_good).then_some(BadTags(self));
+        let bad = (values == Values::SomeBad).then_some(BadTags(self));
         let id = &self.encoder.gateway_id;
-        map.serialize_entry("gateway", &GatewayMember { id, stamp: self.stamp, date, bad })
+        object.entry("gateway", &GatewayMember { id, stamp: self.stamp, date, bad });
     }
 
     fn tagged(&self) -> impl Iterator<Item = (&'a Tag, &'a Sample)> {
@@ -225,12 +213,11 @@ impl<'a> Parts<'a> {
 /// Value and quality as they are published: JSON has no NaN and no infinity, and a good value
 /// that is not there is not good.
 fn judged(sample: &Sample) -> (Option<&Value>, Quality) {
-    let value = sample.value.as_ref().filter(|value| match value {
-        Value::Bool(_) | Value::Int(_) | Value::Uint(_) => true,
-        Value::Text(_) | Value::List(_) => true,
-        Value::Real(value) => value.is_finite(),
-        Value::Lreal(value) => value.is_finite(),
-    });
+    let value = match &sample.value {
+        Some(Value::Real(value)) if !value.is_finite() => None,
+        Some(Value::Lreal(value)) if !value.is_finite() => None,
+        value => value.as_ref(),
+    };
     match (value, sample.quality) {
         (None, Quality::Good) => (None, Quality::Invalid),
         (value, quality) => (value, quality),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use provisioning::config::{Datetime, Form, HostPort, Publish as PublishConfig, Qos};
 use provisioning::plan;
-use provisioning::plc::{Model, Table};
+use provisioning::plc::{DataType, Model, Order, Table};
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn one_changed_tag_takes_its_class_along_when_flat_and_goes_alone_in_samples() {
 #[test]
 fn a_change_within_the_deadband_waits() {
     let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
-    world.plc.tags[0].deadband = Some(2.0);
+    world.tag(0).deadband = Some(2.0);
     world.restart();
     let published: Vec<_> = [10, 12, 11, 13, 14, 15, 16, 13]
         .into_iter()
@@ -183,9 +183,9 @@ fn each_tag_is_cut_out_of_the_request_where_it_lies() {
 #[test]
 fn the_deadband_is_measured_on_the_scaled_value() {
     let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
-    world.plc.tags[0].scaling = Some(provisioning::config::Scaling { scale: 0.1, offset: 0.0 });
-    world.plc.tags[0].decimals = Some(1);
-    world.plc.tags[0].deadband = Some(0.45);
+    world.tag(0).scaling = Some(provisioning::config::Scaling { scale: 0.1, offset: 0.0 });
+    world.tag(0).decimals = Some(1);
+    world.tag(0).deadband = Some(0.45);
     world.restart();
     let published: Vec<_> = [100, 104, 105]
         .into_iter()
@@ -197,7 +197,7 @@ fn the_deadband_is_measured_on_the_scaled_value() {
 #[test]
 fn an_array_is_published_when_one_element_moves_beyond_the_deadband() {
     let mut world = World::new(Shape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
-    world.plc.tags[0].deadband = Some(2.0);
+    world.tag(0).deadband = Some(2.0);
     world.restart();
     let published: Vec<_> = [[1, 1, 1], [1, 3, 1], [3, 3, 2], [1, 1, 4]]
         .into_iter()
@@ -245,8 +245,8 @@ proptest! {
         cycles in proptest::collection::vec((truth(), truth(), 500_u64..2_000), 1..60),
     ) {
         let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
-        world.plc.tags[0].deadband = deadband;
-        world.plc.tags[1].deadband = deadband;
+        world.tag(0).deadband = deadband;
+        world.tag(1).deadband = deadband;
         world.plc.publish.heartbeat = Duration::from_millis(heartbeat);
         world.restart();
         let mut held: [Option<(Sample, Instant)>; 2] = [None, None];
@@ -304,6 +304,10 @@ impl World {
         let plan = plan::plan(&plc);
         let requests = plan.classes[0].requests.clone().into();
         Self { sampler: Sampler::new(3, &plc, &plan), plc, plan, requests, now: Instant::now() }
+    }
+
+    fn tag(&mut self, index: usize) -> &mut Tag {
+        &mut Arc::make_mut(&mut self.plc.tags)[index]
     }
 
     /// After a change of the settings.
@@ -387,6 +391,6 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
             stamp: true,
             extra: serde_json::Map::new(),
         },
-        tags: tags.iter().map(tag).collect(),
+        tags: Arc::new(tags.iter().map(tag).collect()),
     }
 }

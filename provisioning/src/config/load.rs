@@ -65,6 +65,12 @@ impl fmt::Debug for Loaded {
 }
 
 impl Loaded {
+    /// Configuration and hash, for somebody who runs it: the text of the file is given back.
+    #[must_use]
+    pub fn into_parts(self) -> (Config, String) {
+        (self.config, self.hash)
+    }
+
     /// Every setting with its value and where that came from, in the order of the reference.
     ///
     /// Reads the configuration once more, so that a gateway that never asks keeps nothing for it.

@@ -4,6 +4,7 @@ mod mqtt;
 mod tunnel;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -138,8 +139,8 @@ pub struct Plc {
     pub max_gap: u16,
     /// How this PLC is published.
     pub publish: Publish,
-    /// What is read, in the order of the file; never empty.
-    pub tags: Vec<Tag>,
+    /// What is read, in the order of the file; never empty. Shared by whoever needs them.
+    pub tags: Arc<Vec<Tag>>,
 }
 
 /// One `[[plc.tag]]`.

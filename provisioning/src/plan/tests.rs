@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -171,7 +173,7 @@ proptest! {
 fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
     let tags = plc.tags.clone();
     let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
-    for ((tag, grouped), &pick) in tags.iter().zip(&mut plc.tags).zip(picks) {
+    for ((tag, grouped), &pick) in tags.iter().zip(Arc::make_mut(&mut plc.tags)).zip(picks) {
         let fits = pick > 0
             && groups
                 .entry(pick)
@@ -211,7 +213,7 @@ fn any_plc() -> impl Strategy<Value = Plc> {
     let model = proptest::sample::select(&Model::ALL[..]);
     (model, 1_u16..=125, 0_u16..64).prop_flat_map(|(model, max_words, max_gap)| {
         proptest::collection::vec(any_tag(model), 1..120).prop_map(move |tags| Plc {
-            tags,
+            tags: Arc::new(tags),
             max_words,
             max_gap,
             ..plc(model, &[])
@@ -251,7 +253,7 @@ fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
         max_words: 120,
         max_gap: model.default_max_gap(),
         publish: publish(),
-        tags: tags.iter().map(|&(at, iec, scan)| tag(model, at, iec, scan)).collect(),
+        tags: Arc::new(tags.iter().map(|&(at, iec, scan)| tag(model, at, iec, scan)).collect()),
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -262,7 +263,7 @@ impl World {
 
     /// Makes a group of these registers, before the first cycle.
     fn group(&mut self, registers: &[u16]) {
-        for tag in &mut self.plc.tags {
+        for tag in Arc::make_mut(&mut self.plc.tags) {
             if registers.contains(&tag.location.first) {
                 tag.group = Some("group".to_owned());
             }

@@ -128,7 +128,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         max_words: 120,
         max_gap: model.default_max_gap(),
         publish: publish(),
-        tags: tags.iter().map(tag).collect(),
+        tags: Arc::new(tags.iter().map(tag).collect()),
     }
 }
 

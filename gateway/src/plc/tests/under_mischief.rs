@@ -1,5 +1,7 @@
 //! The poller against a simulated PLC that spoils its answers, in memory and virtual time.
 
+use std::sync::Arc;
+
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{IecType, Table};
 use tokio::net::TcpListener;
@@ -269,7 +271,7 @@ fn plc_with_all_tables(model: &str) -> Plc {
         let mut tag = plc.tags[0].clone();
         tag.location = plc.model.locate(at, IecType::Bool).unwrap();
         tag.iec = IecType::Bool.into();
-        plc.tags.push(tag);
+        Arc::make_mut(&mut plc.tags).push(tag);
     }
     plc
 }

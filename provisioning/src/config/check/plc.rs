@@ -1,6 +1,7 @@
 //! `[[plc]]`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::publish::{self, Common, Names};
 use super::tag::{self, Owner};
@@ -91,7 +92,7 @@ fn plc(
         max_words: max_words?,
         max_gap: max_gap?.0,
         publish: publish?,
-        tags,
+        tags: Arc::new(tags),
         name: name.clone(),
         machine: machine.clone(),
         device: device.clone(),
