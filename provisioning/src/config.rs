@@ -28,7 +28,7 @@ mod words;
 pub use argument::{ArgumentError, duration, read_secret};
 pub use form::{Form, Names};
 pub use load::{Loaded, Setting, load};
-pub use problem::{Problem, Rejected};
+pub use problem::{Notes, Problem, Rejected};
 pub use reference::{reference, schema};
 pub use typed::{
     Broker, ClientCertificate, Config, Credentials, Datetime, Gateway, HostPort, Listen, Metrics,

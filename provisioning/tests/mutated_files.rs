@@ -56,6 +56,7 @@ fn answer(path: &Path, contents: &[u8]) -> bool {
     fs::write(path, contents).unwrap();
     match config::load(path) {
         Ok(loaded) => {
+            assert_eq!(loaded.notes.is_empty(), loaded.notes.to_string().is_empty());
             for plc in &loaded.config.plcs {
                 assert!(!plan::plan(plc).classes.is_empty());
             }
@@ -96,7 +97,7 @@ fn mutate(file: &mut Vec<u8>, random: &mut Rng, corpus: &[Vec<u8>]) {
 }
 
 fn corpus() -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> = ["tests/good", "tests/broken"]
+    let mut paths: Vec<_> = ["tests/good", "tests/broken", "tests/noted"]
         .iter()
         .flat_map(|dir| fs::read_dir(dir).unwrap())
         .map(|entry| entry.unwrap().path())

@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod deb;
+mod long;
 mod node;
 mod packages;
 mod peers;
@@ -25,6 +26,8 @@ Examples:
   cargo xtask bench W2              the gateway beside its floor, in one run
   cargo xtask bench W3 --peers      and beside other gateways, which it sets up
   cargo xtask bench W4 --peers --only gateway,script --turns 1 --seconds 10
+  cargo xtask long                  the long tests, in release; results go to docs/long-runs.md
+  cargo xtask long answers          only those whose name contains this
   cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
   cargo xtask deb --binary target/debug/edge-gateway
                                     the same from a program that is built already
@@ -51,6 +54,11 @@ enum Verb {
     Check,
     /// Measures the gateway beside its floor and its peers: processor time, memory, age of values.
     Bench(bench::Bench),
+    /// Runs the tests that take too long for every merge, in release, and sums up.
+    Long {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+    },
     /// Builds the Debian package.
     Deb {
         /// A program that is built already, instead of a release build.
@@ -67,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Test { filter } => test::test(filter.as_deref()),
         Verb::Check => check::check(),
         Verb::Bench(bench) => bench::bench(&bench),
+        Verb::Long { filter } => long::long(filter.as_deref()),
         Verb::Deb { binary, output } => deb::deb(binary, output),
     };
     match outcome {

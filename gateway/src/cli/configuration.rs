@@ -36,12 +36,13 @@ pub(super) struct PrintConfig {
     with_source: bool,
 }
 
-/// Prints every problem, or that there is none.
+/// Prints every problem, or that there is none; notes too, which change nothing about that.
 pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let Some(loaded) = load(path)? else { return Ok(NO) };
     let plcs = loaded.config.plcs.len();
     let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
     let (tags, plcs) = (count(tags, "tag"), count(plcs, "PLC"));
+    tell_notes(&loaded)?;
     say(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(DONE)
 }
@@ -58,6 +59,7 @@ pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
         say(advice(&status::of_running(&loaded)?).trim_end())?;
         return Ok(DONE);
     }
+    tell_notes(&loaded)?;
     for plc in &loaded.config.plcs {
         say(plan::report(plc, &plan::plan(plc)))?;
     }
@@ -81,6 +83,14 @@ pub(super) fn print(options: &PrintConfig) -> anyhow::Result<u8> {
 pub(super) fn schema() -> anyhow::Result<u8> {
     say(serde_json::to_string_pretty(&config::schema())?)?;
     Ok(DONE)
+}
+
+/// What is probably not meant, where problems would stand.
+fn tell_notes(loaded: &Loaded) -> anyhow::Result<()> {
+    if !loaded.notes.is_empty() {
+        writeln!(io::stderr(), "{}\n", loaded.notes)?;
+    }
+    Ok(())
 }
 
 /// Loads a configuration, or prints what is wrong with it.

@@ -21,6 +21,9 @@ pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
         plcs = loaded.config.plcs.len(),
         "starting"
     );
+    for note in loaded.notes.lines() {
+        tracing::warn!("{note}");
+    }
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let signals = stop_on_signal(stop.clone())?;

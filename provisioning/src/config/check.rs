@@ -1,6 +1,7 @@
 //! From raw sections to the typed configuration: what only several keys together can tell.
 
 mod mqtt;
+mod note;
 mod plc;
 mod publish;
 mod tag;

@@ -24,6 +24,8 @@ pub(super) struct Draft<'a> {
     /// Where in it the piece begins that is being read: places in its tables count from there.
     pub(super) piece: usize,
     pub(super) problems: Vec<Problem>,
+    /// What holds and is probably not meant.
+    pub(super) notes: Vec<Problem>,
     /// Absent when nobody asks: a thousand tags have eight thousand settings.
     pub(super) settings: Option<Vec<Held>>,
     pub(super) hash: Hash,
@@ -95,6 +97,22 @@ impl Draft<'_> {
             place: at.place.clone(),
             also: None,
         });
+    }
+
+    /// Tells of what holds and is probably not meant, with a second place that has to do with it.
+    pub(super) fn note(
+        &mut self,
+        at: &At,
+        message: String,
+        help: String,
+        other: Option<(&At, String)>,
+    ) {
+        let also = other.and_then(|(other, words)| match &other.place {
+            Place::File(span) => Some((span.clone(), words)),
+            Place::Whole | Place::Environment(_) => None,
+        });
+        let (path, place) = (at.path(), at.place.clone());
+        self.notes.push(Problem { path, message, help: Some(help), place, also });
     }
 
     /// Notes that `at` repeats what stands at `first`.

@@ -11,7 +11,7 @@ use super::document::{self, Pieces};
 use super::draft::{Draft, Held};
 use super::hash::Hash;
 use super::layers::Layers;
-use super::problem::{Place, Problem, Rejected};
+use super::problem::{Notes, Place, Problem, Rejected};
 use super::read::Table;
 use super::{Config, check, syntax};
 
@@ -25,6 +25,8 @@ pub struct Loaded {
     /// Twelve hexadecimal digits that change when an effective setting does. The contents of
     /// password files are no part of it.
     pub hash: String,
+    /// What holds in it and is probably not meant.
+    pub notes: Notes,
     file: PathBuf,
     text: String,
 }
@@ -48,17 +50,19 @@ pub struct Setting {
 pub fn load(path: &Path) -> Result<Loaded, Rejected> {
     let bytes = contents(path).map_err(|error| unreadable(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
-    let Read { config, hash, .. } = read(path, &text, None)?;
-    Ok(Loaded { config, hash, file: path.to_owned(), text })
+    let Read { config, hash, notes, .. } = read(path, &text, None)?;
+    let notes = Notes::new(path, &text, notes);
+    Ok(Loaded { config, hash, notes, file: path.to_owned(), text })
 }
 
 /// Without the text: a comment in it may hold anything.
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, hash, file, text: _ } = self;
+        let Self { config, hash, notes, file, text: _ } = self;
         f.debug_struct("Loaded")
             .field("config", config)
             .field("hash", hash)
+            .field("notes", notes)
             .field("file", file)
             .finish_non_exhaustive()
     }
@@ -114,6 +118,7 @@ struct Read {
     config: Config,
     hash: String,
     settings: Vec<Held>,
+    notes: Vec<Problem>,
 }
 
 /// From text to a configuration; `settings` takes up what holds.
@@ -136,17 +141,18 @@ fn read_in(
         pieces,
         piece: 0,
         problems: Vec::new(),
+        notes: Vec::new(),
         settings,
         hash: Hash::new(),
         meant: Vec::new(),
     };
     let root = Table::root(&layers.merged, tables.as_ref());
     let config = check::config(&root, path, &mut draft);
-    let Draft { problems, settings, hash, .. } = draft;
+    let Draft { problems, notes, settings, hash, .. } = draft;
     match config {
         Some(config) if problems.is_empty() => {
             let settings = settings.unwrap_or_default();
-            Ok(Read { config, hash: hash.to_string(), settings })
+            Ok(Read { config, hash: hash.to_string(), settings, notes })
         }
         _ => Err(Rejected::new(path.to_owned(), text, problems)),
     }

@@ -65,7 +65,12 @@ fn the_report_tells_what_is_asked_and_what_it_costs() {
         ],
     );
     for number in 0..20 {
-        plc.tags.push(tag(Model::M241, &format!("%MW{}", 100 + number), "INT", 60_000));
+        Arc::make_mut(&mut plc.tags).push(tag(
+            Model::M241,
+            &format!("%MW{}", 100 + number),
+            "INT",
+            60_000,
+        ));
     }
     insta::assert_snapshot!(report(&plc, &plan(&plc)));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
+use super::note;
 use super::publish::RESERVED;
 use crate::config::draft::{At, Draft};
 use crate::config::leaf::{Choice, Decimal, Whole};
@@ -35,6 +36,7 @@ pub(super) fn tags(raw: &List<RawTag>, owner: &Owner, draft: &mut Draft<'_>) -> 
     let tags: Vec<_> = raw.entries.iter().map(|raw| tag(raw, owner, draft)).collect();
     let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
     refuse_torn_groups(&raw.entries, &tags, owner, draft);
+    note::note(&raw.entries, &tags, owner.model, draft);
     Some(tags)
 }
 

@@ -10,7 +10,9 @@ use super::*;
 fn said(pieces: Option<&Pieces<'_>>, text: &str) -> String {
     let read = read_in(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
     match read {
-        Ok(Read { config, hash, settings }) => format!("{config:?} {hash} {settings:?}"),
+        Ok(Read { config, hash, settings, notes }) => {
+            format!("{config:?} {hash} {settings:?} {notes:?}")
+        }
         Err(rejected) => format!("{rejected:?}"),
     }
 }
@@ -23,7 +25,7 @@ fn compare(text: &str) -> bool {
 }
 
 fn corpus() -> Vec<String> {
-    let files = ["tests/good", "tests/broken"].map(|dir| fs::read_dir(dir).unwrap());
+    let files = ["tests/good", "tests/broken", "tests/noted"].map(|dir| fs::read_dir(dir).unwrap());
     let paths = files.into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some()).collect();
     paths.sort();

@@ -1,0 +1,73 @@
+//! `cargo xtask long`: tests that take too long for every merge. Their last results stand in
+//! docs/long-runs.md.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::run::{cargo, run};
+
+/// One long test: some of `cargo test --release`, and what makes them long.
+struct Long {
+    name: &'static str,
+    /// What has to be built.
+    target: &'static [&'static str],
+    /// Part of the names of the tests.
+    filter: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const ALL: [Long; 2] = [
+    Long {
+        name: "mutated configurations",
+        target: &["-p", "provisioning", "--test", "mutated_files"],
+        filter: "mutated_files",
+        environment: &[("EDGE_MUTATIONS", "1000000")],
+    },
+    Long {
+        name: "mutated answers",
+        target: &["-p", "gateway", "--lib"],
+        filter: "plc::modbus::tests::mutated",
+        environment: &[("EDGE_MUTATIONS", "1000000")],
+    },
+];
+
+/// Runs all long tests, or those whose name contains `filter`, and sums up.
+pub(crate) fn long(filter: Option<&str>) -> Result<()> {
+    let chosen = ALL.iter().filter(|long| filter.is_none_or(|filter| long.name.contains(filter)));
+    let lines: Vec<_> = chosen.map(Long::run).collect();
+    if lines.is_empty() {
+        let names: Vec<_> = ALL.iter().map(|long| long.name).collect();
+        bail!("no long test has that in its name; there are: {}", names.join(", "));
+    }
+    for (line, _) in &lines {
+        println!("{line}");
+    }
+    match lines.iter().filter(|(_, held)| !held).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} did not hold", lines.len()),
+    }
+}
+
+impl Long {
+    /// A line of the summary, and whether the test held.
+    fn run(&self) -> (String, bool) {
+        println!("==> {}", self.name);
+        let test = || {
+            let mut test = cargo(&["test", "--release", "--locked"]);
+            test.args(self.target);
+            test
+        };
+        // Built first, so that the time is that of the test.
+        if let Err(error) = run(test().arg("--no-run")) {
+            return (format!("{}: NOT BUILT: {error:#}", self.name), false);
+        }
+        let start = Instant::now();
+        let outcome = run(test().arg(self.filter).envs(self.environment.iter().copied()));
+        let settings = self.environment.iter().map(|(name, value)| format!(" {name}={value}"));
+        let settings: String = settings.collect();
+        let seconds = start.elapsed().as_secs_f64();
+        let word = if outcome.is_ok() { "held" } else { "FAILED" };
+        (format!("{}:{settings}: {word} after {seconds:.0} s", self.name), outcome.is_ok())
+    }
+}
