@@ -146,15 +146,49 @@ fn mqtt_settings(config: &Config) -> Settings {
     Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new(), uplink }
 }
 
+/// PLCs that are read at the same instant. Waking up costs more than reading, and a few PLCs share
+/// it; many would be a burst for the network and the broker.
+const PLCS_PER_SLOT: usize = 5;
+
 fn links(plcs: Vec<Plc>, metrics: &Metrics) -> Vec<Link> {
-    // The golden ratio spreads any number of PLCs evenly over their period.
-    const GOLDEN: f64 = 0.618_033_988_749_895;
-    let mut phase = fastrand::f64();
-    let zipped = plcs.into_iter().zip(&metrics.plcs).zip(0u16..);
+    let first = fastrand::f64();
+    let phases = phases(plcs.len(), first);
+    let zipped = plcs.into_iter().zip(&metrics.plcs).zip(0u16..).zip(phases);
     zipped
-        .map(|((plc, metrics), index)| {
-            phase = (phase + GOLDEN).fract();
-            Link { plc: index, plan: plan(&plc), config: plc, phase, metrics: metrics.clone() }
+        .map(|(((plc, metrics), index), phase)| Link {
+            plc: index,
+            plan: plan(&plc),
+            config: plc,
+            phase,
+            metrics: metrics.clone(),
         })
         .collect()
+}
+
+/// Spreads PLCs evenly over their period, a few at each instant; the first one at `first`.
+fn phases(plcs: usize, first: f64) -> impl Iterator<Item = f64> {
+    let slots = u32::try_from(plcs.div_ceil(PLCS_PER_SLOT)).unwrap_or(u32::MAX).max(1);
+    (0..slots)
+        .cycle()
+        .take(plcs)
+        .map(move |slot| (first + f64::from(slot) / f64::from(slots)).fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plcs_are_spread_over_their_period_a_few_at_each_instant() {
+        for plcs in [0, 1, 5, 10, 50, 1_000] {
+            let mut phases: Vec<_> = phases(plcs, 0.9).collect();
+            assert_eq!(phases.len(), plcs);
+            assert!(phases.iter().all(|phase| (0.0..1.0).contains(phase)));
+            phases.sort_by(f64::total_cmp);
+            let at_once = phases.chunk_by(|one, next| next - one < 1e-9).map(<[f64]>::len).max();
+            assert!(at_once.unwrap_or_default() <= PLCS_PER_SLOT);
+            let instants = phases.chunk_by(|one, next| next - one < 1e-9).count();
+            assert_eq!(instants, plcs.div_ceil(PLCS_PER_SLOT));
+        }
+    }
 }
