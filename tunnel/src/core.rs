@@ -28,15 +28,15 @@ pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
 pub use report::{Report, State};
 
-use crate::packets::Packets;
+use crate::packets::Sink;
 use crate::path::Outbox;
 use crate::settings::{self, Endpoint};
 
 /// One end of a tunnel.
 ///
 /// Whoever drives it calls one of the verbs whenever something happens, at the latest at
-/// [`Tunnel::poll_timeout`], then obeys [`Tunnel::next_command`] and at last sends what is in the
-/// [`Outbox`]: an initiation that follows a [`Command::Rebind`] leaves from the new port, or its
+/// [`Tunnel::poll_timeout`], then obeys [`Tunnel::next_request`] and at last sends what is in the
+/// [`Outbox`]: an initiation that follows a [`Request::Rebind`] leaves from the new port, or its
 /// answer is lost. It may be driven late, or not for days: it then catches up.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -70,7 +70,7 @@ pub enum Event {
 
 /// Something that has to be done outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Command {
+pub enum Request {
     /// Look up a name and answer with [`Event::Resolved`], in the end always.
     Resolve {
         /// The hub's number in the settings.
@@ -96,13 +96,13 @@ impl Tunnel {
         Self { role: Role::HubEnd(Box::new(hub_end::HubEnd::new(settings, now, seed))) }
     }
 
-    /// Takes a datagram. A packet inside it is added to `packets`, what answers it to `out`.
+    /// Takes a datagram. A packet inside it goes to `packets`, what answers it to `out`.
     pub fn handle_datagram(
         &mut self,
         now: Now,
         datagram: (SocketAddr, &[u8]),
         out: &mut Outbox,
-        packets: &mut Packets,
+        packets: &mut impl Sink,
     ) {
         match &mut self.role {
             Role::Site(site) => site.handle_datagram(now, datagram, out, packets),
@@ -129,9 +129,9 @@ impl Tunnel {
 
     /// When to call [`Tunnel::handle_timeout`] at the latest. May lie in the past.
     #[must_use]
-    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.role {
-            Role::Site(site) => site.poll_timeout(now),
+            Role::Site(site) => site.poll_timeout(),
             Role::HubEnd(hub) => hub.poll_timeout(),
         }
     }
@@ -146,9 +146,9 @@ impl Tunnel {
     }
 
     /// What has to be done outside, if anything.
-    pub fn next_command(&mut self) -> Option<Command> {
+    pub fn next_request(&mut self) -> Option<Request> {
         match &mut self.role {
-            Role::Site(site) => site.next_command(),
+            Role::Site(site) => site.next_request(),
             Role::HubEnd(_) => None,
         }
     }

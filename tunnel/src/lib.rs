@@ -7,12 +7,14 @@ mod key;
 mod packets;
 mod path;
 mod settings;
+mod stack;
 #[cfg(test)]
 mod testing;
 pub mod tun;
+mod userspace;
 pub mod wg_quick;
 
-pub use core::{ClockBounds, Command, Counters, DropReason, Event, Now, Report, State, Tunnel};
+pub use core::{ClockBounds, Counters, DropReason, Event, Now, Report, Request, State, Tunnel};
 pub use device::{
     Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
     Malformed, NameError, Offload, RouteError, Step, Tun, TunError, bind_to_device, captured,
@@ -20,6 +22,9 @@ pub use device::{
 };
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use packets::Packets;
-pub use path::{Batching, Inbox, LocalPort, MAX_DATAGRAM, Outbox, Path, Run, UdpPath};
+pub use packets::{Packets, Sink};
+pub use path::{
+    Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,
+};
 pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};
+pub use userspace::{Driver, Listener, TcpStream, Userspace, userspace};

@@ -1,5 +1,14 @@
 //! IP packets that came out of a tunnel.
 
+/// Takes packets that come out of a tunnel, decrypted in place.
+pub trait Sink {
+    /// Gives `length` bytes to write into. Whatever was given before and not committed is gone.
+    fn reserve(&mut self, length: usize) -> &mut [u8];
+
+    /// Adds the first `length` bytes of what was given: one whole IP packet.
+    fn commit(&mut self, length: usize);
+}
+
 /// Packets in one buffer, back to back. Keeps its memory when it is cleared.
 #[derive(Debug, Default)]
 pub struct Packets {
@@ -34,6 +43,15 @@ impl Packets {
         self.packets.clear();
     }
 
+    /// Forgets the first `count`. Cheap when these are all.
+    pub fn forget(&mut self, count: usize) {
+        if count >= self.packets.len() {
+            self.clear();
+        } else {
+            self.packets.drain(..count);
+        }
+    }
+
     /// The packet at `index`, in the order in which they came.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
@@ -51,9 +69,10 @@ impl Packets {
         let (start, length) = self.packets.get(index)?;
         self.bytes.get_mut(*start..start + length)
     }
+}
 
-    /// Gives `length` bytes to write a packet into; [`Packets::commit`] then adds it.
-    pub(crate) fn reserve(&mut self, length: usize) -> &mut [u8] {
+impl Sink for Packets {
+    fn reserve(&mut self, length: usize) -> &mut [u8] {
         let end = self.used + length;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
@@ -61,8 +80,7 @@ impl Packets {
         self.bytes.get_mut(self.used..end).unwrap_or_default()
     }
 
-    /// Adds the first `length` bytes of what was reserved.
-    pub(crate) fn commit(&mut self, length: usize) {
+    fn commit(&mut self, length: usize) {
         self.packets.push((self.used, length));
         self.used += length;
     }

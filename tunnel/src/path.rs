@@ -1,12 +1,14 @@
 //! The way that datagrams take between the two ends of a tunnel.
 
 mod inbox;
+mod memory;
 mod outbox;
 mod udp;
 
 use std::io;
 
 pub use inbox::Inbox;
+pub use memory::{MemoryPath, memory};
 pub use outbox::{Outbox, Run};
 pub use udp::{Batching, LocalPort, UdpPath};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tunnel::{
-    ClockBounds, Command, Endpoint, Event, Hub, HubEnd, Now, Outbox, Packets, PrivateKey, Report,
+    ClockBounds, Endpoint, Event, Hub, HubEnd, Now, Outbox, Packets, PrivateKey, Report, Request,
     Settings, SiteKeys, State, Tunnel,
 };
 
@@ -248,12 +248,11 @@ impl World {
     }
 
     fn next_at(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let hubs = self.hubs.iter().filter_map(|hub| hub.tunnel.as_ref()?.poll_timeout(now));
+        let hubs = self.hubs.iter().filter_map(|hub| hub.tunnel.as_ref()?.poll_timeout());
         let look_ups = self.look_ups.iter().map(|(at, _)| *at);
         let talk = self.talk.map(|every| self.talked + every);
         hubs.chain(look_ups)
-            .chain(self.site.poll_timeout(now))
+            .chain(self.site.poll_timeout())
             .chain(self.network.next_at())
             .chain(talk)
             .min()
@@ -312,9 +311,9 @@ impl World {
 
     fn obey(&mut self) {
         let now = Instant::now();
-        while let Some(command) = self.site.next_command() {
-            match command {
-                Command::Resolve { hub, endpoint } => {
+        while let Some(request) = self.site.next_request() {
+            match request {
+                Request::Resolve { hub, endpoint } => {
                     let found = self.names.get(&endpoint.host);
                     let at = now + if found.is_some() { LOOK_UP } else { LOOK_UP_FAILS };
                     let addresses = found.into_iter().flatten();
@@ -322,7 +321,7 @@ impl World {
                         addresses.map(|address| SocketAddr::new(*address, endpoint.port)).collect();
                     self.look_ups.push((at, Event::Resolved { hub, addresses }));
                 }
-                Command::Rebind => {
+                Request::Rebind => {
                     self.rebinds += 1;
                     self.outside.set_port(self.outside.port().wrapping_add(1).max(1024));
                 }
@@ -365,7 +364,7 @@ impl SimulatedHub {
 }
 
 fn is_due(tunnel: &Tunnel, now: Instant) -> bool {
-    tunnel.poll_timeout(now).is_some_and(|at| now >= at)
+    tunnel.poll_timeout().is_some_and(|at| now >= at)
 }
 
 /// An address as text.

@@ -15,7 +15,7 @@ use super::peer::{HANDSHAKE_ROOM, Identity, OVERHEAD, Opened, Peer, Sealed, Shak
 use super::pending::Pending;
 use super::report::{Report, State};
 use super::wire::{self, Kind};
-use crate::packets::Packets;
+use crate::packets::Sink;
 use crate::path::Outbox;
 use crate::settings;
 
@@ -134,7 +134,7 @@ impl HubEnd {
         now: Now,
         (from, datagram): (SocketAddr, &[u8]),
         out: &mut Outbox,
-        packets: &mut Packets,
+        packets: &mut impl Sink,
     ) {
         let Some(kind) = wire::kind(datagram) else {
             return self.counters.drop(DropReason::Malformed);
@@ -183,7 +183,7 @@ impl HubEnd {
         now: Now,
         (from, datagram): (SocketAddr, &[u8]),
         out: &mut Outbox,
-        packets: &mut Packets,
+        packets: &mut impl Sink,
     ) {
         if self.peer(site).is_some_and(|peer| peer.is_stale(now.instant)) {
             self.tick(site, now, out);

@@ -138,10 +138,10 @@ impl Link {
         self.peer.as_ref()?.session(now)
     }
 
-    /// When to send a keepalive, while there is a session.
-    pub(super) fn keep_alive_at(&self, every: Option<Duration>, now: Instant) -> Option<Instant> {
-        self.session(now)?;
-        every.map(|every| self.sent + every)
+    /// When to send a keepalive, if there is a session then.
+    pub(super) fn keep_alive_at(&self, every: Option<Duration>) -> Option<Instant> {
+        let at = self.sent + every?;
+        self.session(at).map(|_| at)
     }
 
     /// Forgets keys and sessions; new ones are made for the next initiation, which is due now.

@@ -13,7 +13,7 @@ use super::link::{Link, Trouble, Whereabouts};
 use super::packet;
 use super::peer::{HANDSHAKE_ROOM, Identity, OVERHEAD, Peer, Sealed, Ticked};
 use super::pending::Pending;
-use super::{Command, Event};
+use super::{Event, Request};
 use crate::path::Outbox;
 use crate::settings::Settings;
 
@@ -44,7 +44,7 @@ pub(super) struct Site {
     clock: Clock,
     limiter: Limiter,
     random: fastrand::Rng,
-    commands: VecDeque<Command>,
+    requests: VecDeque<Request>,
     counters: Counters,
     last_handshake: Option<SystemTime>,
 }
@@ -68,7 +68,7 @@ impl Site {
             clock: Clock::new(now, bounds),
             limiter: Limiter::new(&settings.private_key),
             random: fastrand::Rng::with_seed(seed),
-            commands: VecDeque::new(),
+            requests: VecDeque::new(),
             counters: Counters::default(),
             last_handshake: None,
             settings,
@@ -81,8 +81,8 @@ impl Site {
         &self.settings
     }
 
-    pub(super) fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+    pub(super) fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
     }
 
     pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut Outbox) {
@@ -200,13 +200,13 @@ impl Site {
         let Some(place) = self.places.get_mut(hub) else { return };
         if place.begin_to_resolve() {
             let endpoint = place.settings.endpoint.clone();
-            self.commands.push_back(Command::Resolve { hub, endpoint });
+            self.requests.push_back(Request::Resolve { hub, endpoint });
         }
     }
 
     fn rebind(&mut self) {
-        if !self.commands.contains(&Command::Rebind) {
-            self.commands.push_back(Command::Rebind);
+        if !self.requests.contains(&Request::Rebind) {
+            self.requests.push_back(Request::Rebind);
             self.counters.rebinds += 1;
         }
     }

@@ -8,7 +8,7 @@ use crate::core::counters::DropReason;
 use crate::core::packet;
 use crate::core::peer::{HANDSHAKE_ROOM, Opened, Shaken};
 use crate::core::wire::{self, Kind};
-use crate::packets::Packets;
+use crate::packets::Sink;
 use crate::path::Outbox;
 
 impl Site {
@@ -17,7 +17,7 @@ impl Site {
         now: Now,
         (from, datagram): (SocketAddr, &[u8]),
         out: &mut Outbox,
-        packets: &mut Packets,
+        packets: &mut impl Sink,
     ) {
         self.watch_clock(now);
         match wire::kind(datagram) {
@@ -43,7 +43,7 @@ impl Site {
         now: Now,
         (from, datagram): (SocketAddr, &[u8]),
         out: &mut Outbox,
-        packets: &mut Packets,
+        packets: &mut impl Sink,
     ) {
         let receiver = wire::receiver(datagram, Kind::Data).unwrap_or_default();
         let Some(which) = self.addressee(receiver) else {

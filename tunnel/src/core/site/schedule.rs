@@ -18,17 +18,17 @@ impl Site {
             self.tick_if(which, now, out, |peer, now| now >= peer.tick_at());
         }
         self.drive(now, out);
-        let due = self.active.keep_alive_at(self.settings.keep_alive, now.instant);
+        let due = self.active.keep_alive_at(self.settings.keep_alive);
         if due.is_some_and(|due| now.instant >= due) {
             self.seal(Which::Active, now, &[], out);
         }
     }
 
-    pub(in crate::core) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+    pub(in crate::core) fn poll_timeout(&self) -> Option<Instant> {
         let active = self.wake(&self.active);
         let probe = self.probe.iter().flat_map(|link| self.wake(link));
         let rest = [
-            self.active.keep_alive_at(self.settings.keep_alive, now),
+            self.active.keep_alive_at(self.settings.keep_alive),
             self.pending.expires_at(),
             self.preference.probe_at().filter(|_| self.probe.is_none()),
         ];

@@ -1,0 +1,331 @@
+//! Both ends of a tunnel in one process, in real time; every wait is for an event.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Listener, TcpStream, Userspace, userspace};
+use crate::core::{ClockBounds, Now, State, Tunnel};
+use crate::path::{MemoryPath, memory};
+use crate::settings::{Endpoint, Hub, HubEnd, Settings, SiteKeys};
+use crate::{PrivateKey, Report};
+
+const HUB: &str = "10.77.0.1";
+const SITE: &str = "10.77.0.12";
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tunnel with both ends, each with its task.
+struct Pair {
+    site: Userspace,
+    hub: Userspace,
+    stop_hub: Option<oneshot::Sender<()>>,
+    hub_task: JoinHandle<std::io::Result<()>>,
+    _site_task: JoinHandle<std::io::Result<()>>,
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
+}
+
+fn at(host: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(host.parse().unwrap(), port)
+}
+
+fn settings() -> (Settings, HubEnd) {
+    let (site, hub) = (PrivateKey::generate(), PrivateKey::generate());
+    let keys = SiteKeys {
+        public_key: site.public(),
+        preshared_key: None,
+        allowed_ips: vec![net("10.77.0.12/32"), net("fd77::12/128")],
+    };
+    let hub_end = HubEnd {
+        private_key: hub.clone(),
+        addresses: vec![net("10.77.0.1/16"), net("fd77::1/64")],
+        mtu: 1280,
+        sites: vec![keys],
+    };
+    let hub = Hub {
+        name: "hub".to_owned(),
+        endpoint: Endpoint { host: "192.0.2.1".to_owned(), port: 51820 },
+        public_key: hub.public(),
+        preshared_key: None,
+        allowed_ips: vec![net("10.77.0.0/16"), net("fd77::/64")],
+    };
+    let settings = Settings {
+        private_key: site,
+        addresses: vec![net("10.77.0.12/32"), net("fd77::12/128")],
+        mtu: 1280,
+        keep_alive: Some(Duration::from_secs(25)),
+        hubs: vec![hub],
+    };
+    (settings, hub_end)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+fn spawn(
+    tunnel: Tunnel,
+    path: MemoryPath,
+) -> (Userspace, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
+    let (handle, driver) = userspace(tunnel, path, fastrand::u64(..));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(driver.run(async move {
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    (handle, stop, task)
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (site, hub) = settings();
+        let (site_path, hub_path) = memory(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
+        let now = Now::read();
+        let hub = Tunnel::hub_end(hub, now, fastrand::u64(..));
+        let site = Tunnel::site(site, ClockBounds::default(), now, fastrand::u64(..));
+        let (hub, stop_hub, hub_task) = spawn(hub, hub_path);
+        let (site, stop_site, _site_task) = spawn(site, site_path);
+        drop(stop_site);
+        Self { site, hub, stop_hub: Some(stop_hub), hub_task, _site_task }
+    }
+
+    /// A connection from the site to the hub, and its other end.
+    async fn connected(&self, listener: &mut Listener) -> (TcpStream, TcpStream) {
+        let to = at(HUB, listener.port());
+        let (ours, theirs) = tokio::join!(self.site.connect(to), listener.accept());
+        (ours.unwrap(), theirs.unwrap())
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it takes much less")
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_written_at_one_end_is_read_at_the_other_in_both_directions() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(1883).await.unwrap();
+    within(async {
+        let (ours, theirs) = pair.connected(&mut listener).await;
+        assert_eq!((ours.peer_addr(), theirs.local_addr()), (at(HUB, 1883), at(HUB, 1883)));
+        assert_eq!(theirs.peer_addr().ip(), at(SITE, 0).ip());
+        let sent = bytes(3_000_000);
+        let (mut ours_in, mut ours_out) = tokio::io::split(ours);
+        let (mut theirs_in, mut theirs_out) = tokio::io::split(theirs);
+        let echo = async {
+            tokio::io::copy(&mut theirs_in, &mut theirs_out).await.unwrap();
+            theirs_out.shutdown().await.unwrap();
+        };
+        let write = async {
+            ours_out.write_all(&sent).await.unwrap();
+            ours_out.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let read = async { ours_in.read_to_end(&mut received).await.unwrap() };
+        tokio::join!(echo, write, read);
+        assert!(received == sent);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_hub_can_call_the_site_and_both_families_work() {
+    let pair = Pair::new();
+    let mut listener = pair.site.listen(9464).await.unwrap();
+    // The hub learns where the site is from its first packet.
+    let mut reports = pair.hub.reports();
+    within(reports.wait_for(|report| report.state == State::Up)).await.unwrap();
+    for address in [at(SITE, 9464), at("fd77::12", 9464)] {
+        within(async {
+            let (ours, theirs) = tokio::join!(pair.hub.connect(address), listener.accept());
+            let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+            ours.write_all(b"GET").await.unwrap();
+            let mut room = [0; 3];
+            theirs.read_exact(&mut room).await.unwrap();
+            assert_eq!(&room, b"GET");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_that_connect_and_close_do_not_keep_the_next_one_out() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(80).await.unwrap();
+    within(async {
+        for _ in 0..1_000 {
+            let (ours, theirs) = pair.connected(&mut listener).await;
+            drop(ours);
+            drop(theirs);
+        }
+        let (mut ours, mut theirs) = pair.connected(&mut listener).await;
+        ours.write_all(b"still here").await.unwrap();
+        let mut room = [0; 10];
+        theirs.read_exact(&mut room).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_before_it_is_accepted_is_accepted_and_then_ends() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(80).await.unwrap();
+    within(async {
+        for _ in 0..16 {
+            drop(pair.site.connect(at(HUB, 80)).await.unwrap());
+        }
+        for _ in 0..16 {
+            let mut stream = listener.accept().await.unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        }
+        let (mut ours, mut theirs) = pair.connected(&mut listener).await;
+        ours.write_all(b"x").await.unwrap();
+        assert_eq!(theirs.read_u8().await.unwrap(), b'x');
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(1883).await.unwrap();
+    within(async {
+        let (mut ours, mut theirs) = pair.connected(&mut listener).await;
+        let mut written = 0_u64;
+        let chunk = bytes(64 * 1024);
+        // Both pipes and both buffers take less than 1 MiB.
+        while let Ok(result) = timeout(Duration::from_millis(300), ours.write(&chunk)).await {
+            written += result.unwrap() as u64;
+            assert!(written < 4 << 20, "nothing stops it");
+        }
+        let write = async {
+            ours.write_all(b"end").await.unwrap();
+            ours.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let read = async { theirs.read_to_end(&mut received).await.unwrap() };
+        tokio::join!(write, read);
+        assert_eq!(received.len() as u64, written + 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_is_an_error_and_no_end() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(1883).await.unwrap();
+    within(async {
+        let (mut ours, theirs) = pair.connected(&mut listener).await;
+        drop(theirs);
+        // Nobody reads this: the answer is RST.
+        let error = loop {
+            if let Err(error) = ours.write_all(&[0; 1000]).await {
+                break error;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let mut rest = Vec::new();
+        let error = ours.read_to_end(&mut rest).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_nobody_listens_a_call_is_refused() {
+    let pair = Pair::new();
+    within(async {
+        let error = pair.site.connect(at(HUB, 7)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let listener = pair.hub.listen(7).await.unwrap();
+        assert_eq!(pair.hub.listen(7).await.unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(pair.hub.listen(0).await.unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(pair.site.connect(at(HUB, 7)).await.unwrap());
+        drop(listener);
+        let mut outcome = pair.site.connect(at(HUB, 7)).await;
+        while outcome.is_ok() {
+            outcome = pair.site.connect(at(HUB, 7)).await;
+        }
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sixty_four_connections_at_once_each_get_their_own_bytes() {
+    let pair = Pair::new();
+    let mut listener = pair.hub.listen(1883).await.unwrap();
+    within(async {
+        let mut streams = Vec::new();
+        for number in 0..64_u8 {
+            let (mut ours, theirs) = pair.connected(&mut listener).await;
+            ours.write_all(&[number; 10_000]).await.unwrap();
+            streams.push((number, ours, theirs));
+        }
+        for (number, ours, theirs) in &mut streams {
+            let mut room = [0; 10_000];
+            theirs.read_exact(&mut room).await.unwrap();
+            assert!(room.iter().all(|byte| byte == number));
+            theirs.write_all(&room).await.unwrap();
+            ours.read_exact(&mut room).await.unwrap();
+            assert!(room.iter().all(|byte| byte == number));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn on_stop_everything_written_arrives_and_then_the_end() {
+    let mut pair = Pair::new();
+    let mut listener = pair.hub.listen(1883).await.unwrap();
+    within(async {
+        let (mut ours, mut theirs) = pair.connected(&mut listener).await;
+        let sent = bytes(60_000);
+        theirs.write_all(&sent).await.unwrap();
+        pair.stop_hub.take().unwrap().send(()).unwrap();
+        let mut received = Vec::new();
+        ours.read_to_end(&mut received).await.unwrap();
+        assert!(received == sent);
+        (&mut pair.hub_task).await.unwrap().unwrap();
+        assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::NotConnected);
+        let error = pair.hub.connect(at(SITE, 1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotConnected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_given_up() {
+    let (site, _) = settings();
+    let (path, _dead) = memory(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
+    let site = Tunnel::site(site, ClockBounds::default(), Now::read(), 1);
+    let (site, _stop, _task) = spawn(site, path);
+    for _ in 0..300 {
+        let call = timeout(Duration::from_millis(1), site.connect(at(HUB, 1))).await;
+        assert!(call.is_err() || call.is_ok_and(|call| call.is_err()));
+    }
+    // 256 connections may be there at once: the ones before are gone, or this one would be busy.
+    let call = timeout(Duration::from_millis(50), site.connect(at(HUB, 1))).await;
+    assert!(call.is_err());
+}
+
+#[tokio::test]
+async fn the_report_tells_when_the_tunnel_is_up() {
+    let pair = Pair::new();
+    let mut reports = pair.site.reports();
+    let report: Report =
+        within(reports.wait_for(|report| report.state == State::Up)).await.unwrap().clone();
+    assert_eq!(report.sentence, "The tunnel to hub is up.");
+    assert_eq!(report.endpoint, Some(at("192.0.2.1", 51820)));
+}
