@@ -93,7 +93,8 @@ impl Link {
     }
 
     /// Makes exactly these networks reached through the device: others that were set here are
-    /// removed. May be repeated; fails for a network that this host reaches by another device, and
+    /// removed. May be repeated, and has to be after the device was down, which takes its routes
+    /// away; fails for a network that this host reaches by another device, and
     /// never takes it over.
     pub fn set_routes(&mut self, routes: &[IpNet]) -> Result<(), LinkError> {
         let wanted: BTreeSet<_> = routes.iter().map(IpNet::trunc).collect();
@@ -105,10 +106,10 @@ impl Link {
             };
         }
         for route in wanted {
-            if !self.routes.contains(&route) {
-                let message = Message::route(self.index, route);
-                self.ask(&message).map_err(|errno| failure(Step::Route(route), errno))?;
-                self.routes.insert(route);
+            match self.ask(&Message::route(self.index, route)) {
+                Ok(()) => drop(self.routes.insert(route)),
+                Err(Errno::EEXIST) if self.routes.contains(&route) => {}
+                Err(errno) => return Err(failure(Step::Route(route), errno)),
             }
         }
         Ok(())

@@ -205,13 +205,19 @@ impl UdpPath {
     }
 
     /// Takes what ICMP has answered from the socket's queue of errors.
-    fn take_answers(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+    fn take_answers(&mut self, inbox: &mut Inbox) {
         socket::drain_errors(&self.socket, inbox);
         // The runtime takes an error on a writable socket for its end, and would say for ever that
-        // there is room to send.
-        let same = self.socket.as_fd().try_clone_to_owned()?;
-        self.socket = UdpSocket::from_std(same.into())?;
-        Ok(())
+        // there is room to send. A new registration of the same socket knows nothing of it.
+        let same = self.socket.as_fd().try_clone_to_owned();
+        match same.and_then(|same| UdpSocket::from_std(same.into())) {
+            Ok(same) => self.socket = same,
+            // No file descriptor is left now. Sending may drop instead of waiting.
+            Err(_) => {
+                let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                let _cleared = self.socket.try_io(Interest::ERROR, nothing);
+            }
+        }
     }
 }
 
@@ -223,7 +229,7 @@ impl Path for UdpPath {
                 read_all(&self.socket, inbox)?;
             }
             if ready.is_error() {
-                self.take_answers(inbox)?;
+                self.take_answers(inbox);
             }
             if !inbox.is_empty() {
                 return Ok(());
@@ -250,18 +256,15 @@ impl Path for UdpPath {
 
 /// Reads what is there and fits.
 fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
-    let mut failed = 0;
     for _ in 0..READS {
         if !inbox.has_room() {
             break;
         }
-        let read = socket.try_io(Interest::READABLE, || Ok(socket::read(socket, inbox)?));
-        match read {
-            Ok(()) => {}
+        match socket.try_io(Interest::READABLE, || Ok(socket::read(socket, inbox)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // ICMP answers come here too, each once.
-            Err(_) if failed < READS / 2 => failed += 1,
-            Err(error) => return Err(error),
+            Err(error) if socket::is_broken(&error) => return Err(error),
+            // ICMP answers come here too, each once, and anybody can send them.
+            Ok(()) | Err(_) => {}
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::path::{LocalPort, MAX_DATAGRAM, UdpPath};
 use crate::testing::{Namespace, ip};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const BYTES: usize = 8 * 1024 * 1024;
+const BYTES: usize = 2 * 1024 * 1024;
 
 /// What each test watches from outside.
 #[derive(Default)]

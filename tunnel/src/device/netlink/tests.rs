@@ -83,7 +83,14 @@ fn as_root_addresses_and_routes_are_set_and_may_be_set_again() {
     }
     assert!(!shown.contains("fe80"), "{shown}");
     assert!(!shown.contains("tentative"), "{shown}");
-    assert_eq!(routes_of("veth0"), ["10.77.0.0/16", "fd77::/64", "fd77::12"]);
+    let expected = ["10.77.0.0/16", "fd77::/64", "fd77::12"];
+    assert_eq!(routes_of("veth0"), expected);
+    // Taking a device down takes its routes away.
+    ip(&["link", "set", "veth0", "down"]);
+    assert!(!routes_of("veth0").contains(&expected[0].to_owned()));
+    link.set_up(&addresses, 1280).unwrap();
+    link.set_routes(&nets("10.77.0.0/16 fd77::/64")).unwrap();
+    assert_eq!(routes_of("veth0"), expected);
 }
 
 #[test]

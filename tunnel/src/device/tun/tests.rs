@@ -127,6 +127,7 @@ async fn as_root_a_name_that_is_in_use_is_told() {
         assert!(matches!(taken, Err(TunError::Taken(_))), "{taken:?}");
     }
     drop(tun);
+    assert!(!ip(&["link"]).contains("edge0"));
     up(Offload::Nothing);
 }
 

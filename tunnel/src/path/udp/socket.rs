@@ -77,7 +77,7 @@ fn open_both(port: u16) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn open_v4(port: u16) -> Result<OwnedFd, Errno> {
+pub(super) fn open_v4(port: u16) -> Result<OwnedFd, Errno> {
     let fd = new(AddressFamily::Inet)?;
     set_up(&fd);
     bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
@@ -128,6 +128,12 @@ pub(super) fn read(socket: &impl AsRawFd, inbox: &mut Inbox) -> Result<(), Errno
         inbox.filled(from, length, stride.unwrap_or(0));
     }
     Ok(())
+}
+
+/// Whether an error is the socket's own, which no other datagram will cure.
+pub(super) fn is_broken(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    errno.is_none_or(|errno| [Errno::EBADF, Errno::ENOTSOCK, Errno::EINVAL].contains(&errno))
 }
 
 /// Empties the queue of errors, keeping who does not listen.
