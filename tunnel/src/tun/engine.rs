@@ -1,0 +1,66 @@
+//! What a driver drives.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::device::Hostbound;
+use crate::path::Outbox;
+
+/// What decides for a tunnel, without a socket and without a clock.
+pub trait Engine: Send {
+    /// What it can be told, beside datagrams and packets.
+    type Event: Send;
+    /// What it can ask of others.
+    type Command: Send;
+
+    /// Takes a datagram from anybody. Packets in it go to `hostbound`, answers to `outbox`.
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+        hostbound: &mut Hostbound,
+    );
+
+    /// Learns that, so says an ICMP packet that anybody can forge, nothing listens there.
+    fn handle_refusal(&mut self, now: Instant, to: SocketAddr);
+
+    /// Takes a packet of the host, and puts what becomes of it into `outbox`.
+    fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox);
+
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox);
+
+    /// When something will be due.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// Takes what it is told.
+    fn handle_event(&mut self, now: Instant, event: Self::Event, outbox: &mut Outbox);
+
+    /// What it wants, one after the other.
+    fn next_command(&mut self) -> Option<Command<Self::Command>>;
+
+    /// Learns what was lost without its doing.
+    fn handle_lost(&mut self, lost: Lost, count: u64);
+}
+
+/// What an [`Engine`] wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command<T> {
+    /// Another local port.
+    Rebind,
+    /// Something of others.
+    Ask(T),
+}
+
+/// What was lost between the host and the way to the hub.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lost {
+    /// Frames of the host that contradict themselves.
+    Malformed,
+    /// Datagrams to the hub that found no room.
+    Outbound,
+    /// Packets for the host that it did not take, or that found no room.
+    Hostbound,
+}
