@@ -4,6 +4,7 @@ mod engine;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::time::Instant;
@@ -22,6 +23,10 @@ pub use engine::{Command, Engine, Lost};
 /// Frames from the host before the other direction has its turn. 64 made no difference in speed,
 /// and 16 are 1 MiB at most.
 const FRAMES: usize = 16;
+
+/// Questions that wait for room while what the engine wants besides is still carried out. More of
+/// them wait in the engine.
+const QUESTIONS: usize = 16;
 
 /// Why a tunnel cannot go on.
 #[derive(Debug, Error)]
@@ -43,8 +48,8 @@ struct Driver<'a, E: Engine, P, D> {
     outbox: Outbox,
     hostbound: Hostbound,
     frame: Vec<u8>,
-    /// A question that nobody has had room for yet.
-    waiting: Option<E::Command>,
+    /// Questions that nobody has had room for yet.
+    waiting: VecDeque<E::Command>,
     malformed: u64,
     /// What the engine knows of.
     told: [u64; 3],
@@ -69,7 +74,7 @@ enum Left {
 /// Drives `engine` until every sender of `events` is gone or nobody takes its `commands`; fails
 /// when the device or the path does not work any more.
 ///
-/// A command waits in the engine until there is room for it. Cancel safe in the sense that nothing
+/// A question waits until there is room for it. Cancel safe in the sense that nothing
 /// but packets on their way is lost.
 pub async fn run<E: Engine, P: Path, D: Device>(
     engine: &mut E,
@@ -87,12 +92,14 @@ pub async fn run<E: Engine, P: Path, D: Device>(
         outbox: Outbox::new(),
         hostbound,
         frame: vec![0; FRAME],
-        waiting: None,
+        waiting: VecDeque::new(),
         malformed: 0,
         told: [0; 3],
     };
     let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
+    driver.look_at_the_clock();
     while let Next::Wait = driver.carry_out(commands) {
+        driver.flush().await?;
         driver.set(timer.as_mut());
         let left = match driver.wake(timer.as_mut(), &mut events, commands).await {
             Wake::Path(received) => {
@@ -106,12 +113,11 @@ pub async fn run<E: Engine, P: Path, D: Device>(
             Wake::Timer | Wake::Room => Left::Nothing,
             Wake::Event(None) => return Ok(()),
             Wake::Event(Some(event)) => {
-                driver.engine.handle_event(now(), event, &mut driver.outbox);
+                driver.engine.handle_event(now(), event);
                 Left::Nothing
             }
         };
         driver.look_at_the_clock();
-        driver.flush().await?;
         if left == Left::Perhaps {
             // Others share the thread: a PLC wants to be read on time.
             yield_now().await;
@@ -127,35 +133,30 @@ enum Next {
 }
 
 impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
-    /// Carries out what the engine wants, up to a question that there is no room for.
+    /// Carries out what the engine wants; questions that there is no room for have to wait.
     fn carry_out(&mut self, commands: &mpsc::Sender<E::Command>) -> Next {
-        loop {
-            if let Some(command) = self.waiting.take() {
-                match commands.try_send(command) {
-                    Ok(()) => {}
-                    Err(mpsc::error::TrySendError::Full(command)) => {
-                        self.waiting = Some(command);
-                        return Next::Wait;
-                    }
-                    Err(mpsc::error::TrySendError::Closed(_)) => return Next::Stop,
-                }
-            }
+        while self.waiting.len() < QUESTIONS {
             match self.engine.next_command() {
-                Some(Command::Ask(command)) => self.waiting = Some(command),
+                Some(Command::Ask(command)) => self.waiting.push_back(command),
                 Some(Command::Rebind) => {
                     if let Err(error) = self.path.rebind() {
                         warn!(%error, "cannot take another port");
                     }
                 }
-                None if commands.is_closed() => return Next::Stop,
-                None => return Next::Wait,
+                None => break,
             }
         }
+        while let Ok(room) = commands.try_reserve()
+            && let Some(command) = self.waiting.pop_front()
+        {
+            room.send(command);
+        }
+        if commands.is_closed() { Next::Stop } else { Next::Wait }
     }
 
     /// Sets the timer to what is due next. Without anything it stays in the past, and is not asked.
     fn set(&self, timer: Pin<&mut Sleep>) {
-        if let Some(due) = self.engine.poll_timeout() {
+        if let Some(due) = self.engine.poll_timeout(now()) {
             let due = time::Instant::from_std(due);
             if due != timer.deadline() {
                 timer.reset(due);
@@ -169,13 +170,13 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
         events: &mut mpsc::Receiver<E::Event>,
         commands: &mpsc::Sender<E::Command>,
     ) -> Wake<E::Event> {
-        let is_due = self.engine.poll_timeout().is_some();
+        let is_due = self.engine.poll_timeout(now()).is_some();
         // The order is by chance, so that no direction starves another.
         tokio::select! {
             received = self.path.receive(&mut self.inbox) => Wake::Path(received),
             readable = self.device.readable() => Wake::Device(readable),
             () = timer, if is_due => Wake::Timer,
-            _ = commands.reserve(), if self.waiting.is_some() => Wake::Room,
+            _ = commands.reserve(), if !self.waiting.is_empty() => Wake::Room,
             event = events.recv() => Wake::Event(event),
         }
     }
@@ -225,7 +226,7 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
     /// Lets the engine do what is due, however busy the directions are.
     fn look_at_the_clock(&mut self) {
         let now = now();
-        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+        if self.engine.poll_timeout(now).is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now, &mut self.outbox);
         }
         let lost = [

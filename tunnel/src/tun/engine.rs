@@ -32,13 +32,14 @@ pub trait Engine: Send {
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox);
 
-    /// When something will be due.
-    fn poll_timeout(&self) -> Option<Instant>;
+    /// When something will be due; may lie in the past.
+    fn poll_timeout(&self, now: Instant) -> Option<Instant>;
 
-    /// Takes what it is told.
-    fn handle_event(&mut self, now: Instant, event: Self::Event, outbox: &mut Outbox);
+    /// Takes what it is told. What follows from it is due at once.
+    fn handle_event(&mut self, now: Instant, event: Self::Event);
 
-    /// What it wants, one after the other.
+    /// What it wants, one after the other. It is carried out before what is in the outbox is sent:
+    /// an initiation that comes with [`Command::Rebind`] leaves from the new port.
     fn next_command(&mut self) -> Option<Command<Self::Command>>;
 
     /// Learns what was lost without its doing.
