@@ -10,7 +10,7 @@ mod settings;
 mod stack;
 #[cfg(test)]
 mod testing;
-pub mod tun;
+mod tun;
 mod userspace;
 pub mod wg_quick;
 
@@ -27,4 +27,5 @@ pub use path::{
     Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,
 };
 pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};
+pub use tun::{Engine, Lost, RunError, Want, run};
 pub use userspace::{Driver, Listener, TcpStream, Userspace, userspace};

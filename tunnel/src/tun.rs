@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use crate::device::{Device, FRAME, Frame, Hostbound, segment};
 use crate::path::{Inbox, Outbox, Path};
 
-pub use engine::{Command, Engine, Lost};
+pub use engine::{Engine, Lost, Want};
 
 /// Frames from the host before the other direction has its turn. 64 made no difference in speed,
 /// and 16 are 1 MiB at most.
@@ -137,8 +137,8 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
     fn carry_out(&mut self, commands: &mpsc::Sender<E::Command>) -> Next {
         while self.waiting.len() < QUESTIONS {
             match self.engine.next_command() {
-                Some(Command::Ask(command)) => self.waiting.push_back(command),
-                Some(Command::Rebind) => {
+                Some(Want::Ask(command)) => self.waiting.push_back(command),
+                Some(Want::Rebind) => {
                     if let Err(error) = self.path.rebind() {
                         warn!(%error, "cannot take another port");
                     }

@@ -39,8 +39,8 @@ pub trait Engine: Send {
     fn handle_event(&mut self, now: Instant, event: Self::Event);
 
     /// What it wants, one after the other. It is carried out before what is in the outbox is sent:
-    /// an initiation that comes with [`Command::Rebind`] leaves from the new port.
-    fn next_command(&mut self) -> Option<Command<Self::Command>>;
+    /// an initiation that comes with [`Want::Rebind`] leaves from the new port.
+    fn next_command(&mut self) -> Option<Want<Self::Command>>;
 
     /// Learns what was lost without its doing.
     fn handle_lost(&mut self, lost: Lost, count: u64);
@@ -48,7 +48,7 @@ pub trait Engine: Send {
 
 /// What an [`Engine`] wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Command<T> {
+pub enum Want<T> {
     /// Another local port.
     Rebind,
     /// Something of others.

@@ -30,7 +30,7 @@ struct Plain {
     to: SocketAddr,
     seen: Seen,
     due: Option<Instant>,
-    commands: Vec<Command<u8>>,
+    commands: Vec<Want<u8>>,
 }
 
 impl Plain {
@@ -77,11 +77,11 @@ impl Engine for Plain {
     fn handle_event(&mut self, now: Instant, event: u8) {
         self.seen.events.push(event);
         self.due = Some(now);
-        self.commands.push(Command::Rebind);
-        self.commands.push(Command::Ask(event));
+        self.commands.push(Want::Rebind);
+        self.commands.push(Want::Ask(event));
     }
 
-    fn next_command(&mut self) -> Option<Command<u8>> {
+    fn next_command(&mut self) -> Option<Want<u8>> {
         (!self.commands.is_empty()).then(|| self.commands.remove(0))
     }
 
@@ -167,7 +167,7 @@ impl Engine for Wire {
 
     fn handle_event(&mut self, _: Instant, _: u8) {}
 
-    fn next_command(&mut self) -> Option<Command<u8>> {
+    fn next_command(&mut self) -> Option<Want<u8>> {
         None
     }
 
