@@ -156,7 +156,7 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
 
     /// Sets the timer to what is due next. Without anything it stays in the past, and is not asked.
     fn set(&self, timer: Pin<&mut Sleep>) {
-        if let Some(due) = self.engine.poll_timeout(now()) {
+        if let Some(due) = self.engine.poll_timeout() {
             let due = time::Instant::from_std(due);
             if due != timer.deadline() {
                 timer.reset(due);
@@ -170,7 +170,7 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
         events: &mut mpsc::Receiver<E::Event>,
         commands: &mpsc::Sender<E::Command>,
     ) -> Wake<E::Event> {
-        let is_due = self.engine.poll_timeout(now()).is_some();
+        let is_due = self.engine.poll_timeout().is_some();
         // The order is by chance, so that no direction starves another.
         tokio::select! {
             received = self.path.receive(&mut self.inbox) => Wake::Path(received),
@@ -226,7 +226,7 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
     /// Lets the engine do what is due, however busy the directions are.
     fn look_at_the_clock(&mut self) {
         let now = now();
-        if self.engine.poll_timeout(now).is_some_and(|due| due <= now) {
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now, &mut self.outbox);
         }
         let lost = [

@@ -33,7 +33,7 @@ pub trait Engine: Send {
     fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox);
 
     /// When something will be due; may lie in the past.
-    fn poll_timeout(&self, now: Instant) -> Option<Instant>;
+    fn poll_timeout(&self) -> Option<Instant>;
 
     /// Takes what it is told. What follows from it is due at once.
     fn handle_event(&mut self, now: Instant, event: Self::Event);

@@ -70,7 +70,7 @@ impl Engine for Plain {
         }
     }
 
-    fn poll_timeout(&self, _: Instant) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
 
@@ -161,7 +161,7 @@ impl Engine for Wire {
         }
     }
 
-    fn poll_timeout(&self, _: Instant) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         Some(self.due)
     }
 
