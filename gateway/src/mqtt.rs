@@ -186,6 +186,7 @@ impl Client {
             }
             select! {
                 () = closed(&mut self.outbox) => return,
+                () = self.settings.uplink.moved() => self.rota.start_over(),
                 () = sleep(pause) => {}
             }
         }
@@ -230,13 +231,19 @@ impl Client {
         let since = Instant::now();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
         let desk = connection.desk(self.session, renew_at, events, metrics);
-        let end = desk.work(connection, &mut self.outbox).await;
+        let end = select! {
+            end = desk.work(connection, &mut self.outbox) => end,
+            () = self.settings.uplink.moved() => End::Failed(Failure::Moved),
+        };
         self.metrics.connected.set(0);
         match end {
             End::Finished => Err(Done),
             End::Failed(failure) => {
                 let reason = failure.reason();
-                let pause = if reason == Reason::Renewed {
+                let pause = if matches!(failure, Failure::Moved) {
+                    self.rota.start_over();
+                    Duration::ZERO
+                } else if reason == Reason::Renewed {
                     RENEWAL
                 } else {
                     self.rota.lost(setback(reason), since.elapsed(), fastrand::f64())

@@ -7,6 +7,7 @@ mod hop;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod way;
 
 use std::fmt;
 use std::io;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use hop::Hop;
 pub use tls::TlsError;
+pub use way::{Tunnelled, Way};
 
 /// A stream of bytes to the broker.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,6 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// The way to the brokers.
 #[derive(Clone, Debug)]
 pub struct Uplink {
+    way: Way,
     tls: Tls,
 }
 
@@ -62,6 +65,20 @@ pub enum DialError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The tunnel that it has to take is not up.
+    #[error("the tunnel is not up")]
+    NoTunnel {
+        /// Why, for an installer.
+        sentence: String,
+    },
+    /// The hub in use does not lead there.
+    #[error("the hub {hub} does not lead to {at}")]
+    NotBehind {
+        /// The broker as configured.
+        at: HostPort,
+        /// The hub in use.
+        hub: String,
+    },
     /// The stream came about, and TLS on it did not.
     #[error("no TLS with {at}")]
     Tls {
@@ -73,17 +90,23 @@ pub enum DialError {
 }
 
 impl Uplink {
+    /// Takes `way` to every broker.
+    #[must_use]
+    pub const fn new(way: Way, tls: Tls) -> Self {
+        Self { way, tls }
+    }
+
     /// The way that the operating system routes.
     #[must_use]
     pub const fn direct(tls: Tls) -> Self {
-        Self { tls }
+        Self::new(Way::Direct, tls)
     }
 
     /// Connects to a broker, with TLS if its address says so.
     ///
     /// # Errors
     /// Fails after `limit` in total, or when no address took the connection; the error is the last
-    /// address's.
+    /// address's. Through a tunnel it never tries another way.
     pub async fn dial(
         &self,
         broker: &Broker,
@@ -91,9 +114,9 @@ impl Uplink {
     ) -> Result<Box<dyn Stream>, DialError> {
         let at = &broker.address;
         let deadline = Instant::now() + limit;
-        let stream = direct::dial(at, deadline).await?;
+        let stream = self.way.dial(at, deadline).await?;
         match broker.scheme {
-            Scheme::Mqtt => Ok(Box::new(stream)),
+            Scheme::Mqtt => Ok(stream),
             Scheme::Mqtts => {
                 let secured = timeout_at(deadline, tls::secure(&self.tls, at, stream)).await;
                 secured
@@ -102,6 +125,14 @@ impl Uplink {
                     .map_err(|source| DialError::Tls { at: at.clone(), source })
             }
         }
+    }
+
+    /// Ends when the tunnel has gone over to another hub: other brokers may be reached then, and
+    /// connections through the hub before are of no use. Never ends without a tunnel.
+    ///
+    /// Counts from when this uplink was made, or from the last time that this ended.
+    pub async fn moved(&mut self) {
+        self.way.moved().await;
     }
 }
 
@@ -132,6 +163,11 @@ impl DialError {
             Self::Unreachable { at, source } => format!(
                 "the broker {at} cannot be reached ({source}): check the cable and the gateway's \
                  own address"
+            ),
+            Self::NoTunnel { sentence } => sentence.clone(),
+            Self::NotBehind { at, hub } => format!(
+                "the broker {at} is not behind the hub {hub}, which is in use: add its network to \
+                 that hub's allowed_ips, or a broker that is behind it to brokers"
             ),
             Self::Tls { at, source } => source.sentence(at),
         }

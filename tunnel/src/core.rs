@@ -72,14 +72,18 @@ pub enum Event {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
     /// Look up a name and answer with [`Event::Resolved`], in the end always.
-    Resolve {
-        /// The hub's number in the settings.
-        hub: usize,
-        /// What to look up.
-        endpoint: Endpoint,
-    },
+    Resolve(LookUp),
     /// Take a new local port: [`Path::rebind`](crate::Path::rebind).
     Rebind,
+}
+
+/// A name that has to be looked up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LookUp {
+    /// The hub's number in the settings.
+    pub hub: usize,
+    /// What to look up.
+    pub endpoint: Endpoint,
 }
 
 impl Tunnel {
@@ -151,6 +155,15 @@ impl Tunnel {
             Role::Site(site) => site.next_request(),
             Role::HubEnd(_) => None,
         }
+    }
+
+    /// Counts what was lost outside.
+    pub fn count_dropped(&mut self, reason: DropReason, count: u64) {
+        let counters = match &mut self.role {
+            Role::Site(site) => site.counters_mut(),
+            Role::HubEnd(hub) => hub.counters_mut(),
+        };
+        counters.drop_many(reason, count);
     }
 
     /// How it is; cheap.

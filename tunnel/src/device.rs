@@ -14,19 +14,24 @@ mod wire;
 
 use std::io::{self, IoSlice};
 
-pub use frame::{Checksum, FRAME, Frame, HEADER, Joined, Malformed};
-pub use hostbound::Hostbound;
-pub use netlink::{Link, LinkError, Step};
-pub use routes::{RouteError, captured, routes};
-pub use segment::segment;
-pub use tun::{InterfaceName, NameError, Tun, TunError, bind_to_device};
+pub(crate) use frame::{FRAME, Frame};
+#[cfg(test)]
+pub(crate) use frame::{HEADER, Joined};
+pub(crate) use hostbound::Hostbound;
+pub use netlink::LinkError;
+pub(crate) use netlink::Link;
+pub use routes::RouteError;
+pub(crate) use routes::{captured, routes};
+pub(crate) use segment::segment;
+pub(crate) use tun::Tun;
+pub use tun::{InterfaceName, NameError, TunError, bind_to_device};
 
 /// Where the host puts packets for the tunnel, and takes those from it.
 ///
 /// A frame is a header of 10 bytes (struct virtio_net_hdr, VIRTIO 1.2, 5.1.6, in the byte order of
 /// the machine) and an IP packet; where [`Offload`] allows it, of up to 64 KiB that stand for
 /// several.
-pub trait Device: Send {
+pub(crate) trait Device: Send {
     /// Waits until the host has sent something. Cancel safe. Fails when the device is gone.
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -44,7 +49,7 @@ pub trait Device: Send {
 
 /// What a device joins, which is what it gives and takes as one frame.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Offload {
+pub(crate) enum Offload {
     /// Nothing: a frame is a packet.
     Nothing,
     /// Segments of TCP.

@@ -6,6 +6,7 @@ mod endpoint;
 mod key;
 mod packets;
 mod path;
+mod report;
 mod settings;
 mod stack;
 #[cfg(test)]
@@ -14,12 +15,10 @@ mod tun;
 mod userspace;
 pub mod wg_quick;
 
-pub use core::{ClockBounds, Counters, DropReason, Event, Now, Report, Request, State, Tunnel};
-pub use device::{
-    Checksum, Device, FRAME, Frame, HEADER, Hostbound, InterfaceName, Joined, Link, LinkError,
-    Malformed, NameError, Offload, RouteError, Step, Tun, TunError, bind_to_device, captured,
-    routes, segment,
+pub use core::{
+    ClockBounds, Counters, DropReason, Event, LookUp, Now, Report, Request, State, Tunnel,
 };
+pub use device::{InterfaceName, LinkError, NameError, RouteError, TunError, bind_to_device};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use packets::{Packets, Sink};
@@ -27,5 +26,5 @@ pub use path::{
     Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,
 };
 pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};
-pub use tun::{Engine, Lost, RunError, Want, run};
+pub use tun::{DeviceDriver, DeviceTunnel, OpenError, RunError, open};
 pub use userspace::{Driver, Listener, TcpStream, Userspace, userspace};

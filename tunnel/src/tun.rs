@@ -1,6 +1,7 @@
 //! Drives a tunnel between a network device of the host and the way to the hub.
 
 mod engine;
+mod site;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,8 @@ use tracing::{debug, warn};
 use crate::device::{Device, FRAME, Frame, Hostbound, segment};
 use crate::path::{Inbox, Outbox, Path};
 
-pub use engine::{Engine, Lost, Want};
+pub(crate) use engine::{Engine, Lost, Want};
+pub use site::{DeviceDriver, DeviceTunnel, OpenError, open};
 
 /// Frames from the host before the other direction has its turn. 64 made no difference in speed,
 /// and 16 are 1 MiB at most.
@@ -76,7 +78,7 @@ enum Left {
 ///
 /// A question waits until there is room for it. Cancel safe in the sense that nothing
 /// but packets on their way is lost.
-pub async fn run<E: Engine, P: Path, D: Device>(
+async fn run<E: Engine, P: Path, D: Device>(
     engine: &mut E,
     path: &mut P,
     device: &mut D,

@@ -20,6 +20,7 @@ pub use stream::{Listener, TcpStream};
 
 use crate::core::{Event, Now, Report, Tunnel};
 use crate::path::Path;
+use crate::report::Reporter;
 
 /// Orders that wait for the task.
 const ORDERS: usize = 16;
@@ -44,8 +45,8 @@ enum Order {
 pub fn userspace<P: Path>(tunnel: Tunnel, path: P, seed: u64) -> (Userspace, Driver<P>) {
     let now = Now::read();
     let (orders, inbox) = mpsc::channel(ORDERS);
-    let (publish, reports) = watch::channel(tunnel.report(now));
-    let driver = Driver::new(tunnel, path, seed, inbox, publish);
+    let (reporter, reports) = Reporter::new(&tunnel, now);
+    let driver = Driver::new(tunnel, path, seed, inbox, reporter);
     (Userspace { orders, reports }, driver)
 }
 

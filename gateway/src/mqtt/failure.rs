@@ -99,6 +99,8 @@ pub(super) enum Failure {
     WornOut,
     #[error("subscriptions are due again")]
     SubscribeAgain,
+    #[error("the tunnel leads to another hub")]
+    Moved,
 }
 
 impl Failure {
@@ -125,7 +127,7 @@ impl Failure {
             | Self::NotWritten => Reason::Silent,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Protocol(_) | Self::Collision => Reason::Protocol,
-            Self::WornOut | Self::SubscribeAgain => Reason::Renewed,
+            Self::WornOut | Self::SubscribeAgain | Self::Moved => Reason::Renewed,
         }
     }
 

@@ -70,6 +70,11 @@ impl Rota {
         self.pause(random)
     }
 
+    /// Another hub leads to other brokers: begins at the top, with all failures forgotten.
+    pub(super) fn start_over(&mut self) {
+        *self = Self::new(self.brokers);
+    }
+
     fn advance(&mut self) {
         self.current = (self.current + 1) % self.brokers.max(1);
     }
@@ -129,6 +134,15 @@ mod tests {
         assert_eq!(rota.current(), 1);
         rota.lost(Setback::Passing, Duration::from_secs(3600), HALF);
         assert_eq!(rota.current(), 0);
+    }
+
+    #[test]
+    fn another_hub_begins_the_choice_at_its_top() {
+        let mut rota = Rota::new(2);
+        rota.failed(Setback::Passing, 0.0);
+        rota.start_over();
+        assert_eq!(rota.current(), 0);
+        assert_eq!(rota.failed(Setback::Passing, 0.0), Duration::ZERO);
     }
 
     #[test]

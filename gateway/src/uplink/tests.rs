@@ -17,7 +17,7 @@ async fn a_listening_broker_is_reached_by_name() {
     let port = listener.local_addr().unwrap().port();
 
     let at = broker("localhost", port).address;
-    let stream = direct::dial(&at, Instant::now() + LIMIT).await.unwrap();
+    let stream = direct::dial(&at, Instant::now() + LIMIT, None).await.unwrap();
 
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());

@@ -21,9 +21,15 @@ pub struct Now {
 impl Now {
     /// Reads both clocks.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the tunnel's only look at the wall clock")]
     pub fn read() -> Self {
-        Self { instant: Instant::now(), wall: SystemTime::now() }
+        Self::at(Instant::now())
+    }
+
+    /// Reads the wall clock; `instant` was just read.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the tunnel's only look at the wall clock")]
+    pub fn at(instant: Instant) -> Self {
+        Self { instant, wall: SystemTime::now() }
     }
 }
 

@@ -56,11 +56,13 @@ pub enum DropReason {
     Undecryptable,
     /// It was there before, or is older than the window of 1024 packets or the last handshake.
     Replayed,
+    /// There was no room for it between the tunnel and the network or the host.
+    NoRoom,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Waited,
         Self::QueueFull,
         Self::NotAllowedOut,
@@ -70,6 +72,7 @@ impl DropReason {
         Self::Stranger,
         Self::Undecryptable,
         Self::Replayed,
+        Self::NoRoom,
     ];
 
     /// Its name in metrics.
@@ -85,6 +88,7 @@ impl DropReason {
             Self::Stranger => "stranger",
             Self::Undecryptable => "undecryptable",
             Self::Replayed => "replayed",
+            Self::NoRoom => "no_room",
         }
     }
 }

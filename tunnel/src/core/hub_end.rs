@@ -66,6 +66,10 @@ impl HubEnd {
         &self.settings
     }
 
+    pub(super) const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
     pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut Outbox) {
         let header = packet::parse(packet);
         let verdict = match header {

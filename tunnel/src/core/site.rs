@@ -13,7 +13,7 @@ use super::link::{Link, Trouble, Whereabouts};
 use super::packet;
 use super::peer::{HANDSHAKE_ROOM, Identity, OVERHEAD, Peer, Sealed, Ticked};
 use super::pending::Pending;
-use super::{Event, Request};
+use super::{Event, LookUp, Request};
 use crate::path::Outbox;
 use crate::settings::Settings;
 
@@ -79,6 +79,10 @@ impl Site {
 
     pub(super) const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
     }
 
     pub(super) fn next_request(&mut self) -> Option<Request> {
@@ -200,7 +204,7 @@ impl Site {
         let Some(place) = self.places.get_mut(hub) else { return };
         if place.begin_to_resolve() {
             let endpoint = place.settings.endpoint.clone();
-            self.requests.push_back(Request::Resolve { hub, endpoint });
+            self.requests.push_back(Request::Resolve(LookUp { hub, endpoint }));
         }
     }
 

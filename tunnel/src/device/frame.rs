@@ -3,9 +3,9 @@
 use thiserror::Error;
 
 /// Length of the header before a packet.
-pub const HEADER: usize = 10;
+pub(crate) const HEADER: usize = 10;
 /// Longest frame: the header and an IP packet.
-pub const FRAME: usize = HEADER + u16::MAX as usize;
+pub(crate) const FRAME: usize = HEADER + u16::MAX as usize;
 
 const NEEDS_CHECKSUM: u8 = 1;
 const NOT_JOINED: u8 = 0;
@@ -18,11 +18,11 @@ const ECN: u8 = 0x80;
 /// The frame is not one that a host sends.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("a frame from the network device contradicts itself")]
-pub struct Malformed;
+pub(crate) struct Malformed;
 
 /// The header before a packet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// A checksum that the host has left to others.
     pub checksum: Option<Checksum>,
     /// Whether the packet stands for several.
@@ -31,7 +31,7 @@ pub struct Frame {
 
 /// Where a checksum is missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     /// Where in the packet its transport header begins, and what is summed.
     pub start: u16,
     /// Where it belongs, from there.
@@ -40,7 +40,7 @@ pub struct Checksum {
 
 /// What is joined in a packet, with the length of each payload but the last.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Joined {
+pub(crate) enum Joined {
     /// It is one packet.
     #[default]
     No,
@@ -54,7 +54,7 @@ pub enum Joined {
 
 impl Frame {
     /// Takes a frame apart into what its header says and the packet.
-    pub fn parse(frame: &mut [u8]) -> Result<(Self, &mut [u8]), Malformed> {
+    pub(crate) fn parse(frame: &mut [u8]) -> Result<(Self, &mut [u8]), Malformed> {
         let (header, packet) = frame.split_first_chunk_mut::<HEADER>().ok_or(Malformed)?;
         let [flags, kind, l0, l1, s0, s1, c0, c1, o0, o1] = *header;
         let _length_of_headers_that_is_wrong_when_forwarded = [l0, l1];
@@ -74,7 +74,7 @@ impl Frame {
 
     /// The header for a packet whose IP and transport headers are `headers` bytes long.
     #[must_use]
-    pub fn to_bytes(self, headers: u16) -> [u8; HEADER] {
+    pub(crate) fn to_bytes(self, headers: u16) -> [u8; HEADER] {
         let (kind, size) = match self.joined {
             Joined::No => (NOT_JOINED, 0),
             Joined::Tcp4(size) => (TCP4, size),

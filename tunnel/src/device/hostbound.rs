@@ -26,7 +26,7 @@ const OPEN: usize = 16;
 /// Packets for the host, in the order in which they came within each stream. Allocated once and
 /// reused; what does not fit is lost, as on a network, and counted.
 #[derive(Debug)]
-pub struct Hostbound {
+pub(crate) struct Hostbound {
     bytes: Vec<u8>,
     used: usize,
     reserved: usize,
@@ -60,7 +60,7 @@ struct Tail {
 impl Hostbound {
     /// Makes an empty one for a device that takes `offload`.
     #[must_use]
-    pub fn new(offload: Offload) -> Self {
+    pub(crate) fn new(offload: Offload) -> Self {
         Self {
             bytes: vec![0; BYTES + PACKET],
             used: 0,
@@ -75,14 +75,14 @@ impl Hostbound {
 
     /// Gives `max_length` bytes to write a packet into, at most 65,567; [`Hostbound::commit`] then
     /// adds it.
-    pub fn reserve(&mut self, max_length: usize) -> &mut [u8] {
+    pub(crate) fn reserve(&mut self, max_length: usize) -> &mut [u8] {
         self.reserved = max_length.min(PACKET);
         self.bytes.get_mut(self.used..self.used + self.reserved).unwrap_or_default()
     }
 
     /// Adds the first `length` bytes of what was reserved, an IP packet of exactly that length. A
     /// longer length is cut, 0 adds nothing.
-    pub fn commit(&mut self, length: usize) {
+    pub(crate) fn commit(&mut self, length: usize) {
         let length = length.min(self.reserved);
         self.reserved = 0;
         if length == 0 {
@@ -98,7 +98,8 @@ impl Hostbound {
     }
 
     /// Adds a packet.
-    pub fn push(&mut self, packet: &[u8]) {
+    #[cfg(test)]
+    pub(crate) fn push(&mut self, packet: &[u8]) {
         let place = self.reserve(packet.len());
         if let Some(fitting) = packet.get(..place.len()) {
             place.copy_from_slice(fitting);
@@ -108,25 +109,25 @@ impl Hostbound {
 
     /// Whether nothing waits.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
     /// Whether it is time to write: another packet might not fit.
     #[must_use]
-    pub const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         self.used + PACKET > BYTES || self.frames.len() + self.tails.len() + 8 > PACKETS
     }
 
     /// Packets that were lost, for want of room or because the host did not take them.
     #[must_use]
-    pub const fn lost(&self) -> u64 {
+    pub(crate) const fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Whether packets are still joined, and which.
-    #[must_use]
-    pub const fn offload(&self) -> Offload {
+    #[cfg(test)]
+    pub(crate) const fn offload(&self) -> Offload {
         self.offload
     }
 
@@ -135,7 +136,7 @@ impl Hostbound {
     ///
     /// A host that refuses a joined frame (Linux e269d79c7d35, in some stable kernels of 2024) has
     /// its packets one by one, and none is joined from then on.
-    pub fn write_to(&mut self, device: &mut impl Device) -> io::Result<()> {
+    pub(crate) fn write_to(&mut self, device: &mut impl Device) -> io::Result<()> {
         let result = self.flush(|frame| device.write(frame));
         self.used = 0;
         self.reserved = 0;

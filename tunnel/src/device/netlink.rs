@@ -58,7 +58,7 @@ pub enum Step {
 /// A network device of this host, as others see it. Everything that is set here goes with the
 /// device; dropping this changes nothing.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     netlink: OwnedFd,
     index: u32,
     routes: BTreeSet<IpNet>,
@@ -66,7 +66,7 @@ pub struct Link {
 
 impl Link {
     /// Speaks of the device with that number.
-    pub fn new(index: u32) -> Result<Self, LinkError> {
+    pub(crate) fn new(index: u32) -> Result<Self, LinkError> {
         let netlink = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -78,7 +78,7 @@ impl Link {
     }
 
     /// Gives the device its addresses and MTU and takes it up. May be repeated.
-    pub fn set_up(&mut self, addresses: &[IpNet], mtu: u16) -> Result<(), LinkError> {
+    pub(crate) fn set_up(&mut self, addresses: &[IpNet], mtu: u16) -> Result<(), LinkError> {
         // Else it would send router solicitations into the tunnel, each a paid packet.
         if let Err(errno) = self.ask(&Message::no_link_local(self.index)) {
             debug!(error = errno.desc(), "cannot switch off link-local addresses");
@@ -96,7 +96,7 @@ impl Link {
     /// removed. May be repeated, and has to be after the device was down, which takes its routes
     /// away; fails for a network that this host reaches by another device, and
     /// never takes it over.
-    pub fn set_routes(&mut self, routes: &[IpNet]) -> Result<(), LinkError> {
+    pub(crate) fn set_routes(&mut self, routes: &[IpNet]) -> Result<(), LinkError> {
         let wanted: BTreeSet<_> = routes.iter().map(IpNet::trunc).collect();
         let superfluous: Vec<_> = self.routes.difference(&wanted).copied().collect();
         for route in superfluous {

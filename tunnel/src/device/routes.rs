@@ -35,7 +35,7 @@ pub enum RouteError {
 /// kernel routes by itself; `hubs` are those addresses of hubs that are known by now.
 ///
 /// What comes back is sorted, and holds no network twice.
-pub fn routes(
+pub(crate) fn routes(
     allowed_ips: &[IpNet],
     addresses: &[IpNet],
     hubs: &[IpAddr],
@@ -62,6 +62,6 @@ pub fn routes(
 /// The network among `routes` that holds a hub's address: datagrams to it would go into the tunnel.
 /// To be asked again for each address that a name turns out to have.
 #[must_use]
-pub fn captured(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
+pub(crate) fn captured(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
     routes.iter().copied().find(|route| route.contains(&hub))
 }

@@ -21,7 +21,7 @@ const HEADERS: usize = 256;
 ///
 /// None is longer than the frame says, and together they hold its payload once. The packet is
 /// overwritten.
-pub fn segment(
+pub(crate) fn segment(
     frame: Frame,
     packet: &mut [u8],
     mut each: impl FnMut(&[u8]),

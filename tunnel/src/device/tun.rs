@@ -63,7 +63,7 @@ pub enum TunError {
 /// A TUN device. When it is dropped, or the process ends in whatever way, the kernel removes it
 /// with its addresses and routes.
 #[derive(Debug)]
-pub struct Tun {
+pub(crate) struct Tun {
     fd: AsyncFd<OwnedFd>,
     index: u32,
     offload: Offload,
@@ -71,7 +71,7 @@ pub struct Tun {
 
 impl Tun {
     /// Makes the device, down and without an address. Has to be called in a tokio runtime.
-    pub fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
+    pub(crate) fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |errno| TunError::of(name, errno);
         let fd = fcntl::open(DOOR, flags, Mode::empty()).map_err(|errno| {
@@ -87,7 +87,7 @@ impl Tun {
 
     /// Its number in this network namespace, which stays when it is renamed.
     #[must_use]
-    pub const fn index(&self) -> u32 {
+    pub(crate) const fn index(&self) -> u32 {
         self.index
     }
 }

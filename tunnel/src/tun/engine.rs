@@ -7,7 +7,7 @@ use crate::device::Hostbound;
 use crate::path::Outbox;
 
 /// What decides for a tunnel, without a socket and without a clock.
-pub trait Engine: Send {
+pub(crate) trait Engine: Send {
     /// What it can be told, beside datagrams and packets.
     type Event: Send;
     /// What it can ask of others.
@@ -48,7 +48,7 @@ pub trait Engine: Send {
 
 /// What an [`Engine`] wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Want<T> {
+pub(crate) enum Want<T> {
     /// Another local port.
     Rebind,
     /// Something of others.
@@ -57,7 +57,7 @@ pub enum Want<T> {
 
 /// What was lost between the host and the way to the hub.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Lost {
+pub(crate) enum Lost {
     /// Frames of the host that contradict themselves.
     Malformed,
     /// Datagrams to the hub that found no room.

@@ -6,30 +6,25 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::lookup_host;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Order;
 use super::connection::{Connection, Moved};
 use super::stream::{Listener, TcpStream};
-use crate::core::{Event, Now, Report, Request, State, Tunnel};
+use crate::core::{Event, LookUp, Now, Request, Tunnel};
 use crate::path::{Inbox, Outbox, Path};
-use crate::settings::Endpoint;
+use crate::report::{Reporter, look_up};
 use crate::stack::{OpenError, Stack, Waiting};
 
 /// Connections at once: 128 MiB of buffers if all of them were full both ways.
 const CONNECTIONS: usize = 256;
 /// Connections that have come in and that nobody has accepted; more are reset.
 const UNACCEPTED: usize = 16;
-/// A look-up that takes longer has failed.
-const LOOK_UP: Duration = Duration::from_secs(10);
 /// Time to say goodbye on stop.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Reports are not more frequent than this while the state does not change.
-const REPORT: Duration = Duration::from_secs(1);
 /// The longest wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -39,8 +34,7 @@ pub struct Driver<P> {
     stack: Stack,
     path: P,
     orders: mpsc::Receiver<Order>,
-    publish: watch::Sender<Report>,
-    published: Instant,
+    reporter: Reporter,
     connections: Vec<Connection>,
     listeners: Vec<Listening>,
     look_ups: JoinSet<(usize, Vec<SocketAddr>)>,
@@ -71,15 +65,14 @@ impl<P: Path> Driver<P> {
         path: P,
         seed: u64,
         orders: mpsc::Receiver<Order>,
-        publish: watch::Sender<Report>,
+        reporter: Reporter,
     ) -> Self {
         let now = Now::read();
         Self {
             stack: Stack::new(tunnel, now, seed),
             path,
             orders,
-            publish,
-            published: now.instant,
+            reporter,
             connections: Vec::new(),
             listeners: Vec::new(),
             look_ups: JoinSet::new(),
@@ -182,7 +175,7 @@ impl<P: Path> Driver<P> {
             if !self.outbox.is_empty() {
                 self.path.send(&mut self.outbox).await?;
             }
-            self.report(now);
+            self.reporter.look(&self.stack.tunnel, now);
             if is_done {
                 return Ok(());
             }
@@ -231,23 +224,10 @@ impl<P: Path> Driver<P> {
                         debug!(error = &error as &dyn std::error::Error, "no new port");
                     }
                 }
-                Request::Resolve { hub, endpoint } => {
+                Request::Resolve(LookUp { hub, endpoint }) => {
                     self.look_ups.spawn(async move { (hub, look_up(endpoint).await) });
                 }
             }
-        }
-    }
-
-    fn report(&mut self, now: Now) {
-        let state = self.stack.tunnel.state(now);
-        let is_new = state != self.publish.borrow().state;
-        if is_new || now.instant >= self.published + REPORT {
-            let report = self.stack.tunnel.report(now);
-            if is_new {
-                tell(&report);
-            }
-            self.publish.send_replace(report);
-            self.published = now.instant;
         }
     }
 
@@ -302,27 +282,12 @@ fn pump(cx: &mut Context<'_>, stack: &mut Stack, connections: &mut [Connection])
     if moved == Moved::Something { Poll::Ready(()) } else { Poll::Pending }
 }
 
-/// All addresses of a name; none if it cannot be found in time.
-async fn look_up(endpoint: Endpoint) -> Vec<SocketAddr> {
-    let found = time::timeout(LOOK_UP, lookup_host((endpoint.host.as_str(), endpoint.port)));
-    found.await.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
-}
-
 fn failed(error: OpenError) -> io::Error {
     let kind = match error {
         OpenError::Unreachable => io::ErrorKind::AddrNotAvailable,
         OpenError::Port => io::ErrorKind::AddrInUse,
     };
     io::Error::new(kind, error)
-}
-
-fn tell(report: &Report) {
-    let (hub, state) = (report.hub.as_str(), report.state.label());
-    if matches!(report.state, State::Up | State::Waiting | State::Connecting) {
-        info!(hub, state, "{}", report.sentence);
-    } else {
-        tracing::warn!(hub, state, "{}", report.sentence);
-    }
 }
 
 impl std::fmt::Debug for Connection {

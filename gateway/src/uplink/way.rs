@@ -1,0 +1,175 @@
+//! Direct, or through the tunnel in one of its two modes.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use provisioning::config::HostPort;
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tunnel::{InterfaceName, Report, State, Userspace};
+
+use super::{DialError, Stream, direct};
+
+/// How streams leave this process.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// As the operating system routes.
+    Direct,
+    /// Through the tunnel's stack in this process.
+    Userspace(Userspace, Tunnelled),
+    /// Through the tunnel's device, and through nothing else.
+    Device(InterfaceName, Tunnelled),
+}
+
+/// What is known of the tunnel.
+#[derive(Clone, Debug)]
+pub struct Tunnelled {
+    report: watch::Receiver<Report>,
+    /// What each hub leads to, by its name.
+    networks: Arc<BTreeMap<String, Vec<IpNet>>>,
+    /// The hub in use when this was looked at last.
+    hub: String,
+}
+
+impl Tunnelled {
+    /// A tunnel with these hubs, which tells how it is by `report`.
+    #[must_use]
+    pub fn new(hubs: &[tunnel::Hub], report: watch::Receiver<Report>) -> Self {
+        let networks = hubs.iter().map(|hub| (hub.name.clone(), hub.allowed_ips.clone())).collect();
+        let hub = report.borrow().hub.clone();
+        Self { report, networks: Arc::new(networks), hub }
+    }
+
+    /// Whether the hub in use leads there.
+    fn leads_to(&self, address: IpAddr) -> bool {
+        let networks = self.networks.get(&self.report.borrow().hub);
+        networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
+    }
+
+    /// What is wrong with the tunnel, unless it is up.
+    fn trouble(&self) -> Option<DialError> {
+        let report = self.report.borrow();
+        let sentence = report.sentence.clone();
+        (report.state != State::Up).then_some(DialError::NoTunnel { sentence })
+    }
+
+    async fn moved(&mut self) {
+        let hub = &self.hub;
+        let Ok(report) = self.report.wait_for(|report| report.hub != *hub).await else {
+            // The tunnel ends with the process.
+            return std::future::pending().await;
+        };
+        let hub = report.hub.clone();
+        drop(report);
+        self.hub = hub;
+    }
+}
+
+impl Way {
+    pub(super) async fn dial(
+        &self,
+        at: &HostPort,
+        deadline: Instant,
+    ) -> Result<Box<dyn Stream>, DialError> {
+        match self {
+            Self::Direct => {
+                let stream = direct::dial(at, deadline, None).await?;
+                Ok(Box::new(stream))
+            }
+            Self::Device(interface, tunnel) => {
+                // Addresses that the hub does not lead to have no route at the device either; this
+                // only tells why.
+                behind(at, deadline, tunnel).await?;
+                let stream = direct::dial(at, deadline, Some(*interface)).await;
+                let stream = stream.map_err(|error| tunnel.trouble().unwrap_or(error))?;
+                Ok(Box::new(stream))
+            }
+            Self::Userspace(stack, tunnel) => {
+                let addresses = behind(at, deadline, tunnel).await?;
+                let stream = through(stack, at, &addresses, deadline).await;
+                let stream = stream.map_err(|error| tunnel.trouble().unwrap_or(error))?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    pub(super) async fn moved(&mut self) {
+        match self {
+            Self::Direct => std::future::pending().await,
+            Self::Userspace(_, tunnel) | Self::Device(_, tunnel) => tunnel.moved().await,
+        }
+    }
+}
+
+/// The addresses of a broker that the hub in use leads to.
+async fn behind(
+    at: &HostPort,
+    deadline: Instant,
+    tunnel: &Tunnelled,
+) -> Result<Vec<SocketAddr>, DialError> {
+    let mut addresses = resolve(at, deadline).await?;
+    addresses.retain(|address| tunnel.leads_to(address.ip()));
+    if addresses.is_empty() {
+        let hub = tunnel.report.borrow().hub.clone();
+        return Err(DialError::NotBehind { at: at.clone(), hub });
+    }
+    Ok(addresses)
+}
+
+/// All addresses of a name, in the resolver's order.
+pub(super) async fn resolve(
+    at: &HostPort,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, DialError> {
+    let unresolved = |source| DialError::Unresolved { host: at.host.clone(), source };
+    match timeout_at(deadline, lookup_host((at.host.as_str(), at.port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(source)) => Err(unresolved(Some(source))),
+        Err(_) => Err(unresolved(None)),
+    }
+}
+
+/// Tries one address after the other in the tunnel's stack.
+async fn through(
+    stack: &Userspace,
+    at: &HostPort,
+    addresses: &[SocketAddr],
+    deadline: Instant,
+) -> Result<tunnel::TcpStream, DialError> {
+    let mut failure = DialError::TimedOut { at: at.clone() };
+    for (address, limit) in addresses.iter().zip(shares(addresses.len(), deadline)) {
+        match timeout_at(limit, stack.connect(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = refused(at, error),
+            Err(_) => failure = DialError::TimedOut { at: at.clone() },
+        }
+    }
+    Err(failure)
+}
+
+/// Until when each of several attempts may last: equal shares of the time that is left, so that a
+/// dead address does not use up the turn of the next.
+pub(super) fn shares(attempts: usize, deadline: Instant) -> impl Iterator<Item = Instant> {
+    (1..=attempts).rev().map(move |left| {
+        let now = Instant::now();
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        now + deadline.saturating_duration_since(now) / left
+    })
+}
+
+/// An attempt that ended by itself.
+pub(super) fn refused(at: &HostPort, source: io::Error) -> DialError {
+    let at = at.clone();
+    if source.kind() == ErrorKind::ConnectionRefused {
+        DialError::Refused { at }
+    } else if source.kind() == ErrorKind::TimedOut {
+        DialError::TimedOut { at }
+    } else {
+        DialError::Unreachable { at, source }
+    }
+}

@@ -1,0 +1,59 @@
+//! What every driver does alike: looks names up, and tells how the tunnel is.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::time;
+
+use crate::core::{Now, Report, State, Tunnel};
+use crate::settings::Endpoint;
+
+/// A look-up that takes longer has failed.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// Reports are not more frequent than this while the state does not change.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// All addresses of a name; none if it cannot be found in time.
+pub(crate) async fn look_up(endpoint: Endpoint) -> Vec<SocketAddr> {
+    let found = time::timeout(LOOK_UP, lookup_host((endpoint.host.as_str(), endpoint.port)));
+    found.await.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
+}
+
+/// Publishes reports: at every change of state, which is also logged, and once a second while the
+/// tunnel is used.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    publish: watch::Sender<Report>,
+    published: Instant,
+}
+
+impl Reporter {
+    pub(crate) fn new(tunnel: &Tunnel, now: Now) -> (Self, watch::Receiver<Report>) {
+        let (publish, reports) = watch::channel(tunnel.report(now));
+        (Self { publish, published: now.instant }, reports)
+    }
+
+    /// Publishes if there is a reason.
+    pub(crate) fn look(&mut self, tunnel: &Tunnel, now: Now) {
+        let is_new = tunnel.state(now) != self.publish.borrow().state;
+        if is_new || now.instant >= self.published + REPORT {
+            let report = tunnel.report(now);
+            if is_new {
+                log(&report);
+            }
+            self.publish.send_replace(report);
+            self.published = now.instant;
+        }
+    }
+}
+
+fn log(report: &Report) {
+    let (hub, state) = (report.hub.as_str(), report.state.label());
+    if matches!(report.state, State::Up | State::Waiting | State::Connecting) {
+        tracing::info!(hub, state, "{}", report.sentence);
+    } else {
+        tracing::warn!(hub, state, "{}", report.sentence);
+    }
+}

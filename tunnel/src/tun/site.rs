@@ -1,0 +1,253 @@
+//! A tunnel with a network device: opens it, and drives it until it is told to stop.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::{Engine, Lost, RunError, Want, run};
+use crate::core::{DropReason, Event, LookUp, Now, Report, Request, Tunnel};
+use crate::device::{
+    Hostbound, InterfaceName, Link, LinkError, Offload, RouteError, Tun, TunError, captured, routes,
+};
+use crate::packets::Sink;
+use crate::path::{Outbox, Path};
+use crate::report::{Reporter, look_up};
+use crate::settings::Settings;
+use crate::wg_quick::Table;
+
+/// Events that wait for the driver.
+const EVENTS: usize = 16;
+/// Look-ups that the tunnel wants at once: one for each hub is enough.
+const REQUESTS: usize = 16;
+/// The wall clock is read again after this; in between it is reckoned. A step of it is noticed so
+/// much later, and a packet costs one system call less.
+const WALL: Duration = Duration::from_millis(250);
+
+/// Why a tunnel has no network device.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The device itself.
+    #[error(transparent)]
+    Device(#[from] TunError),
+    /// Its addresses or routes.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A route that cannot be.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
+
+/// A handle to a tunnel with a network device; cheap to clone. The tunnel ends when all are gone.
+#[derive(Clone, Debug)]
+pub struct DeviceTunnel {
+    events: mpsc::Sender<Event>,
+    reports: watch::Receiver<Report>,
+}
+
+/// The task of a tunnel with a network device.
+#[derive(Debug)]
+pub struct DeviceDriver<P> {
+    engine: Site,
+    path: P,
+    device: Tun,
+    /// Keeps the routes.
+    _link: Link,
+    events: mpsc::Receiver<Event>,
+    routes: Vec<IpNet>,
+}
+
+/// Makes the device with its addresses and routes, and the task that drives it. Has to be called
+/// in a tokio runtime. Everything goes with the driver, or with the process.
+///
+/// # Errors
+/// Fails without CAP_NET_ADMIN, when the name is taken, and when a route is in use or would take
+/// the hub itself into the tunnel.
+pub fn open<P: Path>(
+    settings: &Settings,
+    table: Table,
+    name: InterfaceName,
+    tunnel: Tunnel,
+    path: P,
+) -> Result<(DeviceTunnel, DeviceDriver<P>), OpenError> {
+    let networks: BTreeSet<IpNet> =
+        settings.hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
+    let networks: Vec<IpNet> = networks.into_iter().collect();
+    let known = settings.hubs.iter().filter_map(|hub| hub.endpoint.host.parse().ok());
+    let known: Vec<IpAddr> = known.collect();
+    let routes = match table {
+        Table::Auto => routes(&networks, &settings.addresses, &known)?,
+        Table::Off => Vec::new(),
+    };
+    let device = Tun::create(name, Offload::TcpAndUdp)?;
+    let mut link = Link::new(device.index())?;
+    link.set_up(&settings.addresses, settings.mtu)?;
+    link.set_routes(&routes)?;
+    let now = Now::read();
+    let (reporter, reports) = Reporter::new(&tunnel, now);
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let engine = Site { tunnel, reporter, read: now };
+    let driver = DeviceDriver { engine, path, device, _link: link, events: inbox, routes };
+    Ok((DeviceTunnel { events, reports }, driver))
+}
+
+impl DeviceTunnel {
+    /// Tells the tunnel what has happened outside. Does nothing when it has ended.
+    pub async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// How the tunnel is: at every change of state, and once a second while it is used.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.clone()
+    }
+}
+
+impl<P: Path> DeviceDriver<P> {
+    /// Carries everything until `stop` is ready or every handle is gone.
+    ///
+    /// # Errors
+    /// Fails when the device or the socket does not work any more, for example because somebody
+    /// has removed the device.
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) -> Result<(), RunError> {
+        let (requests, mut asked) = mpsc::channel(REQUESTS);
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let driving = run(&mut self.engine, &mut self.path, &mut self.device, inbox, &requests);
+        let relaying = relay(&mut self.events, &mut asked, &events, &self.routes);
+        tokio::select! {
+            () = stop => Ok(()),
+            () = relaying => Ok(()),
+            ended = driving => ended,
+        }
+    }
+}
+
+/// Brings events in and looks names up, until every handle is gone.
+async fn relay(
+    told: &mut mpsc::Receiver<Event>,
+    asked: &mut mpsc::Receiver<LookUp>,
+    events: &mpsc::Sender<Event>,
+    routes: &[IpNet],
+) {
+    let mut look_ups: JoinSet<(usize, Vec<SocketAddr>)> = JoinSet::new();
+    loop {
+        let event = tokio::select! {
+            event = told.recv() => match event {
+                Some(event) => event,
+                None => return,
+            },
+            Some(LookUp { hub, endpoint }) = asked.recv() => {
+                look_ups.spawn(async move { (hub, look_up(endpoint).await) });
+                continue;
+            }
+            Some(Ok((hub, mut addresses))) = look_ups.join_next() => {
+                addresses.retain(|address| is_outside(*address, routes));
+                Event::Resolved { hub, addresses }
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether datagrams to a hub's address stay out of the tunnel that they carry.
+fn is_outside(address: SocketAddr, routes: &[IpNet]) -> bool {
+    let Some(network) = captured(routes, address.ip()) else { return true };
+    warn!(%address, %network, "the hub's name has an address inside the tunnel, which is not used");
+    false
+}
+
+/// The core, as the driver sees it.
+#[derive(Debug)]
+struct Site {
+    tunnel: Tunnel,
+    reporter: Reporter,
+    /// When both clocks were read last.
+    read: Now,
+}
+
+impl Site {
+    fn now(&mut self, instant: Instant) -> Now {
+        let passed = instant.saturating_duration_since(self.read.instant);
+        if passed >= WALL {
+            self.read = Now::read();
+        }
+        let passed = instant.saturating_duration_since(self.read.instant);
+        Now { instant, wall: self.read.wall + passed }
+    }
+}
+
+impl Engine for Site {
+    type Event = Event;
+    type Command = LookUp;
+
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+        hostbound: &mut Hostbound,
+    ) {
+        let now = self.now(now);
+        self.tunnel.handle_datagram(now, (from, datagram), outbox, hostbound);
+        self.reporter.look(&self.tunnel, now);
+    }
+
+    fn handle_refusal(&mut self, now: Instant, to: SocketAddr) {
+        let now = self.now(now);
+        self.tunnel.handle_event(now, Event::Refused(to));
+    }
+
+    fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox) {
+        let now = self.now(now);
+        self.tunnel.handle_packet(now, packet, outbox);
+    }
+
+    fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        let now = self.now(now);
+        self.tunnel.handle_timeout(now, outbox);
+        self.reporter.look(&self.tunnel, now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.tunnel.poll_timeout()
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        let now = self.now(now);
+        self.tunnel.handle_event(now, event);
+    }
+
+    fn next_command(&mut self) -> Option<Want<LookUp>> {
+        self.tunnel.next_request().map(|request| match request {
+            Request::Rebind => Want::Rebind,
+            Request::Resolve(look_up) => Want::Ask(look_up),
+        })
+    }
+
+    fn handle_lost(&mut self, lost: Lost, count: u64) {
+        let reason = match lost {
+            Lost::Malformed => DropReason::Malformed,
+            Lost::Outbound | Lost::Hostbound => DropReason::NoRoom,
+        };
+        self.tunnel.count_dropped(reason, count);
+    }
+}
+
+impl Sink for Hostbound {
+    fn reserve(&mut self, length: usize) -> &mut [u8] {
+        Self::reserve(self, length)
+    }
+
+    fn commit(&mut self, length: usize) {
+        Self::commit(self, length);
+    }
+}
