@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Datetime, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Plc, Publish, Qos,
-    Queue, Scheme, Shape, Tag, Tls, Version, Via,
+    Broker, Config, Datetime, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Pacing, Plc, Publish,
+    Qos, Queue, Scheme, Shape, Tag, Tls, Version, Via,
 };
 use provisioning::plc::{IecType, Location, Model, Order, Table};
 
@@ -54,6 +54,7 @@ pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
         timeout: Duration::from_secs(1),
         max_words: 120,
         max_gap: 32,
+        pacing: Pacing::default(),
         publish: Publish {
             topic: format!("edge/amsterdam-01/data/{name}"),
             shape: Shape::Flat,

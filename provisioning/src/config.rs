@@ -32,6 +32,6 @@ pub use problem::{Notes, Problem, Rejected};
 pub use reference::{reference, schema};
 pub use typed::{
     Broker, ClientCertificate, Config, Credentials, Datetime, Gateway, HostPort, Listen, Metrics,
-    Mqtt, OnFull, Plc, Publish, Qos, Queue, Scaling, Scheme, Secret, Shape, Tag, Tls, Tunnel,
-    TunnelMode, Version, Via, Will,
+    Mqtt, OnFull, Pacing, Plc, Publish, Qos, Queue, Scaling, Scheme, Secret, Shape, Tag, Tls,
+    Tunnel, TunnelMode, Version, Via, Will,
 };

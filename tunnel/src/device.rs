@@ -18,8 +18,8 @@ pub(crate) use frame::{FRAME, Frame};
 #[cfg(test)]
 pub(crate) use frame::{HEADER, Joined};
 pub(crate) use hostbound::Hostbound;
-pub use netlink::LinkError;
 pub(crate) use netlink::Link;
+pub use netlink::LinkError;
 pub use routes::RouteError;
 pub(crate) use routes::{captured, routes};
 pub(crate) use segment::segment;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use provisioning::config::{Datetime, Form, HostPort, Publish as PublishConfig, Qos};
+use provisioning::config::{Datetime, Form, HostPort, Pacing, Publish as PublishConfig, Qos};
 use provisioning::plan;
 use provisioning::plc::{DataType, Model, Order, Table};
 
@@ -381,6 +381,7 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
         timeout: SECOND,
         max_words: 120,
         max_gap: 32,
+        pacing: Pacing::default(),
         publish: PublishConfig {
             topic: "edge/site/data/pump6".into(),
             shape,

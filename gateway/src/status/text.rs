@@ -109,9 +109,11 @@ fn rows(status: &Status) -> Vec<Row> {
                 "Version {}, configuration {}, at {now}.{}",
                 status.gateway.version,
                 status.gateway.config.hash,
-                status.gateway.clock.as_ref().map_or_else(String::new, |clock| {
-                    format!(" {}", clock.sentence)
-                })
+                status
+                    .gateway
+                    .clock
+                    .as_ref()
+                    .map_or_else(String::new, |clock| { format!(" {}", clock.sentence) })
             )),
         },
         Row {

@@ -21,6 +21,8 @@ const GIB: u64 = 1 << 30;
 pub(super) type Scan = Period<10, HOUR>;
 /// Longest wait for one answer of a PLC.
 pub(super) type Timeout = Period<50, MINUTE>;
+/// Time in which a PLC is left alone.
+pub(super) type Pause = Period<0, MINUTE>;
 /// MQTT counts the seconds of a keep alive with 16 bits; 0 switches it off.
 pub(super) type KeepAlive = Period<0, { 65_535 * SECOND }>;
 /// Longest silence of an idle tunnel; routers forget a UDP flow after 30 seconds and more. 0 sends
@@ -243,6 +245,16 @@ section! {
         max_words: Field<Whole<1, 125>> = 120u16;
         /// Most unused registers that one request may read to join two tags.
         max_gap: Field<Whole<0, 124>>, else "32, generic: 0";
+        /// Pause between a connect and the first request. PLCs with the same address share one
+        /// connection; of this and the next three keys the strictest of their values holds.
+        connect_pause: Field<Pause> = "0ms";
+        /// Least pause between an answer and the next request.
+        request_pause: Field<Pause> = "0ms";
+        /// Most of the PLC's time that reading may take, in percent: waiting for answers within
+        /// the last 10s. Cycles beyond it are skipped and counted as missed.
+        max_share: Field<Whole<1, 100>> = 50u16;
+        /// Most requests in a second. Cycles beyond it are skipped and counted as missed.
+        max_requests: Field<Whole<1, 1000>> = 200u16;
         /// How the bytes of a value lie in its registers; A is the most significant one.
         order: Field<Choice<Order>>, else "CDAB, generic: ABCD";
         /// Zone in which the PLC's clock runs: DT and LDT carry none. Where the clock is put back,

@@ -137,10 +137,26 @@ pub struct Plc {
     pub max_words: u16,
     /// Most unused registers that a request may read to join two tags; bits count as sixteenths.
     pub max_gap: u16,
+    /// How it is spared.
+    pub pacing: Pacing,
     /// How this PLC is published.
     pub publish: Publish,
     /// What is read, in the order of the file; never empty. Shared by whoever needs them.
     pub tags: Arc<Vec<Tag>>,
+}
+
+/// How a PLC is spared. PLCs that share a connection are all spared by the strictest of their
+/// values.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pacing {
+    /// Pause between a connect and the first request.
+    pub connect_pause: Duration,
+    /// Least pause between an answer and the next request.
+    pub request_pause: Duration,
+    /// Most of the time that may be spent waiting for answers, in percent, 1 to 100.
+    pub max_share: u16,
+    /// Most requests in a second, 1 to 1000.
+    pub max_requests: u16,
 }
 
 /// One `[[plc.tag]]`.
@@ -179,4 +195,25 @@ pub struct Scaling {
     pub scale: f64,
     /// Added after the factor.
     pub offset: f64,
+}
+
+impl Default for Pacing {
+    /// What holds where the file says nothing.
+    fn default() -> Self {
+        let (connect_pause, request_pause) = (Duration::ZERO, Duration::ZERO);
+        Self { connect_pause, request_pause, max_share: 50, max_requests: 200 }
+    }
+}
+
+impl Pacing {
+    /// The strictest of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            connect_pause: self.connect_pause.max(other.connect_pause),
+            request_pause: self.request_pause.max(other.request_pause),
+            max_share: self.max_share.min(other.max_share),
+            max_requests: self.max_requests.min(other.max_requests),
+        }
+    }
 }

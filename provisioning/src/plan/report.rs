@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{ANSWER_TIME, Plan, ReadRequest, ScanClass};
-use crate::config::Plc;
+use crate::config::{Pacing, Plc};
 use crate::plc::{Family, Model, Table};
 
 const WIDTH: usize = 100;
@@ -35,6 +35,16 @@ fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
     )?;
     if load > 1.0 {
         writeln!(text, "  warning: more than the PLC is likely to answer; cycles will be missed")?;
+    }
+    let Pacing { max_share, max_requests, .. } = plc.pacing;
+    if load <= 1.0 && load * 100.0 > f64::from(max_share) {
+        writeln!(text, "  warning: max_share = {max_share} allows less; cycles will be skipped")?;
+    }
+    if requests > f64::from(max_requests) {
+        writeln!(
+            text,
+            "  warning: max_requests = {max_requests} a second; cycles will be skipped"
+        )?;
     }
     writeln!(text, "  (estimated with {} ms for each answer)", ANSWER_TIME.as_millis())
 }

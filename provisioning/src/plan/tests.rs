@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Datetime, Form, HostPort, Publish, Qos, Shape};
+use crate::config::{Datetime, Form, HostPort, Pacing, Publish, Qos, Shape};
 use crate::plc::{DataType, Location};
 
 #[test]
@@ -257,6 +257,7 @@ fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
         timeout: Duration::from_secs(1),
         max_words: 120,
         max_gap: model.default_max_gap(),
+        pacing: Pacing::default(),
         publish: publish(),
         tags: Arc::new(tags.iter().map(|&(at, iec, scan)| tag(model, at, iec, scan)).collect()),
     }

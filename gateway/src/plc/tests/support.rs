@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use provisioning::config::{Config, Datetime, Form, HostPort, Plc, Publish, Qos, Shape, Tag};
+use provisioning::config::{
+    Config, Datetime, Form, HostPort, Pacing, Plc, Publish, Qos, Shape, Tag,
+};
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{IecType, Model};
 use tokio::time;
@@ -127,6 +129,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         timeout: Duration::from_secs(1),
         max_words: 120,
         max_gap: model.default_max_gap(),
+        pacing: Pacing::default(),
         publish: publish(),
         tags: Arc::new(tags.iter().map(tag).collect()),
     }

@@ -10,7 +10,7 @@ use crate::config::leaf::{Choice, Text, Whole, Zone};
 use crate::config::member::{State, Stream};
 use crate::config::raw::RawPlc;
 use crate::config::read::Table;
-use crate::config::{Gateway, Plc};
+use crate::config::{Gateway, Pacing, Plc};
 
 /// All PLCs; every one is looked at, whatever is wrong with the others.
 pub(super) fn plcs(
@@ -72,6 +72,7 @@ fn plc(
     let timeout = draft.optional(&raw.timeout);
     let max_words = draft.optional(&raw.max_words).map(|words| words.0);
     let max_gap = draft.derived(&raw.max_gap, || model.map(|model| Whole(model.default_max_gap())));
+    let pacing = pacing(raw, draft);
     let order = draft.derived(&raw.order, || model.map(|model| Choice(model.default_order())));
     let zone = draft.derived(&raw.timezone, || gateway.map(|one| Zone::of(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
@@ -91,10 +92,24 @@ fn plc(
         timeout: timeout?.0,
         max_words: max_words?,
         max_gap: max_gap?.0,
+        pacing: pacing?,
         publish: publish?,
         tags: Arc::new(tags),
         name: name.clone(),
         machine: machine.clone(),
         device: device.clone(),
+    })
+}
+
+fn pacing(raw: &RawPlc, draft: &mut Draft<'_>) -> Option<Pacing> {
+    let connect_pause = draft.optional(&raw.connect_pause);
+    let request_pause = draft.optional(&raw.request_pause);
+    let max_share = draft.optional(&raw.max_share);
+    let max_requests = draft.optional(&raw.max_requests);
+    Some(Pacing {
+        connect_pause: connect_pause?.0,
+        request_pause: request_pause?.0,
+        max_share: max_share?.0,
+        max_requests: max_requests?.0,
     })
 }

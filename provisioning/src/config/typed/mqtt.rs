@@ -1,6 +1,7 @@
 //! `[mqtt]`: the connection to the broker.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -124,6 +125,18 @@ pub enum Qos {
     AtLeastOnce,
     /// QoS 2: acknowledged in two steps.
     ExactlyOnce,
+}
+
+impl HostPort {
+    /// The same for every way to write one place: capitals, the dot at the end of a name and the
+    /// forms of an IPv6 address make no difference. Whether two names lead to one address is not
+    /// known here.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        let host = self.host.trim_end_matches('.').to_lowercase();
+        let host = host.parse().map_or(host, |address: IpAddr| address.to_canonical().to_string());
+        Self { host, port: self.port }
+    }
 }
 
 impl fmt::Display for HostPort {
