@@ -9,8 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, Loaded, Plc, Will};
-use provisioning::plan::plan;
+use provisioning::config::{Config, Listen, Loaded, Will};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::pump::Pump;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Settings};
-use crate::plc::{self, Link};
+use crate::plc;
 use crate::supervise::Stage;
 use crate::uplink::Uplink;
 use crate::web::{self, Sources};
@@ -104,7 +103,7 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for link in links(config.plcs, &metrics) {
+    for link in plc::links(config.plcs, &metrics, fastrand::f64()) {
         let events = plc_events.clone();
         polling.spawn(fatal.clone(), |stop| plc::run(link, events, stop));
     }
@@ -144,51 +143,4 @@ fn mqtt_settings(config: &Config) -> Settings {
     });
     let uplink = Uplink::direct(config.mqtt.tls.clone());
     Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new(), uplink }
-}
-
-/// PLCs that are read at the same instant. Waking up costs more than reading, and a few PLCs share
-/// it; many would be a burst for the network and the broker.
-const PLCS_PER_SLOT: usize = 5;
-
-fn links(plcs: Vec<Plc>, metrics: &Metrics) -> Vec<Link> {
-    let first = fastrand::f64();
-    let phases = phases(plcs.len(), first);
-    let zipped = plcs.into_iter().zip(&metrics.plcs).zip(0u16..).zip(phases);
-    zipped
-        .map(|(((plc, metrics), index), phase)| Link {
-            plc: index,
-            plan: plan(&plc),
-            config: plc,
-            phase,
-            metrics: metrics.clone(),
-        })
-        .collect()
-}
-
-/// Spreads PLCs evenly over their period, a few at each instant; the first one at `first`.
-fn phases(plcs: usize, first: f64) -> impl Iterator<Item = f64> {
-    let slots = u32::try_from(plcs.div_ceil(PLCS_PER_SLOT)).unwrap_or(u32::MAX).max(1);
-    (0..slots)
-        .cycle()
-        .take(plcs)
-        .map(move |slot| (first + f64::from(slot) / f64::from(slots)).fract())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plcs_are_spread_over_their_period_a_few_at_each_instant() {
-        for plcs in [0, 1, 5, 10, 50, 1_000] {
-            let mut phases: Vec<_> = phases(plcs, 0.9).collect();
-            assert_eq!(phases.len(), plcs);
-            assert!(phases.iter().all(|phase| (0.0..1.0).contains(phase)));
-            phases.sort_by(f64::total_cmp);
-            let at_once = phases.chunk_by(|one, next| next - one < 1e-9).map(<[f64]>::len).max();
-            assert!(at_once.unwrap_or_default() <= PLCS_PER_SLOT);
-            let instants = phases.chunk_by(|one, next| next - one < 1e-9).count();
-            assert_eq!(instants, plcs.div_ceil(PLCS_PER_SLOT));
-        }
-    }
 }

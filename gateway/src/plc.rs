@@ -1,18 +1,26 @@
-//! One task owns the connection to one PLC.
+//! One task owns the connection to one Modbus server, and reads every PLC that is reached by it.
 //!
-//! `poll` obeys the schedule, `learning` corrects the plan by what the PLC answers, `line` keeps the
-//! one connection and tells how it is, `modbus` speaks the protocol and is the only file that names
+//! `poll` obeys the schedule, `visit` reads one unit at the connection and draws the consequences,
+//! `line` keeps the connection and `pace` spares who is at its end, `standing` decides when a silent
+//! unit is tried again, `acquaintance` knows who answers and what runs there, `learning` corrects the
+//! plan by what is answered, `modbus` speaks the protocol and is the only file that names
 //! tokio_modbus.
 
+mod acquaintance;
 mod identity;
 mod learning;
 mod line;
+mod links;
 mod modbus;
+mod pace;
 mod poll;
 mod sentence;
 mod session;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod unit;
+mod visit;
 
 use provisioning::config;
 use provisioning::plan::Plan;
@@ -20,23 +28,32 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::model::{Cycle, Failure, Outcome, Read, Registers};
-pub use identity::Identity;
+pub use identity::{Identity, Modicon, Naming, Program, ProgramState, Signature, StopCause};
+pub use links::links;
+pub use pace::Ceiling;
 
 use crate::metrics::PlcMetrics;
 use poll::Poller;
 
-/// One PLC to poll, and how.
+/// One connection, and what is read by it.
 #[derive(Debug)]
 pub struct Link {
+    /// PLCs with the same address.
+    pub targets: Vec<Target>,
+    /// Where in its period every scan class is read from the second time on, in `[0, 1)`: spreads
+    /// the connections of one gateway.
+    pub phase: f64,
+}
+
+/// One PLC to poll, and how.
+#[derive(Debug)]
+pub struct Target {
     /// Index into `config::Config::plcs`.
     pub plc: u16,
     /// Its settings.
     pub config: config::Plc,
     /// Its requests.
     pub plan: Plan,
-    /// Where in its period every scan class is read from the second time on, in `[0, 1)`: spreads
-    /// the PLCs of one gateway.
-    pub phase: f64,
     /// Its series.
     pub metrics: PlcMetrics,
 }
@@ -52,6 +69,20 @@ pub enum Event {
         plc: u16,
         /// What it is now.
         state: State,
+    },
+    /// Something that a PLC tells of itself is not what it was.
+    Changed {
+        /// Index into `config::Config::plcs`.
+        plc: u16,
+        /// What it was and is.
+        change: Change,
+    },
+    /// Cycles are skipped because of a ceiling, or not any more.
+    Held {
+        /// Index into `config::Config::plcs`.
+        plc: u16,
+        /// The ceiling.
+        ceiling: Option<Ceiling>,
     },
     /// What was learned about the requests is not what it was.
     Learned {
@@ -90,10 +121,11 @@ pub struct Quarantined {
 pub enum State {
     /// The PLC answers.
     Connected {
-        /// What it says it is; absent for a model that has no PLC_R, or when it does not tell.
+        /// What it says it is; absent when it does not tell.
         identity: Option<Identity>,
-        /// Whether its program ran when the connection was opened; absent like the identity.
-        running: Option<bool>,
+        /// What its program does, at most ten seconds ago; absent for a model that has no PLC_R, or
+        /// when it does not tell.
+        program: Option<Program>,
     },
     /// The PLC does not answer.
     Disconnected {
@@ -102,11 +134,42 @@ pub enum State {
     },
 }
 
-/// Polls one PLC until `stop` fires or nobody receives `events` any more.
+/// What changed at a PLC since it told of itself last, in this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Its program was started, stopped or the like.
+    State {
+        /// What it did.
+        was: ProgramState,
+        /// What it does.
+        is: ProgramState,
+        /// Why it does not run.
+        cause: Option<StopCause>,
+    },
+    /// Another program was loaded.
+    Program {
+        /// The one before.
+        was: Signature,
+        /// The one now.
+        is: Signature,
+    },
+    /// Another PLC has taken its place.
+    Device {
+        /// Serial number of the one before.
+        was: u32,
+        /// Serial number of the one now.
+        is: u32,
+    },
+}
+
+/// Polls the PLCs of one connection until `stop` fires or nobody receives `events` any more.
 ///
 /// While there is no connection, every due scan class yields a [`Cycle`] of unreachable reads. On
 /// stop, a request on the wire is waited for, at most its time-out; then the connection is closed.
 pub async fn run(link: Link, events: mpsc::Sender<Event>, stop: CancellationToken) {
-    let door = modbus::Door::new(&link.config);
+    let timeout = link.targets.iter().map(|target| target.config.timeout).max();
+    let address = link.targets.first().map(|target| target.config.address.clone());
+    let (Some(address), Some(timeout)) = (address, timeout) else { return };
+    let door = modbus::Door::new(address, timeout);
     Poller::new(link, door, events, fastrand::Rng::new()).run(stop).await;
 }

@@ -91,7 +91,7 @@ impl Sampler {
         }
         class.follow(&cycle.requests);
         let at = middle(&cycle.reads).unwrap_or(cycle.at);
-        class.read(&cycle.reads, at)?;
+        class.read(&cycle.reads, at, cycle.is_stopped)?;
         let samples = class.due(self.publish, self.heartbeat, now);
         (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
     }
@@ -138,12 +138,16 @@ impl Class {
     }
 
     /// Decodes every tag of the class; gives nothing when nothing is known about one of them.
-    fn read(&mut self, reads: &[Read], at: UnixTime) -> Option<()> {
+    fn read(&mut self, reads: &[Read], at: UnixTime, is_stopped: bool) -> Option<()> {
         self.current.clear();
         self.current.reserve_exact(self.probes.len());
         for probe in &self.probes {
             let tag = self.tags.get(usize::from(probe.tag))?;
-            self.current.push(probe.sample(tag, reads, at)?);
+            let mut sample = probe.sample(tag, reads, at)?;
+            if is_stopped && sample.quality == Quality::Good {
+                sample.quality = Quality::Stopped;
+            }
+            self.current.push(sample);
         }
         Some(())
     }

@@ -8,7 +8,8 @@
 //! - unit id 1, a "Modbus TCP Slave Device": registers 0..=39 are %IW, written by clients, 40..=79
 //!   are %QW, a copy of %MW0..=%MW39; function codes 3, 6, 16, 23;
 //! - any other unit id: exception 11;
-//! - the PLC_R block at %MW60000: vendor 16#101A, product, serial number, firmware, state, signature;
+//! - the PLC_R block at %MW60000: vendor 16#101A, product, serial number, firmware, state, cause of
+//!   the last stop, signature;
 //! - 8 connections, the oldest makes room for a 9th; answers leave at the end of a MAST cycle.
 //!
 //! With [`Program::PumpStation`] the values move like a machine's; its variables are listed in

@@ -131,12 +131,18 @@ pub struct Plc {
     /// What it says it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// Whether its program ran when the connection was opened, where that can be read.
+    /// Whether its program runs, where that can be read; true at most ten seconds ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<bool>,
+    /// What is known of its program, where it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// How reading goes, after the first cycle that the PLC answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<Cycle>,
+    /// Why cycles are skipped, when a ceiling of the configuration is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
     /// Which tags it refuses, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
@@ -159,6 +165,15 @@ pub struct Learned {
     pub max_gap: Option<u16>,
 }
 
+/// A ceiling of the configuration that costs cycles.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Limit {
+    /// `plc.max_share`, in percent.
+    Share(u16),
+    /// `plc.max_requests`, per second.
+    Requests(u16),
+}
+
 /// A tag that a PLC refuses.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Quarantined {
@@ -170,7 +185,8 @@ pub struct Quarantined {
     pub exception: u8,
 }
 
-/// What a PLC answers to Read Device Identification (Modbus Application Protocol V1.1b3, 6.21).
+/// What a PLC says it is: from its system variable PLC_R, or in answer to Read Device
+/// Identification (Modbus Application Protocol V1.1b3, 6.21).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Identity {
     /// Who made it.
@@ -179,6 +195,19 @@ pub struct Identity {
     pub product: String,
     /// Its firmware.
     pub revision: String,
+}
+
+/// The program of a PLC, as its system variable PLC_R tells.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Program {
+    /// `empty`, `stopped`, `running`, `halted`, `breakpoint` or `unknown`.
+    pub state: String,
+    /// Why it stopped last: `watchdog`, `reset`, `exception`, `user`, `program` or `deletion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_stop: Option<String>,
+    /// Names the download that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// How reading a PLC goes.
@@ -207,7 +236,9 @@ impl Status {
             since: now,
             identity: None,
             running: None,
+            program: None,
             cycle: None,
+            limit: None,
             refusal: None,
             learned: None,
         };
@@ -281,19 +312,15 @@ impl Status {
         index: u16,
         identity: Option<Identity>,
         running: Option<bool>,
+        program: Option<Program>,
         now: UnixTime,
     ) {
-        let sentence = match running {
-            Some(true) => "The PLC answers; its program ran when we connected.",
-            Some(false) => {
-                "The PLC answers, but its program was stopped when we connected: values stand still."
-            }
-            None => "The PLC answers.",
-        };
+        let sentence = text::answers(running, program.as_ref());
         if let Some(plc) = self.plc(index, now) {
-            plc.enter(State::Connected, sentence.to_owned(), now);
+            plc.enter(State::Connected, sentence, now);
             plc.identity = identity;
             plc.running = running;
+            plc.program = program;
         }
     }
 
@@ -304,6 +331,7 @@ impl Status {
         if let Some(plc) = self.plc(index, now) {
             plc.enter(State::Disconnected, text::whole(sentence), now);
             plc.running = None;
+            plc.program = None;
             plc.cycle = None;
         }
     }
@@ -313,6 +341,13 @@ impl Status {
     pub fn plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
         if let Some(plc) = self.plc(index, now).filter(|plc| plc.state == State::Connected) {
             plc.cycle = Some(Cycle { seconds: took.as_secs_f64(), missed });
+        }
+    }
+
+    /// Cycles of PLC number `index` are skipped because of this, or not any more.
+    pub fn plc_limited(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
+        if let Some(plc) = self.plc(index, now) {
+            plc.limit = limit.map(text::limit);
         }
     }
 

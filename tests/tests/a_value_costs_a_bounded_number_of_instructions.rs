@@ -139,6 +139,7 @@ fn cycle(requests: &Arc<[ReadRequest]>, number: u16) -> Cycle {
         class: 0,
         at,
         took: Duration::from_millis(2),
+        is_stopped: false,
         requests: Arc::clone(requests),
         reads: reads.collect(),
     }

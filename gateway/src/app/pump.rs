@@ -4,6 +4,7 @@
 //! leaves the queue only when the broker acknowledged it with a good reason code.
 
 mod board;
+mod news;
 mod source;
 mod suspicion;
 
@@ -18,7 +19,9 @@ use self::board::Board;
 use self::source::Source;
 use self::suspicion::Suspicion;
 use super::local;
+use crate::clock;
 use crate::metrics::{DropReason, Metrics};
+use crate::model::Message;
 use crate::mqtt::{self, Outgoing, Reason};
 use crate::payload::{self, Stamp};
 use crate::plc;
@@ -145,7 +148,20 @@ impl Pump {
             }
             plc::Event::State { plc, state } => self.board.plc(plc, state),
             plc::Event::Learned { plc, learned } => self.board.learned(plc, learned),
+            plc::Event::Held { plc, ceiling } => self.board.held(plc, ceiling),
+            plc::Event::Changed { plc, change } => self.tell_change(plc, change),
         }
+    }
+
+    /// Queues the event that something changed at a PLC.
+    fn tell_change(&mut self, plc: u16, change: plc::Change) {
+        let source = self.sources.get(usize::from(plc));
+        let (Some(source), Some(topic)) = (source, self.topics.get(EVENTS.index())) else { return };
+        let body = news::body(&source.name, change, clock::now());
+        tracing::info!(plc = source.name, ?change, "changed");
+        let entry = Entry::Message(Message { topic: Arc::clone(topic), body });
+        self.board.produced(entry.bytes());
+        self.queue.push(EVENTS, entry);
     }
 
     /// Takes what the MQTT task has to say.

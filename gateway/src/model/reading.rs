@@ -18,6 +18,8 @@ pub struct Cycle {
     pub at: UnixTime,
     /// How long it took, with the connecting that it needed.
     pub took: Duration,
+    /// Whether the PLC's program is known not to run, so that what is read stands still.
+    pub is_stopped: bool,
     /// What was asked: the requests of the plan, or what is left of them after those that the PLC
     /// refused were taken apart. A tag of the class that none of them serves is in quarantine:
     /// refused, and not asked for in this cycle. Shared by cycles that ask the same.

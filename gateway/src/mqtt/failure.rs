@@ -170,6 +170,9 @@ impl Failure {
             Self::WornOut => format!(
                 "the broker {broker} refused many messages of QoS 2, so the connection starts anew"
             ),
+            Self::Moved => {
+                "the tunnel goes to another hub, so the choice of the broker begins anew".to_owned()
+            }
             Self::SubscribeAgain => {
                 format!("the connection to {broker} starts anew to try the subscriptions again")
             }

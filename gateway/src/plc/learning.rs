@@ -6,7 +6,7 @@
 //! PLC becomes shorter; both are tried again too, since one noise may have taught them.
 
 mod block;
-mod doubt;
+pub(super) mod doubt;
 mod span;
 #[cfg(test)]
 mod tests;

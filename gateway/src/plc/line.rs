@@ -1,90 +1,94 @@
-//! The one connection to a PLC: opened when it is needed and allowed, dropped at the first doubt.
+//! The one connection to a Modbus server: opened when it is needed and allowed, dropped at the
+//! first doubt. Who is asked on it, and what an answer means, is not known here.
 
 use std::time::{Duration, Instant};
 
-use provisioning::config;
+use provisioning::config::Pacing;
 use provisioning::plan::ReadRequest;
-use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Connect, ConnectError, RequestError, Session};
-use super::{Event, Failure, Identity, Read, Registers, State, identity, sentence};
+use super::pace::{Ceiling, Pace};
+use super::session::{Connect, ConnectError, RequestError, Session, Station};
+use super::{Naming, Registers};
 use crate::clock;
-use crate::metrics::{PlcMetrics, RequestOutcome};
 use crate::model::UnixTime;
 use crate::schedule::{Backoff, Budget};
 
 /// The first pause after a failure is at most this; it doubles with each further failure.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
-/// A PLC that comes back is found within this, the time-out of a connect, and one scan period.
+/// A server that comes back is found within this, the time-out of a connect, and one scan period.
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
-/// Bounds what the back-off cannot see: a PLC that answers a little and then breaks, again and
+/// Bounds what the back-off cannot see: a server that answers a little and then breaks, again and
 /// again. An M2xx has 8 connections and closes the oldest, so each connect may hurt somebody else.
 const CONNECTS_PER_MINUTE: usize = 6;
 
-/// Keeps the connection and tells how it is.
+/// Keeps the connection.
 pub(super) struct Line<C: Connect> {
-    plc: u16,
-    config: config::Plc,
-    metrics: PlcMetrics,
-    events: mpsc::Sender<Event>,
     connect: C,
     session: Option<C::Session>,
-    /// Whether this session has answered anything.
-    has_answered: bool,
     backoff: Backoff,
     budget: Budget,
+    pace: Pace,
     random: fastrand::Rng,
     /// No connect before this.
     not_before: Option<Instant>,
-    told: Option<State>,
-    /// Whether the PLC closed the session that was lost last.
+    /// Whether this session has answered anything.
+    has_answered: bool,
+    /// Whether the server closed the session that was lost last.
     was_hung_up: bool,
+    /// Whether the server itself was away, and not one unit of it.
+    was_away: bool,
     sessions: u64,
+    absences: u64,
+}
+
+/// What became of an attempt to connect.
+#[derive(Debug)]
+pub(super) enum Dialled {
+    /// There is a connection.
+    Open,
+    /// There is none.
+    Failed(ConnectError),
+    /// Back-off or budget do not allow one now.
+    NotYet,
+    /// The task is to stop.
+    Stopped,
+}
+
+/// How the loss of a session is dealt with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    /// The server is left alone for a while.
+    Server,
+    /// One unit is to blame: the next one may connect again at once.
+    Unit,
 }
 
 /// One request and what became of it.
-struct Exchange {
-    sent_at: UnixTime,
-    received_at: UnixTime,
-    took: Duration,
+pub(super) struct Exchange<T = Registers> {
+    pub(super) sent_at: UnixTime,
+    pub(super) received_at: UnixTime,
+    pub(super) took: Duration,
     /// Absent when there was no connection to send it on.
-    answer: Option<Result<Registers, RequestError>>,
+    pub(super) answer: Option<Result<T, RequestError>>,
 }
 
 impl<C: Connect> Line<C> {
-    pub(super) fn new(
-        plc: u16,
-        config: config::Plc,
-        metrics: PlcMetrics,
-        events: mpsc::Sender<Event>,
-        connect: C,
-        random: fastrand::Rng,
-    ) -> Self {
+    pub(super) fn new(connect: C, pacing: Pacing, random: fastrand::Rng) -> Self {
         Self {
-            plc,
-            config,
-            metrics,
-            events,
             connect,
             session: None,
-            has_answered: false,
             backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
             budget: Budget::per_minute(CONNECTS_PER_MINUTE),
+            pace: Pace::new(pacing, now()),
             random,
             not_before: None,
-            told: None,
+            has_answered: false,
             was_hung_up: false,
+            was_away: true,
             sessions: 0,
-        }
-    }
-
-    /// Opens a connection if there is none and back-off and budget allow one now; gives up when
-    /// `stop` fires.
-    pub(super) async fn ensure(&mut self, stop: &CancellationToken) {
-        if self.session.is_none() && self.may_connect() {
-            self.dial(stop).await;
+            absences: 1,
         }
     }
 
@@ -92,56 +96,62 @@ impl<C: Connect> Line<C> {
         self.session.is_some()
     }
 
-    /// The settings of the PLC.
-    pub(super) const fn config(&self) -> &config::Plc {
-        &self.config
-    }
-
     /// How many sessions there have been.
     pub(super) const fn sessions(&self) -> u64 {
         self.sessions
     }
 
-    /// Whether the last session ended because the PLC closed it in place of an answer.
+    /// Whether the last session ended because the server closed it in place of an answer.
     pub(super) const fn was_hung_up(&self) -> bool {
         self.was_hung_up
     }
 
-    /// Sends the first request of a cycle.
-    ///
-    /// A server may have closed the connection while it was idle, and only use brings that out.
-    /// So when a session that has answered before breaks here, the request goes out once more on a
-    /// new one; a slow scan class would lose every other cycle otherwise.
-    pub(super) async fn read_first(
-        &mut self,
-        request: &ReadRequest,
-        stop: &CancellationToken,
-    ) -> Read {
-        let was_idle = self.is_connected() && self.has_answered;
-        let exchange = self.exchange(request).await;
-        if was_idle && exchange.is_broken() && self.may_connect() {
-            self.session = None;
-            self.dial(stop).await;
-            return self.read(request).await;
+    /// How often the server has been away, the time before the first connect included.
+    pub(super) const fn absences(&self) -> u64 {
+        self.absences
+    }
+
+    /// What stands against reading more now, and until when.
+    pub(super) fn holds(&mut self) -> Option<(Ceiling, Instant)> {
+        self.session.as_ref().and_then(|_| self.pace.holds(now()))
+    }
+
+    /// Evenly spread in `[0, 1)`.
+    pub(super) fn random(&mut self) -> f64 {
+        self.random.f64()
+    }
+
+    /// Opens a connection if there is none and back-off and budget allow one now; gives up when
+    /// `stop` fires.
+    pub(super) async fn dial(&mut self, stop: &CancellationToken) -> Dialled {
+        if self.is_connected() {
+            return Dialled::Open;
         }
-        self.settle(exchange).await
-    }
-
-    /// Sends one request, or fails at once when there is no connection.
-    pub(super) async fn read(&mut self, request: &ReadRequest) -> Read {
-        let exchange = self.exchange(request).await;
-        self.settle(exchange).await
-    }
-
-    pub(super) async fn close(self) {
-        if let Some(session) = self.session {
-            session.close().await;
+        if !self.may_connect() {
+            return Dialled::NotYet;
         }
-        self.metrics.up.set(0);
+        let connected = tokio::select! {
+            () = stop.cancelled() => return Dialled::Stopped,
+            connected = self.connect.connect() => connected,
+        };
+        match connected {
+            Ok(session) => {
+                self.session = Some(session);
+                self.sessions += 1;
+                self.has_answered = false;
+                self.pace.connected(now());
+                Dialled::Open
+            }
+            Err(error) => {
+                self.pause();
+                Dialled::Failed(error)
+            }
+        }
     }
 
+    /// Whether back-off and budget allow a connect now, which is then taken.
     fn may_connect(&mut self) -> bool {
-        let now = time::Instant::now().into_std();
+        let now = now();
         if self.not_before.is_some_and(|instant| now < instant) {
             return false;
         }
@@ -149,132 +159,120 @@ impl<C: Connect> Line<C> {
         self.not_before.is_none()
     }
 
-    async fn dial(&mut self, stop: &CancellationToken) {
-        self.metrics.connects.inc();
-        let connected = tokio::select! {
-            () = stop.cancelled() => return,
-            connected = self.connect.connect() => connected,
-        };
-        match connected {
-            Ok(session) => self.open(session).await,
-            Err(error) => self.not_connected(&error).await,
-        }
+    /// Whether the budget has a connect to spare now.
+    pub(super) fn may_connect_again(&mut self) -> bool {
+        self.budget.free_at(now()).is_none()
     }
 
-    async fn open(&mut self, session: C::Session) {
-        self.session = Some(session);
-        self.sessions += 1;
-        self.has_answered = false;
-        if identity::is_told_by(self.config.model) {
-            let exchange = self.exchange(&identity::REQUEST).await;
-            let told = exchange.registers().and_then(identity::parse);
-            if exchange.is_answer() {
-                self.prove(told).await;
-            }
-            self.settle(exchange).await;
-        }
-    }
-
-    async fn exchange(&mut self, request: &ReadRequest) -> Exchange {
-        let sent_at = clock::now();
-        let Some(session) = &mut self.session else {
-            return Exchange { sent_at, received_at: sent_at, took: Duration::ZERO, answer: None };
-        };
-        let sent = time::Instant::now();
-        let answer = session.read(request).await;
-        let (received_at, took) = (clock::now(), sent.elapsed());
-        self.count(request, &answer, took);
-        Exchange { sent_at, received_at, took, answer: Some(answer) }
-    }
-
-    /// Draws the consequences of an exchange.
-    async fn settle(&mut self, exchange: Exchange) -> Read {
-        if exchange.is_answer() {
-            self.metrics.request_seconds.observe(exchange.took.as_secs_f64());
-            self.metrics.last_answer.set(exchange.received_at.as_seconds());
-            self.metrics.up.set(1);
-            if !self.has_answered {
-                self.prove(None).await;
-            }
-        }
-        let at = exchange.sent_at.midpoint(exchange.received_at);
-        let outcome = match exchange.answer {
-            Some(Ok(registers)) => Ok(registers),
-            Some(Err(RequestError::Refused(code))) => Err(Failure::Refused(code)),
-            Some(Err(error)) => {
-                self.lose(&error).await;
-                Err(Failure::Unreachable)
-            }
-            None => Err(Failure::Unreachable),
-        };
-        Read { at, outcome }
-    }
-
-    fn count(
-        &self,
+    /// Sends a request as soon as the pace allows, and waits for its answer. Nothing is sent
+    /// without a connection, and once `stop` has fired.
+    pub(super) async fn ask(
+        &mut self,
+        station: Station,
         request: &ReadRequest,
-        answer: &Result<Registers, RequestError>,
-        took: Duration,
-    ) {
-        let outcome = answer.as_ref().map_or_else(RequestError::outcome, |_| RequestOutcome::Ok);
-        self.metrics.count_request(outcome);
-        let ReadRequest { table, first, count, .. } = request;
-        let (plc, outcome) = (self.config.name.as_str(), outcome.label());
-        tracing::trace!(plc, ?table, first, count, ?took, outcome, "read");
+        stop: &CancellationToken,
+    ) -> Exchange {
+        if !self.rest(stop).await {
+            return Exchange::unsent();
+        }
+        let Some(session) = &mut self.session else { return Exchange::unsent() };
+        let (sent_at, sent) = (clock::now(), now());
+        let answer = session.read(station, request).await;
+        self.waited(sent_at, sent, answer)
     }
 
-    /// The session has answered for the first time: only now is it one.
-    async fn prove(&mut self, identity: Option<(Identity, bool)>) {
-        self.has_answered = true;
+    /// Asks for a name, like [`Line::ask`].
+    pub(super) async fn ask_name(
+        &mut self,
+        station: Station,
+        stop: &CancellationToken,
+    ) -> Exchange<Naming> {
+        if !self.rest(stop).await {
+            return Exchange::unsent();
+        }
+        let Some(session) = &mut self.session else { return Exchange::unsent() };
+        let (sent_at, sent) = (clock::now(), now());
+        let answer = session.name(station).await;
+        self.waited(sent_at, sent, answer)
+    }
+
+    /// Waits until the pace allows the next request; false when there is none to be sent.
+    async fn rest(&mut self, stop: &CancellationToken) -> bool {
+        while self.is_connected() {
+            let Err(until) = self.pace.take(now()) else { return true };
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = time::sleep_until(until.into()) => {}
+            }
+        }
+        false
+    }
+
+    fn waited<T>(
+        &mut self,
+        sent_at: UnixTime,
+        sent: Instant,
+        answer: Result<T, RequestError>,
+    ) -> Exchange<T> {
+        let (received_at, received) = (clock::now(), now());
+        self.pace.waited(sent, received);
+        Exchange { sent_at, received_at, took: received - sent, answer: Some(answer) }
+    }
+
+    /// The session has answered. Tells whether it is the first answer after an absence.
+    pub(super) fn answered(&mut self) -> bool {
         self.backoff.reset();
-        let (identity, running) = identity.unzip();
-        self.tell(State::Connected { identity, running }).await;
+        self.has_answered = true;
+        std::mem::take(&mut self.was_away)
     }
 
-    async fn not_connected(&mut self, error: &ConnectError) {
-        tracing::debug!(plc = self.config.name, error = error as &dyn std::error::Error, "connect");
-        let sentence = sentence::not_connected(&self.config, error);
-        self.pause(sentence).await;
+    /// Whether a break may be no more than the end of an idle connection, which only use brings
+    /// out.
+    pub(super) const fn was_in_use(&self) -> bool {
+        self.session.is_some() && self.has_answered
     }
 
-    async fn lose(&mut self, error: &RequestError) {
-        tracing::debug!(plc = self.config.name, error = error as &dyn std::error::Error, "lost");
+    /// Drops the session without a consequence, so that the next dial opens another.
+    pub(super) fn drop_session(&mut self) {
+        self.session = None;
+        self.was_hung_up = false;
+    }
+
+    /// Drops the session: a late answer may still arrive on it.
+    pub(super) fn lose(&mut self, error: &RequestError, fault: Fault) {
         self.session = None;
         self.was_hung_up = matches!(error, RequestError::Disconnected(_));
-        let sentence = sentence::lost(&self.config, error, self.has_answered);
-        self.pause(sentence).await;
-    }
-
-    async fn pause(&mut self, sentence: String) {
-        self.metrics.up.set(0);
-        let pause = self.backoff.next(self.random.f64());
-        self.not_before = Some(time::Instant::now().into_std() + pause);
-        self.tell(State::Disconnected { sentence }).await;
-    }
-
-    async fn tell(&mut self, state: State) {
-        if self.told.as_ref() == Some(&state) {
-            return;
+        match fault {
+            Fault::Server => self.pause(),
+            Fault::Unit => {}
         }
-        self.told = Some(state.clone());
-        // Without a receiver the poller ends by itself.
-        let _ = self.events.send(Event::State { plc: self.plc, state }).await;
+    }
+
+    fn pause(&mut self) {
+        self.was_away = true;
+        self.absences += 1;
+        let pause = self.backoff.next(self.random.f64());
+        self.not_before = Some(now() + pause);
+    }
+
+    pub(super) async fn close(self) {
+        if let Some(session) = self.session {
+            session.close().await;
+        }
     }
 }
 
-impl Exchange {
-    const fn is_answer(&self) -> bool {
-        matches!(self.answer, Some(Ok(_) | Err(RequestError::Refused(_))))
+impl<T> Exchange<T> {
+    fn unsent() -> Self {
+        let at = clock::now();
+        Self { sent_at: at, received_at: at, took: Duration::ZERO, answer: None }
     }
 
-    const fn is_broken(&self) -> bool {
+    pub(super) const fn is_broken(&self) -> bool {
         matches!(self.answer, Some(Err(RequestError::Disconnected(_))))
     }
+}
 
-    const fn registers(&self) -> Option<&Registers> {
-        match &self.answer {
-            Some(Ok(registers)) => Some(registers),
-            Some(Err(_)) | None => None,
-        }
-    }
+fn now() -> Instant {
+    time::Instant::now().into_std()
 }

@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use std::io;
 use std::time::Duration;
 
-use provisioning::config::{HostPort, Plc};
+use provisioning::config::HostPort;
 use provisioning::plan::ReadRequest;
 use provisioning::plc::Table;
 use socket2::{SockRef, TcpKeepalive};
@@ -20,10 +20,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_modbus::client::{Client, Context, tcp};
+use tokio_modbus::prelude::ReadCode;
+use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
-use super::Registers;
-use super::session::{Connect, ConnectError, RequestError, Session};
+use super::session::{Connect, ConnectError, RequestError, Session, Station};
+use super::{Naming, Registers};
 use strict::{Ids, Strict};
 
 /// Longest wait for a name and, again, for a connection; a PLC with a short time-out is on the same
@@ -35,29 +37,23 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The way to one PLC.
+/// The way to one Modbus server.
 #[derive(Debug)]
 pub(super) struct Door {
     address: HostPort,
-    unit: Slave,
+    /// Longest wait for an answer of any unit behind it.
     timeout: Duration,
     ids: Ids,
 }
 
-/// A connection to a PLC.
+/// A connection to a Modbus server.
 pub(super) struct ModbusSession {
     context: Context,
-    timeout: Duration,
 }
 
 impl Door {
-    pub(super) fn new(plc: &Plc) -> Self {
-        Self {
-            address: plc.address.clone(),
-            unit: Slave(plc.unit_id),
-            timeout: plc.timeout,
-            ids: Ids::starting_at(fastrand::u16(..)),
-        }
+    pub(super) fn new(address: HostPort, timeout: Duration) -> Self {
+        Self { address, timeout, ids: Ids::starting_at(fastrand::u16(..)) }
     }
 
     /// A session on a stream that has just been opened.
@@ -65,8 +61,7 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
     {
-        let stream = Strict::new(stream, self.ids.clone());
-        ModbusSession { context: tcp::attach_slave(stream, self.unit), timeout: self.timeout }
+        ModbusSession { context: tcp::attach(Strict::new(stream, self.ids.clone())) }
     }
 
     /// Tries each address of the name in turn.
@@ -98,21 +93,46 @@ impl Connect for Door {
     }
 }
 
+impl ModbusSession {
+    async fn call(
+        &mut self,
+        station: Station,
+        request: Request<'_>,
+    ) -> Result<Response, RequestError> {
+        self.context.set_slave(Slave(station.unit));
+        match timeout(station.timeout, self.context.call(request)).await {
+            Err(_) => Err(RequestError::TimedOut(station.timeout)),
+            Ok(Err(error)) => Err(request_error(error)),
+            Ok(Ok(Err(exception))) => Err(RequestError::Refused(exception.into())),
+            Ok(Ok(Ok(response))) => Ok(response),
+        }
+    }
+}
+
 impl Session for ModbusSession {
-    async fn read(&mut self, request: &ReadRequest) -> Result<Registers, RequestError> {
+    async fn read(
+        &mut self,
+        station: Station,
+        request: &ReadRequest,
+    ) -> Result<Registers, RequestError> {
         let (first, count) = (request.first, request.count);
-        let call = self.context.call(match request.table {
+        let request = match request.table {
             Table::Coil => Request::ReadCoils(first, count),
             Table::DiscreteInput => Request::ReadDiscreteInputs(first, count),
             Table::InputRegister => Request::ReadInputRegisters(first, count),
             Table::HoldingRegister => Request::ReadHoldingRegisters(first, count),
-        });
-        match timeout(self.timeout, call).await {
-            Err(_) => Err(RequestError::TimedOut(self.timeout)),
-            Ok(Err(error)) => Err(request_error(error)),
-            Ok(Ok(Err(exception))) => Err(RequestError::Refused(exception.into())),
-            Ok(Ok(Ok(response))) => registers(response, count),
-        }
+        };
+        registers(self.call(station, request).await?, count)
+    }
+
+    async fn name(&mut self, station: Station) -> Result<Naming, RequestError> {
+        let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
+        let answer = self.call(station, request).await?;
+        let Response::ReadDeviceIdentification(answer) = answer else {
+            return Err(RequestError::Garbled("it answers another function".to_owned()));
+        };
+        let objects = answer.device_id_objects.iter();
+        Ok(Naming::new(objects.map(|object| (object.id, &*object.value))))
     }
 
     async fn close(mut self) {

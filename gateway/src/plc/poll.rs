@@ -1,38 +1,54 @@
-//! Obeys the schedule: one scan class after the other, each request once, never two at a time.
+//! Obeys the schedule: one scan class of one unit after the other, each request once, never two at
+//! a time on the connection that the units share.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use provisioning::plan::{Plan, ReadRequest, ScanClass};
+use provisioning::config::Pacing;
 use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::learning::{Agenda, Learning, Part, Verdict};
 use super::line::Line;
+use super::pace::Ceiling;
 use super::session::Connect;
-use super::{Cycle, Event, Failure, Link, Read};
-use crate::clock;
-use crate::metrics::PlcMetrics;
-use crate::schedule::{Group, Schedule, Step};
+use super::standing::Cost;
+use super::unit::Unit;
+use super::visit::{Server, Visit};
+use super::{Event, Link, identity};
+use crate::schedule::{Budget, Group, Schedule, Step};
 
-/// Most refused requests that are taken apart in one cycle. Each costs two requests; the search is
-/// over after a few cycles, and none of them takes much longer than others.
-const MOST_SPLITS: u8 = 16;
+/// How often a Modicon is asked whether its program runs, and which one it is.
+pub(super) const WATCH: Duration = Duration::from_secs(10);
+/// Connections that silent units may cost while others answer. What is left of the budget of the
+/// line is for those that answer; two silent units are tried twice a minute each, more share.
+const LOSSES_PER_MINUTE: usize = 4;
+/// Spreads any number of things evenly over a circle.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
-/// Polls one PLC.
+/// Polls the units behind one connection.
 pub(super) struct Poller<C: Connect> {
-    plc: u16,
-    plan: Plan,
-    learning: Learning,
-    /// For each class the request with which its next cycle begins.
-    begin: Vec<usize>,
+    units: Vec<Unit>,
     phase: f64,
-    metrics: PlcMetrics,
     events: mpsc::Sender<Event>,
     line: Line<C>,
-    /// How many sessions there were when this was looked at last.
-    sessions: u64,
+    server: Server,
+    /// The ceiling that was reached since nothing was due last.
+    reached: Option<Ceiling>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    unit: usize,
+    task: Task,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    /// Read this scan class.
+    Cycle(u16),
+    /// Ask whether the program runs.
+    Watch,
 }
 
 impl<C: Connect> Poller<C> {
@@ -42,166 +58,124 @@ impl<C: Connect> Poller<C> {
         events: mpsc::Sender<Event>,
         random: fastrand::Rng,
     ) -> Self {
-        let Link { plc, config, plan, phase, metrics } = link;
-        let begin = vec![0; plan.classes.len()];
-        let learning = Learning::new(&config, &plan);
-        let line = Line::new(plc, config, metrics.clone(), events.clone(), connect, random);
-        Self { plc, plan, learning, begin, phase, metrics, events, line, sessions: 0 }
+        let Link { targets, phase } = link;
+        let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::and);
+        let line = Line::new(connect, pacing.unwrap_or_default(), random);
+        let units = targets.into_iter().map(Unit::new).collect();
+        let server = Server::new(Budget::per_minute(LOSSES_PER_MINUTE));
+        Self { units, phase, events, line, server, reached: None }
     }
 
     /// Polls until `stop` fires or nobody listens.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut schedule = Schedule::new(self.groups(), now());
+        let mut schedule = Schedule::new(self.jobs(), now());
         while !stop.is_cancelled() && !self.events.is_closed() {
+            if let Some((ceiling, until)) = self.line.holds() {
+                self.reached = Some(ceiling);
+                wait(&self.events, Some(until), &stop).await;
+                continue;
+            }
             match schedule.next(now()) {
                 Step::Read { group, missed } => {
-                    self.metrics.cycles_missed.inc_by(missed.into());
-                    let Some(cycle) = self.cycle(group, &stop).await else { break };
-                    if self.events.send(Event::Cycle(cycle)).await.is_err() {
+                    if self.turn(group, missed, &stop).await.is_break() {
                         break;
                     }
-                    self.tell_what_was_learned().await;
                 }
-                Step::Wait(until) => tokio::select! {
-                    () = stop.cancelled() => break,
-                    () = self.events.closed() => break,
-                    () = sleep_until(until) => {}
-                },
+                Step::Wait(until) => {
+                    self.reached = None;
+                    wait(&self.events, until, &stop).await;
+                }
             }
         }
         self.line.close().await;
-    }
-
-    fn groups(&self) -> Vec<Group<u16>> {
-        let group = |(group, class): (u16, &ScanClass)| Group {
-            group,
-            period: class.period,
-            phase: class.period.mul_f64(self.phase.clamp(0.0, 0.999)),
-        };
-        (0..).zip(&self.plan.classes).map(group).collect()
-    }
-
-    /// Reads one class; nothing when `stop` fires before it is whole.
-    async fn cycle(&mut self, class: u16, stop: &CancellationToken) -> Option<Cycle> {
-        let (at, start) = (clock::now(), now());
-        self.line.ensure(stop).await;
-        if self.sessions != self.line.sessions() {
-            self.sessions = self.line.sessions();
-            self.learning.connected(now());
+        for unit in &self.units {
+            unit.metrics.up.set(0);
         }
-        let agenda = self.learning.agenda(class, now())?;
-        let mut taken = Taken::new(&agenda);
-        let first = self.begin.get(usize::from(class))? % agenda.requests.len().max(1);
-        for index in (first..agenda.requests.len()).chain(0..first) {
-            if stop.is_cancelled() {
-                return None;
-            }
-            let (Some(request), Some(part)) = (agenda.requests.get(index), agenda.parts.get(index))
-            else {
-                continue;
+    }
+
+    /// What is to be done; the units are spread like the connections of the gateway.
+    fn jobs(&self) -> Vec<Group<Job>> {
+        let mut jobs = Vec::new();
+        let mut phase = self.phase.clamp(0.0, 0.999);
+        for (index, unit) in self.units.iter().enumerate() {
+            let mut add = |task, period: Duration| {
+                let group = Job { unit: index, task };
+                jobs.push(Group { group, period, phase: period.mul_f64(phase) });
             };
-            let was_connected = self.line.is_connected();
-            let read = if index == first {
-                self.line.read_first(request, stop).await
-            } else {
-                self.line.read(request).await
-            };
-            if was_connected && !self.line.is_connected() {
-                // The next cycle begins behind the request that cost the session, so that one
-                // stretch on which the PLC chokes does not hide those after it.
-                *self.begin.get_mut(usize::from(class))? = index + 1;
+            for (class, scan) in (0..).zip(&unit.plan.classes) {
+                add(Task::Cycle(class), scan.period);
             }
-            let verdict =
-                if was_connected { self.learn(class, part, &read) } else { Verdict::Final };
-            taken.put(index, read, verdict);
+            if identity::is_told_by(unit.config.model) {
+                add(Task::Watch, WATCH);
+            }
+            phase = (phase + GOLDEN).fract().min(0.999);
         }
-        let half_period = self.plan.classes.get(usize::from(class))?.period / 2;
-        self.take_apart(class, start + half_period, &mut taken, stop).await;
-        let (requests, reads) = taken.finish(&agenda);
-        Some(Cycle { plc: self.plc, class, at, took: now() - start, requests, reads })
+        jobs
     }
 
-    fn learn(&mut self, class: u16, part: &Part, read: &Read) -> Verdict {
-        if !self.line.is_connected() && self.line.was_hung_up() {
-            self.learning.hung_up(class, part, now());
-        }
-        self.learning.heard(class, part, &read.outcome, now())
-    }
-
-    /// Takes refused requests apart: one at least, and more until `limit`. Tags that are still
-    /// under suspicion then say nothing in this cycle.
-    async fn take_apart(
-        &mut self,
-        class: u16,
-        limit: Instant,
-        taken: &mut Taken,
-        stop: &CancellationToken,
-    ) {
-        for splits in 0..MOST_SPLITS {
-            let is_over = splits > 0 && now() > limit;
-            if is_over || stop.is_cancelled() || !self.line.is_connected() {
-                break;
-            }
-            let Some(split) = self.learning.split(class) else { break };
-            let [left, right] = &split.halves;
-            let left = (left.request.clone(), self.line.read(&left.request).await);
-            let right = (right.request.clone(), self.line.read(&right.request).await);
-            let outcomes = [&left.1.outcome, &right.1.outcome];
-            let verdicts = self.learning.halves_heard(class, split, outcomes, now());
-            for ((request, read), verdict) in [left, right].into_iter().zip(verdicts) {
-                if verdict == Verdict::Final {
-                    taken.extra.push((request, read));
+    async fn turn(&mut self, job: Job, missed: u32, stop: &CancellationToken) -> ControlFlow<()> {
+        let class = match job.task {
+            Task::Watch => {
+                if let Some(mut visit) = self.visit(job.unit, stop) {
+                    visit.watch().await;
                 }
+                return ControlFlow::Continue(());
             }
+            Task::Cycle(class) => class,
+        };
+        self.try_silent(job.unit, stop).await;
+        let reached = self.reached;
+        let Some(mut visit) = self.visit(job.unit, stop) else { return ControlFlow::Break(()) };
+        visit.unit.missed(missed, reached, now(), visit.events).await;
+        let Some(cycle) = visit.cycle(class).await else { return ControlFlow::Break(()) };
+        if visit.events.send(Event::Cycle(cycle)).await.is_err() {
+            return ControlFlow::Break(());
         }
-        let (at, connected) = (clock::now(), self.line.is_connected());
-        let failure = if connected { Failure::Pending } else { Failure::Unreachable };
-        for request in self.learning.unresolved(class) {
-            taken.extra.push((request, Read { at, outcome: Err(failure) }));
-        }
+        visit.unit.tell_what_was_learned(visit.events).await;
+        visit.ask_name().await;
+        ControlFlow::Continue(())
     }
 
-    async fn tell_what_was_learned(&mut self) {
-        let Some(learned) = self.learning.take_news(self.line.config()) else { return };
-        self.metrics.tags_quarantined.set(learned.quarantined.len().try_into().unwrap_or(i64::MAX));
-        // Without a receiver the poller ends by itself.
-        let _ = self.events.send(Event::Learned { plc: self.plc, learned }).await;
-    }
-}
-
-/// What a cycle has brought so far.
-struct Taken {
-    /// One for each request of the agenda.
-    reads: Vec<Option<Read>>,
-    /// Of requests that were taken apart.
-    extra: Vec<(ReadRequest, Read)>,
-}
-
-impl Taken {
-    fn new(agenda: &Agenda) -> Self {
-        Self { reads: vec![None; agenda.requests.len()], extra: Vec::new() }
-    }
-
-    fn put(&mut self, index: usize, read: Read, verdict: Verdict) {
-        if let Some(place) = self.reads.get_mut(index) {
-            *place = Some(read).filter(|_| verdict == Verdict::Final);
+    /// In the turn of a silent unit, tries the silent one whose turn it is, if that is due and does
+    /// not cost those that answer more connections than they can spare.
+    async fn try_silent(&mut self, unit: usize, stop: &CancellationToken) {
+        if !self.units.get(unit).is_some_and(|unit| unit.standing.is_silent()) {
+            return;
         }
+        let now = now();
+        let spares = self.server.losses.free_at(now).is_none() && self.line.may_connect_again();
+        let may_cost = spares || !self.units.iter().any(|unit| unit.answers);
+        let is_due = |unit: &Unit| match unit.standing.due(now) {
+            Some(Cost::Wait) => true,
+            Some(Cost::Connection) => may_cost,
+            None => false,
+        };
+        let due = self.units.iter().enumerate().filter(|(_, unit)| is_due(unit));
+        let next = due.min_by_key(|(_, unit)| unit.standing.rank()).map(|(index, _)| index);
+        let Some(next) = next else { return };
+        let Some(mut visit) = self.visit(next, stop) else { return };
+        visit.try_again().await;
     }
 
-    /// The requests of the agenda as they are when all of them count, else those that do.
-    fn finish(self, agenda: &Agenda) -> (Arc<[ReadRequest]>, Vec<Read>) {
-        if self.extra.is_empty() && self.reads.iter().all(Option::is_some) {
-            return (Arc::clone(&agenda.requests), self.reads.into_iter().flatten().collect());
-        }
-        let asked = agenda.requests.iter().zip(self.reads);
-        let asked = asked.filter_map(|(request, read)| Some((request.clone(), read?)));
-        let (requests, reads): (Vec<_>, _) = asked.chain(self.extra).unzip();
-        (requests.into(), reads)
+    fn visit<'a>(&'a mut self, unit: usize, stop: &'a CancellationToken) -> Option<Visit<'a, C>> {
+        let Self { units, events, line, server, .. } = self;
+        let (before, rest) = units.split_at_mut_checked(unit)?;
+        let (unit, after) = rest.split_first_mut()?;
+        Some(Visit { unit, others: [before, after], line, server, events, stop })
     }
 }
 
 fn now() -> Instant {
     time::Instant::now().into_std()
+}
+
+/// Waits until then, or until there is no reason to go on.
+async fn wait(events: &mpsc::Sender<Event>, until: Option<Instant>, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = events.closed() => {}
+        () = sleep_until(until) => {}
+    }
 }
 
 async fn sleep_until(instant: Option<Instant>) {

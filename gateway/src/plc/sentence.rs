@@ -72,6 +72,26 @@ pub(super) fn lost(plc: &Plc, error: &RequestError, has_answered: bool) -> Strin
     }
 }
 
+/// Tells that a device between us and the unit answered in its place with this exception.
+pub(super) fn nobody_behind(plc: &Plc, code: u8) -> String {
+    let Plc { address, unit_id, .. } = plc;
+    let seen =
+        if code == 0x0A { "knows no way to the device" } else { "gets no answer from the device" };
+    format!(
+        "The Modbus server at {address} {seen} with unit_id {unit_id} (exception {code}): check \
+         that unit_id is right, and power and cable of the device behind it"
+    )
+}
+
+/// Tells that other units on the same connection broke it too often.
+pub(super) fn must_wait(plc: &Plc) -> String {
+    format!(
+        "The connection to {} broke too often within a minute, and another one has to wait; other \
+         units share it, of which one may be silent",
+        plc.address
+    )
+}
+
 const fn is_modicon(plc: &Plc) -> bool {
     identity::is_told_by(plc.model)
 }

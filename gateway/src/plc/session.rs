@@ -6,10 +6,19 @@ use std::time::Duration;
 use provisioning::plan::ReadRequest;
 use thiserror::Error;
 
-use super::Registers;
+use super::{Naming, Registers};
 use crate::metrics::RequestOutcome;
 
-/// Opens sessions with one PLC.
+/// Who is asked on a connection, and how long its answer is waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Station {
+    /// Modbus unit id.
+    pub(super) unit: u8,
+    /// Longest wait for one answer.
+    pub(super) timeout: Duration,
+}
+
+/// Opens sessions with one Modbus server.
 pub(super) trait Connect: Send {
     /// One life of a connection.
     type Session: Session;
@@ -24,8 +33,16 @@ pub(super) trait Session: Send {
     /// [`RequestError::Refused`] the session must be dropped: a late answer may still arrive.
     fn read(
         &mut self,
+        station: Station,
         request: &ReadRequest,
     ) -> impl Future<Output = Result<Registers, RequestError>> + Send;
+
+    /// Asks what the device calls itself (Modbus Application Protocol V1.1b3, 6.21), like
+    /// [`Session::read`].
+    fn name(
+        &mut self,
+        station: Station,
+    ) -> impl Future<Output = Result<Naming, RequestError>> + Send;
 
     /// Closes the connection in an orderly way, within a bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;

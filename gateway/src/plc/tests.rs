@@ -1,7 +1,14 @@
 pub(super) mod support;
 
+mod heap;
 mod on_the_wire;
+mod pacing;
+mod program;
+mod shared_mischief;
+mod sharing;
+mod ten_days;
 mod under_mischief;
+mod world;
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +17,7 @@ use provisioning::config::Plc;
 use provisioning::plan;
 use support::{FakePlc, Seen, right};
 use tokio::time;
+use world::{World, assert_at_most_six_a_minute, first_word, plc};
 
 use super::session::{ConnectError, RequestError};
 use super::*;
@@ -22,7 +30,7 @@ const PLC_R: u16 = 60_000;
 async fn the_first_cycle_is_read_at_once_and_every_request_of_it() {
     let plc = plc("M241", &[("%MW0", 1000), ("%MW500", 1000)]);
     let mut world = World::start(plc, FakePlc::answering(right));
-    assert_eq!(world.state().await, State::Connected { identity: None, running: None });
+    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
     assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
     assert_eq!(world.elapsed(), Duration::ZERO);
     assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
@@ -39,10 +47,12 @@ async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
         (Duration::ZERO, Ok(Registers::Words(words)))
     };
     let mut world = World::start(plc("M251", &[("%MW0", 1000)]), FakePlc::answering(answers));
-    let State::Connected { identity: Some(identity), running } = world.state().await else {
+    let State::Connected { identity: Some(Identity::Modicon(modicon)), program } =
+        world.state().await
+    else {
         panic!("no identity");
     };
-    assert_eq!((identity.product, running), (7, Some(false)));
+    assert_eq!((modicon.product, program.unwrap().state), (7, ProgramState::Stopped));
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +62,7 @@ async fn a_modicon_that_does_not_tell_who_it_is_is_read_all_the_same() {
         _ => right(request),
     };
     let mut world = World::start(plc("M241", &[("%MW3", 1000)]), FakePlc::answering(answers));
-    assert_eq!(world.state().await, State::Connected { identity: None, running: None });
+    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
     assert_eq!(world.words(&[0]).await, [Ok(3)]);
     assert_eq!(world.fake.seen().iter().filter(|&&seen| seen == Seen::Connect).count(), 1);
 }
@@ -117,59 +127,16 @@ async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
         match world.event().await {
             Event::State { state: State::Connected { .. }, .. } => told[0] += 1,
             Event::State { state: State::Disconnected { .. }, .. } => told[1] += 1,
-            Event::Cycle(_) | Event::Learned { .. } => {}
+            Event::Cycle(_)
+            | Event::Changed { .. }
+            | Event::Held { .. }
+            | Event::Learned { .. } => {}
         }
     }
     assert!(told[0] >= 9 && told[0].abs_diff(told[1]) <= 1, "comes and goes: {told:?}");
     let connects = world.connects();
     assert!(connects.len() >= 55, "{} connects in 10 minutes", connects.len());
     assert_at_most_six_a_minute(&connects);
-}
-
-/// What the PLC does changes at random: it answers, is silent, hangs up, or refuses; each for up to
-/// an hour.
-#[tokio::test(start_paused = true)]
-async fn ten_days_with_a_plc_that_comes_and_goes() {
-    const DAYS: Duration = SECOND.saturating_mul(10 * 86_400);
-    let start = time::Instant::now();
-    let mut random = fastrand::Rng::with_seed(11);
-    let (mut mood, mut until) = (0, start);
-    let answers = move |request: &plan::ReadRequest| {
-        if time::Instant::now() >= until {
-            mood = random.u32(0..5);
-            until = time::Instant::now() + SECOND * random.u32(1..3600);
-        }
-        // The last hours are good ones: everything must have come back by then.
-        match if start.elapsed() + SECOND * 7200 > DAYS { 0 } else { mood } {
-            1 => (SECOND, Err(RequestError::TimedOut(SECOND))),
-            2 => {
-                let hung_up = io::ErrorKind::ConnectionReset.into();
-                (Duration::ZERO, Err(RequestError::Disconnected(hung_up)))
-            }
-            3 => (SECOND / 100, Err(RequestError::Refused(2))),
-            _ => (SECOND / 100, right(request).1),
-        }
-    };
-    let tags = [("holding:0", 10_000), ("holding:1", 10_000), ("holding:500", 10_000)];
-    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
-    let (mut cycles, mut last) = (0_u64, None);
-    while world.elapsed() < DAYS {
-        match world.event().await {
-            Event::Cycle(cycle) => (cycles, last) = (cycles + 1, Some(cycle)),
-            Event::State { .. } | Event::Learned { .. } => {}
-        }
-    }
-    assert_eq!(cycles + world.link_metrics.cycles_missed.get(), 86_401, "every cycle is told");
-    let last = last.unwrap();
-    assert!(last.reads.iter().all(|read| read.outcome.is_ok()), "{last:?}");
-    let served: usize = last.requests.iter().map(|request| request.tags.len()).sum();
-    assert_eq!((served, world.link_metrics.tags_quarantined.get()), (3, 0));
-    let connects = world.connects();
-    assert_at_most_six_a_minute(&connects);
-    assert!((200..30_000).contains(&connects.len()), "{} connects", connects.len());
-    // One request a cycle and stretch, and little more for searching and trying again.
-    let asked = world.fake.seen().iter().filter(|seen| matches!(seen, Seen::Read(_))).count();
-    assert!(asked < 3 * 86_400, "{asked} requests");
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,10 +255,8 @@ async fn stopping_does_not_wait_for_a_connect_or_for_the_next_cycle() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_who_listens_is_a_reason_to_end() {
-    let World { poller, events, .. } =
-        World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
-    drop(events);
-    poller.await;
+    let world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
+    world.end_without_listeners().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,98 +295,10 @@ fn an_installer_is_told_what_to_check() {
         }
         let never = sentence::lost(&plc, &RequestError::TimedOut(SECOND), false);
         text += &format!("{model}: {never}\n");
+        for code in [0x0A, 0x0B] {
+            text += &format!("{model}: {}\n", sentence::nobody_behind(&plc, code));
+        }
+        text += &format!("{model}: {}\n", sentence::must_wait(&plc));
     }
     insta::assert_snapshot!(text);
-}
-
-/// A poller under test, its PLC, and what it tells.
-struct World {
-    poller: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-    fake: FakePlc,
-    events: mpsc::Receiver<Event>,
-    stop: CancellationToken,
-    metrics: Metrics,
-    link_metrics: PlcMetrics,
-    start: time::Instant,
-}
-
-impl World {
-    fn start(plc: Plc, fake: FakePlc) -> Self {
-        Self::start_at(plc, fake, 0.0)
-    }
-
-    fn start_at(config: Plc, fake: FakePlc, phase: f64) -> Self {
-        let (events_in, events) = mpsc::channel(1);
-        let stop = CancellationToken::new();
-        let (metrics, link_metrics) = support::metrics(&config);
-        let plan = plan::plan(&config);
-        let link = Link { plc: 0, config, plan, phase, metrics: link_metrics.clone() };
-        let random = fastrand::Rng::with_seed(7);
-        let poller = Poller::new(link, fake.clone(), events_in, random).run(stop.clone());
-        let poller = Box::pin(poller);
-        Self { poller, fake, events, stop, metrics, link_metrics, start: time::Instant::now() }
-    }
-
-    async fn event(&mut self) -> Event {
-        tokio::select! {
-            biased;
-            Some(event) = self.events.recv() => event,
-            () = &mut self.poller => panic!("the poller ended"),
-        }
-    }
-
-    /// The next change of state.
-    async fn state(&mut self) -> State {
-        loop {
-            if let Event::State { state, .. } = self.event().await {
-                return state;
-            }
-        }
-    }
-
-    /// The first word of each read of the next cycle; state changes before it are passed over.
-    async fn words(&mut self, reads: &[usize]) -> Vec<Result<u16, Failure>> {
-        loop {
-            if let Event::Cycle(cycle) = self.event().await {
-                assert_eq!(cycle.reads.len(), reads.len());
-                return cycle.reads.into_iter().map(|read| read.outcome.map(first_word)).collect();
-            }
-        }
-    }
-
-    async fn stop_after(&mut self, pause: Duration) {
-        let stop = self.stop.clone();
-        let cancel = async {
-            time::sleep(pause).await;
-            stop.cancel();
-        };
-        let receive = async { while self.events.recv().await.is_some() {} };
-        tokio::join!(cancel, receive, &mut self.poller);
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn connects(&self) -> Vec<time::Instant> {
-        let connect = |(at, seen)| (seen == Seen::Connect).then_some(at);
-        self.fake.log().into_iter().filter_map(connect).collect()
-    }
-}
-
-fn first_word(registers: Registers) -> u16 {
-    match registers {
-        Registers::Words(words) => words[0],
-        Registers::Bits(bits) => bits[0].into(),
-    }
-}
-
-fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
-    for window in connects.windows(7) {
-        assert!(window[6] - window[0] >= SECOND * 60);
-    }
-}
-
-fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
-    support::plc(model, tags)
 }

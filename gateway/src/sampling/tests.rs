@@ -340,7 +340,7 @@ impl World {
 fn cycle(requests: &Arc<[ReadRequest]>, reads: Vec<Read>) -> Cycle {
     let requests = Arc::clone(requests);
     let at = UnixTime::from_micros(5);
-    Cycle { plc: 3, class: 0, at, took: Duration::ZERO, requests, reads }
+    Cycle { plc: 3, class: 0, at, took: Duration::ZERO, is_stopped: false, requests, reads }
 }
 
 /// The same word, or the bits of it, all over the request.

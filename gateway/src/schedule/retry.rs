@@ -14,10 +14,11 @@ pub struct Backoff {
     ceiling: Duration,
 }
 
-/// At most so many connects in any 60 seconds, however short the sessions are.
+/// At most so many of something in any stretch of a fixed length, however they come.
 #[derive(Clone, Debug)]
 pub struct Budget {
     most: usize,
+    window: Duration,
     taken: VecDeque<Instant>,
 }
 
@@ -42,24 +43,40 @@ impl Backoff {
 }
 
 impl Budget {
-    const WINDOW: Duration = Duration::from_secs(60);
-
-    /// A budget of `most` connects per minute, at least one.
+    /// A budget of `most` per minute, at least one.
     #[must_use]
     pub fn per_minute(most: usize) -> Self {
-        let most = most.max(1);
-        Self { most, taken: VecDeque::with_capacity(most) }
+        Self::new(most, Duration::from_secs(60))
     }
 
-    /// Takes one connect.
+    /// A budget of `most` per second, at least one.
+    #[must_use]
+    pub fn per_second(most: usize) -> Self {
+        Self::new(most, Duration::from_secs(1))
+    }
+
+    fn new(most: usize, window: Duration) -> Self {
+        let most = most.max(1);
+        Self { most, window, taken: VecDeque::with_capacity(most) }
+    }
+
+    /// Tells when the next one is free, if none is free now.
+    pub fn free_at(&mut self, now: Instant) -> Option<Instant> {
+        while self.taken.front().is_some_and(|&taken| taken + self.window <= now) {
+            self.taken.pop_front();
+        }
+        let oldest = self.taken.front().filter(|_| self.taken.len() >= self.most)?;
+        Some(*oldest + self.window)
+    }
+
+    /// Takes one.
     ///
     /// # Errors
-    /// Tells when the next one is free if all of this minute's are used.
+    /// Tells when the next one is free if all are used.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        self.taken.retain(|&taken| now < taken + Self::WINDOW);
-        match self.taken.front() {
-            Some(&oldest) if self.taken.len() >= self.most => Err(oldest + Self::WINDOW),
-            _ => {
+        match self.free_at(now) {
+            Some(free) => Err(free),
+            None => {
                 self.taken.push_back(now);
                 Ok(())
             }

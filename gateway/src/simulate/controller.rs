@@ -19,6 +19,8 @@ pub enum State {
     Stopped,
     /// The program runs.
     Running,
+    /// An exception in the program stopped it; as while stopped, everything is served.
+    Halted,
 }
 
 /// A PLC in the hands of its one owner, the task of [`super::serve`].
@@ -67,7 +69,7 @@ impl Controller {
     pub(super) fn advance(&mut self, age: Duration) {
         let passed = age.saturating_sub(self.seen);
         self.seen = age;
-        if self.state == State::Stopped {
+        if self.state != State::Running {
             return;
         }
         self.rest += passed;
@@ -103,6 +105,16 @@ impl Controller {
     pub(super) fn set_state(&mut self, state: State) {
         self.state = state;
         system::show_state(&mut self.image.words, state);
+    }
+
+    /// Makes it another PLC of the same kind.
+    pub(super) fn set_serial_number(&mut self, serial_number: u32) {
+        self.hardware.fill(&mut self.image.words, serial_number);
+    }
+
+    /// Writes registers of the slave device as its own program would: %QW too.
+    pub(super) fn set_slave_registers(&mut self, first: u16, bytes: &[u8]) -> bool {
+        self.slave.store(first, bytes)
     }
 
     /// Changes the application signature, as a download does.

@@ -168,6 +168,24 @@ impl Handle {
         self.touch(move |plc| plc.set_state(state)).await
     }
 
+    /// Makes it another PLC of the same kind, as when a broken one was replaced.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_serial_number(&self, serial_number: u32) -> Result<(), HandleError> {
+        self.touch(move |plc| plc.set_serial_number(serial_number)).await
+    }
+
+    /// Writes registers of the slave device, unit id 1.
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn set_slave_registers(&self, first: u16, values: &[u16]) -> Result<(), HandleError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let stored = self.touch(move |plc| plc.set_slave_registers(first, &bytes)).await?;
+        stored.then_some(()).ok_or(HandleError::NoSuchAddress)
+    }
+
     /// Changes the application signature, as a download does.
     ///
     /// # Errors

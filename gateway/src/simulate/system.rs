@@ -7,7 +7,10 @@ use super::image::Words;
 
 const VENDOR_ID: u16 = 0x101A;
 const STATUS: u16 = 60_012;
+const LAST_STOP_CAUSE: u16 = 60_014;
 const SIGNATURE: u16 = 60_028;
+const BY_AN_EXCEPTION: u16 = 3;
+const BY_SOMEBODY: u16 = 4;
 
 /// What is printed on the housing and burnt into the flash.
 ///
@@ -53,13 +56,17 @@ impl Hardware {
     }
 }
 
-/// Shows the state of the program at %MW60012.
+/// Shows the state of the program at %MW60012, and why it stopped last at %MW60014.
 pub(super) fn show_state(words: &mut Words, state: State) {
-    let status: u16 = match state {
-        State::Stopped => 1,
-        State::Running => 2,
+    let (status, cause): (u16, Option<u16>) = match state {
+        State::Stopped => (1, Some(BY_SOMEBODY)),
+        State::Running => (2, None),
+        State::Halted => (4, Some(BY_AN_EXCEPTION)),
     };
     words.store(STATUS, &status.to_le_bytes());
+    if let Some(cause) = cause {
+        words.store(LAST_STOP_CAUSE, &cause.to_le_bytes());
+    }
 }
 
 /// Shows the application signature at %MW60028..=%MW60035.

@@ -61,7 +61,7 @@ mod tests {
         let hole = Quarantined { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
         let learned = Learned { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
         status.plc_learned(0, learned, at);
-        status.plc_connected(1, None, None, at);
+        status.plc_connected(1, None, None, None, at);
         insta::assert_snapshot!(advice(&status), @r"
         # pump6: in its [[plc]]
         max_words = 60  # longer requests fail

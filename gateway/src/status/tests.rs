@@ -33,7 +33,7 @@ fn a_healthy_gateway_as_json() {
         {
           "name": "pump6",
           "state": "connected",
-          "sentence": "The PLC answers; its program ran when we connected.",
+          "sentence": "The PLC answers; its program runs.",
           "since": "2026-11-23T08:00:02.000Z",
           "identity": {
             "vendor": "Schneider Electric",
@@ -59,7 +59,7 @@ fn a_healthy_gateway_for_people() {
     gateway  amsterdam-01    up 3 h 12 min         Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T11:12:02.000Z.
     broker   10.77.0.1:1883  connected 3 h 12 min  The broker answers at 10.77.0.1:1883.
     queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
-    PLC      pump6           connected 3 h 12 min  The PLC answers; its program ran when we connected. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
+    PLC      pump6           connected 3 h 12 min  The PLC answers; its program runs. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
     "#);
 }
 
@@ -122,16 +122,16 @@ fn the_headline_names_the_broker_before_the_plcs() {
         "2 of 3 PLCs do not answer. pump6: Nothing answers at 192.168.1.10:502."
     );
 
-    status.plc_connected(0, None, Some(true), at(9000));
+    status.plc_connected(0, None, Some(true), None, at(9000));
     assert_eq!(status.headline(), "PLC pump7: Nothing answers at 192.168.1.11:502.");
 
-    status.plc_connected(1, None, Some(false), at(9000));
+    status.plc_connected(1, None, Some(false), None, at(9000));
     assert_eq!(
         status.headline(),
-        "PLC pump7: The PLC answers, but its program was stopped when we connected: values stand still."
+        "PLC pump7: The PLC answers, but its program is stopped: values stand still."
     );
 
-    status.plc_connected(1, None, Some(true), at(9000));
+    status.plc_connected(1, None, Some(true), None, at(9000));
     assert_eq!(
         status.headline(),
         "All is well: 3 PLCs answer, and the broker at 10.77.0.1:1883 takes the values."
@@ -166,7 +166,7 @@ fn a_state_that_is_told_again_keeps_its_beginning() {
     let mut status = healthy();
 
     status.broker_connected("10.77.0.2:1883", at(500));
-    status.plc_connected(0, None, None, at(500));
+    status.plc_connected(0, None, None, None, at(500));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
     status.broker_disconnected("gone", at(600));
@@ -207,7 +207,7 @@ fn a_plc_cannot_steer_the_terminal_with_its_name() {
     let mut status = healthy();
     let vendor = "\u{1b}[2Jevil".to_owned();
     let identity = Identity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
-    status.plc_connected(0, Some(identity), None, at(3));
+    status.plc_connected(0, Some(identity), None, None, at(3));
 
     assert!(!status.to_string().contains('\u{1b}'));
 }
@@ -220,7 +220,7 @@ fn healthy() -> Status {
         product: "TM241CE40T_U".to_owned(),
         revision: "V5.1.9.34".to_owned(),
     };
-    status.plc_connected(0, Some(identity), Some(true), at(2));
+    status.plc_connected(0, Some(identity), Some(true), None, at(2));
     status.plc_cycle(0, Duration::from_micros(12_340), 1, at(11_522));
     let queue =
         Queue { stored: 12, entries: 3, bytes: 4200, max_bytes: 256 << 20, ..Queue::default() };
@@ -235,7 +235,7 @@ fn troubled() -> Status {
     status.broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
     status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", at(20));
     status.plc_disconnected(1, "Nothing answers at 192.168.1.11:502.", at(8500));
-    status.plc_connected(2, None, None, at(3));
+    status.plc_connected(2, None, None, None, at(3));
     let queue = Queue { stored: 4711, entries: 1200, bytes: 900_000, ..Queue::default() };
     let queue = Queue { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };
     status.queue(queue, at(200_000));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Identity, Plc, Quarantined, Queue, State, Status, Tunnel};
+use super::{Identity, Limit, Plc, Program, Quarantined, Queue, State, Status, Tunnel};
 use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
@@ -28,6 +28,10 @@ pub(super) fn headline(status: &Status) -> String {
     if let Some(plc) = status.plcs.iter().find(|plc| plc.running == Some(false)) {
         return format!("PLC {}: {}", plc.name, plc.sentence);
     }
+    let limited = status.plcs.iter().find_map(|plc| Some((plc, plc.limit.as_ref()?)));
+    if let Some((plc, limit)) = limited {
+        return format!("PLC {}: {limit}", plc.name);
+    }
     let refusing = status.plcs.iter().find_map(|plc| Some((plc, plc.refusal.as_ref()?)));
     if let Some((plc, refusal)) = refusing {
         return format!("PLC {}: {refusal}", plc.name);
@@ -41,6 +45,44 @@ pub(super) fn headline(status: &Status) -> String {
     let plcs = if all == 1 { "the PLC answers".to_owned() } else { format!("{all} PLCs answer") };
     let broker = status.broker.address.as_deref().unwrap_or("the other end");
     format!("All is well: {plcs}, and the broker at {broker} takes the values.")
+}
+
+/// What a PLC that answers does.
+pub(super) fn answers(running: Option<bool>, program: Option<&Program>) -> String {
+    let what = match program.map(|program| program.state.as_str()) {
+        Some("empty") => "there is no program in it",
+        Some("halted") => "an error halted its program",
+        Some("breakpoint") => "its program is held at a breakpoint",
+        Some(_) | None => "its program is stopped",
+    };
+    let cause = match program.and_then(|program| program.last_stop.as_deref()) {
+        Some("watchdog") => ", by the hardware watchdog",
+        Some("reset") => ", by a reset",
+        Some("exception") => ", by an exception in it",
+        Some("user") => ", by somebody",
+        Some("program") => ", by itself",
+        Some("deletion") => ", since it was deleted",
+        Some(_) | None => "",
+    };
+    match running {
+        Some(true) => "The PLC answers; its program runs.".to_owned(),
+        Some(false) => format!("The PLC answers, but {what}{cause}: values stand still."),
+        None => "The PLC answers.".to_owned(),
+    }
+}
+
+/// Why cycles are skipped, and what to change.
+pub(super) fn limit(limit: Limit) -> String {
+    const CURE: &str = "read less often, or raise it";
+    match limit {
+        Limit::Share(percent) => format!(
+            "Cycles are skipped, since reading may take {percent} % of the PLC's time (max_share): \
+             {CURE}."
+        ),
+        Limit::Requests(most) => format!(
+            "Cycles are skipped, since {most} requests a second are allowed (max_requests): {CURE}."
+        ),
+    }
 }
 
 /// Which tags a PLC refuses, and what to do about it; nothing when there are none.
@@ -160,9 +202,9 @@ fn queue_row(queue: &Queue) -> Row {
 
 fn plc_text(plc: &Plc) -> String {
     let mut text = plc.sentence.clone();
-    if let Some(refusal) = &plc.refusal {
+    for more in plc.refusal.iter().chain(&plc.limit) {
         text.push(' ');
-        text.push_str(refusal);
+        text.push_str(more);
     }
     if let Some(Identity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
 use crate::queue::Stats;
-use crate::status::{Identity, Learned, Quarantined, Queue, State, Status};
+use crate::status::{Identity, Learned, Limit, Program, Quarantined, Queue, State, Status};
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -67,15 +67,39 @@ impl Board {
     pub(super) fn plc(&mut self, plc: u16, state: plc::State) {
         let now = clock::now();
         self.changed = true;
+        let sentence = |status: &Status| Some(status.plcs.get(usize::from(plc))?.sentence.clone());
+        let before = sentence(&self.status.borrow());
         self.update(|status| match state {
-            plc::State::Connected { identity, running } => {
-                status.plc_connected(plc, identity.map(identity_in_words), running, now);
+            plc::State::Connected { identity, program } => {
+                let running = program.and_then(|program| program.state.runs());
+                let (identity, program) =
+                    (identity.map(identity_in_words), program.map(program_in_words));
+                status.plc_connected(plc, identity, running, program, now);
             }
             plc::State::Disconnected { sentence } => {
                 status.plc_disconnected(plc, &sentence, now);
             }
         });
-        self.log(plc);
+        let after = sentence(&self.status.borrow());
+        if after != before {
+            self.log(plc);
+        }
+    }
+
+    /// A ceiling costs cycles, or does not any more.
+    pub(super) fn held(&mut self, plc: u16, ceiling: Option<plc::Ceiling>) {
+        let limit = ceiling.map(|ceiling| match ceiling {
+            plc::Ceiling::Share(percent) => Limit::Share(percent),
+            plc::Ceiling::Requests(most) => Limit::Requests(most),
+        });
+        self.changed = true;
+        self.update(|status| status.plc_limited(plc, limit, clock::now()));
+        let status = self.status.borrow();
+        let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
+        match &plc.limit {
+            Some(limit) => tracing::warn!(plc = plc.name, "{limit}"),
+            None => tracing::info!(plc = plc.name, "No cycle is skipped any more."),
+        }
     }
 
     /// Once per change, in the words of the status.
@@ -216,12 +240,27 @@ fn learned_in_words(learned: plc::Learned) -> Learned {
 }
 
 fn identity_in_words(identity: plc::Identity) -> Identity {
-    let [a, b, c, d] = identity.firmware;
-    Identity {
-        // PLC_R is only believed when the vendor is this one.
-        vendor: "Schneider Electric".to_owned(),
-        product: format!("16#{:04X}, serial {}", identity.product, identity.serial),
-        revision: format!("{a}.{b}.{c}.{d}"),
+    match identity {
+        plc::Identity::Modicon(plc::Modicon { product, serial, firmware: [a, b, c, d] }) => {
+            Identity {
+                // PLC_R is only believed when the vendor is this one.
+                vendor: "Schneider Electric".to_owned(),
+                product: format!("16#{product:04X}, serial {serial}"),
+                revision: format!("{a}.{b}.{c}.{d}"),
+            }
+        }
+        plc::Identity::Named(plc::Naming { vendor, product, revision }) => {
+            Identity { vendor, product, revision }
+        }
+    }
+}
+
+fn program_in_words(program: plc::Program) -> Program {
+    let plc::Program { state, last_stop, signature } = program;
+    Program {
+        state: state.word().to_owned(),
+        last_stop: last_stop.map(|cause| cause.word().to_owned()),
+        signature: signature.map(|signature| signature.to_string()),
     }
 }
 

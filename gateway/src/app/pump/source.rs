@@ -12,6 +12,8 @@ use crate::sampling::Sampler;
 /// One PLC on its way from readings to messages.
 #[derive(Debug)]
 pub(super) struct Source {
+    /// `plc.name`.
+    pub(super) name: String,
     pub(super) sampler: Sampler,
     pub(super) encoder: Encoder,
     pub(super) topic: TopicId,
@@ -24,6 +26,7 @@ pub(super) struct Source {
 pub(super) fn all(config: &Config, topics: &mut Vec<Arc<str>>) -> Vec<Source> {
     let plcs = config.plcs.iter().zip(0u16..);
     plcs.map(|(plc, index)| Source {
+        name: plc.name.clone(),
         sampler: Sampler::new(index, plc, &plan(plc)),
         encoder: Encoder::new(&config.gateway, plc),
         topic: intern(topics, &plc.publish.topic),

@@ -12,7 +12,7 @@ async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
     let (outbox, _outgoing) = mpsc::channel(mqtt::WINDOW);
     let pump = Pump::new(&testing::config(1), "hash", &metrics, outbox);
 
-    plcs.send(cycle()).await.unwrap();
+    plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
     pump.run(from_plcs, from_broker, GRACE).await;
 
@@ -43,7 +43,7 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
         last
     };
 
-    plcs.send(cycle()).await.unwrap();
+    plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
     let ((), last) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
 
@@ -51,12 +51,58 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
     assert_eq!(last, crate::app::OFFLINE.as_bytes());
 }
 
+/// A program that stops: its values say so and stand, an event and the status tell it.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_does_not_run_is_in_values_event_and_status() {
+    let metrics = metrics();
+    let (plcs, from_plcs) = mpsc::channel(4);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, outbox);
+    let status = pump.status();
+    let answering = async move {
+        let connected =
+            mqtt::Event::Connected { session: 1, broker: "b:1883".to_owned(), max_payload: None };
+        broker.send(connected).await.unwrap();
+        let mut messages = Vec::new();
+        while let Some(Outgoing { ticket, topic, payload, .. }) = outgoing.recv().await {
+            if let Some(ticket) = ticket {
+                broker.send(mqtt::Event::Acknowledged { ticket }).await.unwrap();
+            }
+            let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            messages.push((topic, payload));
+        }
+        messages
+    };
+
+    let (was, is) = (plc::ProgramState::Running, plc::ProgramState::Stopped);
+    let cause = Some(plc::StopCause::User);
+    let program = Some(plc::Program { state: is, last_stop: cause, signature: None });
+    let state = plc::State::Connected { identity: None, program };
+    plcs.send(plc::Event::State { plc: 0, state }).await.unwrap();
+    let change = plc::Change::State { was, is, cause };
+    plcs.send(plc::Event::Changed { plc: 0, change }).await.unwrap();
+    plcs.send(cycle(true)).await.unwrap();
+    drop(plcs);
+    let ((), messages) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
+
+    let on = |end: &str| &messages.iter().find(|(topic, _)| topic.ends_with(end)).unwrap().1;
+    assert_eq!(on("/data/plc0")["temperature"], 7);
+    assert_eq!(on("/data/plc0")["gateway"]["quality"]["temperature"], "stopped");
+    assert_eq!((&on("/event")["event"], &on("/event")["is"]), (&"state".into(), &"stopped".into()));
+    let sentence = status.borrow().plcs[0].sentence.clone();
+    assert_eq!(
+        sentence,
+        "The PLC answers, but its program is stopped, by somebody: values stand still."
+    );
+}
+
 fn metrics() -> Metrics {
     Metrics::new(&testing::config(1), "hash").unwrap()
 }
 
 /// What the only scan class of the only PLC reads: one register.
-fn cycle() -> plc::Event {
+fn cycle(is_stopped: bool) -> plc::Event {
     let read = Read { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
     let requests =
         provisioning::plan::plan(&testing::config(1).plcs[0]).classes[0].requests.clone();
@@ -65,6 +111,7 @@ fn cycle() -> plc::Event {
         class: 0,
         at: UnixTime::default(),
         took: Duration::from_millis(5),
+        is_stopped,
         requests: requests.into(),
         reads: vec![read],
     })

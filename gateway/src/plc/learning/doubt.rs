@@ -8,46 +8,46 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How often something has failed in a row, and when it is tried again: in the next cycle after
 /// the first failure, then after a minute, and at last once an hour.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Doubt {
+pub(in crate::plc) struct Doubt {
     failures: u32,
     due: Instant,
 }
 
 impl Doubt {
     /// It has failed for the first time.
-    pub(super) const fn new(now: Instant) -> Self {
+    pub(in crate::plc) const fn new(now: Instant) -> Self {
         Self { failures: 1, due: now }
     }
 
     /// It has failed and is not to be tried again in the next cycle.
-    pub(super) fn confirmed(now: Instant) -> Self {
+    pub(in crate::plc) fn confirmed(now: Instant) -> Self {
         let mut doubt = Self::new(now);
         doubt.fail(now);
         doubt
     }
 
     /// It has failed once more.
-    pub(super) fn fail(&mut self, now: Instant) {
+    pub(in crate::plc) fn fail(&mut self, now: Instant) {
         let doublings = self.failures.saturating_sub(1).min(16);
         self.failures = self.failures.saturating_add(1);
         self.due = now + FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
     }
 
     /// It is to be tried again at the next opportunity.
-    pub(super) const fn hasten(&mut self, now: Instant) {
+    pub(in crate::plc) const fn hasten(&mut self, now: Instant) {
         self.due = now;
     }
 
     /// Whether it failed more than once in a row.
-    pub(super) const fn is_confirmed(&self) -> bool {
+    pub(in crate::plc) const fn is_confirmed(&self) -> bool {
         self.failures > 1
     }
 
-    pub(super) const fn due(&self) -> Instant {
+    pub(in crate::plc) const fn due(&self) -> Instant {
         self.due
     }
 
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(in crate::plc) fn is_due(&self, now: Instant) -> bool {
         self.due <= now
     }
 }

@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::plc::tests::support;
 
+const STATION: Station = Station { unit: 255, timeout: Duration::from_secs(1) };
 static REAL_AT_10: ReadRequest = request(Table::HoldingRegister, 10, 2);
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,7 @@ async fn silence_and_half_an_answer_time_out() {
             plc.read_exact(&mut [0; 12]).await.unwrap();
             plc.write_all(bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), begin);
+        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), begin);
         assert!(matches!(answer, Err(RequestError::TimedOut(_))), "{answer:?}");
         assert_eq!(began.elapsed(), Duration::from_secs(1));
     }
@@ -111,7 +111,7 @@ async fn an_answer_is_the_same_however_it_is_cut() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), serve);
+        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
         assert_eq!(answer.unwrap(), Registers::Words(vec![0xE979, 0x42F6]), "cut at {cut}");
     }
 }
@@ -124,10 +124,10 @@ async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
         plc.read_exact(&mut [0; 12]).await.unwrap();
         plc.write_all(&answer).await.unwrap();
     };
-    let (first, ()) = tokio::join!(session.read(&REAL_AT_10), serve);
+    let (first, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
     assert!(first.is_ok(), "{first:?}");
     plc.write_all(&answer).await.unwrap();
-    let second = session.read(&REAL_AT_10).await;
+    let second = session.read(STATION, &REAL_AT_10).await;
     assert!(matches!(second, Err(RequestError::Garbled(_))), "{second:?}");
     drop(session);
     assert_eq!(plc.read(&mut [0; 12]).await.unwrap(), 0, "nothing was asked");
@@ -150,7 +150,7 @@ async fn no_connection_asks_with_an_id_of_the_one_before() {
                     .unwrap();
                 id
             };
-            let (answer, id) = tokio::join!(session.read(&REAL_AT_10), serve);
+            let (answer, id) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
             assert!(answer.is_ok(), "{answer:?}");
             ids.insert(id);
         }
@@ -166,7 +166,7 @@ async fn an_end_of_the_stream_is_a_broken_connection_wherever_it_comes() {
             plc.read_exact(&mut [0; 12]).await.unwrap();
             plc.write_all(bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(session.read(&REAL_AT_10), hang_up);
+        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), hang_up);
         assert!(matches!(answer, Err(RequestError::Disconnected(_))), "{answer:?}");
     }
 }
@@ -206,7 +206,55 @@ async fn closing_tells_the_plc() {
     assert_eq!(plc.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_is_asked_for_and_read_as_the_manual_shows() {
+    let mut answer = vec![0, 0, 0, 0, 0, 0x32, 255, 0x2B, 0x0E, 1, 1, 0, 0, 3, 0, 0x12];
+    answer.extend(b"Schneider Electric");
+    answer.extend([1, 9]);
+    answer.extend(b"TM251MESE");
+    answer.extend([2, 9]);
+    answer.extend(b"V5.1.9.44");
+    let (asked, naming) = naming(&answer).await;
+    assert_eq!(asked, [0, 0, 0, 0, 0, 5, 255, 0x2B, 0x0E, 1, 0]);
+    let naming = naming.unwrap();
+    assert_eq!(naming.vendor, "Schneider Electric");
+    assert_eq!((&*naming.product, &*naming.revision), ("TM251MESE", "V5.1.9.44"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_knows_no_names_refuses_and_one_that_answers_nonsense_is_garbled() {
+    for code in [1, 2, 3] {
+        let (_, naming) = naming(&[0, 0, 0, 0, 0, 3, 255, 0xAB, code]).await;
+        assert!(matches!(naming, Err(RequestError::Refused(c)) if c == code), "{naming:?}");
+    }
+    let hostile: [(&str, &[u8]); 6] = [
+        ("more text than there is", &[0, 0, 0, 0, 0, 11, 255, 43, 14, 1, 1, 0, 0, 1, 0, 9, 65]),
+        ("more objects than there are", &[0, 0, 0, 0, 0, 8, 255, 43, 14, 1, 1, 0, 0, 200]),
+        ("another interface", &[0, 0, 0, 0, 0, 8, 255, 43, 13, 1, 1, 0, 0, 0]),
+        ("bytes behind the last object", &[0, 0, 0, 0, 0, 9, 255, 43, 14, 1, 1, 0, 0, 0, 7]),
+        ("registers", &[0, 0, 0, 0, 0, 5, 255, 3, 2, 0, 7]),
+        ("another unit", &[0, 0, 0, 0, 0, 8, 1, 43, 14, 1, 1, 0, 0, 0]),
+    ];
+    for (what, bytes) in hostile {
+        let (_, naming) = naming(bytes).await;
+        assert!(matches!(naming, Err(RequestError::Garbled(_))), "{what}: {naming:?}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn no_name_makes_it_panic(data in proptest::collection::vec(any::<u8>(), 1..252)) {
+        let length = u8::try_from(data.len() + 2).unwrap();
+        let answer = [&[0, 0, 0, 0, 0, length, 255, 43][..], &data].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (_, naming) = runtime.block_on(naming(&answer));
+        prop_assert!(!matches!(naming, Err(RequestError::Disconnected(_))));
+    }
+
     /// Debug builds of tokio-modbus assert what they are told; nothing a PLC sends may reach that.
     #[test]
     fn no_answer_makes_it_panic_and_a_good_one_is_as_long_as_asked(
@@ -253,8 +301,20 @@ async fn exchange(
         plc.write_all(answer).await.unwrap();
         asked
     };
-    let (answer, asked) = tokio::join!(session.read(request), serve);
+    let (answer, asked) = tokio::join!(session.read(STATION, request), serve);
     (asked, answer)
+}
+
+async fn naming(answer: &[u8]) -> (Vec<u8>, Result<Naming, RequestError>) {
+    let (mut session, mut plc) = session();
+    let serve = async {
+        let mut asked = vec![0; 11];
+        plc.read_exact(&mut asked).await.unwrap();
+        plc.write_all(answer).await.unwrap();
+        asked
+    };
+    let (naming, asked) = tokio::join!(session.name(STATION), serve);
+    (asked, naming)
 }
 
 fn session() -> (ModbusSession, DuplexStream) {
@@ -265,9 +325,7 @@ fn session() -> (ModbusSession, DuplexStream) {
 }
 
 fn door(host: &str, port: u16) -> Door {
-    let mut plc = support::plc("generic", &[("holding:0", 1000)]);
-    plc.address = HostPort { host: host.to_owned(), port };
-    Door::new(&plc)
+    Door::new(HostPort { host: host.to_owned(), port }, STATION.timeout)
 }
 
 const fn request(table: Table, first: u16, count: u16) -> ReadRequest {

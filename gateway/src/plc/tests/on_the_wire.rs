@@ -4,6 +4,8 @@ use provisioning::config::HostPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use provisioning::plan::plan;
+
 use super::*;
 
 #[tokio::test]
@@ -63,7 +65,10 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
             match events.recv().await.expect("the task runs") {
                 Event::State { state, .. } => states.push(state),
                 Event::Cycle(cycle) if cycle.reads[0].outcome.is_ok() => break,
-                Event::Cycle(_) | Event::Learned { .. } => {}
+                Event::Cycle(_)
+                | Event::Changed { .. }
+                | Event::Held { .. }
+                | Event::Learned { .. } => {}
             }
         }
         stop.cancel();
@@ -76,10 +81,20 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
     assert!(sentence.contains("closed the connection"), "{sentence}");
 }
 
+/// The next request to read; a request for a name is not known here.
 async fn request(plc: &mut TcpStream) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    plc.read_exact(&mut bytes).await.unwrap();
-    bytes
+    loop {
+        let mut head = [0; 8];
+        plc.read_exact(&mut head).await.unwrap();
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([head[4], head[5]])) - 2];
+        plc.read_exact(&mut rest).await.unwrap();
+        if head[7] == 43 {
+            let refusal = [head[0], head[1], 0, 0, 0, 3, head[6], 0x80 | 43, 1];
+            plc.write_all(&refusal).await.unwrap();
+            continue;
+        }
+        return [&head[..], &rest].concat().try_into().unwrap();
+    }
 }
 
 /// One register.
@@ -96,6 +111,7 @@ async fn link_to_loopback(tags: &[(&str, u64)]) -> (Link, TcpListener) {
     config.address = HostPort { host: "127.0.0.1".into(), port };
     config.timeout = Duration::from_millis(300);
     let (_, metrics) = support::metrics(&config);
-    let plan = plan::plan(&config);
-    (Link { plc: 0, config, plan, phase: 0.0, metrics }, listener)
+    let plan = plan(&config);
+    let target = Target { plc: 0, config, plan, metrics };
+    (Link { targets: vec![target], phase: 0.0 }, listener)
 }

@@ -12,8 +12,9 @@ use provisioning::plc::{IecType, Model};
 use tokio::time;
 
 use crate::metrics::{Metrics, PlcMetrics};
+use crate::plc::Naming;
 use crate::plc::Registers;
-use crate::plc::session::{Connect, ConnectError, RequestError, Session};
+use crate::plc::session::{Connect, ConnectError, RequestError, Session, Station};
 
 /// What the fake PLC did, in order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,29 +25,74 @@ pub(super) enum Seen {
     Closed,
 }
 
-type Answer = (Duration, Result<Registers, RequestError>);
+pub(super) type Answer = (Duration, Result<Registers, RequestError>);
 /// After how long, with what outcome.
 type Connected = (Duration, Result<(), ConnectError>);
-type Answers = Box<dyn FnMut(&ReadRequest) -> Answer + Send>;
+type Answers = Box<dyn FnMut(u8, &ReadRequest) -> Answer + Send>;
+type Names = Box<dyn FnMut(u8) -> (Duration, Result<Naming, RequestError>) + Send>;
 
 /// A PLC whose connects and answers a test decides.
 #[derive(Clone)]
 pub(super) struct FakePlc {
+    keeps_log: bool,
     log: Arc<Mutex<Vec<(time::Instant, Seen)>>>,
     connects: Arc<Mutex<VecDeque<Connected>>>,
     answers: Arc<Mutex<Answers>>,
+    names: Arc<Mutex<Names>>,
 }
 
 pub(super) struct FakeSession(FakePlc);
 
 impl FakePlc {
     /// A PLC that takes every connection and answers as told after as long as told.
-    pub(super) fn answering(answers: impl FnMut(&ReadRequest) -> Answer + Send + 'static) -> Self {
+    pub(super) fn answering(
+        mut answers: impl FnMut(&ReadRequest) -> Answer + Send + 'static,
+    ) -> Self {
+        Self::of_units(move |_, request| answers(request))
+    }
+
+    /// Units behind one connection, each of which answers as told.
+    pub(super) fn of_units(
+        answers: impl FnMut(u8, &ReadRequest) -> Answer + Send + 'static,
+    ) -> Self {
         Self {
+            keeps_log: true,
             log: Arc::default(),
             connects: Arc::default(),
             answers: Arc::new(Mutex::new(Box::new(answers))),
+            names: Arc::new(Mutex::new(Box::new(|_| {
+                (Duration::ZERO, Err(RequestError::Refused(1)))
+            }))),
         }
+    }
+
+    /// Keeps of its log only the connects.
+    pub(super) fn forgetful(self) -> Self {
+        Self { keeps_log: false, ..self }
+    }
+
+    /// Hangs up in place of an answer whenever this says so.
+    pub(super) fn interrupted(self, mut hangs_up: impl FnMut() -> bool + Send + 'static) -> Self {
+        let answers = Arc::clone(&self.answers);
+        let mut inner =
+            std::mem::replace(&mut *answers.lock().unwrap(), Box::new(|_, request| right(request)));
+        *answers.lock().unwrap() = Box::new(move |unit, request| {
+            let hung_up = std::io::ErrorKind::ConnectionReset;
+            if hangs_up() {
+                return (Duration::ZERO, Err(RequestError::Disconnected(hung_up.into())));
+            }
+            inner(unit, request)
+        });
+        self
+    }
+
+    /// What it answers when it is asked for its name; else that it does not know the function.
+    pub(super) fn naming(
+        self,
+        names: impl FnMut(u8) -> (Duration, Result<Naming, RequestError>) + Send + 'static,
+    ) -> Self {
+        *self.names.lock().unwrap() = Box::new(names);
+        self
     }
 
     /// What becomes of the next connects; later ones succeed at once.
@@ -59,12 +105,20 @@ impl FakePlc {
         self.log.lock().unwrap().clone()
     }
 
+    /// The log, which begins anew.
+    pub(super) fn take_log(&self) -> Vec<(time::Instant, Seen)> {
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+
     /// The log without times.
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.log().into_iter().map(|(_, seen)| seen).collect()
     }
 
     fn note(&self, seen: Seen) {
+        if !self.keeps_log && seen != Seen::Connect {
+            return;
+        }
         self.log.lock().unwrap().push((time::Instant::now(), seen));
     }
 }
@@ -82,12 +136,22 @@ impl Connect for FakePlc {
 }
 
 impl Session for FakeSession {
-    async fn read(&mut self, request: &ReadRequest) -> Result<Registers, RequestError> {
+    async fn read(
+        &mut self,
+        station: Station,
+        request: &ReadRequest,
+    ) -> Result<Registers, RequestError> {
         let Self(plc) = self;
         plc.note(Seen::Read(request.first));
-        let (took, answer) = plc.answers.lock().unwrap()(request);
+        let (took, answer) = plc.answers.lock().unwrap()(station.unit, request);
         time::sleep(took).await;
         plc.note(Seen::Answered(request.first));
+        answer
+    }
+
+    async fn name(&mut self, station: Station) -> Result<Naming, RequestError> {
+        let (took, answer) = self.0.names.lock().unwrap()(station.unit);
+        time::sleep(took).await;
         answer
     }
 
@@ -136,13 +200,13 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
 }
 
 pub(in crate::plc) fn metrics(plc: &Plc) -> (Metrics, PlcMetrics) {
-    let metrics = Metrics::new(&config(plc.clone()), "0").unwrap();
+    let metrics = Metrics::new(&config(vec![plc.clone()]), "0").unwrap();
     let of_plc = metrics.plcs[0].clone();
     (metrics, of_plc)
 }
 
-fn config(plc: Plc) -> Config {
-    Config { plcs: vec![plc], ..crate::testing::config(0) }
+pub(super) fn config(plcs: Vec<Plc>) -> Config {
+    Config { plcs, ..crate::testing::config(0) }
 }
 
 fn publish() -> Publish {

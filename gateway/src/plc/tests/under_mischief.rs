@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provisioning::plan::ReadRequest;
+use provisioning::plan::{ReadRequest, plan};
 use provisioning::plc::{IecType, Table};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -107,9 +107,16 @@ struct Outcomes {
 }
 
 /// Connects without a port.
-struct Memory {
+pub(super) struct Memory {
     handle: Handle,
     door: Door,
+}
+
+impl Memory {
+    pub(super) fn new(handle: &Handle, plc: &Plc) -> Self {
+        let door = Door::new(plc.address.clone(), plc.timeout);
+        Self { handle: handle.clone(), door }
+    }
 }
 
 impl Connect for Memory {
@@ -134,14 +141,14 @@ impl Site {
         tasks.spawn(serve(simulated, listener, CancellationToken::new()));
 
         let config = plc_with_all_tables(model);
-        let plan = plan::plan(&config);
+        let plan = plan(&config);
         assert_eq!(plan.classes.len(), 1);
         let requests_of_a_cycle = plan.classes[0].requests.clone();
         let (events_in, events) = mpsc::channel(1);
         let (_, metrics) = support::metrics(&config);
-        let door = Door::new(&config);
-        let memory = Memory { handle: handle.clone(), door };
-        let link = Link { plc: 0, config, plan, phase: 0.0, metrics };
+        let memory = Memory::new(&handle, &config);
+        let target = Target { plc: 0, config, plan, metrics };
+        let link = Link { targets: vec![target], phase: 0.0 };
         let poller = Poller::new(link, memory, events_in, fastrand::Rng::with_seed(7));
 
         let mut site = Self {
@@ -262,7 +269,7 @@ fn plc_with_all_tables(model: &str) -> Plc {
     };
     let addresses = [0, 60, 119, 500, 560, 619, 1000, 1200, 1400].map(at);
     let tags: Vec<_> = addresses.iter().map(|at| (&**at, scan)).collect();
-    let mut plc = support::plc(model, &tags);
+    let mut plc = plc(model, &tags);
     plc.max_gap = 64;
     for (at_generic, at_modicon) in
         [("coil:0", "%QX0.0"), ("coil:7", "%QX0.7"), ("discrete:0", "%IX0.0")]

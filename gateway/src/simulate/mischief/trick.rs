@@ -6,6 +6,8 @@ use super::frame;
 const EXCEPTIONS: [u8; 9] = [1, 2, 3, 4, 5, 6, 8, 10, 11];
 /// The longest length that is right.
 const MAX_LENGTH: u16 = 254;
+/// Makes unit 255 of unit 1 and the other way round.
+const EACH_OTHER: u8 = 254;
 
 /// One way to spoil an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,7 +135,10 @@ pub(super) fn alter(trick: Trick, answer: &[u8], random: &mut fastrand::Rng) -> 
             draft.transaction = draft.transaction.wrapping_add(off);
         }
         Trick::WrongProtocol => draft.protocol = random.u16(1..),
-        Trick::WrongUnit => draft.unit ^= random.u8(1..),
+        Trick::WrongUnit => {
+            // The two units that an M2xx has, 255 and 1, or any.
+            draft.unit ^= if random.bool() { EACH_OTHER } else { random.u8(1..) };
+        }
         Trick::WrongFunction => draft.set(0, function ^ random.u8(1..8)),
         Trick::TooShort => draft.shorten(random.bool()),
         Trick::TooLong => draft.lengthen(random.bool()),

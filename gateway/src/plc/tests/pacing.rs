@@ -1,0 +1,124 @@
+//! How a PLC is spared.
+
+use provisioning::config::Pacing;
+
+use super::*;
+use crate::plc::Ceiling;
+
+fn paced(tags: &[(&str, u64)], pacing: Pacing) -> Plc {
+    Plc { pacing, ..plc("generic", tags) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_are_kept_after_a_connect_and_between_requests() {
+    let tags = [("holding:0", 1000), ("holding:500", 1000), ("holding:900", 1000)];
+    let pacing =
+        Pacing { connect_pause: SECOND / 4, request_pause: SECOND / 100, ..Pacing::default() };
+    let mut world = World::start(paced(&tags, pacing), FakePlc::answering(right));
+    world.cycle().await;
+    assert_eq!(world.elapsed(), SECOND / 4 + SECOND / 50);
+    world.cycle().await;
+    assert_eq!(world.elapsed(), SECOND + SECOND / 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_takes_no_more_than_its_share_and_the_status_can_say_so() {
+    let answers = |request: &plan::ReadRequest| (SECOND * 3 / 4, right(request).1);
+    let pacing = Pacing { max_share: 20, ..Pacing::default() };
+    let mut world =
+        World::start(paced(&[("holding:0", 1000)], pacing), FakePlc::answering(answers));
+    let (mut cycles, mut held) = (0, Vec::new());
+    while world.elapsed() < SECOND * 600 {
+        match world.event().await {
+            Event::Cycle(cycle) => {
+                cycles += 1;
+                assert!(cycle.reads[0].outcome.is_ok());
+            }
+            Event::Held { ceiling, .. } => held.push(ceiling),
+            Event::State { .. } | Event::Changed { .. } | Event::Learned { .. } => {}
+        }
+    }
+    // Two of 0.75 s each in any ten seconds; with a third it would be more than a fifth.
+    assert!((110..=122).contains(&cycles), "{cycles} cycles");
+    assert_eq!(cycles + world.link_metrics.cycles_missed.get(), 601, "what is skipped is counted");
+    assert_eq!(held, [Some(Ceiling::Share(20))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ceiling_that_is_not_reached_any_more_is_taken_back() {
+    let start = time::Instant::now();
+    let answers = move |request: &plan::ReadRequest| {
+        let took = if start.elapsed() < SECOND * 60 { SECOND * 3 / 4 } else { SECOND / 100 };
+        (took, right(request).1)
+    };
+    let config = paced(&[("holding:0", 1000)], Pacing::default());
+    let mut world = World::start(config, FakePlc::answering(answers));
+    let mut held = Vec::new();
+    while world.elapsed() < SECOND * 200 {
+        if let Event::Held { ceiling, .. } = world.event().await {
+            held.push((ceiling, world.elapsed()));
+        }
+    }
+    let [(Some(Ceiling::Share(50)), _), (None, at)] = held[..] else { panic!("{held:?}") };
+    assert!((SECOND * 110..SECOND * 130).contains(&at), "{at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_beyond_the_requests_of_a_second_take_turns() {
+    let units = (1..=5).map(|unit| {
+        let pacing = Pacing { max_requests: if unit == 3 { 2 } else { 900 }, ..Pacing::default() };
+        let name = format!("p{unit}");
+        Plc { name, unit_id: unit, ..paced(&[("holding:0", 1000)], pacing) }
+    });
+    let mut world = World::start_all(units.collect(), FakePlc::answering(right), 0.3);
+    let mut cycles = [0; 5];
+    let mut held = 0;
+    while world.elapsed() < SECOND * 100 {
+        match world.event().await {
+            Event::Cycle(cycle) => cycles[usize::from(cycle.plc)] += 1,
+            Event::Held { ceiling, .. } => {
+                assert_eq!(ceiling, Some(Ceiling::Requests(2)), "the strictest holds for all");
+                held += 1;
+            }
+            Event::State { .. } | Event::Changed { .. } | Event::Learned { .. } => {}
+        }
+    }
+    assert!(cycles.iter().all(|cycles| (30..=50).contains(cycles)), "{cycles:?}");
+    assert_eq!(held, 5, "each is told");
+    let asked: Vec<_> =
+        world.fake.log().into_iter().filter(|(_, seen)| *seen == Seen::Read(0)).collect();
+    for window in asked.windows(3) {
+        assert!(window[2].0 - window[0].0 >= SECOND, "three requests within a second");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_longer_than_the_requests_of_a_second_is_read_all_the_same() {
+    let addresses: Vec<_> = (0..30).map(|n| format!("holding:{}", n * 300)).collect();
+    let tags: Vec<_> = addresses.iter().map(|at| (&**at, 1000)).collect();
+    let pacing = Pacing { max_requests: 10, ..Pacing::default() };
+    let mut world = World::start(paced(&tags, pacing), FakePlc::answering(right));
+    let cycle = world.cycle().await;
+    assert!(cycle.reads.iter().all(|read| read.outcome.is_ok()));
+    assert_eq!(cycle.took, SECOND * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_of_ten_milliseconds_with_one_request_is_not_hurt_by_the_defaults() {
+    let answers = |request: &plan::ReadRequest| (SECOND / 500, right(request).1);
+    let config = paced(&[("holding:0", 10)], Pacing::default());
+    let mut world = World::start(config, FakePlc::answering(answers));
+    while world.elapsed() < SECOND * 30 {
+        world.event().await;
+    }
+    assert_eq!(world.link_metrics.cycles_missed.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_does_not_wait_for_a_pause() {
+    let pacing = Pacing { connect_pause: SECOND * 30, ..Pacing::default() };
+    let mut world = World::start(paced(&[("holding:0", 1000)], pacing), FakePlc::answering(right));
+    world.stop_after(SECOND / 4).await;
+    assert_eq!(world.elapsed(), SECOND / 4);
+    assert_eq!(world.fake.seen(), [Seen::Connect, Seen::Closed]);
+}

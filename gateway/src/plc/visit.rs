@@ -1,0 +1,309 @@
+//! One unit at the connection that it shares with others: who is asked, what an answer means, and
+//! what is told.
+
+mod cycle;
+
+use std::time::Instant;
+
+use provisioning::plan::ReadRequest;
+use tokio::sync::mpsc;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::line::{Dialled, Exchange, Fault, Line};
+use super::session::{Connect, RequestError};
+use super::standing::Cost;
+use super::unit::Unit;
+use super::{Change, Event, Failure, Read, sentence};
+use crate::clock;
+use crate::metrics::RequestOutcome;
+use crate::schedule::Budget;
+
+/// What is known of a server, whichever unit it was learned from.
+pub(super) struct Server {
+    /// Connections that single units may cost while others answer.
+    pub(super) losses: Budget,
+    /// It breaks the connection when it is asked for a name: left for good.
+    is_nameless: bool,
+}
+
+/// One unit at the connection.
+pub(super) struct Visit<'a, C: Connect> {
+    pub(super) unit: &'a mut Unit,
+    /// The others, in two parts.
+    pub(super) others: [&'a mut [Unit]; 2],
+    pub(super) line: &'a mut Line<C>,
+    pub(super) server: &'a mut Server,
+    pub(super) events: &'a mpsc::Sender<Event>,
+    pub(super) stop: &'a CancellationToken,
+}
+
+impl Server {
+    pub(super) fn new(losses: Budget) -> Self {
+        Self { losses, is_nameless: false }
+    }
+}
+
+impl<C: Connect> Visit<'_, C> {
+    /// Connects if that is needed and allowed. False when it is not allowed now.
+    pub(super) async fn dial(&mut self) -> bool {
+        if self.line.is_connected() {
+            return true;
+        }
+        let dialled = self.line.dial(self.stop).await;
+        if matches!(dialled, Dialled::NotYet) {
+            return false;
+        }
+        let Self { unit, others: [before, after], events, .. } = self;
+        for unit in before.iter_mut().chain(std::iter::once(&mut **unit)).chain(after.iter_mut()) {
+            unit.metrics.connects.inc();
+            if let Dialled::Failed(error) = &dialled {
+                unit.answers = false;
+                let sentence = sentence::not_connected(&unit.config, error);
+                unit.tell_down(sentence, events).await;
+            }
+        }
+        if let Dialled::Failed(error) = &dialled {
+            let address = &self.unit.config.address;
+            tracing::debug!(%address, error = error as &dyn std::error::Error, "connect");
+        }
+        true
+    }
+
+    /// Tries a unit that was silent, with one request.
+    pub(super) async fn try_again(&mut self) {
+        self.dial().await;
+        let Some(request) = self.unit.trial(now()) else { return };
+        if !self.line.is_connected() {
+            return;
+        }
+        let exchange = self.ask(&request).await;
+        self.settle(exchange).await;
+        if self.unit.standing.is_silent() {
+            let begin = self.unit.begin.first().copied().unwrap_or_default();
+            self.unit.begin_behind(0, begin);
+        }
+    }
+
+    /// Asks a new session who is there; the answers before are told only then.
+    pub(super) async fn greet(&mut self) {
+        let session = self.line.sessions();
+        if !self.line.is_connected() || self.unit.greeted == session {
+            return;
+        }
+        if self.unit.absences != self.line.absences() {
+            self.unit.absences = self.line.absences();
+            self.unit.learning.connected(now());
+            self.unit.known.forget_session();
+        }
+        self.introduce().await;
+        self.unit.greeted = session;
+        self.tell_up().await;
+    }
+
+    async fn introduce(&mut self) {
+        let has_answered = self.unit.answered == self.line.sessions();
+        for question in self.unit.known.questions(has_answered, now()) {
+            let exchange = self.ask(question).await;
+            let mut changes = Vec::new();
+            let mut is_refused = false;
+            match &exchange.answer {
+                Some(Ok(answer)) => changes = self.unit.known.introduced(answer),
+                Some(Err(RequestError::Refused(_))) => is_refused = true,
+                Some(Err(_)) => self.unit.known.broke(has_answered, now()),
+                None => {}
+            }
+            self.settle(exchange).await;
+            self.report(changes).await;
+            if !is_refused || self.unit.standing.is_silent() {
+                break;
+            }
+        }
+        self.unit.watched = Some(now());
+    }
+
+    /// Asks a session that has answered who is there, if it was not asked before.
+    async fn meet(&mut self) {
+        let has_answered = self.unit.answered == self.line.sessions();
+        let is_there = self.line.is_connected() && !self.unit.standing.is_silent();
+        if is_there && has_answered && self.unit.known.is_stranger() {
+            self.introduce().await;
+            self.tell_up().await;
+        }
+    }
+
+    /// Asks what the program does, if this unit tells.
+    pub(super) async fn watch(&mut self) {
+        let is_fresh = self.unit.watched.is_some_and(|at| now() < at + super::poll::WATCH / 2);
+        let is_here = self.line.is_connected() && self.unit.greeted == self.line.sessions();
+        if is_fresh || !is_here || self.unit.standing.is_silent() {
+            return;
+        }
+        let Some(question) = self.unit.known.status_question() else {
+            return self.meet().await;
+        };
+        self.unit.watched = Some(now());
+        let exchange = self.ask(&question).await;
+        let mut changes = Vec::new();
+        match &exchange.answer {
+            Some(Ok(answer)) => changes = self.unit.known.status(answer),
+            Some(Err(RequestError::Refused(code))) if !is_behind(*code) => {
+                self.unit.known.status_refused();
+            }
+            Some(Err(_)) | None => {}
+        }
+        self.settle(exchange).await;
+        self.tell_up().await;
+        self.report(changes).await;
+    }
+
+    /// Asks for the name, once in a session and behind everything else.
+    pub(super) async fn ask_name(&mut self) {
+        let session = self.line.sessions();
+        let is_asked = self.unit.named == session || self.unit.answered != session;
+        let is_open = self.unit.known.wants_a_name() && !self.server.is_nameless;
+        if is_asked || !is_open || self.stop.is_cancelled() {
+            return;
+        }
+        self.unit.named = session;
+        let exchange = self.line.ask_name(self.unit.station(), self.stop).await;
+        let Some(answer) = exchange.answer else { return };
+        let outcome = answer.as_ref().map_or_else(RequestError::outcome, |_| RequestOutcome::Ok);
+        self.unit.metrics.count_request(outcome);
+        match answer {
+            Ok(naming) => self.unit.known.named(naming),
+            Err(RequestError::Refused(code)) if is_behind(code) => {}
+            Err(RequestError::Refused(_)) => self.unit.known.has_no_name(),
+            Err(error) => {
+                let plc = self.unit.config.name.as_str();
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(plc, error, "not asked for its name again");
+                self.server.is_nameless = true;
+                self.line.drop_session();
+            }
+        }
+        self.tell_up().await;
+    }
+
+    /// Sends one request, or fails at once when there is no connection or the unit is silent.
+    async fn read(&mut self, request: &ReadRequest) -> Read {
+        if self.unit.standing.is_silent() {
+            return Read { at: clock::now(), outcome: Err(Failure::Unreachable) };
+        }
+        let exchange = self.ask(request).await;
+        self.settle(exchange).await
+    }
+
+    async fn ask(&mut self, request: &ReadRequest) -> Exchange {
+        let exchange = self.line.ask(self.unit.station(), request, self.stop).await;
+        if let Some(answer) = &exchange.answer {
+            self.unit.count(request, answer, exchange.took);
+        }
+        exchange
+    }
+
+    /// Draws the consequences of an exchange.
+    async fn settle(&mut self, exchange: Exchange) -> Read {
+        let at = exchange.sent_at.midpoint(exchange.received_at);
+        let outcome = match exchange.answer {
+            Some(Ok(registers)) => Ok(registers),
+            Some(Err(RequestError::Refused(code))) if is_behind(code) => {
+                self.nobody_behind(code).await;
+                Err(Failure::Unreachable)
+            }
+            Some(Err(RequestError::Refused(code))) => Err(Failure::Refused(code)),
+            Some(Err(error)) => {
+                self.lost(&error).await;
+                Err(Failure::Unreachable)
+            }
+            None => Err(Failure::Unreachable),
+        };
+        if let Ok(_) | Err(Failure::Refused(_)) = outcome {
+            self.unit.metrics.request_seconds.observe(exchange.took.as_secs_f64());
+            self.unit.metrics.last_answer.set(exchange.received_at.as_seconds());
+            self.answered().await;
+        }
+        Read { at, outcome }
+    }
+
+    /// The unit has answered: only now is it there.
+    async fn answered(&mut self) {
+        self.server_answered();
+        self.unit.metrics.up.set(1);
+        self.unit.standing.answer();
+        self.unit.answers = true;
+        self.unit.answered = self.line.sessions();
+        if !self.unit.is_up() {
+            self.tell_up().await;
+        }
+    }
+
+    /// After an absence of the whole server nobody's silence says anything about himself.
+    fn server_answered(&mut self) {
+        if self.line.answered() {
+            for unit in self.others.iter_mut().flat_map(|part| part.iter_mut()) {
+                unit.standing.hasten(now());
+            }
+        }
+    }
+
+    /// Something in between answered in place of the unit.
+    async fn nobody_behind(&mut self, code: u8) {
+        self.server_answered();
+        self.unit.answers = false;
+        let (scan, random) = (self.unit.scan(), self.line.random());
+        self.unit.standing.fail(Cost::Wait, scan, now(), random);
+        let sentence = sentence::nobody_behind(&self.unit.config, code);
+        self.unit.tell_down(sentence, self.events).await;
+    }
+
+    /// The session is of no use any more. While other units answer it is this one's fault, and
+    /// they go on at once; else the server is left alone for a while.
+    async fn lost(&mut self, error: &RequestError) {
+        let plc = self.unit.config.name.as_str();
+        tracing::debug!(plc, error = error as &dyn std::error::Error, "lost");
+        let is_alone = self.others.iter().all(|part| part.is_empty());
+        let do_others = self.others.iter().any(|part| part.iter().any(|unit| unit.answers));
+        let fault = if do_others { Fault::Unit } else { Fault::Server };
+        self.unit.answers = false;
+        if !is_alone {
+            let (scan, random) = (self.unit.scan(), self.line.random());
+            self.unit.standing.fail(Cost::Connection, scan, now(), random);
+        }
+        if fault == Fault::Unit {
+            // A full budget keeps silent units from being tried, not one that has just failed.
+            let _ = self.server.losses.take(now());
+        }
+        let has_answered = self.unit.answered == self.line.sessions();
+        self.line.lose(error, fault);
+        let sentence = sentence::lost(&self.unit.config, error, has_answered);
+        self.unit.tell_down(sentence, self.events).await;
+    }
+
+    /// Tells what is known of a unit that has answered and was greeted in this session.
+    async fn tell_up(&mut self) {
+        let session = self.line.sessions();
+        let is_here = self.line.is_connected() && self.unit.answered == session;
+        if is_here && self.unit.greeted == session && !self.unit.standing.is_silent() {
+            self.unit.tell_up(self.events).await;
+        }
+    }
+
+    async fn report(&mut self, changes: Vec<Change>) {
+        if changes.iter().any(|change| !matches!(change, Change::State { .. })) {
+            // Another program may have what the last one refused.
+            self.unit.learning.connected(now());
+        }
+        self.unit.report(changes, self.events).await;
+    }
+}
+
+/// Exceptions of a gateway whose device is not there, or does not answer (Modbus Application
+/// Protocol V1.1b3, 7).
+const fn is_behind(code: u8) -> bool {
+    matches!(code, 0x0A | 0x0B)
+}
+
+fn now() -> Instant {
+    time::Instant::now().into_std()
+}
