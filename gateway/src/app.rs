@@ -2,20 +2,21 @@
 //!
 //! The only room that knows all others.
 
+mod certificates;
 mod local;
 mod pump;
+mod reach;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use provisioning::config::{Config, Listen, Loaded, Will};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::pump::Pump;
+use self::pump::{Pump, Watched};
+use self::reach::Reach;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Settings};
 use crate::plc;
@@ -32,21 +33,29 @@ const PLC_EVENTS: usize = 64;
 const POLLING_GRACE: Duration = Duration::from_secs(4);
 /// Longest wait for the broker to take what is left.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// Longest wait for the tunnel to say goodbye.
+const GOODBYE_GRACE: Duration = Duration::from_secs(3);
 
 /// Why the gateway does not run, or stopped by itself.
 #[derive(Debug, Error)]
 pub enum AppError {
     /// A metrics address cannot be had.
     #[error(
-        "cannot serve metrics on {address}; stop the program that listens there, or change metrics.listen"
+        "cannot serve metrics on {listen}; stop the program that listens there, or change metrics.listen"
     )]
     Listen {
         /// As configured.
-        address: SocketAddr,
+        listen: Listen,
         /// What the operating system said.
         #[source]
         source: io::Error,
     },
+    /// The tunnel's network device cannot be had.
+    #[error("cannot open the tunnel")]
+    Tunnel(#[from] tunnel::OpenError),
+    /// No socket for the tunnel.
+    #[error("cannot open a UDP socket for the tunnel")]
+    Udp(#[source] io::Error),
     /// The metrics could not be set up.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -67,19 +76,14 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let metrics = Metrics::new(&config, &hash)?;
     let (local, readiness) = local::bind(&config.gateway.state_dir).await?;
     let (_ready, readiness) = watch::channel(readiness);
-    let mut listeners = Vec::new();
-    for &listen in &config.metrics.listen {
-        let Listen::Address(address) = listen else { continue };
-        let listener = TcpListener::bind(address).await;
-        listeners.push(listener.map_err(|source| AppError::Listen { address, source })?);
-    }
-
     let fatal = CancellationToken::new();
+    let mut reach = Reach::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENTS);
     let (outbox, outgoing) = mpsc::channel(mqtt::WINDOW);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
 
-    let pump = Pump::new(&config, &hash, &metrics, outbox);
+    let watched = Watched { tunnel: reach.tunnel.clone(), clock: reach.clock.clone() };
+    let pump = Pump::new(&config, &hash, &metrics, watched, outbox);
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
@@ -87,15 +91,15 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
         status: pump.status(),
     });
     let serving = Stage::new("serving");
-    for listener in listeners {
-        let router = router.clone();
-        serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
-    }
+    reach.serve(&router, &serving, &fatal);
     if let Some(listener) = local {
         serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
     }
     let publishing = Stage::new("publishing");
-    let settings = mqtt_settings(&config);
+    let settings = mqtt_settings(&config, reach.uplink.clone());
+    let tls = config.mqtt.tls.clone();
+    let expiries = metrics.certificates.clone();
+    serving.spawn(fatal.clone(), |stop| certificates::watch(tls, expiries, stop));
     let mqtt_metrics = metrics.mqtt.clone();
     publishing.spawn(fatal.clone(), |_| {
         mqtt::run(settings, outgoing, mqtt_events, mqtt_metrics, CancellationToken::new())
@@ -123,6 +127,7 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
         publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
     );
     serving.drain(Duration::from_secs(1)).await;
+    reach.into_stage().drain(GOODBYE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
 }
 
@@ -134,13 +139,12 @@ fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }
 
-fn mqtt_settings(config: &Config) -> Settings {
+fn mqtt_settings(config: &Config, uplink: Uplink) -> Settings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
         payload: OFFLINE.to_owned(),
         qos: provisioning::config::Qos::AtLeastOnce,
         retain: true,
     });
-    let uplink = Uplink::direct(config.mqtt.tls.clone());
     Settings { mqtt: config.mqtt.clone(), will: Some(will), subscriptions: Vec::new(), uplink }
 }

@@ -28,11 +28,27 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> UnixTime {
-    let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
+    unix(SystemTime::now())
+}
+
+/// A moment of the system's clock.
+#[must_use]
+pub fn unix(moment: SystemTime) -> UnixTime {
+    let micros = match moment.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
     };
     UnixTime::from_micros(micros)
+}
+
+/// What a tunnel may think of the clock.
+#[must_use]
+pub fn bounds(judgement: Judgement) -> tunnel::ClockBounds {
+    let system = |time: UnixTime| {
+        let micros = u64::try_from(time.as_micros()).unwrap_or_default();
+        UNIX_EPOCH.checked_add(Duration::from_micros(micros))
+    };
+    tunnel::ClockBounds { floor: system(judgement.floor), ceiling: system(judgement.ceiling) }
 }
 
 /// Judges the clock now, with the floor that `state_dir` holds.

@@ -8,6 +8,7 @@
 //! | `/status` | the status as JSON |
 
 mod client;
+mod in_tunnel;
 mod liveness;
 mod server;
 
@@ -20,6 +21,7 @@ use axum::{Json, Router};
 use tokio::sync::watch;
 
 pub use self::client::{Answer, FetchError, Target, fetch};
+pub use self::in_tunnel::InTunnel;
 pub use self::liveness::Liveness;
 pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, serve};
 use crate::metrics::Metrics;

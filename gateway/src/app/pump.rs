@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::board::Board;
+pub(super) use self::board::Watched;
 use self::source::Source;
 use self::suspicion::Suspicion;
 use super::local;
@@ -77,11 +78,12 @@ impl Session {
 }
 
 impl Pump {
-    /// Makes the pump of this configuration.
+    /// Makes the pump of this configuration; `watched` goes into the status.
     pub(super) fn new(
         config: &Config,
         hash: &str,
         metrics: &Metrics,
+        watched: Watched,
         outbox: mpsc::Sender<Outgoing>,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
@@ -95,7 +97,7 @@ impl Pump {
             outbox,
             session: None,
             suspicion: Suspicion::default(),
-            board: Board::new(config, hash, metrics),
+            board: Board::new(config, hash, metrics, watched),
             liveness: Liveness::new(PATIENCE),
             gateway_id,
         }
@@ -232,6 +234,7 @@ impl Pump {
     fn tick(&mut self) {
         self.announce_gaps();
         self.board.refresh(self.queue.stats());
+        self.board.look();
         self.liveness.touch();
         local::alive();
         let changed = self.board.take_change();

@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, Qos};
 use tokio::sync::watch;
+use tunnel::Report;
 
 use crate::app::{OFFLINE, status_topic};
-use crate::clock;
+use crate::clock::{self, Judgement};
 use crate::metrics::Metrics;
+use crate::model::UnixTime;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
 use crate::queue::Stats;
-use crate::status::{Identity, Learned, Limit, Program, Quarantined, Queue, State, Status};
+use crate::status::{
+    Clock, Identity, Learned, Limit, Program, Quarantined, Queue, State, Status, Tunnel,
+};
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub(super) struct Board {
     status: watch::Sender<Status>,
     topic: Arc<str>,
     metrics: Metrics,
+    watched: Watched,
     max_bytes: u64,
     inflow: Inflow,
     /// Whether something happened that a reader should learn before the next full minute.
@@ -30,8 +35,17 @@ pub(super) struct Board {
     limit: usize,
 }
 
+/// What others tell of themselves.
+#[derive(Clone, Debug)]
+pub(in crate::app) struct Watched {
+    /// How the tunnel is, if there is one.
+    pub(in crate::app) tunnel: Option<watch::Receiver<Report>>,
+    /// How far the clock can be believed.
+    pub(in crate::app) clock: watch::Receiver<Judgement>,
+}
+
 impl Board {
-    pub(super) fn new(config: &Config, hash: &str, metrics: &Metrics) -> Self {
+    pub(super) fn new(config: &Config, hash: &str, metrics: &Metrics, watched: Watched) -> Self {
         let plcs = config.plcs.iter().map(|plc| plc.name.as_str());
         let version = env!("CARGO_PKG_VERSION");
         let status = Status::new(&config.gateway.id, version, hash, plcs, clock::now());
@@ -39,6 +53,7 @@ impl Board {
             status: watch::Sender::new(status),
             topic: status_topic(&config.gateway.id).into(),
             metrics: metrics.clone(),
+            watched,
             max_bytes: config.queue.max_size,
             inflow: Inflow { since: Instant::now(), bytes: 0 },
             changed: false,
@@ -159,6 +174,29 @@ impl Board {
         }
     }
 
+    /// Takes over how clock and tunnel are.
+    pub(super) fn look(&mut self) {
+        let now = clock::now();
+        let judgement = *self.watched.clock.borrow_and_update();
+        self.metrics.clock_synchronized.set((judgement.state == clock::State::Synchronised).into());
+        let mut is_news = false;
+        self.update(|status| is_news = status.clock(clock_in_words(judgement), now));
+        if is_news && judgement.state == clock::State::Unset {
+            tracing::warn!("{}", judgement.state.sentence());
+        }
+        self.changed |= is_news;
+        let Some(reports) = &mut self.watched.tunnel else { return };
+        let report = reports.borrow_and_update().clone();
+        self.metrics.tunnel.show(&report.counters);
+        self.metrics.tunnel.up.set((report.state == tunnel::State::Up).into());
+        let tunnel = tunnel_in_words(&report, now);
+        if let Some(at) = tunnel.last_handshake {
+            self.metrics.tunnel.last_handshake.set(at.as_seconds());
+        }
+        self.update(|status| is_news = status.tunnel(tunnel, now));
+        self.changed |= is_news;
+    }
+
     /// Takes over what the queue holds.
     pub(super) fn refresh(&self, stats: Stats) {
         let queue = Queue {
@@ -230,6 +268,22 @@ impl Inflow {
         }
         let hours = max_bytes as f64 / self.bytes as f64 * elapsed.as_secs_f64() / 3600.0;
         Some((hours * 10.0).round() / 10.0)
+    }
+}
+
+fn clock_in_words(judgement: Judgement) -> Clock {
+    let state = judgement.state;
+    Clock { state: state.word().to_owned(), sentence: state.sentence().to_owned() }
+}
+
+fn tunnel_in_words(report: &Report, now: UnixTime) -> Tunnel {
+    Tunnel {
+        state: report.state.label().to_owned(),
+        sentence: report.sentence.clone(),
+        hub: report.hub.clone(),
+        endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
+        last_handshake: report.last_handshake.map(clock::unix),
+        since: now,
     }
 }
 
