@@ -271,7 +271,10 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
         &["plc"],
     )?;
     let missed = IntCounterVec::new(
-        Opts::new("edge_plc_cycles_missed_total", "Scan cycles skipped because one ran too long."),
+        Opts::new(
+            "edge_plc_cycles_missed_total",
+            "Scan cycles skipped because one ran too long or a ceiling was reached.",
+        ),
         &["plc"],
     )?;
     let last_answer = GaugeVec::new(

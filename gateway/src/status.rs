@@ -215,7 +215,7 @@ pub struct Program {
 pub struct Cycle {
     /// How long the last cycle took.
     pub seconds: f64,
-    /// Cycles skipped since the start because one ran too long.
+    /// Cycles skipped since the start because one ran too long or a ceiling was reached.
     pub missed: u64,
 }
 

@@ -80,7 +80,7 @@ async fn ten_days_with_three_units_that_come_and_go_take_no_more_memory_than_two
     let units = (1..=3).map(|unit| Plc {
         name: format!("p{unit}"),
         unit_id: unit,
-        ..plc("generic", &[("holding:0", 10_000), ("holding:1", 10_000), ("holding:500", 60_000)])
+        ..plc("generic", &[("holding:0", 20_000), ("holding:1", 20_000), ("holding:500", 60_000)])
     });
     let fake = FakePlc::of_units(answers).forgetful();
     let mut world = World::start_all(units.collect(), fake, 0.3);
