@@ -30,7 +30,8 @@ const PREFACE: &str = "\
 
 <!-- Made from provisioning/src/config/raw.rs; `BLESS=1 cargo test -p provisioning` writes it. -->
 
-Every key of the configuration. `edge-gateway check FILE` names every problem of a file at once,
+Every key of the configuration. `edge-gateway check FILE` names every problem of a file at once, and
+notes what holds and is probably not meant: a REAL at an odd `%MW`, two values in the same bytes.
 `edge-gateway print-config FILE --with-source` shows what holds and who set it, and
 `edge-gateway schema` prints a JSON Schema for editors.
 
