@@ -1,10 +1,11 @@
 //! Every configuration that is kept for other tests, and mutations of it: taken or explained.
 //!
-//! The same ones in every run. For more of them: `EDGE_MUTATIONS=1000000`.
+//! The same ones in every run. For more of them: `E2E_MUTATIONS=1000000`.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
 
 use fastrand::Rng;
 use provisioning::{config, plan};
@@ -34,21 +35,36 @@ const MEANINGFUL: [&str; 20] = [
     "\u{1F600}",
 ];
 
+/// Each with mutations of its own.
+const THREADS: usize = 4;
+
 #[test]
 fn mutated_files_are_answered() {
-    let mutations = std::env::var("EDGE_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
     let corpus = corpus();
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutated.toml");
-    let mut random = Rng::with_seed(7);
+    let mutated = &|seed| mutated_are_answered(&corpus, mutations / THREADS, seed);
+    let taken: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|seed| scope.spawn(move || mutated(seed))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert!((1..mutations).contains(&taken), "{taken} of {mutations} are taken");
+}
+
+/// How many are taken. A file that brings it down stays in the temporary directory of the build.
+fn mutated_are_answered(corpus: &[Vec<u8>], mutations: usize, seed: usize) -> usize {
+    let name = format!("mutated-{}-{seed}.toml", std::process::id());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut random = Rng::with_seed(seed.try_into().unwrap());
     let mut taken = 0;
     for _ in 0..mutations {
-        let mut file = random.choice(&corpus).unwrap().clone();
+        let mut file = random.choice(corpus).unwrap().clone();
         for _ in 0..random.u8(1..4) {
-            mutate(&mut file, &mut random, &corpus);
+            mutate(&mut file, &mut random, corpus);
         }
         taken += usize::from(answer(&path, &file));
     }
-    assert!((1..mutations).contains(&taken), "{taken} of {mutations} are taken");
+    fs::remove_file(&path).unwrap();
+    taken
 }
 
 /// Whether the file is taken. What is taken can be planned, what is not is explained.

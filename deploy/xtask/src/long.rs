@@ -22,13 +22,13 @@ const ALL: [Long; 2] = [
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
         filter: "mutated_files",
-        environment: &[("EDGE_MUTATIONS", "1000000")],
+        environment: &[("E2E_MUTATIONS", "1000000")],
     },
     Long {
         name: "mutated answers",
         target: &["-p", "gateway", "--lib"],
         filter: "plc::modbus::tests::mutated",
-        environment: &[("EDGE_MUTATIONS", "1000000")],
+        environment: &[("E2E_MUTATIONS", "1000000")],
     },
 ];
 

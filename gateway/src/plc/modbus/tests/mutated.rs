@@ -1,6 +1,6 @@
 //! Answers of the corpus, and mutations of them: nothing but the right one is a value.
 //!
-//! The same ones in every run. For more of them: `EDGE_MUTATIONS=1000000`.
+//! The same ones in every run. For more of them: `E2E_MUTATIONS=1000000`.
 
 use super::*;
 
@@ -18,7 +18,7 @@ async fn the_corpus_is_judged_right() {
 
 #[tokio::test]
 async fn mutated_answers_are_judged_right() {
-    let mutations = std::env::var("EDGE_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
     let corpus = corpus();
     let mut random = fastrand::Rng::with_seed(7);
     let mut right = 0;
