@@ -107,12 +107,13 @@ impl Network {
     }
 
     /// When the next one arrives.
-    pub(crate) fn next_at(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn next_at(&self) -> Option<Instant> {
         self.under_way.keys().next().map(|(at, _)| *at)
     }
 
     /// The next one that has arrived.
-    pub(crate) fn arrived(&mut self, now: Instant) -> Option<Datagram> {
+    pub fn arrived(&mut self, now: Instant) -> Option<Datagram> {
         while self.next_at().is_some_and(|at| at <= now) {
             let (_, datagram) = self.under_way.pop_first()?;
             let is_cut = |address: &SocketAddr| self.cut.contains(&address.ip());

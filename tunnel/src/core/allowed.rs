@@ -30,3 +30,55 @@ impl AllowedIps {
         Some(*peer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_network_decides_and_families_do_not_mix() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let first = [net("10.0.0.0/8"), net("::/0")];
+        let second = [net("10.77.0.0/16"), net("10.77.0.9/32")];
+        let third = [net("10.77.0.9/32")];
+        let allowed = AllowedIps::new([&first[..], &second, &third]);
+        for (address, owner) in [
+            ("10.1.2.3", Some(0)),
+            ("10.77.0.1", Some(1)),
+            ("10.77.0.9", Some(1)),
+            ("11.0.0.1", None),
+            ("::ffff:11.0.0.1", Some(0)),
+        ] {
+            assert_eq!(allowed.owner(address.parse().unwrap()), owner, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_search_through_all_networks(
+            networks in prop::collection::vec((any::<u32>(), 0_u8..=32, 0_usize..4), 0..40),
+            address: u32,
+        ) {
+            let mut peers = vec![Vec::new(); 4];
+            for (address, length, peer) in networks {
+                let net = ipnet::Ipv4Net::new(Ipv4Addr::from(address), length).unwrap();
+                peers[peer].push(IpNet::V4(net));
+            }
+            let address = IpAddr::V4(address.into());
+            let mut best: Option<(u8, usize)> = None;
+            for (peer, networks) in peers.iter().enumerate() {
+                for net in networks.iter().filter(|net| net.contains(&address)) {
+                    if best.is_none_or(|(length, _)| net.prefix_len() > length) {
+                        best = Some((net.prefix_len(), peer));
+                    }
+                }
+            }
+            let allowed = AllowedIps::new(peers.iter().map(Vec::as_slice));
+            prop_assert_eq!(allowed.owner(address), best.map(|(_, peer)| peer));
+        }
+    }
+}

@@ -159,3 +159,75 @@ impl Hearing {
         unanswered.into_iter().chain(silent).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The pauses between the first initiations that nobody answers.
+    fn pauses(random: f64) -> Vec<Duration> {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            assert!(schedule.is_due(now));
+            schedule.give_up();
+            schedule.attempt(now, random);
+            let due = schedule.due().unwrap();
+            pauses.push(due - now);
+            now = due;
+        }
+        assert_eq!(schedule.failed(), 9);
+        pauses
+    }
+
+    #[test]
+    fn pauses_grow_by_half_from_5_s_to_30_s_at_most() {
+        let pauses = pauses(0.0);
+        assert_eq!(pauses[..3], [5000, 7500, 11_250].map(Duration::from_millis));
+        assert_eq!(pauses[9], LONGEST_PAUSE - JITTER);
+        assert!(self::pauses(0.999).iter().all(|pause| *pause <= LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn a_session_is_renewed_after_120_s_and_a_third_of_a_second_at_most() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        schedule.attempt(now, 0.0);
+        schedule.established(now, 0.5);
+        let due = schedule.due().unwrap() - now;
+        assert!(due >= REKEY && due <= REKEY + JITTER);
+        assert!(!schedule.is_outstanding() && schedule.failed() == 0);
+    }
+
+    #[test]
+    fn whoever_wants_a_session_waits_while_an_answer_is_due() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        schedule.attempt(now, 0.0);
+        schedule.want(now + SECOND);
+        assert_eq!(schedule.due(), Some(now + FIRST_PAUSE));
+        schedule.hurry(now + SECOND);
+        assert_eq!(schedule.due(), Some(now + SECOND));
+        schedule.rest();
+        schedule.want(now + 2 * SECOND);
+        assert!(schedule.is_due(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn silence_is_a_worry_15_s_after_data_or_45_s_after_anything() {
+        let now = Instant::now();
+        let mut hearing = Hearing::new();
+        assert_eq!(hearing.worry_at(true), None);
+        hearing.heard(now);
+        assert_eq!(hearing.worry_at(true), Some(now + SILENT));
+        assert_eq!(hearing.worry_at(false), None);
+        hearing.asked(now + SECOND);
+        hearing.asked(now + 2 * SECOND);
+        assert_eq!(hearing.worry_at(false), Some(now + SECOND + UNANSWERED));
+        hearing.heard(now + 3 * SECOND);
+        assert_eq!(hearing.worry_at(false), None);
+    }
+}

@@ -108,3 +108,62 @@ impl Preference {
         self.probe_at = Some(now + distance + distance.mul_f64(random));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_hub_is_never_left() {
+        assert_eq!(Preference::new(1).patience(1), None);
+    }
+
+    #[test]
+    fn all_addresses_of_a_hub_are_tried_and_a_lost_round_goes_faster() {
+        let now = Instant::now();
+        let mut hubs = Preference::new(2);
+        assert_eq!((hubs.patience(1), hubs.patience(5)), (Some(3), Some(5)));
+        hubs.leave(now);
+        hubs.leave(now);
+        assert_eq!((hubs.active(), hubs.patience(1), hubs.patience(2)), (0, Some(1), Some(2)));
+        hubs.answered(now, 0.0);
+        assert_eq!(hubs.patience(1), Some(3));
+    }
+
+    #[test]
+    fn preferred_hubs_are_asked_in_order_and_then_left_alone_for_a_while() {
+        let now = Instant::now();
+        let mut hubs = Preference::new(3);
+        hubs.leave(now);
+        hubs.leave(now);
+        hubs.answered(now, 0.5);
+        assert_eq!(hubs.probe_at(), Some(now + PROBE + PROBE / 2));
+        let later = now + 2 * PROBE;
+        assert_eq!(hubs.probe(later), Some(0));
+        assert_eq!(hubs.probe_failed(0, later, 0.0), Some(1));
+        assert_eq!(hubs.probe_failed(1, later, 0.0), None);
+        assert_eq!(hubs.probe_at(), Some(later + PROBE));
+    }
+
+    #[test]
+    fn a_preferred_hub_that_does_not_stay_is_asked_more_and_more_seldom() {
+        let mut now = Instant::now();
+        let mut hubs = Preference::new(2);
+        let mut distances = Vec::new();
+        for _ in 0..6 {
+            hubs.leave(now);
+            hubs.answered(now, 0.0);
+            let at = hubs.probe_at().unwrap();
+            distances.push((at - now).as_secs() / 60);
+            now = at;
+            assert_eq!(hubs.probe(now), Some(0));
+            hubs.come_back(0, now, 0.0);
+            now += Duration::from_secs(60);
+        }
+        assert_eq!(distances, [5, 10, 20, 40, 80, 80]);
+        now += STAY;
+        hubs.leave(now);
+        hubs.answered(now, 0.0);
+        assert_eq!(hubs.probe_at(), Some(now + PROBE));
+    }
+}

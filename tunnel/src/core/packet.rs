@@ -52,3 +52,45 @@ fn parse_v6(packet: &[u8]) -> Option<Header> {
         length,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_header_tells_source_destination_and_length() {
+        let mut packet = vec![0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet.extend([0; 4]);
+        let expected = Header {
+            source: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.2".parse().unwrap(),
+            length: 24,
+        };
+        assert_eq!(parse(&packet), Some(expected));
+        packet.extend([0; 8]);
+        assert_eq!(parse(&packet), Some(expected));
+
+        let mut packet = vec![0x60, 0, 0, 0, 0, 2, 17, 64];
+        packet.extend("fd77::1".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend("fd77::2".parse::<Ipv6Addr>().unwrap().octets());
+        assert_eq!(parse(&packet), None);
+        packet.extend([0; 2]);
+        let expected = Header {
+            source: "fd77::1".parse().unwrap(),
+            destination: "fd77::2".parse().unwrap(),
+            length: 42,
+        };
+        assert_eq!(parse(&packet), Some(expected));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_reads_lies_within_the_bytes(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Some(header) = parse(&bytes) {
+                prop_assert!(header.length <= bytes.len() && header.length >= IPV4_HEADER);
+            }
+        }
+    }
+}

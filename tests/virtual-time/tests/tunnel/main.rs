@@ -12,4 +12,5 @@ mod forger;
 mod hostile;
 mod life;
 mod sessions;
+mod streams;
 mod ways;

@@ -1,0 +1,206 @@
+//! TCP through the tunnel over lines that deserve pity.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::State as TcpState;
+use tunnel::{Event, Now, Outbox, Request, Stack, Tunnel, Waiting};
+use virtual_time::network::{Datagram, Network};
+use virtual_time::{Conditions, HUB_INSIDE, World, clock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const PORT: u16 = 1883;
+
+/// A stack at each end, with the network of a world between them.
+struct Streams {
+    world: World,
+    site: Stack,
+    hub: Stack,
+    waiting: Waiting,
+    out: Outbox,
+}
+
+impl Streams {
+    fn new(seed: u64, conditions: Conditions) -> Self {
+        let mut world = World::new(seed, 1);
+        world.network.conditions = conditions;
+        let now = Now::read();
+        let mut tunnel = Tunnel::site(world.settings.clone(), world.bounds, now, seed);
+        let addresses = vec![world.hubs[0].address];
+        tunnel.handle_event(now, Event::Resolved { hub: 0, addresses });
+        let site = Stack::new(tunnel, now, seed);
+        let (hub, waiting) = Self::hub(&world, seed);
+        Self { world, site, hub, waiting, out: Outbox::new() }
+    }
+
+    fn hub(world: &World, seed: u64) -> (Stack, Waiting) {
+        let now = Now::read();
+        let tunnel = Tunnel::hub_end(world.hubs[0].settings.clone(), now, seed + 1);
+        let mut hub = Stack::new(tunnel, now, seed + 1);
+        let waiting = hub.listen(PORT).expect("the port is free");
+        (hub, waiting)
+    }
+
+    fn restart_hub(&mut self) {
+        (self.hub, self.waiting) = Self::hub(&self.world, 4711);
+    }
+
+    fn connect(&mut self) -> SocketHandle {
+        let to = SocketAddr::new(HUB_INSIDE.parse().expect("an address"), PORT);
+        self.site.connect(to).expect("it can be reached")
+    }
+
+    /// Lets happen what is due now, then moves time to what is next.
+    fn step(&mut self) {
+        let Self { world, site, hub, out, .. } = self;
+        let (outside, address) = (world.outside, world.hubs[0].address);
+        let now = Now::read();
+        while let Some(datagram) = world.network.arrived(now.instant) {
+            let bytes = (datagram.from, datagram.bytes.as_slice());
+            let stack = if datagram.to == outside { &mut *site } else { &mut *hub };
+            stack.handle_datagram(now, bytes, out);
+        }
+        // What the handling has answered goes where it is addressed to.
+        flush(&mut world.network, out, outside, address);
+        for (stack, from) in [(&mut *site, outside), (&mut *hub, address)] {
+            while !stack.poll(now, out) {
+                flush(&mut world.network, out, outside, address);
+            }
+            while let Some(request) = stack.tunnel.next_request() {
+                assert!(matches!(request, Request::Rebind | Request::Resolve(_)), "{from}");
+            }
+            flush(&mut world.network, out, outside, address);
+        }
+        let at = [site.poll_at(now.instant), hub.poll_at(now.instant), world.network.next_at()];
+        let next = at.into_iter().flatten().min().unwrap_or(now.instant + SECOND);
+        let wait = next.saturating_duration_since(now.instant);
+        clock::advance(wait.clamp(Duration::from_micros(10), SECOND));
+    }
+}
+
+fn flush(network: &mut Network, out: &mut Outbox, outside: SocketAddr, address: SocketAddr) {
+    let now = Instant::now();
+    for (to, bytes) in out.datagrams() {
+        let from = if to == address { outside } else { address };
+        network.send(now, &Datagram { from, to, bytes: bytes.to_vec() });
+    }
+    out.clear();
+}
+
+/// Sends so many bytes from the site to the hub and back; returns how long it took.
+fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duration> {
+    let start = Instant::now();
+    let sent: Vec<u8> =
+        (0..length).map(|at| u8::try_from(at * 31 % 251).expect("less than 251")).collect();
+    let ours = streams.connect();
+    let mut theirs = None;
+    let (mut up, mut back) = (0, Vec::new());
+    let mut room = vec![0; 16 * 1024];
+    let mut turned: Vec<u8> = Vec::new();
+    while start.elapsed() < limit {
+        streams.step();
+        let socket = streams.site.socket(ours);
+        assert_ne!(socket.state(), TcpState::Closed, "after {:?}", start.elapsed());
+        if socket.may_send() && up < sent.len() {
+            up += socket.send_slice(&sent[up..]).expect("it may");
+        }
+        while socket.can_recv() {
+            let length = socket.recv_slice(&mut room).expect("it can");
+            back.extend_from_slice(&room[..length]);
+        }
+        theirs = theirs.or_else(|| streams.hub.accept(&mut streams.waiting));
+        if let Some(theirs) = theirs {
+            let socket = streams.hub.socket(theirs);
+            while socket.can_recv() {
+                let length = socket.recv_slice(&mut room).expect("it can");
+                turned.extend_from_slice(&room[..length]);
+            }
+            let length = socket.send_slice(&turned).expect("it may");
+            turned.drain(..length);
+        }
+        if back.len() == sent.len() {
+            assert!(back == sent);
+            return Some(start.elapsed());
+        }
+    }
+    None
+}
+
+#[test]
+fn a_megabyte_passes_both_ways_over_a_good_line_in_seconds() {
+    let mut streams = Streams::new(90, Conditions::default());
+    let took = echo(&mut streams, 1 << 20, MINUTE);
+    assert!(took.is_some_and(|took| took < 5 * SECOND), "{took:?}");
+}
+
+#[test]
+fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
+    let conditions = Conditions {
+        delay: Duration::from_millis(50),
+        jitter: Duration::from_millis(100),
+        loss: 0.03,
+        duplicate: 0.05,
+        corrupt: 0.01,
+    };
+    let mut streams = Streams::new(91, conditions);
+    let took = echo(&mut streams, 256 * 1024, 60 * MINUTE);
+    assert!(took.is_some(), "{took:?}");
+}
+
+#[test]
+fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
+    let conditions = Conditions {
+        delay: Duration::from_millis(1500),
+        jitter: Duration::from_millis(500),
+        loss: 0.3,
+        duplicate: 0.1,
+        corrupt: 0.05,
+    };
+    let mut streams = Streams::new(92, conditions);
+    let took = echo(&mut streams, 8 * 1024, 24 * 60 * MINUTE);
+    assert!(took.is_some(), "{took:?}");
+}
+
+#[test]
+fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
+    let mut streams = Streams::new(93, Conditions::default());
+    assert!(echo(&mut streams, 1000, MINUTE).is_some());
+    let old = streams.connect();
+    for _ in 0..100 {
+        streams.step();
+    }
+    streams.restart_hub();
+    let start = Instant::now();
+    while streams.site.socket(old).is_active() {
+        let socket = streams.site.socket(old);
+        let _ = socket.send_slice(b"is anybody there");
+        streams.step();
+        assert!(start.elapsed() < 30 * SECOND, "{:?}", streams.site.socket(old).state());
+    }
+    assert!(echo(&mut streams, 1000, MINUTE).is_some());
+}
+
+#[test]
+fn a_line_that_is_dead_for_25_s_interrupts_and_loses_nothing() {
+    let mut streams = Streams::new(94, Conditions::default());
+    assert!(echo(&mut streams, 1000, MINUTE).is_some());
+    let old = streams.connect();
+    for _ in 0..100 {
+        streams.step();
+    }
+    let theirs = streams.hub.accept(&mut streams.waiting).expect("it is connected");
+    let hub = streams.world.hubs[0].address.ip();
+    streams.world.network.cut.insert(hub);
+    streams.site.socket(old).send_slice(b"held up").expect("it may");
+    let start = Instant::now();
+    while start.elapsed() < 25 * SECOND {
+        streams.step();
+    }
+    streams.world.network.cut.clear();
+    while !streams.hub.socket(theirs).can_recv() {
+        streams.step();
+        assert!(start.elapsed() < 40 * SECOND);
+    }
+}
