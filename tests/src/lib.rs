@@ -13,10 +13,13 @@
 
 mod foreign;
 mod gateway;
+mod guest;
 mod http;
+mod hub;
 mod mosquitto;
 mod netns;
 mod place;
+mod power;
 mod process;
 mod pymodbus;
 mod sandbox;
@@ -24,10 +27,13 @@ mod subscriber;
 
 pub use foreign::{ForeignPlc, Memory};
 pub use gateway::Gateway;
+pub use guest::{Guest, GuestBuilder, Outcome};
 pub use http::{Answer, get};
+pub use hub::KernelHub;
 pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};
 pub use netns::{Namespace, Pair};
-pub use place::{Port, TempDir, program, temp_dir};
+pub use place::{Port, TempDir, debian, free_udp_port, program, temp_dir};
+pub use power::{Barriers, Filesystem, Found, PowerCut};
 pub use process::{Log, Process, eventually};
 pub use pymodbus::Pymodbus;
 pub use sandbox::Sandbox;

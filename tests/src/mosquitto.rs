@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OBSERVER: (&str, &str) = ("observer", "observer");
 
 /// It writes its SUBACK line with the next message only, unless its output is line buffered.
-const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
+pub(crate) const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
 
 /// A broker on a port that stays its own across restarts. Dropping it kills it.
 #[derive(Debug)]

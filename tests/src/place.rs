@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -100,6 +100,28 @@ pub fn program(name: &str, override_variable: &str) -> PathBuf {
     let test = env::current_exe().expect("the test knows its own path");
     let found = test.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file());
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins`"))
+}
+
+/// Path of a program of Debian's, by its name or its path.
+///
+/// # Panics
+/// When it is nowhere.
+#[must_use]
+pub fn debian(program: &Path) -> PathBuf {
+    // Not everybody has all directories of Debian's in PATH.
+    let mut dirs: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {}: `cargo xtask test` installs it", program.display()))
+}
+
+/// A UDP port of 127.0.0.1 that nobody uses. It is not reserved, but the system hands the same
+/// port out again only by chance.
+#[must_use]
+pub fn free_udp_port() -> u16 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    socket.local_addr().expect("a bound socket has an address").port()
 }
 
 /// The directory that cargo builds into, of which the test is a part.

@@ -41,8 +41,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        let log = Log::default();
-        log.follow(child.stderr.take().expect("standard error is a pipe"));
+        let log = Log::following(child.stderr.take().expect("standard error is a pipe"));
         Self { name, child, log }
     }
 
@@ -166,6 +165,13 @@ impl Log {
             .wait_timeout_while(self.written(), deadline, |written| !written.closed)
             .expect("no reader panics");
         written.closed
+    }
+
+    /// The lines of a pipe, from now until its other end is closed.
+    pub(crate) fn following(pipe: impl Read + Send + 'static) -> Self {
+        let log = Self::default();
+        log.follow(pipe);
+        log
     }
 
     fn follow(&self, pipe: impl Read + Send + 'static) {

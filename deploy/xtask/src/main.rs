@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod deb;
+mod guest;
 mod long;
 mod node;
 mod packages;

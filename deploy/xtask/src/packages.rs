@@ -13,7 +13,9 @@ use crate::run::{command, is_root, run};
 const PACKAGES: &[(&str, &str)] = &[
     ("adduser", "the package's own user, made by its postinst"),
     ("binutils", "strip and objdump for the package"),
+    ("e2fsprogs", "makes and checks the disk whose power is cut, without mounting it"),
     ("iproute2", "ip brings the loopback of the sandbox up"),
+    ("kmod", "indexes and orders the kernel modules of the guest"),
     ("libmodbus-dev", "libmodbus as a PLC that our client reads"),
     ("lintian", "judges the package"),
     ("mbpoll", "libmodbus as a client of our simulator"),
@@ -23,10 +25,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("npm", "installs modbus-serial below target/"),
     ("prometheus", "promtool judges /metrics"),
     ("python3-venv", "holds pymodbus, the PLC of the tests, apart from everything else"),
+    ("qemu-utils", "qemu-img makes disks with a cache that a power cut empties"),
     ("systemd", "systemd-analyze judges the unit"),
     ("tzdata", "time zones of dates in the payload"),
     ("util-linux", "unshare, nsenter and setpriv try the package out in a sandbox"),
     ("valgrind", "callgrind counts the instructions that a value costs"),
+    ("wireguard-tools", "wg, for the hub in the guest"),
+    ("xz-utils", "unpacks the guest's kernel, as Debian 12 packs it"),
+    ("zstd", "unpacks the guest's kernel, as Debian 13 packs it"),
 ];
 
 /// Answers every request to start a service with "not allowed" (Debian's invoke-rc.d protocol).

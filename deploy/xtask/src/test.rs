@@ -6,39 +6,58 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::run::{cargo, is_root, run, step, succeeds};
-use crate::{node, packages, python};
+use crate::{guest, node, packages, python};
 
-/// Tests that need root have it in their name.
-const AS_ROOT: &str = "as_root_";
+/// Tests that cannot run on every machine, by what they have in their name.
+#[derive(Clone, Copy, Debug)]
+struct LeftOut {
+    name: &'static str,
+    reason: &'static str,
+}
+
+const AS_ROOT: LeftOut = LeftOut { name: "as_root_", reason: "this is not root" };
+const IN_A_GUEST: LeftOut = LeftOut {
+    name: "in_a_guest_",
+    reason: "guests share the programs of this machine and Debian's amd64 kernel, and this is not amd64",
+};
 
 /// Runs all tests, or those whose name contains `filter`.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("Debian packages", packages::provide)?;
     let python = step("pymodbus", python::provide)?;
     let node = step("modbus-serial", node::provide)?;
+    let guest = step("virtual machines", guest::provide)?;
+    let mut left_out = Vec::new();
+    if !is_root()? {
+        left_out.push(AS_ROOT);
+    }
+    if guest.is_none() {
+        left_out.push(IN_A_GUEST);
+    }
     // Everything in one build, so that the programs and the tests share their dependencies.
     let build = ["build", "--workspace", "--all-targets", "--locked"];
     step("build", || run(&mut cargo(&build)))?;
-    let is_root = is_root()?;
     step("tests", || {
-        run(tests(filter, is_root).env("E2E_PYTHON", &python).env("E2E_NODE", &node))
+        let mut tests = tests(filter, &left_out);
+        tests.envs(guest.map(|guest| ("E2E_GUEST", guest)));
+        run(tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node))
     })?;
     if filter.is_none() {
         let doc = ["test", "--workspace", "--doc", "--locked"];
         step("examples in the documentation", || run(&mut cargo(&doc)))?;
     }
-    if !is_root {
-        println!("==> NOT RUN: the tests named {AS_ROOT}*, because this is not root");
+    for LeftOut { name, reason } in left_out {
+        println!("==> NOT RUN: the tests named {name}*, because {reason}");
     }
     Ok(())
 }
 
-fn tests(filter: Option<&str>, is_root: bool) -> Command {
+fn tests(filter: Option<&str>, left_out: &[LeftOut]) -> Command {
     let mut tests = if succeeds(&mut cargo(&["nextest", "--version"])) {
-        nextest(is_root)
+        nextest(left_out)
     } else {
         println!("    cargo-nextest is not installed: cargo test does it, slower");
-        plain(is_root)
+        plain(left_out)
     };
     tests.args(filter);
     // A snapshot that differs is a failure, not a file to review.
@@ -46,20 +65,21 @@ fn tests(filter: Option<&str>, is_root: bool) -> Command {
     tests
 }
 
-fn nextest(is_root: bool) -> Command {
+fn nextest(left_out: &[LeftOut]) -> Command {
     let profile = if env::var_os("CI").is_some() { "ci" } else { "default" };
     let mut tests = cargo(&["nextest", "run", "--workspace", "--locked", "--profile", profile]);
-    if !is_root {
-        tests.args(["-E", &format!("not test({AS_ROOT})")]);
+    if !left_out.is_empty() {
+        let names: Vec<_> = left_out.iter().map(|l| format!("not test({})", l.name)).collect();
+        tests.args(["-E", &names.join(" and ")]);
     }
     tests
 }
 
 /// Filters of `cargo test` come after `--`, where it also takes names to skip.
-fn plain(is_root: bool) -> Command {
+fn plain(left_out: &[LeftOut]) -> Command {
     let mut tests = cargo(&["test", "--workspace", "--locked", "--all-targets", "--"]);
-    if !is_root {
-        tests.args(["--skip", AS_ROOT]);
+    for LeftOut { name, .. } in left_out {
+        tests.args(["--skip", name]);
     }
     tests
 }

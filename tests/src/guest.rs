@@ -1,0 +1,280 @@
+//! A small virtual machine: Debian's kernel under QEMU's emulation (no KVM, no root), busybox, and
+//! whatever programs of this machine a test puts into it. It is up a few seconds after its start,
+//! and its console is the test's.
+
+mod archive;
+mod kit;
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
+use std::time::Duration;
+
+use crate::{Log, Process, TempDir, temp_dir};
+use archive::Archive;
+use kit::Kit;
+
+/// A boot takes 3 s on an idle machine, and many times that beside a busy compiler.
+const BOOT: Duration = Duration::from_secs(50);
+/// For one command at the console.
+const COMMAND: Duration = Duration::from_secs(20);
+
+/// What a virtual machine is to be like.
+#[derive(Clone, Debug, Default)]
+pub struct GuestBuilder {
+    modules: Vec<String>,
+    programs: Vec<PathBuf>,
+    files: Vec<(String, Vec<u8>)>,
+    setup: String,
+    devices: Vec<String>,
+    forwards: Option<String>,
+}
+
+/// A virtual machine that is up. Dropping it kills it, and it does not outlive the thread that
+/// booted it.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    console: Log,
+    keyboard: RefCell<ChildStdin>,
+    commands: Cell<u32>,
+    _dir: TempDir,
+}
+
+/// What a command at the console has done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Exit code.
+    pub code: u8,
+    /// What it wrote to both outputs, and what else came to the console meanwhile.
+    pub output: String,
+}
+
+impl GuestBuilder {
+    /// Kernel modules, loaded at boot behind those that they need.
+    #[must_use]
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|name| (*name).to_owned()));
+        self
+    }
+
+    /// A program of this machine, by its path or by its name in Debian: it lies in /bin with the
+    /// libraries that it needs, in front of busybox's applet of the same name.
+    #[must_use]
+    pub fn program(mut self, program: impl AsRef<Path>) -> Self {
+        self.programs.push(program.as_ref().to_owned());
+        self
+    }
+
+    /// A file, by its absolute path.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.to_owned(), content.into()));
+        self
+    }
+
+    /// Lines of shell that run before the machine counts as up, in order. `$(disk NAME)` is the
+    /// device of a disk. One that fails stops the boot.
+    #[must_use]
+    pub fn setup(mut self, script: &str) -> Self {
+        self.setup.push_str(script);
+        self.setup.push('\n');
+        self
+    }
+
+    /// A disk image in qcow2 with a cache of its own, which a flush of the guest empties into the
+    /// image and [`Guest::kill`] forgets as far as it lies in clusters that are new since the
+    /// boot.
+    #[must_use]
+    pub fn disk(mut self, name: &str, image: &Path) -> Self {
+        let image = image.display();
+        self.devices.extend([
+            "-drive".to_owned(),
+            format!("file={image},format=qcow2,if=none,id={name},cache=writeback"),
+            "-device".to_owned(),
+            format!("virtio-blk-pci,drive={name},serial={name}"),
+        ]);
+        self.modules(&["virtio_pci", "virtio_blk"])
+    }
+
+    /// A network interface eth0, 10.0.2.15/24, with this machine's loopback at 10.0.2.2 and nothing
+    /// else behind it.
+    #[must_use]
+    pub fn network(mut self) -> Self {
+        if self.forwards.is_some() {
+            return self;
+        }
+        self.forwards = Some(String::new());
+        self.modules(&["virtio_pci", "virtio_net"])
+            .setup("ip link set lo up\nip address add 10.0.2.15/24 dev eth0\nip link set eth0 up")
+    }
+
+    /// Passes UDP from a port of 127.0.0.1 on to one of the guest.
+    #[must_use]
+    pub fn forward_udp(self, from: u16, to: u16) -> Self {
+        self.forward("udp", from, to)
+    }
+
+    /// Passes TCP from a port of 127.0.0.1 on to one of the guest.
+    #[must_use]
+    pub fn forward_tcp(self, from: u16, to: u16) -> Self {
+        self.forward("tcp", from, to)
+    }
+
+    fn forward(self, protocol: &str, from: u16, to: u16) -> Self {
+        let mut with_network = self.network();
+        let forwards = with_network.forwards.get_or_insert_default();
+        forwards.push_str(&format!(",hostfwd={protocol}:127.0.0.1:{from}-10.0.2.15:{to}"));
+        with_network
+    }
+
+    /// Boots it and waits until it is up.
+    ///
+    /// # Panics
+    /// When it does not come up, with what it wrote to its console.
+    #[must_use]
+    pub fn boot(&self) -> Guest {
+        let (kit, dir) = (Kit::find(), temp_dir());
+        let initramfs = dir.path().join("initramfs");
+        std::fs::write(&initramfs, self.initramfs(&kit)).expect("its own directory is writable");
+        let mut qemu = kit.qemu(&initramfs);
+        qemu.args(&self.devices);
+        if let Some(forwards) = &self.forwards {
+            // The empty romfile leaves out an option ROM to boot from, which costs time.
+            qemu.args(["-netdev", &format!("user,id=net{forwards}")]);
+            qemu.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        }
+        let mut process = Process::start(&mut qemu);
+        let console = Log::following(process.stdout());
+        let keyboard = RefCell::new(process.stdin());
+        let guest = Guest { process, console, keyboard, commands: Cell::new(0), _dir: dir };
+        guest.wait_for_line("[guest is up]", BOOT);
+        guest
+    }
+
+    fn initramfs(&self, kit: &Kit) -> Vec<u8> {
+        let mut archive = Archive::default();
+        archive.add("/init", 0o755, include_bytes!("guest/init.sh"));
+        archive.add("/setup", 0o644, format!("set -e\n{}", self.setup).as_bytes());
+        archive.add("/bin/busybox", 0o755, &kit.busybox());
+        let mut order = String::new();
+        for (name, module) in kit.modules(&self.modules) {
+            archive.add(&format!("/modules/{name}"), 0o644, &module);
+            order.push_str(&name);
+            order.push('\n');
+        }
+        archive.add("/modules/order", 0o644, order.as_bytes());
+        for (path, content) in
+            kit::shell().into_iter().chain(self.programs.iter().flat_map(kit::program))
+        {
+            archive.add(&path, 0o755, &content);
+        }
+        for (path, content) in &self.files {
+            archive.add(path, 0o644, content);
+        }
+        archive.finish()
+    }
+}
+
+impl Guest {
+    /// Starts to describe one.
+    #[must_use]
+    pub fn builder() -> GuestBuilder {
+        GuestBuilder::default()
+    }
+
+    /// Process id of QEMU.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Everything that came to its console.
+    #[must_use]
+    pub const fn console(&self) -> &Log {
+        &self.console
+    }
+
+    /// Waits for the first line on its console that contains this, past or future.
+    ///
+    /// # Panics
+    /// When there is none in time, or the machine has ended.
+    pub fn wait_for_line(&self, part: &str, deadline: Duration) -> String {
+        self.console.wait_for_line(part, deadline).unwrap_or_else(|| {
+            panic!(
+                "the guest never wrote {part:?}; its console:\n{}\nand QEMU:\n{}",
+                self.console.text(),
+                self.process.log().text(),
+            )
+        })
+    }
+
+    /// Types a line of shell at the console and does not wait for its end. The console takes the
+    /// next line after it.
+    pub fn send(&self, line: &str) -> u32 {
+        assert!(!line.contains('\n'), "the console takes one line: {line}");
+        let id = self.commands.get() + 1;
+        self.commands.set(id);
+        let mut keyboard = self.keyboard.borrow_mut();
+        writeln!(keyboard, "{id} {line}").and_then(|()| keyboard.flush()).unwrap_or_else(|error| {
+            panic!("cannot type {line:?}: {error}\n{}", self.console.text());
+        });
+        id
+    }
+
+    /// Types a line of shell and waits for its end, which may be a failure.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn try_run(&self, line: &str) -> Outcome {
+        let id = self.send(line);
+        let end = self.wait_for_line(&format!("[end {id} "), COMMAND);
+        outcome(id, &end, &self.console.text())
+    }
+
+    /// Types a line of shell, waits for its end, and gives what it wrote.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, line: &str) -> String {
+        let outcome = self.try_run(line);
+        assert_eq!(outcome.code, 0, "{line}: {}", outcome.output);
+        outcome.output
+    }
+
+    /// Ends it as the loss of its power does, and gives all that had come to its console.
+    pub fn kill(mut self) -> Log {
+        self.process.kill();
+        assert!(self.console.wait_for_end(COMMAND), "the console of a dead machine is closed");
+        self.console.clone()
+    }
+}
+
+/// Cuts what a command wrote out of the console's text.
+fn outcome(id: u32, end: &str, console: &str) -> Outcome {
+    let begin = format!("[begin {id}]");
+    let lines = console.lines().skip_while(|line| *line != begin).skip(1);
+    let mut output: Vec<&str> = lines.take_while(|line| *line != end).collect();
+    // Output without a newline at its end stands on the line of the mark.
+    let (last, mark) = end.split_at(end.find("[end ").expect("the mark was found by this"));
+    if !last.is_empty() {
+        output.push(last);
+    }
+    let code = mark.trim_end_matches(']').rsplit(' ').next().and_then(|code| code.parse().ok());
+    Outcome { code: code.expect("the mark ends with an exit code"), output: output.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_of_a_command_lies_between_its_marks() {
+        let console = "[begin 1]\nold\n[end 1 0]\n[begin 2]\na\nb\n[end 2 3]\nlater";
+        let expected = Outcome { code: 3, output: "a\nb".to_owned() };
+        assert_eq!(outcome(2, "[end 2 3]", console), expected);
+        let console = "[begin 1]\nno newline[end 1 0]";
+        assert_eq!(outcome(1, "no newline[end 1 0]", console).output, "no newline");
+    }
+}

@@ -1,0 +1,61 @@
+//! The hub is what most will run, the Linux kernel's own WireGuard; the site speaks to it through
+//! lossy and slow networks.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+
+#[path = "the_kernels_wireguard_is_a_hub/site.rs"]
+mod site;
+
+use std::time::Duration;
+
+use e2e::KernelHub;
+use site::Site;
+use tunnel::PrivateKey;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// An MQTT CONNECT of a client without a name, and its answer (MQTT 3.1.1, 3.1 and 3.2).
+const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
+const CONNACK: &[u8] = b"\x20\x02\0\0";
+
+#[test]
+fn in_a_guest_the_kernels_wireguard_carries_tcp_to_an_echo_and_a_broker() {
+    let key = PrivateKey::generate();
+    let hub = KernelHub::start(&key.public().to_string());
+    let consumer = hub.subscribe("#");
+    let mut stranger = Site::new(&PrivateKey::generate(), &hub);
+    assert!(stranger.exchange(KernelHub::ECHO, b"x", 1, Duration::from_secs(1)).is_none());
+    assert!(!hub.has_shaken_hands());
+    assert_eq!(hub.transferred().1, 0, "a stranger was answered");
+
+    let mut site = Site::new(&key, &hub);
+    let sent: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let echo = site.exchange(KernelHub::ECHO, &sent, sent.len(), SOON);
+
+    assert!(echo.expect("the echo answers") == sent, "the echo is another");
+    assert!(hub.has_shaken_hands());
+    let (received, returned) = hub.transferred();
+    let least = u64::try_from(sent.len()).expect("it fits");
+    assert!(received > least && returned > least, "{received} {returned}");
+    let answer = site.exchange(KernelHub::BROKER, CONNECT, CONNACK.len(), SOON);
+    assert_eq!(answer.as_deref(), Some(CONNACK));
+    assert_eq!(consumer.try_next(Duration::ZERO), None);
+}
+
+#[test]
+fn in_a_guest_loss_and_delay_slow_the_tunnel_down_and_break_nothing() {
+    let key = PrivateKey::generate();
+    let hub = KernelHub::start(&key.public().to_string());
+    let mut site = Site::new(&key, &hub);
+    assert!(site.exchange(KernelHub::ECHO, b"x", 1, SOON).is_some());
+
+    hub.impair(Duration::from_millis(40), 5);
+    let sent = vec![0x5A; 20_000];
+    let echo = site.exchange(KernelHub::ECHO, &sent, sent.len(), SOON);
+
+    assert_eq!(echo.map(|echo| echo.len()), Some(sent.len()));
+    assert!(hub.guest().run("tc -statistics qdisc show dev ifb0").contains("netem"));
+    hub.impair(Duration::ZERO, 100);
+    assert_eq!(site.exchange(KernelHub::ECHO, b"x", 1, Duration::from_secs(1)), None);
+    hub.mend();
+    assert!(site.exchange(KernelHub::ECHO, b"x", 1, SOON).is_some());
+}
