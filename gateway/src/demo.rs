@@ -3,6 +3,7 @@
 //! Everything between is the product itself, with a configuration file that it loads as any other.
 //! Only the ends are simulated, and they listen on loopback only.
 
+mod hub;
 mod judge;
 mod site;
 

@@ -11,19 +11,16 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use bytes::Bytes;
 use provisioning::config::{Qos, Version, Will};
-use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Most connections at once; one more is closed when it comes.
 const MOST_PEERS: usize = 256;
-/// Pause after an accept that failed: without descriptors it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How one connection is treated. The default is a broker without fault.
 #[derive(Clone, Debug, Default)]
@@ -192,8 +189,8 @@ pub struct Message {
 /// on; the last script stays. Without any, every connection is treated well.
 ///
 /// What it hears waits for room in `heard`, and the client waits with it.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listener>(
+    mut listener: L,
     scripts: Vec<Script>,
     heard: mpsc::Sender<Heard>,
     stop: CancellationToken,
@@ -202,8 +199,8 @@ pub async fn serve(
     let mut peers = JoinSet::new();
     let mut count = 0_usize;
     loop {
-        let accepted = select! {
-            accepted = listener.accept() => accepted,
+        let stream = select! {
+            (stream, _) = listener.accept() => stream,
             Some(ended) = peers.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a connection of the sink failed");
@@ -212,18 +209,12 @@ pub async fn serve(
             }
             () = stop.cancelled() => return,
         };
-        match accepted {
-            Ok((stream, _)) if peers.len() < MOST_PEERS => {
-                let script =
-                    scripts.get(count).or_else(|| scripts.last()).cloned().unwrap_or_default();
-                count += 1;
-                peers.spawn(peer::serve(stream, script, heard.clone()));
-            }
-            Ok((_, address)) => tracing::warn!(%address, "the sink is full"),
-            Err(error) => {
-                tracing::warn!(%error, "the sink cannot take a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        if peers.len() >= MOST_PEERS {
+            tracing::warn!("the sink is full");
+            continue;
         }
+        let script = scripts.get(count).or_else(|| scripts.last()).cloned().unwrap_or_default();
+        count += 1;
+        peers.spawn(peer::serve(stream, script, heard.clone()));
     }
 }

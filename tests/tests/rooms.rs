@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &["model"]),
     ("codec", &["model"]),
-    ("demo", &["app", "simulate", "sink", "supervise", "audit", "codec", "model"]),
+    ("demo", &["app", "simulate", "sink", "supervise", "audit", "codec", "web", "model"]),
     ("metrics", &["model"]),
     ("model", &[]),
     ("mqtt", &["schedule", "uplink", "metrics", "model"]),

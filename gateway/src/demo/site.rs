@@ -1,17 +1,22 @@
 //! The demo's plant: two simulated PLCs, and the gateway.toml that reads them.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+
+use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::Context;
 use provisioning::config::{self, Loaded};
 use provisioning::plc::Model;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tunnel::PrivateKey;
 
+use super::hub;
 use crate::simulate::{Handle, Settings, SimulatedPlc, serve};
 use crate::supervise::Stage;
+use crate::web::InTunnel;
 
 /// What an engineer would write for this plant; the addresses are filled in.
 const CONFIGURATION: &str = include_str!("demo.toml");
@@ -20,7 +25,8 @@ const CONFIGURATION: &str = include_str!("demo.toml");
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) loaded: Loaded,
-    pub(super) sink: TcpListener,
+    /// Where the hub's end of the tunnel takes connections for the sink.
+    pub(super) sink: InTunnel,
     /// Name in the configuration, and the simulated PLC.
     pub(super) plcs: Vec<(String, Handle)>,
     pub(super) directory: Directory,
@@ -29,8 +35,11 @@ pub(super) struct Site {
 impl Site {
     /// Starts the PLCs in `stage` and loads the configuration.
     pub(super) async fn start(stage: &Stage, fatal: &CancellationToken) -> anyhow::Result<Self> {
-        let sink = loopback().await?;
-        let mut text = CONFIGURATION.replace("{sink}", &sink.local_addr()?.to_string());
+        let key = PrivateKey::generate();
+        let hub = hub::open(key.public(), stage, fatal).await?;
+        let mut text = CONFIGURATION
+            .replace("{hub}", &hub.address.to_string())
+            .replace("{hub_key}", &hub.key.to_string());
         let mut plcs = Vec::new();
         for (name, model, seed) in [("pump6", Model::M241, 6), ("pump7", Model::M251, 7)] {
             let listener = loopback().await?;
@@ -43,10 +52,14 @@ impl Site {
         }
         let directory = Directory::create()?;
         let text = text.replace("{state_dir}", &directory.0.display().to_string());
+        let mut secret = std::fs::OpenOptions::new();
+        secret.write(true).create_new(true).mode(0o600);
+        let mut secret = secret.open(directory.0.join("tunnel.key"))?;
+        secret.write_all(key.expose().as_bytes()).context("cannot write the demo's key")?;
         let file = directory.0.join("gateway.toml");
         std::fs::write(&file, text).context("cannot write the demo's gateway.toml")?;
         let loaded = config::load(&file)?;
-        Ok(Self { loaded, sink, plcs, directory })
+        Ok(Self { loaded, sink: hub.listener, plcs, directory })
     }
 }
 

@@ -6,6 +6,7 @@ mod sessions;
 
 use std::net::Ipv4Addr;
 
+use axum::serve::ListenerExt;
 use jiff::tz::TimeZone;
 use provisioning::config::{
     Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Queue, Scheme,
@@ -54,6 +55,7 @@ impl World {
         let (event, events) = mpsc::channel(1024);
         let (hear, heard) = mpsc::channel(4096);
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(sink::serve(listener, scripts, hear, stop.child_token()));
         let client =
             tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), leave.clone()));

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use provisioning::config::{Qos, Version};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -54,7 +53,10 @@ enum Stop {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(mut stream: TcpStream, script: Arc<Script>, heard: mpsc::Sender<Heard>) {
+pub(super) async fn serve<S>(mut stream: S, script: Arc<Script>, heard: mpsc::Sender<Heard>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut peer = Peer {
         script,
         heard,
@@ -82,7 +84,10 @@ pub(super) async fn serve(mut stream: TcpStream, script: Arc<Script>, heard: mps
 
 /// Sends the last words and reads on for a moment: a close with unread bytes is a reset, which may
 /// overtake the words.
-async fn part(stream: &mut TcpStream, words: &[u8]) -> io::Result<()> {
+async fn part<S>(stream: &mut S, words: &[u8]) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     stream.write_all(words).await?;
     stream.shutdown().await?;
     let mut rest = [0; 1024];
@@ -94,8 +99,10 @@ async fn part(stream: &mut TcpStream, words: &[u8]) -> io::Result<()> {
 }
 
 impl Peer {
-    async fn talk(&mut self, stream: &mut TcpStream) -> Result<(), Stop> {
-        stream.set_nodelay(true)?;
+    async fn talk<S>(&mut self, stream: &mut S) -> Result<(), Stop>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut buffer = BytesMut::with_capacity(8 * 1024);
         loop {
             while let Some(request) = codec::read(self.version(), &mut buffer)? {
