@@ -16,7 +16,7 @@ use archive::Archive;
 use kit::Kit;
 
 /// A boot takes 3 s on an idle machine, and many times that beside a busy compiler.
-const BOOT: Duration = Duration::from_secs(50);
+const BOOT: Duration = Duration::from_secs(100);
 /// For one command at the console.
 const COMMAND: Duration = Duration::from_secs(20);
 
