@@ -54,6 +54,8 @@ pub struct World {
     out: Outbox,
     packets: Packets,
     seed: u64,
+    /// Steps in which no time passed.
+    stuck: u32,
 }
 
 /// A hub, and whether it runs.
@@ -115,6 +117,7 @@ impl World {
             out: Outbox::new(),
             packets: Packets::new(),
             seed,
+            stuck: 0,
         };
         for hub in 0..world.hubs.len() {
             world.start_hub(hub);
@@ -222,6 +225,8 @@ impl World {
     pub fn step(&mut self, most: Duration) {
         let before = Instant::now();
         let next = self.next_at().map_or(most, |at| at.saturating_duration_since(before));
+        self.stuck = if next.is_zero() { self.stuck + 1 } else { 0 };
+        assert!(self.stuck < 10_000, "something is due again and again: {self:?}");
         clock::advance(next.min(most));
         let now = Instant::now();
         self.answer_look_ups(now);

@@ -47,6 +47,11 @@ impl Schedule {
         self.due
     }
 
+    /// No initiation goes out before this.
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        self.last.map(|last| last + LEAST)
+    }
+
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due.is_some_and(|due| now >= due)
     }
@@ -106,7 +111,7 @@ impl Schedule {
     /// The way may be another than a moment ago: the next initiation goes out at once, and the last
     /// one does not count as failed.
     pub(super) fn hurry(&mut self, now: Instant) {
-        let earliest = self.last.map_or(now, |last| (last + LEAST).max(now));
+        let earliest = self.earliest().map_or(now, |earliest| earliest.max(now));
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
         self.is_outstanding = false;
     }

@@ -270,11 +270,11 @@ async fn sixty_four_connections_at_once_each_get_their_own_bytes() {
         let mut streams = Vec::new();
         for number in 0..64_u8 {
             let (mut ours, theirs) = pair.connected(&mut listener).await;
-            ours.write_all(&[number; 10_000]).await.unwrap();
+            ours.write_all(&vec![number; 10_000]).await.unwrap();
             streams.push((number, ours, theirs));
         }
         for (number, ours, theirs) in &mut streams {
-            let mut room = [0; 10_000];
+            let mut room = vec![0; 10_000];
             theirs.read_exact(&mut room).await.unwrap();
             assert!(room.iter().all(|byte| byte == number));
             theirs.write_all(&room).await.unwrap();

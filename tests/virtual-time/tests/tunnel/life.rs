@@ -10,8 +10,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// What happens.
 #[expect(clippy::too_many_lines, reason = "a list of troubles")]
-/// What happens, and how long the world has to look right again afterwards.
 fn disturb(world: &mut World, random: &mut fastrand::Rng) -> &'static str {
     let hub = world.hubs[0].address.ip();
     match random.u8(..11) {

@@ -20,6 +20,8 @@ impl Site {
         self.drive(now, out);
         let due = self.active.keep_alive_at(self.settings.keep_alive);
         if due.is_some_and(|due| now.instant >= due) {
+            // When it is so late that the session is over, it is not due any more all the same.
+            self.active.sent = now.instant;
             self.seal(Which::Active, now, &[], out);
         }
     }
@@ -43,7 +45,9 @@ impl Site {
     /// When a link has been silent for too long.
     fn worry_at(&self, link: &Link) -> Option<Instant> {
         let may_worry = link.peer.is_some() && !link.schedule.is_outstanding();
-        link.hearing.worry_at(self.settings.keep_alive.is_some()).filter(|_| may_worry)
+        let at = link.hearing.worry_at(self.settings.keep_alive.is_some()).filter(|_| may_worry)?;
+        // Not before something can be done about it.
+        Some(link.schedule.earliest().map_or(at, |earliest| earliest.max(at)))
     }
 
     /// Lets a link's peer see the time if `is_due` says so.
