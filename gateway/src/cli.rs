@@ -7,6 +7,7 @@ mod keygen;
 mod run;
 mod simulate;
 mod status;
+mod tunnel;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ enum Command {
     Status(status::Options),
     /// Prove that nothing is missing: follow `seq` at a broker or in a capture.
     Audit(audit::Options),
+    /// Run only the tunnel, with a network device, from a file of wg-quick.
+    Tunnel(tunnel::Options),
     /// Make a key for the tunnel.
     Keygen(keygen::Options),
     /// Run a simulated PLC to try things on.
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Schema => configuration::schema(),
         Command::Status(options) => status::status(&options),
         Command::Audit(options) => audit::audit(&options),
+        Command::Tunnel(options) => tunnel::tunnel(&options),
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Simulate(options) => simulate::simulate(&options),
     };

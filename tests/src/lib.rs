@@ -24,6 +24,7 @@ mod process;
 mod pymodbus;
 mod sandbox;
 mod subscriber;
+mod wireguard_go;
 
 pub use foreign::{ForeignPlc, Memory};
 pub use gateway::Gateway;
@@ -38,3 +39,4 @@ pub use process::{Log, Process, eventually};
 pub use pymodbus::Pymodbus;
 pub use sandbox::Sandbox;
 pub use subscriber::{Message, Subscriber};
+pub use wireguard_go::WireguardGo;

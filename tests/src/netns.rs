@@ -3,6 +3,9 @@
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::Subscriber;
+use crate::mosquitto::SUBSCRIBE;
+
 /// A machine with nothing but a loopback and what is plugged into it. Gone when dropped.
 #[derive(Debug)]
 pub struct Namespace(String);
@@ -48,6 +51,15 @@ impl Namespace {
         let output = self.command(program).args(arguments).output().expect("ip is there");
         assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Subscribes to a broker from inside.
+    #[must_use]
+    pub fn subscribe(&self, broker: &str, filter: &str) -> Subscriber {
+        let [first, rest @ ..] = SUBSCRIBE;
+        let mut command = self.command(first);
+        command.args(rest).args(["-h", broker]);
+        Subscriber::start(command, filter)
     }
 
     /// Runs `ip` for it.

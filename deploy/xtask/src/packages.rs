@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tzdata", "time zones of dates in the payload"),
     ("util-linux", "unshare, nsenter and setpriv try the package out in a sandbox"),
     ("valgrind", "callgrind counts the instructions that a value costs"),
+    ("wireguard-go", "another make of WireGuard as the hub"),
     ("wireguard-tools", "wg, for the hub in the guest"),
     ("xz-utils", "unpacks the guest's kernel, as Debian 12 packs it"),
     ("zstd", "unpacks the guest's kernel, as Debian 13 packs it"),

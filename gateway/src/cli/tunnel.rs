@@ -1,0 +1,64 @@
+//! `tunnel`: only the tunnel, from a file of wg-quick.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tunnel::{InterfaceName, Now, Tunnel, UdpPath, wg_quick};
+
+use super::{DONE, NO, run, runtime};
+use crate::clock;
+
+/// `tunnel`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  edge-gateway tunnel /etc/wireguard/site.conf --interface site0
+
+Makes a network device, which wants CAP_NET_ADMIN. It goes with the program, with its addresses and
+routes. PostUp, PreDown and their kind are refused and never run. SIGTERM and Ctrl-C end it.")]
+pub(super) struct Options {
+    /// File of wg-quick, closed to others.
+    #[arg(value_name = "FILE", default_value = "/etc/wireguard/edge0.conf")]
+    path: PathBuf,
+    /// Name of the network device.
+    #[arg(long, value_name = "NAME", default_value = "edge0")]
+    interface: InterfaceName,
+    /// Directory where the gateway keeps what its clock has passed.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
+    state_dir: PathBuf,
+}
+
+/// Keeps the tunnel until it is told to stop.
+pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
+    run::log();
+    let read = match wg_quick::load(&options.path) {
+        Ok(read) => read,
+        Err(error @ wg_quick::LoadError::Unreadable(..)) => return Err(error.into()),
+        Err(error) => {
+            writeln!(io::stderr(), "{error}")?;
+            return Ok(NO);
+        }
+    };
+    for note in &read.notes {
+        tracing::warn!("{note}");
+    }
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = run::stop_on_signal(stop.clone())?;
+        let path = UdpPath::bind(read.port).context("cannot open a UDP socket")?;
+        let bounds = clock::bounds(clock::judge(&options.state_dir));
+        let seed = fastrand::u64(..);
+        let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
+        let (_device, driver) =
+            tunnel::open(&read.settings, read.table, options.interface, site, path)?;
+        tracing::info!(interface = %options.interface, "the network device is up");
+        tokio::select! {
+            ended = driver.run(stop.cancelled_owned()) => ended?,
+            () = signals => {}
+        }
+        Ok(DONE)
+    })
+}

@@ -1,0 +1,84 @@
+//! wireguard-go as the hub, in the hub's half of a pair of network namespaces.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tunnel::{PrivateKey, PublicKey};
+
+use crate::{Namespace, Pair, Process, TempDir, eventually, temp_dir};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A hub for one site. Dropping it kills it.
+#[derive(Debug)]
+pub struct WireguardGo {
+    process: Option<Process>,
+    program: String,
+    /// Its socket lies in a directory that all namespaces share.
+    device: String,
+    dir: TempDir,
+    site: PublicKey,
+    key: PrivateKey,
+}
+
+impl WireguardGo {
+    /// The hub inside the tunnel.
+    pub const ADDRESS: &str = "10.9.0.2";
+    /// The site inside the tunnel: the only source that the hub takes from it.
+    pub const SITE: &str = "10.9.0.1";
+    /// Where the hub listens (UDP).
+    pub const ENDPOINT: &str = "192.0.2.2:51820";
+
+    /// Starts Debian's in the hub's half.
+    #[must_use]
+    pub fn start(pair: &Pair, site: PublicKey, mtu: u16) -> Self {
+        Self::start_program(Path::new("wireguard-go"), pair, site, mtu)
+    }
+
+    /// Starts the one at this path.
+    #[must_use]
+    pub fn start_program(program: &Path, pair: &Pair, site: PublicKey, mtu: u16) -> Self {
+        let (dir, program) = (temp_dir(), program.display().to_string());
+        let key = PrivateKey::generate();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let device = format!("hub{}.{number}", std::process::id());
+        let mut hub = Self { process: None, program, device, dir, site, key };
+        hub.start_again(&pair.hub, mtu);
+        hub
+    }
+
+    /// Starts it after it was killed, with the same key.
+    pub fn start_again(&mut self, namespace: &Namespace, mtu: u16) {
+        assert!(self.process.is_none(), "the hub already runs");
+        // What a killed one has left keeps wg from talking to the next.
+        let socket = format!("/var/run/wireguard/{}.sock", self.device);
+        let _ = std::fs::remove_file(socket);
+        let arguments = ["--foreground", &self.device];
+        self.process = Some(Process::start(namespace.command(&self.program).args(arguments)));
+        eventually("wireguard-go takes settings", SOON, || {
+            let shown = namespace.command("wg").args(["show", &self.device]).output();
+            shown.expect("wg is there").status.success().then_some(())
+        });
+        let key = self.dir.write("hub.key", &self.key.expose()).display().to_string();
+        let (site, allowed) = (self.site.to_string(), format!("{}/32", Self::SITE));
+        let settings = ["set", &self.device, "private-key", &key, "listen-port", "51820"];
+        let peer = ["peer", &site, "allowed-ips", &allowed];
+        namespace.run("wg", &[&settings[..], &peer[..]].concat());
+        let address = format!("{}/24", Self::ADDRESS);
+        namespace.ip(&["address", "replace", &address, "dev", &self.device]);
+        namespace.ip(&["link", "set", &self.device, "mtu", &mtu.to_string(), "up"]);
+    }
+
+    /// Ends it at once; its device goes with it.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// What the site knows it by.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
+    }
+}
