@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tunnel::PrivateKey;
 
-use crate::{Guest, Port, Subscriber, free_udp_port, mosquitto};
+use crate::subscriber::SUBSCRIBE;
+use crate::{Guest, Port, Subscriber, free_udp_port};
 
 const SOON: Duration = Duration::from_secs(30);
 const MODULES: [&str; 6] =
@@ -94,8 +95,8 @@ impl KernelHub {
     /// Subscribes to its broker, past the tunnel, with QoS 2.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Subscriber {
-        let mut client = Command::new(mosquitto::SUBSCRIBE[0]);
-        client.args(&mosquitto::SUBSCRIBE[1..]).args(["-V", "mqttv5", "-h", "127.0.0.1"]);
+        let mut client = Command::new(SUBSCRIBE[0]);
+        client.args(&SUBSCRIBE[1..]).args(["-V", "mqttv5", "-h", "127.0.0.1"]);
         client.args(["-p", &self.broker.number().to_string()]);
         Subscriber::start(client, filter)
     }

@@ -11,32 +11,42 @@
     reason = "test code may stop on the spot"
 )]
 
+mod capture;
 mod foreign;
 mod gateway;
 mod guest;
 mod http;
 mod hub;
 mod mosquitto;
+mod nats;
 mod netns;
+mod node_red;
 mod place;
 mod power;
 mod process;
 mod pymodbus;
+mod rabbitmq;
 mod sandbox;
+mod simulator;
 mod subscriber;
 mod wireguard_go;
 
+pub use capture::{Capture, Figures};
 pub use foreign::{ForeignPlc, Memory};
 pub use gateway::Gateway;
 pub use guest::{Guest, GuestBuilder, Outcome};
 pub use http::{Answer, get};
 pub use hub::KernelHub;
 pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};
+pub use nats::NatsCluster;
 pub use netns::{Namespace, Pair};
+pub use node_red::NodeRed;
 pub use place::{Port, TempDir, debian, free_udp_port, program, temp_dir};
 pub use power::{Barriers, Filesystem, Found, PowerCut};
 pub use process::{Log, Process, eventually};
 pub use pymodbus::Pymodbus;
+pub use rabbitmq::RabbitMq;
 pub use sandbox::Sandbox;
+pub use simulator::Simulator;
 pub use subscriber::{Message, Subscriber};
 pub use wireguard_go::WireguardGo;

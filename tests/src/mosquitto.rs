@@ -5,14 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::subscriber::SUBSCRIBE;
 use crate::{Log, Port, Process, Subscriber, TempDir, temp_dir};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The account of the test itself where the broker asks for one; its ACL allows everything.
 const OBSERVER: (&str, &str) = ("observer", "observer");
-
-/// It writes its SUBACK line with the next message only, unless its output is line buffered.
-pub(crate) const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
 
 /// A broker on a port that stays its own across restarts. Dropping it kills it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Subscriber;
-use crate::mosquitto::SUBSCRIBE;
+use crate::subscriber::SUBSCRIBE;
 
 /// A machine with nothing but a loopback and what is plugged into it. Gone when dropped.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `mosquitto_sub` as the consumer.
+//! `mosquitto_sub` as the consumer, or a program that tells what it gets in the same form.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::Process;
+use crate::{Log, Process};
+
+/// It writes its SUBACK line with the next message only, unless its output is line buffered.
+pub(crate) const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
 
 /// A consumer that is subscribed. It comes back by itself when the broker does. Dropping it kills
 /// it.
@@ -58,18 +61,47 @@ impl Message {
 impl Subscriber {
     /// Starts `mosquitto_sub` with what `client` already holds, and waits for the SUBACK.
     pub(crate) fn start(mut client: Command, filter: &str) -> Self {
-        const PATIENCE: Duration = Duration::from_secs(10);
-        let mut process = Process::start(client.args(["-q", "2", "-d", "-F", "%j", "-t", filter]));
-        let events = follow(process.stdout());
-        let mut waiting = VecDeque::new();
+        /// A cluster that has just lost a node is silent for up to 20 s.
+        const PATIENCE: Duration = Duration::from_secs(40);
+        let mut subscriber = Self::launch(client.args(["-q", "2", "-d", "-F", "%j", "-t", filter]));
+        let log = subscriber.process.log().clone();
         loop {
-            match events.recv_timeout(PATIENCE) {
-                Ok(Event::Subscribed) => break,
-                Ok(Event::Message(message)) => waiting.push_back(message),
-                Err(error) => panic!("not subscribed: {error}; {}", process.log().text()),
+            match subscriber.events.recv_timeout(PATIENCE) {
+                Ok(Event::Subscribed) => return subscriber,
+                Ok(Event::Message(message)) => subscriber.waiting.get_mut().push_back(message),
+                Err(error) => panic!("not subscribed: {error}; {}", log.text()),
             }
         }
-        Self { process, events, waiting: RefCell::new(waiting) }
+    }
+
+    /// [`Self::start`] at a broker of 127.0.0.1 that speaks MQTT 3.1.1, with a session that
+    /// outlives the connection.
+    pub(crate) fn start_for_good_v4(port: u16, client_id: &str, filter: &str) -> Self {
+        let mut client = Command::new(SUBSCRIBE[0]);
+        client.args(&SUBSCRIBE[1..]).args(["-V", "mqttv311", "-h", "127.0.0.1"]);
+        client.args(["-p", &port.to_string(), "-i", client_id, "-c"]);
+        Self::start(client, filter)
+    }
+
+    /// Starts any program that writes what it gets as `mosquitto_sub -F %j` does. Nothing is known
+    /// about its subscription.
+    pub(crate) fn launch(program: &mut Command) -> Self {
+        let mut process = Process::start(program);
+        let events = follow(process.stdout());
+        Self { process, events, waiting: RefCell::default() }
+    }
+
+    /// Asks it to stop (SIGTERM), so that it says goodbye to the broker, and waits for its end.
+    pub fn stop(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        self.process.terminate();
+        self.process.wait(PATIENCE);
+    }
+
+    /// What it writes to standard error.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        self.process.log()
     }
 
     /// The next message; absent when none comes in time.
@@ -85,7 +117,7 @@ impl Subscriber {
                 Ok(Event::Subscribed) => {}
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => {
-                    panic!("mosquitto_sub has ended: {}", self.process.log().text())
+                    panic!("the consumer has ended: {}", self.process.log().text())
                 }
             }
         }

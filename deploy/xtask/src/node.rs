@@ -1,4 +1,4 @@
-//! modbus-serial, a PLC of the tests, in a directory below target/.
+//! Peers of the tests that run under Node.js, each in a directory below target/.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,28 +7,52 @@ use anyhow::{Context, Result};
 
 use crate::run::{command, run, target_dir, workspace};
 
-/// Where the servers and the lock of what they need are.
-const PEERS: &str = "tests/peers/node";
-const FILES: [&str; 4] = [".npmrc", "package.json", "package-lock.json", "modbus_serial_server.js"];
+/// Programs of npm, exactly as locked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    name: &'static str,
+    /// Where its lock is, and what of ours runs with it.
+    source: &'static str,
+    files: &'static [&'static str],
+    /// Name of its directory below target/.
+    home: &'static str,
+}
 
-/// Copies the servers to a place of their own and installs what they need, exactly as locked, and
+/// A PLC.
+pub(crate) const MODBUS_SERIAL: Peer = Peer {
+    name: "modbus-serial",
+    source: "tests/peers/node",
+    files: &[".npmrc", "package.json", "package-lock.json", "modbus_serial_server.js"],
+    home: "e2e-node",
+};
+
+/// A consumer. Its flow is copied by each test, which changes it.
+pub(crate) const NODE_RED: Peer = Peer {
+    name: "Node-RED",
+    source: "tests/peers/node-red",
+    files: &[".npmrc", "package.json", "package-lock.json"],
+    home: "e2e-node-red",
+};
+
+/// Copies our files to a place of their own and installs what they need, exactly as locked, and
 /// gives its path.
-pub(crate) fn provide() -> Result<PathBuf> {
-    let dir = target_dir().join("e2e-node");
-    let (peers, stamp) = (workspace().join(PEERS), dir.join("holds"));
-    let lock = fs::read_to_string(peers.join("package-lock.json"))
-        .with_context(|| format!("{PEERS} holds no lock"))?;
+pub(crate) fn provide(peer: Peer) -> Result<PathBuf> {
+    let dir = target_dir().join(peer.home);
+    let (source, stamp) = (workspace().join(peer.source), dir.join("holds"));
+    let lock = fs::read_to_string(source.join("package-lock.json"))
+        .with_context(|| format!("{} holds no lock", peer.source))?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    for file in FILES {
-        let source = peers.join(file);
+    for file in peer.files {
+        let source = source.join(file);
         fs::copy(&source, dir.join(file))
             .with_context(|| format!("cannot copy {}", source.display()))?;
     }
     if fs::read_to_string(&stamp).is_ok_and(|held| held == lock) {
-        println!("    modbus-serial is there");
+        println!("    {} is there", peer.name);
         return Ok(dir);
     }
-    // Without the optional parts: they are for serial lines, and have code of the machine's kind.
+    // Without the optional parts: they have code of the machine's kind, and are for serial lines
+    // and for passwords of an editor that nobody logs in to.
     let arguments = ["ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"];
     run(command("npm", &arguments).arg("--silent").current_dir(&dir))?;
     fs::write(&stamp, lock).with_context(|| format!("cannot write {}", stamp.display()))?;

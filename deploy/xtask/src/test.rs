@@ -25,7 +25,8 @@ const IN_A_GUEST: LeftOut = LeftOut {
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("Debian packages", packages::provide)?;
     let python = step("pymodbus", python::provide)?;
-    let node = step("modbus-serial", node::provide)?;
+    let node = step("modbus-serial", || node::provide(node::MODBUS_SERIAL))?;
+    let node_red = step("Node-RED", || node::provide(node::NODE_RED))?;
     let guest = step("virtual machines", guest::provide)?;
     let mut left_out = Vec::new();
     if !is_root()? {
@@ -40,7 +41,8 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("tests", || {
         let mut tests = tests(filter, &left_out);
         tests.envs(guest.map(|guest| ("E2E_GUEST", guest)));
-        run(tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node))
+        tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node).env("E2E_NODE_RED", &node_red);
+        run(&mut tests)
     })?;
     if filter.is_none() {
         let doc = ["test", "--workspace", "--doc", "--locked"];

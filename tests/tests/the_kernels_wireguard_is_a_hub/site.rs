@@ -1,6 +1,6 @@
 //! Our tunnel in userspace mode, on a socket of this machine.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use e2e::KernelHub;
@@ -26,12 +26,12 @@ impl Site {
             .build()
             .expect("a runtime");
         let settings = settings(key, hub);
-        let _entered = runtime.enter();
+        let entered = runtime.enter();
         let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
         let tunnel = Tunnel::site(settings, ClockBounds::default(), Now::read(), 7);
         let (stack, driver) = tunnel::userspace(tunnel, path, 7);
         drop(runtime.spawn(driver.run(std::future::pending())));
-        drop(_entered);
+        drop(entered);
         Self { runtime, stack }
     }
 
@@ -44,9 +44,9 @@ impl Site {
         answer: usize,
         deadline: Duration,
     ) -> Option<Vec<u8>> {
-        let address: IpAddr = KernelHub::ADDRESS.parse().expect("an address");
+        let address = SocketAddr::from((KernelHub::ADDRESS, port));
         let exchange = async {
-            let stream = self.stack.connect(SocketAddr::new(address, port)).await.ok()?;
+            let stream = self.stack.connect(address).await.ok()?;
             let (mut from, mut to) = tokio::io::split(stream);
             let mut read = vec![0; answer];
             let (sent, got) = tokio::join!(to.write_all(request), from.read_exact(&mut read));

@@ -1,0 +1,138 @@
+//! Three NATS servers with JetStream and MQTT 3.1.1 as a cluster of brokers.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Port, Process, Subscriber, TempDir, eventually, get, temp_dir};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const NODES: usize = 3;
+
+/// A cluster that keeps every message and every session on all nodes, so that it goes on without
+/// one of them. Dropping it kills it.
+#[derive(Debug)]
+pub struct NatsCluster {
+    nodes: Vec<Node>,
+    _dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Node {
+    process: Option<Process>,
+    mqtt: Port,
+    monitor: Port,
+    /// Reserved as long as the node may run.
+    _others: [Port; 2],
+}
+
+impl NatsCluster {
+    /// Starts all nodes and waits until they have a leader and know each other.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = temp_dir();
+        let clusters: Vec<Port> = (0..NODES).map(|_| Port::reserve()).collect();
+        let routes: Vec<String> =
+            clusters.iter().map(|port| format!("\"nats://{}\"", port.address())).collect();
+        let routes = routes.join(", ");
+        let nodes = (0..NODES).zip(clusters);
+        let nodes = nodes
+            .map(|(index, cluster)| Node::start(index, dir.path(), cluster, &routes))
+            .collect();
+        let cluster = Self { nodes, _dir: dir };
+        eventually("the cluster has a leader that all follow", PATIENCE, || {
+            cluster.nodes.iter().any(Node::leads_all).then_some(())
+        });
+        cluster
+    }
+
+    /// What to write into `mqtt.brokers`: every node.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        let urls: Vec<String> =
+            self.nodes.iter().map(|node| format!("\"mqtt://{}\"", node.mqtt.address())).collect();
+        format!("[{}]", urls.join(", "))
+    }
+
+    /// Waits until a client has a session, and gives the index of the node that holds it.
+    #[must_use]
+    pub fn holder(&self, client_id: &str) -> usize {
+        eventually("a node holds the session", PATIENCE, || {
+            self.nodes.iter().position(|node| node.has(client_id))
+        })
+    }
+
+    /// `kill -9` of a node.
+    pub fn kill(&mut self, index: usize) {
+        self.nodes[index].process.take().expect("the node runs").kill();
+    }
+
+    /// Subscribes at a node with a session that outlives the connection, or takes up the one that
+    /// this client has left behind at whatever node.
+    #[must_use]
+    pub fn subscribe_for_good(&self, index: usize, client_id: &str, filter: &str) -> Subscriber {
+        Subscriber::start_for_good_v4(self.nodes[index].mqtt.number(), client_id, filter)
+    }
+
+    /// What the running nodes log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        running.map(|process| process.log().text()).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+impl Node {
+    /// Without `stream_replicas` only one node has the messages, and nobody can connect when that
+    /// one is away. `no_advertise`: nobody is to know a second address of a node.
+    fn start(index: usize, dir: &Path, cluster: Port, routes: &str) -> Self {
+        let (mqtt, monitor, client) = (Port::reserve(), Port::reserve(), Port::reserve());
+        let config = format!(
+            "server_name: n{index}\nlisten: \"{}\"\nhttp: \"{}\"\n\
+             jetstream {{ store_dir: \"{}/n{index}\", max_mem: 64M, max_file: 256M }}\n\
+             mqtt {{ listen: \"{}\", stream_replicas: {NODES}, consumer_replicas: {NODES} }}\n\
+             cluster {{ name: c, listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n",
+            client.address(),
+            monitor.address(),
+            dir.display(),
+            mqtt.address(),
+            cluster.address(),
+        );
+        let path = dir.join(format!("n{index}.conf"));
+        std::fs::write(&path, config).expect("its own directory is writable");
+        let process = Process::start(
+            // Debian keeps it in a directory that is not in everybody's PATH.
+            Command::new("sh")
+                .args(["-c", "PATH=$PATH:/usr/sbin exec nats-server -c \"$1\"", "nats-server"])
+                .arg(path),
+        );
+        process.wait_for_line("Server is ready", PATIENCE);
+        Self { process: Some(process), mqtt, monitor, _others: [cluster, client] }
+    }
+
+    /// Whether it leads JetStream and all others are up to date.
+    fn leads_all(&self) -> bool {
+        let state = self.ask("/jsz");
+        let followers = state["meta_cluster"]["replicas"].as_array();
+        followers.is_some_and(|all| {
+            all.len() == NODES - 1 && all.iter().all(|follower| follower["current"] == true)
+        })
+    }
+
+    fn has(&self, client_id: &str) -> bool {
+        let state = self.ask("/connz");
+        let connections = state["connections"].as_array();
+        connections.is_some_and(|all| all.iter().any(|one| one["mqtt_client"] == client_id))
+    }
+
+    /// Null when it does not run, or is too busy.
+    fn ask(&self, path: &str) -> Value {
+        let Some(_running) = &self.process else { return Value::Null };
+        let address: SocketAddr = self.monitor.address();
+        let answer = get(address, path).ok().filter(|answer| answer.status == 200);
+        answer.and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default()
+    }
+}

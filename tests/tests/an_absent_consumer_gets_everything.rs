@@ -1,0 +1,64 @@
+//! What the document promises: the subscribing server can connect and receive the data when it is
+//! able.
+
+use std::time::Duration;
+
+use e2e::{Capture, Figures, Gateway, Mosquitto, NodeRed, Simulator, Subscriber};
+
+const LONG: Duration = Duration::from_secs(60);
+/// Messages that pile up: three times what Mosquitto keeps by default.
+const PILE: f64 = 3000.0;
+/// Together 400 messages a second.
+const PLCS: usize = 8;
+const SCAN: Duration = Duration::from_millis(20);
+
+/// Lets messages pile up at the broker, then the PLCs go silent.
+fn pile_up(broker: &Mosquitto) -> Gateway {
+    let plc = Simulator::start();
+    let gateway = Gateway::ready(&format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
+        broker.url(),
+        plc.sections(PLCS, SCAN)
+    ));
+    gateway.wait_for_metric("edge_samples_delivered_total", LONG, |count| count > PILE);
+    gateway
+}
+
+fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
+    let mut capture = Capture::default();
+    let next = |quiet| {
+        let message = consumer.try_next(quiet)?;
+        assert_eq!(message.qos, 1);
+        Some(message)
+    };
+    let figures = capture.take_rest(gateway, LONG, next);
+    assert_eq!(figures, Figures { produced: figures.delivered, stored: 0, dropped: 0, ..figures });
+    assert_eq!(capture.duplicates(), 0, "nothing failed, so nothing came twice");
+    capture.assert_whole();
+}
+
+#[test]
+fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
+    let broker = Mosquitto::start();
+    broker.subscribe_for_good("consumer", "edge/g/data/#").stop();
+    let gateway = pile_up(&broker);
+
+    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
+
+    gets_everything(&gateway, &consumer);
+}
+
+#[test]
+fn node_red_that_was_away_gets_what_was_published_meanwhile() {
+    let (broker, node_red) = (Mosquitto::start(), NodeRed::new());
+    let consumer = node_red.start(&broker);
+    let subscribed = format!("Sending SUBACK to {}", NodeRed::CLIENT_ID);
+    let subscribed = broker.log().wait_for_line(&subscribed, LONG);
+    assert!(subscribed.is_some(), "{}", consumer.log().text());
+    consumer.stop();
+    let gateway = pile_up(&broker);
+
+    let consumer = node_red.start(&broker);
+
+    gets_everything(&gateway, &consumer);
+}
