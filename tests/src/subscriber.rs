@@ -91,11 +91,18 @@ impl Subscriber {
         Self { process, events, waiting: RefCell::default() }
     }
 
-    /// Asks it to stop (SIGTERM), so that it says goodbye to the broker, and waits for its end.
-    pub fn stop(mut self) {
+    /// Asks it to stop (SIGTERM), so that it says goodbye to the broker, waits for its end, and
+    /// gives what came until then and nobody has looked at: the broker will not send it again.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<Message> {
         const PATIENCE: Duration = Duration::from_secs(20);
         self.process.terminate();
         self.process.wait(PATIENCE);
+        let rest = self.events.into_iter().filter_map(|event| match event {
+            Event::Message(message) => Some(message),
+            Event::Subscribed => None,
+        });
+        self.waiting.into_inner().into_iter().chain(rest).collect()
     }
 
     /// What it writes to standard error.

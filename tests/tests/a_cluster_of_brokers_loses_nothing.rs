@@ -59,7 +59,9 @@ fn a_consumer_whose_node_dies_while_it_is_away_gets_everything_at_another() {
     let gateway = start_gateway(&cluster.brokers(), &plc);
     let mut capture = Capture::default();
     capture.take_more(SOME, LONG, |left| consumer.try_next(left));
-    consumer.stop();
+    for message in consumer.stop() {
+        capture.take(&message);
+    }
     cluster.kill(cluster.holder("g"));
     let before = Figures::of(&gateway).delivered;
     eventually("the gateway goes on", LONG, || {

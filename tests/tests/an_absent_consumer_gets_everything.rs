@@ -40,7 +40,8 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
 #[test]
 fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
     let broker = Mosquitto::start();
-    broker.subscribe_for_good("consumer", "edge/g/data/#").stop();
+    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
+    assert_eq!(consumer.stop(), []);
     let gateway = pile_up(&broker);
 
     let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
@@ -55,7 +56,7 @@ fn node_red_that_was_away_gets_what_was_published_meanwhile() {
     let subscribed = format!("Sending SUBACK to {}", NodeRed::CLIENT_ID);
     let subscribed = broker.log().wait_for_line(&subscribed, LONG);
     assert!(subscribed.is_some(), "{}", consumer.log().text());
-    consumer.stop();
+    assert_eq!(consumer.stop(), []);
     let gateway = pile_up(&broker);
 
     let consumer = node_red.start(&broker);
