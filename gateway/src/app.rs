@@ -52,7 +52,7 @@ pub enum AppError {
     },
     /// The tunnel's network device cannot be had.
     #[error("cannot open the tunnel")]
-    Tunnel(#[from] tunnel::OpenError),
+    Tunnel(#[from] tunnel::DeviceError),
     /// No socket for the tunnel.
     #[error("cannot open a UDP socket for the tunnel")]
     Udp(#[source] io::Error),

@@ -1,6 +1,6 @@
 //! The hub is what most will run, the Linux kernel's own WireGuard; the site speaks to it through
 //! lossy and slow networks.
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 #[path = "the_kernels_wireguard_is_a_hub/site.rs"]
 mod site;

@@ -26,5 +26,6 @@ pub use path::{
     Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,
 };
 pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};
-pub use tun::{DeviceDriver, DeviceTunnel, OpenError, RunError, open};
+pub use stack::{OpenError, Stack, Waiting};
+pub use tun::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open};
 pub use userspace::{Driver, Listener, TcpStream, Userspace, userspace};

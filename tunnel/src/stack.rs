@@ -31,8 +31,9 @@ const BACKLOG: usize = 8;
 const FIRST_PORT: u16 = 49_152;
 
 /// A TCP/IP stack in a tunnel.
-pub(crate) struct Stack {
-    pub(crate) tunnel: Tunnel,
+pub struct Stack {
+    /// What it stands on. Its verbs may be called; its datagrams go through the stack.
+    pub tunnel: Tunnel,
     interface: Interface,
     sockets: SocketSet<'static>,
     inbound: Packets,
@@ -43,7 +44,7 @@ pub(crate) struct Stack {
 
 /// Why a connection cannot be begun.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// The tunnel has no address of that family, or that is none to connect to.
     #[error("the tunnel has no address from which that one can be reached")]
     Unreachable,
@@ -54,7 +55,7 @@ pub(crate) enum OpenError {
 
 /// Sockets that wait at one port.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub struct Waiting {
     port: u16,
     sockets: Vec<SocketHandle>,
 }
@@ -62,7 +63,8 @@ pub(crate) struct Waiting {
 impl Stack {
     /// Puts a stack on a tunnel. `seed` decides ports and sequence numbers: another one at each
     /// start, or the peer takes the first connection for one from before.
-    pub(crate) fn new(mut tunnel: Tunnel, now: Now, seed: u64) -> Self {
+    #[must_use]
+    pub fn new(mut tunnel: Tunnel, now: Now, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let inbound = Packets::new();
@@ -101,18 +103,13 @@ impl Stack {
     }
 
     /// Takes a datagram; [`Stack::poll`] does what follows from it.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        now: Now,
-        datagram: (SocketAddr, &[u8]),
-        out: &mut Outbox,
-    ) {
+    pub fn handle_datagram(&mut self, now: Now, datagram: (SocketAddr, &[u8]), out: &mut Outbox) {
         self.tunnel.handle_datagram(now, datagram, out, &mut self.inbound);
     }
 
     /// Does everything that can be done now, until `out` is full: then it is to be sent, and polled
     /// again. Returns whether nothing is left.
-    pub(crate) fn poll(&mut self, now: Now, out: &mut Outbox) -> bool {
+    pub fn poll(&mut self, now: Now, out: &mut Outbox) -> bool {
         if self.tunnel.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.tunnel.handle_timeout(now, out);
         }
@@ -127,7 +124,7 @@ impl Stack {
     }
 
     /// When to call [`Stack::poll`] at the latest.
-    pub(crate) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+    pub fn poll_at(&mut self, now: Instant) -> Option<Instant> {
         let at = self.interface.poll_at(timestamp(self.start, now), &self.sockets);
         let at = at.map(|at| {
             let micros = u64::try_from(at.total_micros()).unwrap_or_default();
@@ -137,7 +134,7 @@ impl Stack {
     }
 
     /// Begins a connection.
-    pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<SocketHandle, OpenError> {
+    pub fn connect(&mut self, to: SocketAddr) -> Result<SocketHandle, OpenError> {
         let has_family = |own: &&ipnet::IpNet| own.addr().is_ipv4() == to.is_ipv4();
         self.tunnel.addresses().iter().find(has_family).ok_or(OpenError::Unreachable)?;
         let port = self.free_port();
@@ -168,7 +165,7 @@ impl Stack {
     }
 
     /// Listens at a port, on all addresses of the tunnel.
-    pub(crate) fn listen(&mut self, port: u16) -> Result<Waiting, OpenError> {
+    pub fn listen(&mut self, port: u16) -> Result<Waiting, OpenError> {
         let mut sockets = Vec::new();
         for _ in 0..BACKLOG {
             let mut socket = socket();
@@ -180,7 +177,7 @@ impl Stack {
 
     /// The next connection that has come, and has been answered: open, or closed again by the other
     /// end. Another socket takes its place.
-    pub(crate) fn accept(&mut self, waiting: &mut Waiting) -> Option<SocketHandle> {
+    pub fn accept(&mut self, waiting: &mut Waiting) -> Option<SocketHandle> {
         for handle in &mut waiting.sockets {
             let state = self.sockets.get::<Socket<'_>>(*handle).state();
             if matches!(state, TcpState::Listen | TcpState::SynReceived) {
@@ -199,19 +196,19 @@ impl Stack {
     }
 
     /// Listens no longer.
-    pub(crate) fn unlisten(&mut self, waiting: &Waiting) {
+    pub fn unlisten(&mut self, waiting: &Waiting) {
         for handle in &waiting.sockets {
             self.sockets.remove(*handle);
         }
     }
 
     /// A connection. It is there until [`Stack::remove`].
-    pub(crate) fn socket(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
+    pub fn socket(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
     }
 
     /// Forgets a connection; what it still has to say is lost.
-    pub(crate) fn remove(&mut self, handle: SocketHandle) {
+    pub fn remove(&mut self, handle: SocketHandle) {
         self.sockets.remove(handle);
     }
 }

@@ -20,7 +20,7 @@ use crate::device::{Device, FRAME, Frame, Hostbound, segment};
 use crate::path::{Inbox, Outbox, Path};
 
 pub(crate) use engine::{Engine, Lost, Want};
-pub use site::{DeviceDriver, DeviceTunnel, OpenError, open};
+pub use site::{DeviceDriver, DeviceError, DeviceTunnel, open};
 
 /// Frames from the host before the other direction has its turn. 64 made no difference in speed,
 /// and 16 are 1 MiB at most.

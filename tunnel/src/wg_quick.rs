@@ -55,7 +55,7 @@ pub fn parse(bytes: &[u8]) -> Result<WgQuick, Rejected> {
     let mut reader = Reader::default();
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        reader.line(number, read(line));
+        reader.line(number, &read(line));
     }
     let read = reader.draft.finish(&mut reader.problems);
     reader.problems.or(read)
@@ -80,8 +80,8 @@ enum Where {
 }
 
 impl Reader {
-    fn line(&mut self, number: usize, line: Line<'_>) {
-        let (what, help) = match line {
+    fn line(&mut self, number: usize, line: &Line<'_>) {
+        let (what, help) = match *line {
             Line::Nothing => return,
             Line::Section(section) => {
                 self.draft.open(section, number, &mut self.problems);

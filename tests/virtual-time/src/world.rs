@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tunnel::{
-    ClockBounds, Endpoint, Event, Hub, HubEnd, Now, Outbox, Packets, PrivateKey, Report, Request,
-    Settings, SiteKeys, State, Tunnel,
+    ClockBounds, Endpoint, Event, Hub, HubEnd, LookUp, Now, Outbox, Packets, PrivateKey, Report,
+    Request, Settings, SiteKeys, State, Tunnel,
 };
 
 use crate::network::{Datagram, Network};
@@ -318,7 +318,7 @@ impl World {
         let now = Instant::now();
         while let Some(request) = self.site.next_request() {
             match request {
-                Request::Resolve { hub, endpoint } => {
+                Request::Resolve(LookUp { hub, endpoint }) => {
                     let found = self.names.get(&endpoint.host);
                     let at = now + if found.is_some() { LOOK_UP } else { LOOK_UP_FAILS };
                     let addresses = found.into_iter().flatten();

@@ -31,7 +31,7 @@ const WALL: Duration = Duration::from_millis(250);
 
 /// Why a tunnel has no network device.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub enum DeviceError {
     /// The device itself.
     #[error(transparent)]
     Device(#[from] TunError),
@@ -74,7 +74,7 @@ pub fn open<P: Path>(
     name: InterfaceName,
     tunnel: Tunnel,
     path: P,
-) -> Result<(DeviceTunnel, DeviceDriver<P>), OpenError> {
+) -> Result<(DeviceTunnel, DeviceDriver<P>), DeviceError> {
     let networks: BTreeSet<IpNet> =
         settings.hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
     let networks: Vec<IpNet> = networks.into_iter().collect();

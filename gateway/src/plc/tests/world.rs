@@ -29,7 +29,7 @@ impl World {
         let stop = CancellationToken::new();
         let config = support::config(plcs);
         let metrics = Metrics::new(&config, "0").unwrap();
-        let mut links = links(config.plcs.clone(), &metrics, 0.0);
+        let mut links = links(config.plcs, &metrics, 0.0);
         let link = Link { phase, ..links.pop().unwrap() };
         assert!(links.is_empty(), "all have the same address");
         let link_metrics = link.targets[0].metrics.clone();
