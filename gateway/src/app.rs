@@ -20,6 +20,7 @@ use self::reach::Reach;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Settings};
 use crate::plc;
+use crate::queue::storage::{Files, FilesError};
 use crate::supervise::Stage;
 use crate::uplink::Uplink;
 use crate::web::{self, Sources};
@@ -62,6 +63,9 @@ pub enum AppError {
     /// Another gateway answers on the socket in the state directory.
     #[error("another gateway runs with state_dir {0}; two must not share one")]
     AlreadyRunning(String),
+    /// Another process has the queue.
+    #[error("another gateway has the queue in {0}; two must not share one state_dir")]
+    QueueInUse(String),
     /// A task ended that should not have.
     #[error("a task ended unexpectedly; the log says which")]
     TaskEnded,
@@ -83,7 +87,7 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
 
     let watched = Watched { tunnel: reach.tunnel.clone(), clock: reach.clock.clone() };
-    let pump = Pump::new(&config, &hash, &metrics, watched, outbox);
+    let pump = Pump::new(&config, &hash, &metrics, watched, storage(&config)?, outbox);
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
@@ -129,6 +133,15 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     serving.drain(Duration::from_secs(1)).await;
     reach.into_stage().drain(GOODBYE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Where the queue lies. That there is no such place is lived with; that another process has it is
+/// not.
+fn storage(config: &Config) -> Result<Result<Files, FilesError>, AppError> {
+    match Files::open(&config.gateway.state_dir.join("queue")) {
+        Err(FilesError::InUse(dir)) => Err(AppError::QueueInUse(dir.display().to_string())),
+        usable_or_not => Ok(usable_or_not),
+    }
 }
 
 /// Payload of the default will, and of the last status before a stop.

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub use self::capture::{CaptureError, Captured, capture_line};
 pub use self::report::{Report, StreamReport};
 use self::stream::Stream;
-use crate::queue::Announcement;
+use crate::queue::{Announcement, UncleanStart};
 
 /// Follows the messages of any number of gateways.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Auditor {
     streams: BTreeMap<Key, Stream>,
     /// Epochs heard, by gateway.
     epochs: BTreeMap<String, BTreeSet<String>>,
+    /// By gateway and epoch that ended uncleanly, and by topic: from here on numbers may be missing.
+    unclean: BTreeMap<(String, String), BTreeMap<String, u64>>,
     unstamped: u64,
 }
 
@@ -70,8 +72,8 @@ impl Auditor {
     #[must_use]
     pub fn unaccounted(&self) -> u64 {
         self.streams
-            .values()
-            .map(|stream| ranges::total(&stream.missing()))
+            .iter()
+            .map(|(key, stream)| ranges::total(&stream.missing(self.window(key))))
             .fold(0, u64::saturating_add)
     }
 
@@ -79,28 +81,49 @@ impl Auditor {
     #[must_use]
     pub fn report(&self) -> Report {
         Report {
-            streams: self.streams.iter().map(|(key, stream)| stream_report(key, stream)).collect(),
+            streams: self.stream_reports(),
             unstamped: self.unstamped,
             unaccounted: self.unaccounted(),
         }
+    }
+
+    fn stream_reports(&self) -> Vec<StreamReport> {
+        let all = self.streams.iter();
+        all.map(|(key, stream)| stream_report(key, stream, self.window(key))).collect()
+    }
+
+    /// From here on numbers may be missing, because their epoch ended uncleanly.
+    fn window(&self, key: &Key) -> Option<u64> {
+        let topics = self.unclean.get(&(key.gateway.clone(), key.epoch.clone()))?;
+        Some(topics.get(&key.topic).copied().unwrap_or(0))
     }
 
     fn event(&mut self, stamp: &Stamp, payload: &[u8]) {
         let body = serde_json::from_slice::<Map<String, Value>>(payload).ok();
         if let Some(gap) = body.as_ref().and_then(Announcement::parse) {
             let run = (gap.first_seq, gap.last_seq);
-            self.stream(stamp, &gap.topic).announce(run, gap.samples);
+            let epoch = gap.epoch.as_deref().unwrap_or(&stamp.epoch);
+            self.stream_of(stamp, epoch, &gap.topic).announce(run, gap.samples);
+        }
+        if let Some(start) = body.as_ref().and_then(UncleanStart::parse) {
+            let key = (stamp.id.clone(), start.epoch);
+            self.unclean.insert(key, start.next_seq);
         }
     }
 
     fn stream(&mut self, stamp: &Stamp, topic: &str) -> &mut Stream {
+        self.stream_of(stamp, &stamp.epoch, topic)
+    }
+
+    /// The numbers of a topic in an epoch that need not be the message's own.
+    fn stream_of(&mut self, stamp: &Stamp, epoch: &str, topic: &str) -> &mut Stream {
         let key =
-            Key { gateway: stamp.id.clone(), epoch: stamp.epoch.clone(), topic: topic.to_owned() };
+            Key { gateway: stamp.id.clone(), epoch: epoch.to_owned(), topic: topic.to_owned() };
         // Whoever heard an earlier epoch was there when this one began, unless it is an old one
         // that is sent late.
         let epochs = self.epochs.get(&stamp.id);
-        let heard_another = epochs.is_some_and(|all| all.iter().any(|one| *one != stamp.epoch));
-        let from_start = heard_another && !stamp.history;
+        let heard_another = epochs.is_some_and(|all| all.iter().any(|one| one != epoch));
+        let from_start = heard_another && !stamp.history && epoch == stamp.epoch;
         self.streams.entry(key).or_insert_with(|| Stream::new(from_start))
     }
 }
@@ -109,8 +132,8 @@ fn is_event_topic(topic: &str, gateway: &str) -> bool {
     topic.strip_prefix("edge/").and_then(|rest| rest.strip_suffix("/event")) == Some(gateway)
 }
 
-fn stream_report(key: &Key, stream: &Stream) -> StreamReport {
-    let missing = stream.missing();
+fn stream_report(key: &Key, stream: &Stream, window: Option<u64>) -> StreamReport {
+    let missing = stream.missing(window);
     StreamReport {
         gateway: key.gateway.clone(),
         epoch: key.epoch.clone(),
@@ -120,7 +143,7 @@ fn stream_report(key: &Key, stream: &Stream) -> StreamReport {
         received: stream.received,
         duplicates: stream.duplicates,
         reordered: stream.reordered,
-        announced: stream.announced_and_missing(),
+        announced: stream.announced_and_missing(window),
         announced_samples: stream.announced_samples,
         missing: ranges::total(&missing),
         first_missing: missing.into_iter().take(StreamReport::MAX_RUNS).collect(),

@@ -70,6 +70,14 @@ pub enum RequestOutcome {
 pub struct QueueMetrics {
     /// `edge_samples_produced_total`.
     pub produced: IntCounter,
+    /// `edge_samples_recovered_total`.
+    pub recovered: IntCounter,
+    /// `edge_queue_written_bytes_total`.
+    pub written: IntCounter,
+    /// `edge_queue_sync_seconds`.
+    pub sync_seconds: Histogram,
+    /// `edge_queue_storage_failing`.
+    pub failing: IntGauge,
     /// `edge_samples_delivered_total`.
     pub delivered: IntCounter,
     /// `edge_samples_stored`.
@@ -90,8 +98,14 @@ pub enum DropReason {
     Refused,
     /// The message is larger than the broker takes, or the broker closes the connection over it.
     TooLarge,
-    /// The gateway stopped before the broker took it.
+    /// The gateway stopped before the broker took it, and had no storage.
     Shutdown,
+    /// The storage fails, and there was no room in memory.
+    Storage,
+    /// What was stored cannot be read any more.
+    Corrupt,
+    /// The configuration has no such tag any more.
+    Unconfigured,
 }
 
 /// Series of the broker connection.
@@ -144,12 +158,23 @@ labels!(DropReason {
     Refused = "refused",
     TooLarge = "too_large",
     Shutdown = "shutdown",
+    Storage = "storage",
+    Corrupt = "corrupt",
+    Unconfigured = "unconfigured",
 });
 labels!(MessageOutcome {
     Delivered = "delivered",
     Refused = "refused",
     Interrupted = "interrupted",
 });
+
+impl DropReason {
+    /// The reason with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    }
+}
 
 impl PlcMetrics {
     /// Counts one request.
@@ -232,24 +257,18 @@ impl Metrics {
 /// Outcomes of a write, as its reply names them.
 const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
 
-/// What is true of a gateway that keeps its queue in memory and writes nothing:
-/// rules and dashboards find these series before their numbers move.
+/// What is true of a gateway that writes nothing to PLCs: rules and dashboards find these series before their numbers move.
 fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
     let writes = IntCounterVec::new(
         Opts::new("edge_writes_total", "Write commands by what became of them."),
         &["plc", "outcome"],
-    )?;
-    let written = IntCounter::new(
-        "edge_queue_written_bytes_total",
-        "Bytes written to storage; 0 for a queue in memory.",
     )?;
     for plc in &config.plcs {
         for outcome in WRITE_OUTCOMES {
             writes.with_label_values(&[plc.name.as_str(), outcome]).reset();
         }
     }
-    registry.register(Box::new(writes))?;
-    registry.register(Box::new(written))
+    registry.register(Box::new(writes))
 }
 
 fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, prometheus::Error> {
@@ -319,6 +338,22 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
         "edge_queue_oldest_timestamp_seconds",
         "When the oldest waiting sample was taken; 0 when none waits.",
     )?;
+    let recovered = IntCounter::new(
+        "edge_samples_recovered_total",
+        "Samples that earlier runs left in the queue, found at the start.",
+    )?;
+    let written =
+        IntCounter::new("edge_queue_written_bytes_total", "Bytes that the queue wrote to files.")?;
+    let sync_seconds = Histogram::with_opts(
+        HistogramOpts::new("edge_queue_sync_seconds", "Until what was written is on the disk.")
+            .buckets(ACK_BUCKETS.to_vec()),
+    )?;
+    let failing =
+        IntGauge::new("edge_queue_storage_failing", "Whether the queue is in memory only.")?;
+    registry.register(Box::new(recovered.clone()))?;
+    registry.register(Box::new(written.clone()))?;
+    registry.register(Box::new(sync_seconds.clone()))?;
+    registry.register(Box::new(failing.clone()))?;
     registry.register(Box::new(produced.clone()))?;
     registry.register(Box::new(delivered.clone()))?;
     registry.register(Box::new(dropped.clone()))?;
@@ -326,7 +361,18 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
     registry.register(Box::new(bytes.clone()))?;
     registry.register(Box::new(oldest.clone()))?;
     let dropped = DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()]));
-    Ok(QueueMetrics { produced, delivered, stored, bytes, oldest, dropped })
+    Ok(QueueMetrics {
+        produced,
+        recovered,
+        written,
+        sync_seconds,
+        failing,
+        delivered,
+        stored,
+        bytes,
+        oldest,
+        dropped,
+    })
 }
 
 fn mqtt_metrics(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {

@@ -1,35 +1,73 @@
-//! Store-and-forward of records: keeps what the broker has not acknowledged.
+//! Store-and-forward of records: keeps what the broker has not acknowledged, in memory and in a log
+//! on disk.
 //!
-//! This queue lives in memory and holds the place of a log on disk. Two things hold at every
-//! moment: the samples produced are those delivered, stored and dropped together, and every
-//! sequence number that will not be delivered is in a [`Gap`].
+//! Two things hold at every moment: the samples produced and recovered are those delivered, stored
+//! and dropped together, and every sequence number that will not be delivered is in a [`Gap`] or in
+//! the window of an [`Unclean`] start.
 
 mod entry;
 mod gap;
+mod health;
 mod id;
-mod lane;
+mod intake;
+mod ledger;
+mod log;
+mod outlet;
+mod pace;
+mod ring;
+mod runs;
+pub mod storage;
+mod topics;
+mod unclean;
+mod upkeep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use provisioning::config::{self, OnFull};
+use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
 pub use self::entry::Entry;
-use self::gap::Gaps;
 pub use self::gap::{Announcement, Gap};
+pub use self::health::Health;
 pub use self::id::{Id, TopicId};
-use self::lane::{End, Lane, Stored};
+use self::ledger::Ledger;
+pub use self::log::{Done, Job};
+use self::log::{Limits, Log, Opened, Start, Tally};
+use self::outlet::Cursors;
+use self::pace::Pace;
+use self::ring::Ring;
+use self::storage::{Files, FilesError, Storage};
+pub use self::topics::{Names, PlcNames, Topics};
+pub use self::unclean::{Unclean, UncleanStart};
+use self::upkeep::Deadlines;
 use crate::metrics::{DropReason, QueueMetrics};
-use crate::model::{Message, UnixTime};
+use crate::model::UnixTime;
+
+/// Longest segment. A multiple of what flash memory erases at once, and small enough to be read at
+/// once.
+const LONGEST_SEGMENT: u64 = 4 << 20;
+/// Shortest segment, for a bound that is very small.
+const SHORTEST_SEGMENT: u64 = 8 << 10;
+/// Segments that the bound is divided into at least.
+const SEGMENTS: u64 = 8;
+/// Memory in which entries stay that lie on the disk as well: the next outage is often short.
+const CACHE: u64 = 2 << 20;
+/// Memory for entries that lie nowhere else: five seconds of low wear, or a storage that fails.
+const MEMORY: u64 = 16 << 20;
 
 /// An entry that is handed out for sending.
 #[derive(Clone, Copy, Debug)]
 pub struct Queued<'a> {
-    /// What [`MemoryQueue::acknowledge`] and [`MemoryQueue::discard`] want back.
+    /// What [`Queue::acknowledge`] and [`Queue::discard`] want back.
     pub id: Id,
     /// Where it goes.
     pub topic: TopicId,
+    /// The epoch under which it got its number.
+    pub epoch: &'a str,
     /// Its number among the entries of its topic, from 0.
     pub seq: u64,
+    /// Whether it comes late: it was taken before this connection, and newer ones may be there.
+    pub history: bool,
     /// What is sent.
     pub entry: &'a Entry,
 }
@@ -41,144 +79,174 @@ pub struct Stats {
     pub samples: u64,
     /// Records and messages.
     pub entries: u64,
-    /// Estimated memory, in the sense of [`Entry::bytes`].
+    /// Bytes on the disk, and estimated memory ([`Entry::bytes`]) of what is not there.
     pub bytes: u64,
-    /// When the first record in line was read.
+    /// About when the first record in line was read: that or a little earlier.
     pub oldest: Option<UnixTime>,
 }
 
-/// Bounded queue in memory. Every operation is O(1) amortised, apart from the logarithm of how
-/// many entries are handed out at once.
+/// What a queue needs to know beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The names behind the numbers in its entries.
+    pub names: Names,
+    /// The topic of events.
+    pub events: TopicId,
+    /// A new epoch, which is taken unless the last run ended cleanly: random letters.
+    pub epoch: Arc<str>,
+    /// Which start of the machine this is, if the machine tells.
+    pub boot: String,
+}
+
+/// The queue.
 #[derive(Debug)]
-pub struct MemoryQueue {
-    max_bytes: u64,
+pub struct Queue<S: Storage = Files> {
+    durability: Durability,
     on_full: OnFull,
-    telemetry: Lane,
-    messages: Lane,
-    next_id: u64,
-    next_seq: HashMap<TopicId, u64>,
-    gaps: Gaps,
-    /// Gaps whose announcement is open.
-    announcing: BTreeMap<Id, Gap>,
-    samples: u64,
-    bytes: u64,
+    order: QueueOrder,
+    events: TopicId,
+    ledger: Ledger,
+    ring: Ring,
+    /// Most memory for what lies nowhere else.
+    memory: u64,
+    log: Option<Log<S>>,
+    health: Health,
+    cursors: Cursors,
+    pace: Pace,
+    deadlines: Deadlines,
+    /// What the log had written when it was last asked.
+    written: u64,
     metrics: QueueMetrics,
 }
 
-/// What may be evicted for an entry that does not fit.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Room {
-    Free,
-    Telemetry,
-    Anything,
-}
-
-impl MemoryQueue {
-    /// An empty queue that holds at most `config.max_size` bytes.
+impl<S: Storage> Queue<S> {
+    /// A queue that lies in memory alone, with `config.max_size` bytes of it.
     #[must_use]
-    pub fn new(config: &config::Queue, metrics: QueueMetrics) -> Self {
+    pub fn in_memory(config: &config::Queue, identity: Identity, metrics: QueueMetrics) -> Self {
+        let ledger = Ledger {
+            topics: Topics::new(identity.names.topics),
+            epoch: identity.epoch,
+            ..Ledger::default()
+        };
         Self {
-            max_bytes: config.max_size,
+            durability: config.durability,
             on_full: config.on_full,
-            telemetry: Lane::default(),
-            messages: Lane::default(),
-            next_id: 0,
-            next_seq: HashMap::new(),
-            gaps: Gaps::default(),
-            announcing: BTreeMap::new(),
-            samples: 0,
-            bytes: 0,
+            order: config.order,
+            events: identity.events,
+            ledger,
+            ring: Ring::default(),
+            memory: config.max_size.min(MEMORY),
+            log: None,
+            health: Health::Sound,
+            cursors: Cursors::default(),
+            pace: Pace::new(),
+            deadlines: Deadlines::default(),
+            written: 0,
             metrics,
         }
     }
 
-    /// Takes an entry and gives it the next number of its topic.
-    ///
-    /// Returns nothing when there is no room; the number is spent all the same, so that the
-    /// receiver sees the gap. When full, telemetry makes room as `on_full` says, for a message
-    /// from either end; messages make room for messages only, and what is handed out stays.
-    pub fn push(&mut self, topic: TopicId, entry: Entry) -> Option<Id> {
-        self.metrics.produced.inc_by(entry.samples());
-        let room = match (&entry, self.on_full) {
-            (Entry::Record(_), OnFull::DropNewest) => Room::Free,
-            (Entry::Record(_), OnFull::DropOldest) => Room::Telemetry,
-            (Entry::Message(_), OnFull::DropNewest) => Room::Telemetry,
-            (Entry::Message(_), OnFull::DropOldest) => Room::Anything,
+    /// A queue in memory, because there is no storage; [`Queue::health`] says so.
+    #[must_use]
+    pub fn without_storage(
+        config: &config::Queue,
+        identity: Identity,
+        metrics: QueueMetrics,
+        error: &FilesError,
+    ) -> Self {
+        let mut queue = Self::in_memory(config, identity, metrics);
+        queue.health.miss(error);
+        tracing::error!("{}", queue.health.sentence().unwrap_or_default());
+        queue.show();
+        queue
+    }
+
+    /// Takes up what lies in a storage. A storage that cannot be read or written is told by
+    /// [`Queue::health`] and lived with: the machines must be read all the same.
+    #[must_use]
+    pub fn open(
+        storage: S,
+        config: &config::Queue,
+        identity: Identity,
+        metrics: QueueMetrics,
+        now: Instant,
+    ) -> Self {
+        let limits = Limits {
+            segment: (config.max_size / SEGMENTS)
+                .next_multiple_of(4096)
+                .clamp(SHORTEST_SEGMENT, LONGEST_SEGMENT),
+            max: config.max_size,
+            min_free: config.min_free,
         };
-        let accepted = self.make_room(entry.bytes(), room);
-        let stored = self.number(topic, entry);
-        let id = stored.id;
-        if accepted {
-            self.store(stored);
-        } else {
-            self.lose(&stored, DropReason::Full);
-        }
-        self.show();
-        accepted.then_some(id)
+        Self::open_within(storage, limits, config, identity, metrics, now)
     }
 
-    /// Takes the message that tells a gap. A gap whose message is lost, now or later, comes back
-    /// from [`MemoryQueue::take_gaps`].
-    ///
-    /// Telemetry makes room for it, other messages do not; without room no number is spent.
-    pub fn announce(&mut self, gap: Gap, events: TopicId, message: Message) -> Option<Id> {
-        let entry = Entry::Message(message);
-        if !self.make_room(entry.bytes(), Room::Telemetry) {
-            self.gaps.add(gap);
-            return None;
-        }
-        let stored = self.number(events, entry);
-        let id = stored.id;
-        self.announcing.insert(id, gap);
-        self.store(stored);
-        self.show();
-        Some(id)
-    }
-
-    /// Hands out the oldest entry that was not handed out since the last rewind.
-    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its items")]
-    pub fn next(&mut self) -> Option<Queued<'_>> {
-        let lane = match (self.telemetry.next_id(), self.messages.next_id()) {
-            (Some(record), Some(message)) if message < record => &mut self.messages,
-            (None, Some(_)) => &mut self.messages,
-            (_, _) => &mut self.telemetry,
+    fn open_within(
+        storage: S,
+        limits: Limits,
+        config: &config::Queue,
+        identity: Identity,
+        metrics: QueueMetrics,
+        now: Instant,
+    ) -> Self {
+        let (power_window, kill_window) = windows(config.durability);
+        let start = Start {
+            epoch: Arc::clone(&identity.epoch),
+            boot: identity.boot.clone(),
+            power_window,
+            kill_window,
         };
-        let Stored { id, topic, seq, entry, .. } = lane.hand_out()?;
-        Some(Queued { id: *id, topic: *topic, seq: *seq, entry })
-    }
-
-    /// Removes an entry that the broker took, in any order.
-    ///
-    /// Does nothing for an entry that is not handed out: after a rewind it is sent again, and the
-    /// acknowledgement that counts is the one for that.
-    pub fn acknowledge(&mut self, id: Id) {
-        if let Some(stored) = self.take(id) {
-            self.announcing.remove(&id);
-            self.metrics.delivered.inc_by(stored.entry.samples());
-            self.show();
+        let names = identity.names.clone();
+        let mut queue = Self::in_memory(config, identity, metrics);
+        queue.memory = MEMORY;
+        match Log::open(storage, limits, names, &start, &mut queue.ledger) {
+            Ok(opened) => queue.begin(opened, now),
+            Err(error) => queue.fail(error, now),
         }
+        queue.show();
+        queue
     }
 
-    /// Gives an entry up that was handed out. It is counted and becomes part of a [`Gap`].
-    pub fn discard(&mut self, id: Id, reason: DropReason) {
-        if let Some(stored) = self.take(id) {
-            self.lose(&stored, reason);
-            self.show();
+    fn begin(&mut self, opened: Opened<S>, now: Instant) {
+        let Opened { log, end, began, lost } = opened;
+        let open = log.waiting();
+        self.metrics.recovered.inc_by(open.samples + lost);
+        self.metrics.count_dropped(DropReason::Corrupt, lost);
+        tracing::debug!(?end, entries = open.entries, samples = open.samples, lost, "queue opened");
+        if log.counts().set_aside > 0 {
+            self.health.set_aside(log.counts().set_aside);
         }
+        self.ring.start_with(log.open_ids().clone());
+        self.log = Some(log);
+        self.cursors.start_behind(self.ledger.next_id);
+        if let Err(refusal) = began {
+            self.refused(refusal, now);
+        }
+        self.tell_uncleans(now);
+        while self.log.as_ref().is_some_and(Log::is_too_large) && self.give_up_oldest(now) {}
+        self.write_up_to(u64::MAX, now);
+        self.sync_now(now);
     }
 
-    /// Hands everything open out again, oldest first: the connection was lost.
-    pub fn rewind(&mut self) {
-        self.telemetry.rewind();
-        self.messages.rewind();
+    /// What is open.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut all = self.ring.unstored();
+        let logged = self.log.as_ref().map(Log::waiting).unwrap_or_default();
+        all.add(logged);
+        let Tally { entries, samples, bytes } = all;
+        let cached = self.ring.oldest().and_then(|held| held.entry.at());
+        let stored = self.log.as_ref().and_then(Log::oldest);
+        let oldest = match (cached, stored) {
+            (Some(cached), Some(stored)) if self.is_whole() => Some(cached.max(stored)),
+            (cached, stored) => stored.or(cached),
+        };
+        Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
     }
 
-    /// What was lost since the last call, by topic and number.
-    ///
-    /// Telling them takes room in the queue and may be refused in turn: ask while the broker takes
-    /// messages, and not more often than about once a second.
-    pub fn take_gaps(&mut self) -> Vec<Gap> {
-        self.gaps.take()
+    /// Whether everything that is open is in memory.
+    fn is_whole(&self) -> bool {
+        self.ring.first_paged(0).is_none()
     }
 
     /// Whether nothing is open.
@@ -187,90 +255,65 @@ impl MemoryQueue {
         self.stats().entries == 0
     }
 
-    /// What is open.
+    /// Whether what is left lies where a next run finds it.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats {
-            samples: self.samples,
-            entries: to_u64(self.telemetry.len() + self.messages.len()),
-            bytes: self.bytes,
-            oldest: self.telemetry.oldest().and_then(|stored| stored.entry.at()),
-        }
+    pub fn is_stored(&self) -> bool {
+        self.ring.unstored().entries == 0
     }
 
-    fn number(&mut self, topic: TopicId, entry: Entry) -> Stored {
-        let id = Id::from_ticket(self.next_id);
-        self.next_id += 1;
-        let next_seq = self.next_seq.entry(topic).or_insert(0);
-        let seq = *next_seq;
-        *next_seq += 1;
-        Stored { id, topic, seq, bytes: entry.bytes(), entry }
+    /// How the storage does.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
     }
 
-    /// Evicts until `bytes` fit. Evicts nothing when they would not fit even then.
-    fn make_room(&mut self, bytes: u64, room: Room) -> bool {
-        let evictable = match room {
-            Room::Free => 0,
-            Room::Telemetry => self.telemetry.waiting_bytes(),
-            Room::Anything => self.telemetry.waiting_bytes() + self.messages.waiting_bytes(),
-        };
-        if self.bytes - evictable + bytes > self.max_bytes {
-            return false;
-        }
-        let end = match self.on_full {
-            OnFull::DropOldest => End::Oldest,
-            OnFull::DropNewest => End::Newest,
-        };
-        while self.bytes + bytes > self.max_bytes {
-            let victim = self.telemetry.evict(end).or_else(|| self.messages.evict(end));
-            let Some(victim) = victim else { return false };
-            self.forget(&victim);
-            self.lose(&victim, DropReason::Full);
-        }
-        true
+    /// The epoch under which numbers are given now.
+    #[must_use]
+    pub const fn epoch(&self) -> &Arc<str> {
+        &self.ledger.epoch
     }
 
-    fn store(&mut self, stored: Stored) {
-        self.samples += stored.entry.samples();
-        self.bytes += stored.bytes;
-        match stored.entry {
-            Entry::Record(_) => self.telemetry.push(stored),
-            Entry::Message(_) => self.messages.push(stored),
-        }
+    /// The bytes that an open entry takes on the disk, or would take there.
+    #[must_use]
+    pub fn size_of(&self, id: Id) -> u64 {
+        self.ring.get(id.ticket()).map_or(0, |held| match held.place {
+            ring::Place::Logged { bytes, .. } => bytes,
+            ring::Place::Memory => log::stored_len(&held.entry),
+        })
     }
 
-    fn take(&mut self, id: Id) -> Option<Stored> {
-        let stored = self.telemetry.take(id).or_else(|| self.messages.take(id))?;
-        self.forget(&stored);
-        Some(stored)
+    /// The name of a topic, also of one that only an older configuration had.
+    #[must_use]
+    pub fn topic(&self, topic: TopicId) -> Option<&Arc<str>> {
+        self.ledger.topics.name(topic)
     }
 
-    fn forget(&mut self, stored: &Stored) {
-        self.samples -= stored.entry.samples();
-        self.bytes -= stored.bytes;
-    }
-
-    fn lose(&mut self, stored: &Stored, reason: DropReason) {
-        let samples = stored.entry.samples();
-        self.metrics.count_dropped(reason, samples);
-        let (topic, seq) = (stored.topic, stored.seq);
-        self.gaps.add(Gap { topic, first_seq: seq, last_seq: seq, samples, reason });
-        if let Some(untold) = self.announcing.remove(&stored.id) {
-            self.gaps.add(untold);
-        }
-    }
-
-    fn show(&self) {
+    fn show(&mut self) {
         let stats = self.stats();
         self.metrics.stored.set(i64::try_from(stats.samples).unwrap_or(i64::MAX));
         self.metrics.bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         self.metrics.oldest.set(stats.oldest.map_or(0.0, UnixTime::as_seconds));
+        self.metrics.failing.set(i64::from(self.health.is_failing()));
+        let written = self.log.as_ref().map_or(0, |log| log.counts().written);
+        self.metrics.written.inc_by(written - self.written);
+        self.written = written;
+    }
+}
+
+/// Seconds of data that a power cut may take, and that the death of the process may take.
+const fn windows(durability: Durability) -> (u64, u64) {
+    match durability {
+        Durability::Strict | Durability::Balanced => (1, 0),
+        Durability::LowWear => (5, 5),
     }
 }
 
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
+
+/// How long an entry is new enough for the live lane when a connection begins.
+const NEW: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

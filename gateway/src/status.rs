@@ -102,9 +102,9 @@ pub struct Queue {
     pub stored: u64,
     /// Messages that wait.
     pub entries: u64,
-    /// Memory that they take.
+    /// Bytes that they take.
     pub bytes: u64,
-    /// Most memory that they may take.
+    /// Most bytes that the queue may take.
     pub max_bytes: u64,
     /// Samples dropped since the start.
     pub dropped: u64,
@@ -115,6 +115,9 @@ pub struct Queue {
     /// When the oldest waiting record was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<UnixTime>,
+    /// What there is to say about the storage; absent when nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
 }
 
 /// One PLC.

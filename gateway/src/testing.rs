@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Datetime, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Pacing, Plc, Publish,
-    Qos, Queue, Scheme, Shape, Tag, Tls, Version, Via,
+    Broker, Config, Datetime, Durability, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Pacing,
+    Plc, Publish, Qos, Queue, QueueOrder, Scheme, Shape, Tag, Tls, Version, Via,
 };
 use provisioning::plc::{IecType, Location, Model, Order, Table};
 
@@ -26,9 +26,20 @@ pub(crate) fn config(plcs: usize) -> Config {
             credentials: None,
             will: None,
         },
-        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        queue: queue(),
         metrics: Metrics { listen: Vec::new() },
         plcs: (0..plcs).map(|n| plc(&format!("plc{n}"), &["temperature", "pressure"])).collect(),
+    }
+}
+
+/// A queue of a mebibyte, with the defaults for the rest.
+pub(crate) fn queue() -> Queue {
+    Queue {
+        durability: Durability::Balanced,
+        max_size: 1 << 20,
+        min_free: 0,
+        on_full: OnFull::DropOldest,
+        order: QueueOrder::LiveFirst,
     }
 }
 

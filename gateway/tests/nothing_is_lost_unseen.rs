@@ -7,15 +7,16 @@ mod testing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gateway::audit::Auditor;
 use gateway::metrics::{DropReason, Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::payload::{Encoder, Stamp, encode_message};
-use gateway::queue::{Announcement, Entry, Id, MemoryQueue, TopicId};
+use gateway::queue::{Announcement, Entry, Id, Identity, Names, Queue, TopicId};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use provisioning::config::{OnFull, Queue};
+use provisioning::config::{self, OnFull};
 
 const TOPICS: [&str; 3] =
     ["edge/amsterdam-01/data/plc0", "edge/amsterdam-01/data/plc1", "edge/amsterdam-01/event"];
@@ -94,7 +95,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 /// A queue, a connection that breaks, and what came out at the far end.
 struct World {
-    queue: MemoryQueue,
+    queue: Queue,
     metrics: QueueMetrics,
     encoder: Encoder,
     in_flight: VecDeque<(Id, Received)>,
@@ -107,9 +108,16 @@ impl World {
     fn new(drop_oldest: bool, max_size: u64) -> Self {
         let on_full = if drop_oldest { OnFull::DropOldest } else { OnFull::DropNewest };
         let config = testing::config(1);
+        let settings = config::Queue { max_size, on_full, ..testing::queue() };
+        let identity = Identity {
+            names: Names { topics: TOPICS.map(Arc::from).to_vec(), plcs: Vec::new() },
+            events: TopicId::new(EVENTS),
+            epoch: "k3f9".into(),
+            boot: String::new(),
+        };
         let metrics = Metrics::new(&config, "0").expect("names are unique").queue;
         Self {
-            queue: MemoryQueue::new(&Queue { max_size, on_full }, metrics.clone()),
+            queue: Queue::in_memory(&settings, identity, metrics.clone()),
             metrics,
             encoder: Encoder::new(&config.gateway, &config.plcs[0]),
             in_flight: VecDeque::new(),
@@ -120,25 +128,25 @@ impl World {
     fn happens(&mut self, happening: &Happening) {
         match happening {
             Happening::Cycle { plc, samples } => {
-                self.queue.push(TopicId::new(*plc), record(*samples));
+                self.queue.push(TopicId::new(*plc), record(*samples), now());
             }
             Happening::Send => self.send(),
             Happening::Acknowledge(pick) => {
                 if let Some((id, message)) = self.pick_in_flight(pick) {
                     self.received.push(message);
-                    self.queue.acknowledge(id);
+                    self.queue.acknowledge(id, now());
                 }
             }
             Happening::Refuse(pick) => {
                 if let Some((id, _)) = self.pick_in_flight(pick) {
-                    self.queue.discard(id, DropReason::Refused);
+                    self.queue.discard(id, DropReason::Refused, now());
                 }
             }
             Happening::Breaks(reached) => {
                 let reached = reached.index(self.in_flight.len() + 1);
                 let sent = std::mem::take(&mut self.in_flight);
                 self.received.extend(sent.into_iter().take(reached).map(|(_, message)| message));
-                self.queue.rewind();
+                self.queue.rewind(now());
             }
             Happening::Announce => {
                 self.announce();
@@ -150,7 +158,7 @@ impl World {
         if self.in_flight.len() == WINDOW {
             return;
         }
-        if let Some(queued) = self.queue.next() {
+        if let Some(queued) = self.queue.next(now()) {
             let stamp = Stamp { epoch: "k3f9", seq: queued.seq, history: false };
             let payload = match queued.entry {
                 Entry::Record(record) => self.encoder.encode(record, &stamp),
@@ -166,12 +174,7 @@ impl World {
     }
 
     fn announce(&mut self) -> bool {
-        let gaps = self.queue.take_gaps();
-        for gap in &gaps {
-            let message = gap.announce(&Arc::from(TOPICS[2]), TOPICS[gap.topic.index()]);
-            self.queue.announce(*gap, TopicId::new(EVENTS), message);
-        }
-        !gaps.is_empty()
+        !self.queue.tell(now()).is_empty()
     }
 
     /// The broker takes everything from now on, and every gap is told.
@@ -181,13 +184,17 @@ impl World {
                 self.send();
                 let first = self.in_flight.pop_front().expect("what is open can be sent");
                 self.received.push(first.1);
-                self.queue.acknowledge(first.0);
+                self.queue.acknowledge(first.0, now());
             }
             if !self.announce() {
                 break;
             }
         }
     }
+}
+
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn record(samples: usize) -> Entry {

@@ -31,7 +31,7 @@ pub use load::{Loaded, Setting, load};
 pub use problem::{Notes, Problem, Rejected};
 pub use reference::{reference, schema};
 pub use typed::{
-    Broker, ClientCertificate, Config, Credentials, Datetime, Gateway, HostPort, Listen, Metrics,
-    Mqtt, OnFull, Pacing, Plc, Publish, Qos, Queue, Scaling, Scheme, Secret, Shape, Tag, Tls,
-    Tunnel, TunnelMode, Version, Via, Will,
+    Broker, ClientCertificate, Config, Credentials, Datetime, Durability, Gateway, HostPort,
+    Listen, Metrics, Mqtt, OnFull, Pacing, Plc, Publish, Qos, Queue, QueueOrder, Scaling, Scheme,
+    Secret, Shape, Tag, Tls, Tunnel, TunnelMode, Version, Via, Will,
 };

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, Qos};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::board::Board;
@@ -26,7 +27,8 @@ use crate::model::Message;
 use crate::mqtt::{self, Outgoing, Reason};
 use crate::payload::{self, Stamp};
 use crate::plc;
-use crate::queue::{Entry, Id, MemoryQueue, TopicId};
+use crate::queue::storage::{Files, FilesError};
+use crate::queue::{Done, Entry, Id, Queue};
 use crate::status::Status;
 use crate::web::Liveness;
 
@@ -38,18 +40,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 /// Ticket of the status, which is not in the queue: no entry ever gets as far.
 const STATUS: u64 = u64::MAX;
-/// Index of the event topic; the topics of the PLCs follow.
-const EVENTS: TopicId = TopicId::new(0);
-
 /// Owner of everything between the PLC tasks and the MQTT task.
 #[derive(Debug)]
 pub(super) struct Pump {
     gateway_id: String,
-    /// Changes at every start: the queue is in memory, so a start is always a new count.
-    epoch: String,
-    topics: Vec<Arc<str>>,
     sources: Vec<Source>,
-    queue: MemoryQueue,
+    queue: Queue,
+    /// What the queue has others do: reading and waiting for the disk.
+    jobs: JoinSet<Done>,
     outbox: mpsc::Sender<Outgoing>,
     session: Option<Session>,
     suspicion: Suspicion,
@@ -84,16 +82,20 @@ impl Pump {
         hash: &str,
         metrics: &Metrics,
         watched: Watched,
+        storage: Result<Files, FilesError>,
         outbox: mpsc::Sender<Outgoing>,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
-        let mut topics: Vec<Arc<str>> = vec![format!("edge/{gateway_id}/event").into()];
-        let sources = source::all(config, &mut topics);
+        let (sources, identity) = source::all(config);
+        let (settings, series) = (&config.queue, metrics.queue.clone());
+        let queue = match storage {
+            Ok(files) => Queue::open(files, settings, identity, series, Instant::now()),
+            Err(error) => Queue::without_storage(settings, identity, series, &error),
+        };
         Self {
-            epoch: std::iter::repeat_with(|| fastrand::char('a'..='z')).take(6).collect(),
-            topics,
             sources,
-            queue: MemoryQueue::new(&config.queue, metrics.queue.clone()),
+            queue,
+            jobs: JoinSet::new(),
             outbox,
             session: None,
             suspicion: Suspicion::default(),
@@ -123,15 +125,19 @@ impl Pump {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.turn();
+            self.send();
+            let due = self.queue.due();
             tokio::select! {
                 event = plcs.recv() => match event {
                     Some(event) => self.take(event),
                     None => break,
                 },
                 Some(event) = broker.recv() => self.heed(&event),
+                Some(done) = self.jobs.join_next() => self.done(done),
+                () = due_at(due) => {}
                 _ = ticks.tick() => self.tick(),
             }
-            self.send();
         }
         self.drain(broker, grace).await;
     }
@@ -144,8 +150,8 @@ impl Pump {
                 self.board.cycle(cycle.plc, cycle.took);
                 if let Some(record) = source.sampler.cycle(&cycle, Instant::now()) {
                     let entry = Entry::Record(record);
-                    self.board.produced(entry.bytes());
-                    self.queue.push(source.topic, entry);
+                    let id = self.queue.push(source.topic, entry, Instant::now());
+                    self.board.produced(id.map_or(0, |id| self.queue.size_of(id)));
                 }
             }
             plc::Event::State { plc, state } => self.board.plc(plc, state),
@@ -157,13 +163,13 @@ impl Pump {
 
     /// Queues the event that something changed at a PLC.
     fn tell_change(&mut self, plc: u16, change: plc::Change) {
-        let source = self.sources.get(usize::from(plc));
-        let (Some(source), Some(topic)) = (source, self.topics.get(EVENTS.index())) else { return };
+        let Some(source) = self.sources.get(usize::from(plc)) else { return };
         let body = news::body(&source.name, change, clock::now());
         tracing::info!(plc = source.name, ?change, "changed");
-        let entry = Entry::Message(Message { topic: Arc::clone(topic), body });
-        self.board.produced(entry.bytes());
-        self.queue.push(EVENTS, entry);
+        let Some(topic) = self.queue.topic(source::EVENTS).cloned() else { return };
+        let entry = Entry::Message(Message { topic, body });
+        let id = self.queue.push(source::EVENTS, entry, Instant::now());
+        self.board.produced(id.map_or(0, |id| self.queue.size_of(id)));
     }
 
     /// Takes what the MQTT task has to say.
@@ -171,7 +177,7 @@ impl Pump {
         self.board.broker(event);
         match *event {
             mqtt::Event::Connected { session, max_payload, .. } => {
-                self.queue.rewind();
+                self.queue.rewind(Instant::now());
                 self.session = Some(Session {
                     number: session,
                     unacknowledged: 0,
@@ -184,11 +190,11 @@ impl Pump {
             mqtt::Event::Disconnected { reason, .. } => self.disconnected(reason),
             mqtt::Event::Acknowledged { ticket } => {
                 self.settle(ticket);
-                self.queue.acknowledge(Id::from_ticket(ticket));
+                self.queue.acknowledge(Id::from_ticket(ticket), Instant::now());
             }
             mqtt::Event::Refused { ticket: Some(ticket), .. } => {
                 self.settle(ticket);
-                self.queue.discard(Id::from_ticket(ticket), DropReason::Refused);
+                self.discard(ticket, DropReason::Refused);
             }
             mqtt::Event::Refused { ticket: None, .. }
             | mqtt::Event::SubscriptionRefused { .. }
@@ -221,7 +227,25 @@ impl Pump {
         if ticket == STATUS {
             self.board.mute();
         } else {
-            self.queue.discard(Id::from_ticket(ticket), DropReason::TooLarge);
+            self.discard(ticket, DropReason::TooLarge);
+        }
+    }
+
+    fn discard(&mut self, ticket: u64, reason: DropReason) {
+        self.queue.discard(Id::from_ticket(ticket), reason, Instant::now());
+    }
+
+    /// Lets the queue do what is due, and does elsewhere what takes long.
+    fn turn(&mut self) {
+        while let Some(job) = self.queue.turn(Instant::now()) {
+            self.jobs.spawn_blocking(|| job.run());
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(done) => self.queue.done(done, Instant::now()),
+            Err(error) => tracing::error!(%error, "a job of the queue died"),
         }
     }
 
@@ -233,7 +257,7 @@ impl Pump {
     /// What happens every second.
     fn tick(&mut self) {
         self.announce_gaps();
-        self.board.refresh(self.queue.stats());
+        self.board.refresh(self.queue.stats(), self.queue.health());
         self.board.look();
         self.liveness.touch();
         local::alive();
@@ -251,12 +275,9 @@ impl Pump {
         if self.session.is_none() {
             return;
         }
-        for gap in self.queue.take_gaps() {
-            let Some(topic) = self.topics.get(gap.topic.index()) else { continue };
-            tracing::warn!(%topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
-            let Some(events) = self.topics.get(EVENTS.index()) else { continue };
-            let message = gap.announce(events, topic);
-            self.queue.announce(gap, EVENTS, message);
+        for gap in self.queue.tell(Instant::now()) {
+            let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
+            tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
         }
     }
 
@@ -278,14 +299,16 @@ impl Pump {
         }
         while session.unacknowledged < window {
             let Ok(permit) = self.outbox.try_reserve() else { return };
-            let Some(queued) = self.queue.next() else { return };
+            let Some(queued) = self.queue.next(Instant::now()) else { return };
             let id = queued.id;
-            let stamp = Stamp { epoch: &self.epoch, seq: queued.seq, history: false };
-            let Some(topic) = self.topics.get(queued.topic.index()) else { return };
+            let topic_id = queued.topic;
+            let stamp = Stamp { epoch: queued.epoch, seq: queued.seq, history: queued.history };
             let (payload, qos, retain) = match queued.entry {
                 Entry::Record(record) => match self.sources.get(usize::from(record.plc)) {
+                    // A retained message is the last value: nothing old may take its place.
                     Some(source) => {
-                        (source.encoder.encode(record, &stamp), source.qos, source.retain)
+                        let retain = source.retain && !queued.history;
+                        (source.encoder.encode(record, &stamp), source.qos, retain)
                     }
                     None => return,
                 },
@@ -295,15 +318,17 @@ impl Pump {
                     false,
                 ),
             };
+            let Some(topic) = self.queue.topic(topic_id) else { return };
+            let topic = Arc::clone(topic);
             if session.max_payload.is_some_and(|max| payload.len() > max) {
-                self.queue.discard(id, DropReason::TooLarge);
+                self.queue.discard(id, DropReason::TooLarge, Instant::now());
                 continue;
             }
             session.sent(id.ticket());
             permit.send(Outgoing {
                 session: session.number,
                 ticket: Some(id.ticket()),
-                topic: Arc::clone(topic),
+                topic,
                 payload,
                 qos,
                 retain,
@@ -317,15 +342,29 @@ impl Pump {
     async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::Event>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         self.announce_gaps();
-        self.send();
-        while !self.queue.is_empty() {
-            match timeout_at(deadline, broker.recv()).await {
-                Ok(Some(event)) => {
-                    self.heed(&event);
-                    self.send();
-                }
-                Ok(None) | Err(_) => break,
+        loop {
+            self.turn();
+            self.send();
+            if self.queue.is_empty() || self.waits_for_nobody() {
+                break;
             }
+            let due = self.queue.due();
+            let step = async {
+                tokio::select! {
+                    event = broker.recv() => Step::Broker(event),
+                    Some(done) = self.jobs.join_next() => Step::Done(done),
+                    () = due_at(due) => Step::Due,
+                }
+            };
+            match timeout_at(deadline, step).await {
+                Ok(Step::Broker(Some(event))) => self.heed(&event),
+                Ok(Step::Done(done)) => self.done(done),
+                Ok(Step::Due) => {}
+                Ok(Step::Broker(None)) | Err(_) => break,
+            }
+        }
+        while let Some(done) = self.jobs.join_next().await {
+            self.done(done);
         }
         if let Some(session) = &self.session {
             let outgoing = self.board.offline(session.number);
@@ -334,16 +373,39 @@ impl Pump {
         self.give_up();
     }
 
-    /// The queue is in memory: what it still holds goes with the process.
-    fn give_up(&mut self) {
+    /// Whether all that is left is safe on the disk and nobody takes it.
+    fn waits_for_nobody(&self) -> bool {
+        self.session.is_none() && self.queue.is_stored()
+    }
+
+    /// What is left waits for the next start; without storage it goes with the process.
+    fn give_up(self) {
         let left = self.queue.stats();
-        if left.entries > 0 {
-            tracing::warn!(messages = left.entries, samples = left.samples, "lost with this stop");
+        let is_stored = self.queue.close(Instant::now());
+        match (left.entries, is_stored) {
+            (0, _) => {}
+            (messages, true) => {
+                tracing::info!(messages, samples = left.samples, "left for the next start");
+            }
+            (messages, false) => {
+                tracing::warn!(messages, samples = left.samples, "lost with this stop");
+            }
         }
-        self.queue.rewind();
-        while let Some(id) = self.queue.next().map(|queued| queued.id) {
-            self.queue.discard(id, DropReason::Shutdown);
-        }
+    }
+}
+
+/// What the drain waits for.
+enum Step {
+    Broker(Option<mqtt::Event>),
+    Done(Result<Done, JoinError>),
+    Due,
+}
+
+/// Waits until then, or for ever.
+async fn due_at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -64,20 +64,25 @@ impl Stream {
         self.arrived.last().max(self.announced.last())
     }
 
-    /// Numbers that did not arrive and were not announced.
-    pub(super) fn missing(&self) -> Vec<Run> {
-        self.span().map_or_else(Vec::new, |span| {
+    /// Numbers that did not arrive and were not announced, below the window of an unclean end.
+    pub(super) fn missing(&self, window: Option<u64>) -> Vec<Run> {
+        let before = |(start, last): Run| match window {
+            Some(window) => window.checked_sub(1).map(|end| (start, last.min(end))),
+            None => Some((start, last)),
+        };
+        let span = self.span().and_then(before).filter(|(start, last)| start <= last);
+        span.map_or_else(Vec::new, |span| {
             Ranges::missing_from_both(span, &self.arrived, &self.announced)
         })
     }
 
-    /// How many numbers were announced and did not arrive.
-    pub(super) fn announced_and_missing(&self) -> u64 {
+    /// How many numbers were announced, or lie in the window of an unclean end, and did not arrive.
+    pub(super) fn announced_and_missing(&self, window: Option<u64>) -> u64 {
         let Some(span) = self.span() else {
             return self.announced.count_within((0, u64::MAX));
         };
         let absent = Ranges::missing_from_both(span, &self.arrived, &Ranges::default());
-        ranges::total(&absent) - ranges::total(&self.missing())
+        ranges::total(&absent).saturating_sub(ranges::total(&self.missing(window)))
     }
 
     /// From the first number that must arrive to the last that is known.

@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use axum::serve::ListenerExt;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Queue, Scheme,
-    Secret, Tls, Version, Via, Will,
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, Scheme, Secret, Tls,
+    Version, Via, Will,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -240,7 +240,7 @@ fn config(mqtt: Mqtt) -> Config {
         },
         tunnel: None,
         mqtt,
-        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        queue: crate::testing::queue(),
         metrics: Listen { listen: Vec::new() },
         plcs: Vec::new(),
     }

@@ -1,6 +1,6 @@
 //! What was lost, in runs of sequence numbers, and how a receiver is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -10,8 +10,10 @@ use crate::metrics::DropReason;
 use crate::model::Message;
 
 /// Neighbouring sequence numbers of one topic that will never be delivered, for one reason.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Gap {
+    /// The epoch under which they were given.
+    pub epoch: Arc<str>,
     /// The topic whose numbers these are.
     pub topic: TopicId,
     /// First number that is missing.
@@ -24,9 +26,11 @@ pub struct Gap {
     pub reason: DropReason,
 }
 
-/// A [`Gap`] as its receiver reads it. The epoch is that of the event's own stamp.
+/// A [`Gap`] as its receiver reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Announcement {
+    /// The epoch of the numbers; when it is absent, that of the event's own stamp.
+    pub epoch: Option<String>,
     /// The MQTT topic whose numbers these are.
     pub topic: String,
     /// First number that is missing.
@@ -41,14 +45,15 @@ pub struct Announcement {
 
 impl Gap {
     /// The event that tells it:
-    /// `{"event":"gap","topic":..,"first_seq":..,"last_seq":..,"samples":..,"reason":"full"}`.
+    /// `{"event":"gap","topic":..,"epoch":..,"first_seq":..,"last_seq":..,"samples":..,"reason":..}`.
     ///
     /// `events` is the topic of events, `topic` the MQTT topic that [`Gap::topic`] stands for.
     #[must_use]
     pub fn announce(&self, events: &Arc<str>, topic: &str) -> Message {
-        let members: [(&str, Value); 6] = [
+        let members: [(&str, Value); 7] = [
             ("event", "gap".into()),
             ("topic", topic.into()),
+            ("epoch", self.epoch.as_ref().into()),
             ("first_seq", self.first_seq.into()),
             ("last_seq", self.last_seq.into()),
             ("samples", self.samples.into()),
@@ -60,6 +65,7 @@ impl Gap {
 
     fn joins(&self, next: &Self) -> bool {
         self.topic == next.topic
+            && self.epoch == next.epoch
             && self.reason == next.reason
             && self.last_seq.checked_add(1) == Some(next.first_seq)
     }
@@ -72,6 +78,7 @@ impl Announcement {
         let text = |key: &str| body.get(key)?.as_str();
         let number = |key: &str| body.get(key)?.as_u64();
         let announcement = Self {
+            epoch: text("epoch").map(str::to_owned),
             topic: text("topic")?.to_owned(),
             first_seq: number("first_seq")?,
             last_seq: number("last_seq")?,
@@ -83,33 +90,68 @@ impl Announcement {
     }
 }
 
-/// Gaps that nobody has taken yet, joined as far as they touch.
-#[derive(Debug, Default)]
+/// Gaps that were not told yet, joined as far as they touch.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gaps {
-    by_first: BTreeMap<(TopicId, u64), Gap>,
+    by_first: BTreeMap<Key, Gap>,
+    /// Those that changed since [`Gaps::take_changed`].
+    changed: BTreeSet<Key>,
 }
+
+/// Topic, epoch, first number.
+type Key = (TopicId, Arc<str>, u64);
 
 impl Gaps {
     pub(super) fn add(&mut self, mut gap: Gap) {
-        let before = self.by_first.range(..(gap.topic, gap.first_seq)).next_back();
-        if let Some((&key, before)) = before.filter(|(_, before)| before.joins(&gap)) {
+        let key = |gap: &Gap| (gap.topic, Arc::clone(&gap.epoch), gap.first_seq);
+        let before = self.by_first.range(..key(&gap)).next_back();
+        if let Some((key, before)) = before.filter(|(_, before)| before.joins(&gap)) {
             gap.first_seq = before.first_seq;
             gap.samples += before.samples;
+            let key = key.clone();
             self.by_first.remove(&key);
         }
-        let after = gap.last_seq.checked_add(1).map(|seq| (gap.topic, seq));
-        if let Some(after) = after.and_then(|key| self.by_first.get(&key).copied())
+        let after = gap.last_seq.checked_add(1);
+        let after = after.map(|seq| (gap.topic, Arc::clone(&gap.epoch), seq));
+        if let Some(after) = after.and_then(|key| self.by_first.get(&key).cloned())
             && gap.joins(&after)
         {
             gap.last_seq = after.last_seq;
             gap.samples += after.samples;
-            self.by_first.remove(&(after.topic, after.first_seq));
+            self.by_first.remove(&key(&after));
         }
-        self.by_first.insert((gap.topic, gap.first_seq), gap);
+        // Numbers that are lost twice, for whatever reasons, stay lost.
+        let known = self.by_first.get(&key(&gap));
+        if known.is_none_or(|known| known.last_seq < gap.last_seq) {
+            self.changed.insert(key(&gap));
+            self.by_first.insert(key(&gap), gap);
+        }
+    }
+
+    /// Removes what lies within these numbers.
+    pub(super) fn remove(&mut self, epoch: &Arc<str>, topic: TopicId, (first, last): (u64, u64)) {
+        self.by_first.retain(|_, gap| {
+            let is_within = first <= gap.first_seq && gap.last_seq <= last;
+            gap.topic != topic || gap.epoch != *epoch || !is_within
+        });
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Gap> {
+        self.by_first.values()
     }
 
     pub(super) fn take(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.by_first).into_values().collect()
+    }
+
+    /// Those that are new or have grown since the last call.
+    pub(super) fn take_changed(&mut self) -> Vec<Gap> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().filter_map(|key| self.by_first.get(key).cloned()).collect()
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 }
 
@@ -118,7 +160,7 @@ mod tests {
     use super::*;
 
     fn gap(first_seq: u64, last_seq: u64, reason: DropReason) -> Gap {
-        Gap { topic: TopicId::new(0), first_seq, last_seq, samples: 1, reason }
+        Gap { epoch: "e".into(), topic: TopicId::new(0), first_seq, last_seq, samples: 1, reason }
     }
 
     #[test]
@@ -150,7 +192,7 @@ mod tests {
 
         insta::assert_snapshot!(
             serde_json::to_string(&message.body).unwrap(),
-            @r#"{"event":"gap","topic":"edge/a/data/p","first_seq":4,"last_seq":6,"samples":30,"reason":"too_large"}"#
+            @r#"{"event":"gap","topic":"edge/a/data/p","epoch":"e","first_seq":4,"last_seq":6,"samples":30,"reason":"too_large"}"#
         );
         let read = Announcement::parse(&message.body).unwrap();
         assert_eq!((read.first_seq, read.last_seq, read.samples), (4, 6, 30));

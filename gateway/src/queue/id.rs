@@ -29,6 +29,10 @@ impl TopicId {
         Self(number)
     }
 
+    pub(super) const fn number(self) -> u16 {
+        self.0
+    }
+
     /// Its number, as an index.
     #[must_use]
     pub const fn index(self) -> usize {

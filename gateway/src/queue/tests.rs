@@ -1,23 +1,27 @@
+mod crashes;
+mod damage;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::storage::simulated::Simulated;
 use super::*;
 use crate::metrics::Metrics;
 use crate::model::{Message, Quality, Record, Sample, Value as TagValue};
 
 const A: TopicId = TopicId::new(0);
 const EVENTS: TopicId = TopicId::new(9);
-const TOLD: Gap = Gap { topic: A, first_seq: 4, last_seq: 6, samples: 9, reason: DropReason::Full };
+const EVENT: &str = "edge/a/event";
 
 #[test]
 fn entries_leave_in_the_order_in_which_they_came() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    queue.push(A, record(1, 1));
-    queue.push(EVENTS, message(4));
-    queue.push(A, record(2, 1));
+    queue.push(A, record(1, 1), now());
+    queue.push(EVENTS, message(4), now());
+    queue.push(A, record(2, 1), now());
 
     assert_eq!(handed_out(&mut queue), [(A, 0), (EVENTS, 0), (A, 1)]);
 }
@@ -25,12 +29,12 @@ fn entries_leave_in_the_order_in_which_they_came() {
 #[test]
 fn after_a_rewind_only_what_was_not_acknowledged_comes_again() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let ids: Vec<Id> = (0..4).filter_map(|at| queue.push(A, record(at, 1))).collect();
+    let ids: Vec<Id> = (0..4).filter_map(|at| queue.push(A, record(at, 1), now())).collect();
     handed_out(&mut queue);
-    queue.acknowledge(ids[2]);
-    queue.acknowledge(ids[0]);
+    queue.acknowledge(ids[2], now());
+    queue.acknowledge(ids[0], now());
 
-    queue.rewind();
+    queue.rewind(now());
 
     assert_eq!(handed_out(&mut queue), [(A, 1), (A, 3)]);
 }
@@ -38,11 +42,11 @@ fn after_a_rewind_only_what_was_not_acknowledged_comes_again() {
 #[test]
 fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let id = queue.push(A, record(1, 1)).unwrap();
+    let id = queue.push(A, record(1, 1), now()).unwrap();
     handed_out(&mut queue);
-    queue.rewind();
+    queue.rewind(now());
 
-    queue.acknowledge(id);
+    queue.acknowledge(id, now());
 
     assert_eq!(handed_out(&mut queue), [(A, 0)]);
 }
@@ -51,14 +55,21 @@ fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
 fn the_oldest_record_makes_room_and_its_number_is_announced() {
     let mut queue = queue(room_for_records(2), OnFull::DropOldest);
     for at in 0..5 {
-        assert!(queue.push(A, record(at, 3)).is_some());
+        assert!(queue.push(A, record(at, 3), now()).is_some());
     }
 
-    let gaps = queue.take_gaps();
+    let gaps = queue.ledger.gaps.take();
 
     assert_eq!(
         gaps,
-        [Gap { topic: A, first_seq: 0, last_seq: 2, samples: 9, reason: DropReason::Full }]
+        [Gap {
+            epoch: "e".into(),
+            topic: A,
+            first_seq: 0,
+            last_seq: 2,
+            samples: 9,
+            reason: DropReason::Full
+        }]
     );
     assert_eq!(handed_out(&mut queue), [(A, 3), (A, 4)]);
 }
@@ -66,14 +77,15 @@ fn the_oldest_record_makes_room_and_its_number_is_announced() {
 #[test]
 fn the_newest_record_is_refused_and_spends_its_number() {
     let mut queue = queue(room_for_records(2), OnFull::DropNewest);
-    let pushed: Vec<bool> = (0..3).map(|at| queue.push(A, record(at, 3)).is_some()).collect();
+    let pushed: Vec<bool> =
+        (0..3).map(|at| queue.push(A, record(at, 3), now()).is_some()).collect();
     assert_eq!(pushed, [true, true, false]);
-    let first = queue.next().unwrap().id;
-    queue.acknowledge(first);
+    let first = queue.next(now()).unwrap().id;
+    queue.acknowledge(first, now());
 
-    queue.push(A, record(3, 3)).unwrap();
+    queue.push(A, record(3, 3), now()).unwrap();
 
-    assert_eq!(queue.take_gaps()[0].first_seq, 2);
+    assert_eq!(queue.ledger.gaps.take()[0].first_seq, 2);
     assert_eq!(handed_out(&mut queue), [(A, 1), (A, 3)]);
 }
 
@@ -81,13 +93,13 @@ fn the_newest_record_is_refused_and_spends_its_number() {
 fn a_message_outlives_the_telemetry_around_it_under_both_policies() {
     for on_full in [OnFull::DropOldest, OnFull::DropNewest] {
         let mut queue = queue(room_for_records(3), on_full);
-        queue.push(A, record(0, 3));
-        queue.push(A, record(1, 3));
-        queue.push(A, record(2, 3));
+        queue.push(A, record(0, 3), now());
+        queue.push(A, record(1, 3), now());
+        queue.push(A, record(2, 3), now());
 
-        assert!(queue.push(EVENTS, message(20)).is_some());
+        assert!(queue.push(EVENTS, message(20), now()).is_some());
         for at in 3..9 {
-            queue.push(A, record(at, 3));
+            queue.push(A, record(at, 3), now());
         }
 
         assert!(handed_out(&mut queue).contains(&(EVENTS, 0)), "{on_full:?}");
@@ -97,103 +109,116 @@ fn a_message_outlives_the_telemetry_around_it_under_both_policies() {
 #[test]
 fn what_is_handed_out_is_never_evicted() {
     let mut queue = queue(room_for_records(2), OnFull::DropOldest);
-    queue.push(A, record(0, 3));
-    queue.push(A, record(1, 3));
+    queue.push(A, record(0, 3), now());
+    queue.push(A, record(1, 3), now());
     handed_out(&mut queue);
 
-    assert_eq!(queue.push(A, record(2, 3)), None);
+    assert_eq!(queue.push(A, record(2, 3), now()), None);
 
-    queue.rewind();
+    queue.rewind(now());
     assert_eq!(handed_out(&mut queue), [(A, 0), (A, 1)]);
 }
 
 #[test]
 fn an_entry_that_never_fits_pushes_nothing_out() {
     let mut queue = queue(room_for_records(2), OnFull::DropOldest);
-    queue.push(A, record(0, 3));
+    queue.push(A, record(0, 3), now());
 
-    assert_eq!(queue.push(A, record(1, 500)), None);
+    assert_eq!(queue.push(A, record(1, 500), now()), None);
 
     assert_eq!(handed_out(&mut queue), [(A, 0)]);
-    assert_eq!(queue.take_gaps()[0].samples, 500);
+    assert_eq!(queue.ledger.gaps.take()[0].samples, 500);
 }
 
 #[test]
 fn a_discarded_entry_is_counted_under_its_reason() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    queue.push(A, record(0, 7));
-    let id = queue.next().unwrap().id;
+    queue.push(A, record(0, 7), now());
+    let id = queue.next(now()).unwrap().id;
 
-    queue.discard(id, DropReason::TooLarge);
+    queue.discard(id, DropReason::TooLarge, now());
 
     assert!(queue.is_empty());
-    let gap = Gap { topic: A, first_seq: 0, last_seq: 0, samples: 7, reason: DropReason::TooLarge };
-    assert_eq!(queue.take_gaps(), [gap]);
+    let gap = Gap {
+        epoch: "e".into(),
+        topic: A,
+        first_seq: 0,
+        last_seq: 0,
+        samples: 7,
+        reason: DropReason::TooLarge,
+    };
+    assert_eq!(queue.ledger.gaps.take(), [gap]);
 }
 
 #[test]
 fn a_gap_comes_back_when_its_announcement_is_lost() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let id = announce(&mut queue, TOLD).unwrap();
+    let id = announce(&mut queue, &told()).unwrap();
     handed_out(&mut queue);
 
-    queue.discard(id, DropReason::Refused);
+    queue.discard(id, DropReason::Refused, now());
 
-    let own =
-        Gap { topic: EVENTS, first_seq: 0, last_seq: 0, samples: 0, reason: DropReason::Refused };
-    assert_eq!(queue.take_gaps(), [TOLD, own]);
+    let own = Gap {
+        epoch: "e".into(),
+        topic: EVENTS,
+        first_seq: 0,
+        last_seq: 0,
+        samples: 0,
+        reason: DropReason::Refused,
+    };
+    assert_eq!(queue.ledger.gaps.take(), [told(), own]);
 }
 
 #[test]
 fn a_gap_whose_announcement_arrived_is_done() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let id = announce(&mut queue, TOLD).unwrap();
+    let id = announce(&mut queue, &told()).unwrap();
     handed_out(&mut queue);
 
-    queue.acknowledge(id);
-    queue.discard(id, DropReason::Refused);
+    queue.acknowledge(id, now());
+    queue.discard(id, DropReason::Refused, now());
 
-    assert_eq!(queue.take_gaps(), []);
+    assert_eq!(queue.ledger.gaps.take(), []);
 }
 
 #[test]
 fn an_announcement_displaces_telemetry() {
     let mut queue = queue(room_for_records(5), OnFull::DropOldest);
     for at in 0..5 {
-        queue.push(A, record(at, 3));
+        queue.push(A, record(at, 3), now());
     }
 
-    announce(&mut queue, TOLD).unwrap();
+    announce(&mut queue, &told()).unwrap();
 
-    assert!(queue.take_gaps()[0].samples > 0);
+    assert!(queue.ledger.gaps.take()[0].samples > 0);
     assert_eq!(handed_out(&mut queue).last(), Some(&(EVENTS, 0)));
 }
 
 #[test]
 fn an_announcement_displaces_no_message_and_spends_no_number_in_vain() {
     let mut queue = queue(message(900).bytes() + 300, OnFull::DropOldest);
-    let first = queue.push(EVENTS, message(900)).unwrap();
-    queue.push(A, record(0, 3));
+    let first = queue.push(EVENTS, message(900), now()).unwrap();
+    queue.push(A, record(0, 3), now());
 
-    assert_eq!(announce(&mut queue, TOLD), None);
+    assert_eq!(announce(&mut queue, &told()), None);
 
-    assert_eq!(queue.take_gaps(), [TOLD]);
+    assert_eq!(queue.ledger.gaps.take(), [told()]);
     assert_eq!(handed_out(&mut queue), [(EVENTS, 0), (A, 0)]);
-    queue.acknowledge(first);
-    announce(&mut queue, TOLD).unwrap();
+    queue.acknowledge(first, now());
+    announce(&mut queue, &told()).unwrap();
     assert_eq!(handed_out(&mut queue), [(EVENTS, 1)]);
 }
 
 #[test]
 fn the_metrics_show_the_oldest_record_and_go_back_to_zero() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    queue.push(EVENTS, message(1));
-    queue.push(A, record(5_000_000, 1));
+    queue.push(EVENTS, message(1), now());
+    queue.push(A, record(5_000_000, 1), now());
     assert_eq!(queue.stats().oldest, Some(UnixTime::from_micros(5_000_000)));
     assert!((queue.metrics.oldest.get() - 5.0).abs() < f64::EPSILON);
 
-    while let Some(id) = queue.next().map(|queued| queued.id) {
-        queue.acknowledge(id);
+    while let Some(id) = queue.next(now()).map(|queued| queued.id) {
+        queue.acknowledge(id, now());
     }
 
     assert_eq!((queue.metrics.stored.get(), queue.metrics.bytes.get()), (0, 0));
@@ -284,7 +309,7 @@ impl Default for Model {
 }
 
 impl Model {
-    fn check(&mut self, queue: &mut MemoryQueue, at: i64, operation: &Operation) {
+    fn check(&mut self, queue: &mut Queue<Simulated>, at: i64, operation: &Operation) {
         match operation {
             Operation::Record { topic, samples } => {
                 self.push(queue, TopicId::new(*topic), record(at, *samples));
@@ -293,19 +318,19 @@ impl Model {
             Operation::Next => self.next(queue),
             Operation::Acknowledge(pick) => {
                 if let Some(open) = self.remove_handed_out(pick) {
-                    queue.acknowledge(open.id.unwrap());
+                    queue.acknowledge(open.id.unwrap(), now());
                     self.samples.delivered += open.entry.samples();
                     *self.settled.entry((open.topic, open.seq)).or_default() += 1;
                 }
             }
             Operation::Discard(pick) => {
                 if let Some(open) = self.remove_handed_out(pick) {
-                    queue.discard(open.id.unwrap(), DropReason::Refused);
+                    queue.discard(open.id.unwrap(), DropReason::Refused, now());
                     self.samples.dropped += open.entry.samples();
                 }
             }
             Operation::Rewind => {
-                queue.rewind();
+                queue.rewind(now());
                 self.open.iter_mut().for_each(|open| open.handed_out = false);
             }
             Operation::TakeGaps => self.take_gaps(queue),
@@ -313,7 +338,7 @@ impl Model {
         self.compare(queue);
     }
 
-    fn push(&mut self, queue: &mut MemoryQueue, topic: TopicId, entry: Entry) {
+    fn push(&mut self, queue: &mut Queue<Simulated>, topic: TopicId, entry: Entry) {
         let next = self.pushed.entry(topic).or_default();
         let seq = *next;
         *next += 1;
@@ -330,7 +355,7 @@ impl Model {
                 None => fits = false,
             }
         }
-        let id = queue.push(topic, entry.clone());
+        let id = queue.push(topic, entry.clone(), now());
         assert_eq!(id.is_some(), fits);
         if fits {
             let before: u64 = self.open.iter().map(|open| open.entry.samples()).sum();
@@ -357,9 +382,9 @@ impl Model {
         }
     }
 
-    fn next(&mut self, queue: &mut MemoryQueue) {
+    fn next(&mut self, queue: &mut Queue<Simulated>) {
         let expected = self.open.iter_mut().find(|open| !open.handed_out);
-        match (queue.next(), expected) {
+        match (queue.next(now()), expected) {
             (Some(queued), Some(open)) => {
                 assert_eq!((queued.topic, queued.seq), (open.topic, open.seq));
                 assert_eq!(queued.entry, &open.entry);
@@ -377,15 +402,15 @@ impl Model {
         (!handed_out.is_empty()).then(|| self.open.remove(*pick.get(&handed_out)))
     }
 
-    fn take_gaps(&mut self, queue: &mut MemoryQueue) {
-        for gap in queue.take_gaps() {
+    fn take_gaps(&mut self, queue: &mut Queue<Simulated>) {
+        for gap in queue.ledger.gaps.take() {
             for seq in gap.first_seq..=gap.last_seq {
                 *self.settled.entry((gap.topic, seq)).or_default() += 1;
             }
         }
     }
 
-    fn compare(&self, queue: &MemoryQueue) {
+    fn compare(&self, queue: &Queue<Simulated>) {
         let stats = queue.stats();
         let bytes: u64 = self.open.iter().map(|open| open.entry.bytes()).sum();
         let samples: u64 = self.open.iter().map(|open| open.entry.samples()).sum();
@@ -405,7 +430,7 @@ impl Model {
         assert_eq!(counted.produced, counted.delivered + counted.dropped + samples);
     }
 
-    fn check_that_every_number_is_accounted_for(mut self, queue: &mut MemoryQueue) {
+    fn check_that_every_number_is_accounted_for(mut self, queue: &mut Queue<Simulated>) {
         self.take_gaps(queue);
         for open in &self.open {
             *self.settled.entry((open.topic, open.seq)).or_default() += 1;
@@ -415,8 +440,37 @@ impl Model {
     }
 }
 
-fn queue(max_size: u64, on_full: OnFull) -> MemoryQueue {
-    MemoryQueue::new(&config::Queue { max_size, on_full }, metrics().queue)
+fn queue(max_size: u64, on_full: OnFull) -> Queue<Simulated> {
+    let config = config::Queue { max_size, on_full, ..crate::testing::queue() };
+    Queue::in_memory(&config, identity("e"), metrics().queue)
+}
+
+fn identity(epoch: &str) -> Identity {
+    let topics =
+        (0..10).map(|n| if n == 9 { EVENT.into() } else { format!("edge/a/data/{n}").into() });
+    let plcs =
+        (0..3).map(|n| PlcNames { name: format!("plc{n}"), tags: vec!["t".into(), "u".into()] });
+    Identity {
+        names: Names { topics: topics.collect(), plcs: plcs.collect() },
+        events: EVENTS,
+        epoch: epoch.into(),
+        boot: "boot".to_owned(),
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn told() -> Gap {
+    Gap {
+        epoch: "e".into(),
+        topic: A,
+        first_seq: 4,
+        last_seq: 6,
+        samples: 9,
+        reason: DropReason::Full,
+    }
 }
 
 fn metrics() -> Metrics {
@@ -436,14 +490,15 @@ fn record(at: i64, samples: usize) -> Entry {
 
 fn message(text: usize) -> Entry {
     let body = [("text".to_owned(), Value::from("x".repeat(text)))].into_iter().collect();
-    Entry::Message(Message { topic: Arc::from("edge/a/event"), body })
+    Entry::Message(Message { topic: Arc::from(EVENT), body })
 }
 
-fn announce(queue: &mut MemoryQueue, gap: Gap) -> Option<Id> {
-    let message = gap.announce(&Arc::from("edge/a/event"), "edge/a/data/p");
-    queue.announce(gap, EVENTS, message)
+fn announce(queue: &mut Queue<Simulated>, gap: &Gap) -> Option<Id> {
+    let id = queue.ledger.next_id;
+    queue.ledger.gaps.add(gap.clone());
+    queue.tell_gap(gap, now()).then_some(Id::from_ticket(id))
 }
 
-fn handed_out(queue: &mut MemoryQueue) -> Vec<(TopicId, u64)> {
-    std::iter::from_fn(|| queue.next().map(|queued| (queued.topic, queued.seq))).collect()
+fn handed_out(queue: &mut Queue<Simulated>) -> Vec<(TopicId, u64)> {
+    std::iter::from_fn(|| queue.next(now()).map(|queued| (queued.topic, queued.seq))).collect()
 }

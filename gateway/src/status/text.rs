@@ -196,6 +196,9 @@ fn queue_row(queue: &Queue) -> Row {
         text.push_str(&format!(", oldest from {oldest}"));
     }
     text.push_str(&format!(", {} dropped since the start.", queue.dropped));
+    if let Some(storage) = &queue.storage {
+        text.push_str(&format!(" Attention: {storage}."));
+    }
     let state = format!("{} samples wait", queue.stored);
     Row { part: "queue", name: "-".to_owned(), state, text }
 }

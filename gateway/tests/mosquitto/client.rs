@@ -7,8 +7,8 @@ use gateway::mqtt::{Event, Outgoing, Reason, Settings, WINDOW, run};
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull, Qos, Queue,
-    Scheme, Secret, Tls, Version, Via, Will,
+    Broker, Config, Credentials, Durability, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull,
+    Qos, Queue, QueueOrder, Scheme, Secret, Tls, Version, Via, Will,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -168,7 +168,13 @@ fn config(mqtt: Mqtt) -> Config {
         },
         tunnel: None,
         mqtt,
-        queue: Queue { max_size: 1 << 20, on_full: OnFull::DropOldest },
+        queue: Queue {
+            durability: Durability::Balanced,
+            max_size: 1 << 20,
+            min_free: 0,
+            on_full: OnFull::DropOldest,
+            order: QueueOrder::LiveFirst,
+        },
         metrics: Listen { listen: Vec::new() },
         plcs: Vec::new(),
     }

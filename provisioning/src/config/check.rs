@@ -58,9 +58,18 @@ fn gateway(raw: &RawGateway, draft: &mut Draft<'_>) -> Option<Gateway> {
 }
 
 fn queue(raw: &RawQueue, draft: &mut Draft<'_>) -> Option<Queue> {
+    let durability = draft.optional(&raw.durability);
     let max_size = draft.optional(&raw.max_size);
+    let min_free = draft.optional(&raw.min_free);
     let on_full = draft.optional(&raw.on_full);
-    Some(Queue { max_size: max_size?.0, on_full: on_full?.0 })
+    let order = draft.optional(&raw.order);
+    Some(Queue {
+        durability: durability?.0,
+        max_size: max_size?.0,
+        min_free: min_free?.0,
+        on_full: on_full?.0,
+        order: order?.0,
+    })
 }
 
 fn metrics(raw: &RawMetrics, tunnel: &Underway<'_>, draft: &mut Draft<'_>) -> Option<Metrics> {

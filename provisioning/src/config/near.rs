@@ -26,8 +26,7 @@ pub(super) fn without_indices(path: &str) -> String {
     path.split(']').filter_map(|part| part.split('[').next()).collect()
 }
 
-const NOT_YET: [(&str, &str); 3] = [
-    ("queue.durability", "this version keeps its queue in memory only"),
+const NOT_YET: [(&str, &str); 2] = [
     ("plc.tag.write", "this version does not write to PLCs yet"),
     ("plc.write", "this version does not write to PLCs yet"),
 ];

@@ -8,7 +8,9 @@ use super::leaf::{
 };
 use super::member::{Field, Items, List, Maybe, Section, Stream};
 use super::read::section;
-use super::{Broker, Datetime, HostPort, Listen, OnFull, Shape, Version, Via};
+use super::{
+    Broker, Datetime, Durability, HostPort, Listen, OnFull, QueueOrder, Shape, Version, Via,
+};
 use crate::plc::{CodePage, Model, Order};
 
 const SECOND: u64 = 1000;
@@ -203,13 +205,21 @@ section! {
 }
 
 section! {
-    /// The queue that holds samples until the broker has acknowledged them. In this version it
-    /// lies in memory.
+    /// The queue that holds samples until the broker has acknowledged them. It lies in
+    /// `state_dir`.
     struct RawQueue {
-        /// Most bytes that may wait.
-        max_size: Field<Size<{ 64 * KIB }, GIB>> = "16MiB";
+        /// What a power cut may take: nothing that was sent (strict), one second (balanced), or
+        /// five seconds, and hardly anything is written while the broker answers (low-wear).
+        durability: Field<Choice<Durability>> = "balanced";
+        /// Most bytes that its files may take.
+        max_size: Field<Size<{ 64 * KIB }, { 4 * GIB }>> = "256MiB";
+        /// Bytes that it leaves free on the file system.
+        min_free: Field<Size<0, { 4 * GIB }>> = "64MiB";
         /// Who loses when it is full: the oldest samples or the newest.
         on_full: Field<Choice<OnFull>> = "drop-oldest";
+        /// After an outage: new samples first and the old ones beside them, or all in the order in
+        /// which they were taken.
+        order: Field<Choice<QueueOrder>> = "live-first";
     }
 }
 

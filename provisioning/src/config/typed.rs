@@ -94,10 +94,36 @@ pub enum Datetime {
 /// `[queue]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Queue {
-    /// Most bytes that may wait for the broker.
+    /// What a power cut may take.
+    pub durability: Durability,
+    /// Most bytes that the queue's files may take.
     pub max_size: u64,
+    /// Bytes that stay free on the file system.
+    pub min_free: u64,
     /// Who loses when it is full.
     pub on_full: OnFull,
+    /// In which order an outage is made up for.
+    pub order: QueueOrder,
+}
+
+/// `queue.durability`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// Nothing is sent that is not on the disk.
+    Strict,
+    /// A power cut takes at most a second, the death of the process nothing.
+    Balanced,
+    /// Only what waits for longer than a few seconds is written at all.
+    LowWear,
+}
+
+/// `queue.order`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueueOrder {
+    /// New samples first, and what an outage left beside them.
+    LiveFirst,
+    /// Everything in the order in which it was taken.
+    Strict,
 }
 
 /// `queue.on_full`.

@@ -1,7 +1,7 @@
 //! The words of the keys that take one of a few.
 
 use super::leaf::{Mode, Words};
-use super::{Datetime, OnFull, Shape, TunnelMode, Version, Via};
+use super::{Datetime, Durability, OnFull, QueueOrder, Shape, TunnelMode, Version, Via};
 use crate::plc::{CodePage, Model, Order};
 
 impl Words for Version {
@@ -78,6 +78,29 @@ impl Words for OnFull {
         match self {
             Self::DropOldest => "drop-oldest",
             Self::DropNewest => "drop-newest",
+        }
+    }
+}
+
+impl Words for Durability {
+    const ALL: &'static [Self] = &[Self::Strict, Self::Balanced, Self::LowWear];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Balanced => "balanced",
+            Self::LowWear => "low-wear",
+        }
+    }
+}
+
+impl Words for QueueOrder {
+    const ALL: &'static [Self] = &[Self::LiveFirst, Self::Strict];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::LiveFirst => "live-first",
+            Self::Strict => "strict",
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::model::UnixTime;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
-use crate::queue::Stats;
+use crate::queue::{Health, Stats};
 use crate::status::{
     Clock, Identity, Learned, Limit, Program, Quarantined, Queue, State, Status, Tunnel,
 };
@@ -198,7 +198,7 @@ impl Board {
     }
 
     /// Takes over what the queue holds.
-    pub(super) fn refresh(&self, stats: Stats) {
+    pub(super) fn refresh(&mut self, stats: Stats, health: &Health) {
         let queue = Queue {
             stored: stats.samples,
             entries: stats.entries,
@@ -207,7 +207,9 @@ impl Board {
             dropped: self.metrics.queue.dropped(),
             hours: self.inflow.hours_that_fit(self.max_bytes, Instant::now()),
             oldest: stats.oldest,
+            storage: health.sentence().map(str::to_owned),
         };
+        self.changed |= self.status.borrow().queue.storage != queue.storage;
         self.update(|status| status.queue(queue, clock::now()));
     }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use provisioning::config::{Config, Qos};
+use provisioning::config::{Config, Plc, Qos};
 use provisioning::plan::plan;
 
 use crate::payload::Encoder;
-use crate::queue::TopicId;
+use crate::queue::{Identity, Names, PlcNames, TopicId};
 use crate::sampling::Sampler;
+
+/// Number of the event topic; the topics of the PLCs follow.
+pub(super) const EVENTS: TopicId = TopicId::new(0);
 
 /// One PLC on its way from readings to messages.
 #[derive(Debug)]
@@ -21,19 +24,41 @@ pub(super) struct Source {
     pub(super) retain: bool,
 }
 
-/// Makes the sources in the order of the configuration. PLCs may share a topic, and then share its
-/// `seq`.
-pub(super) fn all(config: &Config, topics: &mut Vec<Arc<str>>) -> Vec<Source> {
+/// Makes the sources in the order of the configuration, and what the queue has to know of them.
+/// PLCs may share a topic, and then share its `seq`.
+pub(super) fn all(config: &Config) -> (Vec<Source>, Identity) {
+    let mut topics: Vec<Arc<str>> = vec![format!("edge/{}/event", config.gateway.id).into()];
     let plcs = config.plcs.iter().zip(0u16..);
-    plcs.map(|(plc, index)| Source {
+    let sources = plcs.map(|(plc, index)| source(config, plc, index, &mut topics)).collect();
+    let tags = |plc: &Plc| plc.tags.iter().map(|tag| tag.name.clone()).collect();
+    let names = |plc: &Plc| PlcNames { name: plc.name.clone(), tags: tags(plc) };
+    let identity = Identity {
+        names: Names { topics, plcs: config.plcs.iter().map(names).collect() },
+        events: EVENTS,
+        epoch: std::iter::repeat_with(|| fastrand::char('a'..='z'))
+            .take(6)
+            .collect::<String>()
+            .into(),
+        boot: boot(),
+    };
+    (sources, identity)
+}
+
+/// Changes with every start of the machine; nothing where the machine does not tell.
+fn boot() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    told.map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+fn source(config: &Config, plc: &Plc, index: u16, topics: &mut Vec<Arc<str>>) -> Source {
+    Source {
         name: plc.name.clone(),
         sampler: Sampler::new(index, plc, &plan(plc)),
         encoder: Encoder::new(&config.gateway, plc),
         topic: intern(topics, &plc.publish.topic),
         qos: plc.publish.qos,
         retain: plc.publish.retain,
-    })
-    .collect()
+    }
 }
 
 fn intern(topics: &mut Vec<Arc<str>>, topic: &str) -> TopicId {

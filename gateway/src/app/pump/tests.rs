@@ -11,7 +11,7 @@ async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
     let (outbox, _outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), outbox);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -29,7 +29,7 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), outbox);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
     let answering = async move {
         let connected =
             mqtt::Event::Connected { session: 1, broker: "b:1883".to_owned(), max_payload: None };
@@ -59,7 +59,7 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), outbox);
+    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
     let status = pump.status();
     let answering = async move {
         let connected =
@@ -96,6 +96,12 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
         sentence,
         "The PLC answers, but its program is stopped, by somebody: values stand still."
     );
+}
+
+/// No storage: what is left is lost with the process.
+fn nowhere() -> Result<Files, FilesError> {
+    let source = std::io::ErrorKind::PermissionDenied.into();
+    Err(FilesError::Unusable { dir: "nowhere".into(), source })
 }
 
 fn metrics() -> Metrics {

@@ -1,0 +1,349 @@
+//! What comes in: numbered, kept in memory, and written to the log as durability wants it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use provisioning::config::{Durability, OnFull};
+
+use super::ledger::Untold;
+use super::log::{Content, Found, Item, Refusal};
+use super::ring::{Held, Place};
+use super::storage::Storage;
+use super::unclean::Unclean;
+use super::{Announcement, CACHE, Entry, Gap, Id, Queue, TopicId};
+use crate::metrics::DropReason;
+use crate::model::Message;
+
+/// What may be evicted for an entry that does not fit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Room {
+    Free,
+    Telemetry,
+    Anything,
+}
+
+impl<S: Storage> Queue<S> {
+    /// Takes an entry and gives it the next number of its topic.
+    ///
+    /// Returns nothing when there is no room; the number is spent all the same, so that the
+    /// receiver sees the gap. When full, telemetry makes room as `on_full` says, for a message
+    /// from either end; messages make room for messages only, and what is handed out stays.
+    pub fn push(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<Id> {
+        self.metrics.produced.inc_by(entry.samples());
+        let room = match (&entry, self.on_full) {
+            (Entry::Record(_), OnFull::DropNewest) => Room::Free,
+            (Entry::Record(_), OnFull::DropOldest) => Room::Telemetry,
+            (Entry::Message(_), OnFull::DropNewest) => Room::Telemetry,
+            (Entry::Message(_), OnFull::DropOldest) => Room::Anything,
+        };
+        let accepted = self.make_room(entry.bytes(), room);
+        let (id, held) = self.number(topic, entry, now);
+        if accepted {
+            self.keep(id, held, now);
+        } else {
+            self.lose(&held, self.reason());
+        }
+        self.show();
+        (accepted && self.ring.get(id).is_some()).then_some(Id::from_ticket(id))
+    }
+
+    /// Queues the events that tell what was lost since the last call, and returns what they tell.
+    ///
+    /// Telling takes room and may have to wait for it: telemetry makes room, messages do not. Ask
+    /// while the broker takes messages, and not more often than about once a second: runs grow
+    /// together in the meantime.
+    pub fn tell(&mut self, now: Instant) -> Vec<Gap> {
+        self.tell_uncleans(now);
+        let gaps: Vec<Gap> = self.ledger.gaps.iter().cloned().collect();
+        gaps.into_iter().filter(|gap| self.tell_gap(gap, now)).collect()
+    }
+
+    pub(super) fn tell_gap(&mut self, gap: &Gap, now: Instant) -> bool {
+        let topics = &self.ledger.topics;
+        let (Some(events), Some(topic)) = (topics.name(self.events), topics.name(gap.topic)) else {
+            return false;
+        };
+        let message = gap.announce(events, topic);
+        let Some(id) = self.announce(message, now) else { return false };
+        self.ledger.pending.push((id, Untold::Gap(gap.clone())));
+        self.ledger.gaps.remove(&gap.epoch, gap.topic, (gap.first_seq, gap.last_seq));
+        true
+    }
+
+    pub(super) fn tell_uncleans(&mut self, now: Instant) {
+        for unclean in self.ledger.uncleans.clone() {
+            let Some(events) = self.ledger.topics.name(self.events) else { return };
+            let message = unclean.announce(events, &self.ledger.topics);
+            if let Some(id) = self.announce(message, now) {
+                self.ledger.uncleans.retain(|told| *told != unclean);
+                self.ledger.pending.push((id, Untold::Unclean(unclean)));
+            }
+        }
+    }
+
+    /// Without room no number is spent.
+    fn announce(&mut self, message: Message, now: Instant) -> Option<u64> {
+        let entry = Entry::Message(message);
+        if !self.make_room(entry.bytes(), Room::Telemetry) {
+            return None;
+        }
+        let (id, held) = self.number(self.events, entry, now);
+        self.keep(id, held, now);
+        self.show();
+        Some(id)
+    }
+
+    fn number(&mut self, topic: TopicId, entry: Entry, now: Instant) -> (u64, Held) {
+        let (id, seq) = self.ledger.number(topic);
+        let held = Held {
+            topic,
+            seq,
+            epoch: Arc::clone(&self.ledger.epoch),
+            entry,
+            homeless: 0,
+            place: Place::Memory,
+            since: Some(now),
+            sent: None,
+            is_history: false,
+        };
+        (id, held)
+    }
+
+    fn keep(&mut self, id: u64, held: Held, now: Instant) {
+        let is_message = !held.is_record();
+        self.ledger.unstored.insert((held.topic, held.seq));
+        self.ring.insert(id, held);
+        if self.durability != Durability::LowWear || is_message {
+            self.write_up_to(id, now);
+        }
+    }
+
+    /// Writes everything to the log that lies in memory alone, up to this id: ids rise along the
+    /// log.
+    pub(super) fn write_up_to(&mut self, last: u64, now: Instant) {
+        while let Some(id) = self.ring.first_unstored().filter(|id| *id <= last) {
+            if !self.log.as_ref().is_some_and(super::Log::is_writable) {
+                return;
+            }
+            match self.write(id) {
+                Ok(()) => self.deadlines.appended(now),
+                Err(Refusal::Full) => {
+                    if !self.make_room_on_disk(id, now) {
+                        return;
+                    }
+                }
+                Err(refusal) => return self.refused(refusal, now),
+            }
+        }
+        let synced = self.log.as_ref().map_or(0, super::Log::synced);
+        self.ring.trim(CACHE, synced);
+    }
+
+    fn write(&mut self, id: u64) -> Result<(), Refusal> {
+        // A number that was refused is written before the next one that is not.
+        if let Some(log) = &mut self.log
+            && self.ledger.gaps.has_changed()
+        {
+            let gaps = self.ledger.gaps.take_changed();
+            gaps.iter().try_for_each(|gap| log.lost(&self.ledger, gap))?;
+        }
+        let (Some(log), Some(held)) = (&mut self.log, self.ring.get(id)) else { return Ok(()) };
+        let Held { topic, seq, epoch, entry, .. } = held;
+        let item = Item { id, topic: *topic, seq: *seq, epoch, entry };
+        let appended = log.append(&self.ledger, &item)?;
+        if *held.epoch == *self.ledger.epoch {
+            self.ledger.unstored.remove(&(*topic, *seq));
+        }
+        let place = Place::Logged { bytes: appended.bytes, position: appended.position };
+        self.ring.place(id, place);
+        Ok(())
+    }
+
+    /// The log is full. Makes room for the entry with this id or gives it up; whether it makes
+    /// sense to go on.
+    fn make_room_on_disk(&mut self, id: u64, now: Instant) -> bool {
+        let Some(held) = self.ring.get(id) else { return false };
+        let (is_record, is_sent) = (held.is_record(), held.sent.is_some());
+        if is_record && self.on_full == OnFull::DropNewest {
+            // What is under way may already be with the broker: it waits in memory.
+            if !is_sent && let Some(held) = self.ring.remove(id) {
+                self.lose(&held, DropReason::Full);
+            }
+            return !is_sent;
+        }
+        self.give_up_oldest(now)
+    }
+
+    /// Gives up the telemetry of the oldest segment; messages move to the end of the log.
+    pub(super) fn give_up_oldest(&mut self, now: Instant) -> bool {
+        let Some(log) = &mut self.log else { return false };
+        let ring = &self.ring;
+        let number = log.oldest_free(|ids| ring.has_handed_out(ids));
+        let Some(number) = number else { return false };
+        let Some((loaded, held)) = log.read(number, &mut self.ledger.topics) else { return false };
+        let mut messages = Vec::new();
+        let mut found_samples = 0;
+        let mut found_any_record = false;
+        let found: Vec<Found> = loaded.all(&self.ledger.topics).collect();
+        if !loaded.missing.is_empty() {
+            log.unreadable(&loaded).into_iter().for_each(|gap| self.ledger.gaps.add(gap));
+        }
+        if let Some((first, last)) = log.forget(number) {
+            self.ring.forget_paged(first, last);
+        }
+        for found in found {
+            self.ring.remove(found.id);
+            found_samples += found.samples;
+            match found.content {
+                Content::Whole(Entry::Message(message), _) => {
+                    messages.push((found.topic, found.seq, found.epoch, message));
+                }
+                Content::Whole(Entry::Record(_), _) | Content::Homeless | Content::Nameless => {
+                    found_any_record = true;
+                    self.metrics.count_dropped(DropReason::Full, found.samples);
+                    self.ledger.gaps.add(found.gap(DropReason::Full));
+                }
+            }
+        }
+        let unreadable = held.samples.saturating_sub(found_samples);
+        self.metrics.recovered.inc_by(found_samples.saturating_sub(held.samples));
+        self.metrics.count_dropped(DropReason::Corrupt, unreadable);
+        self.move_messages(messages, found_any_record);
+        self.free_now(now);
+        true
+    }
+
+    /// Where the bound alone does not make room, what was given up has to be durable before its
+    /// file can be used.
+    fn free_now(&mut self, now: Instant) {
+        let has_room = self.log.as_ref().is_some_and(|log| log.slots() > super::log::RESERVE);
+        if !has_room {
+            self.sync_now(now);
+        }
+    }
+
+    /// Messages of a segment that is given up get a new place; their numbers stay. Where there was
+    /// nothing but messages, they are what has to go.
+    fn move_messages(&mut self, messages: Vec<Moved>, keep: bool) {
+        for (topic, seq, epoch, message) in messages {
+            let id = self.ledger.next_id;
+            let told = self.told_by(&message, &epoch);
+            let entry = Entry::Message(message);
+            let held = Held {
+                topic,
+                seq,
+                epoch,
+                entry,
+                homeless: 0,
+                place: Place::Memory,
+                since: None,
+                sent: None,
+                is_history: true,
+            };
+            if keep {
+                self.ledger.next_id += 1;
+                let gap = held.gap(DropReason::Full);
+                self.ledger.pending.push((id, Untold::Gap(gap)));
+                self.ledger.pending.extend(told.map(|told| (id, told)));
+                self.ring.insert(id, held);
+            } else {
+                self.lose(&held, DropReason::Full);
+            }
+        }
+    }
+
+    /// Evicts from memory until `bytes` fit. Evicts nothing when they would not fit even then.
+    fn make_room(&mut self, bytes: u64, room: Room) -> bool {
+        let (records, messages) = self.ring.waiting();
+        let evictable = match room {
+            Room::Free => 0,
+            Room::Telemetry => records,
+            Room::Anything => records + messages,
+        };
+        let synced = self.log.as_ref().map_or(0, super::Log::synced);
+        if self.ring.memory() + bytes > self.memory {
+            self.ring.trim(self.memory.saturating_sub(bytes), synced);
+        }
+        if self.ring.memory() - evictable + bytes > self.memory {
+            return false;
+        }
+        while self.ring.memory() + bytes > self.memory {
+            let Some((_, victim)) = self.ring.evict(self.on_full) else { return false };
+            self.lose(&victim, self.reason());
+        }
+        true
+    }
+
+    /// Why there is no room in memory.
+    const fn reason(&self) -> DropReason {
+        if self.health.is_failing() { DropReason::Storage } else { DropReason::Full }
+    }
+
+    /// This entry is not in memory alone any more.
+    pub(super) fn stored_or_gone(&mut self, held: &Held) {
+        if *held.epoch == *self.ledger.epoch {
+            self.ledger.unstored.remove(&(held.topic, held.seq));
+        }
+    }
+
+    /// Counts an entry that is gone, and remembers that it has to be told.
+    pub(super) fn lose(&mut self, held: &Held, reason: DropReason) {
+        let samples = held.entry.samples() + held.homeless;
+        self.metrics.count_dropped(reason, samples);
+        self.stored_or_gone(held);
+        self.ledger.gaps.add(held.gap(reason));
+        if let Entry::Message(message) = &held.entry {
+            match self.told_by(message, &held.epoch) {
+                Some(Untold::Gap(gap)) => self.ledger.gaps.add(gap),
+                Some(Untold::Unclean(unclean)) => self.ledger.uncleans.push(unclean),
+                None => {}
+            }
+        }
+    }
+
+    /// What an event tells.
+    fn told_by(&mut self, message: &Message, epoch: &Arc<str>) -> Option<Untold> {
+        let topics = &mut self.ledger.topics;
+        if let Some(unclean) = Unclean::parse(&message.body, topics) {
+            return Some(Untold::Unclean(unclean));
+        }
+        let told = Announcement::parse(&message.body)?;
+        Some(Untold::Gap(Gap {
+            epoch: told.epoch.map_or_else(|| Arc::clone(epoch), Arc::from),
+            topic: topics.intern(&told.topic.into()),
+            first_seq: told.first_seq,
+            last_seq: told.last_seq,
+            samples: told.samples,
+            reason: DropReason::from_label(&told.reason)?,
+        }))
+    }
+}
+
+/// Topic, number and epoch of a message that has to move, and the message.
+type Moved = (TopicId, u64, Arc<str>, Message);
+
+impl Held {
+    fn gap(&self, reason: DropReason) -> Gap {
+        Gap {
+            epoch: Arc::clone(&self.epoch),
+            topic: self.topic,
+            first_seq: self.seq,
+            last_seq: self.seq,
+            samples: self.entry.samples() + self.homeless,
+            reason,
+        }
+    }
+}
+
+impl Found {
+    pub(super) fn gap(&self, reason: DropReason) -> Gap {
+        Gap {
+            epoch: Arc::clone(&self.epoch),
+            topic: self.topic,
+            first_seq: self.seq,
+            last_seq: self.seq,
+            samples: self.samples,
+            reason,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the queue has to remember beside its entries: numbers given, and losses to be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::gap::Gaps;
+use super::unclean::Unclean;
+use super::{Gap, TopicId, Topics};
+
+/// The part of the queue's state that every checkpoint of the log repeats.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) topics: Topics,
+    /// The epoch under which numbers are given.
+    pub(super) epoch: Arc<str>,
+    pub(super) next_id: u64,
+    pub(super) next_seq: BTreeMap<TopicId, u64>,
+    /// Numbers of this epoch that are given to entries in memory alone.
+    pub(super) unstored: BTreeSet<(TopicId, u64)>,
+    /// What is lost and was not told.
+    pub(super) gaps: Gaps,
+    /// Epochs that ended uncleanly and were not told.
+    pub(super) uncleans: Vec<Unclean>,
+    /// What is told by an entry, or is only lost as long as an entry is not durable: by its id.
+    pub(super) pending: Vec<(u64, Untold)>,
+}
+
+/// Something that a receiver has to learn.
+#[derive(Clone, Debug)]
+pub(super) enum Untold {
+    Gap(Gap),
+    Unclean(Unclean),
+}
+
+impl Ledger {
+    /// By topic, the first number of which a log that is read after a crash knows nothing: it was
+    /// not given, or to an entry that is in memory alone.
+    pub(super) fn known_to(&self) -> BTreeMap<TopicId, u64> {
+        let first = |topic: TopicId| {
+            let unstored = self.unstored.range((topic, 0)..=(topic, u64::MAX)).next();
+            unstored.map(|(_, seq)| *seq)
+        };
+        let known = |(topic, next): (&TopicId, &u64)| (*topic, first(*topic).unwrap_or(*next));
+        self.next_seq.iter().map(known).collect()
+    }
+
+    /// What has to be told if nothing else survives.
+    pub(super) fn untold(&self) -> (Vec<Gap>, Vec<Unclean>) {
+        let mut gaps: Vec<Gap> = self.gaps.iter().cloned().collect();
+        let mut uncleans = self.uncleans.clone();
+        for (_, untold) in &self.pending {
+            match untold {
+                Untold::Gap(gap) => gaps.push(gap.clone()),
+                Untold::Unclean(unclean) => uncleans.push(unclean.clone()),
+            }
+        }
+        (gaps, uncleans)
+    }
+
+    /// The next id, and the next number of this topic.
+    pub(super) fn number(&mut self, topic: TopicId) -> (u64, u64) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let next_seq = self.next_seq.entry(topic).or_insert(0);
+        let seq = *next_seq;
+        *next_seq += 1;
+        (id, seq)
+    }
+}

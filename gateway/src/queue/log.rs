@@ -1,0 +1,492 @@
+//! A log over recycled files: what is appended waits there until it is settled, in any order.
+//!
+//! Nothing is written in place. Settling is a record like any other, and the first record of every
+//! segment is the state of the whole log, so that a start reads the newest segments only.
+
+mod bytes;
+mod frame;
+mod job;
+mod loaded;
+mod record;
+mod recover;
+mod room;
+mod segment;
+mod start;
+mod state;
+mod value;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use self::frame::{Kind, Salt, frame_len};
+pub(super) use self::job::News;
+pub use self::job::{Done, Job};
+pub(super) use self::loaded::{Content, Found, Loaded};
+use self::record::Head;
+use self::room::Purpose;
+pub(super) use self::room::RESERVE;
+use self::segment::Segment;
+pub(super) use self::segment::Tally;
+pub(super) use self::start::{Opened, Start};
+use self::state::{Context, Link, State};
+use super::ledger::Ledger;
+use super::runs::Runs;
+use super::storage::{Storage, StoredFile};
+use super::{Entry, Gap, Names, TopicId, to_u64};
+
+/// So much is collected before it is handed to the operating system.
+const BUFFER: usize = 64 << 10;
+/// Names and context are repeated after so much, so that damage to them hides nothing.
+const REPEAT: u64 = 256 << 10;
+
+/// The log. It does no work of its own: whoever owns it asks for jobs and runs them.
+#[derive(Debug)]
+pub(super) struct Log<S: Storage> {
+    storage: S,
+    limits: Limits,
+    names: Names,
+    context: Context,
+    /// What may wait in each, oldest first, without the one that is written.
+    segments: Vec<Segment>,
+    /// The segment that is written; nothing while the storage fails.
+    tail: Option<Tail<S::File>>,
+    /// Files that may be written over.
+    idle: Vec<(String, u64)>,
+    /// Files in which nothing waits, as soon as that is durable.
+    retiring: Vec<Retiring>,
+    next_number: u64,
+    open: Runs,
+    appended: u64,
+    link: Link,
+    /// Whether something that waited was lost: that and what tells it become durable together.
+    has_lost: bool,
+    /// By segment, what is settled and not written down yet.
+    settled: BTreeMap<u64, (Runs, Tally)>,
+    /// Bytes appended in this run, through all segments.
+    position: u64,
+    /// How many of them are durable.
+    synced: u64,
+    /// Full segments that are not durable.
+    dirty: Vec<Arc<S::File>>,
+    names_changed: bool,
+    loaded: Option<Loaded>,
+    under_way: job::UnderWay,
+    counts: Counts,
+}
+
+/// What the log may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Length of a segment.
+    pub(super) segment: u64,
+    /// Of all files.
+    pub(super) max: u64,
+    /// What stays free on the file system.
+    pub(super) min_free: u64,
+}
+
+/// What happened to the device.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Counts {
+    /// Bytes written.
+    pub(super) written: u64,
+    /// Segments that a newer program wrote.
+    pub(super) set_aside: u64,
+}
+
+#[derive(Debug)]
+struct Tail<F> {
+    file: Arc<F>,
+    segment: Segment,
+    /// Offset of the first byte of the buffer.
+    flushed: u64,
+    buffer: Vec<u8>,
+    /// PLCs whose names were written since the last repetition.
+    declared: Vec<u16>,
+    repeat_at: u64,
+    /// Begun for the log's own records when there was no room for data.
+    is_reserve: bool,
+}
+
+#[derive(Debug)]
+struct Retiring {
+    name: String,
+    size: u64,
+    /// Position behind the record that says so; nothing while it is not written.
+    from: Option<u64>,
+}
+
+/// What is appended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item<'a> {
+    pub(super) id: u64,
+    pub(super) topic: TopicId,
+    pub(super) seq: u64,
+    pub(super) epoch: &'a str,
+    pub(super) entry: &'a Entry,
+}
+
+/// Where something was appended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    /// What it takes on the disk.
+    pub(super) bytes: u64,
+    /// It is durable when so much is.
+    pub(super) position: u64,
+}
+
+/// Why nothing was appended.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Nothing is wrong but the bounds.
+    Full,
+    /// The storage fails.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<S: Storage> Log<S> {
+    /// Appends an entry. Its id must be above all that were appended before.
+    pub(super) fn append(&mut self, ledger: &Ledger, item: &Item<'_>) -> Result<Appended, Refusal> {
+        let head = Head { id: item.id, link: self.link, topic: item.topic.number(), seq: item.seq };
+        let mut payload = Vec::with_capacity(256);
+        record::put_entry(&mut payload, head, item.epoch, item.entry);
+        let bytes = to_u64(frame_len(payload.len()));
+        self.make_place(ledger, bytes, item.entry)?;
+        let kind = match item.entry {
+            Entry::Record(_) => Kind::Record,
+            Entry::Message(_) => Kind::Message,
+        };
+        self.put(kind, |out| out.extend_from_slice(&payload))?;
+        self.link = self.link.next();
+        self.appended = self.appended.max(item.id + 1);
+        self.open.insert(item.id);
+        if let Some(tail) = &mut self.tail {
+            tail.segment.first_at = tail.segment.first_at.or_else(|| item.entry.at());
+            tail.segment.open.add(Tally { entries: 1, samples: item.entry.samples(), bytes });
+        }
+        Ok(Appended { bytes, position: self.position })
+    }
+
+    /// Makes sure that the tail has room for a frame and knows the names behind it.
+    fn make_place(&mut self, ledger: &Ledger, bytes: u64, entry: &Entry) -> Result<(), Refusal> {
+        let names = self.names_for(entry);
+        let repeat = self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at);
+        let context = if repeat { self.context_bytes() } else { 0 };
+        self.ensure(ledger, bytes + names + context, Purpose::Data)?;
+        if self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at) {
+            self.put_context()?;
+        }
+        let Entry::Record(record) = entry else { return Ok(()) };
+        let is_known = self.tail.as_ref().is_some_and(|tail| tail.declared.contains(&record.plc));
+        let Some(plc) = self.names.plcs.get(usize::from(record.plc)).filter(|_| !is_known).cloned()
+        else {
+            return Ok(());
+        };
+        self.put(Kind::Names, |out| record::put_names(out, record.plc, &plc))?;
+        if let Some(tail) = &mut self.tail {
+            tail.declared.push(record.plc);
+        }
+        Ok(())
+    }
+
+    /// The room that the names of a record's PLC take at most.
+    fn names_for(&self, entry: &Entry) -> u64 {
+        let Entry::Record(record) = entry else { return 0 };
+        self.names.plcs.get(usize::from(record.plc)).map_or(0, |plc| {
+            let tags = plc.tags.iter().map(|tag| tag.len() + 5).sum::<usize>();
+            to_u64(frame_len(tags + plc.name.len() + 16))
+        })
+    }
+
+    /// Where the names and the context have to be repeated, they are.
+    fn put_context(&mut self) -> Result<(), Refusal> {
+        let mut payload = Vec::new();
+        self.context.put(&mut payload);
+        self.put(Kind::Context, |out| out.extend_from_slice(&payload))?;
+        if let Some(tail) = &mut self.tail {
+            tail.declared.clear();
+            tail.repeat_at = tail.end() + REPEAT;
+        }
+        Ok(())
+    }
+
+    fn context_bytes(&self) -> u64 {
+        let mut payload = Vec::new();
+        self.context.put(&mut payload);
+        to_u64(frame_len(payload.len()))
+    }
+
+    /// Notes that an entry need not be sent any more; does nothing for one that is not here.
+    pub(super) fn settle(&mut self, id: u64, held: Tally) {
+        if !self.open.remove(id) {
+            return;
+        }
+        let Some(segment) = self.segment_mut(id) else { return };
+        segment.open.subtract(held);
+        let (number, is_empty) = (segment.number, segment.open.entries == 0);
+        let (ids, tally) = self.settled.entry(number).or_default();
+        ids.insert(id);
+        tally.add(held);
+        if is_empty {
+            self.retire(number);
+        }
+    }
+
+    /// As [`Log::settle`], for an entry that is lost and of which the ledger has to tell.
+    pub(super) fn settle_lost(&mut self, id: u64, held: Tally) {
+        self.settle(id, held);
+        self.has_lost = true;
+    }
+
+    /// Whether something is settled that no record says.
+    pub(super) fn has_settled(&self) -> bool {
+        !self.settled.is_empty() || self.has_lost
+    }
+
+    /// Corrects the count of the segment that was read last.
+    pub(super) fn forget_samples(&mut self, held: Tally) {
+        let number = self.loaded.as_ref().map(|loaded| loaded.number);
+        let segment = self.segments.iter_mut().find(|segment| Some(segment.number) == number);
+        if let Some(segment) = segment {
+            segment.open.subtract(Tally { entries: 0, ..held });
+        }
+    }
+
+    /// Writes down numbers that are lost, as long as no event in the log tells them.
+    pub(super) fn lost(&mut self, ledger: &Ledger, gap: &Gap) -> Result<(), Refusal> {
+        let mut payload = Vec::new();
+        self.link.put(&mut payload);
+        state::put_gap(&mut payload, gap);
+        self.ensure(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
+        self.put(Kind::Lost, |out| out.extend_from_slice(&payload))?;
+        self.link = self.link.next();
+        Ok(())
+    }
+
+    /// Writes down what is settled.
+    pub(super) fn write_settled(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
+        if self.has_lost {
+            return self.checkpoint(ledger);
+        }
+        let tail = self.next_number;
+        for (number, (ids, held)) in std::mem::take(&mut self.settled) {
+            let mut payload = Vec::new();
+            state::put_settled(&mut payload, number, &ids, held);
+            self.ensure(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
+            // The first record of a new segment says it already, and twice would be too much.
+            if self.next_number != tail {
+                break;
+            }
+            self.put(Kind::Settled, |out| out.extend_from_slice(&payload))?;
+        }
+        let position = self.position;
+        self.retiring.iter_mut().for_each(|file| file.from = file.from.or(Some(position)));
+        Ok(())
+    }
+
+    /// Writes down the whole state.
+    pub(super) fn checkpoint(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
+        let mut payload = Vec::new();
+        self.state(ledger).put(&mut payload);
+        let number = self.next_number;
+        self.ensure(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
+        // A new segment begins with one anyway.
+        if number == self.next_number {
+            self.put(Kind::Checkpoint, |out| out.extend_from_slice(&payload))?;
+        }
+        self.has_lost = false;
+        self.settled.clear();
+        let position = self.position;
+        self.retiring.iter_mut().for_each(|file| file.from = file.from.or(Some(position)));
+        Ok(())
+    }
+
+    /// Writes the last word of a clean end.
+    pub(super) fn stop(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
+        self.checkpoint(ledger)?;
+        self.ensure(ledger, to_u64(frame_len(0)), Purpose::Control)?;
+        self.put(Kind::Stop, |_| {})
+    }
+
+    fn state(&self, ledger: &Ledger) -> State {
+        let tail = self.tail.as_ref().map(|tail| tail.segment.clone());
+        let (gaps, uncleans) = ledger.untold();
+        State {
+            next_id: ledger.next_id,
+            appended: self.appended,
+            next_seq: ledger.known_to(),
+            open: self.open.clone(),
+            segments: self.segments.iter().cloned().chain(tail).collect(),
+            gaps,
+            uncleans,
+            link: self.link,
+        }
+    }
+
+    fn put(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Refusal> {
+        let Some(tail) = &mut self.tail else { return Err(gone()) };
+        let salt = Salt { segment: tail.segment.number, run: self.context.run };
+        let before = tail.buffer.len();
+        frame::put(&mut tail.buffer, tail.flushed, salt, kind, write);
+        self.position += to_u64(tail.buffer.len() - before);
+        if tail.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything appended to the operating system: a process that is killed loses nothing.
+    pub(super) fn flush(&mut self) -> Result<(), Refusal> {
+        let Some(tail) = &mut self.tail else { return Err(gone()) };
+        if tail.buffer.is_empty() {
+            return Ok(());
+        }
+        tail.file.write_at(&tail.buffer, tail.flushed)?;
+        tail.flushed += to_u64(tail.buffer.len());
+        self.counts.written += to_u64(tail.buffer.len());
+        tail.buffer.clear();
+        Ok(())
+    }
+
+    /// What is durable, in the sense of [`Appended::position`].
+    pub(super) const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Whether something appended is not durable.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.position > self.synced
+    }
+
+    /// How much is not durable.
+    pub(super) const fn unsynced(&self) -> u64 {
+        self.position - self.synced
+    }
+
+    /// Whether a job is under way that makes things durable.
+    pub(super) const fn is_syncing(&self) -> bool {
+        self.under_way.is_syncing()
+    }
+
+    /// Whether entries can be appended at all.
+    pub(super) const fn is_writable(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// Gives the tail up after an error. What was appended and is not durable has to be appended
+    /// again, after [`Log::withdraw`].
+    pub(super) fn fail(&mut self, ledger: &Ledger) {
+        self.under_way.failed();
+        self.dirty.clear();
+        self.names_changed = false;
+        if let Some(tail) = self.tail.take() {
+            self.seal(tail.segment, ledger);
+        }
+        self.position = self.synced;
+        self.retiring.iter_mut().for_each(|file| {
+            file.from = file.from.filter(|from| *from <= self.synced);
+        });
+    }
+
+    /// Takes back an entry that was appended to a tail that failed.
+    pub(super) fn withdraw(&mut self, id: u64, held: Tally) {
+        if self.open.remove(id)
+            && let Some(segment) = self.segment_mut(id)
+        {
+            segment.open.subtract(held);
+            let (number, is_empty) = (segment.number, segment.open.entries == 0);
+            if is_empty {
+                self.retire(number);
+            }
+        }
+        self.appended = self.appended.min(id);
+    }
+
+    /// The ids of what waits in the log.
+    pub(super) const fn open_ids(&self) -> &Runs {
+        &self.open
+    }
+
+    /// What waits in the log.
+    pub(super) fn waiting(&self) -> Tally {
+        let mut all = Tally::default();
+        let tail = self.tail.iter().map(|tail| &tail.segment);
+        self.segments.iter().chain(tail).for_each(|segment| all.add(segment.open));
+        all
+    }
+
+    /// About when the first record that waits was read.
+    pub(super) fn oldest(&self) -> Option<crate::model::UnixTime> {
+        let tail = self.tail.iter().map(|tail| &tail.segment);
+        let mut waiting =
+            self.segments.iter().chain(tail).filter(|segment| segment.open.samples > 0);
+        waiting.next().and_then(|segment| segment.first_at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn describe(&self) -> String {
+        let segs: Vec<_> = self
+            .segments
+            .iter()
+            .map(|s| {
+                (
+                    s.number,
+                    s.first_id,
+                    s.open.entries,
+                    s.epoch.clone(),
+                    s.starts.clone(),
+                    s.ends.clone(),
+                )
+            })
+            .collect();
+        let tail = self
+            .tail
+            .as_ref()
+            .map(|t| (t.segment.number, t.segment.first_id, t.segment.open.entries, t.end()));
+        format!(
+            "segs {segs:?} tail {tail:?} idle {:?} retiring {:?} open {:?} pos {} synced {}",
+            self.idle,
+            self.retiring,
+            self.open.iter().collect::<Vec<_>>(),
+            self.position,
+            self.synced
+        )
+    }
+
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn segment_mut(&mut self, id: u64) -> Option<&mut Segment> {
+        match &mut self.tail {
+            Some(tail) if tail.segment.first_id <= id => Some(&mut tail.segment),
+            _ => self.segments.iter_mut().rev().find(|segment| segment.first_id <= id),
+        }
+    }
+}
+
+impl<F> Tail<F> {
+    /// Offset of the next frame.
+    fn end(&self) -> u64 {
+        self.flushed + to_u64(self.buffer.len())
+    }
+}
+
+/// About what an entry takes on the disk.
+pub(super) fn stored_len(entry: &Entry) -> u64 {
+    let head = Head { id: u64::from(u32::MAX), link: Link::default(), topic: 0, seq: 1 << 20 };
+    let mut payload = Vec::new();
+    record::put_entry(&mut payload, head, "", entry);
+    to_u64(frame_len(payload.len()))
+}
+
+fn gone() -> Refusal {
+    Refusal::Failed(io::Error::other("the storage is not usable"))
+}

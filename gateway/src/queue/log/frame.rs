@@ -1,0 +1,213 @@
+//! Frames: how a record lies in a segment, and how it is found again behind damage. Pure.
+//!
+//! A segment begins with 16 bytes: a mark, the version of the format, and their checksum. Frames
+//! follow, each on a multiple of 4 bytes:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 2 | mark |
+//! | 1 | kind |
+//! | 1 | 0 |
+//! | 4 | length of the payload, little endian |
+//! | 4 | CRC-32C over segment number, run, offset, kind, length and payload |
+//! | n | payload, then zeros up to a multiple of 4 |
+//!
+//! The segment's number in the checksum makes what a recycled file held before invalid, the run
+//! makes sure that numbers of topics are read with the table they were written with, and the offset
+//! that no frame is believed in another place.
+
+use super::bytes::Cursor;
+use crate::queue::to_u64;
+
+/// Bytes before the first frame.
+pub(super) const HEADER_LEN: usize = 16;
+/// Bytes before a payload.
+pub(super) const FRAME_LEN: usize = 12;
+/// Version of the format that this program writes.
+pub(super) const VERSION: u32 = 1;
+/// A frame begins at a multiple of this.
+const ALIGN: usize = 4;
+const FILE_MARK: [u8; 8] = *b"EDGEQLOG";
+const MARK: [u8; 2] = [0xE9, 0x67];
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// Who writes: the run, its epoch and its table of topics. Its own checksum is without a run.
+    Context,
+    /// The state of the whole log.
+    Checkpoint,
+    /// Names of one PLC and its tags.
+    Names,
+    /// Telemetry.
+    Record,
+    /// An event or a reply.
+    Message,
+    /// Ids that need not be sent any more.
+    Settled,
+    /// Numbers that will never be delivered and whose announcement is not in the log.
+    Lost,
+    /// A clean end.
+    Stop,
+}
+
+/// What the checksums of a segment are salted with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Salt {
+    pub(super) segment: u64,
+    pub(super) run: u64,
+}
+
+/// One frame as it was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) kind: Kind,
+    pub(super) at: usize,
+    pub(super) payload: &'a [u8],
+}
+
+/// What the first bytes of a segment say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Header {
+    /// Written by a program that knows this format; or damaged, and then the frames decide.
+    Ours,
+    /// Written by a program that is newer than this one.
+    Newer(u32),
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Context,
+        Self::Checkpoint,
+        Self::Names,
+        Self::Record,
+        Self::Message,
+        Self::Settled,
+        Self::Lost,
+        Self::Stop,
+    ];
+
+    const fn code(self) -> u8 {
+        self as u8 + 1
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code.checked_sub(1)?)).copied()
+    }
+}
+
+impl Frame<'_> {
+    /// Offset of the first byte behind it.
+    pub(super) const fn end(&self) -> usize {
+        self.at + frame_len(self.payload.len())
+    }
+}
+
+/// Bytes that a payload of this length takes.
+pub(super) const fn frame_len(payload: usize) -> usize {
+    (FRAME_LEN + payload).next_multiple_of(ALIGN)
+}
+
+pub(super) fn header() -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    let parts = FILE_MARK.into_iter().chain(VERSION.to_le_bytes());
+    bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+    let sum = crc32c::crc32c(bytes.get(..12).unwrap_or_default()).to_le_bytes();
+    bytes.iter_mut().skip(12).zip(sum).for_each(|(byte, part)| *byte = part);
+    bytes
+}
+
+pub(super) fn read_header(bytes: &[u8]) -> Header {
+    let mut cursor = Cursor(bytes);
+    let (Some(mark), Some(version), Some(sum)) =
+        (cursor.array::<8>(), cursor.array(), cursor.array())
+    else {
+        return Header::Ours;
+    };
+    let version = u32::from_le_bytes(version);
+    let is_whole = u32::from_le_bytes(sum) == crc32c::crc32c(bytes.get(..12).unwrap_or_default());
+    if mark == FILE_MARK && is_whole && version > VERSION {
+        return Header::Newer(version);
+    }
+    Header::Ours
+}
+
+/// Appends a frame to `out`, whose first byte lies at offset `base` of the segment.
+pub(super) fn put(
+    out: &mut Vec<u8>,
+    base: u64,
+    salt: Salt,
+    kind: Kind,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_LEN]);
+    write(out);
+    let payload = out.get(start + FRAME_LEN..).unwrap_or_default();
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let sum = checksum(salt, base + to_u64(start), kind, payload);
+    let head =
+        MARK.into_iter().chain([kind.code(), 0]).chain(len.to_le_bytes()).chain(sum.to_le_bytes());
+    out.iter_mut().skip(start).zip(head).for_each(|(byte, part)| *byte = part);
+    out.resize(out.len().next_multiple_of(ALIGN), 0);
+}
+
+fn checksum(salt: Salt, at: u64, kind: Kind, payload: &[u8]) -> u32 {
+    let run = if kind == Kind::Context { 0 } else { salt.run };
+    let mut sum = u32::from(kind.code());
+    for part in [salt.segment, run, at, to_u64(payload.len())] {
+        sum = crc32c::crc32c_append(sum, &part.to_le_bytes());
+    }
+    crc32c::crc32c_append(sum, payload)
+}
+
+/// Every valid frame of a segment, in order, whatever lies between them.
+#[derive(Clone, Debug)]
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    salt: Salt,
+}
+
+impl<'a> Frames<'a> {
+    pub(super) const fn new(bytes: &'a [u8], salt: Salt) -> Self {
+        Self { bytes, at: HEADER_LEN, salt }
+    }
+
+    fn frame(&self, at: usize) -> Option<Frame<'a>> {
+        let mut cursor = Cursor(self.bytes.get(at..)?);
+        if cursor.array()? != MARK {
+            return None;
+        }
+        let kind = Kind::from_code(cursor.byte()?)?;
+        if cursor.byte()? != 0 {
+            return None;
+        }
+        let len = usize::try_from(u32::from_le_bytes(cursor.array()?)).ok()?;
+        let sum = u32::from_le_bytes(cursor.array()?);
+        let payload = cursor.take(len)?;
+        (checksum(self.salt, to_u64(at), kind, payload) == sum).then_some(Frame {
+            kind,
+            at,
+            payload,
+        })
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            // Nearly all of what has to be skipped is zeros.
+            self.at +=
+                ALIGN * rest.chunks_exact(ALIGN).position(|bytes| bytes.starts_with(&MARK))?;
+            if let Some(frame) = self.frame(self.at) {
+                self.at = frame.end();
+                return Some(frame);
+            }
+            self.at += ALIGN;
+        }
+    }
+}

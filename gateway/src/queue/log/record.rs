@@ -1,0 +1,137 @@
+//! Entries as payloads of frames, and back. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::bytes::{Cursor, put_signed, put_text, put_varint};
+use super::state::Link;
+use super::value;
+use crate::model::{Message, Record, Sample, UnixTime};
+use crate::queue::{Entry, Names, PlcNames, to_u64};
+
+/// What stands in front of every entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Head {
+    pub(super) id: u64,
+    /// Which link of the chain this is: one that is missing is a hole.
+    pub(super) link: Link,
+    /// Number of the topic in the run's table.
+    pub(super) topic: u16,
+    pub(super) seq: u64,
+}
+
+/// What can be said of an entry without reading it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Outline {
+    pub(super) head: Head,
+    pub(super) samples: u64,
+    /// When a record was read.
+    pub(super) at: Option<UnixTime>,
+}
+
+/// From the names of the run that wrote a record to the numbers of today's configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Mapping {
+    plc: Option<u16>,
+    tags: Vec<Option<u16>>,
+}
+
+pub(super) fn put_entry(out: &mut Vec<u8>, head: Head, epoch: &str, entry: &Entry) {
+    put_varint(out, head.id);
+    head.link.put(out);
+    put_varint(out, u64::from(head.topic));
+    put_varint(out, head.seq);
+    match entry {
+        Entry::Record(Record { plc, at, samples }) => {
+            put_signed(out, at.as_micros());
+            put_varint(out, u64::from(*plc));
+            value::put_samples(out, *at, samples);
+        }
+        Entry::Message(Message { body, .. }) => {
+            put_text(out, epoch);
+            // A map of text and JSON values always has a JSON form.
+            out.extend(serde_json::to_vec(body).unwrap_or_default());
+        }
+    }
+}
+
+fn head(cursor: &mut Cursor<'_>) -> Option<Head> {
+    let id = cursor.varint()?;
+    let link = Link::parse(cursor)?;
+    Some(Head { id, link, topic: cursor.small()?, seq: cursor.varint()? })
+}
+
+pub(super) fn outline_record(payload: &[u8]) -> Option<Outline> {
+    let mut cursor = Cursor(payload);
+    let head = head(&mut cursor)?;
+    let at = UnixTime::from_micros(cursor.signed()?);
+    cursor.small()?;
+    Some(Outline { head, samples: to_u64(cursor.count()?), at: Some(at) })
+}
+
+pub(super) fn outline_message(payload: &[u8]) -> Option<Outline> {
+    Some(Outline { head: head(&mut Cursor(payload))?, samples: 0, at: None })
+}
+
+/// The record with today's numbers, and how many of its samples have no tag there any more. A
+/// record that is left with none has no samples.
+pub(super) fn record(payload: &[u8], names: &BTreeMap<u16, Mapping>) -> Option<(Record, u64)> {
+    let mut cursor = Cursor(payload);
+    head(&mut cursor)?;
+    let at = UnixTime::from_micros(cursor.signed()?);
+    let mapping = names.get(&cursor.small()?)?;
+    let samples = value::samples(&mut cursor, at)?;
+    let count = samples.len();
+    let kept: Vec<Sample> =
+        samples.into_iter().filter_map(|sample| mapping.sample(sample)).collect();
+    let homeless = to_u64(count - kept.len());
+    Some((Record { plc: mapping.plc.unwrap_or_default(), at, samples: kept }, homeless))
+}
+
+/// The epoch under which a message got its number.
+pub(super) fn epoch_of_message(payload: &[u8]) -> Option<&str> {
+    let mut cursor = Cursor(payload);
+    head(&mut cursor)?;
+    cursor.text()
+}
+
+/// A message on this topic, with the epoch of its number.
+pub(super) fn message<'a>(payload: &'a [u8], topic: &Arc<str>) -> Option<(&'a str, Message)> {
+    let mut cursor = Cursor(payload);
+    head(&mut cursor)?;
+    let epoch = cursor.text()?;
+    let body: Map<String, Value> = serde_json::from_slice(cursor.0).ok()?;
+    Some((epoch, Message { topic: Arc::clone(topic), body }))
+}
+
+pub(super) fn put_names(out: &mut Vec<u8>, plc: u16, names: &PlcNames) {
+    put_varint(out, u64::from(plc));
+    put_text(out, &names.name);
+    super::bytes::put_count(out, names.tags.len());
+    names.tags.iter().for_each(|tag| put_text(out, tag));
+}
+
+/// The number that the names stand for, and where they are today.
+pub(super) fn names(payload: &[u8], today: &Names) -> Option<(u16, Mapping)> {
+    let mut cursor = Cursor(payload);
+    let number = cursor.small()?;
+    let name = cursor.text()?;
+    let known = (0..).zip(&today.plcs).find(|(_, plc)| plc.name == name);
+    let tag = |name: &str| {
+        let (_, plc) = known?;
+        let place = plc.tags.iter().position(|tag| tag == name)?;
+        u16::try_from(place).ok()
+    };
+    let tags = cursor.list(|cursor| Some(tag(cursor.text()?)))?;
+    Some((number, Mapping { plc: known.map(|(number, _)| number), tags }))
+}
+
+impl Mapping {
+    fn sample(&self, sample: Sample) -> Option<Sample> {
+        self.plc?;
+        let tag = (*self.tags.get(usize::from(sample.tag))?)?;
+        Some(Sample { tag, ..sample })
+    }
+}

@@ -1,0 +1,61 @@
+//! What is known of one segment without reading it. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::UnixTime;
+use crate::queue::TopicId;
+
+/// How much lies somewhere.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(in crate::queue) struct Tally {
+    pub(in crate::queue) entries: u64,
+    pub(in crate::queue) samples: u64,
+    /// On the disk, with the frame around it.
+    pub(in crate::queue) bytes: u64,
+}
+
+/// One file of the log. All of it was written by one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Segment {
+    /// Rises from file to file, and is never used again.
+    pub(super) number: u64,
+    /// Ids from here up to the first one of the next segment lie here, and no others count.
+    pub(super) first_id: u64,
+    pub(super) epoch: Arc<str>,
+    /// What waits in it.
+    pub(super) open: Tally,
+    /// When its first record was read.
+    pub(super) first_at: Option<UnixTime>,
+    /// The next number of each topic when it was begun.
+    pub(super) starts: BTreeMap<TopicId, u64>,
+    /// The same when it was full; empty while it is written.
+    pub(super) ends: BTreeMap<TopicId, u64>,
+    /// Length of the file; not written down.
+    pub(super) size: u64,
+}
+
+impl Tally {
+    pub(in crate::queue) const fn add(&mut self, other: Self) {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    pub(in crate::queue) const fn subtract(&mut self, other: Self) {
+        self.entries = self.entries.saturating_sub(other.entries);
+        self.samples = self.samples.saturating_sub(other.samples);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
+}
+
+/// Name of the file of a segment.
+pub(super) fn file_name(number: u64) -> String {
+    format!("seg-{number:016x}.log")
+}
+
+/// The number in the name of a segment's file.
+pub(super) fn number_in(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}

@@ -1,0 +1,233 @@
+//! The beginning of a run: what the last one left, and a first segment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::recover::{Recovered, recover};
+use super::room::Purpose;
+use super::segment::{file_name, number_in};
+use super::state::Context;
+use super::{Counts, Limits, Log, Refusal, Retiring, job};
+use crate::metrics::DropReason;
+use crate::queue::gap::Gaps;
+use crate::queue::ledger::Ledger;
+use crate::queue::storage::{Storage, StoredFile};
+use crate::queue::unclean::Unclean;
+use crate::queue::{Gap, Names};
+
+/// What a run is called and what it promises.
+#[derive(Clone, Debug)]
+pub(in crate::queue) struct Start {
+    /// The epoch to take unless the last run ended cleanly.
+    pub(in crate::queue) epoch: Arc<str>,
+    /// Which start of the machine this is.
+    pub(in crate::queue) boot: String,
+    /// Seconds of data that a power cut may take.
+    pub(in crate::queue) power_window: u64,
+    /// Seconds of data that the death of the process may take.
+    pub(in crate::queue) kill_window: u64,
+}
+
+/// A log at the beginning of a run.
+#[derive(Debug)]
+pub(in crate::queue) struct Opened<S: Storage> {
+    pub(in crate::queue) log: Log<S>,
+    pub(in crate::queue) end: End,
+    /// Whether anything can be written.
+    pub(in crate::queue) began: Result<(), Refusal>,
+    /// Samples in segments that are gone.
+    pub(in crate::queue) lost: u64,
+}
+
+/// How the last run ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::queue) enum End {
+    /// There was none.
+    None,
+    /// With its last word.
+    Clean,
+    /// In the middle of something.
+    Unclean,
+}
+
+impl<S: Storage> Log<S> {
+    /// Reads what is there and begins a run. The ledger takes over what has to be remembered. A
+    /// storage that cannot be written is no error: what lies there can be sent all the same.
+    pub(in crate::queue) fn open(
+        storage: S,
+        limits: Limits,
+        names: Names,
+        start: &Start,
+        ledger: &mut Ledger,
+    ) -> io::Result<Opened<S>> {
+        let found = recover(&storage, &mut ledger.topics)?;
+        let end = match &found.context {
+            None => End::None,
+            Some(_) if found.is_clean => End::Clean,
+            Some(_) => End::Unclean,
+        };
+        take_over(ledger, &found, start, end);
+        let context = Context {
+            run: found.next_number,
+            epoch: Arc::clone(&ledger.epoch),
+            boot: start.boot.clone(),
+            // The window counts seconds of a power cut; a run of another boot reads it.
+            window: start.power_window << 8 | start.kill_window,
+            topics: ledger.topics.all().to_vec(),
+        };
+        let mut log = Self {
+            storage,
+            limits,
+            names,
+            context,
+            segments: found.state.segments,
+            tail: None,
+            idle: Vec::new(),
+            retiring: Vec::new(),
+            next_number: found.next_number,
+            open: found.state.open,
+            appended: found.state.appended.max(found.state.next_id),
+            link: found.state.link,
+            has_lost: false,
+            settled: BTreeMap::new(),
+            position: 0,
+            synced: 0,
+            dirty: Vec::new(),
+            names_changed: false,
+            loaded: None,
+            under_way: job::UnderWay::default(),
+            counts: Counts { written: 0, set_aside: found.set_aside },
+        };
+        log.sort_files(found.idle);
+        let mut lost = 0;
+        for segment in found.damaged {
+            lost += segment.open.samples;
+            let range = segment.first_id..log.first_id_behind(segment.first_id);
+            if range.end > range.start {
+                log.open.remove_run((range.start, range.end - 1));
+            }
+        }
+        log.cut_last(found.end);
+        if end == End::Unclean {
+            log.adopt(found.context.as_ref().map_or(0, |context| context.run));
+        }
+        let began = log.begin(ledger);
+        Ok(Opened { log, end, began, lost })
+    }
+
+    fn first_id_behind(&self, id: u64) -> u64 {
+        let behind = self.segments.iter().find(|segment| segment.first_id > id);
+        behind.map_or(self.appended, |segment| segment.first_id)
+    }
+
+    /// The newest segment is what proves that the others are done with, and stays until the first
+    /// checkpoint of this run is durable.
+    fn sort_files(&mut self, files: Vec<(String, u64)>) {
+        let newest = self.next_number.checked_sub(1);
+        for (name, size) in files {
+            if size == self.limits.segment && number_in(&name) != newest {
+                self.idle.push((name, size));
+            } else {
+                self.retiring.push(Retiring { name, size, from: None });
+            }
+        }
+    }
+
+    /// A segment that was left half full takes no more room than it needs.
+    fn cut_last(&mut self, end: u64) {
+        let newest = self.next_number.wrapping_sub(1);
+        let Some(last) = self.segments.last_mut().filter(|last| last.number == newest) else {
+            return;
+        };
+        if end > 0
+            && end < last.size
+            && let Ok(file) = self.storage.open(&file_name(newest))
+            && file.truncate(end).is_ok()
+        {
+            last.size = end;
+        }
+    }
+
+    /// What the last run wrote may still be in the memory of the operating system alone: it becomes
+    /// durable with the first records of this one.
+    fn adopt(&mut self, run: u64) {
+        let theirs = self.segments.iter().filter(|segment| segment.number >= run);
+        let files = theirs.filter_map(|segment| self.storage.open(&file_name(segment.number)).ok());
+        self.dirty = files.map(Arc::new).collect();
+    }
+
+    /// The first segment of a run, in a file that is prepared for it.
+    fn begin(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
+        let size = self.limits.segment;
+        if !self.idle.iter().any(|(_, idle)| *idle == size) {
+            let name = format!("spare-{:x}", self.next_number);
+            if job::prepare(&self.storage, &name, size).is_ok() {
+                self.counts.written += size;
+                self.idle.push((name, size));
+            } else {
+                drop(self.storage.remove(&name));
+            }
+        }
+        self.roll(ledger, 0, Purpose::Control)
+    }
+
+    /// Begins a new segment after the storage failed, in a new file.
+    pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
+        self.idle.clear();
+        self.roll(ledger, 0, Purpose::Control)?;
+        self.flush()
+    }
+
+    /// Makes everything durable before it returns.
+    pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<(), Refusal> {
+        let Some(job) = self.sync(ledger)? else { return Ok(()) };
+        match self.done(job.run(), &mut ledger.topics) {
+            job::News::Failed(error) => Err(Refusal::Failed(error)),
+            job::News::None | job::News::Durable(_) | job::News::Read { .. } => Ok(()),
+        }
+    }
+
+    /// Whether the file that is written is still the one in the directory.
+    pub(in crate::queue) fn is_in_place(&self) -> bool {
+        let Some(tail) = &self.tail else { return true };
+        let name = file_name(tail.segment.number);
+        self.storage.list().is_ok_and(|names| names.contains(&name))
+    }
+}
+
+fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
+    let state = &found.state;
+    ledger.next_id = state.next_id.max(state.appended);
+    let mut gaps = Gaps::default();
+    state.gaps.iter().for_each(|gap| gaps.add(gap.clone()));
+    for segment in &found.damaged {
+        let mut samples = segment.open.samples;
+        for (topic, seq) in &segment.ends {
+            let first_seq = segment.starts.get(topic).copied().unwrap_or(0);
+            if first_seq < *seq {
+                gaps.add(Gap {
+                    epoch: Arc::clone(&segment.epoch),
+                    topic: *topic,
+                    first_seq,
+                    last_seq: seq - 1,
+                    samples: std::mem::take(&mut samples),
+                    reason: DropReason::Corrupt,
+                });
+            }
+        }
+    }
+    ledger.gaps = gaps;
+    ledger.uncleans.clone_from(&state.uncleans);
+    ledger.epoch = Arc::clone(&start.epoch);
+    let Some(context) = &found.context else { return };
+    if end == End::Clean {
+        ledger.epoch = Arc::clone(&context.epoch);
+        ledger.next_seq.clone_from(&state.next_seq);
+        return;
+    }
+    let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
+    let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
+    let next_seq = state.next_seq.clone();
+    ledger.uncleans.push(Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq });
+}

@@ -1,0 +1,314 @@
+//! A disk that forgets: what was not made durable is lost, torn and reordered by a crash, in
+//! sectors of 512 bytes. On request it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fastrand::Rng;
+
+use super::{Storage, StoredFile};
+
+const SECTOR: usize = 512;
+
+/// A handle to the disk.
+#[derive(Clone, Debug)]
+pub(in crate::queue) struct Simulated(Arc<Mutex<Disk>>);
+
+#[derive(Debug)]
+struct Disk {
+    rng: Rng,
+    faults: Faults,
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// What happened to the names since they were durable: a crash keeps a beginning of it.
+    journal: Vec<BTreeMap<String, usize>>,
+    written: u64,
+}
+
+/// How often what fails, in a thousand calls.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::queue) struct Faults {
+    pub(in crate::queue) write: u32,
+    pub(in crate::queue) sync: u32,
+    pub(in crate::queue) read: u32,
+    /// Bytes that all files together may take.
+    pub(in crate::queue) capacity: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sectors that differ and would be written by a sync.
+    dirty: BTreeSet<usize>,
+}
+
+impl Faults {
+    pub(in crate::queue) const NONE: Self = Self { write: 0, sync: 0, read: 0, capacity: u64::MAX };
+}
+
+impl Simulated {
+    pub(in crate::queue) fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            rng: Rng::with_seed(seed),
+            faults: Faults::NONE,
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            journal: Vec::new(),
+            written: 0,
+        })))
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+
+    pub(in crate::queue) fn set_faults(&self, faults: Faults) {
+        self.disk().faults = faults;
+    }
+
+    /// The power goes: what was not durable is there, or not, sector by sector.
+    pub(in crate::queue) fn cut_power(&self) {
+        let disk = &mut *self.disk();
+        let journal = std::mem::take(&mut disk.journal);
+        let kept = disk.rng.usize(..=journal.len());
+        if let Some(names) = kept.checked_sub(1).and_then(|last| journal.into_iter().nth(last)) {
+            disk.durable_names = names;
+        }
+        disk.names = disk.durable_names.clone();
+        let used: BTreeSet<usize> = disk.names.values().copied().collect();
+        for (number, file) in disk.files.iter_mut().enumerate() {
+            if used.contains(&number) {
+                file.crash(&mut disk.rng);
+            } else {
+                *file = File::default();
+            }
+        }
+    }
+
+    /// Every file with its bytes.
+    pub(in crate::queue) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let disk = self.disk();
+        let bytes = |number: &usize| disk.files[*number].current.clone();
+        disk.names.iter().map(|(name, number)| (name.clone(), bytes(number))).collect()
+    }
+
+    /// A disk with these files, all of them durable.
+    pub(in crate::queue) fn holding(contents: &BTreeMap<String, Vec<u8>>) -> Self {
+        let disk = Self::new(1);
+        for (name, bytes) in contents {
+            let file = disk.create(name).unwrap();
+            file.write_at(bytes, 0).unwrap();
+            file.sync_data().unwrap();
+        }
+        disk.sync_dir().unwrap();
+        disk
+    }
+
+    pub(in crate::queue) fn remove_everything(&self) {
+        let names = self.list().unwrap();
+        names.iter().for_each(|name| self.remove(name).unwrap());
+    }
+
+    pub(in crate::queue) fn used(&self) -> u64 {
+        let disk = self.disk();
+        disk.used()
+    }
+
+    /// Bytes that reached the device, in whole pages.
+    pub(in crate::queue) fn written(&self) -> u64 {
+        self.disk().written
+    }
+}
+
+impl Disk {
+    fn fails(&mut self, per_thousand: u32) -> bool {
+        per_thousand > 0 && self.rng.u32(..1000) < per_thousand
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|number| self.files[*number].current.len() as u64).sum()
+    }
+
+    fn renamed(&mut self) {
+        self.journal.push(self.names.clone());
+    }
+}
+
+impl File {
+    fn crash(&mut self, rng: &mut Rng) {
+        let mut after = self.durable.clone();
+        if rng.bool() {
+            after.resize(self.current.len(), 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR;
+            let end = (start + SECTOR).min(after.len()).min(self.current.len());
+            if start < end && rng.bool() {
+                after[start..end].copy_from_slice(&self.current[start..end]);
+            }
+        }
+        self.current.clone_from(&after);
+        self.durable = after;
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap()
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+/// An open file of a simulated disk.
+#[derive(Debug)]
+pub(in crate::queue) struct Open {
+    disk: Simulated,
+    number: usize,
+}
+
+impl Storage for Simulated {
+    type File = Open;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.disk().names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Open> {
+        let mut disk = self.disk();
+        let per_thousand = disk.faults.write;
+        if disk.fails(per_thousand) {
+            return Err(eio());
+        }
+        let number = disk.files.len();
+        disk.files.push(File::default());
+        disk.names.insert(name.to_owned(), number);
+        disk.renamed();
+        Ok(Open { disk: self.clone(), number })
+    }
+
+    fn open(&self, name: &str) -> io::Result<Open> {
+        let mut disk = self.disk();
+        let per_thousand = disk.faults.read;
+        if disk.fails(per_thousand) {
+            return Err(eio());
+        }
+        let number = disk.names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Open { disk: self.clone(), number })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        let per_thousand = disk.faults.write;
+        if disk.fails(per_thousand) {
+            return Err(eio());
+        }
+        let number = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), number);
+        disk.renamed();
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        disk.renamed();
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut disk = self.disk();
+        let per_thousand = disk.faults.sync;
+        if disk.fails(per_thousand) {
+            return Err(eio());
+        }
+        disk.durable_names = disk.names.clone();
+        disk.journal.clear();
+        Ok(())
+    }
+
+    fn free_space(&self) -> io::Result<u64> {
+        let disk = self.disk();
+        Ok(disk.faults.capacity.saturating_sub(disk.used()))
+    }
+}
+
+impl StoredFile for Open {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.disk().files[self.number].current.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        let per_thousand = disk.faults.read;
+        if disk.fails(per_thousand) {
+            return Err(eio());
+        }
+        let at = index(at);
+        let file = &disk.files[self.number];
+        let bytes = file.current.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let disk = &mut *self.disk.disk();
+        let at = index(at);
+        let mut bytes = bytes;
+        let per_thousand = disk.faults.write;
+        let mut result = Ok(());
+        if disk.fails(per_thousand) {
+            bytes = &bytes[..disk.rng.usize(..=bytes.len())];
+            result = Err(eio());
+        }
+        let len = disk.files[self.number].current.len();
+        let more = (at + bytes.len()).saturating_sub(len) as u64;
+        let free = disk.faults.capacity.saturating_sub(disk.used());
+        if more > free {
+            let kept = bytes.len() - index(more - free).min(bytes.len());
+            bytes = &bytes[..kept];
+            result = Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = &mut disk.files[self.number];
+        let end = at + bytes.len();
+        if end > file.current.len() {
+            file.current.resize(end, 0);
+        }
+        file.current[at..end].copy_from_slice(bytes);
+        if !bytes.is_empty() {
+            file.dirty.extend(at / SECTOR..=(end - 1) / SECTOR);
+        }
+        result
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        let file = &mut disk.files[self.number];
+        file.current.truncate(index(size));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let disk = &mut *self.disk.disk();
+        let per_thousand = disk.faults.sync;
+        let fails = disk.fails(per_thousand);
+        let file = &mut disk.files[self.number];
+        file.durable.resize(file.current.len(), 0);
+        let dirty = std::mem::take(&mut file.dirty);
+        let pages: BTreeSet<usize> = dirty.iter().map(|sector| sector / 8).collect();
+        disk.written += pages.len() as u64 * 4096;
+        for sector in dirty {
+            let start = sector * SECTOR;
+            let end = (start + SECTOR).min(file.current.len());
+            // A sync that fails has written some, and the rest is never written.
+            if start < end && (!fails || disk.rng.bool()) {
+                file.durable[start..end].copy_from_slice(&file.current[start..end]);
+            }
+        }
+        if fails { Err(eio()) } else { Ok(()) }
+    }
+}

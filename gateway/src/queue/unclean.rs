@@ -1,0 +1,79 @@
+//! What a receiver has to know when a gateway ended without saying goodbye. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{TopicId, Topics};
+use crate::model::Message;
+
+/// An epoch that ended uncleanly.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unclean {
+    /// The epoch that ended.
+    pub epoch: Arc<str>,
+    /// How many seconds of its data may be missing at the end.
+    pub seconds: u64,
+    /// The first number of each topic that is not known: from here on numbers may be missing.
+    pub next_seq: BTreeMap<TopicId, u64>,
+}
+
+/// An [`Unclean`] as its receiver reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UncleanStart {
+    /// The epoch that ended.
+    pub epoch: String,
+    /// By topic, the first number from which on numbers of that epoch may be missing.
+    pub next_seq: BTreeMap<String, u64>,
+}
+
+impl Unclean {
+    /// The event that tells it:
+    /// `{"event":"unclean_start","epoch":"k3f9ab","seconds":1,"next_seq":{"edge/g/data/p":4711}}`.
+    #[must_use]
+    pub fn announce(&self, events: &Arc<str>, topics: &Topics) -> Message {
+        let known =
+            self.next_seq.iter().filter_map(|(topic, seq)| Some((topics.name(*topic)?, *seq)));
+        let next_seq: Map<String, Value> =
+            known.map(|(topic, seq)| (topic.to_string(), seq.into())).collect();
+        let members: [(&str, Value); 4] = [
+            ("event", "unclean_start".into()),
+            ("epoch", self.epoch.as_ref().into()),
+            ("seconds", self.seconds.into()),
+            ("next_seq", next_seq.into()),
+        ];
+        let body = members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Message { topic: Arc::clone(events), body }
+    }
+
+    /// Reads back what [`Unclean::announce`] wrote.
+    pub(super) fn parse(body: &Map<String, Value>, topics: &mut Topics) -> Option<Self> {
+        let start = UncleanStart::parse(body)?;
+        Some(Self {
+            epoch: start.epoch.into(),
+            seconds: body.get("seconds")?.as_u64()?,
+            next_seq: start
+                .next_seq
+                .into_iter()
+                .map(|(topic, seq)| (topics.intern(&topic.into()), seq))
+                .collect(),
+        })
+    }
+}
+
+impl UncleanStart {
+    /// Reads the body that [`Unclean::announce`] writes; nothing when it is another event.
+    #[must_use]
+    pub fn parse(body: &Map<String, Value>) -> Option<Self> {
+        if body.get("event")?.as_str()? != "unclean_start" {
+            return None;
+        }
+        let numbers = body.get("next_seq")?.as_object()?.iter();
+        let number = |(topic, seq): (&String, &Value)| Some((topic.clone(), seq.as_u64()?));
+        Some(Self {
+            epoch: body.get("epoch")?.as_str()?.to_owned(),
+            next_seq: numbers.map(number).collect::<Option<_>>()?,
+        })
+    }
+}

@@ -1,0 +1,353 @@
+//! What has to happen now and then: making things durable, writing down what is settled or lost,
+//! and trying again a storage that failed.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use provisioning::config::Durability;
+
+use super::log::{Done, Job, Log, News, Refusal};
+use super::ring::Place;
+use super::storage::Storage;
+use super::{Health, Queue};
+use crate::metrics::DropReason;
+
+/// With `balanced`, what was appended is made durable after this: with the time that a card takes,
+/// about a second.
+const SYNC_AFTER: Duration = Duration::from_millis(900);
+/// So much is made durable at once.
+const SYNC_BYTES: u64 = 1 << 20;
+/// With `low-wear`, what waits for so long is written.
+const WRITE_AFTER: Duration = Duration::from_secs(4);
+/// With `low-wear`, the numbers that were given are written down after this.
+const MARK_AFTER: Duration = Duration::from_secs(30);
+/// What is settled is written down after this when nothing else is.
+const SETTLE_AFTER: Duration = Duration::from_secs(5);
+/// A storage that failed is tried again after this, doubled each time up to the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// How often it is checked that the files are still in their directory.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// When the next of all this is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Deadlines {
+    /// When the first of what is not durable was appended.
+    appended: Option<Instant>,
+    settled: Option<Instant>,
+    /// Whether a job that makes things durable has to follow.
+    sync: bool,
+    marked: Option<Instant>,
+    marked_id: u64,
+    looked: Option<Instant>,
+    retry: Option<Instant>,
+    wait: Duration,
+    write: Option<Instant>,
+}
+
+impl Deadlines {
+    pub(super) fn appended(&mut self, now: Instant) {
+        self.appended.get_or_insert(now);
+    }
+
+    pub(super) fn settled(&mut self, now: Instant) {
+        self.settled.get_or_insert(now);
+    }
+}
+
+impl<S: Storage> Queue<S> {
+    /// Does what is due and returns a job to run elsewhere, whose end [`Queue::done`] wants to know.
+    /// Ask again until there is none, after everything that happens and at [`Queue::due`].
+    pub fn turn(&mut self, now: Instant) -> Option<Job<S>> {
+        self.log.as_ref()?;
+        self.retry(now);
+        self.write_old(now);
+        self.mark(now);
+        self.look(now);
+        self.write_lost(now);
+        self.flush(now);
+        let job = self.sync_job(now).or_else(|| self.other_job());
+        self.show();
+        job
+    }
+
+    /// When [`Queue::turn`] has something to do although nothing happens.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let due = &self.deadlines;
+        let log = self.log.as_ref()?;
+        if self.health.is_failing() {
+            return due.retry;
+        }
+        if log.is_syncing() {
+            return None;
+        }
+        let appended = due.appended.map(|since| since + self.sync_after());
+        let settled = due.settled.filter(|_| log.has_settled()).map(|since| since + SETTLE_AFTER);
+        let write = (self.durability == Durability::LowWear).then_some(due.write).flatten();
+        appended.into_iter().chain(settled).chain(write).min()
+    }
+
+    /// Takes the end of a job.
+    pub fn done(&mut self, done: Done, now: Instant) {
+        let Some(log) = &mut self.log else { return };
+        match log.done(done, &mut self.ledger.topics) {
+            News::None => {}
+            News::Durable(took) => {
+                self.metrics.sync_seconds.observe(took.as_secs_f64());
+                let synced = log.synced();
+                self.durable_to(synced);
+            }
+            News::Failed(error) => self.fail(error, now),
+            News::Read { gaps, ids, held, found } => {
+                self.metrics.recovered.inc_by(found);
+                self.metrics.count_dropped(DropReason::Corrupt, held.samples);
+                gaps.into_iter().for_each(|gap| self.ledger.gaps.add(gap));
+                let mut rest = held;
+                // Samples of entries that are all there, by a count that did not survive.
+                if ids.is_empty()
+                    && let Some(log) = &mut self.log
+                {
+                    log.forget_samples(rest);
+                }
+                for id in ids {
+                    self.ring.forget_paged(id, id);
+                    if let Some(log) = &mut self.log {
+                        log.settle_lost(id, std::mem::take(&mut rest));
+                    }
+                }
+                self.deadlines.settled(now);
+            }
+        }
+        self.show();
+    }
+
+    /// Writes everything down for the next run, and that this one ended cleanly. Returns whether
+    /// all that is left is stored; what is not is counted as dropped.
+    pub fn close(mut self, now: Instant) -> bool {
+        self.rewind(now);
+        self.write_up_to(u64::MAX, now);
+        // The last word says what was lost, so it comes after the loss.
+        let is_stored = self.give_up_unstored();
+        if let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) {
+            let ended = log.stop(&self.ledger).and_then(|()| log.sync_now(&mut self.ledger));
+            if let Err(refusal) = ended {
+                self.refused(refusal, now);
+            }
+        }
+        let is_stored = self.give_up_unstored() && is_stored;
+        self.show();
+        is_stored
+    }
+
+    /// What lies in memory alone goes with the process; whether there was nothing.
+    fn give_up_unstored(&mut self) -> bool {
+        let mut is_stored = true;
+        while let Some(id) = self.ring.first_unstored() {
+            let Some(held) = self.ring.remove(id) else { break };
+            self.lose(&held, DropReason::Shutdown);
+            is_stored = false;
+        }
+        is_stored
+    }
+
+    /// What is durable needs no copy in memory, and tells what it tells by itself.
+    pub(super) fn durable_to(&mut self, synced: u64) {
+        let ring = &self.ring;
+        self.ledger.pending.retain(|(id, _)| match ring.get(*id).map(|held| held.place) {
+            None => false,
+            Some(Place::Memory) => true,
+            Some(Place::Logged { position, .. }) => position > synced,
+        });
+        self.ring.trim(super::CACHE, synced);
+    }
+
+    const fn sync_after(&self) -> Duration {
+        match self.durability {
+            Durability::Strict | Durability::LowWear => Duration::ZERO,
+            Durability::Balanced => SYNC_AFTER,
+        }
+    }
+
+    fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
+        let after = self.sync_after();
+        let log = self.log.as_mut()?;
+        let is_over =
+            |since: Option<Instant>, after| since.is_some_and(|since| now >= since + after);
+        let is_due = is_over(self.deadlines.appended, after)
+            || log.has_settled() && is_over(self.deadlines.settled, SETTLE_AFTER)
+            || log.unsynced() > SYNC_BYTES
+            || self.deadlines.sync;
+        if !is_due {
+            return None;
+        }
+        match log.sync(&self.ledger) {
+            Ok(Some(job)) => {
+                self.deadlines.appended = None;
+                self.deadlines.settled = None;
+                self.deadlines.sync = false;
+                Some(job)
+            }
+            Ok(None) => {
+                if !log.is_dirty() {
+                    self.deadlines.appended = None;
+                    self.deadlines.sync = false;
+                }
+                None
+            }
+            Err(refusal) => {
+                self.refused(refusal, now);
+                None
+            }
+        }
+    }
+
+    fn other_job(&mut self) -> Option<Job<S>> {
+        let log = self.log.as_mut()?;
+        if let Some(id) = self.cursors.wanted
+            && let Some(job) = log.load(id, &self.ledger)
+        {
+            self.cursors.wanted = None;
+            return Some(job);
+        }
+        log.prepare()
+    }
+
+    /// With `low-wear`: what waits for too long is written after all.
+    fn write_old(&mut self, now: Instant) {
+        if self.durability != Durability::LowWear {
+            if self.ring.first_unstored().is_some() {
+                self.write_up_to(u64::MAX, now);
+            }
+            return;
+        }
+        let since = self.ring.first_unstored().and_then(|id| self.ring.get(id)?.since);
+        let is_due = since.is_some_and(|since| now >= since + WRITE_AFTER);
+        if is_due {
+            // Everything that will be due within a second goes along: one write instead of many.
+            let before = now.checked_sub(WRITE_AFTER - Duration::from_secs(1));
+            let last = before.and_then(|before| self.ring.unstored_since(before));
+            self.write_up_to(last.unwrap_or(0), now);
+        }
+        let since = self.ring.first_unstored().and_then(|id| self.ring.get(id)?.since);
+        self.deadlines.write = since.map(|since| since + WRITE_AFTER);
+    }
+
+    /// With `low-wear`: the numbers that were given are written down, so that an unclean start
+    /// knows about them.
+    fn mark(&mut self, now: Instant) {
+        if self.durability != Durability::LowWear {
+            return;
+        }
+        let marked = *self.deadlines.marked.get_or_insert(now);
+        let is_news = self.ledger.next_id != self.deadlines.marked_id;
+        if now < marked + MARK_AFTER || !is_news {
+            return;
+        }
+        self.deadlines.marked = Some(now);
+        self.deadlines.marked_id = self.ledger.next_id;
+        self.deadlines.sync = true;
+        self.control(now, |log, ledger| log.checkpoint(ledger));
+    }
+
+    /// Writes down what is lost and not told.
+    fn write_lost(&mut self, now: Instant) {
+        if !self.ledger.gaps.has_changed() {
+            return;
+        }
+        let gaps = self.ledger.gaps.take_changed();
+        self.deadlines.appended(now);
+        self.control(now, |log, ledger| gaps.iter().try_for_each(|gap| log.lost(ledger, gap)));
+    }
+
+    fn control(
+        &mut self,
+        now: Instant,
+        write: impl FnOnce(&mut Log<S>, &super::Ledger) -> Result<(), Refusal>,
+    ) {
+        let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
+        if let Err(refusal) = write(log, &self.ledger) {
+            self.refused(refusal, now);
+        }
+    }
+
+    /// Hands what was appended to the operating system, so that it outlives this process.
+    pub fn flush(&mut self, now: Instant) {
+        self.control(now, |log, _| log.flush());
+    }
+
+    /// Makes everything durable before it returns.
+    pub(super) fn sync_now(&mut self, now: Instant) {
+        let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
+        match log.sync_now(&mut self.ledger) {
+            Ok(()) => {
+                let synced = log.synced();
+                self.durable_to(synced);
+            }
+            Err(refusal) => self.refused(refusal, now),
+        }
+    }
+
+    /// Files that somebody removed are as good as a device that fails.
+    fn look(&mut self, now: Instant) {
+        let looked = *self.deadlines.looked.get_or_insert(now);
+        if now < looked + LOOK_AFTER {
+            return;
+        }
+        self.deadlines.looked = Some(now);
+        if self.log.as_ref().is_some_and(|log| !log.is_in_place()) {
+            self.fail(io::Error::other("the files of the queue are gone"), now);
+        }
+    }
+
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) {
+        match refusal {
+            Refusal::Failed(error) => self.fail(error, now),
+            // The log's own records have a reserve: without it the disk is full for everybody.
+            Refusal::Full => self.fail(io::ErrorKind::StorageFull.into(), now),
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the end of the error's way")]
+    pub(super) fn fail(&mut self, error: io::Error, now: Instant) {
+        if !self.health.is_failing() {
+            self.deadlines.wait = RETRY_FIRST;
+        }
+        self.health.fail(&error);
+        tracing::error!("{}", self.health.sentence().unwrap_or_default());
+        self.deadlines.retry = Some(now + self.deadlines.wait);
+        self.deadlines.appended = None;
+        let Some(log) = &mut self.log else { return };
+        let synced = log.synced();
+        log.fail(&self.ledger);
+        for id in self.ring.logged_behind(synced) {
+            if let Some(held) = self.ring.get(id) {
+                log.withdraw(id, held.tally());
+                if *held.epoch == *self.ledger.epoch {
+                    self.ledger.unstored.insert((held.topic, held.seq));
+                }
+            }
+            self.ring.place(id, Place::Memory);
+        }
+    }
+
+    /// Begins a new file after a failure. What was not durable is written again, from memory.
+    fn retry(&mut self, now: Instant) {
+        let is_due = self.deadlines.retry.is_some_and(|due| now >= due);
+        if !self.health.is_failing() || !is_due {
+            return;
+        }
+        self.deadlines.wait = (self.deadlines.wait * 2).min(RETRY_LONGEST);
+        let Some(log) = &mut self.log else { return };
+        match log.resume(&self.ledger) {
+            Ok(()) => {
+                tracing::warn!("the storage works again");
+                self.health = Health::Sound;
+                self.deadlines.retry = None;
+                self.deadlines.appended(now);
+                self.write_up_to(u64::MAX, now);
+            }
+            Err(refusal) => self.refused(refusal, now),
+        }
+    }
+}
