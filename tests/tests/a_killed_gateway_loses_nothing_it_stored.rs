@@ -2,12 +2,13 @@
 //! taken is delivered, stored, or within the window that is announced.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Gateway, Message, Mosquitto, Pymodbus};
+use e2e::{Gateway, Message, Mosquitto, Process};
 
 const LONG: Duration = Duration::from_secs(60);
 /// `EDGE_KILLS` makes it more.
@@ -18,10 +19,11 @@ const RESTART_EVERY: u64 = 25;
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
     let kills = std::env::var("EDGE_KILLS").ok().and_then(|kills| kills.parse().ok());
-    let (plc, mut broker) = (Pymodbus::start(), Mosquitto::builder().persistent().start());
+    let (_plc, address) = simulate();
+    let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
     let mut random = Random(7);
-    let mut gateway = Gateway::start(&config(&broker.url(), &plc));
+    let mut gateway = Gateway::start(&config(&broker.url(), &address));
     let mut messages = Vec::new();
     for kill in 0..kills.unwrap_or(KILLS) {
         // No event is waited for: any moment is as good as any other, the start included.
@@ -52,18 +54,29 @@ fn two_hundred_kills_leave_nothing_unaccounted_for() {
 }
 
 /// A gateway that reads so much that something is always under way.
-fn config(broker: &str, plc: &Pymodbus) -> String {
-    let address = plc.address();
+fn config(broker: &str, address: &str) -> String {
     let plcs: String = (0..4)
         .map(|n| {
             format!(
                 "[[plc]]\nname = \"p{n}\"\nmodel = \"M241\"\naddress = \"{address}\"\nscan = \"50ms\"\n\
-                 [plc.publish]\nheartbeat = \"1s\"\n\
-                 [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n"
+                 [[plc.tag]]\nname = \"life\"\nat = \"%MW0\"\ntype = \"WORD\"\n"
             )
         })
         .collect();
     format!("[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker}\"]\n{plcs}")
+}
+
+/// A PLC in a process of its own, and its address.
+fn simulate() -> (Process, String) {
+    let mut simulate = Command::new(Gateway::program());
+    simulate.args(["simulate", "--listen", "127.0.0.1:0"]);
+    let mut process = Process::start(&mut simulate);
+    let mut line = String::new();
+    BufReader::new(process.stdout()).read_line(&mut line).expect("it says where it listens");
+    let mut words = line.split_whitespace();
+    let address: Option<SocketAddr> =
+        words.find_map(|word| word.trim_end_matches(',').parse().ok());
+    (process, address.expect("it says where it listens").to_string())
 }
 
 /// Runs `edge-gateway audit` over what arrived.
