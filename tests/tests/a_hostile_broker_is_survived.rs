@@ -131,7 +131,7 @@ fn a_silent_broker_does_not_hold_the_stop_up() {
     let (status, log) = gateway.terminate(SOON);
 
     assert!(status.success(), "{}", log.text());
-    assert!(log.contains("lost with this stop"), "{}", log.text());
+    assert!(log.contains("left for the next start"), "{}", log.text());
     drop(held);
 }
 

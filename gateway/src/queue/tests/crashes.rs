@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::super::storage::simulated::{Faults, Simulated};
 use super::*;
 
-/// `EDGE_CRASHES` makes it more, for a long run.
+/// As many as CI has time for; `EDGE_CRASHES` makes it more, and `EDGE_SEED` follows one history.
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 const TOPICS: u16 = 3;

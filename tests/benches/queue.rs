@@ -1,0 +1,116 @@
+//! How fast the queue on disk is: `cargo bench -p e2e --bench queue`. In a directory of its own on
+//! the file system of the target directory.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement stops on the spot and prints")]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gateway::metrics::{Metrics, QueueMetrics};
+use gateway::model::{Quality, Record, Sample, UnixTime, Value};
+use gateway::queue::storage::Files;
+use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
+use provisioning::config::{self, Loaded};
+
+const SAMPLES: u16 = 100;
+
+fn main() {
+    let dir = e2e::temp_dir();
+    let toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n[queue]\n\
+                max_size = \"2GiB\"\nmin_free = \"64MiB\"\n[[plc]]\nname = \"p\"\nmodel = \"M241\"\n\
+                address = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n";
+    let loaded = config::load(&dir.write("gateway.toml", toml)).expect("the configuration holds");
+    let place = dir.path().join("queue");
+    let bytes = std::env::var("EDGE_BACKLOG").ok().and_then(|mib| mib.parse::<u64>().ok());
+    fill(&loaded, &place, bytes.unwrap_or(1024) << 20);
+    let start = Instant::now();
+    let mut queue = open(&loaded, &place);
+    println!("start with a backlog: {:?}, {} KiB of memory", start.elapsed(), memory());
+    let (took, samples) = replay(&mut queue, 5_000_000);
+    println!("replay: {:.0} samples/s, {} KiB of memory", rate(samples, took), memory());
+}
+
+fn fill(loaded: &Loaded, place: &Path, bytes: u64) {
+    let mut queue = open(loaded, place);
+    let (start, mut samples) = (Instant::now(), 0);
+    while queue.stats().bytes < bytes {
+        for number in 0..100 {
+            queue.push(TopicId::new(1), record(number), Instant::now());
+            samples += u64::from(SAMPLES);
+        }
+        turn(&mut queue);
+    }
+    println!("append: {:.0} samples/s, {:?}", rate(samples, start.elapsed()), queue.stats());
+    println!("bytes per sample: {:.2}", ratio(queue.stats().bytes, samples));
+    drop(queue);
+}
+
+fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
+    queue.rewind(Instant::now());
+    let (start, mut samples) = (Instant::now(), 0);
+    while samples < most {
+        let mut ids = Vec::new();
+        while let Some(queued) = queue.next(Instant::now()) {
+            if let Entry::Record(record) = queued.entry {
+                samples += u64::try_from(record.samples.len()).expect("it is small");
+            }
+            ids.push(queued.id);
+        }
+        ids.into_iter().for_each(|id| queue.acknowledge(id, Instant::now()));
+        turn(queue);
+    }
+    (start.elapsed(), samples)
+}
+
+fn turn(queue: &mut Queue) {
+    while let Some(job) = queue.turn(Instant::now()) {
+        queue.done(job.run(), Instant::now());
+    }
+}
+
+fn record(number: i64) -> Entry {
+    let at = UnixTime::from_micros(1_600_000_000_000_000 + number);
+    let sample = |tag: u16| Sample {
+        tag: tag.min(0),
+        value: Some(Value::Int(number * 100 + i64::from(tag))),
+        quality: Quality::Good,
+        at,
+    };
+    Entry::Record(Record { plc: 0, at, samples: (0..SAMPLES).map(sample).collect() })
+}
+
+fn open(loaded: &Loaded, place: &Path) -> Queue {
+    let identity = Identity {
+        names: Names {
+            topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
+            plcs: vec![PlcNames { name: "p".to_owned(), tags: vec!["t".to_owned()] }],
+        },
+        events: TopicId::new(0),
+        epoch: "abcdef".into(),
+        boot: String::new(),
+    };
+    let files = Files::open(place).expect("it is nobody else's");
+    Queue::open(files, &loaded.config.queue, identity, metrics(loaded), Instant::now())
+}
+
+fn metrics(loaded: &Loaded) -> QueueMetrics {
+    Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
+}
+
+/// Resident memory in KiB.
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let words = line.and_then(|line| line.split_whitespace().nth(1));
+    words.and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn rate(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn ratio(one: u64, other: u64) -> f64 {
+    one as f64 / other as f64
+}
