@@ -1,6 +1,10 @@
 //! How fast the queue on disk is: `cargo bench -p e2e --bench queue`. In a directory of its own on
 //! the file system of the target directory.
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement stops on the spot and prints")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a measurement stops on the spot and prints"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +25,7 @@ fn main() {
                 address = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n";
     let loaded = config::load(&dir.write("gateway.toml", toml)).expect("the configuration holds");
     let place = dir.path().join("queue");
-    let bytes = std::env::var("EDGE_BACKLOG").ok().and_then(|mib| mib.parse::<u64>().ok());
+    let bytes = std::env::var("E2E_BACKLOG").ok().and_then(|mib| mib.parse::<u64>().ok());
     fill(&loaded, &place, bytes.unwrap_or(1024) << 20);
     let start = Instant::now();
     let mut queue = open(&loaded, &place);
@@ -71,7 +75,7 @@ fn turn(queue: &mut Queue) {
 fn record(number: i64) -> Entry {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + number);
     let sample = |tag: u16| Sample {
-        tag: tag.min(0),
+        tag: 0,
         value: Some(Value::Int(number * 100 + i64::from(tag))),
         quality: Quality::Good,
         at,

@@ -1,6 +1,6 @@
 //! Promise 3: `kill -9` at any moment, with a broker that restarts now and then: everything that was
 //! taken is delivered, stored, or within the window that is announced.
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use e2e::{Gateway, Message, Mosquitto, Process};
 
 const LONG: Duration = Duration::from_secs(60);
-/// `EDGE_KILLS` makes it more.
+/// `E2E_KILLS` makes it more.
 const KILLS: u64 = 200;
 /// The broker goes away and comes back with every one of these.
 const RESTART_EVERY: u64 = 25;
 
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
-    let kills = std::env::var("EDGE_KILLS").ok().and_then(|kills| kills.parse().ok());
+    let kills = std::env::var("E2E_KILLS").ok().and_then(|kills| kills.parse().ok());
     let (_plc, address) = simulate();
     let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_for_good("consumer", "edge/g/#");

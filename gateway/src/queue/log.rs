@@ -3,6 +3,7 @@
 //! Nothing is written in place. Settling is a record like any other, and the first record of every
 //! segment is the state of the whole log, so that a start reads the newest segments only.
 
+mod append;
 mod bytes;
 mod frame;
 mod job;
@@ -19,11 +20,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use self::append::{Item, stored_len};
 use self::frame::{Kind, Salt, frame_len};
 pub(super) use self::job::News;
 pub use self::job::{Done, Job};
 pub(super) use self::loaded::{Content, Found, Loaded};
-use self::record::Head;
 use self::room::Purpose;
 pub(super) use self::room::RESERVE;
 use self::segment::Segment;
@@ -33,12 +34,10 @@ use self::state::{Context, Link, State};
 use super::ledger::Ledger;
 use super::runs::Runs;
 use super::storage::{Storage, StoredFile};
-use super::{Entry, Gap, Names, TopicId, to_u64};
+use super::{Gap, Names, to_u64};
 
 /// So much is collected before it is handed to the operating system.
 const BUFFER: usize = 64 << 10;
-/// Names and context are repeated after so much, so that damage to them hides nothing.
-const REPEAT: u64 = 256 << 10;
 
 /// The log. It does no work of its own: whoever owns it asks for jobs and runs them.
 #[derive(Debug)]
@@ -117,25 +116,6 @@ struct Retiring {
     from: Option<u64>,
 }
 
-/// What is appended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Item<'a> {
-    pub(super) id: u64,
-    pub(super) topic: TopicId,
-    pub(super) seq: u64,
-    pub(super) epoch: &'a str,
-    pub(super) entry: &'a Entry,
-}
-
-/// Where something was appended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Appended {
-    /// What it takes on the disk.
-    pub(super) bytes: u64,
-    /// It is durable when so much is.
-    pub(super) position: u64,
-}
-
 /// Why nothing was appended.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -152,77 +132,6 @@ impl From<io::Error> for Refusal {
 }
 
 impl<S: Storage> Log<S> {
-    /// Appends an entry. Its id must be above all that were appended before.
-    pub(super) fn append(&mut self, ledger: &Ledger, item: &Item<'_>) -> Result<Appended, Refusal> {
-        let head = Head { id: item.id, link: self.link, topic: item.topic.number(), seq: item.seq };
-        let mut payload = Vec::with_capacity(256);
-        record::put_entry(&mut payload, head, item.epoch, item.entry);
-        let bytes = to_u64(frame_len(payload.len()));
-        self.make_place(ledger, bytes, item.entry)?;
-        let kind = match item.entry {
-            Entry::Record(_) => Kind::Record,
-            Entry::Message(_) => Kind::Message,
-        };
-        self.put(kind, |out| out.extend_from_slice(&payload))?;
-        self.link = self.link.next();
-        self.appended = self.appended.max(item.id + 1);
-        self.open.insert(item.id);
-        if let Some(tail) = &mut self.tail {
-            tail.segment.first_at = tail.segment.first_at.or_else(|| item.entry.at());
-            tail.segment.open.add(Tally { entries: 1, samples: item.entry.samples(), bytes });
-        }
-        Ok(Appended { bytes, position: self.position })
-    }
-
-    /// Makes sure that the tail has room for a frame and knows the names behind it.
-    fn make_place(&mut self, ledger: &Ledger, bytes: u64, entry: &Entry) -> Result<(), Refusal> {
-        let names = self.names_for(entry);
-        let repeat = self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at);
-        let context = if repeat { self.context_bytes() } else { 0 };
-        self.ensure(ledger, bytes + names + context, Purpose::Data)?;
-        if self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at) {
-            self.put_context()?;
-        }
-        let Entry::Record(record) = entry else { return Ok(()) };
-        let is_known = self.tail.as_ref().is_some_and(|tail| tail.declared.contains(&record.plc));
-        let Some(plc) = self.names.plcs.get(usize::from(record.plc)).filter(|_| !is_known).cloned()
-        else {
-            return Ok(());
-        };
-        self.put(Kind::Names, |out| record::put_names(out, record.plc, &plc))?;
-        if let Some(tail) = &mut self.tail {
-            tail.declared.push(record.plc);
-        }
-        Ok(())
-    }
-
-    /// The room that the names of a record's PLC take at most.
-    fn names_for(&self, entry: &Entry) -> u64 {
-        let Entry::Record(record) = entry else { return 0 };
-        self.names.plcs.get(usize::from(record.plc)).map_or(0, |plc| {
-            let tags = plc.tags.iter().map(|tag| tag.len() + 5).sum::<usize>();
-            to_u64(frame_len(tags + plc.name.len() + 16))
-        })
-    }
-
-    /// Where the names and the context have to be repeated, they are.
-    fn put_context(&mut self) -> Result<(), Refusal> {
-        let mut payload = Vec::new();
-        self.context.put(&mut payload);
-        self.put(Kind::Context, |out| out.extend_from_slice(&payload))?;
-        if let Some(tail) = &mut self.tail {
-            tail.declared.clear();
-            tail.repeat_at = tail.end() + REPEAT;
-        }
-        Ok(())
-    }
-
-    fn context_bytes(&self) -> u64 {
-        let mut payload = Vec::new();
-        self.context.put(&mut payload);
-        to_u64(frame_len(payload.len()))
-    }
-
     /// Notes that an entry need not be sent any more; does nothing for one that is not here.
     pub(super) fn settle(&mut self, id: u64, held: Tally) {
         if !self.open.remove(id) {
@@ -430,36 +339,6 @@ impl<S: Storage> Log<S> {
         waiting.next().and_then(|segment| segment.first_at)
     }
 
-    #[cfg(test)]
-    pub(super) fn describe(&self) -> String {
-        let segs: Vec<_> = self
-            .segments
-            .iter()
-            .map(|s| {
-                (
-                    s.number,
-                    s.first_id,
-                    s.open.entries,
-                    s.epoch.clone(),
-                    s.starts.clone(),
-                    s.ends.clone(),
-                )
-            })
-            .collect();
-        let tail = self
-            .tail
-            .as_ref()
-            .map(|t| (t.segment.number, t.segment.first_id, t.segment.open.entries, t.end()));
-        format!(
-            "segs {segs:?} tail {tail:?} idle {:?} retiring {:?} open {:?} pos {} synced {}",
-            self.idle,
-            self.retiring,
-            self.open.iter().collect::<Vec<_>>(),
-            self.position,
-            self.synced
-        )
-    }
-
     pub(super) const fn counts(&self) -> Counts {
         self.counts
     }
@@ -477,14 +356,6 @@ impl<F> Tail<F> {
     fn end(&self) -> u64 {
         self.flushed + to_u64(self.buffer.len())
     }
-}
-
-/// About what an entry takes on the disk.
-pub(super) fn stored_len(entry: &Entry) -> u64 {
-    let head = Head { id: u64::from(u32::MAX), link: Link::default(), topic: 0, seq: 1 << 20 };
-    let mut payload = Vec::new();
-    record::put_entry(&mut payload, head, "", entry);
-    to_u64(frame_len(payload.len()))
 }
 
 fn gone() -> Refusal {

@@ -4,11 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::append::REPEAT;
 use super::frame::{self, Kind, Salt};
 use super::loaded::Loaded;
 use super::recover;
 use super::segment::{Segment, file_name};
-use super::{Log, REPEAT, Refusal, Retiring, Tail};
+use super::{Log, Refusal, Retiring, Tail};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::Storage;
 use crate::queue::{Topics, to_u64};

@@ -121,12 +121,11 @@ impl World {
         self.balance();
         if self.traces {
             let queue = self.queue.as_ref().unwrap();
-            let log = queue.log.as_ref().unwrap();
             println!(
                 "start {:?} gaps {:?} {}",
                 queue.stats(),
                 queue.ledger.untold(),
-                log.describe()
+                describe(queue)
             );
         }
     }
@@ -157,7 +156,7 @@ impl World {
                     .map(|g| (g.topic, g.epoch.clone(), g.first_seq, g.last_seq, g.reason))
                     .collect::<Vec<_>>(),
                 queue.ledger.pending,
-                queue.log.as_ref().map(|l| l.describe()).unwrap_or_default()
+                describe(queue)
             );
         }
         self.now += Duration::from_millis(self.rng.u64(..700));
@@ -381,16 +380,11 @@ impl World {
             }
             if self.imbalance() != self.base {
                 let queue = self.queue.as_ref().unwrap();
-                panic!(
-                    "seed {} now: {:?} {}",
-                    self.seed,
-                    queue.stats(),
-                    queue.log.as_ref().unwrap().describe()
-                );
+                panic!("seed {} now: {:?} {}", self.seed, queue.stats(), describe(queue));
             }
             if self.traces {
                 let queue = self.queue.as_ref().unwrap();
-                println!("drain {:?} {}", queue.stats(), queue.log.as_ref().unwrap().describe());
+                println!("drain {:?} {}", queue.stats(), describe(queue));
             }
             let queue = self.queue();
             if queue.is_empty() && queue.ledger.gaps.iter().next().is_none() {
@@ -399,7 +393,7 @@ impl World {
         }
         let left = self.queue().stats();
         let queue = self.queue.as_ref().unwrap();
-        let log = queue.log.as_ref().unwrap().describe();
+        let log = describe(queue);
         panic!(
             "seed {}: never empty: {left:?}, {log}, {:?} {:?}",
             self.seed, queue.cursors, queue.ring
@@ -438,4 +432,9 @@ impl World {
         let most = self.config.max_size + 4096;
         assert!(self.disk.used() <= most, "seed {}: {}", self.seed, self.disk.used());
     }
+}
+
+/// What the log is, for a history that is followed.
+fn describe(queue: &Queue<Simulated>) -> String {
+    format!("{:?}", queue.log)
 }
