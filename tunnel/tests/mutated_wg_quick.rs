@@ -1,6 +1,6 @@
 //! Every file of wg-quick that is kept for other tests, and mutations of it: taken or explained.
 //!
-//! The same ones in every run. For more of them: `EDGE_MUTATIONS=1000000`.
+//! The same ones in every run. For more of them: `E2E_MUTATIONS=1000000`.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
@@ -40,7 +40,7 @@ const MEANINGFUL: [&str; 22] = [
 
 #[test]
 fn mutated_files_are_answered() {
-    let mutations = std::env::var("EDGE_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
     let corpus = corpus();
     let mut random = Rng::with_seed(7);
     let mut taken = 0;

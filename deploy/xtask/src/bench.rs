@@ -11,7 +11,9 @@ use crate::run::{cargo, run, step, target_dir};
 pub(crate) struct Bench {
     /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
     /// it goes. W5: W2 with PLCs that take 2 ms for an answer. All without a name.
-    #[arg(value_parser = ["W2", "W3", "W4", "W5"])]
+    /// `tunnel`: throughput and processor time beside wireguard-go, in network namespaces, as root.
+    /// `queue`: appending, replay, start with a backlog.
+    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue"])]
     workloads: Vec<String>,
     /// Measures the peers too: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED. Sets
     /// them up below target/peers; needs python3-venv and npm.
@@ -31,11 +33,23 @@ pub(crate) struct Bench {
 /// Builds in release what is measured, then measures it.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
+    let named = |name: &str| bench.workloads.iter().any(|workload| workload == name);
+    if named("tunnel") {
+        tunnel(bench)?;
+    }
+    if named("queue") {
+        step("measure the queue", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "queue"])))?;
+    }
+    let loads: Vec<&String> =
+        bench.workloads.iter().filter(|workload| workload.starts_with('W')).collect();
+    if loads.is_empty() && !bench.workloads.is_empty() {
+        return Ok(());
+    }
     step("build the floor", || {
         run(&mut cargo(&["bench", "--no-run", "-p", "e2e", "--bench", "floor"]))
     })?;
     let mut load = cargo(&["bench", "-p", "e2e", "--bench", "load", "--"]);
-    load.args(&bench.workloads);
+    load.args(loads);
     for program in &bench.only {
         load.args(["--only", program]);
     }
@@ -49,6 +63,14 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     step("measure", || run(&mut load))?;
     println!("    one line per cell in {}", lines.display());
     Ok(())
+}
+
+fn tunnel(bench: &Bench) -> Result<()> {
+    let wireguard_go = step("the newest wireguard-go", peers::wireguard_go::provide)?;
+    let mut measure = cargo(&["bench", "-p", "e2e", "--bench", "tunnel", "--"]);
+    measure.arg("--wireguard-go").arg(wireguard_go);
+    measure.args(["--turns", &bench.turns.to_string(), "--seconds", &bench.seconds.to_string()]);
+    step("measure the tunnel", || run(&mut measure))
 }
 
 fn program(name: &str) -> Result<String, String> {

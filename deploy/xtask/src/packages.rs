@@ -15,6 +15,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("binutils", "strip and objdump for the package"),
     ("e2fsprogs", "makes and checks the disk whose power is cut, without mounting it"),
     ("iproute2", "ip brings the loopback of the sandbox up"),
+    ("iperf3", "loads the tunnel of the benches"),
+    ("iputils-ping", "asks through the tunnel of the benches"),
     ("kmod", "indexes and orders the kernel modules of the guest"),
     ("libmodbus-dev", "libmodbus as a PLC that our client reads"),
     ("lintian", "judges the package"),
@@ -73,7 +75,7 @@ fn is_installed(package: &str) -> bool {
 fn install(packages: &[&str]) -> Result<()> {
     let _no_services = NoServices::declare()?;
     run(&mut apt_get(&["update", "-qq"]))?;
-    let arguments = ["install", "-qq", "-y", "--no-install-recommends"];
+    let arguments = ["install", "-qq", "-y", "--no-remove", "--no-install-recommends"];
     run(&mut apt_get(&[&arguments, packages].concat()))
 }
 

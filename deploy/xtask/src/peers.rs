@@ -3,6 +3,8 @@
 //! Each has a directory in tests/benches/peers that pins its versions. One that cannot be set up
 //! leaves `NAME.failed` with the reason, which then stands in the table of results.
 
+pub(crate) mod wireguard_go;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

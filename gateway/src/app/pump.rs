@@ -4,6 +4,7 @@
 //! leaves the queue only when the broker acknowledged it with a good reason code.
 
 mod board;
+mod drain;
 mod news;
 mod source;
 mod suspicion;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use provisioning::config::{Config, Qos};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tokio::time::{MissedTickBehavior, interval};
 
 use self::board::Board;
 pub(super) use self::board::Watched;
@@ -335,70 +336,6 @@ impl Pump {
             });
         }
     }
-}
-
-impl Pump {
-    /// Sends what is left, says that this gateway is offline, and counts what nobody took.
-    async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::Event>, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
-        self.announce_gaps();
-        loop {
-            self.turn();
-            self.send();
-            if self.queue.is_empty() || self.waits_for_nobody() {
-                break;
-            }
-            let due = self.queue.due();
-            let step = async {
-                tokio::select! {
-                    event = broker.recv() => Step::Broker(event),
-                    Some(done) = self.jobs.join_next() => Step::Done(done),
-                    () = due_at(due) => Step::Due,
-                }
-            };
-            match timeout_at(deadline, step).await {
-                Ok(Step::Broker(Some(event))) => self.heed(&event),
-                Ok(Step::Done(done)) => self.done(done),
-                Ok(Step::Due) => {}
-                Ok(Step::Broker(None)) | Err(_) => break,
-            }
-        }
-        while let Some(done) = self.jobs.join_next().await {
-            self.done(done);
-        }
-        if let Some(session) = &self.session {
-            let outgoing = self.board.offline(session.number);
-            let _ = timeout_at(deadline, self.outbox.send(outgoing)).await;
-        }
-        self.give_up();
-    }
-
-    /// Whether all that is left is safe on the disk and nobody takes it.
-    fn waits_for_nobody(&self) -> bool {
-        self.session.is_none() && self.queue.is_stored()
-    }
-
-    /// What is left waits for the next start; without storage it goes with the process.
-    fn give_up(self) {
-        let left = self.queue.stats();
-        let is_stored = self.queue.close(Instant::now());
-        match (left.entries, is_stored) {
-            (0, _) => {}
-            (messages, true) => {
-                tracing::info!(messages, samples = left.samples, "left for the next start");
-            }
-            (messages, false) => {
-                tracing::warn!(messages, samples = left.samples, "lost with this stop");
-            }
-        }
-    }
-}
-
-/// What the drain waits for.
-enum Step {
-    Broker(Option<mqtt::Event>),
-    Done(Result<Done, JoinError>),
-    Due,
 }
 
 /// Waits until then, or for ever.

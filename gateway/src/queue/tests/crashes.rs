@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::super::storage::simulated::{Faults, Simulated};
 use super::*;
 
-/// As many as CI has time for; `EDGE_CRASHES` makes it more, and `EDGE_SEED` follows one history.
+/// As many as CI has time for; `E2E_CRASHES` makes it more, and `E2E_SEED` follows one history.
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 const TOPICS: u16 = 3;
@@ -18,8 +18,8 @@ type Number = (String, String, u64);
 
 #[test]
 fn after_thousands_of_crashes_everything_is_accounted_for() {
-    let crashes = std::env::var("EDGE_CRASHES").ok().and_then(|count| count.parse().ok());
-    let only = std::env::var("EDGE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let crashes = std::env::var("E2E_CRASHES").ok().and_then(|count| count.parse().ok());
+    let only = std::env::var("E2E_SEED").ok().and_then(|seed| seed.parse().ok());
     let metrics = metrics();
     let histories = crashes.unwrap_or(CRASHES).div_ceil(PER_HISTORY);
     for seed in only.map_or(0..histories, |seed| seed..seed + 1) {
@@ -74,7 +74,7 @@ impl World {
             config,
             queue: None,
             metrics: metrics.clone(),
-            traces: std::env::var("EDGE_SEED").is_ok(),
+            traces: std::env::var("E2E_SEED").is_ok(),
             base: 0,
             safe_ids: BTreeSet::new(),
             now: Instant::now(),

@@ -12,7 +12,7 @@ use crate::forger::Forger;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Random datagrams in a normal run; `EDGE_MUTATIONS` sets another number.
+/// Random datagrams in a normal run; `E2E_MUTATIONS` sets another number.
 const MUTATIONS: usize = 100_000;
 
 fn stranger() -> SocketAddr {
@@ -20,7 +20,7 @@ fn stranger() -> SocketAddr {
 }
 
 fn mutations() -> usize {
-    let text = std::env::var("EDGE_MUTATIONS").ok();
+    let text = std::env::var("E2E_MUTATIONS").ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(MUTATIONS)
 }
 

@@ -106,7 +106,7 @@ fn in_24_days_of_trouble_a_session_is_there_60_s_after_each_and_memory_does_not_
 }
 
 #[test]
-fn a_tunnel_that_nothing_happens_to_for_40_days_does_not_change() {
+fn a_tunnel_that_nearly_nothing_happens_to_for_twelve_days_does_not_grow() {
     let mut world = World::with(81, 1, |settings| settings.keep_alive = None);
     world.talk = Some(10 * MINUTE);
     world.run_for(2 * DAY);

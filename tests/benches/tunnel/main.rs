@@ -1,0 +1,68 @@
+//! The tunnel beside wireguard-go: throughput, and processor time for a gigabyte.
+//!
+//! Two network namespaces joined by a veth; the hub's end is always wireguard-go, the site's end is
+//! each contender in turn. Turns are interleaved, since the machine's speed moves between minutes:
+//! only ratios within one run count. Needs root; `cargo xtask bench tunnel` sets everything up.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench may stop on the spot, and prints its result"
+)]
+
+mod report;
+mod site;
+mod stream;
+mod world;
+
+use std::path::PathBuf;
+
+use report::{Row, Table};
+use site::Contender;
+use world::World;
+
+/// What is asked of the bench.
+struct Options {
+    turns: u32,
+    seconds: u32,
+    wireguard_go: PathBuf,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    // The other halves of a measurement are this program again, in another namespace.
+    if let Some(part) = arguments.iter().position(|word| word == "--part") {
+        let words: Vec<&str> = arguments.iter().skip(part + 1).map(String::as_str).collect();
+        return stream::part(&words);
+    }
+    let options = Options {
+        turns: number(&arguments, "--turns").unwrap_or(3),
+        seconds: number(&arguments, "--seconds").unwrap_or(5),
+        wireguard_go: value(&arguments, "--wireguard-go").expect("--wireguard-go PATH").into(),
+    };
+    let mut table = Table::default();
+    for turn in 1..=options.turns {
+        for mtu in [1420, 1280] {
+            for contender in Contender::ALL {
+                let row = measure(contender, mtu, &options);
+                println!("turn {turn}: {row}");
+                table.add(row);
+            }
+        }
+    }
+    println!("\n{table}");
+}
+
+fn measure(contender: Contender, mtu: u16, options: &Options) -> Row {
+    let world = World::new(mtu, &options.wireguard_go);
+    contender.run(&world, options.seconds)
+}
+
+fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|word| word == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
+fn number(arguments: &[String], name: &str) -> Option<u32> {
+    value(arguments, name)?.parse().ok()
+}

@@ -1,0 +1,129 @@
+//! The site's end: who competes.
+
+use std::fs;
+use std::time::Duration;
+
+use e2e::{Process, WireguardGo, eventually, program};
+use serde_json::Value;
+
+use crate::report::{Flow, Row};
+use crate::stream;
+use crate::world::{World, wait_for_device};
+
+/// Times of /proc/PID/stat are in these (USER_HZ, the same on every Linux).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A site's end.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Contender {
+    /// `edge-gateway tunnel`, with a TUN device.
+    Device,
+    /// The tunnel crate's TCP stack in a process.
+    Userspace,
+    /// The newest wireguard-go of Debian.
+    WireguardGo,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 3] = [Self::WireguardGo, Self::Device, Self::Userspace];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "edge-gateway, tun",
+            Self::Userspace => "edge-gateway, userspace",
+            Self::WireguardGo => "wireguard-go",
+        }
+    }
+
+    pub(crate) fn run(self, world: &World, seconds: u32) -> Row {
+        match self {
+            Self::Device | Self::WireguardGo => self.with_device(world, seconds),
+            Self::Userspace => stream::userspace(world, seconds),
+        }
+    }
+
+    fn with_device(self, world: &World, seconds: u32) -> Row {
+        let site = &world.pair.site;
+        let process = match self {
+            Self::WireguardGo => start_wireguard_go(world),
+            Self::Device | Self::Userspace => {
+                let program = program("edge-gateway", "E2E_GATEWAY").display().to_string();
+                let conf = world.conf().display().to_string();
+                let arguments = ["tunnel", &conf, "--interface", "site0"];
+                Process::start(site.command(&program).args(arguments))
+            }
+        };
+        eventually("the hub answers a ping", Duration::from_secs(15), || {
+            let ping =
+                site.command("ping").args(["-c", "1", "-W", "1", WireguardGo::ADDRESS]).output();
+            ping.expect("ping is there").status.success().then_some(())
+        });
+        let up = iperf(world, process.id(), seconds, &[]);
+        let down = iperf(world, process.id(), seconds, &["-R"]);
+        Row { contender: self, mtu: world.mtu, up, down, rss_mb: peak_rss_mb(process.id()) }
+    }
+}
+
+fn start_wireguard_go(world: &World) -> Process {
+    let site = &world.pair.site;
+    let process = Process::start(
+        site.command(&world.wireguard_go.display().to_string())
+            .args(["--foreground", "site0"])
+            .env("WG_PROCESS_FOREGROUND", "1"),
+    );
+    wait_for_device(site, "site0");
+    let key = world.directory.write("site.key", &world.site_key.expose());
+    site.run(
+        "wg",
+        &[
+            "set",
+            "site0",
+            "private-key",
+            &key.display().to_string(),
+            "peer",
+            &world.hub_key.to_string(),
+            "endpoint",
+            WireguardGo::ENDPOINT,
+            "allowed-ips",
+            &format!("{}/32", WireguardGo::ADDRESS),
+            "persistent-keepalive",
+            "25",
+        ],
+    );
+    let address = format!("{}/24", WireguardGo::SITE);
+    site.ip(&["address", "add", &address, "dev", "site0"]);
+    site.ip(&["link", "set", "site0", "mtu", &world.mtu.to_string(), "up"]);
+    process
+}
+
+/// One TCP stream of iperf3 through the tunnel.
+fn iperf(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Flow {
+    let _server = Process::start(world.pair.hub.command("iperf3").args(["-s", "-1"]));
+    eventually("iperf3 listens", Duration::from_secs(5), || {
+        let listening = world.pair.hub.run("ss", &["-ltnH", "sport", "=", ":5201"]);
+        (!listening.trim().is_empty()).then_some(())
+    });
+    let before = cpu_seconds(pid);
+    let seconds = seconds.to_string();
+    let arguments = [&["-c", WireguardGo::ADDRESS, "-J", "-t", &seconds], flags].concat();
+    let printed = world.pair.site.run("iperf3", &arguments);
+    let cpu = cpu_seconds(pid) - before;
+    let result: Value = serde_json::from_str(&printed).expect("iperf3 prints JSON");
+    let received = |key: &str| result["end"]["sum_received"][key].as_f64().expect("a number");
+    Flow { mbit: received("bits_per_second") / 1e6, cpu_per_gb: cpu / (received("bytes") / 1e9) }
+}
+
+/// Processor time of a process so far, with all of its threads.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let (_, fields) = text.rsplit_once(')').expect("a name in brackets");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<f64>().ok());
+    (ticks(11).expect("utime") + ticks(12).expect("stime")) / TICKS_PER_SECOND
+}
+
+pub(crate) fn peak_rss_mb(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0 / 1e6
+}

@@ -1,0 +1,55 @@
+//! Two machines, a cable, and wireguard-go as the hub.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use e2e::{Namespace, Pair, TempDir, WireguardGo, eventually, temp_dir};
+use tunnel::{PrivateKey, PublicKey};
+
+/// Everything but the site's end.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) pair: Pair,
+    pub(crate) mtu: u16,
+    pub(crate) wireguard_go: PathBuf,
+    pub(crate) directory: TempDir,
+    pub(crate) site_key: PrivateKey,
+    pub(crate) hub_key: PublicKey,
+    _hub: WireguardGo,
+}
+
+impl World {
+    pub(crate) fn new(mtu: u16, wireguard_go: &Path) -> Self {
+        let (pair, directory, site_key) = (Pair::new(), temp_dir(), PrivateKey::generate());
+        let hub = WireguardGo::start_program(wireguard_go, &pair, site_key.public(), mtu);
+        let (hub_key, wireguard_go) = (hub.public_key(), wireguard_go.to_owned());
+        Self { pair, mtu, wireguard_go, directory, site_key, hub_key, _hub: hub }
+    }
+
+    /// The site's end as a file of wg-quick.
+    pub(crate) fn conf(&self) -> PathBuf {
+        let text = format!(
+            "[Interface]\nPrivateKey = {}\nAddress = {}/32\nMTU = {}\n\n[Peer]\nPublicKey = \
+             {}\nEndpoint = {}\nAllowedIPs = {}/32\nPersistentKeepalive = 25\n",
+            self.site_key.expose().as_str(),
+            WireguardGo::SITE,
+            self.mtu,
+            self.hub_key,
+            WireguardGo::ENDPOINT,
+            WireguardGo::ADDRESS,
+        );
+        let path = self.directory.write("site.conf", &text);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+        path
+    }
+}
+
+/// Waits until a program has made its device and takes its settings.
+pub(crate) fn wait_for_device(namespace: &Namespace, device: &str) {
+    eventually("the device is there", Duration::from_secs(10), || {
+        let shown = namespace.command("wg").args(["show", device]).output().expect("wg is there");
+        shown.status.success().then_some(())
+    });
+}
