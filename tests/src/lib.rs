@@ -44,7 +44,7 @@ pub use node_red::NodeRed;
 pub use place::{Port, TempDir, debian, free_udp_port, program, temp_dir};
 pub use power::{Barriers, Filesystem, Found, PowerCut};
 pub use process::{Log, Process, eventually};
-pub use pymodbus::Pymodbus;
+pub use pymodbus::{Pymodbus, python};
 pub use rabbitmq::RabbitMq;
 pub use sandbox::Sandbox;
 pub use simulator::Simulator;

@@ -137,7 +137,8 @@ const fn code(table: Table) -> u8 {
 
 /// The interpreter that has pymodbus: `E2E_PYTHON`, the one that `cargo xtask test` prepares,
 /// or whatever `python3` is.
-fn python() -> PathBuf {
+#[must_use]
+pub fn python() -> PathBuf {
     if let Some(path) = env::var_os("E2E_PYTHON") {
         return path.into();
     }

@@ -88,7 +88,7 @@ async fn pymodbus_uses_every_function_code() {
 
     let script = include_str!("the_simulator_speaks_to_foreign_clients/every_function.py");
     let port = plc.address.port().to_string();
-    let output = run("python3", &["-c", script, &port]).await;
+    let output = run(&e2e::python().display().to_string(), &["-c", script, &port]).await;
 
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "all as expected");
@@ -103,7 +103,7 @@ async fn pymodbus_sees_the_pump_station_move() {
 
     let script = include_str!("the_simulator_speaks_to_foreign_clients/pump_station.py");
     let port = plc.address.port().to_string();
-    let output = run("python3", &["-c", script, &port]).await;
+    let output = run(&e2e::python().display().to_string(), &["-c", script, &port]).await;
 
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "all as expected");

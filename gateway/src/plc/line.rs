@@ -238,6 +238,13 @@ impl<C: Connect> Line<C> {
         self.was_hung_up = false;
     }
 
+    /// The server has closed a session that had answered: it may have been restarted, with another
+    /// program.
+    pub(super) fn closed(&mut self) {
+        self.drop_session();
+        self.absences += 1;
+    }
+
     /// Drops the session: a late answer may still arrive on it.
     pub(super) fn lose(&mut self, error: &RequestError, fault: Fault) {
         self.session = None;

@@ -90,7 +90,7 @@ impl<C: Connect> Visit<'_, C> {
         }
         let exchange = self.ask(request).await;
         if exchange.is_broken() {
-            self.line.drop_session();
+            self.line.closed();
             if self.dial().await {
                 self.greet().await;
                 return self.read(request).await;
