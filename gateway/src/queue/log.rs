@@ -264,7 +264,7 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// What is durable, in the sense of [`Appended::position`].
+    /// What is durable, as a position in the log.
     pub(super) const fn synced(&self) -> u64 {
         self.synced
     }

@@ -5,6 +5,7 @@
 //! only ratios within one run count. Needs root; `cargo xtask bench tunnel` sets everything up.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     reason = "a bench may stop on the spot, and prints its result"
