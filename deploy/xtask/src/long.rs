@@ -17,7 +17,7 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 2] = [
+const ALL: [Long; 3] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
@@ -29,6 +29,12 @@ const ALL: [Long; 2] = [
         target: &["-p", "gateway", "--lib"],
         filter: "plc::modbus::tests::mutated",
         environment: &[("E2E_MUTATIONS", "1000000")],
+    },
+    Long {
+        name: "crashes of the queue",
+        target: &["-p", "gateway", "--lib"],
+        filter: "queue::tests::crashes",
+        environment: &[("E2E_CRASHES", "100000")],
     },
 ];
 

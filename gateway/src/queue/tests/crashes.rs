@@ -363,7 +363,8 @@ impl World {
         self.in_flight.clear();
     }
 
-    /// The broker takes everything, and every gap is told.
+    /// The broker takes everything, and every gap and every unclean start is told: telling one may
+    /// give up the event that told another.
     fn drain(&mut self) {
         let now = self.now;
         self.queue().rewind(now);
@@ -387,7 +388,9 @@ impl World {
                 println!("drain {:?} {}", queue.stats(), describe(queue));
             }
             let queue = self.queue();
-            if queue.is_empty() && queue.ledger.gaps.iter().next().is_none() {
+            let is_told =
+                queue.ledger.gaps.iter().next().is_none() && queue.ledger.uncleans.is_empty();
+            if queue.is_empty() && is_told {
                 return;
             }
         }
