@@ -63,6 +63,13 @@ impl Gap {
         Message { topic: Arc::clone(events), body }
     }
 
+    fn covers(&self, other: &Self) -> bool {
+        self.topic == other.topic
+            && self.epoch == other.epoch
+            && self.first_seq <= other.first_seq
+            && other.last_seq <= self.last_seq
+    }
+
     fn joins(&self, next: &Self) -> bool {
         self.topic == next.topic
             && self.epoch == next.epoch
@@ -120,12 +127,18 @@ impl Gaps {
             gap.samples += after.samples;
             self.by_first.remove(&key(&after));
         }
-        // Numbers that are lost twice, for whatever reasons, stay lost.
-        let known = self.by_first.get(&key(&gap));
-        if known.is_none_or(|known| known.last_seq < gap.last_seq) {
-            self.changed.insert(key(&gap));
-            self.by_first.insert(key(&gap), gap);
+        // Numbers that are lost twice, for whatever reasons, stay lost and are told once.
+        let key = key(&gap);
+        let before = self.by_first.range(..=&key).next_back();
+        if before.is_some_and(|(_, before)| before.covers(&gap)) {
+            return;
         }
+        let end = (gap.topic, Arc::clone(&gap.epoch), gap.last_seq);
+        let within = self.by_first.range(&key..=&end).filter(|(_, within)| gap.covers(within));
+        let within: Vec<Key> = within.map(|(key, _)| key.clone()).collect();
+        within.iter().for_each(|key| drop(self.by_first.remove(key)));
+        self.changed.insert(key.clone());
+        self.by_first.insert(key, gap);
     }
 
     /// Removes what lies within these numbers.
@@ -173,6 +186,17 @@ mod tests {
         let joined = Gap { samples: 3, ..gap(2, 4, DropReason::Full) };
         assert_eq!(gaps.take(), [joined, gap(7, 7, DropReason::Full)]);
         assert_eq!(gaps.take(), []);
+    }
+
+    #[test]
+    fn numbers_that_are_lost_twice_are_told_once() {
+        let mut gaps = Gaps::default();
+        for (first, last) in [(3, 5), (4, 5), (8, 9), (2, 10)] {
+            gaps.add(gap(first, last, DropReason::Full));
+            gaps.add(gap(first, first, DropReason::Corrupt));
+        }
+
+        assert_eq!(gaps.take(), [gap(2, 10, DropReason::Full)]);
     }
 
     #[test]

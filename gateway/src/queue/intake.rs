@@ -295,7 +295,7 @@ impl<S: Storage> Queue<S> {
         if let Entry::Message(message) = &held.entry {
             match self.told_by(message, &held.epoch) {
                 Some(Untold::Gap(gap)) => self.ledger.gaps.add(gap),
-                Some(Untold::Unclean(unclean)) => self.ledger.uncleans.push(unclean),
+                Some(Untold::Unclean(unclean)) => self.ledger.tell_again(unclean),
                 None => {}
             }
         }

@@ -51,10 +51,15 @@ impl Ledger {
         for (_, untold) in &self.pending {
             match untold {
                 Untold::Gap(gap) => gaps.push(gap.clone()),
-                Untold::Unclean(unclean) => uncleans.push(unclean.clone()),
+                Untold::Unclean(unclean) => add(&mut uncleans, unclean.clone()),
             }
         }
         (gaps, uncleans)
+    }
+
+    /// An epoch that ended uncleanly has to be told, once: several events may have told it.
+    pub(super) fn tell_again(&mut self, unclean: Unclean) {
+        add(&mut self.uncleans, unclean);
     }
 
     /// The next id, and the next number of this topic.
@@ -65,5 +70,11 @@ impl Ledger {
         let seq = *next_seq;
         *next_seq += 1;
         (id, seq)
+    }
+}
+
+fn add(uncleans: &mut Vec<Unclean>, unclean: Unclean) {
+    if uncleans.iter().all(|known| known.epoch != unclean.epoch) {
+        uncleans.push(unclean);
     }
 }
