@@ -18,7 +18,7 @@ const RESTART_EVERY: u64 = 25;
 
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
-    let kills = std::env::var("E2E_KILLS").ok().and_then(|kills| kills.parse().ok());
+    let kills = std::env::var("E2E_KILLS").ok().map(|kills| kills.parse().expect("a number"));
     let (_plc, address) = simulate();
     let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_for_good("consumer", "edge/g/#");

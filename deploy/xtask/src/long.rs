@@ -17,10 +17,16 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 3] = [
+const ALL: [Long; 4] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
+        filter: "mutated_files",
+        environment: &[("E2E_MUTATIONS", "1000000")],
+    },
+    Long {
+        name: "mutated files of wg-quick",
+        target: &["-p", "tunnel", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },

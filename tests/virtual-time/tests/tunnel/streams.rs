@@ -183,7 +183,7 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
 }
 
 #[test]
-fn a_line_that_is_dead_for_25_s_interrupts_and_loses_nothing() {
+fn a_line_that_is_dead_for_25_s_interrupts_no_connection_and_loses_nothing() {
     let mut streams = Streams::new(94, Conditions::default());
     assert!(echo(&mut streams, 1000, MINUTE).is_some());
     let old = streams.connect();
@@ -203,4 +203,8 @@ fn a_line_that_is_dead_for_25_s_interrupts_and_loses_nothing() {
         streams.step();
         assert!(start.elapsed() < 40 * SECOND);
     }
+    let mut room = [0; 16];
+    let length = streams.hub.socket(theirs).recv_slice(&mut room).expect("it can");
+    assert_eq!(&room[..length], b"held up");
+    assert!(streams.site.socket(old).may_send());
 }
