@@ -98,8 +98,8 @@ impl HubEnd {
     }
 
     fn seal(&mut self, site: usize, now: Now, packet: &[u8], out: &mut Outbox) -> bool {
-        let Some(site) = self.sites.get_mut(site) else { return false };
-        let (Some(to), Some(peer)) = (site.endpoint, &mut site.peer) else { return false };
+        let Some(known) = self.sites.get_mut(site) else { return false };
+        let (Some(to), Some(peer)) = (known.endpoint, &mut known.peer) else { return false };
         if peer.session(now.instant).is_none() {
             return false;
         }
@@ -112,16 +112,9 @@ impl HubEnd {
             }
             Sealed::NoSession => false,
             Sealed::Panicked => {
-                self.panicked_at(now.instant, to);
+                self.panicked(site, now.instant);
                 false
             }
-        }
-    }
-
-    fn panicked_at(&mut self, now: Instant, endpoint: SocketAddr) {
-        let site = self.sites.iter().position(|site| site.endpoint == Some(endpoint));
-        if let Some(site) = site {
-            self.panicked(site, now);
         }
     }
 

@@ -108,24 +108,24 @@ impl UdpPath {
     }
 
     /// Sends a run, apart if need be.
-    async fn send_run(&mut self, run: Run<'_>) {
+    async fn send_run(&mut self, run: Run<'_>, end: time::Instant) {
         if self.batching == Batching::On && run.bytes.len() > run.stride {
-            if self.send_patiently(run).await {
+            if self.send_patiently(run, end).await {
                 return;
             }
             info!(to = %run.to, "the kernel does not take joined datagrams: sending them one by one");
             self.batching = Batching::Refused;
         }
         for datagram in run.bytes.chunks(run.stride) {
-            self.send_patiently(Run { bytes: datagram, ..run }).await;
+            self.send_patiently(Run { bytes: datagram, ..run }, end).await;
         }
     }
 
     /// Sends or drops; returns false if the kernel wants the datagrams apart.
-    async fn send_patiently(&mut self, run: Run<'_>) -> bool {
+    async fn send_patiently(&mut self, run: Run<'_>, end: time::Instant) -> bool {
         let mut sent = self.try_send(run);
         if matches!(sent, Ok(Sent::Later)) {
-            let patient = time::timeout(DRAIN, self.send_when_drained(run)).await;
+            let patient = time::timeout_at(end, self.send_when_drained(run)).await;
             sent = patient.unwrap_or(Ok(Sent::Later));
         }
         match sent {
@@ -238,8 +238,10 @@ impl Path for UdpPath {
     }
 
     async fn send(&mut self, outbox: &mut Outbox) -> io::Result<()> {
+        // One limit for all: after it every run is tried once more and dropped.
+        let end = time::Instant::now() + DRAIN;
         for run in outbox.runs() {
-            self.send_run(run).await;
+            self.send_run(run, end).await;
         }
         outbox.clear();
         Ok(())

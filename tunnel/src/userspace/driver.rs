@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time;
 use tracing::debug;
 
@@ -34,6 +34,8 @@ pub struct Driver<P> {
     stack: Stack,
     path: P,
     orders: mpsc::Receiver<Order>,
+    /// No more orders are taken.
+    is_ending: bool,
     reporter: Reporter,
     connections: Vec<Connection>,
     listeners: Vec<Listening>,
@@ -72,6 +74,7 @@ impl<P: Path> Driver<P> {
             stack: Stack::new(tunnel, now, seed),
             path,
             orders,
+            is_ending: false,
             reporter,
             connections: Vec::new(),
             listeners: Vec::new(),
@@ -97,17 +100,24 @@ impl<P: Path> Driver<P> {
             if matches!(wake, Wake::Stop | Wake::Order(None)) {
                 break;
             }
+            let is_more = !self.inbox.has_room();
             self.handle(wake)?;
+            if is_more {
+                // Others share the thread: a PLC wants to be read on time.
+                task::yield_now().await;
+            }
         }
+        self.orders.close();
+        self.is_ending = true;
         self.say_goodbye().await
     }
 
     async fn wake(&mut self, due: Instant) -> Wake {
-        let Self { stack, path, orders, connections, look_ups, inbox, .. } = self;
+        let Self { stack, path, orders, is_ending, connections, look_ups, inbox, .. } = self;
         tokio::select! {
             received = path.receive(inbox) => Wake::Received(received),
             () = poll_fn(|cx| pump(cx, stack, connections)) => Wake::Moved,
-            order = orders.recv() => Wake::Order(order),
+            order = orders.recv(), if !*is_ending => Wake::Order(order),
             Some(Ok((hub, addresses))) = look_ups.join_next() => Wake::Found(hub, addresses),
             () = time::sleep_until(due.into()) => Wake::Timer,
         }
