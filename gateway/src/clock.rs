@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +71,10 @@ pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: Cancel
         }
         let judgement = judge.look(now(), kernel::is_synchronised());
         if let Some(floor) = judge.take_floor_to_keep() {
-            floor::store(state_dir, floor);
+            let state_dir = state_dir.to_owned();
+            // A card may take seconds, and everything else shares this thread.
+            let stored = spawn_blocking(move || floor::store(&state_dir, floor)).await;
+            debug_assert!(stored.is_ok(), "it does not panic");
         }
         told.send_if_modified(|known| {
             let is_news = *known != judgement;

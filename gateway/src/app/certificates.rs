@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::GaugeVec;
 use provisioning::config::Tls;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
@@ -23,23 +23,34 @@ pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken)
         for file in &files {
             let label = file.display().to_string();
             match first_expiry(file) {
-                Some(seconds) => expiries.with_label_values(&[label.as_str()]).set(seconds),
-                None => tracing::warn!(file = label, "no certificate can be read from this file"),
+                Ok(seconds) => expiries.with_label_values(&[label.as_str()]).set(seconds),
+                Err(why) => {
+                    expiries.with_label_values(&[label.as_str()]).set(0.0);
+                    tracing::warn!(
+                        file = label,
+                        why,
+                        "cannot tell when this certificate expires: \
+                         put a PEM file there that the gateway's user may read"
+                    );
+                }
             }
         }
     }
 }
 
-/// When the first of the certificates in a file expires, in seconds since 1970.
-fn first_expiry(file: &Path) -> Option<f64> {
-    let certificates = CertificateDer::pem_file_iter(file).ok()?;
-    let expiry = |certificate: CertificateDer<'_>| {
-        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
-        Some(parsed.validity().not_after.timestamp())
+/// When the first of the certificates in a file expires, in seconds since 1970, or why nobody can
+/// tell: one that is illegible spoils the file, as it does for the connection.
+fn first_expiry(file: &Path) -> Result<f64, String> {
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
+    let expiry = |certificate: Result<CertificateDer<'_>, pem::Error>| {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        let parsed = parse_x509_certificate(&certificate).map_err(|error| error.to_string())?;
+        Ok::<_, String>(parsed.1.validity().not_after.timestamp())
     };
-    let seconds = certificates.flatten().filter_map(expiry).min()?;
+    let expiries: Vec<_> = certificates.map(expiry).collect::<Result<_, _>>()?;
+    let seconds = expiries.into_iter().min().ok_or("no certificate is in it")?;
     #[expect(clippy::cast_precision_loss, reason = "a date")]
-    Some(seconds as f64)
+    Ok(seconds as f64)
 }
 
 #[cfg(test)]
@@ -58,9 +69,12 @@ mod tests {
             params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
         };
         std::fs::write(&file, format!("{}{}", pem(2035), pem(2031))).unwrap();
-        assert_eq!(first_expiry(&file), Some(1_924_992_000.0));
+        assert_eq!(first_expiry(&file), Ok(1_924_992_000.0));
         std::fs::write(&file, "nothing").unwrap();
-        assert_eq!(first_expiry(&file), None);
+        assert_eq!(first_expiry(&file), Err("no certificate is in it".to_owned()));
+        let cut: String = pem(2035).chars().take(200).collect();
+        std::fs::write(&file, format!("{}{cut}", pem(2031))).unwrap();
+        assert!(first_expiry(&file).is_err());
         std::fs::remove_file(&file).unwrap();
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn load(state_dir: &Path) -> Option<UnixTime> {
 /// kept is told in the log; the gateway goes on without.
 pub(super) fn store(state_dir: &Path, floor: UnixTime) {
     if let Err(error) = replace(&path(state_dir), floor) {
-        tracing::debug!(%error, "the time cannot be kept");
+        tracing::warn!(%error, "the time cannot be kept: a start with a wrong clock may not be noticed");
     }
 }
 

@@ -139,6 +139,11 @@ impl Acquaintance {
         self.program = None;
     }
 
+    /// It refuses the question and is none the worse for it: only the next session is asked again.
+    pub(super) const fn refused(&mut self) {
+        self.approach = Approach::First;
+    }
+
     /// The session broke over the question, and whether it had answered before.
     pub(super) fn broke(&mut self, has_answered: bool, now: Instant) {
         match &mut self.approach {
@@ -234,6 +239,8 @@ mod tests {
         assert!(asks(&known, false, now) && !known.is_stranger());
         known.broke(false, now);
         assert!(!asks(&known, false, now) && asks(&known, true, now) && known.is_stranger());
+        known.refused();
+        assert!(!known.is_stranger() && asks(&known, false, now));
         known.broke(true, now);
         assert!(!asks(&known, true, now) && asks(&known, true, later(60)));
         for _ in 0..20 {

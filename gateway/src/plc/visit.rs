@@ -109,7 +109,12 @@ impl<C: Connect> Visit<'_, C> {
             let mut is_refused = false;
             match &exchange.answer {
                 Some(Ok(answer)) => changes = self.unit.known.introduced(answer),
-                Some(Err(RequestError::Refused(_))) => is_refused = true,
+                Some(Err(RequestError::Refused(code))) => {
+                    is_refused = true;
+                    if !is_behind(*code) {
+                        self.unit.known.refused();
+                    }
+                }
                 Some(Err(_)) => self.unit.known.broke(has_answered, now()),
                 None => {}
             }

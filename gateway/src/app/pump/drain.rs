@@ -10,6 +10,9 @@ use super::{Pump, due_at};
 use crate::mqtt;
 use crate::queue::Done;
 
+/// What a card that is at work gets beyond the grace; one that hangs must not hold up the stop.
+const CARD: Duration = Duration::from_secs(2);
+
 impl Pump {
     /// Sends what is left, says that this gateway is offline, and counts what nobody took.
     pub(super) async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::Event>, grace: Duration) {
@@ -36,12 +39,13 @@ impl Pump {
                 Ok(Step::Broker(None)) | Err(_) => break,
             }
         }
-        while let Some(done) = self.jobs.join_next().await {
-            self.done(done);
-        }
         if let Some(session) = &self.session {
             let outgoing = self.board.offline(session.number);
             let _ = timeout_at(deadline, self.outbox.send(outgoing)).await;
+        }
+        let patience = deadline.max(tokio::time::Instant::now() + CARD);
+        while let Ok(Some(done)) = timeout_at(patience, self.jobs.join_next()).await {
+            self.done(done);
         }
         self.give_up();
     }
