@@ -23,7 +23,7 @@ struct World {
     broker: Process,
     gateway: Process,
     consumer: Subscriber,
-    dir: TempDir,
+    _dir: TempDir,
     _plc: Process,
 }
 
@@ -53,7 +53,7 @@ impl World {
         let words = [user, &[program.as_str(), "run", &file]].concat();
         let [first, rest @ ..] = words.as_slice() else { panic!("a program") };
         let gateway = Process::start(pair.site.command(first).args(rest));
-        let world = Self { pair, hub, broker, gateway, consumer, dir, _plc: plc };
+        let world = Self { pair, hub, broker, gateway, consumer, _dir: dir, _plc: plc };
         world.wait_for_data("the first message");
         world
     }
