@@ -288,11 +288,13 @@ impl Replay {
         let (Some((_, epoch)), true) = (self.run.take(), std::mem::take(&mut self.has_hole)) else {
             return;
         };
-        for (topic, seen) in seen {
+        for (topic, next) in &self.found.state.next_seq {
+            let topic = *topic;
             let start = self.starts.get(&topic).copied().unwrap_or(0);
-            let Some((_, last)) = seen.iter().last() else { continue };
+            let Some(last) = next.checked_sub(1).filter(|last| start <= *last) else { continue };
             let mut missing: Runs = [(start, last)].into_iter().collect();
-            seen.iter().for_each(|run| missing.remove_run(run));
+            let seen = seen.get(&topic);
+            seen.into_iter().flat_map(Runs::iter).for_each(|run| missing.remove_run(run));
             for (first_seq, last_seq) in missing.iter() {
                 self.gaps.add(Gap {
                     epoch: Arc::clone(&epoch),
