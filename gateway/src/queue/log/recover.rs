@@ -18,6 +18,8 @@ use crate::queue::{Announcement, Gap, TopicId, Topics, to_u64};
 
 /// Ending of the name of a segment that this program cannot read.
 const SET_ASIDE: &str = ".unknown-version";
+/// A context with the topics of a thousand PLCs lies within this.
+const HEAD: usize = 64 << 10;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -53,8 +55,9 @@ pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Resul
         }
     }
     let mut newer = Vec::new();
+    let overtaken = overtaken(storage, sizes.keys().copied());
     let numbers: Vec<u64> = sizes.keys().rev().copied().collect();
-    for number in numbers {
+    for number in numbers.into_iter().filter(|number| !overtaken.contains(number)) {
         let Ok(bytes) = read(storage, number) else { continue };
         if let Header::Newer(version) = read_header(&bytes) {
             let name = file_name(number);
@@ -77,6 +80,29 @@ pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Resul
     }
     measure(storage, &mut sizes);
     Ok(replay.finish(&sizes, storage))
+}
+
+/// Segments of a run that is older than one with lower numbers. A power cut can take back that a
+/// file was named so and leave what is in it; the next run gives the number again and may take the
+/// same file, and a second cut can lose what that has written there.
+fn overtaken<S: Storage>(storage: &S, numbers: impl Iterator<Item = u64>) -> BTreeSet<u64> {
+    let mut newest = 0;
+    let is_overtaken = |number: &u64| {
+        let head = read_head(storage, *number).unwrap_or_default();
+        let run = context(&head, *number).map(|context| context.run);
+        newest = newest.max(run.unwrap_or(0));
+        run.is_some_and(|run| run < newest)
+    };
+    numbers.filter(is_overtaken).collect()
+}
+
+/// The first bytes of a segment, the context included.
+fn read_head<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
+    let file = storage.open(&file_name(number))?;
+    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size.min(HEAD)];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 fn has_checkpoint(bytes: &[u8], segment: u64, topics: &mut Topics) -> bool {
