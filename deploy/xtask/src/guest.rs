@@ -123,7 +123,7 @@ fn decompress(payload: &[u8], dir: &Path) -> Result<Vec<u8>> {
     let output = command(program, &["-dc"]).arg(&compressed).output();
     let output = output.with_context(|| format!("cannot start {program}"))?;
     fs::remove_file(compressed)?;
-    if !output.stdout.starts_with(b"\x7FELF") {
+    if !output.status.success() || !output.stdout.starts_with(b"\x7FELF") {
         bail!("{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.stdout)

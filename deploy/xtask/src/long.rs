@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::run::{cargo, run};
+use crate::run::{cargo, read, run};
 
 /// One long test: some of `cargo test --release`, and what makes them long.
 struct Long {
@@ -73,6 +73,11 @@ impl Long {
         // Built first, so that the time is that of the test.
         if let Err(error) = run(test().arg("--no-run")) {
             return (format!("{}: NOT BUILT: {error:#}", self.name), false);
+        }
+        // A filter that fits nothing is no success.
+        let list = read(test().arg(self.filter).args(["--", "--list"]));
+        if !list.is_ok_and(|list| list.lines().any(|line| line.ends_with(": test"))) {
+            return (format!("{}: NO SUCH TEST: {}", self.name, self.filter), false);
         }
         let start = Instant::now();
         let outcome = run(test().arg(self.filter).envs(self.environment.iter().copied()));

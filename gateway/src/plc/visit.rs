@@ -148,7 +148,16 @@ impl<C: Connect> Visit<'_, C> {
             return self.meet().await;
         };
         self.unit.watched = Some(now());
+        let was_in_use = self.line.was_in_use();
         let exchange = self.ask(&question).await;
+        if was_in_use && exchange.is_broken() {
+            // It may have been closed while it was idle, as before the first request of a cycle.
+            self.line.closed();
+            if self.dial().await {
+                self.greet().await;
+            }
+            return;
+        }
         let mut changes = Vec::new();
         match &exchange.answer {
             Some(Ok(answer)) => changes = self.unit.known.status(answer),

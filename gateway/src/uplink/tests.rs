@@ -14,11 +14,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_listening_broker_is_reached_by_name() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
 
-    let at = broker("localhost", port).address;
-    let stream = direct::dial(&at, Instant::now() + LIMIT, None).await.unwrap();
-
+    assert!(uplink().dial(&broker("localhost", address.port()), LIMIT).await.is_ok());
+    let stream = direct::connect(address, None).await.unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }

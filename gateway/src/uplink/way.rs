@@ -77,22 +77,21 @@ impl Way {
     ) -> Result<Box<dyn Stream>, DialError> {
         match self {
             Self::Direct => {
-                let stream = direct::dial(at, deadline, None).await?;
-                Ok(Box::new(stream))
+                let addresses = resolve(at, deadline).await?;
+                let connect = |address| direct::connect(address, None);
+                Ok(Box::new(first(at, &addresses, deadline, connect).await?))
             }
             Self::Device(interface, tunnel) => {
-                // Addresses that the hub does not lead to have no route at the device either; this
-                // only tells why.
-                behind(at, deadline, tunnel).await?;
-                let stream = direct::dial(at, deadline, Some(*interface)).await;
-                let stream = stream.map_err(|error| tunnel.trouble().unwrap_or(error))?;
-                Ok(Box::new(stream))
+                let addresses = behind(at, deadline, tunnel).await?;
+                let connect = |address| direct::connect(address, Some(*interface));
+                let stream = first(at, &addresses, deadline, connect).await;
+                Ok(Box::new(stream.map_err(|error| tunnel.trouble().unwrap_or(error))?))
             }
             Self::Userspace(stack, tunnel) => {
                 let addresses = behind(at, deadline, tunnel).await?;
-                let stream = through(stack, at, &addresses, deadline).await;
-                let stream = stream.map_err(|error| tunnel.trouble().unwrap_or(error))?;
-                Ok(Box::new(stream))
+                let connect = |address| stack.connect(address);
+                let stream = first(at, &addresses, deadline, connect).await;
+                Ok(Box::new(stream.map_err(|error| tunnel.trouble().unwrap_or(error))?))
             }
         }
     }
@@ -120,11 +119,8 @@ async fn behind(
     Ok(addresses)
 }
 
-/// All addresses of a name, in the resolver's order.
-pub(super) async fn resolve(
-    at: &HostPort,
-    deadline: Instant,
-) -> Result<Vec<SocketAddr>, DialError> {
+/// All addresses of a name, in the resolver's order. Asked for every time, since they change.
+async fn resolve(at: &HostPort, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let unresolved = |source| DialError::Unresolved { host: at.host.clone(), source };
     match timeout_at(deadline, lookup_host((at.host.as_str(), at.port))).await {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
@@ -133,16 +129,19 @@ pub(super) async fn resolve(
     }
 }
 
-/// Tries one address after the other in the tunnel's stack.
-async fn through(
-    stack: &Userspace,
+/// The first connection that comes about. Every address is tried in the resolver's order.
+async fn first<S, C>(
     at: &HostPort,
     addresses: &[SocketAddr],
     deadline: Instant,
-) -> Result<tunnel::TcpStream, DialError> {
-    let mut failure = DialError::TimedOut { at: at.clone() };
+    connect: impl Fn(SocketAddr) -> C,
+) -> Result<S, DialError>
+where
+    C: Future<Output = io::Result<S>>,
+{
+    let mut failure = DialError::Unresolved { host: at.host.clone(), source: None };
     for (address, limit) in addresses.iter().zip(shares(addresses.len(), deadline)) {
-        match timeout_at(limit, stack.connect(*address)).await {
+        match timeout_at(limit, connect(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => failure = refused(at, error),
             Err(_) => failure = DialError::TimedOut { at: at.clone() },
@@ -153,7 +152,7 @@ async fn through(
 
 /// Until when each of several attempts may last: equal shares of the time that is left, so that a
 /// dead address does not use up the turn of the next.
-pub(super) fn shares(attempts: usize, deadline: Instant) -> impl Iterator<Item = Instant> {
+fn shares(attempts: usize, deadline: Instant) -> impl Iterator<Item = Instant> {
     (1..=attempts).rev().map(move |left| {
         let now = Instant::now();
         let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -162,7 +161,7 @@ pub(super) fn shares(attempts: usize, deadline: Instant) -> impl Iterator<Item =
 }
 
 /// An attempt that ended by itself.
-pub(super) fn refused(at: &HostPort, source: io::Error) -> DialError {
+fn refused(at: &HostPort, source: io::Error) -> DialError {
     let at = at.clone();
     if source.kind() == ErrorKind::ConnectionRefused {
         DialError::Refused { at }
