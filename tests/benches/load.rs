@@ -23,6 +23,7 @@
 
 mod load {
     pub(crate) mod contender;
+    pub(crate) mod hub;
     pub(crate) mod plc;
     pub(crate) mod process;
     pub(crate) mod report;
@@ -46,6 +47,7 @@ use std::time::{Duration, Instant};
 
 use e2e::Mosquitto;
 use load::contender::{Contender, OURS, PEERS, Places, Task};
+use load::hub::Hub;
 use load::plc::Plcs;
 use load::process::Processes;
 use load::report::{Cell, Turn};
@@ -163,7 +165,9 @@ fn measure(
     wanted: &Wanted,
 ) -> Result<Turn, String> {
     let (broker, dir) = (Mosquitto::start(), e2e::temp_dir());
-    let task = Task { workload, plcs: &plcs.ports, broker: broker.port(), dir: dir.path() };
+    let hub = Hub::start(broker.port());
+    let task =
+        Task { workload, plcs: &plcs.ports, broker: broker.port(), hub: &hub, dir: dir.path() };
     let commands = (contender.prepare)(&task, &wanted.places)?;
     let subscriber = Subscriber::start(broker.port());
     let started = Instant::now();

@@ -74,7 +74,8 @@ fn tunnel(bench: &Bench) -> Result<()> {
 }
 
 fn program(name: &str) -> Result<String, String> {
-    let known: Vec<_> = ["floor", "gateway"].into_iter().chain(peers::names()).collect();
+    let known: Vec<_> =
+        ["floor", "gateway", "tunnelled"].into_iter().chain(peers::names()).collect();
     if known.contains(&name) {
         Ok(name.to_owned())
     } else {

@@ -1,11 +1,14 @@
 //! Who takes part, and how each is told what to read: the gateway, its floor, and its peers.
 
 use std::fmt::Write;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::hub::Hub;
 use super::workload::{Block, Workload};
 
 /// What to read, from where, and where to publish it.
@@ -15,6 +18,8 @@ pub(crate) struct Task<'a> {
     /// One PLC listens on each.
     pub(crate) plcs: &'a [u16],
     pub(crate) broker: u16,
+    /// Another way to the same broker.
+    pub(crate) hub: &'a Hub,
     /// For configurations; empty at the start.
     pub(crate) dir: &'a Path,
 }
@@ -37,8 +42,11 @@ pub(crate) struct Places {
 }
 
 /// The gateway and what it is measured against.
-pub(crate) const OURS: [Contender; 2] =
-    [Contender { name: "floor", prepare: floor }, Contender { name: "gateway", prepare: gateway }];
+pub(crate) const OURS: [Contender; 3] = [
+    Contender { name: "floor", prepare: floor },
+    Contender { name: "gateway", prepare: gateway },
+    Contender { name: "tunnelled", prepare: tunnelled },
+];
 
 /// Gateways of others. Their QoS is 0, which is their default and the cheaper one; ours is 1.
 pub(crate) const PEERS: [Contender; 4] = [
@@ -86,13 +94,32 @@ fn floor(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     Ok(vec![floor])
 }
 
-/// The configuration that a user would write: names, addresses, types, and all defaults.
 fn gateway(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+    Ok(vec![start(task, places, &format!("127.0.0.1:{}", task.broker), "")])
+}
+
+/// The gateway through a tunnel in its own process, as on site.
+fn tunnelled(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+    let key = task.write("tunnel.key", task.hub.site.expose().as_str());
+    let readable_by_us = Permissions::from_mode(0o600);
+    std::fs::set_permissions(&key, readable_by_us).expect("the file is ours");
+    let tunnel = format!(
+        "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}\"\n[[tunnel.hub]]\nname = \"hub\"\n\
+         endpoint = \"127.0.0.1:{}\"\npublic_key = \"{}\"\nallowed_ips = [\"10.77.0.0/16\"]\n",
+        key.display(),
+        Hub::SITE,
+        task.hub.port,
+        task.hub.key
+    );
+    Ok(vec![start(task, places, Hub::BROKER, &tunnel)])
+}
+
+/// With the configuration that a user would write: names, addresses, types, and all defaults.
+fn start(task: &Task<'_>, places: &Places, broker: &str, tunnel: &str) -> Command {
     let dir = task.dir.display();
     let mut toml = format!(
         "[gateway]\nid = \"load\"\nstate_dir = \"{dir}/state\"\n\
-         [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = []\n",
-        task.broker
+         [mqtt]\nbrokers = [\"mqtt://{broker}\"]\n[metrics]\nlisten = []\n{tunnel}"
     );
     let scan = task.workload.period.as_millis().max(SHORTEST_SCAN_MS);
     for (plc, port) in task.plcs.iter().enumerate() {
@@ -116,7 +143,7 @@ fn gateway(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     }
     let mut gateway = Command::new(&places.gateway);
     gateway.arg("run").arg(task.write("gateway.toml", &toml)).env("RUST_LOG", "warn");
-    Ok(vec![gateway])
+    gateway
 }
 
 /// asyncio, pymodbus and aiomqtt: one process, all PLCs in one instant.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::site::Contender;
+use crate::site::{Contender, SIZES};
 
 /// One direction of a measurement.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,17 @@ pub(crate) struct Flow {
     pub(crate) cpu_per_gb: f64,
 }
 
+/// One direction of a flood of datagrams: those that arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Datagrams {
+    pub(crate) per_second: f64,
+    /// Processor seconds of the site's process for 10^6 of them.
+    pub(crate) cpu_per_million: f64,
+}
+
+/// Up and down.
+pub(crate) type BothWays = [Datagrams; 2];
+
 /// One contender, one turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
@@ -20,6 +31,10 @@ pub(crate) struct Row {
     pub(crate) mtu: u16,
     pub(crate) up: Flow,
     pub(crate) down: Flow,
+    /// One for each of [`SIZES`], where there is a device to send them through.
+    pub(crate) datagrams: Option<[BothWays; SIZES.len()]>,
+    /// Share of a processor while nothing passes.
+    pub(crate) idle_percent: f64,
     pub(crate) rss_mb: f64,
 }
 
@@ -34,10 +49,41 @@ impl Table {
 
     /// The median over the turns of what `of` takes from a row, as a share of wireguard-go's in
     /// the same turn.
-    fn share(&self, mtu: u16, contender: Contender, of: fn(&Row) -> f64) -> f64 {
+    fn share(&self, mtu: u16, contender: Contender, of: impl Fn(&Row) -> f64) -> f64 {
         let rows = |contender| self.0.get(&(mtu, contender)).map_or(&[][..], Vec::as_slice);
         let pairs = rows(contender).iter().zip(rows(Contender::WireguardGo));
         median(pairs.map(|(ours, theirs)| of(ours) / of(theirs)))
+    }
+
+    /// One line for each size and direction.
+    fn write_datagrams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n| MTU | site's end | datagrams of | arrived/s | s per 10^6 | of wireguard-go: arrived | s per 10^6 |"
+        )?;
+        writeln!(f, "|{}", "---|".repeat(7))?;
+        for (&(mtu, contender), rows) in &self.0 {
+            if contender == Contender::Userspace {
+                continue;
+            }
+            for (number, size) in SIZES.iter().enumerate() {
+                for (way, name) in ["up", "down"].into_iter().enumerate() {
+                    let of = |row: &Row| row.datagrams.expect("it has a device")[number][way];
+                    let arrived = |row: &Row| of(row).per_second;
+                    let cpu = |row: &Row| of(row).cpu_per_million;
+                    writeln!(
+                        f,
+                        "| {mtu} | {} | {size} bytes {name} | {:.0} | {:.2} | {:.2} | {:.2} |",
+                        contender.name(),
+                        median(rows.iter().map(arrived)),
+                        median(rows.iter().map(cpu)),
+                        self.share(mtu, contender, arrived),
+                        self.share(mtu, contender, cpu),
+                    )?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -49,16 +95,27 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { contender, mtu, up, down, rss_mb } = self;
+        let Self { contender, mtu, up, down, datagrams, idle_percent, rss_mb } = self;
         write!(
             f,
-            "{:24} MTU {mtu}: up {:6.0} Mbit/s {:5.2} s/GB, down {:6.0} Mbit/s {:5.2} s/GB, {rss_mb:.1} MB",
+            "{:24} MTU {mtu}: up {:6.0} Mbit/s {:5.2} s/GB, down {:6.0} Mbit/s {:5.2} s/GB, {rss_mb:.1} MB, idle {idle_percent:.3} %",
             contender.name(),
             up.mbit,
             up.cpu_per_gb,
             down.mbit,
             down.cpu_per_gb,
-        )
+        )?;
+        for (size, [up, down]) in SIZES.iter().zip(datagrams.iter().flatten()) {
+            write!(f, "; {size} bytes: up {up}, down {down}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Datagrams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { per_second, cpu_per_million } = self;
+        write!(f, "{per_second:.0}/s {cpu_per_million:.2} s per 10^6")
     }
 }
 
@@ -66,27 +123,28 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| MTU | site's end | up Mbit/s | s/GB | down Mbit/s | s/GB | RSS MB | of wireguard-go: up | s/GB | down | s/GB |"
+            "| MTU | site's end | up Mbit/s | s/GB | down Mbit/s | s/GB | RSS MB | idle % | of wireguard-go: up | s/GB | down | s/GB |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|{}", "---|".repeat(12))?;
         for (&(mtu, contender), rows) in &self.0 {
             let of = |of: fn(&Row) -> f64| median(rows.iter().map(of));
-            let share = |of| self.share(mtu, contender, of);
+            let share = |of: fn(&Row) -> f64| self.share(mtu, contender, of);
             writeln!(
                 f,
-                "| {mtu} | {} | {:.0} | {:.2} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                "| {mtu} | {} | {:.0} | {:.2} | {:.0} | {:.2} | {:.1} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} |",
                 contender.name(),
                 of(|row| row.up.mbit),
                 of(|row| row.up.cpu_per_gb),
                 of(|row| row.down.mbit),
                 of(|row| row.down.cpu_per_gb),
                 of(|row| row.rss_mb),
+                of(|row| row.idle_percent),
                 share(|row| row.up.mbit),
                 share(|row| row.up.cpu_per_gb),
                 share(|row| row.down.mbit),
                 share(|row| row.down.cpu_per_gb),
             )?;
         }
-        Ok(())
+        self.write_datagrams(f)
     }
 }

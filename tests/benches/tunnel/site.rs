@@ -1,17 +1,24 @@
 //! The site's end: who competes.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use e2e::{Process, WireguardGo, eventually, program};
 use serde_json::Value;
 
-use crate::report::{Flow, Row};
+use crate::report::{Datagrams, Flow, Row};
 use crate::stream;
 use crate::world::{World, wait_for_device};
 
 /// Times of /proc/PID/stat are in these (USER_HZ, the same on every Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Payload of the datagrams: small ones, and such as fill a packet at either MTU.
+pub(crate) const SIZES: [u32; 2] = [100, 1232];
+/// From the first ping to quiet.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Longer than a keepalive's interval, which is 25 s here.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A site's end.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,9 +65,17 @@ impl Contender {
                 site.command("ping").args(["-c", "1", "-W", "1", WireguardGo::ADDRESS]).output();
             ping.expect("ping is there").status.success().then_some(())
         });
-        let up = iperf(world, process.id(), seconds, &[]);
-        let down = iperf(world, process.id(), seconds, &["-R"]);
-        Row { contender: self, mtu: world.mtu, up, down, rss_mb: peak_rss_mb(process.id()) }
+        let pid = process.id();
+        let idle_percent = idle(pid);
+        let up = iperf(world, pid, seconds, &[]);
+        let down = iperf(world, pid, seconds, &["-R"]);
+        let rss_mb = peak_rss_mb(pid);
+        let datagrams = Some(SIZES.map(|size| {
+            let flags = ["-u", "-b", "0", "-l", &size.to_string()];
+            let back = [&flags[..], &["-R"]].concat();
+            [&flags[..], &back].map(|flags| datagrams(world, pid, seconds, flags))
+        }));
+        Row { contender: self, mtu: world.mtu, up, down, datagrams, idle_percent, rss_mb }
     }
 }
 
@@ -96,8 +111,23 @@ fn start_wireguard_go(world: &World) -> Process {
     process
 }
 
-/// One TCP stream of iperf3 through the tunnel.
+/// One TCP stream through the tunnel.
 fn iperf(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Flow {
+    let (result, cpu) = iperf3(world, pid, seconds, flags);
+    let received = |key: &str| result["end"]["sum_received"][key].as_f64().expect("a number");
+    Flow { mbit: received("bits_per_second") / 1e6, cpu_per_gb: cpu / (received("bytes") / 1e9) }
+}
+
+/// As many UDP datagrams through the tunnel as the sender can send. What counts is what arrives.
+fn datagrams(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Datagrams {
+    let (result, cpu) = iperf3(world, pid, seconds, flags);
+    let sum = |key: &str| result["end"]["sum"][key].as_f64().expect("a number");
+    let arrived = sum("packets") - sum("lost_packets");
+    Datagrams { per_second: arrived / sum("seconds"), cpu_per_million: cpu / (arrived / 1e6) }
+}
+
+/// What iperf3 tells at its end, and the processor time that the site's process took meanwhile.
+fn iperf3(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> (Value, f64) {
     let _server = Process::start(world.pair.hub.command("iperf3").args(["-s", "-1"]));
     eventually("iperf3 listens", Duration::from_secs(5), || {
         let listening = world.pair.hub.run("ss", &["-ltnH", "sport", "=", ":5201"]);
@@ -108,9 +138,25 @@ fn iperf(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Flow {
     let arguments = [&["-c", WireguardGo::ADDRESS, "-J", "-t", &seconds], flags].concat();
     let printed = world.pair.site.run("iperf3", &arguments);
     let cpu = cpu_seconds(pid) - before;
-    let result: Value = serde_json::from_str(&printed).expect("iperf3 prints JSON");
-    let received = |key: &str| result["end"]["sum_received"][key].as_f64().expect("a number");
-    Flow { mbit: received("bits_per_second") / 1e6, cpu_per_gb: cpu / (received("bytes") / 1e9) }
+    (serde_json::from_str(&printed).expect("iperf3 prints JSON"), cpu)
+}
+
+/// Share of a processor that a process takes while nothing passes, in percent.
+pub(crate) fn idle(pid: u32) -> f64 {
+    thread::sleep(SETTLE);
+    let before = scheduled(pid);
+    thread::sleep(IDLE);
+    (scheduled(pid) - before) / IDLE.as_secs_f64() * 100.0
+}
+
+/// Processor time so far by the scheduler's count, which is exact, of the threads that live.
+fn scheduled(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let of = |thread: fs::DirEntry| -> Option<f64> {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    threads.flatten().filter_map(of).sum::<f64>() / 1e9
 }
 
 /// Processor time of a process so far, with all of its threads.

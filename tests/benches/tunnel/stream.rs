@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tunnel::{ClockBounds, LocalPort, Now, Tunnel, UdpPath, Userspace, wg_quick};
 
 use crate::report::{Flow, Row};
-use crate::site::{Contender, cpu_seconds, peak_rss_mb};
+use crate::site::{Contender, cpu_seconds, idle, peak_rss_mb};
 use crate::world::World;
 
 const PORT: u16 = 7000;
@@ -44,7 +44,9 @@ pub(crate) fn userspace(world: &World, seconds: u32) -> Row {
     };
     let rss_mb = figures["rss_mb"].as_f64().expect("a number");
     let contender = Contender::Userspace;
-    Row { contender, mtu: world.mtu, up: flow("up"), down: flow("down"), rss_mb }
+    let idle_percent = figures["idle_percent"].as_f64().expect("a number");
+    let (up, down) = (flow("up"), flow("down"));
+    Row { contender, mtu: world.mtu, up, down, datagrams: None, idle_percent, rss_mb }
 }
 
 /// Plays one of the two parts.
@@ -94,8 +96,13 @@ fn site(conf: &str, seconds: u64) {
         let measuring = async {
             let up = up(&stack, duration).await;
             let down = down(&stack, duration).await;
-            let rss_mb = peak_rss_mb(std::process::id());
-            println!("{}", json!({ "up": up, "down": down, "rss_mb": rss_mb }));
+            let pid = std::process::id();
+            let rss_mb = peak_rss_mb(pid);
+            let idle = tokio::task::spawn_blocking(move || idle(pid)).await;
+            let idle_percent = idle.expect("it measures");
+            let figures =
+                json!({ "up": up, "down": down, "rss_mb": rss_mb, "idle_percent": idle_percent });
+            println!("{figures}");
         };
         tokio::select! {
             ended = driver.run(pending()) => panic!("the tunnel has ended: {ended:?}"),
