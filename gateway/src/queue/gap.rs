@@ -157,10 +157,18 @@ impl Gaps {
         std::mem::take(&mut self.by_first).into_values().collect()
     }
 
-    /// Those that are new or have grown since the last call.
-    pub(super) fn take_changed(&mut self) -> Vec<Gap> {
-        let changed = std::mem::take(&mut self.changed);
-        changed.iter().filter_map(|key| self.by_first.get(key).cloned()).collect()
+    /// Those that are ready, and new or grown since they were taken last.
+    pub(super) fn take_changed(&mut self, is_ready: impl Fn(&Gap) -> bool) -> Vec<Gap> {
+        let Self { by_first, changed } = self;
+        changed.retain(|key| by_first.contains_key(key));
+        let ready: Vec<Gap> = changed
+            .iter()
+            .filter_map(|key| by_first.get(key))
+            .filter(|gap| is_ready(gap))
+            .cloned()
+            .collect();
+        changed.retain(|key| by_first.get(key).is_some_and(|gap| !is_ready(gap)));
+        ready
     }
 
     pub(super) fn has_changed(&self) -> bool {

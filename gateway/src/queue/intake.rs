@@ -144,7 +144,7 @@ impl<S: Storage> Queue<S> {
         if let Some(log) = &mut self.log
             && self.ledger.gaps.has_changed()
         {
-            let gaps = self.ledger.gaps.take_changed();
+            let gaps = self.ledger.take_losses();
             gaps.iter().try_for_each(|gap| log.lost(&self.ledger, gap))?;
         }
         let (Some(log), Some(held)) = (&mut self.log, self.ring.get(id)) else { return Ok(()) };

@@ -44,6 +44,17 @@ impl Ledger {
         self.next_seq.iter().map(known).collect()
     }
 
+    /// Losses that the log does not know and may. It knows all numbers of a topic below one that it
+    /// knows: what is lost behind a number that is in memory alone has to wait for that.
+    pub(super) fn take_losses(&mut self) -> Vec<Gap> {
+        let Self { gaps, unstored, epoch, .. } = self;
+        let is_behind = |gap: &Gap| {
+            let below = (gap.topic, 0)..(gap.topic, gap.first_seq);
+            gap.epoch == *epoch && unstored.range(below).next().is_some()
+        };
+        gaps.take_changed(|gap| !is_behind(gap))
+    }
+
     /// What has to be told if nothing else survives.
     pub(super) fn untold(&self) -> (Vec<Gap>, Vec<Unclean>) {
         let mut gaps: Vec<Gap> = self.gaps.iter().cloned().collect();
@@ -76,5 +87,38 @@ impl Ledger {
 fn add(uncleans: &mut Vec<Unclean>, unclean: Unclean) {
     if uncleans.iter().all(|known| known.epoch != unclean.epoch) {
         uncleans.push(unclean);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::DropReason;
+
+    #[test]
+    fn a_loss_behind_a_number_in_memory_alone_waits_for_it() {
+        let (topic, other) = (TopicId::new(1), TopicId::new(2));
+        let mut ledger = Ledger { epoch: "e".into(), ..Ledger::default() };
+        let gap = |topic, epoch: &str, seq| Gap {
+            epoch: epoch.into(),
+            topic,
+            first_seq: seq,
+            last_seq: seq,
+            samples: 1,
+            reason: DropReason::Refused,
+        };
+        ledger.unstored.insert((topic, 2));
+        for lost in
+            [gap(topic, "e", 3), gap(topic, "e", 1), gap(topic, "old", 3), gap(other, "e", 3)]
+        {
+            ledger.gaps.add(lost);
+        }
+
+        let ready = [gap(topic, "e", 1), gap(topic, "old", 3), gap(other, "e", 3)];
+        assert_eq!(ledger.take_losses(), ready);
+        assert_eq!(ledger.take_losses(), []);
+        ledger.unstored.clear();
+        assert_eq!(ledger.take_losses(), [gap(topic, "e", 3)]);
+        assert!(!ledger.gaps.has_changed());
     }
 }

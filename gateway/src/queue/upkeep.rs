@@ -255,7 +255,10 @@ impl<S: Storage> Queue<S> {
         if !self.ledger.gaps.has_changed() {
             return;
         }
-        let gaps = self.ledger.gaps.take_changed();
+        let gaps = self.ledger.take_losses();
+        if gaps.is_empty() {
+            return;
+        }
         self.deadlines.appended(now);
         self.control(now, |log, ledger| gaps.iter().try_for_each(|gap| log.lost(ledger, gap)));
     }

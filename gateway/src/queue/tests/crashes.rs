@@ -12,7 +12,7 @@ use super::*;
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 /// Histories that have found faults.
-const FOUND: [u64; 4] = [992, 1639, 1710, 2133];
+const FOUND: [u64; 5] = [992, 1639, 1710, 2133, 4933];
 const TOPICS: u16 = 3;
 
 /// Topic name, epoch, number.
