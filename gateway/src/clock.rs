@@ -1,10 +1,12 @@
 //! The one place that reads or judges wall time.
 //!
 //! A box without a battery-backed clock wakes up in the past. Nothing waits for the right time:
-//! values are read and sent at once. But it is told, and two things depend on it: the tunnel does
-//! not shake hands with a time that would burn its key, and what the clock was once known to have
-//! passed (the floor) is kept on disk.
+//! values are read and sent at once. But it is told, and three things depend on it: the tunnel does
+//! not shake hands with a time that would burn its key, what the clock was once known to have
+//! passed (the floor) is kept on disk, and what was taken by a wrong clock is marked, and dated
+//! again as soon as the clock is right.
 
+mod eras;
 mod floor;
 mod judge;
 mod kernel;
@@ -14,16 +16,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub use eras::{Dating, Eras};
 pub use judge::{Judgement, State};
 
 use crate::model::UnixTime;
 use judge::Judge;
 
-/// How often the clock is looked at.
+/// How often a clock is looked at that is not wrong.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often one that is, since what is taken by it is marked.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the wall clock.
 #[must_use]
@@ -62,12 +67,11 @@ pub fn judge(state_dir: &Path) -> Judgement {
 /// `state_dir`.
 pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
     let mut judge = Judge::new(floor::load(state_dir));
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = looks.tick() => {}
+            () = sleep(wait) => {}
         }
         let judgement = judge.look(now(), kernel::is_synchronised());
         if let Some(floor) = judge.take_floor_to_keep() {
@@ -76,6 +80,7 @@ pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: Cancel
             let stored = spawn_blocking(move || floor::store(&state_dir, floor)).await;
             debug_assert!(stored.is_ok(), "it does not panic");
         }
+        wait = if judgement.state == State::Unset { WATCH_EVERY } else { LOOK_EVERY };
         told.send_if_modified(|known| {
             let is_news = *known != judgement;
             *known = judgement;

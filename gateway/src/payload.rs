@@ -27,6 +27,8 @@ pub struct Stamp<'a> {
     pub seq: u64,
     /// Whether it is sent late.
     pub history: bool,
+    /// Whether its times were corrected after the clock had been set.
+    pub corrected: bool,
 }
 
 /// Encodes the records of one PLC.

@@ -159,7 +159,7 @@ impl World {
             return;
         }
         if let Some(queued) = self.queue.next(now()) {
-            let stamp = Stamp { epoch: "k3f9", seq: queued.seq, history: false };
+            let stamp = Stamp { epoch: "k3f9", seq: queued.seq, history: false, corrected: false };
             let payload = match queued.entry {
                 Entry::Record(record) => self.encoder.encode(record, &stamp),
                 Entry::Message(message) => encode_message("amsterdam-01", message, &stamp),

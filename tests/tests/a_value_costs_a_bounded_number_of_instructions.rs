@@ -94,7 +94,7 @@ fn pass(way: &mut Way, cycle: &Cycle, now: Instant) -> Vec<u8> {
     way.queue.push(TopicId::new(1), Entry::Record(record), now).expect("there is room");
     let queued = way.queue.next(now).expect("it has just been pushed");
     let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
-    let stamp = Stamp { epoch: "abcdef", seq: queued.seq, history: false };
+    let stamp = Stamp { epoch: "abcdef", seq: queued.seq, history: false, corrected: false };
     let message = way.encoder.encode(record, &stamp);
     let id = queued.id;
     way.queue.acknowledge(id, now);

@@ -4,6 +4,7 @@
 //! leaves the queue only when the broker acknowledged it with a good reason code.
 
 mod board;
+mod dating;
 mod drain;
 mod news;
 mod source;
@@ -22,14 +23,14 @@ pub(super) use self::board::Watched;
 use self::source::Source;
 use self::suspicion::Suspicion;
 use super::local;
-use crate::clock;
+use crate::clock::{self, Eras};
 use crate::metrics::{DropReason, Metrics};
-use crate::model::Message;
+use crate::model::{Message, Record};
 use crate::mqtt::{self, Outgoing, Reason};
 use crate::payload::{self, Stamp};
 use crate::plc;
 use crate::queue::storage::{Files, FilesError};
-use crate::queue::{Done, Entry, Id, Queue};
+use crate::queue::{Done, Entry, Id, Queue, Queued, TopicId};
 use crate::status::Status;
 use crate::web::Liveness;
 
@@ -53,6 +54,7 @@ pub(super) struct Pump {
     session: Option<Session>,
     suspicion: Suspicion,
     board: Board,
+    eras: Eras,
     liveness: Liveness,
 }
 
@@ -101,6 +103,7 @@ impl Pump {
             session: None,
             suspicion: Suspicion::default(),
             board: Board::new(config, hash, metrics, watched),
+            eras: Eras::new(Instant::now()),
             liveness: Liveness::new(PATIENCE),
             gateway_id,
         }
@@ -150,9 +153,8 @@ impl Pump {
                 let Some(source) = self.sources.get_mut(usize::from(cycle.plc)) else { return };
                 self.board.cycle(cycle.plc, cycle.took);
                 if let Some(record) = source.sampler.cycle(&cycle, Instant::now()) {
-                    let entry = Entry::Record(record);
-                    let id = self.queue.push(source.topic, entry, Instant::now());
-                    self.board.produced(id.map_or(0, |id| self.queue.size_of(id)));
+                    let topic = source.topic;
+                    self.keep(topic, record);
                 }
             }
             plc::Event::State { plc, state } => self.board.plc(plc, state),
@@ -160,6 +162,16 @@ impl Pump {
             plc::Event::Held { plc, ceiling } => self.board.held(plc, ceiling),
             plc::Event::Changed { plc, change } => self.tell_change(plc, change),
         }
+    }
+
+    fn keep(&mut self, topic: TopicId, mut record: Record) {
+        let (at, now, state) = (record.at, Instant::now(), self.board.clock());
+        if state == clock::State::Unset {
+            dating::mark(&mut record);
+        }
+        let Some(id) = self.queue.push(topic, Entry::Record(record), now) else { return };
+        self.board.produced(self.queue.size_of(id));
+        self.eras.note(id.ticket(), at, now, clock::now(), state);
     }
 
     /// Queues the event that something changed at a PLC.
@@ -303,13 +315,17 @@ impl Pump {
             let Some(queued) = self.queue.next(Instant::now()) else { return };
             let id = queued.id;
             let topic_id = queued.topic;
-            let stamp = Stamp { epoch: queued.epoch, seq: queued.seq, history: queued.history };
+            let Queued { epoch, seq, history, .. } = queued;
+            let stamp = Stamp { epoch, seq, history, corrected: false };
             let (payload, qos, retain) = match queued.entry {
                 Entry::Record(record) => match self.sources.get(usize::from(record.plc)) {
                     // A retained message is the last value: nothing old may take its place.
                     Some(source) => {
-                        let retain = source.retain && !queued.history;
-                        (source.encoder.encode(record, &stamp), source.qos, retain)
+                        let retain = source.retain && !history;
+                        let dating = self.eras.dating(id.ticket());
+                        let (record, corrected) = dating::dated(record, dating);
+                        let stamp = Stamp { corrected, ..stamp };
+                        (source.encoder.encode(&record, &stamp), source.qos, retain)
                     }
                     None => return,
                 },

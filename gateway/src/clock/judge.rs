@@ -13,8 +13,8 @@ const CREDIBLE: i64 = 15 * YEAR;
 /// The floor on disk lags behind by this at most: six small writes an hour.
 const KEEP_EVERY: i64 = 600 * SECOND;
 
-/// How far the clock can be believed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// How far the clock can be believed, worst first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum State {
     /// It shows a time that is long past, or one that cannot be.
     Unset,

@@ -10,7 +10,7 @@ use crate::testing;
 
 /// 2020-06-24 10:01:44.250 UTC.
 const AT: UnixTime = UnixTime::from_micros(1_592_992_904_250_000);
-const STAMP: Stamp<'_> = Stamp { epoch: "k3f9", seq: 4711, history: false };
+const STAMP: Stamp<'_> = Stamp { epoch: "k3f9", seq: 4711, history: false, corrected: false };
 
 #[test]
 fn flat_without_stamp_is_the_datagram_of_the_document() {
@@ -214,7 +214,7 @@ proptest! {
             Sample { tag, value: Some(value.clone()), quality: *quality, at: UnixTime::from_micros(micros) }
         });
         let record = Record { plc: 0, at: UnixTime::from_micros(micros), samples: samples.collect() };
-        let stamp = Stamp { epoch: &epoch, seq, history: false };
+        let stamp = Stamp { epoch: &epoch, seq, history: false, corrected: false };
 
         let bytes = Encoder::new(&gateway, &plc).encode(&record, &stamp);
 

@@ -136,6 +136,9 @@ impl Serialize for GatewayMember<'_> {
         if self.stamp.history {
             map.serialize_entry("history", &true)?;
         }
+        if self.stamp.corrected {
+            map.serialize_entry("corrected", &true)?;
+        }
         if let Some(bad) = &self.bad {
             map.serialize_entry("quality", bad)?;
         }

@@ -66,6 +66,11 @@ impl Board {
         self.status.subscribe()
     }
 
+    /// How far the clock can be believed.
+    pub(super) fn clock(&self) -> clock::State {
+        self.watched.clock.borrow().state
+    }
+
     /// A cycle of a PLC has ended.
     pub(super) fn cycle(&self, plc: u16, took: Duration) {
         let metrics = self.metrics.plcs.get(usize::from(plc));

@@ -1,0 +1,69 @@
+//! A box without a battery-backed clock wakes up in 1970, in a machine whose clock the test may set.
+//! What it takes is marked; what it still has when the clock is set is dated again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use e2e::{Gateway, Guest, Mosquitto, Simulator, eventually};
+
+/// An emulated machine beside a busy compiler is slow.
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again() {
+    let (mut broker, plc) = (Mosquitto::start(), Simulator::start());
+    let consumer = broker.subscribe("edge/+/data/#");
+    let config = format!(
+        "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n\
+         [publish]\ndatetime = \"unix_ms\"\n{}",
+        broker.url().trim_start_matches("mqtt://"),
+        plc.sections(1, Duration::from_millis(500)),
+    );
+    let since = unix_ms();
+    let guest = Guest::builder()
+        .network()
+        .program(Gateway::program())
+        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2"))
+        .setup("date -s @3600\nmkdir /state\nedge-gateway run /gateway.toml &")
+        .boot();
+
+    let early = consumer.next(SOON).json();
+    assert_eq!(early["gateway"]["quality"]["life"], "unsynced", "{early}");
+    assert!(early["life"].is_u64(), "the value is there: {early}");
+    assert!(early["datetime"].as_u64() < Some(86_400_000), "{early}");
+
+    broker.stop();
+    consumer.drain(Duration::from_millis(500));
+    let asks = |page: &str, answer: &str| {
+        let line = format!("wget -q -O - http://127.0.0.1:9464/{page} | grep -q '{answer}'");
+        eventually(answer, SOON, || (guest.try_run(&line).code == 0).then_some(()));
+    };
+    asks("metrics", "^edge_samples_stored [1-9]");
+    guest.run(&format!("date -s @{}", unix_ms() / 1000));
+    asks("status", "\"clock\":{\"state\":\"floor\"");
+    broker.start_again();
+
+    let mut corrected = 0;
+    loop {
+        let message = consumer.next(SOON).json();
+        let stamp = &message["gateway"];
+        assert_eq!(stamp.get("quality"), None, "{message}");
+        let at = message["datetime"].as_u64().expect("milliseconds");
+        // The clock was set to a whole second.
+        assert!((since - 1000..=unix_ms() + 1000).contains(&at), "{message}");
+        if stamp.get("history").is_none() && stamp.get("corrected").is_none() {
+            break;
+        }
+        corrected += u32::from(stamp["corrected"] == true);
+    }
+    assert!(corrected > 0);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "the test sets the clock of the guest by it"
+)]
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    u64::try_from(now.as_millis()).expect("it fits for long")
+}
