@@ -78,9 +78,9 @@ section! {
         /// File with the private key, as `edge-gateway keygen` prints it: relative to this file, or
         /// `cred:NAME` for a file in $CREDENTIALS_DIRECTORY. Others must not be able to read it,
         /// nor its group to write it.
-        private_key_file: Field<SecretFile>, else "required";
+        private_key_file: Field<SecretFile>, else "required unless mode is off";
         /// Address of this gateway in the tunnel.
-        address: Field<Address>, else "required";
+        address: Field<Address>, else "required unless mode is off";
         /// Longest packet in the tunnel, in bytes. 1280 passes every line, 1420 every Ethernet.
         mtu: Field<Whole<1280, 9000>> = 1280u16;
         /// An idle tunnel sends one small packet in this time, so that routers on the way do not

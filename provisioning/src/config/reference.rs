@@ -37,8 +37,8 @@ notes what holds and is probably not meant: a REAL at an odd `%MW`, two values i
 
 Durations are text with a unit (`\"200ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`), and so are sizes
 (`\"512KiB\"`, `\"16MiB\"`). A variable of the environment overrides a key outside the lists
-`[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`. Unknown keys and
-unknown `EDGE_` variables are errors.
+`[[tunnel.hub]]`, `[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`.
+Unknown keys and unknown `EDGE_` variables are errors.
 ";
 
 /// The sections in the order of the page, and how their headers are written.

@@ -149,6 +149,8 @@ fn unreadable(noun: Noun, path: &Path, error: &io::Error) -> Wrong {
         "there is no such file"
     } else if error.kind() == ErrorKind::PermissionDenied {
         "this user may not read it"
+    } else if error.kind() == ErrorKind::InvalidData {
+        "it does not hold text"
     } else {
         "it cannot be read"
     };
