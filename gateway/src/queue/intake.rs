@@ -9,8 +9,7 @@ use super::ledger::Untold;
 use super::log::{Content, Found, Item, Refusal};
 use super::ring::{Held, Place};
 use super::storage::Storage;
-use super::unclean::Unclean;
-use super::{Announcement, CACHE, Entry, Gap, Id, Queue, TopicId};
+use super::{CACHE, Entry, Gap, Id, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
@@ -227,7 +226,7 @@ impl<S: Storage> Queue<S> {
     fn move_messages(&mut self, messages: Vec<Moved>, keep: bool) {
         for (topic, seq, epoch, message) in messages {
             let id = self.ledger.next_id;
-            let told = self.told_by(&message, &epoch);
+            let told = Untold::told_by(&message, &epoch, &mut self.ledger.topics);
             let entry = Entry::Message(message);
             let held = Held {
                 topic,
@@ -293,29 +292,9 @@ impl<S: Storage> Queue<S> {
         self.stored_or_gone(held);
         self.ledger.gaps.add(held.gap(reason));
         if let Entry::Message(message) = &held.entry {
-            match self.told_by(message, &held.epoch) {
-                Some(Untold::Gap(gap)) => self.ledger.gaps.add(gap),
-                Some(Untold::Unclean(unclean)) => self.ledger.tell_again(unclean),
-                None => {}
-            }
+            let told = Untold::told_by(message, &held.epoch, &mut self.ledger.topics);
+            told.into_iter().for_each(|told| self.ledger.tell_again(told));
         }
-    }
-
-    /// What an event tells.
-    fn told_by(&mut self, message: &Message, epoch: &Arc<str>) -> Option<Untold> {
-        let topics = &mut self.ledger.topics;
-        if let Some(unclean) = Unclean::parse(&message.body, topics) {
-            return Some(Untold::Unclean(unclean));
-        }
-        let told = Announcement::parse(&message.body)?;
-        Some(Untold::Gap(Gap {
-            epoch: told.epoch.map_or_else(|| Arc::clone(epoch), Arc::from),
-            topic: topics.intern(&told.topic.into()),
-            first_seq: told.first_seq,
-            last_seq: told.last_seq,
-            samples: told.samples,
-            reason: DropReason::from_label(&told.reason)?,
-        }))
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::gap::Gaps;
 use super::unclean::Unclean;
-use super::{Gap, TopicId, Topics};
+use super::{Announcement, Gap, TopicId, Topics};
+use crate::metrics::DropReason;
+use crate::model::Message;
 
 /// The part of the queue's state that every checkpoint of the log repeats.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Ledger {
     pub(super) uncleans: Vec<Unclean>,
     /// What is told by an entry, or is only lost as long as an entry is not durable: by its id.
     pub(super) pending: Vec<(u64, Untold)>,
+    /// What is told by entries of the run before that may not be durable yet.
+    pub(super) adopted: Vec<Untold>,
 }
 
 /// Something that a receiver has to learn.
@@ -59,7 +63,7 @@ impl Ledger {
     pub(super) fn untold(&self) -> (Vec<Gap>, Vec<Unclean>) {
         let mut gaps: Vec<Gap> = self.gaps.iter().cloned().collect();
         let mut uncleans = self.uncleans.clone();
-        for (_, untold) in &self.pending {
+        for untold in self.pending.iter().map(|(_, untold)| untold).chain(&self.adopted) {
             match untold {
                 Untold::Gap(gap) => gaps.push(gap.clone()),
                 Untold::Unclean(unclean) => add(&mut uncleans, unclean.clone()),
@@ -68,9 +72,12 @@ impl Ledger {
         (gaps, uncleans)
     }
 
-    /// An epoch that ended uncleanly has to be told, once: several events may have told it.
-    pub(super) fn tell_again(&mut self, unclean: Unclean) {
-        add(&mut self.uncleans, unclean);
+    /// What told this is lost.
+    pub(super) fn tell_again(&mut self, untold: Untold) {
+        match untold {
+            Untold::Gap(gap) => self.gaps.add(gap),
+            Untold::Unclean(unclean) => add(&mut self.uncleans, unclean),
+        }
     }
 
     /// The next id, and the next number of this topic.
@@ -84,6 +91,29 @@ impl Ledger {
     }
 }
 
+impl Untold {
+    /// What an event tells that was sent in this epoch.
+    pub(super) fn told_by(
+        message: &Message,
+        epoch: &Arc<str>,
+        topics: &mut Topics,
+    ) -> Option<Self> {
+        if let Some(unclean) = Unclean::parse(&message.body, topics) {
+            return Some(Self::Unclean(unclean));
+        }
+        let told = Announcement::parse(&message.body)?;
+        Some(Self::Gap(Gap {
+            epoch: told.epoch.map_or_else(|| Arc::clone(epoch), Arc::from),
+            topic: topics.intern(&told.topic.into()),
+            first_seq: told.first_seq,
+            last_seq: told.last_seq,
+            samples: told.samples,
+            reason: DropReason::from_label(&told.reason)?,
+        }))
+    }
+}
+
+/// An epoch is told once: several events may have told it.
 fn add(uncleans: &mut Vec<Unclean>, unclean: Unclean) {
     if uncleans.iter().all(|known| known.epoch != unclean.epoch) {
         uncleans.push(unclean);
@@ -93,7 +123,6 @@ fn add(uncleans: &mut Vec<Unclean>, unclean: Unclean) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::DropReason;
 
     #[test]
     fn a_loss_behind_a_number_in_memory_alone_waits_for_it() {

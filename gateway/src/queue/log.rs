@@ -27,8 +27,8 @@ pub use self::job::{Done, Job};
 pub(super) use self::loaded::{Content, Found, Loaded};
 use self::room::Purpose;
 pub(super) use self::room::RESERVE;
-use self::segment::Segment;
 pub(super) use self::segment::Tally;
+use self::segment::{Segment, file_name};
 pub(super) use self::start::{Opened, Start};
 use self::state::{Context, Link, State};
 use super::ledger::Ledger;
@@ -66,8 +66,9 @@ pub(super) struct Log<S: Storage> {
     position: u64,
     /// How many of them are durable.
     synced: u64,
-    /// Full segments that are not durable.
-    dirty: Vec<Arc<S::File>>,
+    /// Full segments that are not durable, and which of them a job is making so.
+    dirty: Vec<Dirty<S::File>>,
+    syncing: Vec<Dirty<S::File>>,
     names_changed: bool,
     loaded: Option<Loaded>,
     under_way: job::UnderWay,
@@ -106,6 +107,15 @@ struct Tail<F> {
     repeat_at: u64,
     /// Begun for the log's own records when there was no room for data.
     is_reserve: bool,
+}
+
+/// A segment that is not durable.
+#[derive(Debug)]
+struct Dirty<F> {
+    file: Arc<F>,
+    number: u64,
+    /// Position of its first byte; nothing for one that an earlier run wrote.
+    from: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -293,15 +303,34 @@ impl<S: Storage> Log<S> {
     /// again, after [`Log::withdraw`].
     pub(super) fn fail(&mut self, ledger: &Ledger) {
         self.under_way.failed();
-        self.dirty.clear();
         self.names_changed = false;
+        let mut dirty = std::mem::take(&mut self.syncing);
+        dirty.append(&mut self.dirty);
         if let Some(tail) = self.tail.take() {
+            let from = Some(self.position - tail.end());
+            dirty.push(Dirty { file: Arc::clone(&tail.file), number: tail.segment.number, from });
             self.seal(tail.segment, ledger);
         }
+        dirty.iter().for_each(|segment| self.distrust(segment));
         self.position = self.synced;
         self.retiring.iter_mut().for_each(|file| {
             file.from = file.from.filter(|from| *from <= self.synced);
         });
+    }
+
+    /// Cuts off what is not durable. After a failed sync Linux takes it for written: a process that
+    /// follows this one would read it, sync it with success, and lose it with the power.
+    fn distrust(&mut self, segment: &Dirty<S::File>) {
+        let Some(from) = segment.from else { return };
+        let durable = self.synced.saturating_sub(from);
+        if segment.file.truncate(durable).is_err() {
+            return; // A device that takes nothing at all has nothing to lose.
+        }
+        let name = file_name(segment.number);
+        let sealed = self.segments.iter_mut().find(|sealed| sealed.number == segment.number);
+        let retiring = self.retiring.iter_mut().find(|retiring| retiring.name == name);
+        let sizes = [sealed.map(|sealed| &mut sealed.size), retiring.map(|file| &mut file.size)];
+        sizes.into_iter().flatten().for_each(|size| *size = (*size).min(durable));
     }
 
     /// Takes back an entry that was appended to a tail that failed.

@@ -153,6 +153,7 @@ impl<S: Storage> Queue<S> {
 
     /// What is durable needs no copy in memory, and tells what it tells by itself.
     pub(super) fn durable_to(&mut self, synced: u64) {
+        self.ledger.adopted.clear();
         let ring = &self.ring;
         self.ledger.pending.retain(|(id, _)| match ring.get(*id).map(|held| held.place) {
             None => false,
@@ -320,6 +321,9 @@ impl<S: Storage> Queue<S> {
         tracing::error!("{}", self.health.sentence().unwrap_or_default());
         self.deadlines.retry = Some(now + self.deadlines.wait);
         self.deadlines.appended = None;
+        for told in std::mem::take(&mut self.ledger.adopted) {
+            self.ledger.tell_again(told);
+        }
         let Some(log) = &mut self.log else { return };
         let synced = log.synced();
         log.fail(&self.ledger);

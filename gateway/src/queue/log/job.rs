@@ -138,7 +138,9 @@ impl<S: Storage> Log<S> {
             return Ok(None);
         }
         self.under_way.sync = true;
-        let mut files = std::mem::take(&mut self.dirty);
+        self.syncing.append(&mut self.dirty);
+        let mut files: Vec<_> =
+            self.syncing.iter().map(|segment| Arc::clone(&segment.file)).collect();
         files.extend(self.tail.iter().map(|tail| Arc::clone(&tail.file)));
         let names = std::mem::take(&mut self.names_changed);
         let storage = self.storage.clone();
@@ -194,6 +196,7 @@ impl<S: Storage> Log<S> {
                 self.under_way.sync = false;
                 match result {
                     Ok(()) => {
+                        self.syncing.clear();
                         self.synced = self.synced.max(upto.position);
                         self.recycle();
                         News::Durable(took)

@@ -11,10 +11,10 @@ use super::segment::{Segment, Tally, file_name, number_in};
 use super::state::{self, Context, Link, State};
 use crate::metrics::DropReason;
 use crate::queue::gap::Gaps;
+use crate::queue::ledger::Untold;
 use crate::queue::runs::Runs;
 use crate::queue::storage::{Storage, StoredFile};
-use crate::queue::unclean::Unclean;
-use crate::queue::{Announcement, Gap, TopicId, Topics, to_u64};
+use crate::queue::{Gap, TopicId, Topics, to_u64};
 
 /// Ending of the name of a segment that this program cannot read.
 const SET_ASIDE: &str = ".unknown-version";
@@ -36,6 +36,8 @@ pub(super) struct Recovered {
     pub(super) set_aside: u64,
     /// Segments that should be there and are not, or in which nothing can be read.
     pub(super) damaged: Vec<Segment>,
+    /// What is told by entries behind the last checkpoint, which may not be durable.
+    pub(super) told: Vec<Untold>,
     /// Last byte in use of the newest segment.
     pub(super) end: u64,
 }
@@ -200,6 +202,7 @@ impl Replay {
             Kind::Checkpoint => {
                 if let Some(state) = State::parse(frame.payload, context, topics) {
                     self.gaps = Gaps::default();
+                    self.found.told.clear();
                     state.gaps.iter().for_each(|gap| self.gaps.add(gap.clone()));
                     self.link = Some(state.link);
                     if let Some(segment) = state.segments.last().filter(|_| self.seen.is_empty()) {
@@ -286,14 +289,16 @@ impl Replay {
     /// What an event tells need not be told again.
     fn told(&mut self, frame: &Frame<'_>, topics: &mut Topics) {
         let Some((epoch, message)) = record::message(frame.payload, &Arc::from("")) else { return };
-        if let Some(told) = Announcement::parse(&message.body) {
-            let epoch = told.epoch.map_or_else(|| Arc::from(epoch), Arc::from);
-            let topic = topics.intern(&told.topic.into());
-            self.gaps.remove(&epoch, topic, (told.first_seq, told.last_seq));
+        let Some(told) = Untold::told_by(&message, &epoch.into(), topics) else { return };
+        match &told {
+            Untold::Gap(gap) => {
+                self.gaps.remove(&gap.epoch, gap.topic, (gap.first_seq, gap.last_seq));
+            }
+            Untold::Unclean(unclean) => {
+                self.found.state.uncleans.retain(|untold| untold.epoch != unclean.epoch);
+            }
         }
-        if let Some(unclean) = Unclean::parse(&message.body, topics) {
-            self.found.state.uncleans.retain(|untold| untold.epoch != unclean.epoch);
-        }
+        self.found.told.push(told);
     }
 
     fn settled(&mut self, frame: &Frame<'_>) {

@@ -9,7 +9,7 @@ use super::frame::{self, Kind, Salt};
 use super::loaded::Loaded;
 use super::recover;
 use super::segment::{Segment, file_name};
-use super::{Log, Refusal, Retiring, Tail};
+use super::{Dirty, Log, Refusal, Retiring, Tail};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::Storage;
 use crate::queue::{Topics, to_u64};
@@ -78,7 +78,9 @@ impl<S: Storage> Log<S> {
         self.names_changed = true;
         if let Some(old) = self.tail.take() {
             if old.segment.open.entries > 0 {
-                self.dirty.push(old.file);
+                let (end, number) = (old.end(), old.segment.number);
+                let from = Some(self.position - end);
+                self.dirty.push(Dirty { file: old.file, number, from });
             }
             self.seal(old.segment, ledger);
         }

@@ -8,7 +8,7 @@ use super::recover::{Recovered, recover};
 use super::room::Purpose;
 use super::segment::{file_name, number_in};
 use super::state::Context;
-use super::{Counts, Limits, Log, Refusal, Retiring, job};
+use super::{Counts, Dirty, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
 use crate::queue::gap::Gaps;
 use crate::queue::ledger::Ledger;
@@ -94,6 +94,7 @@ impl<S: Storage> Log<S> {
             position: 0,
             synced: 0,
             dirty: Vec::new(),
+            syncing: Vec::new(),
             names_changed: false,
             loaded: None,
             under_way: job::UnderWay::default(),
@@ -153,8 +154,11 @@ impl<S: Storage> Log<S> {
     /// durable with the first records of this one.
     fn adopt(&mut self, run: u64) {
         let theirs = self.segments.iter().filter(|segment| segment.number >= run);
-        let files = theirs.filter_map(|segment| self.storage.open(&file_name(segment.number)).ok());
-        self.dirty = files.map(Arc::new).collect();
+        let dirty = theirs.filter_map(|segment| {
+            let file = Arc::new(self.storage.open(&file_name(segment.number)).ok()?);
+            Some(Dirty { file, number: segment.number, from: None })
+        });
+        self.dirty = dirty.collect();
     }
 
     /// The first segment of a run, in a file that is prepared for it.
@@ -226,6 +230,7 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
         ledger.next_seq.clone_from(&state.next_seq);
         return;
     }
+    ledger.adopted.clone_from(&found.told);
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
     let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
     let next_seq = state.next_seq.clone();

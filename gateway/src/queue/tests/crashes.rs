@@ -12,7 +12,7 @@ use super::*;
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 /// Histories that have found faults.
-const FOUND: [u64; 5] = [992, 1639, 1710, 2133, 4933];
+const FOUND: [u64; 6] = [992, 1639, 1710, 2133, 4933, 6432];
 const TOPICS: u16 = 3;
 
 /// Topic name, epoch, number.
@@ -440,7 +440,19 @@ impl World {
     }
 }
 
-/// What the log is, for a history that is followed.
+/// What the queue is, for a history that is followed.
 fn describe(queue: &Queue<Simulated>) -> String {
-    format!("{:?}", queue.log)
+    let held = queue.ring.ids().into_iter().filter_map(|id| Some((id, queue.ring.get(id)?)));
+    let held: Vec<String> = held
+        .map(|(id, held)| {
+            let place = match held.place {
+                ring::Place::Memory => "memory".to_owned(),
+                ring::Place::Logged { position, .. } => position.to_string(),
+            };
+            let sent = if held.sent.is_some() { " sent" } else { "" };
+            format!("{id}:{}/{}/{}@{place}{sent}", held.topic.index(), held.epoch, held.seq)
+        })
+        .collect();
+    let log = &queue.log;
+    format!("held {held:?} failing {} {log:?}", queue.health.is_failing())
 }
