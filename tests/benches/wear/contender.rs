@@ -1,0 +1,132 @@
+//! Stores that keep what waits for a broker.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway::metrics::Metrics;
+use gateway::model::{Quality, Record, Sample, UnixTime, Value};
+use gateway::queue::storage::Files;
+use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
+use provisioning::config::{self, Durability};
+use redb::{Database, TableDefinition};
+
+use crate::{PER_SECOND, RECORD, database, tick};
+
+const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
+
+/// Who keeps it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Contender {
+    Queue(Durability),
+    Sqlite,
+    Redb,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Queue(Durability::Strict),
+        Self::Queue(Durability::Balanced),
+        Self::Queue(Durability::LowWear),
+        Self::Sqlite,
+        Self::Redb,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Queue(Durability::Strict) => "edge-gateway, strict",
+            Self::Queue(Durability::Balanced) => "edge-gateway, balanced",
+            Self::Queue(Durability::LowWear) => "edge-gateway, low-wear",
+            Self::Sqlite => "SQLite, WAL, synchronous=FULL, one commit a second",
+            Self::Redb => "redb, one commit a second",
+        }
+    }
+
+    /// What is done once, and is not measured.
+    pub(crate) fn prepare(self, directory: &Path) {
+        match self {
+            Self::Queue(durability) => drop(open(directory, durability)),
+            Self::Sqlite => {}
+            Self::Redb => drop(Database::create(database(directory)).expect("it is empty")),
+        }
+    }
+
+    pub(crate) fn run(self, directory: &Path, seconds: u32) {
+        match self {
+            Self::Queue(durability) => queue(open(directory, durability), seconds),
+            Self::Sqlite => sqlite(directory, seconds),
+            Self::Redb => redb(directory, seconds),
+        }
+    }
+}
+
+/// As the gateway drives it: what is due is done after everything that happens.
+fn queue(mut queue: Queue, seconds: u32) {
+    queue.rewind(Instant::now());
+    for number in 0..seconds * PER_SECOND {
+        queue.push(TopicId::new(1), record(number), Instant::now());
+        tick();
+        while let Some(id) = queue.next(Instant::now()).map(|queued| queued.id) {
+            queue.acknowledge(id, Instant::now());
+        }
+        while let Some(job) = queue.turn(Instant::now()) {
+            queue.done(job.run(), Instant::now());
+        }
+    }
+}
+
+fn record(number: u32) -> Entry {
+    let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number));
+    let value = Some(Value::Text(Arc::new("x".repeat(RECORD))));
+    let sample = Sample { tag: 0, value, quality: Quality::Good, at };
+    Entry::Record(Record { plc: 0, at, samples: vec![sample] })
+}
+
+fn open(directory: &Path, durability: Durability) -> Queue {
+    let toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n[[plc]]\n\
+                name = \"p\"\nmodel = \"M241\"\naddress = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\n\
+                at = \"%MW0\"\ntype = \"STRING(200)\"\n";
+    let written = e2e::temp_dir();
+    let loaded = config::load(&written.write("gateway.toml", toml));
+    let (mut config, hash) = loaded.expect("the configuration holds").into_parts();
+    config.queue.durability = durability;
+    let metrics = Metrics::new(&config, &hash).expect("a registry of its own").queue;
+    let identity = Identity {
+        names: Names {
+            topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
+            plcs: vec![PlcNames { name: "p".to_owned(), tags: vec!["t".to_owned()] }],
+        },
+        events: TopicId::new(0),
+        epoch: "abcdef".into(),
+        boot: String::new(),
+    };
+    let files = Files::open(&directory.join("queue")).expect("it is nobody else's");
+    Queue::open(files, &config.queue, identity, metrics, Instant::now())
+}
+
+fn sqlite(directory: &Path, seconds: u32) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/sqlite/queue.py");
+    let numbers = [seconds.to_string(), PER_SECOND.to_string(), RECORD.to_string()];
+    let mut python = Command::new("python3");
+    let status = python.arg(script).arg(database(directory)).args(numbers).status();
+    assert!(status.expect("python3 is there").success(), "it ends well");
+}
+
+fn redb(directory: &Path, seconds: u32) {
+    let database = Database::open(database(directory)).expect("it was made");
+    let record = [b'x'; RECORD];
+    for second in 0..u64::from(seconds) {
+        let transaction = database.begin_write().expect("it can be written");
+        {
+            let mut table = transaction.open_table(TABLE).expect("it can be opened");
+            table.retain(|_, _| false).expect("what the broker has taken goes");
+            for number in 0..u64::from(PER_SECOND) {
+                let key = second * u64::from(PER_SECOND) + number;
+                table.insert(key, record.as_slice()).expect("it takes it");
+                tick();
+            }
+        }
+        transaction.commit().expect("it is durable");
+    }
+}

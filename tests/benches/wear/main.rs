@@ -1,0 +1,60 @@
+//! What a day of the queue costs a card: bytes that arrive at the device for each byte of payload,
+//! beside SQLite and redb. Every contender has an ext4 of its own on a loop device, and all run at
+//! the same time, in real time: the file system commits by the clock. Needs root.
+//!
+//! 50 records of 300 bytes come in a second, and a broker takes each within the second.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a measurement stops on the spot and prints"
+)]
+
+mod contender;
+mod disk;
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use contender::Contender;
+use disk::Disk;
+
+const PER_SECOND: u32 = 50;
+const RECORD: usize = 300;
+
+fn main() {
+    let mut arguments = std::env::args();
+    if !arguments.any(|argument| argument == "--bench") {
+        println!("wear: run by `cargo xtask bench wear`, as root");
+        return;
+    }
+    let seconds = std::env::args().skip_while(|argument| argument != "--seconds").nth(1);
+    let seconds = seconds.map_or(120, |seconds| seconds.parse().expect("--seconds N"));
+    let running = Contender::ALL
+        .map(|contender| (contender, thread::spawn(move || measure(contender, seconds))));
+    println!("{PER_SECOND} records of {RECORD} bytes a second for {seconds} s\n");
+    println!("| store | bytes at the device per byte of payload |\n|---|---|");
+    for (contender, measured) in running {
+        println!("| {} | {:.3} |", contender.name(), measured.join().expect("it measures"));
+    }
+}
+
+fn measure(contender: Contender, seconds: u32) -> f64 {
+    let disk = Disk::new();
+    contender.prepare(disk.path());
+    let before = disk.written();
+    contender.run(disk.path(), seconds);
+    disk.sync();
+    let payload = f64::from(seconds * PER_SECOND) * 300.0;
+    (disk.written() - before) / payload
+}
+
+/// One step of the clock of a contender.
+fn tick() {
+    thread::sleep(Duration::from_secs(1) / PER_SECOND);
+}
+
+fn database(directory: &Path) -> std::path::PathBuf {
+    directory.join("database")
+}
