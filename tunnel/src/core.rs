@@ -59,7 +59,7 @@ pub enum Event {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// The way out may be another: an address, a route or a link has changed.
+    /// The way out is another: device, router or our address; or there is one again.
     NetworkChanged,
     /// What is known about the right time.
     Clock(ClockBounds),

@@ -22,6 +22,8 @@ pub const MAX_DATAGRAM: usize = u16::MAX as usize + 32;
 pub trait Path: Send {
     /// Waits until something has arrived and adds it to `inbox`, as much as is there and fits.
     ///
+    /// What has arrived may also be the news that the way out of this host is another.
+    ///
     /// Cancel safe. An error that concerns a single datagram (an ICMP answer, a too long datagram)
     /// is no error of the path and is swallowed here.
     fn receive(&mut self, inbox: &mut Inbox) -> impl Future<Output = io::Result<()>> + Send;

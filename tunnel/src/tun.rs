@@ -4,6 +4,7 @@ mod engine;
 mod site;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::io;
@@ -187,6 +188,9 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
         let now = now();
         for &to in self.inbox.refused() {
             self.engine.handle_refusal(now, to);
+        }
+        if self.inbox.has_moved() {
+            self.engine.handle_move(now);
         }
         let left = if self.inbox.has_room() { Left::Nothing } else { Left::Perhaps };
         for (from, datagram) in self.inbox.datagrams() {

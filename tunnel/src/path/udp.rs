@@ -17,6 +17,7 @@ use tokio::time;
 use tracing::{debug, info};
 
 use super::{Inbox, Outbox, Path, Run};
+use crate::netlink::{Look, News, WayOut};
 
 pub use socket::LocalPort;
 
@@ -38,6 +39,11 @@ pub struct UdpPath {
     batching: Batching,
     unsent: u64,
     trouble: Option<io::Error>,
+    news: News,
+    /// The way to the last receiver; absent where the kernel does not tell.
+    way: Option<WayOut>,
+    /// The last receiver.
+    to: Option<IpAddr>,
 }
 
 /// What a socket speaks.
@@ -73,6 +79,11 @@ impl UdpPath {
     /// Has to be called in a tokio runtime. Fails when a fixed port is taken.
     pub fn bind(port: LocalPort) -> io::Result<Self> {
         let (socket, family) = socket::open(port)?;
+        let listening = News::listen().and_then(|news| Ok((news, Some(WayOut::new()?))));
+        let (news, way) = listening.unwrap_or_else(|error| {
+            info!(%error, "changes of this host's network are noticed by silence only");
+            (News::none(), None)
+        });
         Ok(Self {
             port,
             socket: UdpSocket::from_std(socket)?,
@@ -80,6 +91,9 @@ impl UdpPath {
             batching: Batching::On,
             unsent: 0,
             trouble: None,
+            news,
+            way,
+            to: None,
         })
     }
 
@@ -109,6 +123,7 @@ impl UdpPath {
 
     /// Sends a run, apart if need be.
     async fn send_run(&mut self, run: Run<'_>, end: time::Instant) {
+        self.to = Some(run.to.ip());
         if self.batching == Batching::On && run.bytes.len() > run.stride {
             if self.send_patiently(run, end).await {
                 return;
@@ -204,6 +219,19 @@ impl UdpPath {
         }
     }
 
+    /// Looks whether the way is another, now that something of the network has changed.
+    fn look_around(&mut self, inbox: &mut Inbox) {
+        let Some(way) = &mut self.way else { return };
+        match way.look(time::Instant::now().into_std(), self.to) {
+            Look::Same => {}
+            Look::Other => {
+                info!("the way out of this host is another");
+                inbox.note_move();
+            }
+            Look::NotBefore(at) => self.news.look_at(at.into()),
+        }
+    }
+
     /// Takes what ICMP has answered from the socket's queue of errors.
     fn take_answers(&mut self, inbox: &mut Inbox) {
         socket::drain_errors(&self.socket, inbox);
@@ -224,12 +252,20 @@ impl UdpPath {
 impl Path for UdpPath {
     async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         loop {
-            let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
-            if ready.is_readable() {
-                read_all(&self.socket, inbox)?;
-            }
-            if ready.is_error() {
-                self.take_answers(inbox);
+            let ready = tokio::select! {
+                ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => Some(ready?),
+                () = self.news.changed() => None,
+            };
+            match ready {
+                None => self.look_around(inbox),
+                Some(ready) => {
+                    if ready.is_readable() {
+                        read_all(&self.socket, inbox)?;
+                    }
+                    if ready.is_error() {
+                        self.take_answers(inbox);
+                    }
+                }
             }
             if !inbox.is_empty() {
                 return Ok(());

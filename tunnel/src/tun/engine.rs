@@ -26,6 +26,9 @@ pub(crate) trait Engine: Send {
     /// Learns that, so says an ICMP packet that anybody can forge, nothing listens there.
     fn handle_refusal(&mut self, now: Instant, to: SocketAddr);
 
+    /// Learns that the way out of this host is another.
+    fn handle_move(&mut self, now: Instant);
+
     /// Takes a packet of the host, and puts what becomes of it into `outbox`.
     fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox);
 

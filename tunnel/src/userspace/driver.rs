@@ -131,6 +131,9 @@ impl<P: Path> Driver<P> {
                 for from in self.inbox.refused() {
                     self.stack.tunnel.handle_event(now, Event::Refused(*from));
                 }
+                if self.inbox.has_moved() {
+                    self.stack.tunnel.handle_event(now, Event::NetworkChanged);
+                }
                 for datagram in self.inbox.datagrams() {
                     self.stack.handle_datagram(now, datagram, &mut self.outbox);
                 }
