@@ -28,9 +28,12 @@ pub trait Path: Send {
     /// is no error of the path and is swallowed here.
     fn receive(&mut self, inbox: &mut Inbox) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sends everything in `outbox`, in order, and empties it. What the system has no room for is
-    /// dropped, as a network would.
+    /// Sends everything in `outbox`, in order, and empties it. What the system does not take is
+    /// dropped, as a network would, and counted.
     fn send(&mut self, outbox: &mut Outbox) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Datagrams that the system did not take, since the start.
+    fn unsent(&self) -> u64;
 
     /// Takes a new local port: some router on the way has forgotten us.
     fn rebind(&mut self) -> io::Result<()>;

@@ -154,8 +154,10 @@ impl Site {
         while self.active.session(now.instant).is_some() {
             let Some(packet) = self.pending.pop() else { break };
             // It may have waited for another hub.
-            if let Some(packet) = self.admit(&packet) {
-                self.seal(Which::Active, now, packet, out);
+            if let Some(packet) = self.admit(&packet)
+                && !self.seal(Which::Active, now, packet, out)
+            {
+                self.counters.drop(DropReason::Waited);
             }
         }
     }

@@ -121,6 +121,11 @@ impl Inbox {
         self.has_moved
     }
 
+    /// Counts datagrams that were lost on their way here.
+    pub const fn lose(&mut self, count: u64) {
+        self.lost += count;
+    }
+
     /// Datagrams that did not fit, since the start.
     #[must_use]
     pub const fn lost(&self) -> u64 {

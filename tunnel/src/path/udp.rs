@@ -38,6 +38,8 @@ pub struct UdpPath {
     family: Family,
     batching: Batching,
     unsent: u64,
+    /// What this socket's buffer had no room for, as the kernel counts.
+    overflow: u32,
     trouble: Option<io::Error>,
     news: News,
     /// The way to the last receiver; absent where the kernel does not tell.
@@ -90,6 +92,7 @@ impl UdpPath {
             family,
             batching: Batching::On,
             unsent: 0,
+            overflow: 0,
             trouble: None,
             news,
             way,
@@ -106,12 +109,6 @@ impl UdpPath {
     #[must_use]
     pub const fn batching(&self) -> Batching {
         self.batching
-    }
-
-    /// Datagrams that could not be sent, since the start.
-    #[must_use]
-    pub const fn unsent(&self) -> u64 {
-        self.unsent
     }
 
     /// Why the last datagram could not be sent; `None` when it was. For a sentence: no route, a
@@ -260,7 +257,7 @@ impl Path for UdpPath {
                 None => self.look_around(inbox),
                 Some(ready) => {
                     if ready.is_readable() {
-                        read_all(&self.socket, inbox)?;
+                        read_all(&self.socket, &mut self.overflow, inbox)?;
                     }
                     if ready.is_error() {
                         self.take_answers(inbox);
@@ -283,17 +280,22 @@ impl Path for UdpPath {
         Ok(())
     }
 
+    fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         let LocalPort::Any = self.port else { return Ok(()) };
         let (socket, family) = socket::open(self.port)?;
         (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
         self.batching = Batching::On;
+        self.overflow = 0;
         Ok(())
     }
 }
 
 /// Reads what is there and fits.
-fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
+fn read_all(socket: &UdpSocket, overflow: &mut u32, inbox: &mut Inbox) -> io::Result<()> {
     for _ in 0..READS {
         if !inbox.has_room() {
             break;
@@ -301,8 +303,12 @@ fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
         match socket.try_io(Interest::READABLE, || Ok(socket::read(socket, inbox)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if socket::is_broken(&error) => return Err(error),
+            Ok(Some(count)) => {
+                inbox.lose(count.wrapping_sub(*overflow).into());
+                *overflow = count;
+            }
             // ICMP answers come here too, each once, and anybody can send them.
-            Ok(()) | Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::upkeep::Upkeep;
-use super::{Engine, Lost, RunError, Want, run};
+use super::{Engine, RunError, Want, run};
 use crate::core::{DropReason, Event, LookUp, Now, Report, Request, Tunnel};
 use crate::device::{
     Hostbound, InterfaceName, Offload, RouteError, Tun, TunError, captured, routes,
@@ -240,11 +240,7 @@ impl Engine for Site {
         })
     }
 
-    fn handle_lost(&mut self, lost: Lost, count: u64) {
-        let reason = match lost {
-            Lost::Malformed => DropReason::Malformed,
-            Lost::Outbound | Lost::Hostbound => DropReason::NoRoom,
-        };
+    fn handle_lost(&mut self, reason: DropReason, count: u64) {
         self.tunnel.count_dropped(reason, count);
     }
 }

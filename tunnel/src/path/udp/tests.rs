@@ -231,3 +231,27 @@ async fn as_root_another_way_out_is_told_once_and_other_changes_are_not() {
     path.rebind().unwrap();
     assert!(time::timeout(Duration::from_secs(2), path.receive(&mut inbox)).await.is_err());
 }
+
+#[tokio::test]
+async fn what_the_kernel_has_no_room_for_is_counted() {
+    let (mut here, mut there) = (open(), open());
+    let (to, mut inbox, mut outbox) =
+        (at(Ipv4Addr::LOCALHOST, &there), Inbox::new(), Outbox::new());
+    let mut send = async |datagram: &[u8]| {
+        outbox.push(to, datagram);
+        here.send(&mut outbox).await.unwrap();
+    };
+    for _ in 0..400 {
+        send(&[0; 60_000]).await;
+    }
+    let (mut arrived, mut is_last) = (0, false);
+    while !is_last {
+        // The kernel tells with a datagram how many were lost before it came.
+        send(b"last").await;
+        time::timeout(PATIENCE, there.receive(&mut inbox)).await.expect("it arrives").unwrap();
+        arrived += inbox.datagrams().filter(|(_, bytes)| bytes.len() > 4).count() as u64;
+        is_last = arrived + inbox.lost() >= 400;
+        inbox.clear();
+    }
+    assert!(inbox.lost() > 0 && arrived > 0, "{arrived} arrived, {} lost", inbox.lost());
+}

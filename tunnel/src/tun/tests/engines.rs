@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 
+use crate::core::DropReason;
 use crate::device::Hostbound;
 use crate::key::PrivateKey;
 use crate::path::{MAX_DATAGRAM, Outbox};
-use crate::tun::{Engine, Lost, Want};
+use crate::tun::{Engine, Want};
 
 /// What each test watches from outside.
 #[derive(Default)]
@@ -16,6 +17,10 @@ pub(super) struct Seen {
     pub(super) refusals: u64,
     pub(super) lost: u64,
     pub(super) timeouts: u64,
+    pub(super) packets: u64,
+    /// How many packets there had been at the first refusal, at the first event and at the last
+    /// timeout.
+    pub(super) until: [Option<u64>; 3],
     pub(super) events: Vec<u8>,
 }
 
@@ -50,16 +55,19 @@ impl Engine for Plain {
 
     fn handle_refusal(&mut self, _: Instant, _: SocketAddr) {
         self.seen.refusals += 1;
+        self.seen.until[0].get_or_insert(self.seen.packets);
     }
 
     fn handle_move(&mut self, _: Instant) {}
 
     fn handle_packet(&mut self, _: Instant, packet: &[u8], outbox: &mut Outbox) {
+        self.seen.packets += 1;
         outbox.push(self.to, packet);
     }
 
     fn handle_timeout(&mut self, _: Instant, outbox: &mut Outbox) {
         self.seen.timeouts += 1;
+        self.seen.until[2] = Some(self.seen.packets);
         self.due = None;
         if !self.commands.is_empty() {
             outbox.push(self.to, b"from the new port");
@@ -72,6 +80,7 @@ impl Engine for Plain {
 
     fn handle_event(&mut self, now: Instant, event: u8) {
         self.seen.events.push(event);
+        self.seen.until[1].get_or_insert(self.seen.packets);
         self.due = Some(now);
         self.commands.push(Want::Rebind);
         self.commands.push(Want::Ask(event));
@@ -81,7 +90,7 @@ impl Engine for Plain {
         (!self.commands.is_empty()).then(|| self.commands.remove(0))
     }
 
-    fn handle_lost(&mut self, _: Lost, count: u64) {
+    fn handle_lost(&mut self, _: DropReason, count: u64) {
         self.seen.lost += count;
     }
 }
@@ -169,5 +178,5 @@ impl Engine for Wire {
         None
     }
 
-    fn handle_lost(&mut self, _: Lost, _: u64) {}
+    fn handle_lost(&mut self, _: DropReason, _: u64) {}
 }
