@@ -2,7 +2,7 @@
 //!
 //! `peer` is the only file that names boringtun's `Tunn`. Everything else decides: `handshake` when
 //! to begin one, `hubs` with whom, `link` where to, `clock` whether the wall clock allows it,
-//! `packet` and `allowed` what may pass.
+//! `packet` and `allowed` what may pass, `long` whether the MTU is too large.
 
 mod allowed;
 mod clock;
@@ -12,6 +12,7 @@ mod hub_end;
 mod hubs;
 mod limiter;
 mod link;
+mod long;
 mod packet;
 mod peer;
 mod pending;
