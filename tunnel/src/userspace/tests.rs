@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Listener, TcpStream, Userspace, userspace};
 use crate::core::{ClockBounds, DropReason, Now, State, Tunnel};
-use crate::path::{LocalPort, Path, UdpPath, memory};
+use crate::path::{Inbox, LocalPort, Outbox, Path, UdpPath, memory};
 use crate::settings::{Endpoint, Hub, HubEnd, Settings, SiteKeys};
 use crate::testing::Namespace;
 use crate::{PrivateKey, Report};
@@ -341,4 +341,42 @@ async fn as_root_what_the_hosts_kernel_refuses_to_send_is_counted() {
     let mut reports = site.reports();
     let is_counted = |report: &Report| report.counters.dropped(DropReason::Unsent) > 0;
     within(reports.wait_for(is_counted)).await.unwrap();
+}
+
+/// A way on which nothing happens but that it becomes another, once.
+struct Moving {
+    has_moved: bool,
+}
+
+impl Path for Moving {
+    async fn receive(&mut self, inbox: &mut Inbox) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.has_moved, true) {
+            std::future::pending::<()>().await;
+        }
+        inbox.note_move();
+        Ok(())
+    }
+
+    async fn send(&mut self, outbox: &mut Outbox) -> std::io::Result<()> {
+        outbox.clear();
+        Ok(())
+    }
+
+    fn unsent(&self) -> u64 {
+        0
+    }
+
+    fn rebind(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn another_way_out_takes_another_port() {
+    // With such a clock the tunnel does nothing of its own accord.
+    let bounds = ClockBounds { floor: None, ceiling: Some(std::time::UNIX_EPOCH) };
+    let site = Tunnel::site(settings().0, bounds, Now::read(), 1);
+    let (site, _stop, _task) = spawn(site, Moving { has_moved: false });
+    let mut reports = site.reports();
+    within(reports.wait_for(|report| report.counters.rebinds == 1)).await.unwrap();
 }

@@ -57,6 +57,7 @@ impl Path for Echo {
             inbox.push(at(2), &datagram);
         }
         inbox.refuse(at(3));
+        inbox.note_move();
         Ok(())
     }
 
@@ -136,6 +137,7 @@ async fn a_flood_of_the_host_does_not_starve_the_rest() {
     // Each in its turn, 16 packets after 16; which turn is theirs is by chance.
     let until = engine.seen.until;
     assert!(until.iter().all(|until| until.is_some_and(|until| until < 2_000)), "{until:?}");
+    assert_eq!(engine.seen.moves, engine.seen.refusals);
     // Two bad frames, and what the path did not send.
     assert_eq!(engine.seen.lost, 2 + 3);
 }

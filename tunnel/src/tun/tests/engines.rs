@@ -15,6 +15,7 @@ use crate::tun::{Engine, Want};
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) refusals: u64,
+    pub(super) moves: u64,
     pub(super) lost: u64,
     pub(super) timeouts: u64,
     pub(super) packets: u64,
@@ -58,7 +59,9 @@ impl Engine for Plain {
         self.seen.until[0].get_or_insert(self.seen.packets);
     }
 
-    fn handle_move(&mut self, _: Instant) {}
+    fn handle_move(&mut self, _: Instant) {
+        self.seen.moves += 1;
+    }
 
     fn handle_packet(&mut self, _: Instant, packet: &[u8], outbox: &mut Outbox) {
         self.seen.packets += 1;
