@@ -2,7 +2,7 @@
 //!
 //! `peer` is the only file that names boringtun's `Tunn`. Everything else decides: `handshake` when
 //! to begin one, `hubs` with whom, `link` where to, `clock` whether the wall clock allows it,
-//! `packet` and `allowed` what may pass.
+//! `packet` and `allowed` what may pass, `long` whether the MTU is too large.
 
 mod allowed;
 mod clock;
@@ -12,6 +12,7 @@ mod hub_end;
 mod hubs;
 mod limiter;
 mod link;
+mod long;
 mod packet;
 mod peer;
 mod pending;
@@ -59,7 +60,7 @@ pub enum Event {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// The way out may be another: an address, a route or a link has changed.
+    /// The way out is another: device, router or our address; or there is one again.
     NetworkChanged,
     /// What is known about the right time.
     Clock(ClockBounds),

@@ -4,7 +4,6 @@ mod checksum;
 mod frame;
 mod hostbound;
 mod ioctl;
-mod netlink;
 mod routes;
 mod segment;
 #[cfg(test)]
@@ -18,8 +17,7 @@ pub(crate) use frame::{FRAME, Frame};
 #[cfg(test)]
 pub(crate) use frame::{HEADER, Joined};
 pub(crate) use hostbound::Hostbound;
-pub(crate) use netlink::Link;
-pub use netlink::LinkError;
+pub(crate) use ioctl::watch;
 pub use routes::RouteError;
 pub(crate) use routes::{captured, routes};
 pub(crate) use segment::segment;

@@ -4,6 +4,7 @@ mod core;
 mod device;
 mod endpoint;
 mod key;
+mod netlink;
 mod packets;
 mod path;
 mod report;
@@ -18,9 +19,10 @@ pub mod wg_quick;
 pub use core::{
     ClockBounds, Counters, DropReason, Event, LookUp, Now, Report, Request, State, Tunnel,
 };
-pub use device::{InterfaceName, LinkError, NameError, RouteError, TunError, bind_to_device};
+pub use device::{InterfaceName, NameError, RouteError, TunError, bind_to_device};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use netlink::LinkError;
 pub use packets::{Packets, Sink};
 pub use path::{
     Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,

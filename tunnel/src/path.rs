@@ -22,13 +22,18 @@ pub const MAX_DATAGRAM: usize = u16::MAX as usize + 32;
 pub trait Path: Send {
     /// Waits until something has arrived and adds it to `inbox`, as much as is there and fits.
     ///
+    /// What has arrived may also be the news that the way out of this host is another.
+    ///
     /// Cancel safe. An error that concerns a single datagram (an ICMP answer, a too long datagram)
     /// is no error of the path and is swallowed here.
     fn receive(&mut self, inbox: &mut Inbox) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sends everything in `outbox`, in order, and empties it. What the system has no room for is
-    /// dropped, as a network would.
+    /// Sends everything in `outbox`, in order, and empties it. What the system does not take is
+    /// dropped, as a network would, and counted.
     fn send(&mut self, outbox: &mut Outbox) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Datagrams that the system did not take, since the start.
+    fn unsent(&self) -> u64;
 
     /// Takes a new local port: some router on the way has forgotten us.
     fn rebind(&mut self) -> io::Result<()>;

@@ -7,7 +7,7 @@ use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time;
 
-use crate::core::{Now, Report, State, Tunnel};
+use crate::core::{DropReason, Now, Report, State, Tunnel};
 use crate::settings::Endpoint;
 
 /// A look-up that takes longer has failed.
@@ -46,6 +46,20 @@ impl Reporter {
             self.publish.send_replace(report);
             self.published = now.instant;
         }
+    }
+}
+
+/// What was lost outside the core, of which it only learns.
+#[derive(Debug, Default)]
+pub(crate) struct Losses([u64; DropReason::ALL.len()]);
+
+impl Losses {
+    /// What has come to the sum of all losses for a reason since it was told last, if anything.
+    pub(crate) fn more(&mut self, reason: DropReason, sum: u64) -> Option<u64> {
+        let told = self.0.get_mut(reason as usize)?;
+        let more = sum.saturating_sub(*told);
+        *told = sum;
+        (more > 0).then_some(more)
     }
 }
 

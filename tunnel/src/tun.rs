@@ -4,6 +4,7 @@ mod engine;
 mod site;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,10 +17,12 @@ use tokio::task::yield_now;
 use tokio::time::{self, Sleep};
 use tracing::{debug, warn};
 
+use crate::core::DropReason;
 use crate::device::{Device, FRAME, Frame, Hostbound, segment};
 use crate::path::{Inbox, Outbox, Path};
+use crate::report::Losses;
 
-pub(crate) use engine::{Engine, Lost, Want};
+pub(crate) use engine::{Engine, Want};
 pub use site::{DeviceDriver, DeviceError, DeviceTunnel, open};
 
 /// Frames from the host before the other direction has its turn. 64 made no difference in speed,
@@ -53,8 +56,7 @@ struct Driver<'a, E: Engine, P, D> {
     /// Questions that nobody has had room for yet.
     waiting: VecDeque<E::Command>,
     malformed: u64,
-    /// What the engine knows of.
-    told: [u64; 3],
+    losses: Losses,
 }
 
 /// Why the driver woke up.
@@ -96,7 +98,7 @@ async fn run<E: Engine, P: Path, D: Device>(
         frame: vec![0; FRAME],
         waiting: VecDeque::new(),
         malformed: 0,
-        told: [0; 3],
+        losses: Losses::default(),
     };
     let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
     driver.look_at_the_clock();
@@ -188,6 +190,9 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
         for &to in self.inbox.refused() {
             self.engine.handle_refusal(now, to);
         }
+        if self.inbox.has_moved() {
+            self.engine.handle_move(now);
+        }
         let left = if self.inbox.has_room() { Left::Nothing } else { Left::Perhaps };
         for (from, datagram) in self.inbox.datagrams() {
             let (outbox, hostbound) = (&mut self.outbox, &mut self.hostbound);
@@ -231,15 +236,15 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now, &mut self.outbox);
         }
-        let lost = [
-            (Lost::Malformed, self.malformed),
-            (Lost::Outbound, self.outbox.lost()),
-            (Lost::Hostbound, self.hostbound.lost()),
+        let no_room = self.inbox.lost() + self.outbox.lost() + self.hostbound.lost();
+        let sums = [
+            (DropReason::Malformed, self.malformed),
+            (DropReason::NoRoom, no_room),
+            (DropReason::Unsent, self.path.unsent()),
         ];
-        for ((lost, count), told) in lost.into_iter().zip(&mut self.told) {
-            if count > *told {
-                self.engine.handle_lost(lost, count - *told);
-                *told = count;
+        for (reason, sum) in sums {
+            if let Some(more) = self.losses.more(reason, sum) {
+                self.engine.handle_lost(reason, more);
             }
         }
     }

@@ -58,11 +58,13 @@ pub enum DropReason {
     Replayed,
     /// There was no room for it between the tunnel and the network or the host.
     NoRoom,
+    /// Our datagram: the kernel did not take it. No route, a firewall, or a link that stands still.
+    Unsent,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Waited,
         Self::QueueFull,
         Self::NotAllowedOut,
@@ -73,6 +75,7 @@ impl DropReason {
         Self::Undecryptable,
         Self::Replayed,
         Self::NoRoom,
+        Self::Unsent,
     ];
 
     /// Its name in metrics.
@@ -89,6 +92,7 @@ impl DropReason {
             Self::Undecryptable => "undecryptable",
             Self::Replayed => "replayed",
             Self::NoRoom => "no_room",
+            Self::Unsent => "unsent",
         }
     }
 }

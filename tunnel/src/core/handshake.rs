@@ -17,8 +17,11 @@ const LEAST: Duration = Duration::from_secs(1);
 /// An answer to data is due after this: the other end sends a keepalive after 10 s, and the way
 /// takes its time.
 const UNANSWERED: Duration = Duration::from_secs(15);
-/// Nothing came at all for this long, although nothing was asked for.
+/// Nothing came at all for this long, although nothing was asked for. A hub answers no keepalive, so
+/// then only a handshake shows that it is there.
 const SILENT: Duration = Duration::from_secs(45);
+/// The same beyond the time between two keepalives: whoever wants to send seldom is not to ask often.
+const BEYOND: Duration = Duration::from_secs(20);
 
 /// The initiations of one peer: at once, again and again with growing pauses, for ever, until there
 /// is a session, and then before it gets too old.
@@ -158,10 +161,16 @@ impl Hearing {
     }
 
     /// When silence is no longer normal. Without keepalives a tunnel may be idle for ever.
-    pub(super) fn worry_at(&self, has_keep_alive: bool) -> Option<Instant> {
+    pub(super) fn worry_at(&self, keep_alive: Option<Duration>) -> Option<Instant> {
         let unanswered = self.asked.map(|asked| asked + UNANSWERED);
-        let silent = self.heard.filter(|_| has_keep_alive).map(|heard| heard + SILENT);
+        let silent = self.heard.zip(keep_alive);
+        let silent = silent.map(|(heard, every)| heard + SILENT.max(every + BEYOND));
         unanswered.into_iter().chain(silent).min()
+    }
+
+    /// Whether data has gone out that should have been answered by now.
+    pub(super) fn is_unanswered(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|asked| now >= asked + UNANSWERED)
     }
 }
 
@@ -222,17 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_a_worry_15_s_after_data_or_45_s_after_anything() {
+    fn silence_is_a_worry_15_s_after_data_or_45_s_and_20_s_beyond_a_keepalive_after_anything() {
+        let (short, long) = (Some(SECOND), Some(60 * SECOND));
         let now = Instant::now();
         let mut hearing = Hearing::new();
-        assert_eq!(hearing.worry_at(true), None);
+        assert_eq!(hearing.worry_at(short), None);
         hearing.heard(now);
-        assert_eq!(hearing.worry_at(true), Some(now + SILENT));
-        assert_eq!(hearing.worry_at(false), None);
+        assert_eq!(hearing.worry_at(short), Some(now + SILENT));
+        assert_eq!(hearing.worry_at(long), Some(now + 80 * SECOND));
+        assert_eq!(hearing.worry_at(None), None);
         hearing.asked(now + SECOND);
         hearing.asked(now + 2 * SECOND);
-        assert_eq!(hearing.worry_at(false), Some(now + SECOND + UNANSWERED));
+        assert_eq!(hearing.worry_at(None), Some(now + SECOND + UNANSWERED));
         hearing.heard(now + 3 * SECOND);
-        assert_eq!(hearing.worry_at(false), None);
+        assert_eq!(hearing.worry_at(None), None);
     }
 }

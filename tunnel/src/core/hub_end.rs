@@ -260,7 +260,9 @@ impl HubEnd {
         let mut pending = std::mem::take(pending);
         pending.expire(now.instant, &mut self.counters);
         while let Some(packet) = pending.pop() {
-            self.seal(site, now, &packet, out);
+            if !self.seal(site, now, &packet, out) {
+                self.counters.drop(DropReason::Waited);
+            }
         }
     }
 

@@ -32,6 +32,10 @@ const IDLE_TICK: Duration = Duration::from_secs(10);
 /// boringtun may have something to send this long after the last datagram: a keepalive after 10 s,
 /// an initiation after 15 s.
 const BUSY: Duration = Duration::from_secs(16);
+/// Whoever got data and has sent nothing since sends a keepalive (KEEPALIVE_TIMEOUT). boringtun
+/// forgets it when both were in the same tick, and the other end then begins a handshake to see
+/// whether we live.
+const OWED: Duration = Duration::from_secs(10);
 /// The same before a handshake, whose moment decides about the age of a session.
 const FINE_TICK: Duration = Duration::from_millis(250);
 
@@ -52,6 +56,8 @@ pub(super) struct Peer {
     used: Instant,
     /// When the session that is used for sending began.
     sending: Option<Instant>,
+    /// When a keepalive is due, because data came and nothing was sent since.
+    owed: Option<Instant>,
     /// A session that we answered and that the other end has not used yet, and since when.
     answered: Option<(u32, Instant)>,
 }
@@ -133,7 +139,8 @@ impl Peer {
             tunn
         }));
         let tunn = Box::new(tunn.ok()?);
-        Some(Self { tunn, index, ticked: now, used: now, sending: None, answered: None })
+        let (ticked, used) = (now, now);
+        Some(Self { tunn, index, ticked, used, sending: None, owed: None, answered: None })
     }
 
     /// The upper 24 bits of the receiver index of every datagram to us.
@@ -149,7 +156,8 @@ impl Peer {
     /// When [`Peer::tick`] has something to do at the latest.
     pub(super) fn tick_at(&self) -> Instant {
         let is_busy = self.ticked < self.used + BUSY;
-        self.ticked + if is_busy { TICK } else { IDLE_TICK }
+        let at = self.ticked + if is_busy { TICK } else { IDLE_TICK };
+        self.owed.map_or(at, |owed| at.min(owed))
     }
 
     /// Lets boringtun see the time. `room` holds at least [`HANDSHAKE_ROOM`].
@@ -162,9 +170,24 @@ impl Peer {
         }));
         match sent {
             Ok(Some((Some(wire::Kind::Initiation), length))) => Ticked::Initiation(length),
-            Ok(Some((_, length))) if self.session(now).is_some() => Ticked::KeepAlive(length),
+            Ok(Some((_, length))) if self.session(now).is_some() => {
+                self.owed = None;
+                Ticked::KeepAlive(length)
+            }
+            Ok(_) if self.owed.take_if(|owed| now >= *owed).is_some() => self.keep_alive(now, room),
             Ok(_) => Ticked::Nothing,
             Err(_) => Ticked::Panicked,
+        }
+    }
+
+    fn keep_alive(&mut self, now: Instant, room: &mut [u8]) -> Ticked {
+        if self.session(now).is_none() {
+            return Ticked::Nothing;
+        }
+        match self.seal(now, &[], room) {
+            Sealed::Datagram(length) => Ticked::KeepAlive(length),
+            Sealed::NoSession => Ticked::Nothing,
+            Sealed::Panicked => Ticked::Panicked,
         }
     }
 
@@ -190,6 +213,7 @@ impl Peer {
                 .map_or(Sealed::NoSession, |message| Sealed::Datagram(message.len()))
         }));
         let sealed = sealed.unwrap_or(Sealed::Panicked);
+        self.owed = None;
         if !matches!(sealed, Sealed::Datagram(_)) {
             self.sending = None;
         }
@@ -219,6 +243,9 @@ impl Peer {
         let opened = opened.unwrap_or(Opened::Panicked);
         if !matches!(opened, Opened::Dropped(_) | Opened::Panicked) {
             self.confirm(receiver);
+        }
+        if matches!(opened, Opened::Packet(_) | Opened::NoPacket) {
+            self.owed.get_or_insert(now + OWED);
         }
         opened
     }
@@ -252,7 +279,7 @@ impl Peer {
             }));
         let (shaken, index) = shaken.unwrap_or((Shaken::Panicked, 0));
         match shaken {
-            Shaken::Established(_) => self.sending = Some(now),
+            Shaken::Established(_) => (self.sending, self.owed) = (Some(now), None),
             Shaken::Answered(_) => self.answered = Some((index, now)),
             Shaken::Cookie(_) | Shaken::CookieTaken | Shaken::Dropped(_) | Shaken::Panicked => {}
         }

@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::counters::Counters;
+use crate::settings::MTU;
+
+/// What is around a packet on the way: WireGuard's 32 bytes, UDP's 8 and IPv6's 40.
+const OUTSIDE: u32 = 80;
 
 /// How a tunnel is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +31,8 @@ pub struct Report {
 pub enum State {
     /// There is a session.
     Up,
+    /// There is a session, but long packets are lost on the way.
+    MtuTooLarge,
     /// The first initiations are on their way.
     Connecting,
     /// The hub's name could not be looked up, and no address is known from before.
@@ -48,11 +54,18 @@ pub enum State {
 }
 
 impl State {
+    /// Whether there is a session.
+    #[must_use]
+    pub const fn has_session(self) -> bool {
+        matches!(self, Self::Up | Self::MtuTooLarge)
+    }
+
     /// Its name in status and metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Up => "up",
+            Self::MtuTooLarge => "mtu_too_large",
             Self::Connecting => "connecting",
             Self::NoAddress => "no_address",
             Self::Silent => "silent",
@@ -74,14 +87,31 @@ pub(super) struct Facts<'a> {
     pub(super) endpoint: Option<SocketAddr>,
     /// Our public key, as the operator of the hub knows it.
     pub(super) key: &'a str,
+    /// Longest packet inside, in bytes.
+    pub(super) mtu: u16,
 }
 
 /// Says what a state means.
 pub(super) fn sentence(state: State, facts: &Facts<'_>) -> String {
-    let Facts { hub, host, endpoint, key } = facts;
+    let Facts { hub, host, endpoint, key, mtu } = facts;
     let at = endpoint.map_or_else(|| (*host).to_owned(), |endpoint| endpoint.to_string());
     match state {
         State::Up => format!("The tunnel to {hub} is up."),
+        State::MtuTooLarge => {
+            let (least, whole) = (*MTU.start(), u32::from(*mtu) + OUTSIDE);
+            let advice = if *mtu > least {
+                format!("Set `mtu` in [tunnel] to {least}.")
+            } else {
+                format!(
+                    "Ask whoever runs this site's network to let UDP packets of {whole} bytes to that \
+                     address through, whole or in pieces."
+                )
+            };
+            format!(
+                "The tunnel to {hub} ({at}) is up, but packets of {mtu} bytes are lost on the way \
+                 while short ones pass. {advice}"
+            )
+        }
         State::Connecting => format!("The tunnel to {hub} ({at}) is being set up."),
         State::NoAddress => format!(
             "The address of {hub} ({host}) cannot be found. Check that this site has Internet and \

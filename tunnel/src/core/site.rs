@@ -10,6 +10,7 @@ use super::handshake::Schedule;
 use super::hubs::Preference;
 use super::limiter::Limiter;
 use super::link::{Link, Trouble, Whereabouts};
+use super::long::Long;
 use super::packet;
 use super::peer::{HANDSHAKE_ROOM, Identity, OVERHEAD, Peer, Sealed, Ticked};
 use super::pending::Pending;
@@ -41,6 +42,7 @@ pub(super) struct Site {
     /// A preferred hub that is asked whether it is there again.
     probe: Option<Link>,
     pending: Pending,
+    long: Long,
     clock: Clock,
     limiter: Limiter,
     random: fastrand::Rng,
@@ -65,6 +67,7 @@ impl Site {
             active: Link::new(0, Schedule::new(now.instant), now.instant),
             probe: None,
             pending: Pending::default(),
+            long: Long::default(),
             clock: Clock::new(now, bounds),
             limiter: Limiter::new(&settings.private_key),
             random: fastrand::Rng::with_seed(seed),
@@ -135,6 +138,7 @@ impl Site {
                 link.sent = now.instant;
                 if !packet.is_empty() {
                     link.hearing.asked(now.instant);
+                    self.long.sent(now.instant, packet);
                     self.counters.sent(packet.len());
                 }
                 true
@@ -154,8 +158,10 @@ impl Site {
         while self.active.session(now.instant).is_some() {
             let Some(packet) = self.pending.pop() else { break };
             // It may have waited for another hub.
-            if let Some(packet) = self.admit(&packet) {
-                self.seal(Which::Active, now, packet, out);
+            if let Some(packet) = self.admit(&packet)
+                && !self.seal(Which::Active, now, packet, out)
+            {
+                self.counters.drop(DropReason::Waited);
             }
         }
     }
@@ -165,6 +171,7 @@ impl Site {
         match event {
             Event::Resolved { hub, addresses } => self.resolved(now, hub, &addresses),
             Event::NetworkChanged => {
+                self.long = Long::default();
                 self.rebind();
                 self.resolve(self.active.hub);
                 self.active.schedule.hurry(now.instant);

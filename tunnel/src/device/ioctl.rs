@@ -59,7 +59,7 @@ fn request_offload(fd: &OwnedFd, flags: libc::c_uint) -> bool {
 }
 
 /// Has the runtime watch `fd`, which must not block.
-pub(super) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         unsafe_code,
         reason = "an OwnedFd is open, and the same, for as long as the AsyncFd owns it"

@@ -21,6 +21,7 @@ pub struct Inbox {
     used: usize,
     runs: Vec<Run>,
     refused: Vec<SocketAddr>,
+    has_moved: bool,
     lost: u64,
 }
 
@@ -38,7 +39,14 @@ impl Inbox {
     /// Makes an empty one.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: vec![0; BYTES], used: 0, runs: Vec::new(), refused: Vec::new(), lost: 0 }
+        Self {
+            bytes: vec![0; BYTES],
+            used: 0,
+            runs: Vec::new(),
+            refused: Vec::new(),
+            has_moved: false,
+            lost: 0,
+        }
     }
 
     /// Forgets everything that has arrived, not what was lost.
@@ -46,12 +54,13 @@ impl Inbox {
         self.used = 0;
         self.runs.clear();
         self.refused.clear();
+        self.has_moved = false;
     }
 
-    /// Whether nothing has arrived: no datagram, and nobody who does not listen.
+    /// Whether nothing has arrived: no datagram, and no news of whoever does not listen or of the way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.refused.is_empty()
+        self.runs.is_empty() && self.refused.is_empty() && !self.has_moved
     }
 
     /// Adds a datagram.
@@ -98,6 +107,23 @@ impl Inbox {
     #[must_use]
     pub fn refused(&self) -> &[SocketAddr] {
         &self.refused
+    }
+
+    /// Notes that the way out of this host is another.
+    pub const fn note_move(&mut self) {
+        self.has_moved = true;
+    }
+
+    /// Whether the way out of this host has become another since the last [`Inbox::clear`], or there
+    /// is one again.
+    #[must_use]
+    pub const fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
+    /// Counts datagrams that were lost on their way here.
+    pub const fn lose(&mut self, count: u64) {
+        self.lost += count;
     }
 
     /// Datagrams that did not fit, since the start.

@@ -18,6 +18,7 @@ pub struct MemoryPath {
     address: SocketAddr,
     to_peer: mpsc::Sender<Sending>,
     from_peer: mpsc::Receiver<Sending>,
+    unsent: u64,
 }
 
 /// Everything that one end sent at once.
@@ -41,9 +42,19 @@ pub fn memory(one: SocketAddr, other: SocketAddr) -> (MemoryPath, MemoryPath) {
     let (to_other, from_one) = mpsc::channel(WAITING);
     let (to_one, from_other) = mpsc::channel(WAITING);
     (
-        MemoryPath { address: one, to_peer: to_other, from_peer: from_other },
-        MemoryPath { address: other, to_peer: to_one, from_peer: from_one },
+        MemoryPath { address: one, to_peer: to_other, from_peer: from_other, unsent: 0 },
+        MemoryPath { address: other, to_peer: to_one, from_peer: from_one, unsent: 0 },
     )
+}
+
+impl MemoryPath {
+    /// Without room, or with nobody there, it is lost.
+    fn pass_on(&mut self, sending: Sending) {
+        let count = sending.lengths.len() as u64;
+        if self.to_peer.try_send(sending).is_err() {
+            self.unsent += count;
+        }
+    }
 }
 
 impl Path for MemoryPath {
@@ -76,15 +87,18 @@ impl Path for MemoryPath {
             sending.lengths.push(datagram.len());
             if sending.bytes.len() >= LENGTH {
                 let full = std::mem::replace(&mut sending, Sending::new(self.address));
-                // No room, or nobody there: lost.
-                let _ = self.to_peer.try_send(full);
+                self.pass_on(full);
             }
         }
         outbox.clear();
         if !sending.lengths.is_empty() {
-            let _ = self.to_peer.try_send(sending);
+            self.pass_on(sending);
         }
         Ok(())
+    }
+
+    fn unsent(&self) -> u64 {
+        self.unsent
     }
 
     fn rebind(&mut self) -> io::Result<()> {

@@ -17,6 +17,7 @@ use tokio::time;
 use tracing::{debug, info};
 
 use super::{Inbox, Outbox, Path, Run};
+use crate::netlink::{Look, News, WayOut};
 
 pub use socket::LocalPort;
 
@@ -37,7 +38,14 @@ pub struct UdpPath {
     family: Family,
     batching: Batching,
     unsent: u64,
+    /// What this socket's buffer had no room for, as the kernel counts.
+    overflow: u32,
     trouble: Option<io::Error>,
+    news: News,
+    /// The way to the last receiver; absent where the kernel does not tell.
+    way: Option<WayOut>,
+    /// The last receiver.
+    to: Option<IpAddr>,
 }
 
 /// What a socket speaks.
@@ -73,13 +81,22 @@ impl UdpPath {
     /// Has to be called in a tokio runtime. Fails when a fixed port is taken.
     pub fn bind(port: LocalPort) -> io::Result<Self> {
         let (socket, family) = socket::open(port)?;
+        let listening = News::listen().and_then(|news| Ok((news, Some(WayOut::new()?))));
+        let (news, way) = listening.unwrap_or_else(|error| {
+            info!(%error, "changes of this host's network are noticed by silence only");
+            (News::none(), None)
+        });
         Ok(Self {
             port,
             socket: UdpSocket::from_std(socket)?,
             family,
             batching: Batching::On,
             unsent: 0,
+            overflow: 0,
             trouble: None,
+            news,
+            way,
+            to: None,
         })
     }
 
@@ -94,12 +111,6 @@ impl UdpPath {
         self.batching
     }
 
-    /// Datagrams that could not be sent, since the start.
-    #[must_use]
-    pub const fn unsent(&self) -> u64 {
-        self.unsent
-    }
-
     /// Why the last datagram could not be sent; `None` when it was. For a sentence: no route, a
     /// firewall, an interface that is down.
     #[must_use]
@@ -109,6 +120,7 @@ impl UdpPath {
 
     /// Sends a run, apart if need be.
     async fn send_run(&mut self, run: Run<'_>, end: time::Instant) {
+        self.to = Some(run.to.ip());
         if self.batching == Batching::On && run.bytes.len() > run.stride {
             if self.send_patiently(run, end).await {
                 return;
@@ -204,6 +216,19 @@ impl UdpPath {
         }
     }
 
+    /// Looks whether the way is another, now that something of the network has changed.
+    fn look_around(&mut self, inbox: &mut Inbox) {
+        let Some(way) = &mut self.way else { return };
+        match way.look(time::Instant::now().into_std(), self.to) {
+            Look::Same => {}
+            Look::Other => {
+                info!("the way out of this host is another");
+                inbox.note_move();
+            }
+            Look::NotBefore(at) => self.news.look_at(at.into()),
+        }
+    }
+
     /// Takes what ICMP has answered from the socket's queue of errors.
     fn take_answers(&mut self, inbox: &mut Inbox) {
         socket::drain_errors(&self.socket, inbox);
@@ -224,12 +249,20 @@ impl UdpPath {
 impl Path for UdpPath {
     async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         loop {
-            let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
-            if ready.is_readable() {
-                read_all(&self.socket, inbox)?;
-            }
-            if ready.is_error() {
-                self.take_answers(inbox);
+            let ready = tokio::select! {
+                ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => Some(ready?),
+                () = self.news.changed() => None,
+            };
+            match ready {
+                None => self.look_around(inbox),
+                Some(ready) => {
+                    if ready.is_readable() {
+                        read_all(&self.socket, &mut self.overflow, inbox)?;
+                    }
+                    if ready.is_error() {
+                        self.take_answers(inbox);
+                    }
+                }
             }
             if !inbox.is_empty() {
                 return Ok(());
@@ -247,17 +280,22 @@ impl Path for UdpPath {
         Ok(())
     }
 
+    fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         let LocalPort::Any = self.port else { return Ok(()) };
         let (socket, family) = socket::open(self.port)?;
         (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
         self.batching = Batching::On;
+        self.overflow = 0;
         Ok(())
     }
 }
 
 /// Reads what is there and fits.
-fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
+fn read_all(socket: &UdpSocket, overflow: &mut u32, inbox: &mut Inbox) -> io::Result<()> {
     for _ in 0..READS {
         if !inbox.has_room() {
             break;
@@ -265,8 +303,12 @@ fn read_all(socket: &UdpSocket, inbox: &mut Inbox) -> io::Result<()> {
         match socket.try_io(Interest::READABLE, || Ok(socket::read(socket, inbox)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if socket::is_broken(&error) => return Err(error),
+            Ok(Some(count)) => {
+                inbox.lose(count.wrapping_sub(*overflow).into());
+                *overflow = count;
+            }
             // ICMP answers come here too, each once, and anybody can send them.
-            Ok(()) | Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::core::DropReason;
 use crate::device::Hostbound;
 use crate::path::Outbox;
 
@@ -26,6 +27,9 @@ pub(crate) trait Engine: Send {
     /// Learns that, so says an ICMP packet that anybody can forge, nothing listens there.
     fn handle_refusal(&mut self, now: Instant, to: SocketAddr);
 
+    /// Learns that the way out of this host is another.
+    fn handle_move(&mut self, now: Instant);
+
     /// Takes a packet of the host, and puts what becomes of it into `outbox`.
     fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox);
 
@@ -43,7 +47,7 @@ pub(crate) trait Engine: Send {
     fn next_command(&mut self) -> Option<Want<Self::Command>>;
 
     /// Learns what was lost without its doing.
-    fn handle_lost(&mut self, lost: Lost, count: u64);
+    fn handle_lost(&mut self, reason: DropReason, count: u64);
 }
 
 /// What an [`Engine`] wants.
@@ -53,15 +57,4 @@ pub(crate) enum Want<T> {
     Rebind,
     /// Something of others.
     Ask(T),
-}
-
-/// What was lost between the host and the way to the hub.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Lost {
-    /// Frames of the host that contradict themselves.
-    Malformed,
-    /// Datagrams to the hub that found no room.
-    Outbound,
-    /// Packets for the host that it did not take, or that found no room.
-    Hostbound,
 }

@@ -10,11 +10,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::{Engine, Lost, RunError, Want, run};
+use super::upkeep::Upkeep;
+use super::{Engine, RunError, Want, run};
 use crate::core::{DropReason, Event, LookUp, Now, Report, Request, Tunnel};
 use crate::device::{
-    Hostbound, InterfaceName, Link, LinkError, Offload, RouteError, Tun, TunError, captured, routes,
+    Hostbound, InterfaceName, Offload, RouteError, Tun, TunError, captured, routes,
 };
+use crate::netlink::{Link, LinkError};
 use crate::packets::Sink;
 use crate::path::{Outbox, Path};
 use crate::report::{Reporter, look_up};
@@ -56,8 +58,7 @@ pub struct DeviceDriver<P> {
     engine: Site,
     path: P,
     device: Tun,
-    /// Keeps the routes.
-    _link: Link,
+    upkeep: Upkeep,
     events: mpsc::Receiver<Event>,
     routes: Vec<IpNet>,
 }
@@ -85,14 +86,14 @@ pub fn open<P: Path>(
         Table::Off => Vec::new(),
     };
     let device = Tun::create(name, Offload::TcpAndUdp)?;
-    let mut link = Link::new(device.index())?;
-    link.set_up(&settings.addresses, settings.mtu)?;
-    link.set_routes(&routes)?;
+    let mut link = Link::new(device.index(), &settings.addresses, &routes)?;
+    link.set_up(settings.mtu)?;
     let now = Now::read();
     let (reporter, reports) = Reporter::new(&tunnel, now);
     let (events, inbox) = mpsc::channel(EVENTS);
     let engine = Site { tunnel, reporter, read: now };
-    let driver = DeviceDriver { engine, path, device, _link: link, events: inbox, routes };
+    let driver =
+        DeviceDriver { engine, path, device, upkeep: Upkeep::new(link), events: inbox, routes };
     Ok((DeviceTunnel { events, reports }, driver))
 }
 
@@ -124,6 +125,7 @@ impl<P: Path> DeviceDriver<P> {
             () = stop => Ok(()),
             () = relaying => Ok(()),
             ended = driving => ended,
+            () = self.upkeep.keep() => Ok(()),
         }
     }
 }
@@ -206,6 +208,11 @@ impl Engine for Site {
         self.tunnel.handle_event(now, Event::Refused(to));
     }
 
+    fn handle_move(&mut self, now: Instant) {
+        let now = self.now(now);
+        self.tunnel.handle_event(now, Event::NetworkChanged);
+    }
+
     fn handle_packet(&mut self, now: Instant, packet: &[u8], outbox: &mut Outbox) {
         let now = self.now(now);
         self.tunnel.handle_packet(now, packet, outbox);
@@ -233,11 +240,7 @@ impl Engine for Site {
         })
     }
 
-    fn handle_lost(&mut self, lost: Lost, count: u64) {
-        let reason = match lost {
-            Lost::Malformed => DropReason::Malformed,
-            Lost::Outbound | Lost::Hostbound => DropReason::NoRoom,
-        };
+    fn handle_lost(&mut self, reason: DropReason, count: u64) {
         self.tunnel.count_dropped(reason, count);
     }
 }

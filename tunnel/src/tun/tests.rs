@@ -1,178 +1,27 @@
+//! Devices and sockets in network namespaces.
+
+mod driver;
+mod engines;
+mod kept;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use boringtun::noise::{Tunn, TunnResult};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::device::{Link, Offload, Tun, bind_to_device};
+use crate::device::{Offload, Tun, bind_to_device};
 use crate::key::PrivateKey;
-use crate::path::{LocalPort, MAX_DATAGRAM, UdpPath};
+use crate::netlink::Link;
+use crate::path::{LocalPort, UdpPath};
 use crate::testing::{Namespace, ip};
+use engines::{Plain, Wire};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const BYTES: usize = 2 * 1024 * 1024;
-
-/// What each test watches from outside.
-#[derive(Default)]
-struct Seen {
-    refusals: u64,
-    lost: u64,
-    timeouts: u64,
-    events: Vec<u8>,
-}
-
-/// The simplest tunnel there is: datagrams are packets.
-struct Plain {
-    to: SocketAddr,
-    seen: Seen,
-    due: Option<Instant>,
-    commands: Vec<Want<u8>>,
-}
-
-impl Plain {
-    fn new(to: SocketAddr) -> Self {
-        Self { to, seen: Seen::default(), due: None, commands: Vec::new() }
-    }
-}
-
-impl Engine for Plain {
-    type Event = u8;
-    type Command = u8;
-
-    fn handle_datagram(
-        &mut self,
-        _: Instant,
-        _: SocketAddr,
-        datagram: &[u8],
-        _: &mut Outbox,
-        hostbound: &mut Hostbound,
-    ) {
-        hostbound.push(datagram);
-    }
-
-    fn handle_refusal(&mut self, _: Instant, _: SocketAddr) {
-        self.seen.refusals += 1;
-    }
-
-    fn handle_packet(&mut self, _: Instant, packet: &[u8], outbox: &mut Outbox) {
-        outbox.push(self.to, packet);
-    }
-
-    fn handle_timeout(&mut self, _: Instant, outbox: &mut Outbox) {
-        self.seen.timeouts += 1;
-        self.due = None;
-        if !self.commands.is_empty() {
-            outbox.push(self.to, b"from the new port");
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.due
-    }
-
-    fn handle_event(&mut self, now: Instant, event: u8) {
-        self.seen.events.push(event);
-        self.due = Some(now);
-        self.commands.push(Want::Rebind);
-        self.commands.push(Want::Ask(event));
-    }
-
-    fn next_command(&mut self) -> Option<Want<u8>> {
-        (!self.commands.is_empty()).then(|| self.commands.remove(0))
-    }
-
-    fn handle_lost(&mut self, _: Lost, count: u64) {
-        self.seen.lost += count;
-    }
-}
-
-/// WireGuard without a policy.
-struct Wire {
-    tunn: Tunn,
-    to: SocketAddr,
-    due: Instant,
-}
-
-impl Wire {
-    fn new(key: &PrivateKey, peer: &PrivateKey, to: SocketAddr) -> Self {
-        let peer = boringtun::x25519::PublicKey::from(&peer.secret());
-        Self { tunn: Tunn::new(key.secret(), peer, None, None, 1, None), to, due: Instant::now() }
-    }
-}
-
-impl Engine for Wire {
-    type Event = u8;
-    type Command = u8;
-
-    fn handle_datagram(
-        &mut self,
-        _: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        outbox: &mut Outbox,
-        hostbound: &mut Hostbound,
-    ) {
-        let place = hostbound.reserve(MAX_DATAGRAM);
-        match self.tunn.decapsulate(Some(from.ip()), datagram, place) {
-            TunnResult::WriteToTunnelV4(packet, _) => {
-                let length = packet.len();
-                hostbound.commit(length);
-            }
-            TunnResult::WriteToTunnelV6(packet, _) => {
-                let length = packet.len();
-                hostbound.commit(length);
-            }
-            TunnResult::WriteToNetwork(answer) => {
-                outbox.push(self.to, answer);
-                loop {
-                    let place = outbox.reserve(self.to, MAX_DATAGRAM);
-                    let TunnResult::WriteToNetwork(more) = self.tunn.decapsulate(None, &[], place)
-                    else {
-                        break;
-                    };
-                    let length = more.len();
-                    outbox.commit(length);
-                }
-            }
-            TunnResult::Done | TunnResult::Err(_) => {}
-        }
-    }
-
-    fn handle_refusal(&mut self, _: Instant, _: SocketAddr) {}
-
-    fn handle_packet(&mut self, _: Instant, packet: &[u8], outbox: &mut Outbox) {
-        let place = outbox.reserve(self.to, (packet.len() + 32).max(148));
-        if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, place) {
-            let length = datagram.len();
-            outbox.commit(length);
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.due = now + Duration::from_millis(250);
-        let place = outbox.reserve(self.to, 148);
-        if let TunnResult::WriteToNetwork(datagram) = self.tunn.update_timers(place) {
-            let length = datagram.len();
-            outbox.commit(length);
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.due)
-    }
-
-    fn handle_event(&mut self, _: Instant, _: u8) {}
-
-    fn next_command(&mut self) -> Option<Want<u8>> {
-        None
-    }
-
-    fn handle_lost(&mut self, _: Lost, _: u64) {}
-}
 
 /// One end of a tunnel, with a device and a socket in a namespace of its own.
 struct End {
@@ -203,7 +52,7 @@ fn end(namespace: Namespace, number: u8, offload: Offload, cable: &str) -> End {
         format!("10.77.0.{number}/24").parse().unwrap(),
         format!("fd77::{number}/64").parse().unwrap(),
     ];
-    Link::new(tun.index()).unwrap().set_up(&addresses, 1420).unwrap();
+    Link::new(tun.index(), &addresses, &[]).unwrap().set_up(1420).unwrap();
     let path = UdpPath::bind(LocalPort::Fixed(51820)).unwrap();
     End { namespace, path, tun }
 }
@@ -345,125 +194,4 @@ async fn as_root_a_device_that_somebody_removes_ends_the_tunnel() {
     ip(&["link", "del", "edge0"]);
     let ended = time::timeout(PATIENCE, ended).await.expect("it ends");
     assert!(matches!(ended, Err(RunError::Device(_))), "{ended:?}");
-}
-
-/// A device in memory: gives what is in it, takes everything.
-#[derive(Default)]
-struct Memory {
-    frames: VecDeque<Vec<u8>>,
-    written: usize,
-}
-
-impl Device for Memory {
-    async fn readable(&mut self) -> io::Result<()> {
-        if self.frames.is_empty() { std::future::pending().await } else { Ok(()) }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let Some(frame) = self.frames.pop_front() else { return Ok(None) };
-        buffer[..frame.len()].copy_from_slice(&frame);
-        Ok(Some(frame.len()))
-    }
-
-    fn write(&mut self, _: &[io::IoSlice<'_>]) -> io::Result<()> {
-        self.written += 1;
-        Ok(())
-    }
-
-    fn offload(&self) -> Offload {
-        Offload::Nothing
-    }
-}
-
-/// A path in memory: what is sent comes back.
-#[derive(Default)]
-struct Echo {
-    datagrams: Vec<Vec<u8>>,
-    did: Vec<&'static str>,
-}
-
-impl Path for Echo {
-    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
-        if self.datagrams.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        for datagram in self.datagrams.drain(..) {
-            inbox.push(at(2), &datagram);
-        }
-        inbox.refuse(at(3));
-        Ok(())
-    }
-
-    async fn send(&mut self, outbox: &mut Outbox) -> io::Result<()> {
-        self.did.push("send");
-        self.datagrams.extend(outbox.datagrams().map(|(_, datagram)| datagram.to_vec()));
-        outbox.clear();
-        Ok(())
-    }
-
-    fn rebind(&mut self) -> io::Result<()> {
-        self.did.push("rebind");
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_engine_wants_is_carried_out_in_order_when_there_is_room() {
-    let mut engine = Plain::new(at(2));
-    let (mut path, mut device) = (Echo::default(), Memory::default());
-    let (events, receiver) = mpsc::channel(3);
-    let (commands, mut asked) = mpsc::channel(1);
-    for event in [1, 2, 3] {
-        events.try_send(event).unwrap();
-    }
-    let ended = run(&mut engine, &mut path, &mut device, receiver, &commands);
-    let listener = async {
-        for expected in [1, 2, 3] {
-            assert_eq!(asked.recv().await, Some(expected));
-        }
-        drop(events);
-    };
-    let (ended, ()) = tokio::join!(ended, listener);
-    assert!(ended.is_ok());
-    assert_eq!(path.did, ["rebind", "send"].repeat(3));
-    assert_eq!(engine.seen.events, [1, 2, 3]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_due_is_done_on_time_and_once() {
-    let mut engine = Plain::new(at(2));
-    let start = now();
-    engine.due = Some(start + Duration::from_secs(3600));
-    let (_events, receiver) = mpsc::channel(1);
-    let (commands, _asked) = mpsc::channel(1);
-    let (mut path, mut device) = (Echo::default(), Memory::default());
-    let day = Duration::from_secs(86_400);
-    let ended = time::timeout(day, run(&mut engine, &mut path, &mut device, receiver, &commands));
-    assert!(ended.await.is_err(), "it goes on");
-    assert_eq!(engine.seen.timeouts, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flood_of_the_host_does_not_starve_the_rest() {
-    let mut engine = Plain::new(at(2));
-    engine.due = Some(now());
-    let packet = [[0; 10].as_slice(), &[0x45; 100]].concat();
-    let frames = std::iter::repeat_n(packet, 10_000).chain([vec![9; 50], vec![0; 3]]);
-    let mut device = Memory { frames: frames.collect(), written: 0 };
-    let mut path = Echo::default();
-    let (events, receiver) = mpsc::channel(1);
-    let (commands, mut asked) = mpsc::channel(1);
-    let others = async {
-        events.send(7).await.unwrap();
-        assert_eq!(asked.recv().await, Some(7));
-        time::sleep(Duration::from_secs(1)).await;
-        drop(events);
-    };
-    let (ended, ()) =
-        tokio::join!(run(&mut engine, &mut path, &mut device, receiver, &commands), others);
-    assert!(ended.is_ok());
-    assert_eq!(device.written, 10_001);
-    assert_eq!(engine.seen.lost, 2);
-    assert!(engine.seen.timeouts > 0);
-    assert!(engine.seen.refusals > 0);
 }

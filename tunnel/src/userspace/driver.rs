@@ -14,9 +14,9 @@ use tracing::debug;
 use super::Order;
 use super::connection::{Connection, Moved};
 use super::stream::{Listener, TcpStream};
-use crate::core::{Event, LookUp, Now, Request, Tunnel};
+use crate::core::{DropReason, Event, LookUp, Now, Request, Tunnel};
 use crate::path::{Inbox, Outbox, Path};
-use crate::report::{Reporter, look_up};
+use crate::report::{Losses, Reporter, look_up};
 use crate::stack::{OpenError, Stack, Waiting};
 
 /// Connections at once: 128 MiB of buffers if all of them were full both ways.
@@ -37,6 +37,7 @@ pub struct Driver<P> {
     /// No more orders are taken.
     is_ending: bool,
     reporter: Reporter,
+    losses: Losses,
     connections: Vec<Connection>,
     listeners: Vec<Listening>,
     look_ups: JoinSet<(usize, Vec<SocketAddr>)>,
@@ -76,6 +77,7 @@ impl<P: Path> Driver<P> {
             orders,
             is_ending: false,
             reporter,
+            losses: Losses::default(),
             connections: Vec::new(),
             listeners: Vec::new(),
             look_ups: JoinSet::new(),
@@ -131,6 +133,9 @@ impl<P: Path> Driver<P> {
                 for from in self.inbox.refused() {
                     self.stack.tunnel.handle_event(now, Event::Refused(*from));
                 }
+                if self.inbox.has_moved() {
+                    self.stack.tunnel.handle_event(now, Event::NetworkChanged);
+                }
                 for datagram in self.inbox.datagrams() {
                     self.stack.handle_datagram(now, datagram, &mut self.outbox);
                 }
@@ -185,6 +190,7 @@ impl<P: Path> Driver<P> {
             if !self.outbox.is_empty() {
                 self.path.send(&mut self.outbox).await?;
             }
+            self.count();
             self.reporter.look(&self.stack.tunnel, now);
             if is_done {
                 return Ok(());
@@ -237,6 +243,17 @@ impl<P: Path> Driver<P> {
                 Request::Resolve(LookUp { hub, endpoint }) => {
                     self.look_ups.spawn(async move { (hub, look_up(endpoint).await) });
                 }
+            }
+        }
+    }
+
+    /// Tells the tunnel what was lost outside.
+    fn count(&mut self) {
+        let no_room = self.inbox.lost() + self.outbox.lost();
+        let sums = [(DropReason::NoRoom, no_room), (DropReason::Unsent, self.path.unsent())];
+        for (reason, sum) in sums {
+            if let Some(more) = self.losses.more(reason, sum) {
+                self.stack.tunnel.count_dropped(reason, more);
             }
         }
     }

@@ -10,9 +10,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Listener, TcpStream, Userspace, userspace};
-use crate::core::{ClockBounds, Now, State, Tunnel};
-use crate::path::{MemoryPath, memory};
+use crate::core::{ClockBounds, DropReason, Now, State, Tunnel};
+use crate::path::{Inbox, LocalPort, Outbox, Path, UdpPath, memory};
 use crate::settings::{Endpoint, Hub, HubEnd, Settings, SiteKeys};
+use crate::testing::Namespace;
 use crate::{PrivateKey, Report};
 
 const HUB: &str = "10.77.0.1";
@@ -70,7 +71,7 @@ fn settings() -> (Settings, HubEnd) {
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 fn spawn(
     tunnel: Tunnel,
-    path: MemoryPath,
+    path: impl Path + 'static,
 ) -> (Userspace, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
     let (handle, driver) = userspace(tunnel, path, fastrand::u64(..));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -328,4 +329,54 @@ async fn the_report_tells_when_the_tunnel_is_up() {
         within(reports.wait_for(|report| report.state == State::Up)).await.unwrap().clone();
     assert_eq!(report.sentence, "The tunnel to hub is up.");
     assert_eq!(report.endpoint, Some(at("192.0.2.1", 51820)));
+}
+
+#[tokio::test]
+async fn as_root_what_the_hosts_kernel_refuses_to_send_is_counted() {
+    // There is no way to anywhere.
+    let _namespace = Namespace::enter();
+    let path = UdpPath::bind(LocalPort::Any).unwrap();
+    let site = Tunnel::site(settings().0, ClockBounds::default(), Now::read(), 1);
+    let (site, _stop, _task) = spawn(site, path);
+    let mut reports = site.reports();
+    let is_counted = |report: &Report| report.counters.dropped(DropReason::Unsent) > 0;
+    within(reports.wait_for(is_counted)).await.unwrap();
+}
+
+/// A way on which nothing happens but that it becomes another, once.
+struct Moving {
+    has_moved: bool,
+}
+
+impl Path for Moving {
+    async fn receive(&mut self, inbox: &mut Inbox) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.has_moved, true) {
+            std::future::pending::<()>().await;
+        }
+        inbox.note_move();
+        Ok(())
+    }
+
+    async fn send(&mut self, outbox: &mut Outbox) -> std::io::Result<()> {
+        outbox.clear();
+        Ok(())
+    }
+
+    fn unsent(&self) -> u64 {
+        0
+    }
+
+    fn rebind(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn another_way_out_takes_another_port() {
+    // With such a clock the tunnel does nothing of its own accord.
+    let bounds = ClockBounds { floor: None, ceiling: Some(std::time::UNIX_EPOCH) };
+    let site = Tunnel::site(settings().0, bounds, Now::read(), 1);
+    let (site, _stop, _task) = spawn(site, Moving { has_moved: false });
+    let mut reports = site.reports();
+    within(reports.wait_for(|report| report.counters.rebinds == 1)).await.unwrap();
 }

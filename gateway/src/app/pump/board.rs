@@ -193,7 +193,7 @@ impl Board {
         let Some(reports) = &mut self.watched.tunnel else { return };
         let report = reports.borrow_and_update().clone();
         self.metrics.tunnel.show(&report.counters);
-        self.metrics.tunnel.up.set((report.state == tunnel::State::Up).into());
+        self.metrics.tunnel.up.set(report.state.has_session().into());
         let tunnel = tunnel_in_words(&report, now);
         if let Some(at) = tunnel.last_handshake {
             self.metrics.tunnel.last_handshake.set(at.as_seconds());

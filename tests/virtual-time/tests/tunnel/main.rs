@@ -11,6 +11,8 @@ mod clocks;
 mod forger;
 mod hostile;
 mod life;
+mod long;
 mod sessions;
 mod streams;
+mod thrift;
 mod ways;

@@ -103,7 +103,7 @@ fn an_idle_tunnel_with_keepalives_always_has_a_session() {
         down += if world.is_up() { Duration::ZERO } else { before.elapsed() };
     }
     assert!(down <= 5 * SECOND, "{down:?}");
-    // One each 45 s: a hub answers no keepalive, so a handshake is the only proof that it is there.
+    // One each 45 s: see `thrift`.
     let handshakes = world.report().counters.handshakes;
     assert!((30..=82).contains(&handshakes), "{handshakes}");
 }

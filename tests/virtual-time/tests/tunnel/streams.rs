@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State as TcpState;
-use tunnel::{Event, Now, Outbox, Request, Stack, Tunnel, Waiting};
+use tunnel::{Event, Now, Outbox, Packets, Request, Stack, Tunnel, Waiting};
 use virtual_time::network::{Datagram, Network};
 use virtual_time::{Conditions, HUB_INSIDE, World, clock};
 
@@ -14,16 +14,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PORT: u16 = 1883;
 
 /// A stack at each end, with the network of a world between them.
-struct Streams {
-    world: World,
-    site: Stack,
-    hub: Stack,
-    waiting: Waiting,
+pub(super) struct Streams {
+    pub(super) world: World,
+    pub(super) site: Stack,
+    pub(super) hub: Stack,
+    pub(super) waiting: Waiting,
+    /// The host behind the hub's end of the tunnel does not run.
+    pub(super) is_dead: bool,
     out: Outbox,
 }
 
 impl Streams {
-    fn new(seed: u64, conditions: Conditions) -> Self {
+    pub(super) fn new(seed: u64, conditions: Conditions) -> Self {
         let mut world = World::new(seed, 1);
         world.network.conditions = conditions;
         let now = Now::read();
@@ -32,7 +34,7 @@ impl Streams {
         tunnel.handle_event(now, Event::Resolved { hub: 0, addresses });
         let site = Stack::new(tunnel, now, seed);
         let (hub, waiting) = Self::hub(&world, seed);
-        Self { world, site, hub, waiting, out: Outbox::new() }
+        Self { world, site, hub, waiting, is_dead: false, out: Outbox::new() }
     }
 
     fn hub(world: &World, seed: u64) -> (Stack, Waiting) {
@@ -43,28 +45,38 @@ impl Streams {
         (hub, waiting)
     }
 
-    fn restart_hub(&mut self) {
+    pub(super) fn restart_hub(&mut self) {
         (self.hub, self.waiting) = Self::hub(&self.world, 4711);
     }
 
-    fn connect(&mut self) -> SocketHandle {
+    pub(super) fn connect(&mut self) -> SocketHandle {
         let to = SocketAddr::new(HUB_INSIDE.parse().expect("an address"), PORT);
         self.site.connect(to).expect("it can be reached")
     }
 
     /// Lets happen what is due now, then moves time to what is next.
-    fn step(&mut self) {
-        let Self { world, site, hub, out, .. } = self;
+    pub(super) fn step(&mut self) {
+        let Self { world, site, hub, out, is_dead, .. } = self;
         let (outside, address) = (world.outside, world.hubs[0].address);
         let now = Now::read();
         while let Some(datagram) = world.network.arrived(now.instant) {
             let bytes = (datagram.from, datagram.bytes.as_slice());
-            let stack = if datagram.to == outside { &mut *site } else { &mut *hub };
-            stack.handle_datagram(now, bytes, out);
+            if datagram.to == outside {
+                site.handle_datagram(now, bytes, out);
+            } else if *is_dead {
+                hub.tunnel.handle_datagram(now, bytes, out, &mut Packets::new());
+            } else {
+                hub.handle_datagram(now, bytes, out);
+            }
         }
         // What the handling has answered goes where it is addressed to.
         flush(&mut world.network, out, outside, address);
         for (stack, from) in [(&mut *site, outside), (&mut *hub, address)] {
+            if from == address && *is_dead {
+                stack.tunnel.handle_timeout(now, out);
+                flush(&mut world.network, out, outside, address);
+                continue;
+            }
             while !stack.poll(now, out) {
                 flush(&mut world.network, out, outside, address);
             }
@@ -73,7 +85,8 @@ impl Streams {
             }
             flush(&mut world.network, out, outside, address);
         }
-        let at = [site.poll_at(now.instant), hub.poll_at(now.instant), world.network.next_at()];
+        let hub_at = if *is_dead { hub.tunnel.poll_timeout() } else { hub.poll_at(now.instant) };
+        let at = [site.poll_at(now.instant), hub_at, world.network.next_at()];
         let next = at.into_iter().flatten().min().unwrap_or(now.instant + SECOND);
         let wait = next.saturating_duration_since(now.instant);
         clock::advance(wait.clamp(Duration::from_micros(10), SECOND));
@@ -89,7 +102,8 @@ fn flush(network: &mut Network, out: &mut Outbox, outside: SocketAddr, address: 
     out.clear();
 }
 
-/// Sends so many bytes from the site to the hub and back; returns how long it took.
+/// Sends so many bytes from the site to the hub and back; returns how long it took, and nothing if
+/// the connection ended.
 fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duration> {
     let start = Instant::now();
     let sent: Vec<u8> =
@@ -102,7 +116,9 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
     while start.elapsed() < limit {
         streams.step();
         let socket = streams.site.socket(ours);
-        assert_ne!(socket.state(), TcpState::Closed, "after {:?}", start.elapsed());
+        if socket.state() == TcpState::Closed {
+            return None;
+        }
         if socket.may_send() && up < sent.len() {
             up += socket.send_slice(&sent[up..]).expect("it may");
         }
@@ -117,7 +133,7 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
                 let length = socket.recv_slice(&mut room).expect("it can");
                 turned.extend_from_slice(&room[..length]);
             }
-            let length = socket.send_slice(&turned).expect("it may");
+            let Ok(length) = socket.send_slice(&turned) else { return None };
             turned.drain(..length);
         }
         if back.len() == sent.len() {
@@ -150,7 +166,7 @@ fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
 }
 
 #[test]
-fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
+fn tcp_often_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
     let conditions = Conditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
@@ -158,9 +174,11 @@ fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
         duplicate: 0.1,
         corrupt: 0.05,
     };
-    let mut streams = Streams::new(92, conditions);
-    let took = echo(&mut streams, 8 * 1024, 24 * 60 * MINUTE);
-    assert!(took.is_some(), "{took:?}");
+    // More than half of them have nothing acknowledged for 60 s at some time, which ends them.
+    let completes =
+        |seed| echo(&mut Streams::new(seed, conditions), 8 * 1024, 60 * MINUTE).is_some();
+    let completed = (0..40).filter(|seed| completes(*seed)).count();
+    assert!(completed >= 10, "{completed} of 40");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Site, Trouble, Which, link};
 use crate::core::clock::Now;
 use crate::core::counters::DropReason;
+use crate::core::long::Long;
 use crate::core::packet;
 use crate::core::peer::{HANDSHAKE_ROOM, Opened, Shaken};
 use crate::core::wire::{self, Kind};
@@ -66,6 +67,9 @@ impl Site {
                 });
                 match verdict {
                     Ok(length) => {
+                        if let Some(packet) = room.get(..length) {
+                            self.long.received(now.instant, packet);
+                        }
                         packets.commit(length);
                         self.counters.received(length);
                     }
@@ -127,6 +131,11 @@ impl Site {
             Shaken::Established(length) => {
                 out.commit(length);
                 link.sent = now.instant;
+                // The hub answers at once, and has not had the data of the last 15 s: it would have
+                // said so by itself.
+                if link.hearing.is_unanswered(now.instant) && link.schedule.failed() == 0 {
+                    self.long.is_missed(now.instant);
+                }
                 self.heard(which, now, from);
                 self.established(which, now, out);
             }
@@ -164,6 +173,7 @@ impl Site {
             self.preference.come_back(link.hub, now.instant, random);
             self.counters.hub_changes += 1;
             self.active = link;
+            self.long = Long::default();
         }
         self.active.is_proven = true;
         self.preference.answered(now.instant, random);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    HANDSHAKE_ROOM, Identity, LONG, Link, PROBES, Peer, REBIND_EVERY, RECENT, Schedule, Site,
+    HANDSHAKE_ROOM, Identity, LONG, Link, Long, PROBES, Peer, REBIND_EVERY, RECENT, Schedule, Site,
     Ticked, Verdict, Whereabouts, Which, link,
 };
 use crate::core::clock::Now;
@@ -45,7 +45,7 @@ impl Site {
     /// When a link has been silent for too long.
     fn worry_at(&self, link: &Link) -> Option<Instant> {
         let may_worry = link.peer.is_some() && !link.schedule.is_outstanding();
-        let at = link.hearing.worry_at(self.settings.keep_alive.is_some()).filter(|_| may_worry)?;
+        let at = link.hearing.worry_at(self.settings.keep_alive).filter(|_| may_worry)?;
         // Not before something can be done about it.
         Some(link.schedule.earliest().map_or(at, |earliest| earliest.max(at)))
     }
@@ -107,7 +107,7 @@ impl Site {
 
     /// Whether a session may end for want of use: only with keepalives it has to be there always.
     fn is_resting(&self, now: Instant) -> bool {
-        let is_idle = self.active.hearing.worry_at(false).is_none()
+        let is_idle = self.active.hearing.worry_at(None).is_none()
             && self.active.hearing.silence(now).is_some_and(|silence| silence > RECENT)
             && self.active.schedule.failed() == 0;
         self.settings.keep_alive.is_none() && is_idle && self.pending.expires_at().is_none()
@@ -147,6 +147,7 @@ impl Site {
         };
         self.active = Link::new(self.preference.active(), schedule, now);
         self.probe = None;
+        self.long = Long::default();
         self.resolve(self.active.hub);
     }
 

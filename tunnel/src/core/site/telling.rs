@@ -13,7 +13,7 @@ impl Site {
         });
         let key = self.settings.private_key.public().to_string();
         let state = self.state(now);
-        let facts = Facts { hub, host, endpoint, key: &key };
+        let facts = Facts { hub, host, endpoint, key: &key, mtu: self.settings.mtu };
         Report {
             state,
             sentence: sentence(state, &facts),
@@ -28,7 +28,7 @@ impl Site {
         let is_failing = self.active.schedule.failed() > 0;
         let has_session = self.active.session(now.instant).is_some();
         if has_session && !is_failing {
-            return State::Up;
+            return if self.long.is_lost() { State::MtuTooLarge } else { State::Up };
         }
         let verdict = self.clock.verdict(now.wall);
         let place = self.places.get(self.active.hub);

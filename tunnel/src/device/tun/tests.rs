@@ -8,7 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::time::timeout;
 
 use super::*;
-use crate::device::{FRAME, Frame, HEADER, Joined, Link, segment};
+use crate::device::{FRAME, Frame, HEADER, Joined, segment};
+use crate::netlink::Link;
 use crate::testing::{Namespace, ip};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ fn name() -> InterfaceName {
 fn up(offload: Offload) -> Tun {
     let tun = Tun::create(name(), offload).unwrap();
     let address: IpNet = "10.77.0.1/24".parse().unwrap();
-    Link::new(tun.index()).unwrap().set_up(&[address], 1280).unwrap();
+    Link::new(tun.index(), &[address], &[]).unwrap().set_up(1280).unwrap();
     tun
 }
 
@@ -139,8 +140,8 @@ async fn as_root_victim() {
         return;
     }
     let tun = up(Offload::TcpAndUdp);
-    let mut link = Link::new(tun.index()).unwrap();
-    link.set_routes(&["10.99.0.0/16".parse().unwrap(), "fd99::/64".parse().unwrap()]).unwrap();
+    let routes = ["10.99.0.0/16", "fd99::/64"].map(|route| route.parse().unwrap());
+    Link::new(tun.index(), &[], &routes).unwrap().mend().unwrap();
     println!("READY");
     std::future::pending::<()>().await;
 }

@@ -94,6 +94,7 @@ fn set_up(fd: &OwnedFd) {
     prefer(fd, sockopt::Ipv4RecvErr, &true);
     prefer(fd, MtuDiscover, &libc::IP_PMTUDISC_DONT);
     prefer(fd, sockopt::UdpGroSegment, &true);
+    prefer(fd, sockopt::RxqOvfl, &1);
     // The first needs CAP_NET_ADMIN, the second is cut to what the host allows.
     if setsockopt(fd, sockopt::RcvBufForce, &BUFFER).is_err() {
         prefer(fd, sockopt::RcvBuf, &BUFFER);
@@ -109,9 +110,9 @@ fn prefer<O: SetSockOpt>(fd: &OwnedFd, option: O, value: &O::Val) {
     }
 }
 
-/// Reads one run of datagrams.
-pub(super) fn read(socket: &impl AsRawFd, inbox: &mut Inbox) -> Result<(), Errno> {
-    let mut control = cmsg_space!(i32);
+/// Reads one run of datagrams. Gives how many this socket had no room for in its life, if any.
+pub(super) fn read(socket: &impl AsRawFd, inbox: &mut Inbox) -> Result<Option<u32>, Errno> {
+    let mut control = cmsg_space!(i32, u32);
     let mut place = [IoSliceMut::new(inbox.spare())];
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
@@ -119,15 +120,19 @@ pub(super) fn read(socket: &impl AsRawFd, inbox: &mut Inbox) -> Result<(), Errno
         Some(&mut control),
         MsgFlags::empty(),
     )?;
-    let stride = message.cmsgs()?.find_map(|message| {
-        let ControlMessageOwned::UdpGroSegments(stride) = message else { return None };
-        usize::try_from(stride).ok()
-    });
+    let (mut stride, mut overflow) = (0, None);
+    for message in message.cmsgs()? {
+        if let ControlMessageOwned::UdpGroSegments(length) = message {
+            stride = usize::try_from(length).unwrap_or_default();
+        } else if let ControlMessageOwned::RxqOvfl(count) = message {
+            overflow = Some(count);
+        }
+    }
     let (from, length) = (message.address.as_ref().and_then(address), message.bytes);
     if let Some(from) = from {
-        inbox.filled(from, length, stride.unwrap_or(0));
+        inbox.filled(from, length, stride);
     }
-    Ok(())
+    Ok(overflow)
 }
 
 /// Whether an error is the socket's own, which no other datagram will cure.

@@ -208,3 +208,51 @@ async fn garbage_of_any_length_arrives_as_it_is() {
     let lengths: Vec<_> = receive(&mut there, 6).await.iter().map(|(_, it)| it.len()).collect();
     assert_eq!(lengths, [1, 3, 31, 1500, 9000, 65_507]);
 }
+
+#[tokio::test]
+async fn as_root_another_way_out_is_told_once_and_other_changes_are_not() {
+    let _namespace = Namespace::enter();
+    ip(&["link", "add", "lan", "type", "veth", "peer", "name", "other"]);
+    ip(&["link", "set", "other", "up"]);
+    ip(&["link", "set", "lan", "up"]);
+    ip(&["addr", "add", "192.0.2.5/24", "dev", "lan"]);
+    ip(&["route", "add", "default", "via", "192.0.2.1"]);
+    let (mut path, mut inbox, mut outbox) = (open(), Inbox::new(), Outbox::new());
+    outbox.push("198.51.100.1:51820".parse().unwrap(), b"hello");
+    path.send(&mut outbox).await.unwrap();
+    let of_others = time::timeout(Duration::from_secs(3), path.receive(&mut inbox));
+    ip(&["route", "add", "10.0.0.0/8", "via", "192.0.2.9"]);
+    assert!(of_others.await.is_err() && inbox.is_empty());
+    ip(&["route", "replace", "default", "via", "192.0.2.2"]);
+    time::timeout(PATIENCE, path.receive(&mut inbox)).await.expect("it is told").unwrap();
+    assert!(inbox.has_moved() && !inbox.is_empty());
+    inbox.clear();
+    assert!(!inbox.has_moved());
+    path.rebind().unwrap();
+    assert!(time::timeout(Duration::from_secs(2), path.receive(&mut inbox)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_the_kernel_has_no_room_for_is_counted() {
+    let (mut here, mut there) = (open(), open());
+    let (to, mut inbox, mut outbox) =
+        (at(Ipv4Addr::LOCALHOST, &there), Inbox::new(), Outbox::new());
+    let mut send = async |datagram: &[u8]| {
+        outbox.push(to, datagram);
+        here.send(&mut outbox).await.unwrap();
+    };
+    for _ in 0..400 {
+        send(&[0; 60_000]).await;
+    }
+    let (mut arrived, mut turns) = (0, 0);
+    while arrived + inbox.lost() < 400 {
+        turns += 1;
+        assert!(turns < 1_000, "{arrived} arrived, {} lost", inbox.lost());
+        // The kernel tells with a datagram how many were lost before it came.
+        send(b"last").await;
+        time::timeout(PATIENCE, there.receive(&mut inbox)).await.expect("it arrives").unwrap();
+        arrived += inbox.datagrams().filter(|(_, bytes)| bytes.len() > 4).count() as u64;
+        inbox.clear();
+    }
+    assert!(inbox.lost() > 0 && arrived > 0, "{arrived} arrived, {} lost", inbox.lost());
+}

@@ -8,14 +8,13 @@ use nix::libc;
 
 const REQUEST: u16 = 0x01;
 const ACKNOWLEDGE: u16 = 0x04;
-const REPLACE: u16 = 0x100;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
+const ASK_ROUTE: u16 = 26;
 const ERROR: u16 = 2;
 
 const LINK_MTU: u16 = 4;
@@ -27,6 +26,10 @@ const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ROUTE_TO: u16 = 1;
 const ROUTE_DEVICE: u16 = 4;
+const ROUTE_ROUTER: u16 = 5;
+const ROUTE_OUR_ADDRESS: u16 = 7;
+/// A router of the other family.
+const ROUTE_OTHER_ROUTER: u16 = 18;
 
 const UP: u32 = 1;
 /// The address is ours alone in the tunnel: it need not be asked for (RFC 4862, 5.4).
@@ -37,10 +40,11 @@ const BY_HAND: u8 = 4;
 const UNICAST: u8 = 1;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
-const SCOPE_NOWHERE: u8 = 255;
 
 /// Length of a header; requests and attributes begin at multiples of 4.
 const HEADER: usize = 16;
+/// The same with what precedes the attributes of a route (struct rtmsg).
+const ROUTE_HEADER: usize = HEADER + 12;
 
 /// One request.
 #[derive(Debug)]
@@ -71,16 +75,16 @@ impl Message {
         body.extend_from_slice(&index.to_ne_bytes());
         body.extend_from_slice(&up.to_ne_bytes());
         body.extend_from_slice(&up.to_ne_bytes());
-        Self::new(NEW_LINK, 0, &body)
+        Self::new(NEW_LINK, ACKNOWLEDGE, &body)
     }
 
-    /// One of the device's addresses.
+    /// One of the device's addresses. Fails when it is there.
     pub(super) fn address(index: u32, address: IpNet) -> Self {
         // struct ifaddrmsg: family, length of the prefix, flags, scope, index
         let family = family_byte(address.addr().is_ipv6());
         let mut body = vec![family, address.prefix_len(), NO_DETECTION, SCOPE_UNIVERSE];
         body.extend_from_slice(&index.to_ne_bytes());
-        let mut message = Self::new(NEW_ADDRESS, CREATE | REPLACE, &body);
+        let mut message = Self::new(NEW_ADDRESS, ACKNOWLEDGE | CREATE | EXCLUSIVE, &body);
         message.ip(ADDRESS_LOCAL, address.addr());
         message.ip(ADDRESS, address.addr());
         message
@@ -88,29 +92,29 @@ impl Message {
 
     /// A network that is reached through the device. Fails when there is a route to it.
     pub(super) fn route(index: u32, to: IpNet) -> Self {
-        let scope = if to.addr().is_ipv6() { SCOPE_UNIVERSE } else { SCOPE_LINK };
-        Self::routing(NEW_ROUTE, CREATE | EXCLUSIVE, scope, index, to)
-    }
-
-    /// Such a network no more.
-    pub(super) fn no_route(index: u32, to: IpNet) -> Self {
-        Self::routing(DELETE_ROUTE, 0, SCOPE_NOWHERE, index, to)
-    }
-
-    fn routing(kind: u16, flags: u16, scope: u8, index: u32, to: IpNet) -> Self {
         // struct rtmsg: family, lengths of destination and source, TOS; table, who, scope, type
         let family = family_byte(to.addr().is_ipv6());
+        let scope = if to.addr().is_ipv6() { SCOPE_UNIVERSE } else { SCOPE_LINK };
         let body = [family, to.prefix_len(), 0, 0, TABLE_MAIN, BY_HAND, scope, UNICAST, 0, 0, 0, 0];
-        let mut message = Self::new(kind, flags, &body);
+        let mut message = Self::new(NEW_ROUTE, ACKNOWLEDGE | CREATE | EXCLUSIVE, &body);
         message.ip(ROUTE_TO, to.network());
         message.attribute(ROUTE_DEVICE, &index.to_ne_bytes());
+        message
+    }
+
+    /// How this host reaches another; [`hop`] reads the answer.
+    pub(super) fn way(to: IpAddr) -> Self {
+        let length = if to.is_ipv6() { 128 } else { 32 };
+        let body = [family_byte(to.is_ipv6()), length, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut message = Self::new(ASK_ROUTE, 0, &body);
+        message.ip(ROUTE_TO, to);
         message
     }
 
     fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut message = vec![0; 4];
         message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&(REQUEST | ACKNOWLEDGE | flags).to_ne_bytes());
+        message.extend_from_slice(&(REQUEST | flags).to_ne_bytes());
         message.extend_from_slice(&[0; 8]);
         message.extend_from_slice(body);
         let mut message = Self(message);
@@ -151,8 +155,8 @@ fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-/// What the kernel says to a request.
-pub(super) fn answer(bytes: &[u8]) -> Result<(), Errno> {
+/// Whether the kernel has done what was ordered.
+pub(super) fn done(bytes: &[u8]) -> Result<(), Errno> {
     let kind = bytes.get(4..6).and_then(|kind| kind.first_chunk().copied());
     let number = bytes.get(HEADER..).and_then(|rest| rest.first_chunk().copied());
     match (kind.map(u16::from_ne_bytes), number.map(i32::from_ne_bytes)) {
@@ -162,7 +166,82 @@ pub(super) fn answer(bytes: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// Device, router and our address on the way to a host, as the kernel writes them: to be compared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Hop(pub(super) Vec<(u16, Vec<u8>)>);
+
+/// What the kernel answers to [`Message::way`]; `None` when there is no way.
+pub(super) fn hop(answer: &[u8]) -> Option<Hop> {
+    let kind = answer.get(4..6)?.first_chunk().copied().map(u16::from_ne_bytes)?;
+    let mut rest = answer.get(ROUTE_HEADER..).filter(|_| kind == NEW_ROUTE)?;
+    let mut hop = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let kind = u16::from_ne_bytes(*after.first_chunk()?);
+        let kinds = [ROUTE_DEVICE, ROUTE_ROUTER, ROUTE_OUR_ADDRESS, ROUTE_OTHER_ROUTER];
+        if kinds.contains(&kind) {
+            hop.push((kind, rest.get(4..length)?.to_vec()));
+        }
+        rest = rest.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(Hop(hop))
+}
+
 fn family_byte(is_v6: bool) -> u8 {
     let family = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
     u8::try_from(family).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_route_is_ordered_as_the_kernel_reads_it() {
+        let message = Message::route(5, "10.77.3.0/24".parse().unwrap());
+        let expected = [
+            [44, 0, 0, 0, 24, 0, 0x05, 0x06, 0, 0, 0, 0, 0, 0, 0, 0].as_slice(),
+            &[2, 24, 0, 0, 254, 4, 253, 1, 0, 0, 0, 0],
+            &[8, 0, 1, 0, 10, 77, 3, 0],
+            &[8, 0, 4, 0, 5, 0, 0, 0],
+        ];
+        assert_eq!(message.bytes(), expected.concat());
+    }
+
+    #[test]
+    fn an_answer_is_yes_or_a_reason() {
+        let mut bytes = [0; 36];
+        bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+        assert_eq!(done(&bytes), Ok(()));
+        bytes[16..20].copy_from_slice(&(-17_i32).to_ne_bytes());
+        assert_eq!(done(&bytes), Err(Errno::EEXIST));
+        assert_eq!(done(&bytes[..19]), Err(Errno::EPROTO));
+        assert_eq!(hop(&bytes), None);
+    }
+
+    #[test]
+    fn of_a_way_only_what_makes_it_another_is_kept() {
+        let mut answer = vec![0; ROUTE_HEADER];
+        answer[4..6].copy_from_slice(&NEW_ROUTE.to_ne_bytes());
+        for (kind, value) in
+            [(1, [198, 51, 100, 7]), (4, [3, 0, 0, 0]), (5, [192, 0, 2, 1]), (12, [9; 4])]
+        {
+            attribute(&mut answer, kind, &value);
+        }
+        let expected = vec![(4, vec![3, 0, 0, 0]), (5, vec![192, 0, 2, 1])];
+        assert_eq!(hop(&answer), Some(Hop(expected)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(mut bytes in prop::collection::vec(0..32_u8, 0..100), is_way: bool) {
+            if is_way && let Some(kind) = bytes.get_mut(4..6) {
+                kind.copy_from_slice(&NEW_ROUTE.to_ne_bytes());
+            }
+            let _ = (done(&bytes), hop(&bytes));
+        }
+    }
 }

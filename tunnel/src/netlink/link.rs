@@ -1,22 +1,18 @@
-//! Addresses, routes and the state of a network device, by rtnetlink.
+//! Addresses, routes and the state of a network device.
 
-mod message;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
 use thiserror::Error;
 use tracing::debug;
 
-use message::Message;
+use super::Asker;
+use super::message::Message;
 
 /// Packets that wait in the device: a whole window of one fast stream over a long line. With the
 /// usual 500, Firezone measured half the throughput.
@@ -31,6 +27,9 @@ pub enum LinkError {
     /// Somebody has removed it.
     #[error("the network device is gone")]
     Gone,
+    /// Somebody has taken it down.
+    #[error("the network device is down")]
+    Down,
     /// Another device has that route, perhaps the machine network.
     #[error("this host reaches {0} by another way already: the tunnel cannot take it over")]
     RouteTaken(IpNet),
@@ -59,69 +58,69 @@ pub enum Step {
 /// device; dropping this changes nothing.
 #[derive(Debug)]
 pub(crate) struct Link {
-    netlink: OwnedFd,
+    asker: Asker,
     index: u32,
-    routes: BTreeSet<IpNet>,
+    addresses: Vec<IpNet>,
+    routes: Vec<IpNet>,
+    /// Routes that were ours before.
+    had: BTreeSet<IpNet>,
+}
+
+/// Whether something was missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Mended {
+    Nothing,
+    Something,
 }
 
 impl Link {
     /// Speaks of the device with that number.
-    pub(crate) fn new(index: u32) -> Result<Self, LinkError> {
-        let netlink = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        );
-        let netlink = netlink.map_err(|errno| LinkError::Failed(Step::Netlink, errno.into()))?;
-        Ok(Self { netlink, index, routes: BTreeSet::new() })
+    pub(crate) fn new(
+        index: u32,
+        addresses: &[IpNet],
+        routes: &[IpNet],
+    ) -> Result<Self, LinkError> {
+        let asker =
+            Asker::open().map_err(|errno| LinkError::Failed(Step::Netlink, errno.into()))?;
+        let (addresses, routes) = (addresses.to_vec(), routes.to_vec());
+        Ok(Self { asker, index, addresses, routes, had: BTreeSet::new() })
     }
 
-    /// Gives the device its addresses and MTU and takes it up. May be repeated.
-    pub(crate) fn set_up(&mut self, addresses: &[IpNet], mtu: u16) -> Result<(), LinkError> {
+    /// Takes the device up, with its MTU, addresses and routes. May be repeated.
+    pub(crate) fn set_up(&mut self, mtu: u16) -> Result<(), LinkError> {
         // Else it would send router solicitations into the tunnel, each a paid packet.
-        if let Err(errno) = self.ask(&Message::no_link_local(self.index)) {
+        if let Err(errno) = self.asker.order(&Message::no_link_local(self.index)) {
             debug!(error = errno.desc(), "cannot switch off link-local addresses");
         }
         let state = Message::state(self.index, mtu, QUEUE);
-        self.ask(&state).map_err(|errno| failure(Step::State, errno))?;
-        for address in addresses {
-            let message = Message::address(self.index, *address);
-            self.ask(&message).map_err(|errno| failure(Step::Address(*address), errno))?;
-        }
-        Ok(())
+        self.asker.order(&state).map_err(|errno| failure(Step::State, errno))?;
+        self.mend().map(drop)
     }
 
-    /// Makes exactly these networks reached through the device: others that were set here are
-    /// removed. May be repeated, and has to be after the device was down, which takes its routes
-    /// away; fails for a network that this host reaches by another device, and
-    /// never takes it over.
-    pub(crate) fn set_routes(&mut self, routes: &[IpNet]) -> Result<(), LinkError> {
-        let wanted: BTreeSet<_> = routes.iter().map(IpNet::trunc).collect();
-        let superfluous: Vec<_> = self.routes.difference(&wanted).copied().collect();
-        for route in superfluous {
-            match self.ask(&Message::no_route(self.index, route)) {
-                Ok(()) | Err(Errno::ESRCH) => self.routes.remove(&route),
-                Err(errno) => return Err(failure(Step::Route(route), errno)),
-            };
-        }
-        for route in wanted {
-            match self.ask(&Message::route(self.index, route)) {
-                Ok(()) => drop(self.routes.insert(route)),
-                Err(Errno::EEXIST) if self.routes.contains(&route) => {}
-                Err(errno) => return Err(failure(Step::Route(route), errno)),
+    /// Sets those addresses and routes that are not there; the kernel takes the routes of a device
+    /// away that goes down. Changes nothing and is heard of by nobody while all are there.
+    ///
+    /// Fails for a network that this host reaches by another device, and never takes it over.
+    pub(crate) fn mend(&mut self) -> Result<Mended, LinkError> {
+        let mut mended = Mended::Nothing;
+        for address in &self.addresses {
+            match self.asker.order(&Message::address(self.index, *address)) {
+                Ok(()) => mended = Mended::Something,
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(failure(Step::Address(*address), errno)),
             }
         }
-        Ok(())
-    }
-
-    /// Sends one request and waits for its answer, which the kernel gives before it returns.
-    fn ask(&self, message: &Message) -> Result<(), Errno> {
-        let fd = self.netlink.as_raw_fd();
-        send(fd, message.bytes(), MsgFlags::empty())?;
-        let mut answer = [0; 1024];
-        let length = recv(fd, &mut answer, MsgFlags::MSG_DONTWAIT)?;
-        message::answer(answer.get(..length).unwrap_or_default())
+        for route in &self.routes {
+            match self.asker.order(&Message::route(self.index, *route)) {
+                Ok(()) => {
+                    self.had.insert(*route);
+                    mended = Mended::Something;
+                }
+                Err(Errno::EEXIST) if self.had.contains(route) => {}
+                Err(errno) => return Err(failure(Step::Route(*route), errno)),
+            }
+        }
+        Ok(mended)
     }
 }
 
@@ -137,6 +136,7 @@ fn failure(step: Step, errno: Errno) -> LinkError {
         }
         (Errno::EPERM | Errno::EACCES, _) => LinkError::Denied(step),
         (Errno::ENODEV, _) => LinkError::Gone,
+        (Errno::ENETDOWN, _) => LinkError::Down,
         (errno, _) => LinkError::Failed(step, errno.into()),
     }
 }

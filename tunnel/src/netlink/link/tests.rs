@@ -1,0 +1,109 @@
+use super::*;
+use crate::testing::{Namespace, ip, ip_json};
+
+#[test]
+fn an_error_says_what_to_do() {
+    let net: IpNet = "fd00::1/64".parse().unwrap();
+    let text = |errno, step| failure(step, errno).to_string();
+    assert!(text(Errno::EPERM, Step::State).contains("CAP_NET_ADMIN"));
+    assert!(text(Errno::EACCES, Step::Address(net)).contains("IPv6 is switched off"));
+    assert!(text(Errno::EEXIST, Step::Route(net)).contains("fd00::1/64"));
+}
+
+fn nets(text: &str) -> Vec<IpNet> {
+    text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+}
+
+/// Routes of the device, as `ip` prints them.
+fn routes_of(device: &str) -> Vec<String> {
+    let mut all: Vec<_> = ["-4", "-6"]
+        .iter()
+        .flat_map(|family| {
+            ip(&[*family, "route", "show", "dev", device])
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .map(|line| line.split_whitespace().next().unwrap_or_default().to_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+/// A pair of cables as a device, and its number.
+fn device(name: &str) -> u32 {
+    let other = format!("{name}-end");
+    ip(&["link", "add", name, "type", "veth", "peer", "name", &other]);
+    ip(&["link", "set", &other, "up"]);
+    nix::net::if_::if_nametoindex(name).unwrap()
+}
+
+#[test]
+fn as_root_addresses_and_routes_are_set_and_what_is_missing_is_set_again() {
+    let _namespace = Namespace::enter();
+    let index = device("veth0");
+    let (addresses, routes) = (nets("10.77.0.12/32 fd77::12/128"), nets("10.77.0.0/16 fd77::/64"));
+    let mut link = Link::new(index, &addresses, &routes).unwrap();
+    link.set_up(1280).unwrap();
+    link.set_up(1280).unwrap();
+    assert_eq!(link.mend().unwrap(), Mended::Nothing);
+    let shown = ip_json(&["addr", "show", "dev", "veth0"]);
+    for expected in ["\"mtu\":1280", "\"txqlen\":1000", "\"10.77.0.12\"", "\"fd77::12\"", "\"UP\""]
+    {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    assert!(!shown.contains("fe80"), "{shown}");
+    assert!(!shown.contains("tentative"), "{shown}");
+    let state = || (routes_of("veth0"), ip(&["-o", "addr", "show", "dev", "veth0"]));
+    let whole = state();
+    assert_eq!(whole.0, ["10.77.0.0/16", "fd77::/64", "fd77::12"]);
+    for damage in [
+        "link set veth0 down;link set veth0 up",
+        "addr flush dev veth0",
+        "route del 10.77.0.0/16",
+        "-6 route del fd77::/64",
+        "addr del fd77::12/128 dev veth0",
+    ] {
+        for line in damage.split(';') {
+            ip(&line.split(' ').collect::<Vec<_>>());
+        }
+        assert_ne!(state(), whole, "{damage} does no damage");
+        assert_eq!(link.mend().unwrap(), Mended::Something, "{damage}");
+        assert_eq!(link.mend().unwrap(), Mended::Nothing, "{damage}");
+        assert_eq!(state(), whole, "{damage}");
+    }
+}
+
+#[test]
+fn as_root_a_device_that_is_down_stays_down() {
+    let _namespace = Namespace::enter();
+    let mut link =
+        Link::new(device("veth0"), &nets("10.77.0.12/32"), &nets("10.77.0.0/16")).unwrap();
+    link.set_up(1280).unwrap();
+    ip(&["link", "set", "veth0", "down"]);
+    let down = link.mend();
+    assert!(matches!(down, Err(LinkError::Down)), "{down:?}");
+    assert!(!ip_json(&["link", "show", "dev", "veth0"]).contains("\"UP\""));
+}
+
+#[test]
+fn as_root_a_route_of_the_machine_network_is_not_taken_over() {
+    let _namespace = Namespace::enter();
+    let index = device("tun");
+    device("lan");
+    for name in ["lan", "tun"] {
+        ip(&["link", "set", name, "up"]);
+    }
+    ip(&["addr", "add", "192.168.1.5/24", "dev", "lan"]);
+    let before = ip(&["route"]);
+    let taken = Link::new(index, &[], &nets("192.168.1.0/24")).unwrap().mend();
+    assert!(matches!(taken, Err(LinkError::RouteTaken(_))), "{taken:?}");
+    assert!(ip(&["route"]).contains(before.trim()));
+}
+
+#[test]
+fn as_root_a_device_that_is_gone_is_told() {
+    let _namespace = Namespace::enter();
+    let gone = Link::new(4711, &[], &[]).unwrap().set_up(1280);
+    assert!(matches!(gone, Err(LinkError::Gone)), "{gone:?}");
+}
