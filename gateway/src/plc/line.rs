@@ -8,7 +8,7 @@ use provisioning::plan::ReadRequest;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::{Ceiling, Pace};
+use super::pace::{Came, Ceiling, Pace};
 use super::session::{Connect, ConnectError, RequestError, Session, Station};
 use super::{Naming, Registers};
 use crate::clock;
@@ -111,9 +111,14 @@ impl<C: Connect> Line<C> {
         self.absences
     }
 
-    /// What stands against reading more now, and until when.
-    pub(super) fn holds(&mut self) -> Option<(Ceiling, Instant)> {
-        self.session.as_ref().and_then(|_| self.pace.holds(now()))
+    /// What stands against a turn that waits so long for answers, and until when.
+    pub(super) fn holds(&mut self, turn: Duration) -> Option<(Ceiling, Instant)> {
+        self.session.as_ref().and_then(|_| self.pace.holds(turn, now()))
+    }
+
+    /// How long answers were waited for, all in all.
+    pub(super) const fn spent(&self) -> Duration {
+        self.pace.spent()
     }
 
     /// Evenly spread in `[0, 1)`.
@@ -215,7 +220,9 @@ impl<C: Connect> Line<C> {
         answer: Result<T, RequestError>,
     ) -> Exchange<T> {
         let (received_at, received) = (clock::now(), now());
-        self.pace.waited(sent, received);
+        let is_answer = matches!(answer, Ok(_) | Err(RequestError::Refused(_)));
+        let came = if is_answer { Came::Yes } else { Came::No };
+        self.pace.waited(sent, received, came);
         Exchange { sent_at, received_at, took: received - sent, answer: Some(answer) }
     }
 

@@ -33,12 +33,16 @@ pub(super) struct Poller<C: Connect> {
     events: mpsc::Sender<Event>,
     line: Line<C>,
     server: Server,
+    /// How long each job waited for answers the last time.
+    turns: Vec<Duration>,
     /// The ceiling that was reached since nothing was due last.
     reached: Option<Ceiling>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Job {
+    /// Its place among the jobs.
+    index: usize,
     unit: usize,
     task: Task,
 }
@@ -63,23 +67,27 @@ impl<C: Connect> Poller<C> {
         let line = Line::new(connect, pacing.unwrap_or_default(), random);
         let units = targets.into_iter().map(Unit::new).collect();
         let server = Server::new(Budget::per_minute(LOSSES_PER_MINUTE));
-        Self { units, phase, events, line, server, reached: None }
+        Self { units, phase, events, line, server, turns: Vec::new(), reached: None }
     }
 
     /// Polls until `stop` fires or nobody listens.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut schedule = Schedule::new(self.jobs(), now());
+        let jobs = self.jobs();
+        self.turns = vec![Duration::ZERO; jobs.len()];
+        let mut schedule = Schedule::new(jobs, now());
         while !stop.is_cancelled() && !self.events.is_closed() {
-            if let Some((ceiling, until)) = self.line.holds() {
+            if let Some((ceiling, until)) = schedule.due(now()).and_then(|job| self.holds(job)) {
                 self.reached = Some(ceiling);
                 wait(&self.events, Some(until), &stop).await;
                 continue;
             }
             match schedule.next(now()) {
-                Step::Read { group, missed } => {
-                    if self.turn(group, missed, &stop).await.is_break() {
+                Step::Read { group: job, missed } => {
+                    let spent = self.line.spent();
+                    if self.turn(job, missed, &stop).await.is_break() {
                         break;
                     }
+                    self.note(job, spent);
                 }
                 Step::Wait(until) => {
                     self.reached = None;
@@ -93,13 +101,32 @@ impl<C: Connect> Poller<C> {
         }
     }
 
+    /// What stands against this job, if it takes as long as the last time.
+    fn holds(&mut self, job: Job) -> Option<(Ceiling, Instant)> {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
+        let turn = self.turns.get(job.index).filter(|_| !is_silent);
+        self.line.holds(turn.copied().unwrap_or_default())
+    }
+
+    /// Notes how long this job waited for answers, unless one did not come: that says nothing of the
+    /// next time.
+    fn note(&mut self, job: Job, spent_before: Duration) {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
+        if let Some(turn) = self.turns.get_mut(job.index)
+            && self.line.is_connected()
+            && !is_silent
+        {
+            *turn = self.line.spent() - spent_before;
+        }
+    }
+
     /// What is to be done; the units are spread like the connections of the gateway.
     fn jobs(&self) -> Vec<Group<Job>> {
         let mut jobs = Vec::new();
         let mut phase = self.phase.clamp(0.0, 0.999);
         for (index, unit) in self.units.iter().enumerate() {
             let mut add = |task, period: Duration| {
-                let group = Job { unit: index, task };
+                let group = Job { index: jobs.len(), unit: index, task };
                 jobs.push(Group { group, period, phase: period.mul_f64(phase) });
             };
             for (class, scan) in (0..).zip(&unit.plan.classes) {

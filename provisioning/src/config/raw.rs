@@ -261,7 +261,7 @@ section! {
         /// Least pause between an answer and the next request.
         request_pause: Field<Pause> = "0ms";
         /// Most of the PLC's time that reading may take, in percent: waiting for answers within
-        /// the last 10s. Cycles beyond it are skipped and counted as missed.
+        /// any 10s. Cycles beyond it are skipped and counted as missed.
         max_share: Field<Whole<1, 100>> = 50u16;
         /// Most requests in a second. Cycles beyond it are skipped and counted as missed.
         max_requests: Field<Whole<1, 1000>> = 200u16;
