@@ -61,7 +61,7 @@ pub(super) enum Dialled {
 pub(super) enum Fault {
     /// The server is left alone for a while.
     Server,
-    /// One unit is to blame: the next one may connect again at once.
+    /// One unit is to blame as far as is known: the next one may connect again at once.
     Unit,
 }
 

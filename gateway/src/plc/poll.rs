@@ -11,18 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::pace::Ceiling;
+use super::rota::Spare;
 use super::session::Connect;
-use super::standing::Cost;
 use super::unit::Unit;
 use super::visit::{Server, Visit};
 use super::{Event, Link, identity};
-use crate::schedule::{Budget, Group, Schedule, Step};
+use crate::schedule::{Group, Schedule, Step};
 
 /// How often a Modicon is asked whether its program runs, and which one it is.
 pub(super) const WATCH: Duration = Duration::from_secs(10);
-/// Connections that silent units may cost while others answer. What is left of the budget of the
-/// line is for those that answer; two silent units are tried twice a minute each, more share.
-const LOSSES_PER_MINUTE: usize = 4;
 /// Spreads any number of things evenly over a circle.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
@@ -66,8 +63,7 @@ impl<C: Connect> Poller<C> {
         let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::and);
         let line = Line::new(connect, pacing.unwrap_or_default(), random);
         let units = targets.into_iter().map(Unit::new).collect();
-        let server = Server::new(Budget::per_minute(LOSSES_PER_MINUTE));
-        Self { units, phase, events, line, server, turns: Vec::new(), reached: None }
+        Self { units, phase, events, line, server: Server::new(), turns: Vec::new(), reached: None }
     }
 
     /// Polls until `stop` fires or nobody listens.
@@ -163,22 +159,24 @@ impl<C: Connect> Poller<C> {
         ControlFlow::Continue(())
     }
 
-    /// In the turn of a silent unit, tries the silent one whose turn it is, if that is due and does
-    /// not cost those that answer more connections than they can spare.
+    /// In the turn of a silent unit, tries the silent one whose turn it is, if any is to be tried.
     async fn try_silent(&mut self, unit: usize, stop: &CancellationToken) {
         if !self.units.get(unit).is_some_and(|unit| unit.standing.is_silent()) {
             return;
         }
-        let now = now();
-        let spares = self.server.losses.free_at(now).is_none() && self.line.may_connect_again();
-        let may_cost = spares || !self.units.iter().any(|unit| unit.answers);
-        let is_due = |unit: &Unit| match unit.standing.due(now) {
-            Some(Cost::Wait) => true,
-            Some(Cost::Connection) => may_cost,
-            None => false,
+        let spare = if !self.units.iter().any(|unit| unit.answers) {
+            Spare::Everything
+        } else if self.line.may_connect_again() {
+            Spare::Connect
+        } else {
+            Spare::Nothing
         };
-        let due = self.units.iter().enumerate().filter(|(_, unit)| is_due(unit));
-        let next = due.min_by_key(|(_, unit)| unit.standing.rank()).map(|(index, _)| index);
+        // Of one that was not asked yet nothing is known: it may be the one that answers.
+        let unasked = self.units.iter().position(Unit::is_unasked);
+        let next = unasked.filter(|_| spare == Spare::Everything).or_else(|| {
+            let standings = self.units.iter().map(|unit| &unit.standing);
+            self.server.rota.next(standings, spare, now())
+        });
         let Some(next) = next else { return };
         let Some(mut visit) = self.visit(next, stop) else { return };
         visit.try_again().await;

@@ -37,6 +37,8 @@ pub(super) struct Unit {
     pub(super) answered: u64,
     /// Session in which it was asked for its name last.
     pub(super) named: u64,
+    /// How often it broke the session over that question.
+    pub(super) name_breaks: u32,
     /// How often the server had been away when this was greeted last.
     pub(super) absences: u64,
     /// When its program was asked for last.
@@ -58,6 +60,7 @@ impl Unit {
             greeted: 0,
             answered: 0,
             named: 0,
+            name_breaks: 0,
             absences: 0,
             watched: None,
             held: None,
@@ -79,6 +82,16 @@ impl Unit {
     /// Shortest time between two reads.
     pub(super) fn scan(&self) -> Duration {
         self.plan.classes.iter().map(|class| class.period).min().unwrap_or_default()
+    }
+
+    /// Whether nothing is known of it since the start, or since the server was away: it may answer.
+    pub(super) const fn is_unasked(&self) -> bool {
+        !self.answers && !self.standing.is_silent()
+    }
+
+    /// Whether it is to be asked for its name, if its server may be.
+    pub(super) const fn wants_a_name(&self) -> bool {
+        self.known.wants_a_name() && !self.standing.is_silent()
     }
 
     /// Whether it is told to answer.
@@ -121,10 +134,15 @@ impl Unit {
         self.tell(state, events).await;
     }
 
-    /// It does not answer, and why.
-    pub(super) async fn tell_down(&mut self, sentence: String, events: &mpsc::Sender<Event>) {
+    /// It does not answer, why, and within what time it is tried again where that depends on others.
+    pub(super) async fn tell_down(
+        &mut self,
+        sentence: String,
+        tried_within: Option<Duration>,
+        events: &mpsc::Sender<Event>,
+    ) {
         self.metrics.up.set(0);
-        self.tell(State::Disconnected { sentence }, events).await;
+        self.tell(State::Disconnected { sentence, tried_within }, events).await;
     }
 
     async fn tell(&mut self, state: State, events: &mpsc::Sender<Event>) {

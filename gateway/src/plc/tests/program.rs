@@ -1,5 +1,4 @@
-//! What a PLC tells of itself and of its program, as bytes of a simulated one, in virtual time; and
-//! names of other devices.
+//! What a PLC tells of itself and of its program, as bytes of a simulated one, in virtual time.
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -219,75 +218,4 @@ async fn a_plc_that_is_silent_about_itself_is_read_all_the_same() {
     }
     assert!(good > 3500, "{good}");
     assert!(world.connects().len() < 12, "{} connects", world.connects().len());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_device_is_asked_for_its_name_once_in_a_session() {
-    let naming = Naming { vendor: "Acme".into(), product: "M1".into(), revision: "2".into() };
-    let (named, mut asked) = (naming.clone(), 0);
-    let fake = FakePlc::answering(right).naming(move |_| {
-        asked += 1;
-        assert_eq!(asked, 1);
-        (SECOND / 100, Ok(named.clone()))
-    });
-    let mut world = World::start(plc("generic", &[("holding:0", 1000)]), fake);
-    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
-    let identity = Some(Identity::Named(naming));
-    assert_eq!(world.state().await, State::Connected { identity, program: None });
-    for _ in 0..100 {
-        assert_eq!(world.words(&[0]).await, [Ok(0)]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_breaks_over_its_name_does_so_once() {
-    let failures: [fn() -> RequestError; 3] = [
-        || RequestError::TimedOut(SECOND),
-        || RequestError::Garbled("nonsense".to_owned()),
-        || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
-    ];
-    for failure in failures {
-        let fake = FakePlc::of_units(|_, request| right(request))
-            .naming(move |_| (SECOND / 2, Err(failure())));
-        let units = (1..=30).map(|unit| Plc {
-            name: format!("p{unit}"),
-            unit_id: unit,
-            ..plc("generic", &[("holding:0", 1000)])
-        });
-        let mut world = World::start_all(units.collect(), fake, 0.0);
-        let mut bad = 0;
-        while world.elapsed() < SECOND * 100 {
-            match world.event().await {
-                Event::Cycle(cycle) => bad += u32::from(cycle.reads[0].outcome.is_err()),
-                Event::State { state: State::Disconnected { sentence }, .. } => {
-                    panic!("{sentence}");
-                }
-                Event::State { .. }
-                | Event::Changed { .. }
-                | Event::Held { .. }
-                | Event::Learned { .. } => {}
-            }
-        }
-        assert_eq!((bad, world.connects().len()), (0, 2));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_unit_that_refuses_to_name_itself_is_not_asked_again() {
-    let mut asked = 0;
-    let fake = FakePlc::answering(right).naming(move |_| {
-        asked += 1;
-        assert_eq!(asked, 1);
-        (Duration::ZERO, Err(RequestError::Refused(1)))
-    });
-    let mut turn = 0;
-    let fake = fake.interrupted(move || {
-        turn += 1;
-        turn % 20 == 0
-    });
-    let mut world = World::start(plc("generic", &[("holding:0", 1000)]), fake);
-    while world.elapsed() < SECOND * 300 {
-        world.event().await;
-    }
-    assert!(world.connects().len() > 5, "{} connects", world.connects().len());
 }

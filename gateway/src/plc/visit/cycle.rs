@@ -54,7 +54,7 @@ impl<C: Connect> Visit<'_, C> {
     async fn tell_wait(&mut self) {
         if !self.line.is_connected() && self.unit.is_up() {
             let sentence = sentence::must_wait(&self.unit.config);
-            self.unit.tell_down(sentence, self.events).await;
+            self.unit.tell_down(sentence, None, self.events).await;
         }
     }
 
