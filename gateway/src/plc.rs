@@ -126,7 +126,8 @@ pub enum State {
     Connected {
         /// What it says it is; absent when it does not tell.
         identity: Option<Identity>,
-        /// What its program does, at most ten seconds ago; absent for a model that has no PLC_R, or
+        /// What its program does, at most ten seconds ago, and at most one cycle while its values stand
+        /// still; absent for a model that has no PLC_R, or
         /// when it does not tell.
         program: Option<Program>,
     },

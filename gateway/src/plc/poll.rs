@@ -140,7 +140,7 @@ impl<C: Connect> Poller<C> {
         let class = match job.task {
             Task::Watch => {
                 if let Some(mut visit) = self.visit(job.unit, stop) {
-                    visit.watch().await;
+                    visit.watch(WATCH / 2).await;
                 }
                 return ControlFlow::Continue(());
             }

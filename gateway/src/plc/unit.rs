@@ -1,5 +1,6 @@
 //! One `[[plc]]`: what is read from it, what is known of it, and what was told.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use provisioning::config;
@@ -11,7 +12,7 @@ use super::learning::Learning;
 use super::pace::Ceiling;
 use super::session::{RequestError, Station};
 use super::standing::Standing;
-use super::{Change, Event, State, Target};
+use super::{Change, Event, Read, State, Target};
 use crate::metrics::{PlcMetrics, RequestOutcome};
 
 /// A ceiling that has not cost a cycle for this long is forgotten.
@@ -43,6 +44,8 @@ pub(super) struct Unit {
     pub(super) absences: u64,
     /// When its program was asked for last.
     pub(super) watched: Option<Instant>,
+    /// For each class a hash of each answer of its last cycle.
+    brought: Vec<Vec<Option<u64>>>,
     held: Option<(Ceiling, Instant)>,
 }
 
@@ -63,6 +66,7 @@ impl Unit {
             name_breaks: 0,
             absences: 0,
             watched: None,
+            brought: vec![Vec::new(); plan.classes.len()],
             held: None,
             config,
             plan,
@@ -112,6 +116,21 @@ impl Unit {
         if let Some(begin) = self.begin.get_mut(usize::from(class)) {
             *begin = index.wrapping_add(1);
         }
+    }
+
+    /// Whether a request of this cycle brought exactly what it brought in the one before.
+    pub(super) fn brought_the_same(&mut self, class: u16, reads: &[Read]) -> bool {
+        let hash = |read: &Read| {
+            let mut hasher = DefaultHasher::new();
+            read.outcome.as_ref().ok()?.hash(&mut hasher);
+            Some(hasher.finish())
+        };
+        let now: Vec<_> = reads.iter().map(hash).collect();
+        let Some(brought) = self.brought.get_mut(usize::from(class)) else { return false };
+        let is_same = |(was, is): (&Option<u64>, &Option<u64>)| is.is_some() && was == is;
+        let has_same = brought.iter().zip(&now).any(is_same);
+        *brought = now;
+        has_same
     }
 
     pub(super) fn count<T>(

@@ -3,6 +3,7 @@
 
 mod cycle;
 mod name;
+mod program;
 
 use std::time::{Duration, Instant};
 
@@ -130,50 +131,6 @@ impl<C: Connect> Visit<'_, C> {
             }
         }
         self.unit.watched = Some(now());
-    }
-
-    /// Asks a session that has answered who is there, if it was not asked before.
-    async fn meet(&mut self) {
-        let has_answered = self.unit.answered == self.line.sessions();
-        let is_there = self.line.is_connected() && !self.unit.standing.is_silent();
-        if is_there && has_answered && self.unit.known.is_stranger() {
-            self.introduce().await;
-            self.tell_up().await;
-        }
-    }
-
-    /// Asks what the program does, if this unit tells.
-    pub(super) async fn watch(&mut self) {
-        let is_fresh = self.unit.watched.is_some_and(|at| now() < at + super::poll::WATCH / 2);
-        let is_here = self.line.is_connected() && self.unit.greeted == self.line.sessions();
-        if is_fresh || !is_here || self.unit.standing.is_silent() {
-            return;
-        }
-        let Some(question) = self.unit.known.status_question() else {
-            return self.meet().await;
-        };
-        self.unit.watched = Some(now());
-        let was_in_use = self.line.was_in_use();
-        let exchange = self.ask(&question).await;
-        if was_in_use && exchange.is_broken() {
-            // It may have been closed while it was idle, as before the first request of a cycle.
-            self.line.closed();
-            if self.dial().await {
-                self.greet().await;
-            }
-            return;
-        }
-        let mut changes = Vec::new();
-        match &exchange.answer {
-            Some(Ok(answer)) => changes = self.unit.known.status(answer),
-            Some(Err(RequestError::Refused(code))) if !is_behind(*code) => {
-                self.unit.known.status_refused();
-            }
-            Some(Err(_)) | None => {}
-        }
-        self.settle(exchange).await;
-        self.tell_up().await;
-        self.report(changes).await;
     }
 
     /// Sends one request, or fails at once when there is no connection or the unit is silent.

@@ -75,7 +75,7 @@ impl Site {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_halting_and_starting_a_program_is_noticed_within_ten_seconds() {
+async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_still_values() {
     let mut site = Site::new(Mode::Running).await;
     let program = site.program().await;
     assert_eq!((program.state, program.last_stop), (ProgramState::Running, None));
@@ -88,10 +88,12 @@ async fn stopping_halting_and_starting_a_program_is_noticed_within_ten_seconds()
         (Mode::Running, running, None),
     ] {
         site.handle.set_state(mode).await.unwrap();
+        let before = site.start.elapsed();
         let told = site.program().await;
         assert_eq!(told.state, is);
         assert_eq!(site.change().await, Change::State { was, is, cause });
         assert_eq!(site.is_stopped().await, is != running);
+        assert!(site.start.elapsed() - before <= SECOND);
         was = is;
     }
     assert_eq!(site.handle.counts().await.unwrap().connects, 1);
@@ -140,14 +142,98 @@ impl Site {
     }
 }
 
+/// A running M241 whose program counts its cycles, a thousand a second, until it stops then.
+fn counting(stops: Duration) -> FakePlc {
+    let start = time::Instant::now();
+    FakePlc::answering(move |request| {
+        let ran = start.elapsed().min(stops);
+        let count = u16::try_from(ran.as_millis() % 60_000).unwrap();
+        let mut words = vec![count; request.count.into()];
+        let status = if start.elapsed() >= stops { 1 } else { 2 };
+        match request.first {
+            PLC_R => (words[0], words[12]) = (0x101A, status),
+            _ if request.first == PLC_R + 12 => words[0] = status,
+            _ => {}
+        }
+        if request.first >= PLC_R {
+            let signature = if request.first == PLC_R { 28 } else { 16 };
+            words[signature..].fill(7);
+        }
+        (SECOND / 1000, Ok(Registers::Words(words)))
+    })
+}
+
+fn looks(world: &World) -> usize {
+    let looks = world.fake.seen().into_iter().filter(|seen| *seen == Seen::Read(PLC_R + 12));
+    looks.count()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_look_at_the_program_is_one_request_in_ten_seconds() {
-    let mut site = Site::new(Mode::Running).await;
-    while site.start.elapsed() < SECOND * 1000 {
-        site.event().await;
+async fn no_value_of_a_program_that_had_stopped_is_good_but_the_last_that_it_made() {
+    for (scan, offset) in
+        [(1000, 0), (1000, 499), (2000, 1900), (10_000, 3), (60_000, 100), (200, 50)]
+    {
+        let stops = SECOND * 120 + Duration::from_millis(offset);
+        let mut world = World::start(plc("M241", &[("%MW0", scan)]), counting(stops));
+        let mut stale = Vec::new();
+        while world.elapsed() < SECOND * 400 {
+            if let Event::Cycle(cycle) = world.event().await {
+                let is_late = world.elapsed() - cycle.took > stops;
+                stale.extend((is_late && !cycle.is_stopped).then(|| world.elapsed() - stops));
+            }
+        }
+        // One cycle brings for the first time what was made last; a fast scan looks once a second.
+        let most = if scan >= 1000 { 1 } else { 5 };
+        assert!(stale.len() <= most, "scan of {scan} ms: {stale:?}");
     }
-    let requests = site.handle.counts().await.unwrap().requests;
-    assert!((1095..=1105).contains(&requests), "{requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_is_one_request_in_ten_seconds_while_values_move_and_one_a_second_when_they_stand() {
+    let never = SECOND * 100_000;
+    let mut world = World::start(plc("M241", &[("%MW0", 100)]), counting(never));
+    while world.elapsed() < SECOND * 1000 {
+        world.event().await;
+    }
+    let moving = looks(&world);
+    assert!((99..=101).contains(&moving), "{moving}");
+
+    let mut world = World::start(plc("M241", &[("%MW0", 100)]), counting(SECOND));
+    while world.elapsed() < SECOND * 1000 {
+        world.event().await;
+    }
+    let still = looks(&world);
+    assert!((900..=1112).contains(&still), "{still}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plc_that_breaks_over_its_status_costs_few_connections_and_no_value() {
+    let failures: [fn() -> RequestError; 2] = [
+        || RequestError::TimedOut(SECOND),
+        || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
+    ];
+    for failure in failures {
+        let answers = move |request: &plan::ReadRequest| {
+            let mut words = vec![0; request.count.into()];
+            match request.first {
+                PLC_R => (words[0], words[12]) = (0x101A, 1),
+                _ if request.first == PLC_R + 12 => return (SECOND / 2, Err(failure())),
+                _ => {}
+            }
+            (SECOND / 100, Ok(Registers::Words(words)))
+        };
+        let mut world = World::start(plc("M241", &[("%MW0", 2000)]), FakePlc::answering(answers));
+        let (mut bad, mut stopped) = (0, 0);
+        while world.elapsed() < SECOND * 3600 * 4 {
+            if let Event::Cycle(cycle) = world.event().await {
+                bad += u32::from(cycle.reads[0].outcome.is_err());
+                stopped += u32::from(cycle.is_stopped);
+            }
+        }
+        let connects = world.connects().len();
+        assert!((8..20).contains(&connects) && bad < 20, "{connects} connects, {bad} bad");
+        assert!(stopped < 10, "{stopped}: what nobody can look at is not known");
+    }
 }
 
 #[tokio::test(start_paused = true)]
