@@ -23,6 +23,9 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// again. An M2xx has 8 connections and closes the oldest, so each connect may hurt somebody else.
 const CONNECTS_PER_MINUTE: usize = 6;
 
+/// A server may close a connection on which nothing was said for this long.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Keeps the connection.
 pub(super) struct Line<C: Connect> {
     connect: C,
@@ -35,6 +38,8 @@ pub(super) struct Line<C: Connect> {
     not_before: Option<Instant>,
     /// Whether this session has answered anything.
     has_answered: bool,
+    /// When it answered last, in whatever session.
+    heard: Option<Instant>,
     /// Whether the server closed the session that was lost last.
     was_hung_up: bool,
     /// Whether the server itself was away, and not one unit of it.
@@ -85,6 +90,7 @@ impl<C: Connect> Line<C> {
             random,
             not_before: None,
             has_answered: false,
+            heard: None,
             was_hung_up: false,
             was_away: true,
             sessions: 0,
@@ -230,6 +236,7 @@ impl<C: Connect> Line<C> {
     pub(super) fn answered(&mut self) -> bool {
         self.backoff.reset();
         self.has_answered = true;
+        self.heard = Some(now());
         std::mem::take(&mut self.was_away)
     }
 
@@ -237,6 +244,11 @@ impl<C: Connect> Line<C> {
     /// out.
     pub(super) const fn was_in_use(&self) -> bool {
         self.session.is_some() && self.has_answered
+    }
+
+    /// Whether nothing was said for a while.
+    pub(super) fn is_idle(&self) -> bool {
+        self.heard.is_none_or(|heard| heard + IDLE < now())
     }
 
     /// Drops the session without a consequence, so that the next dial opens another.

@@ -90,7 +90,7 @@ impl Unit {
 
     /// Whether nothing is known of it since the start, or since the server was away: it may answer.
     pub(super) const fn is_unasked(&self) -> bool {
-        !self.answers && !self.standing.is_silent()
+        !self.answers && !self.standing.is_silent() && !self.plan.classes.is_empty()
     }
 
     /// Whether it is to be asked for its name, if its server may be.

@@ -207,6 +207,40 @@ async fn a_look_is_one_request_in_ten_seconds_while_values_move_and_one_a_second
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_closes_idle_connections_tells_its_status_all_the_same() {
+    let mut last = time::Instant::now();
+    let answers = move |request: &plan::ReadRequest| {
+        let was_idle = std::mem::replace(&mut last, time::Instant::now()).elapsed() > SECOND * 5;
+        if was_idle {
+            return (
+                Duration::ZERO,
+                Err(RequestError::Disconnected(io::ErrorKind::UnexpectedEof.into())),
+            );
+        }
+        let mut words = vec![0; request.count.into()];
+        match request.first {
+            PLC_R => (words[0], words[12]) = (0x101A, 1),
+            _ if request.first == PLC_R + 12 => words[0] = 1,
+            _ => {}
+        }
+        (SECOND / 100, Ok(Registers::Words(words)))
+    };
+    let mut world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(answers));
+    while world.elapsed() < SECOND * 7200 {
+        match world.event().await {
+            Event::Cycle(cycle) => assert!(cycle.is_stopped && cycle.reads[0].outcome.is_ok()),
+            Event::State { state: State::Connected { program, .. }, .. } => {
+                assert!(program.is_some(), "at {:?}", world.elapsed());
+            }
+            event @ (Event::State { .. }
+            | Event::Changed { .. }
+            | Event::Held { .. }
+            | Event::Learned { .. }) => panic!("{event:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plc_that_breaks_over_its_status_costs_few_connections_and_no_value() {
     let failures: [fn() -> RequestError; 2] = [
         || RequestError::TimedOut(SECOND),

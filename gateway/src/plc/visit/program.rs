@@ -48,7 +48,7 @@ impl<C: Connect> Visit<'_, C> {
             return self.meet().await;
         };
         self.unit.watched = Some(now());
-        let was_in_use = self.line.was_in_use();
+        let (was_in_use, was_idle) = (self.line.was_in_use(), self.line.is_idle());
         let exchange = self.ask(&question).await;
         let mut changes = Vec::new();
         match &exchange.answer {
@@ -57,6 +57,7 @@ impl<C: Connect> Visit<'_, C> {
                 self.unit.known.status_refused();
             }
             Some(Err(RequestError::Refused(_))) | None => {}
+            Some(Err(RequestError::Disconnected(_))) if was_idle => {}
             Some(Err(_)) => self.unit.known.status_broke(now()),
         }
         if was_in_use && exchange.is_broken() {
