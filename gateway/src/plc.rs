@@ -1,8 +1,8 @@
 //! One task owns the connection to one Modbus server, and reads every PLC that is reached by it.
 //!
 //! `poll` obeys the schedule, `visit` reads one unit at the connection and draws the consequences,
-//! `line` keeps the connection and `pace` spares who is at its end, `standing` decides when a silent
-//! unit is tried again, `acquaintance` knows who answers and what runs there, `learning` corrects the
+//! `line` keeps the connection and `pace` spares who is at its end, `standing` and `rota` decide when
+//! a silent unit is tried again, `acquaintance` knows who answers and what runs there, `learning` corrects the
 //! plan by what is answered, `modbus` speaks the protocol and is the only file that names
 //! tokio_modbus.
 
@@ -14,6 +14,7 @@ mod links;
 mod modbus;
 mod pace;
 mod poll;
+mod rota;
 mod sentence;
 mod session;
 mod standing;
@@ -21,6 +22,8 @@ mod standing;
 mod tests;
 mod unit;
 mod visit;
+
+use std::time::Duration;
 
 use provisioning::config;
 use provisioning::plan::Plan;
@@ -123,7 +126,8 @@ pub enum State {
     Connected {
         /// What it says it is; absent when it does not tell.
         identity: Option<Identity>,
-        /// What its program does, at most ten seconds ago; absent for a model that has no PLC_R, or
+        /// What its program does, at most ten seconds ago, and at most one cycle while its values stand
+        /// still; absent for a model that has no PLC_R, or
         /// when it does not tell.
         program: Option<Program>,
     },
@@ -131,6 +135,9 @@ pub enum State {
     Disconnected {
         /// Why, and what to do about it, for an installer.
         sentence: String,
+        /// Within this and one scan it is tried again, where it shares its connection with others
+        /// and they come first; at most a minute for each of them when others come and go.
+        tried_within: Option<Duration>,
     },
 }
 

@@ -63,6 +63,13 @@ impl<G: Copy> Schedule<G> {
         Self { turns: groups.into_iter().map(turn).collect() }
     }
 
+    /// The group that has been due longest, which [`Schedule::next`] would pick now.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<G> {
+        let turn = self.turns.iter().min_by_key(|turn| turn.due)?;
+        (turn.due <= now).then_some(turn.group)
+    }
+
     /// Picks the group that has been due longest, or tells how long to wait.
     pub fn next(&mut self, now: Instant) -> Step<G> {
         let Some(turn) = self.turns.iter_mut().min_by_key(|turn| turn.due) else {

@@ -1,6 +1,7 @@
 //! How the gateway is doing: sentences for an installer, fields for a program. Pure.
 
 mod advice;
+mod plc;
 mod text;
 mod tunnel;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
+pub use plc::{Cycle, Identity, Learned, Limit, Plc, Program, Quarantined};
 pub use tunnel::{Clock, Tunnel};
 
 use crate::model::UnixTime;
@@ -120,108 +122,6 @@ pub struct Queue {
     pub storage: Option<String>,
 }
 
-/// One PLC.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Plc {
-    /// `plc.name`.
-    pub name: String,
-    /// Whether it answers.
-    pub state: State,
-    /// The same, for an installer.
-    pub sentence: String,
-    /// Since when the state is this one.
-    pub since: UnixTime,
-    /// What it says it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
-    /// Whether its program runs, where that can be read; true at most ten seconds ago.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<bool>,
-    /// What is known of its program, where it can be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<Program>,
-    /// How reading goes, after the first cycle that the PLC answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cycle: Option<Cycle>,
-    /// Why cycles are skipped, when a ceiling of the configuration is the reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<String>,
-    /// Which tags it refuses, and what to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<String>,
-    /// How its answers corrected the plan, if they did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learned: Option<Learned>,
-}
-
-/// How a PLC's answers corrected the plan; `edge-gateway plan --learned` shows what to write.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Learned {
-    /// Tags that it refuses; they are tried again now and then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub quarantined: Vec<Quarantined>,
-    /// Most registers that it answers in one request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_words: Option<u16>,
-    /// Most unused registers between two tags that it lets pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_gap: Option<u16>,
-}
-
-/// A ceiling of the configuration that costs cycles.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Limit {
-    /// `plc.max_share`, in percent.
-    Share(u16),
-    /// `plc.max_requests`, per second.
-    Requests(u16),
-}
-
-/// A tag that a PLC refuses.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Quarantined {
-    /// `plc.tag.name`.
-    pub tag: String,
-    /// `plc.tag.at`.
-    pub at: String,
-    /// Exception code of the refusal (Modbus Application Protocol V1.1b3, 7).
-    pub exception: u8,
-}
-
-/// What a PLC says it is: from its system variable PLC_R, or in answer to Read Device
-/// Identification (Modbus Application Protocol V1.1b3, 6.21).
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Identity {
-    /// Who made it.
-    pub vendor: String,
-    /// Its product code.
-    pub product: String,
-    /// Its firmware.
-    pub revision: String,
-}
-
-/// The program of a PLC, as its system variable PLC_R tells.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Program {
-    /// `empty`, `stopped`, `running`, `halted`, `breakpoint` or `unknown`.
-    pub state: String,
-    /// Why it stopped last: `watchdog`, `reset`, `exception`, `user`, `program` or `deletion`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_stop: Option<String>,
-    /// Names the download that runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
-
-/// How reading a PLC goes.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Cycle {
-    /// How long the last cycle took.
-    pub seconds: f64,
-    /// Cycles skipped since the start because one ran too long or a ceiling was reached.
-    pub missed: u64,
-}
-
 impl Status {
     /// The status at the start: everything is being tried.
     #[must_use]
@@ -240,6 +140,7 @@ impl Status {
             identity: None,
             running: None,
             program: None,
+            tried_within_seconds: None,
             cycle: None,
             limit: None,
             refusal: None,
@@ -321,6 +222,7 @@ impl Status {
         let sentence = text::answers(running, program.as_ref());
         if let Some(plc) = self.plc(index, now) {
             plc.enter(State::Connected, sentence, now);
+            plc.tried_within_seconds = None;
             plc.identity = identity;
             plc.running = running;
             plc.program = program;
@@ -330,9 +232,16 @@ impl Status {
     /// PLC number `index` does not answer; the sentence says why and what to do.
     ///
     /// What it is stays known; whether its program runs and how long a cycle takes does not.
-    pub fn plc_disconnected(&mut self, index: u16, sentence: &str, now: UnixTime) {
+    pub fn plc_disconnected(
+        &mut self,
+        index: u16,
+        sentence: &str,
+        tried_within: Option<Duration>,
+        now: UnixTime,
+    ) {
         if let Some(plc) = self.plc(index, now) {
             plc.enter(State::Disconnected, text::whole(sentence), now);
+            plc.tried_within_seconds = tried_within.map(|within| within.as_secs());
             plc.running = None;
             plc.program = None;
             plc.cycle = None;
@@ -371,14 +280,6 @@ impl Status {
     fn plc(&mut self, index: u16, now: UnixTime) -> Option<&mut Plc> {
         self.touch(now);
         self.plcs.get_mut(usize::from(index))
-    }
-}
-
-impl Plc {
-    fn enter(&mut self, state: State, sentence: String, now: UnixTime) {
-        self.since = since(self.state, self.since, state, now);
-        self.state = state;
-        self.sentence = sentence;
     }
 }
 

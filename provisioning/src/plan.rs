@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(crate) use group::Group;
-pub use report::report;
+pub use report::{report, report_shared};
 
 use crate::config::{Plc, Tag};
 use crate::plc::{Model, Table};

@@ -60,8 +60,13 @@ pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
         return Ok(DONE);
     }
     tell_notes(&loaded)?;
-    for plc in &loaded.config.plcs {
-        say(plan::report(plc, &plan::plan(plc)))?;
+    let plcs = &loaded.config.plcs;
+    let plans: Vec<_> = plcs.iter().map(plan::plan).collect();
+    for (plc, plan) in plcs.iter().zip(&plans) {
+        say(plan::report(plc, plan))?;
+    }
+    for shared in plan::report_shared(plcs, &plans) {
+        say(shared)?;
     }
     Ok(DONE)
 }

@@ -41,7 +41,7 @@ pub struct Read {
 pub type Outcome = Result<Registers, Failure>;
 
 /// A whole answer: as many as were asked for.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Registers {
     /// From a table of registers.
     Words(Vec<u16>),

@@ -18,6 +18,8 @@ pub(super) struct Acquaintance {
     /// How much of PLC_R this session answers; absent when it is not a Modicon, or does not tell.
     reach: Option<Reach>,
     approach: Approach,
+    /// Sessions that told who they are broke when they were asked for the status alone.
+    status_doubt: Option<Doubt>,
     /// Whether asking for a name is left for good: a device that does not know the function.
     is_nameless: bool,
     /// Of this session.
@@ -59,6 +61,7 @@ impl Acquaintance {
             has_plc_r: identity::is_told_by(model),
             reach: None,
             approach: Approach::First,
+            status_doubt: None,
             is_nameless: false,
             identity: None,
             program: None,
@@ -102,9 +105,16 @@ impl Acquaintance {
         self.has_plc_r && !matches!(self.approach, Approach::First) && self.reach.is_none()
     }
 
-    /// The one request that tells what the program does; nothing for what is no Modicon.
-    pub(super) fn status_question(&self) -> Option<ReadRequest> {
-        self.reach.map(|reach| match reach {
+    /// Whether there is a status to ask for.
+    pub(super) const fn tells_status(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// The one request that tells what the program does; nothing for what is no Modicon, and for one
+    /// that broke over it not long ago.
+    pub(super) fn status_question(&self, now: Instant) -> Option<ReadRequest> {
+        let is_time = self.status_doubt.is_none_or(|doubt| doubt.is_due(now));
+        self.reach.filter(|_| is_time).map(|reach| match reach {
             Reach::Whole => identity::WHOLE_STATUS,
             Reach::Short => identity::SHORT_STATUS,
         })
@@ -127,9 +137,22 @@ impl Acquaintance {
 
     /// Takes the answer to [`Acquaintance::status_question`].
     pub(super) fn status(&mut self, answer: &Registers) -> Vec<Change> {
+        self.status_doubt = None;
         match identity::parse_status(answer) {
             Some(program) => self.runs(program, Vec::new()),
             None => Vec::new(),
+        }
+    }
+
+    /// The session broke when it was asked for the status. Once is chance; what the program does is
+    /// not known any more when it happens again.
+    pub(super) fn status_broke(&mut self, now: Instant) {
+        match &mut self.status_doubt {
+            Some(doubt) => {
+                doubt.fail(now);
+                self.program = None;
+            }
+            doubt @ None => *doubt = Some(Doubt::new(now)),
         }
     }
 
@@ -176,7 +199,9 @@ impl Acquaintance {
 
     fn runs(&mut self, program: Program, mut changes: Vec<Change>) -> Vec<Change> {
         let Program { state, last_stop, signature } = program;
-        self.program = Some(program);
+        // What cannot be looked at again is not known for long.
+        let is_doubtful = self.status_doubt.is_some_and(|doubt| doubt.is_confirmed());
+        self.program = Some(program).filter(|_| !is_doubtful);
         if let Some(is) = signature {
             let was = self.memory.signature.replace(is);
             changes.extend(was.filter(|was| *was != is).map(|was| Change::Program { was, is }));
@@ -250,6 +275,27 @@ mod tests {
         known.introduced(&answer(1, 2, 7));
         assert!(asks(&known, false, now) && !known.is_stranger());
         assert!(!asks(&Acquaintance::new(Model::Generic), true, now));
+    }
+
+    #[test]
+    fn a_status_that_costs_connections_is_asked_for_less_often_and_then_not_known() {
+        let mut known = Acquaintance::new(Model::M241);
+        let now = Instant::now();
+        let asks = |known: &Acquaintance, seconds| {
+            known.status_question(now + Duration::from_secs(seconds)).is_some()
+        };
+        known.introduced(&answer(1, 1, 7));
+        known.status_broke(now);
+        assert!(asks(&known, 0) && known.stands_still(), "once is chance");
+        known.status_broke(now);
+        assert!(!asks(&known, 59) && asks(&known, 60) && known.program().is_none());
+        known.introduced(&answer(1, 1, 7));
+        assert!(known.program().is_none(), "nobody would see it start");
+        let status = identity::WHOLE_STATUS.count;
+        let mut words = vec![0; status.into()];
+        words[0] = 2;
+        known.status(&Registers::Words(words));
+        assert!(known.program().is_some() && asks(&known, 0));
     }
 
     #[test]

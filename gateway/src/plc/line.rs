@@ -8,7 +8,7 @@ use provisioning::plan::ReadRequest;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::{Ceiling, Pace};
+use super::pace::{Came, Ceiling, Pace};
 use super::session::{Connect, ConnectError, RequestError, Session, Station};
 use super::{Naming, Registers};
 use crate::clock;
@@ -23,6 +23,9 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// again. An M2xx has 8 connections and closes the oldest, so each connect may hurt somebody else.
 const CONNECTS_PER_MINUTE: usize = 6;
 
+/// A server may close a connection on which nothing was said for this long.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Keeps the connection.
 pub(super) struct Line<C: Connect> {
     connect: C,
@@ -35,6 +38,8 @@ pub(super) struct Line<C: Connect> {
     not_before: Option<Instant>,
     /// Whether this session has answered anything.
     has_answered: bool,
+    /// When it answered last, in whatever session.
+    heard: Option<Instant>,
     /// Whether the server closed the session that was lost last.
     was_hung_up: bool,
     /// Whether the server itself was away, and not one unit of it.
@@ -61,7 +66,7 @@ pub(super) enum Dialled {
 pub(super) enum Fault {
     /// The server is left alone for a while.
     Server,
-    /// One unit is to blame: the next one may connect again at once.
+    /// One unit is to blame as far as is known: the next one may connect again at once.
     Unit,
 }
 
@@ -85,6 +90,7 @@ impl<C: Connect> Line<C> {
             random,
             not_before: None,
             has_answered: false,
+            heard: None,
             was_hung_up: false,
             was_away: true,
             sessions: 0,
@@ -111,9 +117,14 @@ impl<C: Connect> Line<C> {
         self.absences
     }
 
-    /// What stands against reading more now, and until when.
-    pub(super) fn holds(&mut self) -> Option<(Ceiling, Instant)> {
-        self.session.as_ref().and_then(|_| self.pace.holds(now()))
+    /// What stands against a turn that waits so long for answers, and until when.
+    pub(super) fn holds(&mut self, turn: Duration) -> Option<(Ceiling, Instant)> {
+        self.session.as_ref().and_then(|_| self.pace.holds(turn, now()))
+    }
+
+    /// How long answers were waited for, all in all.
+    pub(super) const fn spent(&self) -> Duration {
+        self.pace.spent()
     }
 
     /// Evenly spread in `[0, 1)`.
@@ -215,7 +226,9 @@ impl<C: Connect> Line<C> {
         answer: Result<T, RequestError>,
     ) -> Exchange<T> {
         let (received_at, received) = (clock::now(), now());
-        self.pace.waited(sent, received);
+        let is_answer = matches!(answer, Ok(_) | Err(RequestError::Refused(_)));
+        let came = if is_answer { Came::Yes } else { Came::No };
+        self.pace.waited(sent, received, came);
         Exchange { sent_at, received_at, took: received - sent, answer: Some(answer) }
     }
 
@@ -223,6 +236,7 @@ impl<C: Connect> Line<C> {
     pub(super) fn answered(&mut self) -> bool {
         self.backoff.reset();
         self.has_answered = true;
+        self.heard = Some(now());
         std::mem::take(&mut self.was_away)
     }
 
@@ -230,6 +244,11 @@ impl<C: Connect> Line<C> {
     /// out.
     pub(super) const fn was_in_use(&self) -> bool {
         self.session.is_some() && self.has_answered
+    }
+
+    /// Whether nothing was said for a while.
+    pub(super) fn is_idle(&self) -> bool {
+        self.heard.is_none_or(|heard| heard + IDLE < now())
     }
 
     /// Drops the session without a consequence, so that the next dial opens another.

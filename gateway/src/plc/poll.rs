@@ -11,18 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::pace::Ceiling;
+use super::rota::Spare;
 use super::session::Connect;
-use super::standing::Cost;
 use super::unit::Unit;
 use super::visit::{Server, Visit};
 use super::{Event, Link, identity};
-use crate::schedule::{Budget, Group, Schedule, Step};
+use crate::schedule::{Group, Schedule, Step};
 
 /// How often a Modicon is asked whether its program runs, and which one it is.
 pub(super) const WATCH: Duration = Duration::from_secs(10);
-/// Connections that silent units may cost while others answer. What is left of the budget of the
-/// line is for those that answer; two silent units are tried twice a minute each, more share.
-const LOSSES_PER_MINUTE: usize = 4;
 /// Spreads any number of things evenly over a circle.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
@@ -33,12 +30,16 @@ pub(super) struct Poller<C: Connect> {
     events: mpsc::Sender<Event>,
     line: Line<C>,
     server: Server,
+    /// How long each job waited for answers the last time.
+    turns: Vec<Duration>,
     /// The ceiling that was reached since nothing was due last.
     reached: Option<Ceiling>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Job {
+    /// Its place among the jobs.
+    index: usize,
     unit: usize,
     task: Task,
 }
@@ -62,24 +63,27 @@ impl<C: Connect> Poller<C> {
         let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::and);
         let line = Line::new(connect, pacing.unwrap_or_default(), random);
         let units = targets.into_iter().map(Unit::new).collect();
-        let server = Server::new(Budget::per_minute(LOSSES_PER_MINUTE));
-        Self { units, phase, events, line, server, reached: None }
+        Self { units, phase, events, line, server: Server::new(), turns: Vec::new(), reached: None }
     }
 
     /// Polls until `stop` fires or nobody listens.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut schedule = Schedule::new(self.jobs(), now());
+        let jobs = self.jobs();
+        self.turns = vec![Duration::ZERO; jobs.len()];
+        let mut schedule = Schedule::new(jobs, now());
         while !stop.is_cancelled() && !self.events.is_closed() {
-            if let Some((ceiling, until)) = self.line.holds() {
+            if let Some((ceiling, until)) = schedule.due(now()).and_then(|job| self.holds(job)) {
                 self.reached = Some(ceiling);
                 wait(&self.events, Some(until), &stop).await;
                 continue;
             }
             match schedule.next(now()) {
-                Step::Read { group, missed } => {
-                    if self.turn(group, missed, &stop).await.is_break() {
+                Step::Read { group: job, missed } => {
+                    let spent = self.line.spent();
+                    if self.turn(job, missed, &stop).await.is_break() {
                         break;
                     }
+                    self.note(job, spent);
                 }
                 Step::Wait(until) => {
                     self.reached = None;
@@ -93,13 +97,32 @@ impl<C: Connect> Poller<C> {
         }
     }
 
+    /// What stands against this job, if it takes as long as the last time.
+    fn holds(&mut self, job: Job) -> Option<(Ceiling, Instant)> {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
+        let turn = self.turns.get(job.index).filter(|_| !is_silent);
+        self.line.holds(turn.copied().unwrap_or_default())
+    }
+
+    /// Notes how long this job waited for answers, unless one did not come: that says nothing of the
+    /// next time.
+    fn note(&mut self, job: Job, spent_before: Duration) {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
+        if let Some(turn) = self.turns.get_mut(job.index)
+            && self.line.is_connected()
+            && !is_silent
+        {
+            *turn = self.line.spent() - spent_before;
+        }
+    }
+
     /// What is to be done; the units are spread like the connections of the gateway.
     fn jobs(&self) -> Vec<Group<Job>> {
         let mut jobs = Vec::new();
         let mut phase = self.phase.clamp(0.0, 0.999);
         for (index, unit) in self.units.iter().enumerate() {
             let mut add = |task, period: Duration| {
-                let group = Job { unit: index, task };
+                let group = Job { index: jobs.len(), unit: index, task };
                 jobs.push(Group { group, period, phase: period.mul_f64(phase) });
             };
             for (class, scan) in (0..).zip(&unit.plan.classes) {
@@ -117,7 +140,7 @@ impl<C: Connect> Poller<C> {
         let class = match job.task {
             Task::Watch => {
                 if let Some(mut visit) = self.visit(job.unit, stop) {
-                    visit.watch().await;
+                    visit.watch(WATCH / 2).await;
                 }
                 return ControlFlow::Continue(());
             }
@@ -136,22 +159,24 @@ impl<C: Connect> Poller<C> {
         ControlFlow::Continue(())
     }
 
-    /// In the turn of a silent unit, tries the silent one whose turn it is, if that is due and does
-    /// not cost those that answer more connections than they can spare.
+    /// In the turn of a silent unit, tries the silent one whose turn it is, if any is to be tried.
     async fn try_silent(&mut self, unit: usize, stop: &CancellationToken) {
         if !self.units.get(unit).is_some_and(|unit| unit.standing.is_silent()) {
             return;
         }
-        let now = now();
-        let spares = self.server.losses.free_at(now).is_none() && self.line.may_connect_again();
-        let may_cost = spares || !self.units.iter().any(|unit| unit.answers);
-        let is_due = |unit: &Unit| match unit.standing.due(now) {
-            Some(Cost::Wait) => true,
-            Some(Cost::Connection) => may_cost,
-            None => false,
+        let spare = if !self.units.iter().any(|unit| unit.answers) {
+            Spare::Everything
+        } else if self.line.may_connect_again() {
+            Spare::Connect
+        } else {
+            Spare::Nothing
         };
-        let due = self.units.iter().enumerate().filter(|(_, unit)| is_due(unit));
-        let next = due.min_by_key(|(_, unit)| unit.standing.rank()).map(|(index, _)| index);
+        // Of one that was not asked yet nothing is known: it may be the one that answers.
+        let unasked = self.units.iter().position(Unit::is_unasked);
+        let next = unasked.filter(|_| spare == Spare::Everything).or_else(|| {
+            let standings = self.units.iter().map(|unit| &unit.standing);
+            self.server.rota.next(standings, spare, now())
+        });
         let Some(next) = next else { return };
         let Some(mut visit) = self.visit(next, stop) else { return };
         visit.try_again().await;

@@ -79,11 +79,14 @@ impl Standing {
         self.silence.filter(|silence| silence.due <= now).map(|silence| silence.cost)
     }
 
-    /// Of several that are due the least is tried first: who failed least, then who has waited
-    /// longest.
-    pub(super) fn rank(&self) -> (usize, Option<Instant>) {
-        let failures = usize::from(self.failures).min(PAUSES.len());
-        (failures, self.silence.map(|silence| silence.tried))
+    /// Whether it failed for the first time since a whole cycle.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.failures <= 1
+    }
+
+    /// When it was tried last, if it is silent.
+    pub(super) fn tried(&self) -> Option<Instant> {
+        self.silence.map(|silence| silence.tried)
     }
 }
 

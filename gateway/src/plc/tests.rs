@@ -1,11 +1,13 @@
 pub(super) mod support;
 
 mod heap;
+mod naming;
 mod on_the_wire;
 mod pacing;
 mod program;
 mod shared_mischief;
 mod sharing;
+mod silent_units;
 mod ten_days;
 mod under_mischief;
 mod world;
@@ -99,7 +101,7 @@ async fn a_closed_port_is_told_once_and_every_due_cycle_is_bad() {
     let refused = || Err(ConnectError::Refused(io::ErrorKind::ConnectionRefused.into()));
     let fake = FakePlc::answering(right).connecting((0..100).map(|_| (Duration::ZERO, refused())));
     let mut world = World::start(plc("M241", &[("%MW0", 1000)]), fake);
-    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("Modbus server may be off"), "{sentence}");
     for _ in 0..600 {
         assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);
@@ -151,7 +153,7 @@ async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() 
     let tags = [("holding:0", 5000), ("holding:500", 5000), ("holding:900", 5000)];
     let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
     assert!(matches!(world.state().await, State::Connected { .. }));
-    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("stopped answering"), "{sentence}");
     let gone = Err(Failure::Unreachable);
     assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), gone, gone]);
@@ -204,7 +206,7 @@ async fn a_device_that_takes_the_connection_and_says_nothing_is_never_connected(
     let answers = |_: &plan::ReadRequest| (SECOND, Err(RequestError::TimedOut(SECOND)));
     let mut world =
         World::start(plc("generic", &[("holding:0", 1000)]), FakePlc::answering(answers));
-    let State::Disconnected { sentence } = world.state().await else { panic!("connected") };
+    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("unit_id 255"), "{sentence}");
     for _ in 0..100 {
         assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);

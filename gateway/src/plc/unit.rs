@@ -1,5 +1,6 @@
 //! One `[[plc]]`: what is read from it, what is known of it, and what was told.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use provisioning::config;
@@ -11,7 +12,7 @@ use super::learning::Learning;
 use super::pace::Ceiling;
 use super::session::{RequestError, Station};
 use super::standing::Standing;
-use super::{Change, Event, State, Target};
+use super::{Change, Event, Read, State, Target};
 use crate::metrics::{PlcMetrics, RequestOutcome};
 
 /// A ceiling that has not cost a cycle for this long is forgotten.
@@ -37,10 +38,14 @@ pub(super) struct Unit {
     pub(super) answered: u64,
     /// Session in which it was asked for its name last.
     pub(super) named: u64,
+    /// How often it broke the session over that question.
+    pub(super) name_breaks: u32,
     /// How often the server had been away when this was greeted last.
     pub(super) absences: u64,
     /// When its program was asked for last.
     pub(super) watched: Option<Instant>,
+    /// For each class a hash of each answer of its last cycle.
+    brought: Vec<Vec<Option<u64>>>,
     held: Option<(Ceiling, Instant)>,
 }
 
@@ -58,8 +63,10 @@ impl Unit {
             greeted: 0,
             answered: 0,
             named: 0,
+            name_breaks: 0,
             absences: 0,
             watched: None,
+            brought: vec![Vec::new(); plan.classes.len()],
             held: None,
             config,
             plan,
@@ -79,6 +86,16 @@ impl Unit {
     /// Shortest time between two reads.
     pub(super) fn scan(&self) -> Duration {
         self.plan.classes.iter().map(|class| class.period).min().unwrap_or_default()
+    }
+
+    /// Whether nothing is known of it since the start, or since the server was away: it may answer.
+    pub(super) const fn is_unasked(&self) -> bool {
+        !self.answers && !self.standing.is_silent() && !self.plan.classes.is_empty()
+    }
+
+    /// Whether it is to be asked for its name, if its server may be.
+    pub(super) const fn wants_a_name(&self) -> bool {
+        self.known.wants_a_name() && !self.standing.is_silent()
     }
 
     /// Whether it is told to answer.
@@ -101,6 +118,21 @@ impl Unit {
         }
     }
 
+    /// Whether a request of this cycle brought exactly what it brought in the one before.
+    pub(super) fn brought_the_same(&mut self, class: u16, reads: &[Read]) -> bool {
+        let hash = |read: &Read| {
+            let mut hasher = DefaultHasher::new();
+            read.outcome.as_ref().ok()?.hash(&mut hasher);
+            Some(hasher.finish())
+        };
+        let now: Vec<_> = reads.iter().map(hash).collect();
+        let Some(brought) = self.brought.get_mut(usize::from(class)) else { return false };
+        let is_same = |(was, is): (&Option<u64>, &Option<u64>)| is.is_some() && was == is;
+        let has_same = brought.iter().zip(&now).any(is_same);
+        *brought = now;
+        has_same
+    }
+
     pub(super) fn count<T>(
         &self,
         request: &ReadRequest,
@@ -121,10 +153,15 @@ impl Unit {
         self.tell(state, events).await;
     }
 
-    /// It does not answer, and why.
-    pub(super) async fn tell_down(&mut self, sentence: String, events: &mpsc::Sender<Event>) {
+    /// It does not answer, why, and within what time it is tried again where that depends on others.
+    pub(super) async fn tell_down(
+        &mut self,
+        sentence: String,
+        tried_within: Option<Duration>,
+        events: &mpsc::Sender<Event>,
+    ) {
         self.metrics.up.set(0);
-        self.tell(State::Disconnected { sentence }, events).await;
+        self.tell(State::Disconnected { sentence, tried_within }, events).await;
     }
 
     async fn tell(&mut self, state: State, events: &mpsc::Sender<Event>) {

@@ -2,29 +2,31 @@
 //! what is told.
 
 mod cycle;
+mod name;
+mod program;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provisioning::plan::ReadRequest;
 use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::learning::doubt::Doubt;
 use super::line::{Dialled, Exchange, Fault, Line};
+use super::rota::{self, Rota};
 use super::session::{Connect, RequestError};
 use super::standing::Cost;
 use super::unit::Unit;
 use super::{Change, Event, Failure, Read, sentence};
 use crate::clock;
-use crate::metrics::RequestOutcome;
-use crate::schedule::Budget;
 
 /// What is known of a server, whichever unit it was learned from.
 pub(super) struct Server {
-    /// Connections that single units may cost while others answer.
-    pub(super) losses: Budget,
-    /// It breaks the connection when it is asked for a name: left for good.
-    is_nameless: bool,
+    /// When silent units are tried.
+    pub(super) rota: Rota,
+    /// It broke the connection when it was asked for a name.
+    names: Option<Doubt>,
 }
 
 /// One unit at the connection.
@@ -39,8 +41,8 @@ pub(super) struct Visit<'a, C: Connect> {
 }
 
 impl Server {
-    pub(super) fn new(losses: Budget) -> Self {
-        Self { losses, is_nameless: false }
+    pub(super) fn new() -> Self {
+        Self { rota: Rota::new(), names: None }
     }
 }
 
@@ -60,7 +62,7 @@ impl<C: Connect> Visit<'_, C> {
             if let Dialled::Failed(error) = &dialled {
                 unit.answers = false;
                 let sentence = sentence::not_connected(&unit.config, error);
-                unit.tell_down(sentence, events).await;
+                unit.tell_down(sentence, None, events).await;
             }
         }
         if let Dialled::Failed(error) = &dialled {
@@ -78,8 +80,12 @@ impl<C: Connect> Visit<'_, C> {
             return;
         }
         let exchange = self.ask(&request).await;
+        let took = exchange.took;
         self.settle(exchange).await;
         if self.unit.standing.is_silent() {
+            if self.do_others_answer() {
+                self.server.rota.in_vain(took, now());
+            }
             let begin = self.unit.begin.first().copied().unwrap_or_default();
             self.unit.begin_behind(0, begin);
         }
@@ -125,78 +131,6 @@ impl<C: Connect> Visit<'_, C> {
             }
         }
         self.unit.watched = Some(now());
-    }
-
-    /// Asks a session that has answered who is there, if it was not asked before.
-    async fn meet(&mut self) {
-        let has_answered = self.unit.answered == self.line.sessions();
-        let is_there = self.line.is_connected() && !self.unit.standing.is_silent();
-        if is_there && has_answered && self.unit.known.is_stranger() {
-            self.introduce().await;
-            self.tell_up().await;
-        }
-    }
-
-    /// Asks what the program does, if this unit tells.
-    pub(super) async fn watch(&mut self) {
-        let is_fresh = self.unit.watched.is_some_and(|at| now() < at + super::poll::WATCH / 2);
-        let is_here = self.line.is_connected() && self.unit.greeted == self.line.sessions();
-        if is_fresh || !is_here || self.unit.standing.is_silent() {
-            return;
-        }
-        let Some(question) = self.unit.known.status_question() else {
-            return self.meet().await;
-        };
-        self.unit.watched = Some(now());
-        let was_in_use = self.line.was_in_use();
-        let exchange = self.ask(&question).await;
-        if was_in_use && exchange.is_broken() {
-            // It may have been closed while it was idle, as before the first request of a cycle.
-            self.line.closed();
-            if self.dial().await {
-                self.greet().await;
-            }
-            return;
-        }
-        let mut changes = Vec::new();
-        match &exchange.answer {
-            Some(Ok(answer)) => changes = self.unit.known.status(answer),
-            Some(Err(RequestError::Refused(code))) if !is_behind(*code) => {
-                self.unit.known.status_refused();
-            }
-            Some(Err(_)) | None => {}
-        }
-        self.settle(exchange).await;
-        self.tell_up().await;
-        self.report(changes).await;
-    }
-
-    /// Asks for the name, once in a session and behind everything else.
-    pub(super) async fn ask_name(&mut self) {
-        let session = self.line.sessions();
-        let is_asked = self.unit.named == session || self.unit.answered != session;
-        let is_open = self.unit.known.wants_a_name() && !self.server.is_nameless;
-        if is_asked || !is_open || self.stop.is_cancelled() {
-            return;
-        }
-        self.unit.named = session;
-        let exchange = self.line.ask_name(self.unit.station(), self.stop).await;
-        let Some(answer) = exchange.answer else { return };
-        let outcome = answer.as_ref().map_or_else(RequestError::outcome, |_| RequestOutcome::Ok);
-        self.unit.metrics.count_request(outcome);
-        match answer {
-            Ok(naming) => self.unit.known.named(naming),
-            Err(RequestError::Refused(code)) if is_behind(code) => {}
-            Err(RequestError::Refused(_)) => self.unit.known.has_no_name(),
-            Err(error) => {
-                let plc = self.unit.config.name.as_str();
-                let error: &dyn std::error::Error = &error;
-                tracing::debug!(plc, error, "not asked for its name again");
-                self.server.is_nameless = true;
-                self.line.drop_session();
-            }
-        }
-        self.tell_up().await;
     }
 
     /// Sends one request, or fails at once when there is no connection or the unit is silent.
@@ -268,7 +202,8 @@ impl<C: Connect> Visit<'_, C> {
         let (scan, random) = (self.unit.scan(), self.line.random());
         self.unit.standing.fail(Cost::Wait, scan, now(), random);
         let sentence = sentence::nobody_behind(&self.unit.config, code);
-        self.unit.tell_down(sentence, self.events).await;
+        let tried_within = Some(self.round());
+        self.unit.tell_down(sentence, tried_within, self.events).await;
     }
 
     /// The session is of no use any more. While other units answer it is this one's fault, and
@@ -277,21 +212,38 @@ impl<C: Connect> Visit<'_, C> {
         let plc = self.unit.config.name.as_str();
         tracing::debug!(plc, error = error as &dyn std::error::Error, "lost");
         let is_alone = self.others.iter().all(|part| part.is_empty());
-        let do_others = self.others.iter().any(|part| part.iter().any(|unit| unit.answers));
-        let fault = if do_others { Fault::Unit } else { Fault::Server };
+        let others = || self.others.iter().flat_map(|part| part.iter());
+        let is_open = self.do_others_answer() || others().any(Unit::is_unasked);
+        let fault = if is_open { Fault::Unit } else { Fault::Server };
         self.unit.answers = false;
         if !is_alone {
             let (scan, random) = (self.unit.scan(), self.line.random());
             self.unit.standing.fail(Cost::Connection, scan, now(), random);
         }
-        if fault == Fault::Unit {
-            // A full budget keeps silent units from being tried, not one that has just failed.
-            let _ = self.server.losses.take(now());
+        if self.do_others_answer() {
+            self.server.rota.lost(now());
         }
         let has_answered = self.unit.answered == self.line.sessions();
         self.line.lose(error, fault);
         let sentence = sentence::lost(&self.unit.config, error, has_answered);
-        self.unit.tell_down(sentence, self.events).await;
+        let tried_within = (!is_alone).then(|| self.round());
+        self.unit.tell_down(sentence, tried_within, self.events).await;
+    }
+
+    fn do_others_answer(&self) -> bool {
+        self.others.iter().any(|part| part.iter().any(|unit| unit.answers))
+    }
+
+    /// Until every silent unit has been tried, this one included.
+    fn round(&self) -> Duration {
+        let others = self.others.iter().flat_map(|part| part.iter());
+        let others = others.filter(|unit| unit.standing.is_silent());
+        let (mut silent, mut timeout) = (1, self.unit.config.timeout);
+        for unit in others {
+            silent += 1;
+            timeout = timeout.max(unit.config.timeout);
+        }
+        rota::round(silent, timeout)
     }
 
     /// Tells what is known of a unit that has answered and was greeted in this session.

@@ -72,8 +72,10 @@ proptest! {
         let mut turns = vec![0_u64; groups.len()];
         let mut reads = reads.into_iter();
         loop {
+            let due = schedule.due(now);
             match schedule.next(now) {
                 Step::Read { group, missed } => {
+                    prop_assert_eq!(due, Some(group));
                     let (period, phase) = groups[group];
                     let first_on_grid = if phase == 0 { period } else { phase };
                     turns[group] += u64::from(missed) + 1;
@@ -85,6 +87,7 @@ proptest! {
                     now += millis(took);
                 }
                 Step::Wait(until) => {
+                    prop_assert_eq!(due, None);
                     let until = until.unwrap();
                     prop_assert!(until > now);
                     now = until;

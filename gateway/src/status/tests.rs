@@ -72,7 +72,7 @@ fn a_troubled_gateway_for_people() {
     broker   10.77.0.1:1883  disconnected 2 d 5 h  No broker: 10.77.0.1:1883 refuses the connection.
     queue    -               4711 samples wait     878.9 KiB of 1.0 MiB, oldest from 2026-11-23T10:13:21.000Z, 30 dropped since the start.
     PLC      pump6           disconnected 2 d 7 h  Nothing answers at 192.168.1.10:502.
-    PLC      pump7           disconnected 2 d 5 h  Nothing answers at 192.168.1.11:502.
+    PLC      pump7           disconnected 2 d 5 h  Nothing answers at 192.168.1.11:502. It is tried again within 8 min.
     PLC      mixer           connected 2 d 7 h     The PLC answers.
     "#);
 }
@@ -170,7 +170,7 @@ fn a_state_that_is_told_again_keeps_its_beginning() {
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
     status.broker_disconnected("gone", at(600));
-    status.plc_disconnected(0, "gone", at(600));
+    status.plc_disconnected(0, "gone", None, at(600));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(600), at(600)));
 }
 
@@ -187,7 +187,7 @@ fn a_reason_becomes_a_whole_sentence() {
 fn a_plc_that_does_not_answer_has_no_cycle() {
     let mut status = healthy();
 
-    status.plc_disconnected(0, "gone", at(600));
+    status.plc_disconnected(0, "gone", None, at(600));
     status.plc_cycle(0, Duration::ZERO, 1, at(601));
 
     assert_eq!(status.plcs[0].cycle, None);
@@ -233,8 +233,13 @@ fn troubled() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", plcs, at(0));
     status.broker_connected("10.77.0.1:1883", at(1));
     status.broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
-    status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", at(20));
-    status.plc_disconnected(1, "Nothing answers at 192.168.1.11:502.", at(8500));
+    status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", None, at(20));
+    status.plc_disconnected(
+        1,
+        "Nothing answers at 192.168.1.11:502.",
+        Some(Duration::from_secs(480)),
+        at(8500),
+    );
     status.plc_connected(2, None, None, None, at(3));
     let queue = Queue { stored: 4711, entries: 1200, bytes: 900_000, ..Queue::default() };
     let queue = Queue { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };

@@ -209,6 +209,13 @@ fn plc_text(plc: &Plc) -> String {
         text.push(' ');
         text.push_str(more);
     }
+    if let Some(seconds) = plc.tried_within_seconds {
+        let within = match seconds {
+            0..180 => format!("{seconds} s"),
+            _ => format!("{} min", seconds.div_ceil(60)),
+        };
+        text.push_str(&format!(" It is tried again within {within}."));
+    }
     if let Some(Identity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
     }

@@ -20,7 +20,7 @@ const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 
 /// Time between two reads.
-pub(super) type Scan = Period<10, HOUR>;
+pub(super) type Scan = Period<1, HOUR>;
 /// Longest wait for one answer of a PLC.
 pub(super) type Timeout = Period<50, MINUTE>;
 /// Time in which a PLC is left alone.
@@ -261,10 +261,10 @@ section! {
         /// Least pause between an answer and the next request.
         request_pause: Field<Pause> = "0ms";
         /// Most of the PLC's time that reading may take, in percent: waiting for answers within
-        /// the last 10s. Cycles beyond it are skipped and counted as missed.
+        /// any 10s. Cycles beyond it are skipped and counted as missed.
         max_share: Field<Whole<1, 100>> = 50u16;
         /// Most requests in a second. Cycles beyond it are skipped and counted as missed.
-        max_requests: Field<Whole<1, 1000>> = 200u16;
+        max_requests: Field<Whole<1, 10000>> = 200u16;
         /// How the bytes of a value lie in its registers; A is the most significant one.
         order: Field<Choice<Order>>, else "CDAB, generic: ABCD";
         /// Zone in which the PLC's clock runs: DT and LDT carry none. Where the clock is put back,

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{ANSWER_TIME, Plan, ReadRequest, ScanClass};
-use crate::config::{Pacing, Plc};
+use crate::config::{HostPort, Pacing, Plc};
 use crate::plc::{Family, Model, Table};
 
 const WIDTH: usize = 100;
@@ -26,27 +26,99 @@ fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
     for class in &plan.classes {
         write_class(text, plc, class)?;
     }
-    let load: f64 = plan.classes.iter().map(load).sum();
-    let requests: f64 = plan.classes.iter().map(requests_per_second).sum();
+    let sum = Sum::of([plan]);
+    writeln!(text, "  together: {sum}")?;
+    write_warnings(text, &sum, plc.pacing)?;
+    write_basis(text)
+}
+
+/// Describes for people what the PLCs ask together of each connection that several of them share;
+/// nothing when every one has a connection of its own. The strictest of their ceilings holds.
+#[must_use]
+pub fn report_shared(plcs: &[Plc], plans: &[Plan]) -> Vec<String> {
+    let mut links: Vec<(HostPort, Vec<(&Plc, &Plan)>)> = Vec::new();
+    for member in plcs.iter().zip(plans) {
+        let address = member.0.address.normalised();
+        match links.iter_mut().find(|(known, _)| *known == address) {
+            Some((_, members)) => members.push(member),
+            None => links.push((address, vec![member])),
+        }
+    }
+    let shared = links.into_iter().filter(|(_, members)| members.len() > 1);
+    shared
+        .map(|(address, members)| {
+            let mut text = String::new();
+            // Writing to a String cannot fail.
+            let _ = write_shared(&mut text, &address, &members);
+            text
+        })
+        .collect()
+}
+
+fn write_shared(text: &mut String, address: &HostPort, members: &[(&Plc, &Plan)]) -> fmt::Result {
+    writeln!(text, "{address}: one connection for {} PLCs", members.len())?;
+    write_wrapped(text, members.iter().map(|(plc, _)| plc.name.as_str()))?;
+    let sum = Sum::of(members.iter().map(|(_, plan)| *plan));
+    writeln!(text, "  together: {sum}")?;
     writeln!(
         text,
-        "  together: {requests:.1} requests per second, {:.1} % of the connection's time",
-        load * 100.0
+        "  about {:.1} ms when all are due at once",
+        sum.longest.as_secs_f64() * 1000.0
     )?;
-    if load > 1.0 {
+    let pacing = members.iter().map(|(plc, _)| plc.pacing).reduce(Pacing::and);
+    write_warnings(text, &sum, pacing.unwrap_or_default())?;
+    write_basis(text)
+}
+
+fn write_warnings(text: &mut String, sum: &Sum, pacing: Pacing) -> fmt::Result {
+    let Pacing { max_share, max_requests, .. } = pacing;
+    if sum.load > 1.0 {
         writeln!(text, "  warning: more than the PLC is likely to answer; cycles will be missed")?;
     }
-    let Pacing { max_share, max_requests, .. } = plc.pacing;
-    if load <= 1.0 && load * 100.0 > f64::from(max_share) {
+    if sum.load <= 1.0 && sum.load * 100.0 > f64::from(max_share) {
         writeln!(text, "  warning: max_share = {max_share} allows less; cycles will be skipped")?;
     }
-    if requests > f64::from(max_requests) {
+    if sum.requests > f64::from(max_requests) {
         writeln!(
             text,
             "  warning: max_requests = {max_requests} a second; cycles will be skipped"
         )?;
     }
+    Ok(())
+}
+
+fn write_basis(text: &mut String) -> fmt::Result {
     writeln!(text, "  (estimated with {} ms for each answer)", ANSWER_TIME.as_millis())
+}
+
+/// What is asked of one connection.
+#[derive(Default)]
+struct Sum {
+    /// Part of the connection's time.
+    load: f64,
+    /// In a second.
+    requests: f64,
+    /// When everything is due at once.
+    longest: Duration,
+}
+
+impl Sum {
+    fn of<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Self {
+        let classes = plans.into_iter().flat_map(|plan| &plan.classes);
+        classes.fold(Self::default(), |sum, class| Self {
+            load: sum.load + load(class),
+            requests: sum.requests + requests_per_second(class),
+            longest: sum.longest + class.estimate(),
+        })
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { load, requests, .. } = self;
+        let percent = load * 100.0;
+        write!(f, "{requests:.1} requests per second, {percent:.1} % of the connection's time")
+    }
 }
 
 fn write_class(text: &mut String, plc: &Plc, class: &ScanClass) -> fmt::Result {

@@ -82,6 +82,30 @@ fn the_report_of_another_device_speaks_of_tables_and_warns_of_too_much() {
     insta::assert_snapshot!(report(&plc, &plan(&plc)));
 }
 
+#[test]
+fn plcs_that_share_a_connection_are_added_up_and_the_strictest_ceiling_holds() {
+    let unit = |number: u8, host: &str, scan, max_share| {
+        let mut plc =
+            plc(Model::Generic, &[("holding:3", "REAL", scan), ("holding:90", "INT", scan)]);
+        plc.name = format!("meter{number}");
+        plc.address.host = host.into();
+        plc.unit_id = number;
+        plc.pacing.max_share = max_share;
+        plc
+    };
+    let text = |plcs: &[Plc]| {
+        let plans: Vec<_> = plcs.iter().map(plan).collect();
+        report_shared(plcs, &plans).join("\n")
+    };
+    let alone = [unit(1, "a", 1000, 50), unit(2, "b", 1000, 50)];
+    assert_eq!(text(&alone), "", "each has a connection of its own");
+    let shared: Vec<_> =
+        (1..=30).map(|number| unit(number, "gateway.example.net", 1000, 50)).collect();
+    let strict = [unit(40, "Gateway.example.net.", 1000, 20), unit(41, "b", 10, 1)];
+    let fast: Vec<_> = (1..=9).map(|number| unit(number, "c", 20, 100)).collect();
+    insta::assert_snapshot!(text(&[&shared[..], &strict[..], &fast[..]].concat()));
+}
+
 proptest! {
     #[test]
     fn every_tag_is_served_once_and_whole(plc in any_plc()) {

@@ -56,8 +56,12 @@ pub(crate) const PEERS: [Contender; 4] = [
     Contender { name: "node-red", prepare: node_red },
 ];
 
-/// The shortest scan that the gateway allows.
-const SHORTEST_SCAN_MS: u128 = 10;
+/// The shortest scan that the gateway allows; where it is to read as fast as it goes, its ceilings
+/// are lifted too.
+const SHORTEST_SCAN_MS: u128 = 1;
+const NO_CEILING: &str = "max_share = 100\nmax_requests = 10000\n";
+/// The shortest period that Node-RED is asked for.
+const SHORTEST_RATE_MS: u128 = 10;
 const TEXT: &str = "a string takes text";
 
 impl Places {
@@ -122,11 +126,12 @@ fn start(task: &Task<'_>, places: &Places, broker: &str, tunnel: &str) -> Comman
          [mqtt]\nbrokers = [\"mqtt://{broker}\"]\n[metrics]\nlisten = []\n{tunnel}"
     );
     let scan = task.workload.period.as_millis().max(SHORTEST_SCAN_MS);
+    let ceilings = if task.workload.period.is_zero() { NO_CEILING } else { "" };
     for (plc, port) in task.plcs.iter().enumerate() {
         write!(
             toml,
             "[[plc]]\nname = \"plc{plc}\"\nmodel = \"M241\"\naddress = \"127.0.0.1:{port}\"\n\
-             scan = \"{scan}ms\"\n"
+             scan = \"{scan}ms\"\n{ceilings}"
         )
         .expect(TEXT);
         for tag in task.workload.tags() {
@@ -276,7 +281,7 @@ fn node_red_flow(
     function: &str,
 ) -> [Value; 3] {
     let id = |node: &str| format!("{node}{plc}_{number}");
-    let rate = task.workload.period.as_millis().max(SHORTEST_SCAN_MS);
+    let rate = task.workload.period.as_millis().max(SHORTEST_RATE_MS);
     [
         json!({"id": id("read"), "type": "modbus-read", "z": "tab", "server": format!("client{plc}"),
             "unitid": "255", "dataType": "HoldingRegister", "adr": block.first.to_string(),

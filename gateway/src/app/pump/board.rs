@@ -96,8 +96,8 @@ impl Board {
                     (identity.map(identity_in_words), program.map(program_in_words));
                 status.plc_connected(plc, identity, running, program, now);
             }
-            plc::State::Disconnected { sentence } => {
-                status.plc_disconnected(plc, &sentence, now);
+            plc::State::Disconnected { sentence, tried_within } => {
+                status.plc_disconnected(plc, &sentence, tried_within, now);
             }
         });
         let after = sentence(&self.status.borrow());

@@ -75,7 +75,7 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
         states
     };
     let (states, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
-    let [State::Disconnected { sentence }, State::Connected { .. }] = &states[..] else {
+    let [State::Disconnected { sentence, .. }, State::Connected { .. }] = &states[..] else {
         panic!("{states:?}");
     };
     assert!(sentence.contains("closed the connection"), "{sentence}");

@@ -1,5 +1,4 @@
-//! What a PLC tells of itself and of its program, as bytes of a simulated one, in virtual time; and
-//! names of other devices.
+//! What a PLC tells of itself and of its program, as bytes of a simulated one, in virtual time.
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -76,7 +75,7 @@ impl Site {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_halting_and_starting_a_program_is_noticed_within_ten_seconds() {
+async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_still_values() {
     let mut site = Site::new(Mode::Running).await;
     let program = site.program().await;
     assert_eq!((program.state, program.last_stop), (ProgramState::Running, None));
@@ -89,10 +88,12 @@ async fn stopping_halting_and_starting_a_program_is_noticed_within_ten_seconds()
         (Mode::Running, running, None),
     ] {
         site.handle.set_state(mode).await.unwrap();
+        let before = site.start.elapsed();
         let told = site.program().await;
         assert_eq!(told.state, is);
         assert_eq!(site.change().await, Change::State { was, is, cause });
         assert_eq!(site.is_stopped().await, is != running);
+        assert!(site.start.elapsed() - before <= SECOND);
         was = is;
     }
     assert_eq!(site.handle.counts().await.unwrap().connects, 1);
@@ -141,14 +142,132 @@ impl Site {
     }
 }
 
+/// A running M241 whose program counts its cycles, a thousand a second, until it stops then.
+fn counting(stops: Duration) -> FakePlc {
+    let start = time::Instant::now();
+    FakePlc::answering(move |request| {
+        let ran = start.elapsed().min(stops);
+        let count = u16::try_from(ran.as_millis() % 60_000).unwrap();
+        let mut words = vec![count; request.count.into()];
+        let status = if start.elapsed() >= stops { 1 } else { 2 };
+        match request.first {
+            PLC_R => (words[0], words[12]) = (0x101A, status),
+            _ if request.first == PLC_R + 12 => words[0] = status,
+            _ => {}
+        }
+        if request.first >= PLC_R {
+            let signature = if request.first == PLC_R { 28 } else { 16 };
+            words[signature..].fill(7);
+        }
+        (SECOND / 1000, Ok(Registers::Words(words)))
+    })
+}
+
+fn looks(world: &World) -> usize {
+    let looks = world.fake.seen().into_iter().filter(|seen| *seen == Seen::Read(PLC_R + 12));
+    looks.count()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_look_at_the_program_is_one_request_in_ten_seconds() {
-    let mut site = Site::new(Mode::Running).await;
-    while site.start.elapsed() < SECOND * 1000 {
-        site.event().await;
+async fn no_value_of_a_program_that_had_stopped_is_good_but_the_last_that_it_made() {
+    for (scan, offset) in
+        [(1000, 0), (1000, 499), (2000, 1900), (10_000, 3), (60_000, 100), (200, 50)]
+    {
+        let stops = SECOND * 120 + Duration::from_millis(offset);
+        let mut world = World::start(plc("M241", &[("%MW0", scan)]), counting(stops));
+        let mut stale = Vec::new();
+        while world.elapsed() < SECOND * 400 {
+            if let Event::Cycle(cycle) = world.event().await {
+                let is_late = world.elapsed() - cycle.took > stops;
+                stale.extend((is_late && !cycle.is_stopped).then(|| world.elapsed() - stops));
+            }
+        }
+        // One cycle brings for the first time what was made last; a fast scan looks once a second.
+        let most = if scan >= 1000 { 1 } else { 5 };
+        assert!(stale.len() <= most, "scan of {scan} ms: {stale:?}");
     }
-    let requests = site.handle.counts().await.unwrap().requests;
-    assert!((1095..=1105).contains(&requests), "{requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_is_one_request_in_ten_seconds_while_values_move_and_one_a_second_when_they_stand() {
+    let never = SECOND * 100_000;
+    let mut world = World::start(plc("M241", &[("%MW0", 100)]), counting(never));
+    while world.elapsed() < SECOND * 1000 {
+        world.event().await;
+    }
+    let moving = looks(&world);
+    assert!((99..=101).contains(&moving), "{moving}");
+
+    let mut world = World::start(plc("M241", &[("%MW0", 100)]), counting(SECOND));
+    while world.elapsed() < SECOND * 1000 {
+        world.event().await;
+    }
+    let still = looks(&world);
+    assert!((900..=1112).contains(&still), "{still}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_idle_connections_tells_its_status_all_the_same() {
+    let mut last = time::Instant::now();
+    let answers = move |request: &plan::ReadRequest| {
+        let was_idle = std::mem::replace(&mut last, time::Instant::now()).elapsed() > SECOND * 5;
+        if was_idle {
+            return (
+                Duration::ZERO,
+                Err(RequestError::Disconnected(io::ErrorKind::UnexpectedEof.into())),
+            );
+        }
+        let mut words = vec![0; request.count.into()];
+        match request.first {
+            PLC_R => (words[0], words[12]) = (0x101A, 1),
+            _ if request.first == PLC_R + 12 => words[0] = 1,
+            _ => {}
+        }
+        (SECOND / 100, Ok(Registers::Words(words)))
+    };
+    let mut world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(answers));
+    while world.elapsed() < SECOND * 7200 {
+        match world.event().await {
+            Event::Cycle(cycle) => assert!(cycle.is_stopped && cycle.reads[0].outcome.is_ok()),
+            Event::State { state: State::Connected { program, .. }, .. } => {
+                assert!(program.is_some(), "at {:?}", world.elapsed());
+            }
+            event @ (Event::State { .. }
+            | Event::Changed { .. }
+            | Event::Held { .. }
+            | Event::Learned { .. }) => panic!("{event:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plc_that_breaks_over_its_status_costs_few_connections_and_no_value() {
+    let failures: [fn() -> RequestError; 2] = [
+        || RequestError::TimedOut(SECOND),
+        || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
+    ];
+    for failure in failures {
+        let answers = move |request: &plan::ReadRequest| {
+            let mut words = vec![0; request.count.into()];
+            match request.first {
+                PLC_R => (words[0], words[12]) = (0x101A, 1),
+                _ if request.first == PLC_R + 12 => return (SECOND / 2, Err(failure())),
+                _ => {}
+            }
+            (SECOND / 100, Ok(Registers::Words(words)))
+        };
+        let mut world = World::start(plc("M241", &[("%MW0", 2000)]), FakePlc::answering(answers));
+        let (mut bad, mut stopped) = (0, 0);
+        while world.elapsed() < SECOND * 3600 * 4 {
+            if let Event::Cycle(cycle) = world.event().await {
+                bad += u32::from(cycle.reads[0].outcome.is_err());
+                stopped += u32::from(cycle.is_stopped);
+            }
+        }
+        let connects = world.connects().len();
+        assert!((8..20).contains(&connects) && bad < 20, "{connects} connects, {bad} bad");
+        assert!(stopped < 10, "{stopped}: what nobody can look at is not known");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,75 +338,4 @@ async fn a_plc_that_is_silent_about_itself_is_read_all_the_same() {
     }
     assert!(good > 3500, "{good}");
     assert!(world.connects().len() < 12, "{} connects", world.connects().len());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_device_is_asked_for_its_name_once_in_a_session() {
-    let naming = Naming { vendor: "Acme".into(), product: "M1".into(), revision: "2".into() };
-    let (named, mut asked) = (naming.clone(), 0);
-    let fake = FakePlc::answering(right).naming(move |_| {
-        asked += 1;
-        assert_eq!(asked, 1);
-        (SECOND / 100, Ok(named.clone()))
-    });
-    let mut world = World::start(plc("generic", &[("holding:0", 1000)]), fake);
-    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
-    let identity = Some(Identity::Named(naming));
-    assert_eq!(world.state().await, State::Connected { identity, program: None });
-    for _ in 0..100 {
-        assert_eq!(world.words(&[0]).await, [Ok(0)]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_breaks_over_its_name_does_so_once() {
-    let failures: [fn() -> RequestError; 3] = [
-        || RequestError::TimedOut(SECOND),
-        || RequestError::Garbled("nonsense".to_owned()),
-        || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
-    ];
-    for failure in failures {
-        let fake = FakePlc::of_units(|_, request| right(request))
-            .naming(move |_| (SECOND / 2, Err(failure())));
-        let units = (1..=30).map(|unit| Plc {
-            name: format!("p{unit}"),
-            unit_id: unit,
-            ..plc("generic", &[("holding:0", 1000)])
-        });
-        let mut world = World::start_all(units.collect(), fake, 0.0);
-        let mut bad = 0;
-        while world.elapsed() < SECOND * 100 {
-            match world.event().await {
-                Event::Cycle(cycle) => bad += u32::from(cycle.reads[0].outcome.is_err()),
-                Event::State { state: State::Disconnected { sentence }, .. } => {
-                    panic!("{sentence}");
-                }
-                Event::State { .. }
-                | Event::Changed { .. }
-                | Event::Held { .. }
-                | Event::Learned { .. } => {}
-            }
-        }
-        assert_eq!((bad, world.connects().len()), (0, 2));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_unit_that_refuses_to_name_itself_is_not_asked_again() {
-    let mut asked = 0;
-    let fake = FakePlc::answering(right).naming(move |_| {
-        asked += 1;
-        assert_eq!(asked, 1);
-        (Duration::ZERO, Err(RequestError::Refused(1)))
-    });
-    let mut turn = 0;
-    let fake = fake.interrupted(move || {
-        turn += 1;
-        turn % 20 == 0
-    });
-    let mut world = World::start(plc("generic", &[("holding:0", 1000)]), fake);
-    while world.elapsed() < SECOND * 300 {
-        world.event().await;
-    }
-    assert!(world.connects().len() > 5, "{} connects", world.connects().len());
 }

@@ -98,7 +98,7 @@ async fn a_unit_that_nobody_answers_for_costs_no_connection_and_is_told_in_other
             unit => of_unit(unit, request),
         });
         let mut world = World::start_all(units(5), fake, 0.4);
-        let State::Disconnected { sentence } = (loop {
+        let State::Disconnected { sentence, .. } = (loop {
             if let Event::State { plc: 2, state } = world.event().await {
                 break state;
             }

@@ -44,8 +44,9 @@ impl<C: Connect> Visit<'_, C> {
             self.unit.standing.forgive();
         }
         self.meet().await;
-        let is_stopped = self.unit.known.stands_still();
         let (requests, reads) = taken.finish(&agenda);
+        self.look_again(class, &reads).await;
+        let is_stopped = self.unit.known.stands_still();
         let (plc, took) = (self.unit.plc(), now() - start);
         Some(Cycle { plc, class, at, took, is_stopped, requests, reads })
     }
@@ -54,7 +55,7 @@ impl<C: Connect> Visit<'_, C> {
     async fn tell_wait(&mut self) {
         if !self.line.is_connected() && self.unit.is_up() {
             let sentence = sentence::must_wait(&self.unit.config);
-            self.unit.tell_down(sentence, self.events).await;
+            self.unit.tell_down(sentence, None, self.events).await;
         }
     }
 

@@ -1,9 +1,14 @@
 //! What holds, and is probably not what somebody meant.
 
+use std::time::Duration;
+
 use crate::config::Tag;
 use crate::config::draft::Draft;
 use crate::config::raw::RawTag;
 use crate::plc::{Family, IecType, Kind, Model};
+
+/// Period of MAST in a new project of Machine Expert.
+const MAST: Duration = Duration::from_millis(10);
 
 /// Looks at the tags of one PLC, of which each holds by itself.
 pub(super) fn note(raw: &[RawTag], tags: &[Tag], model: Option<Model>, draft: &mut Draft<'_>) {
@@ -11,8 +16,23 @@ pub(super) fn note(raw: &[RawTag], tags: &[Tag], model: Option<Model>, draft: &m
         for (raw, tag) in raw.iter().zip(tags) {
             note_misaligned(raw, tag, draft);
         }
+        note_hasty(raw, tags, draft);
     }
     note_overlaps(raw, tags, draft);
+}
+
+/// The first tag that is read more often than the program of an M241, M251 or M262 runs by default,
+/// every 10 ms, so that most reads bring what the last one brought.
+fn note_hasty(raw: &[RawTag], tags: &[Tag], draft: &mut Draft<'_>) {
+    let hasty = raw.iter().zip(tags).find(|(_, tag)| tag.scan < MAST);
+    let Some((raw, tag)) = hasty else { return };
+    let message = format!(
+        "\"{}\" is read every {:?}, and the program of the PLC runs every {MAST:?} unless it says else",
+        tag.name, tag.scan
+    );
+    let help = "compare `scan` with the period of the PLC's task; `max_share` and `max_requests` \
+                spare the PLC, and cycles beyond them are skipped";
+    draft.note(&raw.scan.at, message, help.to_owned(), None);
 }
 
 /// Machine Expert aligns a variable to its size, and warns where an address does not: a value at
