@@ -212,7 +212,8 @@ impl<S: Storage> Queue<S> {
         let open = log.waiting();
         self.metrics.recovered.inc_by(open.samples + lost);
         self.metrics.count_dropped(DropReason::Corrupt, lost);
-        tracing::debug!(?end, entries = open.entries, samples = open.samples, lost, "queue opened");
+        let epoch = &*self.ledger.epoch;
+        tracing::debug!(?end, epoch, entries = open.entries, samples = open.samples, "queue opened");
         if log.counts().set_aside > 0 {
             self.health.set_aside(log.counts().set_aside);
         }
