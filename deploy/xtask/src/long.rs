@@ -17,7 +17,7 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 5] = [
+const ALL: [Long; 6] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
@@ -47,6 +47,12 @@ const ALL: [Long; 5] = [
         target: &["-p", "e2e", "--test", "power_cuts"],
         filter: "keeps_what",
         environment: &[("E2E_CUTS", "170")],
+    },
+    Long {
+        name: "outage of a day",
+        target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
+        filter: "",
+        environment: &[("E2E_OUTAGE_HOURS", "24")],
     },
 ];
 
