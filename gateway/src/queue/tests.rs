@@ -1,5 +1,6 @@
 mod crashes;
 mod damage;
+mod homeless;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,7 +10,6 @@ use super::segment::{file_name, number_in};
 use super::state::Context;
 use super::{Counts, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
-use crate::queue::gap::Gaps;
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::unclean::Unclean;
@@ -19,8 +18,6 @@ use crate::queue::{Gap, Names};
 /// What a run is called and what it promises.
 #[derive(Clone, Debug)]
 pub(in crate::queue) struct Start {
-    /// The epoch to take unless the last run ended cleanly.
-    pub(in crate::queue) epoch: Arc<str>,
     /// Which start of the machine this is.
     pub(in crate::queue) boot: String,
     /// Seconds of data that a power cut may take.
@@ -196,17 +193,17 @@ impl<S: Storage> Log<S> {
     }
 }
 
+/// The ledger may hold what happened in memory before there was a storage.
 fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     let state = &found.state;
-    ledger.next_id = state.next_id.max(state.appended);
-    let mut gaps = Gaps::default();
-    state.gaps.iter().for_each(|gap| gaps.add(gap.clone()));
+    ledger.next_id = ledger.next_id.max(state.next_id).max(state.appended);
+    state.gaps.iter().for_each(|gap| ledger.gaps.add(gap.clone()));
     for segment in &found.damaged {
         let mut samples = segment.open.samples;
         for (topic, seq) in &segment.ends {
             let first_seq = segment.starts.get(topic).copied().unwrap_or(0);
             if first_seq < *seq {
-                gaps.add(Gap {
+                ledger.gaps.add(Gap {
                     epoch: Arc::clone(&segment.epoch),
                     topic: *topic,
                     first_seq,
@@ -217,10 +214,12 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
             }
         }
     }
-    ledger.gaps = gaps;
-    ledger.uncleans.clone_from(&state.uncleans);
-    ledger.epoch = Arc::clone(&start.epoch);
+    state.uncleans.iter().for_each(|unclean| ledger.tell_again(unclean.clone()));
     let Some(context) = &found.context else { return };
+    // Where numbers were given before there was a storage, their epoch goes on.
+    if end == End::Clean && !ledger.next_seq.is_empty() {
+        return;
+    }
     if end == End::Clean {
         ledger.epoch = Arc::clone(&context.epoch);
         ledger.next_seq.clone_from(&state.next_seq);
@@ -229,5 +228,5 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
     let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
     let next_seq = state.next_seq.clone();
-    ledger.uncleans.push(Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq });
+    ledger.tell_again(Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq });
 }

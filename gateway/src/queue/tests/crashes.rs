@@ -14,6 +14,8 @@ const PER_HISTORY: u64 = 8;
 /// Histories that have found faults.
 const FOUND: [u64; 4] = [992, 1639, 1710, 2133];
 const TOPICS: u16 = 3;
+/// In one history of so many, starts find no storage at first.
+const HOMELESS: u64 = 7;
 
 /// Topic name, epoch, number.
 type Number = (String, String, u64);
@@ -120,7 +122,12 @@ impl World {
         let disk = self.disk.clone();
         let limits = Limits { segment: 2048, max: self.config.max_size, min_free: 0 };
         let config = &self.config;
-        self.queue = Some(Queue::open_within(disk, limits, config, identity, series, self.now));
+        let mut queue = Queue::homeless(limits, config, identity, series);
+        if self.seed % HOMELESS == 3 {
+            queue = self.without_storage(queue);
+        }
+        queue.take_up(disk, self.now);
+        self.queue = Some(queue);
         self.balance();
         if self.traces {
             let queue = self.queue.as_ref().unwrap();
@@ -131,6 +138,26 @@ impl World {
                 describe(queue)
             );
         }
+    }
+
+    /// A directory that cannot be used at first.
+    fn without_storage(&mut self, queue: Queue<Simulated>) -> Queue<Simulated> {
+        self.queue = Some(queue);
+        for _ in 0..self.rng.u32(..12) {
+            self.now += Duration::from_millis(self.rng.u64(..700));
+            let now = self.now;
+            match self.rng.u8(..8) {
+                0..4 => self.push(),
+                4..6 => self.send(),
+                6 => self.acknowledge(),
+                _ => drop(self.queue().tell(now)),
+            }
+            self.balance();
+        }
+        self.in_flight.clear();
+        let now = self.now;
+        self.queue().rewind(now);
+        self.queue.take().unwrap()
     }
 
     fn choose_faults(&mut self) {
