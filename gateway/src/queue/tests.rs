@@ -2,6 +2,7 @@ mod crashes;
 mod damage;
 mod homeless;
 mod model;
+mod restarts;
 
 use std::sync::Arc;
 

@@ -106,7 +106,7 @@ impl<S: Storage> Log<S> {
             }
         }
         log.cut_last(found.end);
-        if end == End::Unclean {
+        if end != End::None {
             log.adopt(found.context.as_ref().map_or(0, |context| context.run));
         }
         let began = log.begin(ledger);
@@ -146,12 +146,21 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// What the last run wrote may still be in the memory of the operating system alone: it becomes
-    /// durable with the first records of this one.
+    /// What the last run wrote may still be in the memory of the operating system alone, and it is the
+    /// reason why files are free: it becomes durable before one of them is written over.
     fn adopt(&mut self, run: u64) {
-        let theirs = self.segments.iter().filter(|segment| segment.number >= run);
-        let files = theirs.filter_map(|segment| self.storage.open(&file_name(segment.number)).ok());
-        self.dirty = files.map(Arc::new).collect();
+        let used = self.segments.iter().map(|segment| file_name(segment.number));
+        let idle = self.idle.iter().map(|(name, _)| name.clone());
+        let freed = self.retiring.iter().map(|file| file.name.clone());
+        let theirs = used.chain(idle).chain(freed);
+        let theirs = theirs.filter(|name| number_in(name).is_some_and(|number| number >= run));
+        let files: Vec<S::File> = theirs.filter_map(|name| self.storage.open(&name).ok()).collect();
+        if files.iter().all(|file| file.sync_data().is_ok()) {
+            return;
+        }
+        self.dirty = files.into_iter().map(Arc::new).collect();
+        let idle = std::mem::take(&mut self.idle).into_iter();
+        self.retiring.extend(idle.map(|(name, size)| Retiring { name, size, from: None }));
     }
 
     /// The first segment of a run, in a file that is prepared for it.
