@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use provisioning::config::{Config, Listen, Loaded, Will};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::pump::{Pump, Watched};
@@ -78,8 +78,8 @@ pub enum AppError {
 pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError> {
     let (config, hash) = loaded.into_parts();
     let metrics = Metrics::new(&config, &hash)?;
-    let (local, readiness) = local::bind(&config.gateway.state_dir).await?;
-    let (_ready, readiness) = watch::channel(readiness);
+    let state_dir = config.gateway.state_dir.clone();
+    let local = local::bind(&state_dir).await?;
     let fatal = CancellationToken::new();
     let mut reach = Reach::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENTS);
@@ -91,14 +91,12 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
-        readiness,
+        readiness: pump.readiness(),
         status: pump.status(),
     });
     let serving = Stage::new("serving");
     reach.serve(&router, &serving, &fatal);
-    if let Some(listener) = local {
-        serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
-    }
+    serving.spawn(fatal.clone(), |stop| local::serve(state_dir, local, router, stop));
     let publishing = Stage::new("publishing");
     let settings = mqtt_settings(&config, reach.uplink.clone());
     let tls = config.mqtt.tls.clone();
@@ -138,7 +136,7 @@ pub async fn run(loaded: Loaded, stop: CancellationToken) -> Result<(), AppError
 /// Where the queue lies. That there is no such place is lived with; that another process has it is
 /// not.
 fn storage(config: &Config) -> Result<Result<Files, FilesError>, AppError> {
-    match Files::open(&config.gateway.state_dir.join("queue")) {
+    match Files::open(&config.gateway.state_dir.join(pump::QUEUE)) {
         Err(FilesError::InUse(dir)) => Err(AppError::QueueInUse(dir.display().to_string())),
         usable_or_not => Ok(usable_or_not),
     }

@@ -98,6 +98,14 @@ pub struct Identity {
     pub boot: String,
 }
 
+/// How a log is begun.
+#[derive(Debug)]
+struct Home {
+    limits: Limits,
+    names: Names,
+    start: Start,
+}
+
 /// The queue.
 #[derive(Debug)]
 pub struct Queue<S: Storage = Files> {
@@ -110,6 +118,8 @@ pub struct Queue<S: Storage = Files> {
     /// Most memory for what lies nowhere else.
     memory: u64,
     log: Option<Log<S>>,
+    /// What it takes to begin a log, as long as there is no storage for one.
+    home: Option<Home>,
     health: Health,
     cursors: Cursors,
     pace: Pace,
@@ -137,6 +147,7 @@ impl<S: Storage> Queue<S> {
             ring: Ring::default(),
             memory: config.max_size.min(MEMORY),
             log: None,
+            home: None,
             health: Health::Sound,
             cursors: Cursors::default(),
             pace: Pace::new(),
@@ -146,7 +157,7 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// A queue in memory, because there is no storage; [`Queue::health`] says so.
+    /// A queue in memory until [`Queue::take_up`]; [`Queue::health`] says so.
     #[must_use]
     pub fn without_storage(
         config: &config::Queue,
@@ -154,9 +165,8 @@ impl<S: Storage> Queue<S> {
         metrics: QueueMetrics,
         error: &FilesError,
     ) -> Self {
-        let mut queue = Self::in_memory(config, identity, metrics);
-        queue.health.miss(error);
-        tracing::error!("{}", queue.health.sentence().unwrap_or_default());
+        let mut queue = Self::homeless(limits(config), config, identity, metrics);
+        queue.miss(error);
         queue.show();
         queue
     }
@@ -171,14 +181,7 @@ impl<S: Storage> Queue<S> {
         metrics: QueueMetrics,
         now: Instant,
     ) -> Self {
-        let limits = Limits {
-            segment: (config.max_size / SEGMENTS)
-                .next_multiple_of(4096)
-                .clamp(SHORTEST_SEGMENT, LONGEST_SEGMENT),
-            max: config.max_size,
-            min_free: config.min_free,
-        };
-        Self::open_within(storage, limits, config, identity, metrics, now)
+        Self::open_within(storage, limits(config), config, identity, metrics, now)
     }
 
     fn open_within(
@@ -189,22 +192,70 @@ impl<S: Storage> Queue<S> {
         metrics: QueueMetrics,
         now: Instant,
     ) -> Self {
-        let (power_window, kill_window) = windows(config.durability);
-        let start = Start {
-            epoch: Arc::clone(&identity.epoch),
-            boot: identity.boot.clone(),
-            power_window,
-            kill_window,
-        };
-        let names = identity.names.clone();
-        let mut queue = Self::in_memory(config, identity, metrics);
-        queue.memory = MEMORY;
-        match Log::open(storage, limits, names, &start, &mut queue.ledger) {
-            Ok(opened) => queue.begin(opened, now),
-            Err(error) => queue.fail(error, now),
-        }
-        queue.show();
+        let mut queue = Self::homeless(limits, config, identity, metrics);
+        queue.take_up(storage, now);
         queue
+    }
+
+    fn homeless(
+        limits: Limits,
+        config: &config::Queue,
+        identity: Identity,
+        metrics: QueueMetrics,
+    ) -> Self {
+        let (power_window, kill_window) = windows(config.durability);
+        let start = Start { boot: identity.boot.clone(), power_window, kill_window };
+        let home = Home { limits, names: identity.names.clone(), start };
+        Self { home: Some(home), ..Self::in_memory(config, identity, metrics) }
+    }
+
+    /// Whether there is no storage, and [`Queue::take_up`] would be welcome.
+    #[must_use]
+    pub const fn is_homeless(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// There is still no storage, for this reason.
+    pub fn miss(&mut self, error: &FilesError) {
+        let before = self.health.clone();
+        self.health.miss(error);
+        if self.health != before {
+            tracing::error!("{}", self.health.sentence().unwrap_or_default());
+        }
+    }
+
+    /// Takes up what lies in a storage that has become usable. What waits in memory moves there,
+    /// with its numbers, and counts as late. Does nothing while anything is handed out
+    /// ([`Queue::is_idle`]): an acknowledgement would find another entry.
+    pub fn take_up(&mut self, storage: S, now: Instant) {
+        if !self.is_idle() {
+            return;
+        }
+        let Some(Home { limits, names, start }) = self.home.take() else { return };
+        match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
+            Ok(opened) => {
+                self.memory = MEMORY;
+                self.health = Health::Sound;
+                self.move_in();
+                self.begin(opened, now);
+            }
+            Err(error) => {
+                self.home = Some(Home { limits, names, start });
+                self.fail(error, now);
+            }
+        }
+        self.show();
+    }
+
+    /// Ids rise along the log: what waits in memory comes behind what lies there.
+    fn move_in(&mut self) {
+        for (old, held) in self.ring.take_all() {
+            let id = self.ledger.next_id;
+            self.ledger.next_id += 1;
+            self.ring.insert(id, held);
+            let told = self.ledger.pending.iter_mut().filter(|(told, _)| *told == old);
+            told.for_each(|(told, _)| *told = id);
+        }
     }
 
     fn begin(&mut self, opened: Opened<S>, now: Instant) {
@@ -212,12 +263,20 @@ impl<S: Storage> Queue<S> {
         let open = log.waiting();
         self.metrics.recovered.inc_by(open.samples + lost);
         self.metrics.count_dropped(DropReason::Corrupt, lost);
-        tracing::debug!(?end, entries = open.entries, samples = open.samples, lost, "queue opened");
+        let epoch = &*self.ledger.epoch;
+        tracing::debug!(
+            ?end,
+            epoch,
+            entries = open.entries,
+            samples = open.samples,
+            "queue opened"
+        );
         if log.counts().set_aside > 0 {
             self.health.set_aside(log.counts().set_aside);
         }
         self.ring.start_with(log.open_ids().clone());
         self.log = Some(log);
+        self.cursors = Cursors::default();
         self.cursors.start_behind(self.ledger.next_id);
         if let Err(refusal) = began {
             self.refused(refusal, now);
@@ -253,6 +312,12 @@ impl<S: Storage> Queue<S> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stats().entries == 0
+    }
+
+    /// Whether nothing is handed out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.ring.has_handed_out(0..u64::MAX)
     }
 
     /// Whether what is left lies where a next run finds it.
@@ -297,6 +362,15 @@ impl<S: Storage> Queue<S> {
         let written = self.log.as_ref().map_or(0, |log| log.counts().written);
         self.metrics.written.inc_by(written - self.written);
         self.written = written;
+    }
+}
+
+fn limits(config: &config::Queue) -> Limits {
+    let segment = (config.max_size / SEGMENTS).next_multiple_of(4096);
+    Limits {
+        segment: segment.clamp(SHORTEST_SEGMENT, LONGEST_SEGMENT),
+        max: config.max_size,
+        min_free: config.min_free,
     }
 }
 

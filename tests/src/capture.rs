@@ -139,7 +139,15 @@ impl Capture {
         assert!(is_clean, "{report}");
     }
 
-    fn audit(&self) -> (bool, String) {
+    /// Which numbers of a topic came under an epoch.
+    #[must_use]
+    pub fn numbers(&self, topic: &str, epoch: &str) -> BTreeSet<u64> {
+        self.numbers.get(&(topic.to_owned(), epoch.to_owned())).cloned().unwrap_or_default()
+    }
+
+    /// Whether `edge-gateway audit` finds everything accounted for, and what it says.
+    #[must_use]
+    pub fn audit(&self) -> (bool, String) {
         let mut audit = Command::new(Gateway::program())
             .args(["audit", "--capture", "-"])
             .stdin(Stdio::piped())

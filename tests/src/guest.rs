@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Log, Process, TempDir, temp_dir};
@@ -29,6 +30,7 @@ pub struct GuestBuilder {
     setup: String,
     devices: Vec<String>,
     forwards: Option<String>,
+    packed: Option<Arc<[u8]>>,
 }
 
 /// A virtual machine that is up. Dropping it kills it, and it does not outlive the thread that
@@ -83,15 +85,14 @@ impl GuestBuilder {
         self
     }
 
-    /// A disk image in qcow2 with a cache of its own, which a flush of the guest empties into the
-    /// image and [`Guest::kill`] forgets as far as it lies in clusters that are new since the
-    /// boot.
+    /// A disk that a server of network block devices offers at this unix socket. QEMU keeps nothing
+    /// of it to itself.
     #[must_use]
-    pub fn disk(mut self, name: &str, image: &Path) -> Self {
-        let image = image.display();
+    pub fn disk(mut self, name: &str, socket: &Path) -> Self {
+        let socket = socket.display();
         self.devices.extend([
             "-drive".to_owned(),
-            format!("file={image},format=qcow2,if=none,id={name},cache=writeback"),
+            format!("file=nbd:unix:{socket},format=raw,if=none,id={name},cache=writeback"),
             "-device".to_owned(),
             format!("virtio-blk-pci,drive={name},serial={name}"),
         ]);
@@ -129,6 +130,13 @@ impl GuestBuilder {
         with_network
     }
 
+    /// Packs programs and files now, for a machine that is booted often: nothing more may be put in.
+    #[must_use]
+    pub(crate) fn packed(mut self) -> Self {
+        self.packed = Some(self.initramfs(&Kit::find()).into());
+        self
+    }
+
     /// Boots it and waits until it is up.
     ///
     /// # Panics
@@ -137,7 +145,8 @@ impl GuestBuilder {
     pub fn boot(&self) -> Guest {
         let (kit, dir) = (Kit::find(), temp_dir());
         let initramfs = dir.path().join("initramfs");
-        std::fs::write(&initramfs, self.initramfs(&kit)).expect("its own directory is writable");
+        let packed = self.packed.clone().unwrap_or_else(|| self.initramfs(&kit).into());
+        std::fs::write(&initramfs, packed).expect("its own directory is writable");
         let mut qemu = kit.qemu(&initramfs);
         qemu.args(&self.devices);
         if let Some(forwards) = &self.forwards {

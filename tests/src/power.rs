@@ -1,15 +1,13 @@
 //! A machine whose power is cut, and what its disk then holds.
-//!
-//! The disk forgets like a real one: what the guest has written and not flushed lies in QEMU's
-//! memory, as far as it changes a cluster of 4 KiB for the first time since the power came on, and
-//! is gone when QEMU is killed. What was overwritten twice since then may survive unflushed, so the
-//! disk is a judge of lost acknowledgements, and not of writes that arrive in the wrong order.
 
-use std::fs;
+mod disk;
+
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::{Guest, GuestBuilder, Log, TempDir, debian, temp_dir};
+use crate::{Guest, GuestBuilder, Log, Random, TempDir, debian, temp_dir};
+use disk::Disk;
 
 const DISK_BYTES: u64 = 64 << 20;
 
@@ -20,7 +18,8 @@ const DISK_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct PowerCut {
     machine: GuestBuilder,
-    guest: Option<Guest>,
+    running: Option<(Guest, Disk)>,
+    random: Random,
     dir: TempDir,
 }
 
@@ -34,11 +33,16 @@ pub enum Barriers {
     Ignored,
 }
 
-/// A directory of the disk as the next life would find it.
+/// What a cut has left.
 #[derive(Debug)]
-pub struct Found {
-    dir: TempDir,
-    /// What it was read from.
+pub struct Left {
+    /// Everything that had come to the console.
+    pub console: Log,
+    /// Flushes that the disk had been asked for.
+    pub flushes: u64,
+    /// Sectors that were written, not flushed, and are gone.
+    pub lost_sectors: usize,
+    /// How the filesystem is.
     pub filesystem: Filesystem,
 }
 
@@ -52,23 +56,25 @@ pub enum Filesystem {
 }
 
 impl PowerCut {
-    /// Takes a machine and gives it an empty disk. The power is off.
+    /// Takes a machine and gives it an empty disk. The power is off. What a cut does to the disk
+    /// follows the seed.
     #[must_use]
-    pub fn new(machine: GuestBuilder, barriers: Barriers) -> Self {
-        let power = Self { machine, guest: None, dir: temp_dir() };
-        let disk = fs::File::create(power.disk()).expect("its own directory is writable");
-        disk.set_len(DISK_BYTES).expect("a sparse file takes no space");
+    pub fn new(machine: GuestBuilder, barriers: Barriers, seed: u64) -> Self {
+        let dir = temp_dir();
+        let disk = dir.path().join("disk");
+        let file = File::create(&disk).expect("its own directory is writable");
+        file.set_len(DISK_BYTES).expect("a sparse file takes no space");
         // What mkfs leaves for later is otherwise done in the first life, beside the test.
         let at_once = "lazy_itable_init=0,lazy_journal_init=0";
-        succeed(tool("mkfs.ext4").args(["-q", "-F", "-E", at_once]).arg(power.disk()));
+        succeed(tool("mkfs.ext4").args(["-q", "-F", "-E", at_once]).arg(&disk));
         let options = match barriers {
             Barriers::Kept => "",
             Barriers::Ignored => "-o barrier=0 ",
         };
         let mount = format!("mkdir -p /data\nmount -t ext4 {options}$(disk data) /data");
-        let overlay = power.overlay();
-        let machine = power.machine.clone().disk("data", &overlay).modules(&["ext4"]);
-        Self { machine: machine.setup(&mount), ..power }
+        let machine = machine.disk("data", &dir.path().join("socket")).modules(&["ext4"]);
+        let machine = machine.setup(&mount).packed();
+        Self { machine, running: None, random: Random(seed), dir }
     }
 
     /// Boots the machine with the disk as it is.
@@ -76,11 +82,14 @@ impl PowerCut {
     /// # Panics
     /// When it runs already, or does not come up.
     pub fn power_on(&mut self) -> &Guest {
-        assert!(self.guest.is_none(), "the power is on already");
-        let mut create = tool("qemu-img");
-        create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-o", "cluster_size=4k", "-b"]);
-        succeed(create.arg(self.disk()).arg(self.overlay()));
-        self.guest.insert(self.machine.boot())
+        assert!(self.running.is_none(), "the power is on already");
+        let socket = self.dir.path().join("socket");
+        if socket.exists() {
+            fs::remove_file(&socket).expect("its own directory is writable");
+        }
+        let medium = File::options().read(true).write(true).open(self.disk());
+        let disk = Disk::serve(medium.expect("the disk is there"), &socket);
+        &self.running.insert((self.machine.boot(), disk)).0
     }
 
     /// The running machine.
@@ -89,77 +98,54 @@ impl PowerCut {
     /// When the power is off.
     #[must_use]
     pub fn guest(&self) -> &Guest {
-        self.guest.as_ref().expect("the power is on")
+        &self.running.as_ref().expect("the power is on").0
     }
 
-    /// Cuts the power. Gives everything that had come to the console.
+    /// Cuts the power. What was not flushed is lost as it happens to be: all of it, half of it, or
+    /// hardly any, sector by sector.
     ///
     /// # Panics
     /// When the power is off.
-    pub fn cut(&mut self) -> Log {
-        let console = self.guest.take().expect("the power is on").kill();
-        copy_disk(&self.overlay(), "qcow2", &self.next());
-        fs::rename(self.next(), self.disk()).expect("both are in its own directory");
-        console
+    pub fn cut(&mut self) -> Left {
+        let of_sixteen = [0, 8, 15][self.random.below(3)];
+        let mut random = self.random.clone();
+        let left = self.cut_so(|| random.below(16) < of_sixteen);
+        self.random = random;
+        left
     }
 
-    /// Reads a directory of the disk, `/` for all of it, from a checked copy: the disk stays as the
-    /// cut has left it.
+    /// Cuts the power, and everything that was not flushed is lost.
     ///
     /// # Panics
-    /// When the power is on, or the filesystem is beyond repair.
-    #[must_use]
-    pub fn find(&self, directory: &str) -> Found {
-        assert!(self.guest.is_none(), "the power is on: the disk is in use");
-        let dir = temp_dir();
-        let copy = dir.path().join("disk.raw");
-        copy_disk(&self.disk(), "raw", &copy);
-        let filesystem = check(&copy);
-        let files = dir.path().join("files");
-        fs::create_dir(&files).expect("its own directory is writable");
-        // It complains of owners that it cannot set where it is not root, and goes on.
-        let request = format!("rdump {directory} {}", files.display());
-        run(tool("debugfs").args(["-R", &request]).arg(&copy));
-        fs::remove_file(copy).expect("its own directory is writable");
-        Found { dir, filesystem }
+    /// When the power is off.
+    pub fn cut_all(&mut self) -> Left {
+        self.cut_so(|| false)
+    }
+
+    fn cut_so(&mut self, survives: impl FnMut() -> bool) -> Left {
+        let (guest, disk) = self.running.take().expect("the power is on");
+        let console = guest.kill();
+        let (flushes, lost_sectors) = disk.switch_off().lose(survives);
+        Left { console, flushes, lost_sectors, filesystem: self.check() }
+    }
+
+    /// Checks a copy: the disk stays as the cut has left it.
+    fn check(&self) -> Filesystem {
+        let copy = self.dir.path().join("copy");
+        succeed(tool("cp").arg("--sparse=always").arg(self.disk()).arg(&copy));
+        // The first replays the journal and may then count anew what a crash leaves uncounted;
+        // whether anything was wrong beyond that is what a second, forced one finds.
+        let replayed = run(tool("e2fsck").args(["-y"]).arg(&copy));
+        let forced = run(tool("e2fsck").args(["-fy"]).arg(&copy));
+        match forced.status.code() {
+            Some(0) => Filesystem::Sound,
+            Some(1) => Filesystem::Repaired(String::from_utf8_lossy(&forced.stdout).into_owned()),
+            _ => panic!("e2fsck: {replayed:?}, then {forced:?}"),
+        }
     }
 
     fn disk(&self) -> PathBuf {
-        self.dir.path().join("disk.raw")
-    }
-
-    fn overlay(&self) -> PathBuf {
-        self.dir.path().join("since-power-on.qcow2")
-    }
-
-    fn next(&self) -> PathBuf {
-        self.dir.path().join("next.raw")
-    }
-}
-
-impl Found {
-    /// A file or directory, by its path from the root of the disk, or from the parent of the
-    /// directory that was asked for. It may not be there.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join("files").join(name)
-    }
-}
-
-/// Holes stay holes.
-fn copy_disk(from: &Path, format: &str, to: &Path) {
-    succeed(tool("qemu-img").args(["convert", "-f", format, "-O", "raw"]).arg(from).arg(to));
-}
-
-fn check(image: &Path) -> Filesystem {
-    // The first replays the journal and may then count anew what a crash leaves uncounted; whether
-    // anything was wrong beyond that is what a second, forced one finds.
-    let replayed = run(tool("e2fsck").args(["-y"]).arg(image));
-    let forced = run(tool("e2fsck").args(["-fy"]).arg(image));
-    match forced.status.code() {
-        Some(0) => Filesystem::Sound,
-        Some(1) => Filesystem::Repaired(String::from_utf8_lossy(&forced.stdout).into_owned()),
-        _ => panic!("e2fsck: {replayed:?}, then {forced:?}"),
+        self.dir.path().join("disk")
     }
 }
 

@@ -2,19 +2,19 @@
 //! taken is delivered, stored, or within the window that is announced.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Gateway, Message, Mosquitto, Process};
+use e2e::{Capture, Gateway, Mosquitto, Process, Random};
 
 const LONG: Duration = Duration::from_secs(60);
 /// `E2E_KILLS` makes it more.
-const KILLS: u64 = 200;
+const KILLS: usize = 200;
 /// The broker goes away and comes back with every one of these.
-const RESTART_EVERY: u64 = 25;
+const RESTART_EVERY: usize = 25;
 
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
@@ -27,10 +27,10 @@ fn two_hundred_kills_leave_nothing_unaccounted_for() {
     let mut messages = Vec::new();
     for kill in 0..kills.unwrap_or(KILLS) {
         // No event is waited for: any moment is as good as any other, the start included.
-        thread::sleep(Duration::from_millis(random.below(500)));
+        thread::sleep(random.millis(500));
         if kill % RESTART_EVERY == RESTART_EVERY - 1 {
             broker.stop();
-            thread::sleep(Duration::from_millis(random.below(400)));
+            thread::sleep(random.millis(400));
             gateway.kill();
             gateway.start_again();
             broker.start_again();
@@ -48,9 +48,11 @@ fn two_hundred_kills_leave_nothing_unaccounted_for() {
 
     let events = messages.iter().filter(|message| message.json()["event"] == "unclean_start");
     assert!(events.count() > 20, "hardly any start was an unclean one");
-    let verdict = audit(&messages);
-    let report = String::from_utf8_lossy(&verdict.stdout).into_owned();
-    assert!(verdict.status.success(), "{report}");
+    let mut capture = Capture::default();
+    let stamped = messages.iter().filter(|message| !message.topic.ends_with("/status"));
+    stamped.for_each(|message| capture.take(message));
+    let (is_clean, report) = capture.audit();
+    assert!(is_clean, "{report}");
 }
 
 /// A gateway that reads so much that something is always under way.
@@ -77,36 +79,4 @@ fn simulate() -> (Process, String) {
     let address: Option<SocketAddr> =
         words.find_map(|word| word.trim_end_matches(',').parse().ok());
     (process, address.expect("it says where it listens").to_string())
-}
-
-/// Runs `edge-gateway audit` over what arrived.
-fn audit(messages: &[Message]) -> Output {
-    let mut audit = Command::new(Gateway::program())
-        .args(["audit", "--capture", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program is there");
-    let mut input = audit.stdin.take().expect("it is piped");
-    for message in messages {
-        if message.topic.ends_with("/status") {
-            continue;
-        }
-        let line = serde_json::json!({"topic": message.topic, "payload": message.json()});
-        writeln!(input, "{line}").expect("it reads");
-    }
-    drop(input);
-    audit.wait_with_output().expect("it ends")
-}
-
-/// Moments that are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }

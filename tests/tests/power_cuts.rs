@@ -1,112 +1,246 @@
-//! What was acknowledged survives a power cut at any moment, and the test would notice if not.
+//! Promise 3: the power is cut at any moment, the start included. The gateway starts every time, and
+//! what its durability promises arrives: the receiver decides.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code may stop on the spot, and prints what it has measured"
+)]
 
-use std::fs;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use e2e::{Barriers, Filesystem, Found, Gateway, Guest, GuestBuilder, Log, Mosquitto, PowerCut};
+use e2e::{
+    Barriers, Capture, Filesystem, Gateway, Guest, Left, Log, Message, Mosquitto, Port, PowerCut,
+    Random, Simulator, Subscriber, eventually, get,
+};
 
-const SOON: Duration = Duration::from_secs(30);
-const WRITER: &str = env!("CARGO_BIN_EXE_append_records");
+const LONG: Duration = Duration::from_secs(100);
+const TOPIC: &str = "edge/boxed/data/p0";
+const SCAN: Duration = Duration::from_millis(20);
+/// How often the gateway is asked.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[test]
-fn in_a_guest_what_was_acknowledged_survives_power_cuts() {
-    let mut power = PowerCut::new(writer(), Barriers::Kept);
-    let mut acknowledged = 0;
-    // Odd numbers, so that the cuts fall at other places of a block and of the journal.
-    for more in [1, 7, 61, 149, 333] {
-        let guest = power.power_on();
-        guest.send("append_records /data/log");
-        guest.wait_for_line(&format!("acknowledged {}", acknowledged + more), SOON);
-
-        let console = power.cut();
-
-        let found = power.find("/");
-        assert_eq!(found.filesystem, Filesystem::Sound);
-        acknowledged = last_acknowledged(&console).expect("it has acknowledged something");
-        let kept = records(&found);
-        assert!(kept > acknowledged, "{acknowledged} was acknowledged, {kept} records were kept");
-        acknowledged = kept;
+fn in_a_guest_strict_keeps_what_it_made_durable_and_all_that_it_sent() {
+    let lives = live("strict", Duration::ZERO, 8);
+    for life in lives.iter().filter(|life| !life.received.is_empty()) {
+        // What was sent was on the disk before, so that the next life knows about it.
+        assert!(life.known > life.received.last().copied(), "{life:?}");
     }
 }
 
-/// The negative control.
 #[test]
-fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_acknowledged() {
-    let mut power = PowerCut::new(writer(), Barriers::Ignored);
-    let guest = power.power_on();
-    guest.send("append_records /data/log");
-    guest.wait_for_line("acknowledged 100", SOON);
-
-    let console = power.cut();
-
-    let acknowledged = last_acknowledged(&console).expect("it has acknowledged something");
-    let kept = records(&power.find("/"));
-    assert!(kept < acknowledged, "all of {acknowledged} survived a disk without flushes: {kept}");
+fn in_a_guest_balanced_keeps_what_it_made_durable() {
+    live("balanced", Duration::ZERO, 8);
 }
 
-/// A gateway and its PLC in the guest, its broker outside.
 #[test]
-fn in_a_guest_a_gateway_publishes_again_after_its_power_was_cut() {
-    let broker = Mosquitto::start();
-    let subscriber = broker.subscribe("edge/boxed/data/pump6");
-    let machine = Guest::builder()
-        .program(Gateway::program())
-        .network()
-        .file("/gateway.toml", configuration(&broker));
-    let mut power = PowerCut::new(machine, Barriers::Kept);
-    for _life in 0..2 {
-        let guest = power.power_on();
-        guest.send("edge-gateway simulate --model M241 --listen 127.0.0.1:502 &");
-        guest.send("edge-gateway run /gateway.toml");
-        assert_eq!(subscriber.next(SOON).json()["device"], "M241");
+fn in_a_guest_low_wear_keeps_what_it_made_durable_and_had_waited_for_five_seconds() {
+    live("low-wear", Duration::from_secs(5), 4);
+}
 
-        power.cut();
+/// The negative control: the others would notice.
+#[test]
+fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_made_durable() {
+    let mut world = World::new("balanced", Barriers::Ignored);
+    world.broker.stop();
+    world.start();
+    let mut asked = Asked::new(Duration::ZERO);
+    eventually("something is durable", LONG, || asked.ask(&world).filter(|()| asked.durable() > 0));
+    let left = world.power.cut_all();
+    world.broker.start_again();
 
-        assert_eq!(power.find("/").filesystem, Filesystem::Sound);
-        while subscriber.try_next(Duration::ZERO).is_some() {}
+    let capture = capture(&world.finish());
+
+    let epoch = epoch(&left.console).expect("it had begun");
+    assert_eq!(capture.numbers(TOPIC, &epoch), BTreeSet::new(), "it survived without a flush");
+}
+
+/// One life of the machine, as it looks in the end.
+#[derive(Debug)]
+struct Life {
+    /// So many samples were taken when the gateway was last asked. Every sample is a message.
+    taken: u64,
+    /// So many of them were durable by then.
+    durable: u64,
+    /// The numbers that the receiver got.
+    received: BTreeSet<u64>,
+    /// The first number of which the next life knew nothing.
+    known: Option<u64>,
+}
+
+/// Lets a machine live and die so often (`E2E_CUTS` makes it more), every other life without a
+/// broker, and checks what must hold for every durability: what was written is safe when it had
+/// waited for `settling` and was then made durable.
+fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
+    let more = std::env::var("E2E_CUTS").ok().map(|cuts| cuts.parse().expect("a number"));
+    let mut world = World::new(durability, Barriers::Kept);
+    let mut random = Random(cuts.try_into().expect("it is small"));
+    let mut ends = Vec::new();
+    for cut in 0..more.unwrap_or(cuts) {
+        let is_outage = cut % 2 == 0;
+        if is_outage {
+            world.broker.stop();
+        }
+        world.start();
+        let mut asked = Asked::new(settling);
+        // Outages end when there is something to lose; others in the start, or some time behind it.
+        if is_outage {
+            eventually("something is durable", LONG, || {
+                asked.ask(&world).filter(|()| asked.durable() > 0)
+            });
+        } else if cut % 4 == 1 {
+            eventually("it answers", LONG, || asked.ask(&world));
+        }
+        // From there any moment is as good as any other.
+        let end = Instant::now() + random.millis(2_000);
+        while Instant::now() < end {
+            thread::sleep(PAUSE);
+            asked.ask(&world);
+        }
+        let Left { console, flushes, lost_sectors, filesystem } = world.power.cut();
+        assert_eq!(filesystem, Filesystem::Sound);
+        println!("cut {cut}: {flushes} flushes, {lost_sectors} sectors lost");
+        ends.push((epoch(&console), asked));
+        if is_outage {
+            world.broker.start_again();
+        }
+    }
+    let messages = world.finish();
+    let lives: Vec<Life> = ends.iter().map(|(epoch, asked)| asked.life(epoch, &messages)).collect();
+    let (is_clean, report) = capture(&messages).audit();
+    assert!(is_clean, "{report}");
+    for life in &lives {
+        println!("{} taken, {} durable, {} here", life.taken, life.durable, life.received.len());
+        let lost = (0..life.durable).find(|number| !life.received.contains(number));
+        assert_eq!(lost, None, "it was durable: {life:?}");
+    }
+    lives
+}
+
+/// A gateway in a machine whose power is cut; its PLC, its broker and the receiver outside.
+struct World {
+    power: PowerCut,
+    broker: Mosquitto,
+    consumer: Subscriber,
+    metrics: Port,
+    _plc: Simulator,
+}
+
+impl World {
+    fn new(durability: &str, barriers: Barriers) -> Self {
+        let (plc, metrics) = (Simulator::start(), Port::reserve());
+        let broker = Mosquitto::builder().persistent().start();
+        let consumer = broker.subscribe_for_good("consumer", "edge/boxed/#");
+        let config = format!(
+            "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
+             [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
+             [queue]\ndurability = \"{durability}\"\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
+            broker.port(),
+            plc.sections(1, SCAN),
+        );
+        // This machine's loopback is at 10.0.2.2 there.
+        let config = config.replace("127.0.0.1", "10.0.2.2");
+        let machine = Guest::builder()
+            .program(Gateway::program())
+            .forward_tcp(metrics.number(), 9464)
+            .file("/gateway.toml", config);
+        Self { power: PowerCut::new(machine, barriers, 1), broker, consumer, metrics, _plc: plc }
+    }
+
+    fn start(&mut self) -> &Guest {
+        let guest = self.power.power_on();
+        guest.send("RUST_LOG=gateway::queue=debug edge-gateway run /gateway.toml &");
+        guest
+    }
+
+    /// A last life with a broker and a clean end; gives everything that ever arrived.
+    fn finish(mut self) -> Vec<Message> {
+        self.start();
+        eventually("everything but the newest is delivered", LONG, || {
+            let metrics = self.metrics()?;
+            (metrics("edge_mqtt_connected")? > 0 && metrics("edge_samples_stored")? < 10)
+                .then_some(())
+        });
+        let guest = self.power.guest();
+        guest.run("kill -TERM $! && wait $!");
+        self.consumer.drain(Duration::from_secs(2))
+    }
+
+    /// One scrape, so that the figures belong together; nothing while nobody answers.
+    fn metrics(&self) -> Option<impl Fn(&str) -> Option<u64> + use<>> {
+        let text = get(self.metrics.address(), "/metrics").ok()?.body;
+        Some(move |series: &str| {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+            value.parse().ok()
+        })
     }
 }
 
-fn writer() -> GuestBuilder {
-    Guest::builder().program(WRITER)
+/// What the gateway told of itself in one life.
+struct Asked {
+    settling: Duration,
+    answers: Vec<Answer>,
 }
 
-fn configuration(broker: &Mosquitto) -> String {
-    format!(
-        r#"
-        [gateway]
-        id = "boxed"
-        state_dir = "/data"
-
-        [mqtt]
-        brokers = ["mqtt://10.0.2.2:{}"]
-
-        [[plc]]
-        name = "pump6"
-        model = "M241"
-        address = "127.0.0.1:502"
-
-        [[plc.tag]]
-        name = "temperature"
-        at = "%MW10"
-        type = "INT"
-        "#,
-        broker.port()
-    )
+struct Answer {
+    at: Instant,
+    taken: u64,
+    syncs: u64,
 }
 
-/// The number of the last record that the console saw acknowledged. Its last line may be cut.
-fn last_acknowledged(console: &Log) -> Option<usize> {
+impl Asked {
+    const fn new(settling: Duration) -> Self {
+        Self { settling, answers: Vec::new() }
+    }
+
+    fn ask(&mut self, world: &World) -> Option<()> {
+        let at = Instant::now();
+        let metrics = world.metrics()?;
+        let taken = metrics("edge_samples_produced_total")?;
+        let syncs = metrics("edge_queue_sync_seconds_count")?;
+        self.answers.push(Answer { at, taken, syncs });
+        Some(())
+    }
+
+    /// How many samples must be safe: syncs follow one another, so when there were two more, the last
+    /// one began after the first answer and took everything along that was written by then.
+    fn durable(&self) -> u64 {
+        let last = self.answers.last().map_or(0, |answer| answer.syncs);
+        let mut answers = self.answers.iter().rev();
+        let Some(synced) = answers.find(|answer| answer.syncs + 2 <= last) else { return 0 };
+        let settled = |answer: &&Answer| answer.at + self.settling <= synced.at;
+        self.answers.iter().rev().find(settled).map_or(0, |answer| answer.taken)
+    }
+
+    fn life(&self, epoch: &Option<String>, messages: &[Message]) -> Life {
+        let epoch = epoch.as_deref().unwrap_or_default();
+        let mut bodies = messages.iter().map(Message::json);
+        let start = bodies.find(|body| body["event"] == "unclean_start" && body["epoch"] == epoch);
+        Life {
+            taken: self.answers.last().map_or(0, |answer| answer.taken),
+            durable: self.durable(),
+            received: capture(messages).numbers(TOPIC, epoch),
+            known: start.and_then(|body| body["next_seq"][TOPIC].as_u64()),
+        }
+    }
+}
+
+fn capture(messages: &[Message]) -> Capture {
+    let mut capture = Capture::default();
+    let stamped = messages.iter().filter(|message| !message.topic.ends_with("/status"));
+    stamped.for_each(|message| capture.take(message));
+    capture
+}
+
+/// Under which epoch a gateway began, by its log.
+fn epoch(console: &Log) -> Option<String> {
     let text = console.text();
-    let whole = text.rsplit_once('\n')?.0;
-    whole.lines().rev().find_map(|line| line.strip_prefix("acknowledged ")?.trim().parse().ok())
-}
-
-/// How many records lie in the log without a gap.
-fn records(found: &Found) -> usize {
-    let log = fs::read(found.path("log")).unwrap_or_default();
-    let is_whole = |(number, record): &(usize, &[u8])| {
-        *record == format!("record {number:056}\n").into_bytes().as_slice()
-    };
-    log.chunks(64).enumerate().take_while(is_whole).count()
+    let opened = text.lines().find(|line| line.contains("queue opened"))?;
+    // Colours stand between the words.
+    let (_, rest) = opened.split_once("epoch")?;
+    Some(rest.split('"').nth(1)?.to_owned())
 }

@@ -17,7 +17,7 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 4] = [
+const ALL: [Long; 6] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
@@ -41,6 +41,18 @@ const ALL: [Long; 4] = [
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
         environment: &[("E2E_CRASHES", "100000")],
+    },
+    Long {
+        name: "power cuts",
+        target: &["-p", "e2e", "--test", "power_cuts"],
+        filter: "keeps_what",
+        environment: &[("E2E_CUTS", "170")],
+    },
+    Long {
+        name: "outage of a day",
+        target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
+        filter: "",
+        environment: &[("E2E_OUTAGE_HOURS", "24")],
     },
 ];
 
@@ -70,8 +82,9 @@ impl Long {
             test.args(self.target);
             test
         };
-        // Built first, so that the time is that of the test.
-        if let Err(error) = run(test().arg("--no-run")) {
+        // Built first, so that the time is that of the test; the program, for tests that run it.
+        let program = run(&mut cargo(&["build", "--release", "--locked", "-p", "gateway"]));
+        if let Err(error) = program.and_then(|()| run(test().arg("--no-run"))) {
             return (format!("{}: NOT BUILT: {error:#}", self.name), false);
         }
         // A filter that fits nothing is no success.

@@ -28,7 +28,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("npm", "installs modbus-serial and Node-RED below target/"),
     ("prometheus", "promtool judges /metrics"),
     ("python3-venv", "holds pymodbus, the PLC of the tests, apart from everything else"),
-    ("qemu-utils", "qemu-img makes disks with a cache that a power cut empties"),
     ("rabbitmq-server", "a broker of another make, with its MQTT plugin"),
     ("systemd", "systemd-analyze judges the unit"),
     ("tzdata", "time zones of dates in the payload"),

@@ -1,13 +1,20 @@
 //! The gateway's face to this machine: the status socket and the service manager.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::Router;
 use sd_notify::NotifyState;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::AppError;
-use crate::web::Readiness;
+use crate::web;
+
+/// How often it is checked that the socket is where it should be.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Where `edge-gateway status` finds the running gateway.
 #[must_use]
@@ -19,22 +26,57 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
 ///
 /// A state directory that cannot be used is told and lived with: the machines must be read all the
 /// same.
-pub(super) async fn bind(state_dir: &Path) -> Result<(Option<UnixListener>, Readiness), AppError> {
+pub(super) async fn bind(state_dir: &Path) -> Result<Option<UnixListener>, AppError> {
     let path = socket_path(state_dir);
     if UnixStream::connect(&path).await.is_ok() {
         return Err(AppError::AlreadyRunning(state_dir.display().to_string()));
     }
-    match open(state_dir, &path) {
-        Ok(listener) => Ok((Some(listener), Readiness::Ready)),
-        Err(error) => {
-            let state_dir = state_dir.display();
-            tracing::warn!(
-                %state_dir, %error,
-                "state_dir cannot be used; `edge-gateway status` will not find this gateway"
-            );
-            Ok((None, Readiness::NotReady(format!("state_dir {state_dir}: {error}"))))
+    Ok(open(state_dir, &path).inspect_err(|error| tell(state_dir, error)).ok())
+}
+
+/// Serves the router on the socket until `stop` fires, and opens it anew when it is gone from the
+/// directory, or as soon as it can be had at all.
+pub(super) async fn serve(
+    state_dir: PathBuf,
+    mut listener: Option<UnixListener>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let path = socket_path(&state_dir);
+    loop {
+        let gone = stop.child_token();
+        match listener.take() {
+            Some(open) => {
+                let serving = web::serve(open, router.clone(), gone.clone());
+                tokio::join!(serving, watch(&path, &gone));
+            }
+            None => {
+                let _ = timeout(LOOK_EVERY, stop.cancelled()).await;
+            }
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        listener = open(&state_dir, &path).ok();
+    }
+}
+
+/// Fires `gone` when the socket is not the one that was there at first.
+async fn watch(path: &Path, gone: &CancellationToken) {
+    let inode = || std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let ours = inode();
+    while timeout(LOOK_EVERY, gone.cancelled()).await.is_err() {
+        if inode() != ours {
+            gone.cancel();
         }
     }
+}
+
+fn tell(state_dir: &Path, error: &std::io::Error) {
+    tracing::warn!(
+        state_dir = %state_dir.display(), %error,
+        "state_dir cannot be used; `edge-gateway status` will not find this gateway until it can"
+    );
 }
 
 fn open(state_dir: &Path, path: &Path) -> std::io::Result<UnixListener> {

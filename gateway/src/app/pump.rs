@@ -6,6 +6,7 @@
 mod board;
 mod dating;
 mod drain;
+mod home;
 mod news;
 mod source;
 mod suspicion;
@@ -20,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::board::Board;
 pub(super) use self::board::Watched;
+use self::home::Home;
 use self::source::Source;
 use self::suspicion::Suspicion;
 use super::local;
@@ -32,7 +34,7 @@ use crate::plc;
 use crate::queue::storage::{Files, FilesError};
 use crate::queue::{Done, Entry, Id, Queue, Queued, TopicId};
 use crate::status::Status;
-use crate::web::Liveness;
+use crate::web::{Liveness, Readiness};
 
 /// How often drops are announced, changes of status told, and the watchdog fed.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,12 +44,15 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 /// Ticket of the status, which is not in the queue: no entry ever gets as far.
 const STATUS: u64 = u64::MAX;
+/// The part of `state_dir` that is the queue's.
+pub(super) const QUEUE: &str = "queue";
 /// Owner of everything between the PLC tasks and the MQTT task.
 #[derive(Debug)]
 pub(super) struct Pump {
     gateway_id: String,
     sources: Vec<Source>,
     queue: Queue,
+    home: Home,
     /// What the queue has others do: reading and waiting for the disk.
     jobs: JoinSet<Done>,
     outbox: mpsc::Sender<Outgoing>,
@@ -95,14 +100,17 @@ impl Pump {
             Ok(files) => Queue::open(files, settings, identity, series, Instant::now()),
             Err(error) => Queue::without_storage(settings, identity, series, &error),
         };
+        let mut board = Board::new(config, hash, metrics, watched);
+        board.refresh(queue.stats(), queue.health());
         Self {
             sources,
             queue,
+            home: Home::new(config.gateway.state_dir.join(QUEUE)),
             jobs: JoinSet::new(),
             outbox,
             session: None,
             suspicion: Suspicion::default(),
-            board: Board::new(config, hash, metrics, watched),
+            board,
             eras: Eras::new(Instant::now()),
             liveness: Liveness::new(PATIENCE),
             gateway_id,
@@ -112,6 +120,11 @@ impl Pump {
     /// Where the status can be read.
     pub(super) fn status(&self) -> watch::Receiver<Status> {
         self.board.subscribe()
+    }
+
+    /// Whether the storage is usable.
+    pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.board.readiness()
     }
 
     /// Where one can see that the pump turns.
@@ -250,6 +263,7 @@ impl Pump {
 
     /// Lets the queue do what is due, and does elsewhere what takes long.
     fn turn(&mut self) {
+        self.move_in();
         while let Some(job) = self.queue.turn(Instant::now()) {
             self.jobs.spawn_blocking(|| job.run());
         }
@@ -269,6 +283,7 @@ impl Pump {
 
     /// What happens every second.
     fn tick(&mut self) {
+        self.look_for_home();
         self.announce_gaps();
         self.board.refresh(self.queue.stats(), self.queue.health());
         self.board.look();
@@ -298,7 +313,7 @@ impl Pump {
     fn send(&mut self) {
         let window = self.window();
         let Some(session) = &mut self.session else { return };
-        if session.unacknowledged >= window {
+        if session.unacknowledged >= window || self.home.is_found() {
             return;
         }
         if session.status_due.is_some_and(|due| due <= Instant::now()) {

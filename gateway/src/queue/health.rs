@@ -50,7 +50,7 @@ impl Health {
         let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
         let sentence = format!(
             "{error}{cause}: samples wait in memory only, and are lost when the gateway stops; \
-             repair it and restart the gateway"
+             it is tried again every ten seconds"
         );
         *self = Self::Failing { sentence };
     }

@@ -97,6 +97,11 @@ impl Ring {
         Some(held)
     }
 
+    /// Takes out everything, in the order of the ids.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (u64, Held)> + use<> {
+        std::mem::take(self).entries.into_iter()
+    }
+
     /// Takes out an entry that is handed out.
     pub(super) fn take_handed_out(&mut self, id: u64) -> Option<Held> {
         if self.handed_out.contains(&id) { self.remove(id) } else { None }

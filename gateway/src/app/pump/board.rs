@@ -17,6 +17,7 @@ use crate::queue::{Health, Stats};
 use crate::status::{
     Clock, Identity, Learned, Limit, Program, Quarantined, Queue, State, Status, Tunnel,
 };
+use crate::web::Readiness;
 
 /// The status and what it needs to stay true.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(super) struct Board {
     topic: Arc<str>,
     metrics: Metrics,
     watched: Watched,
+    readiness: watch::Sender<Readiness>,
     max_bytes: u64,
     inflow: Inflow,
     /// Whether something happened that a reader should learn before the next full minute.
@@ -54,6 +56,7 @@ impl Board {
             topic: status_topic(&config.gateway.id).into(),
             metrics: metrics.clone(),
             watched,
+            readiness: watch::Sender::new(Readiness::Ready),
             max_bytes: config.queue.max_size,
             inflow: Inflow { since: Instant::now(), bytes: 0 },
             changed: false,
@@ -69,6 +72,10 @@ impl Board {
     /// How far the clock can be believed.
     pub(super) fn clock(&self) -> clock::State {
         self.watched.clock.borrow().state
+    }
+
+    pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
     }
 
     /// A cycle of a PLC has ended.
@@ -215,6 +222,10 @@ impl Board {
             storage: health.sentence().map(str::to_owned),
         };
         self.changed |= self.status.borrow().queue.storage != queue.storage;
+        let failing = health.sentence().filter(|_| health.is_failing());
+        self.readiness.send_replace(
+            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
+        );
         self.update(|status| status.queue(queue, clock::now()));
     }
 

@@ -10,8 +10,7 @@ use super::segment::{file_name, number_in};
 use super::state::Context;
 use super::{Counts, Dirty, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
-use crate::queue::gap::Gaps;
-use crate::queue::ledger::Ledger;
+use crate::queue::ledger::{Ledger, Untold};
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::unclean::Unclean;
 use crate::queue::{Gap, Names};
@@ -19,8 +18,6 @@ use crate::queue::{Gap, Names};
 /// What a run is called and what it promises.
 #[derive(Clone, Debug)]
 pub(in crate::queue) struct Start {
-    /// The epoch to take unless the last run ended cleanly.
-    pub(in crate::queue) epoch: Arc<str>,
     /// Which start of the machine this is.
     pub(in crate::queue) boot: String,
     /// Seconds of data that a power cut may take.
@@ -110,7 +107,7 @@ impl<S: Storage> Log<S> {
             }
         }
         log.cut_last(found.end);
-        if end == End::Unclean {
+        if end != End::None {
             log.adopt(found.context.as_ref().map_or(0, |context| context.run));
         }
         let began = log.begin(ledger);
@@ -150,15 +147,26 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// What the last run wrote may still be in the memory of the operating system alone: it becomes
-    /// durable with the first records of this one.
+    /// What the last run wrote may still be in the memory of the operating system alone, and it is the
+    /// reason why files are free: it becomes durable before one of them is written over.
     fn adopt(&mut self, run: u64) {
-        let theirs = self.segments.iter().filter(|segment| segment.number >= run);
-        let dirty = theirs.filter_map(|segment| {
-            let file = Arc::new(self.storage.open(&file_name(segment.number)).ok()?);
-            Some(Dirty { file, number: segment.number, from: None })
+        let used = self.segments.iter().map(|segment| file_name(segment.number));
+        let idle = self.idle.iter().map(|(name, _)| name.clone());
+        let freed = self.retiring.iter().map(|file| file.name.clone());
+        let theirs = used.chain(idle).chain(freed);
+        let theirs = theirs.filter_map(|name| Some((number_in(&name)?, name)));
+        let theirs = theirs.filter(|(number, _)| *number >= run);
+        let dirty = theirs.filter_map(|(number, name)| {
+            let file = Arc::new(self.storage.open(&name).ok()?);
+            Some(Dirty { file, number, from: None })
         });
-        self.dirty = dirty.collect();
+        let dirty: Vec<Dirty<S::File>> = dirty.collect();
+        if dirty.iter().all(|segment| segment.file.sync_data().is_ok()) {
+            return;
+        }
+        self.dirty = dirty;
+        let idle = std::mem::take(&mut self.idle).into_iter();
+        self.retiring.extend(idle.map(|(name, size)| Retiring { name, size, from: None }));
     }
 
     /// The first segment of a run, in a file that is prepared for it.
@@ -200,17 +208,17 @@ impl<S: Storage> Log<S> {
     }
 }
 
+/// The ledger may hold what happened in memory before there was a storage.
 fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     let state = &found.state;
-    ledger.next_id = state.next_id.max(state.appended);
-    let mut gaps = Gaps::default();
-    state.gaps.iter().for_each(|gap| gaps.add(gap.clone()));
+    ledger.next_id = ledger.next_id.max(state.next_id).max(state.appended);
+    state.gaps.iter().for_each(|gap| ledger.gaps.add(gap.clone()));
     for segment in &found.damaged {
         let mut samples = segment.open.samples;
         for (topic, seq) in &segment.ends {
             let first_seq = segment.starts.get(topic).copied().unwrap_or(0);
             if first_seq < *seq {
-                gaps.add(Gap {
+                ledger.gaps.add(Gap {
                     epoch: Arc::clone(&segment.epoch),
                     topic: *topic,
                     first_seq,
@@ -221,10 +229,13 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
             }
         }
     }
-    ledger.gaps = gaps;
-    ledger.uncleans.clone_from(&state.uncleans);
-    ledger.epoch = Arc::clone(&start.epoch);
+    let uncleans = state.uncleans.iter().cloned().map(Untold::Unclean);
+    uncleans.for_each(|unclean| ledger.tell_again(unclean));
     let Some(context) = &found.context else { return };
+    // Where numbers were given before there was a storage, their epoch goes on.
+    if end == End::Clean && !ledger.next_seq.is_empty() {
+        return;
+    }
     if end == End::Clean {
         ledger.epoch = Arc::clone(&context.epoch);
         ledger.next_seq.clone_from(&state.next_seq);
@@ -234,5 +245,6 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
     let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
     let next_seq = state.next_seq.clone();
-    ledger.uncleans.push(Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq });
+    let unclean = Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq };
+    ledger.tell_again(Untold::Unclean(unclean));
 }

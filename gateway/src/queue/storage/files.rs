@@ -2,9 +2,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
@@ -17,8 +17,8 @@ const LOCK: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct Files {
     dir: PathBuf,
-    /// Held as long as a clone lives. Nothing where no file can be made: there nobody can write.
-    _lock: Option<Arc<File>>,
+    /// Held as long as a clone lives. Nothing while no file can be made: there nobody can write.
+    lock: Arc<Mutex<Option<File>>>,
 }
 
 /// Why a directory cannot be used.
@@ -46,17 +46,48 @@ impl Files {
     pub fn open(dir: &Path) -> Result<Self, FilesError> {
         let unusable = |source| FilesError::Unusable { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let path = dir.join(LOCK);
-        let writable =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let Ok(file) = writable.or_else(|_| File::open(&path)) else {
-            return Ok(Self { dir: dir.to_owned(), _lock: None });
+        let lock = match lock(dir) {
+            Ok(file) => Some(file),
+            Err(Locking::InUse) => return Err(FilesError::InUse(dir.to_owned())),
+            Err(Locking::Failed(source)) => return Err(unusable(source)),
+            Err(Locking::NoFile(_)) => None,
         };
-        match file.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: Some(Arc::new(file)) }),
-            Err(TryLockError::WouldBlock) => Err(FilesError::InUse(dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        Ok(Self { dir: dir.to_owned(), lock: Arc::new(Mutex::new(lock)) })
+    }
+
+    /// Makes sure that nobody else writes here: the directory may have become writable, or be
+    /// another one than at the start.
+    fn claim(&self) -> io::Result<()> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = fs::metadata(self.dir.join(LOCK)).ok().map(|found| (found.dev(), found.ino()));
+        let ours = held.as_ref().and_then(|file| file.metadata().ok());
+        if there.is_some() && there == ours.map(|ours| (ours.dev(), ours.ino())) {
+            return Ok(());
         }
+        *held = Some(lock(&self.dir).map_err(|error| match error {
+            Locking::InUse => io::Error::other("another gateway uses the directory"),
+            Locking::NoFile(error) | Locking::Failed(error) => error,
+        })?);
+        Ok(())
+    }
+}
+
+/// Why the lock is not ours.
+enum Locking {
+    InUse,
+    NoFile(io::Error),
+    Failed(io::Error),
+}
+
+fn lock(dir: &Path) -> Result<File, Locking> {
+    let path = dir.join(LOCK);
+    let writable =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = writable.or_else(|_| File::open(&path)).map_err(Locking::NoFile)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Locking::InUse),
+        Err(TryLockError::Error(error)) => Err(Locking::Failed(error)),
     }
 }
 
@@ -72,6 +103,7 @@ impl Storage for Files {
 
     fn create(&self, name: &str) -> io::Result<File> {
         fs::create_dir_all(&self.dir)?;
+        self.claim()?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -87,6 +119,7 @@ impl Storage for Files {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.claim()?;
         fs::rename(self.dir.join(from), self.dir.join(to))
     }
 

@@ -1,0 +1,68 @@
+//! No storage at the start, and one that comes later.
+
+use super::super::storage::simulated::Simulated;
+use super::*;
+
+#[test]
+fn what_waited_in_memory_moves_under_its_numbers_and_outlives_the_process() {
+    let disk = Simulated::new(1);
+    let mut queue = without_storage("e");
+    queue.push(A, record(0, 1), now());
+    queue.push(A, record(1, 2), now());
+    let first = queue.next(now()).unwrap().id;
+    queue.acknowledge(first, now());
+
+    queue.take_up(disk.clone(), now());
+
+    assert!(!queue.is_homeless() && *queue.health() == Health::Sound);
+    assert_eq!((&**queue.epoch(), queue.stats().samples), ("e", 2));
+    drop(queue);
+    assert_eq!(open(&disk, "f").stats().samples, 2);
+}
+
+#[test]
+fn it_does_not_go_on_under_the_epoch_of_the_last_run() {
+    let disk = Simulated::new(1);
+    let mut queue = open(&disk, "old");
+    queue.push(A, record(0, 1), now());
+    queue.close(now());
+    let mut queue = without_storage("new");
+    queue.push(A, record(1, 1), now());
+
+    queue.take_up(disk, now());
+
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        while let Some(queued) = queue.next(now()) {
+            numbers.push((queued.epoch.to_owned(), queued.seq));
+        }
+        while let Some(job) = queue.turn(now()) {
+            queue.done(job.run(), now());
+        }
+    }
+    assert_eq!(numbers, [("old".to_owned(), 0), ("new".to_owned(), 0)]);
+}
+
+#[test]
+fn nothing_moves_while_an_acknowledgement_is_expected() {
+    let disk = Simulated::new(1);
+    let mut queue = without_storage("e");
+    queue.push(A, record(0, 1), now());
+    let id = queue.next(now()).unwrap().id;
+
+    queue.take_up(disk.clone(), now());
+    assert!(queue.is_homeless());
+
+    queue.acknowledge(id, now());
+    queue.take_up(disk, now());
+    assert!(!queue.is_homeless());
+}
+
+fn without_storage(epoch: &str) -> Queue<Simulated> {
+    let error = FilesError::InUse("somewhere".into());
+    Queue::without_storage(&crate::testing::queue(), identity(epoch), metrics().queue, &error)
+}
+
+fn open(disk: &Simulated, epoch: &str) -> Queue<Simulated> {
+    Queue::open(disk.clone(), &crate::testing::queue(), identity(epoch), metrics().queue, now())
+}

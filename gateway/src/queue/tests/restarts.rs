@@ -1,0 +1,65 @@
+//! A process that is killed, a start, and a power cut in the middle of that start.
+
+use super::super::storage::Storage;
+use super::super::storage::simulated::Simulated;
+use super::*;
+use crate::queue::log::{Log, Start};
+
+/// What a killed process had settled may be in the memory of the operating system alone. A start that
+/// writes over a file because of it must not lose that file and the reason together.
+#[test]
+fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
+    for seed in 0..60 {
+        let disk = Simulated::new(seed);
+        let delivered = killed_after_a_delivery(&disk);
+
+        let mut ledger =
+            Ledger { topics: Topics::new(identity("b").names.topics), ..Ledger::default() };
+        let names = identity("b").names;
+        let mut log = Log::open(disk.clone(), LIMITS, names, &start(), &mut ledger).unwrap().log;
+        log.flush().unwrap();
+        disk.cut_power();
+
+        let queue = open(&disk, "c");
+        let gaps: Vec<Gap> = queue.ledger.untold().0;
+        assert_eq!(gaps, [], "seed {seed}: nothing was damaged, {delivered} were delivered");
+        assert_eq!(queue.metrics.dropped(), 0, "seed {seed}");
+    }
+}
+
+const LIMITS: Limits = Limits { segment: 2048, max: 64 << 10, min_free: 0 };
+
+/// Fills several segments durably, delivers those of the first ones, and dies before that is durable.
+fn killed_after_a_delivery(disk: &Simulated) -> usize {
+    let mut queue = open(disk, "a");
+    let start = now();
+    for at in 0..120 {
+        queue.push(A, record(at, 3), start);
+        work(&mut queue, start + Duration::from_secs(1));
+    }
+    let ids: Vec<Id> = std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
+    let delivered = ids.len() * 3 / 4;
+    ids.iter().take(delivered).for_each(|id| queue.acknowledge(*id, start));
+    // Written down, and the sync never runs.
+    drop(queue.turn(start + Duration::from_secs(10)).unwrap());
+    // A file that was prepared would be taken first.
+    let spares = disk.list().unwrap().into_iter().filter(|name| name.starts_with("spare"));
+    spares.for_each(|name| disk.remove(&name).unwrap());
+    disk.sync_dir().unwrap();
+    delivered
+}
+
+fn work(queue: &mut Queue<Simulated>, at: Instant) {
+    while let Some(job) = queue.turn(at) {
+        queue.done(job.run(), at);
+    }
+}
+
+fn open(disk: &Simulated, epoch: &str) -> Queue<Simulated> {
+    let config = config::Queue { order: QueueOrder::Strict, ..crate::testing::queue() };
+    Queue::open_within(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now())
+}
+
+fn start() -> Start {
+    Start { boot: "boot".to_owned(), power_window: 1, kill_window: 0 }
+}

@@ -1,0 +1,93 @@
+//! Promise 3: after an outage everything arrives: with `order = "strict"` as it was taken, by default
+//! what is new first and the rest marked as history.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use e2e::{Capture, Gateway, Message, Mosquitto, Port, Simulator};
+use serde_json::Value;
+
+const LONG: Duration = Duration::from_secs(60);
+/// Together 200 messages a second.
+const PLCS: usize = 4;
+const SCAN: Duration = Duration::from_millis(20);
+/// Messages that pile up: more than are new when the broker is back, which are those of 5 seconds.
+const PILE: f64 = 1_800.0;
+
+/// What arrives of a gateway that finds its broker late, until it has caught up.
+fn after_an_outage(queue: &str) -> Vec<Message> {
+    let (plc, broker, way) = (Simulator::start(), Mosquitto::start(), Port::reserve());
+    let consumer = broker.subscribe("edge/g/data/#");
+    let mut gateway = Gateway::ready(&format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n[queue]\n{queue}\n{}",
+        way.address(),
+        plc.sections(PLCS, SCAN)
+    ));
+    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count > PILE);
+    open(way.address(), broker.port());
+    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count < 50.0);
+    let (status, log) = gateway.terminate(LONG);
+    assert!(status.success(), "{}", log.text());
+    let messages = consumer.drain(Duration::from_secs(1));
+    let mut capture = Capture::default();
+    messages.iter().for_each(|message| capture.take(message));
+    capture.assert_whole();
+    messages
+}
+
+/// From now on whoever connects to `from` reaches this port.
+fn open(from: SocketAddr, to: u16) {
+    let listener = TcpListener::bind(from).expect("the port is reserved for this");
+    thread::spawn(move || {
+        for there in listener.incoming().map_while(Result::ok) {
+            let back = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).expect("the broker runs");
+            for (from, to) in [(&there, &back), (&back, &there)] {
+                let (mut from, mut to) = (copy(from), copy(to));
+                thread::spawn(move || {
+                    // An error is an end like any other.
+                    drop(std::io::copy(&mut from, &mut to));
+                    drop(to.shutdown(Shutdown::Write));
+                });
+            }
+        }
+    });
+}
+
+fn copy(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().expect("a handle can be copied")
+}
+
+fn seq(message: &Message) -> u64 {
+    message.json()["gateway"]["seq"].as_u64().expect("it is stamped")
+}
+
+fn is_history(message: &Message) -> bool {
+    message.json()["gateway"]["history"] == Value::Bool(true)
+}
+
+#[test]
+fn with_the_strict_order_every_topic_arrives_as_it_was_taken() {
+    let messages = after_an_outage("order = \"strict\"");
+    let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+    for message in &messages {
+        let next = next.entry(&message.topic).or_default();
+        assert_eq!(seq(message), *next, "{message:?}");
+        *next += 1;
+    }
+    assert!(messages.iter().filter(|message| is_history(message)).count() > 500);
+}
+
+#[test]
+fn by_default_what_is_new_overtakes_what_is_old_and_marked() {
+    let messages = after_an_outage("");
+    let old = messages.iter().filter(|message| is_history(message));
+    let newest_old = old.clone().map(seq).max().expect("there is a backlog");
+    let last_old = messages.iter().rposition(is_history).expect("there is a backlog");
+    let overtaking = |message: &&Message| !is_history(message) && seq(message) > newest_old;
+    let overtaken = messages[..last_old].iter().filter(overtaking).count();
+    assert!(old.count() > 500, "hardly anything is marked");
+    assert!(overtaken > 500, "only {overtaken} new messages came before the last old one");
+}

@@ -1,0 +1,165 @@
+//! A `state_dir` that cannot be used costs no sample and no restart: the gateway publishes from memory,
+//! says so, and takes the directory up when it can be used.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::{Answer, Gateway, Port, Process, Simulator, TempDir, eventually, get, temp_dir};
+
+const LONG: Duration = Duration::from_secs(60);
+/// Debian's `nobody`: root may write where nobody else may.
+const NOBODY: u32 = 65_534;
+
+/// A gateway that is not root, with a directory of its own and a broker that is not there.
+struct World {
+    dir: TempDir,
+    gateway: Process,
+    metrics: Port,
+    /// Nobody listens there.
+    _broker: Port,
+    _plc: Simulator,
+}
+
+impl World {
+    /// `prepare` gets the directory in which `state_dir` lies as `state`.
+    fn new(prepare: impl Fn(&Path)) -> Self {
+        let (plc, metrics, broker, dir) =
+            (Simulator::start(), Port::reserve(), Port::reserve(), temp_dir());
+        dir.write(
+            "gateway.toml",
+            &format!(
+                "[gateway]\nid = \"g\"\nstate_dir = \"{}/state\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n\
+                 [metrics]\nlisten = [\"{}\"]\n{}",
+                dir.path().display(),
+                broker.address(),
+                metrics.address(),
+                plc.sections(1, Duration::from_millis(100)),
+            ),
+        );
+        allow(dir.path(), 0o755);
+        prepare(dir.path());
+        let gateway = start(dir.path());
+        Self { dir, gateway, metrics, _broker: broker, _plc: plc }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn ready(&self) -> Option<Answer> {
+        get(self.metrics.address(), "/readyz").ok()
+    }
+
+    /// Waits until it is ready, or is not, and gives what it says.
+    fn wait(&self, status: u16) -> String {
+        let is_so = || self.ready().filter(|answer| answer.status == status);
+        eventually(&format!("/readyz is {status}"), LONG, is_so).body
+    }
+
+    fn metric(&self, series: &str) -> Option<u64> {
+        let text = get(self.metrics.address(), "/metrics").ok()?.body;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        value.parse().ok()
+    }
+
+    fn wait_for_samples(&self, more_than: u64) -> u64 {
+        let stored = || self.metric("edge_samples_stored").filter(|stored| *stored > more_than);
+        eventually("samples wait", LONG, stored)
+    }
+
+    /// What `edge-gateway status` prints, as soon as it finds the gateway.
+    fn status(&self) -> String {
+        eventually("the gateway is found", LONG, || {
+            let mut status = Command::new(Gateway::program());
+            status.arg("status").arg(self.dir.path().join("gateway.toml"));
+            let text = String::from_utf8(status.output().ok()?.stdout).ok()?;
+            text.contains("p0").then_some(text)
+        })
+    }
+
+    /// `kill -9`, and everything that was stored until then is still there.
+    fn outlives_the_process(mut self) {
+        let stored = self.wait_for_samples(20);
+        self.gateway.kill();
+        self.gateway = start(self.dir.path());
+        let recovered = || self.metric("edge_samples_recovered_total").filter(|found| *found > 0);
+        let recovered = eventually("samples are recovered", LONG, recovered);
+        assert!(recovered >= stored, "{stored} were stored, {recovered} are there");
+    }
+}
+
+fn start(dir: &Path) -> Process {
+    let user = NOBODY.to_string();
+    let mut gateway = Command::new("setpriv");
+    gateway.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+    Process::start(gateway.arg(Gateway::program()).arg("run").arg(dir.join("gateway.toml")))
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is there, and we are root");
+}
+
+fn make(path: &Path, mode: u32) {
+    fs::create_dir(path).expect("its own directory is writable");
+    chown(path, Some(NOBODY), Some(NOBODY)).expect("we are root");
+    allow(path, mode);
+}
+
+#[test]
+fn as_root_a_directory_that_cannot_be_made_is_taken_up_when_it_can() {
+    let world = World::new(|_| {});
+    let why = world.wait(503);
+    assert!(why.contains("samples wait in memory only"), "{why}");
+    assert!(world.gateway.log().contains("samples wait in memory only"));
+    world.wait_for_samples(10);
+
+    make(&world.state(), 0o755);
+
+    world.wait(200);
+    assert!(!world.status().contains("in memory only"));
+    assert_eq!(world.metric("edge_queue_storage_failing"), Some(0));
+    world.outlives_the_process();
+}
+
+#[test]
+fn as_root_a_directory_that_is_read_only_is_taken_up_when_it_is_not() {
+    let world = World::new(|dir| {
+        make(&dir.join("state"), 0o755);
+        make(&dir.join("state/queue"), 0o555);
+    });
+    world.wait(503);
+    world.wait_for_samples(10);
+    assert!(world.status().contains("in memory only"));
+
+    allow(&world.state().join("queue"), 0o755);
+
+    world.wait(200);
+    assert!(world.state().join("queue/lock").exists(), "two gateways could write there");
+    world.outlives_the_process();
+}
+
+#[test]
+fn as_root_a_directory_that_is_lost_while_it_runs_is_made_anew() {
+    let world = World::new(|dir| make(&dir.join("state"), 0o755));
+    world.wait(200);
+    let stored = world.wait_for_samples(10);
+
+    for name in ["queue", "status.sock"] {
+        let path = world.state().join(name);
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.expect("it is there");
+    }
+
+    eventually("the queue is there", LONG, || {
+        world.state().join("queue/lock").exists().then_some(())
+    });
+    world.wait(200);
+    assert!(world.status().contains("p0"));
+    assert!(world.wait_for_samples(0) >= stored, "what waited is lost");
+    world.outlives_the_process();
+}

@@ -1,0 +1,318 @@
+//! Promise 3: an outage of hours at 1,000 samples a second, in time that is only counted, on real
+//! files: memory stays bounded, and everything arrives or is announced.
+//!
+//! Here an hour; `E2E_OUTAGE_HOURS` makes it more, and `cargo xtask long` a day.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code may stop on the spot, and prints what it has measured"
+)]
+
+use std::collections::VecDeque;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use gateway::metrics::{Metrics, QueueMetrics};
+use gateway::model::{Quality, Record, Sample, UnixTime, Value};
+use gateway::queue::storage::Files;
+use gateway::queue::{Announcement, Entry, Id, Identity, Names, PlcNames, Queue, TopicId};
+use provisioning::config::{self, Loaded};
+
+/// Ten PLCs with 100 tags each, once a second.
+const PLCS: u16 = 10;
+const TAGS: u16 = 100;
+const EVERY: Duration = Duration::from_millis(100);
+/// The topic of events, behind those of the PLCs.
+const EVENTS: TopicId = TopicId::new(PLCS);
+/// What the session with the broker allows to be under way.
+const WINDOW: usize = 64;
+/// What may be added to the memory of the process: 16 MiB for entries, the cache, a segment that is
+/// read, and what the allocator keeps.
+const MEMORY_KIB: u64 = 40 << 10;
+
+#[test]
+fn everything_arrives_and_what_is_new_hardly_waits() {
+    let mut world = World::new("2GiB");
+    let memory = memory();
+    let usual = world.run(Duration::from_secs(20), true);
+    world.run(outage(), false);
+    let taken = world.taken();
+
+    let beside = world.catch_up();
+
+    assert_eq!(world.missing(), Vec::new());
+    assert_eq!(world.metrics.dropped(), 0);
+    assert!(world.taken() > taken, "nothing was new while it caught up");
+    println!("99 of 100 acknowledged after: usually {usual:?}, beside the backlog {beside:?}");
+    assert!(beside <= usual * 2, "{beside:?} beside the backlog, usually {usual:?}");
+    world.check_memory(memory);
+}
+
+#[test]
+fn what_does_not_fit_is_announced_to_the_number() {
+    let mut world = World::new("8MiB");
+    let memory = memory();
+    world.run(outage(), false);
+
+    world.catch_up();
+
+    let dropped = world.metrics.dropped();
+    assert_eq!(world.missing(), Vec::new());
+    assert!(dropped > world.metrics.produced.get() / 4, "nearly everything did fit: {dropped}");
+    assert_eq!(world.announced_samples, dropped);
+    world.check_memory(memory);
+}
+
+fn outage() -> Duration {
+    let hours = std::env::var("E2E_OUTAGE_HOURS").ok().map(|hours| hours.parse());
+    Duration::from_secs(3600) * hours.map_or(1, |hours| hours.expect("a number"))
+}
+
+/// A queue between PLCs and a broker, and the clock of all.
+struct World {
+    queue: Queue,
+    metrics: QueueMetrics,
+    now: Instant,
+    due: Instant,
+    /// When the broker came, or went.
+    since: Instant,
+    broker: Broker,
+    /// By topic, when each number was taken, whether it came, and whether it was announced as lost.
+    numbers: Vec<Vec<Fate>>,
+    announced_samples: u64,
+    most_memory: u64,
+    _dir: e2e::TempDir,
+}
+
+#[derive(Clone, Copy)]
+struct Fate {
+    taken: Instant,
+    arrived: u8,
+    announced: u8,
+}
+
+struct UnderWay {
+    acknowledged: Instant,
+    id: Id,
+    /// PLC and number of a record.
+    record: Option<(usize, usize)>,
+}
+
+/// Takes messages one after the other, and is some way off.
+#[derive(Default)]
+struct Broker {
+    under_way: VecDeque<UnderWay>,
+    busy_until: Option<Instant>,
+}
+
+impl Broker {
+    const SERVICE: Duration = Duration::from_micros(500);
+    const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+    /// When a message that is sent now is acknowledged.
+    fn take(&mut self, now: Instant) -> Instant {
+        let done = self.busy_until.map_or(now, |until| until.max(now)) + Self::SERVICE;
+        self.busy_until = Some(done);
+        done + Self::ROUND_TRIP
+    }
+}
+
+impl World {
+    fn new(max_size: &str) -> Self {
+        let dir = e2e::temp_dir();
+        let loaded = load(&dir, max_size);
+        let metrics = Metrics::new(&loaded.config, &loaded.hash).expect("its own registry").queue;
+        let plc = |plc| PlcNames {
+            name: format!("p{plc}"),
+            tags: (0..TAGS).map(|tag| format!("t{tag}")).collect(),
+        };
+        let topics = (0..PLCS).map(|plc| format!("edge/g/data/p{plc}").into());
+        let identity = Identity {
+            names: Names {
+                topics: topics.chain(["edge/g/event".into()]).collect(),
+                plcs: (0..PLCS).map(plc).collect(),
+            },
+            events: EVENTS,
+            epoch: "abcdef".into(),
+            boot: String::new(),
+        };
+        let files = Files::open(&dir.path().join("queue")).expect("it is nobody else's");
+        let now = Instant::now();
+        let queue = Queue::open(files, &loaded.config.queue, identity, metrics.clone(), now);
+        Self {
+            queue,
+            metrics,
+            now,
+            due: now,
+            since: now,
+            broker: Broker::default(),
+            numbers: vec![Vec::new(); PLCS.into()],
+            announced_samples: 0,
+            most_memory: 0,
+            _dir: dir,
+        }
+    }
+
+    /// Lets so much time pass, with a broker or without one. Returns the age that 99 of 100 new
+    /// messages did not exceed when they were acknowledged.
+    fn run(&mut self, time: Duration, has_broker: bool) -> Duration {
+        let (end, mut ages) = (self.now + time, Vec::new());
+        self.begin();
+        while self.now < end {
+            self.step(has_broker, &mut ages);
+        }
+        ninety_nine(ages)
+    }
+
+    /// A broker comes, and gets everything; as [`World::run`].
+    fn catch_up(&mut self) -> Duration {
+        let mut ages = Vec::new();
+        self.begin();
+        // What is new goes on coming: at last there is nothing else.
+        while self.queue.stats().entries > 20 {
+            self.step(true, &mut ages);
+        }
+        self.due = self.now + Duration::from_secs(3600);
+        let beside = ninety_nine(ages);
+        while !self.queue.is_empty() {
+            self.step(true, &mut Vec::new());
+        }
+        beside
+    }
+
+    fn begin(&mut self) {
+        self.since = self.now;
+        self.broker = Broker::default();
+        self.queue.rewind(self.now);
+    }
+
+    fn step(&mut self, has_broker: bool, ages: &mut Vec<Duration>) {
+        self.now += if has_broker { Duration::from_millis(1) } else { EVERY };
+        let now = self.now;
+        while self.due <= now {
+            self.push();
+            self.due += EVERY;
+        }
+        if has_broker {
+            self.queue.tell(now);
+            self.acknowledge(ages);
+            self.send();
+        }
+        while let Some(job) = self.queue.turn(now) {
+            self.queue.done(job.run(), now);
+        }
+    }
+
+    fn acknowledge(&mut self, ages: &mut Vec<Duration>) {
+        while let Some(first) = self.broker.under_way.front()
+            && first.acknowledged <= self.now
+        {
+            if let Some((plc, number)) = first.record {
+                let fate = &mut self.numbers[plc][number];
+                fate.arrived += 1;
+                let age = first.acknowledged.saturating_duration_since(fate.taken);
+                ages.extend((fate.taken >= self.since).then_some(age));
+            }
+            self.queue.acknowledge(first.id, self.now);
+            self.broker.under_way.pop_front();
+        }
+    }
+
+    fn push(&mut self) {
+        let turn = u64::try_from(self.numbers.iter().map(Vec::len).sum::<usize>());
+        let turn = turn.expect("it fits");
+        if turn.is_multiple_of(1000) {
+            self.most_memory = self.most_memory.max(memory());
+        }
+        let plc = u16::try_from(turn % u64::from(PLCS)).expect("it is small");
+        let numbers = &mut self.numbers[usize::from(plc)];
+        let entry = Entry::Record(taken(plc, numbers.len()));
+        numbers.push(Fate { taken: self.now, arrived: 0, announced: 0 });
+        self.queue.push(TopicId::new(plc), entry, self.now);
+    }
+
+    fn send(&mut self) {
+        while self.broker.under_way.len() < WINDOW
+            && let Some(queued) = self.queue.next(self.now)
+        {
+            let id = queued.id;
+            let mut record = None;
+            match queued.entry {
+                Entry::Record(arrived) => {
+                    let number = usize::try_from(queued.seq).expect("it fits");
+                    assert_eq!(*arrived, taken(arrived.plc, number));
+                    record = Some((queued.topic.index(), number));
+                }
+                Entry::Message(message) => {
+                    let gap = Announcement::parse(&message.body).expect("nothing else is told");
+                    self.announced_samples += gap.samples;
+                    let plc = gap.topic.trim_start_matches("edge/g/data/p").parse::<usize>();
+                    let numbers = &mut self.numbers[plc.expect("a topic of a PLC")];
+                    for number in gap.first_seq..=gap.last_seq {
+                        numbers[usize::try_from(number).expect("it fits")].announced += 1;
+                    }
+                }
+            }
+            let acknowledged = self.broker.take(self.now);
+            self.broker.under_way.push_back(UnderWay { acknowledged, id, record });
+        }
+    }
+
+    fn taken(&self) -> usize {
+        self.numbers.iter().map(Vec::len).sum()
+    }
+
+    /// What neither arrived once nor was announced once: the first few, with their PLC.
+    fn missing(&self) -> Vec<(usize, usize)> {
+        let all = self.numbers.iter().enumerate();
+        let wrong = all.flat_map(|(plc, numbers)| {
+            let of_plc = numbers.iter().enumerate();
+            let wrong = of_plc.filter(|(_, fate)| fate.arrived + fate.announced != 1);
+            wrong.map(move |(number, _)| (plc, number))
+        });
+        wrong.take(5).collect()
+    }
+
+    fn check_memory(&self, before: u64) {
+        // What the test itself notes of every number is not the queue's.
+        let notes = u64::try_from(self.taken() * 2 * size_of::<Fate>()).expect("it fits") >> 10;
+        let more = self.most_memory.saturating_sub(before + notes);
+        println!("{} records, {more} KiB of memory", self.taken());
+        assert!(more < MEMORY_KIB, "{more} KiB more than before");
+    }
+}
+
+fn ninety_nine(mut ages: Vec<Duration>) -> Duration {
+    ages.sort_unstable();
+    ages.get(ages.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+fn taken(plc: u16, number: usize) -> Record {
+    let number = i64::try_from(number).expect("it fits");
+    let at = UnixTime::from_micros(1_600_000_000_000_000 + number * 1_000_000);
+    let sample = |tag: u16| Sample {
+        tag,
+        value: Some(Value::Int(number % 1000 + i64::from(tag))),
+        quality: Quality::Good,
+        at,
+    };
+    Record { plc, at, samples: (0..TAGS).map(sample).collect() }
+}
+
+fn load(dir: &e2e::TempDir, max_size: &str) -> Loaded {
+    let toml = format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n[queue]\n\
+         max_size = \"{max_size}\"\n[[plc]]\nname = \"p0\"\nmodel = \"M241\"\n\
+         address = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n"
+    );
+    config::load(&dir.write("gateway.toml", &toml)).expect("the configuration holds")
+}
+
+/// Resident memory in KiB.
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let words = line.and_then(|line| line.split_whitespace().next());
+    words.and_then(|kib| kib.parse().ok()).expect("a number")
+}
