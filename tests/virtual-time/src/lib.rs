@@ -10,5 +10,5 @@ pub mod network;
 pub mod packet;
 pub mod world;
 
-pub use network::Conditions;
+pub use e2e::Conditions;
 pub use world::{HUB_INSIDE, SITE_INSIDE, World};
