@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 pub mod clock;
+pub mod hub;
 pub mod memory;
 pub mod network;
 pub mod packet;
