@@ -47,6 +47,18 @@ impl Figures {
 }
 
 impl Capture {
+    /// Takes messages as they arrived, but for those that tell the status, which have no number.
+    ///
+    /// # Panics
+    /// When another one has no stamp.
+    #[must_use]
+    pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Self {
+        let mut capture = Self::default();
+        let numbered = messages.into_iter().filter(|message| !message.topic.ends_with("/status"));
+        numbered.for_each(|message| capture.take(message));
+        capture
+    }
+
     /// Takes a message.
     ///
     /// # Panics
@@ -145,7 +157,7 @@ impl Capture {
         self.numbers.get(&(topic.to_owned(), epoch.to_owned())).cloned().unwrap_or_default()
     }
 
-    /// Whether `edge-gateway audit` finds everything accounted for, and what it says.
+    /// What `edge-gateway audit` says: whether all that is missing was announced, and why.
     #[must_use]
     pub fn audit(&self) -> (bool, String) {
         let mut audit = Command::new(Gateway::program())

@@ -1,5 +1,6 @@
 //! Network namespaces of a test's own: two machines and a cable between them. Needs root.
 
+use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -65,6 +66,12 @@ impl Namespace {
     /// Runs `ip` for it.
     pub fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.0], arguments].concat());
+    }
+
+    /// The file that stands for it (ip-netns(8)).
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/var/run/netns").join(&self.0)
     }
 
     /// Its name, for `ip`.

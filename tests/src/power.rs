@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::{Guest, GuestBuilder, Log, Random, TempDir, debian, temp_dir};
+use crate::{Guest, GuestBuilder, Log, TempDir, debian, temp_dir};
 use disk::Disk;
 
 const DISK_BYTES: u64 = 64 << 20;
@@ -19,7 +19,7 @@ const DISK_BYTES: u64 = 64 << 20;
 pub struct PowerCut {
     machine: GuestBuilder,
     running: Option<(Guest, Disk)>,
-    random: Random,
+    random: fastrand::Rng,
     dir: TempDir,
 }
 
@@ -74,7 +74,7 @@ impl PowerCut {
         let mount = format!("mkdir -p /data\nmount -t ext4 {options}$(disk data) /data");
         let machine = machine.disk("data", &dir.path().join("socket")).modules(&["ext4"]);
         let machine = machine.setup(&mount).packed();
-        Self { machine, running: None, random: Random(seed), dir }
+        Self { machine, running: None, random: fastrand::Rng::with_seed(seed), dir }
     }
 
     /// Boots the machine with the disk as it is.
@@ -107,9 +107,9 @@ impl PowerCut {
     /// # Panics
     /// When the power is off.
     pub fn cut(&mut self) -> Left {
-        let of_sixteen = [0, 8, 15][self.random.below(3)];
+        let of_sixteen = [0, 8, 15][self.random.usize(..3)];
         let mut random = self.random.clone();
-        let left = self.cut_so(|| random.below(16) < of_sixteen);
+        let left = self.cut_so(|| random.usize(..16) < of_sixteen);
         self.random = random;
         left
     }

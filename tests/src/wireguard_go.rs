@@ -1,5 +1,6 @@
 //! wireguard-go as the hub, in the hub's half of a pair of network namespaces.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct WireguardGo {
     dir: TempDir,
     site: PublicKey,
     key: PrivateKey,
+    /// The text of a key.
+    preshared: Option<String>,
 }
 
 impl WireguardGo {
@@ -44,7 +47,7 @@ impl WireguardGo {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let device = format!("hub{}.{number}", std::process::id());
-        let mut hub = Self { process: None, program, device, dir, site, key };
+        let mut hub = Self { process: None, program, device, dir, site, key, preshared: None };
         hub.start_again(&pair.hub, mtu);
         hub
     }
@@ -66,9 +69,37 @@ impl WireguardGo {
         let settings = ["set", &self.device, "private-key", &key, "listen-port", "51820"];
         let peer = ["peer", &site, "allowed-ips", &allowed];
         namespace.run("wg", &[&settings[..], &peer[..]].concat());
+        if let Some(key) = self.preshared.clone() {
+            self.preshare(namespace, &key);
+        }
         let address = format!("{}/24", Self::ADDRESS);
         namespace.ip(&["address", "replace", &address, "dev", &self.device]);
         namespace.ip(&["link", "set", &self.device, "mtu", &mtu.to_string(), "up"]);
+    }
+
+    /// Gives it a preshared key for the site, as `wg genpsk` prints one. It keeps it when it is
+    /// started again.
+    pub fn preshare(&mut self, namespace: &Namespace, key: &str) {
+        let file = self.dir.write("preshared.key", key).display().to_string();
+        self.preshared = Some(key.to_owned());
+        self.set_peer(namespace, &["preshared-key", &file]);
+    }
+
+    /// Tells it where the site is, so that it can call first.
+    pub fn find_site_at(&self, namespace: &Namespace, endpoint: SocketAddr) {
+        self.set_peer(namespace, &["endpoint", &endpoint.to_string()]);
+    }
+
+    fn set_peer(&self, namespace: &Namespace, settings: &[&str]) {
+        let site = self.site.to_string();
+        namespace.run("wg", &[&["set", &self.device, "peer", &site], settings].concat());
+    }
+
+    /// Whether it has completed a handshake since its start (wg(8), `latest-handshakes`).
+    #[must_use]
+    pub fn has_shaken_hands(&self, namespace: &Namespace) -> bool {
+        let shown = namespace.run("wg", &["show", &self.device, "latest-handshakes"]);
+        !shown.trim().ends_with("\t0")
     }
 
     /// Ends it at once; its device goes with it.

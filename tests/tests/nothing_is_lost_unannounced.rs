@@ -3,11 +3,9 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use e2e::{Gateway, Message, Mosquitto, Pymodbus, Subscriber};
+use e2e::{Capture, Gateway, Message, Mosquitto, Pymodbus, Subscriber};
 use provisioning::plc::Table;
 use serde_json::Value;
 
@@ -41,24 +39,6 @@ fn balanced(gateway: &Gateway) -> bool {
     };
     let kept = sum("edge_samples_delivered_total") + sum("edge_samples_stored");
     sum("edge_samples_produced_total") == kept + sum("edge_samples_dropped_total")
-}
-
-/// Runs `edge-gateway audit` over what arrived.
-fn audit(messages: &[Message]) -> Output {
-    let mut audit = Command::new(Gateway::program())
-        .args(["audit", "--capture", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program is there");
-    let mut input = audit.stdin.take().expect("it is piped");
-    for message in messages {
-        let line = serde_json::json!({"topic": message.topic, "payload": message.json()});
-        writeln!(input, "{line}").expect("it reads");
-    }
-    drop(input);
-    audit.wait_with_output().expect("it ends")
 }
 
 /// Samples that the gap events among these messages name.
@@ -153,17 +133,11 @@ fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
     }
 
     assert!(balanced(&gateway), "{}", gateway.get("/metrics").body);
-    let verdict = audit(&messages);
-    let report = String::from_utf8_lossy(&verdict.stdout).into_owned();
-    assert!(verdict.status.success(), "{report}");
-    let data: Vec<Message> =
-        messages.iter().filter(|message| message.topic.contains("/data/")).cloned().collect();
-    let verdict = audit(&data);
-    assert_eq!(
-        verdict.status.code(),
-        Some(1),
-        "without the event the same loss is unaccounted for"
-    );
+    let (is_clean, report) = Capture::of(&messages).audit();
+    assert!(is_clean, "{report}");
+    let data = messages.iter().filter(|message| message.topic.contains("/data/"));
+    let (is_clean, report) = Capture::of(data).audit();
+    assert!(!is_clean, "without the event the same loss is unaccounted for: {report}");
 }
 
 #[test]

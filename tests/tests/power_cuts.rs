@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{
     Barriers, Capture, Filesystem, Gateway, Guest, Left, Log, Message, Mosquitto, Port, PowerCut,
-    Random, Simulator, Subscriber, eventually, get,
+    Simulator, Subscriber, eventually, get,
 };
 
 const LONG: Duration = Duration::from_secs(100);
@@ -77,7 +77,7 @@ struct Life {
 fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
     let more = std::env::var("E2E_CUTS").ok().map(|cuts| cuts.parse().expect("a number"));
     let mut world = World::new(durability, Barriers::Kept);
-    let mut random = Random(cuts.try_into().expect("it is small"));
+    let mut random = fastrand::Rng::with_seed(cuts.try_into().expect("it is small"));
     let mut ends = Vec::new();
     for cut in 0..more.unwrap_or(cuts) {
         let is_outage = cut % 2 == 0;
@@ -95,7 +95,7 @@ fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
             eventually("it answers", LONG, || asked.ask(&world));
         }
         // From there any moment is as good as any other.
-        let end = Instant::now() + random.millis(2_000);
+        let end = Instant::now() + Duration::from_millis(random.u64(..2_000));
         while Instant::now() < end {
             thread::sleep(PAUSE);
             asked.ask(&world);

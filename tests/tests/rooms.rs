@@ -57,7 +57,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("provisioning", &["tunnel"]),
     ("gateway", &["provisioning", "tunnel"]),
     ("tests", &["gateway", "provisioning", "tunnel"]),
-    ("tests/virtual-time", &["tunnel"]),
+    ("tests/fuzz", &["gateway", "provisioning", "tunnel"]),
+    ("tests/virtual-time", &["e2e", "tunnel"]),
     ("deploy/xtask", &[]),
 ];
 

@@ -5,10 +5,11 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 pub mod clock;
+pub mod hub;
 pub mod memory;
 pub mod network;
 pub mod packet;
 pub mod world;
 
-pub use network::Conditions;
+pub use e2e::Conditions;
 pub use world::{HUB_INSIDE, SITE_INSIDE, World};

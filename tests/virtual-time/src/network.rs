@@ -2,35 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How badly the network treats datagrams; probabilities are in `[0, 1]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Conditions {
-    /// Time from one end to the other.
-    pub delay: Duration,
-    /// Up to this is added, so that datagrams overtake each other.
-    pub jitter: Duration,
-    /// How many are lost.
-    pub loss: f64,
-    /// How many come twice.
-    pub duplicate: f64,
-    /// How many come with a flipped bit.
-    pub corrupt: f64,
-}
-
-/// A good line.
-impl Default for Conditions {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(20),
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            duplicate: 0.0,
-            corrupt: 0.0,
-        }
-    }
-}
+use e2e::{Conditions, Impairment};
 
 /// A datagram on its way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,8 +20,8 @@ pub struct Datagram {
 /// The network.
 #[derive(Debug)]
 pub struct Network {
-    /// How it is.
-    pub conditions: Conditions,
+    /// How it treats what is sent.
+    pub impairment: Impairment,
     /// Hosts that nothing reaches and from which nothing comes.
     pub cut: BTreeSet<IpAddr>,
     /// Ports whose mapping a router has forgotten: what they send is lost.
@@ -58,20 +32,18 @@ pub struct Network {
     pub seen: Option<Vec<Datagram>>,
     under_way: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
-    random: fastrand::Rng,
 }
 
 impl Network {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            conditions: Conditions::default(),
+            impairment: Impairment::new(seed, Conditions::default()),
             cut: BTreeSet::new(),
             dead: BTreeSet::new(),
             longest: usize::MAX,
             seen: None,
             under_way: BTreeMap::new(),
             sent: 0,
-            random: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -84,26 +56,10 @@ impl Network {
         if is_dead || datagram.bytes.len() > self.longest {
             return;
         }
-        let copies = if self.random.f64() < self.conditions.duplicate { 2 } else { 1 };
-        for _ in 0..copies {
-            if self.random.f64() >= self.conditions.loss {
-                let at =
-                    now + self.conditions.delay + self.conditions.jitter.mul_f64(self.random.f64());
-                let datagram = self.corrupted(datagram.clone());
-                self.sent += 1;
-                self.under_way.insert((at, self.sent), datagram);
-            }
+        for (at, bytes) in self.impairment.pass(now, &datagram.bytes) {
+            self.sent += 1;
+            self.under_way.insert((at, self.sent), Datagram { bytes, ..*datagram });
         }
-    }
-
-    fn corrupted(&mut self, mut datagram: Datagram) -> Datagram {
-        if self.random.f64() < self.conditions.corrupt {
-            let bit = self.random.usize(..datagram.bytes.len() * 8);
-            if let Some(byte) = datagram.bytes.get_mut(bit / 8) {
-                *byte ^= 1 << (bit % 8);
-            }
-        }
-        datagram
     }
 
     /// When the next one arrives.

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tunnel::{
-    ClockBounds, Endpoint, Event, Hub, HubEnd, LookUp, Now, Outbox, Packets, PrivateKey, Report,
-    Request, Settings, SiteKeys, State, Tunnel,
+    ClockBounds, Event, LookUp, Now, Outbox, Packets, PrivateKey, Report, Request, Settings, State,
+    Tunnel,
 };
 
+use crate::hub::SimulatedHub;
 use crate::network::{Datagram, Network};
 use crate::{clock, packet};
 
@@ -56,17 +57,6 @@ pub struct World {
     seed: u64,
     /// Steps in which no time passed.
     stuck: u32,
-}
-
-/// A hub, and whether it runs.
-#[derive(Debug)]
-pub struct SimulatedHub {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// What it was told.
-    pub settings: HubEnd,
-    /// Absent while it does not run.
-    pub tunnel: Option<Tunnel>,
 }
 
 impl World {
@@ -123,6 +113,19 @@ impl World {
             world.start_hub(hub);
         }
         world.obey();
+        world
+    }
+
+    /// Makes one that has been up for a minute and talks every second.
+    ///
+    /// # Panics
+    /// When it is not up by then.
+    #[must_use]
+    pub fn up(seed: u64, hubs: u8) -> Self {
+        let mut world = Self::new(seed, hubs);
+        world.talk = Some(Duration::from_secs(1));
+        world.run_for(Duration::from_secs(60));
+        assert!(world.is_up());
         world
     }
 
@@ -214,6 +217,13 @@ impl World {
             let left = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
             self.step(left);
         }
+    }
+
+    /// Whether something that is sent from now on is answered within this time.
+    #[must_use]
+    pub fn heard_within(&mut self, limit: Duration) -> bool {
+        self.received.clear();
+        self.run_until(limit, |world| !world.received.is_empty()).is_some()
     }
 
     /// Lets this much time pass.
@@ -339,31 +349,6 @@ impl World {
         while let Some(at) = self.look_ups.iter().position(is_ready) {
             let (_, event) = self.look_ups.remove(at);
             self.tell(event);
-        }
-    }
-}
-
-impl SimulatedHub {
-    fn new(number: u8, site: tunnel::PublicKey) -> Self {
-        let allowed_ips = vec![net(SITE_INSIDE), net("fd77::12")];
-        let site = SiteKeys { public_key: site, preshared_key: None, allowed_ips };
-        let settings = HubEnd {
-            private_key: PrivateKey::generate(),
-            addresses: vec![net(HUB_INSIDE), net("fd77::1")],
-            mtu: 1280,
-            sites: vec![site],
-        };
-        let address = SocketAddr::new([198, 51, 100, number].into(), 51820);
-        Self { address, settings, tunnel: None }
-    }
-
-    fn as_seen_by_site(&self, number: usize) -> Hub {
-        Hub {
-            name: format!("hub-{number}"),
-            endpoint: Endpoint { host: format!("hub-{number}.test"), port: 51820 },
-            public_key: self.settings.private_key.public(),
-            preshared_key: None,
-            allowed_ips: ["10.77.0.0/16", "fd77::/16"].map(net).to_vec(),
         }
     }
 }

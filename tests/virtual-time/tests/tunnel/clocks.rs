@@ -10,30 +10,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A world that was up for a minute and talks.
-fn up(seed: u64) -> World {
-    let mut world = World::new(seed, 1);
-    world.talk = Some(SECOND);
-    world.run_for(MINUTE);
-    assert!(world.is_up());
-    world
-}
-
-fn heard_within(world: &mut World, limit: Duration) -> bool {
-    world.received.clear();
-    world.run_until(limit, |world| !world.received.is_empty()).is_some()
-}
-
 #[test]
 fn a_box_that_boots_years_in_the_past_says_so_and_is_up_10_s_after_the_clock_is_set() {
-    let mut world = up(20);
+    let mut world = World::up(20, 1);
     clock::step_back(10 * YEAR);
     world.bounds.floor = Some(SystemTime::UNIX_EPOCH + 50 * YEAR);
     world.restart_site();
     world.run_for(5 * MINUTE);
     assert_eq!(world.report().state, State::ClockBehind, "{}", world.report().sentence);
     clock::step_forward(10 * YEAR);
-    assert!(heard_within(&mut world, 10 * SECOND));
+    assert!(world.heard_within(10 * SECOND));
 }
 
 #[test]
@@ -48,7 +34,7 @@ fn a_clock_in_the_past_is_no_reason_not_to_try() {
 
 #[test]
 fn a_clock_beyond_the_ceiling_sends_nothing_and_spoils_no_key() {
-    let mut world = up(22);
+    let mut world = World::up(22, 1);
     let right = Now::read().wall;
     clock::step_forward(10 * YEAR);
     world.bounds.ceiling = Some(right + YEAR);
@@ -59,33 +45,33 @@ fn a_clock_beyond_the_ceiling_sends_nothing_and_spoils_no_key() {
     assert!(seen.iter().all(|datagram| datagram.from.ip() != world.outside.ip()));
     assert_eq!(world.report().state, State::ClockAhead, "{}", world.report().sentence);
     clock::step_back(10 * YEAR);
-    assert!(heard_within(&mut world, 10 * SECOND));
+    assert!(world.heard_within(10 * SECOND));
     assert_eq!(world.report().counters.unanswered, 0);
 }
 
 #[test]
 fn a_step_beyond_the_ceiling_does_not_end_a_tunnel_that_is_up() {
-    let mut world = up(23);
+    let mut world = World::up(23, 1);
     let ceiling = Some(Now::read().wall + YEAR);
     world.tell(Event::Clock(ClockBounds { floor: None, ceiling }));
     clock::step_forward(10 * YEAR);
     for _ in 0..10 {
         world.run_for(MINUTE);
-        assert!(heard_within(&mut world, 2 * SECOND));
+        assert!(world.heard_within(2 * SECOND));
     }
     clock::step_back(10 * YEAR);
     world.run_for(10 * MINUTE);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
     world.restart_site();
-    assert!(heard_within(&mut world, 2 * SECOND), "the key is spoiled");
+    assert!(world.heard_within(2 * SECOND), "the key is spoiled");
 }
 
 #[test]
 fn a_step_back_of_an_hour_does_not_interrupt() {
-    let mut world = up(24);
+    let mut world = World::up(24, 1);
     clock::step_back(HOUR);
     for _ in 0..30 {
-        assert!(heard_within(&mut world, 2 * SECOND));
+        assert!(world.heard_within(2 * SECOND));
         world.run_for(MINUTE);
     }
 }
@@ -98,25 +84,20 @@ fn a_step_back_before_the_first_session_gives_no_stamp_of_the_future() {
     clock::step_back(HOUR);
     world.run_for(MINUTE);
     world.start_hub(0);
-    assert!(heard_within(
-        &mut {
-            world.talk = Some(SECOND);
-            world
-        },
-        MINUTE
-    ));
+    world.talk = Some(SECOND);
+    assert!(world.heard_within(MINUTE));
 }
 
 #[test]
 fn a_step_forward_heals_at_once() {
-    let mut world = up(26);
+    let mut world = World::up(26, 1);
     clock::step_forward(HOUR);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn after_10_minutes_asleep_nothing_leaves_on_the_dead_session() {
-    let mut world = up(27);
+    let mut world = World::up(27, 1);
     world.talk = None;
     world.run_for(SECOND);
     world.network.seen = Some(Vec::new());
@@ -125,12 +106,12 @@ fn after_10_minutes_asleep_nothing_leaves_on_the_dead_session() {
     let seen = world.network.seen.take().unwrap_or_default();
     let kinds: Vec<_> = seen.iter().map(|datagram| datagram.bytes[0]).collect();
     assert_eq!(kinds, [1]);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_driver_that_was_held_up_for_20_minutes_sends_nothing_on_the_dead_session() {
-    let mut world = up(28);
+    let mut world = World::up(28, 1);
     world.talk = None;
     world.run_for(SECOND);
     world.network.seen = Some(Vec::new());
@@ -139,24 +120,24 @@ fn a_driver_that_was_held_up_for_20_minutes_sends_nothing_on_the_dead_session() 
     let seen = world.network.seen.take().unwrap_or_default();
     let kinds: Vec<_> = seen.iter().map(|datagram| datagram.bytes[0]).collect();
     assert_eq!(kinds, [1]);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_boot_clock_that_goes_back_is_survived() {
-    let mut world = up(29);
+    let mut world = World::up(29, 1);
     clock::break_boot_time(90 * SECOND);
     world.run_for(5 * MINUTE);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_clock_before_1970_is_survived() {
-    let mut world = up(30);
+    let mut world = World::up(30, 1);
     clock::step_back(60 * YEAR);
     world.restart_site();
     world.run_for(MINUTE);
     assert_eq!(world.report().state, State::ClockAhead);
     clock::step_forward(60 * YEAR);
-    assert!(heard_within(&mut world, 10 * SECOND));
+    assert!(world.heard_within(10 * SECOND));
 }

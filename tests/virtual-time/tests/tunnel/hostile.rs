@@ -287,7 +287,7 @@ fn a_hub_cannot_send_from_outside_its_networks_nor_anything_that_is_no_packet() 
 #[test]
 fn a_bad_line_loses_packets_and_still_carries_a_third_of_them() {
     let mut world = up(77);
-    world.network.conditions = Conditions {
+    world.network.impairment.conditions = Conditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
         loss: 0.3,

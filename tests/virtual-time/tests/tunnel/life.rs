@@ -56,9 +56,9 @@ fn disturb(world: &mut World, random: &mut fastrand::Rng) -> &'static str {
             "the clock was set late"
         }
         8 => {
-            world.network.conditions.loss = 0.5;
+            world.network.impairment.conditions.loss = 0.5;
             world.run_for(30 * MINUTE);
-            world.network.conditions = Conditions::default();
+            world.network.impairment.conditions = Conditions::default();
             "half of everything was lost"
         }
         9 => {

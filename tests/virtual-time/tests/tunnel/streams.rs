@@ -27,7 +27,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn new(seed: u64, conditions: Conditions) -> Self {
         let mut world = World::new(seed, 1);
-        world.network.conditions = conditions;
+        world.network.impairment.conditions = conditions;
         let now = Now::read();
         let mut tunnel = Tunnel::site(world.settings.clone(), world.bounds, now, seed);
         let addresses = vec![world.hubs[0].address];

@@ -9,38 +9,25 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn up(seed: u64, hubs: u8) -> World {
-    let mut world = World::new(seed, hubs);
-    world.talk = Some(SECOND);
-    world.run_for(MINUTE);
-    assert!(world.is_up());
-    world
-}
-
-fn heard_within(world: &mut World, limit: Duration) -> bool {
-    world.received.clear();
-    world.run_until(limit, |world| !world.received.is_empty()).is_some()
-}
-
 #[test]
 fn when_our_address_changes_nothing_is_lost_after_the_next_packet() {
-    let mut world = up(40, 1);
+    let mut world = World::up(40, 1);
     world.outside = "203.0.113.77:1234".parse().expect("an address");
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_change_of_the_network_takes_a_new_port_and_reaches_the_hub_at_once() {
-    let mut world = up(41, 1);
+    let mut world = World::up(41, 1);
     world.network.dead.insert(world.outside);
     world.tell(Event::NetworkChanged);
     assert_eq!(world.rebinds, 1);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_storm_of_network_changes_is_no_storm_of_handshakes() {
-    let mut world = up(42, 1);
+    let mut world = World::up(42, 1);
     let before = world.report().counters.initiations;
     for _ in 0..1_000 {
         world.tell(Event::NetworkChanged);
@@ -48,12 +35,12 @@ fn a_storm_of_network_changes_is_no_storm_of_handshakes() {
     }
     let initiations = world.report().counters.initiations - before;
     assert!(initiations <= 11, "{initiations}");
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
-    let mut world = up(43, 1);
+    let mut world = World::up(43, 1);
     let good = world.report().endpoint;
     let stranger = "203.0.113.5:9".parse().expect("an address");
     world.network.seen = Some(Vec::new());
@@ -63,7 +50,7 @@ fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
         world.give_site(stranger, &datagram.bytes);
     }
     assert_eq!(world.report().endpoint, good);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 
     let moved = "198.51.100.200:4000".parse().expect("an address");
     world.hubs[0].address = moved;
@@ -79,25 +66,25 @@ fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
     let datagram = out.datagrams().next().expect("one").1.to_vec();
     world.give_site(moved, &datagram);
     assert_eq!(world.report().endpoint, Some(moved));
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
 }
 
 #[test]
 fn a_forgotten_port_is_left_within_21_s() {
-    let mut world = up(44, 1);
+    let mut world = World::up(44, 1);
     world.network.dead.insert(world.outside);
-    assert!(heard_within(&mut world, 22 * SECOND));
+    assert!(world.heard_within(21 * SECOND));
     assert_eq!(world.rebinds, 1);
 }
 
 #[test]
 fn a_name_that_means_another_address_is_looked_up_again() {
-    let mut world = up(45, 1);
+    let mut world = World::up(45, 1);
     let moved = "198.51.100.77:51820".parse().expect("an address");
     world.hubs[0].address = moved;
     world.start_hub(0);
     world.names.insert("hub-1.test".to_owned(), vec![moved.ip()]);
-    assert!(heard_within(&mut world, MINUTE));
+    assert!(world.heard_within(MINUTE));
 }
 
 #[test]
@@ -109,19 +96,19 @@ fn a_name_that_cannot_be_found_for_10_minutes_is_asked_for_again() {
     world.run_for(10 * MINUTE);
     assert_eq!(world.report().state, State::NoAddress, "{}", world.report().sentence);
     world.names.insert("hub-1.test".to_owned(), addresses);
-    assert!(heard_within(&mut world, MINUTE));
+    assert!(world.heard_within(MINUTE));
 }
 
 #[test]
 fn the_last_good_address_is_kept_while_dns_is_away() {
-    let mut world = up(47, 1);
+    let mut world = World::up(47, 1);
     world.names.clear();
     world.start_hub(0);
-    assert!(heard_within(&mut world, 17 * SECOND));
+    assert!(world.heard_within(17 * SECOND));
     world.network.cut.insert(world.hubs[0].address.ip());
     world.run_for(HOUR);
     world.network.cut.clear();
-    assert!(heard_within(&mut world, MINUTE));
+    assert!(world.heard_within(MINUTE));
 }
 
 #[test]
@@ -133,9 +120,9 @@ fn of_several_addresses_one_that_works_is_found() {
     world.names.insert("hub-1.test".to_owned(), vec![broken, other, good]);
     world.restart_site();
     world.talk = Some(SECOND);
-    assert!(heard_within(&mut world, 20 * SECOND));
+    assert!(world.heard_within(20 * SECOND));
     world.run_for(HOUR);
-    assert!(heard_within(&mut world, 2 * SECOND));
+    assert!(world.heard_within(2 * SECOND));
     assert_eq!(world.report().counters.endpoint_changes, 0);
 }
 
@@ -148,15 +135,15 @@ fn a_hub_with_only_a_v6_address_is_reached() {
     world.outside = "[2001:db8:1::9]:40000".parse().expect("an address");
     world.restart_site();
     world.talk = Some(SECOND);
-    assert!(heard_within(&mut world, 3 * SECOND));
+    assert!(world.heard_within(3 * SECOND));
 }
 
 #[test]
 fn a_dead_hub_is_left_for_the_next_within_30_s() {
-    let mut world = up(50, 2);
+    let mut world = World::up(50, 2);
     world.stop_hub(0);
     world.received.clear();
-    let took = world.run_until(31 * SECOND, |world| !world.received.is_empty());
+    let took = world.run_until(30 * SECOND, |world| !world.received.is_empty());
     assert!(took.is_some());
     assert_eq!(world.report().hub, "hub-2");
 }
@@ -166,20 +153,22 @@ fn a_box_that_starts_while_its_first_hub_is_dead_is_up_within_30_s() {
     let mut world = World::new(51, 2);
     world.stop_hub(0);
     world.talk = Some(SECOND);
-    assert!(heard_within(&mut world, 30 * SECOND));
+    assert!(world.heard_within(30 * SECOND));
 }
 
 #[test]
-fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_without_losing_a_packet() {
-    let mut world = up(52, 2);
+fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_and_at_most_one_answer_is_lost() {
+    let mut world = World::up(52, 2);
     world.stop_hub(0);
+    assert!(world.run_until(MINUTE, |world| world.report().hub == "hub-2").is_some());
+    let left = Instant::now();
     world.run_for(MINUTE);
-    assert_eq!(world.report().hub, "hub-2");
     world.start_hub(0);
     world.received.clear();
     let (start, sent) = (Instant::now(), world.pinged());
-    let took = world.run_until(10 * MINUTE, |world| world.report().hub == "hub-1");
-    assert!(took.is_some_and(|took| took >= 3 * MINUTE), "{took:?}");
+    assert!(world.run_until(10 * MINUTE, |world| world.report().hub == "hub-1").is_some());
+    let took = left.elapsed();
+    assert!((5 * MINUTE..=10 * MINUTE).contains(&took), "{took:?}");
     world.run_for(MINUTE);
     world.talk = None;
     world.run_for(SECOND);
@@ -190,7 +179,7 @@ fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_without_losing_a_packe
 
 #[test]
 fn while_the_preferred_hub_stays_dead_the_other_one_is_not_disturbed() {
-    let mut world = up(53, 2);
+    let mut world = World::up(53, 2);
     world.stop_hub(0);
     world.run_for(MINUTE);
     world.received.clear();
@@ -204,7 +193,7 @@ fn while_the_preferred_hub_stays_dead_the_other_one_is_not_disturbed() {
 #[test]
 fn with_all_hubs_dead_all_are_tried_and_the_first_that_comes_back_is_taken() {
     for back in [0, 1] {
-        let mut world = up(54, 2);
+        let mut world = World::up(54, 2);
         world.stop_hub(0);
         world.stop_hub(1);
         let before = world.report().counters.initiations;
@@ -212,13 +201,13 @@ fn with_all_hubs_dead_all_are_tried_and_the_first_that_comes_back_is_taken() {
         let initiations = world.report().counters.initiations - before;
         assert!(initiations <= 2_950, "{initiations}");
         world.start_hub(back);
-        assert!(heard_within(&mut world, 61 * SECOND), "{back}");
+        assert!(world.heard_within(61 * SECOND), "{back}");
     }
 }
 
 #[test]
 fn a_flapping_preferred_hub_does_not_make_us_flap() {
-    let mut world = up(55, 2);
+    let mut world = World::up(55, 2);
     let before = world.report().counters.hub_changes;
     let start = Instant::now();
     while start.elapsed() < 24 * HOUR {
@@ -229,12 +218,12 @@ fn a_flapping_preferred_hub_does_not_make_us_flap() {
     }
     let changes = world.report().counters.hub_changes - before;
     assert!(changes <= 30, "{changes}");
-    assert!(heard_within(&mut world, MINUTE));
+    assert!(world.heard_within(MINUTE));
 }
 
 #[test]
 fn two_gateways_with_one_key_are_noticed_by_the_hub_and_break_nothing() {
-    let mut world = up(56, 1);
+    let mut world = World::up(56, 1);
     let mut other =
         tunnel::Tunnel::site(world.settings.clone(), world.bounds, tunnel::Now::read(), 99);
     let elsewhere = "203.0.113.9:7000".parse().expect("an address");
@@ -261,5 +250,5 @@ fn two_gateways_with_one_key_are_noticed_by_the_hub_and_break_nothing() {
     let report = world.hubs[0].tunnel.as_ref().expect("it runs").report(now);
     assert!(report.counters.endpoint_changes >= 10, "{}", report.counters.endpoint_changes);
     world.run_for(MINUTE);
-    assert!(heard_within(&mut world, MINUTE));
+    assert!(world.heard_within(MINUTE));
 }

@@ -1,0 +1,15 @@
+//! Everything that reads what others wrote: each a function of bytes that may do anything but panic,
+//! and holds what its reader promises. libFuzzer looks for new bytes, a test replays the known ones.
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken promise stops on the spot")]
+
+mod codec;
+mod config;
+mod queue;
+mod tunnel;
+mod wg_quick;
+
+pub use codec::codec;
+pub use config::config;
+pub use queue::queue;
+pub use tunnel::{datagrams, packets};
+pub use wg_quick::wg_quick;

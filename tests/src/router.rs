@@ -1,0 +1,369 @@
+//! A router with address translation between a site and its hub, and the bad network behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use nix::sched::{CloneFlags, setns};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc as orders;
+
+use crate::{Conditions, Impairment, Namespace};
+
+/// Orders that may wait; a test gives one at a time.
+const ORDERS: usize = 8;
+
+/// A router for one site, which sends to it what it would send to the hub. Dropping it ends it.
+///
+/// As a router of a customer does, it gives the site another port, and another one again when the
+/// site takes a new port itself.
+#[derive(Debug)]
+pub struct Router {
+    address: SocketAddr,
+    orders: orders::Sender<Order>,
+}
+
+/// What has passed so far in one direction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Passed {
+    /// Datagrams that came to the router.
+    pub taken: u64,
+    /// Datagrams that it lost, those to and from forgotten ports included.
+    pub lost: u64,
+    /// Datagrams that it sent on twice.
+    pub doubled: u64,
+    /// Copies that it sent on with a flipped bit.
+    pub spoiled: u64,
+    /// Copies that it sent on after one that had come later.
+    pub overtaken: u64,
+    /// Datagrams that it sent on, by WireGuard's type less one (whitepaper, 5.4): initiations,
+    /// responses, cookie replies, data.
+    pub kinds: [u64; 4],
+}
+
+impl Passed {
+    /// Initiations that it sent on.
+    #[must_use]
+    pub const fn initiations(&self) -> u64 {
+        self.kinds[0]
+    }
+
+    /// Responses that it sent on.
+    #[must_use]
+    pub const fn responses(&self) -> u64 {
+        self.kinds[1]
+    }
+
+    /// Packets and keepalives that it sent on.
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.kinds[3]
+    }
+}
+
+/// What the router knows about what has passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    /// From the site to the hub.
+    pub up: Passed,
+    /// From the hub to the site.
+    pub down: Passed,
+    /// Where the hub sees the site.
+    pub mapped: Option<SocketAddr>,
+    /// How many ports of the site's were seen.
+    pub ports: usize,
+}
+
+#[derive(Debug)]
+enum Order {
+    TakeNewPort,
+    ForgetPort,
+    Tell(mpsc::Sender<Traffic>),
+}
+
+impl Router {
+    /// Starts it inside a namespace, where it listens at `at` for the site and sends to `hub`. The
+    /// seed decides the fate of each datagram by its number.
+    ///
+    /// # Panics
+    /// When the address is taken, or the test does not run as root.
+    #[must_use]
+    pub fn start(
+        namespace: &Namespace,
+        (at, hub): (SocketAddr, SocketAddr),
+        seed: u64,
+        conditions: Conditions,
+    ) -> Self {
+        let place = File::open(namespace.path()).expect("the namespace is there");
+        let (orders, inbox) = orders::channel(ORDERS);
+        let (told, address) = mpsc::channel();
+        thread::spawn(move || {
+            // Only this thread is in it, and so are the sockets that it opens.
+            setns(place, CloneFlags::CLONE_NEWNET).expect("it is a network namespace");
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().expect("a runtime can be made");
+            let outcome = runtime.block_on(async {
+                let site = UdpSocket::bind(at).await?;
+                told.send(site.local_addr()?).expect("the test waits");
+                Driver::new(site, hub, seed, conditions).run(inbox).await
+            });
+            outcome.unwrap_or_else(|error| panic!("the router at {at} broke: {error}"));
+        });
+        let address = address.recv().expect("the router starts");
+        Self { address, orders }
+    }
+
+    /// Where the site sends to, as if it were the hub.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Gives the site another port towards the hub, as after a restart of the router. What the hub
+    /// sends to the old one is lost.
+    pub fn take_new_port(&self) {
+        self.order(Order::TakeNewPort);
+    }
+
+    /// Forgets the port that the site uses now, or the first one that it will use: nothing passes
+    /// from it or to it any more. Another one is served.
+    pub fn forget_port(&self) {
+        self.order(Order::ForgetPort);
+    }
+
+    /// What has passed so far, after all that was ordered.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let (tell, told) = mpsc::channel();
+        self.order(Order::Tell(tell));
+        told.recv().expect("the router runs")
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.blocking_send(order).expect("the router runs");
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    Up,
+    Down,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Lane {
+    impairment: Impairment,
+    passed: Passed,
+    /// Number of the last datagram that was sent on.
+    last: u64,
+}
+
+/// A datagram on its way, the site's address, and its number in its direction.
+struct UnderWay {
+    way: Way,
+    site: SocketAddr,
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+struct Driver {
+    site: UdpSocket,
+    hub: SocketAddr,
+    /// The site's port and the socket that stands for it.
+    mapped: Option<(SocketAddr, UdpSocket)>,
+    seen: BTreeSet<SocketAddr>,
+    forgotten: BTreeSet<SocketAddr>,
+    forget_next: bool,
+    up: Lane,
+    down: Lane,
+    under_way: BTreeMap<(Instant, u64), UnderWay>,
+    count: u64,
+}
+
+/// Something that the router does not wait for in vain.
+enum Event {
+    FromSite(SocketAddr, usize),
+    FromHub(usize),
+    Order(Option<Order>),
+    Due,
+}
+
+impl Driver {
+    fn new(site: UdpSocket, hub: SocketAddr, seed: u64, conditions: Conditions) -> Self {
+        Self {
+            site,
+            hub,
+            mapped: None,
+            seen: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            forget_next: false,
+            up: Lane::new(seed, conditions),
+            down: Lane::new(seed.wrapping_add(1), conditions),
+            under_way: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    async fn run(mut self, mut inbox: orders::Receiver<Order>) -> io::Result<()> {
+        let (mut from_site, mut from_hub) = (vec![0; 65_535], vec![0; 65_535]);
+        loop {
+            let due = self.under_way.keys().next().map(|(at, _)| *at);
+            let event = tokio::select! {
+                received = self.site.recv_from(&mut from_site) => {
+                    let (length, from) = received?;
+                    Event::FromSite(from, length)
+                }
+                length = receive(self.mapped.as_ref(), self.hub, &mut from_hub) => {
+                    Event::FromHub(length?)
+                }
+                order = inbox.recv() => Event::Order(order),
+                () = until(due) => Event::Due,
+            };
+            match event {
+                Event::FromSite(from, length) => self.take_up(from, &from_site[..length]),
+                Event::FromHub(length) => self.take_down(&from_hub[..length]),
+                Event::Order(Some(order)) => self.obey(order).await?,
+                Event::Order(None) => return Ok(()),
+                Event::Due => {}
+            }
+            self.send_due().await?;
+        }
+    }
+
+    fn take_up(&mut self, site: SocketAddr, bytes: &[u8]) {
+        if self.seen.insert(site) && std::mem::take(&mut self.forget_next) {
+            self.forgotten.insert(site);
+        }
+        self.take(Way::Up, site, bytes);
+    }
+
+    fn take_down(&mut self, bytes: &[u8]) {
+        if let Some((site, _)) = self.mapped {
+            self.take(Way::Down, site, bytes);
+        }
+    }
+
+    fn take(&mut self, way: Way, site: SocketAddr, bytes: &[u8]) {
+        let is_forgotten = self.forgotten.contains(&site);
+        let lane = self.lane(way);
+        lane.passed.taken += 1;
+        let number = lane.passed.taken;
+        let copies = lane.impairment.pass(Instant::now(), bytes);
+        if is_forgotten || copies.is_empty() {
+            lane.passed.lost += 1;
+            return;
+        }
+        lane.passed.doubled += u64::from(copies.len() > 1);
+        let spoiled = copies.iter().filter(|(_, copy)| copy != bytes).count();
+        lane.passed.spoiled += u64::try_from(spoiled).expect("at most two");
+        for (at, bytes) in copies {
+            self.count += 1;
+            self.under_way.insert((at, self.count), UnderWay { way, site, number, bytes });
+        }
+    }
+
+    async fn send_due(&mut self) -> io::Result<()> {
+        while let Some(entry) = self.under_way.first_entry() {
+            if entry.key().0 > Instant::now() {
+                break;
+            }
+            let UnderWay { way, site, number, bytes } = entry.remove();
+            self.lane(way).passes(number, &bytes);
+            match way {
+                Way::Up => {
+                    let (_, socket) = match self.mapped.take() {
+                        Some(mapped) if mapped.0 == site => self.mapped.insert(mapped),
+                        _ => self.mapped.insert((site, self.port().await?)),
+                    };
+                    socket.send_to(&bytes, self.hub).await?;
+                }
+                Way::Down => drop(self.site.send_to(&bytes, site).await?),
+            }
+        }
+        Ok(())
+    }
+
+    /// A new port towards the hub.
+    async fn port(&self) -> io::Result<UdpSocket> {
+        UdpSocket::bind((self.site.local_addr()?.ip(), 0)).await
+    }
+
+    async fn obey(&mut self, order: Order) -> io::Result<()> {
+        match order {
+            Order::TakeNewPort => {
+                if let Some((site, _)) = self.mapped {
+                    self.mapped = Some((site, self.port().await?));
+                }
+            }
+            Order::ForgetPort => match &self.mapped {
+                Some((site, _)) => drop(self.forgotten.insert(*site)),
+                None => self.forget_next = true,
+            },
+            Order::Tell(tell) => {
+                let mapped = self.mapped.as_ref().map(|(_, socket)| socket.local_addr());
+                let traffic = Traffic {
+                    up: self.up.passed,
+                    down: self.down.passed,
+                    mapped: mapped.transpose()?,
+                    ports: self.seen.len(),
+                };
+                // A test that has ended needs no answer.
+                let _ = tell.send(traffic);
+            }
+        }
+        Ok(())
+    }
+
+    const fn lane(&mut self, way: Way) -> &mut Lane {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+}
+
+impl Lane {
+    fn new(seed: u64, conditions: Conditions) -> Self {
+        let impairment = Impairment::new(seed, conditions);
+        Self { impairment, passed: Passed::default(), last: 0 }
+    }
+
+    /// Counts a datagram that is sent on.
+    fn passes(&mut self, number: u64, bytes: &[u8]) {
+        self.passed.overtaken += u64::from(number < self.last);
+        self.last = self.last.max(number);
+        let kind = bytes.first().and_then(|kind| usize::from(*kind).checked_sub(1));
+        if let Some(count) = kind.and_then(|kind| self.passed.kinds.get_mut(kind)) {
+            *count += 1;
+        }
+    }
+}
+
+/// Receives a datagram from the hub; for ever, while the site has no port.
+async fn receive(
+    mapped: Option<&(SocketAddr, UdpSocket)>,
+    hub: SocketAddr,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    let Some((_, socket)) = mapped else { return future::pending().await };
+    loop {
+        let (length, from) = socket.recv_from(buffer).await?;
+        // Anybody else is a stranger to a router with address translation.
+        if from == hub {
+            return Ok(length);
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => future::pending().await,
+    }
+}

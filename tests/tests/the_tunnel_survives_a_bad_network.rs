@@ -1,0 +1,152 @@
+//! Whatever a network does to the tunnel's datagrams, everything that the gateway publishes through
+//! it arrives. Between the program and wireguard-go stands a router that treats them badly.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Capture, Conditions, Traffic, Tunnelled, TunnelledBuilder};
+
+/// Each of these is far more than it takes.
+const LONG: Duration = Duration::from_secs(40);
+const MESSAGES: usize = 50;
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A quick and good line.
+fn good() -> Conditions {
+    Conditions { delay: MILLISECOND, ..Conditions::default() }
+}
+
+/// Lets the gateway publish through such a network, then stops it and holds that everything that it
+/// published arrived. Gives what has passed the router.
+fn all_arrives(world: TunnelledBuilder, seed: u64, conditions: Conditions) -> Traffic {
+    let world = world.behind_router(seed, conditions).start();
+    let mut arrived = Capture::default();
+    take(&world, &mut arrived, MESSAGES);
+    finish(world, arrived)
+}
+
+/// Takes so many messages more.
+fn take(world: &Tunnelled, arrived: &mut Capture, count: usize) {
+    arrived.take_more(count, LONG, |left| next(world, left));
+}
+
+/// The next message with data.
+fn next(world: &Tunnelled, left: Duration) -> Option<e2e::Message> {
+    let end = Instant::now() + left;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let message = world.consumer.try_next(left)?;
+        if Tunnelled::is_data(&message) {
+            return Some(message);
+        }
+    }
+}
+
+/// Stops the gateway. Its last word is that it is offline: then everything is there.
+fn finish(mut world: Tunnelled, mut arrived: Capture) -> Traffic {
+    world.gateway.terminate();
+    let status = world.gateway.wait(LONG);
+    let log = world.gateway.log().text();
+    assert!(status.success() && !log.contains("left for the next start"), "{status}: {log}");
+    loop {
+        let message = world.consumer.next(LONG);
+        if Tunnelled::is_data(&message) {
+            arrived.take(&message);
+        } else if message.topic == "edge/plant-7/status" && message.payload.contains("offline") {
+            break;
+        }
+    }
+    arrived.assert_whole();
+    world.router().traffic()
+}
+
+#[test]
+fn as_root_everything_arrives_when_datagrams_are_lost() {
+    let conditions = Conditions { loss: 0.15, ..good() };
+    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 1, conditions);
+    assert!(up.lost > 0 && down.lost > 0, "{up:?} {down:?}");
+}
+
+#[test]
+fn as_root_everything_arrives_when_datagrams_come_twice() {
+    let conditions = Conditions { duplicate: 0.5, ..good() };
+    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 2, conditions);
+    assert!(up.doubled > 0 && down.doubled > 0, "{up:?} {down:?}");
+}
+
+#[test]
+fn as_root_everything_arrives_when_datagrams_overtake_each_other() {
+    let conditions = Conditions { jitter: 200 * MILLISECOND, ..good() };
+    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 3, conditions);
+    assert!(up.overtaken > 0 && down.overtaken > 0, "{up:?} {down:?}");
+}
+
+#[test]
+fn as_root_everything_arrives_when_each_datagram_takes_300_ms() {
+    let conditions = Conditions { delay: 300 * MILLISECOND, ..good() };
+    let Traffic { up, .. } = all_arrives(Tunnelled::builder(), 4, conditions);
+    assert_eq!(up.lost, 0);
+}
+
+#[test]
+fn as_root_everything_arrives_when_datagrams_are_spoiled() {
+    let conditions = Conditions { corrupt: 0.15, ..good() };
+    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 5, conditions);
+    assert!(up.spoiled > 0 && down.spoiled > 0, "{up:?} {down:?}");
+}
+
+/// What a site at the edge of a mobile network has.
+fn everything() -> Conditions {
+    Conditions {
+        delay: 40 * MILLISECOND,
+        jitter: 60 * MILLISECOND,
+        loss: 0.05,
+        duplicate: 0.05,
+        corrupt: 0.02,
+    }
+}
+
+#[test]
+fn as_root_everything_arrives_when_all_of_it_happens() {
+    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 6, everything());
+    assert!(up.lost + down.lost > 0 && up.overtaken + down.overtaken > 0, "{up:?} {down:?}");
+}
+
+#[test]
+fn as_root_everything_arrives_through_the_device_when_all_of_it_happens() {
+    let builder = Tunnelled::builder().with_device();
+    let Traffic { up, down, .. } = all_arrives(builder, 7, everything());
+    assert!(up.lost + down.lost > 0 && up.overtaken + down.overtaken > 0, "{up:?} {down:?}");
+}
+
+#[test]
+fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
+    let world = Tunnelled::builder().behind_router(8, good()).start();
+    let mut arrived = Capture::default();
+    take(&world, &mut arrived, 10);
+    let before = world.router().traffic();
+
+    for _ in 0..5 {
+        world.router().take_new_port();
+        take(&world, &mut arrived, 10);
+    }
+
+    let after = world.router().traffic();
+    assert_ne!(after.mapped, before.mapped);
+    assert_eq!(after.up.initiations(), before.up.initiations(), "the tunnel began anew");
+    assert_eq!(after.down.initiations(), before.down.initiations(), "the tunnel began anew");
+    let log = world.broker.log().text();
+    let sessions = log.lines().filter(|line| line.contains("as plant-7")).count();
+    assert_eq!(sessions, 1, "{log}");
+    finish(world, arrived);
+}
+
+#[test]
+fn as_root_a_port_that_a_router_has_forgotten_is_left() {
+    let builder = Tunnelled::builder().behind_router(9, good());
+    let world = builder.whose_first_port_is_forgotten().start();
+    let mut arrived = Capture::default();
+    take(&world, &mut arrived, 10);
+    let traffic = finish(world, arrived);
+    assert_eq!(traffic.ports, 2);
+    assert!(traffic.up.lost > 0);
+}

@@ -1,0 +1,80 @@
+//! Either end may begin: wireguard-go answers the gateway and is answered by it, with and without a
+//! preshared key; with two different ones there is no session. A router counts who says what.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+
+use std::time::Duration;
+
+use e2e::{Conditions, Traffic, Tunnelled, TunnelledBuilder, WireguardGo};
+use tunnel::PrivateKey;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Any 32 bytes are a preshared key, so those of another key do.
+fn preshared() -> String {
+    PrivateKey::generate().expose().to_string()
+}
+
+fn world(preshared_at_site: Option<&str>, preshared_at_hub: Option<&str>) -> TunnelledBuilder {
+    let conditions = Conditions { delay: Duration::from_millis(1), ..Conditions::default() };
+    Tunnelled::builder().behind_router(1, conditions).preshared(preshared_at_site, preshared_at_hub)
+}
+
+fn both_call_and_answer(preshared: Option<&str>) {
+    let mut world = world(preshared, preshared).start();
+    world.wait_for_data("the first message");
+    let Traffic { up, down, mapped, .. } = world.router().traffic();
+    assert_eq!((up.initiations(), down.responses()), (1, 1), "the site called, the hub answered");
+    assert_eq!((down.initiations(), up.responses()), (0, 0), "the hub had no reason to call");
+
+    // A hub that has forgotten everything and has something to say calls.
+    world.hub.kill();
+    world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+    assert!(!world.hub.has_shaken_hands(&world.pair.hub));
+    world.hub.find_site_at(&world.pair.hub, mapped.expect("the site has sent"));
+    assert!(world.scrape().contains("edge_tunnel_up 1"));
+
+    let Traffic { up, down, .. } = world.router().traffic();
+    assert!(down.initiations() >= 1 && up.responses() >= 1, "{up:?} {down:?}");
+    assert_eq!((up.initiations(), down.responses()), (1, 1), "the site did not call again");
+    assert!(world.hub.has_shaken_hands(&world.pair.hub));
+    world.consumer.drain(Duration::ZERO);
+    world.wait_for_data("data on the session that the hub began");
+}
+
+#[test]
+fn as_root_both_ends_call_and_answer_without_a_preshared_key() {
+    both_call_and_answer(None);
+}
+
+#[test]
+fn as_root_both_ends_call_and_answer_with_a_preshared_key() {
+    both_call_and_answer(Some(&preshared()));
+}
+
+#[test]
+fn as_root_with_different_preshared_keys_there_is_no_session_and_the_sentence_says_so() {
+    let (ours, theirs) = (preshared(), preshared());
+    for (at_site, at_hub) in
+        [(Some(&ours), Some(&theirs)), (Some(&ours), None), (None, Some(&theirs))]
+    {
+        let mut world = world(at_site.map(String::as_str), at_hub.map(String::as_str)).start();
+        let said = world.gateway.log().wait_for_line("another preshared key than ours", SOON);
+        assert!(said.is_some(), "{at_site:?} {at_hub:?}: {}", world.gateway.log().text());
+        assert!(!world.hub.has_shaken_hands(&world.pair.hub));
+        // The hub does not take the site's answer either. It calls at once only while it has not
+        // answered itself.
+        world.hub.kill();
+        world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+        let mapped = world.router().traffic().mapped.expect("the site has sent");
+        world.hub.find_site_at(&world.pair.hub, mapped);
+        let ping = ["-c", "1", "-W", "2", WireguardGo::SITE];
+        let pinged = world.pair.hub.command("ping").args(ping).output();
+        assert!(!pinged.expect("ping is there").status.success());
+
+        let Traffic { up, down, .. } = world.router().traffic();
+        assert!(up.initiations() >= 1 && down.responses() >= 1, "{up:?} {down:?}");
+        assert!(down.initiations() >= 1 && up.responses() >= 1, "{up:?} {down:?}");
+        assert_eq!((up.data(), down.data()), (0, 0), "data passed");
+        assert!(!world.hub.has_shaken_hands(&world.pair.hub));
+    }
+}
