@@ -10,6 +10,7 @@ mod job;
 mod loaded;
 mod record;
 mod recover;
+mod replay;
 mod room;
 mod segment;
 mod start;

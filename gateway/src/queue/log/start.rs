@@ -241,7 +241,7 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
         ledger.next_seq.clone_from(&state.next_seq);
         return;
     }
-    ledger.adopted.clone_from(&found.told);
+    ledger.adopted = found.told.iter().map(|(_, told)| told.clone()).collect();
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
     let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
     let next_seq = state.next_seq.clone();

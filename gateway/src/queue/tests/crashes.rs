@@ -14,7 +14,7 @@ use super::*;
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 /// Histories that have found faults.
-const FOUND: [u64; 6] = [992, 1639, 1710, 2133, 4933, 6432];
+const FOUND: [u64; 8] = [224, 992, 1639, 1710, 2133, 4208, 4933, 6432];
 const TOPICS: u16 = 3;
 /// In one history of so many, starts find no storage at first.
 const HOMELESS: u64 = 7;
