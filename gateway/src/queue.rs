@@ -37,7 +37,7 @@ use self::outlet::Cursors;
 use self::pace::Pace;
 use self::ring::Ring;
 use self::storage::{Files, FilesError, Storage};
-pub use self::topics::{Names, PlcNames, Topics};
+pub use self::topics::{Names, PlcNames, TagNames, Topics};
 pub use self::unclean::{Unclean, UncleanStart};
 use self::upkeep::Deadlines;
 use crate::metrics::{DropReason, QueueMetrics};

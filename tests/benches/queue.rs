@@ -87,7 +87,7 @@ fn open(loaded: &Loaded, place: &Path) -> Queue {
     let identity = Identity {
         names: Names {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
-            plcs: vec![PlcNames { name: "p".to_owned(), tags: vec!["t".to_owned()] }],
+            plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
         events: TopicId::new(0),
         epoch: "abcdef".into(),

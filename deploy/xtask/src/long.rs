@@ -40,7 +40,7 @@ const ALL: [Long; 6] = [
         name: "crashes of the queue",
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
-        environment: &[("E2E_CRASHES", "100000")],
+        environment: &[("E2E_CRASHES", "1000000")],
     },
     Long {
         name: "power cuts",

@@ -62,6 +62,8 @@ fn tests(filter: Option<&str>, left_out: &[LeftOut]) -> Command {
         plain(left_out)
     };
     tests.args(filter);
+    // As many as the queue is promised to survive; a developer's own run has fewer.
+    tests.env("E2E_CRASHES", "100000");
     // A snapshot that differs is a failure, not a file to review.
     tests.env("INSTA_UPDATE", "no");
     tests

@@ -234,8 +234,8 @@ fn queue(max_size: u64, on_full: OnFull) -> Queue<Simulated> {
 fn identity(epoch: &str) -> Identity {
     let topics =
         (0..10).map(|n| if n == 9 { EVENT.into() } else { format!("edge/a/data/{n}").into() });
-    let plcs =
-        (0..3).map(|n| PlcNames { name: format!("plc{n}"), tags: vec!["t".into(), "u".into()] });
+    let plcs = (0..3)
+        .map(|n| PlcNames { name: format!("plc{n}"), tags: ["t", "u"].into_iter().collect() });
     Identity {
         names: Names { topics: topics.collect(), plcs: plcs.collect() },
         events: EVENTS,

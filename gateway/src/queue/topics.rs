@@ -25,7 +25,50 @@ pub struct PlcNames {
     /// Unique name of the PLC.
     pub name: String,
     /// Tags by `Sample::tag`.
-    pub tags: Vec<String>,
+    pub tags: TagNames,
+}
+
+/// Names in one piece of memory: a configuration may have tens of thousands.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TagNames {
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl TagNames {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// In their order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let place = |(start, end): (u32, &u32)| start as usize..*end as usize;
+        starts.zip(&self.ends).filter_map(move |bounds| self.text.get(place(bounds)))
+    }
+}
+
+/// What lies beyond 4 GiB of names has none.
+impl<N: AsRef<str>> FromIterator<N> for TagNames {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        let mut all = Self::default();
+        for name in names {
+            all.text.push_str(name.as_ref());
+            let Ok(end) = u32::try_from(all.text.len()) else { break };
+            all.ends.push(end);
+        }
+        all.text.shrink_to_fit();
+        all.ends.shrink_to_fit();
+        all
+    }
 }
 
 impl Topics {
@@ -53,5 +96,20 @@ impl Topics {
 
     pub(super) fn all(&self) -> &[Arc<str>] {
         &self.names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_out_as_they_went_in() {
+        let names = ["a", "", "äöü", "b c"];
+
+        let kept: TagNames = names.into_iter().collect();
+
+        assert_eq!(kept.iter().collect::<Vec<_>>(), names);
+        assert_eq!((kept.len(), TagNames::default().iter().count()), (4, 0));
     }
 }

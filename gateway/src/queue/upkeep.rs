@@ -20,7 +20,7 @@ const SYNC_BYTES: u64 = 1 << 20;
 /// With `low-wear`, what waits for so long is written.
 const WRITE_AFTER: Duration = Duration::from_secs(4);
 /// With `low-wear`, the numbers that were given are written down after this.
-const MARK_AFTER: Duration = Duration::from_secs(30);
+const MARK_AFTER: Duration = Duration::from_secs(75);
 /// What is settled is written down after this when nothing else is.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 /// A storage that failed is tried again after this, doubled each time up to the longest.

@@ -43,36 +43,69 @@ impl Contender {
         }
     }
 
-    /// What is done once, and is not measured.
-    pub(crate) fn prepare(self, directory: &Path) {
+    /// A store that has been in use: what is done once is not measured.
+    pub(crate) fn open(self, directory: &Path) -> Store {
         match self {
-            Self::Queue(durability) => drop(open(directory, durability)),
-            Self::Sqlite => {}
-            Self::Redb => drop(Database::create(database(directory)).expect("it is empty")),
-        }
-    }
-
-    pub(crate) fn run(self, directory: &Path, seconds: u32) {
-        match self {
-            Self::Queue(durability) => queue(open(directory, durability), seconds),
-            Self::Sqlite => sqlite(directory, seconds),
-            Self::Redb => redb(directory, seconds),
+            Self::Queue(durability) => Store::Queue(Box::new(used(open(directory, durability)))),
+            Self::Sqlite => {
+                sqlite(directory, 1);
+                Store::Sqlite
+            }
+            Self::Redb => {
+                Store::Redb(Database::create(database(directory)).expect("the place is empty"))
+            }
         }
     }
 }
 
-/// As the gateway drives it: what is due is done after everything that happens.
-fn queue(mut queue: Queue, seconds: u32) {
+/// What is measured.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Queue(Box<Queue>),
+    Sqlite,
+    Redb(Database),
+}
+
+impl Store {
+    pub(crate) fn run(self, directory: &Path, seconds: u32) {
+        match self {
+            Self::Queue(queue) => run(*queue, seconds),
+            Self::Sqlite => sqlite(directory, seconds),
+            Self::Redb(database) => redb(&database, seconds),
+        }
+    }
+}
+
+/// A queue that has filled some files with zeros and gone round through them.
+fn used(mut queue: Queue) -> Queue {
+    const FILES: usize = 16 << 20;
     queue.rewind(Instant::now());
+    for number in 0..(FILES / RECORD).try_into().expect("it is small") {
+        queue.push(TopicId::new(1), record(number), Instant::now());
+        if number % 100 == 0 {
+            settle(&mut queue);
+        }
+    }
+    settle(&mut queue);
+    queue
+}
+
+/// As the gateway drives it: what is due is done after everything that happens.
+fn run(mut queue: Queue, seconds: u32) {
     for number in 0..seconds * PER_SECOND {
         queue.push(TopicId::new(1), record(number), Instant::now());
         tick();
-        while let Some(id) = queue.next(Instant::now()).map(|queued| queued.id) {
-            queue.acknowledge(id, Instant::now());
-        }
-        while let Some(job) = queue.turn(Instant::now()) {
-            queue.done(job.run(), Instant::now());
-        }
+        settle(&mut queue);
+    }
+}
+
+/// The broker takes what there is.
+fn settle(queue: &mut Queue) {
+    while let Some(id) = queue.next(Instant::now()).map(|queued| queued.id) {
+        queue.acknowledge(id, Instant::now());
+    }
+    while let Some(job) = queue.turn(Instant::now()) {
+        queue.done(job.run(), Instant::now());
     }
 }
 
@@ -95,7 +128,7 @@ fn open(directory: &Path, durability: Durability) -> Queue {
     let identity = Identity {
         names: Names {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
-            plcs: vec![PlcNames { name: "p".to_owned(), tags: vec!["t".to_owned()] }],
+            plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
         events: TopicId::new(0),
         epoch: "abcdef".into(),
@@ -113,8 +146,7 @@ fn sqlite(directory: &Path, seconds: u32) {
     assert!(status.expect("python3 is there").success(), "it ends well");
 }
 
-fn redb(directory: &Path, seconds: u32) {
-    let database = Database::open(database(directory)).expect("it was made");
+fn redb(database: &Database, seconds: u32) {
     let record = [b'x'; RECORD];
     for second in 0..u64::from(seconds) {
         let transaction = database.begin_write().expect("it can be written");

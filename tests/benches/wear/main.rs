@@ -42,9 +42,10 @@ fn main() {
 
 fn measure(contender: Contender, seconds: u32) -> f64 {
     let disk = Disk::new();
-    contender.prepare(disk.path());
+    let store = contender.open(disk.path());
+    disk.sync();
     let before = disk.written();
-    contender.run(disk.path(), seconds);
+    store.run(disk.path(), seconds);
     disk.sync();
     let payload = f64::from(seconds * PER_SECOND) * 300.0;
     (disk.written() - before) / payload

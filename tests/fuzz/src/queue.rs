@@ -35,7 +35,7 @@ fn drain(files: &Memory) {
     let identity = Identity {
         names: Names {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
-            plcs: vec![PlcNames { name: "p".to_owned(), tags: vec!["t".to_owned()] }],
+            plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
         events: TopicId::new(0),
         epoch: "abcdef".into(),

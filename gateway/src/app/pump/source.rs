@@ -30,7 +30,7 @@ pub(super) fn all(config: &Config) -> (Vec<Source>, Identity) {
     let mut topics: Vec<Arc<str>> = vec![format!("edge/{}/event", config.gateway.id).into()];
     let plcs = config.plcs.iter().zip(0u16..);
     let sources = plcs.map(|(plc, index)| source(config, plc, index, &mut topics)).collect();
-    let tags = |plc: &Plc| plc.tags.iter().map(|tag| tag.name.clone()).collect();
+    let tags = |plc: &Plc| plc.tags.iter().map(|tag| &tag.name).collect();
     let names = |plc: &Plc| PlcNames { name: plc.name.clone(), tags: tags(plc) };
     let identity = Identity {
         names: Names { topics, plcs: config.plcs.iter().map(names).collect() },

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::super::storage::simulated::{Faults, Simulated};
 use super::*;
 
-/// As many as CI has time for; `E2E_CRASHES` makes it more, and `E2E_SEED` follows one history.
+/// `E2E_CRASHES` makes it more, as `cargo xtask test` does, and `E2E_SEED` follows one history.
 const CRASHES: u64 = 4_000;
 const PER_HISTORY: u64 = 8;
 /// Histories that have found faults.

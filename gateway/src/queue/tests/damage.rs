@@ -116,7 +116,7 @@ fn names_find_their_tags_again_in_another_configuration() {
     queue.close(now());
     let mut other = identity("other");
     other.names.plcs.swap(0, 2);
-    other.names.plcs[2].tags.swap(0, 1);
+    other.names.plcs[2].tags = ["u", "t"].into_iter().collect();
     other.names.topics.swap(0, 3);
 
     let mut queue = Queue::open(disk, &crate::testing::queue(), other, metrics().queue, now());

@@ -8,7 +8,7 @@ path, seconds, per_second, size = sys.argv[1], *map(int, sys.argv[2:])
 db = sqlite3.connect(path, isolation_level=None)
 db.execute("PRAGMA journal_mode=WAL")
 db.execute("PRAGMA synchronous=FULL")
-db.execute("CREATE TABLE queue (id INTEGER PRIMARY KEY, record BLOB)")
+db.execute("CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY, record BLOB)")
 begin = time.monotonic()
 for second in range(seconds):
     db.execute("BEGIN")
