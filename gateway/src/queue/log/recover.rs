@@ -5,38 +5,16 @@ use std::io;
 
 use super::frame::{Frames, Header, Kind, Salt, read_header};
 use super::loaded::context;
-use super::replay::Replay;
-use super::segment::{Segment, file_name, number_in};
-use super::state::{Context, State};
+use super::replay::{Recovered, Replay};
+use super::segment::{file_name, number_in};
+use super::state::State;
 use crate::queue::Topics;
-use crate::queue::ledger::Untold;
 use crate::queue::storage::{Storage, StoredFile};
 
 /// Ending of the name of a segment that this program cannot read.
 const SET_ASIDE: &str = ".unknown-version";
 /// A context with the topics of a thousand PLCs lies within this.
 const HEAD: usize = 64 << 10;
-
-/// What was found.
-#[derive(Debug, Default)]
-pub(super) struct Recovered {
-    pub(super) state: State,
-    /// Who wrote last; nothing in an empty directory.
-    pub(super) context: Option<Context>,
-    /// Whether the last thing written was the end.
-    pub(super) is_clean: bool,
-    /// Files of segments in which nothing waits, with their lengths.
-    pub(super) idle: Vec<(String, u64)>,
-    pub(super) next_number: u64,
-    /// Segments of a newer program.
-    pub(super) set_aside: u64,
-    /// Segments that should be there and are not, or in which nothing can be read.
-    pub(super) damaged: Vec<Segment>,
-    /// What is told by entries behind the last checkpoint, which may not be durable, by their ids.
-    pub(super) told: Vec<(u64, Untold)>,
-    /// Last byte in use of the newest segment.
-    pub(super) end: u64,
-}
 
 /// Reads the newest segments, back to the first with a checkpoint, and what was written behind it.
 pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Result<Recovered> {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::frame::{Frame, Frames, Kind, Salt};
 use super::loaded::context;
 use super::record::{self, Outline};
-use super::recover::Recovered;
 use super::segment::{Segment, Tally, file_name};
 use super::state::{self, Context, Link, State};
 use crate::metrics::DropReason;
@@ -16,6 +15,27 @@ use crate::queue::ledger::Untold;
 use crate::queue::runs::Runs;
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::{Gap, TopicId, Topics, to_u64};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) state: State,
+    /// Who wrote last; nothing in an empty directory.
+    pub(super) context: Option<Context>,
+    /// Whether the last thing written was the end.
+    pub(super) is_clean: bool,
+    /// Files of segments in which nothing waits, with their lengths.
+    pub(super) idle: Vec<(String, u64)>,
+    pub(super) next_number: u64,
+    /// Segments of a newer program.
+    pub(super) set_aside: u64,
+    /// Segments that should be there and are not, or in which nothing can be read.
+    pub(super) damaged: Vec<Segment>,
+    /// What is told by entries behind the last checkpoint, which may not be durable, by their ids.
+    pub(super) told: Vec<(u64, Untold)>,
+    /// Last byte in use of the newest segment.
+    pub(super) end: u64,
+}
 
 /// Follows frame after frame what the writer did.
 #[derive(Debug, Default)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::recover::{Recovered, recover};
+use super::recover::recover;
+use super::replay::Recovered;
 use super::room::Purpose;
 use super::segment::{file_name, number_in};
 use super::state::Context;
