@@ -78,9 +78,9 @@ impl Store {
 
 /// A queue that has filled some files with zeros and gone round through them.
 fn used(mut queue: Queue) -> Queue {
-    const FILES: usize = 16 << 20;
+    const FILES: u32 = 16 << 20;
     queue.rewind(Instant::now());
-    for number in 0..(FILES / RECORD).try_into().expect("it is small") {
+    for number in 0..FILES / u32::from(RECORD) {
         queue.push(TopicId::new(1), record(number), Instant::now());
         if number % 100 == 0 {
             settle(&mut queue);
@@ -111,7 +111,7 @@ fn settle(queue: &mut Queue) {
 
 fn record(number: u32) -> Entry {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number));
-    let value = Some(Value::Text(Arc::new("x".repeat(RECORD))));
+    let value = Some(Value::Text(Arc::new("x".repeat(RECORD.into()))));
     let sample = Sample { tag: 0, value, quality: Quality::Good, at };
     Entry::Record(Record { plc: 0, at, samples: vec![sample] })
 }
@@ -147,7 +147,7 @@ fn sqlite(directory: &Path, seconds: u32) {
 }
 
 fn redb(database: &Database, seconds: u32) {
-    let record = [b'x'; RECORD];
+    let record = [b'x'; RECORD as usize];
     for second in 0..u64::from(seconds) {
         let transaction = database.begin_write().expect("it can be written");
         {

@@ -21,7 +21,7 @@ use contender::Contender;
 use disk::Disk;
 
 const PER_SECOND: u32 = 50;
-const RECORD: usize = 300;
+const RECORD: u16 = 300;
 
 fn main() {
     let mut arguments = std::env::args();
@@ -47,7 +47,7 @@ fn measure(contender: Contender, seconds: u32) -> f64 {
     let before = disk.written();
     store.run(disk.path(), seconds);
     disk.sync();
-    let payload = f64::from(seconds * PER_SECOND) * 300.0;
+    let payload = f64::from(seconds * PER_SECOND) * f64::from(RECORD);
     (disk.written() - before) / payload
 }
 
