@@ -12,18 +12,18 @@ mod judge;
 mod kernel;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tunnel::ClockBounds;
 
 pub use eras::{Dating, Eras};
-pub use judge::{Judgement, State};
+pub use judge::{Judge, Judgement, State};
 
 use crate::model::UnixTime;
-use judge::Judge;
 
 /// How often a clock is looked at that is not wrong.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -49,36 +49,56 @@ pub fn unix(moment: SystemTime) -> UnixTime {
 
 /// What a tunnel may think of the clock.
 #[must_use]
-pub fn bounds(judgement: Judgement) -> tunnel::ClockBounds {
+pub fn bounds(judgement: Judgement) -> ClockBounds {
     let system = |time: UnixTime| {
         let micros = u64::try_from(time.as_micros()).unwrap_or_default();
         UNIX_EPOCH.checked_add(Duration::from_micros(micros))
     };
-    tunnel::ClockBounds { floor: system(judgement.floor), ceiling: system(judgement.ceiling) }
+    ClockBounds { floor: system(judgement.floor), ceiling: system(judgement.ceiling) }
 }
 
 /// Judges the clock now, with the floor that `state_dir` holds.
 #[must_use]
 pub fn judge(state_dir: &Path) -> Judgement {
-    Judge::new(floor::load(state_dir)).look(now(), kernel::is_synchronised())
+    look(&mut Judge::new(floor::load(state_dir)))
 }
 
-/// Watches the clock until `stop` fires: tells every change of judgement, and keeps the floor in
-/// `state_dir`.
-pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
+fn look(judge: &mut Judge) -> Judgement {
+    judge.look(Instant::now(), now(), kernel::is_synchronised())
+}
+
+/// Watches the clock until `stop` fires, keeps the floor in `state_dir`, and tells every change of
+/// judgement to everybody who listens to `told`, and what it means to a tunnel.
+pub async fn keep<T: Future<Output = ()>>(
+    state_dir: &Path,
+    told: watch::Sender<Judgement>,
+    tell: impl Fn(ClockBounds) -> T,
+    stop: CancellationToken,
+) {
+    let mut news = told.subscribe();
+    let telling = async {
+        while news.changed().await.is_ok() {
+            let bounds = bounds(*news.borrow_and_update());
+            tell(bounds).await;
+        }
+    };
+    tokio::select! {
+        () = follow(state_dir, told, stop) => {}
+        () = telling => {}
+    }
+}
+
+async fn follow(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
     let mut judge = Judge::new(floor::load(state_dir));
-    let mut wait = Duration::ZERO;
+    let (mut wait, mut is_kept) = (Duration::ZERO, true);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
         }
-        let judgement = judge.look(now(), kernel::is_synchronised());
+        let judgement = look(&mut judge);
         if let Some(floor) = judge.take_floor_to_keep() {
-            let state_dir = state_dir.to_owned();
-            // A card may take seconds, and everything else shares this thread.
-            let stored = spawn_blocking(move || floor::store(&state_dir, floor)).await;
-            debug_assert!(stored.is_ok(), "it does not panic");
+            is_kept = store(state_dir, floor, is_kept).await;
         }
         wait = if judgement.state == State::Unset { WATCH_EVERY } else { LOOK_EVERY };
         told.send_if_modified(|known| {
@@ -87,4 +107,16 @@ pub async fn keep(state_dir: &Path, told: watch::Sender<Judgement>, stop: Cancel
             is_news
         });
     }
+}
+
+/// Returns whether the floor is on disk. A trouble is told once; the gateway goes on without.
+async fn store(state_dir: &Path, floor: UnixTime, was_kept: bool) -> bool {
+    let state_dir = state_dir.to_owned();
+    // A card may take seconds, and everything else shares this thread.
+    let stored = spawn_blocking(move || floor::store(&state_dir, floor)).await;
+    let Ok(Err(error)) = stored else { return true };
+    if was_kept {
+        tracing::warn!(%error, "the time cannot be kept: a start with a wrong clock may not be noticed");
+    }
+    false
 }

@@ -182,19 +182,15 @@ async fn keep_clock(
     running: Option<Running>,
     stop: CancellationToken,
 ) {
-    let mut news = told.subscribe();
-    let telling = async {
-        while news.changed().await.is_ok() {
-            let bounds = clock::bounds(*news.borrow_and_update());
-            if let Some(running) = &running {
+    let tell = |bounds| {
+        let running = running.clone();
+        async move {
+            if let Some(running) = running {
                 running.tell(Event::Clock(bounds)).await;
             }
         }
     };
-    tokio::select! {
-        () = clock::keep(&state_dir, told, stop) => {}
-        () = telling => {}
-    }
+    clock::keep(&state_dir, told, tell, stop).await;
 }
 
 impl Running {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::{InterfaceName, Now, Tunnel, UdpPath, wg_quick};
+use tunnel::{Event, InterfaceName, Now, Tunnel, UdpPath, wg_quick};
 
 use super::{DONE, NO, run, runtime};
 use crate::clock;
@@ -49,15 +50,24 @@ pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
         let path = UdpPath::bind(read.port).context("cannot open a UDP socket")?;
-        let bounds = clock::bounds(clock::judge(&options.state_dir));
+        let judgement = clock::judge(&options.state_dir);
+        let bounds = clock::bounds(judgement);
         let seed = fastrand::u64(..);
         let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (_device, driver) =
+        let (device, driver) =
             tunnel::open(&read.settings, read.table, options.interface, site, path)?;
         tracing::info!(interface = %options.interface, "the network device is up");
+        let (told, _) = watch::channel(judgement);
+        let tell = |bounds| device.tell(Event::Clock(bounds));
+        let keeping = async {
+            clock::keep(&options.state_dir, told, tell, stop.clone()).await;
+            // It was told to stop, and so was the driver.
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            ended = driver.run(stop.cancelled_owned()) => ended?,
+            ended = driver.run(stop.clone().cancelled_owned()) => ended?,
             () = signals => {}
+            () = keeping => {}
         }
         Ok(DONE)
     })

@@ -17,15 +17,9 @@ pub(super) fn load(state_dir: &Path) -> Option<UnixTime> {
     Some(UnixTime::from_micros(timestamp.as_microsecond()))
 }
 
-/// Writes the floor so that a power cut leaves the old one or the new one. A floor that cannot be
-/// kept is told in the log; the gateway goes on without.
-pub(super) fn store(state_dir: &Path, floor: UnixTime) {
-    if let Err(error) = replace(&path(state_dir), floor) {
-        tracing::warn!(%error, "the time cannot be kept: a start with a wrong clock may not be noticed");
-    }
-}
-
-fn replace(path: &Path, floor: UnixTime) -> io::Result<()> {
+/// Writes the floor so that a power cut leaves the old one or the new one.
+pub(super) fn store(state_dir: &Path, floor: UnixTime) -> io::Result<()> {
+    let path = path(state_dir);
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     writeln!(file, "{floor}")?;
@@ -49,14 +43,14 @@ mod tests {
         assert_eq!(load(&directory), None);
 
         let floor = UnixTime::from_micros(1_800_000_000_250_000);
-        store(&directory, floor);
+        store(&directory, floor).unwrap();
         assert_eq!(load(&directory), Some(floor));
         for garbage in ["", "yesterday", "\0\0\0\0", "99999999-01-01T00:00:00Z"] {
             fs::write(directory.join(NAME), garbage).unwrap();
             assert_eq!(load(&directory), None, "{garbage}");
         }
         fs::remove_dir_all(&directory).unwrap();
-        store(&directory, floor);
+        assert!(store(&directory, floor).is_err());
         assert_eq!(load(&directory), None);
     }
 }

@@ -1,15 +1,31 @@
 //! How far the clock can be believed. Pure.
+//!
+//! A handshake with a time of the far future locks the tunnel's key out at the hub until that time
+//! has come, so whoever sets a clock wrong, by hand, by GPS or by a bad time server, must not be
+//! believed at once. What is known for certain is the floor: the moment at which this version was
+//! written, or a later one that a clock has shown which was believed. A clock is wrong when it is
+//! further beyond the floor than the battery of a clock lasts: nobody has kept the time for so long.
+//! A box that has lain in a store for longer, or has been off, has to hear the same of a time server
+//! for a day. Whoever is never told the time by one grows old all the same: time that passes while the
+//! gateway runs moves the floor too, so that it is years of being off that count, not of running.
+
+use std::time::{Duration, Instant};
 
 use crate::model::UnixTime;
 
 const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
 const YEAR: i64 = 31_557_600 * SECOND;
 
 /// No gateway runs before this version was written: 2026-11-01.
 const WRITTEN: UnixTime = UnixTime::from_micros(1_793_491_200 * SECOND);
-/// A clock so far beyond the floor is wrong, unless the kernel vouches for it. Longer than a box
-/// lies in a store.
-const CREDIBLE: i64 = 15 * YEAR;
+/// A clock so far beyond the floor is wrong.
+const CREDIBLE: i64 = 8 * YEAR;
+/// Unless the kernel vouches for it for so long without a break.
+const INSISTENCE: Duration = Duration::from_secs(86_400);
+/// Running moves the floor no closer than this to a clock that nobody vouches for: one that loses a
+/// minute a month has to stay beyond it.
+const MARGIN: i64 = 30 * DAY;
 /// The floor on disk lags behind by this at most: six small writes an hour.
 const KEEP_EVERY: i64 = 600 * SECOND;
 
@@ -37,45 +53,66 @@ pub struct Judgement {
 
 /// Remembers what the clock has passed.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub struct Judge {
     floor: UnixTime,
     kept: UnixTime,
     is_due: bool,
+    /// When the clock was looked at last.
+    looked: Option<Instant>,
+    /// Since when the kernel vouches for a clock that is beyond belief.
+    insists: Option<Instant>,
 }
 
 impl Judge {
     /// Begins with the floor that an earlier run has kept.
-    pub(super) fn new(kept: Option<UnixTime>) -> Self {
+    #[must_use]
+    pub fn new(kept: Option<UnixTime>) -> Self {
         let floor = kept.unwrap_or(WRITTEN).max(WRITTEN);
-        Self { floor, kept: floor, is_due: false }
+        Self { floor, kept: floor, is_due: false, looked: None, insists: None }
     }
 
-    /// Judges what the clock shows. Only a time that the kernel vouches for moves the floor, in
-    /// either direction: a clock that was wrong once must not make a right one look wrong.
-    pub(super) fn look(&mut self, wall: UnixTime, is_synchronised: bool) -> Judgement {
-        if is_synchronised && wall >= WRITTEN {
+    /// Judges what the clock shows. A time that the kernel vouches for moves the floor in either
+    /// direction: a clock that was wrong once must not make a right one look wrong.
+    pub fn look(&mut self, now: Instant, wall: UnixTime, is_synchronised: bool) -> Judgement {
+        let before = self.looked.replace(now);
+        let passed = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        let is_credible = wall < beyond(self.floor, CREDIBLE);
+        let is_vouched_for = is_synchronised && wall >= WRITTEN;
+        let state = if is_vouched_for && (is_credible || self.is_insisted(now)) {
             self.floor = wall;
-            let away = wall.as_micros().abs_diff(self.kept.as_micros());
-            self.is_due |= away >= KEEP_EVERY.unsigned_abs();
-            return self.judgement(State::Synchronised, i64::MAX);
+            State::Synchronised
+        } else if is_credible && wall >= self.floor {
+            let grown = beyond(self.floor, i64::try_from(passed.as_micros()).unwrap_or(i64::MAX));
+            self.floor = self.floor.max(grown.min(beyond(wall, -MARGIN)));
+            State::Floor
+        } else {
+            State::Unset
+        };
+        if !is_synchronised || is_credible {
+            self.insists = None;
         }
-        let ceiling = self.floor.as_micros().saturating_add(CREDIBLE);
-        let is_credible = (self.floor.as_micros()..ceiling).contains(&wall.as_micros());
-        self.judgement(if is_credible { State::Floor } else { State::Unset }, ceiling)
+        let away = self.floor.as_micros().abs_diff(self.kept.as_micros());
+        self.is_due |= away >= KEEP_EVERY.unsigned_abs();
+        // The floor is told as it was kept, so that a judgement does not change with every look.
+        Judgement { state, floor: self.kept, ceiling: beyond(self.kept, CREDIBLE) }
+    }
+
+    fn is_insisted(&mut self, now: Instant) -> bool {
+        let since = *self.insists.get_or_insert(now);
+        now.saturating_duration_since(since) >= INSISTENCE
     }
 
     /// The floor, when it is time to write it down.
-    pub(super) fn take_floor_to_keep(&mut self) -> Option<UnixTime> {
+    pub fn take_floor_to_keep(&mut self) -> Option<UnixTime> {
         std::mem::take(&mut self.is_due).then(|| {
             self.kept = self.floor;
             self.floor
         })
     }
+}
 
-    /// The floor is told as it was kept, so that a judgement does not change with every look.
-    const fn judgement(&self, state: State, ceiling: i64) -> Judgement {
-        Judgement { state, floor: self.kept, ceiling: UnixTime::from_micros(ceiling) }
-    }
+const fn beyond(time: UnixTime, by: i64) -> UnixTime {
+    UnixTime::from_micros(time.as_micros().saturating_add(by))
 }
 
 impl State {
@@ -107,51 +144,118 @@ mod tests {
     use super::*;
 
     fn after(years: i64) -> UnixTime {
-        UnixTime::from_micros(WRITTEN.as_micros() + years * YEAR)
+        beyond(WRITTEN, years * YEAR)
+    }
+
+    /// What a look tells that comes this long after the start.
+    fn look(judge: &mut Judge, after: Duration, wall: UnixTime, is_synchronised: bool) -> State {
+        // One start for all looks of a test.
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let start = *START.get_or_init(Instant::now);
+        judge.look(start + after, wall, is_synchronised).state
+    }
+
+    /// The same at the start.
+    fn first(judge: &mut Judge, wall: UnixTime, is_synchronised: bool) -> State {
+        look(judge, Duration::ZERO, wall, is_synchronised)
     }
 
     #[test]
     fn a_box_that_wakes_up_in_1970_has_no_time() {
         let mut judge = Judge::new(None);
-        assert_eq!(judge.look(UnixTime::from_micros(0), false).state, State::Unset);
-        assert_eq!(judge.look(after(1), false).state, State::Floor);
-        assert_eq!(judge.look(after(1), true).state, State::Synchronised);
+        assert_eq!(first(&mut judge, UnixTime::from_micros(0), false), State::Unset);
+        assert_eq!(first(&mut judge, UnixTime::from_micros(0), true), State::Unset);
+        assert_eq!(first(&mut judge, after(1), false), State::Floor);
+        assert_eq!(first(&mut judge, after(1), true), State::Synchronised);
     }
 
     #[test]
     fn a_time_before_the_kept_one_is_not_believed() {
         let mut judge = Judge::new(Some(after(3)));
-        assert_eq!(judge.look(after(2), false).state, State::Unset);
-        assert_eq!(judge.look(after(3), false).state, State::Floor);
+        assert_eq!(first(&mut judge, after(2), false), State::Unset);
+        assert_eq!(first(&mut judge, after(3), false), State::Floor);
     }
 
     #[test]
-    fn a_far_future_is_believed_only_when_the_kernel_vouches_for_it() {
+    fn a_clock_ten_years_ahead_is_not_believed() {
+        for kept in [after(0), after(7)] {
+            for is_synchronised in [false, true] {
+                let mut judge = Judge::new(Some(kept));
+                let ahead = beyond(kept, 10 * YEAR);
+                assert_eq!(first(&mut judge, ahead, is_synchronised), State::Unset);
+                let judgement = judge.look(Instant::now(), ahead, is_synchronised);
+                assert!(judgement.ceiling < ahead && judgement.floor == kept);
+                assert_eq!(judge.take_floor_to_keep(), None);
+                // A time server that has come to its senses is believed at once.
+                assert_eq!(first(&mut judge, kept, true), State::Synchronised);
+            }
+        }
+    }
+
+    #[test]
+    fn a_box_that_was_off_for_years_is_right() {
         let mut judge = Judge::new(None);
-        assert_eq!(judge.look(after(16), false).state, State::Unset);
-        assert_eq!(judge.look(after(14), false).state, State::Floor);
-        assert_eq!(judge.look(after(16), true).state, State::Synchronised);
+        assert_eq!(first(&mut judge, after(7), false), State::Floor);
+        assert_eq!(first(&mut judge, after(7), true), State::Synchronised);
+    }
+
+    #[test]
+    fn a_time_server_that_says_the_same_for_a_day_is_believed_and_a_hand_never() {
+        for is_synchronised in [false, true] {
+            let mut judge = Judge::new(None);
+            for hour in 0..24 {
+                let after_start = Duration::from_secs(3600 * hour);
+                assert_eq!(look(&mut judge, after_start, after(12), is_synchronised), State::Unset);
+            }
+            let state = look(&mut judge, INSISTENCE, after(12), is_synchronised);
+            let then = if is_synchronised { State::Synchronised } else { State::Unset };
+            assert_eq!(state, then);
+            assert_eq!(judge.take_floor_to_keep(), is_synchronised.then(|| after(12)));
+        }
+        let mut judge = Judge::new(None);
+        first(&mut judge, after(12), true);
+        look(&mut judge, INSISTENCE / 2, after(1), true);
+        assert_eq!(look(&mut judge, INSISTENCE, after(12), true), State::Unset);
+    }
+
+    #[test]
+    fn a_box_that_never_meets_a_time_server_grows_old_without_being_doubted() {
+        let (mut kept, mut age) = (None, 0);
+        // It is off for every second half of ten years.
+        for _ in 0..10 {
+            let mut judge = Judge::new(kept);
+            for week in 0..26 {
+                let wall = beyond(WRITTEN, age * YEAR / 2 + week * 7 * DAY);
+                let running = Duration::from_secs(7 * 86_400) * u32::try_from(week).unwrap();
+                assert_eq!(look(&mut judge, running, wall, false), State::Floor, "{age} {week}");
+                // A clock that is corrected by hand is still right.
+                assert!(judge.floor <= beyond(wall, -MARGIN).max(WRITTEN));
+            }
+            kept = judge.take_floor_to_keep();
+            assert!(kept.is_some());
+            age += 2;
+        }
     }
 
     #[test]
     fn a_floor_that_was_wrong_is_lowered_by_a_synchronised_clock() {
         let mut judge = Judge::new(Some(after(20)));
-        assert_eq!(judge.look(after(1), true).state, State::Synchronised);
+        assert_eq!(first(&mut judge, after(1), true), State::Synchronised);
         assert_eq!(judge.take_floor_to_keep(), Some(after(1)));
-        assert_eq!(judge.look(after(1), false).state, State::Floor);
+        assert_eq!(first(&mut judge, after(1), false), State::Floor);
     }
 
     #[test]
-    fn the_floor_is_kept_every_ten_minutes_and_only_from_a_synchronised_clock() {
+    fn the_floor_is_kept_every_ten_minutes_and_not_from_a_clock_that_was_only_set() {
         let mut judge = Judge::new(None);
-        let at = |seconds: i64| UnixTime::from_micros(after(1).as_micros() + seconds * SECOND);
-        judge.look(at(0), false);
+        let at = |seconds: i64| beyond(after(1), seconds * SECOND);
+        first(&mut judge, at(0), false);
         assert_eq!(judge.take_floor_to_keep(), None);
-        judge.look(at(0), true);
+        first(&mut judge, at(0), true);
         assert_eq!(judge.take_floor_to_keep(), Some(at(0)));
-        judge.look(at(599), true);
+        first(&mut judge, at(599), true);
         assert_eq!(judge.take_floor_to_keep(), None);
-        judge.look(at(600), true);
+        first(&mut judge, at(600), true);
         assert_eq!(judge.take_floor_to_keep(), Some(at(600)));
     }
 
@@ -160,8 +264,8 @@ mod tests {
         for kept in [None, Some(i64::MIN), Some(i64::MAX), Some(0)] {
             let mut judge = Judge::new(kept.map(UnixTime::from_micros));
             for wall in [i64::MIN, -1, 0, i64::MAX] {
-                judge.look(UnixTime::from_micros(wall), false);
-                judge.look(UnixTime::from_micros(wall), true);
+                first(&mut judge, UnixTime::from_micros(wall), false);
+                first(&mut judge, UnixTime::from_micros(wall), true);
             }
         }
     }
