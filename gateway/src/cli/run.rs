@@ -53,9 +53,14 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Fut
     })
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. boringtun warns of every handshake that is not
+/// answered, thousands a day while a hub is away, and calls an idle tunnel an error: the tunnel itself
+/// tells how it is, once per change.
+const LOGGED: &str = "info,boringtun=off";
+
 /// Logs to standard error; `RUST_LOG` chooses what. The journal stamps its lines itself.
 pub(super) fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -65,5 +70,50 @@ pub(super) fn log() {
         lines.without_time().init();
     } else {
         lines.init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let Self(lines) = self;
+            lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_line_of_boringtun_is_logged_unless_it_is_asked_for() {
+        let logged = |filter: &str| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::new(filter))
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!("ours");
+                tracing::error!(target: "boringtun::noise::timers", "theirs");
+                tracing::warn!(target: "boringtun::noise", "theirs");
+            });
+            let bytes = lines.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap()
+        };
+        let text = logged(LOGGED);
+        assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
+        assert!(logged("info").contains("theirs"));
     }
 }
