@@ -3,6 +3,7 @@
 //! The only room that knows all others.
 
 mod certificates;
+mod hubs;
 mod local;
 mod pump;
 mod reach;

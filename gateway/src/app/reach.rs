@@ -16,7 +16,7 @@ use tunnel::{
     bind_to_device,
 };
 
-use super::AppError;
+use super::{AppError, hubs};
 use crate::clock::{self, Judgement};
 use crate::supervise::Stage;
 use crate::uplink::{Tunnelled, Uplink, Way};
@@ -59,7 +59,7 @@ impl Reach {
         let judgement = clock::judge(&config.gateway.state_dir);
         let (told, clock) = watch::channel(judgement);
         let running = match &config.tunnel {
-            Some(tunnel) => Some(start(tunnel, judgement, &stage, fatal)?),
+            Some(tunnel) => Some(start(config, tunnel, judgement, &stage, fatal)?),
             None => None,
         };
         let state_dir = config.gateway.state_dir.clone();
@@ -110,15 +110,35 @@ fn way(config: &Config, running: Option<Running>) -> Way {
 
 /// Starts the tunnel's task.
 fn start(
+    config: &Config,
     tunnel: &config::Tunnel,
     judgement: Judgement,
     stage: &Stage,
     fatal: &CancellationToken,
 ) -> Result<Running, AppError> {
     let settings = tunnel.settings.clone();
-    let seed = fastrand::u64(..);
-    let site = Tunnel::site(settings, clock::bounds(judgement), Now::read(), seed);
+    let (seed, now) = (fastrand::u64(..), Now::read());
+    let mut site = Tunnel::site(settings, clock::bounds(judgement), now, seed);
+    let state_dir = config.gateway.state_dir.clone();
+    let known = hubs::load(&state_dir);
+    for event in hubs::events(tunnel, &known) {
+        site.handle_event(now, event);
+    }
     let path = UdpPath::bind(LocalPort::Any).map_err(AppError::Udp)?;
+    let running = drive(tunnel, site, path, seed, stage, fatal)?;
+    let (hubs, reports) = (tunnel.settings.hubs.clone(), running.reports());
+    stage.spawn(fatal.clone(), |stop| hubs::keep(state_dir, hubs, known, reports, stop));
+    Ok(running)
+}
+
+fn drive(
+    tunnel: &config::Tunnel,
+    site: Tunnel,
+    path: UdpPath,
+    seed: u64,
+    stage: &Stage,
+    fatal: &CancellationToken,
+) -> Result<Running, AppError> {
     match tunnel.mode {
         TunnelMode::Userspace => {
             let (stack, driver) = tunnel::userspace(site, path, seed);
