@@ -18,8 +18,8 @@ use crate::stack::address;
 const PIPE: usize = 64 * 1024;
 /// A connection whose stream is gone and has said everything waits this long for the other end's.
 const LINGER: Duration = Duration::from_secs(10);
-/// A call that fails after this was not answered; the stack gives up after 60 s.
-const LATE: Duration = Duration::from_secs(59);
+/// A call that fails after this was not answered; the stack gives up after five minutes.
+const LATE: Duration = Duration::from_secs(299);
 
 /// One connection.
 pub(super) struct Connection {

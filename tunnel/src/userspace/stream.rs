@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 ///
 /// `shutdown` sends what was written and then FIN, and returns at once. Dropping it does the same,
 /// and answers what still comes with RST. A connection that the other end has reset, or that nobody
-/// acknowledges for 60 s, fails with `ConnectionReset`; it does not look like a proper end.
+/// acknowledges for five minutes, fails with `ConnectionReset`; it does not look like a proper end.
 #[derive(Debug)]
 pub struct TcpStream {
     pub(super) io: DuplexStream,
