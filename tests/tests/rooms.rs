@@ -58,7 +58,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("gateway", &["provisioning", "tunnel"]),
     ("tests", &["gateway", "provisioning", "tunnel"]),
     ("tests/fuzz", &["gateway", "provisioning", "tunnel"]),
-    ("tests/virtual-time", &["e2e", "tunnel"]),
+    ("tests/virtual-time", &["e2e", "gateway", "tunnel"]),
     ("deploy/xtask", &[]),
 ];
 

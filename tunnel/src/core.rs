@@ -60,6 +60,12 @@ pub enum Event {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
+    /// A name was looked up, and all of its addresses lie in networks that the tunnel leads to: it
+    /// cannot carry itself.
+    Inside {
+        /// The hub's number in the settings.
+        hub: usize,
+    },
     /// The way out is another: device, router or our address; or there is one again.
     NetworkChanged,
     /// What is known about the right time.
@@ -72,7 +78,8 @@ pub enum Event {
 /// Something that has to be done outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
-    /// Look up a name and answer with [`Event::Resolved`], in the end always.
+    /// Look up a name and answer with [`Event::Resolved`] or [`Event::Inside`]. What is not answered
+    /// within a minute is asked again.
     Resolve(LookUp),
     /// Take a new local port: [`Path::rebind`](crate::Path::rebind).
     Rebind,

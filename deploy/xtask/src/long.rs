@@ -17,7 +17,7 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 6] = [
+const ALL: [Long; 8] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
@@ -41,6 +41,18 @@ const ALL: [Long; 6] = [
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
         environment: &[("E2E_CRASHES", "1000000")],
+    },
+    Long {
+        name: "garbage at a tunnel",
+        target: &["-p", "virtual-time", "--test", "tunnel"],
+        filter: "hostile::garbage",
+        environment: &[("E2E_MUTATIONS", "1000000")],
+    },
+    Long {
+        name: "lives of a tunnel",
+        target: &["-p", "virtual-time", "--test", "tunnel"],
+        filter: "life::in_24_days",
+        environment: &[("E2E_LIVES", "20")],
     },
     Long {
         name: "power cuts",

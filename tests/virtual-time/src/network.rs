@@ -28,6 +28,8 @@ pub struct Network {
     pub dead: BTreeSet<SocketAddr>,
     /// Longest datagram that passes.
     pub longest: usize,
+    /// So many of the next initiations of a handshake are lost.
+    pub initiations_to_lose: u32,
     /// The last ones that were sent, if a test wants to see them.
     pub seen: Option<Vec<Datagram>>,
     under_way: BTreeMap<(Instant, u64), Datagram>,
@@ -41,6 +43,7 @@ impl Network {
             cut: BTreeSet::new(),
             dead: BTreeSet::new(),
             longest: usize::MAX,
+            initiations_to_lose: 0,
             seen: None,
             under_way: BTreeMap::new(),
             sent: 0,
@@ -54,6 +57,10 @@ impl Network {
         }
         let is_dead = self.dead.contains(&datagram.from) || self.dead.contains(&datagram.to);
         if is_dead || datagram.bytes.len() > self.longest {
+            return;
+        }
+        if self.initiations_to_lose > 0 && datagram.bytes.first() == Some(&1) {
+            self.initiations_to_lose -= 1;
             return;
         }
         for (at, bytes) in self.impairment.pass(now, &datagram.bytes) {

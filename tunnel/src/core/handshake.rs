@@ -22,6 +22,8 @@ const UNANSWERED: Duration = Duration::from_secs(15);
 const SILENT: Duration = Duration::from_secs(45);
 /// The same beyond the time between two keepalives: whoever wants to send seldom is not to ask often.
 const BEYOND: Duration = Duration::from_secs(20);
+/// Whoever was heard this recently can be reached, whatever becomes of a handshake.
+const RECENT: Duration = Duration::from_secs(10);
 
 /// The initiations of one peer: at once, again and again with growing pauses, for ever, until there
 /// is a session, and then before it gets too old.
@@ -77,10 +79,25 @@ impl Schedule {
         }
     }
 
-    /// An initiation goes out now. `random` is in `[0, 1)`.
-    pub(super) fn attempt(&mut self, now: Instant, random: f64) {
-        let pause = (self.pause + JITTER.mul_f64(random)).min(LONGEST_PAUSE);
-        self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE - JITTER);
+    /// The same when the hub was heard meanwhile: an accident, which says nothing about the way. The
+    /// next one goes out after the first pause.
+    pub(super) const fn forgive(&mut self) {
+        (self.is_outstanding, self.pause) = (false, FIRST_PAUSE);
+    }
+
+    /// An initiation goes out now to one of so many addresses, which take turns: all of them are tried
+    /// in the time of one pause. `random` is in `[0, 1)`.
+    pub(super) fn attempt(&mut self, now: Instant, addresses: u32, random: f64) {
+        let is_last = (self.failed + 1).is_multiple_of(addresses.max(1));
+        let pause = if is_last {
+            let others = FIRST_PAUSE * addresses.saturating_sub(1);
+            let rest = self.pause.saturating_sub(others).max(FIRST_PAUSE);
+            self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE - JITTER);
+            rest
+        } else {
+            FIRST_PAUSE
+        };
+        let pause = (pause + JITTER.mul_f64(random)).min(LONGEST_PAUSE);
         self.due = Some(now + pause);
         self.last = Some(now);
         self.is_outstanding = true;
@@ -90,7 +107,7 @@ impl Schedule {
     /// answered.
     pub(super) fn attempt_blindly(&mut self, now: Instant, random: f64) {
         let last = self.last;
-        self.attempt(now, random);
+        self.attempt(now, 1, random);
         self.last = last;
     }
 
@@ -137,17 +154,28 @@ pub(super) struct Hearing {
     heard: Option<Instant>,
     /// The first data that was sent since.
     asked: Option<Instant>,
+    /// The way is another since: that it could be heard says nothing any more.
+    is_elsewhere: bool,
 }
 
 impl Hearing {
     pub(super) const fn new() -> Self {
-        Self { heard: None, asked: None }
+        Self { heard: None, asked: None, is_elsewhere: false }
     }
 
     /// Something authentic came.
     pub(super) const fn heard(&mut self, now: Instant) {
-        self.heard = Some(now);
-        self.asked = None;
+        *self = Self { heard: Some(now), ..Self::new() };
+    }
+
+    /// The way out is another than before.
+    pub(super) const fn moved(&mut self) {
+        self.is_elsewhere = true;
+    }
+
+    /// Whether something came only a moment ago, by the way that is used now.
+    pub(super) fn is_recent(&self, now: Instant) -> bool {
+        !self.is_elsewhere && self.silence(now).is_some_and(|silence| silence < RECENT)
     }
 
     /// Data went out.
@@ -181,14 +209,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// The pauses between the first initiations that nobody answers.
-    fn pauses(random: f64) -> Vec<Duration> {
+    fn pauses(addresses: u32, random: f64) -> Vec<Duration> {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
         let mut pauses = Vec::new();
         for _ in 0..10 {
             assert!(schedule.is_due(now));
             schedule.give_up();
-            schedule.attempt(now, random);
+            schedule.attempt(now, addresses, random);
             let due = schedule.due().unwrap();
             pauses.push(due - now);
             now = due;
@@ -199,17 +227,31 @@ mod tests {
 
     #[test]
     fn pauses_grow_by_half_from_5_s_to_30_s_at_most() {
-        let pauses = pauses(0.0);
+        let pauses = pauses(1, 0.0);
         assert_eq!(pauses[..3], [5000, 7500, 11_250].map(Duration::from_millis));
         assert_eq!(pauses[9], LONGEST_PAUSE - JITTER);
-        assert!(self::pauses(0.999).iter().all(|pause| *pause <= LONGEST_PAUSE));
+        assert!(self::pauses(1, 0.999).iter().all(|pause| *pause <= LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn all_addresses_of_a_hub_have_their_turn_within_one_pause() {
+        for addresses in 2..8 {
+            let pauses = pauses(addresses, 0.999);
+            let turns = usize::try_from(addresses).unwrap();
+            for turn in pauses.windows(turns) {
+                let each = FIRST_PAUSE * addresses;
+                let most = LONGEST_PAUSE.max(each) + JITTER * addresses;
+                assert!(turn.iter().sum::<Duration>() <= most, "{addresses}: {turn:?}");
+            }
+        }
+        assert_eq!(pauses(2, 0.0)[..2], [FIRST_PAUSE, FIRST_PAUSE]);
     }
 
     #[test]
     fn a_session_is_renewed_after_120_s_and_a_third_of_a_second_at_most() {
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
-        schedule.attempt(now, 0.0);
+        schedule.attempt(now, 1, 0.0);
         schedule.established(now, 0.5);
         let due = schedule.due().unwrap() - now;
         assert!(due >= REKEY && due <= REKEY + JITTER);
@@ -220,7 +262,7 @@ mod tests {
     fn whoever_wants_a_session_waits_while_an_answer_is_due() {
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
-        schedule.attempt(now, 0.0);
+        schedule.attempt(now, 1, 0.0);
         schedule.want(now + SECOND);
         assert_eq!(schedule.due(), Some(now + FIRST_PAUSE));
         schedule.hurry(now + SECOND);

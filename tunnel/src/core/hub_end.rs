@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use super::allowed::AllowedIps;
-use super::clock::Now;
+use super::clock::{Clock, ClockBounds, Now};
 use super::counters::{Counters, DropReason};
 use super::limiter::{self, Initiator, Limiter};
 use super::packet;
@@ -25,6 +25,7 @@ pub(super) struct HubEnd {
     sites: Vec<Site>,
     allowed: AllowedIps,
     limiter: Limiter,
+    clock: Clock,
     random: fastrand::Rng,
     counters: Counters,
     last_handshake: Option<SystemTime>,
@@ -55,6 +56,7 @@ impl HubEnd {
             sites: sites.collect(),
             allowed: AllowedIps::new(settings.sites.iter().map(|site| site.allowed_ips.as_slice())),
             limiter,
+            clock: Clock::new(now, ClockBounds::default()),
             random,
             counters: Counters::default(),
             last_handshake: None,
@@ -70,7 +72,16 @@ impl HubEnd {
         &mut self.counters
     }
 
+    /// Sessions may be older than they seem after a jump of the clocks: boringtun counts time asleep.
+    fn watch_clock(&mut self, now: Now) {
+        if self.clock.step(now).is_some() {
+            self.counters.clock_steps += 1;
+            self.sites.iter_mut().filter_map(|site| site.peer.as_mut()).for_each(Peer::doubt);
+        }
+    }
+
     pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut Outbox) {
+        self.watch_clock(now);
         let header = packet::parse(packet);
         let verdict = match header {
             None => Err(DropReason::Malformed),
@@ -133,6 +144,7 @@ impl HubEnd {
         out: &mut Outbox,
         packets: &mut impl Sink,
     ) {
+        self.watch_clock(now);
         let Some(kind) = wire::kind(datagram) else {
             return self.counters.drop(DropReason::Malformed);
         };
@@ -285,6 +297,7 @@ impl HubEnd {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+        self.watch_clock(now);
         self.limiter.reset_count();
         for site in 0..self.sites.len() {
             if self.peer(site).is_some_and(|peer| now.instant >= peer.tick_at()) {

@@ -50,8 +50,7 @@ impl Preference {
 
     /// Unanswered initiations after which to leave a hub that has so many addresses to try; `None`
     /// if there is no other.
-    pub(super) fn patience(&self, addresses: usize) -> Option<u32> {
-        let addresses = u32::try_from(addresses).unwrap_or(u32::MAX);
+    pub(super) fn patience(&self, addresses: u32) -> Option<u32> {
         let patience = if self.is_lost() { PATIENCE_OF_A_LOST_ROUND } else { PATIENCE };
         (self.count > 1).then_some(patience.max(addresses))
     }

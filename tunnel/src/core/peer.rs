@@ -22,6 +22,9 @@ use crate::key::{PresharedKey, PrivateKey, PublicKey};
 pub(super) const OVERHEAD: usize = 32;
 /// Room that every message of a handshake and every keepalive needs.
 pub(super) const HANDSHAKE_ROOM: usize = 148;
+/// Room for a keepalive only: boringtun computes no initiation that it has no room for, and goes on
+/// remembering the two that were sent last, whose answers may still come.
+pub(super) const KEEPALIVE_ROOM: usize = OVERHEAD;
 /// The other end may refuse a session from 180 s on (REJECT_AFTER_TIME), by its own clock and
 /// after the way there.
 const SENDABLE: Duration = Duration::from_secs(170);
@@ -52,6 +55,8 @@ pub(super) struct Peer {
     tunn: Box<Tunn>,
     index: u32,
     ticked: Instant,
+    /// The clocks have jumped since: boringtun may know of time that we do not.
+    is_doubtful: bool,
     /// When the last datagram passed.
     used: Instant,
     /// When the session that is used for sending began.
@@ -139,8 +144,9 @@ impl Peer {
             tunn
         }));
         let tunn = Box::new(tunn.ok()?);
-        let (ticked, used) = (now, now);
-        Some(Self { tunn, index, ticked, used, sending: None, owed: None, answered: None })
+        let (ticked, used, is_doubtful) = (now, now, false);
+        let (sending, owed, answered) = (None, None, None);
+        Some(Self { tunn, index, ticked, is_doubtful, used, sending, owed, answered })
     }
 
     /// The upper 24 bits of the receiver index of every datagram to us.
@@ -157,26 +163,46 @@ impl Peer {
     pub(super) fn tick_at(&self) -> Instant {
         let is_busy = self.ticked < self.used + BUSY;
         let at = self.ticked + if is_busy { TICK } else { IDLE_TICK };
+        let at = if self.is_doubtful { self.ticked } else { at };
         self.owed.map_or(at, |owed| at.min(owed))
     }
 
-    /// Lets boringtun see the time. `room` holds at least [`HANDSHAKE_ROOM`].
+    /// The clocks have jumped, perhaps because the machine has slept: boringtun has to see the time
+    /// before anything passes.
+    pub(super) const fn doubt(&mut self) {
+        self.is_doubtful = true;
+    }
+
+    /// The session is of no use any more; its stamps are.
+    pub(super) const fn rest(&mut self) {
+        (self.sending, self.owed, self.answered) = (None, None, None);
+        self.is_doubtful = true;
+    }
+
+    /// Lets boringtun see the time. `room` holds [`HANDSHAKE_ROOM`], or [`KEEPALIVE_ROOM`] for a peer
+    /// that is to begin no handshake by itself.
     pub(super) fn tick(&mut self, now: Instant, room: &mut [u8]) -> Ticked {
-        self.ticked = now;
+        (self.ticked, self.is_doubtful) = (now, false);
         let Self { tunn, .. } = self;
-        let sent = catch_unwind(AssertUnwindSafe(|| {
-            let message = to_network(tunn.update_timers(room))?;
-            Some((wire::kind(message), message.len()))
+        let seen = catch_unwind(AssertUnwindSafe(|| {
+            let message = to_network(tunn.update_timers(room));
+            let message = message.map(|message| (wire::kind(message), message.len()));
+            (message, tunn.time_since_last_handshake().is_some())
         }));
-        match sent {
-            Ok(Some((Some(wire::Kind::Initiation), length))) => Ticked::Initiation(length),
-            Ok(Some((_, length))) if self.session(now).is_some() => {
+        let Ok((message, has_session)) = seen else { return Ticked::Panicked };
+        if !has_session {
+            // It has expired by boringtun's clock, which counts time asleep. What is given to
+            // boringtun to encrypt now would wait there, for nothing.
+            self.sending = None;
+        }
+        match message {
+            Some((Some(wire::Kind::Initiation), length)) => Ticked::Initiation(length),
+            Some((_, length)) if self.session(now).is_some() => {
                 self.owed = None;
                 Ticked::KeepAlive(length)
             }
-            Ok(_) if self.owed.take_if(|owed| now >= *owed).is_some() => self.keep_alive(now, room),
-            Ok(_) => Ticked::Nothing,
-            Err(_) => Ticked::Panicked,
+            _ if self.owed.take_if(|owed| now >= *owed).is_some() => self.keep_alive(now, room),
+            _ => Ticked::Nothing,
         }
     }
 
@@ -193,16 +219,16 @@ impl Peer {
 
     /// Whether boringtun has not seen the time for so long that data must not pass before it does.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
-        now > self.ticked + TICK
+        self.is_doubtful || now > self.ticked + TICK
     }
 
     /// The same for a handshake.
     pub(super) fn is_stale_for_handshake(&self, now: Instant) -> bool {
-        now > self.ticked + FINE_TICK
+        self.is_doubtful || now > self.ticked + FINE_TICK
     }
 
     /// Encrypts a packet, or a keepalive when it is empty, into `room`: [`OVERHEAD`] longer than the
-    /// packet and at least [`HANDSHAKE_ROOM`]. Only while there is a [`Peer::session`].
+    /// packet. Only while there is a [`Peer::session`].
     pub(super) fn seal(&mut self, now: Instant, packet: &[u8], room: &mut [u8]) -> Sealed {
         self.used = now;
         let Self { tunn, .. } = self;

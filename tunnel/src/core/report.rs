@@ -37,6 +37,8 @@ pub enum State {
     Connecting,
     /// The hub's name could not be looked up, and no address is known from before.
     NoAddress,
+    /// All addresses of the hub's name lie inside the tunnel, which cannot carry itself.
+    AddressInside,
     /// Nothing comes back.
     Silent,
     /// The hub's host says that nothing listens there. Anybody on the way can say so.
@@ -68,6 +70,7 @@ impl State {
             Self::MtuTooLarge => "mtu_too_large",
             Self::Connecting => "connecting",
             Self::NoAddress => "no_address",
+            Self::AddressInside => "address_inside",
             Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
@@ -116,6 +119,11 @@ pub(super) fn sentence(state: State, facts: &Facts<'_>) -> String {
         State::NoAddress => format!(
             "The address of {hub} ({host}) cannot be found. Check that this site has Internet and \
              that its DNS server answers."
+        ),
+        State::AddressInside => format!(
+            "The address of {hub} ({host}) lies in a network that the tunnel itself leads to \
+             (`allowed_ips`), so it cannot be reached outside. Ask whoever wrote this configuration \
+             to leave that address out of `allowed_ips`, or to give the hub another."
         ),
         State::Silent => format!(
             "Nothing comes back from {hub} ({at}). Ask whoever runs this site's network to let UDP \

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::clock::{Clock, ClockBounds, Now, Step, Verdict};
 use super::counters::{Counters, DropReason};
 use super::handshake::Schedule;
 use super::hubs::Preference;
 use super::limiter::Limiter;
-use super::link::{Link, Trouble, Whereabouts};
+use super::link::{Link, Missing, Trouble, Whereabouts};
 use super::long::Long;
 use super::packet;
 use super::peer::{HANDSHAKE_ROOM, Identity, OVERHEAD, Peer, Sealed, Ticked};
@@ -22,13 +22,17 @@ mod datagrams;
 mod schedule;
 mod telling;
 
-/// A hub that was heard this recently is not left, whatever becomes of a handshake.
-const RECENT: Duration = Duration::from_secs(10);
+/// A tunnel without keepalives that has heard nothing for this long, and has asked for nothing, is not
+/// in use.
+const IDLE: Duration = Duration::from_secs(10);
 /// A hub that was not heard for this long is left a little sooner than its patience says.
 const LONG: Duration = Duration::from_secs(25);
 /// Unanswered initiations from one of which to the next a new local port is tried, from the first
 /// on: a forgotten mapping in a router is the most likely fault, and a new port costs nothing.
 const REBIND_EVERY: u32 = 3;
+/// Data that stays without an answer is no reason for another new port before this: the last one is
+/// not forgotten yet.
+const REBIND_PAUSE: Duration = Duration::from_secs(60);
 /// Unanswered initiations, or as many as a hub has addresses, after which a preferred hub counts as
 /// still away, and the hub in use as gone if it was silent for [`LONG`] besides.
 const PROBES: u32 = 2;
@@ -36,6 +40,8 @@ const PROBES: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Site {
     settings: Settings,
+    /// Our public key as text.
+    name: String,
     places: Vec<Whereabouts>,
     preference: Preference,
     active: Link,
@@ -47,6 +53,8 @@ pub(super) struct Site {
     limiter: Limiter,
     random: fastrand::Rng,
     requests: VecDeque<Request>,
+    /// When a new port was asked for last.
+    rebound: Option<Instant>,
     counters: Counters,
     last_handshake: Option<SystemTime>,
 }
@@ -72,11 +80,13 @@ impl Site {
             limiter: Limiter::new(&settings.private_key),
             random: fastrand::Rng::with_seed(seed),
             requests: VecDeque::new(),
+            rebound: None,
             counters: Counters::default(),
             last_handshake: None,
+            name: settings.private_key.public().to_string(),
             settings,
         };
-        site.resolve(0);
+        site.resolve(0, now.instant);
         site
     }
 
@@ -170,10 +180,16 @@ impl Site {
         self.watch_clock(now);
         match event {
             Event::Resolved { hub, addresses } => self.resolved(now, hub, &addresses),
+            Event::Inside { hub } => {
+                if let Some(place) = self.places.get_mut(hub) {
+                    place.unresolved(Missing::Inside);
+                }
+            }
             Event::NetworkChanged => {
                 self.long = Long::default();
-                self.rebind();
-                self.resolve(self.active.hub);
+                self.rebind(now.instant);
+                self.resolve(self.active.hub, now.instant);
+                self.active.hearing.moved();
                 self.active.schedule.hurry(now.instant);
             }
             Event::Clock(bounds) => {
@@ -185,7 +201,7 @@ impl Site {
             Event::Refused(from) => {
                 let place = self.places.get(self.active.hub);
                 if place.and_then(Whereabouts::endpoint) == Some(from) {
-                    self.active.trouble = Trouble::Refused;
+                    self.active.suspicion.see(Trouble::Refused);
                 }
             }
         }
@@ -207,35 +223,37 @@ impl Site {
         }
     }
 
-    fn resolve(&mut self, hub: usize) {
+    fn resolve(&mut self, hub: usize, now: Instant) {
         let Some(place) = self.places.get_mut(hub) else { return };
-        if place.begin_to_resolve() {
+        if place.begin_to_resolve(now) {
             let endpoint = place.settings.endpoint.clone();
             self.requests.push_back(Request::Resolve(LookUp { hub, endpoint }));
         }
     }
 
-    fn rebind(&mut self) {
+    fn rebind(&mut self, now: Instant) {
         if !self.requests.contains(&Request::Rebind) {
             self.requests.push_back(Request::Rebind);
+            self.rebound = Some(now);
             self.counters.rebinds += 1;
         }
     }
 
-    /// A stamp that is too old is ignored by the hub, so a clock that has jumped forward heals
-    /// things, with new keys. One that has jumped back would spoil good stamps: they stay.
+    /// A hub ignores a stamp that is not later than the last. Stamps that it has taken rise by
+    /// themselves, whatever the clock does: they stay, or a clock that is wrong for an hour would
+    /// spoil them. Others are made anew, with the keys, by a clock that may be better.
     fn watch_clock(&mut self, now: Now) {
         let Some(step) = self.clock.step(now) else { return };
         self.counters.clock_steps += 1;
         let is_ahead = self.clock.verdict(now.wall) == Verdict::Ahead;
         let links = [Some(&mut self.active), self.probe.as_mut()];
         for link in links.into_iter().flatten() {
-            let is_better = match step {
-                Step::Forward => !is_ahead,
-                Step::Backward => !link.is_proven,
-            };
-            if is_better {
-                link.rebuild(now.instant);
+            match step {
+                Step::Forward if link.is_proven => link.doubt(now.instant),
+                // Better none that is too old than one of the far future.
+                Step::Forward if is_ahead => {}
+                Step::Backward if link.is_proven => {}
+                Step::Forward | Step::Backward => link.rebuild(now.instant),
             }
         }
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::debug;
 
 use super::upkeep::Upkeep;
 use super::{Engine, RunError, Want, run};
@@ -148,10 +148,7 @@ async fn relay(
                 look_ups.spawn(async move { (hub, look_up(endpoint).await) });
                 continue;
             }
-            Some(Ok((hub, mut addresses))) = look_ups.join_next() => {
-                addresses.retain(|address| is_outside(*address, routes));
-                Event::Resolved { hub, addresses }
-            }
+            Some(Ok((hub, found))) = look_ups.join_next() => looked_up(hub, found, routes),
         };
         if events.send(event).await.is_err() {
             return;
@@ -159,11 +156,21 @@ async fn relay(
     }
 }
 
-/// Whether datagrams to a hub's address stay out of the tunnel that they carry.
-fn is_outside(address: SocketAddr, routes: &[IpNet]) -> bool {
-    let Some(network) = captured(routes, address.ip()) else { return true };
-    warn!(%address, %network, "the hub's name has an address inside the tunnel, which is not used");
-    false
+/// What a look-up comes to, without addresses inside the tunnel that datagrams to them carry.
+fn looked_up(hub: usize, mut addresses: Vec<SocketAddr>, routes: &[IpNet]) -> Event {
+    let found = addresses.len();
+    addresses.retain(|address| {
+        let inside = captured(routes, address.ip());
+        if let Some(network) = inside {
+            debug!(%address, %network, "an address of the hub lies inside the tunnel");
+        }
+        inside.is_none()
+    });
+    if addresses.is_empty() && found > 0 {
+        Event::Inside { hub }
+    } else {
+        Event::Resolved { hub, addresses }
+    }
 }
 
 /// The core, as the driver sees it.
@@ -252,5 +259,22 @@ impl Sink for Hostbound {
 
     fn commit(&mut self, length: usize) {
         Self::commit(self, length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_names_addresses_only_those_outside_the_tunnel_are_used() {
+        let routes = ["10.77.0.0/16".parse().unwrap()];
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let (inside, outside) = (at("10.77.0.1:51820"), at("192.0.2.1:51820"));
+        let resolved = |addresses| Event::Resolved { hub: 1, addresses };
+        assert_eq!(looked_up(1, vec![inside, outside], &routes), resolved(vec![outside]));
+        assert_eq!(looked_up(1, vec![inside], &routes), Event::Inside { hub: 1 });
+        assert_eq!(looked_up(1, vec![inside], &[]), resolved(vec![inside]));
+        assert_eq!(looked_up(1, Vec::new(), &routes), resolved(Vec::new()));
     }
 }

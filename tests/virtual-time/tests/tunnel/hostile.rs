@@ -1,9 +1,9 @@
 //! Replays, forgeries, garbage and floods.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tunnel::{DropReason, HubEnd, PrivateKey, SiteKeys};
+use tunnel::{DropReason, HubEnd, PrivateKey, SiteKeys, State};
 use virtual_time::network::Datagram;
 use virtual_time::world::{inside, net};
 use virtual_time::{Conditions, HUB_INSIDE, SITE_INSIDE, World, packet};
@@ -105,6 +105,10 @@ fn garbage_of_every_length_and_kind_changes_nothing() {
     let endpoint = world.report().endpoint;
     let mut random = fastrand::Rng::with_seed(72);
     let count = mutations();
+    let handshakes = world.report().counters.handshakes;
+    let start = Instant::now();
+    world.run_for(SECOND / 10);
+    let lost_before = world.pinged() - world.received.len() as u64;
     for turn in 0..count {
         let garbage = garbage(&mut random, &valid);
         let from = if random.bool() { stranger() } else { world.hubs[0].address };
@@ -118,7 +122,13 @@ fn garbage_of_every_length_and_kind_changes_nothing() {
         }
     }
     world.run_for(20 * SECOND);
-    assert_eq!(world.report().counters.panics, 0);
+    world.talk = None;
+    world.run_for(SECOND);
+    assert_eq!(world.pinged() - world.received.len() as u64, lost_before, "lost meanwhile");
+    let counters = world.report().counters;
+    let renewals = start.elapsed().as_secs() / 120 + 1;
+    assert!(counters.handshakes - handshakes <= renewals, "{counters:?}");
+    assert_eq!((counters.panics, counters.unanswered, counters.rebinds), (0, 0, 0));
     assert_eq!(world.report().endpoint, endpoint);
     assert_eq!(lost(&mut world), 0);
 }
@@ -152,6 +162,81 @@ fn garbage(random: &mut fastrand::Rng, valid: &[Datagram]) -> Vec<u8> {
         _ => bytes.extend(std::iter::repeat_n(0, random.usize(..64))),
     }
     bytes
+}
+
+/// More initiations than a hub or a site looks at in a second. The same again counts as much as others.
+fn flood(world: &World, at_site: bool) -> Vec<Vec<u8>> {
+    let victim =
+        if at_site { &world.settings.private_key } else { &world.hubs[0].settings.private_key };
+    let mut forger = Forger::new(&PrivateKey::generate(), victim.public());
+    (0..30).map(|_| forger.initiation()).collect()
+}
+
+/// Floods a site or a hub for 10 ms.
+fn pour(world: &mut World, at_site: bool, flood: &[Vec<u8>]) {
+    for initiation in flood {
+        if at_site {
+            world.give_site(stranger(), initiation);
+        } else {
+            world.give_hub(0, stranger(), initiation);
+        }
+    }
+    world.run_for(SECOND / 100);
+}
+
+/// Floods until a packet is answered; returns how long that took.
+fn answered_under_a_flood(world: &mut World, at_site: bool) -> Option<Duration> {
+    let flood = flood(world, at_site);
+    world.received.clear();
+    let start = Instant::now();
+    while world.received.is_empty() && start.elapsed() < MINUTE {
+        pour(world, at_site, &flood);
+    }
+    Some(start.elapsed()).filter(|_| !world.received.is_empty())
+}
+
+#[test]
+fn under_a_flood_a_handshake_succeeds_by_its_cookie() {
+    let mut world = up(78);
+    world.restart_site();
+    let took = answered_under_a_flood(&mut world, false);
+    assert!(took.is_some_and(|took| took < 7 * SECOND), "{took:?}");
+    // The first initiation was answered by a cookie, and the second carried it.
+    let counters = world.report().counters;
+    assert_eq!((counters.cookies, counters.initiations, counters.handshakes), (1, 2, 1));
+
+    // At the site it is the hub's response that has to carry one.
+    let mut world = up(79);
+    world.restart_site();
+    let took = answered_under_a_flood(&mut world, true);
+    assert!(took.is_some_and(|took| took < 7 * SECOND), "{took:?}");
+    let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(tunnel::Now::read());
+    assert_eq!((hub.counters.cookies, world.report().counters.handshakes), (1, 1));
+}
+
+#[test]
+fn a_valid_cookie_from_elsewhere_does_not_move_the_hub() {
+    let mut world = up(69);
+    world.restart_site();
+    let flood = flood(&world, false);
+    world.network.seen = Some(Vec::new());
+    let (hub, site) = (world.hubs[0].address, world.outside.ip());
+    let is_cookie = |datagram: &&Datagram| {
+        (datagram.from, datagram.to.ip(), datagram.bytes[0]) == (hub, site, 3)
+    };
+    let mut cookie = None;
+    while cookie.is_none() {
+        pour(&mut world, false, &flood);
+        let seen = world.network.seen.as_ref().expect("it is watched");
+        cookie = seen.iter().find(is_cookie).map(|datagram| datagram.bytes.clone());
+    }
+    // It is faster than the hub's own.
+    world.give_site(stranger(), &cookie.expect("one"));
+    assert_eq!(world.report().counters.cookies, 1);
+    assert_eq!(world.report().endpoint, Some(world.hubs[0].address));
+    assert_eq!(world.report().state, State::Overloaded, "{}", world.report().sentence);
+    assert!(answered_under_a_flood(&mut world, false).is_some());
+    assert_eq!(world.report().counters.endpoint_changes, 0);
 }
 
 #[test]

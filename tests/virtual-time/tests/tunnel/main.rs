@@ -13,6 +13,7 @@ mod hostile;
 mod life;
 mod long;
 mod sessions;
+mod states;
 mod streams;
 mod thrift;
 mod ways;

@@ -166,7 +166,20 @@ fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
 }
 
 #[test]
-fn tcp_often_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
+fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
+    let conditions = Conditions {
+        delay: Duration::from_millis(50),
+        jitter: SECOND,
+        duplicate: 0.05,
+        ..Conditions::default()
+    };
+    let mut streams = Streams::new(95, conditions);
+    let took = echo(&mut streams, 1 << 20, 60 * MINUTE);
+    assert!(took.is_some(), "{took:?}");
+}
+
+#[test]
+fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
     let conditions = Conditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
@@ -174,11 +187,12 @@ fn tcp_often_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
         duplicate: 0.1,
         corrupt: 0.05,
     };
-    // More than half of them have nothing acknowledged for 60 s at some time, which ends them.
+    // A few have nothing acknowledged for five minutes at some time, of which most are pauses of a
+    // minute between two attempts.
     let completes =
         |seed| echo(&mut Streams::new(seed, conditions), 8 * 1024, 60 * MINUTE).is_some();
     let completed = (0..40).filter(|seed| completes(*seed)).count();
-    assert!(completed >= 10, "{completed} of 40");
+    assert!(completed >= 35, "{completed} of 40");
 }
 
 #[test]

@@ -70,11 +70,99 @@ fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
 }
 
 #[test]
-fn a_forgotten_port_is_left_within_21_s() {
+fn a_forgotten_port_is_left_within_17_s() {
     let mut world = World::up(44, 1);
     world.network.dead.insert(world.outside);
-    assert!(world.heard_within(21 * SECOND));
+    assert!(world.heard_within(17 * SECOND));
     assert_eq!(world.rebinds, 1);
+}
+
+#[test]
+fn data_that_nobody_answers_takes_a_new_port_once_a_minute_at_most() {
+    let mut world = World::up(60, 1);
+    // Handshakes pass, as with a way that is too narrow for what is sent.
+    world.network.longest = 148;
+    let before = world.rebinds;
+    world.talk = None;
+    let start = Instant::now();
+    while start.elapsed() < HOUR {
+        world.send(&virtual_time::packet::ip(
+            virtual_time::world::inside("10.77.0.12"),
+            virtual_time::world::inside("10.77.0.1"),
+            1280,
+            0,
+        ));
+        world.run_for(SECOND);
+    }
+    let rebinds = world.rebinds - before;
+    assert!((1..=60).contains(&rebinds), "{rebinds}");
+}
+
+/// A hub with two addresses, of which the other one is broken, and a tunnel that is used.
+fn dual(seed: u64) -> World {
+    let mut world = World::new(seed, 1);
+    let (good, broken) = (world.hubs[0].address.ip(), "2001:db8::1".parse().expect("an address"));
+    world.names.insert("hub-1.test".to_owned(), vec![good, broken]);
+    world.restart_site();
+    world.talk = Some(SECOND / 2);
+    world.run_for(MINUTE);
+    assert!(world.is_up());
+    world
+}
+
+#[test]
+fn a_lost_renewal_disturbs_no_session_that_works() {
+    for lost in 1..=5 {
+        let mut world = dual(57);
+        world.network.initiations_to_lose = lost;
+        let before = world.report().counters;
+        world.talk = None;
+        world.run_for(SECOND);
+        world.received.clear();
+        let sent = world.pinged();
+        world.talk = Some(SECOND / 2);
+        assert!(world.run_until(110 * SECOND, |world| !world.is_up()).is_none(), "{lost}");
+        world.talk = None;
+        world.run_for(SECOND);
+        let after = world.report().counters;
+        assert_eq!(world.received.len() as u64, world.pinged() - sent, "{lost}");
+        assert_eq!(after.handshakes, before.handshakes + 1);
+        assert_eq!(after.unanswered, before.unanswered + u64::from(lost));
+        assert_eq!((after.endpoint_changes, world.rebinds), (0, 0));
+    }
+}
+
+#[test]
+fn a_lost_renewal_forgets_no_address_that_the_hub_has_moved_to() {
+    let mut world = dual(58);
+    let moved = "198.51.100.200:4000".parse().expect("an address");
+    world.hubs[0].address = moved;
+    world.network.initiations_to_lose = 1;
+    // Its next answer shows where it is.
+    let mut out = tunnel::Outbox::new();
+    let (hub, site) =
+        (virtual_time::world::inside("10.77.0.1"), virtual_time::world::inside("10.77.0.12"));
+    let packet = virtual_time::packet::ip(hub, site, 60, 0);
+    let end = world.hubs[0].tunnel.as_mut().expect("it runs");
+    end.handle_packet(tunnel::Now::read(), &packet, &mut out);
+    let datagram = out.datagrams().next().expect("one").1.to_vec();
+    world.give_site(moved, &datagram);
+    world.run_for(3 * MINUTE);
+    assert_eq!(world.network.initiations_to_lose, 0);
+    assert_eq!(world.report().endpoint, Some(moved));
+    assert!(world.heard_within(2 * SECOND));
+}
+
+#[test]
+fn another_network_without_ipv6_is_found_out_by_the_first_initiation_that_is_lost() {
+    let mut world = dual(59);
+    // What was heard a moment ago, by the old way, does not hold it back.
+    let old = world.hubs[0].address;
+    let other: std::net::SocketAddr = "198.51.100.99:51820".parse().expect("an address");
+    world.names.insert("hub-1.test".to_owned(), vec![old.ip(), other.ip()]);
+    world.hubs[0].address = other;
+    world.tell(Event::NetworkChanged);
+    assert!(world.heard_within(7 * SECOND));
 }
 
 #[test]
@@ -109,6 +197,19 @@ fn the_last_good_address_is_kept_while_dns_is_away() {
     world.run_for(HOUR);
     world.network.cut.clear();
     assert!(world.heard_within(MINUTE));
+}
+
+#[test]
+fn a_box_that_starts_while_dns_is_away_is_up_at_once_by_the_address_that_it_is_told() {
+    let mut world = World::new(61, 1);
+    let addresses = vec![world.hubs[0].address];
+    world.names.clear();
+    world.restart_site();
+    world.tell(Event::Resolved { hub: 0, addresses });
+    assert!(world.run_until(SECOND, |world| world.is_up()).is_some());
+    // The look-up fails, and is not needed.
+    world.run_for(HOUR);
+    assert!(world.is_up());
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Site {
     fn heard(&mut self, which: Which, now: Now, from: SocketAddr) {
         let Some(link) = link(&mut self.active, &mut self.probe, which) else { return };
         link.hearing.heard(now.instant);
-        link.trouble = Trouble::None;
+        link.suspicion.see(Trouble::None);
         let place = self.places.get_mut(link.hub);
         if place.is_some_and(|place| place.roam(from)) {
             self.counters.endpoint_changes += 1;
@@ -142,12 +142,12 @@ impl Site {
             // Nothing is known about the sender before it uses the session: it may be a replay.
             Shaken::Answered(length) | Shaken::Cookie(length) => out.commit(length),
             Shaken::CookieTaken => {
-                link.trouble = Trouble::Overloaded;
+                link.suspicion.see(Trouble::Overloaded);
                 self.counters.cookies += 1;
             }
             Shaken::Dropped(reason) => {
                 if kind == Kind::Response && reason == DropReason::Undecryptable {
-                    link.trouble = Trouble::WrongKey;
+                    link.suspicion.see(Trouble::WrongKey);
                 }
                 self.counters.drop(reason);
             }
@@ -160,6 +160,7 @@ impl Site {
         let random = self.random.f64();
         let Some(link) = link(&mut self.active, &mut self.probe, which) else { return };
         link.schedule.established(now.instant, random);
+        link.is_proven = true;
         self.has_session(which, now, out);
     }
 
@@ -172,10 +173,10 @@ impl Site {
         {
             self.preference.come_back(link.hub, now.instant, random);
             self.counters.hub_changes += 1;
-            self.active = link;
+            let left = std::mem::replace(&mut self.active, link);
+            self.put_away(left);
             self.long = Long::default();
         }
-        self.active.is_proven = true;
         self.preference.answered(now.instant, random);
         self.flush(now, out);
     }

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use super::{
-    HANDSHAKE_ROOM, Identity, LONG, Link, Long, PROBES, Peer, REBIND_EVERY, RECENT, Schedule, Site,
-    Ticked, Verdict, Whereabouts, Which, link,
+    HANDSHAKE_ROOM, IDLE, Identity, LONG, Link, Long, PROBES, Peer, REBIND_EVERY, REBIND_PAUSE,
+    Schedule, Site, Ticked, Verdict, Whereabouts, Which, link,
 };
 use crate::core::clock::Now;
+use crate::core::peer::KEEPALIVE_ROOM;
 use crate::path::Outbox;
 
 impl Site {
@@ -16,6 +17,9 @@ impl Site {
         self.pending.expire(now.instant, &mut self.counters);
         for which in [Which::Active, Which::Probe] {
             self.tick_if(which, now, out, |peer, now| now >= peer.tick_at());
+        }
+        for place in &mut self.places {
+            place.tick(now.instant);
         }
         self.drive(now, out);
         let due = self.active.keep_alive_at(self.settings.keep_alive);
@@ -69,15 +73,9 @@ impl Site {
         let Some(link) = link(&mut self.active, &mut self.probe, which) else { return };
         let Some(peer) = &mut link.peer else { return };
         let to = self.places.get(link.hub).and_then(Whereabouts::endpoint);
-        let mut room = [0; HANDSHAKE_ROOM];
+        // boringtun would repeat initiations every 5 s: the schedule knows better.
+        let mut room = [0; KEEPALIVE_ROOM];
         match (peer.tick(now.instant, &mut room), to) {
-            // boringtun repeats initiations every 5 s; ours come when the schedule says so. One that
-            // it makes on its own account is as good as ours.
-            (Ticked::Initiation(length), Some(to)) if !link.schedule.is_outstanding() => {
-                out.push(to, room.get(..length).unwrap_or_default());
-                self.counters.initiations += 1;
-                link.schedule.attempt(now.instant, self.random.f64());
-            }
             (Ticked::KeepAlive(length), Some(to)) => {
                 out.push(to, room.get(..length).unwrap_or_default());
                 link.sent = now.instant;
@@ -91,6 +89,11 @@ impl Site {
     pub(super) fn drive(&mut self, now: Now, out: &mut Outbox) {
         if self.worry_at(&self.active).is_some_and(|at| now.instant >= at) {
             self.active.schedule.want(now.instant);
+            let is_fresh = self.rebound.is_some_and(|at| now.instant < at + REBIND_PAUSE);
+            if self.active.hearing.is_unanswered(now.instant) && !is_fresh {
+                // Nothing is lost by another port, and the old one may be what is wrong.
+                self.rebind(now.instant);
+            }
         }
         if self.active.schedule.is_due(now.instant) {
             if self.active.schedule.is_outstanding() {
@@ -108,15 +111,19 @@ impl Site {
     /// Whether a session may end for want of use: only with keepalives it has to be there always.
     fn is_resting(&self, now: Instant) -> bool {
         let is_idle = self.active.hearing.worry_at(None).is_none()
-            && self.active.hearing.silence(now).is_some_and(|silence| silence > RECENT)
+            && self.active.hearing.silence(now).is_some_and(|silence| silence > IDLE)
             && self.active.schedule.failed() == 0;
         self.settings.keep_alive.is_none() && is_idle && self.pending.expires_at().is_none()
     }
 
     /// The active hub has not answered an initiation.
     fn unanswered(&mut self, now: Instant) {
-        self.active.schedule.give_up();
         self.counters.unanswered += 1;
+        self.active.suspicion.unanswered();
+        if self.active.hearing.is_recent(now) {
+            return self.active.schedule.forgive();
+        }
+        self.active.schedule.give_up();
         let failed = self.active.schedule.failed();
         let hub = self.active.hub;
         let addresses = self.places.get(hub).map_or(0, Whereabouts::count);
@@ -124,15 +131,14 @@ impl Site {
             place.next_address();
         }
         if failed % REBIND_EVERY == 1 {
-            self.rebind();
+            self.rebind(now);
         }
-        self.resolve(hub);
+        self.resolve(hub, now);
         let Some(patience) = self.preference.patience(addresses) else { return };
         let silence = self.active.hearing.silence(now);
-        let is_tried = failed >= PROBES.max(u32::try_from(addresses).unwrap_or(u32::MAX));
+        let is_tried = failed >= PROBES.max(addresses);
         let is_long = is_tried && silence.is_some_and(|silence| silence >= LONG);
-        let is_recent = silence.is_some_and(|silence| silence < RECENT);
-        if !is_recent && (failed >= patience || is_long) {
+        if failed >= patience || is_long {
             self.leave(now);
         }
     }
@@ -145,10 +151,24 @@ impl Site {
         } else {
             Schedule::new(now)
         };
-        self.active = Link::new(self.preference.active(), schedule, now);
-        self.probe = None;
+        let left = Link::new(self.preference.active(), schedule, now);
+        let left = std::mem::replace(&mut self.active, left);
+        self.put_away(left);
+        self.end_probe();
         self.long = Long::default();
-        self.resolve(self.active.hub);
+        self.resolve(self.active.hub, now);
+    }
+
+    pub(super) fn put_away(&mut self, link: Link) {
+        if let Some(place) = self.places.get_mut(link.hub) {
+            place.put_away(link);
+        }
+    }
+
+    fn end_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            self.put_away(probe);
+        }
     }
 
     /// Sends an initiation, or does what has to be done before one can be sent.
@@ -163,10 +183,14 @@ impl Site {
         let hub = link.hub;
         let Some(to) = self.places.get(hub).and_then(Whereabouts::endpoint) else {
             link.schedule.attempt_blindly(now.instant, random);
-            self.resolve(hub);
+            self.resolve(hub, now.instant);
             return;
         };
-        link.schedule.attempt(now.instant, random);
+        link.schedule.attempt(
+            now.instant,
+            self.places.get(hub).map_or(1, Whereabouts::count),
+            random,
+        );
         let room = out.reserve(to, HANDSHAKE_ROOM);
         match peer.initiate(now.instant, room) {
             Some(length) => {
@@ -180,10 +204,15 @@ impl Site {
     fn ensure_peer(&mut self, which: Which, now: Now) {
         let Some(link) = link(&mut self.active, &mut self.probe, which) else { return };
         let is_forbidden = self.clock.verdict(now.wall) == Verdict::Ahead;
+        let Some(place) = self.places.get_mut(link.hub) else { return };
+        if link.peer.is_none()
+            && let Some(proven) = place.take_proven()
+        {
+            (link.peer, link.is_proven) = (Some(proven), true);
+        }
         if link.peer.is_some() || is_forbidden {
             return;
         }
-        let Some(place) = self.places.get(link.hub) else { return };
         let identity = Identity {
             private_key: self.settings.private_key.clone(),
             public_key: place.settings.public_key,
@@ -206,7 +235,7 @@ impl Site {
         probe.schedule.give_up();
         let (hub, failed) = (probe.hub, probe.schedule.failed());
         let addresses = self.places.get(hub).map_or(0, Whereabouts::count);
-        if failed < PROBES.max(u32::try_from(addresses).unwrap_or(u32::MAX)) {
+        if failed < PROBES.max(addresses) {
             if failed > 0
                 && let Some(place) = self.places.get_mut(hub)
             {
@@ -214,7 +243,7 @@ impl Site {
             }
             return self.initiate(Which::Probe, now, out);
         }
-        self.probe = None;
+        self.end_probe();
         let random = self.random.f64();
         if let Some(next) = self.preference.probe_failed(hub, now.instant, random) {
             self.ask(next, now.instant);
@@ -223,6 +252,6 @@ impl Site {
 
     fn ask(&mut self, hub: usize, now: Instant) {
         self.probe = Some(Link::new(hub, Schedule::new(now), now));
-        self.resolve(hub);
+        self.resolve(hub, now);
     }
 }

@@ -1,6 +1,6 @@
 //! How the site's end is.
 
-use super::{Site, Trouble, Verdict, Whereabouts};
+use super::{Missing, PROBES, Site, Trouble, Verdict, Whereabouts};
 use crate::core::clock::Now;
 use crate::core::report::{Facts, Report, State, sentence};
 
@@ -11,9 +11,8 @@ impl Site {
         let (hub, host) = place.map_or(("", ""), |place| {
             (place.settings.name.as_str(), place.settings.endpoint.host.as_str())
         });
-        let key = self.settings.private_key.public().to_string();
         let state = self.state(now);
-        let facts = Facts { hub, host, endpoint, key: &key, mtu: self.settings.mtu };
+        let facts = Facts { hub, host, endpoint, key: &self.name, mtu: self.settings.mtu };
         Report {
             state,
             sentence: sentence(state, &facts),
@@ -25,9 +24,11 @@ impl Site {
     }
 
     pub(in crate::core) fn state(&self, now: Now) -> State {
-        let is_failing = self.active.schedule.failed() > 0;
+        let failed = self.active.schedule.failed();
+        let is_failing = failed > 0;
         let has_session = self.active.session(now.instant).is_some();
-        if has_session && !is_failing {
+        // One datagram may get lost.
+        if has_session && failed < PROBES {
             return if self.long.is_lost() { State::MtuTooLarge } else { State::Up };
         }
         let verdict = self.clock.verdict(now.wall);
@@ -35,10 +36,12 @@ impl Site {
         if verdict == Verdict::Ahead && self.active.peer.is_none() {
             return State::ClockAhead;
         }
-        if place.is_some_and(|place| place.is_unknown && place.endpoint().is_none()) {
-            return State::NoAddress;
+        match place.and_then(Whereabouts::missing) {
+            Some(Missing::Unknown) => return State::NoAddress,
+            Some(Missing::Inside) => return State::AddressInside,
+            None => {}
         }
-        match self.active.trouble {
+        match self.active.suspicion.trouble() {
             Trouble::Refused => State::Refused,
             Trouble::Overloaded => State::Overloaded,
             Trouble::WrongKey => State::WrongKey,

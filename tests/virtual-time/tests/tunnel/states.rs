@@ -1,0 +1,145 @@
+//! What a tunnel says of itself, in a word and in a sentence, in each of its states but two: those of a way
+//! that is too narrow are in `long`, those of a wrong clock in `clocks` as well.
+
+use std::time::Duration;
+
+use tunnel::{ClockBounds, Event, Now, State};
+use virtual_time::{World, clock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A tunnel is in this state, and its sentence says this.
+#[track_caller]
+fn says(world: &World, state: State, words: &str) {
+    let report = world.report();
+    assert_eq!(report.state, state, "{}", report.sentence);
+    assert!(report.sentence.contains(words), "{}", report.sentence);
+}
+
+#[test]
+fn a_tunnel_is_connecting_and_then_up() {
+    let mut world = World::new(130, 1);
+    says(&world, State::Connecting, "The tunnel to hub-1 (hub-1.test) is being set up.");
+    world.run_for(SECOND);
+    says(&world, State::Up, "The tunnel to hub-1 is up.");
+    let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
+    assert_eq!((hub.state, hub.sentence.as_str()), (State::Up, "A site is connected."));
+    world.start_hub(0);
+    let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
+    assert_eq!((hub.state, hub.sentence.as_str()), (State::Waiting, "No site has called yet."));
+}
+
+#[test]
+fn a_hub_from_which_nothing_comes_back_is_silent_and_the_sentence_names_the_key() {
+    let mut world = World::new(131, 1);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    let key = world.settings.private_key.public().to_string();
+    says(&world, State::Silent, "Nothing comes back from hub-1 (198.51.100.1:51820).");
+    says(&world, State::Silent, &key);
+    assert_eq!(world.report().state.label(), "silent");
+    // So is one that is lost after it was up, when its session is of no use any more.
+    let mut world = World::up(132, 1);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    says(&world, State::Silent, "Nothing comes back");
+    world.start_hub(0);
+    assert!(world.heard_within(MINUTE));
+    says(&world, State::Up, "is up");
+}
+
+#[test]
+fn a_name_that_cannot_be_found_has_no_address() {
+    let mut world = World::new(133, 1);
+    world.names.clear();
+    world.restart_site();
+    world.run_for(MINUTE);
+    says(&world, State::NoAddress, "The address of hub-1 (hub-1.test) cannot be found.");
+}
+
+#[test]
+fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
+    let mut world = World::new(134, 1);
+    world.names.clear();
+    world.restart_site();
+    world.tell(Event::Inside { hub: 0 });
+    world.run_for(SECOND);
+    says(&world, State::AddressInside, "lies in a network that the tunnel itself leads to");
+    let address = world.hubs[0].address;
+    world.tell(Event::Resolved { hub: 0, addresses: vec![address] });
+    world.run_for(2 * SECOND);
+    says(&world, State::Up, "is up");
+    // An address that works is not doubted.
+    world.tell(Event::Inside { hub: 0 });
+    world.talk = Some(SECOND);
+    assert!(world.heard_within(2 * SECOND));
+    says(&world, State::Up, "is up");
+}
+
+#[test]
+fn a_host_that_refuses_is_told_until_it_says_no_more() {
+    let mut world = World::up(135, 1);
+    let address = world.hubs[0].address;
+    world.stop_hub(0);
+    // It refuses each initiation while WireGuard is stopped.
+    let mut initiations = world.report().counters.initiations;
+    let mut live = |world: &mut World, time: Duration, refuses: bool| {
+        let _ = world.run_until(time, |world| {
+            let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
+            if refuses && before != initiations {
+                world.tell(Event::Refused(address));
+            }
+            false
+        });
+    };
+    for _ in 0..60 {
+        live(&mut world, MINUTE, true);
+        says(&world, State::Refused, "answers, but hub-1 is not running there");
+    }
+    // Then it is switched off.
+    live(&mut world, 2 * MINUTE, false);
+    says(&world, State::Silent, "Nothing comes back");
+    live(&mut world, HOUR, true);
+    says(&world, State::Refused, "is not running there");
+}
+
+#[test]
+fn what_somebody_else_says_of_another_address_is_not_believed() {
+    let mut world = World::new(136, 1);
+    world.stop_hub(0);
+    world.run_for(MINUTE);
+    world.tell(Event::Refused("203.0.113.66:51820".parse().expect("an address")));
+    says(&world, State::Silent, "Nothing comes back");
+}
+
+#[test]
+fn a_lost_handshake_is_not_worth_a_word() {
+    let mut world = World::new(137, 1);
+    world.run_for(SECOND);
+    let mut states = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        world.network.initiations_to_lose = 1;
+        let _ = world.run_until(MINUTE, |world| {
+            states.insert(world.report().state.label());
+            false
+        });
+    }
+    assert_eq!(states.into_iter().collect::<Vec<_>>(), ["up"]);
+}
+
+#[test]
+fn a_clock_that_is_behind_and_one_that_is_far_ahead_are_told() {
+    let mut world = World::up(138, 1);
+    clock::step_back(YEAR);
+    world.bounds = ClockBounds { floor: Some(Now::read().wall + YEAR / 2), ceiling: None };
+    world.restart_site();
+    world.run_for(MINUTE);
+    says(&world, State::ClockBehind, "the clock of this device is in the past");
+    world.bounds = ClockBounds { floor: None, ceiling: Some(Now::read().wall - YEAR) };
+    world.restart_site();
+    world.run_for(MINUTE);
+    says(&world, State::ClockAhead, "The clock of this device is far in the future");
+}
