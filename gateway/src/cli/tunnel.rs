@@ -1,15 +1,20 @@
 //! `tunnel`: only the tunnel, from a file of wg-quick.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tunnel::{InterfaceName, Now, Tunnel, UdpPath, wg_quick};
+use tunnel::{Event, InterfaceName, Now, Tunnel, UdpPath, wg_quick};
 
 use super::{DONE, NO, run, runtime};
-use crate::clock;
+use crate::clock::{self, Judgement};
+
+/// How often the clock is judged again: one that nobody vouches for any more has a ceiling.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// `tunnel`.
 #[derive(Args, Debug)]
@@ -49,16 +54,63 @@ pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
         let path = UdpPath::bind(read.port).context("cannot open a UDP socket")?;
-        let bounds = clock::bounds(clock::judge(&options.state_dir));
+        let known = clock::judge(&options.state_dir);
         let seed = fastrand::u64(..);
-        let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (_device, driver) =
+        let site = Tunnel::site(read.settings.clone(), clock::bounds(known), Now::read(), seed);
+        let (device, driver) =
             tunnel::open(&read.settings, read.table, options.interface, site, path)?;
         tracing::info!(interface = %options.interface, "the network device is up");
+        let telling = follow_clock(&options.state_dir, known, async |judgement| {
+            device.tell(Event::Clock(clock::bounds(judgement))).await;
+        });
         tokio::select! {
             ended = driver.run(stop.cancelled_owned()) => ended?,
+            () = telling => {}
             () = signals => {}
         }
         Ok(DONE)
     })
+}
+
+/// Tells every change of how far the clock can be believed. Never ends.
+async fn follow_clock(state_dir: &Path, mut known: Judgement, tell: impl AsyncFn(Judgement)) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let judgement = clock::judge(state_dir);
+        if judgement != known {
+            known = judgement;
+            tell(judgement).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_becomes_of_the_clock_is_told_once() {
+        let name = format!("edge-gateway-tunnel-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let known = clock::judge(&directory);
+        let told = Cell::new(0);
+        let following = follow_clock(&directory, known, async |judgement| {
+            assert_ne!(judgement.floor, known.floor);
+            told.set(told.get() + 1);
+        });
+        let mut following = Box::pin(following);
+
+        assert!(timeout(LOOK_EVERY * 10, &mut following).await.is_err());
+        assert_eq!(told.get(), 0);
+        std::fs::write(directory.join("clock"), "2027-01-01T00:00:00Z\n").unwrap();
+        assert!(timeout(LOOK_EVERY * 10, &mut following).await.is_err());
+
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(told.get(), 1);
+    }
 }
