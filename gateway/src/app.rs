@@ -55,6 +55,9 @@ pub enum AppError {
     /// The tunnel's network device cannot be had.
     #[error("cannot open the tunnel")]
     Tunnel(#[from] tunnel::DeviceError),
+    /// Its name is none.
+    #[error(transparent)]
+    DeviceName(#[from] tunnel::NameError),
     /// No socket for the tunnel.
     #[error("cannot open a UDP socket for the tunnel")]
     Udp(#[source] io::Error),

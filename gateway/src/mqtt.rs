@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::MqttMetrics;
-use crate::uplink::Uplink;
+use crate::uplink::{Moves, Uplink};
 use connect::Connection;
 use desk::End;
 use failure::Failure;
@@ -158,14 +158,16 @@ pub async fn run(
 ) {
     let rota = Rota::new(settings.mqtt.brokers.len());
     let connected = metrics.connected.clone();
+    let moves = settings.uplink.moves();
     let mut client =
-        Client { settings, outbox, events, metrics, rota, session: 0, deaf_until: None };
+        Client { settings, moves, outbox, events, metrics, rota, session: 0, deaf_until: None };
     stop.run_until_cancelled(Box::pin(client.live())).await;
     connected.set(0);
 }
 
 struct Client {
     settings: Settings,
+    moves: Moves,
     outbox: mpsc::Receiver<Outgoing>,
     events: mpsc::Sender<Event>,
     metrics: MqttMetrics,
@@ -186,7 +188,7 @@ impl Client {
             }
             select! {
                 () = closed(&mut self.outbox) => return,
-                () = self.settings.uplink.moved() => self.rota.start_over(),
+                () = self.moves.moved() => self.rota.start_over(),
                 () = sleep(pause) => {}
             }
         }
@@ -201,13 +203,20 @@ impl Client {
         let connected = select! {
             biased;
             () = closed(&mut self.outbox) => return Err(Done),
+            // Before the other, or a session that has just come about would be thrown away.
+            () = self.moves.moved() => Err(Failure::Moved),
             connected = connecting => connected,
         };
         let name = broker.address.to_string();
         match connected {
             Ok(connection) => self.hold(connection, name, renew_at).await,
             Err(failure) => {
-                let pause = self.rota.failed(setback(failure.reason()), fastrand::f64());
+                let pause = if matches!(failure, Failure::Moved) {
+                    self.rota.start_over();
+                    Duration::ZERO
+                } else {
+                    self.rota.failed(setback(failure.reason()), fastrand::f64())
+                };
                 self.disconnected(&failure, &name, pause).await
             }
         }
@@ -233,7 +242,7 @@ impl Client {
         let desk = connection.desk(self.session, renew_at, events, metrics);
         let end = select! {
             end = desk.work(connection, &mut self.outbox) => end,
-            () = self.settings.uplink.moved() => End::Failed(Failure::Moved),
+            () = self.moves.moved() => End::Failed(Failure::Moved),
         };
         self.metrics.connected.set(0);
         match end {

@@ -5,6 +5,8 @@
 mod direct;
 mod hop;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod tls;
 mod way;
@@ -20,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use hop::Hop;
 pub use tls::TlsError;
-pub use way::{Tunnelled, Way};
+pub use way::{Moves, Tunnelled, Way};
 
 /// A stream of bytes to the broker.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -65,7 +67,7 @@ pub enum DialError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The tunnel that it has to take is not up.
+    /// The tunnel that it has to take has no session.
     #[error("the tunnel is not up")]
     NoTunnel {
         /// Why, for an installer.
@@ -127,12 +129,11 @@ impl Uplink {
         }
     }
 
-    /// Ends when the tunnel has gone over to another hub: other brokers may be reached then, and
-    /// connections through the hub before are of no use. Never ends without a tunnel.
-    ///
-    /// Counts from when this uplink was made, or from the last time that this ended.
-    pub async fn moved(&mut self) {
-        self.way.moved().await;
+    /// Sees, from now on, that the tunnel goes over to another hub: other brokers may be reached
+    /// then, and connections through the hub before are of no use.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        self.way.moves()
     }
 }
 

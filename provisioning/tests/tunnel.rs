@@ -106,6 +106,18 @@ fn a_broker_that_no_hub_leads_to_is_refused() {
 }
 
 #[test]
+fn a_broker_that_is_looked_up_outside_the_tunnel_is_noted() {
+    let notes = || config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
+    with(FILE, 0o600, || assert_eq!(notes(), ""));
+    let named = FILE.replace("mqtt://10.77.0.1", "mqtt://broker.example.net");
+    with(&named, 0o600, || {
+        assert!(notes().contains("the name broker.example.net is looked up outside the tunnel"));
+    });
+    let direct = named.replace("[mqtt]", "[mqtt]\nvia = \"direct\"");
+    with(&direct, 0o600, || assert_eq!(notes(), ""));
+}
+
+#[test]
 fn a_private_key_that_others_can_read_is_refused() {
     with(FILE, 0o644, || {
         let refused = refused();

@@ -11,6 +11,7 @@
     reason = "test code may stop on the spot"
 )]
 
+mod authority;
 mod capture;
 mod foreign;
 mod gateway;
@@ -18,6 +19,7 @@ mod guest;
 mod http;
 mod hub;
 mod impairment;
+mod local_hub;
 mod mosquitto;
 mod nats;
 mod netns;
@@ -29,11 +31,13 @@ mod pymodbus;
 mod rabbitmq;
 mod router;
 mod sandbox;
+mod secret;
 mod simulator;
 mod subscriber;
 mod tunnelled;
 mod wireguard_go;
 
+pub use authority::Authority;
 pub use capture::{Capture, Figures};
 pub use foreign::{ForeignPlc, Memory};
 pub use gateway::Gateway;
@@ -41,6 +45,7 @@ pub use guest::{Guest, GuestBuilder, Outcome};
 pub use http::{Answer, get};
 pub use hub::KernelHub;
 pub use impairment::{Conditions, Impairment};
+pub use local_hub::LocalHub;
 pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};
 pub use nats::NatsCluster;
 pub use netns::{Namespace, Pair};
@@ -52,6 +57,7 @@ pub use pymodbus::{Pymodbus, python};
 pub use rabbitmq::RabbitMq;
 pub use router::{Passed, Router, Traffic};
 pub use sandbox::Sandbox;
+pub use secret::spellings;
 pub use simulator::Simulator;
 pub use subscriber::{Message, Subscriber};
 pub use tunnelled::{Tunnelled, TunnelledBuilder};

@@ -8,17 +8,35 @@ use std::time::Duration;
 use tunnel::PrivateKey;
 
 use crate::{
-    Conditions, Gateway, Message, Pair, Process, Router, Subscriber, TempDir, WireguardGo,
-    eventually, temp_dir,
+    Authority, Conditions, Gateway, Message, Pair, Process, Router, Subscriber, TempDir,
+    WireguardGo, eventually, temp_dir,
 };
 
 const SOON: Duration = Duration::from_secs(20);
 /// A hub that was away is noticed, and found again, within this.
 const BACK: Duration = Duration::from_secs(60);
-const NOBODY: [&str; 7] =
-    ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"];
+/// Nobody, without any privilege, on a machine without `/dev/net/tun`.
+const NOBODY: [&str; 14] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    "sh",
+    "-c",
+    "mount -t tmpfs tmpfs /dev/net && exec setpriv \"$@\"",
+    "setpriv",
+    "--reuid",
+    "65534",
+    "--regid",
+    "65534",
+    "--clear-groups",
+    "--no-new-privs",
+];
 /// Where the router stands in for the hub.
 const ROUTER: &str = "192.0.2.2:51821";
+
+/// TCP port of the broker for those who come with TLS and a certificate.
+const SECURED: u16 = 8883;
 
 /// Without `set_tcp_nodelay` the second acknowledgement of several waits for a whole round trip.
 const BROKER: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
@@ -57,6 +75,8 @@ pub struct TunnelledBuilder {
     forgets_first_port: bool,
     preshared_at_site: Option<String>,
     preshared_at_hub: Option<String>,
+    is_secured: bool,
+    log: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -98,6 +118,21 @@ impl TunnelledBuilder {
         self
     }
 
+    /// The broker is reached by TLS inside the tunnel, with certificates of an authority of the
+    /// test's at both ends.
+    #[must_use]
+    pub const fn secured(mut self) -> Self {
+        self.is_secured = true;
+        self
+    }
+
+    /// What the gateway logs, as in `RUST_LOG`.
+    #[must_use]
+    pub const fn logging(mut self, what: &'static str) -> Self {
+        self.log = Some(what);
+        self
+    }
+
     /// Starts everything.
     ///
     /// # Panics
@@ -112,7 +147,8 @@ impl TunnelledBuilder {
         if let Some(key) = &self.preshared_at_hub {
             hub.preshare(&pair.hub, key);
         }
-        let conf = dir.write("mosquitto.conf", BROKER).display().to_string();
+        let conf = BROKER.to_owned() + &self.certificates(&dir);
+        let conf = dir.write("mosquitto.conf", &conf).display().to_string();
         let broker = Process::start(pair.hub.command("mosquitto").args(["-c", &conf]));
         broker.log().wait_for_line("running", SOON).expect("Mosquitto runs");
         let consumer = pair.hub.subscribe(WireguardGo::ADDRESS, "#");
@@ -131,8 +167,29 @@ impl TunnelledBuilder {
         let file = self.write(&dir, "gateway.toml", &text);
         let words = [self.user(), &[program.as_str(), "run", &file]].concat();
         let (first, rest) = words.split_first().expect("a program");
-        let gateway = Process::start(pair.site.command(first).args(rest));
+        let mut command = pair.site.command(first);
+        command.args(rest).envs(self.log.map(|what| ("RUST_LOG", what)));
+        let gateway = Process::start(&mut command);
         Tunnelled { pair, hub, router, broker, gateway, consumer, _dir: dir, _plc: plc }
+    }
+
+    /// Makes those of both ends. Gives what the broker has to know.
+    fn certificates(&self, dir: &TempDir) -> String {
+        if !self.is_secured {
+            return String::new();
+        }
+        let authority = Authority::new();
+        let ca = self.write(dir, "ca.pem", &authority.pem());
+        let (certificate, key) = authority.sign("plant-7");
+        self.write(dir, "site.pem", &certificate);
+        self.write(dir, "site.key", &key);
+        let (certificate, key) = authority.sign(WireguardGo::ADDRESS);
+        let certificate = dir.write("broker.pem", &certificate).display().to_string();
+        let key = dir.write("broker.key", &key).display().to_string();
+        format!(
+            "listener {SECURED} 0.0.0.0\ncafile {ca}\ncertfile {certificate}\nkeyfile {key}\n\
+             require_certificate true\n"
+        )
     }
 
     fn router(&self, pair: &Pair) -> Option<Router> {
@@ -169,6 +226,14 @@ impl TunnelledBuilder {
             Some(_) => "preshared_key_file = \"preshared.key\"\n",
             None => "",
         };
+        let address = WireguardGo::ADDRESS;
+        let (broker, files) = if self.is_secured {
+            let files =
+                ["ca_file = \"ca.pem\"", "cert_file = \"site.pem\"", "key_file = \"site.key\""];
+            (format!("mqtts://{address}:{SECURED}"), files.join("\n") + "\n")
+        } else {
+            (format!("mqtt://{address}:1883"), String::new())
+        };
         format!(
             r#"
 [gateway]
@@ -187,8 +252,8 @@ public_key = "{}"
 {preshared}allowed_ips = ["{}/32"]
 
 [mqtt]
-brokers = ["mqtt://{}:1883"]
-keep_alive = "5s"
+brokers = ["{}"]
+{files}keep_alive = "5s"
 
 [[plc]]
 name = "pump6"
@@ -209,8 +274,8 @@ type = "WORD"
             WireguardGo::SITE,
             self.network.map_or(WireguardGo::ENDPOINT, |_| ROUTER),
             hub.public_key(),
-            WireguardGo::ADDRESS,
-            WireguardGo::ADDRESS,
+            address,
+            broker,
         )
     }
 }

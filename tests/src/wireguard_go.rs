@@ -19,6 +19,7 @@ pub struct WireguardGo {
     /// Its socket lies in a directory that all namespaces share.
     device: String,
     dir: TempDir,
+    address: &'static str,
     site: PublicKey,
     key: PrivateKey,
     /// The text of a key.
@@ -28,6 +29,8 @@ pub struct WireguardGo {
 impl WireguardGo {
     /// The hub inside the tunnel.
     pub const ADDRESS: &str = "10.9.0.2";
+    /// The second hub inside the tunnel.
+    pub const SECOND: &str = "10.9.0.3";
     /// The site inside the tunnel: the only source that the hub takes from it.
     pub const SITE: &str = "10.9.0.1";
     /// Where the hub listens (UDP).
@@ -42,13 +45,30 @@ impl WireguardGo {
     /// Starts the one at this path.
     #[must_use]
     pub fn start_program(program: &Path, pair: &Pair, site: PublicKey, mtu: u16) -> Self {
+        Self::start_at(Self::ADDRESS, program, &pair.hub, (site, mtu))
+    }
+
+    /// Starts Debian's in another namespace, as another hub of the same site: [`Self::SECOND`] is its
+    /// address inside the tunnel.
+    #[must_use]
+    pub fn start_second(namespace: &Namespace, site: PublicKey, mtu: u16) -> Self {
+        Self::start_at(Self::SECOND, Path::new("wireguard-go"), namespace, (site, mtu))
+    }
+
+    fn start_at(
+        address: &'static str,
+        program: &Path,
+        namespace: &Namespace,
+        (site, mtu): (PublicKey, u16),
+    ) -> Self {
         let (dir, program) = (temp_dir(), program.display().to_string());
         let key = PrivateKey::generate();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let device = format!("hub{}.{number}", std::process::id());
-        let mut hub = Self { process: None, program, device, dir, site, key, preshared: None };
-        hub.start_again(&pair.hub, mtu);
+        let mut hub =
+            Self { process: None, program, device, dir, address, site, key, preshared: None };
+        hub.start_again(namespace, mtu);
         hub
     }
 
@@ -72,7 +92,7 @@ impl WireguardGo {
         if let Some(key) = self.preshared.clone() {
             self.preshare(namespace, &key);
         }
-        let address = format!("{}/24", Self::ADDRESS);
+        let address = format!("{}/24", self.address);
         namespace.ip(&["address", "replace", &address, "dev", &self.device]);
         namespace.ip(&["link", "set", &self.device, "mtu", &mtu.to_string(), "up"]);
     }

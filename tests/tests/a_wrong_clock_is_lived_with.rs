@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use e2e::{Gateway, Guest, Mosquitto, Simulator, eventually};
+use e2e::{Gateway, Guest, LocalHub, Mosquitto, Simulator, eventually};
+use tunnel::PrivateKey;
 
 /// An emulated machine beside a busy compiler is slow.
 const SOON: Duration = Duration::from_secs(60);
@@ -56,6 +57,50 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
         corrected += u32::from(stamp["corrected"] == true);
     }
     assert!(corrected > 0);
+}
+
+#[test]
+fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is_set() {
+    let (broker, plc) = (Mosquitto::start(), Simulator::start());
+    let consumer = broker.subscribe("edge/+/data/#");
+    let key = PrivateKey::generate();
+    let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
+    let hub = LocalHub::start(key.public(), None, behind);
+    // Yesterday the clock was right.
+    hub.is_called_by(&key);
+    let address = LocalHub::ADDRESS;
+    let config = format!(
+        "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n\
+         [mqtt]\nbrokers = [\"mqtt://{address}:1883\"]\n\
+         [tunnel]\nprivate_key_file = \"/tunnel.key\"\naddress = \"{}/32\"\n\
+         [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
+         allowed_ips = [\"{address}/32\"]\n{}",
+        LocalHub::SITE,
+        hub.address(),
+        hub.public_key(),
+        plc.sections(1, Duration::from_millis(500)),
+    );
+    let metrics = "[metrics]\nlisten = [\"127.0.0.1:9464\"]\n";
+    let guest = Guest::builder()
+        .network()
+        .program(Gateway::program())
+        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2") + metrics)
+        .file("/tunnel.key", key.expose().as_bytes())
+        .setup("chmod 600 /tunnel.key\ndate -s @3600\nmkdir /state")
+        .setup("edge-gateway run /gateway.toml &")
+        .boot();
+    let says = |answer: &str| {
+        let line = format!("wget -q -O - http://127.0.0.1:9464/status | grep -q '{answer}'");
+        eventually(answer, SOON, || (guest.try_run(&line).code == 0).then_some(()));
+    };
+
+    says("\"state\":\"clock_behind\",\"sentence\":\"Nothing comes back from hub-a");
+    says("the clock of this device is in the past");
+    assert_eq!(consumer.try_next(Duration::ZERO), None);
+    guest.run(&format!("date -s @{}", unix_ms() / 1000));
+
+    consumer.next(SOON);
+    says("\"state\":\"up\",\"sentence\":\"The tunnel to hub-a is up.");
 }
 
 #[expect(

@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Pymodbus, temp_dir};
+use e2e::{Gateway, LocalHub, Mosquitto, Port, Pymodbus, TempDir, spellings, temp_dir};
+use tunnel::{PresharedKey, PrivateKey};
 
 const SOON: Duration = Duration::from_secs(10);
 const SECRET: &str = "sesame-4711-open";
@@ -34,17 +35,16 @@ fn said(arguments: &[&str], gateway: &Gateway) -> String {
     format!("{output:?}")
 }
 
-fn a_password_stays_secret(version: &str) {
-    let (plc, dir) = (Pymodbus::start(), temp_dir());
-    let broker = Mosquitto::builder().user("g", SECRET).start();
-    let password = dir.write("password", SECRET);
-    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("it is ours");
-    let mqtt = format!(
-        "brokers = [\"{}\"]\nversion = \"{version}\"\nusername = \"g\"\npassword_file = \"{}\"",
-        broker.url(),
-        password.display()
-    );
-    let mut gateway = Gateway::start_with(&config(&mqtt, &plc), &[("RUST_LOG", "trace")]);
+/// A file that only its owner can read; gives its path.
+fn secret(dir: &TempDir, name: &str, text: &str) -> String {
+    let path = dir.write(name, text);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    path.display().to_string()
+}
+
+/// Looks for secrets everywhere that a gateway with this configuration tells something.
+fn nothing_is_told(config: &str, secrets: &[String]) {
+    let mut gateway = Gateway::start_with(config, &[("RUST_LOG", "trace")]);
     gateway.wait_until_ready(SOON);
     gateway.wait_for_metric("edge_samples_delivered_total", SOON, |delivered| delivered > 0.0);
     let log = gateway.log().text();
@@ -63,9 +63,23 @@ fn a_password_stays_secret(version: &str) {
     ];
 
     for (place, text) in outputs {
-        assert!(!text.contains(SECRET), "in the {place}: {text}");
-        assert!(!text.contains(&format!("{:?}", SECRET.as_bytes())), "in the {place}: {text}");
+        for secret in secrets {
+            assert!(!text.contains(secret), "{secret} in the {place}: {text}");
+        }
     }
+}
+
+fn a_password_stays_secret(version: &str) {
+    let (plc, dir) = (Pymodbus::start(), temp_dir());
+    let broker = Mosquitto::builder().user("g", SECRET).start();
+    let password = secret(&dir, "password", SECRET);
+    let mqtt = format!(
+        "brokers = [\"{}\"]\nversion = \"{version}\"\nusername = \"g\"\npassword_file = \"{}\"",
+        broker.url(),
+        password
+    );
+    let secrets = [SECRET.to_owned(), format!("{:?}", SECRET.as_bytes())];
+    nothing_is_told(&config(&mqtt, &plc), &secrets);
 }
 
 #[test]
@@ -76,6 +90,31 @@ fn a_password_stays_secret_with_version_5() {
 #[test]
 fn a_password_stays_secret_with_version_3_1_1() {
     a_password_stays_secret("3.1.1");
+}
+
+#[test]
+fn the_keys_of_the_tunnel_stay_secret() {
+    let (plc, dir, broker) = (Pymodbus::start(), temp_dir(), Mosquitto::start());
+    let key = PrivateKey::generate();
+    // A preshared key is 32 bytes of chance, as a private one is.
+    let preshared = PrivateKey::generate().expose();
+    let shared: PresharedKey = preshared.parse().expect("a key");
+    let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
+    let hub = LocalHub::start(key.public(), Some(shared), behind);
+    let tunnel = format!(
+        "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}/32\"\n\
+         [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
+         preshared_key_file = \"{}\"\nallowed_ips = [\"{address}/32\"]\n",
+        secret(&dir, "tunnel.key", &key.expose()),
+        LocalHub::SITE,
+        hub.address(),
+        hub.public_key(),
+        secret(&dir, "preshared.key", &preshared),
+        address = LocalHub::ADDRESS,
+    );
+    let mqtt = format!("brokers = [\"mqtt://{}:1883\"]", LocalHub::ADDRESS);
+    let secrets = [spellings(&key.expose()), spellings(&preshared)].concat();
+    nothing_is_told(&(config(&mqtt, &plc) + &tunnel), &secrets);
 }
 
 #[test]

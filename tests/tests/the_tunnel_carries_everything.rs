@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{Tunnelled, WireguardGo, eventually};
+use e2e::{Tunnelled, TunnelledBuilder, WireguardGo, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 /// A hub that was away is noticed, and found again, within this.
@@ -12,7 +12,7 @@ const BACK: Duration = Duration::from_secs(60);
 
 const CONNECT: &str = "
 import sys, socket
-socket.create_connection((sys.argv[1], 9464), 1).close()
+socket.create_connection((sys.argv[1], sys.argv[2]), 1).close()
 ";
 
 const CONNECT_AND_CLOSE: &str = "
@@ -23,7 +23,7 @@ for _ in range(1000):
 
 /// Whether anything takes a connection at an address of the site, asked from the hub's machine.
 fn answers(world: &Tunnelled, address: &str) -> bool {
-    let asked = world.pair.hub.command("python3").args(["-c", CONNECT, address]).output();
+    let asked = world.pair.hub.command("python3").args(["-c", CONNECT, address, "9464"]).output();
     asked.expect("python3 is there").status.success()
 }
 
@@ -46,33 +46,70 @@ fn as_root_nobody_publishes_through_a_tunnel_without_a_device() {
     assert!(listening.lines().all(|line| line.contains("127.0.0.1:1502")), "{listening}");
     assert!(!answers(&world, "192.0.2.1"));
     assert!(world.gateway.is_running());
+    let process = world.gateway.id().to_string();
+    let door = ["--target", &process, "--mount", "ls", "/dev/net"];
+    assert_eq!(world.pair.site.run("nsenter", &door), "", "it could have had a device");
 }
 
 #[test]
-fn as_root_nothing_answers_beside_the_device_and_nothing_leaves_in_clear() {
+fn as_root_nothing_answers_on_the_machine_network_with_the_device_up_down_and_deleted() {
     let mut world = Tunnelled::builder().with_device().start();
     world.wait_for_data("the first message");
     world.wait_for_metric("edge_tunnel_up 1");
-    // From the machine's network, at either address, nothing answers.
+    let silent = |world: &Tunnelled, when: &str| {
+        for address in [WireguardGo::SITE, "192.0.2.1"] {
+            assert!(!answers(world, address), "{when}: it answers at {address}");
+        }
+    };
+    // The machine network knows the way to the address inside the tunnel too.
     world.pair.hub.ip(&["route", "add", "10.9.0.1/32", "via", "192.0.2.1", "metric", "1"]);
-    assert!(!answers(&world, WireguardGo::SITE), "it answers beside the tunnel");
-    assert!(!answers(&world, "192.0.2.1"));
-    world.pair.hub.ip(&["route", "del", "10.9.0.1/32", "via", "192.0.2.1"]);
-
-    // The broker could be reached in clear, and is not: neither while the hub is away ...
-    world.pair.hub.ip(&["address", "add", "10.9.0.2/32", "dev", "lo"]);
-    world.pair.site.ip(&["route", "add", "default", "via", "192.0.2.2"]);
-    let in_clear = "from 192.0.2.1";
-    world.hub.kill();
-    world.gateway.log().wait_for_line("is not running there", BACK).expect("it is told");
-    assert!(!world.broker.log().contains(in_clear));
-    // ... nor while the device is down, nor when it is gone, which ends the gateway.
+    silent(&world, "up");
     world.pair.site.ip(&["link", "set", "edge0", "down"]);
-    assert!(!answers(&world, "192.0.2.1"));
+    silent(&world, "down");
     world.pair.site.ip(&["link", "del", "edge0"]);
     let status = world.gateway.wait(SOON);
     assert!(!status.success(), "{status}");
-    assert!(!world.broker.log().contains(in_clear));
+    silent(&world, "gone");
+}
+
+/// Connections that the broker was asked for past the tunnel.
+fn in_clear(world: &Tunnelled) -> usize {
+    let log = world.broker.log().text();
+    log.lines().filter(|line| line.contains("New connection from 192.0.2.1")).count()
+}
+
+/// Dials of the gateway that have failed.
+fn failed_dials(world: &Tunnelled) -> usize {
+    let log = world.gateway.log().text();
+    log.lines().filter(|line| line.contains("reason=\"unreachable\"")).count()
+}
+
+#[test]
+fn as_root_while_the_device_is_down_no_dial_leaves_in_clear() {
+    let mut world = Tunnelled::builder().with_device().logging("info,gateway::mqtt=debug").start();
+    world.wait_for_data("the first message");
+    // Without the device the broker is reached in clear, by whoever does not ask for the device.
+    let broker = [WireguardGo::ADDRESS, "1883"];
+    world.pair.hub.ip(&["address", "add", "10.9.0.2/32", "dev", "lo"]);
+    world.pair.site.ip(&["route", "add", "default", "via", "192.0.2.2"]);
+    world.hub.kill();
+    world.pair.site.ip(&["link", "set", "edge0", "down"]);
+    world.pair.site.run("python3", &[&["-c", CONNECT], &broker[..]].concat());
+    eventually("the broker sees who comes in clear", SOON, || {
+        (in_clear(&world) == 1).then_some(())
+    });
+
+    let before = failed_dials(&world);
+    eventually("the gateway dials again and again", BACK, || {
+        (failed_dials(&world) >= before + 3 || in_clear(&world) > 1).then_some(())
+    });
+
+    assert_eq!(in_clear(&world), 1, "{}", world.broker.log().text());
+    world.pair.site.ip(&["link", "set", "edge0", "up"]);
+    world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+    world.consumer.drain(Duration::ZERO);
+    world.wait_for_data("data after the device is up again");
+    assert_eq!(in_clear(&world), 1, "{}", world.broker.log().text());
 }
 
 #[test]
@@ -86,4 +123,23 @@ fn as_root_a_killed_gateway_leaves_no_device_and_no_route() {
         (!shown.contains("edge0")).then_some(())
     });
     assert!(!world.pair.site.run("ip", &["route", "show"]).contains("10.9.0.2"));
+}
+
+fn tls_goes_through(builder: TunnelledBuilder) {
+    let world = builder.secured().start();
+    world.wait_for_data("the first message");
+    let log = world.broker.log();
+    let arrived = format!("New connection from {}", WireguardGo::SITE);
+    let arrived = log.wait_for_line(&arrived, SOON).expect("it has come");
+    assert!(arrived.contains("on port 8883"), "{arrived}");
+}
+
+#[test]
+fn as_root_tls_with_certificates_of_both_ends_goes_through_the_tunnel() {
+    tls_goes_through(Tunnelled::builder());
+}
+
+#[test]
+fn as_root_tls_with_certificates_of_both_ends_goes_through_the_device() {
+    tls_goes_through(Tunnelled::builder().with_device());
 }

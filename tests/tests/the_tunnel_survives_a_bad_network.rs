@@ -150,3 +150,44 @@ fn as_root_a_port_that_a_router_has_forgotten_is_left() {
     assert_eq!(traffic.ports, 2);
     assert!(traffic.up.lost > 0);
 }
+
+#[test]
+fn as_root_a_port_that_a_router_forgets_in_the_middle_is_left() {
+    let world = Tunnelled::builder().behind_router(10, good()).start();
+    let mut arrived = Capture::default();
+    take(&world, &mut arrived, 10);
+    world.router().forget_port();
+    take(&world, &mut arrived, MESSAGES);
+    let traffic = finish(world, arrived);
+    assert!(traffic.ports >= 2, "{traffic:?}");
+    assert!(traffic.up.lost > 0);
+}
+
+/// The machine has another address from one moment to the next, as after a change of its network.
+fn another_address_costs_little(builder: TunnelledBuilder, seed: u64) {
+    let world = builder.behind_router(seed, good()).start();
+    let mut arrived = Capture::default();
+    take(&world, &mut arrived, 10);
+    let before = world.router().traffic();
+
+    world.pair.site.ip(&["address", "del", "192.0.2.1/24", "dev", "cable"]);
+    world.pair.site.ip(&["address", "add", "192.0.2.9/24", "dev", "cable"]);
+    take(&world, &mut arrived, MESSAGES);
+
+    let after = world.router().traffic();
+    assert!(after.up.initiations() <= before.up.initiations() + 2, "{before:?} {after:?}");
+    let log = world.broker.log().text();
+    let sessions = log.lines().filter(|line| line.contains("as plant-7")).count();
+    assert_eq!(sessions, 1, "{log}");
+    finish(world, arrived);
+}
+
+#[test]
+fn as_root_another_address_of_the_site_costs_little() {
+    another_address_costs_little(Tunnelled::builder(), 11);
+}
+
+#[test]
+fn as_root_another_address_of_a_site_with_a_device_costs_little() {
+    another_address_costs_little(Tunnelled::builder().with_device(), 12);
+}

@@ -150,7 +150,7 @@ fn drive(
             Ok(Running::Userspace(stack))
         }
         TunnelMode::Tun => {
-            let name: InterfaceName = DEVICE.parse().map_err(|_| AppError::TaskEnded)?;
+            let name: InterfaceName = DEVICE.parse()?;
             let opened = tunnel::open(&tunnel.settings, Table::Auto, name, site, path)?;
             let (device, driver) = opened;
             stage.spawn(fatal.clone(), |stop| async move {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use provisioning::config::{Mqtt, Version};
+use provisioning::config::{Mqtt, Scheme, Version};
 use thiserror::Error;
 
 use super::code;
@@ -143,6 +143,12 @@ impl Failure {
             ),
             Self::NoSuback => format!("the broker {broker} does not answer our subscription"),
             Self::Connack { code } => refused(*code, broker, mqtt),
+            // In TLS 1.3 a broker looks at a certificate when the handshake is over for us.
+            Self::ClosedEarly if is_secured(broker, mqtt) => format!(
+                "the broker {broker} closes the connection at once: check that it accepts this \
+                 gateway's certificate, cert_file and key_file, or try version = \"{}\"",
+                other(mqtt.version)
+            ),
             Self::ClosedEarly => format!(
                 "{broker} closes the connection at once: check that an MQTT broker without TLS \
                  listens there, or try version = \"{}\"",
@@ -178,6 +184,11 @@ impl Failure {
             }
         }
     }
+}
+
+fn is_secured(broker: &str, mqtt: &Mqtt) -> bool {
+    let mut brokers = mqtt.brokers.iter().filter(|known| known.address.to_string() == broker);
+    brokers.any(|known| known.scheme == Scheme::Mqtts)
 }
 
 fn refused(code: u8, broker: &str, mqtt: &Mqtt) -> String {

@@ -1,6 +1,7 @@
 //! The connection against the sink, well-behaved and not.
 
 mod faults;
+mod hubs;
 mod messages;
 mod sessions;
 

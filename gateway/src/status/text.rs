@@ -7,7 +7,7 @@ use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
 pub(super) fn headline(status: &Status) -> String {
-    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_up());
+    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_well());
     if status.broker.state == State::Disconnected {
         // Without the tunnel there is no broker: the first cause is what can be mended.
         return waiting(status, silent_tunnel.map_or(&status.broker.sentence, |it| &it.sentence));

@@ -33,13 +33,14 @@ pub struct Clock {
     pub sentence: String,
 }
 
-/// The word of a tunnel that has a session.
+/// The word of a tunnel that carries everything. One whose packets are too long has a session too,
+/// and something to tell.
 const UP: &str = "up";
 
 impl Tunnel {
-    /// Whether it has a session.
+    /// Whether nothing is wrong with it.
     #[must_use]
-    pub fn is_up(&self) -> bool {
+    pub fn is_well(&self) -> bool {
         self.state == UP
     }
 }

@@ -8,6 +8,7 @@ use socket2::SockRef;
 use super::*;
 
 mod secured;
+mod tunnelled;
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -44,13 +45,19 @@ pub enum TlsError {
 }
 
 /// Speaks TLS on a stream. The files are read each time, so that a renewed certificate is used
-/// from the next connection on.
+/// from the next connection on. That is done aside: a card may take seconds, a small processor as
+/// long for all the authorities of a system, and PLCs want to be read on time.
 pub(super) async fn secure<S: Stream>(
     tls: &Tls,
     at: &HostPort,
     stream: S,
 ) -> Result<TlsStream<S>, TlsError> {
-    let config = client(tls)?;
+    let files = tls.clone();
+    let config = spawn_blocking(move || client(&files)).await;
+    // It does not panic.
+    let config = config.unwrap_or_else(|error| {
+        Err(TlsError::Handshake(rustls::Error::General(error.to_string())))
+    })?;
     let name = ServerName::try_from(at.host.clone());
     let name = name.map_err(|_| TlsError::Name(at.host.clone()))?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)

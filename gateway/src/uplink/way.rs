@@ -10,7 +10,7 @@ use provisioning::config::HostPort;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{InterfaceName, Report, State, Userspace};
+use tunnel::{InterfaceName, Report, Userspace};
 
 use super::{DialError, Stream, direct};
 
@@ -31,6 +31,13 @@ pub struct Tunnelled {
     report: watch::Receiver<Report>,
     /// What each hub leads to, by its name.
     networks: Arc<BTreeMap<String, Vec<IpNet>>>,
+}
+
+/// Sees the tunnel go over to another hub.
+#[derive(Clone, Debug)]
+pub struct Moves {
+    /// Absent without a tunnel.
+    report: Option<watch::Receiver<Report>>,
     /// The hub in use when this was looked at last.
     hub: String,
 }
@@ -40,8 +47,7 @@ impl Tunnelled {
     #[must_use]
     pub fn new(hubs: &[tunnel::Hub], report: watch::Receiver<Report>) -> Self {
         let networks = hubs.iter().map(|hub| (hub.name.clone(), hub.allowed_ips.clone())).collect();
-        let hub = report.borrow().hub.clone();
-        Self { report, networks: Arc::new(networks), hub }
+        Self { report, networks: Arc::new(networks) }
     }
 
     /// Whether the hub in use leads there.
@@ -50,22 +56,24 @@ impl Tunnelled {
         networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
-    /// What is wrong with the tunnel, unless it is up.
+    /// What is wrong with the tunnel, unless it has a session.
     fn trouble(&self) -> Option<DialError> {
         let report = self.report.borrow();
         let sentence = report.sentence.clone();
-        (report.state != State::Up).then_some(DialError::NoTunnel { sentence })
+        (!report.state.has_session()).then_some(DialError::NoTunnel { sentence })
     }
+}
 
-    async fn moved(&mut self) {
-        let hub = &self.hub;
-        let Ok(report) = self.report.wait_for(|report| report.hub != *hub).await else {
+impl Moves {
+    /// Ends when another hub is in use than when this was made, or than when this ended last. Never
+    /// ends without a tunnel. Cancel safe.
+    pub async fn moved(&mut self) {
+        let Self { report: Some(report), hub } = self else { return std::future::pending().await };
+        let Ok(report) = report.wait_for(|report| report.hub != *hub).await else {
             // The tunnel ends with the process.
             return std::future::pending().await;
         };
-        let hub = report.hub.clone();
-        drop(report);
-        self.hub = hub;
+        hub.clone_from(&report.hub);
     }
 }
 
@@ -96,10 +104,14 @@ impl Way {
         }
     }
 
-    pub(super) async fn moved(&mut self) {
+    pub(super) fn moves(&self) -> Moves {
         match self {
-            Self::Direct => std::future::pending().await,
-            Self::Userspace(_, tunnel) | Self::Device(_, tunnel) => tunnel.moved().await,
+            Self::Direct => Moves { report: None, hub: String::new() },
+            Self::Userspace(_, tunnel) | Self::Device(_, tunnel) => {
+                let report = tunnel.report.clone();
+                let hub = report.borrow().hub.clone();
+                Moves { report: Some(report), hub }
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::io;
 
 use ipnet::IpNet;
@@ -12,7 +11,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::Asker;
-use super::message::Message;
+use super::message::{METRIC, Message};
 
 /// Packets that wait in the device: a whole window of one fast stream over a long line. With the
 /// usual 500, Firezone measured half the throughput.
@@ -31,7 +30,10 @@ pub enum LinkError {
     #[error("the network device is down")]
     Down,
     /// Another device has that route, perhaps the machine network.
-    #[error("this host reaches {0} by another way already: the tunnel cannot take it over")]
+    #[error(
+        "this host reaches {0} by another way already, and the tunnel does not take it over: name \
+         other networks in allowed_ips, or use the mode \"userspace\", which needs no routes"
+    )]
     RouteTaken(IpNet),
     /// IPv6 is switched off.
     #[error("cannot set {0}: IPv6 is switched off on this host")]
@@ -46,6 +48,8 @@ pub enum LinkError {
 pub enum Step {
     /// Talking to the kernel at all.
     Netlink,
+    /// Which routes there are.
+    Routes,
     /// MTU, length of the queue, and up.
     State,
     /// One of its addresses.
@@ -62,8 +66,6 @@ pub(crate) struct Link {
     index: u32,
     addresses: Vec<IpNet>,
     routes: Vec<IpNet>,
-    /// Routes that were ours before.
-    had: BTreeSet<IpNet>,
 }
 
 /// Whether something was missing.
@@ -83,57 +85,67 @@ impl Link {
         let asker =
             Asker::open().map_err(|errno| LinkError::Failed(Step::Netlink, errno.into()))?;
         let (addresses, routes) = (addresses.to_vec(), routes.to_vec());
-        Ok(Self { asker, index, addresses, routes, had: BTreeSet::new() })
+        Ok(Self { asker, index, addresses, routes })
     }
 
     /// Takes the device up, with its MTU, addresses and routes. May be repeated.
     pub(crate) fn set_up(&mut self, mtu: u16) -> Result<(), LinkError> {
         // Else it would send router solicitations into the tunnel, each a paid packet.
-        if let Err(errno) = self.asker.order(&Message::no_link_local(self.index)) {
+        if let Err(errno) = self.asker.order(Message::no_link_local(self.index)) {
             debug!(error = errno.desc(), "cannot switch off link-local addresses");
         }
         let state = Message::state(self.index, mtu, QUEUE);
-        self.asker.order(&state).map_err(|errno| failure(Step::State, errno))?;
+        self.asker.order(state).map_err(|errno| failure(Step::State, errno))?;
         self.mend().map(drop)
     }
 
     /// Sets those addresses and routes that are not there; the kernel takes the routes of a device
     /// away that goes down. Changes nothing and is heard of by nobody while all are there.
     ///
-    /// Fails for a network that this host reaches by another device, and never takes it over.
+    /// Fails for a network that this host reaches by another device, when all others are set, and
+    /// never takes it over: routes of ours go behind whatever others there are.
     pub(crate) fn mend(&mut self) -> Result<Mended, LinkError> {
+        let taken = self.taken()?;
         let mut mended = Mended::Nothing;
         for address in &self.addresses {
-            match self.asker.order(&Message::address(self.index, *address)) {
+            match self.asker.order(Message::address(self.index, *address)) {
                 Ok(()) => mended = Mended::Something,
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(failure(Step::Address(*address), errno)),
             }
         }
-        for route in &self.routes {
-            match self.asker.order(&Message::route(self.index, *route)) {
-                Ok(()) => {
-                    self.had.insert(*route);
-                    mended = Mended::Something;
-                }
-                Err(Errno::EEXIST) if self.had.contains(route) => {}
+        for route in self.routes.iter().filter(|route| !taken.contains(route)) {
+            match self.asker.order(Message::route(self.index, *route)) {
+                Ok(()) => mended = Mended::Something,
+                Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(failure(Step::Route(*route), errno)),
             }
         }
-        Ok(mended)
+        taken.first().map_or(Ok(mended), |network| Err(LinkError::RouteTaken(*network)))
+    }
+
+    /// Networks of ours that this host reaches by another device. The kernel takes a second route to
+    /// a network as long as its metric is another.
+    fn taken(&mut self) -> Result<Vec<IpNet>, LinkError> {
+        let routes =
+            self.asker.routes().map_err(|errno| LinkError::Failed(Step::Routes, errno.into()))?;
+        let own = self.addresses.iter().map(IpNet::trunc).chain(self.routes.iter().copied());
+        let is_taken = |network: &IpNet| {
+            routes.iter().any(|route| {
+                route.to == *network && route.device != Some(self.index) && route.metric <= METRIC
+            })
+        };
+        Ok(own.filter(is_taken).collect())
     }
 }
 
 fn failure(step: Step, errno: Errno) -> LinkError {
     let is_v6 = match step {
         Step::Address(net) | Step::Route(net) => net.addr().is_ipv6(),
-        Step::Netlink | Step::State => false,
+        Step::Netlink | Step::Routes | Step::State => false,
     };
-    match (errno, step) {
-        (Errno::EEXIST, Step::Route(route)) => LinkError::RouteTaken(route),
-        (Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, _) if is_v6 => {
-            LinkError::NoIpv6(step)
-        }
+    match (errno, is_v6) {
+        (Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, true) => LinkError::NoIpv6(step),
         (Errno::EPERM | Errno::EACCES, _) => LinkError::Denied(step),
         (Errno::ENODEV, _) => LinkError::Gone,
         (Errno::ENETDOWN, _) => LinkError::Down,
@@ -145,6 +157,7 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Netlink => f.write_str("up a network device"),
+            Self::Routes => f.write_str("routes without a list of those that there are"),
             Self::State => f.write_str("the MTU and the state of the network device"),
             Self::Address(address) => write!(f, "the address {address}"),
             Self::Route(route) => write!(f, "the route to {route}"),

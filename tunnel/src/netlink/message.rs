@@ -1,21 +1,22 @@
-//! Requests of rtnetlink and its answers, as bytes (RFC 3549; rtnetlink(7)). Pure.
+//! Requests of rtnetlink, as bytes (RFC 3549; rtnetlink(7)). Pure.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
-use nix::errno::Errno;
 use nix::libc;
 
 const REQUEST: u16 = 0x01;
 const ACKNOWLEDGE: u16 = 0x04;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
+/// All there are (NLM_F_DUMP).
+const ALL: u16 = 0x300;
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
-const NEW_ROUTE: u16 = 24;
+pub(super) const NEW_ROUTE: u16 = 24;
 const ASK_ROUTE: u16 = 26;
-const ERROR: u16 = 2;
 
 const LINK_MTU: u16 = 4;
 const LINK_QUEUE: u16 = 13;
@@ -24,27 +25,33 @@ const INET6_ADDRESS_MODE: u16 = 8;
 const MODE_NONE: u8 = 1;
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
-const ROUTE_TO: u16 = 1;
-const ROUTE_DEVICE: u16 = 4;
-const ROUTE_ROUTER: u16 = 5;
-const ROUTE_OUR_ADDRESS: u16 = 7;
-/// A router of the other family.
-const ROUTE_OTHER_ROUTER: u16 = 18;
+/// The metric of the route to the address's own network (Linux 4.18).
+const ADDRESS_METRIC: u16 = 9;
+pub(super) const ROUTE_TO: u16 = 1;
+pub(super) const ROUTE_DEVICE: u16 = 4;
+pub(super) const ROUTE_METRIC: u16 = 6;
 
 const UP: u32 = 1;
 /// The address is ours alone in the tunnel: it need not be asked for (RFC 4862, 5.4).
 const NO_DETECTION: u8 = 2;
-const TABLE_MAIN: u8 = 254;
+pub(super) const TABLE_MAIN: u8 = 254;
 /// Set by an administrator, not by a routing daemon.
 const BY_HAND: u8 = 4;
 const UNICAST: u8 = 1;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 
+/// Of all routes of ours. It is above whatever others give the routes of a machine's own networks
+/// (0 by hand, 100 to 20,600 by NetworkManager, 1,024 by networkd), so that a route to the same
+/// network goes before ours, whichever came first.
+pub(super) const METRIC: u32 = 1_000_000;
+
 /// Length of a header; requests and attributes begin at multiples of 4.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// The same with what precedes the attributes of a route (struct rtmsg).
-const ROUTE_HEADER: usize = HEADER + 12;
+pub(super) const ROUTE_HEADER: usize = HEADER + 12;
+/// Where in a header the number of the request stands.
+pub(super) const NUMBER: Range<usize> = 8..12;
 
 /// One request.
 #[derive(Debug)]
@@ -87,10 +94,11 @@ impl Message {
         let mut message = Self::new(NEW_ADDRESS, ACKNOWLEDGE | CREATE | EXCLUSIVE, &body);
         message.ip(ADDRESS_LOCAL, address.addr());
         message.ip(ADDRESS, address.addr());
+        message.attribute(ADDRESS_METRIC, &METRIC.to_ne_bytes());
         message
     }
 
-    /// A network that is reached through the device. Fails when there is a route to it.
+    /// A network that is reached through the device. Fails when it is there.
     pub(super) fn route(index: u32, to: IpNet) -> Self {
         // struct rtmsg: family, lengths of destination and source, TOS; table, who, scope, type
         let family = family_byte(to.addr().is_ipv6());
@@ -99,10 +107,16 @@ impl Message {
         let mut message = Self::new(NEW_ROUTE, ACKNOWLEDGE | CREATE | EXCLUSIVE, &body);
         message.ip(ROUTE_TO, to.network());
         message.attribute(ROUTE_DEVICE, &index.to_ne_bytes());
+        message.attribute(ROUTE_METRIC, &METRIC.to_ne_bytes());
         message
     }
 
-    /// How this host reaches another; [`hop`] reads the answer.
+    /// All routes of both families; [`super::answer::listed`] reads the answer.
+    pub(super) fn all_routes() -> Self {
+        Self::new(ASK_ROUTE, ALL, &[0; ROUTE_HEADER - HEADER])
+    }
+
+    /// How this host reaches another; [`super::answer::hop`] reads the answer.
     pub(super) fn way(to: IpAddr) -> Self {
         let length = if to.is_ipv6() { 128 } else { 32 };
         let body = [family_byte(to.is_ipv6()), length, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -134,6 +148,13 @@ impl Message {
         self.write_length();
     }
 
+    /// Numbers it, so that its answer can be told from others.
+    pub(super) fn set_number(&mut self, number: u32) {
+        if let Some(place) = self.0.get_mut(NUMBER) {
+            place.copy_from_slice(&number.to_ne_bytes());
+        }
+    }
+
     fn write_length(&mut self) {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         if let Some(place) = self.0.first_chunk_mut() {
@@ -147,7 +168,7 @@ impl Message {
 }
 
 /// Adds an attribute behind what is there.
-fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&length.to_ne_bytes());
     bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -155,93 +176,27 @@ fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-/// Whether the kernel has done what was ordered.
-pub(super) fn done(bytes: &[u8]) -> Result<(), Errno> {
-    let kind = bytes.get(4..6).and_then(|kind| kind.first_chunk().copied());
-    let number = bytes.get(HEADER..).and_then(|rest| rest.first_chunk().copied());
-    match (kind.map(u16::from_ne_bytes), number.map(i32::from_ne_bytes)) {
-        (Some(ERROR), Some(0)) => Ok(()),
-        (Some(ERROR), Some(number)) => Err(Errno::from_raw(number.saturating_neg())),
-        _ => Err(Errno::EPROTO),
-    }
-}
-
-/// Device, router and our address on the way to a host, as the kernel writes them: to be compared.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Hop(pub(super) Vec<(u16, Vec<u8>)>);
-
-/// What the kernel answers to [`Message::way`]; `None` when there is no way.
-pub(super) fn hop(answer: &[u8]) -> Option<Hop> {
-    let kind = answer.get(4..6)?.first_chunk().copied().map(u16::from_ne_bytes)?;
-    let mut rest = answer.get(ROUTE_HEADER..).filter(|_| kind == NEW_ROUTE)?;
-    let mut hop = Vec::new();
-    while let Some((length, after)) = rest.split_first_chunk() {
-        let length = usize::from(u16::from_ne_bytes(*length));
-        let kind = u16::from_ne_bytes(*after.first_chunk()?);
-        let kinds = [ROUTE_DEVICE, ROUTE_ROUTER, ROUTE_OUR_ADDRESS, ROUTE_OTHER_ROUTER];
-        if kinds.contains(&kind) {
-            hop.push((kind, rest.get(4..length)?.to_vec()));
-        }
-        rest = rest.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
-    }
-    Some(Hop(hop))
-}
-
-fn family_byte(is_v6: bool) -> u8 {
+pub(super) fn family_byte(is_v6: bool) -> u8 {
     let family = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
     u8::try_from(family).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
     #[cfg(target_endian = "little")]
     fn a_route_is_ordered_as_the_kernel_reads_it() {
-        let message = Message::route(5, "10.77.3.0/24".parse().unwrap());
+        let mut message = Message::route(5, "10.77.3.0/24".parse().unwrap());
+        message.set_number(7);
         let expected = [
-            [44, 0, 0, 0, 24, 0, 0x05, 0x06, 0, 0, 0, 0, 0, 0, 0, 0].as_slice(),
+            [52, 0, 0, 0, 24, 0, 0x05, 0x06, 7, 0, 0, 0, 0, 0, 0, 0].as_slice(),
             &[2, 24, 0, 0, 254, 4, 253, 1, 0, 0, 0, 0],
             &[8, 0, 1, 0, 10, 77, 3, 0],
             &[8, 0, 4, 0, 5, 0, 0, 0],
+            &[8, 0, 6, 0, 0x40, 0x42, 0x0f, 0],
         ];
         assert_eq!(message.bytes(), expected.concat());
-    }
-
-    #[test]
-    fn an_answer_is_yes_or_a_reason() {
-        let mut bytes = [0; 36];
-        bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
-        assert_eq!(done(&bytes), Ok(()));
-        bytes[16..20].copy_from_slice(&(-17_i32).to_ne_bytes());
-        assert_eq!(done(&bytes), Err(Errno::EEXIST));
-        assert_eq!(done(&bytes[..19]), Err(Errno::EPROTO));
-        assert_eq!(hop(&bytes), None);
-    }
-
-    #[test]
-    fn of_a_way_only_what_makes_it_another_is_kept() {
-        let mut answer = vec![0; ROUTE_HEADER];
-        answer[4..6].copy_from_slice(&NEW_ROUTE.to_ne_bytes());
-        for (kind, value) in
-            [(1, [198, 51, 100, 7]), (4, [3, 0, 0, 0]), (5, [192, 0, 2, 1]), (12, [9; 4])]
-        {
-            attribute(&mut answer, kind, &value);
-        }
-        let expected = vec![(4, vec![3, 0, 0, 0]), (5, vec![192, 0, 2, 1])];
-        assert_eq!(hop(&answer), Some(Hop(expected)));
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_panics(mut bytes in prop::collection::vec(0..32_u8, 0..100), is_way: bool) {
-            if is_way && let Some(kind) = bytes.get_mut(4..6) {
-                kind.copy_from_slice(&NEW_ROUTE.to_ne_bytes());
-            }
-            let _ = (done(&bytes), hop(&bytes));
-        }
     }
 }

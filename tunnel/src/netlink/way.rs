@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::Asker;
-use super::message::{self, Hop, Message};
+use super::answer::{self, Hop};
+use super::message::Message;
 
 /// Two new ways are told no closer together than this, so that a route that flaps is no storm of
 /// handshakes, and a hub that does not answer is still given up in between.
@@ -53,7 +54,8 @@ impl WayOut {
 
     /// Asks for the way again, and from now on for that to another host.
     pub(crate) fn look(&mut self, now: Instant, to: Option<IpAddr>) -> Look {
-        let look = self.ways.look(now, self.find());
+        let found = self.find();
+        let look = self.ways.look(now, found);
         if self.to != to {
             self.to = to;
             self.ways.known = self.find();
@@ -61,10 +63,10 @@ impl WayOut {
         look
     }
 
-    fn find(&self) -> [Option<Hop>; 2] {
+    fn find(&mut self) -> [Option<Hop>; 2] {
         let [v4, v6] = ANYBODY;
         let to = self.to.map_or([Some(v4), Some(v6)], |to| [Some(to), None]);
-        to.map(|to| message::hop(&self.asker.ask(&Message::way(to?)).ok()?))
+        to.map(|to| answer::hop(&self.asker.ask(Message::way(to?)).ok()?))
     }
 }
 

@@ -254,3 +254,12 @@ async fn a_broker_that_throws_us_out_for_lack_of_rights_is_left_alone_for_a_minu
     assert_eq!(reason, Reason::Unauthorized);
     assert!(retry_in >= Duration::from_secs(60), "{retry_in:?}");
 }
+
+#[test]
+fn a_broker_with_tls_that_closes_at_once_may_want_a_certificate() {
+    let mut mqtt = settings(Version::V5, 8883).mqtt;
+    let sentence = |mqtt: &Mqtt| Failure::ClosedEarly.sentence("127.0.0.1:8883", mqtt);
+    assert!(sentence(&mqtt).contains("without TLS"));
+    mqtt.brokers[0].scheme = Scheme::Mqtts;
+    assert!(sentence(&mqtt).contains("this gateway's certificate"), "{}", sentence(&mqtt));
+}

@@ -31,8 +31,11 @@ pub(super) fn via(
         return None;
     }
     for (at, broker) in brokers? {
-        let address = broker.address.host.parse::<IpAddr>();
-        if let (Ok(address), Underway::On(Some(tunnel))) = (address, tunnel)
+        let Ok(address) = broker.address.host.parse::<IpAddr>() else {
+            note_name(at, &broker.address.host, draft);
+            continue;
+        };
+        if let Underway::On(Some(tunnel)) = tunnel
             && !tunnel.settings.hubs.iter().any(|hub| leads_to(hub, address))
         {
             draft.reject(
@@ -45,6 +48,14 @@ pub(super) fn via(
         }
     }
     Some(via)
+}
+
+/// Names are not looked up through the tunnel: who sees the network sees them, and an answer of his
+/// may keep us from the broker. It cannot lead us past the tunnel.
+fn note_name(at: &At, host: &str, draft: &mut Draft<'_>) {
+    let message = format!("the name {host} is looked up outside the tunnel, in clear");
+    let help = "write the broker's address inside the tunnel, or put the name into /etc/hosts";
+    draft.note(at, message, help.to_owned(), None);
 }
 
 fn leads_to(hub: &tunnel::Hub, address: IpAddr) -> bool {

@@ -7,7 +7,7 @@ fn an_error_says_what_to_do() {
     let text = |errno, step| failure(step, errno).to_string();
     assert!(text(Errno::EPERM, Step::State).contains("CAP_NET_ADMIN"));
     assert!(text(Errno::EACCES, Step::Address(net)).contains("IPv6 is switched off"));
-    assert!(text(Errno::EEXIST, Step::Route(net)).contains("fd00::1/64"));
+    assert!(LinkError::RouteTaken(net).to_string().contains("fd00::1/64"));
 }
 
 fn nets(text: &str) -> Vec<IpNet> {
@@ -86,19 +86,61 @@ fn as_root_a_device_that_is_down_stays_down() {
     assert!(!ip_json(&["link", "show", "dev", "veth0"]).contains("\"UP\""));
 }
 
-#[test]
-fn as_root_a_route_of_the_machine_network_is_not_taken_over() {
-    let _namespace = Namespace::enter();
+/// Two devices that are up: `tun`, whose number this gives, and `lan`.
+fn tun_and_lan() -> u32 {
     let index = device("tun");
     device("lan");
     for name in ["lan", "tun"] {
         ip(&["link", "set", name, "up"]);
     }
-    ip(&["addr", "add", "192.168.1.5/24", "dev", "lan"]);
-    let before = ip(&["route"]);
-    let taken = Link::new(index, &[], &nets("192.168.1.0/24")).unwrap().mend();
-    assert!(matches!(taken, Err(LinkError::RouteTaken(_))), "{taken:?}");
-    assert!(ip(&["route"]).contains(before.trim()));
+    index
+}
+
+/// Through which device a host is reached.
+fn device_to(host: &str) -> String {
+    let way = ip(&["route", "get", host]);
+    let mut words = way.split_whitespace().skip_while(|word| *word != "dev");
+    words.nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn as_root_a_route_of_the_machine_network_is_not_taken_over_whatever_its_metric() {
+    // By hand; by NetworkManager for a cable, and for a Wi-Fi; by networkd.
+    for metric in ["0", "100", "600", "1024"] {
+        let _namespace = Namespace::enter();
+        let index = tun_and_lan();
+        ip(&["addr", "add", "192.168.1.5/24", "dev", "lan", "metric", metric]);
+        ip(&["-6", "addr", "add", "fd01::5/64", "dev", "lan", "nodad", "metric", metric]);
+        let before = ip(&["route"]);
+        for network in ["192.168.1.0/24", "fd01::/64"] {
+            let taken = Link::new(index, &[], &nets(network)).unwrap().mend();
+            assert!(matches!(taken, Err(LinkError::RouteTaken(_))), "{metric}: {taken:?}");
+        }
+        assert_eq!(ip(&["route"]), before);
+        let own = Link::new(index, &nets("192.168.1.50/24"), &[]).unwrap().mend();
+        assert!(matches!(own, Err(LinkError::RouteTaken(_))), "{metric}: {own:?}");
+        assert_eq!(device_to("192.168.1.10"), "lan", "{metric}");
+    }
+}
+
+#[test]
+fn as_root_a_machine_network_that_comes_later_goes_before_the_tunnel_and_is_told() {
+    let _namespace = Namespace::enter();
+    let index = tun_and_lan();
+    let mut link = Link::new(index, &nets("10.77.0.12/24"), &nets("192.168.1.0/24")).unwrap();
+    link.mend().unwrap();
+    assert_eq!(device_to("192.168.1.10"), "tun");
+    for (address, host) in [("192.168.1.5/24", "192.168.1.10"), ("10.77.0.5/24", "10.77.0.1")] {
+        ip(&["addr", "add", address, "dev", "lan", "metric", "1024"]);
+        assert_eq!(device_to(host), "lan");
+        let bound = ip(&["route", "get", host, "oif", "tun"]);
+        assert!(bound.contains("dev tun"), "a socket that is bound to the device: {bound}");
+        let taken = link.mend();
+        assert!(matches!(taken, Err(LinkError::RouteTaken(_))), "{taken:?}");
+        ip(&["addr", "del", address, "dev", "lan"]);
+        assert_eq!(device_to(host), "tun");
+        assert_eq!(link.mend().unwrap(), Mended::Nothing);
+    }
 }
 
 #[test]

@@ -1,0 +1,24 @@
+//! A tunnel made by hand, for the tests of those who use one.
+
+/// A hub that leads to one network.
+pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
+    tunnel::Hub {
+        name: name.to_owned(),
+        endpoint: tunnel::Endpoint { host: "192.0.2.2".to_owned(), port: 51820 },
+        public_key: tunnel::PrivateKey::generate().public(),
+        preshared_key: None,
+        allowed_ips: vec![network.parse().unwrap()],
+    }
+}
+
+/// What a tunnel says that is up, through this hub.
+pub(crate) fn report(hub: &str) -> tunnel::Report {
+    tunnel::Report {
+        state: tunnel::State::Up,
+        sentence: format!("The tunnel to {hub} is up."),
+        hub: hub.to_owned(),
+        endpoint: None,
+        last_handshake: None,
+        counters: tunnel::Counters::default(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The other end of the tunnel in the test's own process: it needs neither root nor a namespace.
+
+use std::future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tunnel::{
+    ClockBounds, Endpoint, Hub, HubEnd, Listener, LocalPort, MTU, Now, PresharedKey, PrivateKey,
+    PublicKey, Settings, SiteKeys, State, Tunnel, UdpPath, Userspace,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const SEED: u64 = 7;
+
+/// A hub for one site with a broker behind it. It forgets nothing as long as it lives.
+#[derive(Debug)]
+pub struct LocalHub {
+    runtime: Runtime,
+    address: SocketAddr,
+    key: PublicKey,
+    preshared: Option<PresharedKey>,
+    /// The hub ends when nobody holds it any more.
+    _stack: Userspace,
+}
+
+impl LocalHub {
+    /// The hub inside the tunnel, where its broker is at port 1883.
+    pub const ADDRESS: &str = "10.77.0.1";
+    /// The site inside the tunnel.
+    pub const SITE: &str = "10.77.0.12";
+
+    /// Starts it for the site of this key. What comes for the broker is passed on to `broker`.
+    #[must_use]
+    pub fn start(site: PublicKey, preshared: Option<PresharedKey>, broker: SocketAddr) -> Self {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().expect("a runtime");
+        let private_key = PrivateKey::generate();
+        let key = private_key.public();
+        let allowed_ips = vec![network(Self::SITE)];
+        let settings = HubEnd {
+            private_key,
+            addresses: vec![network(Self::ADDRESS)],
+            mtu: *MTU.start(),
+            sites: vec![SiteKeys {
+                public_key: site,
+                preshared_key: preshared.clone(),
+                allowed_ips,
+            }],
+        };
+        let entered = runtime.enter();
+        let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+        let port = path.local_addr().expect("it is bound").port();
+        let hub = Tunnel::hub_end(settings, Now::read(), SEED);
+        let (stack, driver) = tunnel::userspace(hub, path, SEED);
+        drop(runtime.spawn(driver.run(future::pending())));
+        let listener = runtime.block_on(stack.listen(1883)).expect("the port is free");
+        drop(runtime.spawn(pass_on(listener, broker)));
+        drop(entered);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self { runtime, address, key, preshared, _stack: stack }
+    }
+
+    /// Where it takes datagrams.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the site knows it by.
+    #[must_use]
+    pub const fn public_key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// Lets a site with this key call it from this process, whose clock is right, until there is a
+    /// session: it takes no call any more that says it is earlier.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub fn is_called_by(&self, key: &PrivateKey) {
+        let address = self.address;
+        let settings = Settings {
+            private_key: key.clone(),
+            addresses: vec![network(Self::SITE)],
+            mtu: *MTU.start(),
+            keep_alive: None,
+            hubs: vec![Hub {
+                name: "hub".to_owned(),
+                endpoint: Endpoint { host: address.ip().to_string(), port: address.port() },
+                public_key: self.key,
+                preshared_key: self.preshared.clone(),
+                allowed_ips: vec![network(Self::ADDRESS)],
+            }],
+        };
+        self.runtime.block_on(async {
+            let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+            let site = Tunnel::site(settings, ClockBounds::default(), Now::read(), SEED);
+            let (stack, driver) = tunnel::userspace(site, path, SEED);
+            let mut reports = stack.reports();
+            let up = reports.wait_for(|report| report.state == State::Up);
+            tokio::select! {
+                ended = driver.run(future::pending()) => panic!("the site has ended: {ended:?}"),
+                is_up = timeout(SOON, up) => drop(is_up.expect("in time").expect("it lives")),
+            }
+        });
+    }
+}
+
+fn network(address: &str) -> ipnet::IpNet {
+    format!("{address}/32").parse().expect("an address")
+}
+
+/// Carries each connection between the tunnel and the broker.
+async fn pass_on(mut listener: Listener, broker: SocketAddr) {
+    let mut carried = JoinSet::new();
+    while let Ok(mut near) = listener.accept().await {
+        carried.spawn(async move {
+            // A broker that is not there is a connection that is closed.
+            if let Ok(mut far) = TcpStream::connect(broker).await {
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            }
+        });
+    }
+}

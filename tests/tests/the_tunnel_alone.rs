@@ -1,0 +1,173 @@
+//! `edge-gateway tunnel FILE.conf` and `keygen`: the tunnel without the gateway.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use e2e::{
+    Gateway, Namespace, Pair, Process, TempDir, Tunnelled, WireguardGo, eventually, spellings,
+    temp_dir,
+};
+use tunnel::{PrivateKey, PublicKey};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn keygen(arguments: &[&Path]) -> Output {
+    let output = Command::new(Gateway::program()).arg("keygen").args(arguments).output();
+    output.expect("the program is there")
+}
+
+#[test]
+fn a_key_lies_with_its_owner_only_and_its_public_half_is_all_that_is_shown() {
+    let dir = temp_dir();
+    let path = dir.path().join("tunnel.key");
+
+    let made = keygen(&[&path]);
+
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&path).expect("it is ours");
+    let key: PrivateKey = text.trim().parse().expect("it holds a key");
+    assert_eq!(String::from_utf8_lossy(&made.stdout), format!("{}\n", key.public()));
+    assert!(!format!("{made:?}").contains(text.trim()));
+    assert_eq!(made.stderr, b"");
+}
+
+#[test]
+fn a_key_that_is_there_is_left_alone() {
+    let dir = temp_dir();
+    let path = dir.write("tunnel.key", "the only one\n");
+
+    let refused = keygen(&[&path]);
+
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert_eq!(refused.stdout, b"");
+    assert_eq!(fs::read_to_string(&path).expect("it is ours"), "the only one\n");
+    let nowhere = keygen(&[&dir.path().join("nowhere/tunnel.key")]);
+    assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
+    assert_eq!(keygen(&[&path, &path]).status.code(), Some(2));
+}
+
+/// A file of wg-quick that its owner only can read.
+fn conf(dir: &TempDir, hub: PublicKey, extra: &str) -> String {
+    let (address, network) = (WireguardGo::SITE, WireguardGo::ADDRESS);
+    let key = PrivateKey::generate();
+    write(dir, &key, hub, &format!("Address = {address}/32\n{extra}"), network)
+}
+
+fn write(dir: &TempDir, key: &PrivateKey, hub: PublicKey, lines: &str, network: &str) -> String {
+    let text = format!(
+        "[Interface]\nPrivateKey = {}\n{lines}\n[Peer]\nPublicKey = {hub}\nEndpoint = {}\n\
+         AllowedIPs = {network}/32\nPersistentKeepalive = 25\n",
+        key.expose().as_str(),
+        WireguardGo::ENDPOINT,
+    );
+    let path = dir.write("site.conf", &text);
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+    path.display().to_string()
+}
+
+/// What a machine has of devices, addresses and routes.
+fn network_of(namespace: &Namespace) -> String {
+    let shown: [&[&str]; 4] = [
+        &["-o", "link", "show"],
+        &["-o", "address", "show"],
+        &["-4", "route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ];
+    let shown: String = shown.iter().map(|what| namespace.run("ip", what)).collect();
+    // The kernel takes its time with the cable's own address.
+    shown.lines().filter(|line| !line.contains("cable")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
+    let (pair, dir, key) = (Pair::new(), temp_dir(), PrivateKey::generate());
+    let hub = WireguardGo::start(&pair, key.public(), Tunnelled::MTU);
+    let address = format!("Address = {}/32", WireguardGo::SITE);
+    let file = write(&dir, &key, hub.public_key(), &address, WireguardGo::ADDRESS);
+    let program = Gateway::program().display().to_string();
+    let state = dir.path().display().to_string();
+    let before = network_of(&pair.site);
+
+    for signal in ["TERM", "KILL"] {
+        let arguments = ["tunnel", &file, "--interface", "site0", "--state-dir", &state];
+        let mut command = pair.site.command(&program);
+        let mut tunnel = Process::start(command.args(arguments).env("RUST_LOG", "trace"));
+        tunnel.wait_for_line("is up.", SOON);
+        pair.site.run("ping", &["-c", "2", "-i", "0.2", "-W", "5", WireguardGo::ADDRESS]);
+        assert!(network_of(&pair.site).contains("site0"));
+        let arguments = fs::read_to_string(format!("/proc/{}/cmdline", tunnel.id()));
+        let told = tunnel.log().text() + &arguments.expect("it runs");
+        assert!(told.contains("DEBUG"), "it tells more, or this tests nothing: {told}");
+        assert!(spellings(&key.expose()).iter().all(|secret| !told.contains(secret)), "{told}");
+
+        tunnel.signal(signal);
+
+        let status = tunnel.wait(SOON);
+        assert_eq!(status.success(), signal == "TERM", "{status}: {}", tunnel.log().text());
+        eventually("nothing is left", SOON, || (network_of(&pair.site) == before).then_some(()));
+    }
+}
+
+/// Runs it on a file to its end; gives its exit code and what it said.
+fn refused(file: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(Gateway::program());
+    let output = command.args(["tunnel", file, "--interface", "edge-none"]).output();
+    let output = output.expect("the program is there");
+    assert_eq!(output.stdout, b"");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_file_with_commands_is_refused_and_none_is_run() {
+    let dir = temp_dir();
+    let marker = dir.path().join("run");
+    let touch = format!("touch {}", marker.display());
+    let lines = format!("PreUp = {touch}\nPostUp = {touch}\nPreDown = {touch}\nPostDown = {touch}");
+    let file = conf(&dir, PrivateKey::generate().public(), &lines);
+
+    let (code, said) = refused(&file);
+
+    assert_eq!(code, Some(1), "{said}");
+    for key in ["PreUp", "PostUp", "PreDown", "PostDown"] {
+        let sentence = format!("`{key}` is a command, and this program never runs commands");
+        assert!(said.contains(&sentence), "{said}");
+    }
+    assert!(!marker.exists());
+    assert!(!Path::new("/sys/class/net/edge-none").exists());
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused() {
+    let dir = temp_dir();
+    let file = conf(&dir, PrivateKey::generate().public(), "");
+    for mode in [0o644, 0o640, 0o604, 0o620] {
+        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("it is ours");
+        let (code, said) = refused(&file);
+        assert_eq!(code, Some(1), "{mode:o}: {said}");
+        assert!(said.contains("chmod 600"), "{mode:o}: {said}");
+    }
+}
+
+#[test]
+fn as_root_nobody_is_told_which_capability_is_missing() {
+    let (pair, dir) = (Pair::new(), temp_dir());
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let file = conf(&dir, PrivateKey::generate().public(), "");
+    std::os::unix::fs::chown(&file, Some(65_534), Some(65_534)).expect("root may");
+    let program = Gateway::program().display().to_string();
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"];
+
+    let mut command = pair.site.command("setpriv");
+    let output = command.args(nobody).args([&program, "tunnel", &file]).output();
+
+    let output = output.expect("setpriv is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("needs the capability CAP_NET_ADMIN"), "{said}");
+}
