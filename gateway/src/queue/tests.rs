@@ -3,6 +3,7 @@ mod damage;
 mod homeless;
 mod model;
 mod restarts;
+mod windows;
 
 use std::sync::Arc;
 

@@ -19,6 +19,8 @@ const SYNC_AFTER: Duration = Duration::from_millis(900);
 const SYNC_BYTES: u64 = 1 << 20;
 /// With `low-wear`, what waits for so long is written.
 const WRITE_AFTER: Duration = Duration::from_secs(4);
+/// What there is no room for is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// With `low-wear`, the numbers that were given are written down after this.
 const MARK_AFTER: Duration = Duration::from_secs(75);
 /// What is settled is written down after this when nothing else is.
@@ -231,7 +233,9 @@ impl<S: Storage> Queue<S> {
             self.write_up_to(last.unwrap_or(0), now);
         }
         let since = self.ring.first_unstored().and_then(|id| self.ring.get(id)?.since);
-        self.deadlines.write = since.map(|since| since + WRITE_AFTER);
+        let due = since.map(|since| since + WRITE_AFTER);
+        // Without room there is none a moment later either.
+        self.deadlines.write = due.map(|due| if due > now { due } else { now + WRITE_AGAIN });
     }
 
     /// With `low-wear`: the numbers that were given are written down, so that an unclean start
