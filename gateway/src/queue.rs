@@ -6,6 +6,7 @@
 //! the window of an [`Unclean`] start.
 
 mod entry;
+mod failure;
 mod gap;
 mod health;
 mod id;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
 pub use self::entry::Entry;
+use self::failure::Trials;
 pub use self::gap::{Announcement, Gap};
 pub use self::health::Health;
 pub use self::id::{Id, TopicId};
@@ -124,6 +126,7 @@ pub struct Queue<S: Storage = Files> {
     cursors: Cursors,
     pace: Pace,
     deadlines: Deadlines,
+    trials: Trials,
     /// What the log had written when it was last asked.
     written: u64,
     metrics: QueueMetrics,
@@ -152,6 +155,7 @@ impl<S: Storage> Queue<S> {
             cursors: Cursors::default(),
             pace: Pace::new(),
             deadlines: Deadlines::default(),
+            trials: Trials::default(),
             written: 0,
             metrics,
         }
@@ -235,7 +239,7 @@ impl<S: Storage> Queue<S> {
         match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
             Ok(opened) => {
                 self.memory = MEMORY;
-                self.health = Health::Sound;
+                self.trials = Trials::default();
                 self.move_in();
                 self.begin(opened, now);
             }
@@ -271,11 +275,9 @@ impl<S: Storage> Queue<S> {
             samples = open.samples,
             "queue opened"
         );
-        if log.counts().set_aside > 0 {
-            self.health.set_aside(log.counts().set_aside);
-        }
         self.ring.start_with(log.open_ids().clone());
         self.log = Some(log);
+        self.health = self.sound();
         self.cursors = Cursors::default();
         self.cursors.start_behind(self.ledger.next_id);
         if let Err(refusal) = began {

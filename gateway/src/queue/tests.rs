@@ -1,5 +1,6 @@
 mod crashes;
 mod damage;
+mod failing;
 mod homeless;
 mod model;
 mod restarts;

@@ -1,7 +1,5 @@
-//! What has to happen now and then: making things durable, writing down what is settled or lost,
-//! and trying again a storage that failed.
+//! What has to happen now and then: making things durable, writing down what is settled or lost.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use provisioning::config::Durability;
@@ -9,7 +7,7 @@ use provisioning::config::Durability;
 use super::log::{Done, Job, Log, News, Refusal};
 use super::ring::Place;
 use super::storage::Storage;
-use super::{Health, Queue};
+use super::Queue;
 use crate::metrics::DropReason;
 
 /// With `balanced`, what was appended is made durable after this: with the time that a card takes,
@@ -25,11 +23,6 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 const MARK_AFTER: Duration = Duration::from_secs(75);
 /// What is settled is written down after this when nothing else is.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
-/// A storage that failed is tried again after this, doubled each time up to the longest.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// How often it is checked that the files are still in their directory.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// When the next of all this is due.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,9 +34,6 @@ pub(super) struct Deadlines {
     sync: bool,
     marked: Option<Instant>,
     marked_id: u64,
-    looked: Option<Instant>,
-    retry: Option<Instant>,
-    wait: Duration,
     write: Option<Instant>,
 }
 
@@ -54,6 +44,15 @@ impl Deadlines {
 
     pub(super) fn settled(&mut self, now: Instant) {
         self.settled.get_or_insert(now);
+    }
+
+    /// Nothing that was appended is there any more.
+    pub(super) const fn failed(&mut self) {
+        self.appended = None;
+    }
+
+    pub(super) const fn sync_at_once(&mut self) {
+        self.sync = true;
     }
 }
 
@@ -78,8 +77,8 @@ impl<S: Storage> Queue<S> {
     pub fn due(&self) -> Option<Instant> {
         let due = &self.deadlines;
         let log = self.log.as_ref()?;
-        if self.health.is_failing() {
-            return due.retry;
+        if !log.is_writable() {
+            return self.trials.due;
         }
         if log.is_syncing() {
             return None;
@@ -99,6 +98,7 @@ impl<S: Storage> Queue<S> {
                 self.metrics.sync_seconds.observe(took.as_secs_f64());
                 let synced = log.synced();
                 self.durable_to(synced);
+                self.works(now);
             }
             News::Failed(error) => self.fail(error, now),
             News::Read { gaps, ids, held, found } => {
@@ -289,74 +289,11 @@ impl<S: Storage> Queue<S> {
         let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
         match log.sync_now(&mut self.ledger) {
             Ok(()) => {
-                let synced = log.synced();
+                let (synced, is_all) = (log.synced(), !log.is_dirty());
                 self.durable_to(synced);
-            }
-            Err(refusal) => self.refused(refusal, now),
-        }
-    }
-
-    /// Files that somebody removed are as good as a device that fails.
-    fn look(&mut self, now: Instant) {
-        let looked = *self.deadlines.looked.get_or_insert(now);
-        if now < looked + LOOK_AFTER {
-            return;
-        }
-        self.deadlines.looked = Some(now);
-        if self.log.as_ref().is_some_and(|log| !log.is_in_place()) {
-            self.fail(io::Error::other("the files of the queue are gone"), now);
-        }
-    }
-
-    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) {
-        match refusal {
-            Refusal::Failed(error) => self.fail(error, now),
-            // The log's own records have a reserve: without it the disk is full for everybody.
-            Refusal::Full => self.fail(io::ErrorKind::StorageFull.into(), now),
-        }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "the end of the error's way")]
-    pub(super) fn fail(&mut self, error: io::Error, now: Instant) {
-        if !self.health.is_failing() {
-            self.deadlines.wait = RETRY_FIRST;
-        }
-        self.health.fail(&error);
-        tracing::error!("{}", self.health.sentence().unwrap_or_default());
-        self.deadlines.retry = Some(now + self.deadlines.wait);
-        self.deadlines.appended = None;
-        for told in std::mem::take(&mut self.ledger.adopted) {
-            self.ledger.tell_again(told);
-        }
-        let Some(log) = &mut self.log else { return };
-        let synced = log.synced();
-        log.fail(&self.ledger);
-        for id in self.ring.logged_behind(synced) {
-            if let Some(held) = self.ring.get(id) {
-                log.withdraw(id, held.tally());
-                if *held.epoch == *self.ledger.epoch {
-                    self.ledger.unstored.insert((held.topic, held.seq));
+                if is_all {
+                    self.works(now);
                 }
-            }
-            self.ring.place(id, Place::Memory);
-        }
-    }
-
-    /// Begins a new file after a failure. What was not durable is written again, from memory.
-    fn retry(&mut self, now: Instant) {
-        let is_due = self.deadlines.retry.is_some_and(|due| now >= due);
-        if !self.health.is_failing() || !is_due {
-            return;
-        }
-        self.deadlines.wait = (self.deadlines.wait * 2).min(RETRY_LONGEST);
-        let Some(log) = &mut self.log else { return };
-        match log.resume(&self.ledger) {
-            Ok(()) => {
-                tracing::warn!("the storage works again");
-                self.health = Health::Sound;
-                self.deadlines.retry = None;
-                self.deadlines.appended(now);
-                self.write_up_to(u64::MAX, now);
             }
             Err(refusal) => self.refused(refusal, now),
         }

@@ -188,8 +188,23 @@ impl<S: Storage> Log<S> {
     /// Begins a new segment after the storage failed, in a new file.
     pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
         self.idle.clear();
+        self.remove_stillborn();
         self.roll(ledger, 0, Purpose::Control)?;
         self.flush()
+    }
+
+    /// Files of this run of which nothing was durable when the storage failed: no start needs them,
+    /// and every trial would leave one more.
+    fn remove_stillborn(&mut self) {
+        let run = self.context.run;
+        let is_stillborn = |file: &mut Retiring| {
+            file.size == 0 && number_in(&file.name).is_some_and(|number| number >= run)
+        };
+        for Retiring { name, .. } in self.retiring.extract_if(.., is_stillborn) {
+            if let Err(error) = self.storage.remove(&name) {
+                tracing::debug!(%name, %error, "cannot remove a part of the queue");
+            }
+        }
     }
 
     /// Makes everything durable before it returns.
@@ -204,8 +219,8 @@ impl<S: Storage> Log<S> {
     /// Whether the file that is written is still the one in the directory.
     pub(in crate::queue) fn is_in_place(&self) -> bool {
         let Some(tail) = &self.tail else { return true };
-        let name = file_name(tail.segment.number);
-        self.storage.list().is_ok_and(|names| names.contains(&name))
+        let found = self.storage.open(&file_name(tail.segment.number));
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 }
 

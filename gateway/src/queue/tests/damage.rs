@@ -1,6 +1,6 @@
 //! What is damaged, gone or not for us: the queue starts, skips, counts and goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::storage::Storage;
 use super::super::storage::simulated::{Faults, Simulated};
@@ -24,13 +24,7 @@ fn whatever_byte_of_the_log_is_damaged_it_starts_and_accounts_for_everything() {
 
 #[test]
 fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
-    let mut contents = filled(3).contents();
-    for bytes in contents.values_mut() {
-        bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
-        let sum = crc32c::crc32c(&bytes[..12]);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-    }
-    let disk = Simulated::holding(&contents);
+    let disk = Simulated::holding(&of_a_newer_version(&filled(3)));
 
     let queue = open(&disk);
 
@@ -49,7 +43,9 @@ fn files_that_are_removed_while_it_runs_are_written_again_from_memory() {
 
     queue.turn(start + Duration::from_secs(11));
     assert!(queue.health().is_failing());
-    queue.turn(start + Duration::from_secs(13));
+    let job = queue.turn(start + Duration::from_secs(13)).unwrap();
+    assert!(queue.health().is_failing(), "nothing is durable yet");
+    queue.done(job.run(), start + Duration::from_secs(13));
     assert!(!queue.health().is_failing());
     drop(queue);
 
@@ -158,8 +154,21 @@ fn open(disk: &Simulated) -> Queue<Simulated> {
     Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
 }
 
+/// The files of a disk, as if a newer program had written them.
+pub(super) fn of_a_newer_version(disk: &Simulated) -> BTreeMap<String, Vec<u8>> {
+    let mut contents = disk.contents();
+    contents.values_mut().for_each(|bytes| set_version(bytes, 99));
+    contents
+}
+
+fn set_version(bytes: &mut [u8], version: u32) {
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// A disk with so many records, left in the middle.
-fn filled(records: u64) -> Simulated {
+pub(super) fn filled(records: u64) -> Simulated {
     let disk = Simulated::new(1);
     let limits = Limits { segment: 1024, max: 1 << 20, min_free: 0 };
     let config = crate::testing::queue();

@@ -1,0 +1,87 @@
+//! A storage that fails, for as long as it may.
+
+use super::super::storage::Storage;
+use super::super::storage::simulated::{Faults, Simulated};
+use super::*;
+
+const NEVER_SYNCS: Faults = Faults { sync: 1000, ..Faults::NONE };
+
+/// It takes everything and refuses to keep it: that is no storage that works now and then.
+#[test]
+fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
+    let mut world = World::new(Simulated::new(1));
+    world.disk.set_faults(NEVER_SYNCS);
+
+    world.run(Duration::from_secs(600));
+
+    assert!(matches!(&*world.told, [Health::Sound, Health::Failing { .. }]), "{:?}", world.told);
+    assert!(world.most_files <= 4, "{} files", world.most_files);
+    world.disk.set_faults(Faults::NONE);
+    world.run(Duration::from_secs(61));
+    assert_eq!(world.told.get(2..), Some(&[Health::Sound][..]));
+    world.disk.cut_power();
+    let stored = open(&world.disk).stats().samples;
+    assert!(stored > 3 * 6_000, "{stored} samples outlived a power cut");
+}
+
+#[test]
+fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
+    let mut world = World::new(Simulated::new(1));
+    for _ in 0..100 {
+        world.disk.set_faults(NEVER_SYNCS);
+        world.run(Duration::from_secs(3));
+        world.disk.set_faults(Faults::NONE);
+        world.run(Duration::from_secs(3));
+    }
+    assert!(world.told.len() < 30, "{} changes", world.told.len());
+}
+
+#[test]
+fn what_was_set_aside_is_told_again_after_a_failure() {
+    let newer = super::damage::of_a_newer_version(&super::damage::filled(3));
+    let mut world = World::new(Simulated::holding(&newer));
+    world.disk.set_faults(NEVER_SYNCS);
+    world.run(Duration::from_secs(5));
+    assert!(world.queue.health().is_failing());
+    world.disk.set_faults(Faults::NONE);
+
+    world.run(Duration::from_secs(20));
+
+    assert!(world.queue.health().sentence().unwrap().contains("newer version"));
+}
+
+/// A queue that is pushed to ten times a second, and whose jobs run at once.
+struct World {
+    disk: Simulated,
+    queue: Queue<Simulated>,
+    now: Instant,
+    /// Every change.
+    told: Vec<Health>,
+    most_files: usize,
+}
+
+impl World {
+    fn new(disk: Simulated) -> Self {
+        let queue = open(&disk);
+        let told = vec![queue.health().clone()];
+        Self { disk, queue, now: now(), told, most_files: 0 }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(100);
+            self.queue.push(A, record(1, 3), self.now);
+            while let Some(job) = self.queue.turn(self.now) {
+                self.queue.done(job.run(), self.now);
+            }
+            self.told.push(self.queue.health().clone());
+            self.told.dedup();
+            self.most_files = self.most_files.max(self.disk.list().unwrap().len());
+        }
+    }
+}
+
+fn open(disk: &Simulated) -> Queue<Simulated> {
+    Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
+}
