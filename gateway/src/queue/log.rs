@@ -74,6 +74,8 @@ pub(super) struct Log<S: Storage> {
     loaded: Option<Loaded>,
     under_way: job::UnderWay,
     counts: Counts,
+    /// Whether there is a file that says that the storage fails.
+    is_marked: bool,
 }
 
 /// What the log may take.
@@ -280,6 +282,15 @@ impl<S: Storage> Log<S> {
         self.synced
     }
 
+    /// The device takes so long that a power cut may take this many seconds of data: the next run has
+    /// to know it.
+    pub(super) fn widen(&mut self, seconds: u64) {
+        if seconds > self.context.power_window {
+            self.context.power_window = seconds;
+            self.tail.iter_mut().for_each(|tail| tail.repeat_at = 0);
+        }
+    }
+
     /// Whether something appended is not durable.
     pub(super) const fn is_dirty(&self) -> bool {
         self.position > self.synced
@@ -304,6 +315,7 @@ impl<S: Storage> Log<S> {
     /// again, after [`Log::withdraw`].
     pub(super) fn fail(&mut self, ledger: &Ledger) {
         self.under_way.failed();
+        self.mark();
         self.names_changed = false;
         let mut dirty = std::mem::take(&mut self.syncing);
         dirty.append(&mut self.dirty);

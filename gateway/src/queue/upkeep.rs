@@ -29,6 +29,8 @@ const SETTLE_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Deadlines {
     /// When the first of what is not durable was appended.
     appended: Option<Instant>,
+    /// The same, of what a job is making durable.
+    syncing: Option<Instant>,
     settled: Option<Instant>,
     /// Whether a job that makes things durable has to follow.
     sync: bool,
@@ -48,7 +50,7 @@ impl Deadlines {
 
     /// Nothing that was appended is there any more.
     pub(super) const fn failed(&mut self) {
-        self.appended = None;
+        (self.appended, self.syncing) = (None, None);
     }
 
     pub(super) const fn sync_at_once(&mut self) {
@@ -98,6 +100,7 @@ impl<S: Storage> Queue<S> {
                 self.metrics.sync_seconds.observe(took.as_secs_f64());
                 let synced = log.synced();
                 self.durable_to(synced);
+                self.measure(now);
                 self.works(now);
             }
             News::Failed(error) => self.fail(error, now),
@@ -165,6 +168,17 @@ impl<S: Storage> Queue<S> {
         self.ring.trim(super::CACHE, synced);
     }
 
+    /// What a power cut may take is what one would have taken until now, at most.
+    fn measure(&mut self, now: Instant) {
+        let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing()) else {
+            return;
+        };
+        let waited = if self.durability == Durability::LowWear { WRITE_AFTER } else { Duration::ZERO };
+        let age = waited + now.saturating_duration_since(since);
+        let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
+        self.log.iter_mut().for_each(|log| log.widen(seconds));
+    }
+
     const fn sync_after(&self) -> Duration {
         match self.durability {
             Durability::Strict | Durability::LowWear => Duration::ZERO,
@@ -186,7 +200,7 @@ impl<S: Storage> Queue<S> {
         }
         match log.sync(&self.ledger) {
             Ok(Some(job)) => {
-                self.deadlines.appended = None;
+                self.deadlines.syncing = self.deadlines.appended.take();
                 self.deadlines.settled = None;
                 self.deadlines.sync = false;
                 Some(job)

@@ -199,6 +199,7 @@ impl<S: Storage> Log<S> {
                         self.syncing.clear();
                         self.synced = self.synced.max(upto.position);
                         self.recycle();
+                        self.unmark();
                         News::Durable(took)
                     }
                     Err(error) => News::Failed(error),

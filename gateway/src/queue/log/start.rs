@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::recover::recover;
 use super::replay::Recovered;
 use super::room::Purpose;
-use super::segment::{file_name, number_in};
+use super::segment::{FAILING, file_name, number_in};
 use super::state::Context;
 use super::{Counts, Dirty, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
@@ -70,8 +70,8 @@ impl<S: Storage> Log<S> {
             run: found.next_number,
             epoch: Arc::clone(&ledger.epoch),
             boot: start.boot.clone(),
-            // The window counts seconds of a power cut; a run of another boot reads it.
-            window: start.power_window << 8 | start.kill_window,
+            power_window: start.power_window,
+            kill_window: start.kill_window,
             topics: ledger.topics.all().to_vec(),
         };
         let mut log = Self {
@@ -97,6 +97,7 @@ impl<S: Storage> Log<S> {
             loaded: None,
             under_way: job::UnderWay::default(),
             counts: Counts { written: 0, set_aside: found.set_aside },
+            is_marked: found.is_marked,
         };
         log.sort_files(found.idle);
         let mut lost = 0;
@@ -112,6 +113,11 @@ impl<S: Storage> Log<S> {
             log.adopt(found.context.as_ref().map_or(0, |context| context.run));
         }
         let began = log.begin(ledger);
+        if began.is_err() {
+            // Nobody knows for how long it has been so.
+            let last = found.context.iter();
+            last.for_each(|context| ledger.forget_window(&context.epoch));
+        }
         Ok(Opened { log, end, began, lost })
     }
 
@@ -207,6 +213,19 @@ impl<S: Storage> Log<S> {
         }
     }
 
+    /// Leaves a mark for the next run: what this one takes from now on is in its memory alone.
+    pub(super) fn mark(&mut self) {
+        self.is_marked |= self.storage.create(FAILING).is_ok();
+    }
+
+    /// Everything is durable again.
+    pub(super) fn unmark(&mut self) {
+        if self.is_marked && self.storage.remove(FAILING).is_ok() {
+            self.is_marked = false;
+            self.names_changed = true;
+        }
+    }
+
     /// Makes everything durable before it returns.
     pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<(), Refusal> {
         let Some(job) = self.sync(ledger)? else { return Ok(()) };
@@ -259,7 +278,8 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     }
     ledger.adopted = found.told.iter().map(|(_, told)| told.clone()).collect();
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
-    let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
+    let seconds = if is_same_boot { context.kill_window } else { context.power_window };
+    let seconds = (!found.is_marked).then_some(seconds);
     let next_seq = state.next_seq.clone();
     let unclean = Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq };
     ledger.tell_again(Untold::Unclean(unclean));

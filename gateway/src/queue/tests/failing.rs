@@ -2,6 +2,7 @@
 
 use super::super::storage::Storage;
 use super::super::storage::simulated::{Faults, Simulated};
+use super::damage::{filled, of_a_newer_version};
 use super::*;
 
 const NEVER_SYNCS: Faults = Faults { sync: 1000, ..Faults::NONE };
@@ -38,7 +39,7 @@ fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
 
 #[test]
 fn what_was_set_aside_is_told_again_after_a_failure() {
-    let newer = super::damage::of_a_newer_version(&super::damage::filled(3));
+    let newer = of_a_newer_version(&filled(3));
     let mut world = World::new(Simulated::holding(&newer));
     world.disk.set_faults(NEVER_SYNCS);
     world.run(Duration::from_secs(5));
@@ -48,6 +49,49 @@ fn what_was_set_aside_is_told_again_after_a_failure() {
     world.run(Duration::from_secs(20));
 
     assert!(world.queue.health().sentence().unwrap().contains("newer version"));
+}
+
+/// What the numbers say is true whatever happened; the seconds would be a lie.
+#[test]
+fn a_run_that_could_not_write_is_announced_without_seconds() {
+    let mut world = World::new(Simulated::new(1));
+    world.disk.set_faults(NEVER_SYNCS);
+    world.run(Duration::from_secs(600));
+    let disk = world.disk.clone();
+    drop(world);
+    disk.set_faults(Faults::NONE);
+
+    assert_eq!(announced(&disk), [("seconds", Value::Null), ("reason", "storage".into())]);
+
+    assert_eq!(announced(&disk), [("seconds", 0.into())], "this one could");
+}
+
+#[test]
+fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
+    let disk = filled(3);
+    disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+
+    assert_eq!(announced(&disk), [("seconds", Value::Null), ("reason", "storage".into())]);
+}
+
+/// What a start says of the run before, which is killed then.
+fn announced(disk: &Simulated) -> Vec<(&'static str, Value)> {
+    let mut queue = open(disk);
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        queue.tell(now());
+        while let Some(queued) = queue.next(now()) {
+            if let Entry::Message(message) = queued.entry {
+                bodies.extend(UncleanStart::parse(&message.body).map(|_| message.body.clone()));
+            }
+        }
+        while let Some(job) = queue.turn(now()) {
+            queue.done(job.run(), now());
+        }
+    }
+    let body = bodies.pop().unwrap();
+    let told = ["seconds", "reason"].into_iter();
+    told.filter_map(|key| Some((key, body.get(key)?.clone()))).collect()
 }
 
 /// A queue that is pushed to ten times a second, and whose jobs run at once.
