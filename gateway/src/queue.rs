@@ -5,6 +5,7 @@
 //! and dropped together, and every sequence number that will not be delivered is in a [`Gap`] or in
 //! the window of an [`Unclean`] start.
 
+mod ending;
 mod entry;
 mod failure;
 mod gap;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
+pub use self::ending::{Ended, Left};
 pub use self::entry::Entry;
 use self::failure::Trials;
 pub use self::gap::{Announcement, Gap};

@@ -127,35 +127,6 @@ impl<S: Storage> Queue<S> {
         self.show();
     }
 
-    /// Writes everything down for the next run, and that this one ended cleanly. Returns whether
-    /// all that is left is stored; what is not is counted as dropped.
-    pub fn close(mut self, now: Instant) -> bool {
-        self.rewind(now);
-        self.write_up_to(u64::MAX, now);
-        // The last word says what was lost, so it comes after the loss.
-        let is_stored = self.give_up_unstored();
-        if let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) {
-            let ended = log.stop(&self.ledger).and_then(|()| log.sync_now(&mut self.ledger));
-            if let Err(refusal) = ended {
-                self.refused(refusal, now);
-            }
-        }
-        let is_stored = self.give_up_unstored() && is_stored;
-        self.show();
-        is_stored
-    }
-
-    /// What lies in memory alone goes with the process; whether there was nothing.
-    fn give_up_unstored(&mut self) -> bool {
-        let mut is_stored = true;
-        while let Some(id) = self.ring.first_unstored() {
-            let Some(held) = self.ring.remove(id) else { break };
-            self.lose(&held, DropReason::Shutdown);
-            is_stored = false;
-        }
-        is_stored
-    }
-
     /// What is durable needs no copy in memory, and tells what it tells by itself.
     pub(super) fn durable_to(&mut self, synced: u64) {
         self.ledger.adopted.clear();
@@ -186,7 +157,7 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
+    pub(super) fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
         let after = self.sync_after();
         let log = self.log.as_mut()?;
         let is_over =

@@ -93,7 +93,7 @@ fn a_clean_restart_counts_on_under_the_same_epoch() {
     let disk = Simulated::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 3), now());
-    assert!(queue.close(now()));
+    assert_eq!(queue.close(now()), Left::Stored);
 
     let mut queue =
         Queue::open(disk, &crate::testing::queue(), identity("other"), metrics().queue, now());
@@ -102,6 +102,25 @@ fn a_clean_restart_counts_on_under_the_same_epoch() {
     assert_eq!(&**queue.epoch(), "e");
     let numbers: Vec<u64> = all(&mut queue).iter().map(|(_, seq)| *seq).collect();
     assert_eq!(numbers, [1, 0], "what is new goes first");
+}
+
+/// The last words are behind what the sync under way makes durable: it is not what they wait for.
+#[test]
+fn an_end_beside_a_sync_under_way_keeps_what_was_pushed_last() {
+    let disk = Simulated::new(1);
+    let mut queue = open(&disk);
+    let start = now();
+    queue.push(A, record(1, 3), start);
+    let job = queue.turn(start + Duration::from_secs(1)).unwrap();
+    queue.push(A, record(2, 3), start + Duration::from_secs(1));
+
+    let left = queue.close(start + Duration::from_secs(1));
+
+    assert_eq!(left, Left::Written, "the disk has not confirmed it");
+    drop(job);
+    let config = crate::testing::queue();
+    let queue = Queue::open(disk, &config, identity("other"), metrics().queue, now());
+    assert_eq!((&**queue.epoch(), queue.stats().samples), ("e", 6));
 }
 
 #[test]
