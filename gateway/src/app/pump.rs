@@ -272,7 +272,10 @@ impl Pump {
     fn done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(done) => self.queue.done(done, Instant::now()),
-            Err(error) => tracing::error!(%error, "a job of the queue died"),
+            Err(error) => {
+                tracing::error!(%error, "a job of the queue died");
+                self.queue.died(Instant::now());
+            }
         }
     }
 

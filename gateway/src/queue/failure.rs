@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::log::Refusal;
+use super::log::{Log, Refusal};
 use super::ring::Place;
 use super::storage::Storage;
 use super::{Health, Queue};
@@ -103,6 +103,12 @@ impl<S: Storage> Queue<S> {
     pub(super) fn sound(&self) -> Health {
         let set_aside = self.log.as_ref().map_or(0, |log| log.counts().set_aside);
         if set_aside > 0 { Health::set_aside(set_aside) } else { Health::Sound }
+    }
+
+    /// A job came to no end: what it was to make durable is not.
+    pub fn died(&mut self, now: Instant) {
+        self.log.iter_mut().for_each(Log::forget_jobs);
+        self.fail(io::Error::other("a job of the queue died"), now);
     }
 
     /// Files that somebody removed are as good as a device that fails.

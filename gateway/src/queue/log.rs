@@ -311,6 +311,11 @@ impl<S: Storage> Log<S> {
         self.tail.is_some()
     }
 
+    /// A job came to no end; [`Log::fail`] has to follow.
+    pub(super) const fn forget_jobs(&mut self) {
+        self.under_way.died();
+    }
+
     /// Gives the tail up after an error. What was appended and is not durable has to be appended
     /// again, after [`Log::withdraw`].
     pub(super) fn fail(&mut self, ledger: &Ledger) {

@@ -38,6 +38,21 @@ fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
 }
 
 #[test]
+fn a_job_that_dies_is_a_storage_that_fails() {
+    let mut world = World::new(Simulated::new(1));
+    world.queue.push(A, record(1, 3), world.now);
+    let job = world.queue.turn(world.now + Duration::from_secs(1)).unwrap();
+    drop(job);
+
+    world.queue.died(world.now);
+
+    assert!(world.queue.health().is_failing());
+    world.run(Duration::from_secs(5));
+    assert_eq!(*world.queue.health(), Health::Sound);
+    assert!(!world.queue.log.as_ref().unwrap().is_syncing());
+}
+
+#[test]
 fn what_was_set_aside_is_told_again_after_a_failure() {
     let newer = of_a_newer_version(&filled(3));
     let mut world = World::new(Simulated::holding(&newer));
