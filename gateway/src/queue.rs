@@ -33,7 +33,7 @@ pub use self::entry::Entry;
 use self::failure::Trials;
 pub use self::gap::{Announcement, Gap};
 pub use self::health::Health;
-pub use self::id::{Id, TopicId};
+pub use self::id::{Id, Renumbered, TopicId};
 use self::ledger::Ledger;
 pub use self::log::{Done, Job};
 use self::log::{Limits, Log, Opened, Start, Tally};
@@ -231,18 +231,19 @@ impl<S: Storage> Queue<S> {
     }
 
     /// Takes up what lies in a storage that has become usable. What waits in memory moves there,
-    /// with its numbers, and counts as late. Does nothing while anything is handed out
-    /// ([`Queue::is_idle`]): an acknowledgement would find another entry.
-    pub fn take_up(&mut self, storage: S, now: Instant) {
+    /// with its numbers, and counts as late; returns the new ids. Does nothing while anything is
+    /// handed out ([`Queue::is_idle`]): an acknowledgement would find another entry.
+    pub fn take_up(&mut self, storage: S, now: Instant) -> Option<Renumbered> {
         if !self.is_idle() {
-            return;
+            return None;
         }
-        let Some(Home { limits, names, start }) = self.home.take() else { return };
+        let Home { limits, names, start } = self.home.take()?;
+        let mut moved = None;
         match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
             Ok(opened) => {
                 self.memory = MEMORY;
                 self.trials = Trials::default();
-                self.move_in();
+                moved = Some(self.move_in());
                 self.begin(opened, now);
             }
             Err(error) => {
@@ -251,17 +252,21 @@ impl<S: Storage> Queue<S> {
             }
         }
         self.show();
+        moved
     }
 
     /// Ids rise along the log: what waits in memory comes behind what lies there.
-    fn move_in(&mut self) {
+    fn move_in(&mut self) -> Renumbered {
+        let mut moved = Renumbered { first: self.ledger.next_id, olds: Vec::new() };
         for (old, held) in self.ring.take_all() {
             let id = self.ledger.next_id;
             self.ledger.next_id += 1;
             self.ring.insert(id, held);
             let told = self.ledger.pending.iter_mut().filter(|(told, _)| *told == old);
             told.for_each(|(told, _)| *told = id);
+            moved.olds.push(old);
         }
+        moved
     }
 
     fn begin(&mut self, opened: Opened<S>, now: Instant) {
