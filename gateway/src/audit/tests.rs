@@ -116,6 +116,38 @@ fn an_old_epoch_that_is_sent_late_may_have_begun_before() {
 }
 
 #[test]
+fn below_the_window_a_missing_number_is_found_and_in_it_none() {
+    const UNNAMED: &str = "edge/a/data/q";
+    let numbers = |topic, epoch, seqs: [u64; 4]| seqs.map(|seq| (topic, data(epoch, seq)));
+    let other = [0, 2].map(|seq| {
+        let stamp = format!(r#"{{"gateway":{{"id":"b","epoch":"e1","seq":{seq}}}}}"#);
+        ("edge/b/data/p", stamp)
+    });
+    let start = (EVENTS, unclean("e2", 0, "e1", Some(1), &[(DATA, 5)]));
+    let auditor = audit(
+        numbers(DATA, "e1", [0, 1, 4, 8])
+            .into_iter()
+            .chain(numbers(UNNAMED, "e1", [0, 1, 2, 9]))
+            .chain([start])
+            .chain(numbers(DATA, "e2", [0, 1, 2, 4]))
+            .chain(other),
+    );
+
+    insta::assert_snapshot!(auditor.report(), @"");
+}
+
+#[test]
+fn a_window_without_seconds_says_that_the_storage_had_failed() {
+    let start = (EVENTS, unclean("e2", 0, "e1", None, &[(DATA, 1)]));
+    let auditor = audit([(DATA, data("e1", 0)), (DATA, data("e1", 2)), start]);
+
+    let report = auditor.report();
+    let window = Window { from: 1, absent: 1, seconds: None };
+    assert_eq!((report.streams[0].window, report.unaccounted), (Some(window), 0));
+    assert!(report.to_string().contains("its storage had failed."), "{report}");
+}
+
+#[test]
 fn what_carries_no_stamp_is_counted_apart() {
     let payloads = ["offline", "{}", r#"{"gateway":{"id":"a"}}"#, r#"{"gateway":7}"#, "\u{0}"];
     let auditor = audit(payloads.map(|payload| (DATA, payload.to_owned())));
@@ -258,6 +290,21 @@ fn audit(messages: impl IntoIterator<Item = (&'static str, String)>) -> Auditor 
 
 fn data(epoch: &str, seq: u64) -> String {
     format!(r#"{{"temperature":1,"gateway":{{"id":"a","epoch":"{epoch}","seq":{seq}}}}}"#)
+}
+
+fn unclean(
+    epoch: &str,
+    seq: u64,
+    ended: &str,
+    seconds: Option<u64>,
+    next_seq: &[(&str, u64)],
+) -> String {
+    let next_seq: BTreeMap<_, _> = next_seq.iter().copied().collect();
+    serde_json::json!({
+        "event": "unclean_start", "epoch": ended, "seconds": seconds, "next_seq": next_seq,
+        "gateway": { "id": "a", "epoch": epoch, "seq": seq },
+    })
+    .to_string()
 }
 
 fn gap(epoch: &str, seq: u64, topic: &str, first: u64, last: u64) -> String {
