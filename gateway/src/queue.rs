@@ -89,6 +89,15 @@ pub struct Stats {
     pub oldest: Option<UnixTime>,
 }
 
+/// Bytes that still fit before something has to be given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Room {
+    /// On the disk, as entries take them there.
+    Disk(u64),
+    /// In memory ([`Entry::bytes`]): there is no storage, or it fails.
+    Memory(u64),
+}
+
 /// What a queue needs to know beside its configuration.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -310,6 +319,15 @@ impl<S: Storage> Queue<S> {
             (cached, stored) => stored.or(cached),
         };
         Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
+    }
+
+    /// What still fits: within `max_size` and above `min_free`, without what the log needs for itself.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        match self.log.as_ref().filter(|log| log.is_writable()) {
+            Some(log) => Room::Disk(log.free()),
+            None => Room::Memory(self.memory.saturating_sub(self.ring.unstored().bytes)),
+        }
     }
 
     /// Whether everything that is open is in memory.

@@ -28,6 +28,7 @@ const SERIES: [&str; 19] = [
     "edge_mqtt_messages_total{outcome=\"delivered\"}",
     "edge_mqtt_ack_seconds_count",
     "edge_queue_bytes",
+    "edge_queue_fits_seconds",
     "edge_queue_oldest_timestamp_seconds",
 ];
 

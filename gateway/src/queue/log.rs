@@ -306,6 +306,13 @@ impl<S: Storage> Log<S> {
         self.under_way.is_syncing()
     }
 
+    /// Bytes that can be appended before something has to be given up.
+    pub(super) fn free(&self) -> u64 {
+        let tail = self.tail.iter().filter(|tail| !tail.is_reserve);
+        let here = tail.map(|tail| tail.segment.size.saturating_sub(tail.end())).sum::<u64>();
+        here + self.slots().saturating_sub(RESERVE) * self.limits.segment
+    }
+
     /// Whether entries can be appended at all.
     pub(super) const fn is_writable(&self) -> bool {
         self.tail.is_some()

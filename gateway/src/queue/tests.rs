@@ -4,6 +4,7 @@ mod failing;
 mod homeless;
 mod model;
 mod restarts;
+mod room;
 mod windows;
 
 use std::sync::Arc;
