@@ -157,7 +157,8 @@ impl Pump {
                 _ = ticks.tick() => self.tick(),
             }
         }
-        self.drain(broker, grace).await;
+        // What it needs for the end is no part of what it needs for years.
+        Box::pin(self.drain(broker, grace)).await;
     }
 
     /// Takes what a PLC task has to say.

@@ -123,7 +123,15 @@ fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Resul
 }
 
 const HEADS: [&str; 10] = [
-    "gateway", "epoch", "topic", "numbers", "received", "twice", "late", "announced", "window",
+    "gateway",
+    "epoch",
+    "topic",
+    "numbers",
+    "received",
+    "twice",
+    "late",
+    "announced",
+    "window",
     "missing",
 ];
 

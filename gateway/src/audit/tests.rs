@@ -11,8 +11,8 @@ fn a_complete_stream_is_accounted_for() {
 
     assert_eq!(auditor.unaccounted(), 0);
     insta::assert_snapshot!(auditor.report(), @r#"
-    gateway  epoch  topic          numbers  received  twice  late  announced  missing
-    a        e1     edge/a/data/p  0-4      5         0      0     0          0
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-4      5         0      0     0          0       0
 
     Every message arrived or was announced as lost.
     "#);
@@ -24,8 +24,8 @@ fn a_lost_message_is_found() {
 
     assert_eq!(auditor.unaccounted(), 3);
     insta::assert_snapshot!(auditor.report(), @r#"
-    gateway  epoch  topic          numbers  received  twice  late  announced  missing
-    a        e1     edge/a/data/p  0-7      5         0      0     0          3
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-7      5         0      0     0          0       3
 
     Missing on edge/a/data/p, epoch e1: 2-3, 6.
     3 messages are missing and were not announced.
@@ -133,7 +133,21 @@ fn below_the_window_a_missing_number_is_found_and_in_it_none() {
             .chain(other),
     );
 
-    insta::assert_snapshot!(auditor.report(), @"");
+    insta::assert_snapshot!(auditor.report(), @r"
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-8      4         0      0     0          3       2
+    a        e1     edge/a/data/q  0-9      4         0      0     0          6       0
+    a        e2     edge/a/data/p  0-4      4         0      0     0          0       1
+    a        e2     edge/a/event   0-0      1         0      0     0          0       0
+    b        e1     edge/b/data/p  0-2      2         0      0     0          0       1
+
+    Missing on edge/a/data/p, epoch e1: 2-3.
+    Missing on edge/a/data/p, epoch e2: 3.
+    Missing on edge/b/data/p, epoch e1: 1.
+    Absent on edge/a/data/p, epoch e1: 3 from number 5 on; it ended uncleanly, and up to 1 s may be missing.
+    Absent on edge/a/data/q, epoch e1: 6 from number 0 on; it ended uncleanly, and up to 1 s may be missing.
+    4 messages are missing and were not announced.
+    ");
 }
 
 #[test]

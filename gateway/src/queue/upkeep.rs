@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Durability;
 
+use super::Queue;
 use super::log::{Done, Job, Log, News, Refusal};
 use super::ring::Place;
 use super::storage::Storage;
-use super::Queue;
 use crate::metrics::DropReason;
 
 /// With `balanced`, what was appended is made durable after this: with the time that a card takes,
@@ -141,10 +141,12 @@ impl<S: Storage> Queue<S> {
 
     /// What a power cut may take is what one would have taken until now, at most.
     fn measure(&mut self, now: Instant) {
-        let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing()) else {
+        let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing())
+        else {
             return;
         };
-        let waited = if self.durability == Durability::LowWear { WRITE_AFTER } else { Duration::ZERO };
+        let waited =
+            if self.durability == Durability::LowWear { WRITE_AFTER } else { Duration::ZERO };
         let age = waited + now.saturating_duration_since(since);
         let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         self.log.iter_mut().for_each(|log| log.widen(seconds));

@@ -52,12 +52,11 @@ impl Pump {
         }
         if self.queue.is_idle()
             && let Some(files) = self.home.found.take()
+            && let Some(moved) = self.queue.take_up(files, Instant::now())
         {
-            if let Some(moved) = self.queue.take_up(files, Instant::now()) {
-                self.eras.renumber(|entry| moved.ticket(entry));
-                let dir = self.home.dir.display();
-                tracing::warn!(%dir, "the queue lies on the disk from now on");
-            }
+            self.eras.renumber(|entry| moved.ticket(entry));
+            let dir = self.home.dir.display();
+            tracing::warn!(%dir, "the queue lies on the disk from now on");
         }
     }
 }

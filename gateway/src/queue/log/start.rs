@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::recover::recover;
 use super::replay::Recovered;
 use super::room::Purpose;
-use super::segment::{FAILING, file_name, number_in};
+use super::segment::{file_name, number_in};
 use super::state::Context;
 use super::{Counts, Dirty, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
@@ -189,41 +189,6 @@ impl<S: Storage> Log<S> {
             }
         }
         self.roll(ledger, 0, Purpose::Control)
-    }
-
-    /// Begins a new segment after the storage failed, in a new file.
-    pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
-        self.idle.clear();
-        self.remove_stillborn();
-        self.roll(ledger, 0, Purpose::Control)?;
-        self.flush()
-    }
-
-    /// Files of this run of which nothing was durable when the storage failed: no start needs them,
-    /// and every trial would leave one more.
-    fn remove_stillborn(&mut self) {
-        let run = self.context.run;
-        let is_stillborn = |file: &mut Retiring| {
-            file.size == 0 && number_in(&file.name).is_some_and(|number| number >= run)
-        };
-        for Retiring { name, .. } in self.retiring.extract_if(.., is_stillborn) {
-            if let Err(error) = self.storage.remove(&name) {
-                tracing::debug!(%name, %error, "cannot remove a part of the queue");
-            }
-        }
-    }
-
-    /// Leaves a mark for the next run: what this one takes from now on is in its memory alone.
-    pub(super) fn mark(&mut self) {
-        self.is_marked |= self.storage.create(FAILING).is_ok();
-    }
-
-    /// Everything is durable again.
-    pub(super) fn unmark(&mut self) {
-        if self.is_marked && self.storage.remove(FAILING).is_ok() {
-            self.is_marked = false;
-            self.names_changed = true;
-        }
     }
 
     /// Makes everything durable before it returns.

@@ -94,8 +94,7 @@ fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
 /// What a start says of the run before, and is killed then.
 fn announced(disk: &Simulated, before: &str, epoch: &str) -> Vec<(&'static str, Value)> {
     let config = crate::testing::queue();
-    let mut queue =
-        Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
+    let mut queue = Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
     let mut bodies = Vec::new();
     for _ in 0..3 {
         queue.tell(now());

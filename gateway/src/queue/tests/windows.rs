@@ -190,6 +190,11 @@ impl World {
         let identity = Identity { boot: "another".to_owned(), ..identity("f") };
         let queue =
             Queue::open_within(self.disk, LIMITS, &config, identity, metrics().queue, self.now);
-        queue.ledger.untold().1[0].seconds
+        let held = queue.ring.ids().into_iter().filter_map(|id| queue.ring.get(id));
+        let mut starts = held.filter_map(|held| match &held.entry {
+            Entry::Message(message) => UncleanStart::parse(&message.body),
+            Entry::Record(_) => None,
+        });
+        starts.next_back()?.seconds
     }
 }
