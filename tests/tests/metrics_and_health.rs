@@ -9,7 +9,7 @@ use e2e::{Gateway, Mosquitto, Port, Pymodbus};
 const SOON: Duration = Duration::from_secs(10);
 
 /// Names that alerts and dashboards rely on.
-const SERIES: [&str; 19] = [
+const SERIES: [&str; 20] = [
     "edge_build_info{",
     "edge_config_info{",
     "edge_plc_up{plc=\"p\"}",
