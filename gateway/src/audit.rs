@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::capture::{CaptureError, Captured, capture_line};
-pub use self::report::{Report, StreamReport};
+pub use self::report::{Report, StreamReport, Window};
 use self::stream::Stream;
 use crate::queue::{Announcement, UncleanStart};
 
@@ -24,8 +24,8 @@ pub struct Auditor {
     streams: BTreeMap<Key, Stream>,
     /// Epochs heard, by gateway.
     epochs: BTreeMap<String, BTreeSet<String>>,
-    /// By gateway and epoch that ended uncleanly, and by topic: from here on numbers may be missing.
-    unclean: BTreeMap<(String, String), BTreeMap<String, u64>>,
+    /// Unclean ends by gateway and epoch: from where on numbers may be missing.
+    unclean: BTreeMap<(String, String), UncleanStart>,
     unstamped: u64,
 }
 
@@ -89,13 +89,25 @@ impl Auditor {
 
     fn stream_reports(&self) -> Vec<StreamReport> {
         let all = self.streams.iter();
-        all.map(|(key, stream)| stream_report(key, stream, self.window(key))).collect()
+        all.map(|(key, stream)| {
+            let window = self.window(key).map(|from| Window {
+                from,
+                absent: stream.absent_from(from),
+                seconds: self.unclean_end(key).and_then(|end| end.seconds),
+            });
+            stream_report(key, stream, window)
+        })
+        .collect()
     }
 
     /// From here on numbers may be missing, because their epoch ended uncleanly.
     fn window(&self, key: &Key) -> Option<u64> {
-        let topics = self.unclean.get(&(key.gateway.clone(), key.epoch.clone()))?;
-        Some(topics.get(&key.topic).copied().unwrap_or(0))
+        let end = self.unclean_end(key)?;
+        Some(end.next_seq.get(&key.topic).copied().unwrap_or(0))
+    }
+
+    fn unclean_end(&self, key: &Key) -> Option<&UncleanStart> {
+        self.unclean.get(&(key.gateway.clone(), key.epoch.clone()))
     }
 
     fn event(&mut self, stamp: &Stamp, payload: &[u8]) {
@@ -106,8 +118,7 @@ impl Auditor {
             self.stream_of(stamp, epoch, &gap.topic).announce(run, gap.samples);
         }
         if let Some(start) = body.as_ref().and_then(UncleanStart::parse) {
-            let key = (stamp.id.clone(), start.epoch);
-            self.unclean.insert(key, start.next_seq);
+            self.unclean.insert((stamp.id.clone(), start.epoch.clone()), start);
         }
     }
 
@@ -132,8 +143,8 @@ fn is_event_topic(topic: &str, gateway: &str) -> bool {
     topic.strip_prefix("edge/").and_then(|rest| rest.strip_suffix("/event")) == Some(gateway)
 }
 
-fn stream_report(key: &Key, stream: &Stream, window: Option<u64>) -> StreamReport {
-    let missing = stream.missing(window);
+fn stream_report(key: &Key, stream: &Stream, window: Option<Window>) -> StreamReport {
+    let missing = stream.missing(window.map(|window| window.from));
     StreamReport {
         gateway: key.gateway.clone(),
         epoch: key.epoch.clone(),
@@ -143,8 +154,9 @@ fn stream_report(key: &Key, stream: &Stream, window: Option<u64>) -> StreamRepor
         received: stream.received,
         duplicates: stream.duplicates,
         reordered: stream.reordered,
-        announced: stream.announced_and_missing(window),
+        announced: stream.announced_and_missing(),
         announced_samples: stream.announced_samples,
+        window,
         missing: ranges::total(&missing),
         first_missing: missing.into_iter().take(StreamReport::MAX_RUNS).collect(),
     }

@@ -12,6 +12,7 @@ mod tunnel;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -19,6 +20,8 @@ use clap::{Args, Parser, Subcommand};
 const DONE: u8 = 0;
 /// The answer is no.
 const NO: u8 = 1;
+/// What a disk gets beyond everything else at the end.
+const MOMENT: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,7 +141,33 @@ fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs the gateway's work to its end. What still waits for a disk then gets a moment more: a card
+/// that hangs must not hold up the stop.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(MOMENT);
+    done
+}
+
 /// One thread is enough for any number of PLCs, and spares the memory of more.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_does_not_hold_up_the_stop() {
+        let (_held, hangs) = std::sync::mpsc::channel::<()>();
+
+        let done = block_on(async {
+            tokio::task::spawn_blocking(move || hangs.recv());
+            Ok("done")
+        });
+
+        assert_eq!(done.unwrap(), "done");
+    }
 }

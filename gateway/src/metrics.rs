@@ -86,6 +86,8 @@ pub struct QueueMetrics {
     pub bytes: IntGauge,
     /// `edge_queue_oldest_timestamp_seconds`, 0 when empty.
     pub oldest: Gauge,
+    /// `edge_queue_fits_seconds`, infinite while nothing comes in.
+    pub fits: Gauge,
     dropped: [IntCounter; DropReason::ALL.len()],
 }
 
@@ -338,6 +340,11 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
         "edge_queue_oldest_timestamp_seconds",
         "When the oldest waiting sample was taken; 0 when none waits.",
     )?;
+    let fits = Gauge::new(
+        "edge_queue_fits_seconds",
+        "How much longer a broker may be away before samples are dropped, at the present rate.",
+    )?;
+    fits.set(f64::INFINITY);
     let recovered = IntCounter::new(
         "edge_samples_recovered_total",
         "Samples that earlier runs left in the queue, found at the start.",
@@ -360,6 +367,7 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
     registry.register(Box::new(stored.clone()))?;
     registry.register(Box::new(bytes.clone()))?;
     registry.register(Box::new(oldest.clone()))?;
+    registry.register(Box::new(fits.clone()))?;
     let dropped = DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()]));
     Ok(QueueMetrics {
         produced,
@@ -371,6 +379,7 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
         stored,
         bytes,
         oldest,
+        fits,
         dropped,
     })
 }

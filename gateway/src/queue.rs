@@ -5,7 +5,9 @@
 //! and dropped together, and every sequence number that will not be delivered is in a [`Gap`] or in
 //! the window of an [`Unclean`] start.
 
+mod ending;
 mod entry;
+mod failure;
 mod gap;
 mod health;
 mod id;
@@ -26,10 +28,12 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
+pub use self::ending::{Ended, Left};
 pub use self::entry::Entry;
+use self::failure::Trials;
 pub use self::gap::{Announcement, Gap};
 pub use self::health::Health;
-pub use self::id::{Id, TopicId};
+pub use self::id::{Id, Renumbered, TopicId};
 use self::ledger::Ledger;
 pub use self::log::{Done, Job};
 use self::log::{Limits, Log, Opened, Start, Tally};
@@ -85,6 +89,15 @@ pub struct Stats {
     pub oldest: Option<UnixTime>,
 }
 
+/// Bytes that still fit before something has to be given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Room {
+    /// On the disk, as entries take them there.
+    Disk(u64),
+    /// In memory ([`Entry::bytes`]): there is no storage, or it fails.
+    Memory(u64),
+}
+
 /// What a queue needs to know beside its configuration.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -124,6 +137,7 @@ pub struct Queue<S: Storage = Files> {
     cursors: Cursors,
     pace: Pace,
     deadlines: Deadlines,
+    trials: Trials,
     /// What the log had written when it was last asked.
     written: u64,
     metrics: QueueMetrics,
@@ -152,6 +166,7 @@ impl<S: Storage> Queue<S> {
             cursors: Cursors::default(),
             pace: Pace::new(),
             deadlines: Deadlines::default(),
+            trials: Trials::default(),
             written: 0,
             metrics,
         }
@@ -225,18 +240,19 @@ impl<S: Storage> Queue<S> {
     }
 
     /// Takes up what lies in a storage that has become usable. What waits in memory moves there,
-    /// with its numbers, and counts as late. Does nothing while anything is handed out
-    /// ([`Queue::is_idle`]): an acknowledgement would find another entry.
-    pub fn take_up(&mut self, storage: S, now: Instant) {
+    /// with its numbers, and counts as late; returns the new ids. Does nothing while anything is
+    /// handed out ([`Queue::is_idle`]): an acknowledgement would find another entry.
+    pub fn take_up(&mut self, storage: S, now: Instant) -> Option<Renumbered> {
         if !self.is_idle() {
-            return;
+            return None;
         }
-        let Some(Home { limits, names, start }) = self.home.take() else { return };
+        let Home { limits, names, start } = self.home.take()?;
+        let mut moved = None;
         match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
             Ok(opened) => {
                 self.memory = MEMORY;
-                self.health = Health::Sound;
-                self.move_in();
+                self.trials = Trials::default();
+                moved = Some(self.move_in());
                 self.begin(opened, now);
             }
             Err(error) => {
@@ -245,17 +261,21 @@ impl<S: Storage> Queue<S> {
             }
         }
         self.show();
+        moved
     }
 
     /// Ids rise along the log: what waits in memory comes behind what lies there.
-    fn move_in(&mut self) {
+    fn move_in(&mut self) -> Renumbered {
+        let mut moved = Renumbered { first: self.ledger.next_id, olds: Vec::new() };
         for (old, held) in self.ring.take_all() {
             let id = self.ledger.next_id;
             self.ledger.next_id += 1;
             self.ring.insert(id, held);
             let told = self.ledger.pending.iter_mut().filter(|(told, _)| *told == old);
             told.for_each(|(told, _)| *told = id);
+            moved.olds.push(old);
         }
+        moved
     }
 
     fn begin(&mut self, opened: Opened<S>, now: Instant) {
@@ -271,11 +291,9 @@ impl<S: Storage> Queue<S> {
             samples = open.samples,
             "queue opened"
         );
-        if log.counts().set_aside > 0 {
-            self.health.set_aside(log.counts().set_aside);
-        }
         self.ring.start_with(log.open_ids().clone());
         self.log = Some(log);
+        self.health = self.sound();
         self.cursors = Cursors::default();
         self.cursors.start_behind(self.ledger.next_id);
         if let Err(refusal) = began {
@@ -301,6 +319,15 @@ impl<S: Storage> Queue<S> {
             (cached, stored) => stored.or(cached),
         };
         Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
+    }
+
+    /// What still fits: within `max_size` and above `min_free`, without what the log needs for itself.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        match self.log.as_ref().filter(|log| log.is_writable()) {
+            Some(log) => Room::Disk(log.free()),
+            None => Room::Memory(self.memory.saturating_sub(self.ring.unstored().bytes)),
+        }
     }
 
     /// Whether everything that is open is in memory.

@@ -110,8 +110,8 @@ pub struct Queue {
     pub max_bytes: u64,
     /// Samples dropped since the start.
     pub dropped: u64,
-    /// Hours without a broker that fit in `max_bytes`, at the mean rate since the start; absent
-    /// in the first seconds.
+    /// Hours that a broker may still be away before samples are dropped, at the rate of the last five
+    /// minutes; absent in the first seconds and while nothing comes in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
     /// When the oldest waiting record was read.

@@ -7,14 +7,31 @@ use std::time::Duration;
 use e2e::{Capture, Gateway, Mosquitto, Simulator};
 
 const LONG: Duration = Duration::from_secs(60);
-/// `E2E_KILLS` makes it more.
+/// With `balanced`; `E2E_KILLS` makes it more.
 const KILLS: usize = 200;
+/// With the others.
+const FEWER: usize = 35;
 /// The broker goes away and comes back with every one of these.
 const RESTART_EVERY: usize = 25;
 
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
     let kills = std::env::var("E2E_KILLS").ok().map(|kills| kills.parse().expect("a number"));
+    every_number_is_accounted_for("balanced", kills.unwrap_or(KILLS), Duration::from_millis(500));
+}
+
+#[test]
+fn strict_survives_kills() {
+    every_number_is_accounted_for("strict", FEWER, Duration::from_millis(500));
+}
+
+/// It lives for longer, since it writes after four seconds.
+#[test]
+fn low_wear_survives_kills() {
+    every_number_is_accounted_for("low-wear", FEWER, Duration::from_millis(1500));
+}
+
+fn every_number_is_accounted_for(durability: &str, kills: usize, longest: Duration) {
     let plc = Simulator::start();
     let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
@@ -23,12 +40,13 @@ fn two_hundred_kills_leave_nothing_unaccounted_for() {
     let plcs = plc.sections(4, Duration::from_millis(50));
     let broker_url = broker.url();
     let mut gateway = Gateway::start(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker_url}\"]\n{plcs}"
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker_url}\"]\n\
+         [queue]\ndurability = \"{durability}\"\n{plcs}"
     ));
     let mut messages = Vec::new();
-    for kill in 0..kills.unwrap_or(KILLS) {
+    for kill in 0..kills {
         // No event is waited for: any moment is as good as any other, the start included.
-        thread::sleep(Duration::from_millis(random.u64(..500)));
+        thread::sleep(longest.mul_f64(random.f64()));
         if kill % RESTART_EVERY == RESTART_EVERY - 1 {
             broker.stop();
             thread::sleep(Duration::from_millis(random.u64(..400)));
@@ -48,7 +66,7 @@ fn two_hundred_kills_leave_nothing_unaccounted_for() {
     messages.extend(consumer.drain(Duration::from_secs(3)));
 
     let events = messages.iter().filter(|message| message.json()["event"] == "unclean_start");
-    assert!(events.count() > 20, "hardly any start was an unclean one");
+    assert!(events.count() > kills / 10, "hardly any start was an unclean one");
     let (is_clean, report) = Capture::of(&messages).audit();
     assert!(is_clean, "{report}");
 }

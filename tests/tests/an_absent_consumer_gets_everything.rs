@@ -1,16 +1,26 @@
 //! What the document promises: the subscribing server can connect and receive the data when it is
 //! able.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
 
 use e2e::{Capture, Figures, Gateway, Mosquitto, NodeRed, Simulator, Subscriber};
 
 const LONG: Duration = Duration::from_secs(60);
-/// Messages that pile up: three times what Mosquitto keeps by default.
+/// Messages that pile up: three times what Mosquitto keeps by default. `E2E_PILE` makes it more.
 const PILE: f64 = 3000.0;
 /// Together 400 messages a second.
 const PLCS: usize = 8;
 const SCAN: Duration = Duration::from_millis(20);
+
+fn pile() -> f64 {
+    std::env::var("E2E_PILE").map_or(PILE, |pile| pile.parse().expect("a number"))
+}
+
+/// As long as it takes for a pile of the usual height.
+fn long() -> Duration {
+    LONG.mul_f64((pile() / PILE).max(1.0))
+}
 
 /// Lets messages pile up at the broker, then the PLCs go silent.
 fn pile_up(broker: &Mosquitto) -> Gateway {
@@ -20,7 +30,7 @@ fn pile_up(broker: &Mosquitto) -> Gateway {
         broker.url(),
         plc.sections(PLCS, SCAN)
     ));
-    gateway.wait_for_metric("edge_samples_delivered_total", LONG, |count| count > PILE);
+    gateway.wait_for_metric("edge_samples_delivered_total", long(), |count| count > pile());
     gateway
 }
 
@@ -31,7 +41,7 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
         assert_eq!(message.qos, 1);
         Some(message)
     };
-    let figures = capture.take_rest(gateway, LONG, next);
+    let figures = capture.take_rest(gateway, long(), next);
     assert_eq!(figures, Figures { produced: figures.delivered, stored: 0, dropped: 0, ..figures });
     assert_eq!(capture.duplicates(), 0, "nothing failed, so nothing came twice");
     capture.assert_whole();

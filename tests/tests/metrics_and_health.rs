@@ -9,7 +9,7 @@ use e2e::{Gateway, Mosquitto, Port, Pymodbus};
 const SOON: Duration = Duration::from_secs(10);
 
 /// Names that alerts and dashboards rely on.
-const SERIES: [&str; 19] = [
+const SERIES: [&str; 20] = [
     "edge_build_info{",
     "edge_config_info{",
     "edge_plc_up{plc=\"p\"}",
@@ -28,6 +28,7 @@ const SERIES: [&str; 19] = [
     "edge_mqtt_messages_total{outcome=\"delivered\"}",
     "edge_mqtt_ack_seconds_count",
     "edge_queue_bytes",
+    "edge_queue_fits_seconds",
     "edge_queue_oldest_timestamp_seconds",
 ];
 

@@ -17,7 +17,7 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: [Long; 8] = [
+const ALL: [Long; 9] = [
     Long {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
@@ -65,6 +65,13 @@ const ALL: [Long; 8] = [
         target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
         filter: "",
         environment: &[("E2E_OUTAGE_HOURS", "24")],
+    },
+    // What ten PLCs publish in an hour, once a second each.
+    Long {
+        name: "consumer away for an hour",
+        target: &["-p", "e2e", "--test", "an_absent_consumer_gets_everything"],
+        filter: "a_consumer_that_was_away",
+        environment: &[("E2E_PILE", "36000")],
     },
 ];
 

@@ -7,6 +7,7 @@ mod board;
 mod dating;
 mod drain;
 mod home;
+mod inflow;
 mod news;
 mod source;
 mod suspicion;
@@ -101,7 +102,7 @@ impl Pump {
             Err(error) => Queue::without_storage(settings, identity, series, &error),
         };
         let mut board = Board::new(config, hash, metrics, watched);
-        board.refresh(queue.stats(), queue.health());
+        board.refresh(&queue);
         Self {
             sources,
             queue,
@@ -156,7 +157,8 @@ impl Pump {
                 _ = ticks.tick() => self.tick(),
             }
         }
-        self.drain(broker, grace).await;
+        // What it needs for the end is no part of what it needs for years.
+        Box::pin(self.drain(broker, grace)).await;
     }
 
     /// Takes what a PLC task has to say.
@@ -182,8 +184,7 @@ impl Pump {
         if state == clock::State::Unset {
             dating::mark(&mut record);
         }
-        let Some(id) = self.queue.push(topic, Entry::Record(record), now) else { return };
-        self.board.produced(self.queue.size_of(id));
+        let Some(id) = self.push(topic, Entry::Record(record), now) else { return };
         self.eras.note(id.ticket(), at, now, clock::now(), state);
     }
 
@@ -193,9 +194,14 @@ impl Pump {
         let body = news::body(&source.name, change, clock::now());
         tracing::info!(plc = source.name, ?change, "changed");
         let Some(topic) = self.queue.topic(source::EVENTS).cloned() else { return };
-        let entry = Entry::Message(Message { topic, body });
-        let id = self.queue.push(source::EVENTS, entry, Instant::now());
-        self.board.produced(id.map_or(0, |id| self.queue.size_of(id)));
+        self.push(source::EVENTS, Entry::Message(Message { topic, body }), Instant::now());
+    }
+
+    fn push(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<Id> {
+        let memory = entry.bytes();
+        let id = self.queue.push(topic, entry, now);
+        self.board.produced(id.map(|id| self.queue.size_of(id)), memory);
+        id
     }
 
     /// Takes what the MQTT task has to say.
@@ -272,7 +278,10 @@ impl Pump {
     fn done(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(done) => self.queue.done(done, Instant::now()),
-            Err(error) => tracing::error!(%error, "a job of the queue died"),
+            Err(error) => {
+                tracing::error!(%error, "a job of the queue died");
+                self.queue.died(Instant::now());
+            }
         }
     }
 
@@ -285,7 +294,7 @@ impl Pump {
     fn tick(&mut self) {
         self.look_for_home();
         self.announce_gaps();
-        self.board.refresh(self.queue.stats(), self.queue.health());
+        self.board.refresh(&self.queue);
         self.board.look();
         self.liveness.touch();
         local::alive();

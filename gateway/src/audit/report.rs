@@ -42,10 +42,24 @@ pub struct StreamReport {
     pub announced: u64,
     /// Samples that the announcements name.
     pub announced_samples: u64,
+    /// Where the epoch ended uncleanly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Messages that did not arrive and were not announced.
     pub missing: u64,
     /// The numbers of these, first and last of each run; the first runs only.
     pub first_missing: Vec<(u64, u64)>,
+}
+
+/// The end of an epoch that ended uncleanly: numbers from here on may never have been sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct Window {
+    /// The first number of it.
+    pub from: u64,
+    /// Messages in it that did not arrive and were not announced, below the highest number known.
+    pub absent: u64,
+    /// How many seconds of data may be missing; nothing when the storage had failed.
+    pub seconds: Option<u64>,
 }
 
 impl StreamReport {
@@ -66,25 +80,65 @@ impl fmt::Display for Report {
             let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
             writeln!(f, "Missing on {topic}, epoch {epoch}: {}{more}.", runs.join(", "))?;
         }
+        for stream in &self.streams {
+            write_window(f, stream)?;
+        }
         if self.unstamped > 0 {
             writeln!(f, "Not checked, for want of a stamp: {} messages.", self.unstamped)?;
         }
         match (self.unaccounted, self.streams.is_empty()) {
             (0, true) => writeln!(f, "Nothing to check: no message with a stamp arrived."),
-            (0, false) => writeln!(f, "Every message arrived or was announced as lost."),
+            (0, false) if self.absent() == 0 => {
+                writeln!(f, "Every message arrived or was announced as lost.")
+            }
+            (0, false) => {
+                writeln!(f, "Every other message arrived or was announced as lost.")
+            }
             (1, _) => writeln!(f, "1 message is missing and was not announced."),
             (count, _) => writeln!(f, "{count} messages are missing and were not announced."),
         }
     }
 }
 
-const HEADS: [&str; 9] =
-    ["gateway", "epoch", "topic", "numbers", "received", "twice", "late", "announced", "missing"];
+impl Report {
+    /// Messages that did not arrive and lie in the window of an unclean end.
+    fn absent(&self) -> u64 {
+        let windows = self.streams.iter().filter_map(|stream| stream.window);
+        windows.fold(0, |sum, window| sum.saturating_add(window.absent))
+    }
+}
+
+/// What is absent and accounted for, but by no number.
+fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Result {
+    let Some(Window { from, absent, seconds }) = stream.window.filter(|window| window.absent > 0)
+    else {
+        return Ok(());
+    };
+    let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
+    write!(f, "Absent on {topic}, epoch {epoch}: {absent} from number {from} on; ")?;
+    match seconds {
+        Some(seconds) => writeln!(f, "it ended uncleanly, and up to {seconds} s may be missing."),
+        None => writeln!(f, "it ended uncleanly, and its storage had failed."),
+    }
+}
+
+const HEADS: [&str; 10] = [
+    "gateway",
+    "epoch",
+    "topic",
+    "numbers",
+    "received",
+    "twice",
+    "late",
+    "announced",
+    "window",
+    "missing",
+];
 
 fn write_table(f: &mut fmt::Formatter<'_>, streams: &[StreamReport]) -> fmt::Result {
-    let rows: Vec<[String; 9]> =
+    let rows: Vec<[String; 10]> =
         std::iter::once(HEADS.map(str::to_owned)).chain(streams.iter().map(row)).collect();
-    let mut widths = [0; 9];
+    let mut widths = [0; 10];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -97,7 +151,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, streams: &[StreamReport]) -> fmt::Res
     Ok(())
 }
 
-fn row(stream: &StreamReport) -> [String; 9] {
+fn row(stream: &StreamReport) -> [String; 10] {
     let numbers = stream
         .last_seq
         .map_or_else(|| "-".to_owned(), |last| format!("{}-{last}", stream.joined_at.unwrap_or(0)));
@@ -110,6 +164,7 @@ fn row(stream: &StreamReport) -> [String; 9] {
         stream.duplicates.to_string(),
         stream.reordered.to_string(),
         stream.announced.to_string(),
+        stream.window.map_or(0, |window| window.absent).to_string(),
         stream.missing.to_string(),
     ]
 }

@@ -76,13 +76,19 @@ impl Stream {
         })
     }
 
-    /// How many numbers were announced, or lie in the window of an unclean end, and did not arrive.
-    pub(super) fn announced_and_missing(&self, window: Option<u64>) -> u64 {
+    /// How many numbers from this one on did not arrive and were not announced.
+    pub(super) fn absent_from(&self, window: u64) -> u64 {
+        let below = ranges::total(&self.missing(Some(window)));
+        ranges::total(&self.missing(None)).saturating_sub(below)
+    }
+
+    /// How many numbers were announced and did not arrive.
+    pub(super) fn announced_and_missing(&self) -> u64 {
         let Some(span) = self.span() else {
             return self.announced.count_within((0, u64::MAX));
         };
         let absent = Ranges::missing_from_both(span, &self.arrived, &Ranges::default());
-        ranges::total(&absent).saturating_sub(ranges::total(&self.missing(window)))
+        ranges::total(&absent).saturating_sub(ranges::total(&self.missing(None)))
     }
 
     /// From the first number that must arrive to the last that is known.

@@ -11,8 +11,8 @@ fn a_complete_stream_is_accounted_for() {
 
     assert_eq!(auditor.unaccounted(), 0);
     insta::assert_snapshot!(auditor.report(), @r#"
-    gateway  epoch  topic          numbers  received  twice  late  announced  missing
-    a        e1     edge/a/data/p  0-4      5         0      0     0          0
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-4      5         0      0     0          0       0
 
     Every message arrived or was announced as lost.
     "#);
@@ -24,8 +24,8 @@ fn a_lost_message_is_found() {
 
     assert_eq!(auditor.unaccounted(), 3);
     insta::assert_snapshot!(auditor.report(), @r#"
-    gateway  epoch  topic          numbers  received  twice  late  announced  missing
-    a        e1     edge/a/data/p  0-7      5         0      0     0          3
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-7      5         0      0     0          0       3
 
     Missing on edge/a/data/p, epoch e1: 2-3, 6.
     3 messages are missing and were not announced.
@@ -113,6 +113,52 @@ fn an_old_epoch_that_is_sent_late_may_have_begun_before() {
     let auditor = audit([(DATA, data("e1", 7)), (DATA, late)]);
 
     assert_eq!(auditor.unaccounted(), 0);
+}
+
+#[test]
+fn below_the_window_a_missing_number_is_found_and_in_it_none() {
+    const UNNAMED: &str = "edge/a/data/q";
+    let numbers = |topic, epoch, seqs: [u64; 4]| seqs.map(|seq| (topic, data(epoch, seq)));
+    let other = [0, 2].map(|seq| {
+        let stamp = format!(r#"{{"gateway":{{"id":"b","epoch":"e1","seq":{seq}}}}}"#);
+        ("edge/b/data/p", stamp)
+    });
+    let start = (EVENTS, unclean("e2", 0, "e1", Some(1), &[(DATA, 5)]));
+    let auditor = audit(
+        numbers(DATA, "e1", [0, 1, 4, 8])
+            .into_iter()
+            .chain(numbers(UNNAMED, "e1", [0, 1, 2, 9]))
+            .chain([start])
+            .chain(numbers(DATA, "e2", [0, 1, 2, 4]))
+            .chain(other),
+    );
+
+    insta::assert_snapshot!(auditor.report(), @r"
+    gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
+    a        e1     edge/a/data/p  0-8      4         0      0     0          3       2
+    a        e1     edge/a/data/q  0-9      4         0      0     0          6       0
+    a        e2     edge/a/data/p  0-4      4         0      0     0          0       1
+    a        e2     edge/a/event   0-0      1         0      0     0          0       0
+    b        e1     edge/b/data/p  0-2      2         0      0     0          0       1
+
+    Missing on edge/a/data/p, epoch e1: 2-3.
+    Missing on edge/a/data/p, epoch e2: 3.
+    Missing on edge/b/data/p, epoch e1: 1.
+    Absent on edge/a/data/p, epoch e1: 3 from number 5 on; it ended uncleanly, and up to 1 s may be missing.
+    Absent on edge/a/data/q, epoch e1: 6 from number 0 on; it ended uncleanly, and up to 1 s may be missing.
+    4 messages are missing and were not announced.
+    ");
+}
+
+#[test]
+fn a_window_without_seconds_says_that_the_storage_had_failed() {
+    let start = (EVENTS, unclean("e2", 0, "e1", None, &[(DATA, 1)]));
+    let auditor = audit([(DATA, data("e1", 0)), (DATA, data("e1", 2)), start]);
+
+    let report = auditor.report();
+    let window = Window { from: 1, absent: 1, seconds: None };
+    assert_eq!((report.streams[0].window, report.unaccounted), (Some(window), 0));
+    assert!(report.to_string().contains("its storage had failed."), "{report}");
 }
 
 #[test]
@@ -258,6 +304,21 @@ fn audit(messages: impl IntoIterator<Item = (&'static str, String)>) -> Auditor 
 
 fn data(epoch: &str, seq: u64) -> String {
     format!(r#"{{"temperature":1,"gateway":{{"id":"a","epoch":"{epoch}","seq":{seq}}}}}"#)
+}
+
+fn unclean(
+    epoch: &str,
+    seq: u64,
+    ended: &str,
+    seconds: Option<u64>,
+    next_seq: &[(&str, u64)],
+) -> String {
+    let next_seq: BTreeMap<_, _> = next_seq.iter().copied().collect();
+    serde_json::json!({
+        "event": "unclean_start", "epoch": ended, "seconds": seconds, "next_seq": next_seq,
+        "gateway": { "id": "a", "epoch": epoch, "seq": seq },
+    })
+    .to_string()
 }
 
 fn gap(epoch: &str, seq: u64, topic: &str, first: u64, last: u64) -> String {

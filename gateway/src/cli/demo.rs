@@ -7,7 +7,7 @@ use clap::Args;
 use provisioning::config;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, NO, run, runtime, say};
+use super::{DONE, NO, block_on, run, say};
 use crate::demo::{self, Arrival, Verdict};
 
 /// `demo`.
@@ -38,7 +38,7 @@ pub(super) fn demo(options: &Options) -> anyhow::Result<u8> {
     if for_people {
         writeln!(io::stderr(), "{INTRODUCTION}")?;
     }
-    let verdict = runtime()?.block_on(async {
+    let verdict = block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
         let print = |arrival: &Arrival| say(line(arrival, options.json));

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::{DONE, NO, configuration, runtime};
+use super::{DONE, NO, block_on, configuration};
 use crate::app;
 
 /// Runs the gateway until SIGTERM or SIGINT.
@@ -24,7 +24,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
     for note in loaded.notes.lines() {
         tracing::warn!("{note}");
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = CancellationToken::new();
         let signals = stop_on_signal(stop.clone())?;
         tokio::select! {

@@ -72,6 +72,11 @@ impl Eras {
         }
     }
 
+    /// Entries have other numbers from now on, in the same order.
+    pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        self.eras.iter_mut().for_each(|era| era.first = number(era.first));
+    }
+
     /// What to think of the times of entry number `entry` now.
     #[must_use]
     pub fn dating(&self, entry: u64) -> Dating {
@@ -146,6 +151,19 @@ mod tests {
 
         assert_eq!(site.eras.dating(early), Dating::Shifted(RIGHT));
         assert_eq!(site.eras.dating(late), Dating::Right);
+    }
+
+    #[test]
+    fn what_moves_is_dated_under_its_new_number() {
+        let mut site = Site::new(0, State::Unset);
+        site.taken = 3;
+        let early = site.take();
+        site.eras.renumber(|entry| entry + 40);
+        (site.offset, site.state, site.taken) = (RIGHT, State::Synchronised, 44);
+        site.take();
+
+        assert_eq!(site.eras.dating(early), Dating::AsTaken, "it is somebody else's now");
+        assert_eq!(site.eras.dating(early + 40), Dating::Shifted(RIGHT));
     }
 
     #[test]

@@ -38,12 +38,12 @@ impl Health {
         matches!(self, Self::Failing { .. })
     }
 
-    pub(super) fn set_aside(&mut self, segments: u64) {
+    pub(super) fn set_aside(segments: u64) -> Self {
         let sentence = format!(
             "{segments} files of the queue were written by a newer version and are set aside; \
              install that version to deliver them"
         );
-        *self = Self::Remarkable { sentence };
+        Self::Remarkable { sentence }
     }
 
     pub(super) fn miss(&mut self, error: &FilesError) {

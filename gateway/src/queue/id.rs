@@ -4,6 +4,15 @@
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Id(u64);
 
+/// What became of the ids of entries that moved from memory to a storage.
+#[derive(Clone, Debug, Default)]
+pub struct Renumbered {
+    /// The new id of the first of them; the others follow.
+    pub(super) first: u64,
+    /// Old ids, in their order.
+    pub(super) olds: Vec<u64>,
+}
+
 /// Names one topic: the number that the caller gave it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicId(u16);
@@ -19,6 +28,15 @@ impl Id {
     #[must_use]
     pub const fn ticket(self) -> u64 {
         self.0
+    }
+}
+
+impl Renumbered {
+    /// The new ticket of the first entry that was not before this one.
+    #[must_use]
+    pub fn ticket(&self, old: u64) -> u64 {
+        let before = self.olds.partition_point(|id| *id < old);
+        self.first.saturating_add(super::to_u64(before))
     }
 }
 

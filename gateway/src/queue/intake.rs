@@ -207,7 +207,7 @@ impl<S: Storage> Queue<S> {
         let unreadable = held.samples.saturating_sub(found_samples);
         self.metrics.recovered.inc_by(found_samples.saturating_sub(held.samples));
         self.metrics.count_dropped(DropReason::Corrupt, unreadable);
-        self.move_messages(messages, found_any_record);
+        self.move_messages(messages, found_any_record, now);
         self.free_now(now);
         true
     }
@@ -223,7 +223,7 @@ impl<S: Storage> Queue<S> {
 
     /// Messages of a segment that is given up get a new place; their numbers stay. Where there was
     /// nothing but messages, they are what has to go.
-    fn move_messages(&mut self, messages: Vec<Moved>, keep: bool) {
+    fn move_messages(&mut self, messages: Vec<Moved>, keep: bool, now: Instant) {
         for (topic, seq, epoch, message) in messages {
             let id = self.ledger.next_id;
             let told = Untold::told_by(&message, &epoch, &mut self.ledger.topics);
@@ -235,7 +235,7 @@ impl<S: Storage> Queue<S> {
                 entry,
                 homeless: 0,
                 place: Place::Memory,
-                since: None,
+                since: Some(now),
                 sent: None,
                 is_history: true,
             };

@@ -80,6 +80,12 @@ impl Ledger {
         }
     }
 
+    /// How much of an epoch that ended uncleanly may be missing is not known.
+    pub(super) fn forget_window(&mut self, epoch: &Arc<str>) {
+        let unclean = self.uncleans.iter_mut().find(|unclean| unclean.epoch == *epoch);
+        unclean.into_iter().for_each(|unclean| unclean.seconds = None);
+    }
+
     /// The next id, and the next number of this topic.
     pub(super) fn number(&mut self, topic: TopicId) -> (u64, u64) {
         let id = self.next_id;

@@ -5,6 +5,7 @@
 
 mod append;
 mod bytes;
+mod failure;
 mod frame;
 mod job;
 mod loaded;
@@ -28,8 +29,8 @@ pub use self::job::{Done, Job};
 pub(super) use self::loaded::{Content, Found, Loaded};
 use self::room::Purpose;
 pub(super) use self::room::RESERVE;
+use self::segment::Segment;
 pub(super) use self::segment::Tally;
-use self::segment::{Segment, file_name};
 pub(super) use self::start::{Opened, Start};
 use self::state::{Context, Link, State};
 use super::ledger::Ledger;
@@ -74,6 +75,8 @@ pub(super) struct Log<S: Storage> {
     loaded: Option<Loaded>,
     under_way: job::UnderWay,
     counts: Counts,
+    /// Whether there is a file that says that the storage fails.
+    is_marked: bool,
 }
 
 /// What the log may take.
@@ -280,6 +283,15 @@ impl<S: Storage> Log<S> {
         self.synced
     }
 
+    /// The device takes so long that a power cut may take this many seconds of data: the next run has
+    /// to know it.
+    pub(super) fn widen(&mut self, seconds: u64) {
+        if seconds > self.context.power_window {
+            self.context.power_window = seconds;
+            self.tail.iter_mut().for_each(|tail| tail.repeat_at = 0);
+        }
+    }
+
     /// Whether something appended is not durable.
     pub(super) const fn is_dirty(&self) -> bool {
         self.position > self.synced
@@ -295,57 +307,16 @@ impl<S: Storage> Log<S> {
         self.under_way.is_syncing()
     }
 
+    /// Bytes that can be appended before something has to be given up.
+    pub(super) fn free(&self) -> u64 {
+        let tail = self.tail.iter().filter(|tail| !tail.is_reserve);
+        let here = tail.map(|tail| tail.segment.size.saturating_sub(tail.end())).sum::<u64>();
+        here + self.slots().saturating_sub(RESERVE) * self.limits.segment
+    }
+
     /// Whether entries can be appended at all.
     pub(super) const fn is_writable(&self) -> bool {
         self.tail.is_some()
-    }
-
-    /// Gives the tail up after an error. What was appended and is not durable has to be appended
-    /// again, after [`Log::withdraw`].
-    pub(super) fn fail(&mut self, ledger: &Ledger) {
-        self.under_way.failed();
-        self.names_changed = false;
-        let mut dirty = std::mem::take(&mut self.syncing);
-        dirty.append(&mut self.dirty);
-        if let Some(tail) = self.tail.take() {
-            let from = Some(self.position - tail.end());
-            dirty.push(Dirty { file: Arc::clone(&tail.file), number: tail.segment.number, from });
-            self.seal(tail.segment, ledger);
-        }
-        dirty.iter().for_each(|segment| self.distrust(segment));
-        self.position = self.synced;
-        self.retiring.iter_mut().for_each(|file| {
-            file.from = file.from.filter(|from| *from <= self.synced);
-        });
-    }
-
-    /// Cuts off what is not durable. After a failed sync Linux takes it for written: a process that
-    /// follows this one would read it, sync it with success, and lose it with the power.
-    fn distrust(&mut self, segment: &Dirty<S::File>) {
-        let Some(from) = segment.from else { return };
-        let durable = self.synced.saturating_sub(from);
-        if segment.file.truncate(durable).is_err() {
-            return; // A device that takes nothing at all has nothing to lose.
-        }
-        let name = file_name(segment.number);
-        let sealed = self.segments.iter_mut().find(|sealed| sealed.number == segment.number);
-        let retiring = self.retiring.iter_mut().find(|retiring| retiring.name == name);
-        let sizes = [sealed.map(|sealed| &mut sealed.size), retiring.map(|file| &mut file.size)];
-        sizes.into_iter().flatten().for_each(|size| *size = (*size).min(durable));
-    }
-
-    /// Takes back an entry that was appended to a tail that failed.
-    pub(super) fn withdraw(&mut self, id: u64, held: Tally) {
-        if self.open.remove(id)
-            && let Some(segment) = self.segment_mut(id)
-        {
-            segment.open.subtract(held);
-            let (number, is_empty) = (segment.number, segment.open.entries == 0);
-            if is_empty {
-                self.retire(number);
-            }
-        }
-        self.appended = self.appended.min(id);
     }
 
     /// The ids of what waits in the log.

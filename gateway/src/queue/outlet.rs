@@ -49,15 +49,14 @@ impl<S: Storage> Queue<S> {
             }
             None => self.next_late()?,
         };
-        let is_history = id < self.cursors.live_from;
-        self.cursors.late += u32::from(is_history);
-        let held = self.ring.hand_out(id, now, is_history)?;
+        let held = self.ring.hand_out(id, now, id < self.cursors.live_from)?;
+        self.cursors.late += u32::from(held.is_history);
         Some(Queued {
             id: Id::from_ticket(id),
             topic: held.topic,
             epoch: &held.epoch,
             seq: held.seq,
-            history: is_history,
+            history: held.is_history,
             entry: &held.entry,
         })
     }

@@ -20,7 +20,8 @@ pub(super) struct Held {
     /// Samples that it was stored with and that have no place in today's configuration.
     pub(super) homeless: u64,
     pub(super) place: Place,
-    /// When it was pushed; nothing when it came from the disk.
+    /// When it was pushed, or moved here to make room; nothing for a copy of what lies on the disk.
+    /// INVARIANT: what lies in memory alone has one.
     pub(super) since: Option<Instant>,
     /// When it was handed out; nothing while it waits.
     pub(super) sent: Option<Instant>,
@@ -110,7 +111,8 @@ impl Ring {
     pub(super) fn hand_out(&mut self, id: u64, now: Instant, is_history: bool) -> Option<&Held> {
         self.change(id, |held| {
             held.sent = Some(now);
-            held.is_history = is_history;
+            // What is late once stays so, also what moved behind newer entries.
+            held.is_history |= is_history;
         })
     }
 

@@ -1,8 +1,11 @@
 mod crashes;
 mod damage;
+mod failing;
 mod homeless;
 mod model;
 mod restarts;
+mod room;
+mod windows;
 
 use std::sync::Arc;
 

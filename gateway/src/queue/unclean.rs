@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{TopicId, Topics};
+use crate::metrics::DropReason;
 use crate::model::Message;
 
 /// An epoch that ended uncleanly.
@@ -13,8 +14,9 @@ use crate::model::Message;
 pub struct Unclean {
     /// The epoch that ended.
     pub epoch: Arc<str>,
-    /// How many seconds of its data may be missing at the end.
-    pub seconds: u64,
+    /// How many seconds of its data may be missing at the end; nothing when the storage had failed:
+    /// then everything that was not sent since.
+    pub seconds: Option<u64>,
     /// The first number of each topic that is not known: from here on numbers may be missing.
     pub next_seq: BTreeMap<TopicId, u64>,
 }
@@ -24,26 +26,31 @@ pub struct Unclean {
 pub struct UncleanStart {
     /// The epoch that ended.
     pub epoch: String,
+    /// As [`Unclean::seconds`].
+    pub seconds: Option<u64>,
     /// By topic, the first number from which on numbers of that epoch may be missing.
     pub next_seq: BTreeMap<String, u64>,
 }
 
 impl Unclean {
     /// The event that tells it:
-    /// `{"event":"unclean_start","epoch":"k3f9ab","seconds":1,"next_seq":{"edge/g/data/p":4711}}`.
+    /// `{"event":"unclean_start","epoch":"k3f9ab","seconds":1,"next_seq":{"edge/g/data/p":4711}}`,
+    /// with `"seconds":null,"reason":"storage"` when the storage had failed.
     #[must_use]
     pub fn announce(&self, events: &Arc<str>, topics: &Topics) -> Message {
         let known =
             self.next_seq.iter().filter_map(|(topic, seq)| Some((topics.name(*topic)?, *seq)));
         let next_seq: Map<String, Value> =
             known.map(|(topic, seq)| (topic.to_string(), seq.into())).collect();
-        let members: [(&str, Value); 4] = [
+        let reason = self.seconds.is_none().then(|| DropReason::Storage.label());
+        let members = [
             ("event", "unclean_start".into()),
             ("epoch", self.epoch.as_ref().into()),
             ("seconds", self.seconds.into()),
             ("next_seq", next_seq.into()),
         ];
-        let body = members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let members = members.into_iter().chain(reason.map(|label| ("reason", label.into())));
+        let body = members.map(|(key, value): (&str, Value)| (key.to_owned(), value)).collect();
         Message { topic: Arc::clone(events), body }
     }
 
@@ -52,7 +59,7 @@ impl Unclean {
         let start = UncleanStart::parse(body)?;
         Some(Self {
             epoch: start.epoch.into(),
-            seconds: body.get("seconds")?.as_u64()?,
+            seconds: start.seconds,
             next_seq: start
                 .next_seq
                 .into_iter()
@@ -73,6 +80,7 @@ impl UncleanStart {
         let number = |(topic, seq): (&String, &Value)| Some((topic.clone(), seq.as_u64()?));
         Some(Self {
             epoch: body.get("epoch")?.as_str()?.to_owned(),
+            seconds: body.get("seconds").and_then(Value::as_u64),
             next_seq: numbers.map(number).collect::<Option<_>>()?,
         })
     }

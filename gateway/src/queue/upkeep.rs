@@ -1,15 +1,13 @@
-//! What has to happen now and then: making things durable, writing down what is settled or lost,
-//! and trying again a storage that failed.
+//! What has to happen now and then: making things durable, writing down what is settled or lost.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use provisioning::config::Durability;
 
+use super::Queue;
 use super::log::{Done, Job, Log, News, Refusal};
 use super::ring::Place;
 use super::storage::Storage;
-use super::{Health, Queue};
 use crate::metrics::DropReason;
 
 /// With `balanced`, what was appended is made durable after this: with the time that a card takes,
@@ -19,29 +17,25 @@ const SYNC_AFTER: Duration = Duration::from_millis(900);
 const SYNC_BYTES: u64 = 1 << 20;
 /// With `low-wear`, what waits for so long is written.
 const WRITE_AFTER: Duration = Duration::from_secs(4);
+/// What there is no room for is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// With `low-wear`, the numbers that were given are written down after this.
 const MARK_AFTER: Duration = Duration::from_secs(75);
 /// What is settled is written down after this when nothing else is.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
-/// A storage that failed is tried again after this, doubled each time up to the longest.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// How often it is checked that the files are still in their directory.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// When the next of all this is due.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deadlines {
     /// When the first of what is not durable was appended.
     appended: Option<Instant>,
+    /// The same, of what a job is making durable.
+    syncing: Option<Instant>,
     settled: Option<Instant>,
     /// Whether a job that makes things durable has to follow.
     sync: bool,
     marked: Option<Instant>,
     marked_id: u64,
-    looked: Option<Instant>,
-    retry: Option<Instant>,
-    wait: Duration,
     write: Option<Instant>,
 }
 
@@ -52,6 +46,15 @@ impl Deadlines {
 
     pub(super) fn settled(&mut self, now: Instant) {
         self.settled.get_or_insert(now);
+    }
+
+    /// Nothing that was appended is there any more.
+    pub(super) const fn failed(&mut self) {
+        (self.appended, self.syncing) = (None, None);
+    }
+
+    pub(super) const fn sync_at_once(&mut self) {
+        self.sync = true;
     }
 }
 
@@ -76,8 +79,8 @@ impl<S: Storage> Queue<S> {
     pub fn due(&self) -> Option<Instant> {
         let due = &self.deadlines;
         let log = self.log.as_ref()?;
-        if self.health.is_failing() {
-            return due.retry;
+        if !log.is_writable() {
+            return self.trials.due;
         }
         if log.is_syncing() {
             return None;
@@ -97,6 +100,8 @@ impl<S: Storage> Queue<S> {
                 self.metrics.sync_seconds.observe(took.as_secs_f64());
                 let synced = log.synced();
                 self.durable_to(synced);
+                self.measure(now);
+                self.works(now);
             }
             News::Failed(error) => self.fail(error, now),
             News::Read { gaps, ids, held, found } => {
@@ -122,35 +127,6 @@ impl<S: Storage> Queue<S> {
         self.show();
     }
 
-    /// Writes everything down for the next run, and that this one ended cleanly. Returns whether
-    /// all that is left is stored; what is not is counted as dropped.
-    pub fn close(mut self, now: Instant) -> bool {
-        self.rewind(now);
-        self.write_up_to(u64::MAX, now);
-        // The last word says what was lost, so it comes after the loss.
-        let is_stored = self.give_up_unstored();
-        if let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) {
-            let ended = log.stop(&self.ledger).and_then(|()| log.sync_now(&mut self.ledger));
-            if let Err(refusal) = ended {
-                self.refused(refusal, now);
-            }
-        }
-        let is_stored = self.give_up_unstored() && is_stored;
-        self.show();
-        is_stored
-    }
-
-    /// What lies in memory alone goes with the process; whether there was nothing.
-    fn give_up_unstored(&mut self) -> bool {
-        let mut is_stored = true;
-        while let Some(id) = self.ring.first_unstored() {
-            let Some(held) = self.ring.remove(id) else { break };
-            self.lose(&held, DropReason::Shutdown);
-            is_stored = false;
-        }
-        is_stored
-    }
-
     /// What is durable needs no copy in memory, and tells what it tells by itself.
     pub(super) fn durable_to(&mut self, synced: u64) {
         self.ledger.adopted.clear();
@@ -163,6 +139,19 @@ impl<S: Storage> Queue<S> {
         self.ring.trim(super::CACHE, synced);
     }
 
+    /// What a power cut may take is what one would have taken until now, at most.
+    fn measure(&mut self, now: Instant) {
+        let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing())
+        else {
+            return;
+        };
+        let waited =
+            if self.durability == Durability::LowWear { WRITE_AFTER } else { Duration::ZERO };
+        let age = waited + now.saturating_duration_since(since);
+        let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
+        self.log.iter_mut().for_each(|log| log.widen(seconds));
+    }
+
     const fn sync_after(&self) -> Duration {
         match self.durability {
             Durability::Strict | Durability::LowWear => Duration::ZERO,
@@ -170,7 +159,7 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
+    pub(super) fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
         let after = self.sync_after();
         let log = self.log.as_mut()?;
         let is_over =
@@ -184,7 +173,7 @@ impl<S: Storage> Queue<S> {
         }
         match log.sync(&self.ledger) {
             Ok(Some(job)) => {
-                self.deadlines.appended = None;
+                self.deadlines.syncing = self.deadlines.appended.take();
                 self.deadlines.settled = None;
                 self.deadlines.sync = false;
                 Some(job)
@@ -231,7 +220,9 @@ impl<S: Storage> Queue<S> {
             self.write_up_to(last.unwrap_or(0), now);
         }
         let since = self.ring.first_unstored().and_then(|id| self.ring.get(id)?.since);
-        self.deadlines.write = since.map(|since| since + WRITE_AFTER);
+        let due = since.map(|since| since + WRITE_AFTER);
+        // Without room there is none a moment later either.
+        self.deadlines.write = due.map(|due| if due > now { due } else { now + WRITE_AGAIN });
     }
 
     /// With `low-wear`: the numbers that were given are written down, so that an unclean start
@@ -285,74 +276,11 @@ impl<S: Storage> Queue<S> {
         let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
         match log.sync_now(&mut self.ledger) {
             Ok(()) => {
-                let synced = log.synced();
+                let (synced, is_all) = (log.synced(), !log.is_dirty());
                 self.durable_to(synced);
-            }
-            Err(refusal) => self.refused(refusal, now),
-        }
-    }
-
-    /// Files that somebody removed are as good as a device that fails.
-    fn look(&mut self, now: Instant) {
-        let looked = *self.deadlines.looked.get_or_insert(now);
-        if now < looked + LOOK_AFTER {
-            return;
-        }
-        self.deadlines.looked = Some(now);
-        if self.log.as_ref().is_some_and(|log| !log.is_in_place()) {
-            self.fail(io::Error::other("the files of the queue are gone"), now);
-        }
-    }
-
-    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) {
-        match refusal {
-            Refusal::Failed(error) => self.fail(error, now),
-            // The log's own records have a reserve: without it the disk is full for everybody.
-            Refusal::Full => self.fail(io::ErrorKind::StorageFull.into(), now),
-        }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "the end of the error's way")]
-    pub(super) fn fail(&mut self, error: io::Error, now: Instant) {
-        if !self.health.is_failing() {
-            self.deadlines.wait = RETRY_FIRST;
-        }
-        self.health.fail(&error);
-        tracing::error!("{}", self.health.sentence().unwrap_or_default());
-        self.deadlines.retry = Some(now + self.deadlines.wait);
-        self.deadlines.appended = None;
-        for told in std::mem::take(&mut self.ledger.adopted) {
-            self.ledger.tell_again(told);
-        }
-        let Some(log) = &mut self.log else { return };
-        let synced = log.synced();
-        log.fail(&self.ledger);
-        for id in self.ring.logged_behind(synced) {
-            if let Some(held) = self.ring.get(id) {
-                log.withdraw(id, held.tally());
-                if *held.epoch == *self.ledger.epoch {
-                    self.ledger.unstored.insert((held.topic, held.seq));
+                if is_all {
+                    self.works(now);
                 }
-            }
-            self.ring.place(id, Place::Memory);
-        }
-    }
-
-    /// Begins a new file after a failure. What was not durable is written again, from memory.
-    fn retry(&mut self, now: Instant) {
-        let is_due = self.deadlines.retry.is_some_and(|due| now >= due);
-        if !self.health.is_failing() || !is_due {
-            return;
-        }
-        self.deadlines.wait = (self.deadlines.wait * 2).min(RETRY_LONGEST);
-        let Some(log) = &mut self.log else { return };
-        match log.resume(&self.ledger) {
-            Ok(()) => {
-                tracing::warn!("the storage works again");
-                self.health = Health::Sound;
-                self.deadlines.retry = None;
-                self.deadlines.appended(now);
-                self.write_up_to(u64::MAX, now);
             }
             Err(refusal) => self.refused(refusal, now),
         }

@@ -58,7 +58,7 @@ fn a_healthy_gateway_for_people() {
 
     gateway  amsterdam-01    up 3 h 12 min         Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T11:12:02.000Z.
     broker   10.77.0.1:1883  connected 3 h 12 min  The broker answers at 10.77.0.1:1883.
-    queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
+    queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h more without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
     PLC      pump6           connected 3 h 12 min  The PLC answers; its program runs. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
     "#);
 }

@@ -190,7 +190,7 @@ fn tunnel_row(tunnel: &Tunnel, now: UnixTime) -> Row {
 fn queue_row(queue: &Queue) -> Row {
     let mut text = format!("{} of {}", size(queue.bytes), size(queue.max_bytes));
     if let Some(hours) = queue.hours {
-        text.push_str(&format!(", enough for {hours} h without a broker"));
+        text.push_str(&format!(", enough for {hours} h more without a broker"));
     }
     if let Some(oldest) = queue.oldest {
         text.push_str(&format!(", oldest from {oldest}"));

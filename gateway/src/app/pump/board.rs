@@ -7,13 +7,14 @@ use provisioning::config::{Config, Qos};
 use tokio::sync::watch;
 use tunnel::Report;
 
+use super::inflow::Inflow;
 use crate::app::{OFFLINE, status_topic};
 use crate::clock::{self, Judgement};
 use crate::metrics::Metrics;
 use crate::model::UnixTime;
 use crate::mqtt::{self, Outgoing};
 use crate::plc;
-use crate::queue::{Health, Stats};
+use crate::queue;
 use crate::status::{
     Clock, Identity, Learned, Limit, Program, Quarantined, Queue, State, Status, Tunnel,
 };
@@ -58,7 +59,7 @@ impl Board {
             watched,
             readiness: watch::Sender::new(Readiness::Ready),
             max_bytes: config.queue.max_size,
-            inflow: Inflow { since: Instant::now(), bytes: 0 },
+            inflow: Inflow::new(Instant::now()),
             changed: false,
             length: 0,
             limit: usize::MAX,
@@ -85,9 +86,9 @@ impl Board {
         self.update(|status| status.plc_cycle(plc, took, missed, clock::now()));
     }
 
-    /// So much was made for the queue.
-    pub(super) const fn produced(&mut self, bytes: u64) {
-        self.inflow.bytes = self.inflow.bytes.saturating_add(bytes);
+    /// So much was made for the queue: bytes on the disk, unless it was refused, and in memory.
+    pub(super) fn produced(&mut self, disk: Option<u64>, memory: u64) {
+        self.inflow.add(disk, memory);
     }
 
     /// A PLC came or went.
@@ -210,14 +211,18 @@ impl Board {
     }
 
     /// Takes over what the queue holds.
-    pub(super) fn refresh(&mut self, stats: Stats, health: &Health) {
+    pub(super) fn refresh(&mut self, queue: &queue::Queue) {
+        let (stats, health, now) = (queue.stats(), queue.health(), Instant::now());
+        self.inflow.turn(now);
+        let fills = self.inflow.fills(queue.room(), now);
+        self.metrics.queue.fits.set(fills.unwrap_or(f64::INFINITY));
         let queue = Queue {
             stored: stats.samples,
             entries: stats.entries,
             bytes: stats.bytes,
             max_bytes: self.max_bytes,
             dropped: self.metrics.queue.dropped(),
-            hours: self.inflow.hours_that_fit(self.max_bytes, Instant::now()),
+            hours: fills.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
             storage: health.sentence().map(str::to_owned),
         };
@@ -266,29 +271,6 @@ impl Board {
     }
 }
 
-/// How fast the queue would fill.
-#[derive(Debug)]
-struct Inflow {
-    since: Instant,
-    bytes: u64,
-}
-
-impl Inflow {
-    /// The first readings come all at once and say nothing about the rate.
-    const SETTLED: Duration = Duration::from_secs(10);
-
-    /// To a tenth of an hour.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn hours_that_fit(&self, max_bytes: u64, now: Instant) -> Option<f64> {
-        let elapsed = now.saturating_duration_since(self.since);
-        if self.bytes == 0 || elapsed < Self::SETTLED {
-            return None;
-        }
-        let hours = max_bytes as f64 / self.bytes as f64 * elapsed.as_secs_f64() / 3600.0;
-        Some((hours * 10.0).round() / 10.0)
-    }
-}
-
 fn clock_in_words(judgement: Judgement) -> Clock {
     let state = judgement.state;
     Clock { state: state.word().to_owned(), sentence: state.sentence().to_owned() }
@@ -333,22 +315,5 @@ fn program_in_words(program: plc::Program) -> Program {
         state: state.word().to_owned(),
         last_stop: last_stop.map(|cause| cause.word().to_owned()),
         signature: signature.map(|signature| signature.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_queue_that_gets_a_mebibyte_an_hour_holds_sixteen_of_them_for_sixteen_hours() {
-        let since = Instant::now();
-        let inflow = Inflow { since, bytes: 512 << 10 };
-        let hours = |elapsed| inflow.hours_that_fit(16 << 20, since + elapsed);
-
-        assert_eq!(hours(Duration::from_secs(1800)), Some(16.0));
-        assert_eq!(hours(Duration::from_secs(9)), None);
-        let idle = Inflow { since, bytes: 0 };
-        assert_eq!(idle.hours_that_fit(16 << 20, since + Duration::from_secs(1800)), None);
     }
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
-use tokio::time::timeout_at;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{timeout, timeout_at};
 
 use super::{Pump, due_at};
 use crate::mqtt;
-use crate::queue::Done;
+use crate::queue::{Done, Left, Stats};
 
 /// What a card that is at work gets beyond the grace; one that hangs must not hold up the stop.
 const CARD: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl Pump {
         while let Ok(Some(done)) = timeout_at(patience, self.jobs.join_next()).await {
             self.done(done);
         }
-        self.give_up();
+        self.give_up().await;
     }
 
     /// Whether all that is left is safe on the disk and nobody takes it.
@@ -56,17 +56,23 @@ impl Pump {
     }
 
     /// What is left waits for the next start; without storage it goes with the process.
-    fn give_up(self) {
-        let left = self.queue.stats();
-        let is_stored = self.queue.close(Instant::now());
-        match (left.entries, is_stored) {
+    async fn give_up(self) {
+        let Stats { entries: messages, samples, .. } = self.queue.stats();
+        let (mut ended, job) = self.queue.end(Instant::now());
+        if let Some(job) = job
+            && let Ok(Ok(done)) = timeout(CARD, spawn_blocking(|| job.run())).await
+        {
+            ended.done(done, Instant::now());
+        }
+        match (messages, ended.left()) {
             (0, _) => {}
-            (messages, true) => {
-                tracing::info!(messages, samples = left.samples, "left for the next start");
-            }
-            (messages, false) => {
-                tracing::warn!(messages, samples = left.samples, "lost with this stop");
-            }
+            (_, Left::Stored) => tracing::info!(messages, samples, "left for the next start"),
+            (_, Left::Written) => tracing::warn!(
+                messages,
+                samples,
+                "left for the next start, but the disk takes long and has not confirmed it"
+            ),
+            (_, Left::Lost) => tracing::warn!(messages, samples, "lost with this stop"),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Pump;
-use crate::clock::Eras;
 use crate::queue::storage::Files;
 
 /// How often a directory that could not be used is tried.
@@ -53,14 +52,11 @@ impl Pump {
         }
         if self.queue.is_idle()
             && let Some(files) = self.home.found.take()
+            && let Some(moved) = self.queue.take_up(files, Instant::now())
         {
-            self.queue.take_up(files, Instant::now());
-            if !self.queue.is_homeless() {
-                // What moved has other numbers now.
-                self.eras = Eras::new(Instant::now());
-                let dir = self.home.dir.display();
-                tracing::warn!(%dir, "the queue lies on the disk from now on");
-            }
+            self.eras.renumber(|entry| moved.ticket(entry));
+            let dir = self.home.dir.display();
+            tracing::warn!(%dir, "the queue lies on the disk from now on");
         }
     }
 }

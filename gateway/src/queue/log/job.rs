@@ -79,6 +79,11 @@ impl UnderWay {
         self.sync
     }
 
+    /// One of them came to no end, and nobody knows which.
+    pub(super) const fn died(&mut self) {
+        (self.prepare, self.read) = (false, false);
+    }
+
     pub(super) const fn failed(&mut self) {
         self.failures += 1;
         self.sync = false;
@@ -199,6 +204,7 @@ impl<S: Storage> Log<S> {
                         self.syncing.clear();
                         self.synced = self.synced.max(upto.position);
                         self.recycle();
+                        self.unmark();
                         News::Durable(took)
                     }
                     Err(error) => News::Failed(error),

@@ -6,7 +6,7 @@ use std::io;
 use super::frame::{Frames, Header, Kind, Salt, read_header};
 use super::loaded::context;
 use super::replay::{Recovered, Replay};
-use super::segment::{file_name, number_in};
+use super::segment::{FAILING, file_name, number_in};
 use super::state::State;
 use crate::queue::Topics;
 use crate::queue::storage::{Storage, StoredFile};
@@ -26,6 +26,7 @@ pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Resul
                 sizes.insert(number, 0);
                 replay.found.next_number = replay.found.next_number.max(number + 1);
             }
+            None if name == FAILING => replay.found.is_marked = true,
             None if name.starts_with("spare-") => replay.found.idle.push((name, 0)),
             None => {}
         }

@@ -27,6 +27,8 @@ pub(super) struct Recovered {
     /// Files of segments in which nothing waits, with their lengths.
     pub(super) idle: Vec<(String, u64)>,
     pub(super) next_number: u64,
+    /// Whether the last run could not write when it ended.
+    pub(super) is_marked: bool,
     /// Segments of a newer program.
     pub(super) set_aside: u64,
     /// Segments that should be there and are not, or in which nothing can be read.

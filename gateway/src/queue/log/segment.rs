@@ -49,6 +49,9 @@ impl Tally {
     }
 }
 
+/// Name of an empty file that is there while the storage fails.
+pub(super) const FAILING: &str = "failing";
+
 /// Name of the file of a segment.
 pub(super) fn file_name(number: u64) -> String {
     format!("seg-{number:016x}.log")

@@ -70,8 +70,8 @@ impl<S: Storage> Log<S> {
             run: found.next_number,
             epoch: Arc::clone(&ledger.epoch),
             boot: start.boot.clone(),
-            // The window counts seconds of a power cut; a run of another boot reads it.
-            window: start.power_window << 8 | start.kill_window,
+            power_window: start.power_window,
+            kill_window: start.kill_window,
             topics: ledger.topics.all().to_vec(),
         };
         let mut log = Self {
@@ -97,6 +97,7 @@ impl<S: Storage> Log<S> {
             loaded: None,
             under_way: job::UnderWay::default(),
             counts: Counts { written: 0, set_aside: found.set_aside },
+            is_marked: found.is_marked,
         };
         log.sort_files(found.idle);
         let mut lost = 0;
@@ -112,6 +113,11 @@ impl<S: Storage> Log<S> {
             log.adopt(found.context.as_ref().map_or(0, |context| context.run));
         }
         let began = log.begin(ledger);
+        if began.is_err() {
+            // Nobody knows for how long it has been so.
+            let last = found.context.iter();
+            last.for_each(|context| ledger.forget_window(&context.epoch));
+        }
         Ok(Opened { log, end, began, lost })
     }
 
@@ -185,13 +191,6 @@ impl<S: Storage> Log<S> {
         self.roll(ledger, 0, Purpose::Control)
     }
 
-    /// Begins a new segment after the storage failed, in a new file.
-    pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
-        self.idle.clear();
-        self.roll(ledger, 0, Purpose::Control)?;
-        self.flush()
-    }
-
     /// Makes everything durable before it returns.
     pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<(), Refusal> {
         let Some(job) = self.sync(ledger)? else { return Ok(()) };
@@ -204,8 +203,8 @@ impl<S: Storage> Log<S> {
     /// Whether the file that is written is still the one in the directory.
     pub(in crate::queue) fn is_in_place(&self) -> bool {
         let Some(tail) = &self.tail else { return true };
-        let name = file_name(tail.segment.number);
-        self.storage.list().is_ok_and(|names| names.contains(&name))
+        let found = self.storage.open(&file_name(tail.segment.number));
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 }
 
@@ -244,7 +243,8 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
     }
     ledger.adopted = found.told.iter().map(|(_, told)| told.clone()).collect();
     let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
-    let seconds = if is_same_boot { context.window & 0xFF } else { context.window >> 8 };
+    let seconds = if is_same_boot { context.kill_window } else { context.power_window };
+    let seconds = (!found.is_marked).then_some(seconds);
     let next_seq = state.next_seq.clone();
     let unclean = Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq };
     ledger.tell_again(Untold::Unclean(unclean));

@@ -25,8 +25,10 @@ pub(super) struct Context {
     pub(super) epoch: Arc<str>,
     /// Which start of the machine this is; a new one has lost what was not on the disk.
     pub(super) boot: String,
-    /// Seconds of data that a power cut may take.
-    pub(super) window: u64,
+    /// Seconds of data that a power cut may take, as long as the storage works.
+    pub(super) power_window: u64,
+    /// Seconds of data that the death of the process may take, as long as the storage works.
+    pub(super) kill_window: u64,
     /// Topics by their numbers in this run.
     pub(super) topics: Vec<Arc<str>>,
 }
@@ -71,7 +73,8 @@ impl Context {
         out.extend_from_slice(&self.run.to_le_bytes());
         put_text(out, &self.epoch);
         put_text(out, &self.boot);
-        put_varint(out, self.window);
+        put_varint(out, self.power_window);
+        put_varint(out, self.kill_window);
         put_count(out, self.topics.len());
         self.topics.iter().for_each(|topic| put_text(out, topic));
     }
@@ -82,7 +85,8 @@ impl Context {
             run: u64::from_le_bytes(cursor.array()?),
             epoch: cursor.text()?.into(),
             boot: cursor.text()?.to_owned(),
-            window: cursor.varint()?,
+            power_window: cursor.varint()?,
+            kill_window: cursor.varint()?,
             topics: cursor.list(|cursor| Some(Arc::from(cursor.text()?)))?,
         })
     }
@@ -201,14 +205,14 @@ pub(super) fn gap(cursor: &mut Cursor<'_>, context: &Context, topics: &mut Topic
 
 fn put_unclean(out: &mut Vec<u8>, unclean: &Unclean) {
     put_text(out, &unclean.epoch);
-    put_varint(out, unclean.seconds);
+    put_varint(out, unclean.seconds.map_or(0, |seconds| seconds.saturating_add(1)));
     put_topics(out, &unclean.next_seq);
 }
 
 fn unclean(cursor: &mut Cursor<'_>, context: &Context, topics: &mut Topics) -> Option<Unclean> {
     Some(Unclean {
         epoch: cursor.text()?.into(),
-        seconds: cursor.varint()?,
+        seconds: cursor.varint()?.checked_sub(1),
         next_seq: topics_of(cursor, context, topics)?,
     })
 }

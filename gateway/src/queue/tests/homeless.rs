@@ -20,6 +20,36 @@ fn what_waited_in_memory_moves_under_its_numbers_and_outlives_the_process() {
     assert_eq!(open(&disk, "f").stats().samples, 2);
 }
 
+/// What is known of an entry by its number is known of it afterwards.
+#[test]
+fn entries_are_found_under_their_new_numbers() {
+    let disk = Simulated::new(1);
+    let mut queue = open(&disk, "old");
+    queue.push(A, record(0, 1), now());
+    queue.close(now());
+    let mut queue = without_storage("new");
+    let olds: Vec<Id> = (1..5).filter_map(|at| queue.push(A, record(at, 1), now())).collect();
+    for _ in 0..2 {
+        let id = queue.next(now()).unwrap().id;
+        queue.acknowledge(id, now());
+    }
+
+    let moved = queue.take_up(disk, now()).unwrap();
+
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        while let Some(queued) = queue.next(now()) {
+            taken.extend(queued.entry.at().map(|at| (at.as_micros(), queued.id.ticket())));
+        }
+        while let Some(job) = queue.turn(now()) {
+            queue.done(job.run(), now());
+        }
+    }
+    let new = |old: usize| moved.ticket(olds[old].ticket());
+    assert_eq!(taken.get(1..), Some(&[(3, new(2)), (4, new(3))][..]));
+    assert_eq!(new(0), new(2), "nothing that came before is left");
+}
+
 #[test]
 fn it_does_not_go_on_under_the_epoch_of_the_last_run() {
     let disk = Simulated::new(1);

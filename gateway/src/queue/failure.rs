@@ -1,0 +1,125 @@
+//! A storage that fails: what was not durable waits in memory, and a new file is tried now and then.
+//! It works again when something became durable in it: what is only written may still be refused.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::log::{Log, Refusal};
+use super::ring::Place;
+use super::storage::Storage;
+use super::{Health, Queue};
+
+/// A storage that failed is tried again after this, doubled each time up to the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// How often it is checked that the files are still in their directory.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// When a storage that failed is tried again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trials {
+    /// Nothing while one is under way, and while the storage works.
+    pub(super) due: Option<Instant>,
+    wait: Duration,
+    /// When it began to work again.
+    worked: Option<Instant>,
+    looked: Option<Instant>,
+}
+
+impl Trials {
+    /// One that works for moments only is tried as rarely as one that never does.
+    fn failed(&mut self, now: Instant) {
+        if self.worked.take().is_some_and(|since| now >= since + RETRY_LONGEST) {
+            self.wait = Duration::ZERO;
+        }
+        self.wait = (self.wait * 2).clamp(RETRY_FIRST, RETRY_LONGEST);
+        self.due = Some(now + self.wait);
+    }
+}
+
+impl<S: Storage> Queue<S> {
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) {
+        match refusal {
+            Refusal::Failed(error) => self.fail(error, now),
+            // The log's own records have a reserve: without it the disk is full for everybody.
+            Refusal::Full => self.fail(io::ErrorKind::StorageFull.into(), now),
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the end of the error's way")]
+    pub(super) fn fail(&mut self, error: io::Error, now: Instant) {
+        let before = self.health.clone();
+        self.health.fail(&error);
+        if self.health != before {
+            tracing::error!("{}", self.health.sentence().unwrap_or_default());
+        }
+        self.trials.failed(now);
+        self.deadlines.failed();
+        for told in std::mem::take(&mut self.ledger.adopted) {
+            self.ledger.tell_again(told);
+        }
+        let Some(log) = &mut self.log else { return };
+        let synced = log.synced();
+        log.fail(&self.ledger);
+        for id in self.ring.logged_behind(synced) {
+            if let Some(held) = self.ring.get(id) {
+                log.withdraw(id, held.tally());
+                if *held.epoch == *self.ledger.epoch {
+                    self.ledger.unstored.insert((held.topic, held.seq));
+                }
+            }
+            self.ring.place(id, Place::Memory);
+        }
+    }
+
+    /// Begins a new file after a failure, with everything that was not durable: a storage that takes
+    /// a few bytes and not the rest does not work.
+    pub(super) fn retry(&mut self, now: Instant) {
+        if self.trials.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.trials.due = None;
+        let Some(log) = &mut self.log else { return };
+        match log.resume(&self.ledger) {
+            Ok(()) => {
+                self.deadlines.sync_at_once();
+                self.write_up_to(u64::MAX, now);
+            }
+            Err(refusal) => self.refused(refusal, now),
+        }
+    }
+
+    /// Something became durable.
+    pub(super) fn works(&mut self, now: Instant) {
+        if !self.health.is_failing() {
+            return;
+        }
+        tracing::warn!("the storage works again");
+        self.trials.worked = Some(now);
+        self.health = self.sound();
+    }
+
+    /// How a storage does that works.
+    pub(super) fn sound(&self) -> Health {
+        let set_aside = self.log.as_ref().map_or(0, |log| log.counts().set_aside);
+        if set_aside > 0 { Health::set_aside(set_aside) } else { Health::Sound }
+    }
+
+    /// A job came to no end: what it was to make durable is not.
+    pub fn died(&mut self, now: Instant) {
+        self.log.iter_mut().for_each(Log::forget_jobs);
+        self.fail(io::Error::other("a job of the queue died"), now);
+    }
+
+    /// Files that somebody removed are as good as a device that fails.
+    pub(super) fn look(&mut self, now: Instant) {
+        let looked = *self.trials.looked.get_or_insert(now);
+        if now < looked + LOOK_AFTER {
+            return;
+        }
+        self.trials.looked = Some(now);
+        if self.log.as_ref().is_some_and(|log| !log.is_in_place()) {
+            self.fail(io::Error::other("the files of the queue are gone"), now);
+        }
+    }
+}

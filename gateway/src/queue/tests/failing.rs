@@ -1,0 +1,151 @@
+//! A storage that fails, for as long as it may.
+
+use super::super::storage::Storage;
+use super::super::storage::simulated::{Faults, Simulated};
+use super::damage::{filled, of_a_newer_version};
+use super::*;
+
+const NEVER_SYNCS: Faults = Faults { sync: 1000, ..Faults::NONE };
+
+/// It takes everything and refuses to keep it: that is no storage that works now and then.
+#[test]
+fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
+    let mut world = World::new(Simulated::new(1));
+    world.disk.set_faults(NEVER_SYNCS);
+
+    world.run(Duration::from_secs(600));
+
+    assert!(matches!(&*world.told, [Health::Sound, Health::Failing { .. }]), "{:?}", world.told);
+    assert!(world.most_files <= 4, "{} files", world.most_files);
+    world.disk.set_faults(Faults::NONE);
+    world.run(Duration::from_secs(61));
+    assert_eq!(world.told.get(2..), Some(&[Health::Sound][..]));
+    world.disk.cut_power();
+    let stored = open(&world.disk).stats().samples;
+    assert!(stored > 3 * 6_000, "{stored} samples outlived a power cut");
+}
+
+#[test]
+fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
+    let mut world = World::new(Simulated::new(1));
+    for _ in 0..100 {
+        world.disk.set_faults(NEVER_SYNCS);
+        world.run(Duration::from_secs(3));
+        world.disk.set_faults(Faults::NONE);
+        world.run(Duration::from_secs(3));
+    }
+    assert!(world.told.len() < 30, "{} changes", world.told.len());
+}
+
+#[test]
+fn a_job_that_dies_is_a_storage_that_fails() {
+    let mut world = World::new(Simulated::new(1));
+    world.queue.push(A, record(1, 3), world.now);
+    let job = world.queue.turn(world.now + Duration::from_secs(1)).unwrap();
+    drop(job);
+
+    world.queue.died(world.now);
+
+    assert!(world.queue.health().is_failing());
+    world.run(Duration::from_secs(5));
+    assert_eq!(*world.queue.health(), Health::Sound);
+    assert!(!world.queue.log.as_ref().unwrap().is_syncing());
+}
+
+#[test]
+fn what_was_set_aside_is_told_again_after_a_failure() {
+    let newer = of_a_newer_version(&filled(3));
+    let mut world = World::new(Simulated::holding(&newer));
+    world.disk.set_faults(NEVER_SYNCS);
+    world.run(Duration::from_secs(5));
+    assert!(world.queue.health().is_failing());
+    world.disk.set_faults(Faults::NONE);
+
+    world.run(Duration::from_secs(20));
+
+    assert!(world.queue.health().sentence().unwrap().contains("newer version"));
+}
+
+/// What the numbers say is true whatever happened; the seconds would be a lie.
+#[test]
+fn a_run_that_could_not_write_is_announced_without_seconds() {
+    let mut world = World::new(Simulated::new(1));
+    world.disk.set_faults(NEVER_SYNCS);
+    world.run(Duration::from_secs(600));
+    let disk = world.disk.clone();
+    drop(world);
+    disk.set_faults(Faults::NONE);
+
+    let unknown = [("seconds", Value::Null), ("reason", "storage".into())];
+    assert_eq!(announced(&disk, "e", "f"), unknown);
+
+    assert_eq!(announced(&disk, "f", "g"), [("seconds", 0.into())], "this one could");
+}
+
+#[test]
+fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
+    let disk = filled(3);
+    disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+
+    let unknown = [("seconds", Value::Null), ("reason", "storage".into())];
+    assert_eq!(announced(&disk, "e", "f"), unknown);
+}
+
+/// What a start says of the run before, and is killed then.
+fn announced(disk: &Simulated, before: &str, epoch: &str) -> Vec<(&'static str, Value)> {
+    let config = crate::testing::queue();
+    let mut queue = Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        queue.tell(now());
+        while let Some(queued) = queue.next(now()) {
+            if let Entry::Message(message) = queued.entry {
+                let start = UncleanStart::parse(&message.body);
+                let is_it = start.is_some_and(|start| start.epoch == before);
+                bodies.extend(is_it.then(|| message.body.clone()));
+            }
+        }
+        while let Some(job) = queue.turn(now()) {
+            queue.done(job.run(), now());
+        }
+    }
+    let body = bodies.pop().unwrap();
+    let told = ["seconds", "reason"].into_iter();
+    told.filter_map(|key| Some((key, body.get(key)?.clone()))).collect()
+}
+
+/// A queue that is pushed to ten times a second, and whose jobs run at once.
+struct World {
+    disk: Simulated,
+    queue: Queue<Simulated>,
+    now: Instant,
+    /// Every change.
+    told: Vec<Health>,
+    most_files: usize,
+}
+
+impl World {
+    fn new(disk: Simulated) -> Self {
+        let queue = open(&disk);
+        let told = vec![queue.health().clone()];
+        Self { disk, queue, now: now(), told, most_files: 0 }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(100);
+            self.queue.push(A, record(1, 3), self.now);
+            while let Some(job) = self.queue.turn(self.now) {
+                self.queue.done(job.run(), self.now);
+            }
+            self.told.push(self.queue.health().clone());
+            self.told.dedup();
+            self.most_files = self.most_files.max(self.disk.list().unwrap().len());
+        }
+    }
+}
+
+fn open(disk: &Simulated) -> Queue<Simulated> {
+    Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
+}

@@ -1,0 +1,200 @@
+//! What a power cut may take at every moment, in time that is only counted: never more than the
+//! queue announces.
+
+use super::super::storage::simulated::Simulated;
+use super::*;
+
+const LIMITS: Limits = Limits { segment: 2048, max: 32 << 10, min_free: 0 };
+const PUSH_EVERY: Duration = Duration::from_millis(100);
+/// A card at work.
+const TAKES: Duration = Duration::from_millis(50);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn nothing_is_in_memory_alone_for_longer_than_is_announced() {
+    for durability in ALL {
+        for on_full in [OnFull::DropOldest, OnFull::DropNewest] {
+            let mut world = World::new(durability, on_full);
+            world.run(MINUTE, Broker::Absent);
+            assert!(world.queue.metrics.dropped() > 0, "{durability:?} {on_full:?} is not full");
+            world.run(MINUTE, Broker::Answers);
+            world.run(MINUTE, Broker::Absent);
+        }
+    }
+}
+
+#[test]
+fn strict_hands_out_what_is_durable_and_nothing_else() {
+    let mut world = World::new(Durability::Strict, OnFull::DropOldest);
+    for _ in 0..3 {
+        world.run(MINUTE, Broker::Answers);
+        world.run(MINUTE, Broker::Absent);
+    }
+    assert!(world.queue.metrics.delivered.get() > 0);
+}
+
+/// Everything is under way, so that there is nothing to give up, and the log is full.
+#[test]
+fn a_queue_that_cannot_write_is_not_busy() {
+    for durability in ALL {
+        let mut world = World::new(durability, OnFull::DropOldest);
+        world.run(2 * MINUTE, Broker::Silent);
+        assert!(!world.queue.is_stored(), "{durability:?} is not full");
+    }
+}
+
+/// What a card was slow enough to endanger before, it may endanger again.
+#[test]
+fn a_slow_card_is_announced_as_slow_as_it_was() {
+    for durability in ALL {
+        for more in 0..10 {
+            let mut world = World::new(durability, OnFull::DropOldest);
+            world.takes = Duration::from_secs(3);
+            world.run(MINUTE + Duration::from_millis(700 * more), Broker::Absent);
+            let age = world.oldest_at_risk();
+
+            let seconds = world.after_a_power_cut();
+
+            assert!(seconds.is_some_and(|seconds| age <= Duration::from_secs(seconds)));
+            assert!(seconds <= Some(12), "{durability:?}: {seconds:?}");
+        }
+    }
+}
+
+#[test]
+fn an_event_that_moves_stays_history() {
+    let mut world = World::new(Durability::LowWear, OnFull::DropOldest);
+    world.run(2 * MINUTE, Broker::Absent);
+    world.queue.rewind(world.now);
+    let mut moved = Vec::new();
+    while let Some(queued) = world.queue.next(world.now) {
+        if queued.topic == EVENTS && queued.seq == 0 {
+            moved.push(queued.history);
+        }
+        let id = queued.id;
+        world.queue.acknowledge(id, world.now);
+        while let Some(job) = world.queue.turn(world.now) {
+            world.queue.done(job.run(), world.now);
+        }
+    }
+    assert_eq!(moved, [true]);
+}
+
+const ALL: [Durability; 3] = [Durability::Strict, Durability::Balanced, Durability::LowWear];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Broker {
+    Absent,
+    Answers,
+    /// Takes everything and acknowledges nothing.
+    Silent,
+}
+
+/// A queue as the pump drives it: what happens is a push, the end of a job, or a time that is due.
+struct World {
+    queue: Queue<Simulated>,
+    durability: Durability,
+    now: Instant,
+    push_at: Instant,
+    pushed: i64,
+    under_way: Vec<(Instant, Job<Simulated>)>,
+    disk: Simulated,
+    takes: Duration,
+}
+
+impl World {
+    fn new(durability: Durability, on_full: OnFull) -> Self {
+        let config = config::Queue { durability, on_full, ..crate::testing::queue() };
+        let (disk, now) = (Simulated::new(1), now());
+        let queue =
+            Queue::open_within(disk.clone(), LIMITS, &config, identity("e"), metrics().queue, now);
+        let under_way = Vec::new();
+        Self { queue, durability, now, push_at: now, pushed: 0, under_way, disk, takes: TAKES }
+    }
+
+    fn run(&mut self, time: Duration, broker: Broker) {
+        self.queue.rewind(self.now);
+        let end = self.now + time;
+        while self.now < end {
+            self.turn();
+            self.send(broker);
+            self.turn();
+            let ends = self.under_way.iter().map(|(end, _)| *end).min();
+            let next = [Some(self.push_at), self.queue.due(), ends].into_iter().flatten().min();
+            self.now = next.unwrap();
+            if broker != Broker::Silent && self.takes == TAKES {
+                self.check();
+            }
+            self.happen();
+        }
+    }
+
+    fn happen(&mut self) {
+        let now = self.now;
+        if self.push_at <= now {
+            self.push_at += PUSH_EVERY;
+            self.pushed += 1;
+            if self.pushed % 30 == 1 {
+                self.queue.push(EVENTS, message(20), now);
+            }
+            self.queue.push(A, record(self.pushed, 20), now);
+        }
+        for (_, job) in self.under_way.extract_if(.., |(end, _)| *end <= now).collect::<Vec<_>>() {
+            self.queue.done(job.run(), now);
+        }
+    }
+
+    fn turn(&mut self) {
+        while let Some(job) = self.queue.turn(self.now) {
+            self.under_way.push((self.now + self.takes, job));
+        }
+        let due = self.queue.due();
+        assert!(due.is_none_or(|due| due > self.now), "{:?} is busy", self.durability);
+    }
+
+    fn send(&mut self, broker: Broker) {
+        while broker != Broker::Absent
+            && let Some(id) = self.queue.next(self.now).map(|queued| queued.id)
+        {
+            let is_durable = self.is_durable(id.ticket());
+            assert!(is_durable || self.durability != Durability::Strict);
+            if broker == Broker::Answers {
+                self.queue.acknowledge(id, self.now);
+            }
+        }
+    }
+
+    fn is_durable(&self, id: u64) -> bool {
+        let synced = self.queue.log.as_ref().unwrap().synced();
+        let place = self.queue.ring.get(id).unwrap().place;
+        matches!(place, ring::Place::Logged { position, .. } if position <= synced)
+    }
+
+    fn check(&self) {
+        let (power, _) = windows(self.durability);
+        let age = self.oldest_at_risk();
+        assert!(age <= Duration::from_secs(power), "{:?}: {age:?}", self.durability);
+    }
+
+    /// How old the oldest is that a power cut would take.
+    fn oldest_at_risk(&self) -> Duration {
+        let ids = self.queue.ring.ids().into_iter().filter(|id| !self.is_durable(*id));
+        let ages = ids.map(|id| self.now - self.queue.ring.get(id).unwrap().since.unwrap());
+        ages.max().unwrap_or_default()
+    }
+
+    /// The seconds that the next start announces.
+    fn after_a_power_cut(self) -> Option<u64> {
+        self.disk.cut_power();
+        let config = config::Queue { durability: self.durability, ..crate::testing::queue() };
+        let identity = Identity { boot: "another".to_owned(), ..identity("f") };
+        let queue =
+            Queue::open_within(self.disk, LIMITS, &config, identity, metrics().queue, self.now);
+        let held = queue.ring.ids().into_iter().filter_map(|id| queue.ring.get(id));
+        let mut starts = held.filter_map(|held| match &held.entry {
+            Entry::Message(message) => UncleanStart::parse(&message.body),
+            Entry::Record(_) => None,
+        });
+        starts.next_back()?.seconds
+    }
+}
