@@ -1,10 +1,15 @@
-//! Network namespaces for tests that need root.
+//! What tests have in common: two ends that know each other, and network namespaces for those that
+//! need root.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::key::PrivateKey;
+use crate::settings::{Endpoint, Hub, HubEnd, Settings, SiteKeys};
 
 /// A network namespace of its own, which goes when nothing is left in it.
 ///
@@ -45,4 +50,39 @@ pub(crate) fn ip(arguments: &[&str]) -> String {
 /// The same as JSON.
 pub(crate) fn ip_json(arguments: &[&str]) -> String {
     ip(&[&["-j", "-d"], arguments].concat())
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
+}
+
+/// A site (10.77.0.12, fd77::12) and its hub (10.77.0.1, fd77::1) at 192.0.2.1:51820.
+pub(crate) fn settings() -> (Settings, HubEnd) {
+    let (site, hub) = (PrivateKey::generate(), PrivateKey::generate());
+    let keys = SiteKeys {
+        public_key: site.public(),
+        preshared_key: None,
+        allowed_ips: vec![net("10.77.0.12/32"), net("fd77::12/128")],
+    };
+    let hub_end = HubEnd {
+        private_key: hub.clone(),
+        addresses: vec![net("10.77.0.1/16"), net("fd77::1/64")],
+        mtu: 1280,
+        sites: vec![keys],
+    };
+    let hub = Hub {
+        name: "hub".to_owned(),
+        endpoint: Endpoint { host: "192.0.2.1".to_owned(), port: 51820 },
+        public_key: hub.public(),
+        preshared_key: None,
+        allowed_ips: vec![net("10.77.0.0/16"), net("fd77::/64")],
+    };
+    let settings = Settings {
+        private_key: site,
+        addresses: vec![net("10.77.0.12/32"), net("fd77::12/128")],
+        mtu: 1280,
+        keep_alive: Some(Duration::from_secs(25)),
+        hubs: vec![hub],
+    };
+    (settings, hub_end)
 }

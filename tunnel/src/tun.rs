@@ -247,6 +247,7 @@ impl<E: Engine, P: Path, D: Device> Driver<'_, E, P, D> {
                 self.engine.handle_lost(reason, more);
             }
         }
+        self.engine.tell(now);
     }
 
     async fn flush(&mut self) -> Result<(), RunError> {

@@ -45,7 +45,7 @@ fn main() {
     for turn in 1..=options.turns {
         for mtu in [1420, 1280] {
             for contender in Contender::ALL {
-                let row = measure(contender, mtu, &options);
+                let row = measure(contender, mtu, turn == 1, &options);
                 println!("turn {turn}: {row}");
                 table.add(row);
             }
@@ -54,9 +54,9 @@ fn main() {
     println!("\n{table}");
 }
 
-fn measure(contender: Contender, mtu: u16, options: &Options) -> Row {
+fn measure(contender: Contender, mtu: u16, with_idle: bool, options: &Options) -> Row {
     let world = World::new(mtu, &options.wireguard_go);
-    contender.run(&world, options.seconds)
+    contender.run(&world, options.seconds, with_idle)
 }
 
 fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {

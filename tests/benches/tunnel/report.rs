@@ -33,8 +33,8 @@ pub(crate) struct Row {
     pub(crate) down: Flow,
     /// One for each of [`SIZES`], where there is a device to send them through.
     pub(crate) datagrams: Option<[BothWays; SIZES.len()]>,
-    /// Share of a processor while nothing passes.
-    pub(crate) idle_percent: f64,
+    /// Share of a processor while nothing passes; measured in the first turn only.
+    pub(crate) idle_percent: Option<f64>,
     pub(crate) rss_mb: f64,
 }
 
@@ -47,12 +47,11 @@ impl Table {
         self.0.entry((row.mtu, row.contender)).or_default().push(row);
     }
 
-    /// The median over the turns of what `of` takes from a row, as a share of wireguard-go's in
-    /// the same turn.
-    fn share(&self, mtu: u16, contender: Contender, of: impl Fn(&Row) -> f64) -> f64 {
+    /// What `of` takes from a row, as a share of wireguard-go's in the same turn.
+    fn share(&self, mtu: u16, contender: Contender, of: impl Fn(&Row) -> f64) -> Spread {
         let rows = |contender| self.0.get(&(mtu, contender)).map_or(&[][..], Vec::as_slice);
         let pairs = rows(contender).iter().zip(rows(Contender::WireguardGo));
-        median(pairs.map(|(ours, theirs)| of(ours) / of(theirs)))
+        Spread::of(pairs.map(|(ours, theirs)| of(ours) / of(theirs)))
     }
 
     /// One line for each size and direction.
@@ -73,7 +72,7 @@ impl Table {
                     let cpu = |row: &Row| of(row).cpu_per_million;
                     writeln!(
                         f,
-                        "| {mtu} | {} | {size} bytes {name} | {:.0} | {:.2} | {:.2} | {:.2} |",
+                        "| {mtu} | {} | {size} bytes {name} | {:.0} | {:.2} | {} | {} |",
                         contender.name(),
                         median(rows.iter().map(arrived)),
                         median(rows.iter().map(cpu)),
@@ -87,10 +86,36 @@ impl Table {
     }
 }
 
+/// The turns of one figure.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+        Self {
+            least: at(0),
+            median: f64::midpoint(at(low), at(high)),
+            most: at(values.len().saturating_sub(1)),
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ({:.2} to {:.2})", self.median, self.least, self.most)
+    }
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    Spread::of(values).median
 }
 
 impl fmt::Display for Row {
@@ -98,13 +123,16 @@ impl fmt::Display for Row {
         let Self { contender, mtu, up, down, datagrams, idle_percent, rss_mb } = self;
         write!(
             f,
-            "{:24} MTU {mtu}: up {:6.0} Mbit/s {:5.2} s/GB, down {:6.0} Mbit/s {:5.2} s/GB, {rss_mb:.1} MB, idle {idle_percent:.3} %",
+            "{:24} MTU {mtu}: up {:6.0} Mbit/s {:5.2} s/GB, down {:6.0} Mbit/s {:5.2} s/GB, {rss_mb:.1} MB",
             contender.name(),
             up.mbit,
             up.cpu_per_gb,
             down.mbit,
             down.cpu_per_gb,
         )?;
+        if let Some(percent) = idle_percent {
+            write!(f, ", idle {percent:.3} %")?;
+        }
         for (size, [up, down]) in SIZES.iter().zip(datagrams.iter().flatten()) {
             write!(f, "; {size} bytes: up {up}, down {down}")?;
         }
@@ -131,14 +159,14 @@ impl fmt::Display for Table {
             let share = |of: fn(&Row) -> f64| self.share(mtu, contender, of);
             writeln!(
                 f,
-                "| {mtu} | {} | {:.0} | {:.2} | {:.0} | {:.2} | {:.1} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                "| {mtu} | {} | {:.0} | {:.2} | {:.0} | {:.2} | {:.1} | {:.3} | {} | {} | {} | {} |",
                 contender.name(),
                 of(|row| row.up.mbit),
                 of(|row| row.up.cpu_per_gb),
                 of(|row| row.down.mbit),
                 of(|row| row.down.cpu_per_gb),
                 of(|row| row.rss_mb),
-                of(|row| row.idle_percent),
+                median(rows.iter().filter_map(|row| row.idle_percent)),
                 share(|row| row.up.mbit),
                 share(|row| row.up.cpu_per_gb),
                 share(|row| row.down.mbit),

@@ -42,14 +42,14 @@ impl Contender {
         }
     }
 
-    pub(crate) fn run(self, world: &World, seconds: u32) -> Row {
+    pub(crate) fn run(self, world: &World, seconds: u32, with_idle: bool) -> Row {
         match self {
-            Self::Device | Self::WireguardGo => self.with_device(world, seconds),
-            Self::Userspace => stream::userspace(world, seconds),
+            Self::Device | Self::WireguardGo => self.with_device(world, seconds, with_idle),
+            Self::Userspace => stream::userspace(world, seconds, with_idle),
         }
     }
 
-    fn with_device(self, world: &World, seconds: u32) -> Row {
+    fn with_device(self, world: &World, seconds: u32, with_idle: bool) -> Row {
         let site = &world.pair.site;
         let process = match self {
             Self::WireguardGo => start_wireguard_go(world),
@@ -66,7 +66,7 @@ impl Contender {
             ping.expect("ping is there").status.success().then_some(())
         });
         let pid = process.id();
-        let idle_percent = idle(pid);
+        let idle_percent = with_idle.then(|| idle(pid));
         let up = iperf(world, pid, seconds, &[]);
         let down = iperf(world, pid, seconds, &["-R"]);
         let rss_mb = peak_rss_mb(pid);

@@ -23,7 +23,7 @@ const UP: u8 = b'u';
 const DOWN: u8 = b'd';
 
 /// Measures it: this program again, once on each machine.
-pub(crate) fn userspace(world: &World, seconds: u32) -> Row {
+pub(crate) fn userspace(world: &World, seconds: u32, with_idle: bool) -> Row {
     let program = std::env::current_exe().expect("its own path").display().to_string();
     let _server = Process::start(world.pair.hub.command(&program).args(["--part", "serve"]));
     eventually("the server listens", Duration::from_secs(5), || {
@@ -33,7 +33,8 @@ pub(crate) fn userspace(world: &World, seconds: u32) -> Row {
     });
     let conf = world.conf().display().to_string();
     let seconds = seconds.to_string();
-    let arguments = ["--part", "site", &conf, &seconds];
+    let idle = if with_idle { "idle" } else { "" };
+    let arguments = ["--part", "site", &conf, &seconds, idle];
     let mut site = world.pair.site.command(&program);
     let output = site.args(arguments).stderr(Stdio::inherit()).output().expect("it starts");
     assert!(output.status.success(), "the site's part failed");
@@ -44,7 +45,7 @@ pub(crate) fn userspace(world: &World, seconds: u32) -> Row {
     };
     let rss_mb = figures["rss_mb"].as_f64().expect("a number");
     let contender = Contender::Userspace;
-    let idle_percent = figures["idle_percent"].as_f64().expect("a number");
+    let idle_percent = figures["idle_percent"].as_f64();
     let (up, down) = (flow("up"), flow("down"));
     Row { contender, mtu: world.mtu, up, down, datagrams: None, idle_percent, rss_mb }
 }
@@ -53,8 +54,10 @@ pub(crate) fn userspace(world: &World, seconds: u32) -> Row {
 pub(crate) fn part(words: &[&str]) {
     match *words {
         ["serve", ..] => serve(),
-        ["site", conf, seconds, ..] => site(conf, seconds.parse().expect("seconds")),
-        _ => panic!("--part serve, or --part site CONF SECONDS"),
+        ["site", conf, seconds, idle] => {
+            site(conf, seconds.parse().expect("seconds"), !idle.is_empty());
+        }
+        _ => panic!("--part serve, or --part site CONF SECONDS [idle]"),
     }
 }
 
@@ -84,7 +87,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn site(conf: &str, seconds: u64) {
+fn site(conf: &str, seconds: u64, with_idle: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let duration = Duration::from_secs(seconds);
     runtime.expect("a runtime").block_on(async {
@@ -98,7 +101,7 @@ fn site(conf: &str, seconds: u64) {
             let down = down(&stack, duration).await;
             let pid = std::process::id();
             let rss_mb = peak_rss_mb(pid);
-            let idle = tokio::task::spawn_blocking(move || idle(pid)).await;
+            let idle = tokio::task::spawn_blocking(move || with_idle.then(|| idle(pid))).await;
             let idle_percent = idle.expect("it measures");
             let figures =
                 json!({ "up": up, "down": down, "rss_mb": rss_mb, "idle_percent": idle_percent });

@@ -62,12 +62,14 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Clock {
     since: Now,
+    /// The last moment: a batch has one for all of its packets.
+    last: Now,
     pub(super) bounds: ClockBounds,
 }
 
 impl Clock {
     pub(super) const fn new(now: Now, bounds: ClockBounds) -> Self {
-        Self { since: now, bounds }
+        Self { since: now, last: now, bounds }
     }
 
     pub(super) fn verdict(&self, wall: SystemTime) -> Verdict {
@@ -83,6 +85,10 @@ impl Clock {
 
     /// Whether the wall clock has jumped since the last jump.
     pub(super) fn step(&mut self, now: Now) -> Option<Step> {
+        if now == self.last {
+            return None;
+        }
+        self.last = now;
         let passed = now.instant.saturating_duration_since(self.since.instant);
         let expected = self.since.wall + passed;
         let (step, by) = match now.wall.duration_since(expected) {

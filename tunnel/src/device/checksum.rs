@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071): sums in the machine's byte order, 32 bits at a time.
+//! The Internet checksum (RFC 1071): sums in the machine's byte order, 64 bits at a time.
 
 #[cfg(test)]
 mod tests;
@@ -9,23 +9,24 @@ use super::wire::put;
 pub(super) const TCP_CHECKSUM: usize = 16;
 pub(super) const UDP_CHECKSUM: usize = 6;
 
-/// A sum that is not folded yet: no packet is long enough to let it overflow.
+/// A sum that is not folded yet: no packet is long enough to let it overflow. So wide, since a
+/// carry that is kept costs half of what splitting the words costs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(super) struct Sum(u128);
 
 impl Sum {
     /// Adds bytes. Only the last ones that are added may be odd in number.
     pub(super) fn add(self, bytes: &[u8]) -> Self {
         let mut sum = self.0;
-        let (words, rest) = bytes.as_chunks::<4>();
+        let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
-            sum += u64::from(u32::from_ne_bytes(*word));
+            sum += u128::from(u64::from_ne_bytes(*word));
         }
-        let mut last = [0; 4];
+        let mut last = [0; 8];
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        Self(sum + u64::from(u32::from_ne_bytes(last)))
+        Self(sum + u128::from(u64::from_ne_bytes(last)))
     }
 
     /// Adds a number as two bytes in network order.

@@ -36,6 +36,9 @@ pub(crate) trait Engine: Send {
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox);
 
+    /// Tells others how it is, once everything that had come is done.
+    fn tell(&mut self, now: Instant);
+
     /// When something will be due; may lie in the past.
     fn poll_timeout(&self) -> Option<Instant>;
 

@@ -91,7 +91,7 @@ pub fn open<P: Path>(
     let now = Now::read();
     let (reporter, reports) = Reporter::new(&tunnel, now);
     let (events, inbox) = mpsc::channel(EVENTS);
-    let engine = Site { tunnel, reporter, read: now };
+    let engine = Site { tunnel, reporter, read: now, last: now };
     let driver =
         DeviceDriver { engine, path, device, upkeep: Upkeep::new(link), events: inbox, routes };
     Ok((DeviceTunnel { events, reports }, driver))
@@ -180,16 +180,22 @@ struct Site {
     reporter: Reporter,
     /// When both clocks were read last.
     read: Now,
+    /// The last moment that was asked for: a batch has one for all of its packets.
+    last: Now,
 }
 
 impl Site {
     fn now(&mut self, instant: Instant) -> Now {
+        if instant == self.last.instant {
+            return self.last;
+        }
         let passed = instant.saturating_duration_since(self.read.instant);
         if passed >= WALL {
             self.read = Now::read();
         }
         let passed = instant.saturating_duration_since(self.read.instant);
-        Now { instant, wall: self.read.wall + passed }
+        self.last = Now { instant, wall: self.read.wall + passed };
+        self.last
     }
 }
 
@@ -207,7 +213,6 @@ impl Engine for Site {
     ) {
         let now = self.now(now);
         self.tunnel.handle_datagram(now, (from, datagram), outbox, hostbound);
-        self.reporter.look(&self.tunnel, now);
     }
 
     fn handle_refusal(&mut self, now: Instant, to: SocketAddr) {
@@ -228,6 +233,10 @@ impl Engine for Site {
     fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         let now = self.now(now);
         self.tunnel.handle_timeout(now, outbox);
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let now = self.now(now);
         self.reporter.look(&self.tunnel, now);
     }
 

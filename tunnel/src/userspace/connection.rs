@@ -15,7 +15,7 @@ use super::stream::{Fate, TcpStream};
 use crate::stack::address;
 
 /// Bytes between the stream and the task, in each direction: one turn of the task moves as much.
-const PIPE: usize = 64 * 1024;
+const PIPE: usize = 256 * 1024;
 /// A connection whose stream is gone and has said everything waits this long for the other end's.
 const LINGER: Duration = Duration::from_secs(10);
 /// A call that fails after this was not answered; the stack gives up after five minutes.

@@ -19,8 +19,9 @@ use crate::path::{Inbox, Outbox, Path};
 use crate::report::{Losses, Reporter, look_up};
 use crate::stack::{OpenError, Stack, Waiting};
 
-/// Connections at once: 128 MiB of buffers if all of them were full both ways.
-const CONNECTIONS: usize = 256;
+/// Connections at once: 192 MiB of buffers if all of them were full both ways, 72 MiB if nobody
+/// reads what the other ends send.
+const CONNECTIONS: usize = 96;
 /// Connections that have come in and that nobody has accepted; more are reset.
 const UNACCEPTED: usize = 16;
 /// Time to say goodbye on stop.

@@ -77,6 +77,8 @@ impl Engine for Plain {
         }
     }
 
+    fn tell(&mut self, _: Instant) {}
+
     fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
@@ -170,6 +172,8 @@ impl Engine for Wire {
             outbox.commit(length);
         }
     }
+
+    fn tell(&mut self, _: Instant) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
         Some(self.due)
