@@ -12,9 +12,10 @@ pub(crate) struct Bench {
     /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
     /// it goes. W5: W2 with PLCs that take 2 ms for an answer. All without a name.
     /// `tunnel`: throughput and processor time beside wireguard-go, in network namespaces, as root.
-    /// `queue`: appending, replay, start with a backlog. `wear`: bytes that arrive at the device,
+    /// `queue`: appending, replay, start with a backlog. `replay`: the age of what is new beside a
+    /// backlog that goes to Mosquitto, after an outage of so many seconds. `wear`: bytes that arrive at the device,
     /// beside SQLite and redb, on loop devices, as root.
-    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "wear"])]
+    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear"])]
     workloads: Vec<String>,
     /// Measures the peers too: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED. Sets
     /// them up below target/peers; needs python3-venv and npm.
@@ -40,6 +41,12 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     }
     if named("queue") {
         step("measure the queue", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "queue"])))?;
+    }
+    if named("replay") {
+        let mut measure = cargo(&["bench", "-p", "e2e", "--bench", "replay", "--"]);
+        measure.args(["--turns", &bench.turns.to_string()]);
+        measure.args(["--seconds", &bench.seconds.to_string()]);
+        step("measure a replay", || run(&mut measure))?;
     }
     if named("wear") {
         step("measure the wear", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "wear"])))?;

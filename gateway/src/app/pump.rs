@@ -9,20 +9,21 @@ mod drain;
 mod home;
 mod inflow;
 mod news;
+mod sending;
 mod source;
 mod suspicion;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{Config, Qos};
+use provisioning::config::Config;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::board::Board;
 pub(super) use self::board::Watched;
 use self::home::Home;
+use self::sending::More;
 use self::source::Source;
 use self::suspicion::Suspicion;
 use super::local;
@@ -30,10 +31,9 @@ use crate::clock::{self, Eras};
 use crate::metrics::{DropReason, Metrics};
 use crate::model::{Message, Record};
 use crate::mqtt::{self, Outgoing, Reason};
-use crate::payload::{self, Stamp};
 use crate::plc;
 use crate::queue::storage::{Files, FilesError};
-use crate::queue::{Done, Entry, Id, Queue, Queued, TopicId};
+use crate::queue::{Done, Entry, Id, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -41,8 +41,6 @@ use crate::web::{Liveness, Readiness};
 const TICK: Duration = Duration::from_secs(1);
 /// A pump that has not turned for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// An unchanged status is published again after this.
-const STATUS_EVERY: Duration = Duration::from_secs(60);
 /// Ticket of the status, which is not in the queue: no entry ever gets as far.
 const STATUS: u64 = u64::MAX;
 /// The part of `state_dir` that is the queue's.
@@ -144,7 +142,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.turn();
-            self.send();
+            let more = self.send();
             let due = self.queue.due();
             tokio::select! {
                 event = plcs.recv() => match event {
@@ -154,6 +152,7 @@ impl Pump {
                 Some(event) = broker.recv() => self.heed(&event),
                 Some(done) = self.jobs.join_next() => self.done(done),
                 () = due_at(due) => {}
+                () = task::yield_now(), if more == More::Perhaps => {}
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -315,65 +314,6 @@ impl Pump {
         for gap in self.queue.tell(Instant::now()) {
             let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
             tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
-        }
-    }
-
-    /// Sends as much as the window allows.
-    fn send(&mut self) {
-        let window = self.window();
-        let Some(session) = &mut self.session else { return };
-        if session.unacknowledged >= window || self.home.is_found() {
-            return;
-        }
-        if session.status_due.is_some_and(|due| due <= Instant::now()) {
-            if let Some(outgoing) = self.board.message(session.number, STATUS) {
-                if self.outbox.try_send(outgoing).is_err() {
-                    return; // The MQTT task is busy; the next turn comes with its next event.
-                }
-                session.sent(STATUS);
-            }
-            session.status_due = Some(Instant::now() + STATUS_EVERY);
-        }
-        while session.unacknowledged < window {
-            let Ok(permit) = self.outbox.try_reserve() else { return };
-            let Some(queued) = self.queue.next(Instant::now()) else { return };
-            let id = queued.id;
-            let topic_id = queued.topic;
-            let Queued { epoch, seq, history, .. } = queued;
-            let stamp = Stamp { epoch, seq, history, corrected: false };
-            let (payload, qos, retain) = match queued.entry {
-                Entry::Record(record) => match self.sources.get(usize::from(record.plc)) {
-                    // A retained message is the last value: nothing old may take its place.
-                    Some(source) => {
-                        let retain = source.retain && !history;
-                        let dating = self.eras.dating(id.ticket());
-                        let (record, corrected) = dating::dated(record, dating);
-                        let stamp = Stamp { corrected, ..stamp };
-                        (source.encoder.encode(&record, &stamp), source.qos, retain)
-                    }
-                    None => return,
-                },
-                Entry::Message(message) => (
-                    payload::encode_message(&self.gateway_id, message, &stamp),
-                    Qos::AtLeastOnce,
-                    false,
-                ),
-            };
-            let Some(topic) = self.queue.topic(topic_id) else { return };
-            let topic = Arc::clone(topic);
-            if session.max_payload.is_some_and(|max| payload.len() > max) {
-                self.queue.discard(id, DropReason::TooLarge, Instant::now());
-                continue;
-            }
-            session.sent(id.ticket());
-            permit.send(Outgoing {
-                session: session.number,
-                ticket: Some(id.ticket()),
-                topic,
-                payload,
-                qos,
-                retain,
-            });
         }
     }
 }

@@ -11,7 +11,7 @@ const MOST: u32 = 56;
 /// Where it begins, and begins again after a connection was lost.
 const FIRST: u32 = 4;
 /// Time that an acknowledgement may take beyond twice the shortest: a broker's disk, a busy line.
-const SLACK: Duration = Duration::from_millis(5);
+const SLACK: Duration = Duration::from_millis(2);
 /// The shortest time is forgotten by this share with each acknowledgement, so that a line that
 /// became slower is believed in the end.
 const FORGET: u32 = 1024;

@@ -75,10 +75,15 @@ impl Subscriber {
         let mut arrived = Arrived::default();
         while arrived.values == 0 {
             let left = end.saturating_duration_since(Instant::now());
-            let (at, publish) = self.messages.recv_timeout(left).ok()?;
-            count(&publish.topic, &publish.payload, at, &mut arrived);
+            let (at, publish) = self.next(left)?;
+            arrived.count(&publish.topic, &publish.payload, at);
         }
         Some(Instant::now())
+    }
+
+    /// The next message, and when it arrived, in microseconds since 1970.
+    pub(crate) fn next(&self, limit: Duration) -> Option<(u64, Publish)> {
+        self.messages.recv_timeout(limit).ok()
     }
 
     /// Counts what arrives within `window`.
@@ -87,45 +92,45 @@ impl Subscriber {
         let end = Instant::now() + window;
         let last = super::now_micros() + window.as_micros() as u64;
         let mut arrived = Arrived::default();
-        while let Ok((at, publish)) =
-            self.messages.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
+        while let Some((at, publish)) = self.next(end.saturating_duration_since(Instant::now())) {
             // What waits here after the end arrived before it, or after it.
             if at > last {
                 break;
             }
-            count(&publish.topic, &publish.payload, at, &mut arrived);
+            arrived.count(&publish.topic, &publish.payload, at);
         }
         arrived
     }
 }
 
-/// Finds `tN_KIND":VALUE` in the JSON of any gateway, or a plain value under a topic that ends in
-/// `tN_KIND`.
-fn count(topic: &str, payload: &[u8], at: u64, arrived: &mut Arrived) {
-    let Ok(text) = std::str::from_utf8(payload) else { return };
-    let before = arrived.values;
-    match topic.rsplit_once('_') {
-        Some((_, kind)) if KINDS.contains(&kind) => arrived.take(kind, text, at),
-        _ => {
-            for (found, _) in text.match_indices('_') {
-                let rest = &text[found + 1..];
-                let (Some(kind), Some(value)) = (rest.get(..3), rest.get(3..)) else { continue };
-                if let Some(value) = value.strip_prefix("\":")
-                    && KINDS.contains(&kind)
-                {
-                    arrived.take(kind, value, at);
+impl Arrived {
+    /// Counts the values of a message. Finds `tN_KIND":VALUE` in the JSON of any gateway, or a plain
+    /// value under a topic that ends in `tN_KIND`.
+    pub(crate) fn count(&mut self, topic: &str, payload: &[u8], at: u64) {
+        let Ok(text) = std::str::from_utf8(payload) else { return };
+        let before = self.values;
+        match topic.rsplit_once('_') {
+            Some((_, kind)) if KINDS.contains(&kind) => self.take(kind, text, at),
+            _ => {
+                for (found, _) in text.match_indices('_') {
+                    let rest = &text[found + 1..];
+                    let (Some(kind), Some(value)) = (rest.get(..3), rest.get(3..)) else {
+                        continue;
+                    };
+                    if let Some(value) = value.strip_prefix("\":")
+                        && KINDS.contains(&kind)
+                    {
+                        self.take(kind, value, at);
+                    }
                 }
             }
         }
+        if self.values > before {
+            self.messages += 1;
+            self.bytes += payload.len() as u64;
+        }
     }
-    if arrived.values > before {
-        arrived.messages += 1;
-        arrived.bytes += payload.len() as u64;
-    }
-}
 
-impl Arrived {
     /// Takes the number that `text` begins with.
     fn take(&mut self, kind: &str, text: &str, at: u64) {
         let text = text.trim_start();

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{timeout, timeout_at};
 
+use super::sending::More;
 use super::{Pump, due_at};
 use crate::mqtt;
 use crate::queue::{Done, Left, Stats};
@@ -20,7 +21,7 @@ impl Pump {
         self.announce_gaps();
         loop {
             self.turn();
-            self.send();
+            while self.send() == More::Perhaps {}
             if self.queue.is_empty() || self.waits_for_nobody() {
                 break;
             }

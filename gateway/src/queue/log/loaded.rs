@@ -1,6 +1,6 @@
 //! A segment that was read, entry by entry. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,10 +75,12 @@ impl Loaded {
     ) -> Self {
         let mut places = BTreeMap::new();
         let mut names = BTreeMap::new();
+        let mut known = BTreeSet::new();
         if let Some(context) = context(&bytes, segment.number) {
             let salt = Salt { segment: segment.number, run: context.run };
             for frame in Frames::new(&bytes, salt) {
-                if frame.kind == Kind::Names {
+                // They are repeated, for the case of damage.
+                if frame.kind == Kind::Names && known.insert(frame.payload) {
                     names.extend(record::names(frame.payload, today));
                 }
                 let Some(place) = place(&frame, &context, topics) else { continue };

@@ -9,7 +9,7 @@ use super::bytes::{Cursor, put_signed, put_text, put_varint};
 use super::state::Link;
 use super::value;
 use crate::model::{Message, Record, Sample, UnixTime};
-use crate::queue::{Entry, Names, PlcNames, to_u64};
+use crate::queue::{Entry, Names, PlcNames, TagNames, to_u64};
 
 /// What stands in front of every entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -119,12 +119,18 @@ pub(super) fn names(payload: &[u8], today: &Names) -> Option<(u16, Mapping)> {
     let number = cursor.small()?;
     let name = cursor.text()?;
     let known = (0..).zip(&today.plcs).find(|(_, plc)| plc.name == name);
-    let tag = |name: &str| {
-        let (_, plc) = known?;
-        let place = plc.tags.iter().position(|tag| tag == name)?;
-        u16::try_from(place).ok()
+    let nowhere = TagNames::default();
+    let tags = known.map_or(&nowhere, |(_, plc)| &plc.tags);
+    // Mostly they come in today's order: searching for each would take the square of their number.
+    let mut ahead = tags.iter().zip(0..).skip(0).peekable();
+    let mut place = |name: &str| {
+        if ahead.peek().is_none_or(|(tag, _)| *tag != name) {
+            let place = tags.iter().position(|tag| tag == name)?;
+            ahead = tags.iter().zip(0..).skip(place).peekable();
+        }
+        ahead.next().map(|(_, place): (&str, u16)| place)
     };
-    let tags = cursor.list(|cursor| Some(tag(cursor.text()?)))?;
+    let tags = cursor.list(|cursor| Some(place(cursor.text()?)))?;
     Some((number, Mapping { plc: known.map(|(number, _)| number), tags }))
 }
 
@@ -133,5 +139,41 @@ impl Mapping {
         self.plc?;
         let tag = (*self.tags.get(usize::from(sample.tag))?)?;
         Some(Sample { tag, ..sample })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plc(tags: &[u8]) -> PlcNames {
+        PlcNames { name: "plc".to_owned(), tags: tags.iter().map(u8::to_string).collect() }
+    }
+
+    /// Names are unique within a PLC.
+    fn some_tags() -> impl Strategy<Value = Vec<u8>> {
+        let some = prop::sample::subsequence((0..20).collect::<Vec<u8>>(), 0..=20);
+        prop_oneof![some.clone(), some.prop_shuffle()]
+    }
+
+    proptest! {
+        #[test]
+        fn tags_are_found_whatever_became_of_the_configuration(
+            stored in some_tags(),
+            today in some_tags(),
+        ) {
+            let mut payload = Vec::new();
+            put_names(&mut payload, 7, &plc(&stored));
+            let expected = stored.iter().map(|tag| {
+                let place = today.iter().position(|other| other == tag)?;
+                u16::try_from(place).ok()
+            });
+            let expected = Mapping { plc: Some(1), tags: expected.collect() };
+            let today = vec![PlcNames::default(), plc(&today)];
+            let found = names(&payload, &Names { topics: Vec::new(), plcs: today });
+            prop_assert_eq!(found, Some((7, expected)));
+        }
     }
 }

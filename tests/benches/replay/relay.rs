@@ -1,0 +1,86 @@
+//! The way to the broker: as long as it is told to be, and shut at will.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Listens on a port of its own and passes everything on, later.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) port: u16,
+    gate: Arc<Mutex<Gate>>,
+}
+
+/// What is open now.
+#[derive(Debug, Default)]
+struct Gate {
+    is_shut: bool,
+    streams: Vec<TcpStream>,
+}
+
+impl Relay {
+    /// Leads to a port of the loopback, `delay` away each way.
+    pub(crate) fn start(to: u16, delay: Duration) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("ports are free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let gate = Arc::new(Mutex::new(Gate::default()));
+        let here = Arc::clone(&gate);
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let mut gate = here.lock().expect("nobody panics with it");
+                if gate.is_shut {
+                    continue;
+                }
+                let far = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).expect("the broker runs");
+                near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).expect("a socket");
+                gate.streams.extend([copy(&near), copy(&far)]);
+                pass(copy(&near), copy(&far), delay);
+                pass(far, near, delay);
+            }
+        });
+        Self { port, gate }
+    }
+
+    /// Ends every connection, and each that is begun until it is opened again.
+    pub(crate) fn shut(&self) {
+        let mut gate = self.gate.lock().expect("nobody panics with it");
+        gate.is_shut = true;
+        for stream in gate.streams.drain(..) {
+            // It may have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets connections through again.
+    pub(crate) fn open(&self) {
+        self.gate.lock().expect("nobody panics with it").is_shut = false;
+    }
+}
+
+fn copy(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().expect("a handle can be copied")
+}
+
+/// Passes on what comes, `delay` after it came. Ends with either end.
+fn pass(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::spawn(move || {
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut chunk) {
+            if sender.send((Instant::now() + delay, chunk[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (due, bytes) in receiver {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
