@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, Mosquitto, Simulator};
+use e2e::{Capture, Gateway, Message, Mosquitto, Simulator};
 
 const LONG: Duration = Duration::from_secs(60);
 /// With `balanced`; `E2E_KILLS` makes it more.
@@ -65,7 +65,9 @@ fn every_number_is_accounted_for(durability: &str, kills: usize, longest: Durati
     assert!(status.success(), "{}", log.text());
     messages.extend(consumer.drain(Duration::from_secs(3)));
 
-    let events = messages.iter().filter(|message| message.json()["event"] == "unclean_start");
+    let is_unclean =
+        |message: &&Message| message.json().get("event").is_some_and(|it| it == "unclean_start");
+    let events = messages.iter().filter(is_unclean);
     assert!(events.count() > kills / 10, "hardly any start was an unclean one");
     let (is_clean, report) = Capture::of(&messages).audit();
     assert!(is_clean, "{report}");
