@@ -8,6 +8,7 @@
 mod ending;
 mod entry;
 mod failure;
+mod full;
 mod gap;
 mod health;
 mod id;
@@ -219,7 +220,8 @@ impl<S: Storage> Queue<S> {
         metrics: QueueMetrics,
     ) -> Self {
         let (power_window, kill_window) = windows(config.durability);
-        let start = Start { boot: identity.boot.clone(), power_window, kill_window };
+        let boot = identity.boot.clone();
+        let start = Start { boot, power_window, kill_window, attempt: 0 };
         let home = Home { limits, names: identity.names.clone(), start };
         Self { home: Some(home), ..Self::in_memory(config, identity, metrics) }
     }
@@ -248,14 +250,16 @@ impl<S: Storage> Queue<S> {
         }
         let Home { limits, names, start } = self.home.take()?;
         let mut moved = None;
+        let own = Arc::clone(&self.ledger.epoch);
         match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
             Ok(opened) => {
                 self.memory = MEMORY;
                 self.trials = Trials::default();
                 moved = Some(self.move_in());
-                self.begin(opened, now);
+                self.begin(opened, own, now);
             }
             Err(error) => {
+                let start = Start { attempt: start.attempt + 1, ..start };
                 self.home = Some(Home { limits, names, start });
                 self.fail(error, now);
             }
@@ -278,7 +282,7 @@ impl<S: Storage> Queue<S> {
         moved
     }
 
-    fn begin(&mut self, opened: Opened<S>, now: Instant) {
+    fn begin(&mut self, opened: Opened<S>, own: Arc<str>, now: Instant) {
         let Opened { log, end, began, lost } = opened;
         let open = log.waiting();
         self.metrics.recovered.inc_by(open.samples + lost);
@@ -299,10 +303,13 @@ impl<S: Storage> Queue<S> {
         if let Err(refusal) = began {
             self.refused(refusal, now);
         }
+        self.sync_now(now);
+        self.start_anew(own);
         self.tell_uncleans(now);
-        while self.log.as_ref().is_some_and(Log::is_too_large) && self.give_up_oldest(now) {}
+        self.give_up_what_is_too_much(now);
         self.write_up_to(u64::MAX, now);
         self.sync_now(now);
+        self.write_out(now);
     }
 
     /// What is open.
@@ -385,7 +392,7 @@ impl<S: Storage> Queue<S> {
         self.metrics.stored.set(i64::try_from(stats.samples).unwrap_or(i64::MAX));
         self.metrics.bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         self.metrics.oldest.set(stats.oldest.map_or(0.0, UnixTime::as_seconds));
-        self.metrics.failing.set(i64::from(self.health.is_failing()));
+        self.metrics.failing.set(i64::from(self.health.is_memory_only()));
         let written = self.log.as_ref().map_or(0, |log| log.counts().written);
         self.metrics.written.inc_by(written - self.written);
         self.written = written;

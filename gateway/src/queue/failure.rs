@@ -2,7 +2,10 @@
 //! It works again when something became durable in it: what is only written may still be refused.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use provisioning::config::OnFull;
 
 use super::log::{Log, Refusal};
 use super::ring::Place;
@@ -41,8 +44,8 @@ impl<S: Storage> Queue<S> {
     pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) {
         match refusal {
             Refusal::Failed(error) => self.fail(error, now),
-            // The log's own records have a reserve: without it the disk is full for everybody.
-            Refusal::Full => self.fail(io::ErrorKind::StorageFull.into(), now),
+            // The log's own records go beyond every bound: only the file system refuses them.
+            Refusal::Full | Refusal::Soon => self.fail(io::ErrorKind::StorageFull.into(), now),
         }
     }
 
@@ -85,7 +88,25 @@ impl<S: Storage> Queue<S> {
                 self.deadlines.sync_at_once();
                 self.write_up_to(u64::MAX, now);
             }
-            Err(refusal) => self.refused(refusal, now),
+            Err(refusal) => {
+                let is_freeing = self.log.as_ref().is_some_and(Log::can_take_back);
+                // The next trial takes its file.
+                if refusal.is_no_space() && !is_freeing && self.on_full == OnFull::DropOldest {
+                    self.give_up_telemetry(now);
+                }
+                self.refused(refusal, now);
+            }
+        }
+    }
+
+    /// After a clean end numbers go on under the old epoch. Where this run cannot write down that it
+    /// gives any, the next one would give them again: it takes its own epoch instead.
+    pub(super) fn start_anew(&mut self, own: Arc<str>) {
+        let log = self.log.as_mut().filter(|log| !log.is_writable());
+        if let Some(log) = log.filter(|_| self.ledger.epoch != own) {
+            log.start_anew(Arc::clone(&own));
+            self.ledger.epoch = own;
+            self.ledger.next_seq.clear();
         }
     }
 
@@ -101,8 +122,8 @@ impl<S: Storage> Queue<S> {
 
     /// How a storage does that works.
     pub(super) fn sound(&self) -> Health {
-        let set_aside = self.log.as_ref().map_or(0, |log| log.counts().set_aside);
-        if set_aside > 0 { Health::set_aside(set_aside) } else { Health::Sound }
+        let counts = self.log.as_ref().map(|log| log.counts()).unwrap_or_default();
+        Health::set_aside(counts.set_aside, counts.unreadable)
     }
 
     /// A job came to no end: what it was to make durable is not.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use provisioning::config::{Durability, OnFull};
 
 use super::ledger::Untold;
-use super::log::{Content, Found, Item, Refusal};
+use super::log::{Found, Item, Refusal};
 use super::ring::{Held, Place};
 use super::storage::Storage;
 use super::{CACHE, Entry, Gap, Id, Queue, TopicId};
@@ -131,6 +131,8 @@ impl<S: Storage> Queue<S> {
                         return;
                     }
                 }
+                // It waits in memory: giving up more would free nothing sooner.
+                Err(Refusal::Soon) => return self.deadlines.sync_at_once(),
                 Err(refusal) => return self.refused(refusal, now),
             }
         }
@@ -140,9 +142,10 @@ impl<S: Storage> Queue<S> {
 
     fn write(&mut self, id: u64) -> Result<(), Refusal> {
         // A number that was refused is written before the next one that is not.
-        if let Some(log) = &mut self.log
+        if let (Some(log), Some(held)) = (&mut self.log, self.ring.get(id))
             && self.ledger.gaps.has_changed()
         {
+            log.admit_entry(&self.ledger, &held.entry)?;
             let gaps = self.ledger.take_losses();
             gaps.iter().try_for_each(|gap| log.lost(&self.ledger, gap))?;
         }
@@ -156,99 +159,6 @@ impl<S: Storage> Queue<S> {
         let place = Place::Logged { bytes: appended.bytes, position: appended.position };
         self.ring.place(id, place);
         Ok(())
-    }
-
-    /// The log is full. Makes room for the entry with this id or gives it up; whether it makes
-    /// sense to go on.
-    fn make_room_on_disk(&mut self, id: u64, now: Instant) -> bool {
-        let Some(held) = self.ring.get(id) else { return false };
-        let (is_record, is_sent) = (held.is_record(), held.sent.is_some());
-        if is_record && self.on_full == OnFull::DropNewest {
-            // What is under way may already be with the broker: it waits in memory.
-            if !is_sent && let Some(held) = self.ring.remove(id) {
-                self.lose(&held, DropReason::Full);
-            }
-            return !is_sent;
-        }
-        self.give_up_oldest(now)
-    }
-
-    /// Gives up the telemetry of the oldest segment; messages move to the end of the log.
-    pub(super) fn give_up_oldest(&mut self, now: Instant) -> bool {
-        let Some(log) = &mut self.log else { return false };
-        let ring = &self.ring;
-        let number = log.oldest_free(|ids| ring.has_handed_out(ids));
-        let Some(number) = number else { return false };
-        let Some((loaded, held)) = log.read(number, &mut self.ledger.topics) else { return false };
-        let mut messages = Vec::new();
-        let mut found_samples = 0;
-        let mut found_any_record = false;
-        let found: Vec<Found> = loaded.all(&self.ledger.topics).collect();
-        if !loaded.missing.is_empty() {
-            log.unreadable(&loaded).into_iter().for_each(|gap| self.ledger.gaps.add(gap));
-        }
-        if let Some((first, last)) = log.forget(number) {
-            self.ring.forget_paged(first, last);
-        }
-        for found in found {
-            self.ring.remove(found.id);
-            found_samples += found.samples;
-            match found.content {
-                Content::Whole(Entry::Message(message), _) => {
-                    messages.push((found.topic, found.seq, found.epoch, message));
-                }
-                Content::Whole(Entry::Record(_), _) | Content::Homeless | Content::Nameless => {
-                    found_any_record = true;
-                    self.metrics.count_dropped(DropReason::Full, found.samples);
-                    self.ledger.gaps.add(found.gap(DropReason::Full));
-                }
-            }
-        }
-        let unreadable = held.samples.saturating_sub(found_samples);
-        self.metrics.recovered.inc_by(found_samples.saturating_sub(held.samples));
-        self.metrics.count_dropped(DropReason::Corrupt, unreadable);
-        self.move_messages(messages, found_any_record, now);
-        self.free_now(now);
-        true
-    }
-
-    /// Where the bound alone does not make room, what was given up has to be durable before its
-    /// file can be used.
-    fn free_now(&mut self, now: Instant) {
-        let has_room = self.log.as_ref().is_some_and(|log| log.slots() > super::log::RESERVE);
-        if !has_room {
-            self.sync_now(now);
-        }
-    }
-
-    /// Messages of a segment that is given up get a new place; their numbers stay. Where there was
-    /// nothing but messages, they are what has to go.
-    fn move_messages(&mut self, messages: Vec<Moved>, keep: bool, now: Instant) {
-        for (topic, seq, epoch, message) in messages {
-            let id = self.ledger.next_id;
-            let told = Untold::told_by(&message, &epoch, &mut self.ledger.topics);
-            let entry = Entry::Message(message);
-            let held = Held {
-                topic,
-                seq,
-                epoch,
-                entry,
-                homeless: 0,
-                place: Place::Memory,
-                since: Some(now),
-                sent: None,
-                is_history: true,
-            };
-            if keep {
-                self.ledger.next_id += 1;
-                let gap = held.gap(DropReason::Full);
-                self.ledger.pending.push((id, Untold::Gap(gap)));
-                self.ledger.pending.extend(told.map(|told| (id, told)));
-                self.ring.insert(id, held);
-            } else {
-                self.lose(&held, DropReason::Full);
-            }
-        }
     }
 
     /// Evicts from memory until `bytes` fit. Evicts nothing when they would not fit even then.
@@ -298,11 +208,8 @@ impl<S: Storage> Queue<S> {
     }
 }
 
-/// Topic, number and epoch of a message that has to move, and the message.
-type Moved = (TopicId, u64, Arc<str>, Message);
-
 impl Held {
-    fn gap(&self, reason: DropReason) -> Gap {
+    pub(super) fn gap(&self, reason: DropReason) -> Gap {
         Gap {
             epoch: Arc::clone(&self.epoch),
             topic: self.topic,

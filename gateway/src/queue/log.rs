@@ -4,6 +4,7 @@
 //! segment is the state of the whole log, so that a start reads the newest segments only.
 
 mod append;
+mod bounds;
 mod bytes;
 mod failure;
 mod frame;
@@ -18,19 +19,18 @@ mod start;
 mod state;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 pub(super) use self::append::{Item, stored_len};
+use self::bounds::Purpose;
 use self::frame::{Kind, Salt, frame_len};
-pub(super) use self::job::News;
 pub use self::job::{Done, Job};
+pub(super) use self::job::{News, Sync};
 pub(super) use self::loaded::{Content, Found, Loaded};
-use self::room::Purpose;
-pub(super) use self::room::RESERVE;
 use self::segment::Segment;
-pub(super) use self::segment::Tally;
+pub(super) use self::segment::{Holds, Tally};
 pub(super) use self::start::{Opened, Start};
 use self::state::{Context, Link, State};
 use super::ledger::Ledger;
@@ -56,6 +56,8 @@ pub(super) struct Log<S: Storage> {
     idle: Vec<(String, u64)>,
     /// Files in which nothing waits, as soon as that is durable.
     retiring: Vec<Retiring>,
+    /// Segments among those whose messages moved, and may lie nowhere else on the disk.
+    moved: BTreeSet<u64>,
     next_number: u64,
     open: Runs,
     appended: u64,
@@ -97,6 +99,8 @@ pub(super) struct Counts {
     pub(super) written: u64,
     /// Segments that a newer program wrote.
     pub(super) set_aside: u64,
+    /// Segments that could not be read at the start, and might be another time.
+    pub(super) unreadable: u64,
 }
 
 #[derive(Debug)]
@@ -118,8 +122,8 @@ struct Tail<F> {
 struct Dirty<F> {
     file: Arc<F>,
     number: u64,
-    /// Position of its first byte; nothing for one that an earlier run wrote.
-    from: Option<u64>,
+    /// Position of its first byte.
+    from: u64,
 }
 
 #[derive(Debug)]
@@ -135,8 +139,18 @@ struct Retiring {
 pub(super) enum Refusal {
     /// Nothing is wrong but the bounds.
     Full,
+    /// Nothing is wrong, and files become free with what is under way.
+    Soon,
     /// The storage fails.
     Failed(io::Error),
+}
+
+impl Refusal {
+    /// Whether the file system has no room, or no more of it for us.
+    pub(super) fn is_no_space(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 impl From<io::Error> for Refusal {
@@ -235,7 +249,9 @@ impl<S: Storage> Log<S> {
     pub(super) fn stop(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
         self.checkpoint(ledger)?;
         self.ensure(ledger, to_u64(frame_len(0)), Purpose::Control)?;
-        self.put(Kind::Stop, |_| {})
+        self.put(Kind::Stop, |_| {})?;
+        // A card that hangs must not take the last word.
+        self.flush()
     }
 
     fn state(&self, ledger: &Ledger) -> State {
@@ -305,13 +321,6 @@ impl<S: Storage> Log<S> {
     /// Whether a job is under way that makes things durable.
     pub(super) const fn is_syncing(&self) -> bool {
         self.under_way.is_syncing()
-    }
-
-    /// Bytes that can be appended before something has to be given up.
-    pub(super) fn free(&self) -> u64 {
-        let tail = self.tail.iter().filter(|tail| !tail.is_reserve);
-        let here = tail.map(|tail| tail.segment.size.saturating_sub(tail.end())).sum::<u64>();
-        here + self.slots().saturating_sub(RESERVE) * self.limits.segment
     }
 
     /// Whether entries can be appended at all.

@@ -1,10 +1,12 @@
 mod crashes;
 mod damage;
 mod failing;
+mod full;
 mod homeless;
 mod model;
 mod restarts;
 mod room;
+mod starts;
 mod windows;
 
 use std::sync::Arc;

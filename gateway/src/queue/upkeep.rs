@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use provisioning::config::Durability;
 
 use super::Queue;
-use super::log::{Done, Job, Log, News, Refusal};
+use super::log::{Done, Job, Log, News, Refusal, Sync};
 use super::ring::Place;
 use super::storage::Storage;
 use crate::metrics::DropReason;
@@ -23,6 +23,9 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 const MARK_AFTER: Duration = Duration::from_secs(75);
 /// What is settled is written down after this when nothing else is.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
+/// What is lost is written down after this, or with the next entry: in a queue that is full every
+/// entry is.
+const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// When the next of all this is due.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +35,7 @@ pub(super) struct Deadlines {
     /// The same, of what a job is making durable.
     syncing: Option<Instant>,
     settled: Option<Instant>,
+    lost: Option<Instant>,
     /// Whether a job that makes things durable has to follow.
     sync: bool,
     marked: Option<Instant>,
@@ -65,6 +69,7 @@ impl<S: Storage> Queue<S> {
         self.log.as_ref()?;
         self.retry(now);
         self.write_old(now);
+        self.look_for_room();
         self.mark(now);
         self.look(now);
         self.write_lost(now);
@@ -88,7 +93,8 @@ impl<S: Storage> Queue<S> {
         let appended = due.appended.map(|since| since + self.sync_after());
         let settled = due.settled.filter(|_| log.has_settled()).map(|since| since + SETTLE_AFTER);
         let write = (self.durability == Durability::LowWear).then_some(due.write).flatten();
-        appended.into_iter().chain(settled).chain(write).min()
+        let lost = due.lost.map(|since| since + LOST_AFTER);
+        appended.into_iter().chain(settled).chain(write).chain(lost).min()
     }
 
     /// Takes the end of a job.
@@ -172,19 +178,18 @@ impl<S: Storage> Queue<S> {
             return None;
         }
         match log.sync(&self.ledger) {
-            Ok(Some(job)) => {
+            Ok(Sync::Job(job)) => {
                 self.deadlines.syncing = self.deadlines.appended.take();
                 self.deadlines.settled = None;
                 self.deadlines.sync = false;
                 Some(job)
             }
-            Ok(None) => {
-                if !log.is_dirty() {
-                    self.deadlines.appended = None;
-                    self.deadlines.sync = false;
-                }
+            Ok(Sync::Durable) => {
+                self.deadlines.appended = None;
+                self.deadlines.sync = false;
                 None
             }
+            Ok(Sync::Later) => None,
             Err(refusal) => {
                 self.refused(refusal, now);
                 None
@@ -245,8 +250,13 @@ impl<S: Storage> Queue<S> {
     /// Writes down what is lost and not told.
     fn write_lost(&mut self, now: Instant) {
         if !self.ledger.gaps.has_changed() {
+            self.deadlines.lost = None;
             return;
         }
+        if now < *self.deadlines.lost.get_or_insert(now) + LOST_AFTER {
+            return;
+        }
+        self.deadlines.lost = None;
         let gaps = self.ledger.take_losses();
         if gaps.is_empty() {
             return;
@@ -275,13 +285,12 @@ impl<S: Storage> Queue<S> {
     pub(super) fn sync_now(&mut self, now: Instant) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
         match log.sync_now(&mut self.ledger) {
-            Ok(()) => {
-                let (synced, is_all) = (log.synced(), !log.is_dirty());
+            Ok(true) => {
+                let synced = log.synced();
                 self.durable_to(synced);
-                if is_all {
-                    self.works(now);
-                }
+                self.works(now);
             }
+            Ok(false) => self.deadlines.sync = true,
             Err(refusal) => self.refused(refusal, now),
         }
     }

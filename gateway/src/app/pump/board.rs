@@ -227,7 +227,7 @@ impl Board {
             storage: health.sentence().map(str::to_owned),
         };
         self.changed |= self.status.borrow().queue.storage != queue.storage;
-        let failing = health.sentence().filter(|_| health.is_failing());
+        let failing = health.sentence().filter(|_| health.is_memory_only());
         self.readiness.send_replace(
             failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
         );

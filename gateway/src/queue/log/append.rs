@@ -1,8 +1,8 @@
 //! Entries into the tail, with the names that they need.
 
+use super::bounds::Purpose;
 use super::frame::{Kind, frame_len};
 use super::record::{self, Head};
-use super::room::Purpose;
 use super::state::Link;
 use super::{Log, Refusal, Tally};
 use crate::queue::ledger::Ledger;
@@ -58,12 +58,25 @@ impl<S: Storage> Log<S> {
         Ok(Appended { bytes, position: self.position })
     }
 
+    /// Whether an entry can be appended now.
+    pub(in crate::queue) fn admit_entry(
+        &mut self,
+        ledger: &Ledger,
+        entry: &Entry,
+    ) -> Result<(), Refusal> {
+        self.make_place(ledger, stored_len(entry), entry)
+    }
+
     /// Makes sure that the tail has room for a frame and knows the names behind it.
     fn make_place(&mut self, ledger: &Ledger, bytes: u64, entry: &Entry) -> Result<(), Refusal> {
         let names = self.names_for(entry);
         let repeat = self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at);
         let context = if repeat { self.context_bytes() } else { 0 };
-        self.ensure(ledger, bytes + names + context, Purpose::Data)?;
+        let purpose = match entry {
+            Entry::Record(_) => Purpose::Data,
+            Entry::Message(_) => Purpose::Message,
+        };
+        self.ensure(ledger, bytes + names + context, purpose)?;
         if self.tail.as_ref().is_some_and(|tail| tail.end() >= tail.repeat_at) {
             self.put_context()?;
         }

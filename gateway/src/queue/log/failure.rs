@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::room::Purpose;
+use super::bounds::Purpose;
 use super::segment::{FAILING, file_name, number_in};
 use super::{Dirty, Log, Refusal, Retiring, Tally};
 use crate::queue::ledger::Ledger;
@@ -23,7 +23,7 @@ impl<S: Storage> Log<S> {
         let mut dirty = std::mem::take(&mut self.syncing);
         dirty.append(&mut self.dirty);
         if let Some(tail) = self.tail.take() {
-            let from = Some(self.position - tail.end());
+            let from = self.position - tail.end();
             dirty.push(Dirty { file: Arc::clone(&tail.file), number: tail.segment.number, from });
             self.seal(tail.segment, ledger);
         }
@@ -37,8 +37,7 @@ impl<S: Storage> Log<S> {
     /// Cuts off what is not durable. After a failed sync Linux takes it for written: a process that
     /// follows this one would read it, sync it with success, and lose it with the power.
     fn distrust(&mut self, segment: &Dirty<S::File>) {
-        let Some(from) = segment.from else { return };
-        let durable = self.synced.saturating_sub(from);
+        let durable = self.synced.saturating_sub(segment.from);
         if segment.file.truncate(durable).is_err() {
             return; // A device that takes nothing at all has nothing to lose.
         }
@@ -63,14 +62,28 @@ impl<S: Storage> Log<S> {
         self.appended = self.appended.min(id);
     }
 
-    /// Begins a new segment after the storage failed, in a new file.
+    /// Begins a new segment after the storage failed. Where not a byte is free, in a file in which
+    /// nothing waits.
     pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
-        // Those that are there may be what failed; if not, they are used again afterwards.
-        let idle = std::mem::take(&mut self.idle).into_iter();
-        self.retiring.extend(idle.map(|(name, size)| Retiring { name, size, from: None }));
         self.remove_stillborn();
+        match self.begin_again(ledger) {
+            Err(refusal) if refusal.is_no_space() && self.take_back() => {
+                self.fail(ledger);
+                self.begin_again(ledger)
+            }
+            result => result,
+        }
+    }
+
+    fn begin_again(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
         self.roll(ledger, 0, Purpose::Control)?;
         self.flush()
+    }
+
+    /// Nothing of this run is durable: what it does goes under another epoch.
+    pub(in crate::queue) fn start_anew(&mut self, epoch: Arc<str>) {
+        self.context.epoch = epoch;
+        self.context.run = self.next_number;
     }
 
     /// Files of this run of which nothing was durable when the storage failed: no start needs them,

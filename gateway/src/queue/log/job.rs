@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::loaded::{Found, Loaded};
 use super::segment::{Segment, file_name};
-use super::{Log, Refusal, recover};
+use super::{Log, Refusal, Retiring, recover};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::{Gap, Topics, to_u64};
@@ -16,7 +16,7 @@ use crate::queue::{Gap, Topics, to_u64};
 /// Zeros are written in pieces of this size.
 const PIECE: usize = 64 << 10;
 /// After so many attempts to read a segment what is in it counts as lost.
-const READS: u32 = 3;
+pub(super) const READS: u32 = 3;
 
 /// Something to do elsewhere.
 #[derive(Debug)]
@@ -27,6 +27,17 @@ enum Task<S: Storage> {
     Sync { storage: S, files: Vec<Arc<S::File>>, names: bool, upto: Mark },
     Prepare { storage: S, name: String, size: u64 },
     Read { storage: S, segment: Segment, ids: Range<u64> },
+}
+
+/// What can be done about what is not durable.
+#[derive(Debug)]
+pub(in crate::queue) enum Sync<S: Storage> {
+    /// This job makes it durable.
+    Job(Job<S>),
+    /// Nothing now: a job is under way, or the storage fails.
+    Later,
+    /// Nothing: everything is.
+    Durable,
 }
 
 /// What became of a job.
@@ -55,6 +66,8 @@ pub(super) struct UnderWay {
     /// written now.
     failures: u64,
     prepare: bool,
+    /// Whether that failed in this segment: trying again would fail again.
+    unprepared: bool,
     read: bool,
     /// Attempts to read the segment that is wanted.
     failed_reads: u32,
@@ -77,6 +90,15 @@ pub(in crate::queue) enum News {
 impl UnderWay {
     pub(super) const fn is_syncing(&self) -> bool {
         self.sync
+    }
+
+    pub(super) const fn is_preparing(&self) -> bool {
+        self.prepare
+    }
+
+    /// A new segment began.
+    pub(super) const fn began(&mut self) {
+        self.unprepared = false;
     }
 
     /// One of them came to no end, and nobody knows which.
@@ -131,16 +153,16 @@ pub(super) fn prepare<S: Storage>(storage: &S, name: &str, size: u64) -> io::Res
 }
 
 impl<S: Storage> Log<S> {
-    /// A job that makes everything durable that was appended up to now; nothing while one runs, or
-    /// when there is nothing to do.
-    pub(in crate::queue) fn sync(&mut self, ledger: &Ledger) -> Result<Option<Job<S>>, Refusal> {
+    /// A job that makes everything durable that was appended up to now.
+    pub(in crate::queue) fn sync(&mut self, ledger: &Ledger) -> Result<Sync<S>, Refusal> {
         if self.under_way.sync || self.tail.is_none() {
-            return Ok(None);
+            return Ok(Sync::Later);
         }
         self.write_settled(ledger)?;
         self.flush()?;
         if !self.is_dirty() {
-            return Ok(None);
+            self.recycle();
+            return Ok(Sync::Durable);
         }
         self.under_way.sync = true;
         self.syncing.append(&mut self.dirty);
@@ -150,7 +172,7 @@ impl<S: Storage> Log<S> {
         let names = std::mem::take(&mut self.names_changed);
         let storage = self.storage.clone();
         let upto = Mark { failures: self.under_way.failures, position: self.position };
-        Ok(Some(Job(Task::Sync { storage, files, names, upto })))
+        Ok(Sync::Job(Job(Task::Sync { storage, files, names, upto })))
     }
 
     /// A job that prepares the next segment while this one fills; nothing when one is ready.
@@ -158,7 +180,8 @@ impl<S: Storage> Log<S> {
         let tail = self.tail.as_ref()?;
         let is_early = tail.end() * 2 < tail.segment.size;
         let is_ready = self.idle.iter().any(|(_, size)| *size == self.limits.segment);
-        if self.under_way.prepare || is_early || is_ready || self.slots() == 0 {
+        let is_tried = self.under_way.prepare || self.under_way.unprepared;
+        if is_tried || is_early || is_ready || !self.has_room_for_spare() {
             return None;
         }
         self.under_way.prepare = true;
@@ -185,10 +208,9 @@ impl<S: Storage> Log<S> {
         Some(Job(Task::Read { storage: self.storage.clone(), segment, ids }))
     }
 
-    /// The entry with the lowest id from this one on, if its segment was read.
+    /// The entry with this id, if its segment was read.
     pub(in crate::queue) fn take(&mut self, id: u64, topics: &Topics) -> Option<Found> {
-        let found = self.loaded.as_mut()?.next(id, topics)?;
-        (found.id == id).then_some(found)
+        self.loaded.as_mut()?.take(id, topics)
     }
 
     /// Takes what a job brought.
@@ -212,18 +234,31 @@ impl<S: Storage> Log<S> {
             }
             Outcome::Prepared { name, size, result } => {
                 self.under_way.prepare = false;
-                match result {
-                    Ok(()) => {
-                        self.counts.written += size;
-                        self.idle.push((name, size));
-                    }
-                    Err(_) => drop(self.storage.remove(&name)),
-                }
+                self.prepared(name, size, result);
                 News::None
             }
             Outcome::Read { segment, ids, result } => {
                 self.under_way.read = false;
                 self.read_done(&segment, ids, result, topics)
+            }
+        }
+    }
+
+    /// Without a file that is ready the next segment begins in one that grows.
+    pub(super) fn prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
+        let Err(error) = result else {
+            self.counts.written += size;
+            self.idle.push((name, size));
+            return;
+        };
+        self.under_way.unprepared = true;
+        tracing::warn!(%error, "cannot prepare the next part of the queue");
+        match self.storage.remove(&name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is removed later; a file that is not whole is never used.
+            Err(_) => {
+                self.retiring.push(Retiring { name, size: size.saturating_sub(1), from: None });
             }
         }
     }

@@ -142,16 +142,13 @@ impl Loaded {
         gaps
     }
 
-    /// The next entry whose id is not below this one.
-    pub(super) fn next(&mut self, from: u64, topics: &Topics) -> Option<Found> {
-        loop {
-            let place = self.places.get(self.next)?;
-            self.next += 1;
-            if place.outline.head.id < from {
-                continue;
-            }
-            return Some(self.found(place, topics));
-        }
+    /// The entry with this id, if it is here and none behind it was taken.
+    pub(super) fn take(&mut self, id: u64, topics: &Topics) -> Option<Found> {
+        let rest = self.places.get(self.next..)?;
+        self.next += rest.iter().take_while(|place| place.outline.head.id < id).count();
+        let place = self.places.get(self.next).filter(|place| place.outline.head.id == id)?;
+        self.next += 1;
+        Some(self.found(place, topics))
     }
 
     /// Every entry, as far as it is needed to count it or to keep it.

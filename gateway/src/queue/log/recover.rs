@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::frame::{Frames, Header, Kind, Salt, read_header};
+use super::job::READS;
 use super::loaded::context;
 use super::replay::{Recovered, Replay};
 use super::segment::{FAILING, file_name, number_in};
@@ -11,20 +12,35 @@ use super::state::State;
 use crate::queue::Topics;
 use crate::queue::storage::{Storage, StoredFile};
 
-/// Ending of the name of a segment that this program cannot read.
+/// Ending of the name of a segment that a newer program wrote.
 const SET_ASIDE: &str = ".unknown-version";
+/// Ending of the name of a segment that could not be read, whatever is in it.
+const UNREADABLE: &str = ".unreadable";
+/// So much of a file is read at most, whatever lies there: no segment is longer.
+const LONGEST: u64 = 64 << 20;
 /// A context with the topics of a thousand PLCs lies within this.
-const HEAD: usize = 64 << 10;
+const HEAD: u64 = 64 << 10;
 
 /// Reads the newest segments, back to the first with a checkpoint, and what was written behind it.
-pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Result<Recovered> {
+/// One that cannot be read ends the first attempts with an error: what it holds would be written over.
+/// The last one sets it aside.
+pub(super) fn recover<S: Storage>(
+    storage: &S,
+    topics: &mut Topics,
+    attempt: u32,
+) -> io::Result<Recovered> {
+    let is_last = attempt + 1 >= READS;
     let mut sizes = BTreeMap::new();
     let mut replay = Replay::default();
     for name in storage.list()? {
         match number_in(&name) {
             Some(number) => {
-                sizes.insert(number, 0);
                 replay.found.next_number = replay.found.next_number.max(number + 1);
+                match measure(storage, number) {
+                    Ok(size) => drop(sizes.insert(number, size)),
+                    Err(error) if !is_last => return Err(error),
+                    Err(error) => replay.found.unreadable += set_aside(storage, number, &error),
+                }
             }
             None if name == FAILING => replay.found.is_marked = true,
             None if name.starts_with("spare-") => replay.found.idle.push((name, 0)),
@@ -32,10 +48,18 @@ pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Resul
         }
     }
     let mut newer = Vec::new();
-    let overtaken = overtaken(storage, sizes.keys().copied());
+    let overtaken = overtaken(storage, sizes.keys().copied(), is_last)?;
     let numbers: Vec<u64> = sizes.keys().rev().copied().collect();
     for number in numbers.into_iter().filter(|number| !overtaken.contains(number)) {
-        let Ok(bytes) = read(storage, number) else { continue };
+        let bytes = match read(storage, number) {
+            Ok(bytes) => bytes,
+            Err(error) if !is_last => return Err(error),
+            Err(error) => {
+                sizes.remove(&number);
+                replay.found.unreadable += set_aside(storage, number, &error);
+                continue;
+            }
+        };
         if let Header::Newer(version) = read_header(&bytes) {
             let name = file_name(number);
             tracing::warn!(%name, version, "a newer program wrote this part of the queue; it is set aside");
@@ -51,33 +75,51 @@ pub(super) fn recover<S: Storage>(storage: &S, topics: &mut Topics) -> io::Resul
         newer.push(number);
     }
     for number in newer.into_iter().rev() {
-        if let Ok(bytes) = read(storage, number) {
-            replay.segment(number, &bytes, topics);
-        }
+        replay.segment(number, &read(storage, number)?, topics);
     }
-    measure(storage, &mut sizes);
-    Ok(replay.finish(&sizes, storage))
+    let mut found = replay.finish(&sizes, storage);
+    // What was set aside may have given more numbers under the same epoch.
+    found.is_clean &= found.set_aside + found.unreadable == 0;
+    Ok(found)
+}
+
+/// Gives it a name under which nobody writes over it; what it holds may be read another time.
+fn set_aside<S: Storage>(storage: &S, number: u64, error: &io::Error) -> u64 {
+    let name = file_name(number);
+    tracing::error!(%name, %error, "a part of the queue cannot be read; it is set aside");
+    storage.rename(&name, &format!("{name}{UNREADABLE}")).ok();
+    1
 }
 
 /// Segments of a run that is older than one with lower numbers. A power cut can take back that a
 /// file was named so and leave what is in it; the next run gives the number again and may take the
 /// same file, and a second cut can lose what that has written there.
-fn overtaken<S: Storage>(storage: &S, numbers: impl Iterator<Item = u64>) -> BTreeSet<u64> {
+fn overtaken<S: Storage>(
+    storage: &S,
+    numbers: impl Iterator<Item = u64>,
+    is_last: bool,
+) -> io::Result<BTreeSet<u64>> {
     let mut newest = 0;
-    let is_overtaken = |number: &u64| {
-        let head = read_head(storage, *number).unwrap_or_default();
-        let run = context(&head, *number).map(|context| context.run);
-        newest = newest.max(run.unwrap_or(0));
-        run.is_some_and(|run| run < newest)
-    };
-    numbers.filter(is_overtaken).collect()
+    let mut overtaken = BTreeSet::new();
+    for number in numbers {
+        let head = match read_head(storage, number) {
+            Err(error) if !is_last => return Err(error),
+            head => head.unwrap_or_default(),
+        };
+        let Some(context) = context(&head, number) else { continue };
+        newest = newest.max(context.run);
+        if context.run < newest {
+            overtaken.insert(number);
+        }
+    }
+    Ok(overtaken)
 }
 
 /// The first bytes of a segment, the context included.
 fn read_head<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(&file_name(number))?;
-    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; size.min(HEAD)];
+    let size = usize::try_from(file.size()?.min(HEAD)).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
 }
@@ -96,16 +138,24 @@ pub(super) fn read<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> 
     read_file(&file)
 }
 
-pub(super) fn read_file(file: &impl StoredFile) -> io::Result<Vec<u8>> {
-    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
+fn read_file(file: &impl StoredFile) -> io::Result<Vec<u8>> {
+    let size = usize::try_from(file.size()?.min(LONGEST)).map_err(io::Error::other)?;
     let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
-fn measure<S: Storage>(storage: &S, sizes: &mut BTreeMap<u64, u64>) {
-    for (number, size) in sizes.iter_mut() {
-        let file = storage.open(&file_name(*number));
-        *size = file.and_then(|file| file.size()).unwrap_or(0);
+/// The length of a segment; nothing of ours lies behind the longest.
+fn measure<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
+    let file = storage.open(&file_name(number))?;
+    let size = file.size()?;
+    if size > LONGEST {
+        tracing::warn!(
+            number,
+            size,
+            "a part of the queue is longer than any can be; it is cut off"
+        );
+        file.truncate(LONGEST).ok();
     }
+    Ok(size.min(LONGEST))
 }

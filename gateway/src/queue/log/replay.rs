@@ -31,6 +31,8 @@ pub(super) struct Recovered {
     pub(super) is_marked: bool,
     /// Segments of a newer program.
     pub(super) set_aside: u64,
+    /// Segments that cannot be read and are set aside.
+    pub(super) unreadable: u64,
     /// Segments that should be there and are not, or in which nothing can be read.
     pub(super) damaged: Vec<Segment>,
     /// What is told by entries behind the last checkpoint, which may not be durable, by their ids.

@@ -5,31 +5,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::append::REPEAT;
+use super::bounds::Purpose;
 use super::frame::{self, Kind, Salt};
+use super::job::READS;
 use super::loaded::Loaded;
 use super::recover;
-use super::segment::{Segment, file_name};
+use super::segment::{Holds, Segment, file_name, number_in};
 use super::{Dirty, Log, Refusal, Retiring, Tail};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::Storage;
 use crate::queue::{Topics, to_u64};
 
-/// Files that are kept for the next segments; the rest is given back to the file system.
-const MOST_IDLE: usize = 2;
-/// Segments that stay free for the log's own records: without them it could not even write down
-/// that something was delivered.
-pub(in crate::queue) const RESERVE: u64 = 2;
+/// Files that are kept for the next segments; the rest is given back to the file system. One more than
+/// the reserve: where others fill the file system, what is written goes into what was given up.
+const MOST_IDLE: usize = 3;
 /// Files are whole sectors.
 const SECTOR: u64 = 512;
-
-/// What a segment is begun for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Purpose {
-    /// Entries, within the bounds.
-    Data,
-    /// The log's own records, out of the reserve.
-    Control,
-}
 
 impl<S: Storage> Log<S> {
     /// Makes sure that a frame of this length fits into the tail.
@@ -40,9 +31,8 @@ impl<S: Storage> Log<S> {
         purpose: Purpose,
     ) -> Result<(), Refusal> {
         let Some(tail) = &self.tail else { return Err(super::gone()) };
-        let is_allowed = purpose == Purpose::Control || !tail.is_reserve;
         let fits = tail.end() + bytes <= tail.segment.size;
-        if fits && (is_allowed || self.slots() >= RESERVE) {
+        if fits && (purpose != Purpose::Data || !tail.is_reserve || self.has_reserve()) {
             return Ok(());
         }
         self.roll(ledger, bytes, purpose)
@@ -56,10 +46,7 @@ impl<S: Storage> Log<S> {
         least: u64,
         purpose: Purpose,
     ) -> Result<(), Refusal> {
-        let slots = self.slots();
-        if purpose == Purpose::Data && slots <= RESERVE {
-            return Err(Refusal::Full);
-        }
+        self.admit(purpose, self.limits.segment)?;
         if self.tail.is_some() {
             self.flush()?;
         }
@@ -73,22 +60,24 @@ impl<S: Storage> Log<S> {
         let buffer = self.preamble(ledger, &segment);
         let needed = (to_u64(buffer.len()) + least).next_multiple_of(SECTOR);
         segment.size = self.limits.segment.max(needed);
+        self.admit(purpose, segment.size)?;
+        let is_reserve = self.admit(Purpose::Data, segment.size).is_err();
         let file = self.take_file(&file_name(segment.number), segment.size)?;
         self.next_number += 1;
         self.names_changed = true;
         if let Some(old) = self.tail.take() {
             if old.segment.open.entries > 0 {
                 let (end, number) = (old.end(), old.segment.number);
-                let from = Some(self.position - end);
+                let from = self.position - end;
                 self.dirty.push(Dirty { file: old.file, number, from });
             }
             self.seal(old.segment, ledger);
         }
         self.settled.clear();
         self.has_lost = false;
+        self.under_way.began();
         self.position += to_u64(buffer.len());
         let repeat_at = to_u64(buffer.len()) + REPEAT;
-        let is_reserve = purpose == Purpose::Control && slots <= RESERVE;
         let (file, declared) = (Arc::new(file), Vec::new());
         self.tail =
             Some(Tail { file, segment, flushed: 0, buffer, declared, repeat_at, is_reserve });
@@ -115,35 +104,16 @@ impl<S: Storage> Log<S> {
 
     /// A file of this name and size: one that may be written over, or a new one.
     fn take_file(&mut self, name: &str, size: u64) -> io::Result<S::File> {
-        let fitting = self.idle.iter().position(|(_, idle)| *idle == size);
-        let Some(place) = fitting else { return self.storage.create(name) };
-        let (old, _) = self.idle.swap_remove(place);
-        self.storage.rename(&old, name)?;
-        self.storage.open(name)
-    }
-
-    /// How many more segments there may be.
-    pub(in crate::queue) fn slots(&self) -> u64 {
-        let size = self.limits.segment.max(1);
-        let within = self.limits.max.saturating_sub(self.usage()) / size;
-        let free = self
-            .storage
-            .free_space()
-            .map_or(u64::MAX, |free| free.saturating_sub(self.limits.min_free) / size);
-        to_u64(self.idle.len()) + within.min(free)
-    }
-
-    /// Whether the files take more than they may: a start needs a segment whatever the bound says.
-    pub(in crate::queue) fn is_too_large(&self) -> bool {
-        self.usage() > self.limits.max
-    }
-
-    /// What all files take, without those that are about to be freed: the reserve has room for them.
-    pub(super) fn usage(&self) -> u64 {
-        let tail = self.tail.iter().map(|tail| tail.segment.size);
-        let segments = self.segments.iter().map(|segment| segment.size);
-        let idle = self.idle.iter().map(|(_, size)| *size);
-        tail.chain(segments).chain(idle).sum()
+        while let Some(place) = self.idle.iter().position(|(_, idle)| *idle == size) {
+            let (old, _) = self.idle.swap_remove(place);
+            match self.storage.rename(&old, name) {
+                Ok(()) => return self.storage.open(name),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // It is still there, and counts.
+                Err(_) => self.retiring.push(Retiring { name: old, size, from: None }),
+            }
+        }
+        self.storage.create(name)
     }
 
     pub(super) fn seal(&mut self, mut segment: Segment, ledger: &Ledger) {
@@ -174,25 +144,71 @@ impl<S: Storage> Log<S> {
         let is_done = |file: &mut Retiring| file.from.is_some_and(|from| from <= synced);
         let done: Vec<Retiring> = self.retiring.extract_if(.., is_done).collect();
         for Retiring { name, size, .. } in done {
-            if size == self.limits.segment && self.idle.len() < MOST_IDLE {
+            if self.may_be_idle(size) {
                 self.idle.push((name, size));
             } else if let Err(error) = self.storage.remove(&name) {
                 tracing::debug!(%name, %error, "cannot remove a part of the queue");
             }
         }
+        if self.retiring.is_empty() {
+            self.moved.clear();
+        }
     }
 
-    /// The ids that lie in a segment, and its number: the oldest of which none is busy.
-    pub(in crate::queue) fn oldest_free(
-        &self,
-        is_busy: impl Fn(Range<u64>) -> bool,
-    ) -> Option<u64> {
-        let mut numbers = self.segments.iter().map(|segment| segment.number);
-        numbers.find(|number| !is_busy(self.ids(*number)))
+    /// Whether a file of this length is kept when nothing waits in it.
+    pub(super) fn may_be_idle(&self, size: u64) -> bool {
+        size == self.limits.segment && self.idle.len() < MOST_IDLE
+    }
+
+    /// Makes room where not a byte is free: takes back the largest file in which nothing waits,
+    /// although that is not durable and cannot be written down either. A crash right now finds it
+    /// damaged. Whether there was one.
+    pub(super) fn take_back(&mut self) -> bool {
+        let Some(place) = self.dispensable(|number| !self.moved.contains(&number)) else {
+            return false;
+        };
+        let Retiring { name, size, .. } = self.retiring.swap_remove(place);
+        if size == self.limits.segment {
+            self.idle.push((name, size));
+            return true;
+        }
+        self.storage.remove(&name).is_ok()
+    }
+
+    /// Whether a file is left in which nothing waits: giving up one more would change nothing.
+    pub(in crate::queue) fn can_take_back(&self) -> bool {
+        self.dispensable(|_| true).is_some()
+    }
+
+    /// The messages of a segment that was given up have moved.
+    pub(in crate::queue) fn note_moved(&mut self, number: u64) {
+        self.moved.insert(number);
+    }
+
+    /// Never the newest segment: it proves that there was this run, and that others are done with.
+    fn dispensable(&self, may_go: impl Fn(u64) -> bool) -> Option<usize> {
+        let number = |file: &Retiring| number_in(&file.name).filter(|_| file.size > 0);
+        let sealed = self.segments.iter().map(|segment| segment.number);
+        let newest = self.retiring.iter().filter_map(number).chain(sealed).max();
+        let is_old = |file: &Retiring| {
+            file.size > 0 && number(file).is_none_or(|own| Some(own) != newest && may_go(own))
+        };
+        let old = self.retiring.iter().enumerate().filter(|(_, file)| is_old(file));
+        old.max_by_key(|(_, file)| file.size).map(|(place, _)| place)
+    }
+
+    /// Numbers of the full segments in which something waits, oldest first, and what that is.
+    pub(in crate::queue) fn full_segments(&self) -> impl DoubleEndedIterator<Item = (u64, Holds)> {
+        self.segments.iter().map(|segment| (segment.number, segment.holds()))
+    }
+
+    /// Whether telemetry waits anywhere in it.
+    pub(in crate::queue) fn has_telemetry(&self) -> bool {
+        self.waiting().samples > 0
     }
 
     /// The ids that lie in a segment.
-    pub(super) fn ids(&self, number: u64) -> Range<u64> {
+    pub(in crate::queue) fn ids(&self, number: u64) -> Range<u64> {
         let tail = self.tail.iter().map(|tail| &tail.segment);
         let mut from =
             self.segments.iter().chain(tail).skip_while(|segment| segment.number != number);
@@ -208,7 +224,8 @@ impl<S: Storage> Log<S> {
     ) -> Option<(Loaded, super::Tally)> {
         let segment = self.segments.iter().find(|segment| segment.number == number)?;
         // What cannot be read is missing, and the caller counts it.
-        let bytes = recover::read(&self.storage, number).unwrap_or_default();
+        let read = || recover::read(&self.storage, number).ok();
+        let bytes = (0..READS).find_map(|_| read()).unwrap_or_default();
         let ids = self.ids(number);
         let loaded = Loaded::new(segment, bytes, ids, &self.open, topics, &self.names);
         Some((loaded, segment.open))

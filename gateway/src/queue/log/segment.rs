@@ -35,6 +35,27 @@ pub(super) struct Segment {
     pub(super) size: u64,
 }
 
+/// What waits in a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::queue) enum Holds {
+    /// Telemetry, and perhaps messages.
+    Telemetry,
+    /// Messages alone.
+    Messages,
+    /// Messages alone, in less than a quarter of it: moved together they take less room.
+    FewMessages,
+}
+
+impl Segment {
+    pub(super) const fn holds(&self) -> Holds {
+        match (self.open.samples, self.open.bytes * 4 < self.size) {
+            (1.., _) => Holds::Telemetry,
+            (0, false) => Holds::Messages,
+            (0, true) => Holds::FewMessages,
+        }
+    }
+}
+
 impl Tally {
     pub(in crate::queue) const fn add(&mut self, other: Self) {
         self.entries = self.entries.saturating_add(other.entries);
@@ -57,8 +78,9 @@ pub(super) fn file_name(number: u64) -> String {
     format!("seg-{number:016x}.log")
 }
 
-/// The number in the name of a segment's file.
+/// The number in the name of a segment's file; nothing for one that no log comes to.
 pub(super) fn number_in(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let number = (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    number.filter(|number| *number < 1 << 63)
 }

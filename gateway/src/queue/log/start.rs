@@ -1,15 +1,15 @@
 //! The beginning of a run: what the last one left, and a first segment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use super::bounds::Purpose;
 use super::recover::recover;
 use super::replay::Recovered;
-use super::room::Purpose;
-use super::segment::{file_name, number_in};
+use super::segment::{Segment, file_name, number_in};
 use super::state::Context;
-use super::{Counts, Dirty, Limits, Log, Refusal, Retiring, job};
+use super::{Counts, Limits, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
 use crate::queue::ledger::{Ledger, Untold};
 use crate::queue::storage::{Storage, StoredFile};
@@ -25,6 +25,8 @@ pub(in crate::queue) struct Start {
     pub(in crate::queue) power_window: u64,
     /// Seconds of data that the death of the process may take.
     pub(in crate::queue) kill_window: u64,
+    /// How often it was tried before: in the end what cannot be read is set aside.
+    pub(in crate::queue) attempt: u32,
 }
 
 /// A log at the beginning of a run.
@@ -59,7 +61,7 @@ impl<S: Storage> Log<S> {
         start: &Start,
         ledger: &mut Ledger,
     ) -> io::Result<Opened<S>> {
-        let found = recover(&storage, &mut ledger.topics)?;
+        let found = recover(&storage, &mut ledger.topics, start.attempt)?;
         let end = match &found.context {
             None => End::None,
             Some(_) if found.is_clean => End::Clean,
@@ -83,6 +85,7 @@ impl<S: Storage> Log<S> {
             tail: None,
             idle: Vec::new(),
             retiring: Vec::new(),
+            moved: BTreeSet::new(),
             next_number: found.next_number,
             open: found.state.open,
             appended: found.state.appended.max(found.state.next_id),
@@ -96,21 +99,15 @@ impl<S: Storage> Log<S> {
             names_changed: false,
             loaded: None,
             under_way: job::UnderWay::default(),
-            counts: Counts { written: 0, set_aside: found.set_aside },
+            counts: Counts { written: 0, set_aside: found.set_aside, unreadable: found.unreadable },
             is_marked: found.is_marked,
         };
         log.sort_files(found.idle);
-        let mut lost = 0;
-        for segment in found.damaged {
-            lost += segment.open.samples;
-            let range = segment.first_id..log.first_id_behind(segment.first_id);
-            if range.end > range.start {
-                log.open.remove_run((range.start, range.end - 1));
-            }
-        }
+        let lost = log.forget_damaged(&found.damaged);
         log.cut_last(found.end);
-        if end != End::None {
-            log.adopt(found.context.as_ref().map_or(0, |context| context.run));
+        let run = found.context.as_ref().map(|context| context.run);
+        if run.is_some_and(|run| log.adopt(run).is_err()) {
+            log.distrust_last_run(ledger);
         }
         let began = log.begin(ledger);
         if began.is_err() {
@@ -119,6 +116,17 @@ impl<S: Storage> Log<S> {
             last.for_each(|context| ledger.forget_window(&context.epoch));
         }
         Ok(Opened { log, end, began, lost })
+    }
+
+    /// How many samples were in segments that are gone.
+    fn forget_damaged(&mut self, damaged: &[Segment]) -> u64 {
+        for segment in damaged {
+            let range = segment.first_id..self.first_id_behind(segment.first_id);
+            if range.end > range.start {
+                self.open.remove_run((range.start, range.end - 1));
+            }
+        }
+        damaged.iter().map(|segment| segment.open.samples).sum()
     }
 
     fn first_id_behind(&self, id: u64) -> u64 {
@@ -131,7 +139,7 @@ impl<S: Storage> Log<S> {
     fn sort_files(&mut self, files: Vec<(String, u64)>) {
         let newest = self.next_number.checked_sub(1);
         for (name, size) in files {
-            if size == self.limits.segment && number_in(&name) != newest {
+            if self.may_be_idle(size) && number_in(&name) != newest {
                 self.idle.push((name, size));
             } else {
                 self.retiring.push(Retiring { name, size, from: None });
@@ -155,25 +163,25 @@ impl<S: Storage> Log<S> {
     }
 
     /// What the last run wrote may still be in the memory of the operating system alone, and it is the
-    /// reason why files are free: it becomes durable before one of them is written over.
-    fn adopt(&mut self, run: u64) {
+    /// reason why files are free: it becomes durable before one of them is written over. One file after
+    /// the other: there may be more of them than a process may have open.
+    fn adopt(&self, run: u64) -> io::Result<()> {
         let used = self.segments.iter().map(|segment| file_name(segment.number));
         let idle = self.idle.iter().map(|(name, _)| name.clone());
         let freed = self.retiring.iter().map(|file| file.name.clone());
-        let theirs = used.chain(idle).chain(freed);
-        let theirs = theirs.filter_map(|name| Some((number_in(&name)?, name)));
-        let theirs = theirs.filter(|(number, _)| *number >= run);
-        let dirty = theirs.filter_map(|(number, name)| {
-            let file = Arc::new(self.storage.open(&name).ok()?);
-            Some(Dirty { file, number, from: None })
-        });
-        let dirty: Vec<Dirty<S::File>> = dirty.collect();
-        if dirty.iter().all(|segment| segment.file.sync_data().is_ok()) {
-            return;
-        }
-        self.dirty = dirty;
+        let all = used.chain(idle).chain(freed);
+        let mut theirs = all.filter(|name| number_in(name).is_some_and(|number| number >= run));
+        theirs.try_for_each(|name| self.storage.open(&name)?.sync_data())?;
+        self.storage.sync_dir()
+    }
+
+    /// What the last run wrote cannot be made durable: nothing is free because of it, and what it told
+    /// is told again. A sync is never tried twice.
+    fn distrust_last_run(&mut self, ledger: &mut Ledger) {
         let idle = std::mem::take(&mut self.idle).into_iter();
         self.retiring.extend(idle.map(|(name, size)| Retiring { name, size, from: None }));
+        let told = std::mem::take(&mut ledger.adopted);
+        told.into_iter().for_each(|told| ledger.tell_again(told));
     }
 
     /// The first segment of a run, in a file that is prepared for it.
@@ -181,22 +189,23 @@ impl<S: Storage> Log<S> {
         let size = self.limits.segment;
         if !self.idle.iter().any(|(_, idle)| *idle == size) {
             let name = format!("spare-{:x}", self.next_number);
-            if job::prepare(&self.storage, &name, size).is_ok() {
-                self.counts.written += size;
-                self.idle.push((name, size));
-            } else {
-                drop(self.storage.remove(&name));
-            }
+            let result = job::prepare(&self.storage, &name, size);
+            self.prepared(name, size, result);
         }
         self.roll(ledger, 0, Purpose::Control)
     }
 
-    /// Makes everything durable before it returns.
-    pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<(), Refusal> {
-        let Some(job) = self.sync(ledger)? else { return Ok(()) };
+    /// Makes everything durable before it returns; whether it is.
+    pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<bool, Refusal> {
+        let job = match self.sync(ledger)? {
+            job::Sync::Job(job) => job,
+            job::Sync::Later => return Ok(false),
+            job::Sync::Durable => return Ok(true),
+        };
         match self.done(job.run(), &mut ledger.topics) {
             job::News::Failed(error) => Err(Refusal::Failed(error)),
-            job::News::None | job::News::Durable(_) | job::News::Read { .. } => Ok(()),
+            job::News::Durable(_) => Ok(true),
+            job::News::None | job::News::Read { .. } => Ok(false),
         }
     }
 

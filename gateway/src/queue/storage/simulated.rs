@@ -26,6 +26,9 @@ struct Disk {
     /// What happened to the names since they were durable: a crash keeps a beginning of it.
     journal: Vec<BTreeMap<String, usize>>,
     written: u64,
+    /// How many files are open, and were at most.
+    open: usize,
+    most_open: usize,
 }
 
 /// How often what fails, in a thousand calls.
@@ -67,6 +70,8 @@ impl Simulated {
             durable_names: BTreeMap::new(),
             journal: Vec::new(),
             written: 0,
+            open: 0,
+            most_open: 0,
         })))
     }
 
@@ -97,6 +102,28 @@ impl Simulated {
         }
     }
 
+    /// The same disk once more, when nothing is under way.
+    pub(in crate::queue) fn fork(&self) -> Self {
+        let disk = self.disk();
+        let numbers: BTreeSet<usize> =
+            disk.names.values().chain(disk.durable_names.values()).copied().collect();
+        let file = |(number, file): (usize, &File)| match numbers.contains(&number) {
+            true => file.clone(),
+            false => File::default(),
+        };
+        Self(Arc::new(Mutex::new(Disk {
+            rng: disk.rng.clone(),
+            faults: Faults::NONE,
+            files: disk.files.iter().enumerate().map(file).collect(),
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            journal: disk.journal.clone(),
+            written: 0,
+            open: 0,
+            most_open: 0,
+        })))
+    }
+
     /// Every file with its bytes.
     pub(in crate::queue) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let disk = self.disk();
@@ -124,6 +151,18 @@ impl Simulated {
     pub(in crate::queue) fn used(&self) -> u64 {
         let disk = self.disk();
         disk.used()
+    }
+
+    /// How many files were open at once, at most, since this was asked last.
+    pub(in crate::queue) fn most_open(&self) -> usize {
+        let disk = &mut *self.disk();
+        std::mem::replace(&mut disk.most_open, disk.open)
+    }
+
+    fn handle(&self, disk: &mut Disk, number: usize) -> Open {
+        disk.open += 1;
+        disk.most_open = disk.most_open.max(disk.open);
+        Open { disk: self.clone(), number }
     }
 
     /// Bytes that reached the device, in whole pages.
@@ -179,6 +218,12 @@ pub(in crate::queue) struct Open {
     number: usize,
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.disk.disk().open -= 1;
+    }
+}
+
 impl Storage for Simulated {
     type File = Open;
 
@@ -196,7 +241,7 @@ impl Storage for Simulated {
         disk.files.push(File::default());
         disk.names.insert(name.to_owned(), number);
         disk.renamed();
-        Ok(Open { disk: self.clone(), number })
+        Ok(self.handle(&mut disk, number))
     }
 
     fn open(&self, name: &str) -> io::Result<Open> {
@@ -206,7 +251,7 @@ impl Storage for Simulated {
             return Err(eio());
         }
         let number = disk.names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Open { disk: self.clone(), number })
+        Ok(self.handle(&mut disk, number))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -61,5 +61,5 @@ fn open(disk: &Simulated, epoch: &str) -> Queue<Simulated> {
 }
 
 fn start() -> Start {
-    Start { boot: "boot".to_owned(), power_window: 1, kill_window: 0 }
+    Start { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
 }

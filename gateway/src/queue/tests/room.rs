@@ -7,7 +7,8 @@ const LIMITS: Limits = Limits { segment: 4096, max: 128 << 10, min_free: 16 << 1
 
 #[test]
 fn what_is_told_to_fit_fits_and_little_more() {
-    for (capacity, most) in [(u64::MAX, 128 << 10), (64 << 10, 48 << 10)] {
+    // Where others fill the file system, the reserve is what they are left.
+    for (capacity, most) in [(u64::MAX, 128 << 10), (64 << 10, 56 << 10)] {
         let disk = Simulated::new(1);
         disk.set_faults(Faults { capacity, ..Faults::NONE });
         let mut queue = open(disk);

@@ -13,8 +13,16 @@ impl World {
         let now = self.now;
         let queue = self.queue.as_mut().unwrap();
         let seq = queue.ledger.next_seq.get(&topic).copied().unwrap_or(0);
-        let number = (queue.topic(topic).unwrap().to_string(), queue.epoch().to_string(), seq);
+        let number = (topic.number(), far_end::epoch(queue.epoch()), seq);
+        let stored =
+            |queue: &Queue<Simulated>| queue.log.as_ref().map_or(0, |log| log.waiting().bytes);
+        let before = stored(queue);
         queue.push(topic, entry.clone(), now);
+        // After a failure it is in memory again.
+        let lost = before.saturating_sub(stored(queue));
+        // What a start and events take of the reserve is given back at once.
+        let is_little = lost <= LONGEST + SEGMENT || queue.health().is_failing();
+        assert!(is_little, "seed {}: one entry costs {lost} bytes", self.seed);
         self.pushed.insert(number, entry);
     }
 
@@ -56,37 +64,22 @@ impl World {
     pub(super) fn arrive(&mut self, id: Id) {
         let queue = self.queue.as_ref().unwrap();
         let held = queue.ring.get(id.ticket()).unwrap();
-        let topic = queue.topic(held.topic).unwrap().to_string();
-        let (epoch, seq, entry) = (held.epoch.to_string(), held.seq, held.entry.clone());
-        let number = (topic, epoch.clone(), seq);
+        let topic = far_end::topic(queue.topic(held.topic).unwrap());
+        let epoch = far_end::epoch(&held.epoch);
+        let number = (topic, epoch, held.seq);
         if let Some(pushed) = self.pushed.get(&number) {
-            assert_eq!(*pushed, entry, "seed {}: {number:?} changed", self.seed);
+            assert_eq!(*pushed, held.entry, "seed {}: {number:?} changed", self.seed);
         } else {
-            let Entry::Message(message) = &entry else {
+            let Entry::Message(message) = &held.entry else {
                 panic!("seed {}: {number:?} was invented", self.seed)
             };
-            self.hear(message, &epoch);
-        }
-        self.received.insert(number);
-    }
-
-    fn hear(&mut self, message: &Message, epoch: &str) {
-        if self.traces {
-            println!(
-                "heard {epoch} {} faulty {}",
-                serde_json::to_string(&message.body).unwrap(),
-                self.faulty
-            );
-        }
-        if let Some(gap) = Announcement::parse(&message.body) {
-            let epoch = gap.epoch.unwrap_or_else(|| epoch.to_owned());
-            for seq in gap.first_seq..=gap.last_seq {
-                self.announced.insert((gap.topic.clone(), epoch.clone(), seq));
+            if self.traces {
+                let body = serde_json::to_string(&message.body).unwrap();
+                println!("heard {epoch} {body} faulty {}", self.faulty);
             }
+            self.far_end.hear(message, epoch);
         }
-        if let Some(start) = UncleanStart::parse(&message.body) {
-            self.windows.insert(start.epoch, start.next_seq);
-        }
+        self.far_end.receive(number);
     }
 
     pub(super) fn pick_in_flight(&mut self) -> Option<Id> {

@@ -1,0 +1,115 @@
+//! What happens in one life, and what holds after every step of it.
+
+use super::*;
+
+impl World {
+    pub(super) fn step(&mut self) {
+        self.now += Duration::from_millis(self.rng.u64(..700));
+        let now = self.now;
+        let what = self.rng.u8(..21);
+        self.trace(what);
+        match what {
+            0..6 => {
+                for _ in 0..self.rng.usize(1..8) {
+                    self.push();
+                }
+            }
+            6..11 => self.send(),
+            11..14 => self.acknowledge(),
+            14 => {
+                if let Some(id) = self.pick_in_flight() {
+                    self.queue().discard(id, DropReason::Refused, now);
+                }
+            }
+            15 => {
+                self.in_flight.clear();
+                self.queue().rewind(now);
+            }
+            16 => drop(self.queue().tell(now)),
+            17 => self.run_jobs(),
+            18 => {
+                let faults = self.draw_faults();
+                self.disk.set_faults(faults);
+            }
+            _ => self.turn(),
+        }
+    }
+
+    fn turn(&mut self) {
+        let now = self.now;
+        while let Some(job) = self.queue.as_mut().unwrap().turn(now) {
+            self.jobs.push(job);
+        }
+        if self.rng.bool() {
+            self.run_jobs();
+        }
+    }
+
+    pub(super) fn run_jobs(&mut self) {
+        let now = self.now;
+        for job in std::mem::take(&mut self.jobs) {
+            self.queue().done(job.run(), now);
+        }
+        // A device that fails may have lost what it had promised.
+        if !self.faulty {
+            let synced = self.queue().log.as_ref().unwrap().synced();
+            self.note_safe(synced);
+        }
+    }
+
+    /// What is open and lies in the log up to here must not be lost.
+    pub(super) fn note_safe(&mut self, position: u64) {
+        let queue = self.queue.as_ref().unwrap();
+        for id in queue.ring.ids() {
+            if self.safe_ids.contains(&id) {
+                continue;
+            }
+            let held = queue.ring.get(id).unwrap();
+            if matches!(held.place, ring::Place::Logged { position: at, .. } if at <= position) {
+                let topic = far_end::topic(queue.topic(held.topic).unwrap());
+                self.safe_ids.insert(id);
+                self.safe.insert((topic, far_end::epoch(&held.epoch), held.seq));
+            }
+        }
+    }
+
+    /// Produced and recovered, less what became of them.
+    pub(super) fn imbalance(&self) -> u64 {
+        let metrics = &self.metrics.queue;
+        let stored = u64::try_from(metrics.stored.get()).unwrap();
+        let taken = metrics.produced.get() + metrics.recovered.get();
+        taken.wrapping_sub(metrics.delivered.get() + metrics.dropped() + stored)
+    }
+
+    pub(super) fn balance(&self) {
+        assert_eq!(self.imbalance(), self.base, "seed {}", self.seed);
+        // A start in a full log and the record that frees its files may each take a segment more.
+        let used = self.disk.used();
+        assert!(used <= self.config.max_size + LONGEST + SEGMENT, "seed {}: {used}", self.seed);
+    }
+
+    pub(super) fn trace(&self, what: impl std::fmt::Debug) {
+        if self.traces {
+            let queue = self.queue.as_ref().unwrap();
+            println!("{} untold {:?}", describe(queue), queue.ledger.untold());
+            println!("{what:?} used {}", self.disk.used());
+        }
+    }
+}
+
+/// What the queue is, for a history that is followed.
+pub(super) fn describe(queue: &Queue<Simulated>) -> String {
+    let held = queue.ring.ids().into_iter().filter_map(|id| Some((id, queue.ring.get(id)?)));
+    let held: Vec<String> = held
+        .map(|(id, held)| {
+            let place = match held.place {
+                ring::Place::Memory => "memory".to_owned(),
+                ring::Place::Logged { position, .. } => position.to_string(),
+            };
+            let sent = if held.sent.is_some() { " sent" } else { "" };
+            format!("{id}:{}/{}/{}@{place}{sent}", held.topic.index(), held.epoch, held.seq)
+        })
+        .collect();
+    let (stats, health, log) = (queue.stats(), queue.health(), &queue.log);
+    format!("{stats:?} held {held:?} {health:?} {log:?}")
+}

@@ -1,0 +1,312 @@
+//! A log that is full, by its own bound or because others fill the file system.
+
+use std::collections::BTreeSet;
+
+use super::super::storage::Storage;
+use super::super::storage::simulated::{Faults, Simulated};
+use super::*;
+
+const SEGMENT: u64 = 2048;
+const LIMITS: Limits = Limits { segment: SEGMENT, max: 32 * SEGMENT, min_free: 4 * SEGMENT };
+const POLICIES: [OnFull; 2] = [OnFull::DropOldest, OnFull::DropNewest];
+
+/// A job that makes things durable takes long on a slow card: meanwhile nothing is freed, whatever is
+/// given up.
+#[test]
+fn a_card_that_others_fill_costs_one_segment_at_a_time() {
+    let mut world = World::new(OnFull::DropOldest);
+    world.push_segments(12);
+    assert_eq!(world.dropped(), 0);
+    world.leave_free(3 * SEGMENT);
+    world.push();
+    world.pass(Duration::from_secs(1));
+    let sync = world.queue.turn(world.now).unwrap();
+
+    world.push_segments_without_jobs(3);
+
+    assert!(world.dropped() > 0 && world.dropped() <= SEGMENT, "{}", world.dropped());
+    world.held.push(sync);
+    world.work();
+    assert!(world.queue.is_stored());
+    world.push_segments(8);
+    assert!(world.dropped() <= 13 * SEGMENT, "{}", world.dropped());
+}
+
+#[test]
+fn a_card_that_is_full_to_the_brim_costs_the_reserve_and_then_one_segment_at_a_time() {
+    let mut world = World::new(OnFull::DropOldest);
+    world.push_segments(12);
+    world.leave_free(0);
+
+    world.push_segments(10);
+
+    assert!(!world.queue.health().is_failing(), "{:?}", world.queue.health());
+    assert!(world.dropped() <= 14 * SEGMENT, "{}", world.dropped());
+    assert!(world.queue.is_stored());
+}
+
+#[test]
+fn a_sync_that_takes_for_ever_makes_no_files_beyond_the_bound() {
+    for on_full in POLICIES {
+        let mut world = World::new(on_full);
+        world.push_segments(40);
+        // A loss is written down as well.
+        let sync = loop {
+            world.push();
+            world.pass(Duration::from_secs(1));
+            if let Some(job) = world.queue.turn(world.now) {
+                break job;
+            }
+        };
+
+        world.push_segments_without_jobs(40);
+
+        assert!(world.disk.used() <= LIMITS.max + SEGMENT, "{on_full:?} {}", world.disk.used());
+        world.held.push(sync);
+        world.work();
+        assert!(world.queue.is_stored(), "{on_full:?}");
+    }
+}
+
+/// Nothing may be written, not even that something was delivered.
+#[test]
+fn what_was_delivered_is_freed_on_a_full_disk() {
+    let mut world = World::on(&brim_full(), OnFull::DropNewest);
+    assert!(world.queue.health().is_failing());
+
+    world.deliver();
+    world.pass(Duration::from_secs(60));
+    world.work();
+
+    assert_eq!(*world.queue.health(), Health::Sound);
+    assert!(world.disk.used() <= 5 * SEGMENT, "{} bytes", world.disk.used());
+    world.push();
+    world.work();
+    assert!(world.queue.is_stored());
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_costs_the_oldest_and_takes_what_is_new() {
+    let disk = brim_full();
+    let before = disk.used();
+    let mut world = World::on(&disk, OnFull::DropOldest);
+    for _ in 0..60 {
+        world.pass(Duration::from_secs(1));
+        world.push();
+        world.work();
+    }
+
+    assert!(!world.queue.health().is_memory_only(), "{:?}", world.queue.health());
+    assert!(world.dropped() <= 5 * SEGMENT, "{}", world.dropped());
+    assert!(disk.used() <= before);
+    assert!(world.queue.is_stored());
+}
+
+#[test]
+fn events_outlive_telemetry_on_disk() {
+    for on_full in POLICIES {
+        let mut world = World::new(on_full);
+        // Segments that hold nothing else.
+        world.push_events(80);
+        for _ in 0..40 {
+            world.push_segments(2);
+            world.push_events(1);
+        }
+        assert!(world.dropped() > 20 * SEGMENT);
+
+        let (events, records) = world.what_a_restart_finds();
+
+        assert!(events.iter().copied().eq(0..120), "{on_full:?}: {events:?}");
+        let (first, last) = (records.first().unwrap(), records.last().unwrap());
+        let is_whole = last - first + 1 == to_u64(records.len());
+        assert!(is_whole || on_full == OnFull::DropNewest);
+        match on_full {
+            OnFull::DropOldest => assert_eq!(*last, world.pushed - 1),
+            OnFull::DropNewest => assert_eq!(*first, 0),
+        }
+    }
+}
+
+#[test]
+fn an_event_costs_no_telemetry_as_long_as_there_is_a_reserve() {
+    for on_full in POLICIES {
+        let mut world = World::new(on_full);
+        while world.dropped() == 0 {
+            world.push();
+            world.work();
+        }
+        let before = (world.dropped(), world.queue.stats().samples);
+
+        world.push_events(8);
+
+        let after = (world.dropped(), world.queue.stats().samples);
+        assert_eq!(after, before, "{on_full:?}");
+        assert!(world.queue.is_stored());
+    }
+}
+
+#[test]
+fn a_full_file_system_is_told_until_there_is_room() {
+    for on_full in POLICIES {
+        let mut world = World::new(on_full);
+        world.leave_free(SEGMENT);
+
+        world.push_segments(3);
+        let health = world.queue.health().clone();
+        assert!(health.sentence().unwrap().contains("the file system is full"), "{health:?}");
+        assert_eq!(health.is_memory_only(), on_full == OnFull::DropOldest, "{health:?}");
+
+        world.disk.set_faults(Faults::NONE);
+        world.work();
+        assert_eq!(*world.queue.health(), Health::Sound);
+        assert!(world.queue.is_stored());
+    }
+}
+
+/// Without room for files or without the right to make any, every turn would try it again.
+#[test]
+fn a_spare_that_cannot_be_made_is_not_tried_again_at_once() {
+    let mut world = World::new(OnFull::DropOldest);
+    let job = loop {
+        world.push();
+        if let Some(job) = world.queue.turn(world.now) {
+            break job;
+        }
+    };
+    world.disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+    let done = job.run();
+    world.disk.set_faults(Faults::NONE);
+    world.queue.done(done, world.now);
+
+    assert!(world.queue.turn(world.now).is_none());
+    assert!(!world.disk.list().unwrap().iter().any(|name| name.starts_with("spare")));
+}
+
+/// A queue that is pushed to, and how far it is.
+struct World {
+    disk: Simulated,
+    queue: Queue<Simulated>,
+    on_full: OnFull,
+    now: Instant,
+    pushed: u64,
+    /// What one record takes on the disk.
+    size: u64,
+    /// Jobs that take long.
+    held: Vec<Job<Simulated>>,
+}
+
+impl World {
+    fn new(on_full: OnFull) -> Self {
+        Self::on(&Simulated::new(1), on_full)
+    }
+
+    fn on(disk: &Simulated, on_full: OnFull) -> Self {
+        let (now, disk) = (now(), disk.clone());
+        let queue = open(&disk, on_full, "e", now);
+        let size = log::stored_len(&record(0, 3));
+        Self { disk, queue, on_full, now, pushed: 0, size, held: Vec::new() }
+    }
+
+    fn push(&mut self) {
+        let at = i64::try_from(self.pushed).unwrap();
+        self.pushed += 1;
+        self.queue.push(A, record(at, 3), self.now);
+    }
+
+    fn push_events(&mut self, count: u32) {
+        for _ in 0..count {
+            self.queue.push(EVENTS, message(20), self.now);
+            self.work();
+        }
+    }
+
+    /// As many records as fit into so many segments.
+    fn push_segments(&mut self, count: u64) {
+        for _ in 0..count * SEGMENT / self.size {
+            self.push();
+            self.work();
+        }
+    }
+
+    fn push_segments_without_jobs(&mut self, count: u64) {
+        for _ in 0..count * SEGMENT / self.size {
+            self.push();
+            self.held.extend(std::iter::from_fn(|| self.queue.turn(self.now)));
+        }
+    }
+
+    fn work(&mut self) {
+        self.pass(Duration::from_millis(1));
+        for job in std::mem::take(&mut self.held) {
+            self.queue.done(job.run(), self.now);
+        }
+        while let Some(job) = self.queue.turn(self.now) {
+            self.queue.done(job.run(), self.now);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Others take everything else.
+    fn leave_free(&self, free: u64) {
+        let capacity = self.disk.used() + free;
+        self.disk.set_faults(Faults { capacity, ..Faults::NONE });
+    }
+
+    /// Bytes of records that were dropped.
+    fn dropped(&self) -> u64 {
+        self.queue.metrics.dropped() / 3 * self.size
+    }
+
+    fn deliver(&mut self) {
+        self.queue.rewind(self.now);
+        for _ in 0..2_000 {
+            while let Some(id) = self.queue.next(self.now).map(|queued| queued.id) {
+                self.queue.acknowledge(id, self.now);
+            }
+            self.work();
+        }
+        assert!(self.queue.is_empty());
+    }
+
+    /// Numbers of events and of records after a restart.
+    fn what_a_restart_finds(&mut self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        self.queue.flush(self.now);
+        self.queue = open(&self.disk, self.on_full, "f", self.now);
+        let (mut events, mut records) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..2_000 {
+            while let Some(queued) = self.queue.next(self.now) {
+                let (id, seq) = (queued.id, queued.seq);
+                match queued.entry {
+                    Entry::Record(_) => records.insert(seq),
+                    Entry::Message(_) if queued.epoch == "e" => events.insert(seq),
+                    Entry::Message(_) => false,
+                };
+                self.queue.acknowledge(id, self.now);
+            }
+            self.work();
+        }
+        assert!(self.queue.is_empty());
+        (events, records)
+    }
+}
+
+/// A disk on which not a byte is free, all of it taken by what waits.
+fn brim_full() -> Simulated {
+    let mut world = World::new(OnFull::DropOldest);
+    world.push_segments(10);
+    world.queue.close(world.now);
+    let mut contents = world.disk.contents();
+    contents.retain(|name, _| name.starts_with("seg-"));
+    let disk = Simulated::holding(&contents);
+    // A start cuts off what the last segment does not need.
+    disk.set_faults(Faults { capacity: disk.used() - SEGMENT, ..Faults::NONE });
+    disk
+}
+
+fn open(disk: &Simulated, on_full: OnFull, epoch: &str, now: Instant) -> Queue<Simulated> {
+    let config = config::Queue { on_full, order: QueueOrder::Strict, ..crate::testing::queue() };
+    Queue::open_within(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now)
+}
