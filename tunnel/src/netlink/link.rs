@@ -102,8 +102,9 @@ impl Link {
     /// Sets those addresses and routes that are not there; the kernel takes the routes of a device
     /// away that goes down. Changes nothing and is heard of by nobody while all are there.
     ///
-    /// Fails for a network that this host reaches by another device, when all others are set, and
-    /// never takes it over: routes of ours go behind whatever others there are.
+    /// Fails for a network that this host reaches by another device, when everything is set, and never
+    /// takes it over: routes of ours go behind whatever others there are, and only sockets that are
+    /// bound to the device find them then.
     pub(crate) fn mend(&mut self) -> Result<Mended, LinkError> {
         let taken = self.taken()?;
         let mut mended = Mended::Nothing;
@@ -114,7 +115,7 @@ impl Link {
                 Err(errno) => return Err(failure(Step::Address(*address), errno)),
             }
         }
-        for route in self.routes.iter().filter(|route| !taken.contains(route)) {
+        for route in &self.routes {
             match self.asker.order(Message::route(self.index, *route)) {
                 Ok(()) => mended = Mended::Something,
                 Err(Errno::EEXIST) => {}

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::upkeep::Upkeep;
 use super::{Engine, RunError, Want, run};
@@ -66,9 +66,12 @@ pub struct DeviceDriver<P> {
 /// Makes the device with its addresses and routes, and the task that drives it. Has to be called
 /// in a tokio runtime. Everything goes with the driver, or with the process.
 ///
+/// A network that this host reaches by another way stays there and is warned of: what is bound to the
+/// device goes into the tunnel all the same, and PLCs want to be read whatever became of the LAN.
+///
 /// # Errors
-/// Fails without CAP_NET_ADMIN, when the name is taken, and when a route is in use or would take
-/// the hub itself into the tunnel.
+/// Fails without CAP_NET_ADMIN, when the name is taken, and when a route would take the hub itself
+/// into the tunnel.
 pub fn open<P: Path>(
     settings: &Settings,
     table: Table,
@@ -87,7 +90,10 @@ pub fn open<P: Path>(
     };
     let device = Tun::create(name, Offload::TcpAndUdp)?;
     let mut link = Link::new(device.index(), &settings.addresses, &routes)?;
-    link.set_up(settings.mtu)?;
+    match link.set_up(settings.mtu) {
+        Err(taken @ LinkError::RouteTaken(_)) => warn!("{taken}"),
+        set_up => set_up?,
+    }
     let now = Now::read();
     let (reporter, reports) = Reporter::new(&tunnel, now);
     let (events, inbox) = mpsc::channel(EVENTS);

@@ -111,12 +111,13 @@ fn as_root_a_route_of_the_machine_network_is_not_taken_over_whatever_its_metric(
         let index = tun_and_lan();
         ip(&["addr", "add", "192.168.1.5/24", "dev", "lan", "metric", metric]);
         ip(&["-6", "addr", "add", "fd01::5/64", "dev", "lan", "nodad", "metric", metric]);
-        let before = ip(&["route"]);
-        for network in ["192.168.1.0/24", "fd01::/64"] {
+        for (network, host) in [("192.168.1.0/24", "192.168.1.10"), ("fd01::/64", "fd01::10")] {
             let taken = Link::new(index, &[], &nets(network)).unwrap().mend();
             assert!(matches!(taken, Err(LinkError::RouteTaken(_))), "{metric}: {taken:?}");
+            assert_eq!(device_to(host), "lan", "{metric}");
+            let bound = ip(&["route", "get", host, "oif", "tun"]);
+            assert!(bound.contains("dev tun"), "a socket that is bound to the device: {bound}");
         }
-        assert_eq!(ip(&["route"]), before);
         let own = Link::new(index, &nets("192.168.1.50/24"), &[]).unwrap().mend();
         assert!(matches!(own, Err(LinkError::RouteTaken(_))), "{metric}: {own:?}");
         assert_eq!(device_to("192.168.1.10"), "lan", "{metric}");
