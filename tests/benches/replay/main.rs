@@ -15,6 +15,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
+    clippy::unwrap_in_result,
     reason = "a measurement may stop on the spot, prints its result, and shares parts with `load`"
 )]
 

@@ -122,11 +122,12 @@ pub(super) fn names(payload: &[u8], today: &Names) -> Option<(u16, Mapping)> {
     let nowhere = TagNames::default();
     let tags = known.map_or(&nowhere, |(_, plc)| &plc.tags);
     // Mostly they come in today's order: searching for each would take the square of their number.
-    let mut ahead = tags.iter().zip(0..).skip(0).peekable();
+    let from = |place| tags.iter().zip(0..).skip(place).peekable();
+    let mut ahead = from(0);
     let mut place = |name: &str| {
         if ahead.peek().is_none_or(|(tag, _)| *tag != name) {
             let place = tags.iter().position(|tag| tag == name)?;
-            ahead = tags.iter().zip(0..).skip(place).peekable();
+            ahead = from(place);
         }
         ahead.next().map(|(_, place): (&str, u16)| place)
     };
