@@ -6,6 +6,7 @@
 //! passed (the floor) is kept on disk, and what was taken by a wrong clock is marked, and dated
 //! again as soon as the clock is right.
 
+mod anchor;
 mod eras;
 mod floor;
 mod judge;
@@ -20,6 +21,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tunnel::ClockBounds;
 
+pub use anchor::Anchor;
 pub use eras::{Dating, Eras};
 pub use judge::{Judge, Judgement, State};
 

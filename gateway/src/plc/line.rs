@@ -72,7 +72,7 @@ pub(super) enum Fault {
 
 /// One request and what became of it.
 pub(super) struct Exchange<T = Registers> {
-    pub(super) sent_at: UnixTime,
+    pub(super) sent: Instant,
     pub(super) received_at: UnixTime,
     pub(super) took: Duration,
     /// Absent when there was no connection to send it on.
@@ -187,9 +187,9 @@ impl<C: Connect> Line<C> {
             return Exchange::unsent();
         }
         let Some(session) = &mut self.session else { return Exchange::unsent() };
-        let (sent_at, sent) = (clock::now(), now());
+        let sent = now();
         let answer = session.read(station, request).await;
-        self.waited(sent_at, sent, answer)
+        self.waited(sent, answer)
     }
 
     /// Asks for a name, like [`Line::ask`].
@@ -202,9 +202,9 @@ impl<C: Connect> Line<C> {
             return Exchange::unsent();
         }
         let Some(session) = &mut self.session else { return Exchange::unsent() };
-        let (sent_at, sent) = (clock::now(), now());
+        let sent = now();
         let answer = session.name(station).await;
-        self.waited(sent_at, sent, answer)
+        self.waited(sent, answer)
     }
 
     /// Waits until the pace allows the next request; false when there is none to be sent.
@@ -219,17 +219,12 @@ impl<C: Connect> Line<C> {
         false
     }
 
-    fn waited<T>(
-        &mut self,
-        sent_at: UnixTime,
-        sent: Instant,
-        answer: Result<T, RequestError>,
-    ) -> Exchange<T> {
+    fn waited<T>(&mut self, sent: Instant, answer: Result<T, RequestError>) -> Exchange<T> {
         let (received_at, received) = (clock::now(), now());
         let is_answer = matches!(answer, Ok(_) | Err(RequestError::Refused(_)));
         let came = if is_answer { Came::Yes } else { Came::No };
         self.pace.waited(sent, received, came);
-        Exchange { sent_at, received_at, took: received - sent, answer: Some(answer) }
+        Exchange { sent, received_at, took: received - sent, answer: Some(answer) }
     }
 
     /// The session has answered. Tells whether it is the first answer after an absence.
@@ -290,8 +285,7 @@ impl<C: Connect> Line<C> {
 
 impl<T> Exchange<T> {
     fn unsent() -> Self {
-        let at = clock::now();
-        Self { sent_at: at, received_at: at, took: Duration::ZERO, answer: None }
+        Self { sent: now(), received_at: clock::now(), took: Duration::ZERO, answer: None }
     }
 
     pub(super) const fn is_broken(&self) -> bool {

@@ -16,6 +16,7 @@ use super::session::Connect;
 use super::unit::Unit;
 use super::visit::{Server, Visit};
 use super::{Event, Link, identity};
+use crate::clock::Anchor;
 use crate::schedule::{Group, Schedule, Step};
 
 /// How often a Modicon is asked whether its program runs, and which one it is.
@@ -186,7 +187,8 @@ impl<C: Connect> Poller<C> {
         let Self { units, events, line, server, .. } = self;
         let (before, rest) = units.split_at_mut_checked(unit)?;
         let (unit, after) = rest.split_first_mut()?;
-        Some(Visit { unit, others: [before, after], line, server, events, stop })
+        let began = Anchor::new(now());
+        Some(Visit { unit, others: [before, after], line, server, events, stop, began })
     }
 }
 

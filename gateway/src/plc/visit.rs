@@ -19,7 +19,7 @@ use super::session::{Connect, RequestError};
 use super::standing::Cost;
 use super::unit::Unit;
 use super::{Change, Event, Failure, Read, sentence};
-use crate::clock;
+use crate::clock::Anchor;
 
 /// What is known of a server, whichever unit it was learned from.
 pub(super) struct Server {
@@ -38,6 +38,8 @@ pub(super) struct Visit<'a, C: Connect> {
     pub(super) server: &'a mut Server,
     pub(super) events: &'a mpsc::Sender<Event>,
     pub(super) stop: &'a CancellationToken,
+    /// When it began: all that it reads is dated from there.
+    pub(super) began: Anchor,
 }
 
 impl Server {
@@ -136,7 +138,7 @@ impl<C: Connect> Visit<'_, C> {
     /// Sends one request, or fails at once when there is no connection or the unit is silent.
     async fn read(&mut self, request: &ReadRequest) -> Read {
         if self.unit.standing.is_silent() {
-            return Read { at: clock::now(), outcome: Err(Failure::Unreachable) };
+            return Read { at: self.began.date(now()), outcome: Err(Failure::Unreachable) };
         }
         let exchange = self.ask(request).await;
         self.settle(exchange).await
@@ -152,7 +154,7 @@ impl<C: Connect> Visit<'_, C> {
 
     /// Draws the consequences of an exchange.
     async fn settle(&mut self, exchange: Exchange) -> Read {
-        let at = exchange.sent_at.midpoint(exchange.received_at);
+        let at = self.began.date(exchange.sent + exchange.took / 2);
         let outcome = match exchange.answer {
             Some(Ok(registers)) => Ok(registers),
             Some(Err(RequestError::Refused(code))) if is_behind(code) => {

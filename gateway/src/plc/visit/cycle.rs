@@ -6,7 +6,6 @@ use std::time::Instant;
 use provisioning::plan::ReadRequest;
 
 use super::{Visit, now};
-use crate::clock;
 use crate::plc::learning::{Agenda, Part, Verdict};
 use crate::plc::session::Connect;
 use crate::plc::{Cycle, Failure, Read, sentence};
@@ -18,7 +17,8 @@ const MOST_SPLITS: u8 = 16;
 impl<C: Connect> Visit<'_, C> {
     /// Reads one class; nothing when `stop` fires before it is whole.
     pub(in crate::plc) async fn cycle(&mut self, class: u16) -> Option<Cycle> {
-        let (at, start) = (clock::now(), now());
+        let start = now();
+        let at = self.began.date(start);
         if !self.unit.standing.is_silent() {
             self.dial().await;
             self.greet().await;
@@ -127,7 +127,7 @@ impl<C: Connect> Visit<'_, C> {
                 }
             }
         }
-        let at = clock::now();
+        let at = self.began.date(now());
         let failure = if self.is_there() { Failure::Pending } else { Failure::Unreachable };
         for request in self.unit.learning.unresolved(class) {
             taken.extra.push((request, Read { at, outcome: Err(failure) }));
