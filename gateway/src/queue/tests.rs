@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::storage::simulated::Simulated;
 use super::*;
 use crate::metrics::Metrics;
-use crate::model::{Message, Quality, Record, Sample, Value as TagValue};
+use crate::model::{Message, Quality, Record, Sample, UnixTime, Value as TagValue};
 
 const A: TopicId = TopicId::new(0);
 const EVENTS: TopicId = TopicId::new(9);
