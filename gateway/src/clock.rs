@@ -16,7 +16,6 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tunnel::ClockBounds;
@@ -62,7 +61,7 @@ pub fn bounds(judgement: Judgement) -> ClockBounds {
 /// Judges the clock now, with the floor that `state_dir` holds.
 #[must_use]
 pub fn judge(state_dir: &Path) -> Judgement {
-    look(&mut Judge::new(floor::load(state_dir)))
+    look(&mut Judge::new(floor::load(&floor::file(state_dir))))
 }
 
 fn look(judge: &mut Judge) -> Judgement {
@@ -91,8 +90,9 @@ pub async fn keep<T: Future<Output = ()>>(
 }
 
 async fn follow(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
-    let mut judge = Judge::new(floor::load(state_dir));
-    let (mut wait, mut is_kept) = (Duration::ZERO, true);
+    let mut file = floor::file(state_dir);
+    let mut judge = Judge::new(floor::load(&file));
+    let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -100,7 +100,7 @@ async fn follow(state_dir: &Path, told: watch::Sender<Judgement>, stop: Cancella
         }
         let judgement = look(&mut judge);
         if let Some(floor) = judge.take_floor_to_keep() {
-            is_kept = store(state_dir, floor, is_kept).await;
+            file.write(floor::print(floor)).await;
         }
         wait = if judgement.state == State::Unset { WATCH_EVERY } else { LOOK_EVERY };
         told.send_if_modified(|known| {
@@ -109,16 +109,4 @@ async fn follow(state_dir: &Path, told: watch::Sender<Judgement>, stop: Cancella
             is_news
         });
     }
-}
-
-/// Returns whether the floor is on disk. A trouble is told once; the gateway goes on without.
-async fn store(state_dir: &Path, floor: UnixTime, was_kept: bool) -> bool {
-    let state_dir = state_dir.to_owned();
-    // A card may take seconds, and everything else shares this thread.
-    let stored = spawn_blocking(move || floor::store(&state_dir, floor)).await;
-    let Ok(Err(error)) = stored else { return true };
-    if was_kept {
-        tracing::warn!(%error, "the time cannot be kept: a start with a wrong clock may not be noticed");
-    }
-    false
 }

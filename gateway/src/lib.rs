@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod demo;
+pub mod kept;
 pub mod metrics;
 pub mod model;
 pub mod mqtt;

@@ -2,26 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use provisioning::config::{self, TunnelMode};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tunnel::{Event, Hub, Report};
 
-/// One line for each name: the name and its address.
-const NAME: &str = "hubs";
+use crate::kept::Kept;
 
-/// The address at which each name was found last.
+/// The address at which each name was found last. On disk, a line for each.
 pub(super) type Known = BTreeMap<String, IpAddr>;
 
-/// Reads what an earlier run has kept; nothing when there is nothing legible.
-pub(super) fn load(state_dir: &Path) -> Known {
-    fs::read_to_string(state_dir.join(NAME)).map(|text| parse(&text)).unwrap_or_default()
+/// The file, in `state_dir`.
+pub(super) fn file(state_dir: &Path) -> Kept {
+    let loss = "the hub's address cannot be kept: a start without DNS will wait for it";
+    Kept::new(state_dir, "hubs", loss)
+}
+
+/// What an earlier run has kept; nothing when there is nothing legible.
+pub(super) fn load(file: &Kept) -> Known {
+    file.read().map(|text| parse(&text)).unwrap_or_default()
 }
 
 fn parse(text: &str) -> Known {
@@ -56,15 +58,15 @@ pub(super) fn events(tunnel: &config::Tunnel, known: &Known) -> Vec<Event> {
 }
 
 /// Keeps the address of every hub with which a handshake was completed, until `stop` fires. It is
-/// written when it is another one.
+/// written when it is another one, or was not written yet.
 pub(super) async fn keep(
-    state_dir: PathBuf,
+    mut file: Kept,
     hubs: Vec<Hub>,
     mut known: Known,
     mut reports: watch::Receiver<Report>,
     stop: CancellationToken,
 ) {
-    let (mut handshakes, mut was_kept) = (0, true);
+    let (mut handshakes, mut is_kept) = (0, true);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -75,8 +77,8 @@ pub(super) async fn keep(
         }
         let found = found(&hubs, &reports.borrow_and_update(), &mut handshakes);
         let Some((host, address)) = found else { continue };
-        if known.insert(host, address) != Some(address) {
-            was_kept = store(&state_dir, &known, was_kept).await;
+        if known.insert(host, address) != Some(address) || !is_kept {
+            is_kept = file.write(print(&known)).await;
         }
     }
 }
@@ -90,27 +92,6 @@ fn found(hubs: &[Hub], report: &Report, handshakes: &mut u64) -> Option<(String,
     let host = &hubs.iter().find(|hub| hub.name == report.hub)?.endpoint.host;
     let is_name = host.parse::<IpAddr>().is_err();
     Some((host.clone(), report.endpoint?.ip())).filter(|_| is_name)
-}
-
-/// Returns whether it is on disk. A trouble is told once.
-async fn store(state_dir: &Path, known: &Known, was_kept: bool) -> bool {
-    let (path, text) = (state_dir.join(NAME), print(known));
-    // A card may take seconds, and everything else shares this thread.
-    let stored = spawn_blocking(move || replace(&path, &text)).await;
-    let Ok(Err(error)) = stored else { return true };
-    if was_kept {
-        tracing::warn!(%error, "the hub's address cannot be kept: a start without DNS will wait for it");
-    }
-    false
-}
-
-/// A power cut leaves the old file or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_data()?;
-    fs::rename(&new, path)
 }
 
 #[cfg(test)]
@@ -151,7 +132,7 @@ mod tests {
         assert_eq!(known["c.example.net"], address("2001:db8::7"));
         assert_eq!(parse(&print(&known)), known);
         assert_eq!(parse("\0\nb.example.net\nb.example.net 192.0.2\n 192.0.2.7").len(), 1);
-        assert_eq!(load(Path::new("/nowhere")), Known::new());
+        assert_eq!(load(&file(Path::new("/nowhere"))), Known::new());
     }
 
     #[test]
@@ -173,7 +154,6 @@ mod tests {
     async fn the_address_of_each_handshake_is_kept_once_and_read_at_the_next_start() {
         let name = format!("edge-gateway-hubs-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
-        fs::create_dir(&directory).unwrap();
         let settings = tunnel(TunnelMode::Userspace).settings;
         let hubs = settings.hubs.clone();
         let site = tunnel::Tunnel::site(settings, ClockBounds::default(), Now::read(), 1);
@@ -185,9 +165,9 @@ mod tests {
         };
         let (publish, reports) = watch::channel(report("b", "192.0.2.1:1", 0));
         let stop = CancellationToken::new();
-        let keeping = keep(directory.clone(), hubs, Known::new(), reports, stop.clone());
+        let keeping = keep(file(&directory), hubs, Known::new(), reports, stop.clone());
         let telling = async {
-            // No handshake yet; a hub without a name; and one by its name.
+            // No handshake yet; a hub without a name; and one by its name, while there is no directory.
             for report in [
                 report("b", "192.0.2.9:1", 0),
                 report("a", "192.0.2.1:1", 1),
@@ -196,15 +176,21 @@ mod tests {
                 publish.send_replace(report);
                 tokio::task::yield_now().await;
             }
-            while !directory.join(NAME).exists() {
+            std::fs::create_dir(&directory).unwrap();
+            // It is written with the next handshake although the address is the same.
+            for handshakes in 3.. {
+                publish.send_replace(report("b", "192.0.2.7:1", handshakes));
                 tokio::task::yield_now().await;
+                if file(&directory).read().is_some() {
+                    break;
+                }
             }
             stop.cancel();
         };
         tokio::join!(keeping, telling);
-        let kept = fs::read_to_string(directory.join(NAME)).unwrap();
-        assert_eq!(kept, "b.example.net 192.0.2.7\n");
-        assert_eq!(load(&directory), parse(&kept));
-        fs::remove_dir_all(&directory).unwrap();
+        let kept = file(&directory);
+        assert_eq!(kept.read().as_deref(), Some("b.example.net 192.0.2.7\n"));
+        assert_eq!(load(&kept), Known::from([("b.example.net".to_owned(), address("192.0.2.7"))]));
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

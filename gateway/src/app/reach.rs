@@ -119,15 +119,15 @@ fn start(
     let settings = tunnel.settings.clone();
     let (seed, now) = (fastrand::u64(..), Now::read());
     let mut site = Tunnel::site(settings, clock::bounds(judgement), now, seed);
-    let state_dir = config.gateway.state_dir.clone();
-    let known = hubs::load(&state_dir);
+    let file = hubs::file(&config.gateway.state_dir);
+    let known = hubs::load(&file);
     for event in hubs::events(tunnel, &known) {
         site.handle_event(now, event);
     }
     let path = UdpPath::bind(LocalPort::Any).map_err(AppError::Udp)?;
     let running = drive(tunnel, site, path, seed, stage, fatal)?;
     let (hubs, reports) = (tunnel.settings.hubs.clone(), running.reports());
-    stage.spawn(fatal.clone(), |stop| hubs::keep(state_dir, hubs, known, reports, stop));
+    stage.spawn(fatal.clone(), |stop| hubs::keep(file, hubs, known, reports, stop));
     Ok(running)
 }
 
