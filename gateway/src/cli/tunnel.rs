@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tunnel::{Event, InterfaceName, Now, Tunnel, UdpPath, wg_quick};
 
-use super::{DONE, NO, run, runtime};
+use super::{DONE, NO, block_on, run};
 use crate::clock;
 
 /// `tunnel`.
@@ -46,7 +46,7 @@ pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
     for note in &read.notes {
         tracing::warn!("{note}");
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
         let path = UdpPath::bind(read.port).context("cannot open a UDP socket")?;
