@@ -63,7 +63,7 @@ fn serve(mut stream: TcpStream, delay: Duration, requests: &AtomicU64) -> io::Re
         answer.extend(&request[..4]);
         answer.extend((bytes + 3).to_be_bytes());
         answer.extend([unit, 3, bytes.to_be_bytes()[1]]);
-        let now = super::now_micros();
+        let now = super::clock::now_micros();
         for register in first..first + count {
             answer.extend(word(register, now).to_be_bytes());
         }
@@ -77,7 +77,7 @@ fn word(register: u16, micros: u64) -> u16 {
     let [low, high] = match register % 6 {
         0 => [low_word(tick & 0x7fff), 0],
         1 => [low_word(tick), 0],
-        2 | 3 => words(super::stamp(micros)),
+        2 | 3 => words(super::clock::stamp(micros)),
         _ => words(((tick & 0x7f_ffff) as f32).to_bits()),
     };
     if matches!(register % 6, 3 | 5) { high } else { low }

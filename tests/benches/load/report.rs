@@ -66,7 +66,7 @@ impl Cell {
         let median = |of: fn(&Turn) -> f64| round(self.median(of));
         let mut cell = json!({
             "workload": workload.name, "contender": self.name, "turns": self.turns.len(),
-            "seconds": window.as_secs(), "at": super::now_micros() / 1_000_000,
+            "seconds": window.as_secs(), "at": super::clock::now_micros() / 1_000_000,
         });
         if let Some(failure) = &self.failure {
             cell["failure"] = failure.as_str().into();

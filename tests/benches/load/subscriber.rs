@@ -56,7 +56,7 @@ impl Subscriber {
                         let _ = confirmed.try_send(());
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
-                        if sender.send((super::now_micros(), publish)).is_err() {
+                        if sender.send((super::clock::now_micros(), publish)).is_err() {
                             return;
                         }
                     }
@@ -90,7 +90,7 @@ impl Subscriber {
     pub(crate) fn measure(&self, window: Duration) -> Arrived {
         while self.messages.try_recv().is_ok() {}
         let end = Instant::now() + window;
-        let last = super::now_micros() + window.as_micros() as u64;
+        let last = super::clock::now_micros() + window.as_micros() as u64;
         let mut arrived = Arrived::default();
         while let Some((at, publish)) = self.next(end.saturating_duration_since(Instant::now())) {
             // What waits here after the end arrived before it, or after it.
@@ -140,7 +140,7 @@ impl Arrived {
         self.values += 1;
         if kind == "i32" {
             let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-            let age = text[..end].parse().map(|then| super::stamp(at).wrapping_sub(then));
+            let age = text[..end].parse().map(|then| super::clock::stamp(at).wrapping_sub(then));
             // A DINT from the future or long ago is no time at all, but words in a wrong order.
             match age.map(|age| age & 0x7fff_ffff) {
                 Ok(age) if age < OLDEST => self.ages.push(age),
