@@ -75,7 +75,14 @@ pub(super) fn recover<S: Storage>(
         newer.push(number);
     }
     for number in newer.into_iter().rev() {
-        replay.segment(number, &read(storage, number)?, topics);
+        match read(storage, number) {
+            Ok(bytes) => replay.segment(number, &bytes, topics),
+            Err(error) if !is_last => return Err(error),
+            Err(error) => {
+                sizes.remove(&number);
+                replay.found.unreadable += set_aside(storage, number, &error);
+            }
+        }
     }
     let mut found = replay.finish(&sizes, storage);
     // What was set aside may have given more numbers under the same epoch.

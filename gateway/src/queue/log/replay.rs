@@ -14,6 +14,7 @@ use crate::queue::gap::Gaps;
 use crate::queue::ledger::Untold;
 use crate::queue::runs::Runs;
 use crate::queue::storage::{Storage, StoredFile};
+use crate::queue::unclean::Unclean;
 use crate::queue::{Gap, TopicId, Topics, to_u64};
 
 /// What was found.
@@ -69,6 +70,7 @@ impl Replay {
         if self.run.as_ref().is_some_and(|(run, _)| *run != context.run) {
             self.end_run();
         }
+        self.take_over(&context);
         let salt = Salt { segment: number, run: context.run };
         let mut frames = Frames::new(bytes, salt).peekable();
         if frames.peek().is_some() {
@@ -82,11 +84,28 @@ impl Replay {
         self.found.context = Some(context);
     }
 
-    fn begin(&mut self, number: u64, context: &Context) {
+    /// A run whose first checkpoint did not survive has not told how the one before it ended.
+    fn take_over(&mut self, context: &Context) {
+        let other = self.found.context.take_if(|last| last.epoch != context.epoch);
+        let Some(last) = other else { return };
+        self.end_segment();
         let state = &mut self.found.state;
-        if let Some(last) = state.segments.last_mut() {
+        let next_seq = std::mem::take(&mut state.next_seq);
+        if !self.found.is_clean {
+            let seconds = (!self.found.is_marked).then(|| last.window(&context.boot));
+            state.uncleans.push(Unclean { epoch: last.epoch, seconds, next_seq });
+        }
+    }
+
+    fn end_segment(&mut self) {
+        let state = &mut self.found.state;
+        if let Some(last) = state.segments.last_mut().filter(|last| last.ends.is_empty()) {
             last.ends.clone_from(&state.next_seq);
         }
+    }
+
+    fn begin(&mut self, number: u64, context: &Context) {
+        self.end_segment();
         self.read.insert(number);
         if self.run.as_ref().is_none_or(|(run, _)| *run != context.run) {
             self.starts.clone_from(&self.found.state.next_seq);
@@ -293,12 +312,8 @@ impl Replay {
         storage: &S,
     ) -> Recovered {
         self.end_run();
+        self.end_segment();
         let state = &mut self.found.state;
-        if let Some(last) = state.segments.last_mut()
-            && last.ends.is_empty()
-        {
-            last.ends.clone_from(&state.next_seq);
-        }
         state.gaps = self.gaps.take();
         state.segments.iter_mut().for_each(|segment| {
             segment.size = sizes.get(&segment.number).copied().unwrap_or(0);

@@ -69,6 +69,12 @@ impl Link {
 }
 
 impl Context {
+    /// Seconds of its data that may be missing, for a run in this start of the machine.
+    pub(super) fn window(&self, boot: &str) -> u64 {
+        let is_same_boot = !boot.is_empty() && self.boot == boot;
+        if is_same_boot { self.kill_window } else { self.power_window }
+    }
+
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.run.to_le_bytes());
         put_text(out, &self.epoch);

@@ -1,5 +1,7 @@
 //! A process that is killed, a start, and a power cut in the middle of that start.
 
+use std::collections::BTreeSet;
+
 use super::super::storage::Storage;
 use super::super::storage::simulated::Simulated;
 use super::*;
@@ -62,4 +64,46 @@ fn open(disk: &Simulated, epoch: &str) -> Queue<Simulated> {
 
 fn start() -> Start {
     Start { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
+}
+
+/// The first words of a run tell how the one before it ended. A power cut in the middle of them must
+/// not hide that.
+#[test]
+fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
+    let disk = Simulated::new(1);
+    let mut queue = open(&disk, "a");
+    queue.push(A, record(1, 3), now());
+    queue.flush(now());
+    drop(queue);
+    drop(open(&disk, "b"));
+    let whole = disk.contents();
+    let newest = whole.keys().rfind(|name| name.starts_with("seg-")).unwrap();
+    let written = whole[newest].iter().rposition(|byte| *byte != 0).unwrap();
+    let mut told = BTreeSet::new();
+    for len in 0..=written {
+        let mut torn = whole.clone();
+        torn.get_mut(newest).unwrap().truncate(len);
+        let uncleans = unclean_starts(&mut open(&Simulated::holding(&torn), "c"));
+        let a = uncleans.iter().find(|start| start.epoch == "a").unwrap();
+        assert_eq!(a.next_seq.get("edge/a/data/0"), Some(&1), "{len}");
+        if let Some(b) = uncleans.iter().find(|start| start.epoch == "b") {
+            assert!(!b.next_seq.contains_key("edge/a/data/0"), "{len}: {b:?}");
+        }
+        told.insert(uncleans.len());
+    }
+    assert_eq!(told, BTreeSet::from([1, 2]), "there are starts of which only the name is left");
+}
+
+/// What a queue tells of the runs before it.
+fn unclean_starts(queue: &mut Queue<Simulated>) -> Vec<UncleanStart> {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        while let Some(queued) = queue.next(now()) {
+            if let Entry::Message(message) = queued.entry {
+                all.extend(UncleanStart::parse(&message.body));
+            }
+        }
+        work(queue, now());
+    }
+    all
 }
