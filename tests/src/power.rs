@@ -5,6 +5,7 @@ mod disk;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::MutexGuard;
 
 use crate::{Guest, GuestBuilder, Log, TempDir, debian, temp_dir};
 use disk::Disk;
@@ -99,6 +100,14 @@ impl PowerCut {
     #[must_use]
     pub fn guest(&self) -> &Guest {
         &self.running.as_ref().expect("the power is on").0
+    }
+
+    /// The disk answers nothing as long as the caller keeps this.
+    ///
+    /// # Panics
+    /// When the power is off.
+    pub fn hang_disk(&self) -> MutexGuard<'_, ()> {
+        self.running.as_ref().expect("the power is on").1.hang()
     }
 
     /// Cuts the power. What was not flushed is lost as it happens to be: all of it, half of it, or

@@ -1,5 +1,6 @@
 //! The end of a run: everything is written down for the next one.
 
+use std::io;
 use std::time::Instant;
 
 use super::storage::{Files, Storage};
@@ -25,9 +26,9 @@ pub enum Left {
 }
 
 impl<S: Storage> Queue<S> {
-    /// Writes everything down for the next run, and that this one ended cleanly. The job makes it
-    /// durable; there is none while another one that does so is at work, or without a storage.
-    pub fn end(mut self, now: Instant) -> (Ended<S>, Option<Job<S>>) {
+    /// Writes everything down for the next run, and that this one ended cleanly;
+    /// [`Ended::job`] does the rest.
+    pub fn end(mut self, now: Instant) -> Ended<S> {
         self.rewind(now);
         self.write_up_to(u64::MAX, now);
         // The last word says what was lost, so it comes after the loss.
@@ -37,18 +38,18 @@ impl<S: Storage> Queue<S> {
         {
             self.refused(refusal, now);
         }
-        self.flush(now);
         self.deadlines.sync_at_once();
-        let job = self.sync_job(now);
         self.show();
-        (Ended { queue: self, has_lost }, job)
+        Ended { queue: self, has_lost }
     }
 
     /// As [`Queue::end`], and waits for the disk.
     pub fn close(self, now: Instant) -> Left {
-        let (mut ended, job) = self.end(now);
-        job.into_iter().for_each(|job| ended.done(job.run(), now));
-        ended.left()
+        let mut ended = self.end(now);
+        while let Some(job) = ended.job(now) {
+            ended.done(job.run(), now);
+        }
+        ended.left(now)
     }
 
     /// What lies in memory alone goes with the process; whether there was anything.
@@ -64,14 +65,22 @@ impl<S: Storage> Queue<S> {
 }
 
 impl<S: Storage> Ended<S> {
-    /// Takes the end of the job.
+    /// The next job that makes durable what is left; nothing when it is, or while one is under way.
+    pub fn job(&mut self, now: Instant) -> Option<Job<S>> {
+        self.queue.durable_job(now)
+    }
+
+    /// Takes the end of a job.
     pub fn done(&mut self, done: Done, now: Instant) {
         self.queue.done(done, now);
     }
 
     /// What became of what was left.
     #[must_use]
-    pub fn left(mut self) -> Left {
+    pub fn left(mut self, now: Instant) -> Left {
+        if self.queue.log.as_ref().is_some_and(|log| log.is_writable() && !log.is_all_written()) {
+            self.queue.fail(io::ErrorKind::TimedOut.into(), now);
+        }
         // What the storage refused at last is in memory again.
         self.has_lost |= self.queue.give_up_unstored();
         self.queue.show();

@@ -15,8 +15,6 @@ use super::{Health, Queue};
 /// A storage that failed is tried again after this, doubled each time up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// How often it is checked that the files are still in their directory.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// When a storage that failed is tried again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +24,6 @@ pub(super) struct Trials {
     wait: Duration,
     /// When it began to work again.
     worked: Option<Instant>,
-    looked: Option<Instant>,
 }
 
 impl Trials {
@@ -46,6 +43,20 @@ impl<S: Storage> Queue<S> {
             Refusal::Failed(error) => self.fail(error, now),
             // The log's own records go beyond every bound: only the file system refuses them.
             Refusal::Full | Refusal::Soon => self.fail(io::ErrorKind::StorageFull.into(), now),
+        }
+    }
+
+    /// A job had this error. Where a storage that fails is tried again and not a byte is free, what is
+    /// there makes room for the next trial.
+    pub(super) fn failed(&mut self, error: io::Error, now: Instant) {
+        let refusal = Refusal::from(error);
+        let makes_room = self.health.is_failing() && refusal.is_no_space();
+        self.refused(refusal, now);
+        let Some(log) = self.log.as_mut().filter(|_| makes_room) else { return };
+        if log.take_back() {
+            self.trials.due = Some(now);
+        } else if !log.can_take_back() && self.on_full == OnFull::DropOldest {
+            self.give_up_telemetry(now);
         }
     }
 
@@ -78,24 +89,16 @@ impl<S: Storage> Queue<S> {
     /// Begins a new file after a failure, with everything that was not durable: a storage that takes
     /// a few bytes and not the rest does not work.
     pub(super) fn retry(&mut self, now: Instant) {
-        if self.trials.due.is_none_or(|due| now < due) {
+        let Some(log) = self.log.as_mut().filter(|log| log.waits_since().is_none()) else { return };
+        if self.trials.due.take_if(|due| *due <= now).is_none() {
             return;
         }
-        self.trials.due = None;
-        let Some(log) = &mut self.log else { return };
         match log.resume(&self.ledger) {
             Ok(()) => {
                 self.deadlines.sync_at_once();
                 self.write_up_to(u64::MAX, now);
             }
-            Err(refusal) => {
-                let is_freeing = self.log.as_ref().is_some_and(Log::can_take_back);
-                // The next trial takes its file.
-                if refusal.is_no_space() && !is_freeing && self.on_full == OnFull::DropOldest {
-                    self.give_up_telemetry(now);
-                }
-                self.refused(refusal, now);
-            }
+            Err(refusal) => self.refused(refusal, now),
         }
     }
 
@@ -130,17 +133,5 @@ impl<S: Storage> Queue<S> {
     pub fn died(&mut self, now: Instant) {
         self.log.iter_mut().for_each(Log::forget_jobs);
         self.fail(io::Error::other("a job of the queue died"), now);
-    }
-
-    /// Files that somebody removed are as good as a device that fails.
-    pub(super) fn look(&mut self, now: Instant) {
-        let looked = *self.trials.looked.get_or_insert(now);
-        if now < looked + LOOK_AFTER {
-            return;
-        }
-        self.trials.looked = Some(now);
-        if self.log.as_ref().is_some_and(|log| !log.is_in_place()) {
-            self.fail(io::Error::other("the files of the queue are gone"), now);
-        }
     }
 }

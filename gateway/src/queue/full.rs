@@ -2,7 +2,7 @@
 //! durable before its file can be used, and nothing more is given up as long as that takes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provisioning::config::OnFull;
 
@@ -14,6 +14,8 @@ use super::{Entry, Log, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
+/// A device that owes an answer for so long is not asked to read what is given up.
+const STALLS: Duration = Duration::from_millis(100);
 /// So often a start and a stop wait for files to become free: more often than memory has segments.
 const ROUNDS: u32 = 8;
 
@@ -33,6 +35,10 @@ impl<S: Storage> Queue<S> {
     /// The log is full. Makes room for the entry with this id or gives it up; whether it makes
     /// sense to go on.
     pub(super) fn make_room_on_disk(&mut self, id: u64, now: Instant) -> bool {
+        let since = self.log.as_ref().and_then(Log::waits_since);
+        if since.is_some_and(|since| now >= since + STALLS) {
+            return false;
+        }
         let Some(held) = self.ring.get(id) else { return false };
         let (is_record, is_sent) = (held.is_record(), held.sent.is_some());
         if self.move_together(now) {

@@ -124,8 +124,9 @@ impl<S: Storage> Queue<S> {
             if !self.log.as_ref().is_some_and(super::Log::is_writable) {
                 return;
             }
+            let since = self.ring.get(id).and_then(|held| held.since).unwrap_or(now);
             match self.write(id) {
-                Ok(()) => self.deadlines.appended(now),
+                Ok(()) => self.deadlines.appended(since),
                 Err(Refusal::Full) => {
                     if !self.make_room_on_disk(id, now) {
                         return;

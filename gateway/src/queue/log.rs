@@ -9,6 +9,7 @@ mod bytes;
 mod failure;
 mod frame;
 mod job;
+mod line;
 mod loaded;
 mod record;
 mod recover;
@@ -26,8 +27,9 @@ use std::sync::Arc;
 pub(super) use self::append::{Item, stored_len};
 use self::bounds::Purpose;
 use self::frame::{Kind, Salt, frame_len};
+pub(super) use self::job::News;
 pub use self::job::{Done, Job};
-pub(super) use self::job::{News, Sync};
+use self::line::{Line, Slot, Step};
 pub(super) use self::loaded::{Content, Found, Loaded};
 use self::segment::Segment;
 pub(super) use self::segment::{Holds, Tally};
@@ -35,7 +37,7 @@ pub(super) use self::start::{Opened, Start};
 use self::state::{Context, Link, State};
 use super::ledger::Ledger;
 use super::runs::Runs;
-use super::storage::{Storage, StoredFile};
+use super::storage::Storage;
 use super::{Gap, Names, to_u64};
 
 /// So much is collected before it is handed to the operating system.
@@ -52,8 +54,10 @@ pub(super) struct Log<S: Storage> {
     segments: Vec<Segment>,
     /// The segment that is written; nothing while the storage fails.
     tail: Option<Tail<S::File>>,
+    /// What is to be done to the files, and waits for a job.
+    line: Line<S::File>,
     /// Files that may be written over.
-    idle: Vec<(String, u64)>,
+    idle: Vec<line::Idle>,
     /// Files in which nothing waits, as soon as that is durable.
     retiring: Vec<Retiring>,
     /// Segments among those whose messages moved, and may lie nowhere else on the disk.
@@ -68,12 +72,15 @@ pub(super) struct Log<S: Storage> {
     settled: BTreeMap<u64, (Runs, Tally)>,
     /// Bytes appended in this run, through all segments.
     position: u64,
+    /// How many of them the operating system has.
+    written: u64,
     /// How many of them are durable.
     synced: u64,
     /// Full segments that are not durable, and which of them a job is making so.
     dirty: Vec<Dirty<S::File>>,
     syncing: Vec<Dirty<S::File>>,
-    names_changed: bool,
+    /// Names are durable when a sync has begun behind this position.
+    renamed: Option<u64>,
     loaded: Option<Loaded>,
     under_way: job::UnderWay,
     counts: Counts,
@@ -105,7 +112,7 @@ pub(super) struct Counts {
 
 #[derive(Debug)]
 struct Tail<F> {
-    file: Arc<F>,
+    file: Slot<F>,
     segment: Segment,
     /// Offset of the first byte of the buffer.
     flushed: u64,
@@ -120,10 +127,11 @@ struct Tail<F> {
 /// A segment that is not durable.
 #[derive(Debug)]
 struct Dirty<F> {
-    file: Arc<F>,
+    file: Slot<F>,
     number: u64,
-    /// Position of its first byte.
+    /// Positions of its first byte and behind its last.
     from: u64,
+    end: u64,
 }
 
 #[derive(Debug)]
@@ -249,9 +257,7 @@ impl<S: Storage> Log<S> {
     pub(super) fn stop(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
         self.checkpoint(ledger)?;
         self.ensure(ledger, to_u64(frame_len(0)), Purpose::Control)?;
-        self.put(Kind::Stop, |_| {})?;
-        // A card that hangs must not take the last word.
-        self.flush()
+        self.put(Kind::Stop, |_| {})
     }
 
     fn state(&self, ledger: &Ledger) -> State {
@@ -276,22 +282,28 @@ impl<S: Storage> Log<S> {
         frame::put(&mut tail.buffer, tail.flushed, salt, kind, write);
         self.position += to_u64(tail.buffer.len() - before);
         if tail.buffer.len() >= BUFFER {
-            self.flush()?;
+            self.flush();
         }
         Ok(())
     }
 
-    /// Hands everything appended to the operating system: a process that is killed loses nothing.
-    pub(super) fn flush(&mut self) -> Result<(), Refusal> {
-        let Some(tail) = &mut self.tail else { return Err(gone()) };
-        if tail.buffer.is_empty() {
-            return Ok(());
-        }
-        tail.file.write_at(&tail.buffer, tail.flushed)?;
-        tail.flushed += to_u64(tail.buffer.len());
-        self.counts.written += to_u64(tail.buffer.len());
-        tail.buffer.clear();
-        Ok(())
+    /// Puts everything appended in line for the operating system.
+    pub(super) fn flush(&mut self) {
+        let Some(tail) = self.tail.as_mut().filter(|tail| !tail.buffer.is_empty()) else { return };
+        let (bytes, at) = (std::mem::take(&mut tail.buffer), tail.flushed);
+        tail.flushed += to_u64(bytes.len());
+        self.counts.written += to_u64(bytes.len());
+        self.line.push(Step::Write { file: Arc::clone(&tail.file), bytes, at });
+    }
+
+    /// The end of what was appended, as a position in the log.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What the operating system has: a process that is killed does not lose it.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
     }
 
     /// What is durable, as a position in the log.
@@ -316,11 +328,6 @@ impl<S: Storage> Log<S> {
     /// How much is not durable.
     pub(super) const fn unsynced(&self) -> u64 {
         self.position - self.synced
-    }
-
-    /// Whether a job is under way that makes things durable.
-    pub(super) const fn is_syncing(&self) -> bool {
-        self.under_way.is_syncing()
     }
 
     /// Whether entries can be appended at all.

@@ -40,7 +40,6 @@ impl<S: Storage> Queue<S> {
     ///
     /// Nothing when there is none, when the next one has to be read first, or has to be written.
     pub fn next(&mut self, now: Instant) -> Option<Queued<'_>> {
-        self.flush(now);
         let live = (self.order == QueueOrder::LiveFirst).then(|| self.next_live()).flatten();
         let id = match live {
             Some(id) => {

@@ -1,18 +1,21 @@
 //! What has to happen now and then: making things durable, writing down what is settled or lost.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use provisioning::config::Durability;
 
 use super::Queue;
-use super::log::{Done, Job, Log, News, Refusal, Sync};
+use super::log::{Done, Job, Log, News, Refusal};
 use super::ring::Place;
 use super::storage::Storage;
 use crate::metrics::DropReason;
 
-/// With `balanced`, what was appended is made durable after this: with the time that a card takes,
-/// about a second.
-const SYNC_AFTER: Duration = Duration::from_millis(900);
+/// With `balanced`, what was appended is durable after this.
+const DURABLE_AFTER: Duration = Duration::from_secs(1);
+/// What a card is expected to need for that, at first and at least.
+const TAKES_FIRST: Duration = Duration::from_millis(50);
+const TAKES_LEAST: Duration = Duration::from_millis(15);
 /// So much is made durable at once.
 const SYNC_BYTES: u64 = 1 << 20;
 /// With `low-wear`, what waits for so long is written.
@@ -26,14 +29,23 @@ const SETTLE_AFTER: Duration = Duration::from_secs(5);
 /// What is lost is written down after this, or with the next entry: in a queue that is full every
 /// entry is.
 const LOST_AFTER: Duration = Duration::from_secs(5);
+/// A device that has not answered for so long is as good as one that fails. Cards that tidy up take
+/// seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When the next of all this is due.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// When the first of what is not durable was appended.
+    /// Since when the first of what was appended and is not durable waits.
     appended: Option<Instant>,
-    /// The same, of what a job is making durable.
+    /// The same, of what is being made durable.
     syncing: Option<Instant>,
+    /// Everything up to this position is written first, and then made durable.
+    closing: Option<u64>,
+    /// When that began.
+    closed: Option<Instant>,
+    /// What the device has needed for it lately, at most.
+    takes: Duration,
     settled: Option<Instant>,
     lost: Option<Instant>,
     /// Whether a job that makes things durable has to follow.
@@ -43,9 +55,27 @@ pub(super) struct Deadlines {
     write: Option<Instant>,
 }
 
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            appended: None,
+            syncing: None,
+            closing: None,
+            closed: None,
+            takes: TAKES_FIRST,
+            settled: None,
+            lost: None,
+            sync: false,
+            marked: None,
+            marked_id: 0,
+            write: None,
+        }
+    }
+}
+
 impl Deadlines {
-    pub(super) fn appended(&mut self, now: Instant) {
-        self.appended.get_or_insert(now);
+    pub(super) fn appended(&mut self, since: Instant) {
+        self.appended.get_or_insert(since);
     }
 
     pub(super) fn settled(&mut self, now: Instant) {
@@ -55,6 +85,14 @@ impl Deadlines {
     /// Nothing that was appended is there any more.
     pub(super) const fn failed(&mut self) {
         (self.appended, self.syncing) = (None, None);
+        (self.closing, self.closed) = (None, None);
+    }
+
+    /// The slowest time counts for minutes: a card that tidies up does so again.
+    fn durable(&mut self, now: Instant) {
+        let Some(closed) = self.closed.take() else { return };
+        let fading = self.takes - self.takes / 64;
+        self.takes = now.saturating_duration_since(closed).max(fading).max(TAKES_LEAST);
     }
 
     pub(super) const fn sync_at_once(&mut self) {
@@ -67,16 +105,21 @@ impl<S: Storage> Queue<S> {
     /// Ask again until there is none, after everything that happens and at [`Queue::due`].
     pub fn turn(&mut self, now: Instant) -> Option<Job<S>> {
         self.log.as_ref()?;
+        self.lose_patience(now);
         self.retry(now);
         self.write_old(now);
         self.look_for_room();
         self.mark(now);
-        self.look(now);
         self.write_lost(now);
-        self.flush(now);
-        let job = self.sync_job(now).or_else(|| self.other_job());
+        let job = self.durable_job(now).or_else(|| self.other_job());
         self.show();
         job
+    }
+
+    /// The next job on the way to everything being written, and durable when that is due.
+    pub(super) fn durable_job(&mut self, now: Instant) -> Option<Job<S>> {
+        self.log.as_mut()?.flush();
+        self.sync_job(now).or_else(|| self.log.as_mut()?.write(now))
     }
 
     /// When [`Queue::turn`] has something to do although nothing happens.
@@ -85,16 +128,17 @@ impl<S: Storage> Queue<S> {
         let due = &self.deadlines;
         let log = self.log.as_ref()?;
         if !log.is_writable() {
-            return self.trials.due;
+            return self.trials.due.filter(|_| log.waits_since().is_none());
         }
-        if log.is_syncing() {
-            return None;
+        let patience = log.waits_since().map(|since| since + PATIENCE);
+        if log.is_syncing() || due.closing.is_some() {
+            return patience;
         }
         let appended = due.appended.map(|since| since + self.sync_after());
         let settled = due.settled.filter(|_| log.has_settled()).map(|since| since + SETTLE_AFTER);
         let write = (self.durability == Durability::LowWear).then_some(due.write).flatten();
         let lost = due.lost.map(|since| since + LOST_AFTER);
-        appended.into_iter().chain(settled).chain(write).chain(lost).min()
+        appended.into_iter().chain(settled).chain(write).chain(lost).chain(patience).min()
     }
 
     /// Takes the end of a job.
@@ -109,7 +153,7 @@ impl<S: Storage> Queue<S> {
                 self.measure(now);
                 self.works(now);
             }
-            News::Failed(error) => self.fail(error, now),
+            News::Failed(error) => self.failed(error, now),
             News::Read { gaps, ids, held, found } => {
                 self.metrics.recovered.inc_by(found);
                 self.metrics.count_dropped(DropReason::Corrupt, held.samples);
@@ -147,54 +191,62 @@ impl<S: Storage> Queue<S> {
 
     /// What a power cut may take is what one would have taken until now, at most.
     fn measure(&mut self, now: Instant) {
+        self.deadlines.durable(now);
         let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing())
         else {
             return;
         };
-        let waited =
-            if self.durability == Durability::LowWear { WRITE_AFTER } else { Duration::ZERO };
-        let age = waited + now.saturating_duration_since(since);
+        let age = now.saturating_duration_since(since);
         let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         self.log.iter_mut().for_each(|log| log.widen(seconds));
     }
 
-    const fn sync_after(&self) -> Duration {
+    /// How long what was appended may wait. What the device needs counts twice: next time it may need
+    /// more.
+    fn sync_after(&self) -> Duration {
         match self.durability {
             Durability::Strict | Durability::LowWear => Duration::ZERO,
-            Durability::Balanced => SYNC_AFTER,
+            Durability::Balanced => {
+                DURABLE_AFTER.saturating_sub(2 * self.deadlines.takes).max(DURABLE_AFTER / 2)
+            }
         }
     }
 
-    pub(super) fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
-        let after = self.sync_after();
+    /// What is settled is written down first, then everything up to there is written, and then it is
+    /// made durable.
+    fn sync_job(&mut self, now: Instant) -> Option<Job<S>> {
+        self.close_what_is_due(now);
         let log = self.log.as_mut()?;
+        let is_written = |upto: &mut u64| *upto <= log.written();
+        self.deadlines.closing.take_if(is_written)?;
+        log.sync(now)
+    }
+
+    fn close_what_is_due(&mut self, now: Instant) {
+        let after = self.sync_after();
+        let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
         let is_over =
             |since: Option<Instant>, after| since.is_some_and(|since| now >= since + after);
         let is_due = is_over(self.deadlines.appended, after)
             || log.has_settled() && is_over(self.deadlines.settled, SETTLE_AFTER)
             || log.unsynced() > SYNC_BYTES
             || self.deadlines.sync;
-        if !is_due {
-            return None;
+        if !is_due || log.is_syncing() || self.deadlines.closing.is_some() {
+            return;
         }
-        match log.sync(&self.ledger) {
-            Ok(Sync::Job(job)) => {
-                self.deadlines.syncing = self.deadlines.appended.take();
-                self.deadlines.settled = None;
-                self.deadlines.sync = false;
-                Some(job)
-            }
-            Ok(Sync::Durable) => {
-                self.deadlines.appended = None;
-                self.deadlines.sync = false;
-                None
-            }
-            Ok(Sync::Later) => None,
-            Err(refusal) => {
-                self.refused(refusal, now);
-                None
-            }
+        if let Err(refusal) = log.write_settled(&self.ledger) {
+            return self.refused(refusal, now);
         }
+        log.flush();
+        self.deadlines.settled = None;
+        self.deadlines.sync = false;
+        let since = self.deadlines.appended.take();
+        if !log.is_dirty() {
+            return log.recycle();
+        }
+        self.deadlines.syncing = since;
+        self.deadlines.closing = Some(log.position());
+        self.deadlines.closed = Some(now);
     }
 
     fn other_job(&mut self) -> Option<Job<S>> {
@@ -276,22 +328,29 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Hands what was appended to the operating system, so that it outlives this process.
-    pub fn flush(&mut self, now: Instant) {
-        self.control(now, |log, _| log.flush());
+    /// Makes everything durable before it returns, unless a job is under way.
+    pub(super) fn sync_now(&mut self, now: Instant) {
+        self.deadlines.sync_at_once();
+        while let Some(job) = self.durable_job(now) {
+            self.done(job.run(), now);
+        }
     }
 
-    /// Makes everything durable before it returns.
-    pub(super) fn sync_now(&mut self, now: Instant) {
-        let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
-        match log.sync_now(&mut self.ledger) {
-            Ok(true) => {
-                let synced = log.synced();
-                self.durable_to(synced);
-                self.works(now);
-            }
-            Ok(false) => self.deadlines.sync = true,
-            Err(refusal) => self.refused(refusal, now),
+    /// A device that does not answer: what waits for it is nowhere but in memory.
+    fn lose_patience(&mut self, now: Instant) {
+        let log = self.log.as_ref().filter(|log| log.is_writable());
+        let since = log.and_then(Log::waits_since);
+        if since.is_some_and(|since| now >= since + PATIENCE) {
+            self.fail(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"), now);
+        }
+    }
+
+    /// Hands what was appended to the operating system before it returns: after a kill it is there.
+    #[cfg(test)]
+    pub(super) fn flush(&mut self, now: Instant) {
+        let Some(log) = &mut self.log else { return };
+        if let Err(error) = log.write_now() {
+            self.failed(error, now);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 const SECTOR: u64 = 512;
@@ -34,7 +35,11 @@ const FLAGS: u16 = 1 | 1 << 2;
 
 /// A disk that is switched on. Its machine is the only one that can use it.
 #[derive(Debug)]
-pub(super) struct Disk(JoinHandle<Cache>);
+pub(super) struct Disk {
+    thread: JoinHandle<Cache>,
+    /// Whoever has it holds up every request.
+    gate: Arc<Mutex<()>>,
+}
 
 /// What is on the medium, and what is not there yet.
 #[derive(Debug)]
@@ -53,15 +58,23 @@ impl Disk {
         let size = medium.metadata().expect("an open file has a length").len();
         let listener = UnixListener::bind(socket).expect("its own directory is writable");
         let mut cache = Cache { medium, size, volatile: BTreeMap::new(), flushes: 0 };
-        Self(thread::spawn(move || {
+        let gate = Arc::new(Mutex::new(()));
+        let passed = Arc::clone(&gate);
+        let thread = thread::spawn(move || {
             let (mut machine, _) = listener.accept().expect("the machine comes");
-            match greet(&mut machine, size).and_then(|()| cache.serve(&mut machine)) {
+            match greet(&mut machine, size).and_then(|()| cache.serve(&mut machine, &passed)) {
                 // The machine is dead, and its last request may be half there.
                 Err(error) if is_end(&error) => cache,
                 Err(error) => panic!("the disk's protocol: {error}"),
                 Ok(()) => cache,
             }
-        }))
+        });
+        Self { thread, gate }
+    }
+
+    /// Answers no request as long as the caller keeps this.
+    pub(super) fn hang(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().expect("nobody panics with it")
     }
 
     /// What there is once the machine is dead.
@@ -69,7 +82,7 @@ impl Disk {
     /// # Panics
     /// When the disk had to give up, which the machine has seen as errors of its device.
     pub(super) fn switch_off(self) -> Cache {
-        self.0.join().expect("the disk served until the end")
+        self.thread.join().expect("the disk served until the end")
     }
 }
 
@@ -89,7 +102,7 @@ impl Cache {
         (self.flushes, lost)
     }
 
-    fn serve(&mut self, machine: &mut UnixStream) -> io::Result<()> {
+    fn serve(&mut self, machine: &mut UnixStream, gate: &Mutex<()>) -> io::Result<()> {
         loop {
             if u32::from_be_bytes(take(machine)?) != REQUEST {
                 return Err(ErrorKind::InvalidData.into());
@@ -103,6 +116,7 @@ impl Cache {
             if length > LONGEST || !is_whole || at + u64::from(length) > self.size {
                 return Err(ErrorKind::InvalidInput.into());
             }
+            drop(gate.lock());
             let mut bytes = Vec::new();
             match verb {
                 READ => bytes = self.read(at, length)?,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::sending::More;
 use super::{Pump, due_at};
@@ -59,13 +59,14 @@ impl Pump {
     /// What is left waits for the next start; without storage it goes with the process.
     async fn give_up(self) {
         let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let (mut ended, job) = self.queue.end(Instant::now());
-        if let Some(job) = job
-            && let Ok(Ok(done)) = timeout(CARD, spawn_blocking(|| job.run())).await
+        let mut ended = self.queue.end(Instant::now());
+        let end = tokio::time::Instant::now() + CARD;
+        while let Some(job) = ended.job(Instant::now())
+            && let Ok(Ok(done)) = timeout_at(end, spawn_blocking(|| job.run())).await
         {
             ended.done(done, Instant::now());
         }
-        match (messages, ended.left()) {
+        match (messages, ended.left(Instant::now())) {
             (0, _) => {}
             (_, Left::Stored) => tracing::info!(messages, samples, "left for the next start"),
             (_, Left::Written) => tracing::warn!(

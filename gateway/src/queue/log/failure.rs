@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::bounds::Purpose;
+use super::line::Step;
 use super::segment::{FAILING, file_name, number_in};
 use super::{Dirty, Log, Refusal, Retiring, Tally};
 use crate::queue::ledger::Ledger;
-use crate::queue::storage::{Storage, StoredFile};
+use crate::queue::storage::Storage;
 
 impl<S: Storage> Log<S> {
     /// A job came to no end; [`Log::fail`] has to follow.
@@ -18,17 +19,20 @@ impl<S: Storage> Log<S> {
     /// again, after [`Log::withdraw`].
     pub(in crate::queue) fn fail(&mut self, ledger: &Ledger) {
         self.under_way.failed();
+        let left = self.line.give_up();
+        self.keep(left);
         self.mark();
-        self.names_changed = false;
+        self.renamed = None;
         let mut dirty = std::mem::take(&mut self.syncing);
         dirty.append(&mut self.dirty);
         if let Some(tail) = self.tail.take() {
             let from = self.position - tail.end();
-            dirty.push(Dirty { file: Arc::clone(&tail.file), number: tail.segment.number, from });
+            let (file, end) = (Arc::clone(&tail.file), self.position);
+            dirty.push(Dirty { file, number: tail.segment.number, from, end });
             self.seal(tail.segment, ledger);
         }
         dirty.iter().for_each(|segment| self.distrust(segment));
-        self.position = self.synced;
+        (self.position, self.written) = (self.synced, self.synced);
         self.retiring.iter_mut().for_each(|file| {
             file.from = file.from.filter(|from| *from <= self.synced);
         });
@@ -38,9 +42,7 @@ impl<S: Storage> Log<S> {
     /// follows this one would read it, sync it with success, and lose it with the power.
     fn distrust(&mut self, segment: &Dirty<S::File>) {
         let durable = self.synced.saturating_sub(segment.from);
-        if segment.file.truncate(durable).is_err() {
-            return; // A device that takes nothing at all has nothing to lose.
-        }
+        self.line.push(Step::Cut { file: Arc::clone(&segment.file), size: durable });
         let name = file_name(segment.number);
         let sealed = self.segments.iter_mut().find(|sealed| sealed.number == segment.number);
         let retiring = self.retiring.iter_mut().find(|retiring| retiring.name == name);
@@ -62,22 +64,10 @@ impl<S: Storage> Log<S> {
         self.appended = self.appended.min(id);
     }
 
-    /// Begins a new segment after the storage failed. Where not a byte is free, in a file in which
-    /// nothing waits.
+    /// Begins a new segment after the storage failed.
     pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
         self.remove_stillborn();
-        match self.begin_again(ledger) {
-            Err(refusal) if refusal.is_no_space() && self.take_back() => {
-                self.fail(ledger);
-                self.begin_again(ledger)
-            }
-            result => result,
-        }
-    }
-
-    fn begin_again(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
-        self.roll(ledger, 0, Purpose::Control)?;
-        self.flush()
+        self.roll(ledger, 0, Purpose::Control)
     }
 
     /// Nothing of this run is durable: what it does goes under another epoch.
@@ -94,22 +84,22 @@ impl<S: Storage> Log<S> {
             file.size == 0 && number_in(&file.name).is_some_and(|number| number >= run)
         };
         for Retiring { name, .. } in self.retiring.extract_if(.., is_stillborn) {
-            if let Err(error) = self.storage.remove(&name) {
-                tracing::debug!(%name, %error, "cannot remove a part of the queue");
-            }
+            self.line.push(Step::Remove { name });
         }
     }
 
     /// Leaves a mark for the next run: what this one takes from now on is in its memory alone.
     fn mark(&mut self) {
-        self.is_marked |= self.storage.create(FAILING).is_ok();
+        self.is_marked = true;
+        self.line.push(Step::Mark);
     }
 
     /// Everything is durable again.
     pub(super) fn unmark(&mut self) {
-        if self.is_marked && self.storage.remove(FAILING).is_ok() {
-            self.is_marked = false;
-            self.names_changed = true;
+        if std::mem::take(&mut self.is_marked) {
+            self.line.push(Step::Remove { name: FAILING.to_owned() });
+            // Whatever is written next is written behind it.
+            self.renamed = Some(self.position + 1);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What takes long: making things durable, preparing a file, reading a segment. Jobs run on a
-//! thread of their own and never touch the log.
+//! What may take long: writing, making things durable, preparing a file, reading a segment. Jobs run
+//! on a thread of their own and never touch the log.
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::line::{Slot, Step, Walked, walk};
 use super::loaded::{Found, Loaded};
 use super::segment::{Segment, file_name};
-use super::{Log, Refusal, Retiring, recover};
+use super::{Dirty, Log, recover};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::{Gap, Topics, to_u64};
@@ -24,20 +24,10 @@ pub struct Job<S: Storage>(Task<S>);
 
 #[derive(Debug)]
 enum Task<S: Storage> {
-    Sync { storage: S, files: Vec<Arc<S::File>>, names: bool, upto: Mark },
+    Write { storage: S, steps: Vec<Step<S::File>>, upto: Mark },
+    Sync { storage: S, files: Vec<Slot<S::File>>, tail: String, names: bool, upto: Mark },
     Prepare { storage: S, name: String, size: u64 },
     Read { storage: S, segment: Segment, ids: Range<u64> },
-}
-
-/// What can be done about what is not durable.
-#[derive(Debug)]
-pub(in crate::queue) enum Sync<S: Storage> {
-    /// This job makes it durable.
-    Job(Job<S>),
-    /// Nothing now: a job is under way, or the storage fails.
-    Later,
-    /// Nothing: everything is.
-    Durable,
 }
 
 /// What became of a job.
@@ -46,6 +36,7 @@ pub struct Done(Outcome);
 
 #[derive(Debug)]
 enum Outcome {
+    Written { upto: Mark, walked: Walked },
     Synced { upto: Mark, took: Duration, result: io::Result<()> },
     Prepared { name: String, size: u64, result: io::Result<()> },
     Read { segment: Box<Segment>, ids: Range<u64>, result: io::Result<Vec<u8>> },
@@ -61,7 +52,9 @@ struct Mark {
 /// Which jobs run.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
-    sync: bool,
+    /// Since when there is something to write that is not written.
+    write: Option<Instant>,
+    sync: Option<Instant>,
     /// How often the storage failed: what a job says of the time before is not about what is
     /// written now.
     failures: u64,
@@ -88,10 +81,6 @@ pub(in crate::queue) enum News {
 }
 
 impl UnderWay {
-    pub(super) const fn is_syncing(&self) -> bool {
-        self.sync
-    }
-
     pub(super) const fn is_preparing(&self) -> bool {
         self.prepare
     }
@@ -103,26 +92,32 @@ impl UnderWay {
 
     /// One of them came to no end, and nobody knows which.
     pub(super) const fn died(&mut self) {
+        (self.write, self.sync) = (None, None);
         (self.prepare, self.read) = (false, false);
     }
 
     pub(super) const fn failed(&mut self) {
         self.failures += 1;
-        self.sync = false;
     }
 }
 
 impl<S: Storage> Job<S> {
+    /// Whether it hands something to the operating system, which seldom takes long.
+    #[cfg(test)]
+    pub(in crate::queue) const fn is_write(&self) -> bool {
+        matches!(self.0, Task::Write { .. })
+    }
+
     /// Does it; takes as long as the device takes.
     #[must_use]
     pub fn run(self) -> Done {
         Done(match self.0 {
-            Task::Sync { storage, files, names, upto } => {
+            Task::Write { storage, steps, upto } => {
+                Outcome::Written { upto, walked: walk(&storage, steps) }
+            }
+            Task::Sync { storage, files, tail, names, upto } => {
                 let began = Instant::now();
-                let mut result = files.iter().try_for_each(|file| file.sync_data());
-                if names {
-                    result = result.and_then(|()| storage.sync_dir());
-                }
+                let result = sync(&storage, &files, &tail, names);
                 Outcome::Synced { upto, took: began.elapsed(), result }
             }
             Task::Prepare { storage, name, size } => {
@@ -134,6 +129,25 @@ impl<S: Storage> Job<S> {
                 Outcome::Read { segment: Box::new(segment), ids, result }
             }
         })
+    }
+}
+
+/// Files that somebody removed are as good as a device that fails.
+fn sync<S: Storage>(
+    storage: &S,
+    files: &[Slot<S::File>],
+    tail: &str,
+    names: bool,
+) -> io::Result<()> {
+    files.iter().filter_map(|file| file.get()).try_for_each(StoredFile::sync_data)?;
+    if names {
+        storage.sync_dir()?;
+    }
+    match storage.open(tail) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::other("the files of the queue are gone"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -153,26 +167,80 @@ pub(super) fn prepare<S: Storage>(storage: &S, name: &str, size: u64) -> io::Res
 }
 
 impl<S: Storage> Log<S> {
-    /// A job that makes everything durable that was appended up to now.
-    pub(in crate::queue) fn sync(&mut self, ledger: &Ledger) -> Result<Sync<S>, Refusal> {
-        if self.under_way.sync || self.tail.is_none() {
-            return Ok(Sync::Later);
+    /// A job that hands to the operating system what waits for it; nothing while one is under way.
+    pub(in crate::queue) fn write(&mut self, now: Instant) -> Option<Job<S>> {
+        let (steps, upto) = self.take_steps()?;
+        self.under_way.write = Some(now);
+        Some(Job(Task::Write { storage: self.storage.clone(), steps, upto }))
+    }
+
+    /// Hands everything to the operating system before it returns, unless a job is under way.
+    pub(in crate::queue) fn write_now(&mut self) -> io::Result<()> {
+        self.flush();
+        let Some((steps, upto)) = self.take_steps() else { return Ok(()) };
+        let walked = walk(&self.storage, steps);
+        self.walked(upto, walked)
+    }
+
+    fn take_steps(&mut self) -> Option<(Vec<Step<S::File>>, Mark)> {
+        if self.under_way.write.is_some() || self.line.is_empty() {
+            return None;
         }
-        self.write_settled(ledger)?;
-        self.flush()?;
-        if !self.is_dirty() {
-            self.recycle();
-            return Ok(Sync::Durable);
+        let buffered = self.tail.as_ref().map_or(0, |tail| to_u64(tail.buffer.len()));
+        Some((self.line.take(), self.mark_at(self.position - buffered)))
+    }
+
+    fn walked(&mut self, upto: Mark, walked: Walked) -> io::Result<()> {
+        self.keep(walked.left);
+        if upto.failures != self.under_way.failures {
+            return Ok(());
         }
-        self.under_way.sync = true;
-        self.syncing.append(&mut self.dirty);
-        let mut files: Vec<_> =
-            self.syncing.iter().map(|segment| Arc::clone(&segment.file)).collect();
-        files.extend(self.tail.iter().map(|tail| Arc::clone(&tail.file)));
-        let names = std::mem::take(&mut self.names_changed);
+        walked.result?;
+        self.written = self.written.max(upto.position);
+        Ok(())
+    }
+
+    /// A job that makes everything durable that is written; nothing while one is under way.
+    pub(in crate::queue) fn sync(&mut self, now: Instant) -> Option<Job<S>> {
+        let tail = self.tail.as_ref().filter(|_| self.under_way.sync.is_none())?;
+        self.under_way.sync = Some(now);
+        let name = file_name(tail.segment.number);
+        let dirty = self.dirty.iter().map(|segment| &segment.file).chain([&tail.file]);
+        let files = dirty.cloned().collect();
+        let upto = self.mark_at(self.written);
+        self.syncing.extend(self.dirty.extract_if(.., |segment| segment.end <= upto.position));
+        let names = self.renamed.is_some();
+        self.renamed = self.renamed.filter(|behind| *behind > upto.position);
         let storage = self.storage.clone();
-        let upto = Mark { failures: self.under_way.failures, position: self.position };
-        Ok(Sync::Job(Job(Task::Sync { storage, files, names, upto })))
+        Some(Job(Task::Sync { storage, files, tail: name, names, upto }))
+    }
+
+    const fn mark_at(&self, position: u64) -> Mark {
+        Mark { failures: self.under_way.failures, position }
+    }
+
+    /// Whether a job is under way that makes things durable.
+    pub(in crate::queue) const fn is_syncing(&self) -> bool {
+        self.under_way.sync.is_some()
+    }
+
+    /// Since when the device owes an answer.
+    pub(in crate::queue) fn waits_since(&self) -> Option<Instant> {
+        self.under_way.write.into_iter().chain(self.under_way.sync).min()
+    }
+
+    /// Whether the operating system has everything.
+    pub(in crate::queue) fn is_all_written(&self) -> bool {
+        self.written == self.position && self.line.is_empty() && self.under_way.write.is_none()
+    }
+
+    /// Whether the operating system has the whole segment.
+    pub(super) fn is_written(&self, number: u64) -> bool {
+        if self.tail.as_ref().is_some_and(|tail| tail.segment.number == number) {
+            return self.is_all_written();
+        }
+        let is_it = |segment: &&Dirty<_>| segment.number == number;
+        self.dirty.iter().find(is_it).is_none_or(|segment| segment.end <= self.written)
     }
 
     /// A job that prepares the next segment while this one fills; nothing when one is ready.
@@ -195,11 +263,11 @@ impl<S: Storage> Log<S> {
         if self.under_way.read {
             return None;
         }
-        let is_tail = self.tail.as_ref().is_some_and(|tail| tail.segment.first_id <= id);
-        if is_tail && self.flush().is_err() {
+        self.flush();
+        let mut segment = self.segment_mut(id)?.clone();
+        if !self.is_written(segment.number) {
             return None;
         }
-        let mut segment = self.segment_mut(id)?.clone();
         if segment.ends.is_empty() {
             segment.ends.clone_from(&ledger.next_seq);
         }
@@ -216,12 +284,14 @@ impl<S: Storage> Log<S> {
     /// Takes what a job brought.
     pub(in crate::queue) fn done(&mut self, done: Done, topics: &mut Topics) -> News {
         match done.0 {
+            Outcome::Written { upto, walked } => {
+                self.under_way.write = None;
+                self.walked(upto, walked).map_or_else(News::Failed, |()| News::None)
+            }
             Outcome::Synced { upto, took, result } => {
-                if upto.failures != self.under_way.failures {
-                    return News::None;
-                }
-                self.under_way.sync = false;
+                self.under_way.sync = None;
                 match result {
+                    _ if upto.failures != self.under_way.failures => News::None,
                     Ok(()) => {
                         self.syncing.clear();
                         self.synced = self.synced.max(upto.position);
@@ -253,14 +323,8 @@ impl<S: Storage> Log<S> {
         };
         self.under_way.unprepared = true;
         tracing::warn!(%error, "cannot prepare the next part of the queue");
-        match self.storage.remove(&name) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // It is removed later; a file that is not whole is never used.
-            Err(_) => {
-                self.retiring.push(Retiring { name, size: size.saturating_sub(1), from: None });
-            }
-        }
+        // A file that is not whole is never used.
+        self.line.push(Step::Remove { name });
     }
 
     fn read_done(

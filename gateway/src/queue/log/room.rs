@@ -1,6 +1,5 @@
 //! Files in and out: a new segment, a full one, one that may be written over.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use super::append::REPEAT;
 use super::bounds::Purpose;
 use super::frame::{self, Kind, Salt};
 use super::job::READS;
+use super::line::{Idle, Slot, Step};
 use super::loaded::Loaded;
 use super::recover;
 use super::segment::{Holds, Segment, file_name, number_in};
@@ -47,9 +47,7 @@ impl<S: Storage> Log<S> {
         purpose: Purpose,
     ) -> Result<(), Refusal> {
         self.admit(purpose, self.limits.segment)?;
-        if self.tail.is_some() {
-            self.flush()?;
-        }
+        self.flush();
         let mut segment = Segment {
             number: self.next_number,
             first_id: self.appended,
@@ -62,14 +60,13 @@ impl<S: Storage> Log<S> {
         segment.size = self.limits.segment.max(needed);
         self.admit(purpose, segment.size)?;
         let is_reserve = self.admit(Purpose::Data, segment.size).is_err();
-        let file = self.take_file(&file_name(segment.number), segment.size)?;
+        let file = self.take_file(file_name(segment.number), segment.size);
         self.next_number += 1;
-        self.names_changed = true;
         if let Some(old) = self.tail.take() {
             if old.segment.open.entries > 0 {
                 let (end, number) = (old.end(), old.segment.number);
                 let from = self.position - end;
-                self.dirty.push(Dirty { file: old.file, number, from });
+                self.dirty.push(Dirty { file: old.file, number, from, end: self.position });
             }
             self.seal(old.segment, ledger);
         }
@@ -78,7 +75,8 @@ impl<S: Storage> Log<S> {
         self.under_way.began();
         self.position += to_u64(buffer.len());
         let repeat_at = to_u64(buffer.len()) + REPEAT;
-        let (file, declared) = (Arc::new(file), Vec::new());
+        self.renamed = Some(self.position);
+        let declared = Vec::new();
         self.tail =
             Some(Tail { file, segment, flushed: 0, buffer, declared, repeat_at, is_reserve });
         let position = self.position;
@@ -103,17 +101,18 @@ impl<S: Storage> Log<S> {
     }
 
     /// A file of this name and size: one that may be written over, or a new one.
-    fn take_file(&mut self, name: &str, size: u64) -> io::Result<S::File> {
-        while let Some(place) = self.idle.iter().position(|(_, idle)| *idle == size) {
-            let (old, _) = self.idle.swap_remove(place);
-            match self.storage.rename(&old, name) {
-                Ok(()) => return self.storage.open(name),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // It is still there, and counts.
-                Err(_) => self.retiring.push(Retiring { name: old, size, from: None }),
-            }
-        }
-        self.storage.create(name)
+    fn take_file(&mut self, name: String, size: u64) -> Slot<S::File> {
+        let place = self.idle.iter().position(|(_, idle)| *idle == size);
+        let over = place.map(|place| self.idle.swap_remove(place));
+        let file = Slot::default();
+        self.line.push(Step::Begin { name, over, file: Arc::clone(&file) });
+        file
+    }
+
+    /// Files that were to be written over and were not count, and are free some time.
+    pub(super) fn keep(&mut self, left: Vec<Idle>) {
+        let retiring = |(name, size)| Retiring { name, size, from: None };
+        self.retiring.extend(left.into_iter().map(retiring));
     }
 
     pub(super) fn seal(&mut self, mut segment: Segment, ledger: &Ledger) {
@@ -139,15 +138,15 @@ impl<S: Storage> Log<S> {
     }
 
     /// Frees the files whose retirement is durable.
-    pub(super) fn recycle(&mut self) {
+    pub(in crate::queue) fn recycle(&mut self) {
         let synced = self.synced;
         let is_done = |file: &mut Retiring| file.from.is_some_and(|from| from <= synced);
         let done: Vec<Retiring> = self.retiring.extract_if(.., is_done).collect();
         for Retiring { name, size, .. } in done {
             if self.may_be_idle(size) {
                 self.idle.push((name, size));
-            } else if let Err(error) = self.storage.remove(&name) {
-                tracing::debug!(%name, %error, "cannot remove a part of the queue");
+            } else {
+                self.line.push(Step::Remove { name });
             }
         }
         if self.retiring.is_empty() {
@@ -163,7 +162,7 @@ impl<S: Storage> Log<S> {
     /// Makes room where not a byte is free: takes back the largest file in which nothing waits,
     /// although that is not durable and cannot be written down either. A crash right now finds it
     /// damaged. Whether there was one.
-    pub(super) fn take_back(&mut self) -> bool {
+    pub(in crate::queue) fn take_back(&mut self) -> bool {
         let Some(place) = self.dispensable(|number| !self.moved.contains(&number)) else {
             return false;
         };
@@ -172,7 +171,8 @@ impl<S: Storage> Log<S> {
             self.idle.push((name, size));
             return true;
         }
-        self.storage.remove(&name).is_ok()
+        self.line.push(Step::Remove { name });
+        true
     }
 
     /// Whether a file is left in which nothing waits: giving up one more would change nothing.
@@ -223,6 +223,9 @@ impl<S: Storage> Log<S> {
         topics: &mut Topics,
     ) -> Option<(Loaded, super::Tally)> {
         let segment = self.segments.iter().find(|segment| segment.number == number)?;
+        if !self.is_written(number) {
+            return None;
+        }
         // What cannot be read is missing, and the caller counts it.
         let read = || recover::read(&self.storage, number).ok();
         let bytes = (0..READS).find_map(|_| read()).unwrap_or_default();

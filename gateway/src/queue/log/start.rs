@@ -9,7 +9,7 @@ use super::recover::recover;
 use super::replay::Recovered;
 use super::segment::{Segment, file_name, number_in};
 use super::state::Context;
-use super::{Counts, Limits, Log, Refusal, Retiring, job};
+use super::{Counts, Limits, Line, Log, Refusal, Retiring, job};
 use crate::metrics::DropReason;
 use crate::queue::ledger::{Ledger, Untold};
 use crate::queue::storage::{Storage, StoredFile};
@@ -83,6 +83,7 @@ impl<S: Storage> Log<S> {
             context,
             segments: found.state.segments,
             tail: None,
+            line: Line::default(),
             idle: Vec::new(),
             retiring: Vec::new(),
             moved: BTreeSet::new(),
@@ -93,10 +94,11 @@ impl<S: Storage> Log<S> {
             has_lost: false,
             settled: BTreeMap::new(),
             position: 0,
+            written: 0,
             synced: 0,
             dirty: Vec::new(),
             syncing: Vec::new(),
-            names_changed: false,
+            renamed: None,
             loaded: None,
             under_way: job::UnderWay::default(),
             counts: Counts { written: 0, set_aside: found.set_aside, unreadable: found.unreadable },
@@ -192,28 +194,8 @@ impl<S: Storage> Log<S> {
             let result = job::prepare(&self.storage, &name, size);
             self.prepared(name, size, result);
         }
-        self.roll(ledger, 0, Purpose::Control)
-    }
-
-    /// Makes everything durable before it returns; whether it is.
-    pub(in crate::queue) fn sync_now(&mut self, ledger: &mut Ledger) -> Result<bool, Refusal> {
-        let job = match self.sync(ledger)? {
-            job::Sync::Job(job) => job,
-            job::Sync::Later => return Ok(false),
-            job::Sync::Durable => return Ok(true),
-        };
-        match self.done(job.run(), &mut ledger.topics) {
-            job::News::Failed(error) => Err(Refusal::Failed(error)),
-            job::News::Durable(_) => Ok(true),
-            job::News::None | job::News::Read { .. } => Ok(false),
-        }
-    }
-
-    /// Whether the file that is written is still the one in the directory.
-    pub(in crate::queue) fn is_in_place(&self) -> bool {
-        let Some(tail) = &self.tail else { return true };
-        let found = self.storage.open(&file_name(tail.segment.number));
-        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        self.roll(ledger, 0, Purpose::Control)?;
+        Ok(self.write_now()?)
     }
 }
 
@@ -251,9 +233,7 @@ fn take_over(ledger: &mut Ledger, found: &Recovered, start: &Start, end: End) {
         return;
     }
     ledger.adopted = found.told.iter().map(|(_, told)| told.clone()).collect();
-    let is_same_boot = !start.boot.is_empty() && context.boot == start.boot;
-    let seconds = if is_same_boot { context.kill_window } else { context.power_window };
-    let seconds = (!found.is_marked).then_some(seconds);
+    let seconds = (!found.is_marked).then(|| context.window(&start.boot));
     let next_seq = state.next_seq.clone();
     let unclean = Unclean { epoch: Arc::clone(&context.epoch), seconds, next_seq };
     ledger.tell_again(Untold::Unclean(unclean));

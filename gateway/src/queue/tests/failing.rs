@@ -38,6 +38,44 @@ fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
 }
 
 #[test]
+fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
+    let mut world = World::new(Simulated::new(1));
+    for _ in 0..3 {
+        world.run(Duration::from_secs(5));
+        world.hangs = true;
+        world.run(Duration::from_secs(60));
+        assert!(world.queue.health().sentence().unwrap().contains("does not answer"));
+        assert!(world.held.len() <= 3, "{} threads wait for it", world.held.len());
+
+        world.hangs = false;
+        world.run(Duration::from_secs(90));
+
+        assert_eq!(*world.queue.health(), Health::Sound);
+    }
+    assert_eq!(world.told.len(), 7, "{:?}", world.told);
+    let pushed = world.queue.metrics.produced.get();
+    assert_eq!((world.queue.metrics.dropped(), world.queue.stats().samples), (0, pushed));
+    world.disk.cut_power();
+    let stored = open(&world.disk).stats().samples;
+    assert!(stored > pushed - 40, "{stored} of {pushed} samples outlived a power cut");
+}
+
+#[test]
+fn an_end_while_the_card_hangs_counts_what_it_could_not_write() {
+    let mut world = World::new(Simulated::new(1));
+    world.run(Duration::from_secs(5));
+    world.hangs = true;
+    world.run(Duration::from_secs(2));
+    let metrics = world.queue.metrics.clone();
+
+    let left = world.queue.end(world.now).left(world.now);
+
+    assert_eq!(left, Left::Lost);
+    let dropped = metrics.dropped();
+    assert!((54..=90).contains(&dropped), "{dropped} samples");
+}
+
+#[test]
 fn a_job_that_dies_is_a_storage_that_fails() {
     let mut world = World::new(Simulated::new(1));
     world.queue.push(A, record(1, 3), world.now);
@@ -119,6 +157,9 @@ struct World {
     disk: Simulated,
     queue: Queue<Simulated>,
     now: Instant,
+    /// Whether no job comes to its end, and those that do not.
+    hangs: bool,
+    held: Vec<Job<Simulated>>,
     /// Every change.
     told: Vec<Health>,
     most_files: usize,
@@ -128,7 +169,7 @@ impl World {
     fn new(disk: Simulated) -> Self {
         let queue = open(&disk);
         let told = vec![queue.health().clone()];
-        Self { disk, queue, now: now(), told, most_files: 0 }
+        Self { disk, queue, now: now(), hangs: false, held: Vec::new(), told, most_files: 0 }
     }
 
     fn run(&mut self, time: Duration) {
@@ -136,9 +177,14 @@ impl World {
         while self.now < end {
             self.now += Duration::from_millis(100);
             self.queue.push(A, record(1, 3), self.now);
-            while let Some(job) = self.queue.turn(self.now) {
-                self.queue.done(job.run(), self.now);
+            loop {
+                self.held.extend(self.queue.turn(self.now));
+                if self.hangs || self.held.is_empty() {
+                    break;
+                }
+                self.queue.done(self.held.remove(0).run(), self.now);
             }
+            assert!(self.queue.due().is_none_or(|due| due > self.now), "it is busy");
             self.told.push(self.queue.health().clone());
             self.told.dedup();
             self.most_files = self.most_files.max(self.disk.list().unwrap().len());

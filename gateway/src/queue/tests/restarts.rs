@@ -19,7 +19,7 @@ fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
             Ledger { topics: Topics::new(identity("b").names.topics), ..Ledger::default() };
         let names = identity("b").names;
         let mut log = Log::open(disk.clone(), LIMITS, names, &start(), &mut ledger).unwrap().log;
-        log.flush().unwrap();
+        log.write_now().unwrap();
         disk.cut_power();
 
         let queue = open(&disk, "c");
@@ -43,7 +43,10 @@ fn killed_after_a_delivery(disk: &Simulated) -> usize {
     let delivered = ids.len() * 3 / 4;
     ids.iter().take(delivered).for_each(|id| queue.acknowledge(*id, start));
     // Written down, and the sync never runs.
-    drop(queue.turn(start + Duration::from_secs(10)).unwrap());
+    let later = start + Duration::from_secs(10);
+    let write = queue.turn(later).unwrap();
+    queue.done(write.run(), later);
+    drop(queue.turn(later).unwrap());
     // A file that was prepared would be taken first.
     let spares = disk.list().unwrap().into_iter().filter(|name| name.starts_with("spare"));
     spares.for_each(|name| disk.remove(&name).unwrap());

@@ -8,6 +8,7 @@ const LIMITS: Limits = Limits { segment: 2048, max: 32 << 10, min_free: 0 };
 const PUSH_EVERY: Duration = Duration::from_millis(100);
 /// A card at work.
 const TAKES: Duration = Duration::from_millis(50);
+const WRITE_TAKES: Duration = Duration::from_millis(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -146,7 +147,8 @@ impl World {
 
     fn turn(&mut self) {
         while let Some(job) = self.queue.turn(self.now) {
-            self.under_way.push((self.now + self.takes, job));
+            let takes = if job.is_write() { WRITE_TAKES } else { self.takes };
+            self.under_way.push((self.now + takes, job));
         }
         let due = self.queue.due();
         assert!(due.is_none_or(|due| due > self.now), "{:?} is busy", self.durability);

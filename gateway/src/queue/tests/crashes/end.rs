@@ -19,22 +19,16 @@ impl World {
             }
             1 | 2 => {
                 // Whatever was handed to the operating system outlives the process.
-                self.queue().flush(now);
+                self.hand_over();
                 let is_sound = !self.queue().health().is_failing();
                 if !self.faulty && is_sound {
-                    self.note_safe(u64::MAX);
+                    let written = self.queue().log.as_ref().unwrap().written();
+                    self.note_safe(written);
                 }
                 self.crashes += 1;
             }
             _ => {
-                if self.rng.bool() {
-                    self.queue().flush(now);
-                }
-                if self.rng.bool() {
-                    for job in std::mem::take(&mut self.jobs) {
-                        drop(job.run());
-                    }
-                }
+                self.hand_over();
                 self.disk.cut_power();
                 self.boot += 1;
                 self.crashes += 1;
@@ -43,6 +37,23 @@ impl World {
         self.queue = None;
         self.jobs.clear();
         self.in_flight.clear();
+    }
+
+    /// What is under way comes to its end, or some of it, and nobody hears of it any more.
+    fn hand_over(&mut self) {
+        let now = self.now;
+        match self.rng.u8(..4) {
+            0 => {}
+            1 => {
+                self.run_jobs();
+                self.queue().flush(now);
+            }
+            2 => self.run_jobs(),
+            _ => {
+                let most = self.rng.usize(..=self.jobs.len());
+                self.jobs.drain(..most).for_each(|job| drop(job.run()));
+            }
+        }
     }
 
     /// What would come of what is left, if everything went well from now on: nothing is missing that

@@ -4,7 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn step(&mut self) {
-        self.now += Duration::from_millis(self.rng.u64(..700));
+        // Now and then the device answers nothing for longer than anybody waits.
+        let most = if self.rng.u8(..40) == 0 { 20_000 } else { 700 };
+        self.now += Duration::from_millis(self.rng.u64(..most));
         let now = self.now;
         let what = self.rng.u8(..21);
         self.trace(what);

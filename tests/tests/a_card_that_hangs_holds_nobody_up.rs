@@ -1,0 +1,77 @@
+//! A card that answers nothing for a while, as cheap ones do when they tidy up, costs no cycle and no
+//! sample: PLCs are read and values delivered meanwhile, the gateway says so, and goes on with the
+//! card as soon as it answers.
+
+use std::time::Duration;
+
+use e2e::{
+    Answer, Barriers, Capture, Gateway, Guest, Mosquitto, Port, PowerCut, Simulator, eventually,
+    get,
+};
+
+const LONG: Duration = Duration::from_secs(100);
+const TOPIC: &str = "edge/boxed/data/p0";
+const SCAN: Duration = Duration::from_millis(20);
+
+#[test]
+fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
+    let (plc, metrics, broker) = (Simulator::start(), Port::reserve(), Mosquitto::start());
+    let consumer = broker.subscribe("edge/boxed/#");
+    let config = format!(
+        "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
+         [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
+         [queue]\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
+        broker.port(),
+        plc.sections(1, SCAN),
+    );
+    let machine = Guest::builder()
+        .program(Gateway::program())
+        .forward_tcp(metrics.number(), 9464)
+        // This machine's loopback is at 10.0.2.2 there.
+        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2"));
+    let mut power = PowerCut::new(machine, Barriers::Kept, 1);
+    power.power_on().send("edge-gateway run /gateway.toml &");
+    let gateway = Asked(metrics);
+    let before = gateway.wait_for("edge_queue_sync_seconds_count", 2);
+
+    let hanging = power.hang_disk();
+    let told = gateway.wait_until_ready_is(503);
+    let delivered = gateway.wait_for("edge_samples_delivered_total", 0);
+    // It still hangs, and 100 cycles of the PLC are read and delivered.
+    gateway.wait_for("edge_samples_delivered_total", delivered + 100);
+    drop(hanging);
+
+    assert!(told.body.contains("does not answer"), "{}", told.body);
+    gateway.wait_until_ready_is(200);
+    gateway.wait_for("edge_queue_sync_seconds_count", before + 2);
+    power.guest().run("kill -TERM $! && wait $!");
+    let mut capture = Capture::default();
+    let messages = consumer.drain(Duration::from_secs(2));
+    let data = || messages.iter().filter(|message| message.topic == TOPIC);
+    data().for_each(|message| capture.take(message));
+    let first = data().next().expect("something was delivered").json();
+    let epoch = first["gateway"]["epoch"].as_str().expect("it is in every message");
+    let numbers = capture.numbers(TOPIC, epoch);
+    assert!(
+        numbers.len() > 200 && numbers.iter().copied().eq(0..numbers.len() as u64),
+        "{numbers:?}"
+    );
+}
+
+struct Asked(Port);
+
+impl Asked {
+    fn wait_for(&self, series: &str, more_than: u64) -> u64 {
+        eventually(series, LONG, || {
+            let text = get(self.0.address(), "/metrics").ok()?.body;
+            let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            value?.parse().ok().filter(|value| *value > more_than)
+        })
+    }
+
+    fn wait_until_ready_is(&self, status: u16) -> Answer {
+        eventually(&format!("/readyz is {status}"), LONG, || {
+            get(self.0.address(), "/readyz").ok().filter(|answer| answer.status == status)
+        })
+    }
+}
