@@ -22,6 +22,7 @@ pub struct Gateway {
     notifications: Receiver<String>,
     metrics: Port,
     environment: Vec<(String, String)>,
+    state: PathBuf,
     dir: TempDir,
 }
 
@@ -41,28 +42,42 @@ impl Gateway {
         } else {
             format!("{config}\n[metrics]\nlisten = [\"{address}\"]\n")
         };
-        Self::launch(&config, metrics, &[])
+        Self::launch(&config, metrics, &[], None)
+    }
+
+    /// The same with this `state_dir`, which is there.
+    #[must_use]
+    pub fn start_on(state: &Path, config: &str) -> Self {
+        let metrics = Port::reserve();
+        let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
+        Self::launch(&config, metrics, &[], Some(state))
     }
 
     /// The same with variables of the environment, and with `[metrics]` as it is written.
     #[must_use]
     pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         if config.contains("[metrics]") {
-            return Self::launch(config, Port::reserve(), environment);
+            return Self::launch(config, Port::reserve(), environment, None);
         }
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
-        Self::launch(&config, metrics, environment)
+        Self::launch(&config, metrics, environment, None)
     }
 
-    fn launch(config: &str, metrics: Port, environment: &[(&str, &str)]) -> Self {
+    fn launch(
+        config: &str,
+        metrics: Port,
+        environment: &[(&str, &str)],
+        state: Option<&Path>,
+    ) -> Self {
         let dir = temp_dir();
         dir.write("gateway.toml", config);
-        fs::create_dir(dir.path().join("state")).expect("its own directory is writable");
+        let state = state.map_or_else(|| dir.path().join("state"), Path::to_owned);
+        fs::create_dir_all(&state).expect("its own directory is writable");
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(text).collect();
         let notifications = mpsc::channel().1;
-        let mut gateway = Self { process: None, notifications, metrics, environment, dir };
+        let mut gateway = Self { process: None, notifications, metrics, environment, state, dir };
         gateway.start_again();
         gateway
     }
@@ -86,7 +101,7 @@ impl Gateway {
                 .arg("run")
                 .arg(self.config_path())
                 .envs(self.environment.iter().map(|(name, value)| (name, value)))
-                .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"))
+                .env("EDGE_GATEWAY__STATE_DIR", &self.state)
                 .env("NOTIFY_SOCKET", socket),
         ));
     }
@@ -106,7 +121,7 @@ impl Gateway {
         let output = Command::new(Self::program())
             .args(arguments)
             .arg(self.config_path())
-            .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"))
+            .env("EDGE_GATEWAY__STATE_DIR", &self.state)
             .output()
             .expect("the program starts");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -122,7 +137,7 @@ impl Gateway {
     /// Its `state_dir`.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     /// Where its HTTP server listens, unless the configuration says otherwise.

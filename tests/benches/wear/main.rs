@@ -11,17 +11,18 @@
 )]
 
 mod contender;
-mod disk;
 
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use contender::Contender;
-use disk::Disk;
+use e2e::LoopDisk;
 
 const PER_SECOND: u32 = 50;
 const RECORD: u16 = 300;
+/// Of each file system.
+const BYTES: u64 = 512 << 20;
 
 fn main() {
     let mut arguments = std::env::args();
@@ -41,7 +42,7 @@ fn main() {
 }
 
 fn measure(contender: Contender, seconds: u32) -> f64 {
-    let disk = Disk::new();
+    let disk = LoopDisk::new(BYTES);
     let store = contender.open(disk.path());
     disk.sync();
     let before = disk.written();

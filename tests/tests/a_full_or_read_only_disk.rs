@@ -1,0 +1,150 @@
+//! A file system that others fill, that breaks, or that may not be written: the gateway reads and
+//! publishes all the same, says what is wrong, and loses nothing that it does not announce.
+
+use std::time::Duration;
+
+use e2e::{Capture, Gateway, LoopDisk, Mosquitto, Simulator, Subscriber, eventually};
+
+const LONG: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn as_root_others_fill_the_disk_during_an_outage() {
+    let mut world = World::new();
+    world.gateway.wait_until_ready(LONG);
+    world.broker.stop();
+    // Several files: there is something to give up.
+    world.wait_for("edge_queue_bytes", 128.0 * 1024.0);
+
+    world.disk.fill();
+
+    let status = || world.storage().filter(|told| told.contains("the file system is full"));
+    eventually("it says so", LONG, status);
+    world.wait_for("edge_samples_dropped_total{reason=\"full\"}", 0.0);
+    assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));
+    world.broker.start_again();
+    world.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored < 500.0);
+    world.disk.free();
+    eventually("it is well again", LONG, || world.storage().is_none().then_some(()));
+    world.ends_accounted_for();
+}
+
+#[test]
+fn as_root_the_disk_is_full_at_the_start() {
+    let disk = LoopDisk::new(24 * MIB);
+    disk.fill();
+    let mut world = World::on(disk);
+
+    world.wait_until_ready_is(503);
+    world.wait_for("edge_samples_delivered_total", 500.0);
+    world.disk.free();
+
+    world.wait_until_ready_is(200);
+    assert_eq!(world.storage(), None);
+    world.broker.stop();
+    world.wait_for("edge_samples_stored", 500.0);
+    world.gateway.kill();
+    world.broker.start_again();
+    world.gateway.start_again();
+    world.gateway.wait_until_ready(LONG);
+    world.wait_for("edge_samples_recovered_total", 499.0);
+    world.ends_accounted_for();
+}
+
+/// As a card that breaks leaves it: with `errors=remount-ro`, as Debian mounts it.
+#[test]
+fn as_root_the_file_system_breaks_while_it_runs() {
+    let mut world = World::new();
+    world.gateway.wait_until_ready(LONG);
+    world.wait_for("edge_queue_sync_seconds_count", 2.0);
+
+    world.disk.break_down();
+
+    world.wait_until_ready_is(503);
+    let told = world.storage();
+    assert!(told.is_some_and(|told| told.contains("samples wait in memory only")));
+    let delivered = world.wait_for("edge_samples_delivered_total", 0.0);
+    world.wait_for("edge_samples_delivered_total", delivered + 500.0);
+    let (status, log) = world.gateway.terminate(LONG);
+    assert!(status.success(), "{}", log.text());
+    world.disk.repair();
+    world.gateway.start_again();
+    world.wait_until_ready_is(200);
+    assert_eq!(world.storage(), None);
+    world.ends_accounted_for();
+}
+
+#[test]
+fn as_root_the_disk_may_not_be_written_at_the_start() {
+    let disk = LoopDisk::new(24 * MIB);
+    disk.remount("ro");
+    let world = World::on(disk);
+
+    world.wait_until_ready_is(503);
+    world.wait_for("edge_samples_delivered_total", 500.0);
+    world.disk.remount("rw");
+
+    world.wait_until_ready_is(200);
+    assert_eq!(world.storage(), None);
+    world.ends_accounted_for();
+}
+
+/// A gateway on a disk of its own, whose queue takes a new file every other second.
+struct World {
+    gateway: Gateway,
+    broker: Mosquitto,
+    consumer: Subscriber,
+    _plc: Simulator,
+    disk: LoopDisk,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::on(LoopDisk::new(24 * MIB))
+    }
+
+    fn on(disk: LoopDisk) -> Self {
+        let plc = Simulator::start();
+        let broker = Mosquitto::builder().persistent().start();
+        let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
+        let gateway = Gateway::start_on(
+            disk.path(),
+            &format!(
+                "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
+                 [queue]\nmax_size = \"256KiB\"\nmin_free = \"1MiB\"\n{}",
+                broker.url(),
+                plc.sections(10, Duration::from_millis(20)),
+            ),
+        );
+        Self { gateway, broker, consumer, _plc: plc, disk }
+    }
+
+    fn wait_for(&self, series: &str, more_than: f64) -> f64 {
+        self.gateway.wait_for_metric(series, LONG, |value| value > more_than)
+    }
+
+    fn wait_until_ready_is(&self, status: u16) {
+        let is_so = || {
+            let answer = e2e::get(self.gateway.metrics_address(), "/readyz").ok()?;
+            (answer.status == status).then_some(())
+        };
+        eventually(&format!("/readyz is {status}"), LONG, is_so);
+    }
+
+    /// What the status says of the storage.
+    fn storage(&self) -> Option<String> {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.gateway.get("/status").body).ok()?;
+        status["queue"]["storage"].as_str().map(str::to_owned)
+    }
+
+    fn ends_accounted_for(mut self) {
+        let (status, log) = self.gateway.terminate(LONG);
+        assert!(status.success(), "{}", log.text());
+        let messages = self.consumer.drain(Duration::from_secs(3));
+        let capture = Capture::of(&messages);
+        assert!(capture.distinct() > 500, "{}", capture.distinct());
+        let (is_clean, report) = capture.audit();
+        assert!(is_clean, "{report}");
+    }
+}
