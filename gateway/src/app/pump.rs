@@ -143,7 +143,7 @@ impl Pump {
         loop {
             self.turn();
             let more = self.send();
-            let due = self.queue.due();
+            let due = self.queue.due().into_iter().chain(more.later()).min();
             tokio::select! {
                 event = plcs.recv() => match event {
                     Some(event) => self.take(event),

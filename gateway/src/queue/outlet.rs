@@ -1,6 +1,6 @@
 //! What goes out: the live lane, the backlog beside it, and what the broker says to both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provisioning::config::{Durability, QueueOrder};
 
@@ -46,7 +46,7 @@ impl<S: Storage> Queue<S> {
                 self.cursors.live = id + 1;
                 id
             }
-            None => self.next_late()?,
+            None => self.next_late(now)?,
         };
         let held = self.ring.hand_out(id, now, id < self.cursors.live_from)?;
         self.cursors.late += u32::from(held.is_history);
@@ -72,9 +72,12 @@ impl<S: Storage> Queue<S> {
         in_memory.filter(|id| self.may_be_sent(*id))
     }
 
-    fn next_late(&mut self) -> Option<u64> {
+    fn next_late(&mut self, now: Instant) -> Option<u64> {
         loop {
             let id = self.late_candidate()?;
+            if self.pace.rests(now).is_some() {
+                return None;
+            }
             if self.ring.get(id).is_some() {
                 let may = self.may_be_sent(id).then_some(id)?;
                 self.cursors.backlog = may + 1;
@@ -90,6 +93,20 @@ impl<S: Storage> Queue<S> {
                 return Some(id);
             }
         }
+    }
+
+    /// An entry of the backlog took so long to encode; for a multiple of it nothing but what is new
+    /// is handed out. Not with the order `strict`.
+    pub fn encoded(&mut self, took: Duration, now: Instant) {
+        if self.order == QueueOrder::LiveFirst {
+            self.pace.encoded(took, now);
+        }
+    }
+
+    /// Until when [`Queue::next`] has nothing only because what is new goes first.
+    #[must_use]
+    pub fn rests(&self, now: Instant) -> Option<Instant> {
+        self.pace.rests(now).filter(|_| self.late_candidate().is_some())
     }
 
     /// The lowest id of the backlog that waits, if the pace allows one more.

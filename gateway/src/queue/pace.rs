@@ -1,7 +1,8 @@
 //! How much of the backlog may be under way beside the live lane. Pure.
 //!
 //! More while acknowledgements come as fast as they ever did, half as much as soon as they take
-//! more than about twice as long: what is new must not wait for what is old.
+//! more than about twice as long: what is new must not wait for what is old. And never all of the
+//! time: what is new has to pass the same processor, here and at the broker.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,16 @@ use std::time::{Duration, Instant};
 const MOST: u32 = 56;
 /// Where it begins, and begins again after a connection was lost.
 const FIRST: u32 = 4;
-/// Time that an acknowledgement may take beyond twice the shortest: a broker's disk, a busy line.
-const SLACK: Duration = Duration::from_millis(2);
+/// Time that an acknowledgement may take beyond twice the shortest: the clock of a busy machine.
+const SLACK: Duration = Duration::from_micros(500);
 /// The shortest time is forgotten by this share with each acknowledgement, so that a line that
 /// became slower is believed in the end.
 const FORGET: u32 = 1024;
+
+/// Encoding the backlog takes one part in so many of the time; the rest of its way takes as much again.
+const PARTS: u32 = 4;
+/// So far it may get ahead: timers are no finer.
+const AHEAD: Duration = Duration::from_millis(1);
 
 /// The pace of the backlog.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +31,25 @@ pub(super) struct Pace {
     shortest: Option<Duration>,
     /// What was sent before this says nothing about the pace now.
     since: Option<Instant>,
+    /// Nothing is encoded before this.
+    rests_until: Option<Instant>,
 }
 
 impl Pace {
     pub(super) const fn new() -> Self {
-        Self { most: FIRST, in_time: 0, shortest: None, since: None }
+        Self { most: FIRST, in_time: 0, shortest: None, since: None, rests_until: None }
+    }
+
+    /// An entry of the backlog took so long to encode.
+    pub(super) fn encoded(&mut self, took: Duration, now: Instant) {
+        let ahead = now.checked_sub(AHEAD).unwrap_or(now);
+        let from = self.rests_until.map_or(ahead, |until| until.max(ahead));
+        self.rests_until = Some(from + took * PARTS);
+    }
+
+    /// Until when the backlog rests, if it does.
+    pub(super) fn rests(&self, now: Instant) -> Option<Instant> {
+        self.rests_until.filter(|until| now < *until)
     }
 
     /// Entries of the backlog that may be under way.
@@ -104,6 +124,24 @@ mod tests {
         after(&mut pace, Instant::now(), 100, TAKES);
         after(&mut pace, Instant::now(), 10_000, TAKES * 5);
         assert!(pace.most() > FIRST, "{pace:?}");
+    }
+
+    #[test]
+    fn encoding_takes_its_share_of_the_time_and_no_more() {
+        let (mut pace, start) = (Pace::new(), Instant::now());
+        let (mut now, mut encoded) = (start, Duration::ZERO);
+        while now < start + Duration::from_secs(1) {
+            let took = Duration::from_micros(200);
+            now += took;
+            encoded += took;
+            pace.encoded(took, now);
+            // As a timer of whole milliseconds wakes one up.
+            if let Some(until) = pace.rests(now) {
+                let millis = (until - start).as_micros().div_ceil(1000);
+                now = start + Duration::from_millis(millis.try_into().unwrap());
+            }
+        }
+        assert!((240..=260).contains(&encoded.as_millis()), "{encoded:?}");
     }
 
     #[test]

@@ -21,11 +21,14 @@ impl Pump {
         self.announce_gaps();
         loop {
             self.turn();
-            while self.send() == More::Perhaps {}
+            let mut more = More::Perhaps;
+            while more == More::Perhaps {
+                more = self.send();
+            }
             if self.queue.is_empty() || self.waits_for_nobody() {
                 break;
             }
-            let due = self.queue.due();
+            let due = self.queue.due().into_iter().chain(more.later()).min();
             let step = async {
                 tokio::select! {
                     event = broker.recv() => Step::Broker(event),

@@ -18,7 +18,18 @@ const STATUS_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum More {
     No,
+    /// Not before this.
+    Later(Instant),
     Perhaps,
+}
+
+impl More {
+    pub(super) const fn later(self) -> Option<Instant> {
+        match self {
+            Self::Later(at) => Some(at),
+            Self::No | Self::Perhaps => None,
+        }
+    }
 }
 
 impl Pump {
@@ -30,7 +41,10 @@ impl Pump {
         if !has_room || self.home.is_found() || self.send_status().is_none() {
             return More::No;
         }
-        self.send_next().map_or(More::No, |()| More::Perhaps)
+        match self.send_next() {
+            Some(()) => More::Perhaps,
+            None => self.queue.rests(Instant::now()).map_or(More::No, More::Later),
+        }
     }
 
     /// Sends the status if it is due; nothing when the MQTT task is busy: the next turn comes with
@@ -54,6 +68,7 @@ impl Pump {
         let permit = self.outbox.try_reserve().ok()?;
         let Queued { id, topic, epoch, seq, history, entry } = self.queue.next(Instant::now())?;
         let stamp = Stamp { epoch, seq, history, corrected: false };
+        let began = Instant::now();
         let (payload, qos, retain) = match entry {
             Entry::Record(record) => {
                 let source = self.sources.get(usize::from(record.plc))?;
@@ -68,6 +83,9 @@ impl Pump {
             }
         };
         let topic = Arc::clone(self.queue.topic(topic)?);
+        if history {
+            self.queue.encoded(began.elapsed(), Instant::now());
+        }
         if session.max_payload.is_some_and(|max| payload.len() > max) {
             self.queue.discard(id, DropReason::TooLarge, Instant::now());
             return Some(());
