@@ -171,6 +171,11 @@ impl Gaps {
         ready
     }
 
+    /// Whether it was not taken by [`Gaps::take_changed`] as it is.
+    pub(super) fn is_changed(&self, gap: &Gap) -> bool {
+        self.changed.contains(&(gap.topic, Arc::clone(&gap.epoch), gap.first_seq))
+    }
+
     pub(super) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }

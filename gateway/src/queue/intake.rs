@@ -53,7 +53,13 @@ impl<S: Storage> Queue<S> {
     /// together in the meantime.
     pub fn tell(&mut self, now: Instant) -> Vec<Gap> {
         self.tell_uncleans(now);
-        let gaps: Vec<Gap> = self.ledger.gaps.iter().cloned().collect();
+        // The log knows a loss before an event tells it: the event may wait in memory while higher
+        // numbers are written.
+        self.write_losses(now);
+        let is_written = self.log.as_ref().is_some_and(super::Log::is_writable);
+        let gaps = self.ledger.gaps.iter();
+        let gaps = gaps.filter(|gap| !is_written || !self.ledger.gaps.is_changed(gap));
+        let gaps: Vec<Gap> = gaps.cloned().collect();
         gaps.into_iter().filter(|gap| self.tell_gap(gap, now)).collect()
     }
 

@@ -308,6 +308,13 @@ impl<S: Storage> Queue<S> {
         if now < *self.deadlines.lost.get_or_insert(now) + LOST_AFTER {
             return;
         }
+        self.write_losses(now);
+    }
+
+    pub(super) fn write_losses(&mut self, now: Instant) {
+        if !self.log.as_ref().is_some_and(Log::is_writable) {
+            return;
+        }
         self.deadlines.lost = None;
         let gaps = self.ledger.take_losses();
         if gaps.is_empty() {

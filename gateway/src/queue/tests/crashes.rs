@@ -19,7 +19,7 @@ const CRASHES: u64 = 4_000;
 /// Lives in one history.
 const LIVES: u64 = 8;
 /// Histories that have found faults.
-const FOUND: [u64; 10] = [224, 992, 1639, 1710, 2133, 4208, 4933, 6432, 6929, 10396];
+const FOUND: [u64; 11] = [224, 992, 1639, 1710, 2133, 2854, 4208, 4933, 6432, 6929, 10396];
 const TOPICS: u16 = 3;
 /// In one history of so many, starts find no storage at first.
 const HOMELESS: u64 = 7;
