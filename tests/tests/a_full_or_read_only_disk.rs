@@ -135,7 +135,7 @@ impl World {
     fn storage(&self) -> Option<String> {
         let status: serde_json::Value =
             serde_json::from_str(&self.gateway.get("/status").body).ok()?;
-        status["queue"]["storage"].as_str().map(str::to_owned)
+        status.pointer("/queue/storage")?.as_str().map(str::to_owned)
     }
 
     fn ends_accounted_for(mut self) {

@@ -5,7 +5,6 @@
 //! 50 records of 300 bytes come in a second, and a broker takes each within the second.
 #![expect(
     clippy::expect_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a measurement stops on the spot and prints"
 )]

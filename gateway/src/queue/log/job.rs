@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::line::{Slot, Step, Walked, walk};
 use super::loaded::{Found, Loaded};
+use super::recover::{self, READS};
 use super::segment::{Segment, file_name};
-use super::{Dirty, Log, recover};
+use super::{Dirty, Log};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::{Storage, StoredFile};
 use crate::queue::{Gap, Topics, to_u64};
 
 /// Zeros are written in pieces of this size.
 const PIECE: usize = 64 << 10;
-/// After so many attempts to read a segment what is in it counts as lost.
-pub(super) const READS: u32 = 3;
 
 /// Something to do elsewhere.
 #[derive(Debug)]

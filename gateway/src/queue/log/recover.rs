@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::frame::{Frames, Header, Kind, Salt, read_header};
-use super::job::READS;
 use super::loaded::context;
 use super::replay::{Recovered, Replay};
 use super::segment::{FAILING, file_name, number_in};
@@ -12,6 +11,8 @@ use super::state::State;
 use crate::queue::Topics;
 use crate::queue::storage::{Storage, StoredFile};
 
+/// After so many attempts to read a segment what is in it counts as lost.
+pub(super) const READS: u32 = 3;
 /// Ending of the name of a segment that a newer program wrote.
 const SET_ASIDE: &str = ".unknown-version";
 /// Ending of the name of a segment that could not be read, whatever is in it.
