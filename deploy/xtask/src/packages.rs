@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mbpoll", "libmodbus as a client of our simulator"),
     ("mosquitto", "the broker of the tests, and mosquitto_passwd"),
     ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and commander"),
+    ("mount", "a file system of its own that is filled and broken, on a loop device"),
     ("nats-server", "three of them are the cluster of brokers of the tests"),
     ("nodejs", "runs modbus-serial, a PLC that our client reads, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),

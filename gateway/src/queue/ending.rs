@@ -1,9 +1,9 @@
 //! The end of a run: everything is written down for the next one.
 
-use std::io;
 use std::time::Instant;
 
 use super::storage::{Files, Storage};
+use super::upkeep::hangs;
 use super::{Done, Job, Queue};
 use crate::metrics::DropReason;
 
@@ -79,7 +79,7 @@ impl<S: Storage> Ended<S> {
     #[must_use]
     pub fn left(mut self, now: Instant) -> Left {
         if self.queue.log.as_ref().is_some_and(|log| log.is_writable() && !log.is_all_written()) {
-            self.queue.fail(io::ErrorKind::TimedOut.into(), now);
+            self.queue.fail(hangs(), now);
         }
         // What the storage refused at last is in memory again.
         self.has_lost |= self.queue.give_up_unstored();

@@ -106,9 +106,15 @@ impl Health {
     }
 
     pub(super) fn fail(&mut self, error: &std::io::Error) {
+        let hangs = error.kind() == std::io::ErrorKind::TimedOut;
+        let advice = if hangs {
+            "it is used again when it answers"
+        } else {
+            "free some room or change the card"
+        };
         let sentence = format!(
             "the storage fails ({error}): samples wait in memory only, and are lost when the \
-             gateway stops; free some room or change the card"
+             gateway stops; {advice}"
         );
         *self = Self::Failing { sentence };
     }

@@ -18,7 +18,8 @@ const SLACK: Duration = Duration::from_micros(500);
 const FORGET: u32 = 1024;
 
 /// Encoding the backlog takes one part in so many of the time, and the rest of its way through this
-/// thread about three times as much.
+/// thread several times as much: about two thirds of the speed that were possible
+/// (docs/performance.md).
 const PARTS: u32 = 8;
 /// So far it may get ahead: timers are no finer.
 const AHEAD: Duration = Duration::from_millis(1);

@@ -34,7 +34,7 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When the next of all this is due.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deadlines {
     /// Since when the first of what was appended and is not durable waits.
     appended: Option<Instant>,
@@ -44,8 +44,8 @@ pub(super) struct Deadlines {
     closing: Option<u64>,
     /// When that began.
     closed: Option<Instant>,
-    /// What the device has needed for it lately, at most.
-    takes: Duration,
+    /// What the device has needed for it lately, at most; nothing before the first time.
+    takes: Option<Duration>,
     settled: Option<Instant>,
     lost: Option<Instant>,
     /// Whether a job that makes things durable has to follow.
@@ -53,24 +53,6 @@ pub(super) struct Deadlines {
     marked: Option<Instant>,
     marked_id: u64,
     write: Option<Instant>,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self {
-            appended: None,
-            syncing: None,
-            closing: None,
-            closed: None,
-            takes: TAKES_FIRST,
-            settled: None,
-            lost: None,
-            sync: false,
-            marked: None,
-            marked_id: 0,
-            write: None,
-        }
-    }
 }
 
 impl Deadlines {
@@ -91,8 +73,13 @@ impl Deadlines {
     /// The slowest time counts for minutes: a card that tidies up does so again.
     fn durable(&mut self, now: Instant) {
         let Some(closed) = self.closed.take() else { return };
-        let fading = self.takes - self.takes / 64;
-        self.takes = now.saturating_duration_since(closed).max(fading).max(TAKES_LEAST);
+        let fading = self.takes() - self.takes() / 64;
+        let took = now.saturating_duration_since(closed);
+        self.takes = Some(took.max(fading).max(TAKES_LEAST));
+    }
+
+    fn takes(&self) -> Duration {
+        self.takes.unwrap_or(TAKES_FIRST)
     }
 
     pub(super) const fn sync_at_once(&mut self) {
@@ -207,7 +194,7 @@ impl<S: Storage> Queue<S> {
         match self.durability {
             Durability::Strict | Durability::LowWear => Duration::ZERO,
             Durability::Balanced => {
-                DURABLE_AFTER.saturating_sub(2 * self.deadlines.takes).max(DURABLE_AFTER / 2)
+                DURABLE_AFTER.saturating_sub(2 * self.deadlines.takes()).max(DURABLE_AFTER / 2)
             }
         }
     }
@@ -348,7 +335,7 @@ impl<S: Storage> Queue<S> {
         let log = self.log.as_ref().filter(|log| log.is_writable());
         let since = log.and_then(Log::waits_since);
         if since.is_some_and(|since| now >= since + PATIENCE) {
-            self.fail(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"), now);
+            self.fail(hangs(), now);
         }
     }
 
@@ -360,4 +347,9 @@ impl<S: Storage> Queue<S> {
             self.failed(error, now);
         }
     }
+}
+
+/// The error of a device that owes an answer.
+pub(super) fn hangs() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
 }

@@ -33,7 +33,7 @@ impl More {
 }
 
 impl Pump {
-    /// Sends the next message if the window allows. One at a time: encoding 500 values takes a third
+    /// Sends the next message if the window allows. One at a time: one with 500 values takes a fifth
     /// of a millisecond, and more on a Raspberry Pi, while PLCs and what is new want their turn.
     pub(super) fn send(&mut self) -> More {
         let window = self.window();
