@@ -115,7 +115,8 @@ pub struct Queue<S: Storage = Files> {
     home: Option<Home>,
     health: Health,
     cursors: Cursors,
-    pace: Pace,
+    /// How fast what is old goes beside what is new; nothing where it need not wait for it.
+    pace: Option<Pace>,
     deadlines: Deadlines,
     trials: Trials,
     /// What the log had written when it was last asked.
@@ -144,7 +145,7 @@ impl<S: Storage> Queue<S> {
             home: None,
             health: Health::Sound,
             cursors: Cursors::default(),
-            pace: Pace::new(),
+            pace: (config.order == QueueOrder::LiveFirst).then(Pace::new),
             deadlines: Deadlines::default(),
             trials: Trials::default(),
             written: 0,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use provisioning::config::{Durability, QueueOrder};
 
 use super::log::{Content, Found, Log, Tally};
+use super::pace::Pace;
 use super::ring::{Held, Place};
 use super::storage::Storage;
 use super::{Gap, Id, NEW, Queue, Queued};
@@ -75,7 +76,7 @@ impl<S: Storage> Queue<S> {
     fn next_late(&mut self, now: Instant) -> Option<u64> {
         loop {
             let id = self.late_candidate()?;
-            if self.pace.rests(now).is_some() {
+            if self.pace.is_some_and(|pace| pace.rests(now).is_some()) {
                 return None;
             }
             if self.ring.get(id).is_some() {
@@ -98,15 +99,20 @@ impl<S: Storage> Queue<S> {
     /// An entry of the backlog took so long to encode; for a multiple of it nothing but what is new
     /// is handed out. Not with the order `strict`.
     pub fn encoded(&mut self, took: Duration, now: Instant) {
-        if self.order == QueueOrder::LiveFirst {
-            self.pace.encoded(took, now);
+        if let Some(pace) = &mut self.pace {
+            pace.encoded(took, now);
         }
+    }
+
+    /// Nothing new comes any more: what is old need not wait for it.
+    pub const fn hurry(&mut self) {
+        self.pace = None;
     }
 
     /// Until when [`Queue::next`] has nothing only because what is new goes first.
     #[must_use]
     pub fn rests(&self, now: Instant) -> Option<Instant> {
-        self.pace.rests(now).filter(|_| self.late_candidate().is_some())
+        self.pace?.rests(now).filter(|_| self.late_candidate().is_some())
     }
 
     /// The lowest id of the backlog that waits, if the pace allows one more.
@@ -114,13 +120,9 @@ impl<S: Storage> Queue<S> {
         let in_memory = self.ring.first_waiting(self.cursors.backlog);
         let on_disk = self.ring.first_paged(self.cursors.backlog);
         let id = in_memory.into_iter().chain(on_disk).min()?;
-        match self.order {
-            QueueOrder::Strict => Some(id),
-            QueueOrder::LiveFirst => {
-                let is_late = id < self.cursors.live_from;
-                (is_late && self.cursors.late < self.pace.most()).then_some(id)
-            }
-        }
+        let Some(pace) = self.pace else { return Some(id) };
+        let is_late = id < self.cursors.live_from;
+        (is_late && self.cursors.late < pace.most()).then_some(id)
     }
 
     /// Takes an entry from the disk into memory; whether there is anything to send.
@@ -177,8 +179,8 @@ impl<S: Storage> Queue<S> {
     /// acknowledgement that counts is the one for that.
     pub fn acknowledge(&mut self, id: Id, now: Instant) {
         if let Some(held) = self.take(id, now) {
-            if let Some(sent) = held.sent {
-                self.pace.acknowledged(sent, now);
+            if let Some((pace, sent)) = self.pace.as_mut().zip(held.sent) {
+                pace.acknowledged(sent, now);
             }
             self.metrics.delivered.inc_by(held.entry.samples());
             self.metrics.count_dropped(DropReason::Unconfigured, held.homeless);
@@ -213,7 +215,7 @@ impl<S: Storage> Queue<S> {
     /// Hands everything open out again: a connection began, or the last one was lost.
     pub fn rewind(&mut self, now: Instant) {
         self.ring.rewind();
-        self.pace.restart();
+        self.pace = self.pace.map(|_| Pace::new());
         let newest = now.checked_sub(NEW).and_then(|oldest| self.ring.young_from(oldest));
         let live_from = newest.unwrap_or(self.ledger.next_id);
         self.cursors = Cursors { live_from, live: live_from, backlog: 0, late: 0, wanted: None };

@@ -19,6 +19,7 @@ impl Pump {
     pub(super) async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::Event>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         self.announce_gaps();
+        self.queue.hurry();
         loop {
             self.turn();
             let mut more = More::Perhaps;
