@@ -94,7 +94,7 @@ struct World {
     gateway: Gateway,
     broker: Mosquitto,
     consumer: Subscriber,
-    _plc: Simulator,
+    plc: Simulator,
     disk: LoopDisk,
 }
 
@@ -105,7 +105,8 @@ impl World {
 
     fn on(disk: LoopDisk) -> Self {
         let plc = Simulator::start();
-        let broker = Mosquitto::builder().persistent().start();
+        // Once a second, and when it is stopped: here it is not what is under test that makes it slow.
+        let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
         let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
         let gateway = Gateway::start_on(
             disk.path(),
@@ -116,7 +117,7 @@ impl World {
                 plc.sections(10, Duration::from_millis(20)),
             ),
         );
-        Self { gateway, broker, consumer, _plc: plc, disk }
+        Self { gateway, broker, consumer, plc, disk }
     }
 
     fn wait_for(&self, series: &str, more_than: f64) -> f64 {
@@ -138,13 +139,16 @@ impl World {
         status.pointer("/queue/storage")?.as_str().map(str::to_owned)
     }
 
+    /// The PLCs go silent, and everything that they gave arrives or is told to be lost.
     fn ends_accounted_for(mut self) {
+        drop(self.plc);
+        self.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored == 0.0);
         let (status, log) = self.gateway.terminate(LONG);
         assert!(status.success(), "{}", log.text());
         let messages = self.consumer.drain(Duration::from_secs(3));
         let capture = Capture::of(&messages);
         assert!(capture.distinct() > 500, "{}", capture.distinct());
         let (is_clean, report) = capture.audit();
-        assert!(is_clean, "{report}");
+        assert!(is_clean, "{report}\n{}", log.text());
     }
 }

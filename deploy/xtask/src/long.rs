@@ -58,7 +58,7 @@ const ALL: &[Long] = &[
         name: "power cuts",
         target: &["-p", "e2e", "--test", "power_cuts"],
         filter: "keeps_what",
-        environment: &[("E2E_CUTS", "170")],
+        environment: &[("E2E_CUTS", "170"), ("RUST_TEST_THREADS", "3")],
     },
     Long {
         name: "outage of a day",
