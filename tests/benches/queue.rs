@@ -1,5 +1,5 @@
-//! How fast the queue on disk is: `cargo bench -p e2e --bench queue`. In a directory of its own on
-//! the file system of the target directory.
+//! How fast the queue on disk is, and how soon the program is there with a backlog:
+//! `cargo xtask bench queue`. In a directory of its own on the file system of temporary files.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -8,8 +8,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use e2e::Gateway;
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::queue::storage::Files;
@@ -24,7 +26,9 @@ fn main() {
                 max_size = \"2GiB\"\nmin_free = \"64MiB\"\n[[plc]]\nname = \"p\"\nmodel = \"M241\"\n\
                 address = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n";
     let loaded = config::load(&dir.write("gateway.toml", toml)).expect("the configuration holds");
-    let place = dir.path().join("queue");
+    let state = dir.path().join("state");
+    let place = state.join("queue");
+    fs::create_dir(&state).expect("its own directory is writable");
     let bytes = std::env::var("E2E_BACKLOG").ok().and_then(|mib| mib.parse::<u64>().ok());
     fill(&loaded, &place, bytes.unwrap_or(1024) << 20);
     let start = Instant::now();
@@ -32,6 +36,28 @@ fn main() {
     println!("start with a backlog: {:?}, {} KiB of memory", start.elapsed(), memory());
     let (took, samples) = replay(&mut queue, 5_000_000);
     println!("replay: {:.0} samples/s, {} KiB of memory", rate(samples, took), memory());
+    drop(queue);
+    for _ in 0..3 {
+        start_program(&state, toml);
+    }
+}
+
+/// The program itself, with what is left and, as root, nothing in the memory of the system.
+fn start_program(state: &Path, toml: &str) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let synced = Command::new("sync").status().expect("it is there");
+    let is_cold = synced.success() && fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
+    let start = Instant::now();
+    let mut gateway = Gateway::start_on(state, toml);
+    gateway.wait_until_ready(PATIENCE);
+    println!(
+        "start of the program, files {}: {:?}, {} KiB of memory at most, {:.0} MiB stored",
+        if is_cold { "on the disk only" } else { "in the memory of the system" },
+        start.elapsed(),
+        gateway.peak_memory() >> 10,
+        gateway.metric("edge_queue_bytes").expect("it tells") / 1_048_576.0,
+    );
+    gateway.kill();
 }
 
 fn fill(loaded: &Loaded, place: &Path, bytes: u64) {

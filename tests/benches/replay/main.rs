@@ -1,7 +1,7 @@
 //! What a backlog does to what is new: the age of live values beside its replay, and without one.
 //!
-//! 50 PLCs of 500 tags, every second (W3), Mosquitto as broker, on the loopback and 10 ms away each
-//! way. The way is shut for some seconds and opened again. Counted from the first message of the
+//! 50 PLCs of 500 tags, every second (W3), Mosquitto as broker, on the loopback, 10 ms away each
+//! way, and over the air: 15 ms each way and 30 more in the mean. The way is shut for some seconds and opened again. Counted from the first message of the
 //! backlog that arrives to the last: values of it in a second, and the age of every value that was
 //! taken meanwhile. `cargo xtask bench replay` builds what it measures.
 #![expect(
@@ -48,8 +48,12 @@ const SETTLE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The backlog is through when none of it has come for so long.
 const QUIET: Duration = Duration::from_secs(2);
-const WAYS: [(&str, Duration); 2] =
-    [("loopback", Duration::ZERO), ("20 ms away", Duration::from_millis(10))];
+/// How long each way takes, and by how much more in the mean.
+const WAYS: [(&str, Duration, Duration); 3] = [
+    ("loopback", Duration::ZERO, Duration::ZERO),
+    ("20 ms away", Duration::from_millis(10), Duration::ZERO),
+    ("over the air", Duration::from_millis(15), Duration::from_millis(30)),
+];
 
 /// One turn.
 #[derive(Debug)]
@@ -78,8 +82,9 @@ fn main() {
     );
     println!("|{}", "---|".repeat(7));
     for _ in 0..turns {
-        for (way, delay) in WAYS {
-            let mut turn = measure(workload, &plcs, delay, Duration::from_secs(seconds));
+        for (way, delay, hesitates) in WAYS {
+            let relay = |port| Relay::start(port, delay, hesitates);
+            let mut turn = measure(workload, &plcs, relay, Duration::from_secs(seconds));
             println!(
                 "| {way} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} |",
                 turn.before.percentile(0.5),
@@ -93,10 +98,15 @@ fn main() {
     }
 }
 
-fn measure(workload: &workload::Workload, plcs: &Plcs, delay: Duration, outage: Duration) -> Turn {
+fn measure(
+    workload: &workload::Workload,
+    plcs: &Plcs,
+    relay: impl Fn(u16) -> Relay,
+    outage: Duration,
+) -> Turn {
     // Else it holds a message back until the subscriber has acknowledged the one before: 40 ms.
     let broker = Mosquitto::builder().line("set_tcp_nodelay true").start();
-    let (relay, hub) = (Relay::start(broker.port(), delay), Hub::start(broker.port()));
+    let (relay, hub) = (relay(broker.port()), Hub::start(broker.port()));
     let dir = e2e::temp_dir();
     let task = Task { workload, plcs: &plcs.ports, broker: relay.port, hub: &hub, dir: dir.path() };
     let this = std::env::current_exe().expect("this program has a path");

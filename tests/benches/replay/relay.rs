@@ -1,4 +1,4 @@
-//! The way to the broker: as long as it is told to be, and shut at will.
+//! The way to the broker: as long as it is told to be, as steady, and shut at will.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -21,8 +21,9 @@ struct Gate {
 }
 
 impl Relay {
-    /// Leads to a port of the loopback, `delay` away each way.
-    pub(crate) fn start(to: u16, delay: Duration) -> Self {
+    /// Leads to a port of the loopback, `delay` away each way, and more where it `hesitates`: so much
+    /// in the mean.
+    pub(crate) fn start(to: u16, delay: Duration, hesitates: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("ports are free");
         let port = listener.local_addr().expect("it is bound").port();
         let gate = Arc::new(Mutex::new(Gate::default()));
@@ -36,8 +37,8 @@ impl Relay {
                 let far = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).expect("the broker runs");
                 near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).expect("a socket");
                 gate.streams.extend([copy(&near), copy(&far)]);
-                pass(copy(&near), copy(&far), delay);
-                pass(far, near, delay);
+                pass(copy(&near), copy(&far), delay, hesitates);
+                pass(far, near, delay, hesitates);
             }
         });
         Self { port, gate }
@@ -63,12 +64,14 @@ fn copy(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a handle can be copied")
 }
 
-/// Passes on what comes, `delay` after it came. Ends with either end.
-fn pass(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+/// Passes on what comes, in order, `delay` after it came and more. Ends with either end.
+fn pass(mut from: TcpStream, mut to: TcpStream, delay: Duration, hesitates: Duration) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(1);
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut chunk) {
+            let delay = delay + hesitates.mul_f64(-(1.0 - random.f64()).ln());
             if sender.send((Instant::now() + delay, chunk[..length].to_vec())).is_err() {
                 return;
             }
