@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use provisioning::config::OnFull;
 
 use super::ledger::Untold;
-use super::log::{Content, Found, Holds};
+use super::log::Holds;
 use super::ring::{Held, Place};
 use super::storage::Storage;
 use super::{Entry, Log, Queue, TopicId};
@@ -120,28 +120,26 @@ impl<S: Storage> Queue<S> {
     fn give_up(&mut self, number: u64, messages: Messages, now: Instant) -> bool {
         let Some(log) = &mut self.log else { return false };
         let Some((loaded, held)) = log.read(number, &mut self.ledger.topics) else { return false };
-        let found: Vec<Found> = loaded.all(&self.ledger.topics).collect();
         if !loaded.missing.is_empty() {
             log.unreadable(&loaded).into_iter().for_each(|gap| self.ledger.gaps.add(gap));
         }
         if let Some((first, last)) = log.forget(number) {
             self.ring.forget_paged(first, last);
         }
-        let mut found_samples = 0;
-        for found in found {
+        let (mut found_samples, mut outlive) = (0, Vec::new());
+        for found in loaded.all(&self.ledger.topics) {
             self.ring.remove(found.id);
             found_samples += found.samples;
-            match found.content {
-                Content::Whole(Entry::Message(message), _) => {
-                    let moved = (found.topic, found.seq, found.epoch, message);
-                    self.give_up_message(moved, messages, now);
-                    self.log.iter_mut().for_each(|log| log.note_moved(number));
-                }
-                Content::Whole(Entry::Record(_), _) | Content::Homeless | Content::Nameless => {
-                    self.metrics.count_dropped(DropReason::Full, found.samples);
-                    self.ledger.gaps.add(found.gap(DropReason::Full));
-                }
+            if let Some(message) = found.content {
+                outlive.push((found.topic, found.seq, found.epoch, message));
+            } else {
+                self.metrics.count_dropped(DropReason::Full, found.samples);
+                self.ledger.gaps.add(found.gap(DropReason::Full));
             }
+        }
+        for message in outlive {
+            self.give_up_message(message, messages, now);
+            self.log.iter_mut().for_each(|log| log.note_moved(number));
         }
         let unreadable = held.samples.saturating_sub(found_samples);
         self.metrics.recovered.inc_by(found_samples.saturating_sub(held.samples));

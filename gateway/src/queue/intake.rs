@@ -228,7 +228,7 @@ impl Held {
     }
 }
 
-impl Found {
+impl<C> Found<C> {
     pub(super) fn gap(&self, reason: DropReason) -> Gap {
         Gap {
             epoch: Arc::clone(&self.epoch),

@@ -101,6 +101,11 @@ impl Frame<'_> {
     pub(super) const fn end(&self) -> usize {
         self.at + frame_len(self.payload.len())
     }
+
+    /// Bytes that it takes.
+    pub(super) fn len(&self) -> u64 {
+        to_u64(frame_len(self.payload.len()))
+    }
 }
 
 /// Bytes that a payload of this length takes.
@@ -175,23 +180,29 @@ impl<'a> Frames<'a> {
     }
 
     fn frame(&self, at: usize) -> Option<Frame<'a>> {
-        let mut cursor = Cursor(self.bytes.get(at..)?);
-        if cursor.array()? != MARK {
-            return None;
-        }
-        let kind = Kind::from_code(cursor.byte()?)?;
-        if cursor.byte()? != 0 {
-            return None;
-        }
-        let len = usize::try_from(u32::from_le_bytes(cursor.array()?)).ok()?;
-        let sum = u32::from_le_bytes(cursor.array()?);
-        let payload = cursor.take(len)?;
-        (checksum(self.salt, to_u64(at), kind, payload) == sum).then_some(Frame {
-            kind,
-            at,
-            payload,
-        })
+        let (frame, sum) = frame(self.bytes, at)?;
+        (checksum(self.salt, to_u64(at), frame.kind, frame.payload) == sum).then_some(frame)
     }
+}
+
+/// A frame that was found here before: its checksum is not computed again.
+pub(super) fn known(bytes: &[u8], at: usize) -> Option<Frame<'_>> {
+    frame(bytes, at).map(|(frame, _)| frame)
+}
+
+/// What may be a frame, and its checksum.
+fn frame(bytes: &[u8], at: usize) -> Option<(Frame<'_>, u32)> {
+    let mut cursor = Cursor(bytes.get(at..)?);
+    if cursor.array()? != MARK {
+        return None;
+    }
+    let kind = Kind::from_code(cursor.byte()?)?;
+    if cursor.byte()? != 0 {
+        return None;
+    }
+    let len = usize::try_from(u32::from_le_bytes(cursor.array()?)).ok()?;
+    let sum = u32::from_le_bytes(cursor.array()?);
+    Some((Frame { kind, at, payload: cursor.take(len)? }, sum))
 }
 
 impl<'a> Iterator for Frames<'a> {
