@@ -115,7 +115,7 @@ pub struct Queue<S: Storage = Files> {
     home: Option<Home>,
     health: Health,
     cursors: Cursors,
-    /// How fast what is old goes beside what is new; nothing where it need not wait for it.
+    /// How fast what is old goes beside what is new; nothing with the order `strict`.
     pace: Option<Pace>,
     deadlines: Deadlines,
     trials: Trials,

@@ -97,16 +97,11 @@ impl<S: Storage> Queue<S> {
     }
 
     /// An entry of the backlog took so long to encode; for a multiple of it nothing but what is new
-    /// is handed out. Not with the order `strict`.
+    /// is handed out. Not so with the order `strict`.
     pub fn encoded(&mut self, took: Duration, now: Instant) {
         if let Some(pace) = &mut self.pace {
             pace.encoded(took, now);
         }
-    }
-
-    /// Nothing new comes any more: what is old need not wait for it.
-    pub const fn hurry(&mut self) {
-        self.pace = None;
     }
 
     /// Until when [`Queue::next`] has nothing only because what is new goes first.

@@ -1,12 +1,12 @@
 //! How much of the backlog may be under way beside the live lane. Pure.
 //!
-//! More while acknowledgements take as long as they do without a backlog, half as much as soon as
-//! they take more than about twice as long: what is new must not wait for what is old. And never all
-//! of the time: what is new has to pass the same processor, here and at the broker.
+//! More while acknowledgements take in the mean what they do without a backlog, half as much as soon
+//! as that is more than about twice as long: what is new must not wait for what is old. And never
+//! all of the time: what is new has to pass the same processor, here and at the broker.
 //!
-//! What counts is the mean of what acknowledgements took lately. A line over the air takes 30 ms and
-//! then 200 for reasons of its own: measured by the shortest of them hardly anything would be under
-//! way.
+//! The mean, because a line over the air takes 30 ms and then 200 for reasons of its own: measured by
+//! the shortest of them hardly anything would be under way. Something always is, so a line that is
+//! full of what is new alone makes that wait longer than twice as long.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ const FIRST: u32 = 4;
 const SLACK: Duration = Duration::from_micros(500);
 /// An acknowledgement counts as one in so many of the mean,
 const RECENT: u32 = 32;
-/// and as one in so many of what is usual: a line that became slower is believed in the end, and
-/// what still waits from before is not taken for it.
+/// and as one in so many of what is usual, where that rises: a line that became slower is believed
+/// in the end.
 const USUAL: u32 = 64;
 
 /// Encoding the backlog takes one part in so many of the time, and the rest of its way through this
@@ -38,7 +38,7 @@ pub(super) struct Pace {
     in_time: u32,
     /// What they took lately, in the mean; nothing before the first.
     takes: Option<Duration>,
-    /// What they take when the backlog does not slow them down.
+    /// The lowest mean in this connection; it rises only while no more than one is under way.
     usual: Duration,
     /// What was sent before this says nothing about the pace now.
     since: Option<Instant>,

@@ -58,21 +58,6 @@ fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
 }
 
 #[test]
-fn what_is_old_goes_a_few_at_a_time_until_nothing_new_comes() {
-    let mut queue = queue(100_000, OnFull::DropOldest);
-    for at in 0..100 {
-        queue.push(A, record(at, 1), now());
-    }
-    queue.rewind(now() + 2 * NEW);
-    let few = handed_out(&mut queue).len();
-    assert!((1..50).contains(&few), "{few}");
-
-    queue.hurry();
-
-    assert_eq!(handed_out(&mut queue).len(), 100 - few);
-}
-
-#[test]
 fn the_oldest_record_makes_room_and_its_number_is_announced() {
     let mut queue = queue(room_for_records(2), OnFull::DropOldest);
     for at in 0..5 {

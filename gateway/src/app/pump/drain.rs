@@ -19,13 +19,14 @@ impl Pump {
     pub(super) async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::Event>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         self.announce_gaps();
-        self.queue.hurry();
         loop {
             self.turn();
             let mut more = More::Perhaps;
             while more == More::Perhaps {
                 more = self.send();
             }
+            // What is sent next may have to be read first.
+            self.turn();
             if self.queue.is_empty() || self.waits_for_nobody() {
                 break;
             }
