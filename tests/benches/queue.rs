@@ -11,34 +11,36 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e::Gateway;
+use e2e::{Gateway, Port};
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::queue::storage::Files;
 use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
 use provisioning::config::{self, Loaded};
 
-const SAMPLES: u16 = 100;
-
 fn main() {
     let dir = e2e::temp_dir();
-    let toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n[queue]\n\
-                max_size = \"2GiB\"\nmin_free = \"64MiB\"\n[[plc]]\nname = \"p\"\nmodel = \"M241\"\n\
-                address = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n";
-    let loaded = config::load(&dir.write("gateway.toml", toml)).expect("the configuration holds");
+    let nobody = (Port::reserve(), Port::reserve());
+    let (broker, plc) = (nobody.0.address(), nobody.1.address());
+    let toml = format!(
+        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://{broker}\"]\n[queue]\n\
+         max_size = \"2GiB\"\nmin_free = \"64MiB\"\n[[plc]]\nname = \"p\"\nmodel = \"M241\"\n\
+         address = \"{plc}\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n"
+    );
+    let loaded = config::load(&dir.write("gateway.toml", &toml)).expect("the configuration holds");
     let state = dir.path().join("state");
     let place = state.join("queue");
     fs::create_dir(&state).expect("its own directory is writable");
-    let bytes = std::env::var("E2E_BACKLOG").ok().and_then(|mib| mib.parse::<u64>().ok());
-    fill(&loaded, &place, bytes.unwrap_or(1024) << 20);
+    fill(&loaded, &place, number("E2E_BACKLOG", 1024) << 20);
+    forget_peak();
     let start = Instant::now();
     let mut queue = open(&loaded, &place);
-    println!("start with a backlog: {:?}, {} KiB of memory", start.elapsed(), memory());
+    println!("start with a backlog: {:?}, {} KiB of memory at most", start.elapsed(), memory());
     let (took, samples) = replay(&mut queue, 5_000_000);
-    println!("replay: {:.0} samples/s, {} KiB of memory", rate(samples, took), memory());
+    println!("replay: {:.0} samples/s, {} KiB of memory at most", rate(samples, took), memory());
     drop(queue);
     for _ in 0..3 {
-        start_program(&state, toml);
+        start_program(&state, &toml);
     }
 }
 
@@ -60,13 +62,19 @@ fn start_program(state: &Path, toml: &str) {
     gateway.kill();
 }
 
+/// A variable of the environment.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
 fn fill(loaded: &Loaded, place: &Path, bytes: u64) {
     let mut queue = open(loaded, place);
+    let tags = u16::try_from(number("E2E_SAMPLES", 100)).expect("a PLC has not as many tags");
     let (start, mut samples) = (Instant::now(), 0);
     while queue.stats().bytes < bytes {
         for number in 0..100 {
-            queue.push(TopicId::new(1), record(number), Instant::now());
-            samples += u64::from(SAMPLES);
+            queue.push(TopicId::new(1), record(number, tags), Instant::now());
+            samples += u64::from(tags);
         }
         turn(&mut queue);
     }
@@ -78,7 +86,7 @@ fn fill(loaded: &Loaded, place: &Path, bytes: u64) {
 fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
     queue.rewind(Instant::now());
     let (start, mut samples) = (Instant::now(), 0);
-    while samples < most {
+    while samples < most && !queue.is_empty() {
         let mut ids = Vec::new();
         while let Some(queued) = queue.next(Instant::now()) {
             if let Entry::Record(record) = queued.entry {
@@ -98,7 +106,7 @@ fn turn(queue: &mut Queue) {
     }
 }
 
-fn record(number: i64) -> Entry {
+fn record(number: i64, tags: u16) -> Entry {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + number);
     let sample = |tag: u16| Sample {
         tag: 0,
@@ -106,7 +114,7 @@ fn record(number: i64) -> Entry {
         quality: Quality::Good,
         at,
     };
-    Entry::Record(Record { plc: 0, at, samples: (0..SAMPLES).map(sample).collect() })
+    Entry::Record(Record { plc: 0, at, samples: (0..tags).map(sample).collect() })
 }
 
 fn open(loaded: &Loaded, place: &Path) -> Queue {
@@ -127,10 +135,15 @@ fn metrics(loaded: &Loaded) -> QueueMetrics {
     Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
 }
 
-/// Resident memory in KiB.
+/// What comes now counts for [`memory`].
+fn forget_peak() {
+    fs::write("/proc/self/clear_refs", "5").expect("Linux knows it (proc(5))");
+}
+
+/// Resident memory in KiB, at most.
 fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words.and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }

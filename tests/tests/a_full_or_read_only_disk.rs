@@ -105,7 +105,8 @@ impl World {
 
     fn on(disk: LoopDisk) -> Self {
         let plc = Simulator::start();
-        // Once a second, and when it is stopped: here it is not what is under test that makes it slow.
+        // It saves once a second and when it is stopped, not with every message: nobody kills it here,
+        // and it shares a busy disk.
         let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
         let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
         let gateway = Gateway::start_on(

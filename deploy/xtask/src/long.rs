@@ -54,6 +54,7 @@ const ALL: &[Long] = &[
         filter: "life::in_24_days",
         environment: &[("E2E_LIVES", "20")],
     },
+    // All three durabilities at once: most of the time is that of three guests that boot.
     Long {
         name: "power cuts",
         target: &["-p", "e2e", "--test", "power_cuts"],

@@ -1,9 +1,10 @@
 //! What a backlog does to what is new: the age of live values beside its replay, and without one.
 //!
 //! 50 PLCs of 500 tags, every second (W3), Mosquitto as broker, on the loopback, 10 ms away each
-//! way, and over the air: 15 ms each way and 30 more in the mean. The way is shut for some seconds and opened again. Counted from the first message of the
-//! backlog that arrives to the last: values of it in a second, and the age of every value that was
-//! taken meanwhile. `cargo xtask bench replay` builds what it measures.
+//! way, and over the air: 15 ms each way and, drawn for each piece, 30 more in the mean. The way is
+//! shut for some seconds and opened again. Counted from the first message of the backlog that
+//! arrives to the last: values of it in a second, and the age of every value that was taken
+//! meanwhile. `cargo xtask bench replay` builds what it measures.
 #![expect(
     dead_code,
     clippy::expect_used,
