@@ -141,8 +141,8 @@ impl Pump {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.turn();
             let more = self.send();
+            self.turn();
             let due = self.queue.due().into_iter().chain(more.later()).min();
             tokio::select! {
                 event = plcs.recv() => match event {
@@ -266,9 +266,9 @@ impl Pump {
         self.queue.discard(Id::from_ticket(ticket), reason, Instant::now());
     }
 
-    /// Lets the queue do what is due, and does elsewhere what takes long.
+    /// Lets the queue do what is due, and does elsewhere what takes long. Comes behind
+    /// [`Pump::send`], which finds out what has to be read.
     fn turn(&mut self) {
-        self.move_in();
         while let Some(job) = self.queue.turn(Instant::now()) {
             self.jobs.spawn_blocking(|| job.run());
         }

@@ -20,12 +20,10 @@ impl Pump {
         let deadline = tokio::time::Instant::now() + grace;
         self.announce_gaps();
         loop {
-            self.turn();
             let mut more = More::Perhaps;
             while more == More::Perhaps {
                 more = self.send();
             }
-            // What is sent next may have to be read first.
             self.turn();
             if self.queue.is_empty() || self.waits_for_nobody() {
                 break;

@@ -36,6 +36,7 @@ impl Pump {
     /// Sends the next message if the window allows. One at a time: one with 500 values takes a fifth
     /// of a millisecond, and more on a Raspberry Pi, while PLCs and what is new want their turn.
     pub(super) fn send(&mut self) -> More {
+        self.move_in();
         let window = self.window();
         let has_room = self.session.as_ref().is_some_and(|it| it.unacknowledged < window);
         if !has_room || self.home.is_found() || self.send_status().is_none() {

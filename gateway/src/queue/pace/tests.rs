@@ -76,7 +76,7 @@ fn something_is_always_under_way() {
 
 /// 40 ms away, one message every 5 ms, no more.
 #[test]
-fn what_is_new_waits_no_longer_than_twice_as_long_on_a_line_that_is_full() {
+fn what_is_new_waits_less_than_twice_as_long_on_a_line_of_200_messages_a_second() {
     let mut line = Line { passes: 5.0, away: 40.0, ..Line::default() };
 
     let told = line.carry();
