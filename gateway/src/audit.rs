@@ -13,25 +13,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use self::capture::{CaptureError, Captured, capture_line};
-pub use self::report::{Report, StreamReport, Window};
-use self::stream::Stream;
-use crate::queue::{Announcement, UncleanStart};
+pub use self::capture::{CaptureError, CapturedMessage, parse_capture_line};
+pub use self::report::{AuditReport, StreamReport, UncleanWindow};
+use self::stream::SeqStream;
+use crate::queue::{GapEvent, UncleanShutdownEvent};
 
 /// Follows the messages of any number of gateways.
 #[derive(Debug, Default)]
 pub struct Auditor {
-    streams: BTreeMap<Key, Stream>,
+    streams: BTreeMap<StreamKey, SeqStream>,
     /// Epochs heard, by gateway.
     epochs: BTreeMap<String, BTreeSet<String>>,
     /// Unclean ends by gateway and epoch: from where on numbers may be missing.
-    unclean: BTreeMap<(String, String), UncleanStart>,
+    unclean_ends: BTreeMap<(String, String), UncleanShutdownEvent>,
     unstamped: u64,
 }
 
 /// Whose numbers these are.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Key {
+struct StreamKey {
     gateway: String,
     epoch: String,
     topic: String,
@@ -39,12 +39,12 @@ struct Key {
 
 /// The part of a payload that the audit reads.
 #[derive(Deserialize)]
-struct Stamped {
-    gateway: Stamp,
+struct StampedPayload {
+    gateway: GatewayStamp,
 }
 
 #[derive(Deserialize)]
-struct Stamp {
+struct GatewayStamp {
     id: String,
     epoch: String,
     seq: u64,
@@ -57,13 +57,13 @@ impl Auditor {
     ///
     /// The caller leaves out what the broker marks as retained: it was sent before, and an old
     /// one would pass for a number out of order. A payload without a stamp is only counted.
-    pub fn message(&mut self, topic: &str, payload: &[u8]) {
-        let Ok(Stamped { gateway: stamp }) = serde_json::from_slice(payload) else {
+    pub fn on_message(&mut self, topic: &str, payload: &[u8]) {
+        let Ok(StampedPayload { gateway: stamp }) = serde_json::from_slice(payload) else {
             self.unstamped += 1;
             return;
         };
-        if self.stream(&stamp, topic).receive(stamp.seq) && is_event_topic(topic, &stamp.id) {
-            self.event(&stamp, payload);
+        if self.stream(&stamp, topic).on_received(stamp.seq) && is_event_topic(topic, &stamp.id) {
+            self.on_event(&stamp, payload);
         }
         self.epochs.entry(stamp.id).or_default().insert(stamp.epoch);
     }
@@ -73,14 +73,14 @@ impl Auditor {
     pub fn unaccounted(&self) -> u64 {
         self.streams
             .iter()
-            .map(|(key, stream)| ranges::total(&stream.missing(self.window(key))))
+            .map(|(key, stream)| ranges::total(&stream.missing(self.window_start(key))))
             .fold(0, u64::saturating_add)
     }
 
     /// What was found so far.
     #[must_use]
-    pub fn report(&self) -> Report {
-        Report {
+    pub fn report(&self) -> AuditReport {
+        AuditReport {
             streams: self.stream_reports(),
             unstamped: self.unstamped,
             unaccounted: self.unaccounted(),
@@ -90,7 +90,7 @@ impl Auditor {
     fn stream_reports(&self) -> Vec<StreamReport> {
         let all = self.streams.iter();
         all.map(|(key, stream)| {
-            let window = self.window(key).map(|from| Window {
+            let window = self.window_start(key).map(|from| UncleanWindow {
                 from,
                 absent: stream.absent_from(from),
                 seconds: self.unclean_end(key).and_then(|end| end.seconds),
@@ -101,41 +101,44 @@ impl Auditor {
     }
 
     /// From here on numbers may be missing, because their epoch ended uncleanly.
-    fn window(&self, key: &Key) -> Option<u64> {
+    fn window_start(&self, key: &StreamKey) -> Option<u64> {
         let end = self.unclean_end(key)?;
         Some(end.next_seq.get(&key.topic).copied().unwrap_or(0))
     }
 
-    fn unclean_end(&self, key: &Key) -> Option<&UncleanStart> {
-        self.unclean.get(&(key.gateway.clone(), key.epoch.clone()))
+    fn unclean_end(&self, key: &StreamKey) -> Option<&UncleanShutdownEvent> {
+        self.unclean_ends.get(&(key.gateway.clone(), key.epoch.clone()))
     }
 
-    fn event(&mut self, stamp: &Stamp, payload: &[u8]) {
+    fn on_event(&mut self, stamp: &GatewayStamp, payload: &[u8]) {
         let body = serde_json::from_slice::<Map<String, Value>>(payload).ok();
-        if let Some(gap) = body.as_ref().and_then(Announcement::parse) {
+        if let Some(gap) = body.as_ref().and_then(GapEvent::parse) {
             let run = (gap.first_seq, gap.last_seq);
             let epoch = gap.epoch.as_deref().unwrap_or(&stamp.epoch);
-            self.stream_of(stamp, epoch, &gap.topic).announce(run, gap.samples);
+            self.stream_of(stamp, epoch, &gap.topic).on_announced(run, gap.samples);
         }
-        if let Some(start) = body.as_ref().and_then(UncleanStart::parse) {
-            self.unclean.insert((stamp.id.clone(), start.epoch.clone()), start);
+        if let Some(start) = body.as_ref().and_then(UncleanShutdownEvent::parse) {
+            self.unclean_ends.insert((stamp.id.clone(), start.epoch.clone()), start);
         }
     }
 
-    fn stream(&mut self, stamp: &Stamp, topic: &str) -> &mut Stream {
+    fn stream(&mut self, stamp: &GatewayStamp, topic: &str) -> &mut SeqStream {
         self.stream_of(stamp, &stamp.epoch, topic)
     }
 
     /// The numbers of a topic in an epoch that need not be the message's own.
-    fn stream_of(&mut self, stamp: &Stamp, epoch: &str, topic: &str) -> &mut Stream {
-        let key =
-            Key { gateway: stamp.id.clone(), epoch: epoch.to_owned(), topic: topic.to_owned() };
+    fn stream_of(&mut self, stamp: &GatewayStamp, epoch: &str, topic: &str) -> &mut SeqStream {
+        let key = StreamKey {
+            gateway: stamp.id.clone(),
+            epoch: epoch.to_owned(),
+            topic: topic.to_owned(),
+        };
         // Whoever heard an earlier epoch was there when this one began, unless it is an old one
         // that is sent late.
         let epochs = self.epochs.get(&stamp.id);
         let heard_another = epochs.is_some_and(|all| all.iter().any(|one| one != epoch));
         let from_start = heard_another && !stamp.history && epoch == stamp.epoch;
-        self.streams.entry(key).or_insert_with(|| Stream::new(from_start))
+        self.streams.entry(key).or_insert_with(|| SeqStream::new(from_start))
     }
 }
 
@@ -143,7 +146,11 @@ fn is_event_topic(topic: &str, gateway: &str) -> bool {
     topic.strip_prefix("edge/").and_then(|rest| rest.strip_suffix("/event")) == Some(gateway)
 }
 
-fn stream_report(key: &Key, stream: &Stream, window: Option<Window>) -> StreamReport {
+fn stream_report(
+    key: &StreamKey,
+    stream: &SeqStream,
+    window: Option<UncleanWindow>,
+) -> StreamReport {
     let missing = stream.missing(window.map(|window| window.from));
     StreamReport {
         gateway: key.gateway.clone(),

@@ -17,11 +17,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 /// The answer is yes, or it is done.
-const DONE: u8 = 0;
+const EXIT_OK: u8 = 0;
 /// The answer is no.
-const NO: u8 = 1;
+const EXIT_NEGATIVE: u8 = 1;
 /// What a disk gets beyond everything else at the end.
-const MOMENT: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,42 +62,42 @@ Example:
 #[command(name = "edge-gateway", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Show the whole chain on this machine: simulated PLCs, gateway, broker end.
-    Demo(demo::Options),
+    Demo(demo::DemoOptions),
     /// Run the gateway.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(File),
+    Run(ConfigFile),
     /// Find every problem of a configuration, each with what to write instead.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(File),
+    Check(ConfigFile),
     /// Show the requests that will be sent, registers used and wasted, and the load on each PLC.
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(configuration::PlanOptions),
     /// Show the effective configuration, secrets redacted.
-    PrintConfig(configuration::PrintConfig),
+    PrintConfig(configuration::PrintConfigOptions),
     /// Print the JSON Schema of gateway.toml, for editors.
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
     /// Show how the running gateway is doing.
-    Status(status::Options),
+    Status(status::StatusOptions),
     /// Prove that nothing is missing: follow `seq` at a broker or in a capture.
-    Audit(audit::Options),
+    Audit(audit::AuditOptions),
     /// Run only the tunnel, with a network device, from a file of wg-quick.
-    Tunnel(tunnel::Options),
+    Tunnel(tunnel::TunnelOptions),
     /// Make a key for the tunnel.
-    Keygen(keygen::Options),
+    Keygen(keygen::KeygenOptions),
     /// Run a simulated PLC to try things on.
-    Simulate(simulate::Options),
+    Simulate(simulate::SimulateOptions),
 }
 
 /// The configuration to use.
 #[derive(Args, Debug)]
-struct File {
+struct ConfigFile {
     /// Configuration file.
     #[arg(value_name = "FILE", default_value = "/etc/edge-gateway/gateway.toml")]
     path: PathBuf,
@@ -107,17 +107,17 @@ struct File {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Demo(options) => demo::demo(&options),
-        Command::Run(file) => run::run(&file.path),
-        Command::Check(file) => configuration::check(&file.path),
-        Command::Plan(options) => configuration::plan(&options),
-        Command::PrintConfig(options) => configuration::print(&options),
-        Command::Schema => configuration::schema(),
-        Command::Status(options) => status::status(&options),
-        Command::Audit(options) => audit::audit(&options),
-        Command::Tunnel(options) => tunnel::tunnel(&options),
-        Command::Keygen(options) => keygen::keygen(&options),
-        Command::Simulate(options) => simulate::simulate(&options),
+        CliCommand::Demo(options) => demo::demo(&options),
+        CliCommand::Run(file) => run::run(&file.path),
+        CliCommand::Check(file) => configuration::check(&file.path),
+        CliCommand::Plan(options) => configuration::plan(&options),
+        CliCommand::PrintConfig(options) => configuration::print(&options),
+        CliCommand::Schema => configuration::schema(),
+        CliCommand::Status(options) => status::status(&options),
+        CliCommand::Audit(options) => audit::audit(&options),
+        CliCommand::Tunnel(options) => tunnel::tunnel(&options),
+        CliCommand::Keygen(options) => keygen::keygen(&options),
+        CliCommand::Simulate(options) => simulate::simulate(&options),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -125,7 +125,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "edge-gateway: {error:#}");
-            ExitCode::from(NO)
+            ExitCode::from(EXIT_NEGATIVE)
         }
     }
 }
@@ -136,7 +136,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Writes to standard output.
-fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
+fn print_line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
 }
@@ -146,7 +146,7 @@ fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = runtime()?;
     let done = runtime.block_on(work);
-    runtime.shutdown_timeout(MOMENT);
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
     done
 }
 

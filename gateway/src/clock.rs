@@ -7,10 +7,10 @@
 //! again as soon as the clock is right.
 
 mod anchor;
-mod eras;
 mod floor;
-mod judge;
+mod history;
 mod kernel;
+mod trust;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,26 +21,26 @@ use tokio_util::sync::CancellationToken;
 use tunnel::ClockBounds;
 
 pub use anchor::Anchor;
-pub use eras::{Dating, Eras};
-pub use judge::{Judge, Judgement, State};
+pub use history::{ClockHistory, Correction};
+pub use trust::{ClockAssessment, ClockTrust, TrustLevel};
 
 use crate::model::UnixTime;
 
 /// How often a clock is looked at that is not wrong.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often one that is, since what is taken by it is marked.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+const UNSET_ASSESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> UnixTime {
-    unix(SystemTime::now())
+    to_unix_time(SystemTime::now())
 }
 
 /// A moment of the system's clock.
 #[must_use]
-pub fn unix(moment: SystemTime) -> UnixTime {
+pub fn to_unix_time(moment: SystemTime) -> UnixTime {
     let micros = match moment.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
@@ -50,7 +50,7 @@ pub fn unix(moment: SystemTime) -> UnixTime {
 
 /// What a tunnel may think of the clock.
 #[must_use]
-pub fn bounds(judgement: Judgement) -> ClockBounds {
+pub fn tunnel_bounds(judgement: ClockAssessment) -> ClockBounds {
     let system = |time: UnixTime| {
         let micros = u64::try_from(time.as_micros()).unwrap_or_default();
         UNIX_EPOCH.checked_add(Duration::from_micros(micros))
@@ -60,49 +60,57 @@ pub fn bounds(judgement: Judgement) -> ClockBounds {
 
 /// Judges the clock now, with the floor that `state_dir` holds.
 #[must_use]
-pub fn judge(state_dir: &Path) -> Judgement {
-    look(&mut Judge::new(floor::load(&floor::file(state_dir))))
+pub fn assess(state_dir: &Path) -> ClockAssessment {
+    assess_now(&mut ClockTrust::new(floor::load(&floor::state_file(state_dir))))
 }
 
-fn look(judge: &mut Judge) -> Judgement {
-    judge.look(Instant::now(), now(), kernel::is_synchronised())
+fn assess_now(judge: &mut ClockTrust) -> ClockAssessment {
+    judge.assess(Instant::now(), now(), kernel::is_synchronised())
 }
 
 /// Watches the clock until `stop` fires, keeps the floor in `state_dir`, and tells every change of
 /// judgement to everybody who listens to `told`, and what it means to a tunnel.
-pub async fn keep<T: Future<Output = ()>>(
+pub async fn watch<T: Future<Output = ()>>(
     state_dir: &Path,
-    told: watch::Sender<Judgement>,
+    told: watch::Sender<ClockAssessment>,
     tell: impl Fn(ClockBounds) -> T,
     stop: CancellationToken,
 ) {
     let mut news = told.subscribe();
     let telling = async {
         while news.changed().await.is_ok() {
-            let bounds = bounds(*news.borrow_and_update());
+            let bounds = tunnel_bounds(*news.borrow_and_update());
             tell(bounds).await;
         }
     };
     tokio::select! {
-        () = follow(state_dir, told, stop) => {}
+        () = assess_until_stopped(state_dir, told, stop) => {}
         () = telling => {}
     }
 }
 
-async fn follow(state_dir: &Path, told: watch::Sender<Judgement>, stop: CancellationToken) {
-    let mut file = floor::file(state_dir);
-    let mut judge = Judge::new(floor::load(&file));
+async fn assess_until_stopped(
+    state_dir: &Path,
+    told: watch::Sender<ClockAssessment>,
+    stop: CancellationToken,
+) {
+    let mut file = floor::state_file(state_dir);
+    let mut judge = ClockTrust::new(floor::load(&file));
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
         }
-        let judgement = look(&mut judge);
-        if let Some(floor) = judge.take_floor_to_keep() {
-            file.write(floor::print(floor)).await;
+        let judgement = assess_now(&mut judge);
+        if let Some(floor) = judge.take_floor_to_store() {
+            file.write(floor::to_text(floor)).await;
         }
-        wait = if judgement.state == State::Unset { WATCH_EVERY } else { LOOK_EVERY };
+        wait = if judgement.trust == TrustLevel::Unset {
+            UNSET_ASSESS_INTERVAL
+        } else {
+            ASSESS_INTERVAL
+        };
         told.send_if_modified(|known| {
             let is_news = *known != judgement;
             *known = judgement;

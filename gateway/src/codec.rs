@@ -10,7 +10,7 @@ pub mod json;
 mod tests;
 mod text;
 
-use provisioning::plc::{DataType, IecType, Kind, Location, Order};
+use provisioning::plc::{ByteOrder, DataType, IecType, Location, ValueKind};
 use thiserror::Error;
 
 use crate::model::Value;
@@ -38,13 +38,13 @@ pub enum EncodeError {
 pub fn decode(
     location: &Location,
     data: impl Into<DataType>,
-    order: Order,
+    order: ByteOrder,
     words: &[u16],
 ) -> Option<Value> {
     let data = data.into();
     match data.bounds {
-        None => scalar(location, data.item, order, words),
-        Some(bounds) => array::decode(location, data.item, bounds, order, words),
+        None => decode_scalar(location, data.element, order, words),
+        Some(bounds) => array::decode(location, data.element, bounds, order, words),
     }
 }
 
@@ -57,32 +57,39 @@ pub fn decode_bits(data: DataType, bits: &[bool]) -> Option<Value> {
     }
 }
 
-fn scalar(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<Value> {
+fn decode_scalar(
+    location: &Location,
+    iec: IecType,
+    order: ByteOrder,
+    words: &[u16],
+) -> Option<Value> {
     let kind = iec.kind();
-    if matches!(kind, Kind::Text) {
+    if matches!(kind, ValueKind::Text) {
         return text::decode(location, iec, order, words);
     }
-    let raw = gather(location, iec, order, words)?;
+    let raw = gather_bytes(location, iec, order, words)?;
     match kind {
-        Kind::Bool => match location.bit {
+        ValueKind::Bool => match location.bit {
             Some(bit) => raw.checked_shr(bit.into()).map(|bits| Value::Bool(bits & 1 == 1)),
             None => Some(Value::Bool(raw != 0)),
         },
-        Kind::Unsigned | Kind::Date(_) | Kind::DateAndTime(_) => Some(Value::Uint(raw)),
-        Kind::TimeOfDay(tick) => (raw < tick.per_day()).then_some(Value::Uint(raw)),
-        Kind::Signed => {
+        ValueKind::Unsigned | ValueKind::Date(_) | ValueKind::DateAndTime(_) => {
+            Some(Value::Uint(raw))
+        }
+        ValueKind::TimeOfDay(tick) => (raw < tick.per_day()).then_some(Value::Uint(raw)),
+        ValueKind::Signed => {
             let unused = u64::BITS - 8 * u32::from(iec.size());
             Some(Value::Int((raw << unused).cast_signed() >> unused))
         }
-        Kind::Real if iec.size() == 4 => {
+        ValueKind::Real if iec.size() == 4 => {
             let real = f32::from_bits(u32::try_from(raw).ok()?);
             real.is_finite().then_some(Value::Real(real))
         }
-        Kind::Real => {
+        ValueKind::Real => {
             let real = f64::from_bits(raw);
             real.is_finite().then_some(Value::Lreal(real))
         }
-        Kind::Text => None,
+        ValueKind::Text => None,
     }
 }
 
@@ -95,28 +102,28 @@ fn scalar(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Opt
 pub fn encode(
     location: &Location,
     data: impl Into<DataType>,
-    order: Order,
+    order: ByteOrder,
     value: &Value,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
     let data = data.into();
     match data.bounds {
-        None => encode_scalar(location, data.item, order, value, words),
-        Some(bounds) => array::encode(location, data.item, bounds, order, value, words),
+        None => encode_scalar(location, data.element, order, value, words),
+        Some(bounds) => array::encode(location, data.element, bounds, order, value, words),
     }
 }
 
 fn encode_scalar(
     location: &Location,
     iec: IecType,
-    order: Order,
+    order: ByteOrder,
     value: &Value,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
     if let Value::Text(text) = value {
         return text::encode(location, iec, order, text, words);
     }
-    let raw = raw(iec, value)?;
+    let raw = to_raw_bits(iec, value)?;
     let (raw, mask) = match (iec, location.bit) {
         (IecType::Bool, Some(bit)) => {
             let place = |bits: u64| bits.checked_shl(bit.into()).ok_or(EncodeError::WrongRegisters);
@@ -124,10 +131,10 @@ fn encode_scalar(
         }
         _ => (raw, u64::MAX),
     };
-    gather(location, iec, order, words).ok_or(EncodeError::WrongRegisters)?;
+    gather_bytes(location, iec, order, words).ok_or(EncodeError::WrongRegisters)?;
     let bytes = raw.to_le_bytes().into_iter().zip(mask.to_le_bytes());
     for (index, (byte, mask)) in bytes.take(iec.size().into()).enumerate() {
-        let (word, shift) = byte_place(location, iec, order, index);
+        let (word, shift) = byte_position(location, iec, order, index);
         let word = words.get_mut(word).ok_or(EncodeError::WrongRegisters)?;
         *word = *word & !(u16::from(mask) << shift) | u16::from(byte) << shift;
     }
@@ -136,43 +143,48 @@ fn encode_scalar(
 
 /// Tells where byte `index` of texts and arrays of bytes lies: they follow the memory, in which a
 /// machine with high byte first (`ABCD`) keeps the first one in the high half.
-fn stream_place(location: &Location, order: Order, index: usize) -> (usize, u32) {
+fn stream_byte_position(location: &Location, order: ByteOrder, index: usize) -> (usize, u32) {
     let in_memory = usize::from(location.byte) + index;
-    let low_first = matches!(order, Order::Cdab | Order::Badc);
+    let low_first = matches!(order, ByteOrder::Cdab | ByteOrder::Badc);
     (in_memory / 2, if in_memory.is_multiple_of(2) == low_first { 0 } else { 8 })
 }
 
 /// Tells where byte `index` of a value (0 is the least significant) lies: which of its registers,
 /// and how far left in it.
-fn byte_place(location: &Location, iec: IecType, order: Order, index: usize) -> (usize, u32) {
+fn byte_position(
+    location: &Location,
+    iec: IecType,
+    order: ByteOrder,
+    index: usize,
+) -> (usize, u32) {
     let in_value = match order {
-        Order::Cdab | Order::Dcba => index,
+        ByteOrder::Cdab | ByteOrder::Dcba => index,
         // High word first: the words of the value in reverse, the bytes in each word as they were.
-        Order::Abcd | Order::Badc => {
+        ByteOrder::Abcd | ByteOrder::Badc => {
             let last_word = usize::from(iec.size()).div_ceil(2) - 1;
             2 * (last_word - index / 2) + index % 2
         }
     };
     let in_memory = usize::from(location.byte) + in_value;
     let in_high_half = match order {
-        Order::Cdab | Order::Abcd => in_memory % 2 == 1,
-        Order::Dcba | Order::Badc => in_memory % 2 == 0,
+        ByteOrder::Cdab | ByteOrder::Abcd => in_memory % 2 == 1,
+        ByteOrder::Dcba | ByteOrder::Badc => in_memory % 2 == 0,
     };
     (in_memory / 2, if in_high_half { 8 } else { 0 })
 }
 
-fn gather(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Option<u64> {
+fn gather_bytes(location: &Location, iec: IecType, order: ByteOrder, words: &[u16]) -> Option<u64> {
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
         return None;
     }
     // One or two whole registers, as nearly all values are.
     if location.byte == 0 && words.len() * 2 == usize::from(iec.size()) {
-        let swaps = matches!(order, Order::Dcba | Order::Badc);
+        let swaps = matches!(order, ByteOrder::Dcba | ByteOrder::Badc);
         let number = |word: u16| u64::from(if swaps { word.swap_bytes() } else { word });
         match (words, order) {
             (&[word], _) => return Some(number(word)),
-            (&[low, high], Order::Cdab | Order::Dcba)
-            | (&[high, low], Order::Abcd | Order::Badc) => {
+            (&[low, high], ByteOrder::Cdab | ByteOrder::Dcba)
+            | (&[high, low], ByteOrder::Abcd | ByteOrder::Badc) => {
                 return Some(number(high) << 16 | number(low));
             }
             _ => {}
@@ -180,14 +192,14 @@ fn gather(location: &Location, iec: IecType, order: Order, words: &[u16]) -> Opt
     }
     let mut bytes = [0; 8];
     for (index, byte) in bytes.iter_mut().take(iec.size().into()).enumerate() {
-        let (word, shift) = byte_place(location, iec, order, index);
+        let (word, shift) = byte_position(location, iec, order, index);
         [*byte, _] = (words.get(word)? >> shift).to_le_bytes();
     }
     Some(u64::from_le_bytes(bytes))
 }
 
 /// The bits of a value as its type stores them, in the low end.
-fn raw(iec: IecType, value: &Value) -> Result<u64, EncodeError> {
+fn to_raw_bits(iec: IecType, value: &Value) -> Result<u64, EncodeError> {
     match (iec, value) {
         (IecType::Bool, &Value::Bool(bit)) => Ok(bit.into()),
         (IecType::String(..) | IecType::Wstring(_), _) => Err(EncodeError::WrongKind),
@@ -197,20 +209,22 @@ fn raw(iec: IecType, value: &Value) -> Result<u64, EncodeError> {
             Err(EncodeError::OutOfRange)
         }
         (IecType::Bool | IecType::Real | IecType::Lreal, _) => Err(EncodeError::WrongKind),
-        (_, &Value::Int(number)) => integer(iec, number.into()),
-        (_, &Value::Uint(number)) => integer(iec, number.into()),
+        (_, &Value::Int(number)) => integer_to_raw(iec, number.into()),
+        (_, &Value::Uint(number)) => integer_to_raw(iec, number.into()),
         (_, Value::Bool(_) | Value::Real(_) | Value::Lreal(_)) => Err(EncodeError::WrongKind),
         (_, Value::Text(_) | Value::List(_)) => Err(EncodeError::WrongKind),
     }
 }
 
-fn integer(iec: IecType, number: i128) -> Result<u64, EncodeError> {
+fn integer_to_raw(iec: IecType, number: i128) -> Result<u64, EncodeError> {
     let bits = 8 * u32::from(iec.size());
     let range = match iec.kind() {
-        Kind::Signed => -(1 << (bits - 1))..1 << (bits - 1),
-        Kind::TimeOfDay(tick) => 0..tick.per_day().into(),
-        Kind::Bool | Kind::Unsigned | Kind::Real | Kind::Text => 0..1_i128 << bits,
-        Kind::Date(_) | Kind::DateAndTime(_) => 0..1_i128 << bits,
+        ValueKind::Signed => -(1 << (bits - 1))..1 << (bits - 1),
+        ValueKind::TimeOfDay(tick) => 0..tick.per_day().into(),
+        ValueKind::Bool | ValueKind::Unsigned | ValueKind::Real | ValueKind::Text => {
+            0..1_i128 << bits
+        }
+        ValueKind::Date(_) | ValueKind::DateAndTime(_) => 0..1_i128 << bits,
     };
     if !range.contains(&number) {
         return Err(EncodeError::OutOfRange);

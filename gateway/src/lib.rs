@@ -8,8 +8,8 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod demo;
-pub mod kept;
 pub mod metrics;
+pub mod mock_broker;
 pub mod model;
 pub mod mqtt;
 pub mod payload;
@@ -18,7 +18,7 @@ pub mod queue;
 pub mod sampling;
 pub mod schedule;
 pub mod simulate;
-pub mod sink;
+pub mod state_file;
 pub mod status;
 pub mod supervise;
 #[cfg(test)]

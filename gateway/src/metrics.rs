@@ -12,9 +12,10 @@ use prometheus::{
 use provisioning::config::Config;
 pub use secure::TunnelMetrics;
 
-const REQUEST_BUCKETS: [f64; 11] =
+const REQUEST_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-const ACK_BUCKETS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const ACK_SECONDS_BUCKETS: [f64; 11] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// Every series of one gateway, and the registry that renders them.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub struct PlcMetrics {
     /// `edge_plc_cycles_missed_total`.
     pub cycles_missed: IntCounter,
     /// `edge_plc_last_answer_timestamp_seconds`.
-    pub last_answer: Gauge,
+    pub last_answer_timestamp: Gauge,
     /// `edge_plc_tags_quarantined`.
     pub tags_quarantined: IntGauge,
     requests: [IntCounter; RequestOutcome::ALL.len()],
@@ -60,21 +61,21 @@ pub struct QueueMetrics {
     /// `edge_samples_recovered_total`.
     pub recovered: IntCounter,
     /// `edge_queue_written_bytes_total`.
-    pub written: IntCounter,
+    pub written_bytes: IntCounter,
     /// `edge_queue_sync_seconds`.
     pub sync_seconds: Histogram,
     /// `edge_queue_storage_failing`.
-    pub failing: IntGauge,
+    pub storage_failing: IntGauge,
     /// `edge_samples_delivered_total`.
     pub delivered: IntCounter,
     /// `edge_samples_stored`.
     pub stored: IntGauge,
     /// `edge_queue_bytes`.
-    pub bytes: IntGauge,
+    pub queued_bytes: IntGauge,
     /// `edge_queue_oldest_timestamp_seconds`, 0 when empty.
-    pub oldest: Gauge,
+    pub oldest_timestamp: Gauge,
     /// `edge_queue_fits_seconds`, infinite while nothing comes in.
-    pub fits: Gauge,
+    pub fits_seconds: Gauge,
     dropped: [IntCounter; DropReason::ALL.len()],
 }
 
@@ -114,7 +115,7 @@ impl MqttMetrics {
     /// # Errors
     /// As [`Metrics::new`].
     pub fn unregistered() -> Result<Self, prometheus::Error> {
-        mqtt_metrics(&Registry::new())
+        register_mqtt(&Registry::new())
     }
 
     /// Counts messages by what became of them.
@@ -145,11 +146,11 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         info("edge_build_info", "Always 1; the version is the label.", "version", version)?;
         info("edge_config_info", "Always 1; the hash is the label.", "hash", config_hash)?;
-        constants(&registry, config)?;
+        register_writes(&registry, config)?;
         Ok(Self {
-            plcs: plc_metrics(&registry, config)?,
-            queue: queue_metrics(&registry)?,
-            mqtt: mqtt_metrics(&registry)?,
+            plcs: register_plcs(&registry, config)?,
+            queue: register_queue(&registry)?,
+            mqtt: register_mqtt(&registry)?,
             tunnel: TunnelMetrics::new(&registry)?,
             clock_synchronized: secure::clock(&registry)?,
             certificates: secure::certificates(&registry)?,
@@ -170,7 +171,7 @@ impl Metrics {
 const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
 
 /// What is true of a gateway that writes nothing to PLCs: rules and dashboards find these series before their numbers move.
-fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
+fn register_writes(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
     let writes = IntCounterVec::new(
         Opts::new("edge_writes_total", "Write commands by what became of them."),
         &["plc", "outcome"],
@@ -183,7 +184,10 @@ fn constants(registry: &Registry, config: &Config) -> Result<(), prometheus::Err
     registry.register(Box::new(writes))
 }
 
-fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, prometheus::Error> {
+fn register_plcs(
+    registry: &Registry,
+    config: &Config,
+) -> Result<Vec<PlcMetrics>, prometheus::Error> {
     let up = IntGaugeVec::new(
         Opts::new("edge_plc_up", "Whether the PLC answered its last request."),
         &["plc"],
@@ -194,7 +198,7 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
     )?;
     let request_seconds = HistogramVec::new(
         HistogramOpts::new("edge_plc_request_seconds", "Round trip of a Modbus request.")
-            .buckets(REQUEST_BUCKETS.to_vec()),
+            .buckets(REQUEST_SECONDS_BUCKETS.to_vec()),
         &["plc"],
     )?;
     let connects = IntCounterVec::new(
@@ -228,7 +232,7 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
         request_seconds: request_seconds.with_label_values(&[name]),
         connects: connects.with_label_values(&[name]),
         cycles_missed: missed.with_label_values(&[name]),
-        last_answer: last_answer.with_label_values(&[name]),
+        last_answer_timestamp: last_answer.with_label_values(&[name]),
         tags_quarantined: quarantined.with_label_values(&[name]),
         requests: RequestOutcome::ALL
             .map(|outcome| requests.with_label_values(&[name, outcome.label()])),
@@ -236,7 +240,7 @@ fn plc_metrics(registry: &Registry, config: &Config) -> Result<Vec<PlcMetrics>, 
     Ok(config.plcs.iter().map(|plc| one(&plc.name)).collect())
 }
 
-fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error> {
+fn register_queue(registry: &Registry) -> Result<QueueMetrics, prometheus::Error> {
     let produced = IntCounter::new("edge_samples_produced_total", "Samples handed to the queue.")?;
     let delivered =
         IntCounter::new("edge_samples_delivered_total", "Samples that the broker acknowledged.")?;
@@ -263,7 +267,7 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
         IntCounter::new("edge_queue_written_bytes_total", "Bytes that the queue wrote to files.")?;
     let sync_seconds = Histogram::with_opts(
         HistogramOpts::new("edge_queue_sync_seconds", "Until what was written is on the disk.")
-            .buckets(ACK_BUCKETS.to_vec()),
+            .buckets(ACK_SECONDS_BUCKETS.to_vec()),
     )?;
     let failing =
         IntGauge::new("edge_queue_storage_failing", "Whether the queue is in memory only.")?;
@@ -282,19 +286,19 @@ fn queue_metrics(registry: &Registry) -> Result<QueueMetrics, prometheus::Error>
     Ok(QueueMetrics {
         produced,
         recovered,
-        written,
+        written_bytes: written,
         sync_seconds,
-        failing,
+        storage_failing: failing,
         delivered,
         stored,
-        bytes,
-        oldest,
-        fits,
+        queued_bytes: bytes,
+        oldest_timestamp: oldest,
+        fits_seconds: fits,
         dropped,
     })
 }
 
-fn mqtt_metrics(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {
+fn register_mqtt(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {
     let connected =
         IntGauge::new("edge_mqtt_connected", "Whether the connection to a broker stands.")?;
     let messages = IntCounterVec::new(
@@ -306,7 +310,7 @@ fn mqtt_metrics(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {
             "edge_mqtt_ack_seconds",
             "From sending to the broker's acknowledgement.",
         )
-        .buckets(ACK_BUCKETS.to_vec()),
+        .buckets(ACK_SECONDS_BUCKETS.to_vec()),
     )?;
     registry.register(Box::new(connected.clone()))?;
     registry.register(Box::new(messages.clone()))?;

@@ -1,6 +1,7 @@
 //! The words of the data path: value, quality, sample, record.
 
 mod reading;
+mod sentence;
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use reading::{Cycle, Failure, Outcome, Read, Registers};
+pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
+pub use sentence::{Detail, Sentence};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
 /// Only texts and arrays take memory beside it, which its copies share.
@@ -100,7 +102,7 @@ impl Quality {
 
     /// The word for it.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Stale => "stale",
@@ -115,7 +117,7 @@ impl Quality {
 
 impl Serialize for Quality {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -4,14 +4,14 @@
 //! or it is the caller's. Every session is a clean one; when it ends, the caller gets
 //! [`Event::Disconnected`] and sends everything unacknowledged again in the next.
 
-mod code;
 mod connect;
-mod desk;
+mod failover;
 mod failure;
-mod flight;
-mod overhear;
-mod rota;
+mod inflight;
+mod reason_code;
+mod reason_tap;
 mod session;
+mod session_loop;
 mod session_v4;
 mod session_v5;
 #[cfg(test)]
@@ -28,26 +28,26 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::MqttMetrics;
-use crate::uplink::{Moves, Uplink};
-use connect::Connection;
-use desk::End;
-use failure::Failure;
-pub use failure::Reason;
-use rota::{Rota, Setback};
+use crate::uplink::{HubChanges, Uplink};
+use connect::BrokerConnection;
+use failover::{BrokerFailover, FailureKind};
+pub use failure::DisconnectReason;
+use failure::SessionFailure;
+use session_loop::SessionEnd;
 
 /// Most messages that are under way at once. A broker may allow fewer (MQTT 5, receive maximum):
 /// then the rest waits in the outbox, so its capacity should be this.
-pub const WINDOW: usize = 64;
+pub const MAX_INFLIGHT: usize = 64;
 
 /// Pause before a session that we start anew ourselves.
-const RENEWAL: Duration = Duration::from_secs(1);
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How long we do without subscriptions after a message that was too large: the broker would send
 /// a retained one again with every session.
-const DEAF: Duration = Duration::from_secs(600);
+const SUBSCRIBE_RETRY: Duration = Duration::from_secs(600);
 
 /// Whom to connect to, and as whom.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Brokers, version, client id, keep alive, credentials.
     pub mqtt: config::Mqtt,
     /// What the broker publishes when we vanish; the one in `mqtt` is not looked at.
@@ -60,7 +60,7 @@ pub struct Settings {
 
 /// A message to be published.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// The session of [`Event::Connected`] that it is meant for. In any other one it is thrown
     /// away without a word.
     pub session: u32,
@@ -78,7 +78,7 @@ pub struct Outgoing {
 
 /// A message that the broker sent us.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Incoming {
+pub struct IncomingMessage {
     /// Topic name.
     pub topic: String,
     /// Payload.
@@ -89,7 +89,7 @@ pub struct Incoming {
 
 /// What happens at the connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
+pub enum MqttEvent {
     /// A session stands, subscriptions included. Messages for it may be sent now.
     Connected {
         /// Its number, one more than the last one's.
@@ -103,7 +103,7 @@ pub enum Event {
     /// The session is over, or an attempt at one has failed. Nothing is under way any more.
     Disconnected {
         /// Why.
-        reason: Reason,
+        reason: DisconnectReason,
         /// Why, for an installer.
         sentence: String,
         /// Until the next attempt.
@@ -135,7 +135,7 @@ pub enum Event {
         reason: String,
     },
     /// A message for us.
-    Received(Incoming),
+    Received(IncomingMessage),
 }
 
 /// Keeps a session with one of the brokers and publishes what comes out of `outbox`.
@@ -150,150 +150,158 @@ pub enum Event {
 ///
 /// Whoever waits for room in the outbox must take events meanwhile, or both wait for ever.
 pub async fn run(
-    settings: Settings,
-    outbox: mpsc::Receiver<Outgoing>,
-    events: mpsc::Sender<Event>,
+    settings: ClientSettings,
+    outbox: mpsc::Receiver<OutgoingMessage>,
+    events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
     stop: CancellationToken,
 ) {
-    let rota = Rota::new(settings.mqtt.brokers.len());
+    let rota = BrokerFailover::new(settings.mqtt.brokers.len());
     let connected = metrics.connected.clone();
-    let moves = settings.uplink.moves();
-    let mut client =
-        Client { settings, moves, outbox, events, metrics, rota, session: 0, deaf_until: None };
-    stop.run_until_cancelled(Box::pin(client.live())).await;
+    let moves = settings.uplink.hub_changes();
+    let mut client = MqttClient {
+        settings,
+        hub_changes: moves,
+        outbox,
+        events,
+        metrics,
+        failover: rota,
+        session: 0,
+        subscribe_again_at: None,
+    };
+    stop.run_until_cancelled(Box::pin(client.run())).await;
     connected.set(0);
 }
 
-struct Client {
-    settings: Settings,
-    moves: Moves,
-    outbox: mpsc::Receiver<Outgoing>,
-    events: mpsc::Sender<Event>,
+struct MqttClient {
+    settings: ClientSettings,
+    hub_changes: HubChanges,
+    outbox: mpsc::Receiver<OutgoingMessage>,
+    events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
-    rota: Rota,
+    failover: BrokerFailover,
     session: u32,
-    deaf_until: Option<Instant>,
+    subscribe_again_at: Option<Instant>,
 }
 
 /// The outbox is closed, or nobody takes events any more.
-struct Done;
+struct ClientClosed;
 
-impl Client {
-    async fn live(&mut self) {
-        while let Some(broker) = self.settings.mqtt.brokers.get(self.rota.current()).cloned() {
+impl MqttClient {
+    async fn run(&mut self) {
+        while let Some(broker) = self.settings.mqtt.brokers.get(self.failover.current()).cloned() {
             let Ok(pause) = self.attempt(&broker).await else { return };
             if pause.is_zero() {
                 continue;
             }
             select! {
-                () = closed(&mut self.outbox) => return,
-                () = self.moves.moved() => self.rota.start_over(),
+                () = discard_until_closed(&mut self.outbox) => return,
+                () = self.hub_changes.changed() => self.failover.reset(),
                 () = sleep(pause) => {}
             }
         }
     }
 
     /// One attempt at this broker, and the session if it comes about. Gives the pause after it.
-    async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, Done> {
-        let renew_at = self.deaf_until.filter(|until| Instant::now() < *until);
+    async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
+        let renew_at = self.subscribe_again_at.filter(|until| Instant::now() < *until);
         let subscriptions =
             if renew_at.is_some() { &[] } else { self.settings.subscriptions.as_slice() };
         let connecting = connect::connect(&self.settings, broker, subscriptions, &self.events);
         let connected = select! {
             biased;
-            () = closed(&mut self.outbox) => return Err(Done),
+            () = discard_until_closed(&mut self.outbox) => return Err(ClientClosed),
             // Before the other, or a session that has just come about would be thrown away.
-            () = self.moves.moved() => Err(Failure::Moved),
+            () = self.hub_changes.changed() => Err(SessionFailure::HubChanged),
             connected = connecting => connected,
         };
         let name = broker.address.to_string();
         match connected {
-            Ok(connection) => self.hold(connection, name, renew_at).await,
+            Ok(connection) => self.run_session(connection, name, renew_at).await,
             Err(failure) => {
-                let pause = if matches!(failure, Failure::Moved) {
-                    self.rota.start_over();
+                let pause = if matches!(failure, SessionFailure::HubChanged) {
+                    self.failover.reset();
                     Duration::ZERO
                 } else {
-                    self.rota.failed(setback(failure.reason()), fastrand::f64())
+                    self.failover.on_failed(failure_kind(failure.reason()), fastrand::f64())
                 };
-                self.disconnected(&failure, &name, pause).await
+                self.report_disconnected(&failure, &name, pause).await
             }
         }
     }
 
     /// Uses a connection as long as it lasts.
-    async fn hold(
+    async fn run_session(
         &mut self,
-        connection: Connection,
+        connection: BrokerConnection,
         broker: String,
         renew_at: Option<Instant>,
-    ) -> Result<Duration, Done> {
+    ) -> Result<Duration, ClientClosed> {
         self.session = self.session.wrapping_add(1);
-        let event = Event::Connected {
+        let event = MqttEvent::Connected {
             session: self.session,
             broker: broker.clone(),
             max_payload: connection.max_payload(),
         };
-        self.events.send(event).await.map_err(|_| Done)?;
+        self.events.send(event).await.map_err(|_| ClientClosed)?;
         self.metrics.connected.set(1);
         let since = Instant::now();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
-        let desk = connection.desk(self.session, renew_at, events, metrics);
+        let desk = connection.session_loop(self.session, renew_at, events, metrics);
         let end = select! {
-            end = desk.work(connection, &mut self.outbox) => end,
-            () = self.moves.moved() => End::Failed(Failure::Moved),
+            end = desk.run(connection, &mut self.outbox) => end,
+            () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);
         match end {
-            End::Finished => Err(Done),
-            End::Failed(failure) => {
+            SessionEnd::Finished => Err(ClientClosed),
+            SessionEnd::Failed(failure) => {
                 let reason = failure.reason();
-                let pause = if matches!(failure, Failure::Moved) {
-                    self.rota.start_over();
+                let pause = if matches!(failure, SessionFailure::HubChanged) {
+                    self.failover.reset();
                     Duration::ZERO
-                } else if reason == Reason::Renewed {
-                    RENEWAL
+                } else if reason == DisconnectReason::Renewed {
+                    RENEWAL_PAUSE
                 } else {
-                    self.rota.lost(setback(reason), since.elapsed(), fastrand::f64())
+                    self.failover.on_lost(failure_kind(reason), since.elapsed(), fastrand::f64())
                 };
-                self.disconnected(&failure, &broker, pause).await
+                self.report_disconnected(&failure, &broker, pause).await
             }
         }
     }
 
-    async fn disconnected(
+    async fn report_disconnected(
         &mut self,
-        failure: &Failure,
+        failure: &SessionFailure,
         broker: &str,
         pause: Duration,
-    ) -> Result<Duration, Done> {
+    ) -> Result<Duration, ClientClosed> {
         let reason = failure.reason();
-        if reason == Reason::TooLarge {
-            self.deaf_until = Some(Instant::now() + DEAF);
+        if reason == DisconnectReason::TooLarge {
+            self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
         let sentence = failure.sentence(broker, &self.settings.mqtt);
         tracing::debug!(broker, reason = reason.label(), ?pause, sentence);
-        let event = Event::Disconnected { reason, sentence, retry_in: pause };
-        self.events.send(event).await.map(|()| pause).map_err(|_| Done)
+        let event = MqttEvent::Disconnected { reason, sentence, retry_in: pause };
+        self.events.send(event).await.map(|()| pause).map_err(|_| ClientClosed)
     }
 }
 
 /// Throws away what was meant for a session that is over, until the outbox is closed.
-async fn closed(outbox: &mut mpsc::Receiver<Outgoing>) {
+async fn discard_until_closed(outbox: &mut mpsc::Receiver<OutgoingMessage>) {
     while outbox.recv().await.is_some() {}
 }
 
-const fn setback(reason: Reason) -> Setback {
+const fn failure_kind(reason: DisconnectReason) -> FailureKind {
     match reason {
-        Reason::Unauthorized => Setback::LoginRefused,
-        Reason::Unreachable
-        | Reason::Refused
-        | Reason::TakenOver
-        | Reason::Closed
-        | Reason::Silent
-        | Reason::TooLarge
-        | Reason::Protocol
-        | Reason::Renewed => Setback::Passing,
+        DisconnectReason::Unauthorized => FailureKind::LoginRefused,
+        DisconnectReason::Unreachable
+        | DisconnectReason::Refused
+        | DisconnectReason::TakenOver
+        | DisconnectReason::Closed
+        | DisconnectReason::Silent
+        | DisconnectReason::TooLarge
+        | DisconnectReason::Protocol
+        | DisconnectReason::Renewed => FailureKind::Transient,
     }
 }

@@ -5,22 +5,22 @@
 
 mod date;
 mod object;
-mod view;
+mod shapes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use provisioning::config::{self, Datetime, Shape, Tag};
+use provisioning::config::{self, DatetimeFormat, PayloadShape, Tag};
 use serde_json::Value;
 
-use self::object::{Keys, json};
-use self::view::{Parts, Stamped};
+use self::object::{TagKeys, write_json};
+use self::shapes::{MessageParts, StampedBody};
 use crate::model::{Message, Record, Sample};
 
 /// What the queue and the process know about a message, for its `gateway` member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Stamp<'a> {
+pub struct MessageStamp<'a> {
     /// Changes at every unclean start.
     pub epoch: &'a str,
     /// Number of the message within its topic and epoch.
@@ -39,34 +39,35 @@ pub struct Encoder {
     device: String,
     machine: String,
     tags: Arc<Vec<Tag>>,
-    keys: Keys,
+    keys: TagKeys,
     /// The user's fixed members, without those whose key is taken.
     extra: Vec<(String, Value)>,
-    shape: Shape,
-    datetime: Datetime,
+    shape: PayloadShape,
+    datetime: DatetimeFormat,
     timezone: TimeZone,
     stamp: bool,
     /// Length that a message rarely exceeds, so that its buffer grows once.
-    usual_len: usize,
+    typical_len: usize,
 }
 
 impl Encoder {
     /// Keys of ours that neither a tag nor an extra member may take.
-    const FIXED: [&str; 6] = ["location", "datetime", "device", "machine", "samples", "gateway"];
+    const RESERVED_KEYS: [&str; 6] =
+        ["location", "datetime", "device", "machine", "samples", "gateway"];
 
     /// Prepares what stays the same from message to message.
     #[must_use]
     pub fn new(gateway: &config::Gateway, plc: &config::Plc) -> Self {
         let publish = &plc.publish;
-        let extra = publish.extra.iter().filter(|(key, _)| !is_taken(key, plc));
+        let extra = publish.extra.iter().filter(|(key, _)| !is_key_taken(key, plc));
         Self {
             gateway_id: gateway.id.clone(),
             location: gateway.location.clone(),
             device: plc.device.clone(),
             machine: plc.machine.clone(),
             keys: match publish.shape {
-                Shape::Flat | Shape::Nested => Keys::of(&plc.tags),
-                Shape::Samples => Keys::default(),
+                PayloadShape::Flat | PayloadShape::Nested => TagKeys::of(&plc.tags),
+                PayloadShape::Samples => TagKeys::default(),
             },
             tags: Arc::clone(&plc.tags),
             extra: extra.map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -74,7 +75,7 @@ impl Encoder {
             datetime: publish.datetime,
             timezone: gateway.timezone.clone(),
             stamp: publish.stamp,
-            usual_len: usual_len(plc),
+            typical_len: typical_len(plc),
         }
     }
 
@@ -83,14 +84,14 @@ impl Encoder {
     /// Tags stand in the order of the configuration. One without a good value is `null` and named
     /// in the stamp; a value that JSON cannot hold is treated as `invalid`.
     #[must_use]
-    pub fn encode(&self, record: &Record, stamp: &Stamp<'_>) -> Vec<u8> {
-        let samples = in_file_order(&record.samples);
-        let parts = Parts { encoder: self, at: record.at, samples: &samples, stamp };
-        let mut bytes = Vec::with_capacity(self.usual_len);
+    pub fn encode(&self, record: &Record, stamp: &MessageStamp<'_>) -> Vec<u8> {
+        let samples = in_config_order(&record.samples);
+        let parts = MessageParts { encoder: self, at: record.at, samples: &samples, stamp };
+        let mut bytes = Vec::with_capacity(self.typical_len);
         match self.shape {
-            Shape::Flat => parts.flat(&mut bytes),
-            Shape::Nested => parts.nested(&mut bytes),
-            Shape::Samples => parts.listed(&mut bytes),
+            PayloadShape::Flat => parts.write_flat(&mut bytes),
+            PayloadShape::Nested => parts.write_nested(&mut bytes),
+            PayloadShape::Samples => parts.write_samples(&mut bytes),
         }
         bytes
     }
@@ -98,31 +99,31 @@ impl Encoder {
 
 /// The bytes of an event or a reply: its own members, then `gateway` with id, epoch and seq.
 #[must_use]
-pub fn encode_message(gateway_id: &str, message: &Message, stamp: &Stamp<'_>) -> Vec<u8> {
+pub fn encode_message(gateway_id: &str, message: &Message, stamp: &MessageStamp<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    json(&mut bytes, &Stamped { gateway_id, body: &message.body, stamp });
+    write_json(&mut bytes, &StampedBody { gateway_id, body: &message.body, stamp });
     bytes
 }
 
-fn is_taken(key: &str, plc: &config::Plc) -> bool {
-    let fixed = Encoder::FIXED.contains(&key);
+fn is_key_taken(key: &str, plc: &config::Plc) -> bool {
+    let fixed = Encoder::RESERVED_KEYS.contains(&key);
     let tag = plc.tags.iter().any(|tag| tag.name == key);
     match plc.publish.shape {
-        Shape::Flat => fixed || tag,
-        Shape::Nested => tag,
-        Shape::Samples => fixed,
+        PayloadShape::Flat => fixed || tag,
+        PayloadShape::Nested => tag,
+        PayloadShape::Samples => fixed,
     }
 }
 
-fn usual_len(plc: &config::Plc) -> usize {
+fn typical_len(plc: &config::Plc) -> usize {
     let per_tag = match plc.publish.shape {
-        Shape::Flat | Shape::Nested => 16,
-        Shape::Samples => 112,
+        PayloadShape::Flat | PayloadShape::Nested => 16,
+        PayloadShape::Samples => 112,
     };
     256 + plc.tags.iter().map(|tag| tag.name.len() + per_tag).sum::<usize>()
 }
 
-fn in_file_order(samples: &[Sample]) -> Cow<'_, [Sample]> {
+fn in_config_order(samples: &[Sample]) -> Cow<'_, [Sample]> {
     if samples.is_sorted_by_key(|sample| sample.tag) {
         return Cow::Borrowed(samples);
     }

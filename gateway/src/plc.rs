@@ -6,22 +6,22 @@
 //! plan by what is answered, `modbus` speaks the protocol and is the only file that names
 //! tokio_modbus.
 
-mod acquaintance;
-mod identity;
-mod learning;
-mod line;
-mod links;
+mod connection;
+mod diagnosis;
+mod endpoint;
+mod identity_probe;
 mod modbus;
-mod pace;
+mod plc_r;
 mod poll;
-mod rota;
-mod sentence;
+mod rate_limit;
+mod request_tuner;
 mod session;
-mod standing;
+mod silent_units;
 #[cfg(test)]
 mod tests;
 mod unit;
-mod visit;
+mod unit_backoff;
+mod unit_poll;
 
 use std::time::Duration;
 
@@ -30,19 +30,21 @@ use provisioning::plan::Plan;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::model::{Cycle, Failure, Outcome, Read, Registers};
-pub use identity::{Identity, Modicon, Naming, Program, ProgramState, Signature, StopCause};
-pub use links::links;
-pub use pace::Ceiling;
+pub use crate::model::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
+pub use endpoint::group_by_address;
+pub use plc_r::{
+    DeviceIdentification, Identity, ModiconIdentity, Program, ProgramState, Signature, StopCause,
+};
+pub use rate_limit::RateLimit;
 
 use crate::metrics::PlcMetrics;
 use poll::Poller;
 
 /// One connection, and what is read by it.
 #[derive(Debug)]
-pub struct Link {
+pub struct Endpoint {
     /// PLCs with the same address.
-    pub targets: Vec<Target>,
+    pub plcs: Vec<PlcSpec>,
     /// Where in its period every scan class is read from the second time on, in `[0, 1)`: spreads
     /// the connections of one gateway.
     pub phase: f64,
@@ -50,7 +52,7 @@ pub struct Link {
 
 /// One PLC to poll, and how.
 #[derive(Debug)]
-pub struct Target {
+pub struct PlcSpec {
     /// Index into `config::Config::plcs`.
     pub plc: u16,
     /// Its settings.
@@ -63,7 +65,7 @@ pub struct Target {
 
 /// What the task tells.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum PlcEvent {
     /// A scan class was due.
     Cycle(Cycle),
     /// The connection came or went, or is away for another reason than before.
@@ -71,21 +73,21 @@ pub enum Event {
         /// Index into `config::Config::plcs`.
         plc: u16,
         /// What it is now.
-        state: State,
+        state: PlcState,
     },
     /// Something that a PLC tells of itself is not what it was.
     Changed {
         /// Index into `config::Config::plcs`.
         plc: u16,
         /// What it was and is.
-        change: Change,
+        change: PlcChange,
     },
     /// Cycles are skipped because of a ceiling, or not any more.
-    Held {
+    Throttled {
         /// Index into `config::Config::plcs`.
         plc: u16,
         /// The ceiling.
-        ceiling: Option<Ceiling>,
+        limit: Option<RateLimit>,
     },
     /// What was learned about the requests is not what it was.
     Learned {
@@ -121,7 +123,7 @@ pub struct Quarantined {
 
 /// How the connection to a PLC is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum State {
+pub enum PlcState {
     /// The PLC answers.
     Connected {
         /// What it says it is; absent when it does not tell.
@@ -137,13 +139,13 @@ pub enum State {
         sentence: String,
         /// Within this and one scan it is tried again, where it shares its connection with others
         /// and they come first; at most a minute for each of them when others come and go.
-        tried_within: Option<Duration>,
+        retry_within: Option<Duration>,
     },
 }
 
 /// What changed at a PLC since it told of itself last, in this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Change {
+pub enum PlcChange {
     /// Its program was started, stopped or the like.
     State {
         /// What it did.
@@ -173,10 +175,10 @@ pub enum Change {
 ///
 /// While there is no connection, every due scan class yields a [`Cycle`] of unreachable reads. On
 /// stop, a request on the wire is waited for, at most its time-out; then the connection is closed.
-pub async fn run(link: Link, events: mpsc::Sender<Event>, stop: CancellationToken) {
-    let timeout = link.targets.iter().map(|target| target.config.timeout).max();
-    let address = link.targets.first().map(|target| target.config.address.clone());
+pub async fn run(link: Endpoint, events: mpsc::Sender<PlcEvent>, stop: CancellationToken) {
+    let timeout = link.plcs.iter().map(|target| target.config.timeout).max();
+    let address = link.plcs.first().map(|target| target.config.address.clone());
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
-    let door = modbus::Door::new(address, timeout);
+    let door = modbus::ModbusConnector::new(address, timeout);
     Poller::new(link, door, events, fastrand::Rng::new()).run(stop).await;
 }

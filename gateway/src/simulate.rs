@@ -37,11 +37,11 @@
 
 mod connection;
 mod controller;
+mod faults;
 mod frame;
 mod handle;
 mod identification;
 mod image;
-mod mischief;
 mod pdu;
 pub mod process;
 mod server;
@@ -49,21 +49,21 @@ mod system;
 
 use std::time::Duration;
 
-use provisioning::plc::Model;
+use provisioning::plc::PlcModel;
 
-pub use controller::State;
-pub use handle::{Counts, Handle, HandleError, SimulatedPlc};
-pub use mischief::{Mischief, Trick};
+pub use controller::RunState;
+pub use faults::{Fault, FaultInjector};
+pub use handle::{Handle, HandleError, SimulatedPlc, SimulatorCounts};
 pub use server::serve;
 
 /// What kind of PLC is simulated and what runs on it.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SimulatorSettings {
     hardware: system::Hardware,
     /// What the program does. Default: [`Program::PumpStation`].
-    pub program: Program,
+    pub program: SimulatedProgram,
     /// Whether the program runs at power-on. Default: [`State::Running`].
-    pub state: State,
+    pub state: RunState,
     /// Two PLCs with the same seed show the same values at the same age. Default: 0.
     pub seed: u64,
     /// Period of the MAST task: an answer leaves at the end of the cycle in which its request
@@ -74,32 +74,32 @@ pub struct Settings {
     /// Application signature in PLC_R; a download changes it.
     pub signature: [u32; 4],
     /// What spoils its answers. Default: nothing.
-    pub mischief: Option<Mischief>,
+    pub faults: Option<FaultInjector>,
 }
 
 /// What the simulated PLC's program does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Program {
+pub enum SimulatedProgram {
     /// The pump station of [`mod@process`].
     PumpStation,
     /// Nothing: memory keeps what is written to it.
     Idle,
 }
 
-impl Settings {
+impl SimulatorSettings {
     /// A PLC as it leaves the box; `None` for a model whose manual has not been followed: all but
     /// [`Model::M241`] and [`Model::M251`].
     #[must_use]
-    pub fn new(model: Model) -> Option<Self> {
+    pub fn new(model: PlcModel) -> Option<Self> {
         Some(Self {
             hardware: system::Hardware::of(model)?,
-            program: Program::PumpStation,
-            state: State::Running,
+            program: SimulatedProgram::PumpStation,
+            state: RunState::Running,
             seed: 0,
             mast: Duration::from_millis(10),
             serial_number: 80_201_001,
             signature: [0x5EED_0001, 0x5EED_0002, 0x5EED_0003, 0x5EED_0004],
-            mischief: None,
+            faults: None,
         })
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{Cycle, Identity, Learned, Limit, Plc, Program, Quarantined};
-pub use tunnel::{Clock, Tunnel};
+pub use plc::{CycleStatus, Identity, Learned, Limit, PlcStatus, Program, Quarantined};
+pub use tunnel::{ClockStatus, TunnelStatus};
 
 use crate::model::UnixTime;
 
@@ -21,16 +21,16 @@ pub struct Status {
     /// Whether the gateway is there: always `online`, since what says `offline` is the will.
     pub state: Presence,
     /// The gateway itself.
-    pub gateway: Gateway,
+    pub gateway: GatewayStatus,
     /// The tunnel to the hub; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<TunnelStatus>,
     /// The connection to the broker.
-    pub broker: Broker,
+    pub broker: BrokerStatus,
     /// What waits for the broker.
-    pub queue: Queue,
+    pub queue: QueueStatus,
     /// Every PLC, in the order of the configuration.
-    pub plcs: Vec<Plc>,
+    pub plcs: Vec<PlcStatus>,
 }
 
 /// Whether there is a gateway at the other end of the status topic.
@@ -45,16 +45,16 @@ pub enum Presence {
 
 /// Who speaks, and since when.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Gateway {
+pub struct GatewayStatus {
     /// `gateway.id`.
     pub id: String,
     /// Version of the program.
     pub version: String,
     /// The configuration it runs with.
-    pub config: Config,
+    pub config: ConfigStatus,
     /// How far its clock can be believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock: Option<Clock>,
+    pub clock: Option<ClockStatus>,
     /// When the program started.
     pub started: UnixTime,
     /// When this status was true: readers judge by its age.
@@ -63,7 +63,7 @@ pub struct Gateway {
 
 /// Names a configuration.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Config {
+pub struct ConfigStatus {
     /// First digits of a hash of the effective configuration.
     pub hash: String,
 }
@@ -71,7 +71,7 @@ pub struct Config {
 /// Whether something at the other end of a connection is there.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ConnectionState {
     /// Not tried to an end yet.
     Connecting,
     /// It answers.
@@ -82,9 +82,9 @@ pub enum State {
 
 /// The connection to the broker.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Broker {
+pub struct BrokerStatus {
     /// Whether it is there.
-    pub state: State,
+    pub state: ConnectionState,
     /// The same, for an installer.
     pub sentence: String,
     /// The one that answers, or answered last.
@@ -99,7 +99,7 @@ pub struct Broker {
 
 /// What waits for the broker.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Queue {
+pub struct QueueStatus {
     /// Samples that wait.
     pub stored: u64,
     /// Messages that wait.
@@ -132,9 +132,9 @@ impl Status {
         plcs: impl IntoIterator<Item = &'a str>,
         now: UnixTime,
     ) -> Self {
-        let plc = |name: &str| Plc {
+        let plc = |name: &str| PlcStatus {
             name: name.to_owned(),
-            state: State::Connecting,
+            state: ConnectionState::Connecting,
             sentence: "The PLC is being called.".to_owned(),
             since: now,
             identity: None,
@@ -148,47 +148,52 @@ impl Status {
         };
         Self {
             state: Presence::Online,
-            gateway: Gateway {
+            gateway: GatewayStatus {
                 id: id.to_owned(),
                 version: version.to_owned(),
-                config: Config { hash: config_hash.to_owned() },
+                config: ConfigStatus { hash: config_hash.to_owned() },
                 clock: None,
                 started: now,
                 at: now,
             },
             tunnel: None,
-            broker: Broker {
-                state: State::Connecting,
+            broker: BrokerStatus {
+                state: ConnectionState::Connecting,
                 sentence: "The broker is being called.".to_owned(),
                 address: None,
                 refusal: None,
                 since: now,
             },
-            queue: Queue::default(),
+            queue: QueueStatus::default(),
             plcs: plcs.into_iter().map(plc).collect(),
         }
     }
 
     /// Says that the status is true at `now`; every other update does so too.
-    pub fn touch(&mut self, now: UnixTime) {
+    pub fn mark_updated(&mut self, now: UnixTime) {
         self.gateway.at = now;
     }
 
     /// The broker at this address took the connection.
-    pub fn broker_connected(&mut self, address: &str, now: UnixTime) {
-        self.touch(now);
-        self.broker = Broker {
+    pub fn on_broker_connected(&mut self, address: &str, now: UnixTime) {
+        self.mark_updated(now);
+        self.broker = BrokerStatus {
             sentence: format!("The broker answers at {address}."),
             address: Some(address.to_owned()),
             refusal: None,
-            since: since(self.broker.state, self.broker.since, State::Connected, now),
-            state: State::Connected,
+            since: state_since(
+                self.broker.state,
+                self.broker.since,
+                ConnectionState::Connected,
+                now,
+            ),
+            state: ConnectionState::Connected,
         };
     }
 
     /// The broker does not take what is published on `topic`; `reason` is in its own words.
-    pub fn broker_refuses(&mut self, topic: &str, reason: &str, now: UnixTime) {
-        self.touch(now);
+    pub fn on_broker_refused(&mut self, topic: &str, reason: &str, now: UnixTime) {
+        self.mark_updated(now);
         self.broker.refusal = Some(format!(
             "The broker refuses messages on {topic} ({reason}): allow this gateway to write there \
              in the broker's access list (ACL)."
@@ -196,22 +201,22 @@ impl Status {
     }
 
     /// No broker; the sentence says why and what to do.
-    pub fn broker_disconnected(&mut self, sentence: &str, now: UnixTime) {
-        self.touch(now);
+    pub fn on_broker_disconnected(&mut self, sentence: &str, now: UnixTime) {
+        self.mark_updated(now);
         let broker = &mut self.broker;
-        broker.since = since(broker.state, broker.since, State::Disconnected, now);
-        broker.state = State::Disconnected;
-        broker.sentence = text::whole(sentence);
+        broker.since = state_since(broker.state, broker.since, ConnectionState::Disconnected, now);
+        broker.state = ConnectionState::Disconnected;
+        broker.sentence = text::to_sentence(sentence);
     }
 
     /// What the queue holds now.
-    pub fn queue(&mut self, queue: Queue, now: UnixTime) {
-        self.touch(now);
+    pub fn set_queue(&mut self, queue: QueueStatus, now: UnixTime) {
+        self.mark_updated(now);
         self.queue = queue;
     }
 
     /// PLC number `index` answers; `running` says whether its program runs, where that is known.
-    pub fn plc_connected(
+    pub fn on_plc_connected(
         &mut self,
         index: u16,
         identity: Option<Identity>,
@@ -220,8 +225,8 @@ impl Status {
         now: UnixTime,
     ) {
         let sentence = text::answers(running, program.as_ref());
-        if let Some(plc) = self.plc(index, now) {
-            plc.enter(State::Connected, sentence, now);
+        if let Some(plc) = self.plc_mut(index, now) {
+            plc.set_state(ConnectionState::Connected, sentence, now);
             plc.tried_within_seconds = None;
             plc.identity = identity;
             plc.running = running;
@@ -232,15 +237,15 @@ impl Status {
     /// PLC number `index` does not answer; the sentence says why and what to do.
     ///
     /// What it is stays known; whether its program runs and how long a cycle takes does not.
-    pub fn plc_disconnected(
+    pub fn on_plc_disconnected(
         &mut self,
         index: u16,
         sentence: &str,
         tried_within: Option<Duration>,
         now: UnixTime,
     ) {
-        if let Some(plc) = self.plc(index, now) {
-            plc.enter(State::Disconnected, text::whole(sentence), now);
+        if let Some(plc) = self.plc_mut(index, now) {
+            plc.set_state(ConnectionState::Disconnected, text::to_sentence(sentence), now);
             plc.tried_within_seconds = tried_within.map(|within| within.as_secs());
             plc.running = None;
             plc.program = None;
@@ -250,22 +255,24 @@ impl Status {
 
     /// A cycle of PLC number `index` took this long; `missed` counts those skipped since the
     /// start. A cycle of a PLC that does not answer tells nothing.
-    pub fn plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
-        if let Some(plc) = self.plc(index, now).filter(|plc| plc.state == State::Connected) {
-            plc.cycle = Some(Cycle { seconds: took.as_secs_f64(), missed });
+    pub fn on_plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
+        if let Some(plc) =
+            self.plc_mut(index, now).filter(|plc| plc.state == ConnectionState::Connected)
+        {
+            plc.cycle = Some(CycleStatus { seconds: took.as_secs_f64(), missed });
         }
     }
 
     /// Cycles of PLC number `index` are skipped because of this, or not any more.
-    pub fn plc_limited(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
-        if let Some(plc) = self.plc(index, now) {
+    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
+        if let Some(plc) = self.plc_mut(index, now) {
             plc.limit = limit.map(text::limit);
         }
     }
 
     /// The answers of PLC number `index` corrected the plan like this, or no longer do.
-    pub fn plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
-        if let Some(plc) = self.plc(index, now) {
+    pub fn on_plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
+        if let Some(plc) = self.plc_mut(index, now) {
             plc.refusal = text::refusal(&learned.quarantined);
             plc.learned = Some(learned).filter(|learned| *learned != Learned::default());
         }
@@ -277,16 +284,16 @@ impl Status {
         text::headline(self)
     }
 
-    fn plc(&mut self, index: u16, now: UnixTime) -> Option<&mut Plc> {
-        self.touch(now);
+    fn plc_mut(&mut self, index: u16, now: UnixTime) -> Option<&mut PlcStatus> {
+        self.mark_updated(now);
         self.plcs.get_mut(usize::from(index))
     }
 }
 
-impl State {
+impl ConnectionState {
     /// The word for it.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Connected => "connected",
@@ -295,7 +302,12 @@ impl State {
     }
 }
 
-fn since(before: State, since: UnixTime, after: State, now: UnixTime) -> UnixTime {
+fn state_since(
+    before: ConnectionState,
+    since: UnixTime,
+    after: ConnectionState,
+    now: UnixTime,
+) -> UnixTime {
     if before == after { since } else { now }
 }
 

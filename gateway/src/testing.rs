@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Datetime, Durability, Form, Gateway, HostPort, Metrics, Mqtt, OnFull, Pacing,
-    Plc, Publish, Qos, Queue, QueueOrder, Scheme, Shape, Tag, Tls, Version, Via,
+    Broker, Config, DatetimeFormat, Durability, Gateway, HostPort, JsonFormat, Metrics, Mqtt,
+    MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue, QueueOrder, Scheme, Tag,
+    Tls, Via,
 };
-use provisioning::plc::{IecType, Location, Model, Order, Table};
+use provisioning::plc::{ByteOrder, IecType, Location, PlcModel, Table};
 
 /// A configuration with this many PLCs: `plc0`, `plc1`, ...
 pub(crate) fn config(plcs: usize) -> Config {
@@ -20,7 +21,7 @@ pub(crate) fn config(plcs: usize) -> Config {
             brokers: vec![Broker { scheme: Scheme::Mqtt, address: host_port("127.0.0.1", 1883) }],
             via: Via::Direct,
             tls: Tls::default(),
-            version: Version::V5,
+            version: MqttVersion::V5,
             client_id: "amsterdam-01".to_owned(),
             keep_alive: Duration::from_secs(30),
             credentials: None,
@@ -57,7 +58,7 @@ pub(crate) fn gateway() -> Gateway {
 pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
     Plc {
         name: name.to_owned(),
-        model: Model::M241,
+        model: PlcModel::M241,
         machine: "pump6".to_owned(),
         device: "M241".to_owned(),
         address: host_port("127.0.0.1", 502),
@@ -68,10 +69,10 @@ pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
         pacing: Pacing::default(),
         publish: Publish {
             topic: format!("edge/amsterdam-01/data/{name}"),
-            shape: Shape::Flat,
+            shape: PayloadShape::Flat,
             qos: Qos::AtLeastOnce,
             retain: false,
-            datetime: Datetime::Rfc3339,
+            datetime: DatetimeFormat::Rfc3339,
             heartbeat: Duration::from_secs(60),
             stamp: true,
             extra: serde_json::Map::new(),
@@ -86,12 +87,12 @@ fn tag(name: &str) -> Tag {
         name: name.to_owned(),
         at: "%MW10".to_owned(),
         location: Location { table, first: 10, count: 1, byte: 0, bit: None },
-        iec: IecType::Int.into(),
-        order: Order::Cdab,
+        data_type: IecType::Int.into(),
+        byte_order: ByteOrder::Cdab,
         unit: None,
         scaling: None,
         decimals: None,
-        form: Form::Plain,
+        json_format: JsonFormat::Plain,
         deadband: None,
         scan: Duration::from_secs(1),
         group: None,

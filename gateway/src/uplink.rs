@@ -2,14 +2,14 @@
 //! with TLS on top where the broker wants it. Whatever [`Uplink::dial`] gives, [`Hop`] hands to a
 //! client library that only opens unix sockets.
 
-mod direct;
-mod hop;
+mod route;
+mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod way;
+mod unix_bridge;
 
 use std::fmt;
 use std::io;
@@ -20,19 +20,19 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-pub use hop::Hop;
+pub use route::{HubChanges, Route, TunnelHandle};
 pub use tls::TlsError;
-pub use way::{Moves, Tunnelled, Way};
+pub use unix_bridge::UnixBridge;
 
 /// A stream of bytes to the broker.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// The way to the brokers.
 #[derive(Clone, Debug)]
 pub struct Uplink {
-    way: Way,
+    route: Route,
     tls: Tls,
 }
 
@@ -75,7 +75,7 @@ pub enum DialError {
     },
     /// The hub in use does not lead there.
     #[error("the hub {hub} does not lead to {at}")]
-    NotBehind {
+    NotBehindHub {
         /// The broker as configured.
         at: HostPort,
         /// The hub in use.
@@ -94,14 +94,14 @@ pub enum DialError {
 impl Uplink {
     /// Takes `way` to every broker.
     #[must_use]
-    pub const fn new(way: Way, tls: Tls) -> Self {
-        Self { way, tls }
+    pub const fn new(way: Route, tls: Tls) -> Self {
+        Self { route: way, tls }
     }
 
     /// The way that the operating system routes.
     #[must_use]
     pub const fn direct(tls: Tls) -> Self {
-        Self::new(Way::Direct, tls)
+        Self::new(Route::Direct, tls)
     }
 
     /// Connects to a broker, with TLS if its address says so.
@@ -113,17 +113,17 @@ impl Uplink {
         &self,
         broker: &Broker,
         limit: Duration,
-    ) -> Result<Box<dyn Stream>, DialError> {
+    ) -> Result<Box<dyn ByteStream>, DialError> {
         let at = &broker.address;
         let deadline = Instant::now() + limit;
-        let stream = self.way.dial(at, deadline).await?;
+        let stream = self.route.dial(at, deadline).await?;
         match broker.scheme {
             Scheme::Mqtt => Ok(stream),
             Scheme::Mqtts => {
-                let secured = timeout_at(deadline, tls::secure(&self.tls, at, stream)).await;
+                let secured = timeout_at(deadline, tls::handshake(&self.tls, at, stream)).await;
                 secured
-                    .unwrap_or(Err(TlsError::Silent))
-                    .map(|stream| Box::new(stream) as Box<dyn Stream>)
+                    .unwrap_or(Err(TlsError::TimedOut))
+                    .map(|stream| Box::new(stream) as Box<dyn ByteStream>)
                     .map_err(|source| DialError::Tls { at: at.clone(), source })
             }
         }
@@ -132,12 +132,12 @@ impl Uplink {
     /// Sees, from now on, that the tunnel goes over to another hub: other brokers may be reached
     /// then, and connections through the hub before are of no use.
     #[must_use]
-    pub fn moves(&self) -> Moves {
-        self.way.moves()
+    pub fn hub_changes(&self) -> HubChanges {
+        self.route.hub_changes()
     }
 }
 
-impl fmt::Debug for dyn Stream {
+impl fmt::Debug for dyn ByteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Stream")
     }
@@ -166,7 +166,7 @@ impl DialError {
                  own address"
             ),
             Self::NoTunnel { sentence } => sentence.clone(),
-            Self::NotBehind { at, hub } => format!(
+            Self::NotBehindHub { at, hub } => format!(
                 "the broker {at} is not behind the hub {hub}, which is in use: add its network to \
                  that hub's allowed_ips, or a broker that is behind it to brokers"
             ),

@@ -8,9 +8,9 @@
 //! | `/status` | the status as JSON |
 
 mod client;
-mod in_tunnel;
 mod liveness;
 mod server;
+mod tunnel_listener;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,10 +20,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use tokio::sync::watch;
 
-pub use self::client::{Answer, FetchError, Target, fetch};
-pub use self::in_tunnel::InTunnel;
+pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
 pub use self::liveness::Liveness;
 pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, serve};
+pub use self::tunnel_listener::TunnelListener;
 use crate::metrics::Metrics;
 use crate::status::Status;
 

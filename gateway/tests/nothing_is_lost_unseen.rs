@@ -12,8 +12,8 @@ use std::time::Instant;
 use gateway::audit::Auditor;
 use gateway::metrics::{DropReason, Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
-use gateway::payload::{Encoder, Stamp, encode_message};
-use gateway::queue::{Announcement, Entry, Id, Identity, Names, Queue, TopicId};
+use gateway::payload::{Encoder, MessageStamp, encode_message};
+use gateway::queue::{ConfigNames, Entry, EntryId, GapEvent, Queue, QueueIdentity, TopicId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use provisioning::config::{self, OnFull};
@@ -98,7 +98,7 @@ struct World {
     queue: Queue,
     metrics: QueueMetrics,
     encoder: Encoder,
-    in_flight: VecDeque<(Id, Received)>,
+    in_flight: VecDeque<(EntryId, Received)>,
     received: Vec<Received>,
 }
 
@@ -109,8 +109,8 @@ impl World {
         let on_full = if drop_oldest { OnFull::DropOldest } else { OnFull::DropNewest };
         let config = testing::config(1);
         let settings = config::Queue { max_size, on_full, ..testing::queue() };
-        let identity = Identity {
-            names: Names { topics: TOPICS.map(Arc::from).to_vec(), plcs: Vec::new() },
+        let identity = QueueIdentity {
+            names: ConfigNames { topics: TOPICS.map(Arc::from).to_vec(), plcs: Vec::new() },
             events: TopicId::new(EVENTS),
             epoch: "k3f9".into(),
             boot: String::new(),
@@ -159,7 +159,8 @@ impl World {
             return;
         }
         if let Some(queued) = self.queue.next(now()) {
-            let stamp = Stamp { epoch: "k3f9", seq: queued.seq, history: false, corrected: false };
+            let stamp =
+                MessageStamp { epoch: "k3f9", seq: queued.seq, history: false, corrected: false };
             let payload = match queued.entry {
                 Entry::Record(record) => self.encoder.encode(record, &stamp),
                 Entry::Message(message) => encode_message("amsterdam-01", message, &stamp),
@@ -168,13 +169,13 @@ impl World {
         }
     }
 
-    fn pick_in_flight(&mut self, pick: &Index) -> Option<(Id, Received)> {
+    fn pick_in_flight(&mut self, pick: &Index) -> Option<(EntryId, Received)> {
         let count = self.in_flight.len();
         (count > 0).then(|| self.in_flight.remove(pick.index(count)))?
     }
 
     fn announce(&mut self) -> bool {
-        !self.queue.tell(now()).is_empty()
+        !self.queue.announce_losses(now()).is_empty()
     }
 
     /// The broker takes everything from now on, and every gap is told.
@@ -205,7 +206,7 @@ fn record(samples: usize) -> Entry {
 
 fn audit(received: &[Received]) -> Auditor {
     let mut auditor = Auditor::default();
-    received.iter().for_each(|(topic, payload)| auditor.message(topic, payload));
+    received.iter().for_each(|(topic, payload)| auditor.on_message(topic, payload));
     auditor
 }
 
@@ -232,9 +233,9 @@ fn arrived_once_with_others_around(received: &[Received]) -> Vec<usize> {
         .collect()
 }
 
-fn announced(received: &[Received]) -> Vec<Announcement> {
+fn announced(received: &[Received]) -> Vec<GapEvent> {
     let body = |payload: &[u8]| serde_json::from_slice(payload).expect("payloads are JSON");
-    received.iter().filter_map(|(_, payload)| Announcement::parse(&body(payload))).collect()
+    received.iter().filter_map(|(_, payload)| GapEvent::parse(&body(payload))).collect()
 }
 
 fn seq(payload: &[u8]) -> u64 {

@@ -7,31 +7,31 @@
 
 mod argument;
 mod check;
-mod document;
-mod draft;
-mod form;
-mod hash;
+mod context;
+mod diagnostics;
+mod field;
+mod json_format;
+mod keywords;
 mod layers;
-mod leaf;
 mod load;
-mod mask;
-mod member;
-mod near;
-mod problem;
 mod raw;
 mod read;
+mod redact;
 mod reference;
+mod scalar;
+mod settings_hash;
+mod suggest;
 mod syntax;
+mod toml_split;
 mod typed;
-mod words;
 
-pub use argument::{ArgumentError, duration, read_secret};
-pub use form::{Form, Names};
-pub use load::{Loaded, Setting, load};
-pub use problem::{Notes, Problem, Rejected};
+pub use argument::{ArgumentError, parse_duration, read_secret};
+pub use diagnostics::{Notes, Problem, RejectedFile};
+pub use json_format::{EnumNames, JsonFormat};
+pub use load::{LoadedConfig, Setting, load};
 pub use reference::{reference, schema};
 pub use typed::{
-    Broker, ClientCertificate, Config, Credentials, Datetime, Durability, Gateway, HostPort,
-    Listen, Metrics, Mqtt, OnFull, Pacing, Plc, Publish, Qos, Queue, QueueOrder, Scaling, Scheme,
-    Secret, Shape, Tag, Tls, Tunnel, TunnelMode, Version, Via, Will,
+    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,
+    Listen, Metrics, Mqtt, MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue,
+    QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Via, Will,
 };

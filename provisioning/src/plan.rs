@@ -8,18 +8,18 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub(crate) use group::Group;
+pub(crate) use group::TagGroup;
 pub use report::{report, report_shared};
 
 use crate::config::{Plc, Tag};
-use crate::plc::{Model, Table};
+use crate::plc::{PlcModel, Table};
 
 /// Most bits that one request may return (Modbus Application Protocol V1.1b3, 6.1 and 6.2).
 pub const MAX_BITS: u16 = 2000;
 
 /// What a PLC takes to answer one request, assumed where nothing has been measured. The system
 /// task of an M2xx answers between two IEC tasks: 1 to 20 ms when the load is normal.
-pub const ANSWER_TIME: Duration = Duration::from_millis(5);
+pub const ASSUMED_ANSWER_TIME: Duration = Duration::from_millis(5);
 
 /// All reads of one PLC.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,31 +68,31 @@ pub fn plan(plc: &Plc) -> Plan {
 }
 
 fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
-    let mut items = items(plc, tags);
+    let mut items = indivisible_spans(plc, tags);
     items.sort_by_key(|item| (item.table, item.first, item.end));
-    let mut spans: Vec<Span> = Vec::new();
+    let mut spans: Vec<PendingRequest> = Vec::new();
     for item in items {
-        match spans.last_mut().filter(|span| span.can_take(plc, &item)) {
-            Some(span) => span.take(item),
+        match spans.last_mut().filter(|span| span.can_join(plc, &item)) {
+            Some(span) => span.join(item),
             None => spans.push(item),
         }
     }
-    spans.into_iter().map(Span::into_request).collect()
+    spans.into_iter().map(PendingRequest::into_request).collect()
 }
 
 /// What must not be split: a group, or a tag that is in none.
-fn items(plc: &Plc, tags: Vec<usize>) -> Vec<Span> {
+fn indivisible_spans(plc: &Plc, tags: Vec<usize>) -> Vec<PendingRequest> {
     let mut items = Vec::new();
-    let mut groups: BTreeMap<&str, Span> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, PendingRequest> = BTreeMap::new();
     for index in tags {
         let Some(tag) = plc.tags.get(index) else { continue };
-        let item = Span::new(index, tag);
+        let item = PendingRequest::new(index, tag);
         let Some(name) = tag.group.as_deref() else {
             items.push(item);
             continue;
         };
         match groups.get_mut(name) {
-            Some(group) => group.take(item),
+            Some(group) => group.join(item),
             None => {
                 groups.insert(name, item);
             }
@@ -103,7 +103,7 @@ fn items(plc: &Plc, tags: Vec<usize>) -> Vec<Span> {
 }
 
 /// A request that still grows.
-struct Span {
+struct PendingRequest {
     table: Table,
     first: u16,
     /// One past the last register or bit; 65536 must fit.
@@ -111,23 +111,24 @@ struct Span {
     tags: Vec<usize>,
 }
 
-impl Span {
+impl PendingRequest {
     fn new(index: usize, tag: &Tag) -> Self {
         let (table, first) = (tag.location.table, tag.location.first);
-        Self { table, first, end: end(tag), tags: vec![index] }
+        Self { table, first, end: end_of(tag), tags: vec![index] }
     }
 
     /// Whether an item that begins at or after the first address may join.
-    fn can_take(&self, plc: &Plc, item: &Self) -> bool {
+    fn can_join(&self, plc: &Plc, item: &Self) -> bool {
         let gap = u32::from(plc.max_gap) * if self.table.holds_bits() { 16 } else { 1 };
         item.table == self.table
             && u32::from(item.first) <= self.end + gap
-            && self.end.max(item.end) - u32::from(self.first) <= most(self.table, plc.max_words)
-            && window(plc.model, self.table, self.first)
-                == window(plc.model, self.table, item.first)
+            && self.end.max(item.end) - u32::from(self.first)
+                <= max_count(self.table, plc.max_words)
+            && area_index(plc.model, self.table, self.first)
+                == area_index(plc.model, self.table, item.first)
     }
 
-    fn take(&mut self, item: Self) {
+    fn join(&mut self, item: Self) {
         self.first = self.first.min(item.first);
         self.end = self.end.max(item.end);
         self.tags.extend(item.tags);
@@ -140,26 +141,26 @@ impl Span {
     }
 }
 
-fn end(tag: &Tag) -> u32 {
+fn end_of(tag: &Tag) -> u32 {
     u32::from(tag.location.first) + u32::from(tag.location.count)
 }
 
 /// Most registers or bits that one request may ask for.
-fn most(table: Table, max_words: u16) -> u32 {
+fn max_count(table: Table, max_words: u16) -> u32 {
     u32::from(if table.holds_bits() { MAX_BITS } else { max_words })
 }
 
 /// Index of the window that holds an address.
-fn window(model: Model, table: Table, address: u16) -> Option<usize> {
-    model.windows(table).iter().position(|window| window.registers.contains(&address))
+fn area_index(model: PlcModel, table: Table, address: u16) -> Option<usize> {
+    model.memory_areas(table).iter().position(|window| window.registers.contains(&address))
 }
 
 impl ScanClass {
     /// Estimates how long one cycle occupies the connection: for each request [`ANSWER_TIME`] and
     /// the transfer of both frames at 100 Mbit/s.
     #[must_use]
-    pub fn estimate(&self) -> Duration {
-        self.requests.iter().map(|request| ANSWER_TIME + request.transfer()).sum()
+    pub fn estimated_duration(&self) -> Duration {
+        self.requests.iter().map(|request| ASSUMED_ANSWER_TIME + request.transfer_time()).sum()
     }
 }
 
@@ -177,12 +178,12 @@ impl ReadRequest {
 
     /// Registers or bits of the request that belong to at least one tag of `plc`.
     #[must_use]
-    pub fn used(&self, plc: &Plc) -> u16 {
+    pub fn used_count(&self, plc: &Plc) -> u16 {
         let mut places: Vec<(u32, u32)> = self
             .tags
             .iter()
             .filter_map(|&index| plc.tags.get(index))
-            .map(|tag| (tag.location.first.into(), end(tag)))
+            .map(|tag| (tag.location.first.into(), end_of(tag)))
             .collect();
         places.sort_unstable();
         let mut used = 0;
@@ -194,7 +195,7 @@ impl ReadRequest {
         u16::try_from(used).unwrap_or(u16::MAX)
     }
 
-    fn transfer(&self) -> Duration {
+    fn transfer_time(&self) -> Duration {
         /// Ethernet with preamble and gap, IPv4 and TCP headers.
         const FRAME: u64 = 78;
         /// MBAP header and request PDU; MBAP header, function code and byte count.

@@ -3,16 +3,16 @@
 //! One parser for all: configuration, import, commands and the simulator use these types.
 
 mod address;
+mod address_error;
+mod byte_order;
 mod data_type;
 mod iec;
 mod locate;
 mod location;
 mod model;
-mod order;
-mod refusal;
 
-pub use data_type::{Bounds, DataType};
-pub use iec::{CodePage, IecType, Kind, Tick, UnknownType};
+pub use byte_order::{ByteOrder, UnknownByteOrder};
+pub use data_type::{ArrayBounds, DataType};
+pub use iec::{CodePage, IecType, TimeUnit, UnknownType, ValueKind};
 pub use location::{Location, LocationError, Table};
-pub use model::{Family, Model, UnknownModel, Window};
-pub use order::{Order, UnknownOrder};
+pub use model::{MemoryArea, PlcFamily, PlcModel, UnknownModel};

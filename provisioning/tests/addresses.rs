@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use provisioning::plc::IecType::{self, Bool, Int, Lreal, Real};
-use provisioning::plc::Model;
+use provisioning::plc::PlcModel;
 
-fn says(model: Model, at: &str, iec: IecType) -> String {
+fn says(model: PlcModel, at: &str, iec: IecType) -> String {
     let refusal = model.locate(at, iec).unwrap_err();
     format!("{}\n  {}", refusal.message, refusal.help.unwrap_or_default())
 }
@@ -94,8 +94,8 @@ fn each_refusal_says_what_to_write_instead() {
         let said: Vec<_> = of.iter().map(|&(at, iec)| says(model, at, iec)).collect();
         said.join("\n")
     };
-    insta::assert_snapshot!("m241", say(Model::M241, M241));
-    insta::assert_snapshot!("m221", say(Model::M221, M221));
-    insta::assert_snapshot!("m262", say(Model::M262, M262));
-    insta::assert_snapshot!("generic", say(Model::Generic, GENERIC));
+    insta::assert_snapshot!("m241", say(PlcModel::M241, M241));
+    insta::assert_snapshot!("m221", say(PlcModel::M221, M221));
+    insta::assert_snapshot!("m262", say(PlcModel::M262, M262));
+    insta::assert_snapshot!("generic", say(PlcModel::Generic, GENERIC));
 }

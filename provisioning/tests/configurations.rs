@@ -45,7 +45,7 @@ fn a_scaled_integer_has_the_digits_that_its_scale_was_written_with() {
 fn print_config_names_the_source_of_every_setting() {
     let loaded = config::load(&good("every_key.toml")).unwrap();
     let lines: Vec<_> = loaded
-        .effective()
+        .settings()
         .iter()
         .map(|setting| format!("{} = {}  # {}", setting.path, setting.value, setting.source))
         .collect();

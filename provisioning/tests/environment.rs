@@ -96,7 +96,7 @@ fn a_number_for_a_text_stays_the_text_that_it_is() {
 #[test]
 fn print_config_names_the_variable() {
     with(&[("EDGE_MQTT__CLIENT_ID", "x")], || {
-        let effective = config::load(Path::new("gateway.toml")).unwrap().effective();
+        let effective = config::load(Path::new("gateway.toml")).unwrap().settings();
         let client_id = effective.iter().find(|setting| setting.path == "mqtt.client_id").unwrap();
         assert_eq!(client_id.value, "\"x\"");
         assert_eq!(client_id.source, "environment EDGE_MQTT__CLIENT_ID");

@@ -140,10 +140,10 @@ fn a_file_without_a_key_is_refused_and_not_shown() {
 fn the_hub_cannot_have_the_gateways_own_key() {
     let own: tunnel::PrivateKey = KEY.parse().unwrap();
     let hub = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-    with(&FILE.replace(hub, &own.public().to_string()), 0o600, || {
+    with(&FILE.replace(hub, &own.public_key().to_string()), 0o600, || {
         insta::assert_snapshot!(
             "own_key_as_hub",
-            refused().replace(&own.public().to_string(), "OWN")
+            refused().replace(&own.public_key().to_string(), "OWN")
         );
     });
 }
@@ -153,6 +153,6 @@ fn the_key_is_in_no_form_of_the_configuration() {
     with(FILE, 0o600, || {
         let loaded = config::load(Path::new("gateway.toml")).unwrap();
         assert!(!format!("{loaded:?}").contains(KEY.trim()));
-        assert!(!format!("{:?}", loaded.effective()).contains(KEY.trim()));
+        assert!(!format!("{:?}", loaded.settings()).contains(KEY.trim()));
     });
 }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use e2e::{Gateway, Port};
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
-use gateway::queue::storage::Files;
-use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
-use provisioning::config::{self, Loaded};
+use gateway::queue::storage::DirStorage;
+use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
+use provisioning::config::{self, LoadedConfig};
 
 fn main() {
     let dir = e2e::temp_dir();
@@ -67,7 +67,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn fill(loaded: &Loaded, place: &Path, bytes: u64) {
+fn fill(loaded: &LoadedConfig, place: &Path, bytes: u64) {
     let mut queue = open(loaded, place);
     let tags = u16::try_from(number("E2E_SAMPLES", 100)).expect("a PLC has not as many tags");
     let (start, mut samples) = (Instant::now(), 0);
@@ -101,8 +101,8 @@ fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
 }
 
 fn turn(queue: &mut Queue) {
-    while let Some(job) = queue.turn(Instant::now()) {
-        queue.done(job.run(), Instant::now());
+    while let Some(job) = queue.next_job(Instant::now()) {
+        queue.on_job_done(job.run(), Instant::now());
     }
 }
 
@@ -117,9 +117,9 @@ fn record(number: i64, tags: u16) -> Entry {
     Entry::Record(Record { plc: 0, at, samples: (0..tags).map(sample).collect() })
 }
 
-fn open(loaded: &Loaded, place: &Path) -> Queue {
-    let identity = Identity {
-        names: Names {
+fn open(loaded: &LoadedConfig, place: &Path) -> Queue {
+    let identity = QueueIdentity {
+        names: ConfigNames {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
             plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
@@ -127,11 +127,11 @@ fn open(loaded: &Loaded, place: &Path) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = Files::open(place).expect("it is nobody else's");
+    let files = DirStorage::open(place).expect("it is nobody else's");
     Queue::open(files, &loaded.config.queue, identity, metrics(loaded), Instant::now())
 }
 
-fn metrics(loaded: &Loaded) -> QueueMetrics {
+fn metrics(loaded: &LoadedConfig) -> QueueMetrics {
     Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
 }
 

@@ -17,7 +17,7 @@ pub struct Capture {
 
 /// What became of the samples, from one scrape, so that the figures belong together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Figures {
+pub struct SampleCounts {
     /// Taken from the PLCs.
     pub produced: u64,
     /// Acknowledged by the broker.
@@ -28,7 +28,7 @@ pub struct Figures {
     pub dropped: u64,
 }
 
-impl Figures {
+impl SampleCounts {
     /// Scrapes them.
     #[must_use]
     pub fn of(gateway: &Gateway) -> Self {
@@ -55,7 +55,7 @@ impl Capture {
     pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Self {
         let mut capture = Self::default();
         let numbered = messages.into_iter().filter(|message| !message.topic.ends_with("/status"));
-        numbered.for_each(|message| capture.take(message));
+        numbered.for_each(|message| capture.add(message));
         capture
     }
 
@@ -63,7 +63,7 @@ impl Capture {
     ///
     /// # Panics
     /// When it has no stamp.
-    pub fn take(&mut self, message: &Message) {
+    pub fn add(&mut self, message: &Message) {
         let payload = message.json();
         let stamp = &payload["gateway"];
         let (Some(epoch), Some(seq)) = (stamp["epoch"].as_str(), stamp["seq"].as_u64()) else {
@@ -90,7 +90,7 @@ impl Capture {
     ///
     /// # Panics
     /// When they do not come in time.
-    pub fn take_more(
+    pub fn add_distinct(
         &mut self,
         wanted: usize,
         deadline: Duration,
@@ -101,7 +101,7 @@ impl Capture {
             let Some(message) = next(end.saturating_duration_since(Instant::now())) else {
                 panic!("not within {deadline:?}: {wanted} messages, only {}", self.distinct());
             };
-            self.take(&message);
+            self.add(&message);
         }
     }
 
@@ -111,19 +111,19 @@ impl Capture {
     ///
     /// # Panics
     /// When that is not so in time, or more came than was delivered.
-    pub fn take_rest(
+    pub fn add_rest(
         &mut self,
         gateway: &Gateway,
         deadline: Duration,
         mut next: impl FnMut(Duration) -> Option<Message>,
-    ) -> Figures {
+    ) -> SampleCounts {
         const QUIET: Duration = Duration::from_millis(100);
         let end = Instant::now() + deadline;
         loop {
             while let Some(message) = next(QUIET).filter(|_| Instant::now() < end) {
-                self.take(&message);
+                self.add(&message);
             }
-            let figures = Figures::of(gateway);
+            let figures = SampleCounts::of(gateway);
             if figures.stored == 0 && u64::try_from(self.distinct()) == Ok(figures.delivered) {
                 return figures;
             }
@@ -141,7 +141,7 @@ impl Capture {
     ///
     /// # Panics
     /// When it is not.
-    pub fn assert_whole(&self) {
+    pub fn assert_complete(&self) {
         for ((topic, epoch), numbers) in &self.numbers {
             let count = u64::try_from(numbers.len()).expect("it fits");
             let last = numbers.last().expect("there is a number");

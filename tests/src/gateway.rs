@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Answer, Log, Port, Process, TempDir, eventually, get, place, temp_dir};
+use crate::{HttpResponse, Log, Port, Process, TempDir, eventually, http_get, resources, temp_dir};
 
 /// The metrics address of the documents' examples; each gateway gets one of its own in its place.
 const DOCUMENTED_METRICS: &str = "127.0.0.1:9464";
@@ -84,10 +84,10 @@ impl Gateway {
 
     /// [`Self::start`], then waits until it is ready.
     #[must_use]
-    pub fn ready(config: &str) -> Self {
-        const PATIENCE: Duration = Duration::from_secs(10);
+    pub fn start_ready(config: &str) -> Self {
+        const READY_TIMEOUT: Duration = Duration::from_secs(10);
         let mut gateway = Self::start(config);
-        gateway.wait_until_ready(PATIENCE);
+        gateway.wait_until_ready(READY_TIMEOUT);
         gateway
     }
 
@@ -109,7 +109,7 @@ impl Gateway {
     /// The program: `E2E_GATEWAY`, else the one that was built with the test.
     #[must_use]
     pub fn program() -> PathBuf {
-        place::program("edge-gateway", "E2E_GATEWAY")
+        resources::workspace_program("edge-gateway", "E2E_GATEWAY")
     }
 
     /// Runs a command of the program on its configuration and state; gives what it prints.
@@ -117,7 +117,7 @@ impl Gateway {
     /// # Panics
     /// When the command fails.
     #[must_use]
-    pub fn print(&self, arguments: &[&str]) -> String {
+    pub fn command_output(&self, arguments: &[&str]) -> String {
         let output = Command::new(Self::program())
             .args(arguments)
             .arg(self.config_path())
@@ -157,10 +157,10 @@ impl Gateway {
     /// # Panics
     /// When it ends before that, or does not get there in time.
     pub fn wait_until_ready(&mut self, deadline: Duration) {
-        const LOOK_AT_PROCESS: Duration = Duration::from_millis(100);
+        const PROCESS_CHECK_INTERVAL: Duration = Duration::from_millis(100);
         let end = Instant::now() + deadline;
         loop {
-            match self.notifications.recv_timeout(LOOK_AT_PROCESS) {
+            match self.notifications.recv_timeout(PROCESS_CHECK_INTERVAL) {
                 Ok(told) if told.lines().any(|line| line == "READY=1") => return,
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => panic!("the notification socket broke"),
@@ -182,8 +182,8 @@ impl Gateway {
     /// # Panics
     /// When there is no answer.
     #[must_use]
-    pub fn get(&self, path: &str) -> Answer {
-        get(self.metrics.address(), path)
+    pub fn get(&self, path: &str) -> HttpResponse {
+        http_get(self.metrics.address(), path)
             .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log().text()))
     }
 

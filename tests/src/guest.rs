@@ -2,8 +2,8 @@
 //! whatever programs of this machine a test puts into it. It is up a few seconds after its start,
 //! and its console is the test's.
 
-mod archive;
-mod kit;
+mod cpio;
+mod image;
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Log, Process, TempDir, temp_dir};
-use archive::Archive;
-use kit::Kit;
+use cpio::CpioArchive;
+use image::GuestImage;
 
 /// A boot takes 3 s on an idle machine, and many times that beside a busy compiler.
-const BOOT: Duration = Duration::from_secs(100);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
 /// For one command at the console.
-const COMMAND: Duration = Duration::from_secs(20);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a virtual machine is to be like.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub struct Guest {
 
 /// What a command at the console has done.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Outcome {
+pub struct CommandResult {
     /// Exit code.
     pub code: u8,
     /// What it wrote to both outputs, and what else came to the console meanwhile.
@@ -133,7 +133,7 @@ impl GuestBuilder {
     /// Packs programs and files now, for a machine that is booted often: nothing more may be put in.
     #[must_use]
     pub(crate) fn packed(mut self) -> Self {
-        self.packed = Some(self.initramfs(&Kit::find()).into());
+        self.packed = Some(self.initramfs(&GuestImage::find()).into());
         self
     }
 
@@ -143,7 +143,7 @@ impl GuestBuilder {
     /// When it does not come up, with what it wrote to its console.
     #[must_use]
     pub fn boot(&self) -> Guest {
-        let (kit, dir) = (Kit::find(), temp_dir());
+        let (kit, dir) = (GuestImage::find(), temp_dir());
         let initramfs = dir.path().join("initramfs");
         let packed = self.packed.clone().unwrap_or_else(|| self.initramfs(&kit).into());
         std::fs::write(&initramfs, packed).expect("its own directory is writable");
@@ -158,12 +158,12 @@ impl GuestBuilder {
         let console = Log::following(process.stdout());
         let keyboard = RefCell::new(process.stdin());
         let guest = Guest { process, console, keyboard, commands: Cell::new(0), _dir: dir };
-        guest.wait_for_line("[guest is up]", BOOT);
+        guest.wait_for_line("[guest is up]", BOOT_TIMEOUT);
         guest
     }
 
-    fn initramfs(&self, kit: &Kit) -> Vec<u8> {
-        let mut archive = Archive::default();
+    fn initramfs(&self, kit: &GuestImage) -> Vec<u8> {
+        let mut archive = CpioArchive::default();
         archive.add("/init", 0o755, include_bytes!("guest/init.sh"));
         archive.add("/setup", 0o644, format!("set -e\n{}", self.setup).as_bytes());
         archive.add("/bin/busybox", 0o755, &kit.busybox());
@@ -175,7 +175,7 @@ impl GuestBuilder {
         }
         archive.add("/modules/order", 0o644, order.as_bytes());
         for (path, content) in
-            kit::shell().into_iter().chain(self.programs.iter().flat_map(kit::program))
+            image::shell().into_iter().chain(self.programs.iter().flat_map(image::program))
         {
             archive.add(&path, 0o755, &content);
         }
@@ -236,10 +236,10 @@ impl Guest {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub fn try_run(&self, line: &str) -> Outcome {
+    pub fn try_run(&self, line: &str) -> CommandResult {
         let id = self.send(line);
-        let end = self.wait_for_line(&format!("[end {id} "), COMMAND);
-        outcome(id, &end, &self.console.text())
+        let end = self.wait_for_line(&format!("[end {id} "), COMMAND_TIMEOUT);
+        command_result(id, &end, &self.console.text())
     }
 
     /// Types a line of shell, waits for its end, and gives what it wrote.
@@ -255,13 +255,16 @@ impl Guest {
     /// Ends it as the loss of its power does, and gives all that had come to its console.
     pub fn kill(mut self) -> Log {
         self.process.kill();
-        assert!(self.console.wait_for_end(COMMAND), "the console of a dead machine is closed");
+        assert!(
+            self.console.wait_for_end(COMMAND_TIMEOUT),
+            "the console of a dead machine is closed"
+        );
         self.console.clone()
     }
 }
 
 /// Cuts what a command wrote out of the console's text.
-fn outcome(id: u32, end: &str, console: &str) -> Outcome {
+fn command_result(id: u32, end: &str, console: &str) -> CommandResult {
     let begin = format!("[begin {id}]");
     let lines = console.lines().skip_while(|line| *line != begin).skip(1);
     let mut output: Vec<&str> = lines.take_while(|line| *line != end).collect();
@@ -271,7 +274,10 @@ fn outcome(id: u32, end: &str, console: &str) -> Outcome {
         output.push(last);
     }
     let code = mark.trim_end_matches(']').rsplit(' ').next().and_then(|code| code.parse().ok());
-    Outcome { code: code.expect("the mark ends with an exit code"), output: output.join("\n") }
+    CommandResult {
+        code: code.expect("the mark ends with an exit code"),
+        output: output.join("\n"),
+    }
 }
 
 #[cfg(test)]
@@ -281,9 +287,9 @@ mod tests {
     #[test]
     fn the_output_of_a_command_lies_between_its_marks() {
         let console = "[begin 1]\nold\n[end 1 0]\n[begin 2]\na\nb\n[end 2 3]\nlater";
-        let expected = Outcome { code: 3, output: "a\nb".to_owned() };
-        assert_eq!(outcome(2, "[end 2 3]", console), expected);
+        let expected = CommandResult { code: 3, output: "a\nb".to_owned() };
+        assert_eq!(command_result(2, "[end 2 3]", console), expected);
         let console = "[begin 1]\nno newline[end 1 0]";
-        assert_eq!(outcome(1, "no newline[end 1 0]", console).output, "no newline");
+        assert_eq!(command_result(1, "no newline[end 1 0]", console).output, "no newline");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How badly a network treats datagrams; probabilities are in `[0, 1]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Conditions {
+pub struct NetworkConditions {
     /// Time from one end to the other.
     pub delay: Duration,
     /// Up to this is added, so that datagrams overtake each other.
@@ -19,7 +19,7 @@ pub struct Conditions {
 }
 
 /// A good line.
-impl Default for Conditions {
+impl Default for NetworkConditions {
     fn default() -> Self {
         Self {
             delay: Duration::from_millis(20),
@@ -35,14 +35,14 @@ impl Default for Conditions {
 #[derive(Debug)]
 pub struct Impairment {
     /// How bad it is; may change at any time.
-    pub conditions: Conditions,
+    pub conditions: NetworkConditions,
     random: fastrand::Rng,
 }
 
 impl Impairment {
     /// Makes one with this seed.
     #[must_use]
-    pub fn new(seed: u64, conditions: Conditions) -> Self {
+    pub fn new(seed: u64, conditions: NetworkConditions) -> Self {
         Self { conditions, random: fastrand::Rng::with_seed(seed) }
     }
 
@@ -53,7 +53,7 @@ impl Impairment {
         let mut arriving = Vec::new();
         for _ in 0..copies {
             if self.random.f64() >= self.conditions.loss {
-                let Conditions { delay, jitter, .. } = self.conditions;
+                let NetworkConditions { delay, jitter, .. } = self.conditions;
                 let at = now + delay + jitter.mul_f64(self.random.f64());
                 arriving.push((at, self.corrupted(datagram.to_vec())));
             }
@@ -79,7 +79,7 @@ mod tests {
     const DATAGRAMS: usize = 10_000;
     const SECOND: Duration = Duration::from_secs(1);
     /// It changes nothing.
-    const GOOD: Conditions = Conditions {
+    const GOOD: NetworkConditions = NetworkConditions {
         delay: Duration::ZERO,
         jitter: Duration::ZERO,
         loss: 0.0,
@@ -88,7 +88,7 @@ mod tests {
     };
 
     /// What becomes of numbered datagrams that are sent at one instant, in the order of arrival.
-    fn passed(seed: u64, conditions: Conditions) -> Vec<(Duration, Vec<u8>)> {
+    fn passed(seed: u64, conditions: NetworkConditions) -> Vec<(Duration, Vec<u8>)> {
         let (mut impairment, now) = (Impairment::new(seed, conditions), Instant::now());
         let mut arrived: Vec<_> =
             (0..DATAGRAMS).flat_map(|n| impairment.pass(now, &n.to_be_bytes())).collect();
@@ -113,8 +113,13 @@ mod tests {
 
     #[test]
     fn the_same_seed_decides_the_same() {
-        let conditions =
-            Conditions { jitter: SECOND, loss: 0.5, duplicate: 0.5, corrupt: 0.5, delay: SECOND };
+        let conditions = NetworkConditions {
+            jitter: SECOND,
+            loss: 0.5,
+            duplicate: 0.5,
+            corrupt: 0.5,
+            delay: SECOND,
+        };
         assert_eq!(passed(2, conditions), passed(2, conditions));
         assert_ne!(passed(2, conditions), passed(3, conditions));
     }
@@ -122,15 +127,15 @@ mod tests {
     #[test]
     fn as_many_are_lost_as_was_asked_for_and_the_rest_is_whole() {
         let sent = BTreeSet::from_iter(sent());
-        let arrived = only(passed(4, Conditions { loss: 0.1, ..GOOD }));
+        let arrived = only(passed(4, NetworkConditions { loss: 0.1, ..GOOD }));
         assert!((8_800..9_200).contains(&arrived.len()), "{}", arrived.len());
         assert!(arrived.is_sorted() && arrived.iter().all(|datagram| sent.contains(datagram)));
-        assert!(passed(5, Conditions { loss: 1.0, ..GOOD }).is_empty());
+        assert!(passed(5, NetworkConditions { loss: 1.0, ..GOOD }).is_empty());
     }
 
     #[test]
     fn as_many_come_twice_as_was_asked_for() {
-        let arrived = only(passed(6, Conditions { duplicate: 0.3, ..GOOD }));
+        let arrived = only(passed(6, NetworkConditions { duplicate: 0.3, ..GOOD }));
         assert!((12_800..13_200).contains(&arrived.len()), "{}", arrived.len());
         let mut once = arrived;
         once.dedup();
@@ -139,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_corrupt_datagram_differs_in_one_bit() {
-        let arrived = only(passed(7, Conditions { corrupt: 0.2, ..GOOD }));
+        let arrived = only(passed(7, NetworkConditions { corrupt: 0.2, ..GOOD }));
         let differing = |(a, b): (&Vec<u8>, &Vec<u8>)| -> u32 {
             a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
         };
@@ -147,16 +152,16 @@ mod tests {
         assert!(bits.iter().all(|bits| *bits <= 1));
         let corrupt = bits.iter().sum::<u32>();
         assert!((1_800..2_200).contains(&corrupt), "{corrupt}");
-        let spoiling = Conditions { corrupt: 1.0, ..GOOD };
+        let spoiling = NetworkConditions { corrupt: 1.0, ..GOOD };
         assert_eq!(Impairment::new(7, spoiling).pass(Instant::now(), &[]).len(), 1);
     }
 
     #[test]
     fn delay_keeps_the_order_and_jitter_does_not() {
-        let delayed = passed(8, Conditions { delay: SECOND, ..GOOD });
+        let delayed = passed(8, NetworkConditions { delay: SECOND, ..GOOD });
         assert!(delayed.iter().all(|(after, _)| *after == SECOND));
         assert_eq!(only(delayed), sent());
-        let jittered = passed(8, Conditions { delay: SECOND, jitter: SECOND, ..GOOD });
+        let jittered = passed(8, NetworkConditions { delay: SECOND, jitter: SECOND, ..GOOD });
         assert!(jittered.iter().all(|(after, _)| (SECOND..=2 * SECOND).contains(after)));
         let jittered = only(jittered);
         assert_ne!(jittered, sent());

@@ -9,11 +9,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tunnel::{
-    ClockBounds, Endpoint, Hub, HubEnd, Listener, LocalPort, MTU, Now, PresharedKey, PrivateKey,
-    PublicKey, Settings, SiteKeys, State, Tunnel, UdpPath, Userspace,
+    ClockBounds, Endpoint, Hub, HubSettings, LocalPort, MTU_RANGE, Now, PresharedKey, PrivateKey,
+    PublicKey, Settings, SitePeer, TcpListener, Tunnel, TunnelState, UdpTransport, UserspaceTunnel,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 const SEED: u64 = 7;
 
 /// A hub for one site with a broker behind it. It forgets nothing as long as it lives.
@@ -24,14 +24,14 @@ pub struct LocalHub {
     key: PublicKey,
     preshared: Option<PresharedKey>,
     /// The hub ends when nobody holds it any more.
-    _stack: Userspace,
+    _stack: UserspaceTunnel,
 }
 
 impl LocalHub {
     /// The hub inside the tunnel, where its broker is at port 1883.
     pub const ADDRESS: &str = "10.77.0.1";
     /// The site inside the tunnel.
-    pub const SITE: &str = "10.77.0.12";
+    pub const SITE_ADDRESS: &str = "10.77.0.12";
 
     /// Starts it for the site of this key. What comes for the broker is passed on to `broker`.
     #[must_use]
@@ -39,26 +39,26 @@ impl LocalHub {
         let mut builder = Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().expect("a runtime");
         let private_key = PrivateKey::generate();
-        let key = private_key.public();
-        let allowed_ips = vec![network(Self::SITE)];
-        let settings = HubEnd {
+        let key = private_key.public_key();
+        let allowed_ips = vec![network(Self::SITE_ADDRESS)];
+        let settings = HubSettings {
             private_key,
             addresses: vec![network(Self::ADDRESS)],
-            mtu: *MTU.start(),
-            sites: vec![SiteKeys {
+            mtu: *MTU_RANGE.start(),
+            sites: vec![SitePeer {
                 public_key: site,
                 preshared_key: preshared.clone(),
                 allowed_ips,
             }],
         };
         let entered = runtime.enter();
-        let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+        let path = UdpTransport::bind(LocalPort::Any).expect("a UDP port");
         let port = path.local_addr().expect("it is bound").port();
-        let hub = Tunnel::hub_end(settings, Now::read(), SEED);
-        let (stack, driver) = tunnel::userspace(hub, path, SEED);
+        let hub = Tunnel::hub(settings, Now::read(), SEED);
+        let (stack, driver) = tunnel::userspace_tunnel(hub, path, SEED);
         drop(runtime.spawn(driver.run(future::pending())));
         let listener = runtime.block_on(stack.listen(1883)).expect("the port is free");
-        drop(runtime.spawn(pass_on(listener, broker)));
+        drop(runtime.spawn(forward_connections(listener, broker)));
         drop(entered);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self { runtime, address, key, preshared, _stack: stack }
@@ -81,12 +81,12 @@ impl LocalHub {
     ///
     /// # Panics
     /// When there is none in time.
-    pub fn is_called_by(&self, key: &PrivateKey) {
+    pub fn connect_once(&self, key: &PrivateKey) {
         let address = self.address;
         let settings = Settings {
             private_key: key.clone(),
-            addresses: vec![network(Self::SITE)],
-            mtu: *MTU.start(),
+            addresses: vec![network(Self::SITE_ADDRESS)],
+            mtu: *MTU_RANGE.start(),
             keep_alive: None,
             hubs: vec![Hub {
                 name: "hub".to_owned(),
@@ -97,14 +97,14 @@ impl LocalHub {
             }],
         };
         self.runtime.block_on(async {
-            let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+            let path = UdpTransport::bind(LocalPort::Any).expect("a UDP port");
             let site = Tunnel::site(settings, ClockBounds::default(), Now::read(), SEED);
-            let (stack, driver) = tunnel::userspace(site, path, SEED);
+            let (stack, driver) = tunnel::userspace_tunnel(site, path, SEED);
             let mut reports = stack.reports();
-            let up = reports.wait_for(|report| report.state == State::Up);
+            let up = reports.wait_for(|report| report.state == TunnelState::Up);
             tokio::select! {
                 ended = driver.run(future::pending()) => panic!("the site has ended: {ended:?}"),
-                is_up = timeout(SOON, up) => drop(is_up.expect("in time").expect("it lives")),
+                is_up = timeout(SESSION_TIMEOUT, up) => drop(is_up.expect("in time").expect("it lives")),
             }
         });
     }
@@ -115,7 +115,7 @@ fn network(address: &str) -> ipnet::IpNet {
 }
 
 /// Carries each connection between the tunnel and the broker.
-async fn pass_on(mut listener: Listener, broker: SocketAddr) {
+async fn forward_connections(mut listener: TcpListener, broker: SocketAddr) {
     let mut carried = JoinSet::new();
     while let Ok(mut near) = listener.accept().await {
         carried.spawn(async move {

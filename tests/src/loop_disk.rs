@@ -6,12 +6,12 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{TempDir, debian, temp_dir};
+use crate::{TempDir, system_program, temp_dir};
 
 /// Unit of /sys/block/*/stat, whatever the device's own is.
-const SECTOR: f64 = 512.0;
+const SECTOR_BYTES: f64 = 512.0;
 /// Takes what others have left.
-const FILLER: &str = "filler";
+const FILLER_FILE: &str = "filler";
 
 /// An ext4, mounted. Nothing is reserved for root.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl LoopDisk {
 
     /// Takes every block that is free.
     pub fn fill(&self) {
-        let mut filler = File::create(self.mounted.join(FILLER)).expect("it is writable");
+        let mut filler = File::create(self.mounted.join(FILLER_FILE)).expect("it is writable");
         for piece in [64 << 10, 4096, 1] {
             let zeros = vec![0; piece];
             let error = loop {
@@ -64,8 +64,8 @@ impl LoopDisk {
     }
 
     /// Gives back what [`LoopDisk::fill`] took.
-    pub fn free(&self) {
-        fs::remove_file(self.mounted.join(FILLER)).expect("it is full");
+    pub fn free_filled(&self) {
+        fs::remove_file(self.mounted.join(FILLER_FILE)).expect("it is full");
     }
 
     /// Mounts it anew for reading alone, or for writing again. Nobody may write there.
@@ -74,7 +74,7 @@ impl LoopDisk {
     }
 
     /// Lets the file system find an error, upon which nothing can be written any more.
-    pub fn break_down(&self) {
+    pub fn inject_error(&self) {
         let path = format!("/sys/fs/ext4/{}/trigger_fs_error", self.name());
         fs::write(&path, "broken by a test").unwrap_or_else(|error| panic!("{path}: {error}"));
     }
@@ -100,12 +100,12 @@ impl LoopDisk {
 
     /// Bytes that the device was told to write so far.
     #[must_use]
-    pub fn written(&self) -> f64 {
+    pub fn bytes_written(&self) -> f64 {
         let path = format!("/sys/block/{}/stat", self.name());
         let stat = fs::read_to_string(path).expect("it is there");
         let sectors =
             stat.split_whitespace().nth(6).and_then(|sectors| sectors.parse::<f64>().ok());
-        sectors.expect("the seventh field counts sectors written") * SECTOR
+        sectors.expect("the seventh field counts sectors written") * SECTOR_BYTES
     }
 
     fn name(&self) -> &str {
@@ -123,7 +123,7 @@ impl Drop for LoopDisk {
 
 /// A program of the administrator's.
 fn tool(name: &str) -> Command {
-    Command::new(debian(Path::new(name)))
+    Command::new(system_program(Path::new(name)))
 }
 
 fn succeed(command: &mut Command) -> String {

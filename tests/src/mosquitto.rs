@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::subscriber::SUBSCRIBE;
+use crate::subscriber::SUBSCRIBE_COMMAND;
 use crate::{Log, Port, Process, Subscriber, TempDir, temp_dir};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The account of the test itself where the broker asks for one; its ACL allows everything.
-const OBSERVER: (&str, &str) = ("observer", "observer");
+const OBSERVER_ACCOUNT: (&str, &str) = ("observer", "observer");
 
 /// A broker on a port that stays its own across restarts. Dropping it kills it.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl MosquittoBuilder {
 
     fn write_accounts(&self, dir: &TempDir) {
         let passwords = dir.write("passwords", "");
-        let (observer, password) = OBSERVER;
+        let (observer, password) = OBSERVER_ACCOUNT;
         let observer = (observer.to_owned(), password.to_owned());
         for (name, password) in self.users.iter().chain([&observer]) {
             let added = Command::new("mosquitto_passwd")
@@ -159,7 +159,7 @@ impl Mosquitto {
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("the broker runs");
         process.terminate();
-        process.wait(PATIENCE);
+        process.wait(BROKER_TIMEOUT);
     }
 
     /// Stops it without a word: `kill -9`.
@@ -176,7 +176,7 @@ impl Mosquitto {
                 .args(["-c", "PATH=$PATH:/usr/sbin exec mosquitto -c \"$1\"", "mosquitto"])
                 .arg(self.dir.path().join("mosquitto.conf")),
         );
-        process.wait_for_line(" running", PATIENCE);
+        process.wait_for_line(" running", BROKER_TIMEOUT);
         self.process = Some(process);
     }
 
@@ -200,14 +200,14 @@ impl Mosquitto {
     /// Subscribes with QoS 2, so that messages arrive as they were sent.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Subscriber {
-        Subscriber::start(self.client(&SUBSCRIBE), filter)
+        Subscriber::start(self.client(&SUBSCRIBE_COMMAND), filter)
     }
 
     /// Subscribes with a session that outlives the connection for an hour, or takes up the one that
     /// this client has left behind: it gets what came meanwhile.
     #[must_use]
-    pub fn subscribe_for_good(&self, client_id: &str, filter: &str) -> Subscriber {
-        let mut client = self.client(&SUBSCRIBE);
+    pub fn subscribe_persistent(&self, client_id: &str, filter: &str) -> Subscriber {
+        let mut client = self.client(&SUBSCRIBE_COMMAND);
         client.args(["-i", client_id, "-c", "-x", "3600"]);
         Subscriber::start(client, filter)
     }
@@ -228,7 +228,7 @@ impl Mosquitto {
         client.args(&command[1..]);
         client.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &self.port().to_string()]);
         if self.has_accounts {
-            client.args(["-u", OBSERVER.0, "-P", OBSERVER.1]);
+            client.args(["-u", OBSERVER_ACCOUNT.0, "-P", OBSERVER_ACCOUNT.1]);
         }
         client
     }

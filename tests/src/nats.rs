@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Port, Process, Subscriber, TempDir, eventually, get, temp_dir};
+use crate::{Port, Process, Subscriber, TempDir, eventually, http_get, temp_dir};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const NODES: usize = 3;
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(30);
+const NODE_COUNT: usize = 3;
 
 /// A cluster that keeps every message and every session on all nodes, so that it goes on without
 /// one of them. Dropping it kills it.
 #[derive(Debug)]
 pub struct NatsCluster {
-    nodes: Vec<Node>,
+    nodes: Vec<NatsNode>,
     _dir: TempDir,
 }
 
 #[derive(Debug)]
-struct Node {
+struct NatsNode {
     process: Option<Process>,
     mqtt: Port,
     monitor: Port,
@@ -34,17 +34,17 @@ impl NatsCluster {
     #[must_use]
     pub fn start() -> Self {
         let dir = temp_dir();
-        let clusters: Vec<Port> = (0..NODES).map(|_| Port::reserve()).collect();
+        let clusters: Vec<Port> = (0..NODE_COUNT).map(|_| Port::reserve()).collect();
         let routes: Vec<String> =
             clusters.iter().map(|port| format!("\"nats://{}\"", port.address())).collect();
         let routes = routes.join(", ");
-        let nodes = (0..NODES).zip(clusters);
+        let nodes = (0..NODE_COUNT).zip(clusters);
         let nodes = nodes
-            .map(|(index, cluster)| Node::start(index, dir.path(), cluster, &routes))
+            .map(|(index, cluster)| NatsNode::start(index, dir.path(), cluster, &routes))
             .collect();
         let cluster = Self { nodes, _dir: dir };
-        eventually("the cluster has a leader that all follow", PATIENCE, || {
-            cluster.nodes.iter().any(Node::leads_all).then_some(())
+        eventually("the cluster has a leader that all follow", CLUSTER_TIMEOUT, || {
+            cluster.nodes.iter().any(NatsNode::leads_current_followers).then_some(())
         });
         cluster
     }
@@ -59,9 +59,9 @@ impl NatsCluster {
 
     /// Waits until a client has a session, and gives the index of the node that holds it.
     #[must_use]
-    pub fn holder(&self, client_id: &str) -> usize {
-        eventually("a node holds the session", PATIENCE, || {
-            self.nodes.iter().position(|node| node.has(client_id))
+    pub fn session_node(&self, client_id: &str) -> usize {
+        eventually("a node holds the session", CLUSTER_TIMEOUT, || {
+            self.nodes.iter().position(|node| node.has_client(client_id))
         })
     }
 
@@ -73,8 +73,8 @@ impl NatsCluster {
     /// Subscribes at a node with a session that outlives the connection, or takes up the one that
     /// this client has left behind at whatever node.
     #[must_use]
-    pub fn subscribe_for_good(&self, index: usize, client_id: &str, filter: &str) -> Subscriber {
-        Subscriber::start_for_good_v4(self.nodes[index].mqtt.number(), client_id, filter)
+    pub fn subscribe_persistent(&self, index: usize, client_id: &str, filter: &str) -> Subscriber {
+        Subscriber::start_persistent_v4(self.nodes[index].mqtt.number(), client_id, filter)
     }
 
     /// What the running nodes log.
@@ -85,7 +85,7 @@ impl NatsCluster {
     }
 }
 
-impl Node {
+impl NatsNode {
     /// Without `stream_replicas` only one node has the messages, and nobody can connect when that
     /// one is away. `no_advertise`: nobody is to know a second address of a node.
     fn start(index: usize, dir: &Path, cluster: Port, routes: &str) -> Self {
@@ -93,7 +93,7 @@ impl Node {
         let config = format!(
             "server_name: n{index}\nlisten: \"{}\"\nhttp: \"{}\"\n\
              jetstream {{ store_dir: \"{}/n{index}\", max_mem: 64M, max_file: 256M }}\n\
-             mqtt {{ listen: \"{}\", stream_replicas: {NODES}, consumer_replicas: {NODES} }}\n\
+             mqtt {{ listen: \"{}\", stream_replicas: {NODE_COUNT}, consumer_replicas: {NODE_COUNT} }}\n\
              cluster {{ name: c, listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n",
             client.address(),
             monitor.address(),
@@ -109,30 +109,30 @@ impl Node {
                 .args(["-c", "PATH=$PATH:/usr/sbin exec nats-server -c \"$1\"", "nats-server"])
                 .arg(path),
         );
-        process.wait_for_line("Server is ready", PATIENCE);
+        process.wait_for_line("Server is ready", CLUSTER_TIMEOUT);
         Self { process: Some(process), mqtt, monitor, _others: [cluster, client] }
     }
 
     /// Whether it leads JetStream and all others are up to date.
-    fn leads_all(&self) -> bool {
-        let state = self.ask("/jsz");
+    fn leads_current_followers(&self) -> bool {
+        let state = self.monitor("/jsz");
         let followers = state["meta_cluster"]["replicas"].as_array();
         followers.is_some_and(|all| {
-            all.len() == NODES - 1 && all.iter().all(|follower| follower["current"] == true)
+            all.len() == NODE_COUNT - 1 && all.iter().all(|follower| follower["current"] == true)
         })
     }
 
-    fn has(&self, client_id: &str) -> bool {
-        let state = self.ask("/connz");
+    fn has_client(&self, client_id: &str) -> bool {
+        let state = self.monitor("/connz");
         let connections = state["connections"].as_array();
         connections.is_some_and(|all| all.iter().any(|one| one["mqtt_client"] == client_id))
     }
 
     /// Null when it does not run, or is too busy.
-    fn ask(&self, path: &str) -> Value {
+    fn monitor(&self, path: &str) -> Value {
         let Some(_running) = &self.process else { return Value::Null };
         let address: SocketAddr = self.monitor.address();
-        let answer = get(address, path).ok().filter(|answer| answer.status == 200);
+        let answer = http_get(address, path).ok().filter(|answer| answer.status == 200);
         answer.and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default()
     }
 }

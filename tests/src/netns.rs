@@ -5,7 +5,7 @@ use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Subscriber;
-use crate::subscriber::SUBSCRIBE;
+use crate::subscriber::SUBSCRIBE_COMMAND;
 
 /// A machine with nothing but a loopback and what is plugged into it. Gone when dropped.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Namespace(String);
 
 /// Two machines joined by a cable: 192.0.2.1 and 192.0.2.2 (TEST-NET-1).
 #[derive(Debug)]
-pub struct Pair {
+pub struct NamespacePair {
     /// 192.0.2.1, as a site.
     pub site: Namespace,
     /// 192.0.2.2, as a hub.
@@ -57,7 +57,7 @@ impl Namespace {
     /// Subscribes to a broker from inside.
     #[must_use]
     pub fn subscribe(&self, broker: &str, filter: &str) -> Subscriber {
-        let [first, rest @ ..] = SUBSCRIBE;
+        let [first, rest @ ..] = SUBSCRIBE_COMMAND;
         let mut command = self.command(first);
         command.args(rest).args(["-h", broker]);
         Subscriber::start(command, filter)
@@ -94,7 +94,7 @@ impl Drop for Namespace {
     }
 }
 
-impl Pair {
+impl NamespacePair {
     /// Makes both and plugs the cable in.
     ///
     /// # Panics
@@ -112,7 +112,7 @@ impl Pair {
     }
 }
 
-impl Default for Pair {
+impl Default for NamespacePair {
     fn default() -> Self {
         Self::new()
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Mosquitto, Port, Subscriber, TempDir, place, temp_dir};
+use crate::{Mosquitto, Port, Subscriber, TempDir, resources, temp_dir};
 
 /// A Node-RED with its flow, its files and its port, which does not run yet.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Default for NodeRed {
 /// `E2E_NODE_RED`, or where `cargo xtask test` installs it.
 fn home() -> PathBuf {
     let home = env::var_os("E2E_NODE_RED")
-        .map_or_else(|| place::target_dir().join("e2e-node-red"), PathBuf::from);
+        .map_or_else(|| resources::target_dir().join("e2e-node-red"), PathBuf::from);
     let is_there = home.join("node_modules/node-red/red.js").is_file();
     assert!(is_there, "`cargo xtask test` installs Node-RED");
     home

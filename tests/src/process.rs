@@ -16,16 +16,16 @@ pub struct Process {
 
 /// The lines that a child has written so far, and a way to wait for more.
 #[derive(Clone, Debug, Default)]
-pub struct Log(Arc<Shared>);
+pub struct Log(Arc<SharedLog>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    written: Mutex<Written>,
+struct SharedLog {
+    written: Mutex<LogLines>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Written {
+struct LogLines {
     lines: Vec<String>,
     closed: bool,
 }
@@ -145,7 +145,7 @@ impl Log {
     /// closed its end or the time is over without one.
     #[must_use]
     pub fn wait_for_line(&self, part: &str, deadline: Duration) -> Option<String> {
-        let find = |written: &Written| written.lines.iter().find(|l| l.contains(part)).cloned();
+        let find = |written: &LogLines| written.lines.iter().find(|l| l.contains(part)).cloned();
         let (written, _) = self
             .0
             .changed
@@ -186,7 +186,7 @@ impl Log {
         });
     }
 
-    fn written(&self) -> MutexGuard<'_, Written> {
+    fn written(&self) -> MutexGuard<'_, LogLines> {
         self.0.written.lock().expect("no reader panics")
     }
 }
@@ -197,13 +197,13 @@ impl Log {
 /// # Panics
 /// When there is no value before the deadline; `what` says which condition it was.
 pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    const PAUSE: Duration = Duration::from_millis(10);
+    const POLL_INTERVAL: Duration = Duration::from_millis(10);
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = probe() {
             return value;
         }
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        thread::sleep(PAUSE);
+        thread::sleep(POLL_INTERVAL);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use provisioning::plc::Table;
 use serde_json::{Value, json};
 
-use crate::{Port, Process, place};
+use crate::{Port, Process, resources};
 
 /// A Modbus TCP server with all 65,536 addresses of all four tables at zero, for every unit id, on
 /// a port that stays its own. Dropping it ends it.
@@ -47,26 +47,32 @@ impl Pymodbus {
     /// Writes registers.
     pub fn set_registers(&mut self, table: Table, first: u16, values: &[u16]) {
         assert!(!table.holds_bits(), "{table:?} holds bits");
-        self.ask(&json!({"op": "set", "code": code(table), "first": first, "values": values}));
+        self.request(
+            &json!({"op": "set", "code": read_function(table), "first": first, "values": values}),
+        );
     }
 
     /// Writes bits.
     pub fn set_bits(&mut self, table: Table, first: u16, values: &[bool]) {
         assert!(table.holds_bits(), "{table:?} holds registers");
-        self.ask(&json!({"op": "set", "code": code(table), "first": first, "values": values}));
+        self.request(
+            &json!({"op": "set", "code": read_function(table), "first": first, "values": values}),
+        );
     }
 
     /// Reads registers.
     pub fn registers(&mut self, table: Table, first: u16, count: u16) -> Vec<u16> {
-        let reply =
-            self.ask(&json!({"op": "get", "code": code(table), "first": first, "count": count}));
+        let reply = self.request(
+            &json!({"op": "get", "code": read_function(table), "first": first, "count": count}),
+        );
         serde_json::from_value(reply).expect("registers are 16-bit numbers")
     }
 
     /// Reads bits.
     pub fn bits(&mut self, table: Table, first: u16, count: u16) -> Vec<bool> {
-        let reply =
-            self.ask(&json!({"op": "get", "code": code(table), "first": first, "count": count}));
+        let reply = self.request(
+            &json!({"op": "get", "code": read_function(table), "first": first, "count": count}),
+        );
         serde_json::from_value(reply).expect("bits are booleans")
     }
 
@@ -74,44 +80,44 @@ impl Pymodbus {
     pub fn refuse(&mut self, table: Table, registers: RangeInclusive<u16>, exception: u8) {
         assert!(!table.holds_bits(), "only registers can be refused");
         let (first, last) = registers.into_inner();
-        self.ask(&json!({
-            "op": "refuse", "code": code(table), "first": first, "last": last,
+        self.request(&json!({
+            "op": "refuse", "code": read_function(table), "first": first, "last": last,
             "exception": exception,
         }));
     }
 
     /// Takes every [`Self::refuse`] back.
-    pub fn refuse_nothing(&mut self) {
-        self.ask(&json!({"op": "refuse_nothing"}));
+    pub fn clear_refusals(&mut self) {
+        self.request(&json!({"op": "refuse_nothing"}));
     }
 
     /// Lets this much time pass before each answer.
-    pub fn answer_after(&mut self, delay: Duration) {
-        self.ask(&json!({"op": "answer_after", "seconds": delay.as_secs_f64()}));
+    pub fn set_answer_delay(&mut self, delay: Duration) {
+        self.request(&json!({"op": "answer_after", "seconds": delay.as_secs_f64()}));
     }
 
     /// Closes its port and every connection.
     pub fn close(&mut self) {
-        self.ask(&json!({"op": "close"}));
+        self.request(&json!({"op": "close"}));
     }
 
     /// Opens its port again.
     pub fn open(&mut self) {
-        self.ask(&json!({"op": "open"}));
+        self.request(&json!({"op": "open"}));
     }
 
     /// How often each function code has been asked for.
-    pub fn function_codes(&mut self) -> BTreeMap<u8, u64> {
-        let reply = self.ask(&json!({"op": "function_codes"}));
+    pub fn request_counts(&mut self) -> BTreeMap<u8, u64> {
+        let reply = self.request(&json!({"op": "function_codes"}));
         serde_json::from_value(reply).expect("function codes are bytes")
     }
 
     /// How many connections have been opened so far.
-    pub fn connections(&mut self) -> u64 {
-        self.ask(&json!({"op": "connections"})).as_u64().expect("a count is a number")
+    pub fn connection_count(&mut self) -> u64 {
+        self.request(&json!({"op": "connections"})).as_u64().expect("a count is a number")
     }
 
-    fn ask(&mut self, request: &Value) -> Value {
+    fn request(&mut self, request: &Value) -> Value {
         let mut line = String::new();
         let asked = writeln!(self.requests, "{request}").and_then(|()| self.requests.flush());
         let answered = asked.and_then(|()| self.replies.read_line(&mut line));
@@ -126,7 +132,7 @@ impl Pymodbus {
 }
 
 /// The function code that reads a table stands for it.
-const fn code(table: Table) -> u8 {
+const fn read_function(table: Table) -> u8 {
     match table {
         Table::Coil => 1,
         Table::DiscreteInput => 2,
@@ -142,6 +148,6 @@ pub fn python() -> PathBuf {
     if let Some(path) = env::var_os("E2E_PYTHON") {
         return path.into();
     }
-    let prepared = place::target_dir().join("e2e-python/bin/python");
+    let prepared = resources::target_dir().join("e2e-python/bin/python");
     if prepared.exists() { prepared } else { "python3".into() }
 }

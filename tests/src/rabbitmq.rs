@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{Port, Process, Subscriber, TempDir, temp_dir};
 
 /// It takes 12 s on an idle machine, and several times that where others compile.
-const PATIENCE: Duration = Duration::from_secs(100);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// One node with its own registry of names (epmd), which would otherwise outlive it as a daemon.
 /// Ports and files stay its own across restarts. Dropping it kills both.
@@ -71,7 +71,7 @@ impl RabbitMq {
                 // A file that is not there: the system's own settings are not ours.
                 .env("RABBITMQ_CONF_ENV_FILE", dir.join("none")),
         );
-        process.wait_for_line("Server startup complete", PATIENCE);
+        process.wait_for_line("Server startup complete", STARTUP_TIMEOUT);
         self.broker = Some(process);
     }
 
@@ -88,7 +88,7 @@ impl RabbitMq {
 
     /// Subscribes with a session that outlives the connection: a durable queue.
     #[must_use]
-    pub fn subscribe_for_good(&self, client_id: &str, filter: &str) -> Subscriber {
-        Subscriber::start_for_good_v4(self.mqtt.number(), client_id, filter)
+    pub fn subscribe_persistent(&self, client_id: &str, filter: &str) -> Subscriber {
+        Subscriber::start_persistent_v4(self.mqtt.number(), client_id, filter)
     }
 }

@@ -13,10 +13,10 @@ use nix::sched::{CloneFlags, setns};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc as orders;
 
-use crate::{Conditions, Impairment, Namespace};
+use crate::{Impairment, Namespace, NetworkConditions};
 
 /// Orders that may wait; a test gives one at a time.
-const ORDERS: usize = 8;
+const MAX_QUEUED_COMMANDS: usize = 8;
 
 /// A router for one site, which sends to it what it would send to the hub. Dropping it ends it.
 ///
@@ -25,28 +25,28 @@ const ORDERS: usize = 8;
 #[derive(Debug)]
 pub struct Router {
     address: SocketAddr,
-    orders: orders::Sender<Order>,
+    orders: orders::Sender<RouterCommand>,
 }
 
 /// What has passed so far in one direction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Passed {
+pub struct DirectionCounts {
     /// Datagrams that came to the router.
-    pub taken: u64,
+    pub received: u64,
     /// Datagrams that it lost, those to and from forgotten ports included.
     pub lost: u64,
     /// Datagrams that it sent on twice.
-    pub doubled: u64,
+    pub duplicated: u64,
     /// Copies that it sent on with a flipped bit.
-    pub spoiled: u64,
+    pub corrupted: u64,
     /// Copies that it sent on after one that had come later.
-    pub overtaken: u64,
+    pub reordered: u64,
     /// Datagrams that it sent on, by WireGuard's type less one (whitepaper, 5.4): initiations,
     /// responses, cookie replies, data.
     pub kinds: [u64; 4],
 }
 
-impl Passed {
+impl DirectionCounts {
     /// Initiations that it sent on.
     #[must_use]
     pub const fn initiations(&self) -> u64 {
@@ -70,9 +70,9 @@ impl Passed {
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
     /// From the site to the hub.
-    pub up: Passed,
+    pub up: DirectionCounts,
     /// From the hub to the site.
-    pub down: Passed,
+    pub down: DirectionCounts,
     /// Where the hub sees the site.
     pub mapped: Option<SocketAddr>,
     /// How many ports of the site's were seen.
@@ -80,10 +80,10 @@ pub struct Traffic {
 }
 
 #[derive(Debug)]
-enum Order {
-    TakeNewPort,
-    ForgetPort,
-    Tell(mpsc::Sender<Traffic>),
+enum RouterCommand {
+    RebindPort,
+    BlockPort,
+    ReportTraffic(mpsc::Sender<Traffic>),
 }
 
 impl Router {
@@ -97,10 +97,10 @@ impl Router {
         namespace: &Namespace,
         (at, hub): (SocketAddr, SocketAddr),
         seed: u64,
-        conditions: Conditions,
+        conditions: NetworkConditions,
     ) -> Self {
         let place = File::open(namespace.path()).expect("the namespace is there");
-        let (orders, inbox) = orders::channel(ORDERS);
+        let (orders, inbox) = orders::channel(MAX_QUEUED_COMMANDS);
         let (told, address) = mpsc::channel();
         thread::spawn(move || {
             // Only this thread is in it, and so are the sockets that it opens.
@@ -110,7 +110,7 @@ impl Router {
             let outcome = runtime.block_on(async {
                 let site = UdpSocket::bind(at).await?;
                 told.send(site.local_addr()?).expect("the test waits");
-                Driver::new(site, hub, seed, conditions).run(inbox).await
+                RouterTask::new(site, hub, seed, conditions).run(inbox).await
             });
             outcome.unwrap_or_else(|error| panic!("the router at {at} broke: {error}"));
         });
@@ -126,53 +126,53 @@ impl Router {
 
     /// Gives the site another port towards the hub, as after a restart of the router. What the hub
     /// sends to the old one is lost.
-    pub fn take_new_port(&self) {
-        self.order(Order::TakeNewPort);
+    pub fn rebind_port(&self) {
+        self.send_command(RouterCommand::RebindPort);
     }
 
     /// Forgets the port that the site uses now, or the first one that it will use: nothing passes
     /// from it or to it any more. Another one is served.
-    pub fn forget_port(&self) {
-        self.order(Order::ForgetPort);
+    pub fn block_port(&self) {
+        self.send_command(RouterCommand::BlockPort);
     }
 
     /// What has passed so far, after all that was ordered.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let (tell, told) = mpsc::channel();
-        self.order(Order::Tell(tell));
+        self.send_command(RouterCommand::ReportTraffic(tell));
         told.recv().expect("the router runs")
     }
 
-    fn order(&self, order: Order) {
+    fn send_command(&self, order: RouterCommand) {
         self.orders.blocking_send(order).expect("the router runs");
     }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Way {
+enum Direction {
     Up,
     Down,
 }
 
 /// One direction.
 #[derive(Debug)]
-struct Lane {
+struct DirectionState {
     impairment: Impairment,
-    passed: Passed,
+    passed: DirectionCounts,
     /// Number of the last datagram that was sent on.
     last: u64,
 }
 
 /// A datagram on its way, the site's address, and its number in its direction.
-struct UnderWay {
-    way: Way,
+struct DelayedDatagram {
+    way: Direction,
     site: SocketAddr,
     number: u64,
     bytes: Vec<u8>,
 }
 
-struct Driver {
+struct RouterTask {
     site: UdpSocket,
     hub: SocketAddr,
     /// The site's port and the socket that stands for it.
@@ -180,22 +180,22 @@ struct Driver {
     seen: BTreeSet<SocketAddr>,
     forgotten: BTreeSet<SocketAddr>,
     forget_next: bool,
-    up: Lane,
-    down: Lane,
-    under_way: BTreeMap<(Instant, u64), UnderWay>,
+    up: DirectionState,
+    down: DirectionState,
+    under_way: BTreeMap<(Instant, u64), DelayedDatagram>,
     count: u64,
 }
 
 /// Something that the router does not wait for in vain.
-enum Event {
+enum RouterEvent {
     FromSite(SocketAddr, usize),
     FromHub(usize),
-    Order(Option<Order>),
+    Order(Option<RouterCommand>),
     Due,
 }
 
-impl Driver {
-    fn new(site: UdpSocket, hub: SocketAddr, seed: u64, conditions: Conditions) -> Self {
+impl RouterTask {
+    fn new(site: UdpSocket, hub: SocketAddr, seed: u64, conditions: NetworkConditions) -> Self {
         Self {
             site,
             hub,
@@ -203,68 +203,70 @@ impl Driver {
             seen: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             forget_next: false,
-            up: Lane::new(seed, conditions),
-            down: Lane::new(seed.wrapping_add(1), conditions),
+            up: DirectionState::new(seed, conditions),
+            down: DirectionState::new(seed.wrapping_add(1), conditions),
             under_way: BTreeMap::new(),
             count: 0,
         }
     }
 
-    async fn run(mut self, mut inbox: orders::Receiver<Order>) -> io::Result<()> {
+    async fn run(mut self, mut inbox: orders::Receiver<RouterCommand>) -> io::Result<()> {
         let (mut from_site, mut from_hub) = (vec![0; 65_535], vec![0; 65_535]);
         loop {
             let due = self.under_way.keys().next().map(|(at, _)| *at);
             let event = tokio::select! {
                 received = self.site.recv_from(&mut from_site) => {
                     let (length, from) = received?;
-                    Event::FromSite(from, length)
+                    RouterEvent::FromSite(from, length)
                 }
                 length = receive(self.mapped.as_ref(), self.hub, &mut from_hub) => {
-                    Event::FromHub(length?)
+                    RouterEvent::FromHub(length?)
                 }
-                order = inbox.recv() => Event::Order(order),
-                () = until(due) => Event::Due,
+                order = inbox.recv() => RouterEvent::Order(order),
+                () = until(due) => RouterEvent::Due,
             };
             match event {
-                Event::FromSite(from, length) => self.take_up(from, &from_site[..length]),
-                Event::FromHub(length) => self.take_down(&from_hub[..length]),
-                Event::Order(Some(order)) => self.obey(order).await?,
-                Event::Order(None) => return Ok(()),
-                Event::Due => {}
+                RouterEvent::FromSite(from, length) => {
+                    self.handle_from_site(from, &from_site[..length])
+                }
+                RouterEvent::FromHub(length) => self.handle_from_hub(&from_hub[..length]),
+                RouterEvent::Order(Some(order)) => self.handle_command(order).await?,
+                RouterEvent::Order(None) => return Ok(()),
+                RouterEvent::Due => {}
             }
             self.send_due().await?;
         }
     }
 
-    fn take_up(&mut self, site: SocketAddr, bytes: &[u8]) {
+    fn handle_from_site(&mut self, site: SocketAddr, bytes: &[u8]) {
         if self.seen.insert(site) && std::mem::take(&mut self.forget_next) {
             self.forgotten.insert(site);
         }
-        self.take(Way::Up, site, bytes);
+        self.handle_datagram(Direction::Up, site, bytes);
     }
 
-    fn take_down(&mut self, bytes: &[u8]) {
+    fn handle_from_hub(&mut self, bytes: &[u8]) {
         if let Some((site, _)) = self.mapped {
-            self.take(Way::Down, site, bytes);
+            self.handle_datagram(Direction::Down, site, bytes);
         }
     }
 
-    fn take(&mut self, way: Way, site: SocketAddr, bytes: &[u8]) {
+    fn handle_datagram(&mut self, way: Direction, site: SocketAddr, bytes: &[u8]) {
         let is_forgotten = self.forgotten.contains(&site);
-        let lane = self.lane(way);
-        lane.passed.taken += 1;
-        let number = lane.passed.taken;
+        let lane = self.direction_state(way);
+        lane.passed.received += 1;
+        let number = lane.passed.received;
         let copies = lane.impairment.pass(Instant::now(), bytes);
         if is_forgotten || copies.is_empty() {
             lane.passed.lost += 1;
             return;
         }
-        lane.passed.doubled += u64::from(copies.len() > 1);
+        lane.passed.duplicated += u64::from(copies.len() > 1);
         let spoiled = copies.iter().filter(|(_, copy)| copy != bytes).count();
-        lane.passed.spoiled += u64::try_from(spoiled).expect("at most two");
+        lane.passed.corrupted += u64::try_from(spoiled).expect("at most two");
         for (at, bytes) in copies {
             self.count += 1;
-            self.under_way.insert((at, self.count), UnderWay { way, site, number, bytes });
+            self.under_way.insert((at, self.count), DelayedDatagram { way, site, number, bytes });
         }
     }
 
@@ -273,39 +275,39 @@ impl Driver {
             if entry.key().0 > Instant::now() {
                 break;
             }
-            let UnderWay { way, site, number, bytes } = entry.remove();
-            self.lane(way).passes(number, &bytes);
+            let DelayedDatagram { way, site, number, bytes } = entry.remove();
+            self.direction_state(way).on_forwarded(number, &bytes);
             match way {
-                Way::Up => {
+                Direction::Up => {
                     let (_, socket) = match self.mapped.take() {
                         Some(mapped) if mapped.0 == site => self.mapped.insert(mapped),
-                        _ => self.mapped.insert((site, self.port().await?)),
+                        _ => self.mapped.insert((site, self.bind_port().await?)),
                     };
                     socket.send_to(&bytes, self.hub).await?;
                 }
-                Way::Down => drop(self.site.send_to(&bytes, site).await?),
+                Direction::Down => drop(self.site.send_to(&bytes, site).await?),
             }
         }
         Ok(())
     }
 
     /// A new port towards the hub.
-    async fn port(&self) -> io::Result<UdpSocket> {
+    async fn bind_port(&self) -> io::Result<UdpSocket> {
         UdpSocket::bind((self.site.local_addr()?.ip(), 0)).await
     }
 
-    async fn obey(&mut self, order: Order) -> io::Result<()> {
+    async fn handle_command(&mut self, order: RouterCommand) -> io::Result<()> {
         match order {
-            Order::TakeNewPort => {
+            RouterCommand::RebindPort => {
                 if let Some((site, _)) = self.mapped {
-                    self.mapped = Some((site, self.port().await?));
+                    self.mapped = Some((site, self.bind_port().await?));
                 }
             }
-            Order::ForgetPort => match &self.mapped {
+            RouterCommand::BlockPort => match &self.mapped {
                 Some((site, _)) => drop(self.forgotten.insert(*site)),
                 None => self.forget_next = true,
             },
-            Order::Tell(tell) => {
+            RouterCommand::ReportTraffic(tell) => {
                 let mapped = self.mapped.as_ref().map(|(_, socket)| socket.local_addr());
                 let traffic = Traffic {
                     up: self.up.passed,
@@ -320,23 +322,23 @@ impl Driver {
         Ok(())
     }
 
-    const fn lane(&mut self, way: Way) -> &mut Lane {
+    const fn direction_state(&mut self, way: Direction) -> &mut DirectionState {
         match way {
-            Way::Up => &mut self.up,
-            Way::Down => &mut self.down,
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
         }
     }
 }
 
-impl Lane {
-    fn new(seed: u64, conditions: Conditions) -> Self {
+impl DirectionState {
+    fn new(seed: u64, conditions: NetworkConditions) -> Self {
         let impairment = Impairment::new(seed, conditions);
-        Self { impairment, passed: Passed::default(), last: 0 }
+        Self { impairment, passed: DirectionCounts::default(), last: 0 }
     }
 
     /// Counts a datagram that is sent on.
-    fn passes(&mut self, number: u64, bytes: &[u8]) {
-        self.passed.overtaken += u64::from(number < self.last);
+    fn on_forwarded(&mut self, number: u64, bytes: &[u8]) {
+        self.passed.reordered += u64::from(number < self.last);
         self.last = self.last.max(number);
         let kind = bytes.first().and_then(|kind| usize::from(*kind).checked_sub(1));
         if let Some(count) = kind.and_then(|kind| self.passed.kinds.get_mut(kind)) {

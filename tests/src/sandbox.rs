@@ -17,7 +17,7 @@ pub struct Sandbox {
 
 /// Everything that is written goes to a tmpfs that only this namespace sees. The root of a
 /// container may be an overlay itself, which cannot be an upper layer: a tmpfs always can.
-const SET_UP: &str = r"
+const SETUP_SCRIPT: &str = r"
 set -eu
 mount -t tmpfs -o mode=0755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -47,7 +47,7 @@ impl Sandbox {
             "private",
             "sh",
             "-c",
-            SET_UP,
+            SETUP_SCRIPT,
         ]));
         let leash = holder.stdin();
         let mut ready = String::new();

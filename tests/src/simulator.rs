@@ -34,7 +34,7 @@ impl Simulator {
     /// every scan: every message is one sample. They share one connection, which is not spared: a
     /// real PLC would not like as much.
     #[must_use]
-    pub fn sections(&self, count: usize, scan: Duration) -> String {
+    pub fn plc_sections(&self, count: usize, scan: Duration) -> String {
         let mut text = String::new();
         for plc in 0..count {
             write!(

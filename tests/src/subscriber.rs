@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::{Log, Process};
 
 /// It writes its SUBACK line with the next message only, unless its output is line buffered.
-pub(crate) const SUBSCRIBE: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
+pub(crate) const SUBSCRIBE_COMMAND: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
 
 /// A consumer that is subscribed. It comes back by itself when the broker does. Dropping it kills
 /// it.
 #[derive(Debug)]
 pub struct Subscriber {
     process: Process,
-    events: Receiver<Event>,
+    events: Receiver<SubscriberEvent>,
     /// What a session that was taken up again had waiting, sent before the SUBACK.
     waiting: RefCell<VecDeque<Message>>,
 }
@@ -41,7 +41,7 @@ pub struct Message {
 }
 
 #[derive(Debug)]
-enum Event {
+enum SubscriberEvent {
     Subscribed,
     Message(Message),
 }
@@ -62,13 +62,15 @@ impl Subscriber {
     /// Starts `mosquitto_sub` with what `client` already holds, and waits for the SUBACK.
     pub(crate) fn start(mut client: Command, filter: &str) -> Self {
         /// A cluster that has just lost a node is silent for up to 20 s.
-        const PATIENCE: Duration = Duration::from_secs(40);
+        const SUBACK_TIMEOUT: Duration = Duration::from_secs(40);
         let mut subscriber = Self::launch(client.args(["-q", "2", "-d", "-F", "%j", "-t", filter]));
         let log = subscriber.process.log().clone();
         loop {
-            match subscriber.events.recv_timeout(PATIENCE) {
-                Ok(Event::Subscribed) => return subscriber,
-                Ok(Event::Message(message)) => subscriber.waiting.get_mut().push_back(message),
+            match subscriber.events.recv_timeout(SUBACK_TIMEOUT) {
+                Ok(SubscriberEvent::Subscribed) => return subscriber,
+                Ok(SubscriberEvent::Message(message)) => {
+                    subscriber.waiting.get_mut().push_back(message)
+                }
                 Err(error) => panic!("not subscribed: {error}; {}", log.text()),
             }
         }
@@ -76,9 +78,9 @@ impl Subscriber {
 
     /// [`Self::start`] at a broker of 127.0.0.1 that speaks MQTT 3.1.1, with a session that
     /// outlives the connection.
-    pub(crate) fn start_for_good_v4(port: u16, client_id: &str, filter: &str) -> Self {
-        let mut client = Command::new(SUBSCRIBE[0]);
-        client.args(&SUBSCRIBE[1..]).args(["-V", "mqttv311", "-h", "127.0.0.1"]);
+    pub(crate) fn start_persistent_v4(port: u16, client_id: &str, filter: &str) -> Self {
+        let mut client = Command::new(SUBSCRIBE_COMMAND[0]);
+        client.args(&SUBSCRIBE_COMMAND[1..]).args(["-V", "mqttv311", "-h", "127.0.0.1"]);
         client.args(["-p", &port.to_string(), "-i", client_id, "-c"]);
         Self::start(client, filter)
     }
@@ -95,12 +97,12 @@ impl Subscriber {
     /// gives what came until then and nobody has looked at: the broker will not send it again.
     #[must_use]
     pub fn stop(mut self) -> Vec<Message> {
-        const PATIENCE: Duration = Duration::from_secs(20);
+        const STOP_TIMEOUT: Duration = Duration::from_secs(20);
         self.process.terminate();
-        self.process.wait(PATIENCE);
+        self.process.wait(STOP_TIMEOUT);
         let rest = self.events.into_iter().filter_map(|event| match event {
-            Event::Message(message) => Some(message),
-            Event::Subscribed => None,
+            SubscriberEvent::Message(message) => Some(message),
+            SubscriberEvent::Subscribed => None,
         });
         self.waiting.into_inner().into_iter().chain(rest).collect()
     }
@@ -120,8 +122,8 @@ impl Subscriber {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
-                Ok(Event::Message(message)) => return Some(message),
-                Ok(Event::Subscribed) => {}
+                Ok(SubscriberEvent::Message(message)) => return Some(message),
+                Ok(SubscriberEvent::Subscribed) => {}
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("the consumer has ended: {}", self.process.log().text())
@@ -142,7 +144,7 @@ impl Subscriber {
     ///
     /// # Panics
     /// When none comes in time.
-    pub fn until(
+    pub fn wait_for(
         &self,
         what: &str,
         deadline: Duration,
@@ -166,14 +168,14 @@ impl Subscriber {
 }
 
 /// With `-d` it tells about the protocol on the same pipe; only its SUBACK line matters.
-fn follow(pipe: ChildStdout) -> Receiver<Event> {
+fn follow(pipe: ChildStdout) -> Receiver<SubscriberEvent> {
     let (events, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             let event = if line.starts_with("Subscribed ") {
-                Event::Subscribed
+                SubscriberEvent::Subscribed
             } else if line.starts_with('{') {
-                Event::Message(parse(&line))
+                SubscriberEvent::Message(parse(&line))
             } else {
                 continue;
             };

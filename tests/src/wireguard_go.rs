@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tunnel::{PrivateKey, PublicKey};
 
-use crate::{Namespace, Pair, Process, TempDir, eventually, temp_dir};
+use crate::{Namespace, NamespacePair, Process, TempDir, eventually, temp_dir};
 
-const SOON: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A hub for one site. Dropping it kills it.
 #[derive(Debug)]
@@ -30,21 +30,21 @@ impl WireguardGo {
     /// The hub inside the tunnel.
     pub const ADDRESS: &str = "10.9.0.2";
     /// The second hub inside the tunnel.
-    pub const SECOND: &str = "10.9.0.3";
+    pub const SECOND_ADDRESS: &str = "10.9.0.3";
     /// The site inside the tunnel: the only source that the hub takes from it.
-    pub const SITE: &str = "10.9.0.1";
+    pub const SITE_ADDRESS: &str = "10.9.0.1";
     /// Where the hub listens (UDP).
     pub const ENDPOINT: &str = "192.0.2.2:51820";
 
     /// Starts Debian's in the hub's half.
     #[must_use]
-    pub fn start(pair: &Pair, site: PublicKey, mtu: u16) -> Self {
+    pub fn start(pair: &NamespacePair, site: PublicKey, mtu: u16) -> Self {
         Self::start_program(Path::new("wireguard-go"), pair, site, mtu)
     }
 
     /// Starts the one at this path.
     #[must_use]
-    pub fn start_program(program: &Path, pair: &Pair, site: PublicKey, mtu: u16) -> Self {
+    pub fn start_program(program: &Path, pair: &NamespacePair, site: PublicKey, mtu: u16) -> Self {
         Self::start_at(Self::ADDRESS, program, &pair.hub, (site, mtu))
     }
 
@@ -52,7 +52,7 @@ impl WireguardGo {
     /// address inside the tunnel.
     #[must_use]
     pub fn start_second(namespace: &Namespace, site: PublicKey, mtu: u16) -> Self {
-        Self::start_at(Self::SECOND, Path::new("wireguard-go"), namespace, (site, mtu))
+        Self::start_at(Self::SECOND_ADDRESS, Path::new("wireguard-go"), namespace, (site, mtu))
     }
 
     fn start_at(
@@ -80,17 +80,17 @@ impl WireguardGo {
         let _ = std::fs::remove_file(socket);
         let arguments = ["--foreground", &self.device];
         self.process = Some(Process::start(namespace.command(&self.program).args(arguments)));
-        eventually("wireguard-go takes settings", SOON, || {
+        eventually("wireguard-go takes settings", START_TIMEOUT, || {
             let shown = namespace.command("wg").args(["show", &self.device]).output();
             shown.expect("wg is there").status.success().then_some(())
         });
         let key = self.dir.write("hub.key", &self.key.expose()).display().to_string();
-        let (site, allowed) = (self.site.to_string(), format!("{}/32", Self::SITE));
+        let (site, allowed) = (self.site.to_string(), format!("{}/32", Self::SITE_ADDRESS));
         let settings = ["set", &self.device, "private-key", &key, "listen-port", "51820"];
         let peer = ["peer", &site, "allowed-ips", &allowed];
         namespace.run("wg", &[&settings[..], &peer[..]].concat());
         if let Some(key) = self.preshared.clone() {
-            self.preshare(namespace, &key);
+            self.set_preshared_key(namespace, &key);
         }
         let address = format!("{}/24", self.address);
         namespace.ip(&["address", "replace", &address, "dev", &self.device]);
@@ -99,14 +99,14 @@ impl WireguardGo {
 
     /// Gives it a preshared key for the site, as `wg genpsk` prints one. It keeps it when it is
     /// started again.
-    pub fn preshare(&mut self, namespace: &Namespace, key: &str) {
+    pub fn set_preshared_key(&mut self, namespace: &Namespace, key: &str) {
         let file = self.dir.write("preshared.key", key).display().to_string();
         self.preshared = Some(key.to_owned());
         self.set_peer(namespace, &["preshared-key", &file]);
     }
 
     /// Tells it where the site is, so that it can call first.
-    pub fn find_site_at(&self, namespace: &Namespace, endpoint: SocketAddr) {
+    pub fn set_site_endpoint(&self, namespace: &Namespace, endpoint: SocketAddr) {
         self.set_peer(namespace, &["endpoint", &endpoint.to_string()]);
     }
 
@@ -117,7 +117,7 @@ impl WireguardGo {
 
     /// Whether it has completed a handshake since its start (wg(8), `latest-handshakes`).
     #[must_use]
-    pub fn has_shaken_hands(&self, namespace: &Namespace) -> bool {
+    pub fn has_handshake(&self, namespace: &Namespace) -> bool {
         let shown = namespace.run("wg", &["show", &self.device, "latest-handshakes"]);
         !shown.trim().ends_with("\t0")
     }
@@ -130,6 +130,6 @@ impl WireguardGo {
     /// What the site knows it by.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.key.public()
+        self.key.public_key()
     }
 }

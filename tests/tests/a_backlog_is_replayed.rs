@@ -21,10 +21,10 @@ const PILE: f64 = 1_800.0;
 fn after_an_outage(queue: &str) -> Vec<Message> {
     let (plc, broker, way) = (Simulator::start(), Mosquitto::start(), Port::reserve());
     let consumer = broker.subscribe("edge/g/data/#");
-    let mut gateway = Gateway::ready(&format!(
+    let mut gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n[queue]\n{queue}\n{}",
         way.address(),
-        plc.sections(PLCS, SCAN)
+        plc.plc_sections(PLCS, SCAN)
     ));
     gateway.wait_for_metric("edge_samples_stored", LONG, |count| count > PILE);
     open(way.address(), broker.port());
@@ -33,8 +33,8 @@ fn after_an_outage(queue: &str) -> Vec<Message> {
     assert!(status.success(), "{}", log.text());
     let messages = consumer.drain(Duration::from_secs(1));
     let mut capture = Capture::default();
-    messages.iter().for_each(|message| capture.take(message));
-    capture.assert_whole();
+    messages.iter().for_each(|message| capture.add(message));
+    capture.assert_complete();
     messages
 }
 

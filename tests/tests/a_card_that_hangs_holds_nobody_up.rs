@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use e2e::{
-    Answer, Barriers, Capture, Gateway, Guest, Mosquitto, Port, PowerCut, Simulator, eventually,
-    get,
+    Barriers, Capture, Gateway, Guest, HttpResponse, Mosquitto, Port, PowerCut, Simulator,
+    eventually, http_get,
 };
 
 const LONG: Duration = Duration::from_secs(100);
@@ -22,7 +22,7 @@ fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
          [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
          [queue]\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
         broker.port(),
-        plc.sections(1, SCAN),
+        plc.plc_sections(1, SCAN),
     );
     let machine = Guest::builder()
         .program(Gateway::program())
@@ -34,7 +34,7 @@ fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
     let gateway = Asked(metrics);
     let before = gateway.wait_for("edge_queue_sync_seconds_count", 2);
 
-    let hanging = power.hang_disk();
+    let hanging = power.block_disk();
     let told = gateway.wait_until_ready_is(503);
     let delivered = gateway.wait_for("edge_samples_delivered_total", 0);
     // It still hangs, and 100 cycles of the PLC are read and delivered.
@@ -48,7 +48,7 @@ fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
     let mut capture = Capture::default();
     let messages = consumer.drain(Duration::from_secs(2));
     let data = || messages.iter().filter(|message| message.topic == TOPIC);
-    data().for_each(|message| capture.take(message));
+    data().for_each(|message| capture.add(message));
     let first = data().next().expect("something was delivered").json();
     let epoch = first["gateway"]["epoch"].as_str().expect("it is in every message");
     let numbers = capture.numbers(TOPIC, epoch);
@@ -63,15 +63,15 @@ struct Asked(Port);
 impl Asked {
     fn wait_for(&self, series: &str, more_than: u64) -> u64 {
         eventually(series, LONG, || {
-            let text = get(self.0.address(), "/metrics").ok()?.body;
+            let text = http_get(self.0.address(), "/metrics").ok()?.body;
             let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
             value?.parse().ok().filter(|value| *value > more_than)
         })
     }
 
-    fn wait_until_ready_is(&self, status: u16) -> Answer {
+    fn wait_until_ready_is(&self, status: u16) -> HttpResponse {
         eventually(&format!("/readyz is {status}"), LONG, || {
-            get(self.0.address(), "/readyz").ok().filter(|answer| answer.status == status)
+            http_get(self.0.address(), "/readyz").ok().filter(|answer| answer.status == status)
         })
     }
 }

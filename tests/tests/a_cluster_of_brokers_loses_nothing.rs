@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use e2e::{Capture, Figures, Gateway, NatsCluster, RabbitMq, Simulator, Subscriber, eventually};
+use e2e::{
+    Capture, Gateway, NatsCluster, RabbitMq, SampleCounts, Simulator, Subscriber, eventually,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 /// A cluster that has lost a node is silent for up to 20 s, and the gateway's pauses before it tries
@@ -17,9 +19,9 @@ const SCAN: Duration = Duration::from_millis(50);
 const SOME: usize = 300;
 
 fn start_gateway(brokers: &str, plc: &Simulator) -> Gateway {
-    let gateway = Gateway::ready(&format!(
+    let gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nversion = \"3.1.1\"\nbrokers = {brokers}\n{}",
-        plc.sections(PLCS, SCAN)
+        plc.plc_sections(PLCS, SCAN)
     ));
     gateway.wait_for_metric("edge_mqtt_connected", LONG, |up| up > 0.0);
     gateway
@@ -28,65 +30,68 @@ fn start_gateway(brokers: &str, plc: &Simulator) -> Gateway {
 /// Ends the traffic, takes the rest, and holds the gateway's figures against what arrived.
 fn settle(plc: Simulator, gateway: &Gateway, consumer: &Subscriber, mut capture: Capture) {
     drop(plc);
-    let figures = capture.take_rest(gateway, LONG, |quiet| consumer.try_next(quiet));
-    assert_eq!(figures, Figures { produced: figures.delivered, stored: 0, dropped: 0, ..figures });
-    capture.assert_whole();
+    let figures = capture.add_rest(gateway, LONG, |quiet| consumer.try_next(quiet));
+    assert_eq!(
+        figures,
+        SampleCounts { produced: figures.delivered, stored: 0, dropped: 0, ..figures }
+    );
+    capture.assert_complete();
 }
 
 #[test]
 fn a_node_dies_under_the_gateway_and_a_consumer_at_another_gets_everything() {
     let (plc, mut cluster) = (Simulator::start(), NatsCluster::start());
-    let consumer = cluster.subscribe_for_good(2, "consumer", DATA);
+    let consumer = cluster.subscribe_persistent(2, "consumer", DATA);
     let gateway = start_gateway(&cluster.brokers(), &plc);
     let mut capture = Capture::default();
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
-    let holder = cluster.holder("g");
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
+    let holder = cluster.session_node("g");
     assert_ne!(holder, 2, "a broker of the top of the list, not the consumer's");
 
     cluster.kill(holder);
     gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up < 1.0);
     gateway.wait_for_metric("edge_mqtt_connected", LONG, |up| up > 0.0);
 
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
-    assert_ne!(cluster.holder("g"), holder);
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
+    assert_ne!(cluster.session_node("g"), holder);
     settle(plc, &gateway, &consumer, capture);
 }
 
 #[test]
 fn a_consumer_whose_node_dies_while_it_is_away_gets_everything_at_another() {
     let (plc, mut cluster) = (Simulator::start(), NatsCluster::start());
-    let consumer = cluster.subscribe_for_good(0, "consumer", DATA);
+    let consumer = cluster.subscribe_persistent(0, "consumer", DATA);
     let gateway = start_gateway(&cluster.brokers(), &plc);
     let mut capture = Capture::default();
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
     for message in consumer.stop() {
-        capture.take(&message);
+        capture.add(&message);
     }
-    cluster.kill(cluster.holder("g"));
-    let before = Figures::of(&gateway).delivered;
+    cluster.kill(cluster.session_node("g"));
+    let before = SampleCounts::of(&gateway).delivered;
     eventually("the gateway goes on", LONG, || {
-        (Figures::of(&gateway).delivered > before + 300).then_some(())
+        (SampleCounts::of(&gateway).delivered > before + 300).then_some(())
     });
 
-    let consumer = cluster.subscribe_for_good(1, "consumer", DATA);
+    let consumer = cluster.subscribe_persistent(1, "consumer", DATA);
 
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
     settle(plc, &gateway, &consumer, capture);
 }
 
 #[test]
 fn rabbitmq_is_killed_and_started_again_and_a_consumer_gets_everything() {
     let (plc, mut broker) = (Simulator::start(), RabbitMq::start());
-    let consumer = broker.subscribe_for_good("consumer", DATA);
+    let consumer = broker.subscribe_persistent("consumer", DATA);
     let gateway = start_gateway(&format!("[\"{}\"]", broker.url()), &plc);
     let mut capture = Capture::default();
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
 
     broker.kill();
     gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up < 1.0);
     broker.start_again();
     gateway.wait_for_metric("edge_mqtt_connected", LONG, |up| up > 0.0);
 
-    capture.take_more(SOME, LONG, |left| consumer.try_next(left));
+    capture.add_distinct(SOME, LONG, |left| consumer.try_next(left));
     settle(plc, &gateway, &consumer, capture);
 }

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use e2e::{
-    Gateway, Namespace, Pair, Process, Subscriber, TempDir, Tunnelled, WireguardGo, eventually,
-    temp_dir,
+    Gateway, Namespace, NamespacePair, Process, Subscriber, TempDir, TunnelTestbed, WireguardGo,
+    eventually, temp_dir,
 };
 use tunnel::PrivateKey;
 
@@ -48,7 +48,7 @@ impl Broker {
 
 #[test]
 fn as_root_a_dead_hub_is_left() {
-    let (pair, second, dir) = (Pair::new(), Namespace::new(), temp_dir());
+    let (pair, second, dir) = (NamespacePair::new(), Namespace::new(), temp_dir());
     let ends = ["link", "add", "cable2", "type", "veth", "peer", "name", "cable", "netns"];
     pair.site.ip(&[&ends[..], &[second.name()]].concat());
     for (namespace, device, address) in
@@ -58,10 +58,10 @@ fn as_root_a_dead_hub_is_left() {
         namespace.ip(&["link", "set", device, "up"]);
     }
     let key = PrivateKey::generate();
-    let mut hub_a = WireguardGo::start(&pair, key.public(), Tunnelled::MTU);
-    let hub_b = WireguardGo::start_second(&second, key.public(), Tunnelled::MTU);
+    let mut hub_a = WireguardGo::start(&pair, key.public_key(), TunnelTestbed::MTU);
+    let hub_b = WireguardGo::start_second(&second, key.public_key(), TunnelTestbed::MTU);
     let a = Broker::start(&pair.hub, WireguardGo::ADDRESS, &dir);
-    let b = Broker::start(&second, WireguardGo::SECOND, &dir);
+    let b = Broker::start(&second, WireguardGo::SECOND_ADDRESS, &dir);
     let program = Gateway::program().display().to_string();
     let plc = ["simulate", "--listen", "127.0.0.1:1502", "--mast", "0"];
     let _plc = Process::start(pair.site.command(&program).args(plc));
@@ -78,7 +78,7 @@ fn as_root_a_dead_hub_is_left() {
     }
     // It is renewed once a second.
     eventually("the status tells it", SOON, || {
-        let status = second.run("python3", &["-c", STATUS, WireguardGo::SITE]);
+        let status = second.run("python3", &["-c", STATUS, WireguardGo::SITE_ADDRESS]);
         let tells = |what| status.contains(what);
         (tells("\"hub\":\"hub-b\"") && tells("10.9.0.3:1883")).then_some(())
     });
@@ -87,8 +87,8 @@ fn as_root_a_dead_hub_is_left() {
 
 /// Each hub leads to its own broker only.
 fn configuration(dir: &TempDir, key: &PrivateKey, a: &WireguardGo, b: &WireguardGo) -> String {
-    let (first, second) = (WireguardGo::ADDRESS, WireguardGo::SECOND);
-    let (site, state) = (WireguardGo::SITE, dir.path().join("state"));
+    let (first, second) = (WireguardGo::ADDRESS, WireguardGo::SECOND_ADDRESS);
+    let (site, state) = (WireguardGo::SITE_ADDRESS, dir.path().join("state"));
     fs::create_dir(&state).expect("it is ours");
     let hub = |name: &str, endpoint: &str, key: &str, network: &str| {
         format!(

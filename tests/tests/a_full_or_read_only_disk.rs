@@ -24,7 +24,7 @@ fn as_root_others_fill_the_disk_during_an_outage() {
     assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));
     world.broker.start_again();
     world.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored < 500.0);
-    world.disk.free();
+    world.disk.free_filled();
     eventually("it is well again", LONG, || world.storage().is_none().then_some(()));
     world.ends_accounted_for();
 }
@@ -37,7 +37,7 @@ fn as_root_the_disk_is_full_at_the_start() {
 
     world.wait_until_ready_is(503);
     world.wait_for("edge_samples_delivered_total", 500.0);
-    world.disk.free();
+    world.disk.free_filled();
 
     world.wait_until_ready_is(200);
     assert_eq!(world.storage(), None);
@@ -58,7 +58,7 @@ fn as_root_the_file_system_breaks_while_it_runs() {
     world.gateway.wait_until_ready(LONG);
     world.wait_for("edge_queue_sync_seconds_count", 2.0);
 
-    world.disk.break_down();
+    world.disk.inject_error();
 
     world.wait_until_ready_is(503);
     let told = world.storage();
@@ -108,14 +108,14 @@ impl World {
         // It saves once a second and when it is stopped, not with every message: nobody kills it here,
         // and it shares a busy disk.
         let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
-        let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
+        let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
         let gateway = Gateway::start_on(
             disk.path(),
             &format!(
                 "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
                  [queue]\nmax_size = \"256KiB\"\nmin_free = \"1MiB\"\n{}",
                 broker.url(),
-                plc.sections(10, Duration::from_millis(20)),
+                plc.plc_sections(10, Duration::from_millis(20)),
             ),
         );
         Self { gateway, broker, consumer, plc, disk }
@@ -127,7 +127,7 @@ impl World {
 
     fn wait_until_ready_is(&self, status: u16) {
         let is_so = || {
-            let answer = e2e::get(self.gateway.metrics_address(), "/readyz").ok()?;
+            let answer = e2e::http_get(self.gateway.metrics_address(), "/readyz").ok()?;
             (answer.status == status).then_some(())
         };
         eventually(&format!("/readyz is {status}"), LONG, is_so);

@@ -18,7 +18,7 @@ fn a_value_and_its_factor_come_from_one_request() {
             "[[plc.tag]]\nname = \"{name}\"\nat = \"%MW{word}\"\ntype = \"UINT\"\ngroup = \"pair\"\n"
         )
     };
-    let _gateway = Gateway::ready(&format!(
+    let _gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
          [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\nscan = \"10ms\"\n{}{}",
         broker.url(),

@@ -19,7 +19,7 @@ struct World {
 
 fn world() -> World {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::ready(&format!(
+    let gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
          [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
          [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",

@@ -65,14 +65,15 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
     let everything = broker.subscribe("edge/g/#");
     let mut config = config(&broker.url(), "version = \"3.1.1\"", &plc);
     bulk(&mut config);
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
 
     let too_large = "edge_samples_dropped_total{reason=\"too_large\"}";
     gateway.wait_for_metric(too_large, LONG, |dropped| dropped >= 300.0);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
 
-    everything.until("what fits", LONG, |message| message.json()["count"] == 8);
-    let event = everything.until("the gap", SOON, |message| message.topic == "edge/g/event").json();
+    everything.wait_for("what fits", LONG, |message| message.json()["count"] == 8);
+    let event =
+        everything.wait_for("the gap", SOON, |message| message.topic == "edge/g/event").json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert!(gateway.log().contains("closes the connection whenever"));
 }
@@ -83,7 +84,7 @@ fn the_limit_that_a_broker_tells_is_kept() {
     let events = broker.subscribe("edge/g/event");
     let mut config = config(&broker.url(), "", &plc);
     bulk(&mut config);
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
 
     let event = events.next(SOON).json();
 
@@ -99,7 +100,7 @@ fn a_web_server_in_the_place_of_the_broker_is_told() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     });
     let plc = plc();
-    let gateway = Gateway::ready(&config(&format!("mqtt://{address}"), "", &plc));
+    let gateway = Gateway::start_ready(&config(&format!("mqtt://{address}"), "", &plc));
 
     connections.recv_timeout(SOON).expect("it is tried");
 
@@ -110,7 +111,7 @@ fn a_web_server_in_the_place_of_the_broker_is_told() {
 #[test]
 fn a_plc_in_the_place_of_the_broker_is_told() {
     let plc = plc();
-    let gateway = Gateway::ready(&config(&format!("mqtt://{}", plc.address()), "", &plc));
+    let gateway = Gateway::start_ready(&config(&format!("mqtt://{}", plc.address()), "", &plc));
 
     let line = gateway.log().wait_for_line("MQTT", LONG).expect("it is told");
 
@@ -124,7 +125,7 @@ fn a_silent_broker_does_not_hold_the_stop_up() {
         let _ = hold.send(stream.try_clone());
     });
     let plc = plc();
-    let mut gateway = Gateway::ready(&config(&format!("mqtt://{address}"), "", &plc));
+    let mut gateway = Gateway::start_ready(&config(&format!("mqtt://{address}"), "", &plc));
     connections.recv_timeout(SOON).expect("it is tried");
     gateway.wait_for_metric("edge_samples_stored", SOON, |stored| stored > 0.0);
 
@@ -140,9 +141,9 @@ fn a_name_that_does_not_resolve_hides_no_other_broker() {
     let (plc, broker) = (plc(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
     let two = format!("mqtt://no-such-broker.invalid:1883\", \"{}", broker.url());
-    let gateway = Gateway::ready(&config(&two, "", &plc));
+    let gateway = Gateway::start_ready(&config(&two, "", &plc));
 
-    messages.until("a value", LONG, |message| message.json()["count"] == 7);
+    messages.wait_for("a value", LONG, |message| message.json()["count"] == 7);
 
     assert!(gateway.log().contains("no-such-broker.invalid"), "{}", gateway.log().text());
 }
@@ -151,8 +152,8 @@ fn a_name_that_does_not_resolve_hides_no_other_broker() {
 fn a_broker_that_stands_still_for_a_while_loses_nothing() {
     let (mut plc, broker) = (plc(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
-    let gateway = Gateway::ready(&config(&broker.url(), "", &plc));
-    messages.until("a value", SOON, |message| message.json()["count"] == 7);
+    let gateway = Gateway::start_ready(&config(&broker.url(), "", &plc));
+    messages.wait_for("a value", SOON, |message| message.json()["count"] == 7);
 
     broker.signal("STOP");
     for value in 100..120 {
@@ -172,7 +173,7 @@ fn a_broker_that_stands_still_for_a_while_loses_nothing() {
 fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
     let (mut plc, mut broker) = (plc(), Mosquitto::builder().persistent().start());
     let config = config(&broker.url(), "[publish]\nqos = 2", &plc);
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
     gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up > 0.0);
     let next = |plc: &mut Pymodbus, value: u16| {
         let produced = gateway.metric("edge_samples_produced_total").expect("is there");
@@ -191,5 +192,5 @@ fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
     let text = gateway.get("/metrics").body;
     assert_eq!(gateway.metric("edge_samples_dropped_total{reason=\"full\"}"), Some(0.0), "{text}");
     next(&mut plc, 200);
-    consumer.until("what came last", SOON, |message| message.json()["count"] == 200);
+    consumer.wait_for("what came last", SOON, |message| message.json()["count"] == 200);
 }

@@ -22,7 +22,7 @@ fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
     let (_hostile, hostile) = simulate(&spoiled);
     let (_faithful, faithful) = simulate(&[]);
     let messages = broker.subscribe("edge/g/data/+");
-    let gateway = Gateway::ready(&format!(
+    let gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}{}",
         broker.url(),
         plc("hostile", hostile),

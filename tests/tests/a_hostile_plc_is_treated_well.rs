@@ -73,20 +73,20 @@ fn a_server_that_takes_too_long_is_dropped_and_never_believed_late() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, plc.address()));
-    messages.until("a value", SOON, |message| message.json()["value"] == 7);
+    let gateway = Gateway::start_ready(&config(&broker, plc.address()));
+    messages.wait_for("a value", SOON, |message| message.json()["value"] == 7);
 
-    plc.answer_after(Duration::from_secs(5));
-    messages.until("bad quality", SOON, is_unreachable);
+    plc.set_answer_delay(Duration::from_secs(5));
+    messages.wait_for("bad quality", SOON, is_unreachable);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
     no_value_comes(&messages);
     let status = gateway.get("/status").body;
     assert!(status.contains("answer") && status.contains("within 200ms"), "{status}");
-    plc.answer_after(Duration::ZERO);
+    plc.set_answer_delay(Duration::ZERO);
 
-    let back = messages.until("a value", LONG, |message| !message.json()["value"].is_null());
+    let back = messages.wait_for("a value", LONG, |message| !message.json()["value"].is_null());
     assert_eq!(back.json()["value"], 8, "an answer of before is not taken for a new one");
-    assert!(plc.connections() <= u64::from(CONNECTS_PER_MINUTE), "no storm");
+    assert!(plc.connection_count() <= u64::from(CONNECTS_PER_MINUTE), "no storm");
 }
 
 #[test]
@@ -98,10 +98,10 @@ fn a_server_that_closes_after_each_answer_is_not_hammered() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(&config(&broker, address));
 
-    messages.until("a value", SOON, |message| message.json()["value"] == 7);
-    messages.until("then none", SOON, is_unreachable);
+    messages.wait_for("a value", SOON, |message| message.json()["value"] == 7);
+    messages.wait_for("then none", SOON, is_unreachable);
     let cycles = "edge_samples_produced_total";
     let before = gateway.metric(cycles).expect("is there");
     gateway.wait_for_metric(cycles, SOON, |now| now >= before + 3.0); // Heartbeats: 3 s.
@@ -116,9 +116,9 @@ fn a_server_that_says_nothing_is_told() {
     let (address, connections) = server(|mut stream| while request(&mut stream).is_some() {});
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(&config(&broker, address));
 
-    messages.until("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", SOON, is_unreachable);
     no_value_comes(&messages);
 
     let status = gateway.get("/status").body;
@@ -130,9 +130,9 @@ fn a_server_that_says_nothing_is_told() {
 fn a_broker_in_the_place_of_the_plc_is_told() {
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, format!("127.0.0.1:{}", broker.port())));
+    let gateway = Gateway::start_ready(&config(&broker, format!("127.0.0.1:{}", broker.port())));
 
-    messages.until("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", SOON, is_unreachable);
 
     let status = gateway.get("/status").body;
     assert!(status.contains("Modbus"), "an installer is told what is not there: {status}");
@@ -146,8 +146,8 @@ fn a_flood_of_bytes_that_nobody_asked_for_is_no_value_and_no_memory() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, address));
-    messages.until("bad quality", SOON, is_unreachable);
+    let gateway = Gateway::start_ready(&config(&broker, address));
+    messages.wait_for("bad quality", SOON, is_unreachable);
 
     no_value_comes(&messages);
 
@@ -164,9 +164,9 @@ fn an_answer_from_another_unit_is_not_a_value() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(&config(&broker, address));
 
-    messages.until("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", SOON, is_unreachable);
     no_value_comes(&messages);
 
     assert!(gateway.metric("edge_plc_requests_total{outcome=\"garbled\",plc=\"p\"}") > Some(0.0));

@@ -34,10 +34,10 @@ fn low_wear_survives_kills() {
 fn every_number_is_accounted_for(durability: &str, kills: usize, longest: Duration) {
     let plc = Simulator::start();
     let mut broker = Mosquitto::builder().persistent().start();
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
     let mut random = fastrand::Rng::with_seed(7);
     // It reads so much that something is always under way.
-    let plcs = plc.sections(4, Duration::from_millis(50));
+    let plcs = plc.plc_sections(4, Duration::from_millis(50));
     let broker_url = broker.url();
     let mut gateway = Gateway::start(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker_url}\"]\n\

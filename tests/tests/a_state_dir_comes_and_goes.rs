@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Answer, Gateway, Port, Process, Simulator, TempDir, eventually, get, temp_dir};
+use e2e::{
+    Gateway, HttpResponse, Port, Process, Simulator, TempDir, eventually, http_get, temp_dir,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 /// Debian's `nobody`: root may write where nobody else may.
@@ -37,7 +39,7 @@ impl World {
                 dir.path().display(),
                 broker.address(),
                 metrics.address(),
-                plc.sections(1, Duration::from_millis(100)),
+                plc.plc_sections(1, Duration::from_millis(100)),
             ),
         );
         allow(dir.path(), 0o755);
@@ -50,8 +52,8 @@ impl World {
         self.dir.path().join("state")
     }
 
-    fn ready(&self) -> Option<Answer> {
-        get(self.metrics.address(), "/readyz").ok()
+    fn ready(&self) -> Option<HttpResponse> {
+        http_get(self.metrics.address(), "/readyz").ok()
     }
 
     /// Waits until it is ready, or is not, and gives what it says.
@@ -61,7 +63,7 @@ impl World {
     }
 
     fn metric(&self, series: &str) -> Option<u64> {
-        let text = get(self.metrics.address(), "/metrics").ok()?.body;
+        let text = http_get(self.metrics.address(), "/metrics").ok()?.body;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
         value.parse().ok()
     }

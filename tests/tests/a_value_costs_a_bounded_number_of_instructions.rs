@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use e2e::{TempDir, temp_dir};
 use gateway::metrics::Metrics;
-use gateway::model::{Cycle, Read, Registers, UnixTime};
-use gateway::payload::{Encoder, Stamp};
-use gateway::queue::storage::Files;
-use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
+use gateway::model::{Cycle, ReadResult, Registers, UnixTime};
+use gateway::payload::{Encoder, MessageStamp};
+use gateway::queue::storage::DirStorage;
+use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
 use gateway::sampling::Sampler;
-use provisioning::config::{self, Loaded};
+use provisioning::config::{self, LoadedConfig};
 use provisioning::plan::{ReadRequest, plan};
 
 /// Most instructions for one value: what was counted, and a twentieth on top. Whoever makes the way
@@ -90,11 +90,11 @@ fn two_hundred_tags_arrive_in_every_message() {
 /// One cycle on its way: sampled, queued, encoded, acknowledged.
 #[inline(never)]
 fn pass(way: &mut Way, cycle: &Cycle, now: Instant) -> Vec<u8> {
-    let record = way.sampler.cycle(cycle, now).expect("the DINTs change in every cycle");
+    let record = way.sampler.on_cycle(cycle, now).expect("the DINTs change in every cycle");
     way.queue.push(TopicId::new(1), Entry::Record(record), now).expect("there is room");
     let queued = way.queue.next(now).expect("it has just been pushed");
     let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
-    let stamp = Stamp { epoch: "abcdef", seq: queued.seq, history: false, corrected: false };
+    let stamp = MessageStamp { epoch: "abcdef", seq: queued.seq, history: false, corrected: false };
     let message = way.encoder.encode(record, &stamp);
     let id = queued.id;
     way.queue.acknowledge(id, now);
@@ -120,13 +120,13 @@ fn way() -> Way {
     }
     let file = temp_dir();
     let loaded = config::load(&file.write("gateway.toml", &toml));
-    let Loaded { config, hash, .. } = loaded.expect("the configuration holds");
+    let LoadedConfig { config, hash, .. } = loaded.expect("the configuration holds");
     let metrics = Metrics::new(&config, &hash).expect("a registry of its own");
     let plc = &config.plcs[0];
     let plan = plan(plc);
     let tags = plc.tags.iter().map(|tag| tag.name.clone()).collect();
-    let identity = Identity {
-        names: Names {
+    let identity = QueueIdentity {
+        names: ConfigNames {
             topics: vec!["edge/g/event".into(), "edge/g/data/plc0".into()],
             plcs: vec![PlcNames { name: plc.name.clone(), tags }],
         },
@@ -134,7 +134,7 @@ fn way() -> Way {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = Files::open(&file.path().join("queue")).expect("it is nobody else's");
+    let files = DirStorage::open(&file.path().join("queue")).expect("it is nobody else's");
     Way {
         sampler: Sampler::new(0, plc, &plan),
         requests: plan.classes[0].requests.clone().into(),
@@ -148,7 +148,7 @@ fn way() -> Way {
 fn cycle(requests: &Arc<[ReadRequest]>, number: u16) -> Cycle {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number) * 1_000_000);
     let words = |count: u16| Registers::Words(vec![number; count.into()]);
-    let reads = requests.iter().map(|request| Read { at, outcome: Ok(words(request.count)) });
+    let reads = requests.iter().map(|request| ReadResult { at, outcome: Ok(words(request.count)) });
     Cycle {
         plc: 0,
         class: 0,
@@ -156,6 +156,6 @@ fn cycle(requests: &Arc<[ReadRequest]>, number: u16) -> Cycle {
         took: Duration::from_millis(2),
         is_stopped: false,
         requests: Arc::clone(requests),
-        reads: reads.collect(),
+        results: reads.collect(),
     }
 }

@@ -17,7 +17,7 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
         "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n\
          [publish]\ndatetime = \"unix_ms\"\n{}",
         broker.url().trim_start_matches("mqtt://"),
-        plc.sections(1, Duration::from_millis(500)),
+        plc.plc_sections(1, Duration::from_millis(500)),
     );
     let since = unix_ms();
     let guest = Guest::builder()
@@ -65,9 +65,9 @@ fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is
     let consumer = broker.subscribe("edge/+/data/#");
     let key = PrivateKey::generate();
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
-    let hub = LocalHub::start(key.public(), None, behind);
+    let hub = LocalHub::start(key.public_key(), None, behind);
     // Yesterday the clock was right.
-    hub.is_called_by(&key);
+    hub.connect_once(&key);
     let address = LocalHub::ADDRESS;
     let config = format!(
         "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n\
@@ -75,10 +75,10 @@ fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is
          [tunnel]\nprivate_key_file = \"/tunnel.key\"\naddress = \"{}/32\"\n\
          [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
          allowed_ips = [\"{address}/32\"]\n{}",
-        LocalHub::SITE,
+        LocalHub::SITE_ADDRESS,
         hub.address(),
         hub.public_key(),
-        plc.sections(1, Duration::from_millis(500)),
+        plc.plc_sections(1, Duration::from_millis(500)),
     );
     let metrics = "[metrics]\nlisten = [\"127.0.0.1:9464\"]\n";
     let guest = Guest::builder()

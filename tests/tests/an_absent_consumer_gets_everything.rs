@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{Capture, Figures, Gateway, Mosquitto, NodeRed, Simulator, Subscriber};
+use e2e::{Capture, Gateway, Mosquitto, NodeRed, SampleCounts, Simulator, Subscriber};
 
 const LONG: Duration = Duration::from_secs(60);
 /// Messages that pile up: three times what Mosquitto keeps by default. `E2E_PILE` makes it more.
@@ -25,10 +25,10 @@ fn long() -> Duration {
 /// Lets messages pile up at the broker, then the PLCs go silent.
 fn pile_up(broker: &Mosquitto) -> Gateway {
     let plc = Simulator::start();
-    let gateway = Gateway::ready(&format!(
+    let gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
         broker.url(),
-        plc.sections(PLCS, SCAN)
+        plc.plc_sections(PLCS, SCAN)
     ));
     gateway.wait_for_metric("edge_samples_delivered_total", long(), |count| count > pile());
     gateway
@@ -41,20 +41,23 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
         assert_eq!(message.qos, 1);
         Some(message)
     };
-    let figures = capture.take_rest(gateway, long(), next);
-    assert_eq!(figures, Figures { produced: figures.delivered, stored: 0, dropped: 0, ..figures });
+    let figures = capture.add_rest(gateway, long(), next);
+    assert_eq!(
+        figures,
+        SampleCounts { produced: figures.delivered, stored: 0, dropped: 0, ..figures }
+    );
     assert_eq!(capture.duplicates(), 0, "nothing failed, so nothing came twice");
-    capture.assert_whole();
+    capture.assert_complete();
 }
 
 #[test]
 fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
     let broker = Mosquitto::start();
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     assert_eq!(consumer.stop(), []);
     let gateway = pile_up(&broker);
 
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
 
     gets_everything(&gateway, &consumer);
 }

@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
-use gateway::queue::storage::Files;
-use gateway::queue::{Announcement, Entry, Id, Identity, Names, PlcNames, Queue, TopicId};
-use provisioning::config::{self, Loaded};
+use gateway::queue::storage::DirStorage;
+use gateway::queue::{
+    ConfigNames, Entry, EntryId, GapEvent, PlcNames, Queue, QueueIdentity, TopicId,
+};
+use provisioning::config::{self, LoadedConfig};
 
 /// Ten PLCs with 100 tags each, once a second.
 const PLCS: u16 = 10;
@@ -104,7 +106,7 @@ struct Fate {
 
 struct UnderWay {
     acknowledged: Instant,
-    id: Id,
+    id: EntryId,
     /// PLC and number of a record.
     record: Option<(usize, usize)>,
 }
@@ -138,8 +140,8 @@ impl World {
             tags: (0..TAGS).map(|tag| format!("t{tag}")).collect(),
         };
         let topics = (0..PLCS).map(|plc| format!("edge/g/data/p{plc}").into());
-        let identity = Identity {
-            names: Names {
+        let identity = QueueIdentity {
+            names: ConfigNames {
                 topics: topics.chain(["edge/g/event".into()]).collect(),
                 plcs: (0..PLCS).map(plc).collect(),
             },
@@ -147,7 +149,7 @@ impl World {
             epoch: "abcdef".into(),
             boot: String::new(),
         };
-        let files = Files::open(&dir.path().join("queue")).expect("it is nobody else's");
+        let files = DirStorage::open(&dir.path().join("queue")).expect("it is nobody else's");
         let now = Instant::now();
         let queue = Queue::open(files, &loaded.config.queue, identity, metrics.clone(), now);
         Self {
@@ -206,12 +208,12 @@ impl World {
             self.due += EVERY;
         }
         if has_broker {
-            self.queue.tell(now);
+            self.queue.announce_losses(now);
             self.acknowledge(ages);
             self.send();
         }
-        while let Some(job) = self.queue.turn(now) {
-            self.queue.done(job.run(), now);
+        while let Some(job) = self.queue.next_job(now) {
+            self.queue.on_job_done(job.run(), now);
         }
     }
 
@@ -257,7 +259,7 @@ impl World {
                     record = Some((queued.topic.index(), number));
                 }
                 Entry::Message(message) => {
-                    let gap = Announcement::parse(&message.body).expect("nothing else is told");
+                    let gap = GapEvent::parse(&message.body).expect("nothing else is told");
                     self.announced_samples += gap.samples;
                     let plc = gap.topic.trim_start_matches("edge/g/data/p").parse::<usize>();
                     let numbers = &mut self.numbers[plc.expect("a topic of a PLC")];
@@ -311,7 +313,7 @@ fn taken(plc: u16, number: usize) -> Record {
     Record { plc, at, samples: (0..TAGS).map(sample).collect() }
 }
 
-fn load(dir: &e2e::TempDir, max_size: &str) -> Loaded {
+fn load(dir: &e2e::TempDir, max_size: &str) -> LoadedConfig {
     let toml = format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n[queue]\n\
          max_size = \"{max_size}\"\n[[plc]]\nname = \"p0\"\nmodel = \"M241\"\n\

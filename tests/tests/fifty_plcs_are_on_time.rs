@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use e2e::{Gateway, Mosquitto};
-use gateway::simulate::{Counts, Settings, SimulatedPlc, serve};
-use provisioning::plc::Model;
+use gateway::simulate::{SimulatedPlc, SimulatorCounts, SimulatorSettings, serve};
+use provisioning::plc::PlcModel;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
     for index in 0..PLCS {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let plc = SimulatedPlc::new(Settings::new(Model::M251).expect("a Modicon"));
+        let plc = SimulatedPlc::new(SimulatorSettings::new(PlcModel::M251).expect("a Modicon"));
         handles.push(plc.handle());
         plcs.spawn(serve(plc, listener, stop.clone()));
         config += &plc_section(index, &address.to_string());
@@ -35,7 +35,7 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
     let run = move || {
         let broker = Mosquitto::start();
         let messages = broker.subscribe("edge/g/data/#");
-        let gateway = Gateway::ready(&format!(
+        let gateway = Gateway::start_ready(&format!(
             "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{config}",
             broker.url()
         ));
@@ -55,7 +55,7 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
     let gateway = tokio::task::spawn_blocking(run).await.expect("the gateway does its work");
 
     for handle in &handles {
-        let counts: Counts = handle.counts().await.expect("the PLC runs");
+        let counts: SimulatorCounts = handle.counts().await.expect("the PLC runs");
         assert_eq!((counts.connects, counts.evicted), (1, 0), "one connection, kept");
     }
     tokio::task::spawn_blocking(move || drop(gateway)).await.expect("it ends");

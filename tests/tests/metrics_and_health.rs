@@ -43,7 +43,7 @@ fn configuration(broker: &str, plc: &str) -> String {
 #[test]
 fn the_live_endpoint_passes_promtool_and_has_every_series() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::ready(&configuration(&broker.url(), &plc.address().to_string()));
+    let gateway = Gateway::start_ready(&configuration(&broker.url(), &plc.address().to_string()));
     gateway.wait_for_metric("edge_samples_delivered_total", SOON, |samples| samples > 0.0);
 
     let answer = gateway.get("/metrics");
@@ -69,7 +69,7 @@ fn the_live_endpoint_passes_promtool_and_has_every_series() {
 fn without_broker_and_plc_it_is_healthy_and_ready_and_says_what_is_missing() {
     let (nobody, no_plc) = (Port::reserve(), Port::reserve());
     let broker = format!("mqtt://{}", nobody.address());
-    let gateway = Gateway::ready(&configuration(&broker, &no_plc.address().to_string()));
+    let gateway = Gateway::start_ready(&configuration(&broker, &no_plc.address().to_string()));
     gateway.log().wait_for_line("Modbus server", SOON).expect("the PLC's absence is told");
 
     assert_eq!(gateway.get("/healthz").status, 200);

@@ -62,8 +62,8 @@ fn collect(subscriber: &Subscriber, value: u16) -> Vec<Message> {
 
 fn survives_a_restart(mut broker: Mosquitto) {
     let mut plc = Pymodbus::start();
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
-    let gateway = Gateway::ready(&config(&broker.url(), &plc, ""));
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
+    let gateway = Gateway::start_ready(&config(&broker.url(), &plc, ""));
     gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up > 0.0);
     count(&mut plc, &gateway, 1, 20);
 
@@ -76,7 +76,7 @@ fn survives_a_restart(mut broker: Mosquitto) {
     // before the gateway.
     gateway.pause();
     broker.start_again();
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/data/#");
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     gateway.resume();
     gateway.wait_for_metric("edge_mqtt_connected", LONG, |up| up > 0.0);
     count(&mut plc, &gateway, 40, 60);
@@ -105,14 +105,14 @@ fn a_restart_of_a_broker_that_remembers_loses_nothing_within_the_bound() {
 #[test]
 fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
     let (mut plc, mut broker) = (Pymodbus::start(), Mosquitto::builder().persistent().start());
-    let consumer = broker.subscribe_for_good("consumer", "edge/g/#");
+    let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
     let mut config = config(&broker.url(), &plc, "[queue]\nmax_size = \"64KiB\"");
     // A wide record fills the queue sooner than many narrow ones.
     for word in 100..300 {
         let _ =
             write!(config, "[[plc.tag]]\nname = \"w{word}\"\nat = \"%MW{word}\"\ntype = \"INT\"\n");
     }
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
     gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up > 0.0);
     count(&mut plc, &gateway, 1, 5);
     let mut messages = collect(&consumer, 4);
@@ -144,7 +144,7 @@ fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
 fn stopping_delivers_what_was_taken() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let consumer = broker.subscribe("edge/g/data/#");
-    let mut gateway = Gateway::ready(&config(&broker.url(), &plc, ""));
+    let mut gateway = Gateway::start_ready(&config(&broker.url(), &plc, ""));
     count(&mut plc, &gateway, 1, 30);
 
     let (status, log) = gateway.terminate(SOON);
@@ -166,7 +166,7 @@ fn a_broker_that_refuses_a_topic_is_told_and_does_not_stop_the_others() {
     make_private(&password);
     let events = broker.subscribe("edge/g/event");
     let allowed = broker.subscribe("allowed");
-    let gateway = Gateway::ready(&format!(
+    let gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\nusername = \"g\"\npassword_file = \"{}\"\n\
          [publish]\nheartbeat = \"1s\"\n\
          [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{address}\"\n\
@@ -196,7 +196,7 @@ fn a_wrong_password_is_told_and_not_tried_in_a_storm() {
     let dir = e2e::temp_dir();
     let password = dir.write("password", "wrong");
     make_private(&password);
-    let gateway = Gateway::ready(&config(
+    let gateway = Gateway::start_ready(&config(
         &broker.url(),
         &plc,
         &format!("username = \"g\"\npassword_file = \"{}\"", password.display()),

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, LocalHub, Mosquitto, Port, Pymodbus, TempDir, spellings, temp_dir};
+use e2e::{Gateway, LocalHub, Mosquitto, Port, Pymodbus, TempDir, key_encodings, temp_dir};
 use tunnel::{PresharedKey, PrivateKey};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -100,20 +100,20 @@ fn the_keys_of_the_tunnel_stay_secret() {
     let preshared = PrivateKey::generate().expose();
     let shared: PresharedKey = preshared.parse().expect("a key");
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
-    let hub = LocalHub::start(key.public(), Some(shared), behind);
+    let hub = LocalHub::start(key.public_key(), Some(shared), behind);
     let tunnel = format!(
         "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}/32\"\n\
          [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
          preshared_key_file = \"{}\"\nallowed_ips = [\"{address}/32\"]\n",
         secret(&dir, "tunnel.key", &key.expose()),
-        LocalHub::SITE,
+        LocalHub::SITE_ADDRESS,
         hub.address(),
         hub.public_key(),
         secret(&dir, "preshared.key", &preshared),
         address = LocalHub::ADDRESS,
     );
     let mqtt = format!("brokers = [\"mqtt://{}:1883\"]", LocalHub::ADDRESS);
-    let secrets = [spellings(&key.expose()), spellings(&preshared)].concat();
+    let secrets = [key_encodings(&key.expose()), key_encodings(&preshared)].concat();
     nothing_is_told(&(config(&mqtt, &plc) + &tunnel), &secrets);
 }
 

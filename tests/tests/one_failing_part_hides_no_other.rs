@@ -28,12 +28,12 @@ fn gateway(broker: &Mosquitto) -> String {
 fn one_dead_plc_of_ten_leaves_nine_on_time() {
     let (live, broker) = (Simulator::start(), Mosquitto::start());
     let dead = Port::reserve();
-    let live = live.sections(9, Duration::from_millis(200));
+    let live = live.plc_sections(9, Duration::from_millis(200));
     let config = gateway(&broker) + &live + &plc("dead", dead.address());
     let messages = broker.subscribe("edge/g/data/#");
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
 
-    let first = messages.until("the dead one", SOON, |message| message.topic.ends_with("/dead"));
+    let first = messages.wait_for("the dead one", SOON, |message| message.topic.ends_with("/dead"));
     assert_eq!(first.json()["temperature"], Value::Null);
     assert_eq!(first.json()["gateway"]["quality"], json!({"temperature": "unreachable"}));
     // All of them have been greeted when each has sent something.
@@ -42,7 +42,7 @@ fn one_dead_plc_of_ten_leaves_nine_on_time() {
     let wait_for_all = || {
         for index in 0..9 {
             let topic = format!("edge/g/data/p{index}");
-            let message = messages.until(&topic, SOON, |message| message.topic == topic);
+            let message = messages.wait_for(&topic, SOON, |message| message.topic == topic);
             assert_ne!(message.json()["life"], Value::Null);
         }
     };
@@ -62,17 +62,17 @@ fn a_plc_that_goes_is_told_and_comes_back_by_itself() {
     let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
     server.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::ready(&(gateway(&broker) + &plc("p", server.address())));
-    messages.until("a value", SOON, |message| message.json()["temperature"] == 7);
+    let gateway = Gateway::start_ready(&(gateway(&broker) + &plc("p", server.address())));
+    messages.wait_for("a value", SOON, |message| message.json()["temperature"] == 7);
 
     server.close();
-    let gone =
-        messages.until("bad quality", SOON, |message| message.json()["temperature"] == Value::Null);
+    let gone = messages
+        .wait_for("bad quality", SOON, |message| message.json()["temperature"] == Value::Null);
     assert_eq!(gone.json()["gateway"]["quality"]["temperature"], "unreachable");
     server.set_registers(Table::HoldingRegister, 10, &[8]);
     server.open();
 
-    messages.until("the new value", LONG, |message| message.json()["temperature"] == 8);
+    messages.wait_for("the new value", LONG, |message| message.json()["temperature"] == 8);
     assert_eq!(gateway.metric("edge_plc_up{plc=\"p\"}"), Some(1.0));
     let connects = gateway.metric("edge_plc_connects_total{plc=\"p\"}").expect("is there");
     assert!(connects <= 12.0, "{connects} connects: no storm");
@@ -85,7 +85,7 @@ fn a_refused_block_does_not_hide_the_others() {
     server.set_registers(Table::HoldingRegister, 5000, &[9]);
     server.refuse(Table::HoldingRegister, 3000..=3000, 2);
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::ready(
+    let _gateway = Gateway::start_ready(
         &(gateway(&broker)
             + &plc("p", server.address())
             + "[[plc.tag]]\nname = \"hole\"\nat = \"%MW3000\"\ntype = \"INT\"\n\
@@ -113,7 +113,7 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
             "[[plc.tag]]\nname = \"t{register}\"\nat = \"%MW{register}\"\ntype = \"INT\"\n"
         );
     }
-    let gateway = Gateway::ready(&config);
+    let gateway = Gateway::start_ready(&config);
 
     for _ in 0..5 {
         let payload = messages.next(SOON).json();
@@ -126,13 +126,13 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
     gateway.wait_for_metric(quarantined, SOON, |tags| tags > 0.5 && tags < 1.5);
     let status = gateway.get("/status").body;
     assert!(status.contains("The PLC refuses t17 (%MW17)"), "{status}");
-    let advice = gateway.print(&["plan", "--learned"]);
+    let advice = gateway.command_output(&["plan", "--learned"]);
     assert!(advice.contains("remove or correct the tag t17:"), "{advice}");
 
     // A PLC that was loaded with another program opens its port anew.
-    server.refuse_nothing();
+    server.clear_refusals();
     server.close();
     server.open();
-    messages.until("the tag is back", LONG, |message| message.json()["t17"] == 17);
+    messages.wait_for("the tag is back", LONG, |message| message.json()["t17"] == 17);
     gateway.wait_for_metric(quarantined, SOON, |tags| tags < 0.5);
 }

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Barriers, Capture, Filesystem, Gateway, Guest, Left, Log, Message, Mosquitto, Port, PowerCut,
-    Simulator, Subscriber, eventually, get,
+    Barriers, Capture, CutOutcome, FilesystemState, Gateway, Guest, Log, Message, Mosquitto, Port,
+    PowerCut, Simulator, Subscriber, eventually, http_get,
 };
 
 const LONG: Duration = Duration::from_secs(100);
@@ -49,7 +49,7 @@ fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_made_durable() {
     world.start();
     let mut asked = Asked::new(Duration::ZERO);
     eventually("something is durable", LONG, || asked.ask(&world).filter(|()| asked.durable() > 0));
-    let left = world.power.cut_all();
+    let left = world.power.cut_losing_all();
     world.broker.start_again();
 
     let capture = capture(&world.finish());
@@ -100,8 +100,8 @@ fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
             thread::sleep(PAUSE);
             asked.ask(&world);
         }
-        let Left { console, flushes, lost_sectors, filesystem } = world.power.cut();
-        assert_eq!(filesystem, Filesystem::Sound);
+        let CutOutcome { console, flushes, lost_sectors, filesystem } = world.power.cut();
+        assert_eq!(filesystem, FilesystemState::Sound);
         println!("cut {cut}: {flushes} flushes, {lost_sectors} sectors lost");
         ends.push((epoch(&console), asked));
         if is_outage {
@@ -133,13 +133,13 @@ impl World {
     fn new(durability: &str, barriers: Barriers) -> Self {
         let (plc, metrics) = (Simulator::start(), Port::reserve());
         let broker = Mosquitto::builder().persistent().start();
-        let consumer = broker.subscribe_for_good("consumer", "edge/boxed/#");
+        let consumer = broker.subscribe_persistent("consumer", "edge/boxed/#");
         let config = format!(
             "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
              [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
              [queue]\ndurability = \"{durability}\"\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
             broker.port(),
-            plc.sections(1, SCAN),
+            plc.plc_sections(1, SCAN),
         );
         // This machine's loopback is at 10.0.2.2 there.
         let config = config.replace("127.0.0.1", "10.0.2.2");
@@ -179,7 +179,7 @@ impl World {
 
     /// One scrape, so that the figures belong together; nothing while nobody answers.
     fn metrics(&self) -> Option<impl Fn(&str) -> Option<u64> + use<>> {
-        let text = get(self.metrics.address(), "/metrics").ok()?.body;
+        let text = http_get(self.metrics.address(), "/metrics").ok()?.body;
         Some(move |series: &str| {
             let mut lines = text.lines();
             let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
@@ -240,7 +240,7 @@ impl Asked {
 fn capture(messages: &[Message]) -> Capture {
     let mut capture = Capture::default();
     let stamped = messages.iter().filter(|message| !message.topic.ends_with("/status"));
-    stamped.for_each(|message| capture.take(message));
+    stamped.for_each(|message| capture.add(message));
     capture
 }
 

@@ -62,11 +62,11 @@ fn its_gateway_toml_shows_the_values_that_pymodbus_holds() {
     let toml = configuration(&plc.address().to_string(), &broker.url());
     let _gateway = Gateway::start(&toml);
 
-    let slow = messages.until("the tags of 1 s", SOON, |m| m.payload.contains("temperature"));
+    let slow = messages.wait_for("the tags of 1 s", SOON, |m| m.payload.contains("temperature"));
     assert!(slow.payload.contains("\"temperature\":21.5,\"pressure\":6.02,"), "{slow:?}");
     assert_eq!(slow.json()["location"], "amsterdam");
     plc.set_registers(Table::HoldingRegister, 28, &[0x0000]);
-    let off = messages.until("the bit goes off", SOON, |m| m.json()["running"] == false);
+    let off = messages.wait_for("the bit goes off", SOON, |m| m.json()["running"] == false);
     assert_eq!(off.json()["machine"], "pump6");
 }
 

@@ -12,10 +12,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("app", ALL),
     ("audit", &["queue", "model"]),
     ("cli", ALL),
-    ("clock", &["kept", "model"]),
+    ("clock", &["state_file", "model"]),
     ("codec", &["model"]),
-    ("demo", &["app", "simulate", "sink", "supervise", "audit", "codec", "web", "model"]),
-    ("kept", &[]),
+    ("demo", &["app", "simulate", "mock_broker", "supervise", "audit", "codec", "web", "model"]),
+    ("state_file", &[]),
     ("metrics", &["model"]),
     ("model", &[]),
     ("mqtt", &["schedule", "uplink", "metrics", "model"]),
@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sampling", &["codec", "model"]),
     ("schedule", &["model"]),
     ("simulate", &["model"]),
-    ("sink", &["model"]),
+    ("mock_broker", &["model"]),
     ("status", &["model"]),
     ("supervise", &[]),
     ("uplink", &["model"]),
@@ -48,7 +48,7 @@ const IMPURE: [&str; 7] =
 /// Foreign names and the only files, as prefixes of their paths, that may contain them.
 const DOORKEEPERS: &[(&str, &[&str])] = &[
     ("tokio_modbus", &["plc/modbus"]),
-    ("rumqttc", &["mqtt/session", "sink"]),
+    ("rumqttc", &["mqtt/session", "mock_broker"]),
     ("SystemTime", &["clock"]),
 ];
 

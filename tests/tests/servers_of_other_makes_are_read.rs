@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{ForeignPlc, Gateway, Memory, Mosquitto};
+use e2e::{Gateway, Mosquitto, PlcMemory, ThirdPartyPlc};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -35,19 +35,19 @@ const FIRST_BIT: u16 = 6;
 
 #[test]
 fn libmodbus_for_every_type_and_table() {
-    every_type_and_table(ForeignPlc::libmodbus);
+    every_type_and_table(ThirdPartyPlc::libmodbus);
 }
 
 #[test]
 fn modbus_serial_for_every_type_and_table() {
-    every_type_and_table(ForeignPlc::modbus_serial);
+    every_type_and_table(ThirdPartyPlc::modbus_serial);
 }
 
 /// Each value stands in the holding registers with the high word first and in the input registers
 /// with the low word first, and once more as a Modicon has it.
-fn every_type_and_table(server: impl Fn(&Memory) -> ForeignPlc) {
+fn every_type_and_table(server: impl Fn(&PlcMemory) -> ThirdPartyPlc) {
     let (mut memory, mut tags, mut modicon, mut expected) =
-        (Memory::default(), String::new(), String::new(), Vec::new());
+        (PlcMemory::default(), String::new(), String::new(), Vec::new());
     let mut register = 10;
     for (index, (iec, registers, value)) in WORDS.iter().enumerate() {
         let low_first: Vec<u16> = registers.iter().rev().copied().collect();
@@ -89,7 +89,7 @@ fn every_type_and_table(server: impl Fn(&Memory) -> ForeignPlc) {
     }
 }
 
-fn head(name: &str, model: &str, plc: &ForeignPlc) -> String {
+fn head(name: &str, model: &str, plc: &ThirdPartyPlc) -> String {
     let address = plc.address();
     format!(
         "[[plc]]\nname = \"{name}\"\nmodel = \"{model}\"\naddress = \"{address}\"\nscan = \"200ms\"\n"

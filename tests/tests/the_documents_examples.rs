@@ -13,7 +13,7 @@ fn the_example_of_the_m262_on_topic1_with_qos_1() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[220]);
     let messages = broker.subscribe("topic1");
-    let _gateway = Gateway::ready(&format!(
+    let _gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
          [publish]\ntopic = \"topic1\"\nqos = 1\n\
          [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
@@ -34,7 +34,7 @@ fn the_datagram_in_its_own_form_of_dates() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[12, 6]);
     let messages = broker.subscribe("edge/g/data/pump6");
-    let _gateway = Gateway::ready(&format!(
+    let _gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\nlocation = \"amsterdam\"\ntimezone = \"Europe/Amsterdam\"\n\
          [mqtt]\nbrokers = [\"{}\"]\n[publish]\ndatetime = \"plain\"\nstamp = false\n\
          [[plc]]\nname = \"pump6\"\nmodel = \"M241\"\naddress = \"{}\"\n\
@@ -65,7 +65,7 @@ fn the_datagram_in_its_own_form_of_dates() {
 fn the_will_of_the_document_and_a_keep_alive_of_zero() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let will = broker.subscribe("M262");
-    let mut gateway = Gateway::ready(&format!(
+    let mut gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n\
          [mqtt]\nbrokers = [\"{}\"]\nversion = \"3.1.1\"\nkeep_alive = \"0s\"\nclient_id = \"M262\"\n\
          [mqtt.will]\ntopic = \"M262\"\npayload = \"Disconnected\"\nqos = 1\nretain = true\n\
@@ -91,7 +91,7 @@ fn the_will_of_the_document_and_a_keep_alive_of_zero() {
 fn a_graceful_stop_leaves_offline_and_no_will() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let everything = broker.subscribe("#");
-    let mut gateway = Gateway::ready(&format!(
+    let mut gateway = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
          [mqtt.will]\ntopic = \"will\"\npayload = \"Disconnected\"\n\
          [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
@@ -99,12 +99,12 @@ fn a_graceful_stop_leaves_offline_and_no_will() {
         broker.url(),
         plc.address()
     ));
-    everything.until("data", SOON, |message| message.topic == "edge/g/data/p");
+    everything.wait_for("data", SOON, |message| message.topic == "edge/g/data/p");
 
     let (status, log) = gateway.terminate(SOON);
 
     assert!(status.success(), "{}", log.text());
-    let last = everything.until("offline", SOON, |message| message.payload.contains("offline"));
+    let last = everything.wait_for("offline", SOON, |message| message.payload.contains("offline"));
     assert_eq!(last.topic, "edge/g/status");
     broker.publish("end", "1", e2e::Retain::No);
     let next = everything.next(SOON);

@@ -20,23 +20,23 @@ const CONNACK: &[u8] = b"\x20\x02\0\0";
 #[test]
 fn in_a_guest_the_kernels_wireguard_carries_tcp_to_an_echo_and_a_broker() {
     let key = PrivateKey::generate();
-    let hub = KernelHub::start(&key.public().to_string());
+    let hub = KernelHub::start(&key.public_key().to_string());
     let consumer = hub.subscribe("#");
     let mut stranger = Site::new(&PrivateKey::generate(), &hub);
-    assert!(stranger.exchange(KernelHub::ECHO, b"x", 1, Duration::from_secs(1)).is_none());
-    assert!(!hub.has_shaken_hands());
-    assert_eq!(hub.transferred().1, 0, "a stranger was answered");
+    assert!(stranger.exchange(KernelHub::ECHO_PORT, b"x", 1, Duration::from_secs(1)).is_none());
+    assert!(!hub.has_handshake());
+    assert_eq!(hub.transferred_bytes().1, 0, "a stranger was answered");
 
     let mut site = Site::new(&key, &hub);
     let sent: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-    let echo = site.exchange(KernelHub::ECHO, &sent, sent.len(), SOON);
+    let echo = site.exchange(KernelHub::ECHO_PORT, &sent, sent.len(), SOON);
 
     assert!(echo.expect("the echo answers") == sent, "the echo is another");
-    assert!(hub.has_shaken_hands());
-    let (received, returned) = hub.transferred();
+    assert!(hub.has_handshake());
+    let (received, returned) = hub.transferred_bytes();
     let least = u64::try_from(sent.len()).expect("it fits");
     assert!(received > least && returned > least, "{received} {returned}");
-    let answer = site.exchange(KernelHub::BROKER, CONNECT, CONNACK.len(), SOON);
+    let answer = site.exchange(KernelHub::BROKER_PORT, CONNECT, CONNACK.len(), SOON);
     assert_eq!(answer.as_deref(), Some(CONNACK));
     assert_eq!(consumer.try_next(Duration::ZERO), None);
 }
@@ -44,20 +44,20 @@ fn in_a_guest_the_kernels_wireguard_carries_tcp_to_an_echo_and_a_broker() {
 #[test]
 fn in_a_guest_loss_and_delay_slow_the_tunnel_down_and_break_nothing() {
     let key = PrivateKey::generate();
-    let hub = KernelHub::start(&key.public().to_string());
+    let hub = KernelHub::start(&key.public_key().to_string());
     let mut site = Site::new(&key, &hub);
-    assert!(site.exchange(KernelHub::ECHO, b"x", 1, SOON).is_some());
+    assert!(site.exchange(KernelHub::ECHO_PORT, b"x", 1, SOON).is_some());
 
     hub.impair(Duration::from_millis(40), 5);
     let sent: Vec<u8> = (0..5_000_u32).flat_map(u32::to_le_bytes).collect();
     let start = Instant::now();
-    let echo = site.exchange(KernelHub::ECHO, &sent, sent.len(), SOON);
+    let echo = site.exchange(KernelHub::ECHO_PORT, &sent, sent.len(), SOON);
 
     assert!(start.elapsed() >= Duration::from_millis(80), "the delay is not there");
     assert!(echo.expect("the echo answers") == sent, "the echo is another");
     assert!(hub.guest().run("tc -statistics qdisc show dev ifb0").contains("netem"));
     hub.impair(Duration::ZERO, 100);
-    assert_eq!(site.exchange(KernelHub::ECHO, b"x", 1, Duration::from_secs(1)), None);
-    hub.mend();
-    assert!(site.exchange(KernelHub::ECHO, b"x", 1, SOON).is_some());
+    assert_eq!(site.exchange(KernelHub::ECHO_PORT, b"x", 1, Duration::from_secs(1)), None);
+    hub.clear_impairment();
+    assert!(site.exchange(KernelHub::ECHO_PORT, b"x", 1, SOON).is_some());
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Process, Sandbox, TempDir, eventually, program, temp_dir};
+use e2e::{Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program};
 
 const SOON: Duration = Duration::from_secs(10);
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
@@ -130,7 +130,7 @@ struct Package {
 impl Package {
     fn build() -> Self {
         let dir = temp_dir();
-        let built = Command::new(program("xtask", "E2E_XTASK"))
+        let built = Command::new(workspace_program("xtask", "E2E_XTASK"))
             .args([Path::new("deb"), Path::new("--binary"), &Gateway::program()])
             .args([Path::new("--output"), dir.path()])
             .output()

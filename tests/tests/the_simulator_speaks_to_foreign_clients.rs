@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
 
-use gateway::simulate::{Handle, Program, Settings, SimulatedPlc, serve};
-use provisioning::plc::Model;
+use gateway::simulate::{Handle, SimulatedPlc, SimulatedProgram, SimulatorSettings, serve};
+use provisioning::plc::PlcModel;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn mbpoll_reads_holding_registers() {
-    let plc = Plc::start(Model::M241).await;
+    let plc = Plc::start(PlcModel::M241).await;
     plc.handle.set_registers(10, &[0xE979, 0x42F6, 0x1234]).await.expect("a register");
 
     assert_eq!(plc.mbpoll(&["-t", "4:hex", "-r", "12"]).await, ["[12]: 0x1234"]);
@@ -29,7 +29,7 @@ async fn mbpoll_reads_holding_registers() {
 
 #[tokio::test]
 async fn mbpoll_reads_outputs_and_inputs() {
-    let plc = Plc::start(Model::M241).await;
+    let plc = Plc::start(PlcModel::M241).await;
     plc.handle.set_output(9, true).await.expect("an output");
     plc.handle.set_input(13, true).await.expect("an input");
 
@@ -41,7 +41,7 @@ async fn mbpoll_reads_outputs_and_inputs() {
 
 #[tokio::test]
 async fn mbpoll_writes_registers_and_outputs() {
-    let plc = Plc::start(Model::M251).await;
+    let plc = Plc::start(PlcModel::M251).await;
 
     plc.mbpoll_writes(&["-t", "4", "-r", "100", "1234"]).await; // function code 6
     plc.mbpoll_writes(&["-t", "4", "-r", "101", "1", "2", "3"]).await; // 16
@@ -55,7 +55,7 @@ async fn mbpoll_writes_registers_and_outputs() {
 
 #[tokio::test]
 async fn mbpoll_is_refused_what_the_manual_does_not_list() {
-    let plc = Plc::start(Model::M241).await;
+    let plc = Plc::start(PlcModel::M241).await;
 
     let input_registers = ["-t", "3", "-r", "0"]; // function code 4
     assert_eq!(plc.mbpoll_refusal(&input_registers).await, "Illegal function");
@@ -70,7 +70,7 @@ async fn mbpoll_is_refused_what_the_manual_does_not_list() {
 
 #[tokio::test]
 async fn mbpoll_finds_the_slave_device_at_unit_1_and_nobody_at_2() {
-    let plc = Plc::start(Model::M241).await;
+    let plc = Plc::start(PlcModel::M241).await;
 
     plc.mbpoll_at(1, &["-t", "4", "-r", "39", "77"]).await;
     let read = plc.mbpoll_at(1, &["-t", "4", "-r", "39"]).await;
@@ -82,7 +82,7 @@ async fn mbpoll_finds_the_slave_device_at_unit_1_and_nobody_at_2() {
 
 #[tokio::test]
 async fn pymodbus_uses_every_function_code() {
-    let plc = Plc::start(Model::M241).await;
+    let plc = Plc::start(PlcModel::M241).await;
     plc.handle.set_registers(10, &[0xE979, 0x42F6]).await.expect("a register");
     plc.handle.set_input(13, true).await.expect("an input");
 
@@ -99,7 +99,7 @@ async fn pymodbus_uses_every_function_code() {
 
 #[tokio::test]
 async fn pymodbus_sees_the_pump_station_move() {
-    let plc = Plc::running(Model::M251, Program::PumpStation).await;
+    let plc = Plc::running(PlcModel::M251, SimulatedProgram::PumpStation).await;
 
     let script = include_str!("the_simulator_speaks_to_foreign_clients/pump_station.py");
     let port = plc.address.port().to_string();
@@ -118,12 +118,12 @@ struct Plc {
 
 impl Plc {
     /// A PLC whose memory holds what is put there.
-    async fn start(model: Model) -> Self {
-        Self::running(model, Program::Idle).await
+    async fn start(model: PlcModel) -> Self {
+        Self::running(model, SimulatedProgram::Idle).await
     }
 
-    async fn running(model: Model, program: Program) -> Self {
-        let mut settings = Settings::new(model).expect("a Modicon can be simulated");
+    async fn running(model: PlcModel, program: SimulatedProgram) -> Self {
+        let mut settings = SimulatorSettings::new(model).expect("a Modicon can be simulated");
         settings.program = program;
         let plc = SimulatedPlc::new(settings);
         let handle = plc.handle();

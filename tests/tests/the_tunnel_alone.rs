@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use e2e::{
-    Gateway, Namespace, Pair, Process, TempDir, Tunnelled, WireguardGo, eventually, spellings,
-    temp_dir,
+    Gateway, Namespace, NamespacePair, Process, TempDir, TunnelTestbed, WireguardGo, eventually,
+    key_encodings, temp_dir,
 };
 use tunnel::{PrivateKey, PublicKey};
 
@@ -31,7 +31,7 @@ fn a_key_lies_with_its_owner_only_and_its_public_half_is_all_that_is_shown() {
     assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&path).expect("it is ours");
     let key: PrivateKey = text.trim().parse().expect("it holds a key");
-    assert_eq!(String::from_utf8_lossy(&made.stdout), format!("{}\n", key.public()));
+    assert_eq!(String::from_utf8_lossy(&made.stdout), format!("{}\n", key.public_key()));
     assert!(!format!("{made:?}").contains(text.trim()));
     assert_eq!(made.stderr, b"");
 }
@@ -54,7 +54,7 @@ fn a_key_that_is_there_is_left_alone() {
 
 /// A file of wg-quick that its owner only can read.
 fn conf(dir: &TempDir, hub: PublicKey, extra: &str) -> String {
-    let (address, network) = (WireguardGo::SITE, WireguardGo::ADDRESS);
+    let (address, network) = (WireguardGo::SITE_ADDRESS, WireguardGo::ADDRESS);
     let key = PrivateKey::generate();
     write(dir, &key, hub, &format!("Address = {address}/32\n{extra}"), network)
 }
@@ -86,9 +86,9 @@ fn network_of(namespace: &Namespace) -> String {
 
 #[test]
 fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
-    let (pair, dir, key) = (Pair::new(), temp_dir(), PrivateKey::generate());
-    let hub = WireguardGo::start(&pair, key.public(), Tunnelled::MTU);
-    let address = format!("Address = {}/32", WireguardGo::SITE);
+    let (pair, dir, key) = (NamespacePair::new(), temp_dir(), PrivateKey::generate());
+    let hub = WireguardGo::start(&pair, key.public_key(), TunnelTestbed::MTU);
+    let address = format!("Address = {}/32", WireguardGo::SITE_ADDRESS);
     let file = write(&dir, &key, hub.public_key(), &address, WireguardGo::ADDRESS);
     let program = Gateway::program().display().to_string();
     let state = dir.path().display().to_string();
@@ -104,7 +104,7 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
         let arguments = fs::read_to_string(format!("/proc/{}/cmdline", tunnel.id()));
         let told = tunnel.log().text() + &arguments.expect("it runs");
         assert!(told.contains("DEBUG"), "it tells more, or this tests nothing: {told}");
-        assert!(spellings(&key.expose()).iter().all(|secret| !told.contains(secret)), "{told}");
+        assert!(key_encodings(&key.expose()).iter().all(|secret| !told.contains(secret)), "{told}");
 
         tunnel.signal(signal);
 
@@ -129,7 +129,7 @@ fn a_file_with_commands_is_refused_and_none_is_run() {
     let marker = dir.path().join("run");
     let touch = format!("touch {}", marker.display());
     let lines = format!("PreUp = {touch}\nPostUp = {touch}\nPreDown = {touch}\nPostDown = {touch}");
-    let file = conf(&dir, PrivateKey::generate().public(), &lines);
+    let file = conf(&dir, PrivateKey::generate().public_key(), &lines);
 
     let (code, said) = refused(&file);
 
@@ -145,7 +145,7 @@ fn a_file_with_commands_is_refused_and_none_is_run() {
 #[test]
 fn a_file_that_others_can_read_is_refused() {
     let dir = temp_dir();
-    let file = conf(&dir, PrivateKey::generate().public(), "");
+    let file = conf(&dir, PrivateKey::generate().public_key(), "");
     for mode in [0o644, 0o640, 0o604, 0o620] {
         fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("it is ours");
         let (code, said) = refused(&file);
@@ -156,9 +156,9 @@ fn a_file_that_others_can_read_is_refused() {
 
 #[test]
 fn as_root_nobody_is_told_which_capability_is_missing() {
-    let (pair, dir) = (Pair::new(), temp_dir());
+    let (pair, dir) = (NamespacePair::new(), temp_dir());
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
-    let file = conf(&dir, PrivateKey::generate().public(), "");
+    let file = conf(&dir, PrivateKey::generate().public_key(), "");
     std::os::unix::fs::chown(&file, Some(65_534), Some(65_534)).expect("root may");
     let program = Gateway::program().display().to_string();
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"];

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{Tunnelled, TunnelledBuilder, WireguardGo, eventually};
+use e2e::{TunnelTestbed, TunnelTestbedBuilder, WireguardGo, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 /// A hub that was away is noticed, and found again, within this.
@@ -22,23 +22,23 @@ for _ in range(1000):
 ";
 
 /// Whether anything takes a connection at an address of the site, asked from the hub's machine.
-fn answers(world: &Tunnelled, address: &str) -> bool {
+fn answers(world: &TunnelTestbed, address: &str) -> bool {
     let asked = world.pair.hub.command("python3").args(["-c", CONNECT, address, "9464"]).output();
     asked.expect("python3 is there").status.success()
 }
 
 #[test]
 fn as_root_nobody_publishes_through_a_tunnel_without_a_device() {
-    let mut world = Tunnelled::builder().start();
+    let mut world = TunnelTestbed::builder().start();
     world.wait_for_data("the first message");
     world.wait_for_metric("edge_tunnel_up 1");
 
-    world.pair.hub.run("python3", &["-c", CONNECT_AND_CLOSE, WireguardGo::SITE]);
+    world.pair.hub.run("python3", &["-c", CONNECT_AND_CLOSE, WireguardGo::SITE_ADDRESS]);
     world.wait_for_metric("edge_mqtt_connected 1");
 
     world.hub.kill();
     world.gateway.log().wait_for_line("is not running there", BACK).expect("it is told");
-    world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+    world.hub.start_again(&world.pair.hub, TunnelTestbed::MTU);
     world.consumer.drain(Duration::ZERO);
     world.wait_for_data("data after the hub came back");
     // The kernel of the site knows nothing of the tunnel: only the PLC listens there.
@@ -53,11 +53,11 @@ fn as_root_nobody_publishes_through_a_tunnel_without_a_device() {
 
 #[test]
 fn as_root_nothing_answers_on_the_machine_network_with_the_device_up_down_and_deleted() {
-    let mut world = Tunnelled::builder().with_device().start();
+    let mut world = TunnelTestbed::builder().with_device().start();
     world.wait_for_data("the first message");
     world.wait_for_metric("edge_tunnel_up 1");
-    let silent = |world: &Tunnelled, when: &str| {
-        for address in [WireguardGo::SITE, "192.0.2.1"] {
+    let silent = |world: &TunnelTestbed, when: &str| {
+        for address in [WireguardGo::SITE_ADDRESS, "192.0.2.1"] {
             assert!(!answers(world, address), "{when}: it answers at {address}");
         }
     };
@@ -73,20 +73,21 @@ fn as_root_nothing_answers_on_the_machine_network_with_the_device_up_down_and_de
 }
 
 /// Connections that the broker was asked for past the tunnel.
-fn in_clear(world: &Tunnelled) -> usize {
+fn in_clear(world: &TunnelTestbed) -> usize {
     let log = world.broker.log().text();
     log.lines().filter(|line| line.contains("New connection from 192.0.2.1")).count()
 }
 
 /// Dials of the gateway that have failed.
-fn failed_dials(world: &Tunnelled) -> usize {
+fn failed_dials(world: &TunnelTestbed) -> usize {
     let log = world.gateway.log().text();
     log.lines().filter(|line| line.contains("reason=\"unreachable\"")).count()
 }
 
 #[test]
 fn as_root_while_the_device_is_down_no_dial_leaves_in_clear() {
-    let mut world = Tunnelled::builder().with_device().logging("info,gateway::mqtt=debug").start();
+    let mut world =
+        TunnelTestbed::builder().with_device().with_log_level("info,gateway::mqtt=debug").start();
     world.wait_for_data("the first message");
     // Without the device the broker is reached in clear, by whoever does not ask for the device.
     let broker = [WireguardGo::ADDRESS, "1883"];
@@ -106,7 +107,7 @@ fn as_root_while_the_device_is_down_no_dial_leaves_in_clear() {
 
     assert_eq!(in_clear(&world), 1, "{}", world.broker.log().text());
     world.pair.site.ip(&["link", "set", "edge0", "up"]);
-    world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+    world.hub.start_again(&world.pair.hub, TunnelTestbed::MTU);
     world.consumer.drain(Duration::ZERO);
     world.wait_for_data("data after the device is up again");
     assert_eq!(in_clear(&world), 1, "{}", world.broker.log().text());
@@ -114,7 +115,7 @@ fn as_root_while_the_device_is_down_no_dial_leaves_in_clear() {
 
 #[test]
 fn as_root_a_killed_gateway_leaves_no_device_and_no_route() {
-    let mut world = Tunnelled::builder().with_device().start();
+    let mut world = TunnelTestbed::builder().with_device().start();
     world.wait_for_data("the first message");
     assert!(world.pair.site.run("ip", &["route", "show"]).contains("dev edge0"));
     world.gateway.kill();
@@ -125,21 +126,21 @@ fn as_root_a_killed_gateway_leaves_no_device_and_no_route() {
     assert!(!world.pair.site.run("ip", &["route", "show"]).contains("10.9.0.2"));
 }
 
-fn tls_goes_through(builder: TunnelledBuilder) {
-    let world = builder.secured().start();
+fn tls_goes_through(builder: TunnelTestbedBuilder) {
+    let world = builder.with_tls().start();
     world.wait_for_data("the first message");
     let log = world.broker.log();
-    let arrived = format!("New connection from {}", WireguardGo::SITE);
+    let arrived = format!("New connection from {}", WireguardGo::SITE_ADDRESS);
     let arrived = log.wait_for_line(&arrived, SOON).expect("it has come");
     assert!(arrived.contains("on port 8883"), "{arrived}");
 }
 
 #[test]
 fn as_root_tls_with_certificates_of_both_ends_goes_through_the_tunnel() {
-    tls_goes_through(Tunnelled::builder());
+    tls_goes_through(TunnelTestbed::builder());
 }
 
 #[test]
 fn as_root_tls_with_certificates_of_both_ends_goes_through_the_device() {
-    tls_goes_through(Tunnelled::builder().with_device());
+    tls_goes_through(TunnelTestbed::builder().with_device());
 }

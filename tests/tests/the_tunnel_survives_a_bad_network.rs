@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Capture, Conditions, Traffic, Tunnelled, TunnelledBuilder};
+use e2e::{Capture, NetworkConditions, Traffic, TunnelTestbed, TunnelTestbedBuilder};
 
 /// Each of these is far more than it takes.
 const LONG: Duration = Duration::from_secs(40);
@@ -11,13 +11,13 @@ const MESSAGES: usize = 50;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A quick and good line.
-fn good() -> Conditions {
-    Conditions { delay: MILLISECOND, ..Conditions::default() }
+fn good() -> NetworkConditions {
+    NetworkConditions { delay: MILLISECOND, ..NetworkConditions::default() }
 }
 
 /// Lets the gateway publish through such a network, then stops it and holds that everything that it
 /// published arrived. Gives what has passed the router.
-fn all_arrives(world: TunnelledBuilder, seed: u64, conditions: Conditions) -> Traffic {
+fn all_arrives(world: TunnelTestbedBuilder, seed: u64, conditions: NetworkConditions) -> Traffic {
     let world = world.behind_router(seed, conditions).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, MESSAGES);
@@ -25,78 +25,78 @@ fn all_arrives(world: TunnelledBuilder, seed: u64, conditions: Conditions) -> Tr
 }
 
 /// Takes so many messages more.
-fn take(world: &Tunnelled, arrived: &mut Capture, count: usize) {
-    arrived.take_more(count, LONG, |left| next(world, left));
+fn take(world: &TunnelTestbed, arrived: &mut Capture, count: usize) {
+    arrived.add_distinct(count, LONG, |left| next(world, left));
 }
 
 /// The next message with data.
-fn next(world: &Tunnelled, left: Duration) -> Option<e2e::Message> {
+fn next(world: &TunnelTestbed, left: Duration) -> Option<e2e::Message> {
     let end = Instant::now() + left;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let message = world.consumer.try_next(left)?;
-        if Tunnelled::is_data(&message) {
+        if TunnelTestbed::is_data(&message) {
             return Some(message);
         }
     }
 }
 
 /// Stops the gateway. Its last word is that it is offline: then everything is there.
-fn finish(mut world: Tunnelled, mut arrived: Capture) -> Traffic {
+fn finish(mut world: TunnelTestbed, mut arrived: Capture) -> Traffic {
     world.gateway.terminate();
     let status = world.gateway.wait(LONG);
     let log = world.gateway.log().text();
     assert!(status.success() && !log.contains("left for the next start"), "{status}: {log}");
     loop {
         let message = world.consumer.next(LONG);
-        if Tunnelled::is_data(&message) {
-            arrived.take(&message);
+        if TunnelTestbed::is_data(&message) {
+            arrived.add(&message);
         } else if message.topic == "edge/plant-7/status" && message.payload.contains("offline") {
             break;
         }
     }
-    arrived.assert_whole();
+    arrived.assert_complete();
     world.router().traffic()
 }
 
 #[test]
 fn as_root_everything_arrives_when_datagrams_are_lost() {
-    let conditions = Conditions { loss: 0.15, ..good() };
-    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 1, conditions);
+    let conditions = NetworkConditions { loss: 0.15, ..good() };
+    let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 1, conditions);
     assert!(up.lost > 0 && down.lost > 0, "{up:?} {down:?}");
 }
 
 #[test]
 fn as_root_everything_arrives_when_datagrams_come_twice() {
-    let conditions = Conditions { duplicate: 0.5, ..good() };
-    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 2, conditions);
-    assert!(up.doubled > 0 && down.doubled > 0, "{up:?} {down:?}");
+    let conditions = NetworkConditions { duplicate: 0.5, ..good() };
+    let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 2, conditions);
+    assert!(up.duplicated > 0 && down.duplicated > 0, "{up:?} {down:?}");
 }
 
 #[test]
 fn as_root_everything_arrives_when_datagrams_overtake_each_other() {
-    let conditions = Conditions { jitter: 200 * MILLISECOND, ..good() };
-    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 3, conditions);
-    assert!(up.overtaken > 0 && down.overtaken > 0, "{up:?} {down:?}");
+    let conditions = NetworkConditions { jitter: 200 * MILLISECOND, ..good() };
+    let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 3, conditions);
+    assert!(up.reordered > 0 && down.reordered > 0, "{up:?} {down:?}");
 }
 
 #[test]
 fn as_root_everything_arrives_when_each_datagram_takes_300_ms() {
-    let conditions = Conditions { delay: 300 * MILLISECOND, ..good() };
-    let Traffic { up, .. } = all_arrives(Tunnelled::builder(), 4, conditions);
+    let conditions = NetworkConditions { delay: 300 * MILLISECOND, ..good() };
+    let Traffic { up, .. } = all_arrives(TunnelTestbed::builder(), 4, conditions);
     assert_eq!(up.lost, 0);
 }
 
 #[test]
 fn as_root_everything_arrives_when_datagrams_are_spoiled() {
-    let conditions = Conditions { corrupt: 0.15, ..good() };
-    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 5, conditions);
-    assert!(up.spoiled > 0 && down.spoiled > 0, "{up:?} {down:?}");
+    let conditions = NetworkConditions { corrupt: 0.15, ..good() };
+    let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 5, conditions);
+    assert!(up.corrupted > 0 && down.corrupted > 0, "{up:?} {down:?}");
 }
 
 /// What a site at the edge of a mobile network has.
-fn everything() -> Conditions {
-    Conditions {
+fn everything() -> NetworkConditions {
+    NetworkConditions {
         delay: 40 * MILLISECOND,
         jitter: 60 * MILLISECOND,
         loss: 0.05,
@@ -107,26 +107,26 @@ fn everything() -> Conditions {
 
 #[test]
 fn as_root_everything_arrives_when_all_of_it_happens() {
-    let Traffic { up, down, .. } = all_arrives(Tunnelled::builder(), 6, everything());
-    assert!(up.lost + down.lost > 0 && up.overtaken + down.overtaken > 0, "{up:?} {down:?}");
+    let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 6, everything());
+    assert!(up.lost + down.lost > 0 && up.reordered + down.reordered > 0, "{up:?} {down:?}");
 }
 
 #[test]
 fn as_root_everything_arrives_through_the_device_when_all_of_it_happens() {
-    let builder = Tunnelled::builder().with_device();
+    let builder = TunnelTestbed::builder().with_device();
     let Traffic { up, down, .. } = all_arrives(builder, 7, everything());
-    assert!(up.lost + down.lost > 0 && up.overtaken + down.overtaken > 0, "{up:?} {down:?}");
+    assert!(up.lost + down.lost > 0 && up.reordered + down.reordered > 0, "{up:?} {down:?}");
 }
 
 #[test]
 fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
-    let world = Tunnelled::builder().behind_router(8, good()).start();
+    let world = TunnelTestbed::builder().behind_router(8, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
     let before = world.router().traffic();
 
     for _ in 0..5 {
-        world.router().take_new_port();
+        world.router().rebind_port();
         take(&world, &mut arrived, 10);
     }
 
@@ -142,8 +142,8 @@ fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
 
 #[test]
 fn as_root_a_port_that_a_router_has_forgotten_is_left() {
-    let builder = Tunnelled::builder().behind_router(9, good());
-    let world = builder.whose_first_port_is_forgotten().start();
+    let builder = TunnelTestbed::builder().behind_router(9, good());
+    let world = builder.with_first_port_blocked().start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
     let traffic = finish(world, arrived);
@@ -153,10 +153,10 @@ fn as_root_a_port_that_a_router_has_forgotten_is_left() {
 
 #[test]
 fn as_root_a_port_that_a_router_forgets_in_the_middle_is_left() {
-    let world = Tunnelled::builder().behind_router(10, good()).start();
+    let world = TunnelTestbed::builder().behind_router(10, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
-    world.router().forget_port();
+    world.router().block_port();
     take(&world, &mut arrived, MESSAGES);
     let traffic = finish(world, arrived);
     assert!(traffic.ports >= 2, "{traffic:?}");
@@ -164,7 +164,7 @@ fn as_root_a_port_that_a_router_forgets_in_the_middle_is_left() {
 }
 
 /// The machine has another address from one moment to the next, as after a change of its network.
-fn another_address_costs_little(builder: TunnelledBuilder, seed: u64) {
+fn another_address_costs_little(builder: TunnelTestbedBuilder, seed: u64) {
     let world = builder.behind_router(seed, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
@@ -184,10 +184,10 @@ fn another_address_costs_little(builder: TunnelledBuilder, seed: u64) {
 
 #[test]
 fn as_root_another_address_of_the_site_costs_little() {
-    another_address_costs_little(Tunnelled::builder(), 11);
+    another_address_costs_little(TunnelTestbed::builder(), 11);
 }
 
 #[test]
 fn as_root_another_address_of_a_site_with_a_device_costs_little() {
-    another_address_costs_little(Tunnelled::builder().with_device(), 12);
+    another_address_costs_little(TunnelTestbed::builder().with_device(), 12);
 }

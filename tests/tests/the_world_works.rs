@@ -38,14 +38,14 @@ fn a_retained_message_is_told_apart() {
 #[test]
 fn a_persistent_broker_keeps_messages_for_an_absent_consumer() {
     let mut broker = Mosquitto::builder().persistent().start();
-    drop(broker.subscribe_for_good("node-red", "a"));
+    drop(broker.subscribe_persistent("node-red", "a"));
     broker.publish("a", "while away", Retain::No);
     broker.restart();
     broker.publish("a", "after a restart", Retain::No);
     broker.stop();
     broker.start_again();
 
-    let subscriber = broker.subscribe_for_good("node-red", "a");
+    let subscriber = broker.subscribe_persistent("node-red", "a");
 
     assert_eq!(subscriber.next(SOON).payload, "while away");
     assert_eq!(subscriber.next(SOON).payload, "after a restart");
@@ -91,8 +91,8 @@ fn pymodbus_answers_a_raw_frame_and_counts_it() {
     let answer = ask(&mut connection, &[3, 0, 10, 0, 2]);
 
     assert_eq!(answer, [3, 4, 0x12, 0x34, 0xAB, 0xCD]);
-    assert_eq!(plc.function_codes(), [(3, 1)].into());
-    assert_eq!(plc.connections(), 1);
+    assert_eq!(plc.request_counts(), [(3, 1)].into());
+    assert_eq!(plc.connection_count(), 1);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn pymodbus_refuses_what_it_is_told_to_refuse() {
 
     assert_eq!(ask(&mut connection, &[3, 0, 15, 0, 5]).first(), Some(&3));
     assert_eq!(ask(&mut connection, &[3, 0, 15, 0, 6]), [0x83, 2]);
-    plc.refuse_nothing();
+    plc.clear_refusals();
     assert_eq!(ask(&mut connection, &[3, 0, 15, 0, 6]).first(), Some(&3));
 }
 

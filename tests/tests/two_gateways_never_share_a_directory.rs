@@ -24,10 +24,10 @@ fn refused(first: &Gateway) -> String {
 #[test]
 fn the_second_is_refused_and_the_first_goes_on() {
     let (plc, broker) = (Simulator::start(), Mosquitto::start());
-    let mut first = Gateway::ready(&format!(
+    let mut first = Gateway::start_ready(&format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
         broker.url(),
-        plc.sections(1, Duration::from_millis(20))
+        plc.plc_sections(1, Duration::from_millis(20))
     ));
     first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > 0.0);
 

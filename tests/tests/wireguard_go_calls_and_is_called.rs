@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{Conditions, Traffic, Tunnelled, TunnelledBuilder, WireguardGo};
+use e2e::{NetworkConditions, Traffic, TunnelTestbed, TunnelTestbedBuilder, WireguardGo};
 use tunnel::PrivateKey;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -14,9 +14,12 @@ fn preshared() -> String {
     PrivateKey::generate().expose().to_string()
 }
 
-fn world(preshared_at_site: Option<&str>, preshared_at_hub: Option<&str>) -> TunnelledBuilder {
-    let conditions = Conditions { delay: Duration::from_millis(1), ..Conditions::default() };
-    Tunnelled::builder().behind_router(1, conditions).preshared(preshared_at_site, preshared_at_hub)
+fn world(preshared_at_site: Option<&str>, preshared_at_hub: Option<&str>) -> TunnelTestbedBuilder {
+    let conditions =
+        NetworkConditions { delay: Duration::from_millis(1), ..NetworkConditions::default() };
+    TunnelTestbed::builder()
+        .behind_router(1, conditions)
+        .with_preshared_keys(preshared_at_site, preshared_at_hub)
 }
 
 fn both_call_and_answer(preshared: Option<&str>) {
@@ -28,15 +31,15 @@ fn both_call_and_answer(preshared: Option<&str>) {
 
     // A hub that has forgotten everything and has something to say calls.
     world.hub.kill();
-    world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
-    assert!(!world.hub.has_shaken_hands(&world.pair.hub));
-    world.hub.find_site_at(&world.pair.hub, mapped.expect("the site has sent"));
+    world.hub.start_again(&world.pair.hub, TunnelTestbed::MTU);
+    assert!(!world.hub.has_handshake(&world.pair.hub));
+    world.hub.set_site_endpoint(&world.pair.hub, mapped.expect("the site has sent"));
     assert!(world.scrape().contains("edge_tunnel_up 1"));
 
     let Traffic { up, down, .. } = world.router().traffic();
     assert!(down.initiations() >= 1 && up.responses() >= 1, "{up:?} {down:?}");
     assert_eq!((up.initiations(), down.responses()), (1, 1), "the site did not call again");
-    assert!(world.hub.has_shaken_hands(&world.pair.hub));
+    assert!(world.hub.has_handshake(&world.pair.hub));
     world.consumer.drain(Duration::ZERO);
     world.wait_for_data("data on the session that the hub began");
 }
@@ -60,14 +63,14 @@ fn as_root_with_different_preshared_keys_there_is_no_session_and_the_sentence_sa
         let mut world = world(at_site.map(String::as_str), at_hub.map(String::as_str)).start();
         let said = world.gateway.log().wait_for_line("another preshared key than ours", SOON);
         assert!(said.is_some(), "{at_site:?} {at_hub:?}: {}", world.gateway.log().text());
-        assert!(!world.hub.has_shaken_hands(&world.pair.hub));
+        assert!(!world.hub.has_handshake(&world.pair.hub));
         // The hub does not take the site's answer either. It calls at once only while it has not
         // answered itself.
         world.hub.kill();
-        world.hub.start_again(&world.pair.hub, Tunnelled::MTU);
+        world.hub.start_again(&world.pair.hub, TunnelTestbed::MTU);
         let mapped = world.router().traffic().mapped.expect("the site has sent");
-        world.hub.find_site_at(&world.pair.hub, mapped);
-        let ping = ["-c", "1", "-W", "2", WireguardGo::SITE];
+        world.hub.set_site_endpoint(&world.pair.hub, mapped);
+        let ping = ["-c", "1", "-W", "2", WireguardGo::SITE_ADDRESS];
         let pinged = world.pair.hub.command("ping").args(ping).output();
         assert!(!pinged.expect("ping is there").status.success());
 
@@ -75,6 +78,6 @@ fn as_root_with_different_preshared_keys_there_is_no_session_and_the_sentence_sa
         assert!(up.initiations() >= 1 && down.responses() >= 1, "{up:?} {down:?}");
         assert!(down.initiations() >= 1 && up.responses() >= 1, "{up:?} {down:?}");
         assert_eq!((up.data(), down.data()), (0, 0), "data passed");
-        assert!(!world.hub.has_shaken_hands(&world.pair.hub));
+        assert!(!world.hub.has_handshake(&world.pair.hub));
     }
 }

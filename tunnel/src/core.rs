@@ -4,18 +4,18 @@
 //! to begin one, `hubs` with whom, `link` where to, `clock` whether the wall clock allows it,
 //! `packet` and `allowed` what may pass, `long` whether the MTU is too large.
 
-mod allowed;
+mod allowed_ips;
+mod black_hole;
 mod clock;
 mod counters;
 mod handshake;
-mod hub_end;
-mod hubs;
+mod hub;
+mod hub_link;
+mod hub_selector;
+mod ip_header;
 mod limiter;
-mod link;
-mod long;
-mod packet;
 mod peer;
-mod pending;
+mod pending_packets;
 mod report;
 mod site;
 mod wire;
@@ -27,11 +27,11 @@ use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
-pub use report::{Report, State};
+pub use report::{TunnelReport, TunnelState};
 
-use crate::packets::Sink;
-use crate::path::Outbox;
+use crate::packet_buffer::PacketSink;
 use crate::settings::{self, Endpoint};
+use crate::transport::SendBatch;
 
 /// One end of a tunnel.
 ///
@@ -46,13 +46,13 @@ pub struct Tunnel {
 
 #[derive(Debug)]
 enum Role {
-    Site(Box<site::Site>),
-    HubEnd(Box<hub_end::HubEnd>),
+    Site(Box<site::SiteTunnel>),
+    Hub(Box<hub::HubTunnel>),
 }
 
 /// Something that has happened outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
+pub enum TunnelEvent {
     /// A name was looked up; no addresses mean that it failed.
     Resolved {
         /// The hub's number in the settings.
@@ -62,32 +62,32 @@ pub enum Event {
     },
     /// A name was looked up, and all of its addresses lie in networks that the tunnel leads to: it
     /// cannot carry itself.
-    Inside {
+    ResolvedInsideTunnel {
         /// The hub's number in the settings.
         hub: usize,
     },
     /// The way out is another: device, router or our address; or there is one again.
     NetworkChanged,
     /// What is known about the right time.
-    Clock(ClockBounds),
+    ClockBoundsChanged(ClockBounds),
     /// The host at this address says that nothing listens there (ICMP port unreachable). Only makes
     /// the sentence better, since anybody can say so.
-    Refused(SocketAddr),
+    PortUnreachable(SocketAddr),
 }
 
 /// Something that has to be done outside.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Request {
+pub enum TunnelRequest {
     /// Look up a name and answer with [`Event::Resolved`] or [`Event::Inside`]. What is not answered
     /// within a minute is asked again.
-    Resolve(LookUp),
+    Resolve(HubLookup),
     /// Take a new local port: [`Path::rebind`](crate::Path::rebind).
     Rebind,
 }
 
 /// A name that has to be looked up.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LookUp {
+pub struct HubLookup {
     /// The hub's number in the settings.
     pub hub: usize,
     /// What to look up.
@@ -99,13 +99,13 @@ impl Tunnel {
     /// indices: another one at each start.
     #[must_use]
     pub fn site(settings: settings::Settings, bounds: ClockBounds, now: Now, seed: u64) -> Self {
-        Self { role: Role::Site(Box::new(site::Site::new(settings, bounds, now, seed))) }
+        Self { role: Role::Site(Box::new(site::SiteTunnel::new(settings, bounds, now, seed))) }
     }
 
     /// Makes the hub's end. `seed` as for a site.
     #[must_use]
-    pub fn hub_end(settings: settings::HubEnd, now: Now, seed: u64) -> Self {
-        Self { role: Role::HubEnd(Box::new(hub_end::HubEnd::new(settings, now, seed))) }
+    pub fn hub(settings: settings::HubSettings, now: Now, seed: u64) -> Self {
+        Self { role: Role::Hub(Box::new(hub::HubTunnel::new(settings, now, seed))) }
     }
 
     /// Takes a datagram. A packet inside it goes to `packets`, what answers it to `out`.
@@ -113,29 +113,29 @@ impl Tunnel {
         &mut self,
         now: Now,
         datagram: (SocketAddr, &[u8]),
-        out: &mut Outbox,
-        packets: &mut impl Sink,
+        out: &mut SendBatch,
+        packets: &mut impl PacketSink,
     ) {
         match &mut self.role {
             Role::Site(site) => site.handle_datagram(now, datagram, out, packets),
-            Role::HubEnd(hub) => hub.handle_datagram(now, datagram, out, packets),
+            Role::Hub(hub) => hub.handle_datagram(now, datagram, out, packets),
         }
     }
 
     /// Takes an IP packet to the other end. It is encrypted into `out`; without a session up to 64
     /// of them wait, 5 s at most. Whatever is dropped is counted.
-    pub fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut Outbox) {
+    pub fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut SendBatch) {
         match &mut self.role {
             Role::Site(site) => site.handle_packet(now, packet, out),
-            Role::HubEnd(hub) => hub.handle_packet(now, packet, out),
+            Role::Hub(hub) => hub.handle_packet(now, packet, out),
         }
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+    pub fn handle_timeout(&mut self, now: Now, out: &mut SendBatch) {
         match &mut self.role {
             Role::Site(site) => site.handle_timeout(now, out),
-            Role::HubEnd(hub) => hub.handle_timeout(now, out),
+            Role::Hub(hub) => hub.handle_timeout(now, out),
         }
     }
 
@@ -144,51 +144,51 @@ impl Tunnel {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.role {
             Role::Site(site) => site.poll_timeout(),
-            Role::HubEnd(hub) => hub.poll_timeout(),
+            Role::Hub(hub) => hub.poll_timeout(),
         }
     }
 
     /// Takes what has happened outside. What follows from it is done at the next
     /// [`Tunnel::handle_timeout`], which is due at once.
-    pub fn handle_event(&mut self, now: Now, event: Event) {
+    pub fn handle_event(&mut self, now: Now, event: TunnelEvent) {
         match &mut self.role {
             Role::Site(site) => site.handle_event(now, event),
-            Role::HubEnd(_) => {}
+            Role::Hub(_) => {}
         }
     }
 
     /// What has to be done outside, if anything.
-    pub fn next_request(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<TunnelRequest> {
         match &mut self.role {
             Role::Site(site) => site.next_request(),
-            Role::HubEnd(_) => None,
+            Role::Hub(_) => None,
         }
     }
 
     /// Counts what was lost outside.
-    pub fn count_dropped(&mut self, reason: DropReason, count: u64) {
+    pub fn add_dropped(&mut self, reason: DropReason, count: u64) {
         let counters = match &mut self.role {
             Role::Site(site) => site.counters_mut(),
-            Role::HubEnd(hub) => hub.counters_mut(),
+            Role::Hub(hub) => hub.counters_mut(),
         };
-        counters.drop_many(reason, count);
+        counters.add_dropped(reason, count);
     }
 
     /// How it is; cheap.
     #[must_use]
-    pub fn state(&self, now: Now) -> State {
+    pub fn state(&self, now: Now) -> TunnelState {
         match &self.role {
             Role::Site(site) => site.state(now),
-            Role::HubEnd(hub) => hub.state(now),
+            Role::Hub(hub) => hub.state(now),
         }
     }
 
     /// How it is, with everything that can be told.
     #[must_use]
-    pub fn report(&self, now: Now) -> Report {
+    pub fn report(&self, now: Now) -> TunnelReport {
         match &self.role {
             Role::Site(site) => site.report(now),
-            Role::HubEnd(hub) => hub.report(now),
+            Role::Hub(hub) => hub.report(now),
         }
     }
 
@@ -197,7 +197,7 @@ impl Tunnel {
     pub fn addresses(&self) -> &[IpNet] {
         match &self.role {
             Role::Site(site) => &site.settings().addresses,
-            Role::HubEnd(hub) => &hub.settings().addresses,
+            Role::Hub(hub) => &hub.settings().addresses,
         }
     }
 
@@ -206,7 +206,7 @@ impl Tunnel {
     pub fn mtu(&self) -> u16 {
         match &self.role {
             Role::Site(site) => site.settings().mtu,
-            Role::HubEnd(hub) => hub.settings().mtu,
+            Role::Hub(hub) => hub.settings().mtu,
         }
     }
 }

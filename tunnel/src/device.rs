@@ -1,28 +1,28 @@
 //! Packets in and out of the host: a network device, and what lets it take many at once.
 
+mod bytes;
 mod checksum;
 mod frame;
-mod hostbound;
 mod ioctl;
+mod packet_coalescer;
 mod routes;
 mod segment;
 #[cfg(test)]
 mod testing;
 mod tun;
-mod wire;
 
 use std::io::{self, IoSlice};
 
-pub(crate) use frame::{FRAME, Frame};
 #[cfg(test)]
-pub(crate) use frame::{HEADER, Joined};
-pub(crate) use hostbound::Hostbound;
-pub(crate) use ioctl::watch;
+pub(crate) use frame::{GsoType, VNET_HEADER_LEN};
+pub(crate) use frame::{MAX_FRAME_LEN, VnetHeader};
+pub(crate) use ioctl::watch_fd;
+pub(crate) use packet_coalescer::PacketCoalescer;
 pub use routes::RouteError;
-pub(crate) use routes::{captured, routes};
+pub(crate) use routes::{containing_route, tunnel_routes};
 pub(crate) use segment::segment;
 pub(crate) use tun::Tun;
-pub use tun::{InterfaceName, NameError, TunError, bind_to_device};
+pub use tun::{InterfaceName, InterfaceNameError, TunError, bind_to_device};
 
 /// Where the host puts packets for the tunnel, and takes those from it.
 ///

@@ -8,25 +8,25 @@ use thiserror::Error;
 use crate::settings::Endpoint;
 
 /// Longest DNS name (RFC 1035, 2.3.4) as text without the dot at its end.
-const NAME: usize = 253;
+const MAX_NAME_LEN: usize = 253;
 /// Longest part of a DNS name.
-const LABEL: usize = 63;
+const MAX_LABEL_LEN: usize = 63;
 
 /// Why a text is no endpoint, and what to write.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum EndpointError {
     /// There is no port.
     #[error("the port is missing: write `hub.example.net:51820`")]
-    NoPort,
+    MissingPort,
     /// The port is not a number from 1 to 65535.
     #[error("the port has to be a number from 1 to 65535: write `hub.example.net:51820`")]
-    Port,
+    InvalidPort,
     /// An IPv6 address without brackets.
     #[error("an IPv6 address needs brackets: write `[2001:db8::1]:51820`")]
-    Brackets,
+    MissingBrackets,
     /// Neither a name nor an address.
     #[error("it has to begin with a name or an address: write `hub.example.net:51820`")]
-    Host,
+    InvalidHost,
 }
 
 impl FromStr for Endpoint {
@@ -34,34 +34,34 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if text.parse::<Ipv6Addr>().is_ok() {
-            return Err(EndpointError::Brackets);
+            return Err(EndpointError::MissingBrackets);
         }
-        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::NoPort)?;
+        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::MissingPort)?;
         let host = match host.strip_prefix('[') {
             Some(rest) => {
-                let address = rest.strip_suffix(']').ok_or(EndpointError::NoPort)?;
-                address.parse::<Ipv6Addr>().map_err(|_| EndpointError::Host)?.to_string()
+                let address = rest.strip_suffix(']').ok_or(EndpointError::MissingPort)?;
+                address.parse::<Ipv6Addr>().map_err(|_| EndpointError::InvalidHost)?.to_string()
             }
-            None if host.contains(':') => return Err(EndpointError::Brackets),
-            None if is_name(host) => host.to_owned(),
-            None => return Err(EndpointError::Host),
+            None if host.contains(':') => return Err(EndpointError::MissingBrackets),
+            None if is_host_name(host) => host.to_owned(),
+            None => return Err(EndpointError::InvalidHost),
         };
         // `parse` would take a sign.
         let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse() {
             Ok(port) if port > 0 && is_number => Ok(Self { host, port }),
-            _ => Err(EndpointError::Port),
+            _ => Err(EndpointError::InvalidPort),
         }
     }
 }
 
 /// Whether it can be a DNS name, or an IPv4 address; underscores are common in private ones.
-fn is_name(host: &str) -> bool {
+fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
-        (1..=LABEL).contains(&label.len())
+        (1..=MAX_LABEL_LEN).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
-    host.len() <= NAME && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    host.len() <= MAX_NAME_LEN && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -84,20 +84,20 @@ mod tests {
     #[test]
     fn whatever_else_is_explained() {
         for (text, error) in [
-            ("", EndpointError::NoPort),
-            ("hub.example.net", EndpointError::NoPort),
-            ("[2001:db8::1]", EndpointError::NoPort),
-            ("hub:0", EndpointError::Port),
-            ("hub:+1", EndpointError::Port),
-            ("hub:65536", EndpointError::Port),
-            ("hub:", EndpointError::Port),
-            ("2001:db8::1", EndpointError::Brackets),
-            ("2001:db8::1:51820", EndpointError::Brackets),
-            ("[hub]:1", EndpointError::Host),
-            (":1", EndpointError::Host),
-            ("a..b:1", EndpointError::Host),
-            ("http//hub:1", EndpointError::Host),
-            ("häuschen:1", EndpointError::Host),
+            ("", EndpointError::MissingPort),
+            ("hub.example.net", EndpointError::MissingPort),
+            ("[2001:db8::1]", EndpointError::MissingPort),
+            ("hub:0", EndpointError::InvalidPort),
+            ("hub:+1", EndpointError::InvalidPort),
+            ("hub:65536", EndpointError::InvalidPort),
+            ("hub:", EndpointError::InvalidPort),
+            ("2001:db8::1", EndpointError::MissingBrackets),
+            ("2001:db8::1:51820", EndpointError::MissingBrackets),
+            ("[hub]:1", EndpointError::InvalidHost),
+            (":1", EndpointError::InvalidHost),
+            ("a..b:1", EndpointError::InvalidHost),
+            ("http//hub:1", EndpointError::InvalidHost),
+            ("häuschen:1", EndpointError::InvalidHost),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
         }

@@ -10,7 +10,7 @@ use rand_core::OsRng;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-const LENGTH: usize = 32;
+const KEY_LEN: usize = 32;
 
 /// Why a text is not a key.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -22,16 +22,16 @@ pub enum KeyError {
 
 /// The secret half of a peer's identity. Wiped from memory when dropped; its Debug shows nothing.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey([u8; LENGTH]);
+pub struct PrivateKey([u8; KEY_LEN]);
 
 /// The name of a peer.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PublicKey([u8; LENGTH]);
+pub struct PublicKey([u8; KEY_LEN]);
 
 /// A second secret that both peers share beside their keys. Wiped when dropped; its Debug shows
 /// nothing.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PresharedKey([u8; LENGTH]);
+pub struct PresharedKey([u8; KEY_LEN]);
 
 impl PrivateKey {
     /// Makes a new key from the operating system's randomness.
@@ -42,8 +42,8 @@ impl PrivateKey {
 
     /// The name that belongs to it.
     #[must_use]
-    pub fn public(&self) -> PublicKey {
-        PublicKey(x25519::PublicKey::from(&self.secret()).to_bytes())
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(x25519::PublicKey::from(&self.to_static_secret()).to_bytes())
     }
 
     /// Its text, for the file that keeps it.
@@ -52,23 +52,23 @@ impl PrivateKey {
         Zeroizing::new(STANDARD.encode(self.0))
     }
 
-    pub(crate) fn secret(&self) -> x25519::StaticSecret {
+    pub(crate) fn to_static_secret(&self) -> x25519::StaticSecret {
         self.0.into()
     }
 }
 
 impl PublicKey {
-    pub(crate) const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+    pub(crate) const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
         Self(bytes)
     }
 
-    pub(crate) fn point(self) -> x25519::PublicKey {
+    pub(crate) fn to_x25519(self) -> x25519::PublicKey {
         self.0.into()
     }
 }
 
 impl PresharedKey {
-    pub(crate) const fn bytes(&self) -> &[u8; LENGTH] {
+    pub(crate) const fn bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 }
@@ -77,7 +77,7 @@ impl FromStr for PrivateKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        parse(text).map(Self)
+        parse_key(text).map(Self)
     }
 }
 
@@ -85,7 +85,7 @@ impl FromStr for PublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        parse(text).map(Self)
+        parse_key(text).map(Self)
     }
 }
 
@@ -93,7 +93,7 @@ impl FromStr for PresharedKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        parse(text).map(Self)
+        parse_key(text).map(Self)
     }
 }
 
@@ -121,7 +121,7 @@ impl fmt::Debug for PresharedKey {
     }
 }
 
-fn parse(text: &str) -> Result<[u8; LENGTH], KeyError> {
+fn parse_key(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
     let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?);
     bytes.as_slice().try_into().map_err(|_| KeyError::Malformed)
 }
@@ -140,8 +140,8 @@ mod tests {
     fn a_new_key_reads_back_and_names_the_same_peer() {
         let key = PrivateKey::generate();
         let again: PrivateKey = key.expose().parse().unwrap();
-        assert_eq!(key.public(), again.public());
-        assert_ne!(key.public(), PrivateKey::generate().public());
+        assert_eq!(key.public_key(), again.public_key());
+        assert_ne!(key.public_key(), PrivateKey::generate().public_key());
     }
 
     #[test]

@@ -2,32 +2,34 @@
 
 mod core;
 mod device;
+mod device_tunnel;
 mod endpoint;
 mod key;
 mod netlink;
-mod packets;
-mod path;
-mod report;
+mod packet_buffer;
+mod reporter;
 mod settings;
 mod stack;
 #[cfg(test)]
 mod testing;
-mod tun;
+mod transport;
 mod userspace;
 pub mod wg_quick;
 
 pub use core::{
-    ClockBounds, Counters, DropReason, Event, LookUp, Now, Report, Request, State, Tunnel,
+    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelReport,
+    TunnelRequest, TunnelState,
 };
-pub use device::{InterfaceName, NameError, RouteError, TunError, bind_to_device};
+pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_device};
+pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use netlink::LinkError;
-pub use packets::{Packets, Sink};
-pub use path::{
-    Batching, Inbox, LocalPort, MAX_DATAGRAM, MemoryPath, Outbox, Path, Run, UdpPath, memory,
+pub use netlink::InterfaceError;
+pub use packet_buffer::{PacketBuffer, PacketSink};
+pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, Settings, SitePeer};
+pub use stack::{ListeningSockets, SocketError, Stack};
+pub use transport::{
+    Batching, LocalPort, MAX_DATAGRAM, MemoryTransport, RecvBatch, Segments, SendBatch, Transport,
+    UdpTransport, memory_pair,
 };
-pub use settings::{Endpoint, Hub, HubEnd, MTU, Settings, SiteKeys};
-pub use stack::{OpenError, Stack, Waiting};
-pub use tun::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open};
-pub use userspace::{Driver, Listener, TcpStream, Userspace, userspace};
+pub use userspace::{TcpListener, TcpStream, UserspaceDriver, UserspaceTunnel, userspace_tunnel};

@@ -1,11 +1,11 @@
 //! What the kernel knows of the host's network, by rtnetlink: what is set for the tunnel's device, and
 //! what others change.
 
-mod answer;
-mod link;
+mod interface;
 mod message;
-mod news;
-mod way;
+mod monitor;
+mod reply;
+mod route;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,86 +14,86 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-pub use link::LinkError;
-pub(crate) use link::{Link, Mended};
-pub(crate) use news::News;
-pub(crate) use way::{Look, WayOut};
+pub use interface::InterfaceError;
+pub(crate) use interface::{HostInterface, Repaired};
+pub(crate) use monitor::ChangeMonitor;
+pub(crate) use route::{RouteChange, RouteWatch};
 
-use answer::{Answer, Route};
-use message::Message;
+use message::NetlinkMessage;
+use reply::{DumpMessage, HostRoute};
 
 /// Room for one datagram of an answer: the kernel fills up to 8 KiB with routes, fewer only where
 /// its pages are smaller.
-const ANSWER: usize = 16 * 1024;
+const REPLY_BUFFER_LEN: usize = 16 * 1024;
 
 /// Asks the kernel, which answers at once.
 #[derive(Debug)]
-struct Asker {
+struct NetlinkSocket {
     socket: OwnedFd,
     /// Of the last request.
-    number: u32,
+    sequence: u32,
 }
 
-impl Asker {
+impl NetlinkSocket {
     fn open() -> Result<Self, Errno> {
-        Ok(Self { socket: open(SockFlag::empty())?, number: 0 })
+        Ok(Self { socket: open_socket(SockFlag::empty())?, sequence: 0 })
     }
 
     /// Wants something done.
-    fn order(&mut self, message: Message) -> Result<(), Errno> {
-        answer::done(&self.ask(message)?)
+    fn execute(&mut self, message: NetlinkMessage) -> Result<(), Errno> {
+        reply::parse_ack(&self.request(message)?)
     }
 
     /// Sends one request and takes its answer, which the kernel gives before it returns.
-    fn ask(&mut self, message: Message) -> Result<Vec<u8>, Errno> {
+    fn request(&mut self, message: NetlinkMessage) -> Result<Vec<u8>, Errno> {
         self.send(message)?;
-        let datagram = self.answer()?;
-        Ok(self.own(&datagram).next().unwrap_or_default().to_vec())
+        let datagram = self.receive_reply()?;
+        Ok(self.own_messages(&datagram).next().unwrap_or_default().to_vec())
     }
 
     /// All routes of the main table.
-    fn routes(&mut self) -> Result<Vec<Route>, Errno> {
-        self.send(Message::all_routes())?;
+    fn dump_routes(&mut self) -> Result<Vec<HostRoute>, Errno> {
+        self.send(NetlinkMessage::dump_routes())?;
         let mut routes = Vec::new();
         loop {
-            let datagram = self.answer()?;
-            for message in self.own(&datagram) {
-                match answer::listed(message) {
-                    Answer::Route(route) => routes.push(route),
-                    Answer::Other => {}
-                    Answer::End(ended) => return ended.map(|()| routes),
+            let datagram = self.receive_reply()?;
+            for message in self.own_messages(&datagram) {
+                match reply::parse_dump(message) {
+                    DumpMessage::Route(route) => routes.push(route),
+                    DumpMessage::Other => {}
+                    DumpMessage::End(ended) => return ended.map(|()| routes),
                 }
             }
         }
     }
 
-    fn send(&mut self, mut message: Message) -> Result<(), Errno> {
-        self.number = self.number.wrapping_add(1);
-        message.set_number(self.number);
+    fn send(&mut self, mut message: NetlinkMessage) -> Result<(), Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        message.set_sequence(self.sequence);
         send(self.socket.as_raw_fd(), message.bytes(), MsgFlags::empty()).map(drop)
     }
 
     /// The next datagram with an answer to the last request. What answers an earlier one, which
     /// somebody has given up, is thrown away.
-    fn answer(&self) -> Result<Vec<u8>, Errno> {
+    fn receive_reply(&self) -> Result<Vec<u8>, Errno> {
         loop {
-            let mut datagram = vec![0; ANSWER];
+            let mut datagram = vec![0; REPLY_BUFFER_LEN];
             let length = recv(self.socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT)?;
             datagram.truncate(length);
-            if self.own(&datagram).next().is_some() {
+            if self.own_messages(&datagram).next().is_some() {
                 return Ok(datagram);
             }
         }
     }
 
     /// The messages of a datagram that answer the last request.
-    fn own<'a>(&self, datagram: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let number = self.number;
-        answer::split(datagram).filter(move |message| answer::number(message) == Some(number))
+    fn own_messages<'a>(&self, datagram: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let number = self.sequence;
+        reply::messages(datagram).filter(move |message| reply::sequence(message) == Some(number))
     }
 }
 
-fn open(flags: SockFlag) -> Result<OwnedFd, Errno> {
+fn open_socket(flags: SockFlag) -> Result<OwnedFd, Errno> {
     let flags = flags | SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
 }
@@ -106,14 +106,17 @@ mod tests {
     #[test]
     fn as_root_an_answer_that_nobody_took_is_not_taken_for_the_next() {
         let _namespace = Namespace::enter();
-        let mut asker = Asker::open().unwrap();
-        let way = || Message::way("127.0.0.1".parse().unwrap());
-        let right = answer::hop(&asker.ask(way()).unwrap());
+        let mut asker = NetlinkSocket::open().unwrap();
+        let way = || NetlinkMessage::get_route("127.0.0.1".parse().unwrap());
+        let right = reply::route_fingerprint(&asker.request(way()).unwrap());
         assert_ne!(right, None);
-        asker.send(Message::state(4711, 1280, 1000)).unwrap();
-        asker.send(Message::all_routes()).unwrap();
-        assert_eq!(answer::hop(&asker.ask(way()).unwrap()), right);
-        assert_eq!(asker.order(Message::state(4711, 1280, 1000)), Err(Errno::ENODEV));
+        asker.send(NetlinkMessage::set_link_state(4711, 1280, 1000)).unwrap();
+        asker.send(NetlinkMessage::dump_routes()).unwrap();
+        assert_eq!(reply::route_fingerprint(&asker.request(way()).unwrap()), right);
+        assert_eq!(
+            asker.execute(NetlinkMessage::set_link_state(4711, 1280, 1000)),
+            Err(Errno::ENODEV)
+        );
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
         std::fs::write(&file, lines.collect::<String>()).unwrap();
         ip(&["-batch", file.to_str().unwrap()]);
         std::fs::remove_file(file).unwrap();
-        let routes = Asker::open().unwrap().routes().unwrap();
+        let routes = NetlinkSocket::open().unwrap().dump_routes().unwrap();
         assert_eq!(routes.iter().filter(|route| route.to.prefix_len() == 24).count(), 2_000);
     }
 }

@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 /// Allowed values of [`Settings::mtu`]: IPv6 needs the lower one (RFC 8200, 5).
-pub const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
+pub const MTU_RANGE: std::ops::RangeInclusive<u16> = 1280..=9000;
 
 /// The other end of a tunnel.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Hub {
 /// The hub's end of a tunnel, in this process: for the demo and for tests. It waits to be called and
 /// learns from authentic packets where its sites are.
 #[derive(Clone, Debug)]
-pub struct HubEnd {
+pub struct HubSettings {
     /// Who this end is.
     pub private_key: PrivateKey,
     /// Its addresses inside the tunnel.
@@ -52,12 +52,12 @@ pub struct HubEnd {
     /// Longest packet inside the tunnel, in bytes, in [`MTU`].
     pub mtu: u16,
     /// The other ends.
-    pub sites: Vec<SiteKeys>,
+    pub sites: Vec<SitePeer>,
 }
 
 /// A site, as its hub knows it.
 #[derive(Clone, Debug)]
-pub struct SiteKeys {
+pub struct SitePeer {
     /// Who it is.
     pub public_key: PublicKey,
     /// The second secret.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::key::PrivateKey;
-use crate::settings::{Endpoint, Hub, HubEnd, Settings, SiteKeys};
+use crate::settings::{Endpoint, Hub, HubSettings, Settings, SitePeer};
 
 /// A network namespace of its own, which goes when nothing is left in it.
 ///
@@ -57,14 +57,14 @@ fn net(text: &str) -> ipnet::IpNet {
 }
 
 /// A site (10.77.0.12, fd77::12) and its hub (10.77.0.1, fd77::1) at 192.0.2.1:51820.
-pub(crate) fn settings() -> (Settings, HubEnd) {
+pub(crate) fn site_and_hub() -> (Settings, HubSettings) {
     let (site, hub) = (PrivateKey::generate(), PrivateKey::generate());
-    let keys = SiteKeys {
-        public_key: site.public(),
+    let keys = SitePeer {
+        public_key: site.public_key(),
         preshared_key: None,
         allowed_ips: vec![net("10.77.0.12/32"), net("fd77::12/128")],
     };
-    let hub_end = HubEnd {
+    let hub_end = HubSettings {
         private_key: hub.clone(),
         addresses: vec![net("10.77.0.1/16"), net("fd77::1/64")],
         mtu: 1280,
@@ -73,7 +73,7 @@ pub(crate) fn settings() -> (Settings, HubEnd) {
     let hub = Hub {
         name: "hub".to_owned(),
         endpoint: Endpoint { host: "192.0.2.1".to_owned(), port: 51820 },
-        public_key: hub.public(),
+        public_key: hub.public_key(),
         preshared_key: None,
         allowed_ips: vec![net("10.77.0.0/16"), net("fd77::/64")],
     };

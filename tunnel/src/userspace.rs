@@ -15,42 +15,46 @@ use std::net::SocketAddr;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use driver::Driver;
-pub use stream::{Listener, TcpStream};
+pub use driver::UserspaceDriver;
+pub use stream::{TcpListener, TcpStream};
 
-use crate::core::{Event, Now, Report, Tunnel};
-use crate::path::Path;
-use crate::report::Reporter;
+use crate::core::{Now, Tunnel, TunnelEvent, TunnelReport};
+use crate::reporter::Reporter;
+use crate::transport::Transport;
 
 /// Orders that wait for the task.
-const ORDERS: usize = 16;
+const COMMAND_QUEUE_LEN: usize = 16;
 
 /// A handle to a tunnel in userspace mode; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Userspace {
-    orders: mpsc::Sender<Order>,
-    reports: watch::Receiver<Report>,
+pub struct UserspaceTunnel {
+    commands: mpsc::Sender<Command>,
+    reports: watch::Receiver<TunnelReport>,
 }
 
 /// What the task is asked to do.
 #[derive(Debug)]
-enum Order {
+enum Command {
     Connect { to: SocketAddr, answer: oneshot::Sender<io::Result<TcpStream>> },
-    Listen { port: u16, answer: oneshot::Sender<io::Result<Listener>> },
-    Tell(Event),
+    Listen { port: u16, answer: oneshot::Sender<io::Result<TcpListener>> },
+    Event(TunnelEvent),
 }
 
 /// Makes a tunnel and the task that drives it, which does nothing before [`Driver::run`]. `seed`
 /// decides ports and sequence numbers: another one at each start.
-pub fn userspace<P: Path>(tunnel: Tunnel, path: P, seed: u64) -> (Userspace, Driver<P>) {
+pub fn userspace_tunnel<P: Transport>(
+    tunnel: Tunnel,
+    path: P,
+    seed: u64,
+) -> (UserspaceTunnel, UserspaceDriver<P>) {
     let now = Now::read();
-    let (orders, inbox) = mpsc::channel(ORDERS);
+    let (orders, inbox) = mpsc::channel(COMMAND_QUEUE_LEN);
     let (reporter, reports) = Reporter::new(&tunnel, now);
-    let driver = Driver::new(tunnel, path, seed, inbox, reporter);
-    (Userspace { orders, reports }, driver)
+    let driver = UserspaceDriver::new(tunnel, path, seed, inbox, reporter);
+    (UserspaceTunnel { commands: orders, reports }, driver)
 }
 
-impl Userspace {
+impl UserspaceTunnel {
     /// Connects to an address inside the tunnel.
     ///
     /// Takes as long as the tunnel needs to come up and the other end to answer, at most 60 s from
@@ -59,34 +63,34 @@ impl Userspace {
     /// tunnel has no address of that family, and with `NotConnected` when the task has ended.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let (answer, connected) = oneshot::channel();
-        self.order(Order::Connect { to, answer }).await?;
-        connected.await.map_err(|_| ended())?
+        self.send_command(Command::Connect { to, answer }).await?;
+        connected.await.map_err(|_| ended_error())?
     }
 
     /// Listens at a port on every address of the tunnel. Fails with `AddrInUse` for a port that is
     /// 0 or taken.
-    pub async fn listen(&self, port: u16) -> io::Result<Listener> {
+    pub async fn listen(&self, port: u16) -> io::Result<TcpListener> {
         let (answer, listening) = oneshot::channel();
-        self.order(Order::Listen { port, answer }).await?;
-        listening.await.map_err(|_| ended())?
+        self.send_command(Command::Listen { port, answer }).await?;
+        listening.await.map_err(|_| ended_error())?
     }
 
     /// Tells the tunnel what has happened outside.
-    pub async fn tell(&self, event: Event) -> io::Result<()> {
-        self.order(Order::Tell(event)).await
+    pub async fn send_event(&self, event: TunnelEvent) -> io::Result<()> {
+        self.send_command(Command::Event(event)).await
     }
 
     /// How the tunnel is: at every change of state, and once a second while it is used.
     #[must_use]
-    pub fn reports(&self) -> watch::Receiver<Report> {
+    pub fn reports(&self) -> watch::Receiver<TunnelReport> {
         self.reports.clone()
     }
 
-    async fn order(&self, order: Order) -> io::Result<()> {
-        self.orders.send(order).await.map_err(|_| ended())
+    async fn send_command(&self, order: Command) -> io::Result<()> {
+        self.commands.send(order).await.map_err(|_| ended_error())
     }
 }
 
-fn ended() -> io::Error {
+fn ended_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the tunnel has ended")
 }

@@ -9,15 +9,15 @@ mod sections;
 mod tests;
 mod value;
 
-use crate::path::LocalPort;
 use crate::settings::Settings;
+use crate::transport::LocalPort;
 
-pub use load::{LoadError, load};
+pub use load::{WgQuickError, load};
 pub use problem::{Note, Problem, Rejected};
 
-use keys::Section;
+use keys::SectionKind;
 use problem::Problems;
-use sections::Draft;
+use sections::ParsedSections;
 
 /// Longest packet inside the tunnel where the file does not say: it fits through any line that
 /// IPv6 fits through, LTE and DS-Lite among them. wg-quick would measure the line at its start.
@@ -31,14 +31,14 @@ pub struct WgQuick {
     /// Where it listens.
     pub port: LocalPort,
     /// Whether the networks behind the hub become routes.
-    pub table: Table,
+    pub table: RoutePolicy,
     /// What was read and not done.
     pub notes: Vec<Note>,
 }
 
 /// What becomes of `AllowedIPs`, besides the filter that they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Table {
+pub enum RoutePolicy {
     /// Routes through the tunnel.
     Auto,
     /// Nothing.
@@ -52,10 +52,10 @@ pub enum Table {
 /// not be there twice. Commands (`PostUp` and the like) are refused and never run. Several peers
 /// are several hubs, of which one is used at a time, so they must allow the same addresses.
 pub fn parse(bytes: &[u8]) -> Result<WgQuick, Rejected> {
-    let mut reader = Reader::default();
+    let mut reader = FileReader::default();
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        reader.line(number, &read(line));
+        reader.line(number, &parse_line(line));
     }
     let read = reader.draft.finish(&mut reader.problems);
     reader.problems.or(read)
@@ -63,40 +63,40 @@ pub fn parse(bytes: &[u8]) -> Result<WgQuick, Rejected> {
 
 /// What was read up to a line.
 #[derive(Default)]
-struct Reader {
-    draft: Draft,
+struct FileReader {
+    draft: ParsedSections,
     problems: Problems,
-    place: Where,
+    place: OpenSection,
 }
 
 /// Where the lines that are read belong.
 #[derive(Clone, Copy, Default)]
-enum Where {
+enum OpenSection {
     #[default]
     Nowhere,
-    In(Section),
+    In(SectionKind),
     /// To a section that there is not, which has been told.
     Lost,
 }
 
-impl Reader {
-    fn line(&mut self, number: usize, line: &Line<'_>) {
+impl FileReader {
+    fn line(&mut self, number: usize, line: &ParsedLine<'_>) {
         let (what, help) = match *line {
-            Line::Nothing => return,
-            Line::Section(section) => {
+            ParsedLine::Nothing => return,
+            ParsedLine::Section(section) => {
                 self.draft.open(section, number, &mut self.problems);
-                self.place = Where::In(section);
+                self.place = OpenSection::In(section);
                 return;
             }
-            Line::Entry(key, value) => return self.entry(number, key, value),
-            Line::Wrong(Wrong::Section) => {
-                self.place = Where::Lost;
+            ParsedLine::Entry(key, value) => return self.entry(number, key, value),
+            ParsedLine::Wrong(LineError::Section) => {
+                self.place = OpenSection::Lost;
                 ("there is no such section", "write `[Interface]` or `[Peer]`")
             }
-            Line::Wrong(Wrong::Text) => {
+            ParsedLine::Wrong(LineError::Text) => {
                 ("this line is not text in UTF-8", "save the file as UTF-8")
             }
-            Line::Wrong(Wrong::Entry) => (
+            ParsedLine::Wrong(LineError::Entry) => (
                 "this line is neither a section nor a key with a value",
                 "write `Key = value`, or begin a comment with `#`",
             ),
@@ -106,16 +106,16 @@ impl Reader {
 
     fn entry(&mut self, number: usize, key: &str, value: &str) {
         let (draft, problems) = (&mut self.draft, &mut self.problems);
-        match (self.place, keys::find(key)) {
-            (Where::In(Section::Interface), Some((Section::Interface, word))) => {
+        match (self.place, keys::find_key(key)) {
+            (OpenSection::In(SectionKind::Interface), Some((SectionKind::Interface, word))) => {
                 draft.interface(word, value, number, problems);
             }
-            (Where::In(Section::Peer), Some((Section::Peer, word))) => {
+            (OpenSection::In(SectionKind::Peer), Some((SectionKind::Peer, word))) => {
                 draft.peer(word, value, number, problems);
             }
-            (Where::In(open), found) => problems.misplaced(number, key, open, found),
-            (Where::Lost, _) => {}
-            (Where::Nowhere, _) => {
+            (OpenSection::In(open), found) => problems.misplaced(number, key, open, found),
+            (OpenSection::Lost, _) => {}
+            (OpenSection::Nowhere, _) => {
                 let help = "begin the file with `[Interface]`";
                 problems.add(number, "this line belongs to no section", help);
             }
@@ -123,30 +123,31 @@ impl Reader {
     }
 }
 
-enum Line<'a> {
+enum ParsedLine<'a> {
     Nothing,
-    Section(Section),
+    Section(SectionKind),
     Entry(&'a str, &'a str),
-    Wrong(Wrong),
+    Wrong(LineError),
 }
 
-enum Wrong {
+enum LineError {
     Section,
     Text,
     Entry,
 }
 
-fn read(line: &[u8]) -> Line<'_> {
-    let Ok(line) = str::from_utf8(line) else { return Line::Wrong(Wrong::Text) };
+fn parse_line(line: &[u8]) -> ParsedLine<'_> {
+    let Ok(line) = str::from_utf8(line) else { return ParsedLine::Wrong(LineError::Text) };
     let line = line.split('#').next().unwrap_or_default().trim();
     if line.is_empty() {
-        return Line::Nothing;
+        return ParsedLine::Nothing;
     }
     if line.starts_with('[') {
-        return keys::section(line).map_or(Line::Wrong(Wrong::Section), Line::Section);
+        return keys::find_section(line)
+            .map_or(ParsedLine::Wrong(LineError::Section), ParsedLine::Section);
     }
     match line.split_once('=') {
-        Some((key, value)) => Line::Entry(key.trim(), value.trim()),
-        None => Line::Wrong(Wrong::Entry),
+        Some((key, value)) => ParsedLine::Entry(key.trim(), value.trim()),
+        None => ParsedLine::Wrong(LineError::Entry),
     }
 }

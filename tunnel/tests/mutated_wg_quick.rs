@@ -8,7 +8,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 use proptest::prelude::*;
-use tunnel::MTU;
+use tunnel::MTU_RANGE;
 use tunnel::wg_quick::{Rejected, WgQuick, parse};
 
 const MUTATIONS: usize = 20_000;
@@ -58,7 +58,7 @@ fn mutated_files_are_answered() {
 fn is_taken(answer: &Result<WgQuick, Rejected>) -> bool {
     match answer {
         Ok(WgQuick { settings, .. }) => {
-            assert!(MTU.contains(&settings.mtu));
+            assert!(MTU_RANGE.contains(&settings.mtu));
             assert!(!settings.addresses.is_empty() && !settings.hubs.is_empty());
             for hub in &settings.hubs {
                 assert!(hub.endpoint.port > 0 && !hub.endpoint.host.is_empty());

@@ -8,7 +8,7 @@ use crate::run::{cargo, run, step, target_dir};
 
 /// What is measured and how long.
 #[derive(Debug, Args)]
-pub(crate) struct Bench {
+pub(crate) struct BenchArguments {
     /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
     /// it goes. W5: W2 with PLCs that take 2 ms for an answer. All without a name.
     /// `tunnel`: throughput and processor time beside wireguard-go, in network namespaces, as root.
@@ -33,7 +33,7 @@ pub(crate) struct Bench {
 }
 
 /// Builds in release what is measured, then measures it.
-pub(crate) fn bench(bench: &Bench) -> Result<()> {
+pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
     let named = |name: &str| bench.workloads.iter().any(|workload| workload == name);
     if named("tunnel") {
@@ -76,7 +76,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn tunnel(bench: &Bench) -> Result<()> {
+fn tunnel(bench: &BenchArguments) -> Result<()> {
     let wireguard_go = step("the newest wireguard-go", peers::wireguard_go::provide)?;
     let mut measure = cargo(&["bench", "-p", "e2e", "--bench", "tunnel", "--"]);
     measure.arg("--wireguard-go").arg(wireguard_go);

@@ -10,16 +10,17 @@ use crate::run::{cargo, run, step, succeeds, target_dir};
 use crate::sizes;
 
 /// A cargo command of others, pinned, and how it is installed when it is not there.
-struct Tool {
+struct CargoTool {
     name: &'static str,
     version: &'static str,
     features: &'static [&'static str],
 }
 
 /// Without its default features it builds in half the time and needs no C library.
-const DENY: Tool = Tool { name: "deny", version: "0.20.2", features: &["--no-default-features"] };
+const DENY: CargoTool =
+    CargoTool { name: "deny", version: "0.20.2", features: &["--no-default-features"] };
 /// The last one that builds with the pinned toolchain.
-const SHEAR: Tool = Tool { name: "shear", version: "1.11.2", features: &[] };
+const SHEAR: CargoTool = CargoTool { name: "shear", version: "1.11.2", features: &[] };
 
 /// Goes on after a failure, so that one run shows everything.
 pub(crate) fn check() -> Result<()> {
@@ -28,9 +29,9 @@ pub(crate) fn check() -> Result<()> {
         step("lints", clippy),
         step("documentation", documentation),
         step("sizes", sizes::check),
-        step("dependencies: bans, licences, sources", bans),
+        step("dependencies: bans, licences, sources", dependency_rules),
         step("dependencies: advisories", advisories),
-        step("dependencies: unused", unused),
+        step("dependencies: unused", unused_dependencies),
     ];
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     if failures.is_empty() {
@@ -50,7 +51,7 @@ fn documentation() -> Result<()> {
     run(cargo(&arguments).arg("--quiet").env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn bans() -> Result<()> {
+fn dependency_rules() -> Result<()> {
     DENY.provide()?;
     run(&mut cargo(&[
         "deny",
@@ -86,12 +87,12 @@ fn cargo_home() -> Result<PathBuf> {
     home.ok_or_else(|| anyhow!("neither CARGO_HOME nor HOME is set"))
 }
 
-fn unused() -> Result<()> {
+fn unused_dependencies() -> Result<()> {
     SHEAR.provide()?;
     run(&mut cargo(&["shear"]))
 }
 
-impl Tool {
+impl CargoTool {
     fn provide(&self) -> Result<()> {
         let package = format!("cargo-{}", self.name);
         if succeeds(&mut cargo(&[self.name, "--version"])) {

@@ -3,18 +3,18 @@
 //! cargo-deb would do most of this, but it takes minutes to build on every fresh machine, and what
 //! it leaves to do (users, modes, maintainer scripts) is what matters here.
 
-mod needs;
-mod stage;
+mod dependencies;
+mod staging;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::run::{cargo, command, read, run, step, target_dir, workspace};
-use stage::Stage;
+use crate::run::{cargo, command, output_of, run, step, target_dir, workspace};
+use staging::StagingDir;
 
-const NAME: &str = "edge-gateway";
+const PACKAGE_NAME: &str = "edge-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Builds the package from `binary`, or from a release build, into `output` and prints its path.
@@ -31,27 +31,28 @@ pub(crate) fn deb(binary: Option<PathBuf>, output: Option<PathBuf>) -> Result<()
 }
 
 fn build() -> Result<PathBuf> {
-    run(&mut cargo(&["build", "--release", "--locked", "--bin", NAME]))?;
-    Ok(target_dir().join("release").join(NAME))
+    run(&mut cargo(&["build", "--release", "--locked", "--bin", PACKAGE_NAME]))?;
+    Ok(target_dir().join("release").join(PACKAGE_NAME))
 }
 
 fn pack(binary: &Path, output: &Path, is_release: bool) -> Result<PathBuf> {
-    let architecture = read(&mut command("dpkg", &["--print-architecture"]))?.trim().to_owned();
+    let architecture =
+        output_of(&mut command("dpkg", &["--print-architecture"]))?.trim().to_owned();
     let built = built_at()?;
-    let stage = Stage::new(output.join(format!("stage.{}", std::process::id())))?;
+    let stage = StagingDir::new(output.join(format!("stage.{}", std::process::id())))?;
     fill(&stage, binary)?;
-    stage.control(&architecture, &needs::depends(binary)?)?;
-    let package = output.join(format!("{NAME}_{VERSION}_{architecture}.deb"));
+    stage.control(&architecture, &dependencies::depends(binary)?)?;
+    let package = output.join(format!("{PACKAGE_NAME}_{VERSION}_{architecture}.deb"));
     // A package for a test lives for seconds: packing it well would take longer than that.
     let level = if is_release { "-z9" } else { "-z0" };
     let mut dpkg_deb = command("dpkg-deb", &["--root-owner-group", "-Zxz", level, "--build"]);
     dpkg_deb.arg(stage.root()).arg(&package);
-    read(dpkg_deb.env("SOURCE_DATE_EPOCH", built))?;
+    output_of(dpkg_deb.env("SOURCE_DATE_EPOCH", built))?;
     Ok(package)
 }
 
 /// Everything but the program comes from the repository.
-fn fill(stage: &Stage, binary: &Path) -> Result<()> {
+fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     let source = workspace().join("deploy");
     stage.copy(binary, "usr/bin/edge-gateway", 0o755)?;
     stage.strip("usr/bin/edge-gateway")?;
@@ -78,12 +79,12 @@ fn built_at() -> Result<String> {
     let path = workspace().join("deploy/deb/changelog");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     ensure!(
-        text.starts_with(&format!("{NAME} ({VERSION}) ")),
+        text.starts_with(&format!("{PACKAGE_NAME} ({VERSION}) ")),
         "deploy/deb/changelog does not begin with version {VERSION}"
     );
     let Some(date) = text.lines().find_map(|line| line.strip_prefix(" -- ")?.split_once(">  "))
     else {
         bail!("deploy/deb/changelog has no date");
     };
-    Ok(read(&mut command("date", &["+%s", "-d", date.1]))?.trim().to_owned())
+    Ok(output_of(&mut command("date", &["+%s", "-d", date.1]))?.trim().to_owned())
 }

@@ -9,27 +9,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::run::{command, read, run, target_dir};
+use crate::run::{command, output_of, run, target_dir};
 
 /// Changes whenever what is made here does: an older one is then thrown away.
-const HOLDS: &str = "qemu-system-x86, linux-image-amd64, busybox-static; layout 1";
+const CONTENT_STAMP: &str = "qemu-system-x86, linux-image-amd64, busybox-static; layout 1";
 
 /// Makes it unless it is there, and gives its directory: `root` with the unpacked packages,
 /// `vmlinux`, and `kernel` with the name of the kernel's version. Absent where this machine's
 /// programs would not run in it.
 pub(crate) fn provide() -> Result<Option<PathBuf>> {
-    let architecture = read(&mut command("dpkg", &["--print-architecture"]))?;
+    let architecture = output_of(&mut command("dpkg", &["--print-architecture"]))?;
     if architecture.trim() != "amd64" {
         return Ok(None);
     }
     let dir = target_dir().join("guest");
     let stamp = dir.join("holds");
-    if fs::read_to_string(&stamp).is_ok_and(|held| held == HOLDS) {
+    if fs::read_to_string(&stamp).is_ok_and(|held| held == CONTENT_STAMP) {
         println!("    kernel {} is there", fs::read_to_string(dir.join("kernel"))?);
         return Ok(Some(dir));
     }
     make(&dir)?;
-    fs::write(&stamp, HOLDS).with_context(|| format!("cannot write {}", stamp.display()))?;
+    fs::write(&stamp, CONTENT_STAMP)
+        .with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(Some(dir))
 }
 
@@ -50,12 +51,12 @@ fn make(dir: &Path) -> Result<()> {
 /// The kernel behind its meta package, busybox, and QEMU with what this machine lacks of its
 /// dependencies: nothing where QEMU is installed.
 fn packages() -> Result<Vec<String>> {
-    let depends = read(&mut command("apt-cache", &["depends", "linux-image-amd64"]))
+    let depends = output_of(&mut command("apt-cache", &["depends", "linux-image-amd64"]))
         .context("`apt-get update` as root lets apt know its packages")?;
     let kernel = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
     let kernel = kernel.ok_or_else(|| anyhow!("linux-image-amd64 names no kernel: {depends}"))?;
     let arguments = ["--simulate", "--no-install-recommends", "install", "qemu-system-x86"];
-    let plan = read(&mut command("apt-get", &arguments))?;
+    let plan = output_of(&mut command("apt-get", &arguments))?;
     let missing = plan.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
     let missing = missing.map(str::to_owned);
     Ok(missing.chain([format!("linux-image-{kernel}"), "busybox-static".to_owned()]).collect())

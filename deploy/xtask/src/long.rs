@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::run::{cargo, read, run};
+use crate::run::{cargo, output_of, run};
 
 /// One long test: some of `cargo test --release`, and what makes them long.
-struct Long {
+struct LongTest {
     name: &'static str,
     /// What has to be built.
     target: &'static [&'static str],
@@ -17,58 +17,58 @@ struct Long {
     environment: &'static [(&'static str, &'static str)],
 }
 
-const ALL: &[Long] = &[
-    Long {
+const LONG_TESTS: &[LongTest] = &[
+    LongTest {
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
         filter: "mutated_files",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },
-    Long {
+    LongTest {
         name: "mutated files of wg-quick",
         target: &["-p", "tunnel", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },
-    Long {
+    LongTest {
         name: "mutated answers",
         target: &["-p", "gateway", "--lib"],
         filter: "plc::modbus::tests::mutated",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },
-    Long {
+    LongTest {
         name: "crashes of the queue",
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
         environment: &[("E2E_CRASHES", "1000000")],
     },
-    Long {
+    LongTest {
         name: "garbage at a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "hostile::garbage",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },
-    Long {
+    LongTest {
         name: "lives of a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "life::in_24_days",
         environment: &[("E2E_LIVES", "20")],
     },
     // All three durabilities at once: most of the time is that of three guests that boot.
-    Long {
+    LongTest {
         name: "power cuts",
         target: &["-p", "e2e", "--test", "power_cuts"],
         filter: "keeps_what",
         environment: &[("E2E_CUTS", "170"), ("RUST_TEST_THREADS", "3")],
     },
-    Long {
+    LongTest {
         name: "outage of a day",
         target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
         filter: "",
         environment: &[("E2E_OUTAGE_HOURS", "24")],
     },
     // What ten PLCs publish in an hour, once a second each.
-    Long {
+    LongTest {
         name: "consumer away for an hour",
         target: &["-p", "e2e", "--test", "an_absent_consumer_gets_everything"],
         filter: "a_consumer_that_was_away",
@@ -78,10 +78,11 @@ const ALL: &[Long] = &[
 
 /// Runs all long tests, or those whose name contains `filter`, and sums up.
 pub(crate) fn long(filter: Option<&str>) -> Result<()> {
-    let chosen = ALL.iter().filter(|long| filter.is_none_or(|filter| long.name.contains(filter)));
-    let lines: Vec<_> = chosen.map(Long::run).collect();
+    let chosen =
+        LONG_TESTS.iter().filter(|long| filter.is_none_or(|filter| long.name.contains(filter)));
+    let lines: Vec<_> = chosen.map(LongTest::run).collect();
     if lines.is_empty() {
-        let names: Vec<_> = ALL.iter().map(|long| long.name).collect();
+        let names: Vec<_> = LONG_TESTS.iter().map(|long| long.name).collect();
         bail!("no long test has that in its name; there are: {}", names.join(", "));
     }
     for (line, _) in &lines {
@@ -93,7 +94,7 @@ pub(crate) fn long(filter: Option<&str>) -> Result<()> {
     }
 }
 
-impl Long {
+impl LongTest {
     /// A line of the summary, and whether the test held.
     fn run(&self) -> (String, bool) {
         println!("==> {}", self.name);
@@ -108,7 +109,7 @@ impl Long {
             return (format!("{}: NOT BUILT: {error:#}", self.name), false);
         }
         // A filter that fits nothing is no success.
-        let list = read(test().arg(self.filter).args(["--", "--list"]));
+        let list = output_of(test().arg(self.filter).args(["--", "--list"]));
         if !list.is_ok_and(|list| list.lines().any(|line| line.ends_with(": test"))) {
             return (format!("{}: NO SUCH TEST: {}", self.name, self.filter), false);
         }

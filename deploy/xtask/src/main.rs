@@ -40,11 +40,11 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong use.";
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
-    verb: Verb,
+    command: XtaskCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum XtaskCommand {
     /// Runs every test. As root it installs the Debian packages that are missing; otherwise it
     /// names them.
     Test {
@@ -54,7 +54,7 @@ enum Verb {
     /// Checks everything that needs no running program.
     Check,
     /// Measures the gateway beside its floor and its peers: processor time, memory, age of values.
-    Bench(bench::Bench),
+    Bench(bench::BenchArguments),
     /// Runs the tests that take too long for every merge, in release, and sums up.
     Long {
         /// Only tests whose name contains this.
@@ -72,12 +72,12 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().verb {
-        Verb::Test { filter } => test::test(filter.as_deref()),
-        Verb::Check => check::check(),
-        Verb::Bench(bench) => bench::bench(&bench),
-        Verb::Long { filter } => long::long(filter.as_deref()),
-        Verb::Deb { binary, output } => deb::deb(binary, output),
+    let outcome = match Arguments::parse().command {
+        XtaskCommand::Test { filter } => test::test(filter.as_deref()),
+        XtaskCommand::Check => check::check(),
+        XtaskCommand::Bench(bench) => bench::bench(&bench),
+        XtaskCommand::Long { filter } => long::long(filter.as_deref()),
+        XtaskCommand::Deb { binary, output } => deb::deb(binary, output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

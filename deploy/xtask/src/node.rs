@@ -9,7 +9,7 @@ use crate::run::{command, run, target_dir, workspace};
 
 /// Programs of npm, exactly as locked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
+pub(crate) struct NpmPeer {
     name: &'static str,
     /// Where its lock is, and what of ours runs with it.
     source: &'static str,
@@ -19,7 +19,7 @@ pub(crate) struct Peer {
 }
 
 /// A PLC.
-pub(crate) const MODBUS_SERIAL: Peer = Peer {
+pub(crate) const MODBUS_SERIAL: NpmPeer = NpmPeer {
     name: "modbus-serial",
     source: "tests/peers/node",
     files: &[".npmrc", "package.json", "package-lock.json", "modbus_serial_server.js"],
@@ -27,7 +27,7 @@ pub(crate) const MODBUS_SERIAL: Peer = Peer {
 };
 
 /// A consumer. Its flow is copied by each test, which changes it.
-pub(crate) const NODE_RED: Peer = Peer {
+pub(crate) const NODE_RED: NpmPeer = NpmPeer {
     name: "Node-RED",
     source: "tests/peers/node-red",
     files: &[".npmrc", "package.json", "package-lock.json"],
@@ -36,7 +36,7 @@ pub(crate) const NODE_RED: Peer = Peer {
 
 /// Copies our files to a place of their own and installs what they need, exactly as locked, and
 /// gives its path.
-pub(crate) fn provide(peer: Peer) -> Result<PathBuf> {
+pub(crate) fn provide(peer: NpmPeer) -> Result<PathBuf> {
     let dir = target_dir().join(peer.home);
     let (source, stamp) = (workspace().join(peer.source), dir.join("holds"));
     let lock = fs::read_to_string(source.join("package-lock.json"))

@@ -73,7 +73,7 @@ fn is_installed(package: &str) -> bool {
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    let _no_services = NoServices::declare()?;
+    let _no_services = ServiceStartBlock::install()?;
     run(&mut apt_get(&["update", "-qq"]))?;
     let arguments = ["install", "-qq", "-y", "--no-remove", "--no-install-recommends"];
     run(&mut apt_get(&[&arguments, packages].concat()))
@@ -87,25 +87,25 @@ fn apt_get(arguments: &[&str]) -> Command {
 
 /// While this lives, installing a package starts no service: the tests start their own.
 #[derive(Debug)]
-struct NoServices {
+struct ServiceStartBlock {
     /// Somebody's own policy stays as it is.
-    is_ours: bool,
+    created_policy: bool,
 }
 
-impl NoServices {
-    fn declare() -> Result<Self> {
+impl ServiceStartBlock {
+    fn install() -> Result<Self> {
         if Path::new(POLICY_PATH).exists() {
-            return Ok(Self { is_ours: false });
+            return Ok(Self { created_policy: false });
         }
         fs::write(POLICY_PATH, POLICY).with_context(|| format!("cannot write {POLICY_PATH}"))?;
         fs::set_permissions(POLICY_PATH, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { is_ours: true })
+        Ok(Self { created_policy: true })
     }
 }
 
-impl Drop for NoServices {
+impl Drop for ServiceStartBlock {
     fn drop(&mut self) {
-        if self.is_ours && fs::remove_file(POLICY_PATH).is_err() {
+        if self.created_policy && fs::remove_file(POLICY_PATH).is_err() {
             eprintln!("xtask: remove {POLICY_PATH} yourself, or no package will start a service");
         }
     }

@@ -15,20 +15,20 @@ use crate::run::{command, target_dir, workspace};
 
 /// How a peer is installed.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum PeerKind {
     /// An environment of its own from requirements.txt.
     Python,
     /// node_modules from package.json.
     Node,
 }
 
-const PEERS: [(&str, Kind); 4] = [
-    ("script", Kind::Python),
-    ("modpoll", Kind::Python),
-    ("modbus2mqtt", Kind::Python),
+const PEERS: [(&str, PeerKind); 4] = [
+    ("script", PeerKind::Python),
+    ("modpoll", PeerKind::Python),
+    ("modbus2mqtt", PeerKind::Python),
     // Its Modbus nodes name a fork of modbus-serial by a URL; package.json puts the released one in
     // its place.
-    ("node-red", Kind::Node),
+    ("node-red", PeerKind::Node),
 ];
 
 /// Names of all peers.
@@ -43,7 +43,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     for (name, kind) in PEERS {
         let failed = all.join(format!("{name}.failed"));
         let _ = fs::remove_file(&failed);
-        match set_up(name, kind, &all.join(name)) {
+        match install(name, kind, &all.join(name)) {
             Ok(news) => println!("    {name} is {news}"),
             Err(error) => {
                 println!("    {name} cannot be set up: {error:#}");
@@ -54,7 +54,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     Ok(all)
 }
 
-fn set_up(name: &str, kind: Kind, dir: &Path) -> Result<&'static str> {
+fn install(name: &str, kind: PeerKind, dir: &Path) -> Result<&'static str> {
     let source = workspace().join("tests/benches/peers").join(name).join(kind.manifest());
     let manifest = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
     let holds = dir.join("holds");
@@ -69,22 +69,22 @@ fn set_up(name: &str, kind: Kind, dir: &Path) -> Result<&'static str> {
     fs::write(&copy, &manifest)?;
     let copy = copy.display().to_string();
     match kind {
-        Kind::Python => {
+        PeerKind::Python => {
             // Debian's own, as for the tests: it brings what python3-venv needs.
-            quietly(&mut command("/usr/bin/python3", &["-m", "venv", &path]))?;
+            run_quietly(&mut command("/usr/bin/python3", &["-m", "venv", &path]))?;
             let pip = ["-m", "pip", "install", "--quiet", "--requirement", &copy];
-            quietly(&mut command(&dir.join("bin/python").display().to_string(), &pip))?;
+            run_quietly(&mut command(&dir.join("bin/python").display().to_string(), &pip))?;
         }
-        Kind::Node => {
+        PeerKind::Node => {
             let npm = ["install", "--omit=dev", "--no-audit", "--no-fund", "--no-package-lock"];
-            quietly(command("npm", &npm).current_dir(dir))?;
+            run_quietly(command("npm", &npm).current_dir(dir))?;
         }
     }
     fs::write(holds, manifest)?;
     Ok("set up")
 }
 
-impl Kind {
+impl PeerKind {
     const fn manifest(self) -> &'static str {
         match self {
             Self::Python => "requirements.txt",
@@ -94,13 +94,17 @@ impl Kind {
 }
 
 /// Runs it; a failure is its last complaint.
-fn quietly(command: &mut Command) -> Result<()> {
+fn run_quietly(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot start {program}"))?;
-    if output.status.success() { Ok(()) } else { Err(anyhow!("{program}: {}", reason(&output))) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(anyhow!("{program}: {}", last_error_line(&output)))
+    }
 }
 
-fn reason(output: &Output) -> String {
+fn last_error_line(output: &Output) -> String {
     let complaints = String::from_utf8_lossy(&output.stderr);
     let last = complaints.lines().rev().map(str::trim).find(|line| !line.is_empty());
     last.map_or_else(|| output.status.to_string(), str::to_owned)
@@ -116,19 +120,22 @@ mod tests {
             let path = workspace().join("tests/benches/peers").join(name).join(kind.manifest());
             let text = fs::read_to_string(&path).unwrap();
             match kind {
-                Kind::Python => {
+                PeerKind::Python => {
                     assert!(text.lines().all(|line| line.contains("==")), "{}", path.display());
                 }
-                Kind::Node => assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display()),
+                PeerKind::Node => {
+                    assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display())
+                }
             }
         }
     }
 
     #[test]
     fn a_failure_tells_the_last_complaint() {
-        let error = quietly(&mut command("sh", &["-c", "echo first >&2; echo last >&2; exit 1"]));
+        let error =
+            run_quietly(&mut command("sh", &["-c", "echo first >&2; echo last >&2; exit 1"]));
         assert_eq!(error.unwrap_err().to_string(), "sh: last");
-        let error = quietly(&mut command("sh", &["-c", "exit 3"])).unwrap_err().to_string();
+        let error = run_quietly(&mut command("sh", &["-c", "exit 3"])).unwrap_err().to_string();
         assert!(error.contains('3'), "{error}");
     }
 }

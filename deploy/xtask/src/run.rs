@@ -54,7 +54,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and gives what it printed; its complaints go to ours.
-pub(crate) fn read(command: &mut Command) -> Result<String> {
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
         .output()
@@ -80,5 +80,5 @@ fn describe(command: &Command) -> String {
 
 /// Whether we may do everything.
 pub(crate) fn is_root() -> Result<bool> {
-    Ok(read(&mut command("id", &["-u"]))?.trim() == "0")
+    Ok(output_of(&mut command("id", &["-u"]))?.trim() == "0")
 }

@@ -10,13 +10,13 @@ use crate::{guest, node, packages, python};
 
 /// Tests that cannot run on every machine, by what they have in their name.
 #[derive(Clone, Copy, Debug)]
-struct LeftOut {
+struct SkippedTests {
     name: &'static str,
     reason: &'static str,
 }
 
-const AS_ROOT: LeftOut = LeftOut { name: "as_root_", reason: "this is not root" };
-const IN_A_GUEST: LeftOut = LeftOut {
+const AS_ROOT: SkippedTests = SkippedTests { name: "as_root_", reason: "this is not root" };
+const IN_A_GUEST: SkippedTests = SkippedTests {
     name: "in_a_guest_",
     reason: "guests share the programs of this machine and Debian's amd64 kernel, and this is not amd64",
 };
@@ -39,7 +39,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     let build = ["build", "--workspace", "--all-targets", "--locked"];
     step("build", || run(&mut cargo(&build)))?;
     step("tests", || {
-        let mut tests = tests(filter, &left_out);
+        let mut tests = test_command(filter, &left_out);
         tests.envs(guest.map(|guest| ("E2E_GUEST", guest)));
         tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node).env("E2E_NODE_RED", &node_red);
         run(&mut tests)
@@ -48,18 +48,18 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
         let doc = ["test", "--workspace", "--doc", "--locked"];
         step("examples in the documentation", || run(&mut cargo(&doc)))?;
     }
-    for LeftOut { name, reason } in left_out {
+    for SkippedTests { name, reason } in left_out {
         println!("==> NOT RUN: the tests named {name}*, because {reason}");
     }
     Ok(())
 }
 
-fn tests(filter: Option<&str>, left_out: &[LeftOut]) -> Command {
+fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
     let mut tests = if succeeds(&mut cargo(&["nextest", "--version"])) {
-        nextest(left_out)
+        nextest_command(left_out)
     } else {
         println!("    cargo-nextest is not installed: cargo test does it, slower");
-        plain(left_out)
+        cargo_test_command(left_out)
     };
     tests.args(filter);
     // As many as the queue is promised to survive; a developer's own run has fewer.
@@ -69,7 +69,7 @@ fn tests(filter: Option<&str>, left_out: &[LeftOut]) -> Command {
     tests
 }
 
-fn nextest(left_out: &[LeftOut]) -> Command {
+fn nextest_command(left_out: &[SkippedTests]) -> Command {
     let profile = if env::var_os("CI").is_some() { "ci" } else { "default" };
     let mut tests = cargo(&["nextest", "run", "--workspace", "--locked", "--profile", profile]);
     if !left_out.is_empty() {
@@ -80,9 +80,9 @@ fn nextest(left_out: &[LeftOut]) -> Command {
 }
 
 /// Filters of `cargo test` come after `--`, where it also takes names to skip.
-fn plain(left_out: &[LeftOut]) -> Command {
+fn cargo_test_command(left_out: &[SkippedTests]) -> Command {
     let mut tests = cargo(&["test", "--workspace", "--locked", "--all-targets", "--"]);
-    for LeftOut { name, .. } in left_out {
+    for SkippedTests { name, .. } in left_out {
         tests.args(["--skip", name]);
     }
     tests

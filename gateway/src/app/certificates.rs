@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
 /// A renewed file is noticed within this.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Keeps `edge_certificate_not_after_timestamp_seconds` true until `stop` fires.
 pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken) {
     let files = tls.ca_file.iter().chain(tls.client.iter().map(|own| &own.cert_file));
     let files: Vec<_> = files.collect();
-    let mut looks = interval(LOOK_EVERY);
+    let mut looks = interval(CHECK_INTERVAL);
     while stop.run_until_cancelled(looks.tick()).await.is_some() {
         for file in &files {
             let label = file.display().to_string();

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// One message of a capture.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Captured {
+pub struct CapturedMessage {
     /// MQTT topic.
     pub topic: String,
     /// The payload's bytes, up to white space and the writing of numbers.
@@ -19,7 +19,7 @@ pub struct Captured {
 pub struct CaptureError(#[source] serde_json::Error);
 
 #[derive(Deserialize)]
-struct Line {
+struct CaptureLine {
     topic: String,
     payload: Value,
 }
@@ -28,9 +28,9 @@ struct Line {
 ///
 /// # Errors
 /// Fails when the line is not a JSON object with a topic and a payload.
-pub fn capture_line(line: &str) -> Result<Captured, CaptureError> {
-    let Line { topic, payload } = serde_json::from_str(line).map_err(CaptureError)?;
-    Ok(Captured { topic, payload: payload.to_string().into_bytes() })
+pub fn parse_capture_line(line: &str) -> Result<CapturedMessage, CaptureError> {
+    let CaptureLine { topic, payload } = serde_json::from_str(line).map_err(CaptureError)?;
+    Ok(CapturedMessage { topic, payload: payload.to_string().into_bytes() })
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
         let line =
             r#"{"topic":"edge/a/data/p","payload":{"gateway":{"seq":18446744073709551615}}}"#;
 
-        let captured = capture_line(line).unwrap();
+        let captured = parse_capture_line(line).unwrap();
 
         assert_eq!(captured.topic, "edge/a/data/p");
         assert_eq!(captured.payload, br#"{"gateway":{"seq":18446744073709551615}}"#);
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_line_that_is_no_message_is_refused() {
         for line in ["", "{}", "null", r#"{"topic":"t"}"#, r#"{"topic":7,"payload":{}}"#] {
-            assert!(capture_line(line).is_err(), "{line}");
+            assert!(parse_capture_line(line).is_err(), "{line}");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::ranges::total;
 
 /// Everything that an audit found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Report {
+pub struct AuditReport {
     /// By gateway, epoch and topic.
     pub streams: Vec<StreamReport>,
     /// Messages without a stamp, which cannot be checked.
@@ -44,7 +44,7 @@ pub struct StreamReport {
     pub announced_samples: u64,
     /// Where the epoch ended uncleanly.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
+    pub window: Option<UncleanWindow>,
     /// Messages that did not arrive and were not announced.
     pub missing: u64,
     /// The numbers of these, first and last of each run; the first runs only.
@@ -53,7 +53,7 @@ pub struct StreamReport {
 
 /// The end of an epoch that ended uncleanly: numbers from here on may never have been sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-pub struct Window {
+pub struct UncleanWindow {
     /// The first number of it.
     pub from: u64,
     /// Messages in it that did not arrive and were not announced, below the highest number known.
@@ -68,14 +68,14 @@ impl StreamReport {
 }
 
 /// A table, the missing numbers, and one sentence.
-impl fmt::Display for Report {
+impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.streams.is_empty() {
             write_table(f, &self.streams)?;
             writeln!(f)?;
         }
         for stream in self.streams.iter().filter(|stream| stream.missing > 0) {
-            let runs: Vec<String> = stream.first_missing.iter().map(run).collect();
+            let runs: Vec<String> = stream.first_missing.iter().map(format_range).collect();
             let more = if total(&stream.first_missing) < stream.missing { " and more" } else { "" };
             let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
             writeln!(f, "Missing on {topic}, epoch {epoch}: {}{more}.", runs.join(", "))?;
@@ -100,7 +100,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl AuditReport {
     /// Messages that did not arrive and lie in the window of an unclean end.
     fn absent(&self) -> u64 {
         let windows = self.streams.iter().filter_map(|stream| stream.window);
@@ -110,7 +110,8 @@ impl Report {
 
 /// What is absent and accounted for, but by no number.
 fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Result {
-    let Some(Window { from, absent, seconds }) = stream.window.filter(|window| window.absent > 0)
+    let Some(UncleanWindow { from, absent, seconds }) =
+        stream.window.filter(|window| window.absent > 0)
     else {
         return Ok(());
     };
@@ -122,7 +123,7 @@ fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Resul
     }
 }
 
-const HEADS: [&str; 10] = [
+const COLUMNS: [&str; 10] = [
     "gateway",
     "epoch",
     "topic",
@@ -137,7 +138,7 @@ const HEADS: [&str; 10] = [
 
 fn write_table(f: &mut fmt::Formatter<'_>, streams: &[StreamReport]) -> fmt::Result {
     let rows: Vec<[String; 10]> =
-        std::iter::once(HEADS.map(str::to_owned)).chain(streams.iter().map(row)).collect();
+        std::iter::once(COLUMNS.map(str::to_owned)).chain(streams.iter().map(row)).collect();
     let mut widths = [0; 10];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -169,7 +170,7 @@ fn row(stream: &StreamReport) -> [String; 10] {
     ]
 }
 
-fn run((first, last): &(u64, u64)) -> String {
+fn format_range((first, last): &(u64, u64)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 

@@ -4,7 +4,7 @@ use super::ranges::{self, Ranges, Run};
 
 /// What arrived and what was announced as lost.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct SeqStream {
     /// First number that must arrive; nothing is known before the first message.
     start: Option<u64>,
     arrived: Ranges,
@@ -19,7 +19,7 @@ pub(super) struct Stream {
     pub(super) announced_samples: u64,
 }
 
-impl Stream {
+impl SeqStream {
     /// A stream that must be complete from 0, or from the first message that arrives.
     pub(super) fn new(from_start: bool) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl Stream {
     }
 
     /// Notes a message; returns whether it is here for the first time.
-    pub(super) fn receive(&mut self, seq: u64) -> bool {
+    pub(super) fn on_received(&mut self, seq: u64) -> bool {
         if self.arrived.contains(seq) {
             self.duplicates += 1;
             return false;
@@ -49,7 +49,7 @@ impl Stream {
     }
 
     /// Notes numbers that the gateway says will not come.
-    pub(super) fn announce(&mut self, run: Run, samples: u64) {
+    pub(super) fn on_announced(&mut self, run: Run, samples: u64) {
         self.announced.insert(run);
         self.announced_samples = self.announced_samples.saturating_add(samples);
     }

@@ -156,7 +156,7 @@ fn a_window_without_seconds_says_that_the_storage_had_failed() {
     let auditor = audit([(DATA, data("e1", 0)), (DATA, data("e1", 2)), start]);
 
     let report = auditor.report();
-    let window = Window { from: 1, absent: 1, seconds: None };
+    let window = UncleanWindow { from: 1, absent: 1, seconds: None };
     assert_eq!((report.streams[0].window, report.unaccounted), (Some(window), 0));
     assert!(report.to_string().contains("its storage had failed."), "{report}");
 }
@@ -246,49 +246,49 @@ proptest! {
 
         let auditor = audit(std::iter::once(first).chain(order).chain([last]));
 
-        let lost = fates.iter().filter(|fate| **fate == Fate::LostInSilence).count();
+        let lost = fates.iter().filter(|fate| **fate == MessageFate::LostSilently).count();
         prop_assert_eq!(auditor.unaccounted(), lost as u64);
         let report = auditor.report();
         let data = &report.streams[0];
         let count = |fate| fates.iter().filter(|one| **one == fate).count() as u64;
-        prop_assert_eq!(data.announced, count(Fate::LostAndAnnounced));
-        prop_assert_eq!(data.duplicates, count(Fate::ArrivesTwice));
+        prop_assert_eq!(data.announced, count(MessageFate::LostAndAnnounced));
+        prop_assert_eq!(data.duplicates, count(MessageFate::ArrivesTwice));
     }
 }
 
 /// What happens to the messages 1, 2, 3, ...
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fate {
+enum MessageFate {
     Arrives,
     ArrivesTwice,
     LostAndAnnounced,
-    LostInSilence,
+    LostSilently,
 }
 
-fn fates() -> impl Strategy<Value = Vec<Fate>> {
+fn fates() -> impl Strategy<Value = Vec<MessageFate>> {
     let fate = prop_oneof![
-        4 => Just(Fate::Arrives),
-        1 => Just(Fate::ArrivesTwice),
-        2 => Just(Fate::LostAndAnnounced),
-        1 => Just(Fate::LostInSilence),
+        4 => Just(MessageFate::Arrives),
+        1 => Just(MessageFate::ArrivesTwice),
+        2 => Just(MessageFate::LostAndAnnounced),
+        1 => Just(MessageFate::LostSilently),
     ];
     prop::collection::vec(fate, 0..60)
 }
 
-fn arrivals(fates: &[Fate]) -> Vec<(&'static str, String)> {
+fn arrivals(fates: &[MessageFate]) -> Vec<(&'static str, String)> {
     let mut messages = Vec::new();
     let mut events = 0;
     for (fate, seq) in fates.iter().zip(1..) {
         match fate {
-            Fate::Arrives => messages.push((DATA, data("e1", seq))),
-            Fate::ArrivesTwice => {
+            MessageFate::Arrives => messages.push((DATA, data("e1", seq))),
+            MessageFate::ArrivesTwice => {
                 messages.extend([(DATA, data("e1", seq)), (DATA, data("e1", seq))]);
             }
-            Fate::LostAndAnnounced => {
+            MessageFate::LostAndAnnounced => {
                 messages.push((EVENTS, gap("e1", events, DATA, seq, seq)));
                 events += 1;
             }
-            Fate::LostInSilence => {}
+            MessageFate::LostSilently => {}
         }
     }
     messages
@@ -297,7 +297,7 @@ fn arrivals(fates: &[Fate]) -> Vec<(&'static str, String)> {
 fn audit(messages: impl IntoIterator<Item = (&'static str, String)>) -> Auditor {
     let mut auditor = Auditor::default();
     for (topic, payload) in messages {
-        auditor.message(topic, payload.as_bytes());
+        auditor.on_message(topic, payload.as_bytes());
     }
     auditor
 }

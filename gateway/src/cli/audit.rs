@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use provisioning::config::{self, Broker, Credentials, Mqtt, Tls, Version, Via};
+use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, Tls, Via};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, NO, run, runtime, say};
-use crate::audit::{Auditor, capture_line};
+use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
+use crate::audit::{Auditor, parse_capture_line};
 use crate::metrics::MqttMetrics;
-use crate::mqtt::{self, Event, Settings};
+use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
 
 /// Messages that may wait for the auditor; it is faster than any broker.
-const EVENTS: usize = 256;
+const EVENT_CAPACITY: usize = 256;
 
 /// `audit`.
 #[derive(Args, Debug)]
@@ -31,7 +31,7 @@ Examples:
 
 Exit code 1 when a message is missing that no gap event announced, and when there was nothing to
 check.")]
-pub(super) struct Options {
+pub(super) struct AuditOptions {
     /// Broker to subscribe to.
     #[arg(long, value_name = "URL", required_unless_present = "capture")]
     broker: Option<Broker>,
@@ -42,7 +42,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILTER", default_value = "edge/#")]
     topic: Vec<String>,
     /// How long to listen, as 90s or 10m; without it until Ctrl-C.
-    #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
     /// File with the authorities (PEM) that the certificate of an mqtts:// broker must come from;
     /// without it, those of the system.
@@ -60,28 +60,28 @@ pub(super) struct Options {
 }
 
 /// Follows a broker or reads a capture, and prints what it found.
-pub(super) fn audit(options: &Options) -> anyhow::Result<u8> {
+pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     let mut auditor = Auditor::default();
     match (&options.capture, &options.broker) {
-        (Some(path), _) => read(path, &mut auditor)?,
+        (Some(path), _) => read_capture(path, &mut auditor)?,
         (None, Some(broker)) => {
-            run::log();
-            runtime()?.block_on(follow(broker, options, &mut auditor))?;
+            run::init_logging();
+            runtime()?.block_on(follow_broker(broker, options, &mut auditor))?;
         }
         (None, None) => bail!("give --broker or --capture"),
     }
     let report = auditor.report();
     if options.json {
-        say(serde_json::to_string_pretty(&report)?)?;
+        print_line(serde_json::to_string_pretty(&report)?)?;
     } else {
-        say(format_args!("{report}"))?;
+        print_line(format_args!("{report}"))?;
     }
     // Silence proves nothing.
     let is_proven = report.unaccounted == 0 && !report.streams.is_empty();
-    Ok(if is_proven { DONE } else { NO })
+    Ok(if is_proven { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
-fn read(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
+fn read_capture(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
     let (name, input): (_, Box<dyn BufRead>) = if path == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
@@ -91,16 +91,21 @@ fn read(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
     };
     for (line, number) in input.lines().zip(1..) {
         let line = line.with_context(|| format!("cannot read {name}"))?;
-        let captured = capture_line(&line).with_context(|| format!("{name}, line {number}"))?;
-        auditor.message(&captured.topic, &captured.payload);
+        let captured =
+            parse_capture_line(&line).with_context(|| format!("{name}, line {number}"))?;
+        auditor.on_message(&captured.topic, &captured.payload);
     }
     Ok(())
 }
 
-async fn follow(broker: &Broker, options: &Options, auditor: &mut Auditor) -> anyhow::Result<()> {
-    let settings = settings(broker, options)?;
+async fn follow_broker(
+    broker: &Broker,
+    options: &AuditOptions,
+    auditor: &mut Auditor,
+) -> anyhow::Result<()> {
+    let settings = mqtt_settings(broker, options)?;
     let (outbox, outgoing) = mpsc::channel(1);
-    let (sender, mut events) = mpsc::channel(EVENTS);
+    let (sender, mut events) = mpsc::channel(EVENT_CAPACITY);
     let end = options.duration.map(|duration| Instant::now() + duration);
     let stop = CancellationToken::new();
     let signals = run::stop_on_signal(stop.clone())?;
@@ -110,11 +115,11 @@ async fn follow(broker: &Broker, options: &Options, auditor: &mut Auditor) -> an
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => take(event, auditor)?,
+                    Some(event) => on_event(event, auditor)?,
                     None => return Ok(()),
                 },
                 () = stop.cancelled() => return Ok(()),
-                () = until(end) => return Ok(()),
+                () = sleep_until_or_forever(end) => return Ok(()),
             }
         }
     };
@@ -125,42 +130,42 @@ async fn follow(broker: &Broker, options: &Options, auditor: &mut Auditor) -> an
     }
 }
 
-fn take(event: Event, auditor: &mut Auditor) -> anyhow::Result<()> {
+fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
     match event {
-        Event::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
+        MqttEvent::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
         // What passed meanwhile is missing here, whoever is to blame: the report will show it.
-        Event::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
-        Event::SubscriptionRefused { filter, reason, .. } => {
+        MqttEvent::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
+        MqttEvent::SubscriptionRefused { filter, reason, .. } => {
             bail!("the broker refuses the subscription to {filter}: {reason}")
         }
-        Event::Received(message) if !message.retain => {
-            auditor.message(&message.topic, &message.payload);
+        MqttEvent::Received(message) if !message.retain => {
+            auditor.on_message(&message.topic, &message.payload);
         }
-        Event::Received(_) | Event::Acknowledged { .. } | Event::Refused { .. } => {}
+        MqttEvent::Received(_) | MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
     }
     Ok(())
 }
 
-async fn until(end: Option<Instant>) {
+async fn sleep_until_or_forever(end: Option<Instant>) {
     match end {
         Some(end) => sleep_until(end).await,
         None => std::future::pending().await,
     }
 }
 
-fn settings(broker: &Broker, options: &Options) -> anyhow::Result<Settings> {
+fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {
     let password = options.password_file.as_deref().map(config::read_secret).transpose()?;
     let credentials = options.username.clone().map(|username| Credentials { username, password });
     let mqtt = Mqtt {
         brokers: vec![broker.clone()],
         via: Via::Direct,
         tls: Tls { ca_file: options.ca_file.clone(), client: None },
-        version: Version::V5,
+        version: MqttVersion::V5,
         client_id: format!("edge-audit-{}", std::process::id()),
         keep_alive: Duration::from_secs(30),
         credentials,
         will: None,
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
-    Ok(Settings { mqtt, will: None, subscriptions: options.topic.clone(), uplink })
+    Ok(ClientSettings { mqtt, will: None, subscriptions: options.topic.clone(), uplink })
 }

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use provisioning::config::{self, Loaded};
+use provisioning::config::{self, LoadedConfig};
 use provisioning::plan;
 
-use super::{DONE, File, NO, say, status};
+use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
 use crate::status::advice;
 
 /// `plan`.
@@ -17,7 +17,7 @@ With --learned it asks the gateway that runs with the same configuration, on its
 state_dir, which only its user and root may open.")]
 pub(super) struct PlanOptions {
     #[command(flatten)]
-    file: File,
+    file: ConfigFile,
     /// Instead, show what the running gateway learned from its PLCs and what to change in FILE.
     #[arg(long)]
     learned: bool,
@@ -28,9 +28,9 @@ pub(super) struct PlanOptions {
 #[command(after_help = "\
 Example:
   EDGE_MQTT__KEEP_ALIVE=60s edge-gateway print-config gateway.toml --with-source")]
-pub(super) struct PrintConfig {
+pub(super) struct PrintConfigOptions {
     #[command(flatten)]
-    file: File,
+    file: ConfigFile,
     /// Also show where each value comes from.
     #[arg(long)]
     with_source: bool,
@@ -38,60 +38,60 @@ pub(super) struct PrintConfig {
 
 /// Prints every problem, or that there is none; notes too, which change nothing about that.
 pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
-    let Some(loaded) = load(path)? else { return Ok(NO) };
+    let Some(loaded) = load(path)? else { return Ok(EXIT_NEGATIVE) };
     let plcs = loaded.config.plcs.len();
     let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
-    let (tags, plcs) = (count(tags, "tag"), count(plcs, "PLC"));
-    tell_notes(&loaded)?;
-    say(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
-    Ok(DONE)
+    let (tags, plcs) = (count_of(tags, "tag"), count_of(plcs, "PLC"));
+    print_notes(&loaded)?;
+    print_line(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
+    Ok(EXIT_OK)
 }
 
-fn count(number: usize, noun: &str) -> String {
+fn count_of(number: usize, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{ending}")
 }
 
 /// Prints the requests of every PLC, or how their answers corrected them.
 pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&options.file.path)? else { return Ok(NO) };
+    let Some(loaded) = load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
     if options.learned {
-        say(advice(&status::of_running(&loaded)?).trim_end())?;
-        return Ok(DONE);
+        print_line(advice(&status::fetch_status(&loaded)?).trim_end())?;
+        return Ok(EXIT_OK);
     }
-    tell_notes(&loaded)?;
+    print_notes(&loaded)?;
     let plcs = &loaded.config.plcs;
     let plans: Vec<_> = plcs.iter().map(plan::plan).collect();
     for (plc, plan) in plcs.iter().zip(&plans) {
-        say(plan::report(plc, plan))?;
+        print_line(plan::report(plc, plan))?;
     }
     for shared in plan::report_shared(plcs, &plans) {
-        say(shared)?;
+        print_line(shared)?;
     }
-    Ok(DONE)
+    Ok(EXIT_OK)
 }
 
 /// Prints the effective configuration.
-pub(super) fn print(options: &PrintConfig) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&options.file.path)? else { return Ok(NO) };
-    for setting in loaded.effective() {
+pub(super) fn print(options: &PrintConfigOptions) -> anyhow::Result<u8> {
+    let Some(loaded) = load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
+    for setting in loaded.settings() {
         if options.with_source {
-            say(format_args!("{} = {}  # {}", setting.path, setting.value, setting.source))?;
+            print_line(format_args!("{} = {}  # {}", setting.path, setting.value, setting.source))?;
         } else {
-            say(format_args!("{} = {}", setting.path, setting.value))?;
+            print_line(format_args!("{} = {}", setting.path, setting.value))?;
         }
     }
-    Ok(DONE)
+    Ok(EXIT_OK)
 }
 
 /// Prints the JSON Schema.
 pub(super) fn schema() -> anyhow::Result<u8> {
-    say(serde_json::to_string_pretty(&config::schema())?)?;
-    Ok(DONE)
+    print_line(serde_json::to_string_pretty(&config::schema())?)?;
+    Ok(EXIT_OK)
 }
 
 /// What is probably not meant, where problems would stand.
-fn tell_notes(loaded: &Loaded) -> anyhow::Result<()> {
+fn print_notes(loaded: &LoadedConfig) -> anyhow::Result<()> {
     if !loaded.notes.is_empty() {
         writeln!(io::stderr(), "{}\n", loaded.notes)?;
     }
@@ -99,7 +99,7 @@ fn tell_notes(loaded: &Loaded) -> anyhow::Result<()> {
 }
 
 /// Loads a configuration, or prints what is wrong with it.
-pub(super) fn load(path: &Path) -> anyhow::Result<Option<Loaded>> {
+pub(super) fn load(path: &Path) -> anyhow::Result<Option<LoadedConfig>> {
     match config::load(path) {
         Ok(loaded) => Ok(Some(loaded)),
         Err(rejected) => {

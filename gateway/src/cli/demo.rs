@@ -7,8 +7,8 @@ use clap::Args;
 use provisioning::config;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, NO, block_on, run, say};
-use crate::demo::{self, Arrival, Verdict};
+use super::{EXIT_NEGATIVE, EXIT_OK, block_on, print_line, run};
+use crate::demo::{self, ArrivedMessage, DemoResult};
 
 /// `demo`.
 #[derive(Args, Debug)]
@@ -19,9 +19,9 @@ Examples:
   edge-gateway demo --json --for 20s | edge-gateway audit --capture -
 
 Exit code 0 only if right values came through.")]
-pub(super) struct Options {
+pub(super) struct DemoOptions {
     /// End after this time, as 20s or 1m, with a summary.
-    #[arg(long = "for", value_name = "TIME", value_parser = config::duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
     /// One message per line: {"topic":..,"payload":{..}}.
     #[arg(long)]
@@ -33,7 +33,7 @@ Two simulated PLCs, M241 (pump6) and M251 (pump7), are read over Modbus TCP; wha
 the broker. Ctrl-C ends it with a summary.";
 
 /// Runs the chain and prints what arrives at its end.
-pub(super) fn demo(options: &Options) -> anyhow::Result<u8> {
+pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     let for_people = !options.json || io::stderr().is_terminal();
     if for_people {
         writeln!(io::stderr(), "{INTRODUCTION}")?;
@@ -41,20 +41,20 @@ pub(super) fn demo(options: &Options) -> anyhow::Result<u8> {
     let verdict = block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
-        let print = |arrival: &Arrival| say(line(arrival, options.json));
+        let print = |arrival: &ArrivedMessage| print_line(format_arrival(arrival, options.json));
         tokio::select! {
             verdict = demo::run(options.duration, stop, print) => verdict,
-            () = signals => Ok(Verdict::default()),
+            () = signals => Ok(DemoResult::default()),
         }
     })?;
     if for_people {
         writeln!(io::stderr(), "{verdict}")?;
     }
-    Ok(if verdict.is_right() { DONE } else { NO })
+    Ok(if verdict.is_correct() { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
-fn line(arrival: &Arrival, as_json: bool) -> String {
-    let Arrival { topic, payload } = arrival;
+fn format_arrival(arrival: &ArrivedMessage, as_json: bool) -> String {
+    let ArrivedMessage { topic, payload } = arrival;
     if as_json {
         serde_json::json!({ "topic": topic, "payload": payload }).to_string()
     } else {

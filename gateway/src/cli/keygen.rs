@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tunnel::PrivateKey;
 
-use super::{DONE, say};
+use super::{EXIT_OK, print_line};
 
 /// `keygen`.
 #[derive(Args, Debug)]
@@ -20,14 +20,14 @@ Example:
 
 The private key is written to FILE, which only its owner can read, and is never shown. A file that
 is there already is left alone.")]
-pub(super) struct Options {
+pub(super) struct KeygenOptions {
     /// File for the private key.
     #[arg(value_name = "FILE", default_value = "tunnel.key")]
     path: PathBuf,
 }
 
 /// Writes a new private key, prints its public key.
-pub(super) fn keygen(options: &Options) -> anyhow::Result<u8> {
+pub(super) fn keygen(options: &KeygenOptions) -> anyhow::Result<u8> {
     let shown = options.path.display();
     let key = PrivateKey::generate();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&options.path);
@@ -43,6 +43,6 @@ pub(super) fn keygen(options: &Options) -> anyhow::Result<u8> {
         let _ = std::fs::remove_file(&options.path);
         return Err(error).with_context(|| format!("cannot write {shown}"));
     }
-    say(key.public())?;
-    Ok(DONE)
+    print_line(key.public_key())?;
+    Ok(EXIT_OK)
 }

@@ -7,13 +7,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::{DONE, NO, block_on, configuration};
+use super::{EXIT_NEGATIVE, EXIT_OK, block_on, configuration};
 use crate::app;
 
 /// Runs the gateway until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
-    log();
-    let Some(loaded) = configuration::load(path)? else { return Ok(NO) };
+    init_logging();
+    let Some(loaded) = configuration::load(path)? else { return Ok(EXIT_NEGATIVE) };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         file = %path.display(),
@@ -31,7 +31,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
             done = app::run(loaded, stop) => done?,
             () = signals => {}
         }
-        Ok(DONE)
+        Ok(EXIT_OK)
     })
 }
 
@@ -56,11 +56,12 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Fut
 /// What is logged unless `RUST_LOG` says otherwise. boringtun warns of every handshake that is not
 /// answered, thousands a day while a hub is away, and calls an idle tunnel an error: the tunnel itself
 /// tells how it is, once per change.
-const LOGGED: &str = "info,boringtun=off";
+const DEFAULT_LOG_FILTER: &str = "info,boringtun=off";
 
 /// Logs to standard error; `RUST_LOG` chooses what. The journal stamps its lines itself.
-pub(super) fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
+pub(super) fn init_logging() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -81,9 +82,9 @@ mod tests {
 
     /// What was logged.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for CapturedLog {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let Self(lines) = self;
             lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn no_line_of_boringtun_is_logged_unless_it_is_asked_for() {
         let logged = |filter: &str| {
-            let lines = Lines::default();
+            let lines = CapturedLog::default();
             let writer = lines.clone();
             let subscriber = tracing_subscriber::fmt()
                 .with_env_filter(EnvFilter::new(filter))
@@ -112,7 +113,7 @@ mod tests {
             let bytes = lines.0.lock().unwrap().clone();
             String::from_utf8(bytes).unwrap()
         };
-        let text = logged(LOGGED);
+        let text = logged(DEFAULT_LOG_FILTER);
         assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
         assert!(logged("info").contains("theirs"));
     }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use provisioning::config::Loaded;
+use provisioning::config::LoadedConfig;
 
-use super::{DONE, File, NO, configuration, runtime, say};
+use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime};
 use crate::app;
-use crate::status::{State, Status};
-use crate::web::{FetchError, Target, fetch};
+use crate::status::{ConnectionState, Status};
+use crate::web::{FetchError, HttpTarget, fetch};
 
 /// `status`.
 #[derive(Args, Debug)]
@@ -21,30 +21,30 @@ Examples:
 
 It asks the gateway that runs with the same configuration, on its socket in state_dir, which only
 its user and root may open. Exit code 1 when no gateway answers, or when the broker or a PLC does not.")]
-pub(super) struct Options {
+pub(super) struct StatusOptions {
     #[command(flatten)]
-    file: File,
+    file: ConfigFile,
     /// Print the status as JSON.
     #[arg(long)]
     json: bool,
 }
 
 /// Prints the status of the gateway that runs with this configuration.
-pub(super) fn status(options: &Options) -> anyhow::Result<u8> {
-    let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(NO) };
-    let status = of_running(&loaded)?;
+pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
+    let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
+    let status = fetch_status(&loaded)?;
     if options.json {
-        say(serde_json::to_string_pretty(&status)?)?;
+        print_line(serde_json::to_string_pretty(&status)?)?;
     } else {
-        say(format_args!("{status}"))?;
+        print_line(format_args!("{status}"))?;
     }
     let states = status.plcs.iter().map(|plc| plc.state).chain([status.broker.state]);
-    let is_well = states.into_iter().all(|state| state == State::Connected);
-    Ok(if is_well { DONE } else { NO })
+    let is_well = states.into_iter().all(|state| state == ConnectionState::Connected);
+    Ok(if is_well { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
 /// Says what to do, as far as the failure tells.
-fn explain(error: FetchError, state_dir: &Path) -> anyhow::Error {
+fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let state_dir = state_dir.display();
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
@@ -62,11 +62,11 @@ fn explain(error: FetchError, state_dir: &Path) -> anyhow::Error {
 }
 
 /// Asks the gateway that runs with this configuration.
-pub(super) fn of_running(loaded: &Loaded) -> anyhow::Result<Status> {
+pub(super) fn fetch_status(loaded: &LoadedConfig) -> anyhow::Result<Status> {
     let state_dir = &loaded.config.gateway.state_dir;
-    let target = Target::Unix(app::socket_path(state_dir));
+    let target = HttpTarget::Unix(app::socket_path(state_dir));
     let answer = runtime()?
         .block_on(fetch(&target, "/status"))
-        .map_err(|error| explain(error, state_dir))?;
+        .map_err(|error| explain_error(error, state_dir))?;
     serde_json::from_slice(&answer.body).context("the gateway that answers is of another version")
 }

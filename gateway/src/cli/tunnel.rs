@@ -7,9 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::{Event, InterfaceName, Now, Tunnel, UdpPath, wg_quick};
+use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport, wg_quick};
 
-use super::{DONE, NO, block_on, run};
+use super::{EXIT_NEGATIVE, EXIT_OK, block_on, run};
 use crate::clock;
 
 /// `tunnel`.
@@ -20,7 +20,7 @@ Example:
 
 Makes a network device, which wants CAP_NET_ADMIN. It goes with the program, with its addresses and
 routes. PostUp, PreDown and their kind are refused and never run. SIGTERM and Ctrl-C end it.")]
-pub(super) struct Options {
+pub(super) struct TunnelOptions {
     /// File of wg-quick, closed to others.
     #[arg(value_name = "FILE", default_value = "/etc/wireguard/edge0.conf")]
     path: PathBuf,
@@ -33,14 +33,14 @@ pub(super) struct Options {
 }
 
 /// Keeps the tunnel until it is told to stop.
-pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
-    run::log();
+pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
+    run::init_logging();
     let read = match wg_quick::load(&options.path) {
         Ok(read) => read,
-        Err(error @ wg_quick::LoadError::Unreadable(..)) => return Err(error.into()),
+        Err(error @ wg_quick::WgQuickError::Unreadable(..)) => return Err(error.into()),
         Err(error) => {
             writeln!(io::stderr(), "{error}")?;
-            return Ok(NO);
+            return Ok(EXIT_NEGATIVE);
         }
     };
     for note in &read.notes {
@@ -49,18 +49,18 @@ pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
     block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
-        let path = UdpPath::bind(read.port).context("cannot open a UDP socket")?;
-        let judgement = clock::judge(&options.state_dir);
-        let bounds = clock::bounds(judgement);
+        let path = UdpTransport::bind(read.port).context("cannot open a UDP socket")?;
+        let judgement = clock::assess(&options.state_dir);
+        let bounds = clock::tunnel_bounds(judgement);
         let seed = fastrand::u64(..);
         let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
         let (device, driver) =
-            tunnel::open(&read.settings, read.table, options.interface, site, path)?;
+            tunnel::open_device_tunnel(&read.settings, read.table, options.interface, site, path)?;
         tracing::info!(interface = %options.interface, "the network device is up");
         let (told, _) = watch::channel(judgement);
-        let tell = |bounds| device.tell(Event::Clock(bounds));
+        let tell = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));
         let keeping = async {
-            clock::keep(&options.state_dir, told, tell, stop.clone()).await;
+            clock::watch(&options.state_dir, told, tell, stop.clone()).await;
             // It was told to stop, and so was the driver.
             std::future::pending::<()>().await;
         };
@@ -69,6 +69,6 @@ pub(super) fn tunnel(options: &Options) -> anyhow::Result<u8> {
             () = signals => {}
             () = keeping => {}
         }
-        Ok(DONE)
+        Ok(EXIT_OK)
     })
 }

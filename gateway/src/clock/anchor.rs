@@ -23,7 +23,7 @@ impl Anchor {
     /// What the wall clock shows at `instant`, or would if nobody had set it. An earlier moment is
     /// dated like the anchor.
     #[must_use]
-    pub fn date(&self, instant: Instant) -> UnixTime {
+    pub fn wall_time_at(&self, instant: Instant) -> UnixTime {
         let passed = instant.saturating_duration_since(self.instant).as_micros();
         let passed = i64::try_from(passed).unwrap_or(i64::MAX);
         UnixTime::from_micros(self.wall.as_micros().saturating_add(passed))
@@ -40,8 +40,9 @@ mod tests {
     fn moments_are_as_far_apart_as_the_monotonic_clock_says() {
         let start = Instant::now();
         let anchor = Anchor::new(start);
-        let [first, later] = [0, 1500].map(|ms| anchor.date(start + Duration::from_millis(ms)));
+        let [first, later] =
+            [0, 1500].map(|ms| anchor.wall_time_at(start + Duration::from_millis(ms)));
         assert_eq!(later.as_micros() - first.as_micros(), 1_500_000);
-        assert_eq!(anchor.date(start - Duration::from_millis(1)), first);
+        assert_eq!(anchor.wall_time_at(start - Duration::from_millis(1)), first);
     }
 }

@@ -4,23 +4,23 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::kept::Kept;
 use crate::model::UnixTime;
+use crate::state_file::StateFile;
 
 /// The file, in `state_dir`.
-pub(super) fn file(state_dir: &Path) -> Kept {
+pub(super) fn state_file(state_dir: &Path) -> StateFile {
     let loss = "the time cannot be kept: a start with a wrong clock may not be noticed";
-    Kept::new(state_dir, "clock", loss)
+    StateFile::new(state_dir, "clock", loss)
 }
 
 /// What an earlier run has kept; nothing when there is nothing legible.
-pub(super) fn load(file: &Kept) -> Option<UnixTime> {
+pub(super) fn load(file: &StateFile) -> Option<UnixTime> {
     let timestamp: Timestamp = file.read()?.trim().parse().ok()?;
     Some(UnixTime::from_micros(timestamp.as_microsecond()))
 }
 
 /// Its text.
-pub(super) fn print(floor: UnixTime) -> String {
+pub(super) fn to_text(floor: UnixTime) -> String {
     format!("{floor}\n")
 }
 
@@ -33,11 +33,11 @@ mod tests {
         let name = format!("edge-gateway-clock-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).unwrap();
-        let mut file = file(&directory);
+        let mut file = state_file(&directory);
         assert_eq!(load(&file), None);
 
         let floor = UnixTime::from_micros(1_800_000_000_250_000);
-        assert!(file.write(print(floor)).await);
+        assert!(file.write(to_text(floor)).await);
         assert_eq!(load(&file), Some(floor));
         for garbage in ["", "yesterday", "\0\0\0\0", "99999999-01-01T00:00:00Z"] {
             assert!(file.write(garbage.to_owned()).await);

@@ -2,32 +2,32 @@
 
 use std::sync::Arc;
 
-use provisioning::plc::{Bounds, IecType, Location, Order};
+use provisioning::plc::{ArrayBounds, ByteOrder, IecType, Location};
 
-use super::{EncodeError, encode_scalar, scalar};
+use super::{EncodeError, decode_scalar, encode_scalar};
 use crate::model::Value;
 
 /// An element that holds no value of its type is absent in the list.
 pub(super) fn decode(
     location: &Location,
     item: IecType,
-    bounds: Bounds,
-    order: Order,
+    bounds: ArrayBounds,
+    order: ByteOrder,
     words: &[u16],
 ) -> Option<Value> {
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
         return None;
     }
     let element = |index| {
-        let (first, location) = element_place(location, item, order, index);
+        let (first, location) = element_location(location, item, order, index);
         let words = words.get(first..)?.get(..location.count.into())?;
-        Some(scalar(&location, item, order, words))
+        Some(decode_scalar(&location, item, order, words))
     };
     let elements = (0..usize::from(bounds.elements())).map(element);
     Some(Value::List(Arc::new(elements.collect::<Option<_>>()?)))
 }
 
-pub(super) fn decode_bits(bounds: Bounds, bits: &[bool]) -> Option<Value> {
+pub(super) fn decode_bits(bounds: ArrayBounds, bits: &[bool]) -> Option<Value> {
     let bits = bits.get(..bounds.elements().into())?;
     Some(Value::List(Arc::new(bits.iter().map(|bit| Some(Value::Bool(*bit))).collect())))
 }
@@ -35,8 +35,8 @@ pub(super) fn decode_bits(bounds: Bounds, bits: &[bool]) -> Option<Value> {
 pub(super) fn encode(
     location: &Location,
     item: IecType,
-    bounds: Bounds,
-    order: Order,
+    bounds: ArrayBounds,
+    order: ByteOrder,
     value: &Value,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
@@ -51,7 +51,7 @@ pub(super) fn encode(
     let mut written = words.to_vec();
     for (index, element) in elements.iter().enumerate() {
         let element = element.as_ref().ok_or(EncodeError::WrongKind)?;
-        let (first, location) = element_place(location, item, order, index);
+        let (first, location) = element_location(location, item, order, index);
         let words = written.get_mut(first..).and_then(|rest| rest.get_mut(..location.count.into()));
         let words = words.ok_or(EncodeError::WrongRegisters)?;
         encode_scalar(&location, item, order, element, words)?;
@@ -61,7 +61,12 @@ pub(super) fn encode(
 }
 
 /// Index of an element's first register among those of the array, and the element's own place.
-fn element_place(array: &Location, item: IecType, order: Order, index: usize) -> (usize, Location) {
+fn element_location(
+    array: &Location,
+    item: IecType,
+    order: ByteOrder,
+    index: usize,
+) -> (usize, Location) {
     let (byte, bit) = match array.bit {
         Some(bit) => {
             let bit = usize::from(bit) + index;
@@ -72,7 +77,8 @@ fn element_place(array: &Location, item: IecType, order: Order, index: usize) ->
     let odd = u8::from(byte % 2 == 1);
     let count = (u16::from(odd) + item.size()).div_ceil(2);
     // Bytes follow the memory: see `stream_place`.
-    let bytes = bit.is_none() && item.size() == 1 && matches!(order, Order::Abcd | Order::Badc);
+    let bytes =
+        bit.is_none() && item.size() == 1 && matches!(order, ByteOrder::Abcd | ByteOrder::Badc);
     let in_register = if bytes { 1 - odd } else { odd };
     (byte / 2, Location { count, byte: in_register, bit, ..*array })
 }
@@ -80,7 +86,7 @@ fn element_place(array: &Location, item: IecType, order: Order, index: usize) ->
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use provisioning::plc::{DataType, Model};
+    use provisioning::plc::{DataType, PlcModel};
 
     use super::super::{decode, encode};
     use super::*;
@@ -90,8 +96,8 @@ mod tests {
     }
 
     fn read(at: &str, text: &str, words: &[u16]) -> Option<Value> {
-        let location = Model::M241.locate(at, data(text)).unwrap();
-        decode(&location, data(text), Order::Cdab, words)
+        let location = PlcModel::M241.locate(at, data(text)).unwrap();
+        decode(&location, data(text), ByteOrder::Cdab, words)
     }
 
     fn list<const N: usize>(items: [Option<Value>; N]) -> Option<Value> {
@@ -124,11 +130,11 @@ mod tests {
     #[test]
     fn an_array_of_another_length_or_with_a_hole_is_refused_and_changes_nothing() {
         let data = data("ARRAY[0..1] OF INT");
-        let location = Model::M241.locate("%MW10", data).unwrap();
+        let location = PlcModel::M241.locate("%MW10", data).unwrap();
         for items in [vec![Some(Value::Int(1))], vec![Some(Value::Int(1)), None]] {
             let mut words = [7, 8];
             let value = Value::List(Arc::new(items));
-            let error = encode(&location, data, Order::Cdab, &value, &mut words);
+            let error = encode(&location, data, ByteOrder::Cdab, &value, &mut words);
             assert_eq!((error, words), (Err(EncodeError::WrongKind), [7, 8]));
         }
     }
@@ -139,11 +145,11 @@ mod tests {
             at in proptest::sample::select(vec!["%MW10", "%MX20.5", "%MX21.7", "%MB21"]),
             item in proptest::sample::select(vec!["BYTE", "BOOL", "INT", "DINT", "LWORD", "SINT"]),
             elements in 1..20,
-            order in proptest::sample::select(&Order::ALL[..]),
+            order in proptest::sample::select(&ByteOrder::ALL[..]),
             words: [u16; 100],
         ) {
             let data = data(&format!("ARRAY[1..{elements}] OF {item}"));
-            let Ok(location) = Model::M241.locate(at, data) else { return Ok(()) };
+            let Ok(location) = PlcModel::M241.locate(at, data) else { return Ok(()) };
             // A whole byte that is a BOOL holds 0 or 1.
             let is_byte_bool = item == "BOOL" && location.bit.is_none();
             let mask = if is_byte_bool { 0x0101 } else { 0xFFFF };

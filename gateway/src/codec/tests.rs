@@ -33,9 +33,9 @@ fn modicon_registers_are_the_values_that_the_plc_holds() {
     for (iec, value, words) in MODICON {
         let (iec, words) = (*iec, *words);
         let location = whole(iec);
-        assert_eq!(decode(&location, iec, Order::Cdab, words), Some(value.clone()), "{iec:?}");
+        assert_eq!(decode(&location, iec, ByteOrder::Cdab, words), Some(value.clone()), "{iec:?}");
         let mut written = vec![0; words.len()];
-        assert_eq!(encode(&location, iec, Order::Cdab, value, &mut written), Ok(()), "{iec:?}");
+        assert_eq!(encode(&location, iec, ByteOrder::Cdab, value, &mut written), Ok(()), "{iec:?}");
         assert_eq!(written, words, "{iec:?}");
     }
 }
@@ -54,10 +54,10 @@ fn every_order_puts_the_most_significant_byte_where_its_letter_a_stands() {
         .unwrap();
         words
     };
-    assert_eq!(wire(Order::Abcd), [0x0A0B, 0x0C0D]);
-    assert_eq!(wire(Order::Cdab), [0x0C0D, 0x0A0B]);
-    assert_eq!(wire(Order::Badc), [0x0B0A, 0x0D0C]);
-    assert_eq!(wire(Order::Dcba), [0x0D0C, 0x0B0A]);
+    assert_eq!(wire(ByteOrder::Abcd), [0x0A0B, 0x0C0D]);
+    assert_eq!(wire(ByteOrder::Cdab), [0x0C0D, 0x0A0B]);
+    assert_eq!(wire(ByteOrder::Badc), [0x0B0A, 0x0D0C]);
+    assert_eq!(wire(ByteOrder::Dcba), [0x0D0C, 0x0B0A]);
 }
 
 #[test]
@@ -68,16 +68,16 @@ fn four_registers_follow_the_same_letters() {
         encode(&whole(IecType::Lword), IecType::Lword, order, &value, &mut words).unwrap();
         words
     };
-    assert_eq!(wire(Order::Abcd), [0x0102, 0x0304, 0x0506, 0x0708]);
-    assert_eq!(wire(Order::Cdab), [0x0708, 0x0506, 0x0304, 0x0102]);
-    assert_eq!(wire(Order::Badc), [0x0201, 0x0403, 0x0605, 0x0807]);
-    assert_eq!(wire(Order::Dcba), [0x0807, 0x0605, 0x0403, 0x0201]);
+    assert_eq!(wire(ByteOrder::Abcd), [0x0102, 0x0304, 0x0506, 0x0708]);
+    assert_eq!(wire(ByteOrder::Cdab), [0x0708, 0x0506, 0x0304, 0x0102]);
+    assert_eq!(wire(ByteOrder::Badc), [0x0201, 0x0403, 0x0605, 0x0807]);
+    assert_eq!(wire(ByteOrder::Dcba), [0x0807, 0x0605, 0x0403, 0x0201]);
 }
 
 #[test]
 fn two_bytes_share_a_register_low_byte_first() {
     let words = [0x2211];
-    let byte = |byte| decode(&at_byte(byte, None), IecType::Byte, Order::Cdab, &words);
+    let byte = |byte| decode(&at_byte(byte, None), IecType::Byte, ByteOrder::Cdab, &words);
     assert_eq!(byte(0), Some(Value::Uint(0x11)));
     assert_eq!(byte(1), Some(Value::Uint(0x22)));
 }
@@ -85,15 +85,16 @@ fn two_bytes_share_a_register_low_byte_first() {
 #[test]
 fn a_bool_at_a_byte_is_that_whole_byte() {
     let bool_at =
-        |byte, word| decode(&at_byte(byte, None), IecType::Bool, Order::Cdab, &[word]).unwrap();
+        |byte, word| decode(&at_byte(byte, None), IecType::Bool, ByteOrder::Cdab, &[word]).unwrap();
     assert_eq!(bool_at(1, 0x0100), Value::Bool(true));
     assert_eq!(bool_at(0, 0x0100), Value::Bool(false));
 }
 
 #[test]
 fn a_bool_at_a_bit_is_only_that_bit() {
-    let bool_at =
-        |bit, word| decode(&at_byte(0, Some(bit)), IecType::Bool, Order::Cdab, &[word]).unwrap();
+    let bool_at = |bit, word| {
+        decode(&at_byte(0, Some(bit)), IecType::Bool, ByteOrder::Cdab, &[word]).unwrap()
+    };
     assert_eq!(bool_at(3, 0x0008), Value::Bool(true));
     assert_eq!(bool_at(3, 0xFFF7), Value::Bool(false));
 }
@@ -102,7 +103,7 @@ fn a_bool_at_a_bit_is_only_that_bit() {
 fn writing_a_bit_or_a_byte_leaves_its_neighbours_alone() {
     let mut words = [0xA5A5];
     let set = |location: &Location, iec, value, words: &mut [u16]| {
-        encode(location, iec, Order::Cdab, &value, words).unwrap();
+        encode(location, iec, ByteOrder::Cdab, &value, words).unwrap();
     };
     set(&at_byte(1, Some(1)), IecType::Bool, Value::Bool(true), &mut words);
     assert_eq!(words, [0xA7A5]);
@@ -116,25 +117,26 @@ fn writing_a_bit_or_a_byte_leaves_its_neighbours_alone() {
 fn a_value_that_begins_in_the_middle_of_a_register_is_read_across() {
     let location = Location { count: 3, ..at_byte(1, None) };
     let words = [0x78AA, 0x3456, 0xBB12];
-    let value = decode(&location, IecType::Dword, Order::Cdab, &words);
+    let value = decode(&location, IecType::Dword, ByteOrder::Cdab, &words);
     assert_eq!(value, Some(Value::Uint(0x1234_5678)));
 }
 
 #[test]
 fn nan_and_infinity_are_no_values() {
     for high in [0x7FC0, 0x7F80, 0xFF80] {
-        let real = decode(&whole(IecType::Real), IecType::Real, Order::Cdab, &[0, high]);
+        let real = decode(&whole(IecType::Real), IecType::Real, ByteOrder::Cdab, &[0, high]);
         assert_eq!(real, None);
     }
     for high in [0x7FF8, 0x7FF0, 0xFFF0] {
-        let lreal = decode(&whole(IecType::Lreal), IecType::Lreal, Order::Cdab, &[0, 0, 0, high]);
+        let lreal =
+            decode(&whole(IecType::Lreal), IecType::Lreal, ByteOrder::Cdab, &[0, 0, 0, high]);
         assert_eq!(lreal, None);
     }
 }
 
 #[test]
 fn a_day_has_no_more_than_24_hours() {
-    let tod = |words: &[u16]| decode(&whole(IecType::Tod), IecType::Tod, Order::Cdab, words);
+    let tod = |words: &[u16]| decode(&whole(IecType::Tod), IecType::Tod, ByteOrder::Cdab, words);
     assert_eq!(tod(&[0x5BFF, 0x0526]), Some(Value::Uint(86_399_999)));
     assert_eq!(tod(&[0x5C00, 0x0526]), None);
 }
@@ -145,7 +147,7 @@ fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
         let location = whole(iec);
         let mut words = vec![0x5A5A; location.count.into()];
         let before = words.clone();
-        let error = encode(&location, iec, Order::Cdab, &value, &mut words).unwrap_err();
+        let error = encode(&location, iec, ByteOrder::Cdab, &value, &mut words).unwrap_err();
         assert_eq!(words, before);
         error
     };
@@ -166,9 +168,9 @@ fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
 fn a_signed_number_may_come_as_an_unsigned_value_and_the_other_way_round() {
     let mut words = [0];
     let int = whole(IecType::Int);
-    assert_eq!(encode(&int, IecType::Int, Order::Cdab, &Value::Uint(7), &mut words), Ok(()));
+    assert_eq!(encode(&int, IecType::Int, ByteOrder::Cdab, &Value::Uint(7), &mut words), Ok(()));
     assert_eq!(words, [7]);
-    assert_eq!(encode(&int, IecType::Word, Order::Cdab, &Value::Int(9), &mut words), Ok(()));
+    assert_eq!(encode(&int, IecType::Word, ByteOrder::Cdab, &Value::Int(9), &mut words), Ok(()));
     assert_eq!(words, [9]);
 }
 
@@ -232,8 +234,13 @@ fn at_byte(byte: u8, bit: Option<u8>) -> Location {
     Location { table: Table::HoldingRegister, first: 10, count: 1, byte, bit }
 }
 
-fn order() -> impl Strategy<Value = Order> {
-    proptest::sample::select(vec![Order::Abcd, Order::Cdab, Order::Badc, Order::Dcba])
+fn order() -> impl Strategy<Value = ByteOrder> {
+    proptest::sample::select(vec![
+        ByteOrder::Abcd,
+        ByteOrder::Cdab,
+        ByteOrder::Badc,
+        ByteOrder::Dcba,
+    ])
 }
 
 fn typed_value() -> impl Strategy<Value = (IecType, Value)> {

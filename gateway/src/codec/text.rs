@@ -3,16 +3,16 @@
 use std::iter;
 use std::sync::Arc;
 
-use provisioning::plc::{CodePage, IecType, Location, Order};
+use provisioning::plc::{ByteOrder, CodePage, IecType, Location};
 
-use super::{EncodeError, stream_place};
+use super::{EncodeError, stream_byte_position};
 use crate::model::Value;
 
 /// Gives nothing when the bytes before the NUL are no text of the code page.
 pub(super) fn decode(
     location: &Location,
     iec: IecType,
-    order: Order,
+    order: ByteOrder,
     words: &[u16],
 ) -> Option<Value> {
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
@@ -20,7 +20,7 @@ pub(super) fn decode(
     }
     let text = if let IecType::String(letters, code_page) = iec {
         let byte = |index| {
-            let (word, shift) = stream_place(location, order, index);
+            let (word, shift) = stream_byte_position(location, order, index);
             words.get(word).map(|word| (word >> shift).to_le_bytes()[0])
         };
         let bytes = (0..usize::from(letters)).map_while(byte).take_while(|byte| *byte != 0);
@@ -29,7 +29,7 @@ pub(super) fn decode(
             CodePage::Utf8 => String::from_utf8(bytes.collect()).ok()?,
         }
     } else if let IecType::Wstring(letters) = iec {
-        let units = words.iter().map(|word| unit(*word, order));
+        let units = words.iter().map(|word| code_unit(*word, order));
         let units = units.take(letters.into()).take_while(|unit| *unit != 0);
         char::decode_utf16(units).collect::<Result<_, _>>().ok()?
     } else {
@@ -42,7 +42,7 @@ pub(super) fn decode(
 pub(super) fn encode(
     location: &Location,
     iec: IecType,
-    order: Order,
+    order: ByteOrder,
     text: &str,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
@@ -53,7 +53,7 @@ pub(super) fn encode(
         return Err(EncodeError::OutOfRange);
     }
     if let IecType::String(letters, code_page) = iec {
-        let bytes = encoded(text, code_page).ok_or(EncodeError::OutOfRange)?;
+        let bytes = encode_code_page(text, code_page).ok_or(EncodeError::OutOfRange)?;
         encode_bytes(location, usize::from(letters), order, &bytes, words)
     } else if let IecType::Wstring(letters) = iec {
         encode_units(usize::from(letters), order, text, words)
@@ -65,19 +65,19 @@ pub(super) fn encode(
 fn encode_bytes(
     location: &Location,
     letters: usize,
-    order: Order,
+    order: ByteOrder,
     bytes: &[u8],
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
     if bytes.len() > letters {
         return Err(EncodeError::OutOfRange);
     }
-    if stream_place(location, order, letters).0 >= words.len() {
+    if stream_byte_position(location, order, letters).0 >= words.len() {
         return Err(EncodeError::WrongRegisters);
     }
     let padded = bytes.iter().copied().chain(iter::repeat(0));
     for (index, byte) in padded.take(letters + 1).enumerate() {
-        let (word, shift) = stream_place(location, order, index);
+        let (word, shift) = stream_byte_position(location, order, index);
         let word = words.get_mut(word).ok_or(EncodeError::WrongRegisters)?;
         *word = *word & !(0xFF << shift) | u16::from(byte) << shift;
     }
@@ -86,7 +86,7 @@ fn encode_bytes(
 
 fn encode_units(
     letters: usize,
-    order: Order,
+    order: ByteOrder,
     text: &str,
     words: &mut [u16],
 ) -> Result<(), EncodeError> {
@@ -97,12 +97,12 @@ fn encode_units(
         return Err(EncodeError::WrongRegisters);
     }
     for (word, letter) in words.iter_mut().zip(text.encode_utf16().chain(iter::repeat(0))) {
-        *word = unit(letter, order);
+        *word = code_unit(letter, order);
     }
     Ok(())
 }
 
-fn encoded(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
+fn encode_code_page(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
     match code_page {
         CodePage::Latin1 => text.chars().map(|letter| u8::try_from(letter).ok()).collect(),
         CodePage::Utf8 => Some(text.as_bytes().to_vec()),
@@ -110,24 +110,24 @@ fn encoded(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
 }
 
 /// A unit of UTF-16 lies in its register as an INT does.
-const fn unit(word: u16, order: Order) -> u16 {
+const fn code_unit(word: u16, order: ByteOrder) -> u16 {
     match order {
-        Order::Abcd | Order::Cdab => word,
-        Order::Badc | Order::Dcba => word.swap_bytes(),
+        ByteOrder::Abcd | ByteOrder::Cdab => word,
+        ByteOrder::Badc | ByteOrder::Dcba => word.swap_bytes(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use provisioning::plc::Model;
+    use provisioning::plc::PlcModel;
 
     use super::*;
 
     const ASCII: CodePage = CodePage::Latin1;
 
     fn at(at: &str, iec: IecType) -> Location {
-        Model::M241.locate(at, iec).unwrap()
+        PlcModel::M241.locate(at, iec).unwrap()
     }
 
     fn text(text: &str) -> Option<Value> {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn read(iec: IecType, words: &[u16]) -> Option<Value> {
-        decode(&at("%MW10", iec), iec, Order::Cdab, words)
+        decode(&at("%MW10", iec), iec, ByteOrder::Cdab, words)
     }
 
     #[test]
@@ -165,17 +165,17 @@ mod tests {
     #[test]
     fn a_string_may_begin_in_the_middle_of_a_register() {
         let iec = IecType::String(2, ASCII);
-        let read = decode(&at("%MB21", iec), iec, Order::Cdab, &[0x41AA, 0x0042]);
+        let read = decode(&at("%MB21", iec), iec, ByteOrder::Cdab, &[0x41AA, 0x0042]);
         assert_eq!(read, text("AB"));
     }
 
     #[test]
     fn where_the_high_byte_comes_first_so_does_the_first_letter() {
         let iec = IecType::String(3, ASCII);
-        for order in [Order::Abcd, Order::Dcba] {
+        for order in [ByteOrder::Abcd, ByteOrder::Dcba] {
             assert_eq!(decode(&at("%MW10", iec), iec, order, &[0x4142, 0x4300]), text("ABC"));
         }
-        for order in [Order::Cdab, Order::Badc] {
+        for order in [ByteOrder::Cdab, ByteOrder::Badc] {
             assert_eq!(decode(&at("%MW10", iec), iec, order, &[0x4241, 0x0043]), text("ABC"));
         }
     }
@@ -185,7 +185,7 @@ mod tests {
         let refused = |iec, text: &str| {
             let location = at("%MW10", iec);
             let mut words = vec![0x5A5A; location.count.into()];
-            let error = encode(&location, iec, Order::Cdab, text, &mut words);
+            let error = encode(&location, iec, ByteOrder::Cdab, text, &mut words);
             assert!(words.iter().all(|word| *word == 0x5A5A));
             error
         };
@@ -204,7 +204,7 @@ mod tests {
             latin in "[\u{1}-\u{ff}]{0,12}",
             any in "[^\u{0}]{0,12}",
             odd: bool,
-            order in proptest::sample::select(&Order::ALL[..]),
+            order in proptest::sample::select(&ByteOrder::ALL[..]),
         ) {
             let types = [
                 (IecType::String(12, ASCII), latin),
@@ -217,7 +217,7 @@ mod tests {
                 let mut words = vec![0xA5A5; location.count.into()];
                 prop_assert_eq!(encode(&location, iec, order, &text, &mut words), Ok(()));
                 if odd {
-                    let low_first = matches!(order, Order::Cdab | Order::Badc);
+                    let low_first = matches!(order, ByteOrder::Cdab | ByteOrder::Badc);
                     let neighbour = if low_first { words[0] & 0xFF } else { words[0] >> 8 };
                     prop_assert_eq!(neighbour, 0xA5);
                 }

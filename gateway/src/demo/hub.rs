@@ -4,22 +4,24 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use tunnel::{HubEnd, LocalPort, MTU, Now, PrivateKey, PublicKey, SiteKeys, Tunnel, UdpPath};
+use tunnel::{
+    HubSettings, LocalPort, MTU_RANGE, Now, PrivateKey, PublicKey, SitePeer, Tunnel, UdpTransport,
+};
 
 use crate::supervise::Stage;
-use crate::web::InTunnel;
+use crate::web::TunnelListener;
 
 /// The broker's port at the hub's address in the tunnel, 10.77.0.1.
-const BROKER: u16 = 1883;
+const BROKER_PORT: u16 = 1883;
 
 /// A running hub.
-pub(super) struct Hub {
+pub(super) struct DemoHub {
     /// Where it takes datagrams.
     pub(super) address: SocketAddr,
     /// Who it is.
     pub(super) key: PublicKey,
     /// Where it takes connections for the broker.
-    pub(super) listener: InTunnel,
+    pub(super) listener: TunnelListener,
 }
 
 /// Opens a hub for one site.
@@ -27,32 +29,32 @@ pub(super) async fn open(
     site: PublicKey,
     stage: &Stage,
     fatal: &CancellationToken,
-) -> anyhow::Result<Hub> {
+) -> anyhow::Result<DemoHub> {
     let private_key = PrivateKey::generate();
-    let key = private_key.public();
+    let key = private_key.public_key();
     let allowed_ips = vec!["10.77.0.12/32".parse()?];
-    let site = SiteKeys { public_key: site, preshared_key: None, allowed_ips };
-    let settings = HubEnd {
+    let site = SitePeer { public_key: site, preshared_key: None, allowed_ips };
+    let settings = HubSettings {
         private_key,
         addresses: vec!["10.77.0.1/24".parse()?],
-        mtu: *MTU.start(),
+        mtu: *MTU_RANGE.start(),
         sites: vec![site],
     };
-    let path = UdpPath::bind(LocalPort::Any).context("the demo needs a UDP port")?;
+    let path = UdpTransport::bind(LocalPort::Any).context("the demo needs a UDP port")?;
     let port = path.local_addr()?.port();
     let seed = fastrand::u64(..);
-    let tunnel = Tunnel::hub_end(settings, Now::read(), seed);
-    let (stack, driver) = tunnel::userspace(tunnel, path, seed);
+    let tunnel = Tunnel::hub(settings, Now::read(), seed);
+    let (stack, driver) = tunnel::userspace_tunnel(tunnel, path, seed);
     stage.spawn(fatal.clone(), |stop| async move {
         if let Err(error) = driver.run(stop.cancelled_owned()).await {
             tracing::error!(%error, "the hub of the demo has ended");
         }
     });
-    let listener = InTunnel(stack.listen(BROKER).await?);
+    let listener = TunnelListener(stack.listen(BROKER_PORT).await?);
     // The hub ends when nobody holds its handle any more.
     stage.spawn(fatal.clone(), |stop| async move {
         let _stack = stack;
         stop.cancelled().await;
     });
-    Ok(Hub { address: (Ipv4Addr::LOCALHOST, port).into(), key, listener })
+    Ok(DemoHub { address: (Ipv4Addr::LOCALHOST, port).into(), key, listener })
 }

@@ -7,50 +7,51 @@ use std::path::PathBuf;
 use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::Context;
-use provisioning::config::{self, Loaded};
-use provisioning::plc::Model;
+use provisioning::config::{self, LoadedConfig};
+use provisioning::plc::PlcModel;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tunnel::PrivateKey;
 
 use super::hub;
-use crate::simulate::{Handle, Settings, SimulatedPlc, serve};
+use crate::simulate::{Handle, SimulatedPlc, SimulatorSettings, serve};
 use crate::supervise::Stage;
-use crate::web::InTunnel;
+use crate::web::TunnelListener;
 
 /// What an engineer would write for this plant; the addresses are filled in.
 const CONFIGURATION: &str = include_str!("demo.toml");
 
 /// A running plant.
 #[derive(Debug)]
-pub(super) struct Site {
-    pub(super) loaded: Loaded,
+pub(super) struct DemoSite {
+    pub(super) loaded: LoadedConfig,
     /// Where the hub's end of the tunnel takes connections for the sink.
-    pub(super) sink: InTunnel,
+    pub(super) broker_listener: TunnelListener,
     /// Name in the configuration, and the simulated PLC.
     pub(super) plcs: Vec<(String, Handle)>,
-    pub(super) directory: Directory,
+    pub(super) directory: DemoDirectory,
 }
 
-impl Site {
+impl DemoSite {
     /// Starts the PLCs in `stage` and loads the configuration.
     pub(super) async fn start(stage: &Stage, fatal: &CancellationToken) -> anyhow::Result<Self> {
         let key = PrivateKey::generate();
-        let hub = hub::open(key.public(), stage, fatal).await?;
+        let hub = hub::open(key.public_key(), stage, fatal).await?;
         let mut text = CONFIGURATION
             .replace("{hub}", &hub.address.to_string())
             .replace("{hub_key}", &hub.key.to_string());
         let mut plcs = Vec::new();
-        for (name, model, seed) in [("pump6", Model::M241, 6), ("pump7", Model::M251, 7)] {
+        for (name, model, seed) in [("pump6", PlcModel::M241, 6), ("pump7", PlcModel::M251, 7)] {
             let listener = loopback().await?;
             text = text.replace(&format!("{{{name}}}"), &listener.local_addr()?.to_string());
-            let mut settings = Settings::new(model).context("a Modicon can be simulated")?;
+            let mut settings =
+                SimulatorSettings::new(model).context("a Modicon can be simulated")?;
             settings.seed = seed;
             let plc = SimulatedPlc::new(settings);
             plcs.push((name.to_owned(), plc.handle()));
             stage.spawn(fatal.clone(), |stop| serve(plc, listener, stop));
         }
-        let directory = Directory::create()?;
+        let directory = DemoDirectory::create()?;
         let text = text.replace("{state_dir}", &directory.0.display().to_string());
         let mut secret = std::fs::OpenOptions::new();
         secret.write(true).create_new(true).mode(0o600);
@@ -59,7 +60,7 @@ impl Site {
         let file = directory.0.join("gateway.toml");
         std::fs::write(&file, text).context("cannot write the demo's gateway.toml")?;
         let loaded = config::load(&file)?;
-        Ok(Self { loaded, sink: hub.listener, plcs, directory })
+        Ok(Self { loaded, broker_listener: hub.listener, plcs, directory })
     }
 }
 
@@ -69,9 +70,9 @@ async fn loopback() -> io::Result<TcpListener> {
 
 /// A directory of this demo's own, which goes with it.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+pub(super) struct DemoDirectory(PathBuf);
 
-impl Directory {
+impl DemoDirectory {
     fn create() -> anyhow::Result<Self> {
         let name = format!("edge-gateway-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
@@ -83,7 +84,7 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, "the demo's directory stays behind");

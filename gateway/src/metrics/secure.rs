@@ -9,7 +9,7 @@ pub struct TunnelMetrics {
     /// `edge_tunnel_up`.
     pub up: IntGauge,
     /// `edge_tunnel_last_handshake_timestamp_seconds`, 0 before the first.
-    pub last_handshake: Gauge,
+    pub last_handshake_timestamp: Gauge,
     established: IntCounter,
     unanswered: IntCounter,
     received: IntCounter,
@@ -46,7 +46,7 @@ impl TunnelMetrics {
         registry.register(Box::new(dropped.clone()))?;
         Ok(Self {
             up,
-            last_handshake,
+            last_handshake_timestamp: last_handshake,
             established: handshakes.with_label_values(&["established"]),
             unanswered: handshakes.with_label_values(&["unanswered"]),
             received: bytes.with_label_values(&["received"]),
@@ -56,18 +56,18 @@ impl TunnelMetrics {
     }
 
     /// Takes over what a tunnel has counted.
-    pub fn show(&self, counters: &Counters) {
-        raise(&self.established, counters.handshakes);
-        raise(&self.unanswered, counters.unanswered);
-        raise(&self.received, counters.received_bytes);
-        raise(&self.sent, counters.sent_bytes);
+    pub fn update(&self, counters: &Counters) {
+        set_max(&self.established, counters.handshakes);
+        set_max(&self.unanswered, counters.unanswered);
+        set_max(&self.received, counters.received_bytes);
+        set_max(&self.sent, counters.sent_bytes);
         for (counter, reason) in self.dropped.iter().zip(DropReason::ALL) {
-            raise(counter, counters.dropped(reason));
+            set_max(counter, counters.dropped(reason));
         }
     }
 }
 
-fn raise(counter: &IntCounter, to: u64) {
+fn set_max(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 

@@ -25,20 +25,20 @@ pub struct Cycle {
     /// refused, and not asked for in this cycle. Shared by cycles that ask the same.
     pub requests: Arc<[ReadRequest]>,
     /// One for each of the requests, in their order.
-    pub reads: Vec<Read>,
+    pub results: Vec<ReadResult>,
 }
 
 /// What became of one request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Read {
+pub struct ReadResult {
     /// The middle of the round trip.
     pub at: UnixTime,
     /// The answer.
-    pub outcome: Outcome,
+    pub outcome: ReadOutcome,
 }
 
 /// An answer, or why there is none.
-pub type Outcome = Result<Registers, Failure>;
+pub type ReadOutcome = Result<Registers, ReadFailure>;
 
 /// A whole answer: as many as were asked for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -51,7 +51,7 @@ pub enum Registers {
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Failure {
+pub enum ReadFailure {
     /// There is no connection, or no usable answer came.
     Unreachable,
     /// The PLC answered with this exception code (Modbus Application Protocol V1.1b3, 7).

@@ -11,11 +11,11 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::failure::Failure;
-use super::overhear::{LastWords, Overheard};
-use super::session::{self, Accepted, Driver, Publisher, Signal};
-use super::{Event, Settings, code};
-use crate::uplink::Hop;
+use super::failure::SessionFailure;
+use super::reason_tap::{ReasonCodes, ReasonTap};
+use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
+use super::{ClientSettings, MqttEvent, reason_code};
+use crate::uplink::UnixBridge;
 
 /// Longest wait for the stream.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,138 +28,160 @@ const PUBLISH_OVERHEAD: usize = 10;
 /// A connection that the broker has accepted. Dropping it without a goodbye lets the broker publish
 /// the will.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct BrokerConnection {
     pub(super) publisher: Publisher,
-    pub(super) driver: Driver,
-    pub(super) wire: Wire,
-    pub(super) accepted: Accepted,
+    pub(super) driver: SessionDriver,
+    pub(super) stream: BrokerStream,
+    pub(super) limits: ConnackLimits,
 }
 
 /// The bytes between rumqttc and the broker.
-pub(super) struct Wire {
-    flow: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
-    fault: Option<io::Error>,
-    words: LastWords,
+pub(super) struct BrokerStream {
+    copying: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+    io_error: Option<io::Error>,
+    reason_codes: ReasonCodes,
 }
 
 /// Dials, says CONNECT, and subscribes. Nothing is published before the broker has answered both,
 /// so no answer to a message of ours can come before we listen for it.
 pub(super) async fn connect(
-    settings: &Settings,
+    settings: &ClientSettings,
     broker: &Broker,
     subscriptions: &[String],
-    events: &mpsc::Sender<Event>,
-) -> Result<Connection, Failure> {
+    events: &mpsc::Sender<MqttEvent>,
+) -> Result<BrokerConnection, SessionFailure> {
     let stream = settings.uplink.dial(broker, DIAL_TIMEOUT).await?;
-    let (stream, words) = Overheard::new(stream);
-    let hop = Hop::open().map_err(Failure::Hop)?;
+    let (stream, words) = ReasonTap::new(stream);
+    let hop = UnixBridge::open().map_err(SessionFailure::Bridge)?;
     let (publisher, mut driver) = session::open(settings, hop.path());
-    let mut wire = Wire { flow: Some(Box::pin(hop.carry(stream))), fault: None, words };
+    let mut wire = BrokerStream {
+        copying: Some(Box::pin(hop.copy(stream))),
+        io_error: None,
+        reason_codes: words,
+    };
     let answer = select! {
-        answer = timeout(ANSWER_TIMEOUT, driver.accepted()) => answer,
-        never = wire.flow() => match never {},
+        answer = timeout(ANSWER_TIMEOUT, driver.await_connack()) => answer,
+        never = wire.copy_forever() => match never {},
     };
     let accepted =
-        answer.unwrap_or(Err(Failure::NoConnack)).map_err(|failure| wire.explain(failure))?;
+        answer.unwrap_or(Err(SessionFailure::NoConnack)).map_err(|failure| wire.refine(failure))?;
     if !subscriptions.is_empty() {
         let subscribing = subscribe(&publisher, &mut driver, subscriptions, events);
         let answer = select! {
             answer = timeout(ANSWER_TIMEOUT, subscribing) => answer,
-            never = wire.flow() => match never {},
+            never = wire.copy_forever() => match never {},
         };
-        answer.unwrap_or(Err(Failure::NoSuback)).map_err(|failure| wire.explain(failure))?;
+        answer.unwrap_or(Err(SessionFailure::NoSuback)).map_err(|failure| wire.refine(failure))?;
     }
-    Ok(Connection { publisher, driver, wire, accepted })
+    Ok(BrokerConnection { publisher, driver, stream: wire, limits: accepted })
 }
 
 async fn subscribe(
     publisher: &Publisher,
-    driver: &mut Driver,
+    driver: &mut SessionDriver,
     filters: &[String],
-    events: &mpsc::Sender<Event>,
-) -> Result<(), Failure> {
+    events: &mpsc::Sender<MqttEvent>,
+) -> Result<(), SessionFailure> {
     if publisher.subscribe(filters).is_err() {
-        return refuse(filters, &vec![code::TOPIC_FILTER_INVALID; filters.len()], events).await;
+        return report_refused_filters(
+            filters,
+            &vec![reason_code::TOPIC_FILTER_INVALID; filters.len()],
+            events,
+        )
+        .await;
     }
     loop {
-        match driver.next().await? {
-            Signal::Subscribed(codes) => return refuse(filters, &codes, events).await,
-            Signal::Received(message) => {
-                events.send(Event::Received(message)).await.map_err(|_| Failure::Closed)?;
+        match driver.next_event().await? {
+            SessionEvent::Subscribed(codes) => {
+                return report_refused_filters(filters, &codes, events).await;
             }
-            Signal::Written(_)
-            | Signal::HeldBack
-            | Signal::Progress
-            | Signal::Settled { .. }
-            | Signal::Farewell
-            | Signal::Other => {}
+            SessionEvent::Received(message) => {
+                events
+                    .send(MqttEvent::Received(message))
+                    .await
+                    .map_err(|_| SessionFailure::Closed)?;
+            }
+            SessionEvent::Written(_)
+            | SessionEvent::PacketIdBusy
+            | SessionEvent::PubrecReceived
+            | SessionEvent::Acked { .. }
+            | SessionEvent::DisconnectSent
+            | SessionEvent::Other => {}
         }
     }
 }
 
 /// Tells which filters the broker did not take.
-async fn refuse(
+async fn report_refused_filters(
     filters: &[String],
     codes: &[u8],
-    events: &mpsc::Sender<Event>,
-) -> Result<(), Failure> {
+    events: &mpsc::Sender<MqttEvent>,
+) -> Result<(), SessionFailure> {
     for (filter, &code) in filters.iter().zip(codes) {
-        if code::is_failure(code) {
-            let reason = code::name(code).to_owned();
-            let event = Event::SubscriptionRefused { filter: filter.clone(), code, reason };
-            events.send(event).await.map_err(|_| Failure::Closed)?;
+        if reason_code::is_failure(code) {
+            let reason = reason_code::name(code).to_owned();
+            let event = MqttEvent::SubscriptionRefused { filter: filter.clone(), code, reason };
+            events.send(event).await.map_err(|_| SessionFailure::Closed)?;
         }
     }
     Ok(())
 }
 
-impl Connection {
+impl BrokerConnection {
     /// Most bytes of topic and payload in one message, when the broker has told a limit.
     pub(super) fn max_payload(&self) -> Option<usize> {
-        self.accepted.longest_packet.map(room_in)
+        self.limits.max_packet_len.map(payload_capacity)
     }
 }
 
 /// Bytes for topic and payload in a packet of this length.
-pub(super) const fn room_in(packet: usize) -> usize {
+pub(super) const fn payload_capacity(packet: usize) -> usize {
     packet.saturating_sub(PUBLISH_OVERHEAD)
 }
 
-impl Wire {
+impl BrokerStream {
     /// Moves bytes for ever. Cancel-safe. When the connection ends, rumqttc's end is closed, and
     /// rumqttc tells about it once it has read what was left.
-    pub(super) async fn flow(&mut self) -> Infallible {
-        self.run_dry().await;
+    pub(super) async fn copy_forever(&mut self) -> Infallible {
+        self.copy_to_end().await;
         pending().await
     }
 
     /// Moves bytes until both ends are closed. Cancel-safe.
-    pub(super) async fn run_dry(&mut self) {
-        if let Some(flow) = &mut self.flow {
-            self.fault = flow.await.err();
-            self.flow = None;
+    pub(super) async fn copy_to_end(&mut self) {
+        if let Some(flow) = &mut self.copying {
+            self.io_error = flow.await.err();
+            self.copying = None;
         }
     }
 
     /// Puts what the wire knows in the place of what rumqttc could see of it.
-    pub(super) fn explain(&mut self, failure: Failure) -> Failure {
-        match (failure, self.words.connack(), self.words.disconnect()) {
-            (Failure::NoConnack | Failure::ClosedEarly | Failure::Protocol(_), Some(code), _)
-                if code != code::SUCCESS =>
-            {
-                Failure::Connack { code: code::from_v4(code) }
+    pub(super) fn refine(&mut self, failure: SessionFailure) -> SessionFailure {
+        match (failure, self.reason_codes.connack(), self.reason_codes.disconnect()) {
+            (
+                SessionFailure::NoConnack
+                | SessionFailure::ClosedBeforeConnack
+                | SessionFailure::Protocol(_),
+                Some(code),
+                _,
+            ) if code != reason_code::SUCCESS => {
+                SessionFailure::Connack { code: reason_code::from_v3(code) }
             }
-            (Failure::Closed | Failure::Broken(_) | Failure::Protocol(_), _, Some(code)) => {
-                Failure::Disconnected { code, text: None }
+            (
+                SessionFailure::Closed | SessionFailure::Broken(_) | SessionFailure::Protocol(_),
+                _,
+                Some(code),
+            ) => SessionFailure::Disconnected { code, text: None },
+            (SessionFailure::Closed, ..) => {
+                self.io_error.take().map_or(SessionFailure::Closed, SessionFailure::Broken)
             }
-            (Failure::Closed, ..) => self.fault.take().map_or(Failure::Closed, Failure::Broken),
             (other, ..) => other,
         }
     }
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for BrokerStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("fault", &self.fault).finish_non_exhaustive()
+        f.debug_struct("Wire").field("fault", &self.io_error).finish_non_exhaustive()
     }
 }

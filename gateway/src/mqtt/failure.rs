@@ -2,15 +2,15 @@
 
 use std::io;
 
-use provisioning::config::{Mqtt, Scheme, Version};
+use provisioning::config::{Mqtt, MqttVersion, Scheme};
 use thiserror::Error;
 
-use super::code;
+use super::reason_code;
 use crate::uplink::DialError;
 
 /// Why a session ended or did not come about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reason {
+pub enum DisconnectReason {
     /// The broker could not be reached.
     Unreachable,
     /// The broker refuses user name, password or rights.
@@ -31,7 +31,7 @@ pub enum Reason {
     Renewed,
 }
 
-impl Reason {
+impl DisconnectReason {
     /// Every reason.
     pub const ALL: [Self; 9] = [
         Self::Unreachable,
@@ -64,11 +64,11 @@ impl Reason {
 
 /// What ended a session, or kept it from coming about.
 #[derive(Debug, Error)]
-pub(super) enum Failure {
+pub(super) enum SessionFailure {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the way to the broker failed inside the gateway")]
-    Hop(#[source] io::Error),
+    Bridge(#[source] io::Error),
     #[error("the broker did not answer the connect request")]
     NoConnack,
     #[error("the broker did not answer the subscription")]
@@ -76,7 +76,7 @@ pub(super) enum Failure {
     #[error("connection refused with code {code}")]
     Connack { code: u8 },
     #[error("closed before the connect request was answered")]
-    ClosedEarly,
+    ClosedBeforeConnack,
     #[error("disconnected with code {code}")]
     Disconnected { code: u8, text: Option<String> },
     #[error("closed by the broker")]
@@ -96,38 +96,49 @@ pub(super) enum Failure {
     #[error("packet id used twice")]
     Collision,
     #[error("too many refused messages of QoS 2")]
-    WornOut,
+    InflightSlotsLeaked,
     #[error("subscriptions are due again")]
-    SubscribeAgain,
+    SubscribeRetry,
     #[error("the tunnel leads to another hub")]
-    Moved,
+    HubChanged,
 }
 
-impl Failure {
+impl SessionFailure {
     /// The same failure, when the broker has not answered CONNECT yet.
     pub(super) fn before_connack(self) -> Self {
-        if matches!(self, Self::Closed | Self::Broken(_)) { Self::ClosedEarly } else { self }
+        if matches!(self, Self::Closed | Self::Broken(_)) {
+            Self::ClosedBeforeConnack
+        } else {
+            self
+        }
     }
 
-    pub(super) fn reason(&self) -> Reason {
+    pub(super) fn reason(&self) -> DisconnectReason {
         match self {
-            Self::Dial(_) | Self::Hop(_) => Reason::Unreachable,
-            Self::Connack { code } | Self::Disconnected { code, .. } if code::is_login(*code) => {
-                Reason::Unauthorized
+            Self::Dial(_) | Self::Bridge(_) => DisconnectReason::Unreachable,
+            Self::Connack { code } | Self::Disconnected { code, .. }
+                if reason_code::is_login_refused(*code) =>
+            {
+                DisconnectReason::Unauthorized
             }
-            Self::Disconnected { code: code::SESSION_TAKEN_OVER, .. } => Reason::TakenOver,
-            Self::Connack { .. } => Reason::Refused,
-            Self::Disconnected { .. } | Self::ClosedEarly | Self::Closed | Self::Broken(_) => {
-                Reason::Closed
+            Self::Disconnected { code: reason_code::SESSION_TAKEN_OVER, .. } => {
+                DisconnectReason::TakenOver
             }
+            Self::Connack { .. } => DisconnectReason::Refused,
+            Self::Disconnected { .. }
+            | Self::ClosedBeforeConnack
+            | Self::Closed
+            | Self::Broken(_) => DisconnectReason::Closed,
             Self::NoConnack
             | Self::NoSuback
             | Self::NoPingresp
             | Self::NoAcknowledgement
-            | Self::NotWritten => Reason::Silent,
-            Self::TooLarge { .. } => Reason::TooLarge,
-            Self::Protocol(_) | Self::Collision => Reason::Protocol,
-            Self::WornOut | Self::SubscribeAgain | Self::Moved => Reason::Renewed,
+            | Self::NotWritten => DisconnectReason::Silent,
+            Self::TooLarge { .. } => DisconnectReason::TooLarge,
+            Self::Protocol(_) | Self::Collision => DisconnectReason::Protocol,
+            Self::InflightSlotsLeaked | Self::SubscribeRetry | Self::HubChanged => {
+                DisconnectReason::Renewed
+            }
         }
     }
 
@@ -136,7 +147,7 @@ impl Failure {
         let client_id = &mqtt.client_id;
         match self {
             Self::Dial(error) => error.sentence(),
-            Self::Hop(error) => format!("the gateway cannot open a socket: {error}"),
+            Self::Bridge(error) => format!("the gateway cannot open a socket: {error}"),
             Self::NoConnack => format!(
                 "{broker} takes the connection but does not answer: check that an MQTT broker \
                  without TLS listens there"
@@ -144,15 +155,15 @@ impl Failure {
             Self::NoSuback => format!("the broker {broker} does not answer our subscription"),
             Self::Connack { code } => refused(*code, broker, mqtt),
             // In TLS 1.3 a broker looks at a certificate when the handshake is over for us.
-            Self::ClosedEarly if is_secured(broker, mqtt) => format!(
+            Self::ClosedBeforeConnack if uses_tls(broker, mqtt) => format!(
                 "the broker {broker} closes the connection at once: check that it accepts this \
                  gateway's certificate, cert_file and key_file, or try version = \"{}\"",
-                other(mqtt.version)
+                other_version(mqtt.version)
             ),
-            Self::ClosedEarly => format!(
+            Self::ClosedBeforeConnack => format!(
                 "{broker} closes the connection at once: check that an MQTT broker without TLS \
                  listens there, or try version = \"{}\"",
-                other(mqtt.version)
+                other_version(mqtt.version)
             ),
             Self::Disconnected { code, text } => disconnected(*code, text, broker, client_id),
             Self::Closed => format!(
@@ -173,20 +184,20 @@ impl Failure {
             Self::Collision => {
                 format!("{broker} left a message unacknowledged while it acknowledged later ones")
             }
-            Self::WornOut => format!(
+            Self::InflightSlotsLeaked => format!(
                 "the broker {broker} refused many messages of QoS 2, so the connection starts anew"
             ),
-            Self::Moved => {
+            Self::HubChanged => {
                 "the tunnel goes to another hub, so the choice of the broker begins anew".to_owned()
             }
-            Self::SubscribeAgain => {
+            Self::SubscribeRetry => {
                 format!("the connection to {broker} starts anew to try the subscriptions again")
             }
         }
     }
 }
 
-fn is_secured(broker: &str, mqtt: &Mqtt) -> bool {
+fn uses_tls(broker: &str, mqtt: &Mqtt) -> bool {
     let mut brokers = mqtt.brokers.iter().filter(|known| known.address.to_string() == broker);
     brokers.any(|known| known.scheme == Scheme::Mqtts)
 }
@@ -194,42 +205,47 @@ fn is_secured(broker: &str, mqtt: &Mqtt) -> bool {
 fn refused(code: u8, broker: &str, mqtt: &Mqtt) -> String {
     let client_id = &mqtt.client_id;
     match code {
-        code::BAD_USER_NAME_OR_PASSWORD => {
+        reason_code::BAD_USER_NAME_OR_PASSWORD => {
             format!("the broker {broker} refuses user name or password")
         }
-        code if code::is_login(code) => {
+        code if reason_code::is_login_refused(code) => {
             format!(
                 "the broker {broker} refuses this gateway ({}): check user name, password and the \
                  rights of {client_id}",
-                code::name(code)
+                reason_code::name(code)
             )
         }
-        code::UNSUPPORTED_VERSION => format!(
+        reason_code::UNSUPPORTED_VERSION => format!(
             "the broker {broker} does not speak this version of MQTT: try version = \"{}\"",
-            other(mqtt.version)
+            other_version(mqtt.version)
         ),
-        code::CLIENT_ID_NOT_VALID => {
+        reason_code::CLIENT_ID_NOT_VALID => {
             format!("the broker {broker} refuses the client id {client_id}")
         }
-        code => format!("the broker {broker} refuses the connection: {}", code::name(code)),
+        code => format!("the broker {broker} refuses the connection: {}", reason_code::name(code)),
     }
 }
 
 fn disconnected(code: u8, text: &Option<String>, broker: &str, client_id: &str) -> String {
     match (code, text) {
-        (code::SESSION_TAKEN_OVER, _) => {
+        (reason_code::SESSION_TAKEN_OVER, _) => {
             format!("another client uses the id {client_id} at {broker}: every id must be unique")
         }
         (code, Some(text)) => {
-            format!("the broker {broker} ended the connection: {} ({text})", code::name(code))
+            format!(
+                "the broker {broker} ended the connection: {} ({text})",
+                reason_code::name(code)
+            )
         }
-        (code, None) => format!("the broker {broker} ended the connection: {}", code::name(code)),
+        (code, None) => {
+            format!("the broker {broker} ended the connection: {}", reason_code::name(code))
+        }
     }
 }
 
-const fn other(version: Version) -> &'static str {
+const fn other_version(version: MqttVersion) -> &'static str {
     match version {
-        Version::V311 => "5",
-        Version::V5 => "3.1.1",
+        MqttVersion::V311 => "5",
+        MqttVersion::V5 => "3.1.1",
     }
 }

@@ -11,20 +11,20 @@
 
 use std::fmt;
 
-use provisioning::config::{Qos, Version};
+use provisioning::config::{MqttVersion, Qos};
 use rumqttc::Outgoing;
 
-use super::failure::Failure;
-use super::{Incoming, Settings, session_v4, session_v5};
+use super::failure::SessionFailure;
+use super::{ClientSettings, IncomingMessage, session_v4, session_v5};
 
 /// Packet ids that rumqttc uses: twice the window.
-pub(super) const PACKET_IDS: u16 = 128;
+pub(super) const MAX_PACKET_IDS: u16 = 128;
 /// Messages that can wait inside rumqttc: the window, a SUBSCRIBE and a DISCONNECT.
-pub(super) const REQUESTS: usize = super::WINDOW + 2;
+pub(super) const REQUEST_CAPACITY: usize = super::MAX_INFLIGHT + 2;
 /// Longest incoming packet. Commands are small; this bounds memory.
-pub(super) const LONGEST_INCOMING: u32 = 1024 * 1024;
+pub(super) const MAX_INCOMING_PACKET_LEN: u32 = 1024 * 1024;
 /// Longest packet that MQTT can express (MQTT 5.0, 2.1.4).
-pub(super) const LONGEST_PACKET: usize = 268_435_460;
+pub(super) const MAX_PACKET_LEN: usize = 268_435_460;
 /// rumqttc's own limit for writing, and its least for connecting. Slow uplinks need it.
 pub(super) const WRITE_TIMEOUT_SECONDS: u64 = 60;
 
@@ -36,48 +36,48 @@ pub(super) enum Publisher {
 }
 
 /// The half that moves the session on.
-pub(super) enum Driver {
-    V4(Box<session_v4::Driver>),
-    V5(Box<session_v5::Driver>),
+pub(super) enum SessionDriver {
+    V4(Box<session_v4::DriverV4>),
+    V5(Box<session_v5::DriverV5>),
 }
 
 /// What the broker said when it accepted us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Accepted {
+pub(super) struct ConnackLimits {
     /// Packet ids in use: ours or the broker's receive maximum, whichever is less.
     pub(super) packet_ids: u16,
     /// Longest packet that the broker takes.
-    pub(super) longest_packet: Option<usize>,
+    pub(super) max_packet_len: Option<usize>,
     /// Highest quality of service that the broker takes.
-    pub(super) qos: Qos,
+    pub(super) max_qos: Qos,
     /// Whether the broker keeps messages for later subscribers.
-    pub(super) retains: bool,
+    pub(super) retain_available: bool,
 }
 
 /// What happened.
 #[derive(Debug)]
-pub(super) enum Signal {
+pub(super) enum SessionEvent {
     /// The oldest message given to the publisher is on its way, under this number (0 for QoS 0).
     Written(u16),
     /// A message was held back, since its number is still in use.
-    HeldBack,
+    PacketIdBusy,
     /// The broker took the first of the two steps of QoS 2.
-    Progress,
+    PubrecReceived,
     /// The broker has answered for good.
-    Settled { packet_id: u16, code: u8, text: Option<String>, place: Place },
+    Acked { packet_id: u16, code: u8, text: Option<String>, slot: SlotState },
     /// The broker has answered the subscription, with one code per filter.
     Subscribed(Vec<u8>),
     /// A message for us.
-    Received(Incoming),
+    Received(IncomingMessage),
     /// Our DISCONNECT is on its way.
-    Farewell,
+    DisconnectSent,
     /// Nothing that matters to us.
     Other,
 }
 
 /// What became of a settled message's place in rumqttc's window.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Place {
+pub(super) enum SlotState {
     Free,
     /// rumqttc never frees the place of a refused PUBREC or PUBCOMP.
     Leaked,
@@ -88,15 +88,15 @@ pub(super) enum Place {
 pub(super) struct NotSendable;
 
 /// Prepares a session over the unix socket at `path`. Nothing happens before the driver is asked.
-pub(super) fn open(settings: &Settings, path: &str) -> (Publisher, Driver) {
+pub(super) fn open(settings: &ClientSettings, path: &str) -> (Publisher, SessionDriver) {
     match settings.mqtt.version {
-        Version::V311 => {
+        MqttVersion::V311 => {
             let (client, driver) = session_v4::open(settings, path);
-            (Publisher::V4(client), Driver::V4(Box::new(driver)))
+            (Publisher::V4(client), SessionDriver::V4(Box::new(driver)))
         }
-        Version::V5 => {
+        MqttVersion::V5 => {
             let (client, driver) = session_v5::open(settings, path);
-            (Publisher::V5(client), Driver::V5(Box::new(driver)))
+            (Publisher::V5(client), SessionDriver::V5(Box::new(driver)))
         }
     }
 }
@@ -141,45 +141,45 @@ impl Publisher {
     }
 }
 
-impl Driver {
+impl SessionDriver {
     /// Connects and waits for the broker's answer. Called once, first.
-    pub(super) async fn accepted(&mut self) -> Result<Accepted, Failure> {
+    pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
         match self {
-            Self::V4(driver) => driver.accepted().await,
-            Self::V5(driver) => driver.accepted().await,
+            Self::V4(driver) => driver.await_connack().await,
+            Self::V5(driver) => driver.await_connack().await,
         }
     }
 
     /// Moves on until something happens. Not cancel-safe: see above. After an error the driver is
     /// good for [`Self::leftovers`] only.
-    pub(super) async fn next(&mut self) -> Result<Signal, Failure> {
+    pub(super) async fn next_event(&mut self) -> Result<SessionEvent, SessionFailure> {
         match self {
-            Self::V4(driver) => driver.next().await,
-            Self::V5(driver) => driver.next().await,
+            Self::V4(driver) => driver.next_event().await,
+            Self::V5(driver) => driver.next_event().await,
         }
     }
 
     /// What had arrived before the error.
-    pub(super) fn leftovers(&mut self) -> Vec<Signal> {
+    pub(super) fn buffered_events(&mut self) -> Vec<SessionEvent> {
         match self {
-            Self::V4(driver) => driver.leftovers(),
-            Self::V5(driver) => driver.leftovers(),
+            Self::V4(driver) => driver.buffered_events(),
+            Self::V5(driver) => driver.buffered_events(),
         }
     }
 }
 
-impl fmt::Debug for Driver {
+impl fmt::Debug for SessionDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
 
 /// Both versions tell outgoing packets in the same words.
-pub(super) const fn outgoing(outgoing: &Outgoing) -> Signal {
+pub(super) const fn outgoing_event(outgoing: &Outgoing) -> SessionEvent {
     match *outgoing {
-        Outgoing::Publish(packet_id) => Signal::Written(packet_id),
-        Outgoing::AwaitAck(_) => Signal::HeldBack,
-        Outgoing::Disconnect => Signal::Farewell,
+        Outgoing::Publish(packet_id) => SessionEvent::Written(packet_id),
+        Outgoing::AwaitAck(_) => SessionEvent::PacketIdBusy,
+        Outgoing::Disconnect => SessionEvent::DisconnectSent,
         Outgoing::Subscribe(_)
         | Outgoing::Unsubscribe(_)
         | Outgoing::PubAck(_)
@@ -187,6 +187,6 @@ pub(super) const fn outgoing(outgoing: &Outgoing) -> Signal {
         | Outgoing::PubRel(_)
         | Outgoing::PubComp(_)
         | Outgoing::PingReq
-        | Outgoing::PingResp => Signal::Other,
+        | Outgoing::PingResp => SessionEvent::Other,
     }
 }

@@ -9,27 +9,27 @@ use rumqttc::{
     QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 
-use super::failure::Failure;
+use super::failure::SessionFailure;
 use super::session::{
-    Accepted, LONGEST_INCOMING, LONGEST_PACKET, PACKET_IDS, Place, REQUESTS, Signal,
-    WRITE_TIMEOUT_SECONDS, outgoing,
+    ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, MAX_PACKET_LEN, REQUEST_CAPACITY,
+    SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use super::{Incoming, Settings, code};
+use super::{ClientSettings, IncomingMessage, reason_code};
 
 /// The longest keep alive that fits the packet (3.1.2.10).
-const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
-pub(super) struct Driver(EventLoop);
+pub(super) struct DriverV4(EventLoop);
 
-pub(super) fn open(settings: &Settings, path: &str) -> (AsyncClient, Driver) {
+pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
         .set_clean_session(true)
         .set_keep_alive(keep_alive(mqtt.keep_alive))
-        .set_inflight(PACKET_IDS)
-        .set_max_packet_size(LONGEST_INCOMING as usize, LONGEST_PACKET);
+        .set_inflight(MAX_PACKET_IDS)
+        .set_max_packet_size(MAX_INCOMING_PACKET_LEN as usize, MAX_PACKET_LEN);
     if let Some(will) = &settings.will {
         options.set_last_will(LastWill::new(
             will.topic.clone(),
@@ -42,11 +42,11 @@ pub(super) fn open(settings: &Settings, path: &str) -> (AsyncClient, Driver) {
         let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
         options.set_credentials(credentials.username.clone(), password);
     }
-    let (client, mut event_loop) = AsyncClient::new(options, REQUESTS);
+    let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
     let mut network = NetworkOptions::new();
     network.set_connection_timeout(WRITE_TIMEOUT_SECONDS);
     event_loop.set_network_options(network);
-    (client, Driver(event_loop))
+    (client, DriverV4(event_loop))
 }
 
 /// Zero switches it off; otherwise rumqttc asserts a second at least.
@@ -54,7 +54,7 @@ fn keep_alive(wanted: Duration) -> Duration {
     if wanted.is_zero() {
         Duration::ZERO
     } else {
-        wanted.clamp(Duration::from_secs(1), LONGEST_KEEP_ALIVE)
+        wanted.clamp(Duration::from_secs(1), MAX_KEEP_ALIVE)
     }
 }
 
@@ -70,46 +70,46 @@ pub(super) fn filters(filters: &[String]) -> impl Iterator<Item = SubscribeFilte
     filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce))
 }
 
-impl Driver {
-    pub(super) async fn accepted(&mut self) -> Result<Accepted, Failure> {
+impl DriverV4 {
+    pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
         match self.0.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(Accepted {
-                packet_ids: PACKET_IDS,
-                longest_packet: None,
-                qos: Qos::ExactlyOnce,
-                retains: true,
+            Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(ConnackLimits {
+                packet_ids: MAX_PACKET_IDS,
+                max_packet_len: None,
+                max_qos: Qos::ExactlyOnce,
+                retain_available: true,
             }),
-            Ok(event) => Err(Failure::Protocol(format!("{event:?} instead of CONNACK"))),
-            Err(error) => Err(failure(error).before_connack()),
+            Ok(event) => Err(SessionFailure::Protocol(format!("{event:?} instead of CONNACK"))),
+            Err(error) => Err(session_failure(error).before_connack()),
         }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Signal, Failure> {
-        self.0.poll().await.map(signal).map_err(failure)
+    pub(super) async fn next_event(&mut self) -> Result<SessionEvent, SessionFailure> {
+        self.0.poll().await.map(session_event).map_err(session_failure)
     }
 
-    pub(super) fn leftovers(&mut self) -> Vec<Signal> {
-        self.0.state.events.drain(..).map(signal).collect()
+    pub(super) fn buffered_events(&mut self) -> Vec<SessionEvent> {
+        self.0.state.events.drain(..).map(session_event).collect()
     }
 }
 
-fn signal(event: Event) -> Signal {
+fn session_event(event: Event) -> SessionEvent {
     let packet = match event {
-        Event::Outgoing(packet) => return outgoing(&packet),
+        Event::Outgoing(packet) => return outgoing_event(&packet),
         Event::Incoming(packet) => packet,
     };
     match packet {
-        Packet::PubAck(ack) => settled(ack.pkid),
-        Packet::PubComp(ack) => settled(ack.pkid),
-        Packet::PubRec(_) => Signal::Progress,
-        Packet::Publish(publish) => Signal::Received(Incoming {
+        Packet::PubAck(ack) => acked(ack.pkid),
+        Packet::PubComp(ack) => acked(ack.pkid),
+        Packet::PubRec(_) => SessionEvent::PubrecReceived,
+        Packet::Publish(publish) => SessionEvent::Received(IncomingMessage {
             topic: publish.topic,
             payload: publish.payload.into(),
             retain: publish.retain,
         }),
-        Packet::SubAck(ack) => {
-            Signal::Subscribed(ack.return_codes.iter().map(|code| granted(*code)).collect())
-        }
+        Packet::SubAck(ack) => SessionEvent::Subscribed(
+            ack.return_codes.iter().map(|code| suback_code(*code)).collect(),
+        ),
         Packet::Connect(_)
         | Packet::ConnAck(_)
         | Packet::PubRel(_)
@@ -118,53 +118,53 @@ fn signal(event: Event) -> Signal {
         | Packet::UnsubAck(_)
         | Packet::PingReq
         | Packet::PingResp
-        | Packet::Disconnect => Signal::Other,
+        | Packet::Disconnect => SessionEvent::Other,
     }
 }
 
 /// Under 3.1.1 every acknowledgement is a good one: the protocol has no other.
-const fn settled(packet_id: u16) -> Signal {
-    Signal::Settled { packet_id, code: code::SUCCESS, text: None, place: Place::Free }
+const fn acked(packet_id: u16) -> SessionEvent {
+    SessionEvent::Acked { packet_id, code: reason_code::SUCCESS, text: None, slot: SlotState::Free }
 }
 
-const fn granted(answer: SubscribeReasonCode) -> u8 {
+const fn suback_code(answer: SubscribeReasonCode) -> u8 {
     match answer {
-        SubscribeReasonCode::Success(_) => code::SUCCESS,
+        SubscribeReasonCode::Success(_) => reason_code::SUCCESS,
         SubscribeReasonCode::Failure => 0x80,
     }
 }
 
-fn failure(error: ConnectionError) -> Failure {
+fn session_failure(error: ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::MqttState(error) => state_failure(error),
-        ConnectionError::NetworkTimeout => Failure::NoConnack,
-        ConnectionError::FlushTimeout => Failure::NotWritten,
-        ConnectionError::Io(error) => Failure::Broken(error),
+        ConnectionError::NetworkTimeout => SessionFailure::NoConnack,
+        ConnectionError::FlushTimeout => SessionFailure::NotWritten,
+        ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            Failure::Connack { code: code::from_v4(code as u8) }
+            SessionFailure::Connack { code: reason_code::from_v3(code as u8) }
         }
         ConnectionError::NotConnAck(packet) => {
-            Failure::Protocol(format!("{packet:?} instead of CONNACK"))
+            SessionFailure::Protocol(format!("{packet:?} instead of CONNACK"))
         }
-        ConnectionError::RequestsDone => Failure::Closed,
+        ConnectionError::RequestsDone => SessionFailure::Closed,
     }
 }
 
-fn state_failure(error: StateError) -> Failure {
+fn state_failure(error: StateError) -> SessionFailure {
     match error {
         StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
-            Failure::Broken(error)
+            SessionFailure::Broken(error)
         }
-        StateError::ConnectionAborted => Failure::Closed,
-        StateError::AwaitPingResp => Failure::NoPingresp,
-        StateError::CollisionTimeout => Failure::Collision,
+        StateError::ConnectionAborted => SessionFailure::Closed,
+        StateError::AwaitPingResp => SessionFailure::NoPingresp,
+        StateError::CollisionTimeout => SessionFailure::Collision,
         StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size)) => {
-            Failure::TooLarge { size }
+            SessionFailure::TooLarge { size }
         }
-        StateError::Deserialization(error) => Failure::Protocol(error.to_string()),
+        StateError::Deserialization(error) => SessionFailure::Protocol(error.to_string()),
         error @ (StateError::InvalidState
         | StateError::Unsolicited(_)
         | StateError::WrongPacket
-        | StateError::EmptySubscription) => Failure::Protocol(error.to_string()),
+        | StateError::EmptySubscription) => SessionFailure::Protocol(error.to_string()),
     }
 }

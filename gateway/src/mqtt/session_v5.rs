@@ -11,29 +11,29 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::mqttbytes::{Error as PacketError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
-use super::failure::Failure;
+use super::failure::SessionFailure;
 use super::session::{
-    Accepted, LONGEST_INCOMING, PACKET_IDS, Place, REQUESTS, Signal, WRITE_TIMEOUT_SECONDS,
-    outgoing,
+    ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, REQUEST_CAPACITY, SessionEvent,
+    SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use super::{Incoming, Settings, code};
+use super::{ClientSettings, IncomingMessage, reason_code};
 
 /// rumqttc asserts at least this.
-const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(5);
+const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The longest that fits the packet (3.1.2.10).
-const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
-pub(super) struct Driver(EventLoop);
+pub(super) struct DriverV5(EventLoop);
 
-pub(super) fn open(settings: &Settings, path: &str) -> (AsyncClient, Driver) {
+pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV5) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
         .set_clean_start(true)
         .set_keep_alive(keep_alive(mqtt.keep_alive))
-        .set_outgoing_inflight_upper_limit(PACKET_IDS)
-        .set_max_packet_size(Some(LONGEST_INCOMING))
+        .set_outgoing_inflight_upper_limit(MAX_PACKET_IDS)
+        .set_max_packet_size(Some(MAX_INCOMING_PACKET_LEN))
         .set_connection_timeout(WRITE_TIMEOUT_SECONDS);
     if let Some(will) = &settings.will {
         options.set_last_will(LastWill::new(
@@ -48,12 +48,12 @@ pub(super) fn open(settings: &Settings, path: &str) -> (AsyncClient, Driver) {
         let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
         options.set_credentials(credentials.username.clone(), password);
     }
-    let (client, event_loop) = AsyncClient::new(options, REQUESTS);
-    (client, Driver(event_loop))
+    let (client, event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
+    (client, DriverV5(event_loop))
 }
 
 fn keep_alive(wanted: Duration) -> Duration {
-    wanted.clamp(SHORTEST_KEEP_ALIVE, LONGEST_KEEP_ALIVE)
+    wanted.clamp(MIN_KEEP_ALIVE, MAX_KEEP_ALIVE)
 }
 
 pub(super) const fn qos(qos: Qos) -> QoS {
@@ -68,8 +68,8 @@ pub(super) fn filters(filters: &[String]) -> impl Iterator<Item = Filter> {
     filters.iter().map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce))
 }
 
-impl Driver {
-    pub(super) async fn accepted(&mut self) -> Result<Accepted, Failure> {
+impl DriverV5 {
+    pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
         let own_keep_alive = self.0.options.keep_alive();
         match self.0.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(answer))) => {
@@ -78,59 +78,59 @@ impl Driver {
                     // without end. More pings than asked for are allowed.
                     self.0.options.set_keep_alive(own_keep_alive);
                 }
-                Ok(accepted(&answer))
+                Ok(connack_limits(&answer))
             }
-            Ok(event) => Err(Failure::Protocol(format!("{event:?} instead of CONNACK"))),
-            Err(error) => Err(failure(error).before_connack()),
+            Ok(event) => Err(SessionFailure::Protocol(format!("{event:?} instead of CONNACK"))),
+            Err(error) => Err(session_failure(error).before_connack()),
         }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Signal, Failure> {
-        self.0.poll().await.map(signal).map_err(failure)
+    pub(super) async fn next_event(&mut self) -> Result<SessionEvent, SessionFailure> {
+        self.0.poll().await.map(session_event).map_err(session_failure)
     }
 
-    pub(super) fn leftovers(&mut self) -> Vec<Signal> {
-        self.0.state.events.drain(..).map(signal).collect()
+    pub(super) fn buffered_events(&mut self) -> Vec<SessionEvent> {
+        self.0.state.events.drain(..).map(session_event).collect()
     }
 }
 
-fn accepted(answer: &ConnAck) -> Accepted {
+fn connack_limits(answer: &ConnAck) -> ConnackLimits {
     let says =
         |what: fn(&ConnAckProperties) -> Option<u8>| answer.properties.as_ref().and_then(what);
     let properties = answer.properties.as_ref();
-    Accepted {
+    ConnackLimits {
         packet_ids: properties
             .and_then(|properties| properties.receive_max)
-            .map_or(PACKET_IDS, |most| most.min(PACKET_IDS)),
-        longest_packet: properties
+            .map_or(MAX_PACKET_IDS, |most| most.min(MAX_PACKET_IDS)),
+        max_packet_len: properties
             .and_then(|properties| properties.max_packet_size)
             .and_then(|size| usize::try_from(size).ok()),
-        qos: match says(|properties| properties.max_qos) {
+        max_qos: match says(|properties| properties.max_qos) {
             Some(0) => Qos::AtMostOnce,
             Some(1) => Qos::AtLeastOnce,
             _ => Qos::ExactlyOnce,
         },
-        retains: says(|properties| properties.retain_available) != Some(0),
+        retain_available: says(|properties| properties.retain_available) != Some(0),
     }
 }
 
-fn signal(event: Event) -> Signal {
+fn session_event(event: Event) -> SessionEvent {
     let packet = match event {
-        Event::Outgoing(packet) => return outgoing(&packet),
+        Event::Outgoing(packet) => return outgoing_event(&packet),
         Event::Incoming(packet) => packet,
     };
     match packet {
         Packet::PubAck(ack) => puback(ack),
         Packet::PubRec(ack) => pubrec(ack),
         Packet::PubComp(ack) => pubcomp(&ack),
-        Packet::Publish(publish) => Signal::Received(Incoming {
+        Packet::Publish(publish) => SessionEvent::Received(IncomingMessage {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.into(),
             retain: publish.retain,
         }),
-        Packet::SubAck(ack) => {
-            Signal::Subscribed(ack.return_codes.iter().map(|code| granted(*code)).collect())
-        }
+        Packet::SubAck(ack) => SessionEvent::Subscribed(
+            ack.return_codes.iter().map(|code| suback_code(*code)).collect(),
+        ),
         Packet::Auth(_)
         | Packet::Connect(..)
         | Packet::ConnAck(_)
@@ -140,57 +140,59 @@ fn signal(event: Event) -> Signal {
         | Packet::PubRel(_)
         | Packet::Unsubscribe(_)
         | Packet::UnsubAck(_)
-        | Packet::Disconnect(_) => Signal::Other,
+        | Packet::Disconnect(_) => SessionEvent::Other,
     }
 }
 
-fn puback(ack: PubAck) -> Signal {
+fn puback(ack: PubAck) -> SessionEvent {
     let code = match ack.reason {
-        PubAckReason::Success => code::SUCCESS,
+        PubAckReason::Success => reason_code::SUCCESS,
         PubAckReason::NoMatchingSubscribers => 0x10,
         PubAckReason::UnspecifiedError => 0x80,
         PubAckReason::ImplementationSpecificError => 0x83,
-        PubAckReason::NotAuthorized => code::NOT_AUTHORIZED,
-        PubAckReason::TopicNameInvalid => code::TOPIC_NAME_INVALID,
+        PubAckReason::NotAuthorized => reason_code::NOT_AUTHORIZED,
+        PubAckReason::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
         PubAckReason::PacketIdentifierInUse => 0x91,
         PubAckReason::QuotaExceeded => 0x97,
         PubAckReason::PayloadFormatInvalid => 0x99,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    Signal::Settled { packet_id: ack.pkid, code, text, place: Place::Free }
+    SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Free }
 }
 
-fn pubrec(ack: PubRec) -> Signal {
+fn pubrec(ack: PubRec) -> SessionEvent {
     let code = match ack.reason {
-        PubRecReason::Success | PubRecReason::NoMatchingSubscribers => return Signal::Progress,
+        PubRecReason::Success | PubRecReason::NoMatchingSubscribers => {
+            return SessionEvent::PubrecReceived;
+        }
         PubRecReason::UnspecifiedError => 0x80,
         PubRecReason::ImplementationSpecificError => 0x83,
-        PubRecReason::NotAuthorized => code::NOT_AUTHORIZED,
-        PubRecReason::TopicNameInvalid => code::TOPIC_NAME_INVALID,
+        PubRecReason::NotAuthorized => reason_code::NOT_AUTHORIZED,
+        PubRecReason::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
         PubRecReason::PacketIdentifierInUse => 0x91,
         PubRecReason::QuotaExceeded => 0x97,
         PubRecReason::PayloadFormatInvalid => 0x99,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    Signal::Settled { packet_id: ack.pkid, code, text, place: Place::Leaked }
+    SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
 /// The broker took the message with its PUBREC; what it says here changes nothing about that.
-fn pubcomp(ack: &PubComp) -> Signal {
+fn pubcomp(ack: &PubComp) -> SessionEvent {
     let place = match ack.reason {
-        PubCompReason::Success => Place::Free,
-        PubCompReason::PacketIdentifierNotFound => Place::Leaked,
+        PubCompReason::Success => SlotState::Free,
+        PubCompReason::PacketIdentifierNotFound => SlotState::Leaked,
     };
-    Signal::Settled { packet_id: ack.pkid, code: code::SUCCESS, text: None, place }
+    SessionEvent::Acked { packet_id: ack.pkid, code: reason_code::SUCCESS, text: None, slot: place }
 }
 
-const fn granted(answer: SubscribeReasonCode) -> u8 {
+const fn suback_code(answer: SubscribeReasonCode) -> u8 {
     match answer {
-        SubscribeReasonCode::Success(_) => code::SUCCESS,
+        SubscribeReasonCode::Success(_) => reason_code::SUCCESS,
         SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified => 0x80,
         SubscribeReasonCode::ImplementationSpecific => 0x83,
-        SubscribeReasonCode::NotAuthorized => code::NOT_AUTHORIZED,
-        SubscribeReasonCode::TopicFilterInvalid => code::TOPIC_FILTER_INVALID,
+        SubscribeReasonCode::NotAuthorized => reason_code::NOT_AUTHORIZED,
+        SubscribeReasonCode::TopicFilterInvalid => reason_code::TOPIC_FILTER_INVALID,
         SubscribeReasonCode::PkidInUse => 0x91,
         SubscribeReasonCode::QuotaExceeded => 0x97,
         SubscribeReasonCode::SharedSubscriptionsNotSupported => 0x9E,
@@ -199,69 +201,71 @@ const fn granted(answer: SubscribeReasonCode) -> u8 {
     }
 }
 
-fn failure(error: ConnectionError) -> Failure {
+fn session_failure(error: ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::MqttState(error) => state_failure(error),
-        ConnectionError::Timeout(_) => Failure::NoConnack,
-        ConnectionError::Io(error) => Failure::Broken(error),
-        ConnectionError::ConnectionRefused(code) => Failure::Connack { code: connack(code) },
-        ConnectionError::NotConnAck(packet) => {
-            Failure::Protocol(format!("{packet:?} instead of CONNACK"))
+        ConnectionError::Timeout(_) => SessionFailure::NoConnack,
+        ConnectionError::Io(error) => SessionFailure::Broken(error),
+        ConnectionError::ConnectionRefused(code) => {
+            SessionFailure::Connack { code: connack_code(code) }
         }
-        ConnectionError::RequestsDone => Failure::Closed,
+        ConnectionError::NotConnAck(packet) => {
+            SessionFailure::Protocol(format!("{packet:?} instead of CONNACK"))
+        }
+        ConnectionError::RequestsDone => SessionFailure::Closed,
     }
 }
 
-fn state_failure(error: StateError) -> Failure {
+fn state_failure(error: StateError) -> SessionFailure {
     match error {
         StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
-            Failure::Broken(error)
+            SessionFailure::Broken(error)
         }
-        StateError::ConnectionAborted => Failure::Closed,
-        StateError::AwaitPingResp => Failure::NoPingresp,
-        StateError::CollisionTimeout => Failure::Collision,
-        StateError::ConnFail { reason } => Failure::Connack { code: connack(reason) },
+        StateError::ConnectionAborted => SessionFailure::Closed,
+        StateError::AwaitPingResp => SessionFailure::NoPingresp,
+        StateError::CollisionTimeout => SessionFailure::Collision,
+        StateError::ConnFail { reason } => SessionFailure::Connack { code: connack_code(reason) },
         StateError::ServerDisconnect { reason_code, reason_string } => {
-            Failure::Disconnected { code: reason_code as u8, text: reason_string }
+            SessionFailure::Disconnected { code: reason_code as u8, text: reason_string }
         }
         StateError::IncomingPacketTooLarge { pkt_size: size, .. }
         | StateError::Deserialization(PacketError::PayloadSizeLimitExceeded {
             pkt_size: size,
             ..
-        }) => Failure::TooLarge { size },
-        StateError::Deserialization(error) => Failure::Protocol(error.to_string()),
+        }) => SessionFailure::TooLarge { size },
+        StateError::Deserialization(error) => SessionFailure::Protocol(error.to_string()),
         error @ (StateError::Coversion(_)
         | StateError::InvalidState
         | StateError::Unsolicited(_)
         | StateError::WrongPacket
         | StateError::EmptySubscription
         | StateError::InvalidAlias { .. }
-        | StateError::OutgoingPacketTooLarge { .. }) => Failure::Protocol(error.to_string()),
+        | StateError::OutgoingPacketTooLarge { .. }) => SessionFailure::Protocol(error.to_string()),
     }
 }
 
-const fn connack(code: ConnectReturnCode) -> u8 {
+const fn connack_code(code: ConnectReturnCode) -> u8 {
     match code {
-        ConnectReturnCode::Success => code::SUCCESS,
+        ConnectReturnCode::Success => reason_code::SUCCESS,
         ConnectReturnCode::RefusedProtocolVersion
-        | ConnectReturnCode::UnsupportedProtocolVersion => code::UNSUPPORTED_VERSION,
+        | ConnectReturnCode::UnsupportedProtocolVersion => reason_code::UNSUPPORTED_VERSION,
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-            code::CLIENT_ID_NOT_VALID
+            reason_code::CLIENT_ID_NOT_VALID
         }
         ConnectReturnCode::ServiceUnavailable | ConnectReturnCode::ServerUnavailable => {
-            code::SERVER_UNAVAILABLE
+            reason_code::SERVER_UNAVAILABLE
         }
         ConnectReturnCode::UnspecifiedError => 0x80,
         ConnectReturnCode::MalformedPacket => 0x81,
         ConnectReturnCode::ProtocolError => 0x82,
         ConnectReturnCode::ImplementationSpecificError => 0x83,
-        ConnectReturnCode::BadUserNamePassword => code::BAD_USER_NAME_OR_PASSWORD,
-        ConnectReturnCode::NotAuthorized => code::NOT_AUTHORIZED,
+        ConnectReturnCode::BadUserNamePassword => reason_code::BAD_USER_NAME_OR_PASSWORD,
+        ConnectReturnCode::NotAuthorized => reason_code::NOT_AUTHORIZED,
         ConnectReturnCode::ServerBusy => 0x89,
-        ConnectReturnCode::Banned => code::BANNED,
-        ConnectReturnCode::BadAuthenticationMethod => code::BAD_AUTHENTICATION_METHOD,
-        ConnectReturnCode::TopicNameInvalid => code::TOPIC_NAME_INVALID,
-        ConnectReturnCode::PacketTooLarge => code::PACKET_TOO_LARGE,
+        ConnectReturnCode::Banned => reason_code::BANNED,
+        ConnectReturnCode::BadAuthenticationMethod => reason_code::BAD_AUTHENTICATION_METHOD,
+        ConnectReturnCode::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
+        ConnectReturnCode::PacketTooLarge => reason_code::PACKET_TOO_LARGE,
         ConnectReturnCode::QuotaExceeded => 0x97,
         ConnectReturnCode::PayloadFormatInvalid => 0x99,
         ConnectReturnCode::RetainNotSupported => 0x9A,

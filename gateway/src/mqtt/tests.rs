@@ -1,7 +1,7 @@
 //! The connection against the sink, well-behaved and not.
 
 mod faults;
-mod hubs;
+mod hub_changes;
 mod messages;
 mod sessions;
 
@@ -10,63 +10,74 @@ use std::net::Ipv4Addr;
 use axum::serve::ListenerExt;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, Scheme, Secret, Tls,
-    Version, Via, Will,
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, MqttVersion, Scheme,
+    Secret, Tls, Via, Will,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::sink::{self, Heard, Hello, Message, Parting, Script};
+use crate::mock_broker::{
+    self, ConnectInfo, DisconnectKind, MockBrokerEvent, PublishedMessage, Script,
+};
 
-const BOTH: [Version; 2] = [Version::V311, Version::V5];
-const EVERY_QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+const BOTH: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
+const ALL_QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 
 /// A connection and the sink at its other end.
-struct World {
-    outbox: Option<mpsc::Sender<Outgoing>>,
-    events: mpsc::Receiver<Event>,
-    heard: mpsc::Receiver<Heard>,
+struct BrokerWorld {
+    outbox: Option<mpsc::Sender<OutgoingMessage>>,
+    events: mpsc::Receiver<MqttEvent>,
+    broker_events: mpsc::Receiver<MockBrokerEvent>,
     metrics: Metrics,
     /// Ends the sink.
     stop: CancellationToken,
     /// Ends the connection.
-    leave: CancellationToken,
+    stop_client: CancellationToken,
     client: JoinHandle<()>,
     session: u32,
 }
 
-impl World {
-    async fn start(version: Version, scripts: Vec<Script>) -> Self {
+impl BrokerWorld {
+    async fn start(version: MqttVersion, scripts: Vec<Script>) -> Self {
         Self::start_with(version, scripts, |_| ()).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "the two ends of a test run side by side")]
     async fn start_with(
-        version: Version,
+        version: MqttVersion,
         scripts: Vec<Script>,
-        change: impl FnOnce(&mut Settings),
+        change: impl FnOnce(&mut ClientSettings),
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut settings = settings(version, listener.local_addr().unwrap().port());
         change(&mut settings);
         let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
-        let (outbox, orders) = mpsc::channel(WINDOW);
+        let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
         let (event, events) = mpsc::channel(1024);
         let (hear, heard) = mpsc::channel(4096);
         let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        tokio::spawn(sink::serve(listener, scripts, hear, stop.child_token()));
+        tokio::spawn(mock_broker::serve(listener, scripts, hear, stop.child_token()));
         let client =
             tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), leave.clone()));
-        Self { outbox: Some(outbox), events, heard, metrics, stop, leave, client, session: 0 }
+        Self {
+            outbox: Some(outbox),
+            events,
+            broker_events: heard,
+            metrics,
+            stop,
+            stop_client: leave,
+            client,
+            session: 0,
+        }
     }
 
     /// The next event; an end of the connection is none.
-    async fn event(&mut self) -> Event {
+    async fn event(&mut self) -> MqttEvent {
         let event = self.events.recv().await.expect("the connection lives");
-        if let Event::Connected { session, .. } = event {
+        if let MqttEvent::Connected { session, .. } = event {
             self.session = session;
         }
         event
@@ -74,56 +85,58 @@ impl World {
 
     async fn connected(&mut self) -> (String, Option<usize>) {
         match self.event().await {
-            Event::Connected { broker, max_payload, .. } => (broker, max_payload),
+            MqttEvent::Connected { broker, max_payload, .. } => (broker, max_payload),
             other => panic!("{other:?} instead of a session"),
         }
     }
 
-    async fn disconnected(&mut self) -> (Reason, String, Duration) {
+    async fn disconnected(&mut self) -> (DisconnectReason, String, Duration) {
         loop {
             match self.event().await {
-                Event::Disconnected { reason, sentence, retry_in } => {
+                MqttEvent::Disconnected { reason, sentence, retry_in } => {
                     return (reason, sentence, retry_in);
                 }
-                Event::Acknowledged { .. } | Event::Refused { .. } => {}
+                MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
                 other => panic!("{other:?} instead of an end"),
             }
         }
     }
 
-    async fn hello(&mut self) -> Hello {
-        match self.heard.recv().await {
-            Some(Heard::Connected(hello)) => hello,
+    async fn next_connect(&mut self) -> ConnectInfo {
+        match self.broker_events.recv().await {
+            Some(MockBrokerEvent::Connected(hello)) => hello,
             other => panic!("{other:?} instead of a CONNECT"),
         }
     }
 
-    async fn message(&mut self) -> Message {
+    async fn next_message(&mut self) -> PublishedMessage {
         loop {
-            match self.heard.recv().await.expect("the sink lives") {
-                Heard::Message(message) => return message,
-                Heard::Connected(_) | Heard::Pinged | Heard::Ended { .. } => {}
+            match self.broker_events.recv().await.expect("the sink lives") {
+                MockBrokerEvent::Message(message) => return message,
+                MockBrokerEvent::Connected(_)
+                | MockBrokerEvent::Pinged
+                | MockBrokerEvent::Ended { .. } => {}
                 other => panic!("{other:?} instead of a message"),
             }
         }
     }
 
-    async fn send(&self, message: Outgoing) {
+    async fn send(&self, message: OutgoingMessage) {
         self.outbox.as_ref().unwrap().send(message).await.unwrap();
     }
 
     async fn publish(&self, ticket: u64, qos: Qos) {
-        self.send(Outgoing { session: self.session, ..outgoing(ticket, qos) }).await;
+        self.send(OutgoingMessage { session: self.session, ..outgoing(ticket, qos) }).await;
     }
 
     /// Publishes tickets `0..count` and sends what was not acknowledged again after every
     /// interruption, as the queue does. Gives how often each was acknowledged.
-    async fn deliver(&mut self, count: u64, qos: Qos) -> Vec<u32> {
+    async fn deliver_all(&mut self, count: u64, qos: Qos) -> Vec<u32> {
         let mut acknowledged = vec![0; usize::try_from(count).unwrap()];
         let mut under_way = 0;
         let mut next = 0;
         while acknowledged.contains(&0) {
-            if self.session > 0 && next < count && under_way < WINDOW {
+            if self.session > 0 && next < count && under_way < MAX_INFLIGHT {
                 if acknowledged[usize::try_from(next).unwrap()] == 0 {
                     self.publish(next, qos).await;
                     under_way += 1;
@@ -132,15 +145,15 @@ impl World {
                 continue;
             }
             match self.event().await {
-                Event::Acknowledged { ticket } => {
+                MqttEvent::Acknowledged { ticket } => {
                     acknowledged[usize::try_from(ticket).unwrap()] += 1;
                     under_way -= 1;
                 }
-                Event::Connected { .. } => (next, under_way) = (0, 0),
-                Event::Disconnected { retry_in, .. } => {
+                MqttEvent::Connected { .. } => (next, under_way) = (0, 0),
+                MqttEvent::Disconnected { retry_in, .. } => {
                     self.session = 0;
-                    self.yielded().await;
-                    pass(retry_in).await;
+                    self.yield_to_tasks().await;
+                    advance_clock(retry_in).await;
                 }
                 other => panic!("{other:?} while delivering"),
             }
@@ -155,16 +168,18 @@ impl World {
     }
 
     /// How the next connection that ends has ended.
-    async fn parting(&mut self) -> Parting {
+    async fn next_disconnect(&mut self) -> DisconnectKind {
         loop {
-            if let Heard::Ended { parting, .. } = self.heard.recv().await.unwrap() {
+            if let MockBrokerEvent::Ended { kind: parting, .. } =
+                self.broker_events.recv().await.unwrap()
+            {
                 return parting;
             }
         }
     }
 
     /// Lets the connection see what was done to it.
-    async fn yielded(&self) {
+    async fn yield_to_tasks(&self) {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -177,23 +192,23 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for BrokerWorld {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.leave.cancel();
+        self.stop_client.cancel();
     }
 }
 
 /// Moves the clock while everything waits. The clock stands in between, so a socket that is not
 /// ready yet does not look like a time-out.
-async fn pass(time: Duration) {
+async fn advance_clock(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-fn outgoing(ticket: u64, qos: Qos) -> Outgoing {
-    Outgoing {
+fn outgoing(ticket: u64, qos: Qos) -> OutgoingMessage {
+    OutgoingMessage {
         session: 1,
         ticket: Some(ticket),
         topic: "topic1".into(),
@@ -203,7 +218,7 @@ fn outgoing(ticket: u64, qos: Qos) -> Outgoing {
     }
 }
 
-fn settings(version: Version, port: u16) -> Settings {
+fn settings(version: MqttVersion, port: u16) -> ClientSettings {
     let address = HostPort { host: "127.0.0.1".into(), port };
     let mqtt = Mqtt {
         brokers: vec![Broker { scheme: Scheme::Mqtt, address }],
@@ -219,7 +234,7 @@ fn settings(version: Version, port: u16) -> Settings {
         will: None,
     };
     let uplink = Uplink::direct(Tls::default());
-    Settings { mqtt, will: Some(will()), subscriptions: Vec::new(), uplink }
+    ClientSettings { mqtt, will: Some(will()), subscriptions: Vec::new(), uplink }
 }
 
 fn will() -> Will {

@@ -5,12 +5,12 @@ use serde::Serialize;
 
 /// An object that is being written.
 #[derive(Debug)]
-pub(super) struct Object<'a> {
+pub(super) struct JsonObject<'a> {
     bytes: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Writes an object with the members that `f` gives it.
     pub(super) fn write(bytes: &'a mut Vec<u8>, f: impl FnOnce(&mut Self)) {
         bytes.push(b'{');
@@ -22,22 +22,22 @@ impl<'a> Object<'a> {
     /// A member.
     pub(super) fn entry(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         self.key(key);
-        json(self.bytes, value);
+        write_json(self.bytes, value);
     }
 
     /// A member that is an object itself.
-    pub(super) fn object(&mut self, key: &str, f: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn object(&mut self, key: &str, f: impl FnOnce(&mut JsonObject<'_>)) {
         self.key(key);
-        Object::write(self.bytes, f);
+        JsonObject::write(self.bytes, f);
     }
 
     /// A member whose key is written already, as [`Keys`] has it; `null` without a value.
-    pub(super) fn keyed(&mut self, key: &[u8], value: Option<&impl Serialize>) {
+    pub(super) fn entry_with_key(&mut self, key: &[u8], value: Option<&impl Serialize>) {
         let comma = usize::from(self.is_empty);
         self.is_empty = false;
         self.bytes.extend_from_slice(key.get(comma..).unwrap_or_default());
         match value {
-            Some(value) => json(self.bytes, value),
+            Some(value) => write_json(self.bytes, value),
             None => self.bytes.extend_from_slice(b"null"),
         }
     }
@@ -47,7 +47,7 @@ impl<'a> Object<'a> {
             self.bytes.push(b',');
         }
         self.is_empty = false;
-        json(self.bytes, key);
+        write_json(self.bytes, key);
         self.bytes.push(b':');
     }
 }
@@ -55,18 +55,18 @@ impl<'a> Object<'a> {
 /// The names of tags as they stand in front of values: `,"temperature":`. Finding out what has to
 /// be escaped costs more than a number does, so it is done once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct TagKeys {
     text: Box<[u8]>,
     /// Where each ends.
     ends: Box<[u32]>,
 }
 
-impl Keys {
+impl TagKeys {
     pub(super) fn of(tags: &[Tag]) -> Self {
         let mut text = Vec::new();
         let ends = tags.iter().map(|tag| {
             text.push(b',');
-            json(&mut text, &tag.name);
+            write_json(&mut text, &tag.name);
             text.push(b':');
             u32::try_from(text.len()).unwrap_or(u32::MAX)
         });
@@ -83,7 +83,7 @@ impl Keys {
 }
 
 /// Appends a value.
-pub(super) fn json(bytes: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+pub(super) fn write_json(bytes: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let written = serde_json::to_writer(bytes, value);
     debug_assert!(written.is_ok(), "every key is text, and a Vec takes every byte: {written:?}");
 }

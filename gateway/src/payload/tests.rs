@@ -10,13 +10,14 @@ use crate::testing;
 
 /// 2020-06-24 10:01:44.250 UTC.
 const AT: UnixTime = UnixTime::from_micros(1_592_992_904_250_000);
-const STAMP: Stamp<'_> = Stamp { epoch: "k3f9", seq: 4711, history: false, corrected: false };
+const STAMP: MessageStamp<'_> =
+    MessageStamp { epoch: "k3f9", seq: 4711, history: false, corrected: false };
 
 #[test]
 fn flat_without_stamp_is_the_datagram_of_the_document() {
     let plc = plc(&["temperature", "pressure"], |publish| {
         publish.stamp = false;
-        publish.datetime = Datetime::Plain;
+        publish.datetime = DatetimeFormat::Plain;
     });
     let record = record([good(0, TagValue::Int(12)), good(1, TagValue::Int(6))]);
 
@@ -29,7 +30,7 @@ fn flat_without_stamp_is_the_datagram_of_the_document() {
 #[test]
 fn nested_without_stamp_is_the_example_of_the_m262() {
     let plc = plc(&["temp"], |publish| {
-        publish.shape = Shape::Nested;
+        publish.shape = PayloadShape::Nested;
         publish.stamp = false;
         publish.extra = members(&json!({"id": 0}));
     });
@@ -53,7 +54,7 @@ fn flat_carries_the_stamp_behind_the_tags() {
 
 #[test]
 fn nested_tells_its_time_in_the_stamp() {
-    let plc = plc(&["temp"], |publish| publish.shape = Shape::Nested);
+    let plc = plc(&["temp"], |publish| publish.shape = PayloadShape::Nested);
 
     insta::assert_snapshot!(
         encode(&plc, &record([good(0, TagValue::Int(220))])),
@@ -64,8 +65,8 @@ fn nested_tells_its_time_in_the_stamp() {
 #[test]
 fn samples_list_every_tag_with_its_own_time_and_unit() {
     let mut plc = plc(&["temperature", "pressure"], |publish| {
-        publish.shape = Shape::Samples;
-        publish.datetime = Datetime::UnixMs;
+        publish.shape = PayloadShape::Samples;
+        publish.datetime = DatetimeFormat::UnixMs;
     });
     Arc::make_mut(&mut plc.tags)[0].unit = Some("°C".to_owned());
     let later = Sample { at: UnixTime::from_micros(AT.as_micros() + 40_000), ..refused(1) };
@@ -108,7 +109,7 @@ fn history_is_marked_only_when_it_is_history() {
     let encoder = Encoder::new(&testing::gateway(), &plc);
     let record = record([good(0, TagValue::Int(1))]);
 
-    let late = encoder.encode(&record, &Stamp { history: true, ..STAMP });
+    let late = encoder.encode(&record, &MessageStamp { history: true, ..STAMP });
 
     assert_eq!(parse(&String::from_utf8(late).unwrap())["gateway"]["history"], json!(true));
     assert_eq!(parse(&encode(&plc, &record))["gateway"].get("history"), None);
@@ -172,9 +173,9 @@ fn numbers_are_the_shortest_text_that_is_them() {
 fn plain_dates_follow_the_daylight_saving_time_of_the_zone() {
     let timezone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let text = |micros| {
-        let date = date::Date {
+        let date = date::FormattedTime {
             at: UnixTime::from_micros(micros),
-            form: Datetime::Plain,
+            form: DatetimeFormat::Plain,
             timezone: &timezone,
         };
         serde_json::to_value(date).unwrap()
@@ -199,7 +200,7 @@ proptest! {
     #[test]
     fn every_message_parses_and_holds_every_value(
         tags in prop::collection::btree_map(name(), (value(), quality()), 1..20),
-        shape in prop::sample::select(&[Shape::Flat, Shape::Nested, Shape::Samples][..]),
+        shape in prop::sample::select(&[PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples][..]),
         unit: Option<String>,
         epoch: String,
         seq: u64,
@@ -214,7 +215,7 @@ proptest! {
             Sample { tag, value: Some(value.clone()), quality: *quality, at: UnixTime::from_micros(micros) }
         });
         let record = Record { plc: 0, at: UnixTime::from_micros(micros), samples: samples.collect() };
-        let stamp = Stamp { epoch: &epoch, seq, history: false, corrected: false };
+        let stamp = MessageStamp { epoch: &epoch, seq, history: false, corrected: false };
 
         let bytes = Encoder::new(&gateway, &plc).encode(&record, &stamp);
 
@@ -224,7 +225,7 @@ proptest! {
             let found = values.get(name).unwrap_or_else(|| panic!("{name:?} in {message:?}"));
             prop_assert!(is(found, value), "{found} is not {value:?}");
             let named = message["gateway"].get("quality").and_then(|quality| quality.get(name));
-            let bad = (*quality != Quality::Good).then(|| json!(quality.word()));
+            let bad = (*quality != Quality::Good).then(|| json!(quality.as_str()));
             prop_assert_eq!(named, bad.as_ref());
         }
         prop_assert_eq!(&message["gateway"]["epoch"], &json!(epoch));
@@ -232,12 +233,12 @@ proptest! {
     }
 }
 
-fn values(message: &Map<String, Value>, shape: Shape) -> BTreeMap<String, Value> {
+fn values(message: &Map<String, Value>, shape: PayloadShape) -> BTreeMap<String, Value> {
     let pairs = |object: &Map<String, Value>| object.clone().into_iter().collect();
     match shape {
-        Shape::Flat => pairs(message),
-        Shape::Nested => pairs(message["M241"].as_object().unwrap()),
-        Shape::Samples => {
+        PayloadShape::Flat => pairs(message),
+        PayloadShape::Nested => pairs(message["M241"].as_object().unwrap()),
+        PayloadShape::Samples => {
             let samples = message["samples"].as_array().unwrap().iter();
             samples
                 .map(|one| (one["tag"].as_str().unwrap().to_owned(), one["value"].clone()))
@@ -271,7 +272,7 @@ fn is(found: &Value, value: &TagValue) -> bool {
 
 /// Any text but the keys that the configuration refuses as names of tags.
 fn name() -> impl Strategy<Value = String> {
-    any::<String>().prop_filter("reserved", |name| !Encoder::FIXED.contains(&name.as_str()))
+    any::<String>().prop_filter("reserved", |name| !Encoder::RESERVED_KEYS.contains(&name.as_str()))
 }
 
 fn value() -> impl Strategy<Value = TagValue> {

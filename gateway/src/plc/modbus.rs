@@ -24,9 +24,9 @@ use tokio_modbus::prelude::ReadCode;
 use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
-use super::session::{Connect, ConnectError, RequestError, Session, Station};
-use super::{Naming, Registers};
-use strict::{Ids, Strict};
+use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
+use super::{DeviceIdentification, Registers};
+use strict::{Strict, TransactionIds};
 
 /// Longest wait for a name and, again, for a connection; a PLC with a short time-out is on the same
 /// wire, so it gets three of its time-outs.
@@ -39,11 +39,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The way to one Modbus server.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct ModbusConnector {
     address: HostPort,
     /// Longest wait for an answer of any unit behind it.
     timeout: Duration,
-    ids: Ids,
+    transaction_ids: TransactionIds,
 }
 
 /// A connection to a Modbus server.
@@ -51,68 +51,68 @@ pub(super) struct ModbusSession {
     context: Context,
 }
 
-impl Door {
+impl ModbusConnector {
     pub(super) fn new(address: HostPort, timeout: Duration) -> Self {
-        Self { address, timeout, ids: Ids::starting_at(fastrand::u16(..)) }
+        Self { address, timeout, transaction_ids: TransactionIds::starting_at(fastrand::u16(..)) }
     }
 
     /// A session on a stream that has just been opened.
-    pub(super) fn session<S>(&self, stream: S) -> ModbusSession
+    pub(super) fn new_session<S>(&self, stream: S) -> ModbusSession
     where
         S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
     {
-        ModbusSession { context: tcp::attach(Strict::new(stream, self.ids.clone())) }
+        ModbusSession { context: tcp::attach(Strict::new(stream, self.transaction_ids.clone())) }
     }
 
     /// Tries each address of the name in turn.
-    async fn open(&self, limit: Duration) -> Result<TcpStream, ConnectError> {
+    async fn open_stream(&self, limit: Duration) -> Result<TcpStream, ConnectError> {
         let name = (self.address.host.as_str(), self.address.port);
         let addresses = match timeout(limit, lookup_host(name)).await {
-            Ok(found) => found.map_err(ConnectError::Unknown)?,
-            Err(_) => return Err(ConnectError::Unknown(io::ErrorKind::TimedOut.into())),
+            Ok(found) => found.map_err(ConnectError::UnknownHost)?,
+            Err(_) => return Err(ConnectError::UnknownHost(io::ErrorKind::TimedOut.into())),
         };
-        let mut error = ConnectError::Unknown(io::ErrorKind::NotFound.into());
+        let mut error = ConnectError::UnknownHost(io::ErrorKind::NotFound.into());
         for address in addresses {
             match timeout(limit, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(reason)) => error = connect_error(reason, limit),
-                Err(_) => error = ConnectError::Silent(limit),
+                Ok(Err(reason)) => error = to_connect_error(reason, limit),
+                Err(_) => error = ConnectError::TimedOut(limit),
             }
         }
         Err(error)
     }
 }
 
-impl Connect for Door {
+impl Connector for ModbusConnector {
     type Session = ModbusSession;
 
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
-        let stream = self.open(CONNECT_TIMEOUT.min(self.timeout * 3)).await?;
-        prepare(&stream).map_err(ConnectError::Failed)?;
-        Ok(self.session(stream))
+        let stream = self.open_stream(CONNECT_TIMEOUT.min(self.timeout * 3)).await?;
+        configure_socket(&stream).map_err(ConnectError::Failed)?;
+        Ok(self.new_session(stream))
     }
 }
 
 impl ModbusSession {
     async fn call(
         &mut self,
-        station: Station,
+        station: UnitAddress,
         request: Request<'_>,
     ) -> Result<Response, RequestError> {
         self.context.set_slave(Slave(station.unit));
         match timeout(station.timeout, self.context.call(request)).await {
             Err(_) => Err(RequestError::TimedOut(station.timeout)),
-            Ok(Err(error)) => Err(request_error(error)),
+            Ok(Err(error)) => Err(to_request_error(error)),
             Ok(Ok(Err(exception))) => Err(RequestError::Refused(exception.into())),
             Ok(Ok(Ok(response))) => Ok(response),
         }
     }
 }
 
-impl Session for ModbusSession {
+impl PlcSession for ModbusSession {
     async fn read(
         &mut self,
-        station: Station,
+        station: UnitAddress,
         request: &ReadRequest,
     ) -> Result<Registers, RequestError> {
         let (first, count) = (request.first, request.count);
@@ -122,17 +122,20 @@ impl Session for ModbusSession {
             Table::InputRegister => Request::ReadInputRegisters(first, count),
             Table::HoldingRegister => Request::ReadHoldingRegisters(first, count),
         };
-        registers(self.call(station, request).await?, count)
+        to_registers(self.call(station, request).await?, count)
     }
 
-    async fn name(&mut self, station: Station) -> Result<Naming, RequestError> {
+    async fn read_device_identification(
+        &mut self,
+        station: UnitAddress,
+    ) -> Result<DeviceIdentification, RequestError> {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
         let answer = self.call(station, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
             return Err(RequestError::Garbled("it answers another function".to_owned()));
         };
         let objects = answer.device_id_objects.iter();
-        Ok(Naming::new(objects.map(|object| (object.id, &*object.value))))
+        Ok(DeviceIdentification::new(objects.map(|object| (object.id, &*object.value))))
     }
 
     async fn close(mut self) {
@@ -141,13 +144,13 @@ impl Session for ModbusSession {
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+fn configure_socket(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-fn connect_error(error: io::Error, limit: Duration) -> ConnectError {
+fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
     use io::ErrorKind;
     let kind = error.kind();
     if matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) {
@@ -155,31 +158,33 @@ fn connect_error(error: io::Error, limit: Duration) -> ConnectError {
     } else if matches!(kind, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) {
         ConnectError::NoRoute(error)
     } else if kind == ErrorKind::TimedOut {
-        ConnectError::Silent(limit)
+        ConnectError::TimedOut(limit)
     } else {
         ConnectError::Failed(error)
     }
 }
 
-fn request_error(error: Error) -> RequestError {
+fn to_request_error(error: Error) -> RequestError {
     match error {
         Error::Protocol(error) => RequestError::Garbled(error.to_string()),
         // The codec reports what it cannot decode as I/O errors of its own making.
-        Error::Transport(error) if error.raw_os_error().is_none() && is_codec(error.kind()) => {
+        Error::Transport(error)
+            if error.raw_os_error().is_none() && is_codec_error(error.kind()) =>
+        {
             RequestError::Garbled(error.to_string())
         }
         Error::Transport(error) => RequestError::Disconnected(error),
     }
 }
 
-const fn is_codec(kind: io::ErrorKind) -> bool {
+const fn is_codec_error(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
 }
 
 /// Takes an answer that is exactly as long as was asked. That its function code is the request's
 /// has been checked by tokio_modbus.
-fn registers(response: Response, count: u16) -> Result<Registers, RequestError> {
+fn to_registers(response: Response, count: u16) -> Result<Registers, RequestError> {
     if let Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words) = response {
         expect_count(words.len(), count.into())?;
         Ok(Registers::Words(words))

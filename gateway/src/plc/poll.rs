@@ -9,186 +9,213 @@ use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::line::Line;
-use super::pace::Ceiling;
-use super::rota::Spare;
-use super::session::Connect;
-use super::unit::Unit;
-use super::visit::{Server, Visit};
-use super::{Event, Link, identity};
+use super::connection::ManagedConnection;
+use super::rate_limit::RateLimit;
+use super::session::Connector;
+use super::silent_units::RetryAllowance;
+use super::unit::UnitState;
+use super::unit_poll::{ServerState, UnitPoll};
+use super::{Endpoint, PlcEvent, plc_r};
 use crate::clock::Anchor;
-use crate::schedule::{Group, Schedule, Step};
+use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 
 /// How often a Modicon is asked whether its program runs, and which one it is.
-pub(super) const WATCH: Duration = Duration::from_secs(10);
+pub(super) const PROGRAM_POLL_PERIOD: Duration = Duration::from_secs(10);
 /// Spreads any number of things evenly over a circle.
-const GOLDEN: f64 = 0.618_033_988_749_895;
+const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
 
 /// Polls the units behind one connection.
-pub(super) struct Poller<C: Connect> {
-    units: Vec<Unit>,
+pub(super) struct Poller<C: Connector> {
+    units: Vec<UnitState>,
     phase: f64,
-    events: mpsc::Sender<Event>,
-    line: Line<C>,
-    server: Server,
+    events: mpsc::Sender<PlcEvent>,
+    connection: ManagedConnection<C>,
+    server_state: ServerState,
     /// How long each job waited for answers the last time.
-    turns: Vec<Duration>,
+    busy_times: Vec<Duration>,
     /// The ceiling that was reached since nothing was due last.
-    reached: Option<Ceiling>,
+    limit_reached: Option<RateLimit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Job {
+struct PollJob {
     /// Its place among the jobs.
     index: usize,
     unit: usize,
-    task: Task,
+    task: PollTask,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Task {
+enum PollTask {
     /// Read this scan class.
-    Cycle(u16),
+    ReadCycle(u16),
     /// Ask whether the program runs.
-    Watch,
+    PollProgram,
 }
 
-impl<C: Connect> Poller<C> {
+impl<C: Connector> Poller<C> {
     pub(super) fn new(
-        link: Link,
+        link: Endpoint,
         connect: C,
-        events: mpsc::Sender<Event>,
+        events: mpsc::Sender<PlcEvent>,
         random: fastrand::Rng,
     ) -> Self {
-        let Link { targets, phase } = link;
-        let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::and);
-        let line = Line::new(connect, pacing.unwrap_or_default(), random);
-        let units = targets.into_iter().map(Unit::new).collect();
-        Self { units, phase, events, line, server: Server::new(), turns: Vec::new(), reached: None }
+        let Endpoint { plcs: targets, phase } = link;
+        let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::strictest);
+        let line = ManagedConnection::new(connect, pacing.unwrap_or_default(), random);
+        let units = targets.into_iter().map(UnitState::new).collect();
+        Self {
+            units,
+            phase,
+            events,
+            connection: line,
+            server_state: ServerState::new(),
+            busy_times: Vec::new(),
+            limit_reached: None,
+        }
     }
 
     /// Polls until `stop` fires or nobody listens.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let jobs = self.jobs();
-        self.turns = vec![Duration::ZERO; jobs.len()];
+        self.busy_times = vec![Duration::ZERO; jobs.len()];
         let mut schedule = Schedule::new(jobs, now());
         while !stop.is_cancelled() && !self.events.is_closed() {
-            if let Some((ceiling, until)) = schedule.due(now()).and_then(|job| self.holds(job)) {
-                self.reached = Some(ceiling);
+            if let Some((ceiling, until)) =
+                schedule.next_due_job(now()).and_then(|job| self.throttled_until(job))
+            {
+                self.limit_reached = Some(ceiling);
                 wait(&self.events, Some(until), &stop).await;
                 continue;
             }
-            match schedule.next(now()) {
-                Step::Read { group: job, missed } => {
-                    let spent = self.line.spent();
-                    if self.turn(job, missed, &stop).await.is_break() {
+            match schedule.next_step(now()) {
+                ScheduleStep::Run { job, missed } => {
+                    let spent = self.connection.busy_time();
+                    if self.run_job(job, missed, &stop).await.is_break() {
                         break;
                     }
-                    self.note(job, spent);
+                    self.record_busy_time(job, spent);
                 }
-                Step::Wait(until) => {
-                    self.reached = None;
+                ScheduleStep::Wait(until) => {
+                    self.limit_reached = None;
                     wait(&self.events, until, &stop).await;
                 }
             }
         }
-        self.line.close().await;
+        self.connection.close().await;
         for unit in &self.units {
             unit.metrics.up.set(0);
         }
     }
 
     /// What stands against this job, if it takes as long as the last time.
-    fn holds(&mut self, job: Job) -> Option<(Ceiling, Instant)> {
-        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
-        let turn = self.turns.get(job.index).filter(|_| !is_silent);
-        self.line.holds(turn.copied().unwrap_or_default())
+    fn throttled_until(&mut self, job: PollJob) -> Option<(RateLimit, Instant)> {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.backoff.is_silent());
+        let turn = self.busy_times.get(job.index).filter(|_| !is_silent);
+        self.connection.throttled_until(turn.copied().unwrap_or_default())
     }
 
     /// Notes how long this job waited for answers, unless one did not come: that says nothing of the
     /// next time.
-    fn note(&mut self, job: Job, spent_before: Duration) {
-        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.standing.is_silent());
-        if let Some(turn) = self.turns.get_mut(job.index)
-            && self.line.is_connected()
+    fn record_busy_time(&mut self, job: PollJob, spent_before: Duration) {
+        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.backoff.is_silent());
+        if let Some(turn) = self.busy_times.get_mut(job.index)
+            && self.connection.is_connected()
             && !is_silent
         {
-            *turn = self.line.spent() - spent_before;
+            *turn = self.connection.busy_time() - spent_before;
         }
     }
 
     /// What is to be done; the units are spread like the connections of the gateway.
-    fn jobs(&self) -> Vec<Group<Job>> {
+    fn jobs(&self) -> Vec<PeriodicJob<PollJob>> {
         let mut jobs = Vec::new();
         let mut phase = self.phase.clamp(0.0, 0.999);
         for (index, unit) in self.units.iter().enumerate() {
             let mut add = |task, period: Duration| {
-                let group = Job { index: jobs.len(), unit: index, task };
-                jobs.push(Group { group, period, phase: period.mul_f64(phase) });
+                let group = PollJob { index: jobs.len(), unit: index, task };
+                jobs.push(PeriodicJob { job: group, period, phase: period.mul_f64(phase) });
             };
             for (class, scan) in (0..).zip(&unit.plan.classes) {
-                add(Task::Cycle(class), scan.period);
+                add(PollTask::ReadCycle(class), scan.period);
             }
-            if identity::is_told_by(unit.config.model) {
-                add(Task::Watch, WATCH);
+            if plc_r::has_plc_r(unit.config.model) {
+                add(PollTask::PollProgram, PROGRAM_POLL_PERIOD);
             }
-            phase = (phase + GOLDEN).fract().min(0.999);
+            phase = (phase + GOLDEN_RATIO).fract().min(0.999);
         }
         jobs
     }
 
-    async fn turn(&mut self, job: Job, missed: u32, stop: &CancellationToken) -> ControlFlow<()> {
+    async fn run_job(
+        &mut self,
+        job: PollJob,
+        missed: u32,
+        stop: &CancellationToken,
+    ) -> ControlFlow<()> {
         let class = match job.task {
-            Task::Watch => {
-                if let Some(mut visit) = self.visit(job.unit, stop) {
-                    visit.watch(WATCH / 2).await;
+            PollTask::PollProgram => {
+                if let Some(mut visit) = self.unit_poll(job.unit, stop) {
+                    visit.poll_program_state(PROGRAM_POLL_PERIOD / 2).await;
                 }
                 return ControlFlow::Continue(());
             }
-            Task::Cycle(class) => class,
+            PollTask::ReadCycle(class) => class,
         };
-        self.try_silent(job.unit, stop).await;
-        let reached = self.reached;
-        let Some(mut visit) = self.visit(job.unit, stop) else { return ControlFlow::Break(()) };
-        visit.unit.missed(missed, reached, now(), visit.events).await;
-        let Some(cycle) = visit.cycle(class).await else { return ControlFlow::Break(()) };
-        if visit.events.send(Event::Cycle(cycle)).await.is_err() {
+        self.probe_silent_unit(job.unit, stop).await;
+        let reached = self.limit_reached;
+        let Some(mut visit) = self.unit_poll(job.unit, stop) else { return ControlFlow::Break(()) };
+        visit.unit.on_missed_cycles(missed, reached, now(), visit.events).await;
+        let Some(cycle) = visit.read_cycle(class).await else { return ControlFlow::Break(()) };
+        if visit.events.send(PlcEvent::Cycle(cycle)).await.is_err() {
             return ControlFlow::Break(());
         }
-        visit.unit.tell_what_was_learned(visit.events).await;
-        visit.ask_name().await;
+        visit.unit.report_learned(visit.events).await;
+        visit.identify_device().await;
         ControlFlow::Continue(())
     }
 
     /// In the turn of a silent unit, tries the silent one whose turn it is, if any is to be tried.
-    async fn try_silent(&mut self, unit: usize, stop: &CancellationToken) {
-        if !self.units.get(unit).is_some_and(|unit| unit.standing.is_silent()) {
+    async fn probe_silent_unit(&mut self, unit: usize, stop: &CancellationToken) {
+        if !self.units.get(unit).is_some_and(|unit| unit.backoff.is_silent()) {
             return;
         }
-        let spare = if !self.units.iter().any(|unit| unit.answers) {
-            Spare::Everything
-        } else if self.line.may_connect_again() {
-            Spare::Connect
+        let spare = if !self.units.iter().any(|unit| unit.is_answering) {
+            RetryAllowance::Unlimited
+        } else if self.connection.has_spare_connect() {
+            RetryAllowance::WithinBudget
         } else {
-            Spare::Nothing
+            RetryAllowance::OverdueOnly
         };
         // Of one that was not asked yet nothing is known: it may be the one that answers.
-        let unasked = self.units.iter().position(Unit::is_unasked);
-        let next = unasked.filter(|_| spare == Spare::Everything).or_else(|| {
-            let standings = self.units.iter().map(|unit| &unit.standing);
-            self.server.rota.next(standings, spare, now())
+        let unasked = self.units.iter().position(UnitState::is_untried);
+        let next = unasked.filter(|_| spare == RetryAllowance::Unlimited).or_else(|| {
+            let standings = self.units.iter().map(|unit| &unit.backoff);
+            self.server_state.silent_units.next_unit(standings, spare, now())
         });
         let Some(next) = next else { return };
-        let Some(mut visit) = self.visit(next, stop) else { return };
-        visit.try_again().await;
+        let Some(mut visit) = self.unit_poll(next, stop) else { return };
+        visit.probe().await;
     }
 
-    fn visit<'a>(&'a mut self, unit: usize, stop: &'a CancellationToken) -> Option<Visit<'a, C>> {
-        let Self { units, events, line, server, .. } = self;
+    fn unit_poll<'a>(
+        &'a mut self,
+        unit: usize,
+        stop: &'a CancellationToken,
+    ) -> Option<UnitPoll<'a, C>> {
+        let Self { units, events, connection: line, server_state: server, .. } = self;
         let (before, rest) = units.split_at_mut_checked(unit)?;
         let (unit, after) = rest.split_first_mut()?;
         let began = Anchor::new(now());
-        Some(Visit { unit, others: [before, after], line, server, events, stop, began })
+        Some(UnitPoll {
+            unit,
+            others: [before, after],
+            connection: line,
+            server,
+            events,
+            stop,
+            started: began,
+        })
     }
 }
 
@@ -197,7 +224,7 @@ fn now() -> Instant {
 }
 
 /// Waits until then, or until there is no reason to go on.
-async fn wait(events: &mpsc::Sender<Event>, until: Option<Instant>, stop: &CancellationToken) {
+async fn wait(events: &mpsc::Sender<PlcEvent>, until: Option<Instant>, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = events.closed() => {}

@@ -6,12 +6,12 @@ use std::time::Duration;
 use provisioning::plan::ReadRequest;
 use thiserror::Error;
 
-use super::{Naming, Registers};
+use super::{DeviceIdentification, Registers};
 use crate::metrics::RequestOutcome;
 
 /// Who is asked on a connection, and how long its answer is waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Station {
+pub(super) struct UnitAddress {
     /// Modbus unit id.
     pub(super) unit: u8,
     /// Longest wait for one answer.
@@ -19,30 +19,30 @@ pub(super) struct Station {
 }
 
 /// Opens sessions with one Modbus server.
-pub(super) trait Connect: Send {
+pub(super) trait Connector: Send {
     /// One life of a connection.
-    type Session: Session;
+    type Session: PlcSession;
 
     /// Opens a connection, within a bounded time.
     fn connect(&mut self) -> impl Future<Output = Result<Self::Session, ConnectError>> + Send;
 }
 
 /// One life of a connection, between connect and loss.
-pub(super) trait Session: Send {
+pub(super) trait PlcSession: Send {
     /// Sends one request and waits for its whole answer, within a bounded time. After any error but
     /// [`RequestError::Refused`] the session must be dropped: a late answer may still arrive.
     fn read(
         &mut self,
-        station: Station,
+        station: UnitAddress,
         request: &ReadRequest,
     ) -> impl Future<Output = Result<Registers, RequestError>> + Send;
 
     /// Asks what the device calls itself (Modbus Application Protocol V1.1b3, 6.21), like
     /// [`Session::read`].
-    fn name(
+    fn read_device_identification(
         &mut self,
-        station: Station,
-    ) -> impl Future<Output = Result<Naming, RequestError>> + Send;
+        station: UnitAddress,
+    ) -> impl Future<Output = Result<DeviceIdentification, RequestError>> + Send;
 
     /// Closes the connection in an orderly way, within a bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;
@@ -53,13 +53,13 @@ pub(super) trait Session: Send {
 pub(super) enum ConnectError {
     /// The host name has no address.
     #[error("the name has no address")]
-    Unknown(#[source] io::Error),
+    UnknownHost(#[source] io::Error),
     /// The other end said no.
     #[error("the connection was refused")]
     Refused(#[source] io::Error),
     /// Nothing came back in time.
     #[error("no answer within {0:?}")]
-    Silent(Duration),
+    TimedOut(Duration),
     /// There is no way there, or nobody has the address.
     #[error("there is no way to the address")]
     NoRoute(#[source] io::Error),

@@ -1,25 +1,25 @@
 pub(super) mod support;
 
+mod device_name;
+mod faults;
+mod harness;
 mod heap;
-mod naming;
+mod long_run;
 mod on_the_wire;
 mod pacing;
-mod program;
-mod shared_mischief;
-mod sharing;
+mod program_state;
+mod shared_connection;
+mod shared_faults;
 mod silent_units;
-mod ten_days;
-mod under_mischief;
-mod world;
 
 use std::io;
 use std::time::Duration;
 
+use harness::{PollerHarness, assert_at_most_six_a_minute, first_word, plc};
 use provisioning::config::Plc;
 use provisioning::plan;
-use support::{FakePlc, Seen, right};
+use support::{FakePlc, WireEvent, echo_addresses};
 use tokio::time;
-use world::{World, assert_at_most_six_a_minute, first_word, plc};
 
 use super::session::{ConnectError, RequestError};
 use super::*;
@@ -31,8 +31,8 @@ const PLC_R: u16 = 60_000;
 #[tokio::test(start_paused = true)]
 async fn the_first_cycle_is_read_at_once_and_every_request_of_it() {
     let plc = plc("M241", &[("%MW0", 1000), ("%MW500", 1000)]);
-    let mut world = World::start(plc, FakePlc::answering(right));
-    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
+    let mut world = PollerHarness::start(plc, FakePlc::answering_with(echo_addresses));
+    assert_eq!(world.state().await, PlcState::Connected { identity: None, program: None });
     assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
     assert_eq!(world.elapsed(), Duration::ZERO);
     assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(500)]);
@@ -48,8 +48,9 @@ async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
         }
         (Duration::ZERO, Ok(Registers::Words(words)))
     };
-    let mut world = World::start(plc("M251", &[("%MW0", 1000)]), FakePlc::answering(answers));
-    let State::Connected { identity: Some(Identity::Modicon(modicon)), program } =
+    let mut world =
+        PollerHarness::start(plc("M251", &[("%MW0", 1000)]), FakePlc::answering_with(answers));
+    let PlcState::Connected { identity: Some(Identity::Modicon(modicon)), program } =
         world.state().await
     else {
         panic!("no identity");
@@ -61,34 +62,38 @@ async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
 async fn a_modicon_that_does_not_tell_who_it_is_is_read_all_the_same() {
     let answers = |request: &plan::ReadRequest| match request.first {
         PLC_R => (Duration::ZERO, Err(RequestError::Refused(2))),
-        _ => right(request),
+        _ => echo_addresses(request),
     };
-    let mut world = World::start(plc("M241", &[("%MW3", 1000)]), FakePlc::answering(answers));
-    assert_eq!(world.state().await, State::Connected { identity: None, program: None });
+    let mut world =
+        PollerHarness::start(plc("M241", &[("%MW3", 1000)]), FakePlc::answering_with(answers));
+    assert_eq!(world.state().await, PlcState::Connected { identity: None, program: None });
     assert_eq!(world.words(&[0]).await, [Ok(3)]);
-    assert_eq!(world.fake.seen().iter().filter(|&&seen| seen == Seen::Connect).count(), 1);
+    assert_eq!(
+        world.fake.wire_events().iter().filter(|&&seen| seen == WireEvent::Connect).count(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_does_not_stop_the_others() {
     let answers = |request: &plan::ReadRequest| match request.first {
         500 => (Duration::ZERO, Err(RequestError::Refused(2))),
-        _ => right(request),
+        _ => echo_addresses(request),
     };
     let tags = [("%MW0", 1000), ("%MW500", 1000), ("%MW900", 1000)];
-    let mut world = World::start(plc("M241", &tags), FakePlc::answering(answers));
+    let mut world = PollerHarness::start(plc("M241", &tags), FakePlc::answering_with(answers));
     world.state().await;
     for _ in 0..2 {
-        assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(Failure::Refused(2)), Ok(900)]);
+        assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(ReadFailure::Refused(2)), Ok(900)]);
     }
     // In quarantine it is not asked for until the next trial.
-    let Event::Learned { learned, .. } = world.event().await else { panic!("not learned") };
+    let PlcEvent::Learned { learned, .. } = world.event().await else { panic!("not learned") };
     let quarantined = Quarantined { tag: "%MW500".into(), at: "%MW500".into(), code: 2 };
     assert_eq!(learned.quarantined, [quarantined]);
     for _ in 0..59 {
         assert_eq!(world.words(&[0, 1]).await, [Ok(0), Ok(900)]);
     }
-    assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(Failure::Refused(2)), Ok(900)]);
+    assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(ReadFailure::Refused(2)), Ok(900)]);
     let metrics = world.metrics.render().unwrap();
     assert!(metrics.contains(r#"edge_plc_requests_total{outcome="refused",plc="pump6"} 3"#));
     assert!(metrics.contains(r#"edge_plc_tags_quarantined{plc="pump6"} 1"#));
@@ -99,12 +104,13 @@ async fn a_refused_request_does_not_stop_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_port_is_told_once_and_every_due_cycle_is_bad() {
     let refused = || Err(ConnectError::Refused(io::ErrorKind::ConnectionRefused.into()));
-    let fake = FakePlc::answering(right).connecting((0..100).map(|_| (Duration::ZERO, refused())));
-    let mut world = World::start(plc("M241", &[("%MW0", 1000)]), fake);
-    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
+    let fake = FakePlc::answering_with(echo_addresses)
+        .connecting_with((0..100).map(|_| (Duration::ZERO, refused())));
+    let mut world = PollerHarness::start(plc("M241", &[("%MW0", 1000)]), fake);
+    let PlcState::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("Modbus server may be off"), "{sentence}");
     for _ in 0..600 {
-        assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);
+        assert_eq!(world.words(&[0]).await, [Err(ReadFailure::Unreachable)]);
     }
     assert_eq!(world.elapsed(), SECOND * 599);
     let connects = world.connects();
@@ -118,21 +124,21 @@ async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
     let answers = move |request: &plan::ReadRequest| {
         turn += 1;
         if turn % 2 == 1 {
-            return right(request);
+            return echo_addresses(request);
         }
         (Duration::ZERO, Err(RequestError::Disconnected(io::ErrorKind::ConnectionReset.into())))
     };
     let plc = plc("generic", &[("holding:0", 200)]);
-    let mut world = World::start(plc, FakePlc::answering(answers));
+    let mut world = PollerHarness::start(plc, FakePlc::answering_with(answers));
     let mut told = [0_u32; 2];
     while world.elapsed() < SECOND * 600 {
         match world.event().await {
-            Event::State { state: State::Connected { .. }, .. } => told[0] += 1,
-            Event::State { state: State::Disconnected { .. }, .. } => told[1] += 1,
-            Event::Cycle(_)
-            | Event::Changed { .. }
-            | Event::Held { .. }
-            | Event::Learned { .. } => {}
+            PlcEvent::State { state: PlcState::Connected { .. }, .. } => told[0] += 1,
+            PlcEvent::State { state: PlcState::Disconnected { .. }, .. } => told[1] += 1,
+            PlcEvent::Cycle(_)
+            | PlcEvent::Changed { .. }
+            | PlcEvent::Throttled { .. }
+            | PlcEvent::Learned { .. } => {}
         }
     }
     assert!(told[0] >= 9 && told[0].abs_diff(told[1]) <= 1, "comes and goes: {told:?}");
@@ -148,32 +154,32 @@ async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() 
         if request.first == 500 && std::mem::take(&mut silent) {
             return (SECOND, Err(RequestError::TimedOut(SECOND)));
         }
-        right(request)
+        echo_addresses(request)
     };
     let tags = [("holding:0", 5000), ("holding:500", 5000), ("holding:900", 5000)];
-    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
-    assert!(matches!(world.state().await, State::Connected { .. }));
-    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
+    let mut world = PollerHarness::start(plc("generic", &tags), FakePlc::answering_with(answers));
+    assert!(matches!(world.state().await, PlcState::Connected { .. }));
+    let PlcState::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("stopped answering"), "{sentence}");
-    let gone = Err(Failure::Unreachable);
+    let gone = Err(ReadFailure::Unreachable);
     assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), gone, gone]);
     assert_eq!(world.elapsed(), SECOND);
-    assert!(matches!(world.state().await, State::Connected { .. }));
+    assert!(matches!(world.state().await, PlcState::Connected { .. }));
     assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Ok(500), Ok(900)]);
-    let is_read = |seen: &Seen| matches!(seen, Seen::Read(_));
-    let order: Vec<_> = world.fake.seen().into_iter().filter(is_read).collect();
-    assert_eq!(order, [0, 500, 900, 0, 500].map(Seen::Read));
+    let is_read = |seen: &WireEvent| matches!(seen, WireEvent::Read(_));
+    let order: Vec<_> = world.fake.wire_events().into_iter().filter(is_read).collect();
+    assert_eq!(order, [0, 500, 900, 0, 500].map(WireEvent::Read));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_stretch_on_which_the_plc_chokes_does_not_hide_those_behind_it() {
     let answers = |request: &plan::ReadRequest| match request.first {
         0 => (SECOND, Err(RequestError::TimedOut(SECOND))),
-        _ => right(request),
+        _ => echo_addresses(request),
     };
     let tags = [("holding:0", 10_000), ("holding:500", 10_000), ("holding:900", 10_000)];
-    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
-    let gone = Err(Failure::Unreachable);
+    let mut world = PollerHarness::start(plc("generic", &tags), FakePlc::answering_with(answers));
+    let gone = Err(ReadFailure::Unreachable);
     assert_eq!(world.words(&[0, 1, 2]).await, [gone, gone, gone]);
     for _ in 0..20 {
         assert_eq!(world.words(&[0, 1, 2]).await, [gone, Ok(500), Ok(900)]);
@@ -186,16 +192,19 @@ async fn a_connection_that_the_server_closed_while_idle_costs_no_value() {
     let answers = move |request: &plan::ReadRequest| {
         turn += 1;
         if turn % 2 == 1 {
-            return right(request);
+            return echo_addresses(request);
         }
         (Duration::ZERO, Err(RequestError::Disconnected(io::ErrorKind::UnexpectedEof.into())))
     };
     let plc = plc("generic", &[("holding:3", 60_000)]);
-    let mut world = World::start(plc, FakePlc::answering(answers));
-    assert!(matches!(world.event().await, Event::State { state: State::Connected { .. }, .. }));
+    let mut world = PollerHarness::start(plc, FakePlc::answering_with(answers));
+    assert!(matches!(
+        world.event().await,
+        PlcEvent::State { state: PlcState::Connected { .. }, .. }
+    ));
     for minute in 0..10 {
-        let Event::Cycle(cycle) = world.event().await else { panic!("nothing changed") };
-        assert_eq!(cycle.reads[0].outcome, Ok(Registers::Words(vec![3])));
+        let PlcEvent::Cycle(cycle) = world.event().await else { panic!("nothing changed") };
+        assert_eq!(cycle.results[0].outcome, Ok(Registers::Words(vec![3])));
         assert_eq!(world.elapsed(), SECOND * 60 * minute);
     }
     assert_eq!(world.connects().len(), 10);
@@ -204,67 +213,83 @@ async fn a_connection_that_the_server_closed_while_idle_costs_no_value() {
 #[tokio::test(start_paused = true)]
 async fn a_device_that_takes_the_connection_and_says_nothing_is_never_connected() {
     let answers = |_: &plan::ReadRequest| (SECOND, Err(RequestError::TimedOut(SECOND)));
-    let mut world =
-        World::start(plc("generic", &[("holding:0", 1000)]), FakePlc::answering(answers));
-    let State::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
+    let mut world = PollerHarness::start(
+        plc("generic", &[("holding:0", 1000)]),
+        FakePlc::answering_with(answers),
+    );
+    let PlcState::Disconnected { sentence, .. } = world.state().await else { panic!("connected") };
     assert!(sentence.contains("unit_id 255"), "{sentence}");
     for _ in 0..100 {
-        assert_eq!(world.words(&[0]).await, [Err(Failure::Unreachable)]);
+        assert_eq!(world.words(&[0]).await, [Err(ReadFailure::Unreachable)]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_plc_misses_cycles_which_are_counted_and_never_asked_twice_at_a_time() {
-    let answers = |request: &plan::ReadRequest| (SECOND * 5 / 2, right(request).1);
-    let mut world =
-        World::start(plc("generic", &[("holding:0", 1000)]), FakePlc::answering(answers));
+    let answers = |request: &plan::ReadRequest| (SECOND * 5 / 2, echo_addresses(request).1);
+    let mut world = PollerHarness::start(
+        plc("generic", &[("holding:0", 1000)]),
+        FakePlc::answering_with(answers),
+    );
     world.state().await;
     for _ in 0..4 {
         world.words(&[0]).await;
     }
     assert_eq!(world.elapsed(), SECOND * 10);
     // Due at 1 to 2, 3 to 5, 6 to 7 and 8 to 10 s; read at 2.5, 5, 7.5 and 10 s.
-    assert_eq!(world.link_metrics.cycles_missed.get(), 1 + 2 + 1 + 2);
-    let seen = world.fake.seen();
+    assert_eq!(world.plc_metrics.cycles_missed.get(), 1 + 2 + 1 + 2);
+    let seen = world.fake.wire_events();
     for pair in seen[1..].chunks(2) {
-        assert!(matches!(pair, [Seen::Read(_), Seen::Answered(_)] | [Seen::Read(_)]), "{seen:?}");
+        assert!(
+            matches!(pair, [WireEvent::Read(_), WireEvent::Answered(_)] | [WireEvent::Read(_)]),
+            "{seen:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn stopping_waits_for_the_request_on_the_wire_and_then_closes() {
-    let answers = |request: &plan::ReadRequest| (SECOND / 2, right(request).1);
+    let answers = |request: &plan::ReadRequest| (SECOND / 2, echo_addresses(request).1);
     let tags = [("holding:0", 1000), ("holding:500", 1000)];
-    let mut world = World::start(plc("generic", &tags), FakePlc::answering(answers));
+    let mut world = PollerHarness::start(plc("generic", &tags), FakePlc::answering_with(answers));
     world.stop_after(SECOND / 4).await;
-    assert_eq!(world.fake.seen(), [Seen::Connect, Seen::Read(0), Seen::Answered(0), Seen::Closed]);
+    assert_eq!(
+        world.fake.wire_events(),
+        [WireEvent::Connect, WireEvent::Read(0), WireEvent::Answered(0), WireEvent::Closed]
+    );
     assert_eq!(world.elapsed(), SECOND / 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stopping_does_not_wait_for_a_connect_or_for_the_next_cycle() {
     let endless = (SECOND * 1000, Ok(()));
-    let fake = FakePlc::answering(right).connecting([endless]);
-    let mut world = World::start(plc("M241", &[("%MW0", 1000)]), fake);
+    let fake = FakePlc::answering_with(echo_addresses).connecting_with([endless]);
+    let mut world = PollerHarness::start(plc("M241", &[("%MW0", 1000)]), fake);
     world.stop_after(SECOND / 4).await;
     assert_eq!(world.elapsed(), SECOND / 4);
 
-    let mut world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
+    let mut world = PollerHarness::start(
+        plc("M241", &[("%MW0", 60_000)]),
+        FakePlc::answering_with(echo_addresses),
+    );
     world.stop_after(SECOND / 4).await;
     assert_eq!(world.elapsed(), SECOND / 4);
-    assert_eq!(world.fake.seen().last(), Some(&Seen::Closed));
+    assert_eq!(world.fake.wire_events().last(), Some(&WireEvent::Closed));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_who_listens_is_a_reason_to_end() {
-    let world = World::start(plc("M241", &[("%MW0", 60_000)]), FakePlc::answering(right));
+    let world = PollerHarness::start(
+        plc("M241", &[("%MW0", 60_000)]),
+        FakePlc::answering_with(echo_addresses),
+    );
     world.end_without_listeners().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_second_cycle_comes_in_the_phase_of_the_plc() {
     let plc = plc("generic", &[("holding:0", 1000)]);
-    let mut world = World::start_at(plc, FakePlc::answering(right), 0.25);
+    let mut world = PollerHarness::start_at(plc, FakePlc::answering_with(echo_addresses), 0.25);
     world.words(&[0]).await;
     assert_eq!(world.elapsed(), Duration::ZERO);
     world.words(&[0]).await;
@@ -280,27 +305,27 @@ fn an_installer_is_told_what_to_check() {
         let plc = plc(model, &[]);
         let io = || io::Error::other("something odd");
         for error in [
-            ConnectError::Unknown(io()),
+            ConnectError::UnknownHost(io()),
             ConnectError::Refused(io()),
-            ConnectError::Silent(SECOND),
+            ConnectError::TimedOut(SECOND),
             ConnectError::NoRoute(io()),
             ConnectError::Failed(io()),
         ] {
-            text += &format!("{model}: {}\n", sentence::not_connected(&plc, &error));
+            text += &format!("{model}: {}\n", diagnosis::not_connected(&plc, &error));
         }
         for error in [
             RequestError::TimedOut(SECOND),
             RequestError::Garbled(String::new()),
             RequestError::Disconnected(io()),
         ] {
-            text += &format!("{model}: {}\n", sentence::lost(&plc, &error, true));
+            text += &format!("{model}: {}\n", diagnosis::lost(&plc, &error, true));
         }
-        let never = sentence::lost(&plc, &RequestError::TimedOut(SECOND), false);
+        let never = diagnosis::lost(&plc, &RequestError::TimedOut(SECOND), false);
         text += &format!("{model}: {never}\n");
         for code in [0x0A, 0x0B] {
-            text += &format!("{model}: {}\n", sentence::nobody_behind(&plc, code));
+            text += &format!("{model}: {}\n", diagnosis::nobody_behind(&plc, code));
         }
-        text += &format!("{model}: {}\n", sentence::must_wait(&plc));
+        text += &format!("{model}: {}\n", diagnosis::must_wait(&plc));
     }
     insta::assert_snapshot!(text);
 }

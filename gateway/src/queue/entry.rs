@@ -23,15 +23,17 @@ impl Entry {
     /// Estimated memory: 160 bytes for the entry and, for a record, the room that its samples
     /// take, with their texts and arrays; for a message, its texts and 128 bytes for every value in its body.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         Self::OVERHEAD_BYTES
             + match self {
                 Self::Record(record) => to_u64(samples_bytes(&record.samples)),
-                Self::Message(message) => to_u64(message.topic.len()) + members(&message.body),
+                Self::Message(message) => {
+                    to_u64(message.topic.len()) + members_bytes(&message.body)
+                }
             }
     }
 
-    pub(super) fn samples(&self) -> u64 {
+    pub(super) fn sample_count(&self) -> u64 {
         match self {
             Self::Record(record) => to_u64(record.samples.len()),
             Self::Message(_) => 0,
@@ -51,7 +53,7 @@ fn samples_bytes(samples: &Vec<Sample>) -> usize {
     samples.capacity() * size_of::<Sample>() + beside.sum::<usize>()
 }
 
-fn members(object: &Map<String, Value>) -> u64 {
+fn members_bytes(object: &Map<String, Value>) -> u64 {
     object.iter().map(|(key, value)| to_u64(key.len()) + value_bytes(value)).sum()
 }
 
@@ -61,6 +63,6 @@ fn value_bytes(value: &Value) -> u64 {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
             Value::String(text) => to_u64(text.len()),
             Value::Array(values) => values.iter().map(value_bytes).sum(),
-            Value::Object(object) => members(object),
+            Value::Object(object) => members_bytes(object),
         }
 }

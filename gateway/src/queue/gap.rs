@@ -28,7 +28,7 @@ pub struct Gap {
 
 /// A [`Gap`] as its receiver reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Announcement {
+pub struct GapEvent {
     /// The epoch of the numbers; when it is absent, that of the event's own stamp.
     pub epoch: Option<String>,
     /// The MQTT topic whose numbers these are.
@@ -49,7 +49,7 @@ impl Gap {
     ///
     /// `events` is the topic of events, `topic` the MQTT topic that [`Gap::topic`] stands for.
     #[must_use]
-    pub fn announce(&self, events: &Arc<str>, topic: &str) -> Message {
+    pub fn to_event(&self, events: &Arc<str>, topic: &str) -> Message {
         let members: [(&str, Value); 7] = [
             ("event", "gap".into()),
             ("topic", topic.into()),
@@ -78,7 +78,7 @@ impl Gap {
     }
 }
 
-impl Announcement {
+impl GapEvent {
     /// Reads the body that [`Gap::announce`] writes; nothing when it is another event.
     #[must_use]
     pub fn parse(body: &Map<String, Value>) -> Option<Self> {
@@ -99,16 +99,16 @@ impl Announcement {
 
 /// Gaps that were not told yet, joined as far as they touch.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gaps {
-    by_first: BTreeMap<Key, Gap>,
+pub(super) struct GapSet {
+    by_first: BTreeMap<GapKey, Gap>,
     /// Those that changed since [`Gaps::take_changed`].
-    changed: BTreeSet<Key>,
+    changed: BTreeSet<GapKey>,
 }
 
 /// Topic, epoch, first number.
-type Key = (TopicId, Arc<str>, u64);
+type GapKey = (TopicId, Arc<str>, u64);
 
-impl Gaps {
+impl GapSet {
     pub(super) fn add(&mut self, mut gap: Gap) {
         let key = |gap: &Gap| (gap.topic, Arc::clone(&gap.epoch), gap.first_seq);
         let before = self.by_first.range(..key(&gap)).next_back();
@@ -135,7 +135,7 @@ impl Gaps {
         }
         let end = (gap.topic, Arc::clone(&gap.epoch), gap.last_seq);
         let within = self.by_first.range(&key..=&end).filter(|(_, within)| gap.covers(within));
-        let within: Vec<Key> = within.map(|(key, _)| key.clone()).collect();
+        let within: Vec<GapKey> = within.map(|(key, _)| key.clone()).collect();
         within.iter().for_each(|key| drop(self.by_first.remove(key)));
         self.changed.insert(key.clone());
         self.by_first.insert(key, gap);
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn gaps_that_touch_become_one_whatever_their_order() {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapSet::default();
         for seq in [4, 2, 3, 7] {
             gaps.add(gap(seq, seq, DropReason::Full));
         }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn numbers_that_are_lost_twice_are_told_once() {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapSet::default();
         for (first, last) in [(3, 5), (4, 5), (8, 9), (2, 10)] {
             gaps.add(gap(first, last, DropReason::Full));
             gaps.add(gap(first, first, DropReason::Corrupt));
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn gaps_with_different_reasons_stay_apart() {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapSet::default();
         gaps.add(gap(0, 0, DropReason::Full));
         gaps.add(gap(1, 1, DropReason::Refused));
 
@@ -225,24 +225,24 @@ mod tests {
     fn an_announcement_reads_back_as_the_gap_it_tells() {
         let gap = Gap { samples: 30, ..gap(4, 6, DropReason::TooLarge) };
 
-        let message = gap.announce(&Arc::from("edge/a/event"), "edge/a/data/p");
+        let message = gap.to_event(&Arc::from("edge/a/event"), "edge/a/data/p");
 
         insta::assert_snapshot!(
             serde_json::to_string(&message.body).unwrap(),
             @r#"{"event":"gap","topic":"edge/a/data/p","epoch":"e","first_seq":4,"last_seq":6,"samples":30,"reason":"too_large"}"#
         );
-        let read = Announcement::parse(&message.body).unwrap();
+        let read = GapEvent::parse(&message.body).unwrap();
         assert_eq!((read.first_seq, read.last_seq, read.samples), (4, 6, 30));
         assert_eq!((read.topic.as_str(), read.reason.as_str()), ("edge/a/data/p", "too_large"));
     }
 
     #[test]
     fn another_event_or_a_reversed_run_is_no_announcement() {
-        let reversed = gap(6, 4, DropReason::Full).announce(&Arc::from("e"), "t");
-        let mut other = gap(4, 6, DropReason::Full).announce(&Arc::from("e"), "t");
+        let reversed = gap(6, 4, DropReason::Full).to_event(&Arc::from("e"), "t");
+        let mut other = gap(4, 6, DropReason::Full).to_event(&Arc::from("e"), "t");
         other.body.insert("event".to_owned(), "started".into());
 
-        assert_eq!(Announcement::parse(&reversed.body), None);
-        assert_eq!(Announcement::parse(&other.body), None);
+        assert_eq!(GapEvent::parse(&reversed.body), None);
+        assert_eq!(GapEvent::parse(&other.body), None);
     }
 }

@@ -4,14 +4,14 @@ use std::error::Error as _;
 
 use provisioning::config::OnFull;
 
-use super::storage::FilesError;
+use super::storage::DirStorageError;
 
 /// The state of the storage.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Health {
     /// What has to be on the disk is there.
     #[default]
-    Sound,
+    Healthy,
     /// It works, and something is worth knowing.
     Remarkable {
         /// What.
@@ -36,7 +36,7 @@ impl Health {
     #[must_use]
     pub fn sentence(&self) -> Option<&str> {
         match self {
-            Self::Sound => None,
+            Self::Healthy => None,
             Self::Remarkable { sentence }
             | Self::Full { sentence, .. }
             | Self::Failing { sentence } => Some(sentence),
@@ -63,7 +63,7 @@ impl Health {
     /// many that could not be read.
     pub(super) fn set_aside(newer: u64, unreadable: u64) -> Self {
         let sentence = match (newer, unreadable) {
-            (0, 0) => return Self::Sound,
+            (0, 0) => return Self::Healthy,
             (newer, 0) => format!(
                 "{newer} files of the queue were written by a newer version and are set aside; \
                  install that version to deliver them"
@@ -96,7 +96,7 @@ impl Health {
         is_new
     }
 
-    pub(super) fn miss(&mut self, error: &FilesError) {
+    pub(super) fn miss(&mut self, error: &DirStorageError) {
         let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
         let sentence = format!(
             "{error}{cause}: samples wait in memory only, and are lost when the gateway stops; \

@@ -2,22 +2,22 @@
 
 /// Names one entry for as long as the queue lives. Later entries have higher ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Id(u64);
+pub struct EntryId(u64);
 
 /// What became of the ids of entries that moved from memory to a storage.
 #[derive(Clone, Debug, Default)]
-pub struct Renumbered {
+pub struct IdRemap {
     /// The new id of the first of them; the others follow.
-    pub(super) first: u64,
+    pub(super) first_new: u64,
     /// Old ids, in their order.
-    pub(super) olds: Vec<u64>,
+    pub(super) old_ids: Vec<u64>,
 }
 
 /// Names one topic: the number that the caller gave it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicId(u16);
 
-impl Id {
+impl EntryId {
     /// The entry that a ticket stands for.
     #[must_use]
     pub const fn from_ticket(ticket: u64) -> Self {
@@ -31,12 +31,12 @@ impl Id {
     }
 }
 
-impl Renumbered {
+impl IdRemap {
     /// The new ticket of the first entry that was not before this one.
     #[must_use]
-    pub fn ticket(&self, old: u64) -> u64 {
-        let before = self.olds.partition_point(|id| *id < old);
-        self.first.saturating_add(super::to_u64(before))
+    pub fn new_ticket(&self, old: u64) -> u64 {
+        let before = self.old_ids.partition_point(|id| *id < old);
+        self.first_new.saturating_add(super::to_u64(before))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Where segments lie: a directory of files, as little of one as the log needs.
 
-mod files;
+mod dir;
 #[cfg(test)]
 pub(super) mod simulated;
 
 use std::fmt::Debug;
 use std::io;
 
-pub use self::files::{Files, FilesError};
+pub use self::dir::{DirStorage, DirStorageError};
 
 /// A flat directory. Clones are handles to the same one.
 pub trait Storage: Clone + Debug + Send + 'static {

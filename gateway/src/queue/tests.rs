@@ -1,19 +1,19 @@
+mod capacity;
 mod crashes;
 mod damage;
 mod failing;
 mod full;
-mod homeless;
 mod model;
 mod restarts;
-mod room;
 mod starts;
+mod unmapped;
 mod windows;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::storage::simulated::Simulated;
+use super::storage::simulated::SimulatedDisk;
 use super::*;
 use crate::metrics::Metrics;
 use crate::model::{Message, Quality, Record, Sample, UnixTime, Value as TagValue};
@@ -35,7 +35,7 @@ fn entries_leave_in_the_order_in_which_they_came() {
 #[test]
 fn after_a_rewind_only_what_was_not_acknowledged_comes_again() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let ids: Vec<Id> = (0..4).filter_map(|at| queue.push(A, record(at, 1), now())).collect();
+    let ids: Vec<EntryId> = (0..4).filter_map(|at| queue.push(A, record(at, 1), now())).collect();
     handed_out(&mut queue);
     queue.acknowledge(ids[2], now());
     queue.acknowledge(ids[0], now());
@@ -59,7 +59,7 @@ fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
 
 #[test]
 fn the_oldest_record_makes_room_and_its_number_is_announced() {
-    let mut queue = queue(room_for_records(2), OnFull::DropOldest);
+    let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     for at in 0..5 {
         assert!(queue.push(A, record(at, 3), now()).is_some());
     }
@@ -82,7 +82,7 @@ fn the_oldest_record_makes_room_and_its_number_is_announced() {
 
 #[test]
 fn the_newest_record_is_refused_and_spends_its_number() {
-    let mut queue = queue(room_for_records(2), OnFull::DropNewest);
+    let mut queue = queue(bytes_for_records(2), OnFull::DropNewest);
     let pushed: Vec<bool> =
         (0..3).map(|at| queue.push(A, record(at, 3), now()).is_some()).collect();
     assert_eq!(pushed, [true, true, false]);
@@ -98,7 +98,7 @@ fn the_newest_record_is_refused_and_spends_its_number() {
 #[test]
 fn a_message_outlives_the_telemetry_around_it_under_both_policies() {
     for on_full in [OnFull::DropOldest, OnFull::DropNewest] {
-        let mut queue = queue(room_for_records(3), on_full);
+        let mut queue = queue(bytes_for_records(3), on_full);
         queue.push(A, record(0, 3), now());
         queue.push(A, record(1, 3), now());
         queue.push(A, record(2, 3), now());
@@ -114,7 +114,7 @@ fn a_message_outlives_the_telemetry_around_it_under_both_policies() {
 
 #[test]
 fn what_is_handed_out_is_never_evicted() {
-    let mut queue = queue(room_for_records(2), OnFull::DropOldest);
+    let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     queue.push(A, record(0, 3), now());
     queue.push(A, record(1, 3), now());
     handed_out(&mut queue);
@@ -127,7 +127,7 @@ fn what_is_handed_out_is_never_evicted() {
 
 #[test]
 fn an_entry_that_never_fits_pushes_nothing_out() {
-    let mut queue = queue(room_for_records(2), OnFull::DropOldest);
+    let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     queue.push(A, record(0, 3), now());
 
     assert_eq!(queue.push(A, record(1, 500), now()), None);
@@ -159,7 +159,7 @@ fn a_discarded_entry_is_counted_under_its_reason() {
 #[test]
 fn a_gap_comes_back_when_its_announcement_is_lost() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let id = announce(&mut queue, &told()).unwrap();
+    let id = announce(&mut queue, &sample_gap()).unwrap();
     handed_out(&mut queue);
 
     queue.discard(id, DropReason::Refused, now());
@@ -172,13 +172,13 @@ fn a_gap_comes_back_when_its_announcement_is_lost() {
         samples: 0,
         reason: DropReason::Refused,
     };
-    assert_eq!(queue.ledger.gaps.take(), [told(), own]);
+    assert_eq!(queue.ledger.gaps.take(), [sample_gap(), own]);
 }
 
 #[test]
 fn a_gap_whose_announcement_arrived_is_done() {
     let mut queue = queue(10_000, OnFull::DropOldest);
-    let id = announce(&mut queue, &told()).unwrap();
+    let id = announce(&mut queue, &sample_gap()).unwrap();
     handed_out(&mut queue);
 
     queue.acknowledge(id, now());
@@ -189,12 +189,12 @@ fn a_gap_whose_announcement_arrived_is_done() {
 
 #[test]
 fn an_announcement_displaces_telemetry() {
-    let mut queue = queue(room_for_records(5), OnFull::DropOldest);
+    let mut queue = queue(bytes_for_records(5), OnFull::DropOldest);
     for at in 0..5 {
         queue.push(A, record(at, 3), now());
     }
 
-    announce(&mut queue, &told()).unwrap();
+    announce(&mut queue, &sample_gap()).unwrap();
 
     assert!(queue.ledger.gaps.take()[0].samples > 0);
     assert_eq!(handed_out(&mut queue).last(), Some(&(EVENTS, 0)));
@@ -202,16 +202,16 @@ fn an_announcement_displaces_telemetry() {
 
 #[test]
 fn an_announcement_displaces_no_message_and_spends_no_number_in_vain() {
-    let mut queue = queue(message(900).bytes() + 300, OnFull::DropOldest);
+    let mut queue = queue(message(900).memory_bytes() + 300, OnFull::DropOldest);
     let first = queue.push(EVENTS, message(900), now()).unwrap();
     queue.push(A, record(0, 3), now());
 
-    assert_eq!(announce(&mut queue, &told()), None);
+    assert_eq!(announce(&mut queue, &sample_gap()), None);
 
-    assert_eq!(queue.ledger.gaps.take(), [told()]);
+    assert_eq!(queue.ledger.gaps.take(), [sample_gap()]);
     assert_eq!(handed_out(&mut queue), [(EVENTS, 0), (A, 0)]);
     queue.acknowledge(first, now());
-    announce(&mut queue, &told()).unwrap();
+    announce(&mut queue, &sample_gap()).unwrap();
     assert_eq!(handed_out(&mut queue), [(EVENTS, 1)]);
 }
 
@@ -221,28 +221,28 @@ fn the_metrics_show_the_oldest_record_and_go_back_to_zero() {
     queue.push(EVENTS, message(1), now());
     queue.push(A, record(5_000_000, 1), now());
     assert_eq!(queue.stats().oldest, Some(UnixTime::from_micros(5_000_000)));
-    assert!((queue.metrics.oldest.get() - 5.0).abs() < f64::EPSILON);
+    assert!((queue.metrics.oldest_timestamp.get() - 5.0).abs() < f64::EPSILON);
 
     while let Some(id) = queue.next(now()).map(|queued| queued.id) {
         queue.acknowledge(id, now());
     }
 
-    assert_eq!((queue.metrics.stored.get(), queue.metrics.bytes.get()), (0, 0));
-    assert!(queue.metrics.oldest.get().abs() < f64::EPSILON);
+    assert_eq!((queue.metrics.stored.get(), queue.metrics.queued_bytes.get()), (0, 0));
+    assert!(queue.metrics.oldest_timestamp.get().abs() < f64::EPSILON);
 }
 
-fn queue(max_size: u64, on_full: OnFull) -> Queue<Simulated> {
+fn queue(max_size: u64, on_full: OnFull) -> Queue<SimulatedDisk> {
     let config = config::Queue { max_size, on_full, ..crate::testing::queue() };
     Queue::in_memory(&config, identity("e"), metrics().queue)
 }
 
-fn identity(epoch: &str) -> Identity {
+fn identity(epoch: &str) -> QueueIdentity {
     let topics =
         (0..10).map(|n| if n == 9 { EVENT.into() } else { format!("edge/a/data/{n}").into() });
     let plcs = (0..3)
         .map(|n| PlcNames { name: format!("plc{n}"), tags: ["t", "u"].into_iter().collect() });
-    Identity {
-        names: Names { topics: topics.collect(), plcs: plcs.collect() },
+    QueueIdentity {
+        names: ConfigNames { topics: topics.collect(), plcs: plcs.collect() },
         events: EVENTS,
         epoch: epoch.into(),
         boot: "boot".to_owned(),
@@ -253,7 +253,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn told() -> Gap {
+fn sample_gap() -> Gap {
     Gap {
         epoch: "e".into(),
         topic: A,
@@ -269,8 +269,8 @@ fn metrics() -> Metrics {
 }
 
 /// Room for this many records of three samples.
-fn room_for_records(records: u64) -> u64 {
-    record(0, 3).bytes() * records
+fn bytes_for_records(records: u64) -> u64 {
+    record(0, 3).memory_bytes() * records
 }
 
 fn record(at: i64, samples: usize) -> Entry {
@@ -284,12 +284,12 @@ fn message(text: usize) -> Entry {
     Entry::Message(Message { topic: Arc::from(EVENT), body })
 }
 
-fn announce(queue: &mut Queue<Simulated>, gap: &Gap) -> Option<Id> {
+fn announce(queue: &mut Queue<SimulatedDisk>, gap: &Gap) -> Option<EntryId> {
     let id = queue.ledger.next_id;
     queue.ledger.gaps.add(gap.clone());
-    queue.tell_gap(gap, now()).then_some(Id::from_ticket(id))
+    queue.announce_gap(gap, now()).then_some(EntryId::from_ticket(id))
 }
 
-fn handed_out(queue: &mut Queue<Simulated>) -> Vec<(TopicId, u64)> {
+fn handed_out(queue: &mut Queue<SimulatedDisk>) -> Vec<(TopicId, u64)> {
     std::iter::from_fn(|| queue.next(now()).map(|queued| (queued.topic, queued.seq))).collect()
 }

@@ -6,13 +6,13 @@ use super::TopicId;
 
 /// Topics by number. Those of the configuration come first; those of older configurations follow.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Topics {
+pub struct TopicTable {
     names: Vec<Arc<str>>,
 }
 
 /// The names behind the numbers in entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Names {
+pub struct ConfigNames {
     /// Topics by [`TopicId`].
     pub topics: Vec<Arc<str>>,
     /// PLCs by `Record::plc`.
@@ -71,7 +71,7 @@ impl<N: AsRef<str>> FromIterator<N> for TagNames {
     }
 }
 
-impl Topics {
+impl TopicTable {
     pub(super) const fn new(names: Vec<Arc<str>>) -> Self {
         Self { names }
     }

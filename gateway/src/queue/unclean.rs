@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{TopicId, Topics};
+use super::{TopicId, TopicTable};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
 /// An epoch that ended uncleanly.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unclean {
+pub struct UncleanShutdown {
     /// The epoch that ended.
     pub epoch: Arc<str>,
     /// How many seconds of its data may be missing at the end; nothing when the storage had failed:
@@ -23,7 +23,7 @@ pub struct Unclean {
 
 /// An [`Unclean`] as its receiver reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UncleanStart {
+pub struct UncleanShutdownEvent {
     /// The epoch that ended.
     pub epoch: String,
     /// As [`Unclean::seconds`].
@@ -32,12 +32,12 @@ pub struct UncleanStart {
     pub next_seq: BTreeMap<String, u64>,
 }
 
-impl Unclean {
+impl UncleanShutdown {
     /// The event that tells it:
     /// `{"event":"unclean_start","epoch":"k3f9ab","seconds":1,"next_seq":{"edge/g/data/p":4711}}`,
     /// with `"seconds":null,"reason":"storage"` when the storage had failed.
     #[must_use]
-    pub fn announce(&self, events: &Arc<str>, topics: &Topics) -> Message {
+    pub fn to_event(&self, events: &Arc<str>, topics: &TopicTable) -> Message {
         let known =
             self.next_seq.iter().filter_map(|(topic, seq)| Some((topics.name(*topic)?, *seq)));
         let next_seq: Map<String, Value> =
@@ -55,8 +55,8 @@ impl Unclean {
     }
 
     /// Reads back what [`Unclean::announce`] wrote.
-    pub(super) fn parse(body: &Map<String, Value>, topics: &mut Topics) -> Option<Self> {
-        let start = UncleanStart::parse(body)?;
+    pub(super) fn parse(body: &Map<String, Value>, topics: &mut TopicTable) -> Option<Self> {
+        let start = UncleanShutdownEvent::parse(body)?;
         Some(Self {
             epoch: start.epoch.into(),
             seconds: start.seconds,
@@ -69,7 +69,7 @@ impl Unclean {
     }
 }
 
-impl UncleanStart {
+impl UncleanShutdownEvent {
     /// Reads the body that [`Unclean::announce`] writes; nothing when it is another event.
     #[must_use]
     pub fn parse(body: &Map<String, Value>) -> Option<Self> {

@@ -14,7 +14,7 @@ pub(super) struct Scale {
 }
 
 /// Beyond this a double has no digits after the point.
-const FIRST_WHOLE: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 impl Scale {
     pub(super) const fn of(tag: &Tag) -> Self {
@@ -52,31 +52,31 @@ impl Scale {
             None => number,
         };
         match self.decimals {
-            None if matches!(raw, Value::Real(_)) => real(scaled),
-            None => lreal(scaled),
-            Some(decimals) => rounded(scaled, decimals),
+            None if matches!(raw, Value::Real(_)) => finite_real(scaled),
+            None => finite_lreal(scaled),
+            Some(decimals) => round_to_decimals(scaled, decimals),
         }
     }
 }
 
-fn rounded(number: f64, decimals: u8) -> Option<Value> {
+fn round_to_decimals(number: f64, decimals: u8) -> Option<Value> {
     let shift = 10_f64.powi(decimals.into());
     let shifted = number * shift;
-    let is_whole = shifted.abs() >= FIRST_WHOLE || shifted.is_nan();
+    let is_whole = shifted.abs() >= MAX_EXACT_INTEGER || shifted.is_nan();
     // Adding 0.0 turns -0.0 into 0.0, which no reader expects a minus on.
     let number = if is_whole { number } else { shifted.round() / shift + 0.0 };
-    if decimals == 0 && number.abs() < FIRST_WHOLE {
+    if decimals == 0 && number.abs() < MAX_EXACT_INTEGER {
         return Some(Value::Int(to_int(number)));
     }
-    lreal(number)
+    finite_lreal(number)
 }
 
-fn lreal(number: f64) -> Option<Value> {
+fn finite_lreal(number: f64) -> Option<Value> {
     number.is_finite().then_some(Value::Lreal(number))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to the REAL it came from is meant")]
-fn real(number: f64) -> Option<Value> {
+fn finite_real(number: f64) -> Option<Value> {
     let number = number as f32;
     number.is_finite().then_some(Value::Real(number))
 }

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use provisioning::config::{Datetime, Form, HostPort, Pacing, Publish as PublishConfig, Qos};
+use provisioning::config::{
+    DatetimeFormat, HostPort, JsonFormat, Pacing, Publish as PublishConfig, Qos,
+};
 use provisioning::plan;
-use provisioning::plc::{DataType, Model, Order, Table};
+use provisioning::plc::{ByteOrder, DataType, PlcModel, Table};
 
 use super::*;
 
@@ -11,8 +13,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_first_cycle_publishes_every_tag_in_the_order_of_the_file() {
-    let mut world =
-        World::new(Shape::Flat, &[("%MW500", "INT"), ("%MW0", "INT"), ("%IX0.3", "BOOL")]);
+    let mut world = SamplerHarness::new(
+        PayloadShape::Flat,
+        &[("%MW500", "INT"), ("%MW0", "INT"), ("%IX0.3", "BOOL")],
+    );
     let record = world.cycle(|request| good(request, 7)).unwrap();
     let tags: Vec<_> =
         record.samples.iter().map(|sample| (sample.tag, sample.value.clone())).collect();
@@ -22,8 +26,8 @@ fn the_first_cycle_publishes_every_tag_in_the_order_of_the_file() {
 
 #[test]
 fn an_unchanged_value_is_published_again_after_the_heartbeat_only() {
-    for shape in [Shape::Flat, Shape::Nested, Shape::Samples] {
-        let mut world = World::new(shape, &[("%MW0", "INT")]);
+    for shape in [PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples] {
+        let mut world = SamplerHarness::new(shape, &[("%MW0", "INT")]);
         let published: Vec<_> =
             (0..=130).filter(|_| world.cycle(|request| good(request, 7)).is_some()).collect();
         assert_eq!(published, [0, 60, 120], "{shape:?}");
@@ -32,7 +36,7 @@ fn an_unchanged_value_is_published_again_after_the_heartbeat_only() {
 
 #[test]
 fn a_heartbeat_is_not_skipped_because_a_cycle_came_a_little_early() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.cycle(|request| good(request, 7));
     world.now += SECOND * 59 - Duration::from_millis(3);
     assert!(world.cycle(|request| good(request, 7)).is_some());
@@ -41,21 +45,21 @@ fn a_heartbeat_is_not_skipped_because_a_cycle_came_a_little_early() {
 #[test]
 fn one_changed_tag_takes_its_class_along_when_flat_and_goes_alone_in_samples() {
     let changed_tags = |shape| {
-        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
         world.cycle(|request| good(request, 7));
         let change =
             |request: &ReadRequest| good(request, if request.first == 500 { 8 } else { 7 });
         let record = world.cycle(change).unwrap();
         record.samples.iter().map(|sample| sample.tag).collect::<Vec<_>>()
     };
-    assert_eq!(changed_tags(Shape::Flat), [0, 1]);
-    assert_eq!(changed_tags(Shape::Nested), [0, 1]);
-    assert_eq!(changed_tags(Shape::Samples), [1]);
+    assert_eq!(changed_tags(PayloadShape::Flat), [0, 1]);
+    assert_eq!(changed_tags(PayloadShape::Nested), [0, 1]);
+    assert_eq!(changed_tags(PayloadShape::Samples), [1]);
 }
 
 #[test]
 fn a_change_within_the_deadband_waits() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.tag(0).deadband = Some(2.0);
     world.restart();
     let published: Vec<_> = [10, 12, 11, 13, 14, 15, 16, 13]
@@ -67,13 +71,13 @@ fn a_change_within_the_deadband_waits() {
 
 #[test]
 fn bad_quality_is_published_when_it_happens_and_once() {
-    let mut world = World::new(Shape::Samples, &[("%MW0", "INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Samples, &[("%MW0", "INT")]);
     let outcomes = [
         Ok(Registers::Words(vec![7])),
-        Err(Failure::Unreachable),
-        Err(Failure::Unreachable),
-        Err(Failure::Refused(2)),
-        Err(Failure::Refused(3)),
+        Err(ReadFailure::Unreachable),
+        Err(ReadFailure::Unreachable),
+        Err(ReadFailure::Refused(2)),
+        Err(ReadFailure::Refused(3)),
         Ok(Registers::Words(vec![7])),
         Ok(Registers::Words(vec![7])),
     ];
@@ -92,7 +96,7 @@ fn bad_quality_is_published_when_it_happens_and_once() {
 
 #[test]
 fn not_a_number_is_invalid_and_has_no_value() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "REAL")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "REAL")]);
     let record = world.cycle(|_| Ok(Registers::Words(vec![0, 0x7FC0]))).unwrap();
     let sample = &record.samples[0];
     assert_eq!((sample.quality, &sample.value), (Quality::Invalid, &None));
@@ -100,10 +104,10 @@ fn not_a_number_is_invalid_and_has_no_value() {
 
 #[test]
 fn one_failed_request_does_not_spoil_the_tags_of_another() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW500", "INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT"), ("%MW500", "INT")]);
     let record = world
         .cycle(|request| match request.first {
-            0 => Err(Failure::Refused(2)),
+            0 => Err(ReadFailure::Refused(2)),
             _ => good(request, 9),
         })
         .unwrap();
@@ -113,7 +117,10 @@ fn one_failed_request_does_not_spoil_the_tags_of_another() {
 
 #[test]
 fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW1", "INT"), ("%MW2", "INT")]);
+    let mut world = SamplerHarness::new(
+        PayloadShape::Flat,
+        &[("%MW0", "INT"), ("%MW1", "INT"), ("%MW2", "INT")],
+    );
     let values = |record: Record| -> Vec<_> {
         record.samples.iter().map(|sample| (sample.value.clone(), sample.quality)).collect()
     };
@@ -136,11 +143,11 @@ fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
 
 #[test]
 fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
-    for shape in [Shape::Flat, Shape::Samples] {
-        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+    for shape in [PayloadShape::Flat, PayloadShape::Samples] {
+        let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
         let pending = |request: &ReadRequest| match request.first {
             0 => good(request, 8),
-            _ => Err(Failure::Pending),
+            _ => Err(ReadFailure::Pending),
         };
         assert_eq!(world.cycle(pending), None, "nothing is known about the second tag");
         world.cycle(|request| good(request, 7)).unwrap();
@@ -149,8 +156,8 @@ fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
             record.samples.iter().map(|s| (s.tag, s.value.clone(), s.quality)).collect();
         let first = (0, Some(Value::Int(8)), Quality::Good);
         match shape {
-            Shape::Samples => assert_eq!(values, [first]),
-            Shape::Flat | Shape::Nested => {
+            PayloadShape::Samples => assert_eq!(values, [first]),
+            PayloadShape::Flat | PayloadShape::Nested => {
                 assert_eq!(values, [first, (1, Some(Value::Int(7)), Quality::Good)]);
             }
         }
@@ -159,12 +166,14 @@ fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
 
 #[test]
 fn a_sample_has_the_time_of_its_read_and_the_record_the_middle_of_all() {
-    let mut world =
-        World::new(Shape::Flat, &[("%MW0", "INT"), ("%MW500", "INT"), ("%MW900", "INT")]);
+    let mut world = SamplerHarness::new(
+        PayloadShape::Flat,
+        &[("%MW0", "INT"), ("%MW500", "INT"), ("%MW900", "INT")],
+    );
     let times = [30, 10, 20].map(UnixTime::from_micros);
-    let reads = times.map(|at| Read { at, outcome: Ok(Registers::Words(vec![1])) });
+    let reads = times.map(|at| ReadResult { at, outcome: Ok(Registers::Words(vec![1])) });
     let cycle = cycle(&world.requests, reads.to_vec());
-    let record = world.sampler.cycle(&cycle, world.now).unwrap();
+    let record = world.sampler.on_cycle(&cycle, world.now).unwrap();
     assert_eq!(record.samples.iter().map(|sample| sample.at).collect::<Vec<_>>(), times);
     assert_eq!((record.at, record.plc), (UnixTime::from_micros(20), 3));
 }
@@ -172,7 +181,7 @@ fn a_sample_has_the_time_of_its_read_and_the_record_the_middle_of_all() {
 #[test]
 fn each_tag_is_cut_out_of_the_request_where_it_lies() {
     let tags = [("%MW10", "REAL"), ("%MW13", "INT"), ("%MX28.1", "BOOL"), ("%MB29", "USINT")];
-    let mut world = World::new(Shape::Flat, &tags);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &tags);
     let words = vec![0xE979, 0x42F6, 0, 0xFFFE, 0x2A02];
     let record = world.cycle(|_| Ok(Registers::Words(words.clone()))).unwrap();
     let values: Vec<_> =
@@ -182,7 +191,7 @@ fn each_tag_is_cut_out_of_the_request_where_it_lies() {
 
 #[test]
 fn the_deadband_is_measured_on_the_scaled_value() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.tag(0).scaling = Some(provisioning::config::Scaling { scale: 0.1, offset: 0.0 });
     world.tag(0).decimals = Some(1);
     world.tag(0).deadband = Some(0.45);
@@ -196,7 +205,7 @@ fn the_deadband_is_measured_on_the_scaled_value() {
 
 #[test]
 fn an_array_is_published_when_one_element_moves_beyond_the_deadband() {
-    let mut world = World::new(Shape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
     world.tag(0).deadband = Some(2.0);
     world.restart();
     let published: Vec<_> = [[1, 1, 1], [1, 3, 1], [3, 3, 2], [1, 1, 4]]
@@ -208,7 +217,7 @@ fn an_array_is_published_when_one_element_moves_beyond_the_deadband() {
 
 #[test]
 fn a_bad_element_makes_the_array_invalid_and_keeps_the_others() {
-    let mut world = World::new(Shape::Flat, &[("%MW0", "ARRAY[0..1] OF REAL")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "ARRAY[0..1] OF REAL")]);
     let words = vec![0x0000, 0x3F80, 0x0000, 0x7FC0];
     let record = world.cycle(|_| Ok(Registers::Words(words.clone()))).unwrap();
     let items = Value::List(Arc::new(vec![Some(Value::Real(1.0)), None]));
@@ -218,7 +227,7 @@ fn a_bad_element_makes_the_array_invalid_and_keeps_the_others() {
 
 #[test]
 fn coils_side_by_side_are_an_array() {
-    let mut world = World::new(Shape::Flat, &[("%QX0.3", "ARRAY[0..1] OF BOOL")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%QX0.3", "ARRAY[0..1] OF BOOL")]);
     let record = world.cycle(|_| Ok(Registers::Bits(vec![true, false]))).unwrap();
     let items = Value::List(Arc::new([true, false].map(|bit| Some(Value::Bool(bit))).to_vec()));
     assert_eq!(record.samples[0].value, Some(items));
@@ -226,7 +235,7 @@ fn coils_side_by_side_are_an_array() {
 
 #[test]
 fn a_large_integer_changes_by_one() {
-    let mut world = World::new(Shape::Flat, &[("%ML0", "ULINT")]);
+    let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%ML0", "ULINT")]);
     let nearly =
         |low: u16| move |_: &ReadRequest| Ok(Registers::Words(vec![low, 0xFFFF, 0xFFFF, 0xFFFF]));
     assert!(world.cycle(nearly(0xFFFE)).is_some());
@@ -239,12 +248,12 @@ proptest! {
     /// than a heartbeat and a period.
     #[test]
     fn what_a_subscriber_holds_is_true_within_the_deadband(
-        shape in proptest::sample::select(vec![Shape::Flat, Shape::Nested, Shape::Samples]),
+        shape in proptest::sample::select(vec![PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples]),
         deadband in proptest::option::of(0.0..20.0_f64),
         heartbeat in 0_u64..20_000,
         cycles in proptest::collection::vec((truth(), truth(), 500_u64..2_000), 1..60),
     ) {
-        let mut world = World::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
         world.tag(0).deadband = deadband;
         world.tag(1).deadband = deadband;
         world.plc.publish.heartbeat = Duration::from_millis(heartbeat);
@@ -268,11 +277,11 @@ proptest! {
                         let truth = f64::from(words[0].cast_signed());
                         prop_assert!((truth - value as f64).abs() <= deadband.unwrap_or(0.0));
                     }
-                    Ok(Registers::Bits(_)) | Err(Failure::Unreachable) => {
+                    Ok(Registers::Bits(_)) | Err(ReadFailure::Unreachable) => {
                         prop_assert_eq!(sample.quality, Quality::Unreachable);
                     }
-                    Err(Failure::Pending) => unreachable!("not among the truths"),
-                    Err(Failure::Refused(_)) => prop_assert_eq!(sample.quality, Quality::Refused),
+                    Err(ReadFailure::Pending) => unreachable!("not among the truths"),
+                    Err(ReadFailure::Refused(_)) => prop_assert_eq!(sample.quality, Quality::Refused),
                 }
             }
             world.now = now + Duration::from_millis(pause);
@@ -280,16 +289,16 @@ proptest! {
     }
 }
 
-fn truth() -> impl Strategy<Value = Result<Registers, Failure>> {
+fn truth() -> impl Strategy<Value = Result<Registers, ReadFailure>> {
     prop_oneof![
         6 => (-50..50_i16).prop_map(|word| Ok(Registers::Words(vec![word.cast_unsigned()]))),
-        1 => Just(Err(Failure::Unreachable)),
-        1 => (1..12_u8).prop_map(|code| Err(Failure::Refused(code))),
+        1 => Just(Err(ReadFailure::Unreachable)),
+        1 => (1..12_u8).prop_map(|code| Err(ReadFailure::Refused(code))),
     ]
 }
 
 /// A PLC that is read once a second.
-struct World {
+struct SamplerHarness {
     plc: Plc,
     plan: Plan,
     /// What is asked in each cycle.
@@ -298,8 +307,8 @@ struct World {
     now: Instant,
 }
 
-impl World {
-    fn new(shape: Shape, tags: &[(&str, &str)]) -> Self {
+impl SamplerHarness {
+    fn new(shape: PayloadShape, tags: &[(&str, &str)]) -> Self {
         let plc = plc(shape, tags);
         let plan = plan::plan(&plc);
         let requests = plan.classes[0].requests.clone().into();
@@ -317,12 +326,12 @@ impl World {
 
     fn cycle(
         &mut self,
-        answer: impl Fn(&ReadRequest) -> Result<Registers, Failure>,
+        answer: impl Fn(&ReadRequest) -> Result<Registers, ReadFailure>,
     ) -> Option<Record> {
         let at = UnixTime::from_micros(0);
-        let reads = self.requests.iter().map(|request| Read { at, outcome: answer(request) });
+        let reads = self.requests.iter().map(|request| ReadResult { at, outcome: answer(request) });
         let cycle = cycle(&self.requests, reads.collect());
-        let record = self.sampler.cycle(&cycle, self.now);
+        let record = self.sampler.on_cycle(&cycle, self.now);
         self.now += SECOND;
         record
     }
@@ -337,15 +346,23 @@ impl World {
     }
 }
 
-fn cycle(requests: &Arc<[ReadRequest]>, reads: Vec<Read>) -> Cycle {
+fn cycle(requests: &Arc<[ReadRequest]>, reads: Vec<ReadResult>) -> Cycle {
     let requests = Arc::clone(requests);
     let at = UnixTime::from_micros(5);
-    Cycle { plc: 3, class: 0, at, took: Duration::ZERO, is_stopped: false, requests, reads }
+    Cycle {
+        plc: 3,
+        class: 0,
+        at,
+        took: Duration::ZERO,
+        is_stopped: false,
+        requests,
+        results: reads,
+    }
 }
 
 /// The same word, or the bits of it, all over the request.
 #[expect(clippy::unnecessary_wraps, reason = "an outcome is what the tests need")]
-fn good(request: &ReadRequest, word: u16) -> Result<Registers, Failure> {
+fn good(request: &ReadRequest, word: u16) -> Result<Registers, ReadFailure> {
     Ok(if request.table.holds_bits() {
         Registers::Bits(vec![word != 0; request.count.into()])
     } else {
@@ -353,19 +370,19 @@ fn good(request: &ReadRequest, word: u16) -> Result<Registers, Failure> {
     })
 }
 
-fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
+fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
     let tag = |&(at, iec): &(&str, &str)| {
         let iec: DataType = iec.parse().unwrap();
         Tag {
             name: at.to_owned(),
             at: at.to_owned(),
-            location: Model::M241.locate(at, iec).unwrap(),
-            iec,
-            order: Order::Cdab,
+            location: PlcModel::M241.locate(at, iec).unwrap(),
+            data_type: iec,
+            byte_order: ByteOrder::Cdab,
             unit: None,
             scaling: None,
             decimals: None,
-            form: Form::Plain,
+            json_format: JsonFormat::Plain,
             deadband: None,
             scan: SECOND,
             group: None,
@@ -373,7 +390,7 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
     };
     Plc {
         name: "pump6".into(),
-        model: Model::M241,
+        model: PlcModel::M241,
         machine: "pump6".into(),
         device: "M241".into(),
         address: HostPort { host: "192.168.1.10".into(), port: 502 },
@@ -387,7 +404,7 @@ fn plc(shape: Shape, tags: &[(&str, &str)]) -> Plc {
             shape,
             qos: Qos::AtLeastOnce,
             retain: false,
-            datetime: Datetime::Rfc3339,
+            datetime: DatetimeFormat::Rfc3339,
             heartbeat: SECOND * 60,
             stamp: true,
             extra: serde_json::Map::new(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Full jitter: attempt `n` waits anything up to `base * 2^n`, so that a hundred gateways that lost
 /// the same peer do not come back as one.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub struct RetryBackoff {
     base: Duration,
     cap: Duration,
     ceiling: Duration,
@@ -16,13 +16,13 @@ pub struct Backoff {
 
 /// At most so many of something in any stretch of a fixed length, however they come.
 #[derive(Clone, Debug)]
-pub struct Budget {
-    most: usize,
+pub struct RateBudget {
+    max_events: usize,
     window: Duration,
-    taken: VecDeque<Instant>,
+    taken_at: VecDeque<Instant>,
 }
 
-impl Backoff {
+impl RetryBackoff {
     /// Pauses that grow from at most `base` to at most `cap`.
     #[must_use]
     pub fn new(base: Duration, cap: Duration) -> Self {
@@ -42,7 +42,7 @@ impl Backoff {
     }
 }
 
-impl Budget {
+impl RateBudget {
     /// A budget of `most` per minute, at least one.
     #[must_use]
     pub fn per_minute(most: usize) -> Self {
@@ -57,15 +57,15 @@ impl Budget {
 
     fn new(most: usize, window: Duration) -> Self {
         let most = most.max(1);
-        Self { most, window, taken: VecDeque::with_capacity(most) }
+        Self { max_events: most, window, taken_at: VecDeque::with_capacity(most) }
     }
 
     /// Tells when the next one is free, if none is free now.
-    pub fn free_at(&mut self, now: Instant) -> Option<Instant> {
-        while self.taken.front().is_some_and(|&taken| taken + self.window <= now) {
-            self.taken.pop_front();
+    pub fn next_free(&mut self, now: Instant) -> Option<Instant> {
+        while self.taken_at.front().is_some_and(|&taken| taken + self.window <= now) {
+            self.taken_at.pop_front();
         }
-        let oldest = self.taken.front().filter(|_| self.taken.len() >= self.most)?;
+        let oldest = self.taken_at.front().filter(|_| self.taken_at.len() >= self.max_events)?;
         Some(*oldest + self.window)
     }
 
@@ -74,10 +74,10 @@ impl Budget {
     /// # Errors
     /// Tells when the next one is free if all are used.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        match self.free_at(now) {
+        match self.next_free(now) {
             Some(free) => Err(free),
             None => {
-                self.taken.push_back(now);
+                self.taken_at.push_back(now);
                 Ok(())
             }
         }

@@ -8,22 +8,22 @@ const SECOND: Duration = Duration::from_secs(1);
 fn everything_is_read_at_once_and_then_in_its_phase() {
     let start = Instant::now();
     let mut schedule = Schedule::new([group("a", SECOND, 0), group("b", SECOND, 300)], start);
-    assert_eq!(schedule.next(start), Step::Read { group: "a", missed: 0 });
-    assert_eq!(schedule.next(start), Step::Read { group: "b", missed: 0 });
-    assert_eq!(schedule.next(start), Step::Wait(Some(start + SECOND * 3 / 10)));
+    assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "a", missed: 0 });
+    assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "b", missed: 0 });
+    assert_eq!(schedule.next_step(start), ScheduleStep::Wait(Some(start + SECOND * 3 / 10)));
     let second = start + SECOND * 3 / 10;
-    assert_eq!(schedule.next(second), Step::Read { group: "b", missed: 0 });
-    assert_eq!(schedule.next(second), Step::Wait(Some(start + SECOND)));
+    assert_eq!(schedule.next_step(second), ScheduleStep::Run { job: "b", missed: 0 });
+    assert_eq!(schedule.next_step(second), ScheduleStep::Wait(Some(start + SECOND)));
 }
 
 #[test]
 fn the_cycles_that_a_slow_plc_missed_are_counted_and_skipped() {
     let start = Instant::now();
     let mut schedule = Schedule::new([group("a", SECOND, 0)], start);
-    assert_eq!(schedule.next(start), Step::Read { group: "a", missed: 0 });
+    assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "a", missed: 0 });
     let late = start + SECOND * 7 / 2;
-    assert_eq!(schedule.next(late), Step::Read { group: "a", missed: 2 });
-    assert_eq!(schedule.next(late), Step::Wait(Some(start + SECOND * 4)));
+    assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "a", missed: 2 });
+    assert_eq!(schedule.next_step(late), ScheduleStep::Wait(Some(start + SECOND * 4)));
 }
 
 #[test]
@@ -31,8 +31,8 @@ fn cycles_missed_before_the_first_read_count_too() {
     let start = Instant::now();
     let mut schedule = Schedule::new([group("a", SECOND, 250)], start);
     let late = start + SECOND * 2;
-    assert_eq!(schedule.next(late), Step::Read { group: "a", missed: 2 });
-    assert_eq!(schedule.next(late), Step::Wait(Some(start + SECOND * 9 / 4)));
+    assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "a", missed: 2 });
+    assert_eq!(schedule.next_step(late), ScheduleStep::Wait(Some(start + SECOND * 9 / 4)));
 }
 
 #[test]
@@ -40,17 +40,17 @@ fn the_group_that_has_waited_longest_is_served_first() {
     let start = Instant::now();
     let mut schedule =
         Schedule::new([group("slow", SECOND * 10, 0), group("fast", SECOND, 0)], start);
-    schedule.next(start);
-    schedule.next(start);
+    schedule.next_step(start);
+    schedule.next_step(start);
     let late = start + SECOND * 11;
-    assert_eq!(schedule.next(late), Step::Read { group: "fast", missed: 10 });
-    assert_eq!(schedule.next(late), Step::Read { group: "slow", missed: 0 });
+    assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "fast", missed: 10 });
+    assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "slow", missed: 0 });
 }
 
 #[test]
 fn nothing_to_read_is_nothing_to_wait_for() {
-    let mut schedule = Schedule::new(Vec::<Group<()>>::new(), Instant::now());
-    assert_eq!(schedule.next(Instant::now()), Step::Wait(None));
+    let mut schedule = Schedule::new(Vec::<PeriodicJob<()>>::new(), Instant::now());
+    assert_eq!(schedule.next_step(Instant::now()), ScheduleStep::Wait(None));
 }
 
 proptest! {
@@ -64,29 +64,29 @@ proptest! {
         let start = Instant::now();
         let groups: Vec<_> = groups.into_iter().map(|(period, phase)| (period, phase % period)).collect();
         let millis = Duration::from_millis;
-        let entries = groups.iter().enumerate().map(|(index, &(period, phase))| Group {
-            group: index, period: millis(period), phase: millis(phase),
+        let entries = groups.iter().enumerate().map(|(index, &(period, phase))| PeriodicJob {
+            job: index, period: millis(period), phase: millis(phase),
         });
         let mut schedule = Schedule::new(entries, start);
         let mut now = start;
         let mut turns = vec![0_u64; groups.len()];
         let mut reads = reads.into_iter();
         loop {
-            let due = schedule.due(now);
-            match schedule.next(now) {
-                Step::Read { group, missed } => {
-                    prop_assert_eq!(due, Some(group));
-                    let (period, phase) = groups[group];
+            let due = schedule.next_due_job(now);
+            match schedule.next_step(now) {
+                ScheduleStep::Run { job, missed } => {
+                    prop_assert_eq!(due, Some(job));
+                    let (period, phase) = groups[job];
                     let first_on_grid = if phase == 0 { period } else { phase };
-                    turns[group] += u64::from(missed) + 1;
+                    turns[job] += u64::from(missed) + 1;
                     // Due times up to and including now: the start, and the grid after it.
                     let elapsed = u64::try_from((now - start).as_millis()).unwrap();
                     let due = 1 + (elapsed + period - first_on_grid) / period;
-                    prop_assert_eq!(turns[group], due);
+                    prop_assert_eq!(turns[job], due);
                     let Some(took) = reads.next() else { break };
                     now += millis(took);
                 }
-                Step::Wait(until) => {
+                ScheduleStep::Wait(until) => {
                     prop_assert_eq!(due, None);
                     let until = until.unwrap();
                     prop_assert!(until > now);
@@ -103,7 +103,7 @@ proptest! {
         randoms in proptest::collection::vec(0.0..1.0_f64, 1..40),
     ) {
         let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
-        let mut backoff = Backoff::new(base, cap);
+        let mut backoff = RetryBackoff::new(base, cap);
         for (attempt, random) in (0_u32..).zip(randoms) {
             let ceiling = base.saturating_mul(2_u32.saturating_pow(attempt)).min(cap);
             let pause = backoff.next(random);
@@ -118,7 +118,7 @@ proptest! {
         most in 1_usize..10,
         steps in proptest::collection::vec(0_u64..30_000, 1..100),
     ) {
-        let mut budget = Budget::per_minute(most);
+        let mut budget = RateBudget::per_minute(most);
         let mut now = Instant::now();
         let mut taken: Vec<Instant> = Vec::new();
         for step in steps {
@@ -137,6 +137,6 @@ proptest! {
     }
 }
 
-fn group<G>(group: G, period: Duration, phase_millis: u64) -> Group<G> {
-    Group { group, period, phase: Duration::from_millis(phase_millis) }
+fn group<G>(group: G, period: Duration, phase_millis: u64) -> PeriodicJob<G> {
+    PeriodicJob { job: group, period, phase: Duration::from_millis(phase_millis) }
 }

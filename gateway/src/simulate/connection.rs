@@ -8,70 +8,74 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::faults::AnswerStep;
 use super::frame::{self, NotModbus};
-use super::handle::Mail;
-use super::mischief::Step;
+use super::handle::SimulatorCommand;
 
 /// Most requests of one connection that the PLC takes in one cycle: the upper end of what Modbus
 /// Messaging on TCP/IP suggests for NumberMaxOfServerTransaction. The rest waits its turn.
 const MAX_TRANSACTIONS: usize = 16;
-const BUFFER: usize = MAX_TRANSACTIONS * frame::MAX_LEN;
+const BUFFER_CAPACITY: usize = MAX_TRANSACTIONS * frame::MAX_LEN;
 
 /// Requests on their way to the PLC, and with their answers back. Both buffers go round with it.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct RequestBatch {
     /// Which connection asks.
-    pub(super) seat: u64,
+    pub(super) client: u64,
     /// Whole frames, at least one.
     pub(super) requests: Vec<u8>,
     /// Their answers, one per frame and in the same order.
     pub(super) answers: Vec<u8>,
     /// What is done behind them; nothing without mischief.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<AnswerStep>,
 }
 
 /// What a client is connected by.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes it send at once.
-    fn prepare(&self) -> io::Result<()>;
+    fn disable_nagle(&self) -> io::Result<()>;
 
     /// Makes the end, which comes when it is dropped, one without good-bye.
-    fn forget_manners(&self) -> io::Result<()>;
+    fn abort_on_close(&self) -> io::Result<()>;
 }
 
-impl Wire for TcpStream {
-    fn prepare(&self) -> io::Result<()> {
+impl ClientStream for TcpStream {
+    fn disable_nagle(&self) -> io::Result<()> {
         self.set_nodelay(true)
     }
 
-    fn forget_manners(&self) -> io::Result<()> {
+    fn abort_on_close(&self) -> io::Result<()> {
         SockRef::from(self).set_linger(Some(Duration::ZERO))
     }
 }
 
-impl Wire for DuplexStream {
-    fn prepare(&self) -> io::Result<()> {
+impl ClientStream for DuplexStream {
+    fn disable_nagle(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn forget_manners(&self) -> io::Result<()> {
+    fn abort_on_close(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
 /// Serves one client until it leaves, breaks the framing, or the PLC is gone.
-pub(super) async fn run(stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) {
+pub(super) async fn run(stream: impl ClientStream, seat: u64, plc: mpsc::Sender<SimulatorCommand>) {
     if let Err(error) = serve(stream, seat, plc).await {
         tracing::debug!(seat, %error, "a client's connection broke");
     }
 }
 
-async fn serve(mut stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) -> io::Result<()> {
-    stream.prepare()?;
-    let mut incoming = Vec::with_capacity(BUFFER);
+async fn serve(
+    mut stream: impl ClientStream,
+    seat: u64,
+    plc: mpsc::Sender<SimulatorCommand>,
+) -> io::Result<()> {
+    stream.disable_nagle()?;
+    let mut incoming = Vec::with_capacity(BUFFER_CAPACITY);
     let (requests, answers, steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut exchange = Exchange { seat, requests, answers, steps };
-    while take_whole(&mut incoming, &mut exchange.requests).is_ok() {
+    let mut exchange = RequestBatch { client: seat, requests, answers, steps };
+    while split_whole_frames(&mut incoming, &mut exchange.requests).is_ok() {
         if exchange.requests.is_empty() {
             if stream.read_buf(&mut incoming).await? == 0 {
                 return Ok(());
@@ -79,14 +83,14 @@ async fn serve(mut stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) -> io:
             continue;
         }
         let (reply, answered) = oneshot::channel();
-        if plc.send(Mail::Exchange(exchange, reply)).await.is_err() {
+        if plc.send(SimulatorCommand::Exchange(exchange, reply)).await.is_err() {
             return Ok(());
         }
         let Ok(back) = answered.await else { return Ok(()) };
         exchange = back;
-        deliver(&mut stream, &exchange.answers).await?;
+        write_answers(&mut stream, &exchange.answers).await?;
         for step in exchange.steps.drain(..) {
-            perform(&mut stream, step).await?;
+            perform_step(&mut stream, step).await?;
         }
         exchange.requests.clear();
         exchange.answers.clear();
@@ -98,7 +102,7 @@ async fn serve(mut stream: impl Wire, seat: u64, plc: mpsc::Sender<Mail>) -> io:
 /// Moves whole frames from the front of `incoming` to `requests`.
 ///
 /// Fails only when nothing could be moved: the requests before a broken header are answered.
-fn take_whole(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<(), NotModbus> {
+fn split_whole_frames(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<(), NotModbus> {
     let mut rest = incoming.as_slice();
     for taken in 0..MAX_TRANSACTIONS {
         match frame::split_first(rest) {
@@ -113,24 +117,24 @@ fn take_whole(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<(), NotM
 }
 
 /// Every right answer leaves the PLC through here, and nowhere else.
-async fn deliver(stream: &mut impl Wire, answers: &[u8]) -> io::Result<()> {
+async fn write_answers(stream: &mut impl ClientStream, answers: &[u8]) -> io::Result<()> {
     stream.write_all(answers).await
 }
 
 /// Fails when the connection is over.
-async fn perform(stream: &mut impl Wire, step: Step) -> io::Result<()> {
+async fn perform_step(stream: &mut impl ClientStream, step: AnswerStep) -> io::Result<()> {
     match step {
-        Step::Send(bytes) => stream.write_all(&bytes).await,
-        Step::Pause(pause) => {
+        AnswerStep::Send(bytes) => stream.write_all(&bytes).await,
+        AnswerStep::Pause(pause) => {
             tokio::time::sleep(pause).await;
             Ok(())
         }
-        Step::FallSilent => {
+        AnswerStep::GoSilent => {
             tokio::io::copy(stream, &mut tokio::io::sink()).await?;
             Err(io::ErrorKind::ConnectionAborted.into())
         }
-        Step::Reset => {
-            stream.forget_manners()?;
+        AnswerStep::Reset => {
+            stream.abort_on_close()?;
             Err(io::ErrorKind::ConnectionReset.into())
         }
     }
@@ -157,7 +161,7 @@ mod tests {
                 let (piece, behind) = rest.split_at(rest.len().min(*cut));
                 rest = behind;
                 incoming.extend(piece);
-                take_all(&mut incoming, &mut requests);
+                split_until_unchanged(&mut incoming, &mut requests);
                 prop_assert!(incoming.len() < frame::MAX_LEN, "less than a frame waits");
             }
             prop_assert_eq!(requests, stream);
@@ -169,7 +173,7 @@ mod tests {
         ) {
             let (mut incoming, mut requests) = (stream.clone(), Vec::new());
 
-            take_all(&mut incoming, &mut requests);
+            split_until_unchanged(&mut incoming, &mut requests);
 
             prop_assert_eq!([&requests[..], &incoming].concat(), stream);
             prop_assert!(!matches!(frame::split_first(&incoming), Ok(Some(_))), "a whole frame is left");
@@ -181,17 +185,17 @@ mod tests {
         let mut incoming = frame_of(&[3, 0, 0, 0, 1]).repeat(MAX_TRANSACTIONS + 3);
         let mut requests = Vec::new();
 
-        take_whole(&mut incoming, &mut requests).expect("every header is right");
+        split_whole_frames(&mut incoming, &mut requests).expect("every header is right");
 
         assert_eq!((requests.len(), incoming.len()), (MAX_TRANSACTIONS * 12, 3 * 12));
     }
 
     /// Takes until nothing moves any more.
-    fn take_all(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) {
+    fn split_until_unchanged(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) {
         let mut before = usize::MAX;
         while before != requests.len() {
             before = requests.len();
-            if take_whole(incoming, requests).is_err() {
+            if split_whole_frames(incoming, requests).is_err() {
                 return;
             }
         }

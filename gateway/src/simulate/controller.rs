@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::frame::{self, Frame};
-use super::image::{Image, Words};
-use super::process::{PumpStation, STEP};
-use super::{Program, Settings, pdu, system};
+use super::frame::{self, MbapFrame};
+use super::image::{PlcMemory, WordMemory};
+use super::process::{PumpStation, STEP_PERIOD};
+use super::{SimulatedProgram, SimulatorSettings, pdu, system};
 
-const EMBEDDED: u8 = 255;
-const SLAVE_DEVICE: u8 = 1;
+const EMBEDDED_UNIT: u8 = 255;
+const SLAVE_UNIT: u8 = 1;
 /// Words that clients write to the slave device, and words that they read from it.
 const SLAVE_WORDS: u16 = 40;
 
 /// What the program does, as %MW60012 tells.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum State {
+pub enum RunState {
     /// The values stand still; the Modbus server goes on answering.
     Stopped,
     /// The program runs.
@@ -26,57 +26,57 @@ pub enum State {
 /// A PLC in the hands of its one owner, the task of [`super::serve`].
 #[derive(Debug)]
 pub(super) struct Controller {
-    pub(super) image: Image,
-    slave: Words,
+    pub(super) image: PlcMemory,
+    slave: WordMemory,
     hardware: system::Hardware,
     program: Option<PumpStation>,
-    state: State,
+    state: RunState,
     /// Age at the last call.
-    seen: Duration,
+    age: Duration,
     /// Running time that is not yet a whole step.
-    rest: Duration,
+    unspent_time: Duration,
     requests: u64,
 }
 
 impl Controller {
     /// A PLC at an age of zero.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &SimulatorSettings) -> Self {
         let hardware = settings.hardware;
-        let mut image = Image::new(hardware.model);
-        hardware.fill(&mut image.words, settings.serial_number);
-        system::show_state(&mut image.words, settings.state);
-        system::show_signature(&mut image.words, settings.signature);
+        let mut image = PlcMemory::new(hardware.model);
+        hardware.fill_plc_r(&mut image.words, settings.serial_number);
+        system::write_state(&mut image.words, settings.state);
+        system::write_signature(&mut image.words, settings.signature);
         let program = match settings.program {
-            Program::PumpStation => Some(PumpStation::new(settings.seed)),
-            Program::Idle => None,
+            SimulatedProgram::PumpStation => Some(PumpStation::new(settings.seed)),
+            SimulatedProgram::Idle => None,
         };
         if let Some(program) = &program {
             program.initialise(&mut image);
         }
         Self {
             image,
-            slave: Words::new(vec![0..=2 * SLAVE_WORDS - 1], vec![0..=SLAVE_WORDS - 1]),
+            slave: WordMemory::new(vec![0..=2 * SLAVE_WORDS - 1], vec![0..=SLAVE_WORDS - 1]),
             hardware,
             program,
             state: settings.state,
-            seen: Duration::ZERO,
-            rest: Duration::ZERO,
+            age: Duration::ZERO,
+            unspent_time: Duration::ZERO,
             requests: 0,
         }
     }
 
     /// Lets the program run up to this age.
     pub(super) fn advance(&mut self, age: Duration) {
-        let passed = age.saturating_sub(self.seen);
-        self.seen = age;
-        if self.state != State::Running {
+        let passed = age.saturating_sub(self.age);
+        self.age = age;
+        if self.state != RunState::Running {
             return;
         }
-        self.rest += passed;
-        let steps = self.rest.as_nanos() / STEP.as_nanos();
+        self.unspent_time += passed;
+        let steps = self.unspent_time.as_nanos() / STEP_PERIOD.as_nanos();
         let Some(program) = self.program.as_mut().filter(|_| steps > 0) else { return };
         let steps = u64::try_from(steps).unwrap_or(u64::MAX);
-        self.rest -= STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        self.unspent_time -= STEP_PERIOD * u32::try_from(steps).unwrap_or(u32::MAX);
         program.run(&mut self.image, steps);
         if let Some(words) = self.image.words.read(0, SLAVE_WORDS) {
             self.slave.store(SLAVE_WORDS, words);
@@ -93,23 +93,25 @@ impl Controller {
         }
     }
 
-    fn answer_pdu(&mut self, request: &Frame<'_>, out: &mut Vec<u8>) {
+    fn answer_pdu(&mut self, request: &MbapFrame<'_>, out: &mut Vec<u8>) {
         match request.unit {
-            EMBEDDED => pdu::embedded(&mut self.image, &self.hardware, request.pdu, out),
-            SLAVE_DEVICE => pdu::slave_device(&mut self.slave, request.pdu, out),
-            _ => pdu::nobody(request.pdu, out),
+            EMBEDDED_UNIT => {
+                pdu::answer_embedded(&mut self.image, &self.hardware, request.pdu, out)
+            }
+            SLAVE_UNIT => pdu::answer_slave_device(&mut self.slave, request.pdu, out),
+            _ => pdu::answer_unknown_unit(request.pdu, out),
         }
     }
 
     /// Stops or starts the program.
-    pub(super) fn set_state(&mut self, state: State) {
+    pub(super) fn set_state(&mut self, state: RunState) {
         self.state = state;
-        system::show_state(&mut self.image.words, state);
+        system::write_state(&mut self.image.words, state);
     }
 
     /// Makes it another PLC of the same kind.
     pub(super) fn set_serial_number(&mut self, serial_number: u32) {
-        self.hardware.fill(&mut self.image.words, serial_number);
+        self.hardware.fill_plc_r(&mut self.image.words, serial_number);
     }
 
     /// Writes registers of the slave device as its own program would: %QW too.
@@ -119,7 +121,7 @@ impl Controller {
 
     /// Changes the application signature, as a download does.
     pub(super) fn set_signature(&mut self, signature: [u32; 4]) {
-        system::show_signature(&mut self.image.words, signature);
+        system::write_signature(&mut self.image.words, signature);
     }
 
     /// Requests answered so far, exceptions included.

@@ -3,13 +3,13 @@
 use super::pdu;
 
 /// Transaction id, protocol id and length; the unit id counts as content.
-const PREFIX: usize = 6;
+const PREFIX_LEN: usize = 6;
 /// Most bytes of one frame.
-pub(super) const MAX_LEN: usize = PREFIX + 1 + pdu::MAX_LEN;
+pub(super) const MAX_LEN: usize = PREFIX_LEN + 1 + pdu::MAX_LEN;
 
 /// One request or answer.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Frame<'a> {
+pub(super) struct MbapFrame<'a> {
     /// Chosen by the client and given back as it is.
     pub(super) transaction: [u8; 2],
     pub(super) unit: u8,
@@ -21,8 +21,9 @@ pub(super) struct Frame<'a> {
 pub(super) struct NotModbus;
 
 /// Takes the first frame off `bytes`; `None` if it is not there as a whole yet.
-pub(super) fn split_first(bytes: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, NotModbus> {
-    let Some(([t0, t1, protocol @ .., l0, l1], rest)) = bytes.split_first_chunk::<PREFIX>() else {
+pub(super) fn split_first(bytes: &[u8]) -> Result<Option<(MbapFrame<'_>, &[u8])>, NotModbus> {
+    let Some(([t0, t1, protocol @ .., l0, l1], rest)) = bytes.split_first_chunk::<PREFIX_LEN>()
+    else {
         return Ok(None);
     };
     let len = usize::from(u16::from_be_bytes([*l0, *l1]));
@@ -30,11 +31,15 @@ pub(super) fn split_first(bytes: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, No
         return Err(NotModbus);
     }
     let Some(([unit, pdu @ ..], rest)) = rest.split_at_checked(len) else { return Ok(None) };
-    Ok(Some((Frame { transaction: [*t0, *t1], unit: *unit, pdu }, rest)))
+    Ok(Some((MbapFrame { transaction: [*t0, *t1], unit: *unit, pdu }, rest)))
 }
 
 /// Appends a frame that answers `request`; `pdu` appends its PDU.
-pub(super) fn push_answer(request: &Frame<'_>, out: &mut Vec<u8>, pdu: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn push_answer(
+    request: &MbapFrame<'_>,
+    out: &mut Vec<u8>,
+    pdu: impl FnOnce(&mut Vec<u8>),
+) {
     let [t0, t1] = request.transaction;
     out.extend([t0, t1, 0, 0, 0, 0, request.unit]);
     let start = out.len() - 1;
@@ -56,7 +61,7 @@ mod tests {
         for len in 0..READ.len() {
             assert_eq!(split_first(&READ[..len]), Ok(None), "{len} bytes");
         }
-        let frame = Frame { transaction: [0, 1], unit: 255, pdu: &READ[7..] };
+        let frame = MbapFrame { transaction: [0, 1], unit: 255, pdu: &READ[7..] };
         let two = [READ, READ].concat();
         assert_eq!(split_first(&two), Ok(Some((frame, &READ[..]))));
     }

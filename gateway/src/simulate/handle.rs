@@ -7,23 +7,23 @@ use thiserror::Error;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Settings;
-use super::connection::Exchange;
-use super::controller::{Controller, State};
-use super::mischief::Mischief;
+use super::SimulatorSettings;
+use super::connection::RequestBatch;
+use super::controller::{Controller, RunState};
+use super::faults::FaultInjector;
 
 /// Mail that may wait for the PLC's task. Every sender waits for its answer, so this is also about
 /// how many of them are served without waiting: 8 connections and a few handles.
-const MAILBOX: usize = 16;
+const COMMAND_CAPACITY: usize = 16;
 /// Bytes on their way through a connection without a port, in each direction.
-const IN_MEMORY: usize = 4096;
+const DUPLEX_CAPACITY: usize = 4096;
 
 /// A PLC that has not been switched on; [`super::serve`] does that.
 #[derive(Debug)]
 pub struct SimulatedPlc {
-    pub(super) settings: Settings,
-    pub(super) mailbox: mpsc::Receiver<Mail>,
-    pub(super) sender: mpsc::Sender<Mail>,
+    pub(super) settings: SimulatorSettings,
+    pub(super) commands: mpsc::Receiver<SimulatorCommand>,
+    pub(super) sender: mpsc::Sender<SimulatorCommand>,
 }
 
 /// Reaches into a simulated PLC. Cheap to clone.
@@ -31,12 +31,12 @@ pub struct SimulatedPlc {
 /// What is asked before [`super::serve`] runs waits for it.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    plc: mpsc::Sender<Mail>,
+    plc: mpsc::Sender<SimulatorCommand>,
 }
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
+pub struct SimulatorCounts {
     /// Connections accepted.
     pub connects: u64,
     /// Connections closed to make room for a new one.
@@ -48,7 +48,7 @@ pub struct Counts {
     /// Requests answered, exceptions included.
     pub requests: u64,
     /// Answers of these that the present [`Mischief`] has spoiled.
-    pub spoiled: u64,
+    pub faulty: u64,
     /// Connections whose requests wait for the end of the MAST cycle now.
     pub waiting: usize,
 }
@@ -58,7 +58,7 @@ pub struct Counts {
 pub enum HandleError {
     /// [`super::serve`] has returned.
     #[error("the simulated PLC is switched off")]
-    Gone,
+    ServerStopped,
     /// The PLC has no such register or bit.
     #[error("the simulated PLC has no such address")]
     NoSuchAddress,
@@ -68,11 +68,11 @@ pub enum HandleError {
 }
 
 /// What the PLC's task is asked to do.
-pub(super) enum Mail {
+pub(super) enum SimulatorCommand {
     /// Answer these requests of a client.
-    Exchange(Exchange, oneshot::Sender<Exchange>),
+    Exchange(RequestBatch, oneshot::Sender<RequestBatch>),
     /// Let a handle look at the PLC, or change something.
-    Touch(Box<dyn FnOnce(&mut Controller) + Send>),
+    WithController(Box<dyn FnOnce(&mut Controller) + Send>),
     /// Close the port and every connection.
     SwitchOff(oneshot::Sender<io::Result<()>>),
     /// Open the port again.
@@ -80,17 +80,17 @@ pub(super) enum Mail {
     /// Take this stream for a client's connection.
     Connect(DuplexStream),
     /// Spoil answers from now on, or let them be.
-    Spoil(Option<Box<Mischief>>, oneshot::Sender<()>),
+    InjectFaults(Option<Box<FaultInjector>>, oneshot::Sender<()>),
     /// Tell what has happened.
-    Count(oneshot::Sender<Counts>),
+    GetCounts(oneshot::Sender<SimulatorCounts>),
 }
 
 impl SimulatedPlc {
     /// Builds it.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let (sender, mailbox) = mpsc::channel(MAILBOX);
-        Self { settings, mailbox, sender }
+    pub fn new(settings: SimulatorSettings) -> Self {
+        let (sender, mailbox) = mpsc::channel(COMMAND_CAPACITY);
+        Self { settings, commands: mailbox, sender }
     }
 
     /// A hand on it.
@@ -113,7 +113,7 @@ impl Handle {
                 .map(|n| plc.image.words.word(first.checked_add(n)?))
                 .collect::<Option<Vec<_>>>()
         };
-        self.touch(read).await?.ok_or(HandleError::NoSuchAddress)
+        self.with_controller(read).await?.ok_or(HandleError::NoSuchAddress)
     }
 
     /// Writes holding registers as the PLC's own program would: read-only ones too.
@@ -122,7 +122,7 @@ impl Handle {
     /// See [`Handle`].
     pub async fn set_registers(&self, first: u16, values: &[u16]) -> Result<(), HandleError> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let stored = self.touch(move |plc| plc.image.words.store(first, &bytes)).await?;
+        let stored = self.with_controller(move |plc| plc.image.words.store(first, &bytes)).await?;
         stored.then_some(()).ok_or(HandleError::NoSuchAddress)
     }
 
@@ -131,7 +131,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn output(&self, output: u16) -> Result<bool, HandleError> {
-        self.touch(move |plc| plc.image.outputs.bit(output)).await
+        self.with_controller(move |plc| plc.image.outputs.bit(output)).await
     }
 
     /// Sets one output.
@@ -139,7 +139,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_output(&self, output: u16, on: bool) -> Result<(), HandleError> {
-        let set = self.touch(move |plc| plc.image.outputs.set(output, on)).await?;
+        let set = self.with_controller(move |plc| plc.image.outputs.set(output, on)).await?;
         set.then_some(()).ok_or(HandleError::NoSuchAddress)
     }
 
@@ -148,7 +148,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn input(&self, input: u16) -> Result<bool, HandleError> {
-        self.touch(move |plc| plc.image.inputs.bit(input)).await
+        self.with_controller(move |plc| plc.image.inputs.bit(input)).await
     }
 
     /// Sets one input, as a wire to the terminal would.
@@ -156,7 +156,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_input(&self, input: u16, on: bool) -> Result<(), HandleError> {
-        let set = self.touch(move |plc| plc.image.inputs.set(input, on)).await?;
+        let set = self.with_controller(move |plc| plc.image.inputs.set(input, on)).await?;
         set.then_some(()).ok_or(HandleError::NoSuchAddress)
     }
 
@@ -164,8 +164,8 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn set_state(&self, state: State) -> Result<(), HandleError> {
-        self.touch(move |plc| plc.set_state(state)).await
+    pub async fn set_state(&self, state: RunState) -> Result<(), HandleError> {
+        self.with_controller(move |plc| plc.set_state(state)).await
     }
 
     /// Makes it another PLC of the same kind, as when a broken one was replaced.
@@ -173,7 +173,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_serial_number(&self, serial_number: u32) -> Result<(), HandleError> {
-        self.touch(move |plc| plc.set_serial_number(serial_number)).await
+        self.with_controller(move |plc| plc.set_serial_number(serial_number)).await
     }
 
     /// Writes registers of the slave device, unit id 1.
@@ -182,7 +182,8 @@ impl Handle {
     /// See [`Handle`].
     pub async fn set_slave_registers(&self, first: u16, values: &[u16]) -> Result<(), HandleError> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let stored = self.touch(move |plc| plc.set_slave_registers(first, &bytes)).await?;
+        let stored =
+            self.with_controller(move |plc| plc.set_slave_registers(first, &bytes)).await?;
         stored.then_some(()).ok_or(HandleError::NoSuchAddress)
     }
 
@@ -191,7 +192,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_signature(&self, signature: [u32; 4]) -> Result<(), HandleError> {
-        self.touch(move |plc| plc.set_signature(signature)).await
+        self.with_controller(move |plc| plc.set_signature(signature)).await
     }
 
     /// Switches the Modbus server off: the port closes, and every connection with it. The program
@@ -200,7 +201,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn switch_off(&self) -> Result<(), HandleError> {
-        self.ask(Mail::SwitchOff).await?.map_err(HandleError::Port)
+        self.request(SimulatorCommand::SwitchOff).await?.map_err(HandleError::Port)
     }
 
     /// Switches the Modbus server on again, at the port where it was. Returns when it listens.
@@ -208,7 +209,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`]; [`HandleError::Port`] if somebody else took the port.
     pub async fn switch_on(&self) -> Result<(), HandleError> {
-        self.ask(Mail::SwitchOn).await?.map_err(HandleError::Port)
+        self.request(SimulatorCommand::SwitchOn).await?.map_err(HandleError::Port)
     }
 
     /// Connects to the Modbus server without a port and a network: for tests under paused time. The
@@ -217,8 +218,11 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn connect(&self) -> Result<DuplexStream, HandleError> {
-        let (client, server) = tokio::io::duplex(IN_MEMORY);
-        self.plc.send(Mail::Connect(server)).await.map_err(|_| HandleError::Gone)?;
+        let (client, server) = tokio::io::duplex(DUPLEX_CAPACITY);
+        self.plc
+            .send(SimulatorCommand::Connect(server))
+            .await
+            .map_err(|_| HandleError::ServerStopped)?;
         Ok(client)
     }
 
@@ -227,50 +231,50 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn set_mischief(&self, mischief: Option<Mischief>) -> Result<(), HandleError> {
-        self.ask(|reply| Mail::Spoil(mischief.map(Box::new), reply)).await
+    pub async fn set_faults(&self, mischief: Option<FaultInjector>) -> Result<(), HandleError> {
+        self.request(|reply| SimulatorCommand::InjectFaults(mischief.map(Box::new), reply)).await
     }
 
     /// Tells what has happened so far.
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn counts(&self) -> Result<Counts, HandleError> {
-        self.ask(Mail::Count).await
+    pub async fn counts(&self) -> Result<SimulatorCounts, HandleError> {
+        self.request(SimulatorCommand::GetCounts).await
     }
 
-    async fn touch<T: Send + 'static>(
+    async fn with_controller<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Controller) -> T + Send + 'static,
     ) -> Result<T, HandleError> {
-        self.ask(|reply| {
-            Mail::Touch(Box::new(move |plc| {
+        self.request(|reply| {
+            SimulatorCommand::WithController(Box::new(move |plc| {
                 let _ = reply.send(act(plc)); // The asker may have stopped waiting.
             }))
         })
         .await
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
-        mail: impl FnOnce(oneshot::Sender<T>) -> Mail,
+        mail: impl FnOnce(oneshot::Sender<T>) -> SimulatorCommand,
     ) -> Result<T, HandleError> {
         let (reply, answer) = oneshot::channel();
-        self.plc.send(mail(reply)).await.map_err(|_| HandleError::Gone)?;
-        answer.await.map_err(|_| HandleError::Gone)
+        self.plc.send(mail(reply)).await.map_err(|_| HandleError::ServerStopped)?;
+        answer.await.map_err(|_| HandleError::ServerStopped)
     }
 }
 
-impl fmt::Debug for Mail {
+impl fmt::Debug for SimulatorCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Exchange(..) => "Exchange",
-            Self::Touch(_) => "Touch",
+            Self::WithController(_) => "Touch",
             Self::SwitchOff(_) => "SwitchOff",
             Self::SwitchOn(_) => "SwitchOn",
             Self::Connect(_) => "Connect",
-            Self::Spoil(..) => "Spoil",
-            Self::Count(_) => "Count",
+            Self::InjectFaults(..) => "Spoil",
+            Self::GetCounts(_) => "Count",
         })
     }
 }

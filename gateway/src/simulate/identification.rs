@@ -6,8 +6,8 @@ use super::system::Hardware;
 
 const MEI_TYPE: u8 = 14;
 /// Basic objects, stream and individual access.
-const CONFORMITY: u8 = 0x81;
-const INDIVIDUAL: u8 = 4;
+const CONFORMITY_LEVEL: u8 = 0x81;
+const INDIVIDUAL_ACCESS: u8 = 4;
 
 /// Appends the answer to `request`, which begins behind the function code.
 ///
@@ -27,7 +27,7 @@ pub(super) fn answer(
     let asked = match access {
         1..=3 if objects.iter().any(|(id, _)| *id == first) => first..=2,
         1..=3 => 0..=2,
-        INDIVIDUAL => first..=first,
+        INDIVIDUAL_ACCESS => first..=first,
         _ => return Err(Exception::IllegalValue),
     };
     let asked = objects.iter().filter(|(id, _)| asked.contains(id));
@@ -35,7 +35,7 @@ pub(super) fn answer(
         0 => return Err(Exception::IllegalAddress),
         some => u8::try_from(some).unwrap_or(u8::MAX),
     };
-    out.extend([MEI_TYPE, access, CONFORMITY, 0, 0, count]);
+    out.extend([MEI_TYPE, access, CONFORMITY_LEVEL, 0, 0, count]);
     for (id, text) in asked {
         out.extend([*id, u8::try_from(text.len()).unwrap_or(u8::MAX)]);
         out.extend(text.as_bytes());

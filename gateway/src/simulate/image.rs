@@ -2,23 +2,23 @@
 
 use std::ops::RangeInclusive;
 
-use provisioning::plc::{Model, Table, Window};
+use provisioning::plc::{MemoryArea, PlcModel, Table};
 
 /// Everything that unit id 255 serves.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct PlcMemory {
     /// %M: holding registers.
-    pub(super) words: Words,
+    pub(super) words: WordMemory,
     /// %Q: coils.
-    pub(super) outputs: Bits,
+    pub(super) outputs: BitMemory,
     /// %I: discrete inputs.
-    pub(super) inputs: Bits,
+    pub(super) inputs: BitMemory,
 }
 
 /// Registers, kept as the bytes that the PLC's little-endian processor has in memory: register n
 /// is byte 2n (low) and byte 2n + 1 (high).
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct WordMemory {
     bytes: Vec<u8>,
     readable: Vec<RangeInclusive<u16>>,
     writable: Vec<RangeInclusive<u16>>,
@@ -26,29 +26,29 @@ pub(super) struct Words {
 
 /// Single bits, eight to a byte, the lowest address in the lowest bit.
 #[derive(Debug)]
-pub(super) struct Bits {
+pub(super) struct BitMemory {
     bytes: Vec<u8>,
-    windows: &'static [Window],
+    windows: &'static [MemoryArea],
 }
 
-impl Image {
+impl PlcMemory {
     /// Zeroed memory of this model.
-    pub(super) fn new(model: Model) -> Self {
-        let windows = model.windows(Table::HoldingRegister);
-        let ranges = |windows: &mut dyn Iterator<Item = &Window>| {
+    pub(super) fn new(model: PlcModel) -> Self {
+        let windows = model.memory_areas(Table::HoldingRegister);
+        let ranges = |windows: &mut dyn Iterator<Item = &MemoryArea>| {
             windows.map(|window| window.registers.clone()).collect()
         };
         let readable = ranges(&mut windows.iter());
         let writable = ranges(&mut windows.iter().filter(|window| window.writable));
         Self {
-            words: Words::new(readable, writable),
-            outputs: Bits::new(model.windows(Table::Coil)),
-            inputs: Bits::new(model.windows(Table::DiscreteInput)),
+            words: WordMemory::new(readable, writable),
+            outputs: BitMemory::new(model.memory_areas(Table::Coil)),
+            inputs: BitMemory::new(model.memory_areas(Table::DiscreteInput)),
         }
     }
 }
 
-impl Words {
+impl WordMemory {
     /// Zeroed registers up to the last readable one. A request must not leave its range.
     pub(super) fn new(
         readable: Vec<RangeInclusive<u16>>,
@@ -60,13 +60,13 @@ impl Words {
 
     /// The bytes of `count` registers for a client to read; `None` if it may not.
     pub(super) fn read(&self, first: u16, count: u16) -> Option<&[u8]> {
-        within(&self.readable, first, count).then_some(())?;
+        any_covers(&self.readable, first, count).then_some(())?;
         self.bytes.get(bytes_of(first, count))
     }
 
     /// The bytes of `count` registers for a client to write; `None` if it may not.
     pub(super) fn write(&mut self, first: u16, count: u16) -> Option<&mut [u8]> {
-        within(&self.writable, first, count).then_some(())?;
+        any_covers(&self.writable, first, count).then_some(())?;
         self.bytes.get_mut(bytes_of(first, count))
     }
 
@@ -101,14 +101,14 @@ impl Words {
     }
 }
 
-impl Bits {
-    fn new(windows: &'static [Window]) -> Self {
+impl BitMemory {
+    fn new(windows: &'static [MemoryArea]) -> Self {
         let bits = windows.iter().map(|window| usize::from(*window.registers.end()) + 1).max();
         Self { bytes: vec![0; bits.unwrap_or(0).div_ceil(8)], windows }
     }
 
     /// Whether a client may read (and, for outputs, write) these `count` bits.
-    pub(super) fn hold(&self, first: u16, count: u16) -> bool {
+    pub(super) fn contains(&self, first: u16, count: u16) -> bool {
         self.windows.iter().any(|window| covers(&window.registers, first, count))
     }
 
@@ -132,7 +132,7 @@ fn bytes_of(first: u16, count: u16) -> std::ops::Range<usize> {
     first..first + 2 * usize::from(count)
 }
 
-fn within(ranges: &[RangeInclusive<u16>], first: u16, count: u16) -> bool {
+fn any_covers(ranges: &[RangeInclusive<u16>], first: u16, count: u16) -> bool {
     ranges.iter().any(|range| covers(range, first, count))
 }
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_block_stays_inside_one_window_of_the_memory_map() {
-        let mut words = Image::new(Model::M241).words;
+        let mut words = PlcMemory::new(PlcModel::M241).words;
 
         assert!(words.read(59_999, 1).is_some());
         assert!(words.read(59_999, 2).is_none(), "crosses into PLC_R");
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_program_sees_memory_little_endian() {
-        let mut words = Image::new(Model::M251).words;
+        let mut words = PlcMemory::new(PlcModel::M251).words;
 
         assert!(words.store(10, &123.456_f32.to_le_bytes()));
 
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_lies_beyond_the_memory_is_not_stored() {
-        let mut words = Image::new(Model::M241).words;
+        let mut words = PlcMemory::new(PlcModel::M241).words;
 
         assert!(!words.store(63_999, &[1, 2, 3, 4]));
         assert_eq!(words.load::<2>(63_999), [0, 0]);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn bits_are_counted_from_the_lowest() {
-        let mut outputs = Image::new(Model::M241).outputs;
+        let mut outputs = PlcMemory::new(PlcModel::M241).outputs;
 
         assert!(outputs.set(8, true));
         assert!(outputs.set(9, true));

@@ -4,7 +4,7 @@
 //! quantity, address. An answer is never longer than [`MAX_LEN`].
 
 use super::identification;
-use super::image::{Bits, Image, Words};
+use super::image::{BitMemory, PlcMemory, WordMemory};
 use super::system::Hardware;
 
 /// Most bytes in a PDU (Modbus Application Protocol V1.1b3, 4.1).
@@ -22,24 +22,29 @@ pub(super) enum Exception {
 }
 
 /// Appends the answer of the embedded server, unit id 255.
-pub(super) fn embedded(image: &mut Image, hardware: &Hardware, request: &[u8], out: &mut Vec<u8>) {
+pub(super) fn answer_embedded(
+    image: &mut PlcMemory,
+    hardware: &Hardware,
+    request: &[u8],
+    out: &mut Vec<u8>,
+) {
     answer(request, out, |function, data, out| match function {
         1 => read_bits(&image.outputs, data, out),
         2 => read_bits(&image.inputs, data, out),
-        8 => diagnose(data, out),
+        8 => answer_diagnostics(data, out),
         15 => write_bits(&mut image.outputs, data, out),
         43 => identification::answer(hardware, data, out),
-        _ => registers(&mut image.words, function, data, out),
+        _ => answer_registers(&mut image.words, function, data, out),
     });
 }
 
 /// Appends the answer of a "Modbus TCP Slave Device", unit id 1.
-pub(super) fn slave_device(words: &mut Words, request: &[u8], out: &mut Vec<u8>) {
-    answer(request, out, |function, data, out| registers(words, function, data, out));
+pub(super) fn answer_slave_device(words: &mut WordMemory, request: &[u8], out: &mut Vec<u8>) {
+    answer(request, out, |function, data, out| answer_registers(words, function, data, out));
 }
 
 /// Appends the answer for a unit id that nothing answers to.
-pub(super) fn nobody(request: &[u8], out: &mut Vec<u8>) {
+pub(super) fn answer_unknown_unit(request: &[u8], out: &mut Vec<u8>) {
     answer(request, out, |_, _, _| Err(Exception::NoSuchUnit));
 }
 
@@ -58,8 +63,8 @@ fn answer(
     }
 }
 
-fn registers(
-    words: &mut Words,
+fn answer_registers(
+    words: &mut WordMemory,
     function: u8,
     data: &[u8],
     out: &mut Vec<u8>,
@@ -68,18 +73,18 @@ fn registers(
         3 => read_registers(words, data, out),
         6 => write_register(words, data, out),
         16 => write_registers(words, data, out),
-        23 => exchange_registers(words, data, out),
+        23 => read_write_registers(words, data, out),
         _ => Err(Exception::IllegalFunction),
     }
 }
 
-fn read_bits(bits: &Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn read_bits(bits: &BitMemory, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     let [first, count] = fields(data)?;
     check_count(count, 2000)?;
-    if !bits.hold(first, count) {
+    if !bits.contains(first, count) {
         return Err(Exception::IllegalAddress);
     }
-    out.push(bytes_for(count));
+    out.push(bytes_for_bits(count));
     for byte in (0..count).step_by(8) {
         let bits = (byte..count.min(byte + 8)).map(|bit| bits.bit(first + bit));
         out.push(bits.zip(0..).fold(0, |packed, (on, shift)| packed | u8::from(on) << shift));
@@ -87,14 +92,14 @@ fn read_bits(bits: &Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exceptio
     Ok(())
 }
 
-fn write_bits(bits: &mut Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn write_bits(bits: &mut BitMemory, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     let (head, values) = counted::<4>(data)?;
     let [first, count] = fields(head)?;
     check_count(count, 1968)?;
-    if values.len() != usize::from(bytes_for(count)) {
+    if values.len() != usize::from(bytes_for_bits(count)) {
         return Err(Exception::IllegalValue);
     }
-    if !bits.hold(first, count) {
+    if !bits.contains(first, count) {
         return Err(Exception::IllegalAddress);
     }
     let values = values.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
@@ -105,14 +110,14 @@ fn write_bits(bits: &mut Bits, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exc
     Ok(())
 }
 
-fn read_registers(words: &Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn read_registers(words: &WordMemory, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     let [first, count] = fields(data)?;
     check_count(count, 125)?;
     push_registers(words.read(first, count).ok_or(Exception::IllegalAddress)?, out);
     Ok(())
 }
 
-fn write_register(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn write_register(words: &mut WordMemory, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     let [address, value] = fields(data)?;
     let target = words.write(address, 1).ok_or(Exception::IllegalAddress)?;
     target.copy_from_slice(&value.to_le_bytes());
@@ -120,7 +125,11 @@ fn write_register(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-fn write_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn write_registers(
+    words: &mut WordMemory,
+    data: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Exception> {
     let (head, values) = counted::<4>(data)?;
     let [first, count] = fields(head)?;
     check_count(count, 123)?;
@@ -131,7 +140,11 @@ fn write_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<
 }
 
 /// Writes, then reads (Modbus Application Protocol V1.1b3, 6.17); both or nothing.
-fn exchange_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn read_write_registers(
+    words: &mut WordMemory,
+    data: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Exception> {
     let (head, values) = counted::<8>(data)?;
     let [read, count, write, write_count] = fields(head)?;
     check_count(count, 125)?;
@@ -144,7 +157,7 @@ fn exchange_registers(words: &mut Words, data: &[u8], out: &mut Vec<u8>) -> Resu
 }
 
 /// Sub-function 0 gives the query back; the others are for tools that read port statistics.
-fn diagnose(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+fn answer_diagnostics(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     match data {
         [0, 0, query @ ..] if !query.is_empty() && query.len().is_multiple_of(2) => {
             out.extend(data);
@@ -181,7 +194,7 @@ fn check_len(values: &[u8], registers: u16) -> Result<(), Exception> {
 }
 
 /// Bytes that hold so many bits; at most 250, as quantities are checked before.
-fn bytes_for(bits: u16) -> u8 {
+fn bytes_for_bits(bits: u16) -> u8 {
     u8::try_from(bits.div_ceil(8)).unwrap_or(u8::MAX)
 }
 

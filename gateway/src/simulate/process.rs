@@ -28,23 +28,23 @@
 
 use std::time::Duration;
 
-use super::image::Image;
+use super::image::PlcMemory;
 
 /// Time between two steps of the program.
-pub(super) const STEP: Duration = Duration::from_millis(10);
-const STEP_S: f64 = 0.01;
+pub(super) const STEP_PERIOD: Duration = Duration::from_millis(10);
+const STEP_SECONDS: f64 = 0.01;
 const STEP_MS: u32 = 10;
 
-const LEVEL_LOW: f64 = 500.0;
-const LEVEL_HIGH: f64 = 1500.0;
-const LEVEL_ALARM: f64 = 1700.0;
-const LEVEL_FULL: f64 = 2000.0;
+const LEVEL_LOW_MM: f64 = 500.0;
+const LEVEL_HIGH_MM: f64 = 1500.0;
+const LEVEL_ALARM_MM: f64 = 1700.0;
+const LEVEL_FULL_MM: f64 = 2000.0;
 /// Water that rises the level by one millimetre, litres: a tank of 0.25 m².
 const LITRES_PER_MM: f64 = 0.25;
-const INFLOW: f64 = 12.0;
-const PUMP_FLOW: f64 = 30.0;
-const FULL_SPEED: f64 = 2900.0;
-const HEAD_BAR: f64 = 6.0;
+const INFLOW_LITRES_PER_S: f64 = 12.0;
+const PUMP_FLOW_LITRES_PER_S: f64 = 30.0;
+const FULL_SPEED_RPM: f64 = 2900.0;
+const PUMP_HEAD_BAR: f64 = 6.0;
 
 /// What the machine is doing.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub(super) struct PumpStation {
 }
 
 /// What the client decides, read at the beginning of a cycle.
-struct Orders {
+struct ClientInputs {
     setpoint: f64,
     mode: u16,
 }
@@ -71,7 +71,7 @@ impl PumpStation {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let temperature = 18.0 + 6.0 * random.f64();
-        let level = LEVEL_LOW + (LEVEL_HIGH - LEVEL_LOW) * random.f64();
+        let level = LEVEL_LOW_MM + (LEVEL_HIGH_MM - LEVEL_LOW_MM) * random.f64();
         Self {
             random,
             steps: 0,
@@ -86,59 +86,59 @@ impl PumpStation {
     }
 
     /// Sets the variables that have an initial value, as a download does.
-    pub(super) fn initialise(&self, image: &mut Image) {
+    pub(super) fn initialise(&self, image: &mut PlcMemory) {
         image.words.store(20, &60.0_f32.to_le_bytes());
-        self.publish(image, &Orders::read(image));
+        self.publish(image, &ClientInputs::read(image));
     }
 
     /// Lets the program run for so many steps.
-    pub(super) fn run(&mut self, image: &mut Image, steps: u64) {
+    pub(super) fn run(&mut self, image: &mut PlcMemory, steps: u64) {
         image.words.relocate(62_200, 1, 40);
-        let orders = Orders::read(image);
+        let orders = ClientInputs::read(image);
         for _ in 0..steps {
             self.step(&orders);
         }
         self.publish(image, &orders);
     }
 
-    fn step(&mut self, orders: &Orders) {
+    fn step(&mut self, orders: &ClientInputs) {
         self.steps += 1;
-        let wanted = orders.pump(self.level, self.pump);
+        let wanted = orders.wants_pump(self.level, self.pump);
         self.starts = self.starts.wrapping_add(u32::from(wanted && !self.pump));
         self.pump = wanted;
-        let target = if self.pump { FULL_SPEED } else { 0.0 };
-        self.speed += (target - self.speed) * STEP_S / 1.5;
-        if self.turns() {
+        let target = if self.pump { FULL_SPEED_RPM } else { 0.0 };
+        self.speed += (target - self.speed) * STEP_SECONDS / 1.5;
+        if self.is_turning() {
             self.hours = self.hours.wrapping_add(STEP_MS);
         }
-        self.flow();
-        self.temperature += (orders.setpoint - self.temperature) * STEP_S / 20.0;
+        self.move_water();
+        self.temperature += (orders.setpoint - self.temperature) * STEP_SECONDS / 20.0;
         self.temperature += 0.02 * (self.random.f64() - 0.5);
     }
 
     /// Moves water: in with the day's swing and some turbulence, out with the pump.
-    fn flow(&mut self) {
+    fn move_water(&mut self) {
         let swing = 1.0 + 0.3 * (self.seconds() / 60.0 * std::f64::consts::TAU).sin();
-        let inflow = INFLOW * swing * (0.9 + 0.2 * self.random.f64()) * STEP_S;
-        let outflow =
-            (PUMP_FLOW * self.speed / FULL_SPEED * STEP_S).min(self.level * LITRES_PER_MM);
+        let inflow = INFLOW_LITRES_PER_S * swing * (0.9 + 0.2 * self.random.f64()) * STEP_SECONDS;
+        let outflow = (PUMP_FLOW_LITRES_PER_S * self.speed / FULL_SPEED_RPM * STEP_SECONDS)
+            .min(self.level * LITRES_PER_MM);
         self.litres += outflow;
-        self.level = (self.level + (inflow - outflow) / LITRES_PER_MM).clamp(0.0, LEVEL_FULL);
+        self.level = (self.level + (inflow - outflow) / LITRES_PER_MM).clamp(0.0, LEVEL_FULL_MM);
     }
 
-    fn publish(&self, image: &mut Image, orders: &Orders) {
+    fn publish(&self, image: &mut PlcMemory, orders: &ClientInputs) {
         let heating = self.temperature < orders.setpoint - 0.2;
-        let flooded = self.level > LEVEL_ALARM;
+        let flooded = self.level > LEVEL_ALARM_MM;
         let cold = self.temperature < orders.setpoint - 5.0;
-        let flags = [(self.turns(), 0), (heating, 1), (flooded, 8), (cold, 9)]
+        let flags = [(self.is_turning(), 0), (heating, 1), (flooded, 8), (cold, 9)]
             .map(|(on, at)| u16::from(on) << at);
         let flags = flags.into_iter().fold(0, |word, flag| word | flag);
         let words = &mut image.words;
-        words.store(0, &wrapped(self.steps).to_le_bytes());
-        words.store(10, &single(self.temperature).to_le_bytes());
-        words.store(12, &single(self.pressure()).to_le_bytes());
-        words.store(14, &whole(self.level).to_le_bytes());
-        words.store(15, &whole(self.speed).to_le_bytes());
+        words.store(0, &low_word(self.steps).to_le_bytes());
+        words.store(10, &to_real(self.temperature).to_le_bytes());
+        words.store(12, &to_real(self.pressure()).to_le_bytes());
+        words.store(14, &to_word(self.level).to_le_bytes());
+        words.store(15, &to_word(self.speed).to_le_bytes());
         words.store(16, &self.starts.to_le_bytes());
         words.store(18, &self.hours.to_le_bytes());
         words.store(24, &(self.litres / 1000.0).to_le_bytes());
@@ -148,8 +148,13 @@ impl PumpStation {
         for (output, on) in (0..).zip([self.pump, heating, flooded || cold, blink]) {
             image.outputs.set(output, on);
         }
-        let switches =
-            [self.level > LEVEL_HIGH, self.level < LEVEL_LOW, self.turns(), self.turns(), true];
+        let switches = [
+            self.level > LEVEL_HIGH_MM,
+            self.level < LEVEL_LOW_MM,
+            self.is_turning(),
+            self.is_turning(),
+            true,
+        ];
         for (input, on) in (0..).zip(switches) {
             image.inputs.set(input, on);
         }
@@ -157,68 +162,68 @@ impl PumpStation {
 
     /// Height of the water above the pump, and what the pump adds.
     fn pressure(&self) -> f64 {
-        self.level / 10_200.0 + HEAD_BAR * (self.speed / FULL_SPEED).powi(2)
+        self.level / 10_200.0 + PUMP_HEAD_BAR * (self.speed / FULL_SPEED_RPM).powi(2)
     }
 
-    fn turns(&self) -> bool {
+    fn is_turning(&self) -> bool {
         self.speed > 100.0
     }
 
     #[expect(clippy::cast_precision_loss, reason = "exact for the first three million years")]
     fn seconds(&self) -> f64 {
-        self.steps as f64 * STEP_S
+        self.steps as f64 * STEP_SECONDS
     }
 }
 
-impl Orders {
-    fn read(image: &Image) -> Self {
+impl ClientInputs {
+    fn read(image: &PlcMemory) -> Self {
         let setpoint = f64::from(f32::from_le_bytes(image.words.load(20)));
         let setpoint = if setpoint.is_finite() { setpoint.clamp(-50.0, 150.0) } else { 20.0 };
         Self { setpoint, mode: u16::from_le_bytes(image.words.load(40)) }
     }
 
     /// Whether the pump is to turn, with hysteresis when it goes by level.
-    fn pump(&self, level: f64, was_on: bool) -> bool {
+    fn wants_pump(&self, level: f64, was_on: bool) -> bool {
         match self.mode {
             1 => false,
             2 => true,
-            _ => level > if was_on { LEVEL_LOW } else { LEVEL_HIGH },
+            _ => level > if was_on { LEVEL_LOW_MM } else { LEVEL_HIGH_MM },
         }
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a WORD that wraps")]
-const fn wrapped(steps: u64) -> u16 {
+const fn low_word(steps: u64) -> u16 {
     steps as u16
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "REAL is what the PLC computes with")]
-const fn single(value: f64) -> f32 {
+const fn to_real(value: f64) -> f32 {
     value as f32
 }
 
 /// Nearest INT or UINT of a value that the machine keeps between 0 and 2900.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-fn whole(value: f64) -> u16 {
+fn to_word(value: f64) -> u16 {
     value.round() as u16
 }
 
 #[cfg(test)]
 mod tests {
-    use provisioning::plc::Model;
+    use provisioning::plc::PlcModel;
 
     use super::*;
 
-    const SECOND: u64 = 100;
+    const STEPS_PER_SECOND: u64 = 100;
 
-    struct Station {
-        image: Image,
+    struct TestStation {
+        image: PlcMemory,
         program: PumpStation,
     }
 
-    impl Station {
+    impl TestStation {
         fn new(seed: u64) -> Self {
-            let mut image = Image::new(Model::M241);
+            let mut image = PlcMemory::new(PlcModel::M241);
             let program = PumpStation::new(seed);
             program.initialise(&mut image);
             Self { image, program }
@@ -239,23 +244,23 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_machine_however_often_it_is_looked_at() {
-        let (mut often, mut once) = (Station::new(7), Station::new(7));
+        let (mut often, mut once) = (TestStation::new(7), TestStation::new(7));
 
-        (0..60 * SECOND).for_each(|_| often.run(1));
-        once.run(60 * SECOND);
+        (0..60 * STEPS_PER_SECOND).for_each(|_| often.run(1));
+        once.run(60 * STEPS_PER_SECOND);
 
         assert_eq!(often.image.words.read(0, 125), once.image.words.read(0, 125));
-        assert_ne!(Station::new(8).word(10), Station::new(7).word(10));
+        assert_ne!(TestStation::new(8).word(10), TestStation::new(7).word(10));
     }
 
     #[test]
     fn the_temperature_follows_the_clients_setpoint_with_inertia() {
-        let mut station = Station::new(1);
+        let mut station = TestStation::new(1);
         station.image.words.store(20, &80.0_f32.to_le_bytes());
 
-        station.run(SECOND);
+        station.run(STEPS_PER_SECOND);
         let soon = station.real(10);
-        station.run(200 * SECOND);
+        station.run(200 * STEPS_PER_SECOND);
 
         assert!(soon < 30.0, "{soon}");
         assert!((79.0..81.0).contains(&station.real(10)), "{}", station.real(10));
@@ -264,10 +269,10 @@ mod tests {
 
     #[test]
     fn the_tank_fills_and_drains_and_what_is_pumped_is_counted() {
-        let mut station = Station::new(1);
+        let mut station = TestStation::new(1);
         let levels: Vec<_> = (0..120)
             .map(|_| {
-                station.run(SECOND);
+                station.run(STEPS_PER_SECOND);
                 station.word(14)
             })
             .collect();
@@ -284,10 +289,10 @@ mod tests {
 
     #[test]
     fn the_mode_comes_through_the_write_relocation_table() {
-        let mut station = Station::new(1);
+        let mut station = TestStation::new(1);
         station.image.words.store(62_200, &2_u16.to_le_bytes());
 
-        station.run(10 * SECOND);
+        station.run(10 * STEPS_PER_SECOND);
 
         assert_eq!(station.word(40), 2);
         assert!(station.word(15) > 2800, "{}", station.word(15));
@@ -298,18 +303,18 @@ mod tests {
 
     #[test]
     fn the_read_relocation_table_holds_the_measurements_in_one_piece() {
-        let mut station = Station::new(1);
-        station.run(SECOND);
+        let mut station = TestStation::new(1);
+        station.run(STEPS_PER_SECOND);
 
         assert_eq!(station.image.words.read(60_200, 20), station.image.words.read(10, 20));
     }
 
     #[test]
     fn a_setpoint_that_is_no_number_does_no_harm() {
-        let mut station = Station::new(1);
+        let mut station = TestStation::new(1);
         station.image.words.store(20, &f32::NAN.to_le_bytes());
 
-        station.run(100 * SECOND);
+        station.run(100 * STEPS_PER_SECOND);
 
         assert!((19.0..21.0).contains(&station.real(10)), "{}", station.real(10));
     }

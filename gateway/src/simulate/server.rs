@@ -17,120 +17,128 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Exchange, Wire};
+use super::connection::{self, ClientStream, RequestBatch};
 use super::controller::Controller;
-use super::handle::{Counts, Mail, SimulatedPlc};
-use super::mischief::Mischief;
+use super::faults::FaultInjector;
+use super::handle::{SimulatedPlc, SimulatorCommand, SimulatorCounts};
 
 /// Connections that the Modbus server of an M241 or M251 holds (programming guides).
 const MAX_CONNECTIONS: usize = 8;
 /// The program catches up at least so often, so that a long silence costs nothing at its end.
-const KEEP_UP: Duration = Duration::from_secs(1);
+const PROGRAM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after the system could not accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Lets the PLC run and answer on `listener` until `stop` fires; then everything is closed.
 pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationToken) {
-    let mut server = Server::new(plc, listener);
+    let mut server = PlcServer::new(plc, listener);
     loop {
-        match server.next(&stop).await {
-            Event::Stop => return,
-            Event::Accepted(stream) => server.seat(stream),
-            Event::Left(task) => server.seats.retain(|seat| seat.task.id() != task),
-            Event::Mail(Mail::Exchange(exchange, reply)) => server.take(exchange, reply),
-            Event::Mail(Mail::Touch(act)) => {
-                server.advance();
+        match server.next_event(&stop).await {
+            ServerEvent::Stop => return,
+            ServerEvent::Accepted(stream) => server.admit(stream),
+            ServerEvent::Disconnected(task) => server.clients.retain(|seat| seat.task.id() != task),
+            ServerEvent::Command(SimulatorCommand::Exchange(exchange, reply)) => {
+                server.queue_requests(exchange, reply)
+            }
+            ServerEvent::Command(SimulatorCommand::WithController(act)) => {
+                server.run_program();
                 act(&mut server.controller);
             }
-            Event::Mail(Mail::SwitchOff(reply)) => drop(reply.send(server.switch_off().await)),
-            Event::Mail(Mail::SwitchOn(reply)) => drop(reply.send(server.switch_on().await)),
-            Event::Mail(Mail::Connect(stream)) => server.seat_if_on(stream),
-            Event::Mail(Mail::Spoil(mischief, reply)) => {
-                server.mischief = mischief;
+            ServerEvent::Command(SimulatorCommand::SwitchOff(reply)) => {
+                drop(reply.send(server.switch_off().await))
+            }
+            ServerEvent::Command(SimulatorCommand::SwitchOn(reply)) => {
+                drop(reply.send(server.switch_on().await))
+            }
+            ServerEvent::Command(SimulatorCommand::Connect(stream)) => server.admit_if_open(stream),
+            ServerEvent::Command(SimulatorCommand::InjectFaults(mischief, reply)) => {
+                server.faults = mischief;
                 let _ = reply.send(()); // The asker may have stopped waiting.
             }
-            Event::Mail(Mail::Count(reply)) => drop(reply.send(server.counts())),
-            Event::CycleEnd => server.end_cycle(),
-            Event::KeepUp => server.advance(),
+            ServerEvent::Command(SimulatorCommand::GetCounts(reply)) => {
+                drop(reply.send(server.counts()))
+            }
+            ServerEvent::CycleEnd => server.on_cycle_end(),
+            ServerEvent::ProgramDue => server.run_program(),
         }
     }
 }
 
-struct Server {
+struct PlcServer {
     controller: Controller,
-    mischief: Option<Box<Mischief>>,
-    port: Port,
-    mailbox: mpsc::Receiver<Mail>,
-    sender: mpsc::Sender<Mail>,
+    faults: Option<Box<FaultInjector>>,
+    port: ServerPort,
+    mailbox: mpsc::Receiver<SimulatorCommand>,
+    sender: mpsc::Sender<SimulatorCommand>,
     connections: JoinSet<()>,
     /// The open connections, the oldest first.
-    seats: VecDeque<Seat>,
-    counts: Counts,
+    clients: VecDeque<ConnectedClient>,
+    counts: SimulatorCounts,
     power_on: Instant,
     mast: Duration,
     /// Requests whose answers leave at the end of this cycle.
-    waiting: Vec<Waiting>,
-    cycle: Pin<Box<Sleep>>,
-    keep_up: Interval,
+    pending: Vec<PendingAnswer>,
+    cycle_timer: Pin<Box<Sleep>>,
+    program_timer: Interval,
 }
 
 /// The Modbus server of the Ethernet settings: on, or off with the place where it was.
-enum Port {
+enum ServerPort {
     Open(TcpListener),
     Closed(SocketAddr),
 }
 
-struct Seat {
+struct ConnectedClient {
     number: u64,
     task: AbortHandle,
 }
 
-struct Waiting {
-    exchange: Exchange,
-    reply: oneshot::Sender<Exchange>,
+struct PendingAnswer {
+    exchange: RequestBatch,
+    reply: oneshot::Sender<RequestBatch>,
 }
 
-enum Event {
+enum ServerEvent {
     Stop,
     Accepted(TcpStream),
-    Left(tokio::task::Id),
-    Mail(Mail),
+    Disconnected(tokio::task::Id),
+    Command(SimulatorCommand),
     CycleEnd,
-    KeepUp,
+    ProgramDue,
 }
 
-impl Server {
+impl PlcServer {
     fn new(plc: SimulatedPlc, listener: TcpListener) -> Self {
-        let mut keep_up = tokio::time::interval(KEEP_UP);
+        let mut keep_up = tokio::time::interval(PROGRAM_INTERVAL);
         keep_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             controller: Controller::new(&plc.settings),
-            mischief: plc.settings.mischief.map(Box::new),
-            port: Port::Open(listener),
-            mailbox: plc.mailbox,
+            faults: plc.settings.faults.map(Box::new),
+            port: ServerPort::Open(listener),
+            mailbox: plc.commands,
             sender: plc.sender,
             connections: JoinSet::new(),
-            seats: VecDeque::with_capacity(MAX_CONNECTIONS),
-            counts: Counts::default(),
+            clients: VecDeque::with_capacity(MAX_CONNECTIONS),
+            counts: SimulatorCounts::default(),
             power_on: Instant::now(),
             mast: plc.settings.mast,
-            waiting: Vec::new(),
-            cycle: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            keep_up,
+            pending: Vec::new(),
+            cycle_timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            program_timer: keep_up,
         }
     }
 
-    async fn next(&mut self, stop: &CancellationToken) -> Event {
+    async fn next_event(&mut self, stop: &CancellationToken) -> ServerEvent {
         tokio::select! {
-            () = stop.cancelled() => Event::Stop,
-            stream = self.port.accept() => Event::Accepted(stream),
-            Some(left) = self.connections.join_next_with_id() => Event::Left(match left {
+            () = stop.cancelled() => ServerEvent::Stop,
+            stream = self.port.accept() => ServerEvent::Accepted(stream),
+            Some(left) = self.connections.join_next_with_id() => ServerEvent::Disconnected(match left {
                 Ok((task, ())) => task,
                 Err(error) => error.id(),
             }),
-            Some(mail) = self.mailbox.recv() => Event::Mail(mail),
-            () = &mut self.cycle, if !self.waiting.is_empty() => Event::CycleEnd,
-            _ = self.keep_up.tick() => Event::KeepUp,
+            Some(mail) = self.mailbox.recv() => ServerEvent::Command(mail),
+            () = &mut self.cycle_timer, if !self.pending.is_empty() => ServerEvent::CycleEnd,
+            _ = self.program_timer.tick() => ServerEvent::ProgramDue,
         }
     }
 
@@ -138,14 +146,16 @@ impl Server {
     ///
     /// One whose requests are being answered is not closed; if that is all of them, the new client
     /// is turned away.
-    fn seat(&mut self, stream: impl Wire) {
-        if self.seats.len() >= MAX_CONNECTIONS {
-            let busy = |seat: &Seat| self.waiting.iter().any(|w| w.exchange.seat == seat.number);
-            let Some(oldest) = self.seats.iter().position(|seat| !busy(seat)) else {
+    fn admit(&mut self, stream: impl ClientStream) {
+        if self.clients.len() >= MAX_CONNECTIONS {
+            let busy = |seat: &ConnectedClient| {
+                self.pending.iter().any(|w| w.exchange.client == seat.number)
+            };
+            let Some(oldest) = self.clients.iter().position(|seat| !busy(seat)) else {
                 self.counts.refused += 1;
                 return;
             };
-            if let Some(seat) = self.seats.remove(oldest) {
+            if let Some(seat) = self.clients.remove(oldest) {
                 seat.task.abort();
                 self.counts.evicted += 1;
             }
@@ -153,80 +163,80 @@ impl Server {
         self.counts.connects += 1;
         let number = self.counts.connects;
         let run = connection::run(stream, number, self.sender.clone());
-        self.seats.push_back(Seat { number, task: self.connections.spawn(run) });
+        self.clients.push_back(ConnectedClient { number, task: self.connections.spawn(run) });
     }
 
-    fn seat_if_on(&mut self, stream: impl Wire) {
-        if let Port::Open(_) = self.port {
-            self.seat(stream);
+    fn admit_if_open(&mut self, stream: impl ClientStream) {
+        if let ServerPort::Open(_) = self.port {
+            self.admit(stream);
         }
     }
 
-    fn take(&mut self, exchange: Exchange, reply: oneshot::Sender<Exchange>) {
-        let waiting = Waiting { exchange, reply };
+    fn queue_requests(&mut self, exchange: RequestBatch, reply: oneshot::Sender<RequestBatch>) {
+        let waiting = PendingAnswer { exchange, reply };
         if self.mast.is_zero() {
-            self.advance();
+            self.run_program();
             return self.answer(waiting);
         }
-        if self.waiting.is_empty() {
+        if self.pending.is_empty() {
             let end = cycle_end(self.power_on.elapsed(), self.mast);
-            self.cycle.as_mut().reset(self.power_on + end);
+            self.cycle_timer.as_mut().reset(self.power_on + end);
         }
-        self.waiting.push(waiting);
+        self.pending.push(waiting);
     }
 
-    fn end_cycle(&mut self) {
-        self.advance();
-        let mut all = std::mem::take(&mut self.waiting);
+    fn on_cycle_end(&mut self) {
+        self.run_program();
+        let mut all = std::mem::take(&mut self.pending);
         for waiting in all.drain(..) {
             self.answer(waiting);
         }
-        self.waiting = all;
+        self.pending = all;
     }
 
-    fn answer(&mut self, waiting: Waiting) {
-        let Waiting { mut exchange, reply } = waiting;
+    fn answer(&mut self, waiting: PendingAnswer) {
+        let PendingAnswer { mut exchange, reply } = waiting;
         self.controller.answer(&exchange.requests, &mut exchange.answers);
-        if let Some(mischief) = &mut self.mischief {
-            exchange.steps = mischief.spoil(&exchange.answers);
+        if let Some(mischief) = &mut self.faults {
+            exchange.steps = mischief.apply(&exchange.answers);
             exchange.answers.clear();
         }
         let _ = reply.send(exchange); // The client may have left; what it wrote stands.
     }
 
-    fn advance(&mut self) {
+    fn run_program(&mut self) {
         self.controller.advance(self.power_on.elapsed());
     }
 
     async fn switch_off(&mut self) -> io::Result<()> {
-        if let Port::Open(listener) = &self.port {
-            self.port = Port::Closed(listener.local_addr()?);
+        if let ServerPort::Open(listener) = &self.port {
+            self.port = ServerPort::Closed(listener.local_addr()?);
         }
         self.connections.shutdown().await;
-        self.seats.clear();
-        self.waiting.clear();
+        self.clients.clear();
+        self.pending.clear();
         Ok(())
     }
 
     async fn switch_on(&mut self) -> io::Result<()> {
-        if let Port::Closed(address) = self.port {
-            self.port = Port::Open(TcpListener::bind(address).await?);
+        if let ServerPort::Closed(address) = self.port {
+            self.port = ServerPort::Open(TcpListener::bind(address).await?);
         }
         Ok(())
     }
 
-    fn counts(&self) -> Counts {
-        Counts {
-            open: self.seats.len(),
-            waiting: self.waiting.len(),
+    fn counts(&self) -> SimulatorCounts {
+        SimulatorCounts {
+            open: self.clients.len(),
+            waiting: self.pending.len(),
             requests: self.controller.requests(),
-            spoiled: self.mischief.as_ref().map_or(0, |mischief| mischief.spoiled()),
+            faulty: self.faults.as_ref().map_or(0, |mischief| mischief.faulty()),
             ..self.counts
         }
     }
 }
 
-impl Port {
+impl ServerPort {
     async fn accept(&self) -> TcpStream {
         let Self::Open(listener) = self else { return std::future::pending().await };
         loop {

@@ -1,16 +1,16 @@
 //! Who the PLC is: its hardware, and the PLC_R block that tells clients about it.
 
-use provisioning::plc::Model;
+use provisioning::plc::PlcModel;
 
-use super::controller::State;
-use super::image::Words;
+use super::controller::RunState;
+use super::image::WordMemory;
 
 const VENDOR_ID: u16 = 0x101A;
-const STATUS: u16 = 60_012;
-const LAST_STOP_CAUSE: u16 = 60_014;
-const SIGNATURE: u16 = 60_028;
-const BY_AN_EXCEPTION: u16 = 3;
-const BY_SOMEBODY: u16 = 4;
+const STATUS_WORD: u16 = 60_012;
+const STOP_CAUSE_WORD: u16 = 60_014;
+const SIGNATURE_WORD: u16 = 60_028;
+const STOPPED_BY_EXCEPTION: u16 = 3;
+const STOPPED_BY_USER: u16 = 4;
 
 /// What is printed on the housing and burnt into the flash.
 ///
@@ -18,7 +18,7 @@ const BY_SOMEBODY: u16 = 4;
 /// not read from a real PLC.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hardware {
-    pub(super) model: Model,
+    pub(super) model: PlcModel,
     pub(super) vendor: &'static str,
     pub(super) reference: &'static str,
     product_id: u16,
@@ -27,11 +27,11 @@ pub(super) struct Hardware {
 
 impl Hardware {
     /// `None` for a model whose manual has not been followed.
-    pub(super) const fn of(model: Model) -> Option<Self> {
+    pub(super) const fn of(model: PlcModel) -> Option<Self> {
         let (reference, product_id) = match model {
-            Model::M241 => ("TM241CEC24T", 0x0702),
-            Model::M251 => ("TM251MESE", 0x0711),
-            Model::M262 | Model::M221 | Model::Generic => return None,
+            PlcModel::M241 => ("TM241CEC24T", 0x0702),
+            PlcModel::M251 => ("TM251MESE", 0x0711),
+            PlcModel::M262 | PlcModel::M221 | PlcModel::Generic => return None,
         };
         let firmware = [5, 1, 9, 44];
         Some(Self { model, vendor: "Schneider Electric", reference, product_id, firmware })
@@ -44,7 +44,7 @@ impl Hardware {
     }
 
     /// Fills PLC_R (system library guide, "PLC_R structure"); status and signature come later.
-    pub(super) fn fill(&self, words: &mut Words, serial_number: u32) {
+    pub(super) fn fill_plc_r(&self, words: &mut WordMemory, serial_number: u32) {
         words.store(60_000, &VENDOR_ID.to_le_bytes());
         words.store(60_001, &self.product_id.to_le_bytes());
         words.store(60_002, &serial_number.to_le_bytes());
@@ -57,21 +57,21 @@ impl Hardware {
 }
 
 /// Shows the state of the program at %MW60012, and why it stopped last at %MW60014.
-pub(super) fn show_state(words: &mut Words, state: State) {
+pub(super) fn write_state(words: &mut WordMemory, state: RunState) {
     let (status, cause): (u16, Option<u16>) = match state {
-        State::Stopped => (1, Some(BY_SOMEBODY)),
-        State::Running => (2, None),
-        State::Halted => (4, Some(BY_AN_EXCEPTION)),
+        RunState::Stopped => (1, Some(STOPPED_BY_USER)),
+        RunState::Running => (2, None),
+        RunState::Halted => (4, Some(STOPPED_BY_EXCEPTION)),
     };
-    words.store(STATUS, &status.to_le_bytes());
+    words.store(STATUS_WORD, &status.to_le_bytes());
     if let Some(cause) = cause {
-        words.store(LAST_STOP_CAUSE, &cause.to_le_bytes());
+        words.store(STOP_CAUSE_WORD, &cause.to_le_bytes());
     }
 }
 
 /// Shows the application signature at %MW60028..=%MW60035.
-pub(super) fn show_signature(words: &mut Words, signature: [u32; 4]) {
-    for (at, part) in (SIGNATURE..).step_by(2).zip(signature) {
+pub(super) fn write_signature(words: &mut WordMemory, signature: [u32; 4]) {
+    for (at, part) in (SIGNATURE_WORD..).step_by(2).zip(signature) {
         words.store(at, &part.to_le_bytes());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::text::Plain;
-use super::{Learned, Plc, Quarantined, State, Status};
+use super::text::Escaped;
+use super::{ConnectionState, Learned, PlcStatus, Quarantined, Status};
 
 /// What to change in the file so that the plan is right from the start, for each PLC in the order
 /// of the file. Everything but the keys is a comment.
@@ -17,12 +17,14 @@ pub fn advice(status: &Status) -> String {
     text
 }
 
-fn write_plc(text: &mut String, plc: &Plc) -> fmt::Result {
-    let name = Plain(&plc.name);
+fn write_plc(text: &mut String, plc: &PlcStatus) -> fmt::Result {
+    let name = Escaped(&plc.name);
     let Some(Learned { quarantined, max_words, max_gap }) = &plc.learned else {
         let nothing = match plc.state {
-            State::Connected => "nothing to change",
-            State::Connecting | State::Disconnected => "nothing learned, it does not answer",
+            ConnectionState::Connected => "nothing to change",
+            ConnectionState::Connecting | ConnectionState::Disconnected => {
+                "nothing learned, it does not answer"
+            }
         };
         return writeln!(text, "# {name}: {nothing}");
     };
@@ -34,14 +36,14 @@ fn write_plc(text: &mut String, plc: &Plc) -> fmt::Result {
         writeln!(text, "max_gap = {gap}  # it refuses what lies in a wider gap")?;
     }
     for Quarantined { tag, at, exception } in quarantined {
-        let (tag, at, meaning) = (Plain(tag), Plain(at), meaning(*exception));
+        let (tag, at, meaning) = (Escaped(tag), Escaped(at), exception_text(*exception));
         writeln!(text, "# remove or correct the tag {tag}: the PLC answers {at} with {meaning}")?;
     }
     Ok(())
 }
 
 /// Modbus Application Protocol V1.1b3, 7, for the codes that bring a tag into quarantine.
-const fn meaning(exception: u8) -> &'static str {
+const fn exception_text(exception: u8) -> &'static str {
     match exception {
         2 => "exception 2, illegal data address",
         3 => "exception 3, illegal data value",
@@ -60,8 +62,8 @@ mod tests {
         let mut status = Status::new("a", "0.1.0", "0", ["pump6", "pump7", "mixer"], at);
         let hole = Quarantined { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
         let learned = Learned { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
-        status.plc_learned(0, learned, at);
-        status.plc_connected(1, None, None, None, at);
+        status.on_plc_learned(0, learned, at);
+        status.on_plc_connected(1, None, None, None, at);
         insta::assert_snapshot!(advice(&status), @r"
         # pump6: in its [[plc]]
         max_words = 60  # longer requests fail

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::ConnectionState;
 use crate::model::UnixTime;
 
 /// One PLC.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Plc {
+pub struct PlcStatus {
     /// `plc.name`.
     pub name: String,
     /// Whether it answers.
-    pub state: State,
+    pub state: ConnectionState,
     /// The same, for an installer.
     pub sentence: String,
     /// Since when the state is this one.
@@ -31,7 +31,7 @@ pub struct Plc {
     pub tried_within_seconds: Option<u64>,
     /// How reading goes, after the first cycle that the PLC answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cycle: Option<Cycle>,
+    pub cycle: Option<CycleStatus>,
     /// Why cycles are skipped, when a ceiling of the configuration is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
@@ -104,16 +104,16 @@ pub struct Program {
 
 /// How reading a PLC goes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Cycle {
+pub struct CycleStatus {
     /// How long the last cycle took.
     pub seconds: f64,
     /// Cycles skipped since the start because one ran too long or a ceiling was reached.
     pub missed: u64,
 }
 
-impl Plc {
-    pub(super) fn enter(&mut self, state: State, sentence: String, now: UnixTime) {
-        self.since = super::since(self.state, self.since, state, now);
+impl PlcStatus {
+    pub(super) fn set_state(&mut self, state: ConnectionState, sentence: String, now: UnixTime) {
+        self.since = super::state_since(self.state, self.since, state, now);
         self.state = state;
         self.sentence = sentence;
     }

@@ -116,22 +116,22 @@ fn the_headline_names_the_broker_before_the_plcs() {
         "No broker: 10.77.0.1:1883 refuses the connection. 4711 samples wait for it."
     );
 
-    status.broker_connected("10.77.0.1:1883", at(9000));
+    status.on_broker_connected("10.77.0.1:1883", at(9000));
     assert_eq!(
         status.headline(),
         "2 of 3 PLCs do not answer. pump6: Nothing answers at 192.168.1.10:502."
     );
 
-    status.plc_connected(0, None, Some(true), None, at(9000));
+    status.on_plc_connected(0, None, Some(true), None, at(9000));
     assert_eq!(status.headline(), "PLC pump7: Nothing answers at 192.168.1.11:502.");
 
-    status.plc_connected(1, None, Some(false), None, at(9000));
+    status.on_plc_connected(1, None, Some(false), None, at(9000));
     assert_eq!(
         status.headline(),
         "PLC pump7: The PLC answers, but its program is stopped: values stand still."
     );
 
-    status.plc_connected(1, None, Some(true), None, at(9000));
+    status.on_plc_connected(1, None, Some(true), None, at(9000));
     assert_eq!(
         status.headline(),
         "All is well: 3 PLCs answer, and the broker at 10.77.0.1:1883 takes the values."
@@ -143,20 +143,20 @@ fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
     let mut status = healthy();
     let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
     let learned = |tags| Learned { quarantined: tags, ..Learned::default() };
-    status.plc_learned(0, learned(vec![tag(1)]), at(3));
+    status.on_plc_learned(0, learned(vec![tag(1)]), at(3));
     assert_eq!(
         status.headline(),
         "PLC pump6: The PLC refuses t1 (%MW1): correct the address or remove it; it is tried again \
          now and then, and all others are read."
     );
-    status.plc_learned(0, learned((1..6).map(tag).collect()), at(4));
+    status.on_plc_learned(0, learned((1..6).map(tag).collect()), at(4));
     let refusal = status.plcs[0].refusal.clone().unwrap();
     assert!(refusal.starts_with("The PLC refuses t1 (%MW1), t2 (%MW2), t3 (%MW3) and 2 more:"));
     assert!(status.to_string().contains(&refusal));
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 
-    status.plc_learned(0, Learned::default(), at(5));
+    status.on_plc_learned(0, Learned::default(), at(5));
     assert!(status.headline().starts_with("All is well"));
     assert_eq!(status.plcs[0].learned, None);
 }
@@ -165,12 +165,12 @@ fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
 fn a_state_that_is_told_again_keeps_its_beginning() {
     let mut status = healthy();
 
-    status.broker_connected("10.77.0.2:1883", at(500));
-    status.plc_connected(0, None, None, None, at(500));
+    status.on_broker_connected("10.77.0.2:1883", at(500));
+    status.on_plc_connected(0, None, None, None, at(500));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
-    status.broker_disconnected("gone", at(600));
-    status.plc_disconnected(0, "gone", None, at(600));
+    status.on_broker_disconnected("gone", at(600));
+    status.on_plc_disconnected(0, "gone", None, at(600));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(600), at(600)));
 }
 
@@ -178,7 +178,7 @@ fn a_state_that_is_told_again_keeps_its_beginning() {
 fn a_reason_becomes_a_whole_sentence() {
     let mut status = healthy();
 
-    status.broker_disconnected("the broker b:1883 refuses the connection", at(600));
+    status.on_broker_disconnected("the broker b:1883 refuses the connection", at(600));
 
     assert_eq!(status.broker.sentence, "The broker b:1883 refuses the connection.");
 }
@@ -187,8 +187,8 @@ fn a_reason_becomes_a_whole_sentence() {
 fn a_plc_that_does_not_answer_has_no_cycle() {
     let mut status = healthy();
 
-    status.plc_disconnected(0, "gone", None, at(600));
-    status.plc_cycle(0, Duration::ZERO, 1, at(601));
+    status.on_plc_disconnected(0, "gone", None, at(600));
+    status.on_plc_cycle(0, Duration::ZERO, 1, at(601));
 
     assert_eq!(status.plcs[0].cycle, None);
 }
@@ -197,7 +197,7 @@ fn a_plc_that_does_not_answer_has_no_cycle() {
 fn every_update_moves_the_time_at_which_the_status_is_true() {
     let mut status = healthy();
 
-    status.plc_cycle(0, Duration::from_millis(3), 0, at(777));
+    status.on_plc_cycle(0, Duration::from_millis(3), 0, at(777));
 
     assert_eq!(status.gateway.at, at(777));
 }
@@ -207,43 +207,52 @@ fn a_plc_cannot_steer_the_terminal_with_its_name() {
     let mut status = healthy();
     let vendor = "\u{1b}[2Jevil".to_owned();
     let identity = Identity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
-    status.plc_connected(0, Some(identity), None, None, at(3));
+    status.on_plc_connected(0, Some(identity), None, None, at(3));
 
     assert!(!status.to_string().contains('\u{1b}'));
 }
 
 fn healthy() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
-    status.broker_connected("10.77.0.1:1883", at(1));
+    status.on_broker_connected("10.77.0.1:1883", at(1));
     let identity = Identity {
         vendor: "Schneider Electric".to_owned(),
         product: "TM241CE40T_U".to_owned(),
         revision: "V5.1.9.34".to_owned(),
     };
-    status.plc_connected(0, Some(identity), Some(true), None, at(2));
-    status.plc_cycle(0, Duration::from_micros(12_340), 1, at(11_522));
-    let queue =
-        Queue { stored: 12, entries: 3, bytes: 4200, max_bytes: 256 << 20, ..Queue::default() };
-    status.queue(Queue { oldest: Some(at(11_521)), hours: Some(30.2), ..queue }, at(11_522));
+    status.on_plc_connected(0, Some(identity), Some(true), None, at(2));
+    status.on_plc_cycle(0, Duration::from_micros(12_340), 1, at(11_522));
+    let queue = QueueStatus {
+        stored: 12,
+        entries: 3,
+        bytes: 4200,
+        max_bytes: 256 << 20,
+        ..QueueStatus::default()
+    };
+    status.set_queue(
+        QueueStatus { oldest: Some(at(11_521)), hours: Some(30.2), ..queue },
+        at(11_522),
+    );
     status
 }
 
 fn troubled() -> Status {
     let plcs = ["pump6", "pump7", "mixer"];
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", plcs, at(0));
-    status.broker_connected("10.77.0.1:1883", at(1));
-    status.broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
-    status.plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", None, at(20));
-    status.plc_disconnected(
+    status.on_broker_connected("10.77.0.1:1883", at(1));
+    status.on_broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
+    status.on_plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", None, at(20));
+    status.on_plc_disconnected(
         1,
         "Nothing answers at 192.168.1.11:502.",
         Some(Duration::from_secs(480)),
         at(8500),
     );
-    status.plc_connected(2, None, None, None, at(3));
-    let queue = Queue { stored: 4711, entries: 1200, bytes: 900_000, ..Queue::default() };
-    let queue = Queue { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };
-    status.queue(queue, at(200_000));
+    status.on_plc_connected(2, None, None, None, at(3));
+    let queue =
+        QueueStatus { stored: 4711, entries: 1200, bytes: 900_000, ..QueueStatus::default() };
+    let queue = QueueStatus { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };
+    status.set_queue(queue, at(200_000));
     status
 }
 
@@ -256,7 +265,7 @@ fn at(seconds: i64) -> UnixTime {
 fn a_tunnel_that_is_down_is_the_cause_and_comes_before_the_broker() {
     let mut status = healthy();
     let at = status.gateway.at;
-    let tunnel = Tunnel {
+    let tunnel = TunnelStatus {
         state: "silent".to_owned(),
         sentence: "Nothing comes back from hub-a.".to_owned(),
         hub: "hub-a".to_owned(),
@@ -264,9 +273,9 @@ fn a_tunnel_that_is_down_is_the_cause_and_comes_before_the_broker() {
         last_handshake: None,
         since: at,
     };
-    assert!(status.tunnel(tunnel.clone(), at));
-    assert!(!status.tunnel(tunnel, at));
-    status.broker_disconnected("the tunnel is not up", at);
+    assert!(status.set_tunnel(tunnel.clone(), at));
+    assert!(!status.set_tunnel(tunnel, at));
+    status.on_broker_disconnected("the tunnel is not up", at);
     assert_eq!(status.headline(), "Nothing comes back from hub-a. 12 samples wait for it.");
     let shown = status.to_string();
     assert!(shown.contains("tunnel   hub-a"), "{shown}");

@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use super::{Identity, Limit, Plc, Program, Quarantined, Queue, State, Status, Tunnel};
+use super::{
+    ConnectionState, Identity, Limit, PlcStatus, Program, Quarantined, QueueStatus, Status,
+    TunnelStatus,
+};
 use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
 pub(super) fn headline(status: &Status) -> String {
-    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_well());
-    if status.broker.state == State::Disconnected {
+    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy());
+    if status.broker.state == ConnectionState::Disconnected {
         // Without the tunnel there is no broker: the first cause is what can be mended.
         return waiting(status, silent_tunnel.map_or(&status.broker.sentence, |it| &it.sentence));
     }
@@ -16,7 +19,7 @@ pub(super) fn headline(status: &Status) -> String {
         return refusal.clone();
     }
     let all = status.plcs.len();
-    let silent: Vec<&Plc> = in_state(status, State::Disconnected).collect();
+    let silent: Vec<&PlcStatus> = in_state(status, ConnectionState::Disconnected).collect();
     match silent.as_slice() {
         [] => {}
         [plc] => return format!("PLC {}: {}", plc.name, plc.sentence),
@@ -36,10 +39,10 @@ pub(super) fn headline(status: &Status) -> String {
     if let Some((plc, refusal)) = refusing {
         return format!("PLC {}: {refusal}", plc.name);
     }
-    if status.broker.state == State::Connecting {
+    if status.broker.state == ConnectionState::Connecting {
         return status.broker.sentence.clone();
     }
-    if let Some(plc) = in_state(status, State::Connecting).next() {
+    if let Some(plc) = in_state(status, ConnectionState::Connecting).next() {
         return format!("PLC {}: {}", plc.name, plc.sentence);
     }
     let plcs = if all == 1 { "the PLC answers".to_owned() } else { format!("{all} PLCs answer") };
@@ -111,16 +114,16 @@ fn waiting(status: &Status, sentence: &str) -> String {
     }
 }
 
-fn in_state(status: &Status, state: State) -> impl Iterator<Item = &Plc> {
+fn in_state(status: &Status, state: ConnectionState) -> impl Iterator<Item = &PlcStatus> {
     status.plcs.iter().filter(move |plc| plc.state == state)
 }
 
 /// The headline, and a table with one line for each part.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", Plain(&headline(self)))?;
+        writeln!(f, "{}\n", Escaped(&headline(self)))?;
         let rows = rows(self);
-        let width = |column: fn(&Row) -> &str| {
+        let width = |column: fn(&StatusRow) -> &str| {
             rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
         };
         let (part, name) = (width(|row| row.part), width(|row| &row.name));
@@ -133,21 +136,21 @@ impl fmt::Display for Status {
     }
 }
 
-struct Row {
+struct StatusRow {
     part: &'static str,
     name: String,
     state: String,
     text: String,
 }
 
-fn rows(status: &Status) -> Vec<Row> {
+fn rows(status: &Status) -> Vec<StatusRow> {
     let now = status.gateway.at;
     let mut rows = vec![
-        Row {
+        StatusRow {
             part: "gateway",
-            name: plain(&status.gateway.id),
+            name: escaped(&status.gateway.id),
             state: format!("up {}", elapsed(status.gateway.started, now)),
-            text: plain(&format!(
+            text: escaped(&format!(
                 "Version {}, configuration {}, at {now}.{}",
                 status.gateway.version,
                 status.gateway.config.hash,
@@ -158,36 +161,40 @@ fn rows(status: &Status) -> Vec<Row> {
                     .map_or_else(String::new, |clock| { format!(" {}", clock.sentence) })
             )),
         },
-        Row {
+        StatusRow {
             part: "broker",
-            name: plain(status.broker.address.as_deref().unwrap_or("-")),
+            name: escaped(status.broker.address.as_deref().unwrap_or("-")),
             state: state(status.broker.state, status.broker.since, now),
-            text: plain(status.broker.refusal.as_ref().unwrap_or(&status.broker.sentence)),
+            text: escaped(status.broker.refusal.as_ref().unwrap_or(&status.broker.sentence)),
         },
         queue_row(&status.queue),
     ];
     if let Some(tunnel) = &status.tunnel {
         rows.insert(1, tunnel_row(tunnel, now));
     }
-    rows.extend(status.plcs.iter().map(|plc| Row {
+    rows.extend(status.plcs.iter().map(|plc| StatusRow {
         part: "PLC",
-        name: plain(&plc.name),
+        name: escaped(&plc.name),
         state: state(plc.state, plc.since, now),
-        text: plain(&plc_text(plc)),
+        text: escaped(&plc_text(plc)),
     }));
     rows
 }
 
-fn tunnel_row(tunnel: &Tunnel, now: UnixTime) -> Row {
-    Row {
+fn tunnel_row(tunnel: &TunnelStatus, now: UnixTime) -> StatusRow {
+    StatusRow {
         part: "tunnel",
-        name: plain(&tunnel.hub),
-        state: format!("{} {}", plain(&tunnel.state.replace('_', " ")), elapsed(tunnel.since, now)),
-        text: plain(&tunnel.sentence),
+        name: escaped(&tunnel.hub),
+        state: format!(
+            "{} {}",
+            escaped(&tunnel.state.replace('_', " ")),
+            elapsed(tunnel.since, now)
+        ),
+        text: escaped(&tunnel.sentence),
     }
 }
 
-fn queue_row(queue: &Queue) -> Row {
+fn queue_row(queue: &QueueStatus) -> StatusRow {
     let mut text = format!("{} of {}", size(queue.bytes), size(queue.max_bytes));
     if let Some(hours) = queue.hours {
         text.push_str(&format!(", enough for {hours} h more without a broker"));
@@ -200,10 +207,10 @@ fn queue_row(queue: &Queue) -> Row {
         text.push_str(&format!(" Attention: {storage}."));
     }
     let state = format!("{} samples wait", queue.stored);
-    Row { part: "queue", name: "-".to_owned(), state, text }
+    StatusRow { part: "queue", name: "-".to_owned(), state, text }
 }
 
-fn plc_text(plc: &Plc) -> String {
+fn plc_text(plc: &PlcStatus) -> String {
     let mut text = plc.sentence.clone();
     for more in plc.refusal.iter().chain(&plc.limit) {
         text.push(' ');
@@ -226,12 +233,12 @@ fn plc_text(plc: &Plc) -> String {
     text
 }
 
-fn state(state: State, since: UnixTime, now: UnixTime) -> String {
-    format!("{} {}", state.word(), elapsed(since, now))
+fn state(state: ConnectionState, since: UnixTime, now: UnixTime) -> String {
+    format!("{} {}", state.as_str(), elapsed(since, now))
 }
 
 /// A sentence with a capital and a full stop, whoever began it in the middle.
-pub(super) fn whole(sentence: &str) -> String {
+pub(super) fn to_sentence(sentence: &str) -> String {
     let mut letters = sentence.trim_end_matches('.').chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     first.chain(letters).chain(['.']).collect()
@@ -261,14 +268,14 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn plain(text: &str) -> String {
-    Plain(text).to_string()
+fn escaped(text: &str) -> String {
+    Escaped(text).to_string()
 }
 
 /// Text from elsewhere, such as a PLC's name for itself, that must not steer a terminal.
-pub(super) struct Plain<'a>(pub(super) &'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
-impl fmt::Display for Plain<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0
             .chars()

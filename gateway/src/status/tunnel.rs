@@ -7,7 +7,7 @@ use crate::model::UnixTime;
 
 /// The tunnel to the hub.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Tunnel {
+pub struct TunnelStatus {
     /// `up`, or in a word what is wrong.
     pub state: String,
     /// The same, for an installer.
@@ -26,7 +26,7 @@ pub struct Tunnel {
 
 /// How far the clock of the gateway can be believed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Clock {
+pub struct ClockStatus {
     /// `unset`, `floor` or `synchronised`.
     pub state: String,
     /// What that means, for an installer.
@@ -37,27 +37,27 @@ pub struct Clock {
 /// and something to tell.
 const UP: &str = "up";
 
-impl Tunnel {
+impl TunnelStatus {
     /// Whether nothing is wrong with it.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.state == UP
     }
 }
 
 impl Status {
     /// The tunnel is like this now; `since` is filled in. Returns whether its state has changed.
-    pub fn tunnel(&mut self, tunnel: Tunnel, now: UnixTime) -> bool {
-        self.touch(now);
+    pub fn set_tunnel(&mut self, tunnel: TunnelStatus, now: UnixTime) -> bool {
+        self.mark_updated(now);
         let before = self.tunnel.as_ref().filter(|before| before.state == tunnel.state);
         let (since, is_news) = before.map_or((now, true), |before| (before.since, false));
-        self.tunnel = Some(Tunnel { since, ..tunnel });
+        self.tunnel = Some(TunnelStatus { since, ..tunnel });
         is_news
     }
 
     /// The clock is like this now. Returns whether that is news.
-    pub fn clock(&mut self, clock: Clock, now: UnixTime) -> bool {
-        self.touch(now);
+    pub fn set_clock(&mut self, clock: ClockStatus, now: UnixTime) -> bool {
+        self.mark_updated(now);
         let is_news = self.gateway.clock.as_ref() != Some(&clock);
         self.gateway.clock = Some(clock);
         is_news

@@ -5,16 +5,16 @@ pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
     tunnel::Hub {
         name: name.to_owned(),
         endpoint: tunnel::Endpoint { host: "192.0.2.2".to_owned(), port: 51820 },
-        public_key: tunnel::PrivateKey::generate().public(),
+        public_key: tunnel::PrivateKey::generate().public_key(),
         preshared_key: None,
         allowed_ips: vec![network.parse().unwrap()],
     }
 }
 
 /// What a tunnel says that is up, through this hub.
-pub(crate) fn report(hub: &str) -> tunnel::Report {
-    tunnel::Report {
-        state: tunnel::State::Up,
+pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
+    tunnel::TunnelReport {
+        state: tunnel::TunnelState::Up,
         sentence: format!("The tunnel to {hub} is up."),
         hub: hub.to_owned(),
         endpoint: None,

@@ -7,18 +7,18 @@ use socket2::SockRef;
 
 use super::*;
 
-mod secured;
-mod tunnelled;
+mod tls_dial;
+mod tunnel_dial;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_listening_broker_is_reached_by_name() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
 
-    assert!(uplink().dial(&broker("localhost", address.port()), LIMIT).await.is_ok());
-    let stream = direct::connect(address, None).await.unwrap();
+    assert!(uplink().dial(&broker("localhost", address.port()), DIAL_TIMEOUT).await.is_ok());
+    let stream = tcp::connect(address, None).await.unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }
@@ -30,7 +30,7 @@ async fn a_closed_port_is_called_refused() {
         listener.local_addr().unwrap().port()
     };
 
-    let error = uplink().dial(&broker("127.0.0.1", port), LIMIT).await.unwrap_err();
+    let error = uplink().dial(&broker("127.0.0.1", port), DIAL_TIMEOUT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
     assert!(error.sentence().contains(&format!("no broker listens on port {port}")));
@@ -38,7 +38,7 @@ async fn a_closed_port_is_called_refused() {
 
 #[tokio::test]
 async fn an_unknown_name_is_called_unresolved() {
-    let error = uplink().dial(&broker("nowhere.invalid", 1883), LIMIT).await.unwrap_err();
+    let error = uplink().dial(&broker("nowhere.invalid", 1883), DIAL_TIMEOUT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Unresolved { .. }), "{error:?}");
     assert!(error.sentence().starts_with("the broker's name nowhere.invalid cannot be resolved"));
@@ -66,7 +66,7 @@ async fn a_broker_that_does_not_answer_is_given_up_in_time() {
 
 #[tokio::test]
 async fn bytes_and_ends_cross_the_hop_both_ways() {
-    let hop = Hop::open().unwrap();
+    let hop = UnixBridge::open().unwrap();
     let path = hop.path().to_owned();
     let (far, mut broker) = duplex(64);
     let client = async {
@@ -85,7 +85,7 @@ async fn bytes_and_ends_cross_the_hop_both_ways() {
         heard
     };
 
-    let (carried, answer, heard) = tokio::join!(hop.carry(far), client, broker);
+    let (carried, answer, heard) = tokio::join!(hop.copy(far), client, broker);
 
     assert!(carried.is_ok());
     assert_eq!((answer.as_slice(), heard.as_slice()), (&b"welcome"[..], &b"hello"[..]));
@@ -95,10 +95,10 @@ async fn bytes_and_ends_cross_the_hop_both_ways() {
 async fn a_reset_by_the_broker_ends_the_client_too() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let far = uplink().dial(&broker("127.0.0.1", port), LIMIT).await.unwrap();
+    let far = uplink().dial(&broker("127.0.0.1", port), DIAL_TIMEOUT).await.unwrap();
     let (broker, _) = listener.accept().await.unwrap();
     SockRef::from(&broker).set_linger(Some(Duration::ZERO)).unwrap();
-    let hop = Hop::open().unwrap();
+    let hop = UnixBridge::open().unwrap();
     let path = hop.path().to_owned();
     let client = async {
         let mut client = UnixStream::connect(&path).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_reset_by_the_broker_ends_the_client_too() {
         client.read(&mut [0; 8]).await
     };
 
-    let (carried, read) = tokio::join!(hop.carry(far), client);
+    let (carried, read) = tokio::join!(hop.copy(far), client);
 
     assert_eq!(carried.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(read.unwrap_or(0), 0);
@@ -114,7 +114,7 @@ async fn a_reset_by_the_broker_ends_the_client_too() {
 
 #[tokio::test]
 async fn a_second_connection_finds_nobody() {
-    let hop = Hop::open().unwrap();
+    let hop = UnixBridge::open().unwrap();
     let path = hop.path().to_owned();
     let (far, _broker) = duplex(64);
     let client = async {
@@ -126,14 +126,14 @@ async fn a_second_connection_finds_nobody() {
     };
 
     tokio::select! {
-        _ = hop.carry(far) => panic!("both ends are still open"),
+        _ = hop.copy(far) => panic!("both ends are still open"),
         () = client => {}
     }
 }
 
 #[tokio::test]
 async fn a_foreign_process_is_turned_away() {
-    let hop = Hop::open().unwrap();
+    let hop = UnixBridge::open().unwrap();
     let path = hop.path().to_owned();
     let (far, mut broker) = duplex(64);
     let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
@@ -149,7 +149,7 @@ async fn a_foreign_process_is_turned_away() {
     };
 
     tokio::select! {
-        _ = hop.carry(far) => panic!("the hop must wait for our own process"),
+        _ = hop.copy(far) => panic!("the hop must wait for our own process"),
         byte = client => assert_eq!(byte, b'x'),
     }
 }

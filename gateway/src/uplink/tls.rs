@@ -17,14 +17,14 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Stream;
+use super::ByteStream;
 
 /// Why there is no TLS.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file of ours cannot be used.
     #[error("{path} cannot be used: {reason}")]
-    File {
+    UnusableFile {
         /// As configured.
         path: String,
         /// What is wrong with it.
@@ -32,7 +32,7 @@ pub enum TlsError {
     },
     /// The broker's address cannot stand in a certificate.
     #[error("{0} is not a name that a certificate can have")]
-    Name(String),
+    InvalidName(String),
     /// The two ends do not agree.
     #[error("the handshake failed")]
     Handshake(#[source] rustls::Error),
@@ -41,37 +41,37 @@ pub enum TlsError {
     Broken(#[source] io::Error),
     /// No answer in time.
     #[error("no answer to the handshake")]
-    Silent,
+    TimedOut,
 }
 
 /// Speaks TLS on a stream. The files are read each time, so that a renewed certificate is used
 /// from the next connection on. That is done aside: a card may take seconds, a small processor as
 /// long for all the authorities of a system, and PLCs want to be read on time.
-pub(super) async fn secure<S: Stream>(
+pub(super) async fn handshake<S: ByteStream>(
     tls: &Tls,
     at: &HostPort,
     stream: S,
 ) -> Result<TlsStream<S>, TlsError> {
     let files = tls.clone();
-    let config = spawn_blocking(move || client(&files)).await;
+    let config = spawn_blocking(move || client_config(&files)).await;
     // It does not panic.
     let config = config.unwrap_or_else(|error| {
         Err(TlsError::Handshake(rustls::Error::General(error.to_string())))
     })?;
     let name = ServerName::try_from(at.host.clone());
-    let name = name.map_err(|_| TlsError::Name(at.host.clone()))?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)
+    let name = name.map_err(|_| TlsError::InvalidName(at.host.clone()))?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake_error)
 }
 
-fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
+fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca_file {
         Some(path) => WebPkiServerVerifier::builder_with_provider(
-            Arc::new(authorities(path)?),
+            Arc::new(load_authorities(path)?),
             Arc::clone(&provider),
         )
         .build()
-        .map_err(|error| unusable(path, &error))?,
+        .map_err(|error| file_error(path, &error))?,
         None => Arc::new(Verifier::new(Arc::clone(&provider)).map_err(TlsError::Handshake)?),
     };
     let config = ClientConfig::builder_with_provider(provider)
@@ -80,34 +80,34 @@ fn client(tls: &Tls) -> Result<ClientConfig, TlsError> {
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let Some(own) = &tls.client else { return Ok(config.with_no_client_auth()) };
-    let chain = certificates(&own.cert_file)?;
+    let chain = load_certificates(&own.cert_file)?;
     let key = PrivateKeyDer::from_pem_file(&own.key_file)
-        .map_err(|error| unusable(&own.key_file, &error))?;
-    config.with_client_auth_cert(chain, key).map_err(|error| unusable(&own.key_file, &error))
+        .map_err(|error| file_error(&own.key_file, &error))?;
+    config.with_client_auth_cert(chain, key).map_err(|error| file_error(&own.key_file, &error))
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+fn load_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| unusable(path, &error))?;
+    for certificate in load_certificates(path)? {
+        roots.add(certificate).map_err(|error| file_error(path, &error))?;
     }
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all = CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| unusable(path, &error))?;
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all = CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, &error))?;
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file_error(path, &error))?;
     if all.is_empty() {
-        return Err(unusable(path, &"it holds no certificate in PEM form"));
+        return Err(file_error(path, &"it holds no certificate in PEM form"));
     }
     Ok(all)
 }
 
-fn unusable(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
-    TlsError::File { path: path.display().to_string(), reason: reason.to_string() }
+fn file_error(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::UnusableFile { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-fn handshake(error: io::Error) -> TlsError {
+fn handshake_error(error: io::Error) -> TlsError {
     match error.downcast::<rustls::Error>() {
         Ok(error) => TlsError::Handshake(error),
         Err(error) => TlsError::Broken(error),
@@ -118,8 +118,10 @@ impl TlsError {
     /// Tells an installer what is wrong and where to look.
     pub(super) fn sentence(&self, at: &HostPort) -> String {
         match self {
-            Self::File { path, reason } => format!("the file {path} cannot be used: {reason}"),
-            Self::Name(name) => {
+            Self::UnusableFile { path, reason } => {
+                format!("the file {path} cannot be used: {reason}")
+            }
+            Self::InvalidName(name) => {
                 format!("{name} is not a name that a broker's certificate can have")
             }
             Self::Handshake(error) => refusal(error, at),
@@ -128,7 +130,7 @@ impl TlsError {
                  that a broker with TLS listens on port {}",
                 at.port
             ),
-            Self::Silent => format!(
+            Self::TimedOut => format!(
                 "{at} takes the connection but does not answer in TLS: check that a broker with \
                  TLS listens on port {}",
                 at.port

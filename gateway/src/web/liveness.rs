@@ -11,31 +11,31 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Liveness {
     start: Instant,
-    patience: Duration,
+    timeout: Duration,
     /// Milliseconds after `start`. An atomic, so that a reader never holds up the loop.
-    touched: Arc<AtomicU64>,
+    last_touch: Arc<AtomicU64>,
 }
 
 impl Liveness {
     /// Alive from now on for as long as it is touched at least once per `patience`.
     #[must_use]
     pub fn new(patience: Duration) -> Self {
-        Self { start: Instant::now(), patience, touched: Arc::default() }
+        Self { start: Instant::now(), timeout: patience, last_touch: Arc::default() }
     }
 
     /// Tells that the loop has come round.
     pub fn touch(&self) {
-        self.touched.store(self.now(), Ordering::Relaxed);
+        self.last_touch.store(self.elapsed_millis(), Ordering::Relaxed);
     }
 
     /// Whether it was touched within the last `patience`.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let silence = self.now().saturating_sub(self.touched.load(Ordering::Relaxed));
-        Duration::from_millis(silence) <= self.patience
+        let silence = self.elapsed_millis().saturating_sub(self.last_touch.load(Ordering::Relaxed));
+        Duration::from_millis(silence) <= self.timeout
     }
 
-    fn now(&self) -> u64 {
+    fn elapsed_millis(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -21,7 +21,7 @@ pub const MAX_CONNECTIONS: usize = 8;
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long requests on hand may take to finish after the stop.
-const GRACE: Duration = Duration::from_millis(500);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// Serves the router until `stop` fires, then finishes what is on hand.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: CancellationToken) {
@@ -31,15 +31,16 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => log_panic(ended),
             (io, _) = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(answer(io, router.clone()));
+                connections.spawn(serve_connection(io, router.clone()));
             }
         }
     }
     drop(listener);
-    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let _ =
+        timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn answer<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, router: Router) {
+async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, router: Router) {
     let connection = http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));

@@ -14,7 +14,7 @@ use crate::testing;
 
 #[tokio::test]
 async fn promtool_has_nothing_to_say_about_a_scrape() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
     let metrics = &gateway.sources.metrics;
     metrics.plcs[0].count_request(RequestOutcome::Ok);
     metrics.plcs[1].request_seconds.observe(0.02);
@@ -30,7 +30,7 @@ async fn promtool_has_nothing_to_say_about_a_scrape() {
 
 #[tokio::test]
 async fn every_counter_of_every_plc_is_there_from_the_start() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
 
     let text = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
 
@@ -47,7 +47,7 @@ async fn every_counter_of_every_plc_is_there_from_the_start() {
 
 #[tokio::test]
 async fn metrics_carry_the_content_type_of_the_text_format() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
 
     let response = gateway.raw("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
 
@@ -56,7 +56,7 @@ async fn metrics_carry_the_content_type_of_the_text_format() {
 
 #[tokio::test]
 async fn status_is_the_struct_as_json() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
 
     let answer = gateway.get("/status").await;
 
@@ -66,21 +66,21 @@ async fn status_is_the_struct_as_json() {
 
 #[tokio::test]
 async fn healthz_turns_when_nothing_moves_any_more() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
     assert_eq!(gateway.get("/healthz").await.code, 200);
 
     let dead = Liveness::new(Duration::ZERO);
     while dead.is_alive() {
         tokio::task::yield_now().await;
     }
-    let gateway = Gateway::with(|sources| sources.liveness = dead).await;
+    let gateway = TestGateway::with(|sources| sources.liveness = dead).await;
 
     assert_eq!(gateway.get("/healthz").await.code, 503);
 }
 
 #[tokio::test]
 async fn readyz_says_what_is_not_usable() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
     assert_eq!(gateway.get("/readyz").await.code, 200);
 
     gateway.readiness.send_replace(Readiness::NotReady("the disk is full".to_owned()));
@@ -91,9 +91,11 @@ async fn readyz_says_what_is_not_usable() {
 
 #[tokio::test]
 async fn a_missing_broker_does_not_turn_readyz() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
 
-    gateway.status.send_modify(|status| status.broker_disconnected("Gone.", UnixTime::default()));
+    gateway
+        .status
+        .send_modify(|status| status.on_broker_disconnected("Gone.", UnixTime::default()));
 
     assert_eq!(gateway.get("/readyz").await.code, 200);
     let status: Status = serde_json::from_slice(&gateway.get("/status").await.body).unwrap();
@@ -102,7 +104,7 @@ async fn a_missing_broker_does_not_turn_readyz() {
 
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
 
     assert_eq!(gateway.get("/").await.code, 404);
     let posted = gateway.raw("POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
@@ -113,9 +115,9 @@ async fn other_paths_and_methods_are_refused() {
 async fn a_unix_socket_serves_the_same_pages() {
     let socket = std::env::temp_dir().join(format!("edge-web-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&socket);
-    let gateway = Gateway::on(UnixListener::bind(&socket).unwrap(), String::new(), |_| {});
+    let gateway = TestGateway::on(UnixListener::bind(&socket).unwrap(), String::new(), |_| {});
 
-    let answer = fetch(&Target::Unix(socket.clone()), "/readyz").await.unwrap();
+    let answer = fetch(&HttpTarget::Unix(socket.clone()), "/readyz").await.unwrap();
 
     std::fs::remove_file(&socket).unwrap();
     assert_eq!(answer.code, 200);
@@ -126,7 +128,7 @@ async fn a_unix_socket_serves_the_same_pages() {
 /// when everything waits, which is after the last of them was cut off.
 #[tokio::test]
 async fn silent_connections_are_cut_off_and_make_room_again() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         silent.push(TcpStream::connect(&gateway.address).await.unwrap());
@@ -142,7 +144,7 @@ async fn silent_connections_are_cut_off_and_make_room_again() {
 
 #[tokio::test]
 async fn no_more_than_the_bound_are_served_at_once() {
-    let gateway = Gateway::start().await;
+    let gateway = TestGateway::start().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         silent.push(TcpStream::connect(&gateway.address).await.unwrap());
@@ -158,19 +160,19 @@ async fn no_more_than_the_bound_are_served_at_once() {
 
 #[tokio::test]
 async fn serving_ends_when_asked() {
-    let mut gateway = Gateway::start().await;
+    let mut gateway = TestGateway::start().await;
 
     gateway.stop.cancel();
 
     gateway.tasks.join_next().await.unwrap().unwrap();
-    let error = fetch(&Target::Tcp(gateway.address.clone()), "/healthz").await.unwrap_err();
+    let error = fetch(&HttpTarget::Tcp(gateway.address.clone()), "/healthz").await.unwrap_err();
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn an_answer_that_is_not_http_is_told_apart_from_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = Target::Tcp(listener.local_addr().unwrap().to_string());
+    let target = HttpTarget::Tcp(listener.local_addr().unwrap().to_string());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -179,11 +181,11 @@ async fn an_answer_that_is_not_http_is_told_apart_from_no_answer() {
 
     let error = fetch(&target, "/status").await.unwrap_err();
 
-    assert!(matches!(error, FetchError::Garbled { .. }), "{error:?}");
+    assert!(matches!(error, FetchError::InvalidResponse { .. }), "{error:?}");
 }
 
 /// A router that is being served, with the ends that an app would hold.
-struct Gateway {
+struct TestGateway {
     address: String,
     sources: Sources,
     readiness: watch::Sender<Readiness>,
@@ -192,7 +194,7 @@ struct Gateway {
     tasks: JoinSet<()>,
 }
 
-impl Gateway {
+impl TestGateway {
     async fn start() -> Self {
         Self::with(|_| {}).await
     }
@@ -224,8 +226,8 @@ impl Gateway {
         Self { address, sources, readiness, status, stop, tasks }
     }
 
-    async fn get(&self, path: &str) -> Answer {
-        fetch(&Target::Tcp(self.address.clone()), path).await.unwrap()
+    async fn get(&self, path: &str) -> HttpResponse {
+        fetch(&HttpTarget::Tcp(self.address.clone()), path).await.unwrap()
     }
 
     async fn raw(&self, request: &str) -> String {

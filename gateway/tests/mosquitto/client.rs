@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use gateway::metrics::Metrics;
-use gateway::mqtt::{Event, Outgoing, Reason, Settings, WINDOW, run};
+use gateway::mqtt::{
+    ClientSettings, DisconnectReason, MAX_INFLIGHT, MqttEvent, OutgoingMessage, run,
+};
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Durability, Gateway, HostPort, Metrics as Listen, Mqtt, OnFull,
-    Qos, Queue, QueueOrder, Scheme, Secret, Tls, Version, Via, Will,
+    Broker, Config, Credentials, Durability, Gateway, HostPort, Metrics as Listen, Mqtt,
+    MqttVersion, OnFull, Qos, Queue, QueueOrder, Scheme, Secret, Tls, Via, Will,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,25 +20,25 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Client {
     pub(crate) sessions: u32,
     session: u32,
-    outbox: Option<mpsc::Sender<Outgoing>>,
-    events: mpsc::Receiver<Event>,
+    outbox: Option<mpsc::Sender<OutgoingMessage>>,
+    events: mpsc::Receiver<MqttEvent>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Client {
-    pub(crate) fn start(settings: Settings) -> Self {
+    pub(crate) fn start(settings: ClientSettings) -> Self {
         let metrics = Metrics::new(&config(settings.mqtt.clone()), "").expect("names are unique");
-        let (outbox, orders) = mpsc::channel(WINDOW);
+        let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
         let (event, events) = mpsc::channel(1024);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings, orders, event, metrics.mqtt, stop.clone()));
         Self { sessions: 0, session: 0, outbox: Some(outbox), events, stop, task }
     }
 
-    pub(crate) async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> MqttEvent {
         let event = self.events.recv().await.expect("the connection lives");
-        if let Event::Connected { session, .. } = event {
+        if let MqttEvent::Connected { session, .. } = event {
             self.session = session;
             self.sessions += 1;
         }
@@ -45,14 +47,14 @@ impl Client {
 
     pub(crate) async fn connected(&mut self) -> Option<usize> {
         match self.event().await {
-            Event::Connected { max_payload, .. } => max_payload,
+            MqttEvent::Connected { max_payload, .. } => max_payload,
             other => panic!("{other:?} instead of a session"),
         }
     }
 
-    pub(crate) async fn disconnected(&mut self) -> (Reason, String) {
+    pub(crate) async fn disconnected(&mut self) -> (DisconnectReason, String) {
         match self.event().await {
-            Event::Disconnected { reason, sentence, .. } => (reason, sentence),
+            MqttEvent::Disconnected { reason, sentence, .. } => (reason, sentence),
             other => panic!("{other:?} instead of an end"),
         }
     }
@@ -66,7 +68,7 @@ impl Client {
     }
 
     async fn send(&self, ticket: u64, topic: &str, payload: Vec<u8>, qos: Qos) {
-        let message = Outgoing {
+        let message = OutgoingMessage {
             session: self.session,
             ticket: Some(ticket),
             topic: topic.into(),
@@ -89,7 +91,7 @@ impl Client {
         let mut acknowledged = vec![0; usize::try_from(count).expect("small")];
         let (mut next, mut under_way, mut all) = (0, 0, 0);
         while acknowledged.contains(&0) {
-            if self.session > 0 && next < count && under_way < WINDOW {
+            if self.session > 0 && next < count && under_way < MAX_INFLIGHT {
                 if acknowledged[usize::try_from(next).expect("small")] == 0 {
                     self.publish(next, "topic1", qos).await;
                     under_way += 1;
@@ -98,14 +100,14 @@ impl Client {
                 continue;
             }
             match self.event().await {
-                Event::Acknowledged { ticket } => {
+                MqttEvent::Acknowledged { ticket } => {
                     acknowledged[usize::try_from(ticket).expect("small")] += 1;
                     under_way -= 1;
                     all += 1;
                     at(all);
                 }
-                Event::Connected { .. } => (next, under_way) = (0, 0),
-                Event::Disconnected { .. } => self.session = 0,
+                MqttEvent::Connected { .. } => (next, under_way) = (0, 0),
+                MqttEvent::Disconnected { .. } => self.session = 0,
                 other => panic!("{other:?} while delivering"),
             }
         }
@@ -131,7 +133,7 @@ impl Drop for Client {
     }
 }
 
-pub(crate) fn settings(version: Version, port: u16) -> Settings {
+pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
     let mqtt = Mqtt {
         brokers: vec![Broker {
             scheme: Scheme::Mqtt,
@@ -155,7 +157,7 @@ pub(crate) fn settings(version: Version, port: u16) -> Settings {
         retain: false,
     };
     let uplink = Uplink::direct(Tls::default());
-    Settings { mqtt, will: Some(will), subscriptions: Vec::new(), uplink }
+    ClientSettings { mqtt, will: Some(will), subscriptions: Vec::new(), uplink }
 }
 
 fn config(mqtt: Mqtt) -> Config {

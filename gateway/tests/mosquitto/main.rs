@@ -14,10 +14,10 @@ mod client;
 
 use broker::{Mosquitto, Subscriber};
 use client::{Client, settings};
-use gateway::mqtt::{Event, Reason};
-use provisioning::config::{Qos, Version};
+use gateway::mqtt::{DisconnectReason, MqttEvent};
+use provisioning::config::{MqttVersion, Qos};
 
-const BOTH: [Version; 2] = [Version::V311, Version::V5];
+const BOTH: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
 const ACKNOWLEDGED: [Qos; 2] = [Qos::AtLeastOnce, Qos::ExactlyOnce];
 
 #[tokio::test]
@@ -63,10 +63,10 @@ async fn a_broker_killed_in_the_middle_gets_everything_that_it_had_not_acknowled
 async fn a_topic_that_the_acl_refuses_is_told_under_5_and_only_there() {
     let broker = Mosquitto::start("acl_file ACL");
     for qos in ACKNOWLEDGED {
-        let mut client = Client::start(settings(Version::V5, broker.port));
+        let mut client = Client::start(settings(MqttVersion::V5, broker.port));
         client.connected().await;
         client.publish(1, "forbidden/topic", qos).await;
-        let refused = Event::Refused {
+        let refused = MqttEvent::Refused {
             ticket: Some(1),
             topic: "forbidden/topic".into(),
             code: 0x87,
@@ -74,27 +74,27 @@ async fn a_topic_that_the_acl_refuses_is_told_under_5_and_only_there() {
         };
         assert_eq!(client.event().await, refused);
         client.publish(2, "topic1", qos).await;
-        assert_eq!(client.event().await, Event::Acknowledged { ticket: 2 });
+        assert_eq!(client.event().await, MqttEvent::Acknowledged { ticket: 2 });
     }
 
-    let mut client = Client::start(settings(Version::V311, broker.port));
+    let mut client = Client::start(settings(MqttVersion::V311, broker.port));
     client.connected().await;
     client.publish(1, "forbidden/topic", Qos::AtLeastOnce).await;
-    assert_eq!(client.event().await, Event::Acknowledged { ticket: 1 }, "why 5 is the default");
+    assert_eq!(client.event().await, MqttEvent::Acknowledged { ticket: 1 }, "why 5 is the default");
 }
 
 #[tokio::test]
 async fn a_second_gateway_with_the_same_id_is_named_as_a_possible_cause() {
     let broker = Mosquitto::start("");
-    let mut first = Client::start(settings(Version::V5, broker.port));
+    let mut first = Client::start(settings(MqttVersion::V5, broker.port));
     first.connected().await;
-    let mut second = Client::start(settings(Version::V5, broker.port));
+    let mut second = Client::start(settings(MqttVersion::V5, broker.port));
     second.connected().await;
 
     let (reason, sentence) = first.disconnected().await;
 
     // Mosquitto 2.0.11 just closes the first one; others say DISCONNECT with 0x8E.
-    assert!(matches!(reason, Reason::Closed | Reason::TakenOver), "{reason:?}");
+    assert!(matches!(reason, DisconnectReason::Closed | DisconnectReason::TakenOver), "{reason:?}");
     assert!(sentence.contains("uses the id amsterdam-01"), "{sentence}");
 }
 
@@ -104,22 +104,22 @@ async fn a_wrong_password_is_told() {
     for version in BOTH {
         let mut client = Client::start(settings(version, broker.port));
         let (reason, sentence) = client.disconnected().await;
-        assert_eq!(reason, Reason::Unauthorized, "{sentence}");
+        assert_eq!(reason, DisconnectReason::Unauthorized, "{sentence}");
     }
 }
 
 #[tokio::test]
 async fn the_brokers_packet_limit_is_kept() {
     let broker = Mosquitto::start("max_packet_size 1000");
-    let mut client = Client::start(settings(Version::V5, broker.port));
+    let mut client = Client::start(settings(MqttVersion::V5, broker.port));
     assert_eq!(client.connected().await, Some(990));
 
     client.publish_payload(1, "topic1", vec![b'x'; 985]).await;
     client.publish_payload(2, "topic1", vec![b'x'; 984]).await;
 
     let event = client.event().await;
-    assert!(matches!(event, Event::Refused { ticket: Some(1), code: 0x95, .. }), "{event:?}");
-    assert_eq!(client.event().await, Event::Acknowledged { ticket: 2 });
+    assert!(matches!(event, MqttEvent::Refused { ticket: Some(1), code: 0x95, .. }), "{event:?}");
+    assert_eq!(client.event().await, MqttEvent::Acknowledged { ticket: 2 });
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn messages_to_us_arrive() {
 
         for ticket in 0..200 {
             match listener.event().await {
-                Event::Received(message) => {
+                MqttEvent::Received(message) => {
                     assert_eq!(message.payload, ticket.to_string().into_bytes());
                 }
                 other => panic!("{other:?} instead of a message"),

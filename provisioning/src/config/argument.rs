@@ -7,7 +7,7 @@ use std::time::Duration;
 use figment::value::Value;
 use thiserror::Error;
 
-use super::leaf::{Found, Leaf, Period, SecretFile, TextLeaf, Wrong};
+use super::scalar::{BoundedDuration, RawValue, Scalar, SecretFile, TextScalar, ValueError};
 use super::{Broker, Secret};
 
 /// Why an argument cannot be taken, and what to write instead.
@@ -16,17 +16,24 @@ use super::{Broker, Secret};
 pub struct ArgumentError(String);
 
 const DAY_MS: u64 = 86_400_000;
-const TIME_HELP: &str = "write a whole number and a unit, as 200ms, 20s, 5m or 1h; 1ms to 8760h";
+const DURATION_HELP: &str =
+    "write a whole number and a unit, as 200ms, 20s, 5m or 1h; 1ms to 8760h";
 
 /// Reads a duration from 1 ms to 365 days, written as in `gateway.toml`: `200ms`, `20s`, `5m`, `1h`.
 ///
 /// # Errors
 /// Says what to write when it is none.
-pub fn duration(text: &str) -> Result<Duration, ArgumentError> {
+pub fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
     let value = Value::from(text);
-    let found = Found { key: "time", value: &value, written: None, environment: true, spans: None };
-    let period = Period::<1, { 365 * DAY_MS }>::read(&found);
-    period.map(|period| period.0).map_err(|_| ArgumentError(TIME_HELP.to_owned()))
+    let found = RawValue {
+        key: "time",
+        value: &value,
+        source_text: None,
+        is_from_environment: true,
+        spans: None,
+    };
+    let period = BoundedDuration::<1, { 365 * DAY_MS }>::read(&found);
+    period.map(|period| period.0).map_err(|_| ArgumentError(DURATION_HELP.to_owned()))
 }
 
 /// Reads a password file under the rules of `mqtt.password_file`.
@@ -35,19 +42,19 @@ pub fn duration(text: &str) -> Result<Duration, ArgumentError> {
 /// Fails when it cannot be read, or when others could read or change it.
 pub fn read_secret(path: &Path) -> Result<Secret, ArgumentError> {
     let file = SecretFile::parse("password_file", &path.to_string_lossy())?;
-    Ok(file.load("password", Path::new(""))?)
+    Ok(file.read_secret("password", Path::new(""))?)
 }
 
 impl FromStr for Broker {
     type Err = ArgumentError;
 
     fn from_str(text: &str) -> Result<Self, ArgumentError> {
-        Ok(<Self as TextLeaf>::parse("broker", text)?)
+        Ok(<Self as TextScalar>::parse("broker", text)?)
     }
 }
 
-impl From<Wrong> for ArgumentError {
-    fn from(wrong: Wrong) -> Self {
+impl From<ValueError> for ArgumentError {
+    fn from(wrong: ValueError) -> Self {
         match wrong.help {
             Some(help) => Self(format!("{}; {help}", wrong.message)),
             None => Self(wrong.message),
@@ -61,10 +68,10 @@ mod tests {
 
     #[test]
     fn a_duration_is_written_as_in_the_file() {
-        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
-        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
         for text in ["20", "", "20 seconds", "-1s", "0ms", "9000h"] {
-            assert!(duration(text).is_err(), "{text}");
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

@@ -11,28 +11,32 @@ mod uplink;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::draft::Draft;
+use super::context::ReadContext;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
-use super::read::Table;
+use super::read::RawTable;
 use super::{Config, Gateway, Listen, Metrics, Queue};
-use tunnel::{Checked, Underway};
+use tunnel::{CheckedTunnel, TunnelPresence};
 
 const METRICS_PORT: u16 = 9464;
 
 /// The configuration; absent only when a problem has been noted.
-pub(super) fn config(root: &Table<'_>, file: &Path, draft: &mut Draft<'_>) -> Option<Config> {
-    let raw = root.body::<RawConfig>(draft);
-    let gateway = gateway(&raw.gateway.0, draft);
-    let tunnel = tunnel::tunnel(raw.tunnel.0.as_ref(), file, draft);
-    let underway = tunnel.underway();
-    let mqtt = mqtt::mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, draft);
-    let publish = publish::common(&raw.publish.0, draft);
-    let queue = queue(&raw.queue.0, draft);
-    let metrics = metrics(&raw.metrics.0, &underway, draft);
-    let plcs = plc::plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), draft);
+pub(super) fn check_config(
+    root: &RawTable<'_>,
+    file: &Path,
+    draft: &mut ReadContext<'_>,
+) -> Option<Config> {
+    let raw = root.read_section::<RawConfig>(draft);
+    let gateway = check_gateway(&raw.gateway.0, draft);
+    let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, draft);
+    let underway = tunnel.presence();
+    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, draft);
+    let publish = publish::check_publish(&raw.publish.0, draft);
+    let queue = check_queue(&raw.queue.0, draft);
+    let metrics = check_metrics(&raw.metrics.0, &underway, draft);
+    let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), draft);
     let tunnel = match tunnel {
-        Checked::Off => None,
-        Checked::On(tunnel) => Some(tunnel?),
+        CheckedTunnel::Off => None,
+        CheckedTunnel::On(tunnel) => Some(tunnel?),
     };
     Some(Config {
         gateway: gateway?,
@@ -44,7 +48,7 @@ pub(super) fn config(root: &Table<'_>, file: &Path, draft: &mut Draft<'_>) -> Op
     })
 }
 
-fn gateway(raw: &RawGateway, draft: &mut Draft<'_>) -> Option<Gateway> {
+fn check_gateway(raw: &RawGateway, draft: &mut ReadContext<'_>) -> Option<Gateway> {
     let id = draft.required(&raw.id, "id = \"amsterdam-01\"");
     let location = draft.optional(&raw.location);
     let timezone = draft.optional(&raw.timezone);
@@ -57,7 +61,7 @@ fn gateway(raw: &RawGateway, draft: &mut Draft<'_>) -> Option<Gateway> {
     })
 }
 
-fn queue(raw: &RawQueue, draft: &mut Draft<'_>) -> Option<Queue> {
+fn check_queue(raw: &RawQueue, draft: &mut ReadContext<'_>) -> Option<Queue> {
     let durability = draft.optional(&raw.durability);
     let max_size = draft.optional(&raw.max_size);
     let min_free = draft.optional(&raw.min_free);
@@ -72,21 +76,25 @@ fn queue(raw: &RawQueue, draft: &mut Draft<'_>) -> Option<Queue> {
     })
 }
 
-fn metrics(raw: &RawMetrics, tunnel: &Underway<'_>, draft: &mut Draft<'_>) -> Option<Metrics> {
-    if raw.listen.items.is_none() && !raw.listen.broken {
+fn check_metrics(
+    raw: &RawMetrics,
+    tunnel: &TunnelPresence<'_>,
+    draft: &mut ReadContext<'_>,
+) -> Option<Metrics> {
+    if raw.listen.items.is_none() && !raw.listen.already_reported {
         let listen = if tunnel.is_on() {
             Listen::Tunnel(METRICS_PORT)
         } else {
             Listen::Address((Ipv4Addr::LOCALHOST, METRICS_PORT).into())
         };
-        draft.hold_default(&raw.listen.at, format!("[\"{listen}\"]"));
+        draft.record_default(&raw.listen.key, format!("[\"{listen}\"]"));
         return Some(Metrics { listen: vec![listen] });
     }
-    let listen = draft.items(&raw.listen)?;
+    let listen = draft.list(&raw.listen)?;
     for (index, (at, address)) in listen.iter().enumerate() {
         if let Some((first, _)) = listen.iter().take(index).find(|(_, other)| other == address) {
             let message = format!("{address} is in the list twice");
-            draft.reject_twice(at, first, message, "leave one of them out");
+            draft.reject_duplicate(at, first, message, "leave one of them out");
         }
         if matches!(address, Listen::Tunnel(_)) && !tunnel.is_on() {
             let help = "add a section [tunnel], or write an address of this machine";

@@ -12,9 +12,9 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// Prefix of every variable that sets a key: `EDGE_MQTT__CLIENT_ID` sets `mqtt.client_id`.
-pub(super) const PREFIX: &str = "EDGE_";
+pub(super) const ENV_PREFIX: &str = "EDGE_";
 
-const ENVIRONMENT: &str = "environment";
+const ENVIRONMENT_LAYER: &str = "environment";
 
 /// Both layers, merged, and what tells them apart.
 pub(super) struct Layers {
@@ -28,8 +28,9 @@ impl Layers {
     pub(super) fn new(path: &Path, tables: &DeTable<'_>, cut: Option<&str>) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
-        let file = Layer { metadata: Metadata::from("file", path), data: dict(sections) };
-        let environment = Layer { metadata: Metadata::named(ENVIRONMENT), data: environment() };
+        let file = Layer { metadata: Metadata::from("file", path), data: figment_dict(sections) };
+        let environment =
+            Layer { metadata: Metadata::named(ENVIRONMENT_LAYER), data: environment_variables() };
         let figment = Figment::from(file).merge(environment);
         let merged = figment.find_value("").ok().and_then(Value::into_dict);
         let mut merged = merged.unwrap_or_default();
@@ -45,12 +46,12 @@ impl Layers {
 
     /// Whether the environment set this value.
     pub(super) fn is_from_environment(&self, value: &Value) -> bool {
-        self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name == ENVIRONMENT)
+        self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name == ENVIRONMENT_LAYER)
     }
 }
 
-type Key<'a> = Spanned<DeString<'a>>;
-type Item<'a> = Spanned<DeValue<'a>>;
+type SpannedKey<'a> = Spanned<DeString<'a>>;
+type SpannedItem<'a> = Spanned<DeValue<'a>>;
 
 struct Layer {
     metadata: Metadata,
@@ -69,30 +70,35 @@ impl Provider for Layer {
 
 /// Every variable stays the text that it is: what a key takes decides how it is read, so that
 /// `EDGE_MQTT__USERNAME=007` is the name 007.
-fn environment() -> Dict {
+fn environment_variables() -> Dict {
     let mut all = Dict::new();
-    for (key, text) in Env::prefixed(PREFIX).split("__").iter() {
-        insert(&mut all, key.as_str(), text);
+    for (key, text) in Env::prefixed(ENV_PREFIX).split("__").iter() {
+        insert_at(&mut all, key.as_str(), text);
     }
     all
 }
 
-fn insert(dict: &mut Dict, path: &str, text: String) {
+fn insert_at(dict: &mut Dict, path: &str, text: String) {
     let Some((section, rest)) = path.split_once('.') else {
         dict.insert(path.to_owned(), Value::from(text));
         return;
     };
     let mut inner = dict.remove(section).and_then(Value::into_dict).unwrap_or_default();
-    insert(&mut inner, rest, text);
+    insert_at(&mut inner, rest, text);
     dict.insert(section.to_owned(), Value::from(inner));
 }
 
-fn dict<'a>(table: impl IntoIterator<Item = (&'a Key<'a>, &'a Item<'a>)>) -> Dict {
-    table.into_iter().map(|(key, item)| (key.as_ref().to_string(), value(item.as_ref()))).collect()
+fn figment_dict<'a>(
+    table: impl IntoIterator<Item = (&'a SpannedKey<'a>, &'a SpannedItem<'a>)>,
+) -> Dict {
+    table
+        .into_iter()
+        .map(|(key, item)| (key.as_ref().to_string(), figment_value(item.as_ref())))
+        .collect()
 }
 
 /// The same value without places, for the readers of keys.
-pub(super) fn value(item: &DeValue<'_>) -> Value {
+pub(super) fn figment_value(item: &DeValue<'_>) -> Value {
     match item {
         DeValue::String(text) => Value::from(text.as_ref()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -103,7 +109,9 @@ pub(super) fn value(item: &DeValue<'_>) -> Value {
             .map_or_else(|_| Value::from(number.to_string()), Value::from),
         DeValue::Boolean(flag) => Value::from(*flag),
         DeValue::Datetime(datetime) => Value::from(datetime.to_string()),
-        DeValue::Array(items) => items.iter().map(|i| value(i.as_ref())).collect::<Vec<_>>().into(),
-        DeValue::Table(table) => Value::from(dict(table)),
+        DeValue::Array(items) => {
+            items.iter().map(|i| figment_value(i.as_ref())).collect::<Vec<_>>().into()
+        }
+        DeValue::Table(table) => Value::from(figment_dict(table)),
     }
 }

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::document::{self, Pieces};
-use super::draft::{Draft, Held};
-use super::hash::Hash;
+use super::context::{EffectiveSetting, ReadContext};
+use super::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 use super::layers::Layers;
-use super::problem::{Notes, Place, Problem, Rejected};
-use super::read::Table;
+use super::read::RawTable;
+use super::settings_hash::SettingsHash;
+use super::toml_split::{self, SplitDocument};
 use super::{Config, check, syntax};
 
 /// Longest file that is read. A configuration of 1,000 PLCs is well below.
-const LONGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// A configuration that holds.
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What it says.
     pub config: Config,
     /// Twelve hexadecimal digits that change when an effective setting does. The contents of
@@ -47,16 +47,16 @@ pub struct Setting {
 /// # Errors
 /// When the file cannot be read, is not TOML, or holds anything that cannot be meant: all problems
 /// at once.
-pub fn load(path: &Path) -> Result<Loaded, Rejected> {
-    let bytes = contents(path).map_err(|error| unreadable(path, &error))?;
+pub fn load(path: &Path) -> Result<LoadedConfig, RejectedFile> {
+    let bytes = read_file(path).map_err(|error| read_error(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
-    let Read { config, hash, notes, .. } = read(path, &text, None)?;
+    let CheckedFile { config, hash, notes, .. } = read_text(path, &text, None)?;
     let notes = Notes::new(path, &text, notes);
-    Ok(Loaded { config, hash, notes, file: path.to_owned(), text })
+    Ok(LoadedConfig { config, hash, notes, file: path.to_owned(), text })
 }
 
 /// Without the text: a comment in it may hold anything.
-impl fmt::Debug for Loaded {
+impl fmt::Debug for LoadedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { config, hash, notes, file, text: _ } = self;
         f.debug_struct("Loaded")
@@ -68,7 +68,7 @@ impl fmt::Debug for Loaded {
     }
 }
 
-impl Loaded {
+impl LoadedConfig {
     /// Configuration and hash, for somebody who runs it: the text of the file is given back.
     #[must_use]
     pub fn into_parts(self) -> (Config, String) {
@@ -79,86 +79,91 @@ impl Loaded {
     ///
     /// Reads the configuration once more, so that a gateway that never asks keeps nothing for it.
     #[must_use]
-    pub fn effective(&self) -> Vec<Setting> {
-        let settings = read(&self.file, &self.text, Some(Vec::new())).map(|read| read.settings);
+    pub fn settings(&self) -> Vec<Setting> {
+        let settings =
+            read_text(&self.file, &self.text, Some(Vec::new())).map(|read| read.settings);
         let lines: Vec<_> = self.text.match_indices('\n').map(|(at, _)| at + 1).collect();
-        let setting = |held: Held| Setting {
-            path: held.at.path(),
+        let setting = |held: EffectiveSetting| Setting {
+            path: held.key.path(),
             source: self.source(&held, &lines),
             value: held.value,
         };
         settings.unwrap_or_default().into_iter().map(setting).collect()
     }
 
-    fn source(&self, held: &Held, lines: &[usize]) -> String {
-        match &held.at.place {
-            _ if !held.set => "default".to_owned(),
-            Place::Environment(variable) => format!("environment {}", variable.name),
-            Place::File(span) => {
+    fn source(&self, held: &EffectiveSetting, lines: &[usize]) -> String {
+        match &held.key.span {
+            _ if !held.is_set => "default".to_owned(),
+            SourceSpan::Environment(variable) => format!("environment {}", variable.name),
+            SourceSpan::File(span) => {
                 let line = lines.partition_point(|start| *start <= span.start) + 1;
                 format!("{}:{line}", self.file.display())
             }
-            Place::Whole => self.file.display().to_string(),
+            SourceSpan::WholeFile => self.file.display().to_string(),
         }
     }
 }
 
 /// The file, unless it is longer than any configuration: a device or a disk image has no end.
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LONGEST {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
         return Err(ErrorKind::FileTooLarge.into());
     }
     Ok(bytes)
 }
 
 #[derive(Debug)]
-struct Read {
+struct CheckedFile {
     config: Config,
     hash: String,
-    settings: Vec<Held>,
+    settings: Vec<EffectiveSetting>,
     notes: Vec<Problem>,
 }
 
 /// From text to a configuration; `settings` takes up what holds.
-fn read(path: &Path, text: &str, settings: Option<Vec<Held>>) -> Result<Read, Rejected> {
-    read_in(Pieces::of(text).as_ref(), path, text, settings)
-}
-
-fn read_in(
-    pieces: Option<&Pieces<'_>>,
+fn read_text(
     path: &Path,
     text: &str,
-    settings: Option<Vec<Held>>,
-) -> Result<Read, Rejected> {
+    settings: Option<Vec<EffectiveSetting>>,
+) -> Result<CheckedFile, RejectedFile> {
+    read_split(SplitDocument::split(text).as_ref(), path, text, settings)
+}
+
+fn read_split(
+    pieces: Option<&SplitDocument<'_>>,
+    path: &Path,
+    text: &str,
+    settings: Option<Vec<EffectiveSetting>>,
+) -> Result<CheckedFile, RejectedFile> {
     let rest = pieces.map_or(text, |pieces| &pieces.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
-    let layers = Layers::new(path, tables.as_ref(), pieces.map(|_| document::LIST));
-    let mut draft = Draft {
+    let layers = Layers::new(path, tables.as_ref(), pieces.map(|_| toml_split::PLC_LIST));
+    let mut draft = ReadContext {
         layers: &layers,
         text,
-        pieces,
-        piece: 0,
+        split: pieces,
+        piece_start: 0,
         problems: Vec::new(),
         notes: Vec::new(),
-        settings,
-        hash: Hash::new(),
-        meant: Vec::new(),
+        effective: settings,
+        hash: SettingsHash::new(),
+        suggested: Vec::new(),
     };
-    let root = Table::root(&layers.merged, tables.as_ref());
-    let config = check::config(&root, path, &mut draft);
-    let Draft { problems, notes, settings, hash, .. } = draft;
+    let root = RawTable::root(&layers.merged, tables.as_ref());
+    let config = check::check_config(&root, path, &mut draft);
+    let ReadContext { problems, notes, effective: settings, hash, .. } = draft;
     match config {
         Some(config) if problems.is_empty() => {
             let settings = settings.unwrap_or_default();
-            Ok(Read { config, hash: hash.to_string(), settings, notes })
+            Ok(CheckedFile { config, hash: hash.to_string(), settings, notes })
         }
-        _ => Err(Rejected::new(path.to_owned(), text, problems)),
+        _ => Err(RejectedFile::new(path.to_owned(), text, problems)),
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Rejected {
+fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
     let kind = error.kind();
     let (message, help) = if kind == ErrorKind::NotFound {
         (
@@ -187,10 +192,10 @@ fn unreadable(path: &Path, error: &io::Error) -> Rejected {
         path: String::new(),
         message,
         help: Some(help.to_owned()),
-        place: Place::Whole,
-        also: None,
+        span: SourceSpan::WholeFile,
+        related: None,
     };
-    Rejected::new(path.to_owned(), "", vec![problem])
+    RejectedFile::new(path.to_owned(), "", vec![problem])
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use figment::value::{Dict, Value};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::draft::{At, Draft};
-use super::problem::Place;
+use super::context::{KeyLocation, ReadContext};
+use super::diagnostics::SourceSpan;
 
 /// Declares a raw section: its keys with their types, defaults and meanings, from which the
 /// reader, the JSON Schema and the reference are made.
@@ -31,15 +31,15 @@ macro_rules! section {
             )*
         }
 
-        impl super::read::Body for $name {
-            const KEYS: &'static [&'static str] = &[$(super::read::plain(stringify!($key))),*];
+        impl super::read::ReadSection for $name {
+            const KEYS: &'static [&'static str] = &[$(super::read::key_name(stringify!($key))),*];
 
-            fn read(table: &super::read::Table<'_>, draft: &mut super::draft::Draft<'_>) -> Self {
+            fn read(table: &super::read::RawTable<'_>, draft: &mut super::context::ReadContext<'_>) -> Self {
                 $(
                     let default: Option<figment::value::Value> = None;
                     $(let default = default.or_else(|| Some(figment::value::Value::from($default)));)?
-                    let slot = table.slot(super::read::plain(stringify!($key)), draft);
-                    let $key = super::member::Member::read(slot, default, draft);
+                    let slot = table.field(super::read::key_name(stringify!($key)), draft);
+                    let $key = super::field::ReadField::read(slot, default, draft);
                 )*
                 Self { $($key),* }
             }
@@ -49,7 +49,7 @@ macro_rules! section {
 pub(super) use section;
 
 /// `type` for `r#type`.
-pub(super) const fn plain(key: &'static str) -> &'static str {
+pub(super) const fn key_name(key: &'static str) -> &'static str {
     match key.as_bytes() {
         [b'r', b'#', ..] => key.split_at(2).1,
         _ => key,
@@ -57,111 +57,120 @@ pub(super) const fn plain(key: &'static str) -> &'static str {
 }
 
 /// The keys of one section.
-pub(super) trait Body: Sized {
+pub(super) trait ReadSection: Sized {
     /// Every key that it has.
     const KEYS: &'static [&'static str];
 
     /// Reads all of them.
-    fn read(table: &Table<'_>, draft: &mut Draft<'_>) -> Self;
+    fn read(table: &RawTable<'_>, draft: &mut ReadContext<'_>) -> Self;
 }
 
 /// A table of the merged configuration beside the same table of the file.
-pub(super) struct Table<'a> {
+pub(super) struct RawTable<'a> {
     /// Where keys that are missing would have to be.
-    at: At,
+    key: KeyLocation,
     dict: Option<&'a Dict>,
     spans: Option<&'a DeTable<'a>>,
     /// Whether what stands in its place has been refused already.
-    broken: bool,
+    already_reported: bool,
 }
 
 /// What stands at one key.
-pub(super) struct Slot<'a> {
-    pub(super) at: At,
+pub(super) struct RawField<'a> {
+    pub(super) key: KeyLocation,
     pub(super) value: Option<&'a Value>,
     pub(super) spans: Option<&'a Spanned<DeValue<'a>>>,
     /// Whether the table around it has been refused already.
-    pub(super) broken: bool,
+    pub(super) already_reported: bool,
 }
 
-impl<'a> Table<'a> {
+impl<'a> RawTable<'a> {
     /// The whole configuration.
     pub(super) fn root(dict: &'a Dict, spans: &'a DeTable<'a>) -> Self {
-        let at = At { table: Rc::from(""), key: "".into(), place: Place::Whole };
-        Self { at, dict: Some(dict), spans: Some(spans), broken: false }
+        let at = KeyLocation { table: Rc::from(""), name: "".into(), span: SourceSpan::WholeFile };
+        Self { key: at, dict: Some(dict), spans: Some(spans), already_reported: false }
     }
 
     /// What stands at `key`.
-    pub(super) fn slot(&self, key: &'static str, draft: &Draft<'_>) -> Slot<'a> {
+    pub(super) fn field(&self, key: &'static str, draft: &ReadContext<'_>) -> RawField<'a> {
         let value = self.dict.and_then(|dict| dict.get(key));
         let spans = self.spans.and_then(|table| table.get(key));
-        let at = At { table: Rc::clone(&self.at.table), key: key.into(), place: Place::Whole };
-        let place = match (value, spans) {
-            (Some(value), _) if draft.layers.is_from_environment(value) => at.environment(value),
-            (Some(_), Some(spans)) => draft.place(&spans.span()),
-            _ => self.at.place.clone(),
+        let at = KeyLocation {
+            table: Rc::clone(&self.key.table),
+            name: key.into(),
+            span: SourceSpan::WholeFile,
         };
-        Slot { at: At { place, ..at }, value, spans, broken: self.broken }
+        let place = match (value, spans) {
+            (Some(value), _) if draft.layers.is_from_environment(value) => at.variable_span(value),
+            (Some(_), Some(spans)) => draft.file_span(&spans.span()),
+            _ => self.key.span.clone(),
+        };
+        RawField {
+            key: KeyLocation { span: place, ..at },
+            value,
+            spans,
+            already_reported: self.already_reported,
+        }
     }
 
     /// The entries of the list at `key`, as the file has them.
-    pub(super) fn entries(&self, key: &str) -> Option<&'a DeArray<'a>> {
+    pub(super) fn list_entries(&self, key: &str) -> Option<&'a DeArray<'a>> {
         self.spans.and_then(|table| table.get(key)).and_then(|item| item.as_ref().as_array())
     }
 
     /// Reads the keys of `T` and refuses all others.
-    pub(super) fn body<T: Body>(&self, draft: &mut Draft<'_>) -> T {
+    pub(super) fn read_section<T: ReadSection>(&self, draft: &mut ReadContext<'_>) -> T {
         for (key, value) in self.dict.into_iter().flatten() {
             if !T::KEYS.contains(&key.as_str()) {
-                let at = self.unknown(key, value, draft);
-                draft.refuse_unknown(&at, value, T::KEYS);
+                let at = self.locate_unknown(key, value, draft);
+                draft.reject_unknown(&at, value, T::KEYS);
             }
         }
         T::read(self, draft)
     }
 
-    fn unknown(&self, key: &str, value: &Value, draft: &Draft<'_>) -> At {
-        let table = Rc::clone(&self.at.table);
-        let at = At { table, key: key.to_owned().into(), place: self.at.place.clone() };
+    fn locate_unknown(&self, key: &str, value: &Value, draft: &ReadContext<'_>) -> KeyLocation {
+        let table = Rc::clone(&self.key.table);
+        let at = KeyLocation { table, name: key.to_owned().into(), span: self.key.span.clone() };
         let in_file = self.spans.and_then(|table| table.get_key_value(key));
         let place = match in_file {
-            _ if draft.layers.is_from_environment(value) => at.environment(value),
-            Some((key, _)) => draft.place(&key.span()),
-            None => at.place.clone(),
+            _ if draft.layers.is_from_environment(value) => at.variable_span(value),
+            Some((key, _)) => draft.file_span(&key.span()),
+            None => at.span.clone(),
         };
-        At { place, ..at }
+        KeyLocation { span: place, ..at }
     }
 }
 
-impl<'a> Slot<'a> {
+impl<'a> RawField<'a> {
     /// The table here; an empty one when there is none.
-    pub(super) fn table(self, draft: &mut Draft<'_>) -> Table<'a> {
-        let path: Rc<str> = self.at.path().into();
+    pub(super) fn into_table(self, draft: &mut ReadContext<'_>) -> RawTable<'a> {
+        let path: Rc<str> = self.key.path().into();
         let dict = self.value.and_then(Value::as_dict);
-        let broken = self.broken || (self.value.is_some() && dict.is_none());
-        if broken && !self.broken {
+        let broken = self.already_reported || (self.value.is_some() && dict.is_none());
+        if broken && !self.already_reported {
             draft.reject(
-                &self.at,
+                &self.key,
                 format!("`{path}` is a section of its own, not a value"),
                 Some(format!("write its keys below a line [{path}]")),
             );
         }
         let spans = self.spans.and_then(|spans| spans.as_ref().as_table());
-        let at = At { table: path, key: "".into(), place: self.at.place };
-        Table { at, dict, spans, broken }
+        let at = KeyLocation { table: path, name: "".into(), span: self.key.span };
+        RawTable { key: at, dict, spans, already_reported: broken }
     }
 
     /// The items of the list here; absent when it is no list.
-    pub(super) fn items(&self, draft: &Draft<'_>) -> Option<Vec<Self>> {
+    pub(super) fn list_items(&self, draft: &ReadContext<'_>) -> Option<Vec<Self>> {
         let values = self.value.and_then(Value::as_array)?;
         let spans = self.spans.and_then(|spans| spans.as_ref().as_array());
         let item = |(index, value): (usize, &'a Value)| {
             let spans = spans.and_then(|spans| spans.get(index));
-            let key = format!("{}[{index}]", self.at.key).into();
+            let key = format!("{}[{index}]", self.key.name).into();
             let place =
-                spans.map_or_else(|| self.at.place.clone(), |spans| draft.place(&spans.span()));
-            let at = At { table: Rc::clone(&self.at.table), key, place };
-            Slot { at, value: Some(value), spans, broken: self.broken }
+                spans.map_or_else(|| self.key.span.clone(), |spans| draft.file_span(&spans.span()));
+            let at = KeyLocation { table: Rc::clone(&self.key.table), name: key, span: place };
+            RawField { key: at, value: Some(value), spans, already_reported: self.already_reported }
         };
         Some(values.iter().enumerate().map(item).collect())
     }

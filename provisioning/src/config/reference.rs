@@ -17,9 +17,9 @@ pub fn reference() -> String {
     let schema = schema().to_value();
     let mut page = PREFACE.to_owned();
     for (path, brackets) in SECTIONS {
-        let section = path.split('.').try_fold(&schema, |at, key| property(&schema, at, key));
+        let section = path.split('.').try_fold(&schema, |at, key| schema_of(&schema, at, key));
         if let Some(section) = section {
-            page.push_str(&table(&schema, section, brackets));
+            page.push_str(&section_table(&schema, section, brackets));
         }
     }
     page
@@ -57,7 +57,7 @@ const SECTIONS: [(&str, &str); 11] = [
 ];
 
 /// The schema of a key, through references and lists.
-fn property<'s>(root: &'s Value, section: &'s Value, key: &str) -> Option<&'s Value> {
+fn schema_of<'s>(root: &'s Value, section: &'s Value, key: &str) -> Option<&'s Value> {
     Some(resolved(root, section.get("properties")?.get(key)?))
 }
 
@@ -71,18 +71,18 @@ fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     }
 }
 
-fn table(root: &Value, section: &Value, brackets: &str) -> String {
-    let meaning = text(section, "description");
+fn section_table(root: &Value, section: &Value, brackets: &str) -> String {
+    let meaning = markdown_text(section, "description");
     let mut table = format!("\n## {brackets}\n\n{meaning}\n\n");
     table.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
     let keys = section.get("properties").and_then(Value::as_object).into_iter().flatten();
     for (key, schema) in keys {
-        let Some(kind) = kind(schema) else { continue };
+        let Some(kind) = type_text(schema) else { continue };
         let default = match schema.get("default") {
             Some(default) => format!("`{default}`"),
-            None => text(schema, "x-default"),
+            None => markdown_text(schema, "x-default"),
         };
-        let meaning = text(schema, "description");
+        let meaning = markdown_text(schema, "description");
         table.push_str(&format!("| `{key}` | {kind} | {default} | {meaning} |\n"));
     }
     debug_assert!(root.is_object());
@@ -90,7 +90,7 @@ fn table(root: &Value, section: &Value, brackets: &str) -> String {
 }
 
 /// The words for the type of a value; absent for a section.
-fn kind(schema: &Value) -> Option<String> {
+fn type_text(schema: &Value) -> Option<String> {
     let of = |schema: &Value| Some(schema.get("x-type")?.as_str()?.replace('|', "\\|"));
     match schema.get("items") {
         Some(items) => of(items).map(|kind| format!("list of {kind}")),
@@ -98,7 +98,7 @@ fn kind(schema: &Value) -> Option<String> {
     }
 }
 
-fn text(schema: &Value, key: &str) -> String {
+fn markdown_text(schema: &Value, key: &str) -> String {
     let text = schema.get(key).and_then(Value::as_str).unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

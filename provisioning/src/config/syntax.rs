@@ -6,23 +6,23 @@ use std::string::FromUtf8Error;
 
 use toml::de::DeTable;
 
-use super::problem::{Place, Problem, Rejected};
+use super::diagnostics::{Problem, RejectedFile, SourceSpan};
 
 /// Saved in another encoding, usually by an old editor on Windows.
-pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> Rejected {
+pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
     let bytes = error.as_bytes();
     let start = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(bytes).into_owned();
     // The lossy text is the same up to the first wrong byte, which becomes one U+FFFD.
     let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
     let message = "the file is not UTF-8: this byte belongs to another encoding".to_owned();
-    let problem = problem(span, message, "save the file again with the encoding UTF-8");
-    Rejected::new(path.to_owned(), &text, vec![problem])
+    let problem = syntax_problem(span, message, "save the file again with the encoding UTF-8");
+    RejectedFile::new(path.to_owned(), &text, vec![problem])
 }
 
 /// Every line that is not TOML, in plain words where the mistake is a usual one, else in those of
 /// the TOML parser.
-pub(super) fn not_toml(path: &Path, text: &str) -> Rejected {
+pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     let (_, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<Problem> = Vec::new();
     let mut explained: Option<usize> = None;
@@ -31,16 +31,16 @@ pub(super) fn not_toml(path: &Path, text: &str) -> Rejected {
         let (start, line) = line_at(text, span.start);
         // The rest of a broken line is broken too.
         if explained.replace(start) != Some(start) {
-            let (message, help) = explanation(error.message(), line);
-            problems.push(problem(span, message, help));
+            let (message, help) = explain(error.message(), line);
+            problems.push(syntax_problem(span, message, help));
         }
     }
-    Rejected::new(path.to_owned(), text, problems)
+    RejectedFile::new(path.to_owned(), text, problems)
 }
 
-fn explanation(said: &str, line: &str) -> (String, &'static str) {
+fn explain(said: &str, line: &str) -> (String, &'static str) {
     let value = line.split_once('=').map_or("", |(_, value)| value.trim());
-    match usual(said, line, value) {
+    match common_mistake(said, line, value) {
         Some((message, help)) => (message.to_owned(), help),
         None => (
             format!("this line cannot be read as TOML: {said}"),
@@ -56,7 +56,7 @@ fn line_at(text: &str, at: usize) -> (usize, &str) {
 }
 
 /// What the parser `said` about a line, in other words, and what to write instead.
-fn usual(said: &str, line: &str, value: &str) -> Option<(&'static str, &'static str)> {
+fn common_mistake(said: &str, line: &str, value: &str) -> Option<(&'static str, &'static str)> {
     let boolean = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
     let digit = value.starts_with(|c: char| c.is_ascii_digit() || c == '-');
     Some(if boolean {
@@ -90,12 +90,12 @@ fn usual(said: &str, line: &str, value: &str) -> Option<(&'static str, &'static 
     })
 }
 
-fn problem(span: Range<usize>, message: String, help: &str) -> Problem {
+fn syntax_problem(span: Range<usize>, message: String, help: &str) -> Problem {
     Problem {
         path: String::new(),
         message,
         help: Some(help.to_owned()),
-        place: Place::File(span),
-        also: None,
+        span: SourceSpan::File(span),
+        related: None,
     }
 }

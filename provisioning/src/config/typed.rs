@@ -10,13 +10,13 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 pub use mqtt::{
-    Broker, ClientCertificate, Credentials, HostPort, Mqtt, Qos, Scheme, Secret, Tls, Version, Via,
-    Will,
+    Broker, ClientCertificate, Credentials, HostPort, Mqtt, MqttVersion, Qos, Scheme, Secret, Tls,
+    Via, Will,
 };
 pub use tunnel::{Listen, Tunnel, TunnelMode};
 
-use super::Form;
-use crate::plc::{DataType, Location, Model, Order};
+use super::JsonFormat;
+use crate::plc::{ByteOrder, DataType, Location, PlcModel};
 
 /// Settings of one gateway.
 #[derive(Clone, Debug)]
@@ -54,13 +54,13 @@ pub struct Publish {
     /// Topic with every placeholder filled in.
     pub topic: String,
     /// Form of the payload.
-    pub shape: Shape,
+    pub shape: PayloadShape,
     /// Quality of service.
     pub qos: Qos,
     /// Whether the broker keeps the last message.
     pub retain: bool,
     /// Form of dates in the payload.
-    pub datetime: Datetime,
+    pub datetime: DatetimeFormat,
     /// An unchanged value is repeated after this.
     pub heartbeat: Duration,
     /// Whether our own `gateway` key (id, epoch, seq, quality) is in the payload.
@@ -71,7 +71,7 @@ pub struct Publish {
 
 /// `publish.payload`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Shape {
+pub enum PayloadShape {
     /// One flat object: the document's datagram.
     Flat,
     /// `{"DEVICE": {..}}`: the form of the M262 example.
@@ -82,7 +82,7 @@ pub enum Shape {
 
 /// `publish.datetime`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Datetime {
+pub enum DatetimeFormat {
     /// `2020-06-24T10:01:44.250Z`.
     Rfc3339,
     /// `2020-06-24 12:01:44`, in the gateway's time zone.
@@ -148,7 +148,7 @@ pub struct Plc {
     /// Unique name: topic level, metrics label.
     pub name: String,
     /// Family.
-    pub model: Model,
+    pub model: PlcModel,
     /// Machine in the payload.
     pub machine: String,
     /// Device in the payload.
@@ -195,9 +195,9 @@ pub struct Tag {
     /// Where it lies.
     pub location: Location,
     /// What it is.
-    pub iec: DataType,
+    pub data_type: DataType,
     /// How its bytes lie.
-    pub order: Order,
+    pub byte_order: ByteOrder,
     /// Engineering unit, for the `samples` payload.
     pub unit: Option<String>,
     /// From raw value to engineering value; absent publishes the raw value.
@@ -205,7 +205,7 @@ pub struct Tag {
     /// Digits after the point, when they are limited.
     pub decimals: Option<u8>,
     /// How its value is written in JSON.
-    pub form: Form,
+    pub json_format: JsonFormat,
     /// Least change worth publishing; absent publishes every change.
     pub deadband: Option<f64>,
     /// Time between two reads.
@@ -234,7 +234,7 @@ impl Default for Pacing {
 impl Pacing {
     /// The strictest of both.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn strictest(self, other: Self) -> Self {
         Self {
             connect_pause: self.connect_pause.max(other.connect_pause),
             request_pause: self.request_pause.max(other.request_pause),

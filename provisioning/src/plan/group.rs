@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::{end, most, window};
+use super::{area_index, end_of, max_count};
 use crate::config::Tag;
-use crate::plc::{Model, Table};
+use crate::plc::{PlcModel, Table};
 
 /// The members of one group that have been seen.
-pub(crate) struct Group<'a> {
+pub(crate) struct TagGroup<'a> {
     table: Table,
     scan: Duration,
     first: &'a Tag,
     last: &'a Tag,
 }
 
-impl<'a> Group<'a> {
+impl<'a> TagGroup<'a> {
     /// A group with one member.
     pub(crate) const fn new(tag: &'a Tag) -> Self {
         Self { table: tag.location.table, scan: tag.scan, first: tag, last: tag }
@@ -24,7 +24,7 @@ impl<'a> Group<'a> {
     pub(crate) fn join(
         &mut self,
         tag: &'a Tag,
-        model: Model,
+        model: PlcModel,
         max_words: u16,
     ) -> Result<(), String> {
         if tag.location.table != self.table {
@@ -34,12 +34,13 @@ impl<'a> Group<'a> {
             return Err(format!("{} and {} have different `scan`", self.first.at, tag.at));
         }
         let first = if tag.location.first < self.first.location.first { tag } else { self.first };
-        let last = if end(tag) > end(self.last) { tag } else { self.last };
-        let (from, count) = (first.location.first, end(last) - u32::from(first.location.first));
-        if window(model, self.table, from) != window(model, self.table, last.location.first) {
+        let last = if end_of(tag) > end_of(self.last) { tag } else { self.last };
+        let (from, count) = (first.location.first, end_of(last) - u32::from(first.location.first));
+        if area_index(model, self.table, from) != area_index(model, self.table, last.location.first)
+        {
             return Err(format!("{} and {} lie in different memory areas", first.at, last.at));
         }
-        let most = most(self.table, max_words);
+        let most = max_count(self.table, max_words);
         if count > most {
             let unit = if self.table.holds_bits() { "bits" } else { "registers" };
             return Err(format!(

@@ -3,11 +3,11 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::{ANSWER_TIME, Plan, ReadRequest, ScanClass};
+use super::{ASSUMED_ANSWER_TIME, Plan, ReadRequest, ScanClass};
 use crate::config::{HostPort, Pacing, Plc};
-use crate::plc::{Family, Model, Table};
+use crate::plc::{PlcFamily, PlcModel, Table};
 
-const WIDTH: usize = 100;
+const LINE_WIDTH: usize = 100;
 const INDENT: &str = "      ";
 
 /// Describes the requests that will be sent to one PLC, what they waste, and how much of the PLC's
@@ -26,7 +26,7 @@ fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
     for class in &plan.classes {
         write_class(text, plc, class)?;
     }
-    let sum = Sum::of([plan]);
+    let sum = ConnectionLoad::of([plan]);
     writeln!(text, "  together: {sum}")?;
     write_warnings(text, &sum, plc.pacing)?;
     write_basis(text)
@@ -58,27 +58,27 @@ pub fn report_shared(plcs: &[Plc], plans: &[Plan]) -> Vec<String> {
 fn write_shared(text: &mut String, address: &HostPort, members: &[(&Plc, &Plan)]) -> fmt::Result {
     writeln!(text, "{address}: one connection for {} PLCs", members.len())?;
     write_wrapped(text, members.iter().map(|(plc, _)| plc.name.as_str()))?;
-    let sum = Sum::of(members.iter().map(|(_, plan)| *plan));
+    let sum = ConnectionLoad::of(members.iter().map(|(_, plan)| *plan));
     writeln!(text, "  together: {sum}")?;
     writeln!(
         text,
         "  about {:.1} ms when all are due at once",
-        sum.longest.as_secs_f64() * 1000.0
+        sum.burst_duration.as_secs_f64() * 1000.0
     )?;
-    let pacing = members.iter().map(|(plc, _)| plc.pacing).reduce(Pacing::and);
+    let pacing = members.iter().map(|(plc, _)| plc.pacing).reduce(Pacing::strictest);
     write_warnings(text, &sum, pacing.unwrap_or_default())?;
     write_basis(text)
 }
 
-fn write_warnings(text: &mut String, sum: &Sum, pacing: Pacing) -> fmt::Result {
+fn write_warnings(text: &mut String, sum: &ConnectionLoad, pacing: Pacing) -> fmt::Result {
     let Pacing { max_share, max_requests, .. } = pacing;
-    if sum.load > 1.0 {
+    if sum.busy_fraction > 1.0 {
         writeln!(text, "  warning: more than the PLC is likely to answer; cycles will be missed")?;
     }
-    if sum.load <= 1.0 && sum.load * 100.0 > f64::from(max_share) {
+    if sum.busy_fraction <= 1.0 && sum.busy_fraction * 100.0 > f64::from(max_share) {
         writeln!(text, "  warning: max_share = {max_share} allows less; cycles will be skipped")?;
     }
-    if sum.requests > f64::from(max_requests) {
+    if sum.requests_per_second > f64::from(max_requests) {
         writeln!(
             text,
             "  warning: max_requests = {max_requests} a second; cycles will be skipped"
@@ -88,34 +88,34 @@ fn write_warnings(text: &mut String, sum: &Sum, pacing: Pacing) -> fmt::Result {
 }
 
 fn write_basis(text: &mut String) -> fmt::Result {
-    writeln!(text, "  (estimated with {} ms for each answer)", ANSWER_TIME.as_millis())
+    writeln!(text, "  (estimated with {} ms for each answer)", ASSUMED_ANSWER_TIME.as_millis())
 }
 
 /// What is asked of one connection.
 #[derive(Default)]
-struct Sum {
+struct ConnectionLoad {
     /// Part of the connection's time.
-    load: f64,
+    busy_fraction: f64,
     /// In a second.
-    requests: f64,
+    requests_per_second: f64,
     /// When everything is due at once.
-    longest: Duration,
+    burst_duration: Duration,
 }
 
-impl Sum {
+impl ConnectionLoad {
     fn of<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Self {
         let classes = plans.into_iter().flat_map(|plan| &plan.classes);
         classes.fold(Self::default(), |sum, class| Self {
-            load: sum.load + load(class),
-            requests: sum.requests + requests_per_second(class),
-            longest: sum.longest + class.estimate(),
+            busy_fraction: sum.busy_fraction + busy_fraction(class),
+            requests_per_second: sum.requests_per_second + requests_per_second(class),
+            burst_duration: sum.burst_duration + class.estimated_duration(),
         })
     }
 }
 
-impl fmt::Display for Sum {
+impl fmt::Display for ConnectionLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { load, requests, .. } = self;
+        let Self { busy_fraction: load, requests_per_second: requests, .. } = self;
         let percent = load * 100.0;
         write!(f, "{requests:.1} requests per second, {percent:.1} % of the connection's time")
     }
@@ -127,8 +127,8 @@ fn write_class(text: &mut String, plc: &Plc, class: &ScanClass) -> fmt::Result {
         "  every {:?}: {}, about {:.1} ms, {:.1} % of the connection's time",
         class.period,
         Plural(class.requests.len(), "request"),
-        class.estimate().as_secs_f64() * 1000.0,
-        load(class) * 100.0,
+        class.estimated_duration().as_secs_f64() * 1000.0,
+        busy_fraction(class) * 100.0,
     )?;
     for request in &class.requests {
         write_request(text, plc, request)?;
@@ -137,13 +137,13 @@ fn write_class(text: &mut String, plc: &Plc, class: &ScanClass) -> fmt::Result {
 }
 
 fn write_request(text: &mut String, plc: &Plc, request: &ReadRequest) -> fmt::Result {
-    let used = request.used(plc);
+    let used = request.used_count(plc);
     let unit = if request.table.holds_bits() { "bit" } else { "register" };
     writeln!(
         text,
         "    FC {} {}: {}, {used} used, {} wasted",
         request.function_code(),
-        Range { model: plc.model, request },
+        AddressRange { model: plc.model, request },
         Plural(request.count.into(), unit),
         request.count.saturating_sub(used),
     )?;
@@ -158,7 +158,7 @@ fn write_wrapped<'a>(text: &mut String, names: impl Iterator<Item = &'a str>) ->
         if column == 0 {
             write!(text, "{INDENT}{name}")?;
             column = INDENT.len() + width;
-        } else if column + width > WIDTH {
+        } else if column + width > LINE_WIDTH {
             write!(text, ",\n{INDENT}{name}")?;
             column = INDENT.len() + width;
         } else {
@@ -169,8 +169,8 @@ fn write_wrapped<'a>(text: &mut String, names: impl Iterator<Item = &'a str>) ->
     writeln!(text)
 }
 
-fn load(class: &ScanClass) -> f64 {
-    class.estimate().as_secs_f64() / positive(class.period)
+fn busy_fraction(class: &ScanClass) -> f64 {
+    class.estimated_duration().as_secs_f64() / positive(class.period)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a plan has far fewer than 2^52 requests")]
@@ -193,35 +193,38 @@ impl fmt::Display for Plural {
 }
 
 /// The stretch in the words of the PLC's own tool: `%MW10 to %MW13`.
-struct Range<'a> {
-    model: Model,
+struct AddressRange<'a> {
+    model: PlcModel,
     request: &'a ReadRequest,
 }
 
-impl fmt::Display for Range<'_> {
+impl fmt::Display for AddressRange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ReadRequest { table, first, count, .. } = *self.request;
-        self.place(f, table, first)?;
+        self.write_address(f, table, first)?;
         if count > 1 {
             f.write_str(" to ")?;
-            self.place(f, table, first.saturating_add(count - 1))?;
+            self.write_address(f, table, first.saturating_add(count - 1))?;
         }
         Ok(())
     }
 }
 
-impl Range<'_> {
-    fn place(&self, f: &mut fmt::Formatter<'_>, table: Table, address: u16) -> fmt::Result {
+impl AddressRange<'_> {
+    fn write_address(&self, f: &mut fmt::Formatter<'_>, table: Table, address: u16) -> fmt::Result {
         let (byte, bit) = (address / 8, address % 8);
         match (self.model.family(), table) {
-            (Family::MachineExpert | Family::Basic, Table::HoldingRegister) => {
+            (PlcFamily::MachineExpert | PlcFamily::MachineExpertBasic, Table::HoldingRegister) => {
                 write!(f, "%MW{address}")
             }
-            (Family::MachineExpert, Table::Coil) => write!(f, "%QX{byte}.{bit}"),
-            (Family::MachineExpert, Table::DiscreteInput) => write!(f, "%IX{byte}.{bit}"),
-            (Family::Basic, Table::Coil | Table::DiscreteInput) => write!(f, "%M{address}"),
-            (Family::MachineExpert | Family::Basic, Table::InputRegister) | (Family::Tables, _) => {
-                write!(f, "{}:{address}", table.word())
+            (PlcFamily::MachineExpert, Table::Coil) => write!(f, "%QX{byte}.{bit}"),
+            (PlcFamily::MachineExpert, Table::DiscreteInput) => write!(f, "%IX{byte}.{bit}"),
+            (PlcFamily::MachineExpertBasic, Table::Coil | Table::DiscreteInput) => {
+                write!(f, "%M{address}")
+            }
+            (PlcFamily::MachineExpert | PlcFamily::MachineExpertBasic, Table::InputRegister)
+            | (PlcFamily::ModbusTables, _) => {
+                write!(f, "{}:{address}", table.keyword())
             }
         }
     }

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Datetime, Form, HostPort, Pacing, Publish, Qos, Shape};
+use crate::config::{DatetimeFormat, HostPort, JsonFormat, Pacing, PayloadShape, Publish, Qos};
 use crate::plc::{DataType, Location};
 
 #[test]
 fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
-    let plc = plc(Model::M241, &[("%MW10", "REAL", 1), ("%MW44", "INT", 1), ("%MW78", "INT", 1)]);
+    let plc =
+        plc(PlcModel::M241, &[("%MW10", "REAL", 1), ("%MW44", "INT", 1), ("%MW78", "INT", 1)]);
     let plan = plan(&plc);
     let spans: Vec<_> = plan.classes[0].requests.iter().map(|r| (r.first, r.count)).collect();
     assert_eq!(spans, [(10, 35), (78, 1)]);
@@ -17,14 +18,14 @@ fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
 #[test]
 fn a_request_stays_on_its_side_of_the_system_area() {
     let tags = [("%MW59999", "INT", 1), ("%MW60000", "WORD", 1), ("%MW60200", "INT", 1)];
-    let plan = plan(&plc(Model::M241, &tags));
+    let plan = plan(&plc(PlcModel::M241, &tags));
     let firsts: Vec<_> = plan.classes[0].requests.iter().map(|request| request.first).collect();
     assert_eq!(firsts, [59_999, 60_000, 60_200]);
 }
 
 #[test]
 fn the_class_with_the_shortest_period_comes_first() {
-    let plan = plan(&plc(Model::M251, &[("%MW0", "INT", 1000), ("%MW1", "INT", 200)]));
+    let plan = plan(&plc(PlcModel::M251, &[("%MW0", "INT", 1000), ("%MW1", "INT", 200)]));
     let classes: Vec<_> =
         plan.classes.iter().map(|class| (class.period, &class.requests[0].tags[..])).collect();
     let millis = Duration::from_millis;
@@ -34,16 +35,16 @@ fn the_class_with_the_shortest_period_comes_first() {
 #[test]
 fn bits_of_one_word_and_the_word_itself_cost_one_register() {
     let tags = [("%MX20.3", "BOOL", 1), ("%MX21.0", "BOOL", 1), ("%MW10", "WORD", 1)];
-    let plc = plc(Model::M241, &tags);
+    let plc = plc(PlcModel::M241, &tags);
     let plan = plan(&plc);
     let [request] = &plan.classes[0].requests[..] else { panic!("{plan:?}") };
-    assert_eq!((request.first, request.count, request.used(&plc)), (10, 1, 1));
+    assert_eq!((request.first, request.count, request.used_count(&plc)), (10, 1, 1));
     assert_eq!(request.tags, [0, 1, 2]);
 }
 
 #[test]
 fn a_value_larger_than_the_cap_still_gets_its_request() {
-    let mut plc = plc(Model::M241, &[("%ML0", "LREAL", 1), ("%MW4", "INT", 1)]);
+    let mut plc = plc(PlcModel::M241, &[("%ML0", "LREAL", 1), ("%MW4", "INT", 1)]);
     plc.max_words = 2;
     let plan = plan(&plc);
     let spans: Vec<_> = plan.classes[0].requests.iter().map(|r| (r.first, r.count)).collect();
@@ -53,7 +54,7 @@ fn a_value_larger_than_the_cap_still_gets_its_request() {
 #[test]
 fn the_report_tells_what_is_asked_and_what_it_costs() {
     let mut plc = plc(
-        Model::M241,
+        PlcModel::M241,
         &[
             ("%MW10", "REAL", 1000),
             ("%MW14", "INT", 1000),
@@ -66,7 +67,7 @@ fn the_report_tells_what_is_asked_and_what_it_costs() {
     );
     for number in 0..20 {
         Arc::make_mut(&mut plc.tags).push(tag(
-            Model::M241,
+            PlcModel::M241,
             &format!("%MW{}", 100 + number),
             "INT",
             60_000,
@@ -78,7 +79,7 @@ fn the_report_tells_what_is_asked_and_what_it_costs() {
 #[test]
 fn the_report_of_another_device_speaks_of_tables_and_warns_of_too_much() {
     let tags = [("holding:3", "REAL", 10), ("holding:9", "INT", 10), ("input:7", "INT", 10)];
-    let plc = plc(Model::Generic, &tags);
+    let plc = plc(PlcModel::Generic, &tags);
     insta::assert_snapshot!(report(&plc, &plan(&plc)));
 }
 
@@ -86,7 +87,7 @@ fn the_report_of_another_device_speaks_of_tables_and_warns_of_too_much() {
 fn plcs_that_share_a_connection_are_added_up_and_the_strictest_ceiling_holds() {
     let unit = |number: u8, host: &str, scan, max_share| {
         let mut plc =
-            plc(Model::Generic, &[("holding:3", "REAL", scan), ("holding:90", "INT", scan)]);
+            plc(PlcModel::Generic, &[("holding:3", "REAL", scan), ("holding:90", "INT", scan)]);
         plc.name = format!("meter{number}");
         plc.address.host = host.into();
         plc.unit_id = number;
@@ -119,7 +120,7 @@ proptest! {
                     prop_assert_eq!(tag.scan, class.period);
                     prop_assert_eq!(tag.location.table, request.table);
                     prop_assert!(tag.location.first >= request.first);
-                    prop_assert!(end(tag) <= request_end(request));
+                    prop_assert!(end_of(tag) <= request_end(request));
                 }
             }
         }
@@ -133,10 +134,10 @@ proptest! {
             let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
             prop_assert!(request.count <= most.max(largest.unwrap()));
             let last = u16::try_from(request_end(request) - 1).unwrap();
-            let fits = |w: &crate::plc::Window| {
+            let fits = |w: &crate::plc::MemoryArea| {
                 w.registers.contains(&request.first) && w.registers.contains(&last)
             };
-            prop_assert!(plc.model.windows(request.table).iter().any(fits));
+            prop_assert!(plc.model.memory_areas(request.table).iter().any(fits));
         }
     }
 
@@ -153,7 +154,7 @@ proptest! {
             prop_assert!(longest <= allowed_gap(&plc, request.table));
             prop_assert!(used[0] && used[used.len() - 1]);
             let counted = used.iter().filter(|&&used| used).count();
-            prop_assert_eq!(usize::from(request.used(&plc)), counted);
+            prop_assert_eq!(usize::from(request.used_count(&plc)), counted);
         }
     }
 
@@ -201,12 +202,12 @@ proptest! {
 /// Puts tags into three groups, as far as the configuration would allow it.
 fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
     let tags = plc.tags.clone();
-    let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<usize, TagGroup<'_>> = BTreeMap::new();
     for ((tag, grouped), &pick) in tags.iter().zip(Arc::make_mut(&mut plc.tags)).zip(picks) {
         let fits = pick > 0
             && groups
                 .entry(pick)
-                .or_insert_with(|| Group::new(tag))
+                .or_insert_with(|| TagGroup::new(tag))
                 .join(tag, plc.model, plc.max_words.max(tag.location.count))
                 .is_ok();
         grouped.group = fits.then(|| format!("g{pick}"));
@@ -217,14 +218,15 @@ fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
 /// Whether the first tag of `right` would have fitted into `left`.
 fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bool {
     let begins_right = |&&index: &&usize| plc.tags[index].location.first == right.first;
-    let shortest = right.tags.iter().filter(begins_right).map(|&index| end(&plc.tags[index])).min();
+    let shortest =
+        right.tags.iter().filter(begins_right).map(|&index| end_of(&plc.tags[index])).min();
     let joined = request_end(left).max(shortest.unwrap()) - u32::from(left.first);
     let most = if left.table.holds_bits() { MAX_BITS } else { plc.max_words };
     let gap = usize::try_from(u32::from(right.first).saturating_sub(request_end(left))).unwrap();
     left.table == right.table
         && joined <= most.into()
         && gap <= allowed_gap(plc, left.table)
-        && plc.model.windows(left.table).iter().any(|window| {
+        && plc.model.memory_areas(left.table).iter().any(|window| {
             window.registers.contains(&left.first) && window.registers.contains(&right.first)
         })
 }
@@ -239,7 +241,7 @@ fn request_end(request: &ReadRequest) -> u32 {
 
 /// A PLC whose tags crowd a few places, among them every border of the memory map.
 fn any_plc() -> impl Strategy<Value = Plc> {
-    let model = proptest::sample::select(&Model::ALL[..]);
+    let model = proptest::sample::select(&PlcModel::ALL[..]);
     (model, 1_u16..=125, 0_u16..64).prop_flat_map(|(model, max_words, max_gap)| {
         proptest::collection::vec(any_tag(model), 1..120).prop_map(move |tags| Plc {
             tags: Arc::new(tags),
@@ -250,7 +252,7 @@ fn any_plc() -> impl Strategy<Value = Plc> {
     })
 }
 
-fn any_tag(model: Model) -> impl Strategy<Value = Tag> {
+fn any_tag(model: PlcModel) -> impl Strategy<Value = Tag> {
     let near = proptest::sample::select(vec![0_u32, 300, 59_990, 60_190, 61_990, 62_190, 63_990]);
     let scan = proptest::sample::select(vec![200, 1000]);
     let table = proptest::sample::select(&Table::ALL[..]);
@@ -261,7 +263,7 @@ fn any_tag(model: Model) -> impl Strategy<Value = Tag> {
             let count = if table.holds_bits() { 1 } else { words };
             let first = u16::try_from(near + offset).ok()?;
             let last = first.checked_add(count - 1)?;
-            let whole = model.windows(table).iter().any(|window| {
+            let whole = model.memory_areas(table).iter().any(|window| {
                 window.registers.contains(&first) && window.registers.contains(&last)
             });
             let location = Location { table, first, count, byte: 0, bit: None };
@@ -270,7 +272,7 @@ fn any_tag(model: Model) -> impl Strategy<Value = Tag> {
     )
 }
 
-fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
+fn plc(model: PlcModel, tags: &[(&str, &str, u64)]) -> Plc {
     Plc {
         name: "pump6".into(),
         model,
@@ -287,20 +289,24 @@ fn plc(model: Model, tags: &[(&str, &str, u64)]) -> Plc {
     }
 }
 
-fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
+fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
     let iec: DataType = iec.parse().unwrap();
     let nowhere =
         Location { table: Table::HoldingRegister, first: 0, count: 1, byte: 0, bit: None };
     Tag {
-        name: format!("{}_{}", iec.item.keyword().to_lowercase(), at.replace(['%', ':', '.'], "_")),
+        name: format!(
+            "{}_{}",
+            iec.element.keyword().to_lowercase(),
+            at.replace(['%', ':', '.'], "_")
+        ),
         at: at.into(),
         location: if at.is_empty() { nowhere } else { model.locate(at, iec).unwrap() },
-        iec,
-        order: model.default_order(),
+        data_type: iec,
+        byte_order: model.default_byte_order(),
         unit: None,
         scaling: None,
         decimals: None,
-        form: Form::Plain,
+        json_format: JsonFormat::Plain,
         deadband: None,
         scan: Duration::from_millis(scan_millis),
         group: None,
@@ -310,10 +316,10 @@ fn tag(model: Model, at: &str, iec: &str, scan_millis: u64) -> Tag {
 fn publish() -> Publish {
     Publish {
         topic: "edge/site/data/pump6".into(),
-        shape: Shape::Flat,
+        shape: PayloadShape::Flat,
         qos: Qos::AtLeastOnce,
         retain: false,
-        datetime: Datetime::Rfc3339,
+        datetime: DatetimeFormat::Rfc3339,
         heartbeat: Duration::from_secs(60),
         stamp: true,
         extra: serde_json::Map::new(),

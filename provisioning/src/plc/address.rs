@@ -4,7 +4,7 @@ use super::Table;
 
 /// An address as it was written, not yet checked against a model or a type.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Address {
+pub(super) enum ParsedAddress {
     /// `%MW10.3`, `%MW10:X3`: letters in upper case, index, bit.
     Iec { letters: String, index: u32, bit: Option<u32> },
     /// `holding:10.3`.
@@ -14,7 +14,7 @@ pub(super) enum Address {
 }
 
 /// Reads the text of an address; absent when it follows none of the forms.
-pub(super) fn parse(text: &str) -> Option<Address> {
+pub(super) fn parse_address(text: &str) -> Option<ParsedAddress> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('%') {
         let digits = rest.find(|c: char| c.is_ascii_digit())?;
@@ -23,14 +23,14 @@ pub(super) fn parse(text: &str) -> Option<Address> {
             return None;
         }
         let (index, bit) = index_and_bit(numbers)?;
-        return Some(Address::Iec { letters: letters.to_ascii_uppercase(), index, bit });
+        return Some(ParsedAddress::Iec { letters: letters.to_ascii_uppercase(), index, bit });
     }
     if let Some((word, numbers)) = text.split_once(':') {
-        let table = Table::ALL.into_iter().find(|t| t.word().eq_ignore_ascii_case(word))?;
+        let table = Table::ALL.into_iter().find(|t| t.keyword().eq_ignore_ascii_case(word))?;
         let (index, bit) = index_and_bit(numbers)?;
-        return Some(Address::Table { table, index, bit });
+        return Some(ParsedAddress::Table { table, index, bit });
     }
-    number(text).map(Address::Number)
+    number(text).map(ParsedAddress::Number)
 }
 
 fn index_and_bit(text: &str) -> Option<(u32, Option<u32>)> {
@@ -50,20 +50,20 @@ fn number(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn iec(letters: &str, index: u32, bit: Option<u32>) -> Option<Address> {
-        Some(Address::Iec { letters: letters.to_owned(), index, bit })
+    fn iec(letters: &str, index: u32, bit: Option<u32>) -> Option<ParsedAddress> {
+        Some(ParsedAddress::Iec { letters: letters.to_owned(), index, bit })
     }
 
     #[test]
     fn the_forms_are_read_in_any_case() {
-        assert_eq!(parse("%MW10"), iec("MW", 10, None));
-        assert_eq!(parse(" %mx20.3 "), iec("MX", 20, Some(3)));
-        assert_eq!(parse("%MW10:X3"), iec("MW", 10, Some(3)));
-        assert_eq!(parse("%mw10:x15"), iec("MW", 10, Some(15)));
+        assert_eq!(parse_address("%MW10"), iec("MW", 10, None));
+        assert_eq!(parse_address(" %mx20.3 "), iec("MX", 20, Some(3)));
+        assert_eq!(parse_address("%MW10:X3"), iec("MW", 10, Some(3)));
+        assert_eq!(parse_address("%mw10:x15"), iec("MW", 10, Some(15)));
         let holding =
-            Some(Address::Table { table: Table::HoldingRegister, index: 10, bit: Some(15) });
-        assert_eq!(parse("Holding:10.15"), holding);
-        assert_eq!(parse("40001"), Some(Address::Number(40_001)));
+            Some(ParsedAddress::Table { table: Table::HoldingRegister, index: 10, bit: Some(15) });
+        assert_eq!(parse_address("Holding:10.15"), holding);
+        assert_eq!(parse_address("40001"), Some(ParsedAddress::Number(40_001)));
     }
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
         for text in
             wrong.into_iter().chain(["holding:", "holding:a", "register:1", "%MW4294967296"])
         {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_address(text), None, "{text}");
         }
     }
 }

@@ -9,20 +9,20 @@ use super::{IecType, UnknownType};
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct DataType {
     /// Type of the value, or of each element.
-    pub item: IecType,
+    pub element: IecType,
     /// Present for an array.
-    pub bounds: Option<Bounds>,
+    pub bounds: Option<ArrayBounds>,
 }
 
 /// First and last index of an array of at most 65,535 elements.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Bounds {
+pub struct ArrayBounds {
     first: i32,
     last: i32,
     len: u16,
 }
 
-impl Bounds {
+impl ArrayBounds {
     /// Absent when the last index comes before the first, or there are too many elements.
     #[must_use]
     pub fn new(first: i32, last: i32) -> Option<Self> {
@@ -41,29 +41,29 @@ impl DataType {
     /// Elements of an array; 1 for a single value.
     #[must_use]
     pub fn elements(self) -> u16 {
-        self.bounds.map_or(1, Bounds::elements)
+        self.bounds.map_or(1, ArrayBounds::elements)
     }
 
     /// Bytes that it takes in the PLC's memory, unless it is packed into bits.
     #[must_use]
     pub fn size(self) -> u32 {
-        u32::from(self.item.size()) * u32::from(self.elements())
+        u32::from(self.element.size()) * u32::from(self.elements())
     }
 }
 
 impl From<IecType> for DataType {
     fn from(item: IecType) -> Self {
-        Self { item, bounds: None }
+        Self { element: item, bounds: None }
     }
 }
 
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bounds {
-            Some(Bounds { first, last, .. }) => {
-                write!(f, "ARRAY[{first}..{last}] OF {}", self.item)
+            Some(ArrayBounds { first, last, .. }) => {
+                write!(f, "ARRAY[{first}..{last}] OF {}", self.element)
             }
-            None => self.item.fmt(f),
+            None => self.element.fmt(f),
         }
     }
 }
@@ -73,22 +73,22 @@ impl FromStr for DataType {
 
     /// Takes what Machine Expert takes, in any case: one dimension, bounds that are numbers.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
-        array(text)
+        parse_array(text)
             .or_else(|| text.parse::<IecType>().ok().map(Self::from))
             .ok_or_else(|| UnknownType(text.to_owned()))
     }
 }
 
 /// `ARRAY[0..9] OF REAL`.
-fn array(text: &str) -> Option<DataType> {
+fn parse_array(text: &str) -> Option<DataType> {
     let (keyword, rest) = text.split_at_checked("ARRAY".len())?;
     let (bounds, rest) = rest.trim_start().strip_prefix('[')?.split_once(']')?;
     let (of, item) = rest.trim_start().split_once(char::is_whitespace)?;
     let (first, last) = bounds.split_once("..")?;
-    let bounds = Bounds::new(first.trim().parse().ok()?, last.trim().parse().ok()?)?;
+    let bounds = ArrayBounds::new(first.trim().parse().ok()?, last.trim().parse().ok()?)?;
     let item = item.trim().parse().ok()?;
     let named = keyword.eq_ignore_ascii_case("ARRAY") && of.eq_ignore_ascii_case("OF");
-    named.then_some(DataType { item, bounds: Some(bounds) })
+    named.then_some(DataType { element: item, bounds: Some(bounds) })
 }
 
 #[cfg(test)]

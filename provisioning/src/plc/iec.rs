@@ -72,7 +72,7 @@ pub enum CodePage {
 
 /// What the bytes of a type mean.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum ValueKind {
     /// True or false.
     Bool,
     /// A number from 0 on.
@@ -82,18 +82,18 @@ pub enum Kind {
     /// A number of IEEE 754.
     Real,
     /// A day; the ticks count from 1970-01-01 00:00.
-    Date(Tick),
+    Date(TimeUnit),
     /// A time of day; the ticks count from midnight.
-    TimeOfDay(Tick),
+    TimeOfDay(TimeUnit),
     /// A date with a time of day, in no zone; the ticks count from 1970-01-01 00:00.
-    DateAndTime(Tick),
+    DateAndTime(TimeUnit),
     /// Text up to its NUL.
     Text,
 }
 
 /// What a date or a time of day counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tick {
+pub enum TimeUnit {
     /// Seconds: DATE, DT.
     Second,
     /// Milliseconds: TOD.
@@ -102,7 +102,7 @@ pub enum Tick {
     Nanosecond,
 }
 
-impl Tick {
+impl TimeUnit {
     /// How many make a second.
     #[must_use]
     pub const fn per_second(self) -> u64 {
@@ -149,13 +149,13 @@ impl IecType {
     ];
 
     /// Most letters of a STRING or WSTRING: its bytes can still be counted with 16 bits.
-    pub const MOST_LETTERS: u16 = 32_766;
+    pub const MAX_TEXT_LEN: u16 = 32_766;
 
     /// Letters of a STRING or WSTRING that is declared without a length.
-    pub const USUAL_LETTERS: u16 = 80;
+    pub const DEFAULT_TEXT_LEN: u16 = 80;
 
     /// Keywords that may be written out.
-    const WRITTEN_OUT: [(&str, Self); 4] = [
+    const LONG_KEYWORDS: [(&str, Self); 4] = [
         ("TIME_OF_DAY", Self::Tod),
         ("DATE_AND_TIME", Self::Dt),
         ("LTIME_OF_DAY", Self::Ltod),
@@ -181,29 +181,29 @@ impl IecType {
     #[must_use]
     pub const fn alignment(self) -> u16 {
         match (self.kind(), self) {
-            (Kind::Text, Self::Wstring(_)) => 2,
-            (Kind::Text, _) => 1,
+            (ValueKind::Text, Self::Wstring(_)) => 2,
+            (ValueKind::Text, _) => 1,
             (..) => self.size(),
         }
     }
 
     /// What its bytes mean.
     #[must_use]
-    pub const fn kind(self) -> Kind {
+    pub const fn kind(self) -> ValueKind {
         match self {
-            Self::Bool => Kind::Bool,
-            Self::Byte | Self::Word | Self::Dword | Self::Lword => Kind::Unsigned,
-            Self::Usint | Self::Uint | Self::Udint | Self::Ulint => Kind::Unsigned,
-            Self::Time | Self::Ltime => Kind::Unsigned,
-            Self::Sint | Self::Int | Self::Dint | Self::Lint => Kind::Signed,
-            Self::Real | Self::Lreal => Kind::Real,
-            Self::Date => Kind::Date(Tick::Second),
-            Self::Tod => Kind::TimeOfDay(Tick::Millisecond),
-            Self::Dt => Kind::DateAndTime(Tick::Second),
-            Self::Ldate => Kind::Date(Tick::Nanosecond),
-            Self::Ltod => Kind::TimeOfDay(Tick::Nanosecond),
-            Self::Ldt => Kind::DateAndTime(Tick::Nanosecond),
-            Self::String(..) | Self::Wstring(_) => Kind::Text,
+            Self::Bool => ValueKind::Bool,
+            Self::Byte | Self::Word | Self::Dword | Self::Lword => ValueKind::Unsigned,
+            Self::Usint | Self::Uint | Self::Udint | Self::Ulint => ValueKind::Unsigned,
+            Self::Time | Self::Ltime => ValueKind::Unsigned,
+            Self::Sint | Self::Int | Self::Dint | Self::Lint => ValueKind::Signed,
+            Self::Real | Self::Lreal => ValueKind::Real,
+            Self::Date => ValueKind::Date(TimeUnit::Second),
+            Self::Tod => ValueKind::TimeOfDay(TimeUnit::Millisecond),
+            Self::Dt => ValueKind::DateAndTime(TimeUnit::Second),
+            Self::Ldate => ValueKind::Date(TimeUnit::Nanosecond),
+            Self::Ltod => ValueKind::TimeOfDay(TimeUnit::Nanosecond),
+            Self::Ldt => ValueKind::DateAndTime(TimeUnit::Nanosecond),
+            Self::String(..) | Self::Wstring(_) => ValueKind::Text,
         }
     }
 
@@ -261,11 +261,11 @@ impl FromStr for IecType {
     /// Takes the keyword in any case, as Machine Expert does, short or written out; a STRING with
     /// its length in either kind of brackets.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
-        if let Some(text) = text_type(text) {
+        if let Some(text) = parse_text_type(text) {
             return Ok(text);
         }
         let short = Self::ALL.into_iter().map(|iec| (iec.keyword(), iec));
-        let mut known = short.chain(Self::WRITTEN_OUT);
+        let mut known = short.chain(Self::LONG_KEYWORDS);
         let found = known.find(|(keyword, _)| keyword.eq_ignore_ascii_case(text));
         let found = found.map(|(_, iec)| iec);
         found.ok_or_else(|| UnknownType(text.to_owned()))
@@ -273,16 +273,16 @@ impl FromStr for IecType {
 }
 
 /// `STRING`, `STRING(20)`, `WSTRING[20]`.
-fn text_type(text: &str) -> Option<IecType> {
+fn parse_text_type(text: &str) -> Option<IecType> {
     let (keyword, rest) =
         text.split_at_checked(text.find(['(', '[', ' ']).unwrap_or(text.len()))?;
     let inner = |open, close| rest.trim().strip_prefix(open)?.strip_suffix(close);
     let letters = match inner('(', ')').or_else(|| inner('[', ']')) {
         Some(letters) => letters.trim().parse().ok()?,
-        None if rest.is_empty() => IecType::USUAL_LETTERS,
+        None if rest.is_empty() => IecType::DEFAULT_TEXT_LEN,
         None => return None,
     };
-    let is_possible = (1..=IecType::MOST_LETTERS).contains(&letters);
+    let is_possible = (1..=IecType::MAX_TEXT_LEN).contains(&letters);
     let text = match keyword.to_ascii_uppercase().as_str() {
         "STRING" => IecType::String(letters, CodePage::Latin1),
         "WSTRING" => IecType::Wstring(letters),
@@ -297,7 +297,7 @@ impl CodePage {
 
     /// The word for it: `latin-1`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn keyword(self) -> &'static str {
         match self {
             Self::Latin1 => "latin-1",
             Self::Utf8 => "utf-8",

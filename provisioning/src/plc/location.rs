@@ -48,7 +48,7 @@ impl Table {
 
     /// The word for it in an address: `holding`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn keyword(self) -> &'static str {
         match self {
             Self::Coil => "coil",
             Self::DiscreteInput => "discrete",

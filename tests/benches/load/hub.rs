@@ -7,7 +7,7 @@ use std::thread;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tunnel::{HubEnd, LocalPort, Now, PrivateKey, PublicKey, SiteKeys, Tunnel, UdpPath};
+use tunnel::{HubSettings, LocalPort, Now, PrivateKey, PublicKey, SitePeer, Tunnel, UdpTransport};
 
 /// A hub for one site. It ends when this is dropped.
 #[derive(Debug)]
@@ -28,10 +28,11 @@ impl Hub {
     /// Leads to the broker at this port of the loopback.
     pub(crate) fn start(broker: u16) -> Self {
         let (site, key) = (PrivateKey::generate(), PrivateKey::generate());
-        let hub_key = key.public();
+        let hub_key = key.public_key();
         let allowed_ips = vec![Self::SITE.parse().expect("a network")];
-        let site_keys = SiteKeys { public_key: site.public(), preshared_key: None, allowed_ips };
-        let settings = HubEnd {
+        let site_keys =
+            SitePeer { public_key: site.public_key(), preshared_key: None, allowed_ips };
+        let settings = HubSettings {
             private_key: key,
             addresses: vec!["10.77.0.1/24".parse().expect("a network")],
             mtu: 1280,
@@ -42,10 +43,10 @@ impl Hub {
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+                let path = UdpTransport::bind(LocalPort::Any).expect("a UDP port");
                 open.send(path.local_addr().expect("it is bound").port()).expect("it is awaited");
-                let tunnel = Tunnel::hub_end(settings, Now::read(), 1);
-                let (stack, driver) = tunnel::userspace(tunnel, path, 1);
+                let tunnel = Tunnel::hub(settings, Now::read(), 1);
+                let (stack, driver) = tunnel::userspace_tunnel(tunnel, path, 1);
                 tokio::select! {
                     ended = driver.run(async { drop(stopped.await) }) => drop(ended),
                     () = forward(stack, broker) => {}
@@ -56,7 +57,7 @@ impl Hub {
     }
 }
 
-async fn forward(stack: tunnel::Userspace, broker: u16) {
+async fn forward(stack: tunnel::UserspaceTunnel, broker: u16) {
     let mut listener = stack.listen(1883).await.expect("the port is free");
     while let Ok(mut inside) = listener.accept().await {
         tokio::spawn(async move {

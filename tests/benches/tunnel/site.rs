@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Process, WireguardGo, eventually, program};
+use e2e::{Process, WireguardGo, eventually, workspace_program};
 use serde_json::Value;
 
 use crate::report::{Datagrams, Flow, Row};
@@ -54,7 +54,8 @@ impl Contender {
         let process = match self {
             Self::WireguardGo => start_wireguard_go(world),
             Self::Device | Self::Userspace => {
-                let program = program("edge-gateway", "E2E_GATEWAY").display().to_string();
+                let program =
+                    workspace_program("edge-gateway", "E2E_GATEWAY").display().to_string();
                 let conf = world.conf().display().to_string();
                 let arguments = ["tunnel", &conf, "--interface", "site0"];
                 Process::start(site.command(&program).args(arguments))
@@ -105,7 +106,7 @@ fn start_wireguard_go(world: &World) -> Process {
             "25",
         ],
     );
-    let address = format!("{}/24", WireguardGo::SITE);
+    let address = format!("{}/24", WireguardGo::SITE_ADDRESS);
     site.ip(&["address", "add", &address, "dev", "site0"]);
     site.ip(&["link", "set", "site0", "mtu", &world.mtu.to_string(), "up"]);
     process

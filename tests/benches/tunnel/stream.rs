@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use e2e::{Process, WireguardGo, eventually};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tunnel::{ClockBounds, LocalPort, Now, Tunnel, UdpPath, Userspace, wg_quick};
+use tunnel::{ClockBounds, LocalPort, Now, Tunnel, UdpTransport, UserspaceTunnel, wg_quick};
 
 use crate::report::{Flow, Row};
 use crate::site::{Contender, cpu_seconds, idle, peak_rss_mb};
@@ -94,8 +94,8 @@ fn site(conf: &str, seconds: u64, with_idle: bool) {
         let read = wg_quick::load(conf.as_ref()).expect("the file is good");
         let seed = u64::from(std::process::id());
         let tunnel = Tunnel::site(read.settings, ClockBounds::default(), Now::read(), seed);
-        let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
-        let (stack, driver) = tunnel::userspace(tunnel, path, seed);
+        let path = UdpTransport::bind(LocalPort::Any).expect("a UDP port");
+        let (stack, driver) = tunnel::userspace_tunnel(tunnel, path, seed);
         let measuring = async {
             let up = up(&stack, duration).await;
             let down = down(&stack, duration).await;
@@ -114,14 +114,14 @@ fn site(conf: &str, seconds: u64, with_idle: bool) {
     });
 }
 
-async fn connect(stack: &Userspace, first: u8) -> tunnel::TcpStream {
+async fn connect(stack: &UserspaceTunnel, first: u8) -> tunnel::TcpStream {
     let address = SocketAddr::new(WireguardGo::ADDRESS.parse().expect("an address"), PORT);
     let mut stream = stack.connect(address).await.expect("the server answers");
     stream.write_u8(first).await.expect("the connection holds");
     stream
 }
 
-async fn up(stack: &Userspace, duration: Duration) -> Value {
+async fn up(stack: &UserspaceTunnel, duration: Duration) -> Value {
     let mut stream = connect(stack, UP).await;
     let chunk = vec![0; CHUNK];
     let (begin, cpu) = (Instant::now(), cpu_seconds(std::process::id()));
@@ -133,7 +133,7 @@ async fn up(stack: &Userspace, duration: Duration) -> Value {
     flow(bytes, begin, cpu)
 }
 
-async fn down(stack: &Userspace, duration: Duration) -> Value {
+async fn down(stack: &UserspaceTunnel, duration: Duration) -> Value {
     let mut stream = connect(stack, DOWN).await;
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0_u64;

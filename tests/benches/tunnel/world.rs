@@ -5,13 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use e2e::{Namespace, Pair, TempDir, WireguardGo, eventually, temp_dir};
+use e2e::{Namespace, NamespacePair, TempDir, WireguardGo, eventually, temp_dir};
 use tunnel::{PrivateKey, PublicKey};
 
 /// Everything but the site's end.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) pair: Pair,
+    pub(crate) pair: NamespacePair,
     pub(crate) mtu: u16,
     pub(crate) wireguard_go: PathBuf,
     pub(crate) directory: TempDir,
@@ -22,8 +22,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(mtu: u16, wireguard_go: &Path) -> Self {
-        let (pair, directory, site_key) = (Pair::new(), temp_dir(), PrivateKey::generate());
-        let hub = WireguardGo::start_program(wireguard_go, &pair, site_key.public(), mtu);
+        let (pair, directory, site_key) =
+            (NamespacePair::new(), temp_dir(), PrivateKey::generate());
+        let hub = WireguardGo::start_program(wireguard_go, &pair, site_key.public_key(), mtu);
         let (hub_key, wireguard_go) = (hub.public_key(), wireguard_go.to_owned());
         Self { pair, mtu, wireguard_go, directory, site_key, hub_key, _hub: hub }
     }
@@ -34,7 +35,7 @@ impl World {
             "[Interface]\nPrivateKey = {}\nAddress = {}/32\nMTU = {}\n\n[Peer]\nPublicKey = \
              {}\nEndpoint = {}\nAllowedIPs = {}/32\nPersistentKeepalive = 25\n",
             self.site_key.expose().as_str(),
-            WireguardGo::SITE,
+            WireguardGo::SITE_ADDRESS,
             self.mtu,
             self.hub_key,
             WireguardGo::ENDPOINT,

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use gateway::metrics::Metrics;
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
-use gateway::queue::storage::Files;
-use gateway::queue::{Entry, Identity, Names, PlcNames, Queue, TopicId};
+use gateway::queue::storage::DirStorage;
+use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
 use provisioning::config::{self, Durability};
 use redb::{Database, TableDefinition};
 
@@ -104,8 +104,8 @@ fn settle(queue: &mut Queue) {
     while let Some(id) = queue.next(Instant::now()).map(|queued| queued.id) {
         queue.acknowledge(id, Instant::now());
     }
-    while let Some(job) = queue.turn(Instant::now()) {
-        queue.done(job.run(), Instant::now());
+    while let Some(job) = queue.next_job(Instant::now()) {
+        queue.on_job_done(job.run(), Instant::now());
     }
 }
 
@@ -125,8 +125,8 @@ fn open(directory: &Path, durability: Durability) -> Queue {
     let (mut config, hash) = loaded.expect("the configuration holds").into_parts();
     config.queue.durability = durability;
     let metrics = Metrics::new(&config, &hash).expect("a registry of its own").queue;
-    let identity = Identity {
-        names: Names {
+    let identity = QueueIdentity {
+        names: ConfigNames {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
             plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
@@ -134,7 +134,7 @@ fn open(directory: &Path, durability: Durability) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = Files::open(&directory.join("queue")).expect("it is nobody else's");
+    let files = DirStorage::open(&directory.join("queue")).expect("it is nobody else's");
     Queue::open(files, &config.queue, identity, metrics, Instant::now())
 }
 

@@ -44,11 +44,11 @@ fn measure(contender: Contender, seconds: u32) -> f64 {
     let disk = LoopDisk::new(BYTES);
     let store = contender.open(disk.path());
     disk.sync();
-    let before = disk.written();
+    let before = disk.bytes_written();
     store.run(disk.path(), seconds);
     disk.sync();
     let payload = f64::from(seconds * PER_SECOND) * f64::from(RECORD);
-    (disk.written() - before) / payload
+    (disk.bytes_written() - before) / payload
 }
 
 /// One step of the clock of a contender.

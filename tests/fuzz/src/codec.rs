@@ -1,17 +1,17 @@
 use gateway::codec::{decode, encode};
-use provisioning::plc::{DataType, Model, Order};
+use provisioning::plc::{ByteOrder, DataType, PlcModel};
 
 /// An address and a type as `at TYPE`, a line feed, and registers: what they hold as that type is
 /// written back as the same value. The first byte chooses the order of bytes and words.
 pub fn codec(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
-    let order = Order::ALL.into_iter().cycle().nth(usize::from(*first)).expect("it is endless");
+    let order = ByteOrder::ALL.into_iter().cycle().nth(usize::from(*first)).expect("it is endless");
     let mut parts = rest.splitn(2, |byte| *byte == b'\n');
     let (Some(line), Some(registers)) = (parts.next(), parts.next()) else { return };
     let Ok(line) = std::str::from_utf8(line) else { return };
     let Some((at, data)) = line.split_once(' ') else { return };
     let Ok(data) = data.parse::<DataType>() else { return };
-    let Ok(location) = Model::M241.locate(at, data) else { return };
+    let Ok(location) = PlcModel::M241.locate(at, data) else { return };
     let words = registers.chunks(2).map(|pair| match *pair {
         [high, low] => u16::from_be_bytes([high, low]),
         _ => 0,

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::queue::storage::{Storage, StoredFile};
-use gateway::queue::{Identity, Names, PlcNames, Queue, TopicId};
-use provisioning::config::{self, Loaded};
+use gateway::queue::{ConfigNames, PlcNames, Queue, QueueIdentity, TopicId};
+use provisioning::config::{self, LoadedConfig};
 
 /// Entries after which it is taken for granted that the rest comes out as well.
 const MOST: usize = 10_000;
@@ -32,8 +32,8 @@ pub fn queue(bytes: &[u8]) {
 fn drain(files: &Memory) {
     let loaded = loaded();
     let now = Instant::now();
-    let identity = Identity {
-        names: Names {
+    let identity = QueueIdentity {
+        names: ConfigNames {
             topics: vec!["edge/g/event".into(), "edge/g/data/p".into()],
             plcs: vec![PlcNames { name: "p".to_owned(), tags: ["t"].into_iter().collect() }],
         },
@@ -47,8 +47,8 @@ fn drain(files: &Memory) {
         let Some(id) = queue.next(now).map(|queued| queued.id) else { break };
         queue.acknowledge(id, now);
     }
-    while let Some(job) = queue.turn(now) {
-        queue.done(job.run(), now);
+    while let Some(job) = queue.next_job(now) {
+        queue.on_job_done(job.run(), now);
     }
 }
 
@@ -80,7 +80,7 @@ fn framed(mut bytes: &[u8]) -> Vec<u8> {
     file
 }
 
-fn loaded() -> Loaded {
+fn loaded() -> LoadedConfig {
     let text = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n\
                 [queue]\nmax_size = \"64KiB\"\n[[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"127.0.0.1\"\n[[plc.tag]]\nname = \"t\"\n\
                 at = \"%MW0\"\ntype = \"INT\"\n";
@@ -91,7 +91,7 @@ fn loaded() -> Loaded {
     loaded
 }
 
-fn metrics(loaded: &Loaded) -> QueueMetrics {
+fn metrics(loaded: &LoadedConfig) -> QueueMetrics {
     Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
 }
 

@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boringtun::noise::{Tunn, TunnResult};
 use tunnel::{
-    ClockBounds, Endpoint, Hub, HubEnd, Now, Outbox, Packets, PrivateKey, Settings, SiteKeys,
-    Tunnel,
+    ClockBounds, Endpoint, Hub, HubSettings, Now, PacketBuffer, PrivateKey, SendBatch, Settings,
+    SitePeer, Tunnel,
 };
 
 const MTU: u16 = 1280;
@@ -40,8 +40,8 @@ struct Pair {
     site: Tunnel,
     hub: Tunnel,
     now: Now,
-    out: Outbox,
-    packets: Packets,
+    out: SendBatch,
+    packets: PacketBuffer,
     to_site: VecDeque<Vec<u8>>,
     to_hub: VecDeque<Vec<u8>>,
     seen: VecDeque<Vec<u8>>,
@@ -52,10 +52,10 @@ impl Pair {
         let (now, bounds) = (Now::read(), ClockBounds::default());
         let mut pair = Self {
             site: Tunnel::site(site_settings(&hub_key()), bounds, now, 1),
-            hub: Tunnel::hub_end(hub_settings(), now, 2),
+            hub: Tunnel::hub(hub_settings(), now, 2),
             now,
-            out: Outbox::new(),
-            packets: Packets::new(),
+            out: SendBatch::new(),
+            packets: PacketBuffer::new(),
             to_site: VecDeque::new(),
             to_hub: VecDeque::new(),
             seen: VecDeque::new(),
@@ -127,7 +127,7 @@ impl Pair {
 pub fn packets(bytes: &[u8]) {
     let now = Now::read();
     let mut site = Tunnel::site(site_settings(&hub_key()), ClockBounds::default(), now, 3);
-    let (mut out, mut packets) = (Outbox::new(), Packets::new());
+    let (mut out, mut packets) = (SendBatch::new(), PacketBuffer::new());
     let mut hub = Forger::new();
     site.handle_timeout(now, &mut out);
     let initiation = out.datagrams().next().expect("it is due at once").1.to_vec();
@@ -161,7 +161,7 @@ struct Forger(Tunn);
 impl Forger {
     fn new() -> Self {
         let secret = bytes(&hub_key().expose());
-        let public = bytes(&site_key().public().to_string());
+        let public = bytes(&site_key().public_key().to_string());
         Self(Tunn::new(secret.into(), public.into(), None, None, 4711, None))
     }
 
@@ -255,19 +255,23 @@ fn site_settings(hub: &PrivateKey) -> Settings {
         hubs: vec![Hub {
             name: "hub".to_owned(),
             endpoint: Endpoint { host: "192.0.2.2".to_owned(), port: 51_820 },
-            public_key: hub.public(),
+            public_key: hub.public_key(),
             preshared_key: None,
             allowed_ips: HUB_INSIDE.map(net).to_vec(),
         }],
     }
 }
 
-fn hub_settings() -> HubEnd {
+fn hub_settings() -> HubSettings {
     let allowed_ips = SITE_INSIDE.map(net).to_vec();
-    HubEnd {
+    HubSettings {
         private_key: hub_key(),
         addresses: HUB_INSIDE.map(net).to_vec(),
         mtu: MTU,
-        sites: vec![SiteKeys { public_key: site_key().public(), preshared_key: None, allowed_ips }],
+        sites: vec![SitePeer {
+            public_key: site_key().public_key(),
+            preshared_key: None,
+            allowed_ips,
+        }],
     }
 }

@@ -1,11 +1,11 @@
-use tunnel::MTU;
+use tunnel::MTU_RANGE;
 use tunnel::wg_quick::{WgQuick, parse};
 
 /// A file of wg-quick: what is taken keeps what `Settings` promises, what is not is explained.
 pub fn wg_quick(bytes: &[u8]) {
     match parse(bytes) {
         Ok(WgQuick { settings, .. }) => {
-            assert!(MTU.contains(&settings.mtu));
+            assert!(MTU_RANGE.contains(&settings.mtu));
             assert!(!settings.addresses.is_empty() && !settings.hubs.is_empty());
             for hub in &settings.hubs {
                 assert!(hub.endpoint.port > 0 && !hub.endpoint.host.is_empty());

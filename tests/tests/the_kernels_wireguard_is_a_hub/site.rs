@@ -8,14 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tunnel::{
-    ClockBounds, Endpoint, Hub, LocalPort, Now, PrivateKey, Settings, Tunnel, UdpPath, Userspace,
+    ClockBounds, Endpoint, Hub, LocalPort, Now, PrivateKey, Settings, Tunnel, UdpTransport,
+    UserspaceTunnel,
 };
 
 /// A site that dials the hub.
 pub(crate) struct Site {
     /// Drives the tunnel as long as this lives.
     runtime: Runtime,
-    stack: Userspace,
+    stack: UserspaceTunnel,
 }
 
 impl Site {
@@ -27,9 +28,9 @@ impl Site {
             .expect("a runtime");
         let settings = settings(key, hub);
         let entered = runtime.enter();
-        let path = UdpPath::bind(LocalPort::Any).expect("a UDP port");
+        let path = UdpTransport::bind(LocalPort::Any).expect("a UDP port");
         let tunnel = Tunnel::site(settings, ClockBounds::default(), Now::read(), 7);
-        let (stack, driver) = tunnel::userspace(tunnel, path, 7);
+        let (stack, driver) = tunnel::userspace_tunnel(tunnel, path, 7);
         drop(runtime.spawn(driver.run(std::future::pending())));
         drop(entered);
         Self { runtime, stack }
@@ -63,7 +64,7 @@ fn settings(key: &PrivateKey, hub: &KernelHub) -> Settings {
     let network = format!("{}/32", KernelHub::ADDRESS);
     Settings {
         private_key: key.clone(),
-        addresses: vec![format!("{}/32", KernelHub::SITE).parse().expect("an address")],
+        addresses: vec![format!("{}/32", KernelHub::SITE_ADDRESS).parse().expect("an address")],
         mtu: 1280,
         keep_alive: Some(Duration::from_secs(25)),
         hubs: vec![Hub {

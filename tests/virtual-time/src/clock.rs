@@ -21,7 +21,7 @@ const SYS_CLOCK_GETTIME: c_long = 113;
 #[derive(Clone, Copy)]
 struct Clocks {
     monotonic: i64,
-    asleep: i64,
+    suspended: i64,
     wall: i64,
 }
 
@@ -39,7 +39,7 @@ pub struct Timespec {
 
 /// Takes this thread out of real time.
 pub fn start() {
-    let clocks = Clocks { monotonic: 1_000 * NANOSECONDS, asleep: 0, wall: START * NANOSECONDS };
+    let clocks = Clocks { monotonic: 1_000 * NANOSECONDS, suspended: 0, wall: START * NANOSECONDS };
     CLOCKS.set(Some(clocks));
 }
 
@@ -52,9 +52,9 @@ pub fn advance(by: Duration) {
 }
 
 /// Suspends the machine: the monotonic clock stands, the others go on.
-pub fn sleep(by: Duration) {
+pub fn suspend(by: Duration) {
     change(|clocks| {
-        clocks.asleep += nanoseconds(by);
+        clocks.suspended += nanoseconds(by);
         clocks.wall += nanoseconds(by);
     });
 }
@@ -70,8 +70,8 @@ pub fn step_back(by: Duration) {
 }
 
 /// Sets the boot-time clock back, as broken virtual machines do.
-pub fn break_boot_time(by: Duration) {
-    change(|clocks| clocks.asleep -= nanoseconds(by));
+pub fn step_boot_time_back(by: Duration) {
+    change(|clocks| clocks.suspended -= nanoseconds(by));
 }
 
 fn change(by: impl FnOnce(&mut Clocks)) {
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_i
     let moved = clocks.and_then(|clocks| match clock {
         CLOCK_REALTIME => Some(clocks.wall),
         CLOCK_MONOTONIC => Some(clocks.monotonic),
-        CLOCK_BOOTTIME => Some(clocks.monotonic + clocks.asleep),
+        CLOCK_BOOTTIME => Some(clocks.monotonic + clocks.suspended),
         _ => None,
     });
     match moved {

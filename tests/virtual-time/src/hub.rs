@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tunnel::{Endpoint, Hub, HubEnd, PrivateKey, SiteKeys, Tunnel};
+use tunnel::{Endpoint, Hub, HubSettings, PrivateKey, SitePeer, Tunnel};
 
-use crate::world::net;
-use crate::{HUB_INSIDE, SITE_INSIDE};
+use crate::world::parse_net;
+use crate::{HUB_TUNNEL_IP, SITE_TUNNEL_IP};
 
 /// A hub, and whether it runs.
 #[derive(Debug)]
@@ -13,18 +13,18 @@ pub struct SimulatedHub {
     /// Where it listens.
     pub address: SocketAddr,
     /// What it was told.
-    pub settings: HubEnd,
+    pub settings: HubSettings,
     /// Absent while it does not run.
     pub tunnel: Option<Tunnel>,
 }
 
 impl SimulatedHub {
     pub(crate) fn new(number: u8, site: tunnel::PublicKey) -> Self {
-        let allowed_ips = vec![net(SITE_INSIDE), net("fd77::12")];
-        let site = SiteKeys { public_key: site, preshared_key: None, allowed_ips };
-        let settings = HubEnd {
+        let allowed_ips = vec![parse_net(SITE_TUNNEL_IP), parse_net("fd77::12")];
+        let site = SitePeer { public_key: site, preshared_key: None, allowed_ips };
+        let settings = HubSettings {
             private_key: PrivateKey::generate(),
-            addresses: vec![net(HUB_INSIDE), net("fd77::1")],
+            addresses: vec![parse_net(HUB_TUNNEL_IP), parse_net("fd77::1")],
             mtu: 1280,
             sites: vec![site],
         };
@@ -32,13 +32,13 @@ impl SimulatedHub {
         Self { address, settings, tunnel: None }
     }
 
-    pub(crate) fn as_seen_by_site(&self, number: usize) -> Hub {
+    pub(crate) fn as_peer(&self, number: usize) -> Hub {
         Hub {
             name: format!("hub-{number}"),
             endpoint: Endpoint { host: format!("hub-{number}.test"), port: 51820 },
-            public_key: self.settings.private_key.public(),
+            public_key: self.settings.private_key.public_key(),
             preshared_key: None,
-            allowed_ips: ["10.77.0.0/16", "fd77::/16"].map(net).to_vec(),
+            allowed_ips: ["10.77.0.0/16", "fd77::/16"].map(parse_net).to_vec(),
         }
     }
 }

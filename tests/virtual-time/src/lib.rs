@@ -11,5 +11,5 @@ pub mod network;
 pub mod packet;
 pub mod world;
 
-pub use e2e::Conditions;
-pub use world::{HUB_INSIDE, SITE_INSIDE, World};
+pub use e2e::NetworkConditions;
+pub use world::{HUB_TUNNEL_IP, SITE_TUNNEL_IP, World};

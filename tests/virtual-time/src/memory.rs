@@ -4,28 +4,28 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATED: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Bytes that this thread has allocated and not freed.
 #[must_use]
-pub fn held() -> isize {
-    HELD.get()
+pub fn allocated_bytes() -> isize {
+    ALLOCATED.get()
 }
 
-struct Counting;
+struct CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn count(bytes: isize) {
     // A thread that ends frees after its counter is gone.
-    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
+    let _ = ALLOCATED.try_with(|held| held.set(held.get() + bytes));
 }
 
 #[expect(unsafe_code, reason = "an allocator is unsafe to write; this one passes everything on")]
 // SAFETY: every call goes unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size().cast_signed());
         // SAFETY: the caller keeps the contract.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use e2e::{Conditions, Impairment};
+use e2e::{Impairment, NetworkConditions};
 
 /// A datagram on its way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,63 +23,64 @@ pub struct Network {
     /// How it treats what is sent.
     pub impairment: Impairment,
     /// Hosts that nothing reaches and from which nothing comes.
-    pub cut: BTreeSet<IpAddr>,
+    pub unreachable_hosts: BTreeSet<IpAddr>,
     /// Ports whose mapping a router has forgotten: what they send is lost.
-    pub dead: BTreeSet<SocketAddr>,
+    pub forgotten_ports: BTreeSet<SocketAddr>,
     /// Longest datagram that passes.
-    pub longest: usize,
+    pub max_datagram_len: usize,
     /// So many of the next initiations of a handshake are lost.
-    pub initiations_to_lose: u32,
+    pub initiations_to_drop: u32,
     /// The last ones that were sent, if a test wants to see them.
-    pub seen: Option<Vec<Datagram>>,
-    under_way: BTreeMap<(Instant, u64), Datagram>,
+    pub captured: Option<Vec<Datagram>>,
+    in_flight: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
 }
 
 impl Network {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            impairment: Impairment::new(seed, Conditions::default()),
-            cut: BTreeSet::new(),
-            dead: BTreeSet::new(),
-            longest: usize::MAX,
-            initiations_to_lose: 0,
-            seen: None,
-            under_way: BTreeMap::new(),
+            impairment: Impairment::new(seed, NetworkConditions::default()),
+            unreachable_hosts: BTreeSet::new(),
+            forgotten_ports: BTreeSet::new(),
+            max_datagram_len: usize::MAX,
+            initiations_to_drop: 0,
+            captured: None,
+            in_flight: BTreeMap::new(),
             sent: 0,
         }
     }
 
     /// Sends a datagram.
     pub fn send(&mut self, now: Instant, datagram: &Datagram) {
-        if let Some(seen) = &mut self.seen {
+        if let Some(seen) = &mut self.captured {
             seen.push(datagram.clone());
         }
-        let is_dead = self.dead.contains(&datagram.from) || self.dead.contains(&datagram.to);
-        if is_dead || datagram.bytes.len() > self.longest {
+        let is_dead = self.forgotten_ports.contains(&datagram.from)
+            || self.forgotten_ports.contains(&datagram.to);
+        if is_dead || datagram.bytes.len() > self.max_datagram_len {
             return;
         }
-        if self.initiations_to_lose > 0 && datagram.bytes.first() == Some(&1) {
-            self.initiations_to_lose -= 1;
+        if self.initiations_to_drop > 0 && datagram.bytes.first() == Some(&1) {
+            self.initiations_to_drop -= 1;
             return;
         }
         for (at, bytes) in self.impairment.pass(now, &datagram.bytes) {
             self.sent += 1;
-            self.under_way.insert((at, self.sent), Datagram { bytes, ..*datagram });
+            self.in_flight.insert((at, self.sent), Datagram { bytes, ..*datagram });
         }
     }
 
     /// When the next one arrives.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.under_way.keys().next().map(|(at, _)| *at)
+        self.in_flight.keys().next().map(|(at, _)| *at)
     }
 
     /// The next one that has arrived.
-    pub fn arrived(&mut self, now: Instant) -> Option<Datagram> {
+    pub fn next_arrived(&mut self, now: Instant) -> Option<Datagram> {
         while self.next_at().is_some_and(|at| at <= now) {
-            let (_, datagram) = self.under_way.pop_first()?;
-            let is_cut = |address: &SocketAddr| self.cut.contains(&address.ip());
+            let (_, datagram) = self.in_flight.pop_first()?;
+            let is_cut = |address: &SocketAddr| self.unreachable_hosts.contains(&address.ip());
             if !is_cut(&datagram.from) && !is_cut(&datagram.to) {
                 return Some(datagram);
             }

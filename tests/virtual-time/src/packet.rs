@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// Makes a packet of `length` bytes, at least a header long, that carries `mark` where it can.
 #[must_use]
-pub fn ip(source: IpAddr, destination: IpAddr, length: usize, mark: u64) -> Vec<u8> {
+pub fn ip_packet(source: IpAddr, destination: IpAddr, length: usize, mark: u64) -> Vec<u8> {
     let total = u16::try_from(length).expect("a packet is at most 65,535 bytes long");
     let mut packet = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -31,7 +31,7 @@ pub fn ip(source: IpAddr, destination: IpAddr, length: usize, mark: u64) -> Vec<
 }
 
 /// Sends a packet back to where it came from.
-pub fn turn(packet: &mut [u8]) {
+pub fn swap_addresses(packet: &mut [u8]) {
     let (at, length) =
         if packet.first().is_some_and(|first| first >> 4 == 4) { (12, 4) } else { (8, 16) };
     for offset in 0..length {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tunnel::{
-    ClockBounds, Event, LookUp, Now, Outbox, Packets, PrivateKey, Report, Request, Settings, State,
-    Tunnel,
+    ClockBounds, HubLookup, Now, PacketBuffer, PrivateKey, SendBatch, Settings, Tunnel,
+    TunnelEvent, TunnelReport, TunnelRequest, TunnelState,
 };
 
 use crate::hub::SimulatedHub;
@@ -15,12 +15,12 @@ use crate::network::{Datagram, Network};
 use crate::{clock, packet};
 
 /// The site's address inside the tunnel.
-pub const SITE_INSIDE: &str = "10.77.0.12";
+pub const SITE_TUNNEL_IP: &str = "10.77.0.12";
 /// The hub's address inside the tunnel; every hub answers there.
-pub const HUB_INSIDE: &str = "10.77.0.1";
+pub const HUB_TUNNEL_IP: &str = "10.77.0.1";
 /// How long a look-up takes, and how long until one fails.
-const LOOK_UP: Duration = Duration::from_millis(50);
-const LOOK_UP_FAILS: Duration = Duration::from_secs(5);
+const LOOKUP_DELAY: Duration = Duration::from_millis(50);
+const LOOKUP_FAILURE_DELAY: Duration = Duration::from_secs(5);
 
 /// A simulated world. Hub `n` has the name `hub-n.test` and the address `198.51.100.n`, from 1 on.
 #[derive(Debug)]
@@ -28,57 +28,57 @@ pub struct World {
     /// The site's end.
     pub site: Tunnel,
     /// Where the site sends from.
-    pub outside: SocketAddr,
+    pub site_address: SocketAddr,
     /// The hubs.
     pub hubs: Vec<SimulatedHub>,
     /// What lies between them.
     pub network: Network,
     /// What names mean; a name that is not there cannot be found.
-    pub names: BTreeMap<String, Vec<IpAddr>>,
+    pub dns: BTreeMap<String, Vec<IpAddr>>,
     /// Packets that came out at the site.
-    pub received: Vec<Vec<u8>>,
+    pub received_at_site: Vec<Vec<u8>>,
     /// Packets that came out at the hubs.
-    pub arrived: Vec<Vec<u8>>,
+    pub received_at_hubs: Vec<Vec<u8>>,
     /// Whether hubs send back what arrives.
-    pub echo: bool,
+    pub hubs_echo: bool,
     /// The site sends a packet in this time.
-    pub talk: Option<Duration>,
+    pub ping_interval: Option<Duration>,
     /// How often the site took a new port.
     pub rebinds: u32,
     /// What the site was told.
     pub settings: Settings,
     /// What is known about the right time.
     pub bounds: ClockBounds,
-    talked: Instant,
-    mark: u64,
-    look_ups: Vec<(Instant, Event)>,
-    out: Outbox,
-    packets: Packets,
+    last_ping: Instant,
+    pings_sent: u64,
+    lookups: Vec<(Instant, TunnelEvent)>,
+    out: SendBatch,
+    packets: PacketBuffer,
     seed: u64,
     /// Steps in which no time passed.
-    stuck: u32,
+    stalled_steps: u32,
 }
 
 impl World {
     /// Makes a world with so many hubs, all running, and moves this thread into virtual time.
     #[must_use]
     pub fn new(seed: u64, hubs: u8) -> Self {
-        Self::with(seed, hubs, |_| {})
+        Self::with_settings(seed, hubs, |_| {})
     }
 
     /// The same with other settings for the site; they are changed before it starts.
     #[must_use]
-    pub fn with(seed: u64, hubs: u8, change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn with_settings(seed: u64, hubs: u8, change: impl FnOnce(&mut Settings)) -> Self {
         clock::start();
         let private_key = PrivateKey::generate();
-        let site_key = private_key.public();
+        let site_key = private_key.public_key();
         let hubs: Vec<_> = (1..=hubs).map(|number| SimulatedHub::new(number, site_key)).collect();
         let mut settings = Settings {
             private_key,
-            addresses: vec![net(SITE_INSIDE), net("fd77::12")],
+            addresses: vec![parse_net(SITE_TUNNEL_IP), parse_net("fd77::12")],
             mtu: 1280,
             keep_alive: Some(Duration::from_secs(25)),
-            hubs: hubs.iter().enumerate().map(|(at, hub)| hub.as_seen_by_site(at + 1)).collect(),
+            hubs: hubs.iter().enumerate().map(|(at, hub)| hub.as_peer(at + 1)).collect(),
         };
         change(&mut settings);
         let names = hubs
@@ -90,29 +90,29 @@ impl World {
         let bounds = ClockBounds::default();
         let mut world = Self {
             site: Tunnel::site(settings.clone(), bounds, now, seed),
-            outside: "192.0.2.10:40000".parse().expect("an address"),
+            site_address: "192.0.2.10:40000".parse().expect("an address"),
             hubs,
             network: Network::new(seed),
-            names,
-            received: Vec::new(),
-            arrived: Vec::new(),
-            echo: true,
-            talk: None,
+            dns: names,
+            received_at_site: Vec::new(),
+            received_at_hubs: Vec::new(),
+            hubs_echo: true,
+            ping_interval: None,
             rebinds: 0,
             settings,
             bounds,
-            talked: now.instant,
-            mark: 0,
-            look_ups: Vec::new(),
-            out: Outbox::new(),
-            packets: Packets::new(),
+            last_ping: now.instant,
+            pings_sent: 0,
+            lookups: Vec::new(),
+            out: SendBatch::new(),
+            packets: PacketBuffer::new(),
             seed,
-            stuck: 0,
+            stalled_steps: 0,
         };
         for hub in 0..world.hubs.len() {
             world.start_hub(hub);
         }
-        world.obey();
+        world.serve_requests();
         world
     }
 
@@ -121,9 +121,9 @@ impl World {
     /// # Panics
     /// When it is not up by then.
     #[must_use]
-    pub fn up(seed: u64, hubs: u8) -> Self {
+    pub fn connected(seed: u64, hubs: u8) -> Self {
         let mut world = Self::new(seed, hubs);
-        world.talk = Some(Duration::from_secs(1));
+        world.ping_interval = Some(Duration::from_secs(1));
         world.run_for(Duration::from_secs(60));
         assert!(world.is_up());
         world
@@ -133,7 +133,7 @@ impl World {
     pub fn start_hub(&mut self, hub: usize) {
         self.seed += 1;
         let hub = self.hubs.get_mut(hub).expect("there is such a hub");
-        hub.tunnel = Some(Tunnel::hub_end(hub.settings.clone(), Now::read(), self.seed));
+        hub.tunnel = Some(Tunnel::hub(hub.settings.clone(), Now::read(), self.seed));
     }
 
     /// Stops a hub.
@@ -145,59 +145,59 @@ impl World {
     pub fn restart_site(&mut self) {
         self.seed += 1;
         self.site = Tunnel::site(self.settings.clone(), self.bounds, Now::read(), self.seed);
-        self.outside.set_port(self.outside.port().wrapping_add(1).max(1024));
-        self.look_ups.clear();
-        self.obey();
+        self.site_address.set_port(self.site_address.port().wrapping_add(1).max(1024));
+        self.lookups.clear();
+        self.serve_requests();
     }
 
     /// Whether there is a session at the site.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.site.state(Now::read()) == State::Up
+        self.site.state(Now::read()) == TunnelState::Up
     }
 
     /// How the site is.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> TunnelReport {
         self.site.report(Now::read())
     }
 
     /// Sends a packet from the site.
     pub fn send(&mut self, packet: &[u8]) {
-        self.at_site(|site, now, out, _| site.handle_packet(now, packet, out));
+        self.with_site(|site, now, out, _| site.handle_packet(now, packet, out));
     }
 
     /// Sends a short packet from the site to the hub; returns its mark.
     pub fn ping(&mut self) -> u64 {
-        self.mark += 1;
-        let (from, to) = (inside(SITE_INSIDE), inside(HUB_INSIDE));
-        let packet = packet::ip(from, to, 100, self.mark);
+        self.pings_sent += 1;
+        let (from, to) = (parse_ip(SITE_TUNNEL_IP), parse_ip(HUB_TUNNEL_IP));
+        let packet = packet::ip_packet(from, to, 100, self.pings_sent);
         self.send(&packet);
-        self.mark
+        self.pings_sent
     }
 
     /// How many packets [`World::ping`] has sent.
     #[must_use]
-    pub const fn pinged(&self) -> u64 {
-        self.mark
+    pub const fn pings_sent(&self) -> u64 {
+        self.pings_sent
     }
 
     /// Tells the site that something has happened.
-    pub fn tell(&mut self, event: Event) {
+    pub fn send_event(&mut self, event: TunnelEvent) {
         self.site.handle_event(Now::read(), event);
-        self.at_site(|site, now, out, _| site.handle_timeout(now, out));
+        self.with_site(|site, now, out, _| site.handle_timeout(now, out));
     }
 
     /// Gives the site a datagram as if it had come from there, past the network.
-    pub fn give_site(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.at_site(|site, now, out, packets| {
+    pub fn deliver_to_site(&mut self, from: SocketAddr, bytes: &[u8]) {
+        self.with_site(|site, now, out, packets| {
             site.handle_datagram(now, (from, bytes), out, packets);
         });
     }
 
     /// Gives a hub a datagram as if it had come from there, past the network.
-    pub fn give_hub(&mut self, hub: usize, from: SocketAddr, bytes: &[u8]) {
-        self.at_hub(hub, |tunnel, now, out, packets| {
+    pub fn deliver_to_hub(&mut self, hub: usize, from: SocketAddr, bytes: &[u8]) {
+        self.with_hub(hub, |tunnel, now, out, packets| {
             tunnel.handle_datagram(now, (from, bytes), out, packets);
         });
     }
@@ -221,9 +221,9 @@ impl World {
 
     /// Whether something that is sent from now on is answered within this time.
     #[must_use]
-    pub fn heard_within(&mut self, limit: Duration) -> bool {
-        self.received.clear();
-        self.run_until(limit, |world| !world.received.is_empty()).is_some()
+    pub fn is_answered_within(&mut self, limit: Duration) -> bool {
+        self.received_at_site.clear();
+        self.run_until(limit, |world| !world.received_at_site.is_empty()).is_some()
     }
 
     /// Lets this much time pass.
@@ -235,20 +235,20 @@ impl World {
     pub fn step(&mut self, most: Duration) {
         let before = Instant::now();
         let next = self.next_at().map_or(most, |at| at.saturating_duration_since(before));
-        self.stuck = if next.is_zero() { self.stuck + 1 } else { 0 };
-        assert!(self.stuck < 10_000, "something is due again and again: {self:?}");
+        self.stalled_steps = if next.is_zero() { self.stalled_steps + 1 } else { 0 };
+        assert!(self.stalled_steps < 10_000, "something is due again and again: {self:?}");
         clock::advance(next.min(most));
         let now = Instant::now();
-        self.answer_look_ups(now);
-        while let Some(datagram) = self.network.arrived(now) {
-            self.deliver(&datagram);
+        self.answer_lookups(now);
+        while let Some(datagram) = self.network.next_arrived(now) {
+            self.route_datagram(&datagram);
         }
-        if self.talk.is_some_and(|every| now >= self.talked + every) {
-            self.talked = now;
+        if self.ping_interval.is_some_and(|every| now >= self.last_ping + every) {
+            self.last_ping = now;
             self.ping();
         }
         if is_due(&self.site, now) {
-            self.at_site(|site, now, out, _| site.handle_timeout(now, out));
+            self.with_site(|site, now, out, _| site.handle_timeout(now, out));
         }
         for hub in 0..self.hubs.len() {
             if self
@@ -257,15 +257,15 @@ impl World {
                 .and_then(|hub| hub.tunnel.as_ref())
                 .is_some_and(|hub| is_due(hub, now))
             {
-                self.at_hub(hub, |hub, now, out, _| hub.handle_timeout(now, out));
+                self.with_hub(hub, |hub, now, out, _| hub.handle_timeout(now, out));
             }
         }
     }
 
     fn next_at(&self) -> Option<Instant> {
         let hubs = self.hubs.iter().filter_map(|hub| hub.tunnel.as_ref()?.poll_timeout());
-        let look_ups = self.look_ups.iter().map(|(at, _)| *at);
-        let talk = self.talk.map(|every| self.talked + every);
+        let look_ups = self.lookups.iter().map(|(at, _)| *at);
+        let talk = self.ping_interval.map(|every| self.last_ping + every);
         hubs.chain(look_ups)
             .chain(self.site.poll_timeout())
             .chain(self.network.next_at())
@@ -273,34 +273,34 @@ impl World {
             .min()
     }
 
-    fn deliver(&mut self, datagram: &Datagram) {
-        if datagram.to == self.outside {
-            self.give_site(datagram.from, &datagram.bytes);
+    fn route_datagram(&mut self, datagram: &Datagram) {
+        if datagram.to == self.site_address {
+            self.deliver_to_site(datagram.from, &datagram.bytes);
             return;
         }
         let hub = self.hubs.iter().position(|hub| hub.address == datagram.to);
         if let Some(hub) = hub {
-            self.give_hub(hub, datagram.from, &datagram.bytes);
+            self.deliver_to_hub(hub, datagram.from, &datagram.bytes);
         }
     }
 
-    fn at_site(&mut self, act: impl FnOnce(&mut Tunnel, Now, &mut Outbox, &mut Packets)) {
+    fn with_site(&mut self, act: impl FnOnce(&mut Tunnel, Now, &mut SendBatch, &mut PacketBuffer)) {
         self.out.clear();
         self.packets.clear();
         act(&mut self.site, Now::read(), &mut self.out, &mut self.packets);
-        self.received.extend(self.packets.iter().map(<[u8]>::to_vec));
-        self.obey();
+        self.received_at_site.extend(self.packets.iter().map(<[u8]>::to_vec));
+        self.serve_requests();
         let now = Instant::now();
         for (to, bytes) in self.out.datagrams() {
-            let datagram = Datagram { from: self.outside, to, bytes: bytes.to_vec() };
+            let datagram = Datagram { from: self.site_address, to, bytes: bytes.to_vec() };
             self.network.send(now, &datagram);
         }
     }
 
-    fn at_hub(
+    fn with_hub(
         &mut self,
         hub: usize,
-        act: impl FnOnce(&mut Tunnel, Now, &mut Outbox, &mut Packets),
+        act: impl FnOnce(&mut Tunnel, Now, &mut SendBatch, &mut PacketBuffer),
     ) {
         let Some(SimulatedHub { tunnel: Some(tunnel), address, .. }) = self.hubs.get_mut(hub)
         else {
@@ -311,10 +311,10 @@ impl World {
         let now = Now::read();
         act(tunnel, now, &mut self.out, &mut self.packets);
         for packet in self.packets.iter() {
-            self.arrived.push(packet.to_vec());
-            if self.echo {
+            self.received_at_hubs.push(packet.to_vec());
+            if self.hubs_echo {
                 let mut answer = packet.to_vec();
-                packet::turn(&mut answer);
+                packet::swap_addresses(&mut answer);
                 tunnel.handle_packet(now, &answer, &mut self.out);
             }
         }
@@ -324,31 +324,32 @@ impl World {
         }
     }
 
-    fn obey(&mut self) {
+    fn serve_requests(&mut self) {
         let now = Instant::now();
         while let Some(request) = self.site.next_request() {
             match request {
-                Request::Resolve(LookUp { hub, endpoint }) => {
-                    let found = self.names.get(&endpoint.host);
-                    let at = now + if found.is_some() { LOOK_UP } else { LOOK_UP_FAILS };
+                TunnelRequest::Resolve(HubLookup { hub, endpoint }) => {
+                    let found = self.dns.get(&endpoint.host);
+                    let at =
+                        now + if found.is_some() { LOOKUP_DELAY } else { LOOKUP_FAILURE_DELAY };
                     let addresses = found.into_iter().flatten();
                     let addresses =
                         addresses.map(|address| SocketAddr::new(*address, endpoint.port)).collect();
-                    self.look_ups.push((at, Event::Resolved { hub, addresses }));
+                    self.lookups.push((at, TunnelEvent::Resolved { hub, addresses }));
                 }
-                Request::Rebind => {
+                TunnelRequest::Rebind => {
                     self.rebinds += 1;
-                    self.outside.set_port(self.outside.port().wrapping_add(1).max(1024));
+                    self.site_address.set_port(self.site_address.port().wrapping_add(1).max(1024));
                 }
             }
         }
     }
 
-    fn answer_look_ups(&mut self, now: Instant) {
-        let is_ready = |(at, _): &(Instant, Event)| *at <= now;
-        while let Some(at) = self.look_ups.iter().position(is_ready) {
-            let (_, event) = self.look_ups.remove(at);
-            self.tell(event);
+    fn answer_lookups(&mut self, now: Instant) {
+        let is_ready = |(at, _): &(Instant, TunnelEvent)| *at <= now;
+        while let Some(at) = self.lookups.iter().position(is_ready) {
+            let (_, event) = self.lookups.remove(at);
+            self.send_event(event);
         }
     }
 }
@@ -359,12 +360,12 @@ fn is_due(tunnel: &Tunnel, now: Instant) -> bool {
 
 /// An address as text.
 #[must_use]
-pub fn inside(text: &str) -> IpAddr {
+pub fn parse_ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
 /// A network as text; an address alone is one of itself.
 #[must_use]
-pub fn net(text: &str) -> IpNet {
-    text.parse().unwrap_or_else(|_| IpNet::from(inside(text)))
+pub fn parse_net(text: &str) -> IpNet {
+    text.parse().unwrap_or_else(|_| IpNet::from(parse_ip(text)))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A jump of the wall clock against the monotonic one that is more than drift. Time asleep looks
 /// the same, and ends sessions as well.
-const STEP: Duration = Duration::from_secs(1);
+const STEP_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,7 +44,7 @@ pub struct ClockBounds {
 
 /// What to think of the wall clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum ClockVerdict {
     /// Before the floor: worth a try, since a hub only ignores a stamp that is too old.
     Behind,
     Plausible,
@@ -54,49 +54,49 @@ pub(super) enum Verdict {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Step {
+pub(super) enum ClockStep {
     Forward,
     Backward,
 }
 
 #[derive(Debug)]
-pub(super) struct Clock {
-    since: Now,
+pub(super) struct ClockWatch {
+    reference: Now,
     /// The last moment: a batch has one for all of its packets.
     last: Now,
     pub(super) bounds: ClockBounds,
 }
 
-impl Clock {
+impl ClockWatch {
     pub(super) const fn new(now: Now, bounds: ClockBounds) -> Self {
-        Self { since: now, last: now, bounds }
+        Self { reference: now, last: now, bounds }
     }
 
-    pub(super) fn verdict(&self, wall: SystemTime) -> Verdict {
+    pub(super) fn verdict(&self, wall: SystemTime) -> ClockVerdict {
         // boringtun cannot be made before 1970; a clock beyond reason is treated alike.
         if wall < SystemTime::UNIX_EPOCH || self.bounds.ceiling.is_some_and(|end| wall > end) {
-            Verdict::Ahead
+            ClockVerdict::Ahead
         } else if self.bounds.floor.is_some_and(|start| wall < start) {
-            Verdict::Behind
+            ClockVerdict::Behind
         } else {
-            Verdict::Plausible
+            ClockVerdict::Plausible
         }
     }
 
     /// Whether the wall clock has jumped since the last jump.
-    pub(super) fn step(&mut self, now: Now) -> Option<Step> {
+    pub(super) fn detect_step(&mut self, now: Now) -> Option<ClockStep> {
         if now == self.last {
             return None;
         }
         self.last = now;
-        let passed = now.instant.saturating_duration_since(self.since.instant);
-        let expected = self.since.wall + passed;
+        let passed = now.instant.saturating_duration_since(self.reference.instant);
+        let expected = self.reference.wall + passed;
         let (step, by) = match now.wall.duration_since(expected) {
-            Ok(by) => (Step::Forward, by),
-            Err(error) => (Step::Backward, error.duration()),
+            Ok(by) => (ClockStep::Forward, by),
+            Err(error) => (ClockStep::Backward, error.duration()),
         };
-        (by > STEP).then(|| {
-            self.since = now;
+        (by > STEP_THRESHOLD).then(|| {
+            self.reference = now;
             step
         })
     }

@@ -110,22 +110,22 @@ impl Counters {
         self.dropped.get(reason as usize).copied().unwrap_or_default()
     }
 
-    pub(super) fn drop(&mut self, reason: DropReason) {
-        self.drop_many(reason, 1);
+    pub(super) fn count_dropped(&mut self, reason: DropReason) {
+        self.add_dropped(reason, 1);
     }
 
-    pub(super) fn drop_many(&mut self, reason: DropReason, count: u64) {
+    pub(super) fn add_dropped(&mut self, reason: DropReason, count: u64) {
         if let Some(counter) = self.dropped.get_mut(reason as usize) {
             *counter += count;
         }
     }
 
-    pub(super) fn sent(&mut self, length: usize) {
+    pub(super) fn on_sent(&mut self, length: usize) {
         self.sent_packets += 1;
         self.sent_bytes += length as u64;
     }
 
-    pub(super) fn received(&mut self, length: usize) {
+    pub(super) fn on_received(&mut self, length: usize) {
         self.received_packets += 1;
         self.received_bytes += length as u64;
     }

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::counters::Counters;
-use crate::settings::MTU;
+use crate::settings::MTU_RANGE;
 
 /// What is around a packet on the way: WireGuard's 32 bytes, UDP's 8 and IPv6's 40.
-const OUTSIDE: u32 = 80;
+const OUTER_HEADERS_LEN: u32 = 80;
 
 /// How a tunnel is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Report {
+pub struct TunnelReport {
     /// Whether packets pass, and if not, the most likely reason.
-    pub state: State,
+    pub state: TunnelState,
     /// The same for a person: what is wrong, and what to do.
     pub sentence: String,
     /// The hub in use, by its name; empty at a hub's end.
@@ -28,7 +28,7 @@ pub struct Report {
 
 /// Whether packets pass, and if not, the most likely reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum State {
+pub enum TunnelState {
     /// There is a session.
     Up,
     /// There is a session, but long packets are lost on the way.
@@ -55,7 +55,7 @@ pub enum State {
     Waiting,
 }
 
-impl State {
+impl TunnelState {
     /// Whether there is a session.
     #[must_use]
     pub const fn has_session(self) -> bool {
@@ -95,13 +95,13 @@ pub(super) struct Facts<'a> {
 }
 
 /// Says what a state means.
-pub(super) fn sentence(state: State, facts: &Facts<'_>) -> String {
+pub(super) fn sentence(state: TunnelState, facts: &Facts<'_>) -> String {
     let Facts { hub, host, endpoint, key, mtu } = facts;
     let at = endpoint.map_or_else(|| (*host).to_owned(), |endpoint| endpoint.to_string());
     match state {
-        State::Up => format!("The tunnel to {hub} is up."),
-        State::MtuTooLarge => {
-            let (least, whole) = (*MTU.start(), u32::from(*mtu) + OUTSIDE);
+        TunnelState::Up => format!("The tunnel to {hub} is up."),
+        TunnelState::MtuTooLarge => {
+            let (least, whole) = (*MTU_RANGE.start(), u32::from(*mtu) + OUTER_HEADERS_LEN);
             let advice = if *mtu > least {
                 format!("Set `mtu` in [tunnel] to {least}.")
             } else {
@@ -115,42 +115,44 @@ pub(super) fn sentence(state: State, facts: &Facts<'_>) -> String {
                  while short ones pass. {advice}"
             )
         }
-        State::Connecting => format!("The tunnel to {hub} ({at}) is being set up."),
-        State::NoAddress => format!(
+        TunnelState::Connecting => format!("The tunnel to {hub} ({at}) is being set up."),
+        TunnelState::NoAddress => format!(
             "The address of {hub} ({host}) cannot be found. Check that this site has Internet and \
              that its DNS server answers."
         ),
-        State::AddressInside => format!(
+        TunnelState::AddressInside => format!(
             "The address of {hub} ({host}) lies in a network that the tunnel itself leads to \
              (`allowed_ips`), so it cannot be reached outside. Ask whoever wrote this configuration \
              to leave that address out of `allowed_ips`, or to give the hub another."
         ),
-        State::Silent => format!(
+        TunnelState::Silent => format!(
             "Nothing comes back from {hub} ({at}). Ask whoever runs this site's network to let UDP \
              out to that address; if it is open, ask the operator of the hub whether it runs and \
              knows the key {key}."
         ),
-        State::Refused => format!(
+        TunnelState::Refused => format!(
             "The computer at {at} answers, but {hub} is not running there. Ask the operator of the \
              hub to start WireGuard, and check the port."
         ),
-        State::Overloaded => format!(
+        TunnelState::Overloaded => format!(
             "{hub} ({at}) answers that it has too much to do. The tunnel comes up by itself; if it \
              takes longer than an hour, tell the operator of the hub."
         ),
-        State::WrongKey => format!(
+        TunnelState::WrongKey => format!(
             "{hub} ({at}) answers, but with another preshared key than ours. Ask the operator of \
              the hub for a new bundle for this site."
         ),
-        State::ClockAhead => "The clock of this device is far in the future, so the tunnel stays \
+        TunnelState::ClockAhead => {
+            "The clock of this device is far in the future, so the tunnel stays \
                               closed. Set the clock, or let NTP through; the tunnel then opens by \
                               itself."
-            .to_owned(),
-        State::ClockBehind => format!(
+                .to_owned()
+        }
+        TunnelState::ClockBehind => format!(
             "Nothing comes back from {hub} ({at}), and the clock of this device is in the past, \
              which a hub does not accept. Set the clock, or let NTP through; the tunnel then opens \
              by itself."
         ),
-        State::Waiting => "No site has called yet.".to_owned(),
+        TunnelState::Waiting => "No site has called yet.".to_owned(),
     }
 }

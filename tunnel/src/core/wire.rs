@@ -1,53 +1,53 @@
 //! The outside of WireGuard's datagrams (WireGuard whitepaper, 5.4).
 
 /// A receiver index is 24 bits of a peer and 8 of one of its sessions.
-pub(super) const INDEX_MASK: u32 = 0x00ff_ffff;
+pub(super) const PEER_INDEX_MASK: u32 = 0x00ff_ffff;
 const SESSION_BITS: u32 = 8;
 
 /// Types of datagrams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum MessageType {
     Initiation,
     Response,
-    Cookie,
+    CookieReply,
     Data,
 }
 
 /// What a datagram claims to be, if its length fits; `None` if it is none of WireGuard's.
-pub(super) fn kind(datagram: &[u8]) -> Option<Kind> {
-    match (word(datagram, 0)?, datagram.len()) {
-        (1, 148) => Some(Kind::Initiation),
-        (2, 92) => Some(Kind::Response),
-        (3, 64) => Some(Kind::Cookie),
-        (4, 32..) => Some(Kind::Data),
+pub(super) fn message_type(datagram: &[u8]) -> Option<MessageType> {
+    match (read_u32(datagram, 0)?, datagram.len()) {
+        (1, 148) => Some(MessageType::Initiation),
+        (2, 92) => Some(MessageType::Response),
+        (3, 64) => Some(MessageType::CookieReply),
+        (4, 32..) => Some(MessageType::Data),
         _ => None,
     }
 }
 
 pub(super) fn is_data(datagram: &[u8]) -> bool {
-    kind(datagram) == Some(Kind::Data)
+    message_type(datagram) == Some(MessageType::Data)
 }
 
 /// The sender index of an initiation or a response.
-pub(super) fn sender(datagram: &[u8]) -> Option<u32> {
-    word(datagram, 4)
+pub(super) fn sender_index(datagram: &[u8]) -> Option<u32> {
+    read_u32(datagram, 4)
 }
 
 /// The receiver index of everything but an initiation.
-pub(super) fn receiver(datagram: &[u8], kind: Kind) -> Option<u32> {
+pub(super) fn receiver_index(datagram: &[u8], kind: MessageType) -> Option<u32> {
     match kind {
-        Kind::Initiation => None,
-        Kind::Response => word(datagram, 8),
-        Kind::Cookie | Kind::Data => word(datagram, 4),
+        MessageType::Initiation => None,
+        MessageType::Response => read_u32(datagram, 8),
+        MessageType::CookieReply | MessageType::Data => read_u32(datagram, 4),
     }
 }
 
 /// The part of a receiver index that names the peer.
-pub(super) const fn peer_of(receiver: u32) -> u32 {
+pub(super) const fn peer_index(receiver: u32) -> u32 {
     receiver >> SESSION_BITS
 }
 
-fn word(datagram: &[u8], at: usize) -> Option<u32> {
+fn read_u32(datagram: &[u8], at: usize) -> Option<u32> {
     let (bytes, _) = datagram.get(at..)?.split_first_chunk::<4>()?;
     Some(u32::from_le_bytes(*bytes))
 }

@@ -3,18 +3,18 @@
 #[cfg(test)]
 mod tests;
 
-use super::wire::put;
+use super::bytes::put;
 
 /// Where the checksum stands in a header of TCP and of UDP.
-pub(super) const TCP_CHECKSUM: usize = 16;
-pub(super) const UDP_CHECKSUM: usize = 6;
+pub(super) const TCP_CHECKSUM_OFFSET: usize = 16;
+pub(super) const UDP_CHECKSUM_OFFSET: usize = 6;
 
 /// A sum that is not folded yet: no packet is long enough to let it overflow. So wide, since a
 /// carry that is kept costs half of what splitting the words costs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u128);
+pub(super) struct ChecksumSum(u128);
 
-impl Sum {
+impl ChecksumSum {
     /// Adds bytes. Only the last ones that are added may be odd in number.
     pub(super) fn add(self, bytes: &[u8]) -> Self {
         let mut sum = self.0;
@@ -50,28 +50,28 @@ impl Sum {
     }
 
     /// Whether the bytes, with a checksum in them, are as they were sent.
-    pub(super) fn is_right(self) -> bool {
+    pub(super) fn is_valid(self) -> bool {
         self.folded() == [0xff, 0xff]
     }
 }
 
 /// Sum of what TCP and UDP take from the packet's header (RFC 9293, 3.1; RFC 8200, 8.1), for a
 /// packet whose transport part is `length` bytes. `None` when it is too short for its addresses.
-pub(super) fn pseudo_header(packet: &[u8], protocol: u8, length: usize) -> Option<Sum> {
+pub(super) fn pseudo_header(packet: &[u8], protocol: u8, length: usize) -> Option<ChecksumSum> {
     let addresses = match packet.first()? >> 4 {
         4 => packet.get(12..20)?,
         _ => packet.get(8..40)?,
     };
     let length = u16::try_from(length).ok()?;
-    Some(Sum::default().add(addresses).add_u16(protocol.into()).add_u16(length))
+    Some(ChecksumSum::default().add(addresses).add_u16(protocol.into()).add_u16(length))
 }
 
 /// Writes the checksum of everything from `start` to `start + offset`, where the sum of the pseudo
 /// header stands so far (struct virtio_net_hdr, VIRTIO_NET_HDR_F_NEEDS_CSUM).
-pub(super) fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
-    let checksum = Sum::default().add(packet.get(start..)?).checksum();
+pub(super) fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
+    let checksum = ChecksumSum::default().add(packet.get(start..)?).checksum();
     // In UDP, 0 means that there is none (RFC 768); both are the same number.
-    let is_none = offset == UDP_CHECKSUM && checksum == [0, 0];
+    let is_none = offset == UDP_CHECKSUM_OFFSET && checksum == [0, 0];
     let checksum = if is_none { [0xff, 0xff] } else { checksum };
     put(packet, start.checked_add(offset)?, checksum)
 }

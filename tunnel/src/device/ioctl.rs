@@ -25,7 +25,7 @@ ioctl_write_int_bad!(
 );
 
 /// Makes a device of that name behind `fd`. It lives as long as `fd`.
-pub(super) fn create(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix::Result<()> {
+pub(super) fn create_interface(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix::Result<()> {
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL;
     let ifru_flags = libc::c_short::from_ne_bytes(
         flags.to_le_bytes().first_chunk().copied().unwrap_or_default(),
@@ -42,24 +42,24 @@ pub(super) fn create(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix::Result<(
 }
 
 /// Has the kernel join as much as it can, up to `most`, and tells how much that is.
-pub(super) fn offload(fd: &OwnedFd, most: Offload) -> Offload {
+pub(super) fn enable_offload(fd: &OwnedFd, most: Offload) -> Offload {
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     let udp = TUN_F_USO4 | TUN_F_USO6;
     [(tcp | udp, Offload::TcpAndUdp), (tcp, Offload::Tcp), (0, Offload::Nothing)]
         .into_iter()
         .filter(|(_, offload)| *offload <= most)
-        .find(|(flags, _)| request_offload(fd, *flags))
+        .find(|(flags, _)| try_offload(fd, *flags))
         .map_or(Offload::Nothing, |(_, offload)| offload)
 }
 
-fn request_offload(fd: &OwnedFd, flags: libc::c_uint) -> bool {
+fn try_offload(fd: &OwnedFd, flags: libc::c_uint) -> bool {
     let Ok(flags) = libc::c_int::try_from(flags) else { return false };
     #[expect(unsafe_code, reason = "the kernel takes the flags by value and touches no memory")]
     unsafe { set_offload(fd.as_raw_fd(), flags) }.is_ok()
 }
 
 /// Has the runtime watch `fd`, which must not block.
-pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch_fd(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         unsafe_code,
         reason = "an OwnedFd is open, and the same, for as long as the AsyncFd owns it"

@@ -3,9 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::checksum::{Sum, TCP_CHECKSUM, UDP_CHECKSUM, complete, pseudo_header};
-use super::frame::{Frame, Joined, Malformed};
-use super::wire::{length, put, u16_at, u32_at};
+use super::bytes::{length_bytes, put, u16_at, u32_at};
+use super::checksum::{
+    ChecksumSum, TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET, complete_checksum, pseudo_header,
+};
+use super::frame::{GsoType, MalformedFrame, VnetHeader};
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -14,7 +16,7 @@ pub(super) const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 /// Longest headers that are copied before each segment: 60 bytes each of IPv4 and TCP, or 40 of
 /// IPv6 and room for what may stand between.
-const HEADERS: usize = 256;
+const MAX_HEADERS_LEN: usize = 256;
 
 /// Gives `each` the packets that a frame stands for, in order, with everything in its place that
 /// the host has left to its network card: lengths, numbers, flags, checksums.
@@ -22,25 +24,26 @@ const HEADERS: usize = 256;
 /// None is longer than the frame says, and together they hold its payload once. The packet is
 /// overwritten.
 pub(crate) fn segment(
-    frame: Frame,
+    frame: VnetHeader,
     packet: &mut [u8],
     mut each: impl FnMut(&[u8]),
-) -> Result<(), Malformed> {
-    let (transport, size) = match frame.joined {
-        Joined::No => {
+) -> Result<(), MalformedFrame> {
+    let (transport, size) = match frame.gso {
+        GsoType::None => {
             if let Some(at) = frame.checksum {
-                complete(packet, at.start.into(), at.offset.into()).ok_or(Malformed)?;
+                complete_checksum(packet, at.start.into(), at.offset.into())
+                    .ok_or(MalformedFrame)?;
             }
             each(packet);
             return Ok(());
         }
-        Joined::Tcp4(size) | Joined::Tcp6(size) => (TCP, size),
-        Joined::Udp(size) => (UDP, size),
+        GsoType::Tcp4(size) | GsoType::Tcp6(size) => (TCP, size),
+        GsoType::Udp(size) => (UDP, size),
     };
-    let template = Template::of(frame, packet, transport).ok_or(Malformed)?;
+    let template = SegmentTemplate::new(frame, packet, transport).ok_or(MalformedFrame)?;
     let payload = packet.len() - template.length;
     if size == 0 || payload == 0 {
-        return Err(Malformed);
+        return Err(MalformedFrame);
     }
     let size = usize::from(size);
     let count = payload.div_ceil(size);
@@ -48,17 +51,18 @@ pub(crate) fn segment(
         // Its headers go over the end of the payload before, which is done with.
         let start = index * size;
         let part = size.min(payload - start);
-        let segment = packet.get_mut(start..start + template.length + part).ok_or(Malformed)?;
-        let place = Place { index, offset: start, is_last: index + 1 == count };
-        template.write(segment, place).ok_or(Malformed)?;
+        let segment =
+            packet.get_mut(start..start + template.length + part).ok_or(MalformedFrame)?;
+        let place = SegmentPosition { index, offset: start, is_last: index + 1 == count };
+        template.write(segment, place).ok_or(MalformedFrame)?;
         each(segment);
     }
     Ok(())
 }
 
 /// The headers that all segments begin with.
-struct Template {
-    headers: [u8; HEADERS],
+struct SegmentTemplate {
+    headers: [u8; MAX_HEADERS_LEN],
     length: usize,
     /// Where the transport header begins.
     transport: usize,
@@ -67,24 +71,24 @@ struct Template {
 
 /// Which segment it is.
 #[derive(Clone, Copy)]
-struct Place {
+struct SegmentPosition {
     index: usize,
     /// Bytes of payload before it.
     offset: usize,
     is_last: bool,
 }
 
-impl Template {
-    fn of(frame: Frame, packet: &[u8], protocol: u8) -> Option<Self> {
+impl SegmentTemplate {
+    fn new(frame: VnetHeader, packet: &[u8], protocol: u8) -> Option<Self> {
         let transport = usize::from(frame.checksum?.start);
         let first = *packet.first()?;
-        let fits = match (first >> 4, frame.joined) {
-            (4, Joined::Tcp4(_) | Joined::Udp(_)) => {
+        let fits = match (first >> 4, frame.gso) {
+            (4, GsoType::Tcp4(_) | GsoType::Udp(_)) => {
                 transport >= 20
                     && usize::from(first & 0xf) * 4 == transport
                     && packet.get(9) == Some(&protocol)
             }
-            (6, Joined::Tcp6(_) | Joined::Udp(_)) => transport >= 40,
+            (6, GsoType::Tcp6(_) | GsoType::Udp(_)) => transport >= 40,
             _ => false,
         };
         let length = match protocol {
@@ -93,22 +97,22 @@ impl Template {
         };
         let is_tcp_header = protocol == UDP || length >= 20;
         let length = transport + length;
-        let mut headers = [0; HEADERS];
+        let mut headers = [0; MAX_HEADERS_LEN];
         headers.get_mut(..length)?.copy_from_slice(packet.get(..length)?);
         (fits && is_tcp_header).then_some(Self { headers, length, transport, protocol })
     }
 
     /// Writes the headers of one segment before its payload.
-    fn write(&self, segment: &mut [u8], place: Place) -> Option<()> {
+    fn write(&self, segment: &mut [u8], place: SegmentPosition) -> Option<()> {
         segment.get_mut(..self.length)?.copy_from_slice(self.headers.get(..self.length)?);
         let total = segment.len();
         if *segment.first()? >> 4 == 4 {
-            put(segment, 2, length(total))?;
+            put(segment, 2, length_bytes(total))?;
             let step = u16::try_from(place.index).ok()?;
             put(segment, 4, u16_at(&self.headers, 4)?.wrapping_add(step).to_be_bytes())?;
-            put_header_checksum(segment, self.transport)?;
+            write_ipv4_checksum(segment, self.transport)?;
         } else {
-            put(segment, 4, length(total - 40))?;
+            put(segment, 4, length_bytes(total - 40))?;
         }
         let at = self.transport;
         let checksum_at = if self.protocol == TCP {
@@ -119,20 +123,20 @@ impl Template {
             flags &= if place.is_last { 0xff } else { !(FIN | PSH) };
             flags &= if place.index == 0 { 0xff } else { !CWR };
             put(segment, at + 13, [flags])?;
-            TCP_CHECKSUM
+            TCP_CHECKSUM_OFFSET
         } else {
-            put(segment, at + 4, length(total - at))?;
-            UDP_CHECKSUM
+            put(segment, at + 4, length_bytes(total - at))?;
+            UDP_CHECKSUM_OFFSET
         };
         let pseudo = pseudo_header(segment, self.protocol, total - at)?;
         put(segment, at + checksum_at, pseudo.folded())?;
-        complete(segment, at, checksum_at)
+        complete_checksum(segment, at, checksum_at)
     }
 }
 
 /// Writes the checksum of an IPv4 header.
-pub(super) fn put_header_checksum(packet: &mut [u8], header: usize) -> Option<()> {
+pub(super) fn write_ipv4_checksum(packet: &mut [u8], header: usize) -> Option<()> {
     put(packet, 10, [0, 0])?;
-    let checksum = Sum::default().add(packet.get(..header)?).checksum();
+    let checksum = ChecksumSum::default().add(packet.get(..header)?).checksum();
     put(packet, 10, checksum)
 }

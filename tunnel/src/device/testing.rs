@@ -2,29 +2,29 @@
 
 use proptest::prelude::*;
 
-use super::checksum::{complete, pseudo_header};
-use super::segment::{TCP, UDP, put_header_checksum};
-use super::wire::put;
+use super::bytes::put;
+use super::checksum::{complete_checksum, pseudo_header};
+use super::segment::{TCP, UDP, write_ipv4_checksum};
 
 pub(super) const ACK: u8 = 0x10;
 
 /// What a packet says, apart from what follows from it.
 #[derive(Clone, Debug)]
-pub(super) struct Packet {
+pub(super) struct TestPacket {
     pub(super) version: u8,
     pub(super) protocol: u8,
     pub(super) port: u16,
     pub(super) number: u32,
     pub(super) id: u16,
-    pub(super) is_whole: bool,
+    pub(super) dont_fragment: bool,
     pub(super) flags: u8,
     pub(super) window: u16,
-    pub(super) hops: u8,
+    pub(super) ttl: u8,
     pub(super) options: Vec<u8>,
     pub(super) payload: Vec<u8>,
 }
 
-impl Packet {
+impl TestPacket {
     pub(super) fn tcp(number: u32, length: usize) -> Self {
         let payload = (0..length).map(|index| index.to_le_bytes()[0] ^ 0x5a).collect();
         Self {
@@ -33,10 +33,10 @@ impl Packet {
             port: 5201,
             number,
             id: 7,
-            is_whole: true,
+            dont_fragment: true,
             flags: ACK,
             window: 500,
-            hops: 64,
+            ttl: 64,
             options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
             payload,
         }
@@ -60,7 +60,7 @@ impl Packet {
         let offset = if self.protocol == TCP { 16 } else { 6 };
         let pseudo = pseudo_header(&packet, self.protocol, transport.len()).unwrap();
         put(&mut packet, start + offset, pseudo.folded()).unwrap();
-        complete(&mut packet, start, offset).unwrap();
+        complete_checksum(&mut packet, start, offset).unwrap();
         packet
     }
 
@@ -68,16 +68,23 @@ impl Packet {
         let mut header = vec![0x45, 0];
         header.extend(u16::try_from(20 + length).unwrap().to_be_bytes());
         header.extend(self.id.to_be_bytes());
-        header.extend([if self.is_whole { 0x40 } else { 0 }, 0, self.hops, self.protocol, 0, 0]);
+        header.extend([
+            if self.dont_fragment { 0x40 } else { 0 },
+            0,
+            self.ttl,
+            self.protocol,
+            0,
+            0,
+        ]);
         header.extend([10, 0, 0, 1, 10, 0, 0, 2]);
-        put_header_checksum(&mut header, 20).unwrap();
+        write_ipv4_checksum(&mut header, 20).unwrap();
         header
     }
 
     fn ip6(&self, length: usize) -> Vec<u8> {
         let mut header = vec![0x60, 0, 0, 1];
         header.extend(u16::try_from(length).unwrap().to_be_bytes());
-        header.extend([self.protocol, self.hops]);
+        header.extend([self.protocol, self.ttl]);
         header.extend([[0xfd; 16], [0xfe; 16]].concat());
         header
     }
@@ -115,16 +122,21 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
                 let length =
                     if index + 1 == count { size.saturating_sub(last).max(1) } else { size };
                 let mut packet =
-                    if is_tcp { Packet::tcp(number, length) } else { Packet::udp(length) };
-                packet =
-                    Packet { version: if is_v4 { 4 } else { 6 }, port, id, is_whole, ..packet };
+                    if is_tcp { TestPacket::tcp(number, length) } else { TestPacket::udp(length) };
+                packet = TestPacket {
+                    version: if is_v4 { 4 } else { 6 },
+                    port,
+                    id,
+                    dont_fragment: is_whole,
+                    ..packet
+                };
                 number = number.wrapping_add(u32::try_from(length).unwrap());
                 id = id.wrapping_add(1);
                 let mut bytes = packet.bytes();
                 if let Some((at, what)) = odd
                     && at == index
                 {
-                    bytes = disturbed(packet, what);
+                    bytes = altered(packet, what);
                 }
                 packets.push(bytes);
             }
@@ -144,12 +156,12 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
-fn disturbed(mut packet: Packet, what: u8) -> Vec<u8> {
+fn altered(mut packet: TestPacket, what: u8) -> Vec<u8> {
     match what {
         0 => packet.flags |= 0x08,
         1 => packet.flags |= 0x01,
         2 => packet.window += 1,
-        3 => packet.hops -= 1,
+        3 => packet.ttl -= 1,
         4 => packet.number = packet.number.wrapping_add(1),
         5 => packet.id = packet.id.wrapping_add(5),
         6 => packet.payload.clear(),

@@ -22,9 +22,9 @@ use tokio::io::{Interest, Ready};
 
 use super::{Device, Offload, ioctl};
 
-const DOOR: &str = "/dev/net/tun";
+const TUN_DEVICE_PATH: &str = "/dev/net/tun";
 /// Longest name of a device, without the byte that ends it.
-const NAME: usize = libc::IFNAMSIZ - 1;
+const MAX_NAME_LEN: usize = libc::IFNAMSIZ - 1;
 
 /// Name of a network device: 1 to 15 printable characters of ASCII without `/`, `:` and `%`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +35,7 @@ pub struct InterfaceName([u8; libc::IFNAMSIZ]);
 #[error(
     "`{0}` cannot be the name of a network device: use 1 to 15 letters, digits, `-`, `_` and `.`"
 )]
-pub struct NameError(String);
+pub struct InterfaceNameError(String);
 
 /// Why there is no device.
 #[derive(Debug, Error)]
@@ -48,7 +48,7 @@ pub enum TunError {
     Denied(InterfaceName),
     /// The kernel has no such devices, or keeps them from us.
     #[error(
-        "there is no {DOOR} here: load the kernel module `tun`, allow the container or service the \
+        "there is no {TUN_DEVICE_PATH} here: load the kernel module `tun`, allow the container or service the \
          device, or use the mode \"userspace\""
     )]
     NoTun,
@@ -73,15 +73,15 @@ impl Tun {
     /// Makes the device, down and without an address. Has to be called in a tokio runtime.
     pub(crate) fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let failed = |errno| TunError::of(name, errno);
-        let fd = fcntl::open(DOOR, flags, Mode::empty()).map_err(|errno| {
+        let failed = |errno| TunError::from_errno(name, errno);
+        let fd = fcntl::open(TUN_DEVICE_PATH, flags, Mode::empty()).map_err(|errno| {
             let is_missing = [Errno::ENOENT, Errno::ENODEV, Errno::ENXIO].contains(&errno);
             if is_missing { TunError::NoTun } else { failed(errno) }
         })?;
-        ioctl::create(&fd, &name.0).map_err(failed)?;
-        let offload = ioctl::offload(&fd, offload);
+        ioctl::create_interface(&fd, &name.0).map_err(failed)?;
+        let offload = ioctl::enable_offload(&fd, offload);
         let index = if_nametoindex(name.as_str()).map_err(failed)?;
-        let fd = ioctl::watch(fd).map_err(|error| TunError::Failed(name, error))?;
+        let fd = ioctl::watch_fd(fd).map_err(|error| TunError::Failed(name, error))?;
         Ok(Self { fd, index, offload })
     }
 
@@ -93,7 +93,7 @@ impl Tun {
 }
 
 impl TunError {
-    fn of(name: InterfaceName, errno: Errno) -> Self {
+    fn from_errno(name: InterfaceName, errno: Errno) -> Self {
         if [Errno::EPERM, Errno::EACCES].contains(&errno) {
             Self::Denied(name)
         } else if [Errno::EBUSY, Errno::EEXIST, Errno::EINVAL].contains(&errno) {
@@ -119,7 +119,7 @@ impl Device for Tun {
         match read {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(gone(error)),
+            Err(error) => Err(map_removed(error)),
         }
     }
 
@@ -130,7 +130,7 @@ impl Device for Tun {
             Err(Errno::EIO | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => {
                 Err(io::ErrorKind::WouldBlock.into())
             }
-            Err(errno) => Err(gone(errno.into())),
+            Err(errno) => Err(map_removed(errno.into())),
         }
     }
 
@@ -150,7 +150,7 @@ pub fn bind_to_device(socket: &impl AsFd, interface: InterfaceName) -> io::Resul
 }
 
 /// A removed device says "file descriptor in bad state", which helps nobody.
-fn gone(error: io::Error) -> io::Error {
+fn map_removed(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EBADFD) => Errno::ENODEV.into(),
         _ => error,
@@ -161,24 +161,25 @@ impl InterfaceName {
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(MAX_NAME_LEN);
         self.0.get(..end).and_then(|name| str::from_utf8(name).ok()).unwrap_or_default()
     }
 }
 
 impl FromStr for InterfaceName {
-    type Err = NameError;
+    type Err = InterfaceNameError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
         let is_good = |c: char| c.is_ascii_graphic() && !"/:%".contains(c);
         let mut name = [0; libc::IFNAMSIZ];
-        let place = name.get_mut(..text.len()).filter(|place| (1..=NAME).contains(&place.len()));
+        let place =
+            name.get_mut(..text.len()).filter(|place| (1..=MAX_NAME_LEN).contains(&place.len()));
         match place {
             Some(place) if text.chars().all(is_good) && text != "." && text != ".." => {
                 place.copy_from_slice(text.as_bytes());
                 Ok(Self(name))
             }
-            _ => Err(NameError(text.to_owned())),
+            _ => Err(InterfaceNameError(text.to_owned())),
         }
     }
 }

@@ -4,57 +4,57 @@ use smoltcp::phy::{self, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
 use crate::core::{Now, Tunnel};
-use crate::packets::Packets;
-use crate::path::Outbox;
+use crate::packet_buffer::PacketBuffer;
+use crate::transport::SendBatch;
 
 /// The tunnel for the time of one poll.
-pub(super) struct Device<'d> {
+pub(super) struct TunnelPhy<'d> {
     pub(super) tunnel: &'d mut Tunnel,
     pub(super) now: Now,
-    pub(super) out: &'d mut Outbox,
-    pub(super) inbound: &'d Packets,
+    pub(super) out: &'d mut SendBatch,
+    pub(super) inbound: &'d PacketBuffer,
     /// The first of `inbound` that has not been taken.
     pub(super) next: &'d mut usize,
     /// Room for one packet before it is encrypted.
-    pub(super) room: &'d mut Vec<u8>,
+    pub(super) scratch: &'d mut Vec<u8>,
 }
 
 /// A packet that came out of the tunnel.
-pub(super) struct Arrived<'d>(&'d [u8]);
+pub(super) struct TunnelRxToken<'d>(&'d [u8]);
 
 /// A packet that goes into the tunnel.
-pub(super) struct Leaving<'d> {
+pub(super) struct TunnelTxToken<'d> {
     tunnel: &'d mut Tunnel,
     now: Now,
-    out: &'d mut Outbox,
-    room: &'d mut Vec<u8>,
+    out: &'d mut SendBatch,
+    scratch: &'d mut Vec<u8>,
 }
 
-impl phy::Device for Device<'_> {
+impl phy::Device for TunnelPhy<'_> {
     type RxToken<'a>
-        = Arrived<'a>
+        = TunnelRxToken<'a>
     where
         Self: 'a;
     type TxToken<'a>
-        = Leaving<'a>
+        = TunnelTxToken<'a>
     where
         Self: 'a;
 
-    fn receive(&mut self, timestamp: Instant) -> Option<(Arrived<'_>, Leaving<'_>)> {
+    fn receive(&mut self, timestamp: Instant) -> Option<(TunnelRxToken<'_>, TunnelTxToken<'_>)> {
         let packet = self.inbound.get(*self.next)?;
         // An answer must have room, or the sender has to repeat.
         let at = *self.next;
         *self.next += usize::from(!self.out.is_full());
         (*self.next > at).then_some(())?;
-        self.transmit(timestamp).map(|leaving| (Arrived(packet), leaving))
+        self.transmit(timestamp).map(|leaving| (TunnelRxToken(packet), leaving))
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Leaving<'_>> {
+    fn transmit(&mut self, _: Instant) -> Option<TunnelTxToken<'_>> {
         if self.out.is_full() {
             return None;
         }
-        let Self { tunnel, now, out, room, .. } = self;
-        Some(Leaving { tunnel, now: *now, out, room })
+        let Self { tunnel, now, out, scratch: room, .. } = self;
+        Some(TunnelTxToken { tunnel, now: *now, out, scratch: room })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -65,7 +65,7 @@ impl phy::Device for Device<'_> {
     }
 }
 
-impl RxToken for Arrived<'_> {
+impl RxToken for TunnelRxToken<'_> {
     fn consume<R, F>(self, f: F) -> R
     where
         F: FnOnce(&[u8]) -> R,
@@ -74,14 +74,14 @@ impl RxToken for Arrived<'_> {
     }
 }
 
-impl TxToken for Leaving<'_> {
+impl TxToken for TunnelTxToken<'_> {
     fn consume<R, F>(self, len: usize, f: F) -> R
     where
         F: FnOnce(&mut [u8]) -> R,
     {
-        self.room.resize(len, 0);
-        let result = f(self.room);
-        self.tunnel.handle_packet(self.now, self.room, self.out);
+        self.scratch.resize(len, 0);
+        let result = f(self.scratch);
+        self.tunnel.handle_packet(self.now, self.scratch, self.out);
         result
     }
 }

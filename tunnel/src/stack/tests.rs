@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::core::ClockBounds;
-use crate::testing::settings;
+use crate::testing::site_and_hub;
 
 const SYN: u8 = 0x02;
 const PORT: u16 = 9464;
@@ -32,7 +32,7 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 }
 
 /// Hands what one end has to say to the other.
-fn deliver(out: &mut Outbox, mut to: impl FnMut(&[u8], &mut Outbox)) -> usize {
+fn deliver(out: &mut SendBatch, mut to: impl FnMut(&[u8], &mut SendBatch)) -> usize {
     let datagrams: Vec<Vec<u8>> = out.datagrams().map(|(_, datagram)| datagram.to_vec()).collect();
     out.clear();
     datagrams.iter().for_each(|datagram| to(datagram, out));
@@ -41,19 +41,19 @@ fn deliver(out: &mut Outbox, mut to: impl FnMut(&[u8], &mut Outbox)) -> usize {
 
 #[test]
 fn a_segment_that_was_damaged_behind_the_hub_is_not_taken() {
-    let (site, hub) = settings();
+    let (site, hub) = site_and_hub();
     let (there, here) =
         (SocketAddr::from(([192, 0, 2, 1], 51820)), SocketAddr::from(([192, 0, 2, 9], 4000)));
     let now = Now::read();
-    let mut hub = Tunnel::hub_end(hub, now, 2);
+    let mut hub = Tunnel::hub(hub, now, 2);
     let mut site = Stack::new(Tunnel::site(site, ClockBounds::default(), now, 1), now, 1);
     site.listen(PORT).unwrap();
-    let mut out = Outbox::new();
+    let mut out = SendBatch::new();
     let mut talk = |packet: Option<&[u8]>| {
         if let Some(packet) = packet {
             hub.handle_packet(now, packet, &mut out);
         }
-        let mut inside = Packets::new();
+        let mut inside = PacketBuffer::new();
         // Initiation, response, keepalive; or a packet and what answers it.
         for _ in 0..4 {
             deliver(&mut out, |datagram, out| site.handle_datagram(now, (there, datagram), out));

@@ -11,79 +11,79 @@ use tokio::task::{self, JoinSet};
 use tokio::time;
 use tracing::debug;
 
-use super::Order;
-use super::connection::{Connection, Moved};
-use super::stream::{Listener, TcpStream};
-use crate::core::{DropReason, Event, LookUp, Now, Request, Tunnel};
-use crate::path::{Inbox, Outbox, Path};
-use crate::report::{Losses, Reporter, look_up};
-use crate::stack::{OpenError, Stack, Waiting};
+use super::Command;
+use super::connection::{Connection, Progress};
+use super::stream::{TcpListener, TcpStream};
+use crate::core::{DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelRequest};
+use crate::reporter::{DropDeltas, Reporter, resolve};
+use crate::stack::{ListeningSockets, SocketError, Stack};
+use crate::transport::{RecvBatch, SendBatch, Transport};
 
 /// Connections at once: 192 MiB of buffers if all of them were full both ways, 72 MiB if nobody
 /// reads what the other ends send.
-const CONNECTIONS: usize = 96;
+const MAX_CONNECTIONS: usize = 96;
 /// Connections that have come in and that nobody has accepted; more are reset.
-const UNACCEPTED: usize = 16;
+const MAX_UNACCEPTED: usize = 16;
 /// Time to say goodbye on stop.
-const GOODBYE: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest wait when nothing is due.
-const IDLE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// The task of a tunnel in userspace mode.
 #[derive(Debug)]
-pub struct Driver<P> {
+pub struct UserspaceDriver<P> {
     stack: Stack,
     path: P,
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<Command>,
     /// No more orders are taken.
     is_ending: bool,
     reporter: Reporter,
-    losses: Losses,
+    drop_deltas: DropDeltas,
     connections: Vec<Connection>,
-    listeners: Vec<Listening>,
-    look_ups: JoinSet<(usize, Vec<SocketAddr>)>,
-    inbox: Inbox,
-    outbox: Outbox,
+    listeners: Vec<ActiveListener>,
+    lookups: JoinSet<(usize, Vec<SocketAddr>)>,
+    inbox: RecvBatch,
+    outbox: SendBatch,
 }
 
 #[derive(Debug)]
-struct Listening {
+struct ActiveListener {
     port: u16,
-    waiting: Waiting,
+    sockets: ListeningSockets,
     accepted: mpsc::Sender<TcpStream>,
 }
 
 /// Why the task woke up.
-enum Wake {
+enum UserspaceWake {
     Received(io::Result<()>),
     Moved,
-    Order(Option<Order>),
-    Found(usize, Vec<SocketAddr>),
+    Command(Option<Command>),
+    LookupDone(usize, Vec<SocketAddr>),
     Timer,
     Stop,
 }
 
-impl<P: Path> Driver<P> {
+impl<P: Transport> UserspaceDriver<P> {
     pub(super) fn new(
         tunnel: Tunnel,
         path: P,
         seed: u64,
-        orders: mpsc::Receiver<Order>,
+        orders: mpsc::Receiver<Command>,
         reporter: Reporter,
     ) -> Self {
         let now = Now::read();
         Self {
             stack: Stack::new(tunnel, now, seed),
             path,
-            orders,
+            commands: orders,
             is_ending: false,
             reporter,
-            losses: Losses::default(),
+            drop_deltas: DropDeltas::default(),
             connections: Vec::new(),
             listeners: Vec::new(),
-            look_ups: JoinSet::new(),
-            inbox: Inbox::new(),
-            outbox: Outbox::new(),
+            lookups: JoinSet::new(),
+            inbox: RecvBatch::new(),
+            outbox: SendBatch::new(),
         }
     }
 
@@ -94,13 +94,13 @@ impl<P: Path> Driver<P> {
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
         loop {
-            self.settle().await?;
-            let due = self.due();
+            self.run_until_blocked().await?;
+            let due = self.next_deadline();
             let wake = tokio::select! {
-                () = &mut stop => Wake::Stop,
+                () = &mut stop => UserspaceWake::Stop,
                 wake = self.wake(due) => wake,
             };
-            if matches!(wake, Wake::Stop | Wake::Order(None)) {
+            if matches!(wake, UserspaceWake::Stop | UserspaceWake::Command(None)) {
                 break;
             }
             let is_more = !self.inbox.has_room();
@@ -110,89 +110,101 @@ impl<P: Path> Driver<P> {
                 task::yield_now().await;
             }
         }
-        self.orders.close();
+        self.commands.close();
         self.is_ending = true;
-        self.say_goodbye().await
+        self.shut_down().await
     }
 
-    async fn wake(&mut self, due: Instant) -> Wake {
-        let Self { stack, path, orders, is_ending, connections, look_ups, inbox, .. } = self;
+    async fn wake(&mut self, due: Instant) -> UserspaceWake {
+        let Self {
+            stack,
+            path,
+            commands: orders,
+            is_ending,
+            connections,
+            lookups: look_ups,
+            inbox,
+            ..
+        } = self;
         tokio::select! {
-            received = path.receive(inbox) => Wake::Received(received),
-            () = poll_fn(|cx| pump(cx, stack, connections)) => Wake::Moved,
-            order = orders.recv(), if !*is_ending => Wake::Order(order),
-            Some(Ok((hub, addresses))) = look_ups.join_next() => Wake::Found(hub, addresses),
-            () = time::sleep_until(due.into()) => Wake::Timer,
+            received = path.receive(inbox) => UserspaceWake::Received(received),
+            () = poll_fn(|cx| pump_all(cx, stack, connections)) => UserspaceWake::Moved,
+            order = orders.recv(), if !*is_ending => UserspaceWake::Command(order),
+            Some(Ok((hub, addresses))) = look_ups.join_next() => UserspaceWake::LookupDone(hub, addresses),
+            () = time::sleep_until(due.into()) => UserspaceWake::Timer,
         }
     }
 
-    fn handle(&mut self, wake: Wake) -> io::Result<()> {
+    fn handle(&mut self, wake: UserspaceWake) -> io::Result<()> {
         let now = Now::read();
         match wake {
-            Wake::Received(received) => {
+            UserspaceWake::Received(received) => {
                 received?;
                 for from in self.inbox.refused() {
-                    self.stack.tunnel.handle_event(now, Event::Refused(*from));
+                    self.stack.tunnel.handle_event(now, TunnelEvent::PortUnreachable(*from));
                 }
-                if self.inbox.has_moved() {
-                    self.stack.tunnel.handle_event(now, Event::NetworkChanged);
+                if self.inbox.has_network_changed() {
+                    self.stack.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
                 }
                 for datagram in self.inbox.datagrams() {
                     self.stack.handle_datagram(now, datagram, &mut self.outbox);
                 }
                 self.inbox.clear();
             }
-            Wake::Order(Some(order)) => self.obey(now, order),
-            Wake::Found(hub, addresses) => {
-                self.stack.tunnel.handle_event(now, Event::Resolved { hub, addresses });
+            UserspaceWake::Command(Some(order)) => self.handle_command(now, order),
+            UserspaceWake::LookupDone(hub, addresses) => {
+                self.stack.tunnel.handle_event(now, TunnelEvent::Resolved { hub, addresses });
             }
-            Wake::Moved | Wake::Timer | Wake::Order(None) | Wake::Stop => {}
+            UserspaceWake::Moved
+            | UserspaceWake::Timer
+            | UserspaceWake::Command(None)
+            | UserspaceWake::Stop => {}
         }
         Ok(())
     }
 
-    fn obey(&mut self, now: Now, order: Order) {
+    fn handle_command(&mut self, now: Now, order: Command) {
         match order {
-            Order::Connect { to, answer } if self.connections.len() < CONNECTIONS => {
+            Command::Connect { to, answer } if self.connections.len() < MAX_CONNECTIONS => {
                 match self.stack.connect(to) {
                     Ok(socket) => {
-                        self.connections.push(Connection::calling(socket, answer, now.instant));
+                        self.connections.push(Connection::connecting(socket, answer, now.instant));
                     }
                     // Whoever asked may be gone.
-                    Err(error) => drop(answer.send(Err(failed(error)))),
+                    Err(error) => drop(answer.send(Err(to_io_error(error)))),
                 }
             }
-            Order::Connect { answer, .. } => {
+            Command::Connect { answer, .. } => {
                 drop(answer.send(Err(io::ErrorKind::ResourceBusy.into())));
             }
-            Order::Listen { port, answer } => drop(answer.send(self.listen(port))),
-            Order::Tell(event) => self.stack.tunnel.handle_event(now, event),
+            Command::Listen { port, answer } => drop(answer.send(self.listen(port))),
+            Command::Event(event) => self.stack.tunnel.handle_event(now, event),
         }
     }
 
-    fn listen(&mut self, port: u16) -> io::Result<Listener> {
+    fn listen(&mut self, port: u16) -> io::Result<TcpListener> {
         if self.listeners.iter().any(|listening| listening.port == port) {
-            return Err(failed(OpenError::Port));
+            return Err(to_io_error(SocketError::PortUnavailable));
         }
-        let waiting = self.stack.listen(port).map_err(failed)?;
-        let (accepted, streams) = mpsc::channel(UNACCEPTED);
-        self.listeners.push(Listening { port, waiting, accepted });
-        Ok(Listener { port, accepted: streams })
+        let waiting = self.stack.listen(port).map_err(to_io_error)?;
+        let (accepted, streams) = mpsc::channel(MAX_UNACCEPTED);
+        self.listeners.push(ActiveListener { port, sockets: waiting, accepted });
+        Ok(TcpListener { port, accepted: streams })
     }
 
     /// Does everything that can be done without waiting.
-    async fn settle(&mut self) -> io::Result<()> {
+    async fn run_until_blocked(&mut self) -> io::Result<()> {
         loop {
             let now = Now::read();
             let is_done = self.stack.poll(now, &mut self.outbox);
             self.accept(now.instant);
-            self.sweep();
-            self.fulfil();
+            self.remove_closed();
+            self.serve_requests();
             if !self.outbox.is_empty() {
                 self.path.send(&mut self.outbox).await?;
             }
-            self.count();
-            self.reporter.look(&self.stack.tunnel, now);
+            self.count_dropped();
+            self.reporter.publish_if_due(&self.stack.tunnel, now);
             if is_done {
                 return Ok(());
             }
@@ -203,13 +215,13 @@ impl<P: Path> Driver<P> {
         let Self { stack, listeners, connections, .. } = self;
         listeners.retain_mut(|listening| {
             if listening.accepted.is_closed() {
-                stack.unlisten(&listening.waiting);
+                stack.close_listener(&listening.sockets);
                 return false;
             }
-            while let Some(handle) = stack.accept(&mut listening.waiting) {
+            while let Some(handle) = stack.accept(&mut listening.sockets) {
                 let (connection, stream) = Connection::accepted(handle, stack.socket(handle), now);
                 connections.push(connection);
-                let is_full = connections.len() > CONNECTIONS;
+                let is_full = connections.len() > MAX_CONNECTIONS;
                 if is_full || listening.accepted.try_send(stream).is_err() {
                     debug!(port = listening.port, "nobody accepts connections");
                     stack.socket(handle).abort();
@@ -220,10 +232,10 @@ impl<P: Path> Driver<P> {
     }
 
     /// Forgets connections that are over.
-    fn sweep(&mut self) {
+    fn remove_closed(&mut self) {
         let Self { stack, connections, .. } = self;
         connections.retain(|connection| {
-            let is_over = connection.is_over(stack.socket(connection.socket));
+            let is_over = connection.is_finished(stack.socket(connection.socket));
             if is_over {
                 stack.remove(connection.socket);
             }
@@ -233,62 +245,62 @@ impl<P: Path> Driver<P> {
 
     /// Does what the tunnel asks for. Before anything is sent: an initiation that follows a rebind
     /// must leave from the new port.
-    fn fulfil(&mut self) {
+    fn serve_requests(&mut self) {
         while let Some(request) = self.stack.tunnel.next_request() {
             match request {
-                Request::Rebind => {
+                TunnelRequest::Rebind => {
                     if let Err(error) = self.path.rebind() {
                         debug!(error = &error as &dyn std::error::Error, "no new port");
                     }
                 }
-                Request::Resolve(LookUp { hub, endpoint }) => {
-                    self.look_ups.spawn(async move { (hub, look_up(endpoint).await) });
+                TunnelRequest::Resolve(HubLookup { hub, endpoint }) => {
+                    self.lookups.spawn(async move { (hub, resolve(endpoint).await) });
                 }
             }
         }
     }
 
     /// Tells the tunnel what was lost outside.
-    fn count(&mut self) {
-        let no_room = self.inbox.lost() + self.outbox.lost();
+    fn count_dropped(&mut self) {
+        let no_room = self.inbox.dropped() + self.outbox.dropped();
         let sums = [(DropReason::NoRoom, no_room), (DropReason::Unsent, self.path.unsent())];
         for (reason, sum) in sums {
-            if let Some(more) = self.losses.more(reason, sum) {
-                self.stack.tunnel.count_dropped(reason, more);
+            if let Some(more) = self.drop_deltas.since_last(reason, sum) {
+                self.stack.tunnel.add_dropped(reason, more);
             }
         }
     }
 
-    fn due(&mut self) -> Instant {
+    fn next_deadline(&mut self) -> Instant {
         let now = Instant::now();
-        let ends = self.connections.iter().filter_map(Connection::ends_at);
+        let ends = self.connections.iter().filter_map(Connection::abort_at);
         let due = self.stack.poll_at(now).into_iter().chain(ends).min();
-        due.unwrap_or(now + IDLE).min(now + IDLE)
+        due.unwrap_or(now + MAX_WAIT).min(now + MAX_WAIT)
     }
 
-    async fn say_goodbye(mut self) -> io::Result<()> {
-        let end = Instant::now() + GOODBYE;
+    async fn shut_down(mut self) -> io::Result<()> {
+        let end = Instant::now() + SHUTDOWN_TIMEOUT;
         // What streams have written and the task has not seen yet.
         poll_fn(|cx| {
-            let _ = pump(cx, &mut self.stack, &mut self.connections);
+            let _ = pump_all(cx, &mut self.stack, &mut self.connections);
             Poll::Ready(())
         })
         .await;
         for connection in &mut self.connections {
-            connection.finish(self.stack.socket(connection.socket));
+            connection.close(self.stack.socket(connection.socket));
         }
-        self.settle().await?;
-        while self.is_talking() && Instant::now() < end {
-            let due = self.due().min(end);
+        self.run_until_blocked().await?;
+        while self.has_unsent_data() && Instant::now() < end {
+            let due = self.next_deadline().min(end);
             let wake = self.wake(due).await;
             self.handle(wake)?;
-            self.settle().await?;
+            self.run_until_blocked().await?;
         }
         Ok(())
     }
 
     /// Whether a connection has not been told everything.
-    fn is_talking(&mut self) -> bool {
+    fn has_unsent_data(&mut self) -> bool {
         let Self { stack, connections, .. } = self;
         connections.iter().any(|connection| {
             use smoltcp::socket::tcp::State;
@@ -299,21 +311,21 @@ impl<P: Path> Driver<P> {
 }
 
 /// Moves bytes of all connections; ready when the stack has something to do.
-fn pump(cx: &mut Context<'_>, stack: &mut Stack, connections: &mut [Connection]) -> Poll<()> {
+fn pump_all(cx: &mut Context<'_>, stack: &mut Stack, connections: &mut [Connection]) -> Poll<()> {
     let now = Instant::now();
-    let mut moved = Moved::Nothing;
+    let mut moved = Progress::Idle;
     for connection in connections {
-        if connection.pump(cx, stack.socket(connection.socket), now) == Moved::Something {
-            moved = Moved::Something;
+        if connection.pump(cx, stack.socket(connection.socket), now) == Progress::Made {
+            moved = Progress::Made;
         }
     }
-    if moved == Moved::Something { Poll::Ready(()) } else { Poll::Pending }
+    if moved == Progress::Made { Poll::Ready(()) } else { Poll::Pending }
 }
 
-fn failed(error: OpenError) -> io::Error {
+fn to_io_error(error: SocketError) -> io::Error {
     let kind = match error {
-        OpenError::Unreachable => io::ErrorKind::AddrNotAvailable,
-        OpenError::Port => io::ErrorKind::AddrInUse,
+        SocketError::Unreachable => io::ErrorKind::AddrNotAvailable,
+        SocketError::PortUnavailable => io::ErrorKind::AddrInUse,
     };
     io::Error::new(kind, error)
 }

@@ -18,26 +18,26 @@ use tokio::sync::mpsc;
 #[derive(Debug)]
 pub struct TcpStream {
     pub(super) io: DuplexStream,
-    pub(super) fate: Fate,
+    pub(super) reset_flag: ResetFlag,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
 }
 
 /// How a connection has ended, known to its stream and to the task.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fate(Arc<AtomicBool>);
+pub(super) struct ResetFlag(Arc<AtomicBool>);
 
-impl Fate {
-    pub(super) fn reset(&self) {
+impl ResetFlag {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    fn is_reset(&self) -> bool {
+    fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
     /// Whether the stream is gone.
-    pub(super) fn is_orphan(&self) -> bool {
+    pub(super) fn is_stream_dropped(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }
@@ -55,12 +55,12 @@ impl TcpStream {
         self.peer
     }
 
-    fn broken(&self) -> io::Error {
-        if self.fate.is_reset() { reset() } else { io::ErrorKind::BrokenPipe.into() }
+    fn write_error(&self) -> io::Error {
+        if self.reset_flag.is_set() { reset_error() } else { io::ErrorKind::BrokenPipe.into() }
     }
 }
 
-fn reset() -> io::Error {
+fn reset_error() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
@@ -73,7 +73,7 @@ impl AsyncRead for TcpStream {
         let before = (buf.filled().len(), buf.remaining());
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let is_end = before.1 > 0 && buf.filled().len() == before.0;
-        Poll::Ready(if is_end && self.fate.is_reset() { Err(reset()) } else { Ok(()) })
+        Poll::Ready(if is_end && self.reset_flag.is_set() { Err(reset_error()) } else { Ok(()) })
     }
 }
 
@@ -84,7 +84,7 @@ impl AsyncWrite for TcpStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
-        Poll::Ready(written.map_err(|_| self.broken()))
+        Poll::Ready(written.map_err(|_| self.write_error()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -98,15 +98,15 @@ impl AsyncWrite for TcpStream {
 
 /// Connections that come in at one port of a tunnel. Dropping it closes the port.
 #[derive(Debug)]
-pub struct Listener {
+pub struct TcpListener {
     pub(super) port: u16,
     pub(super) accepted: mpsc::Receiver<TcpStream>,
 }
 
-impl Listener {
+impl TcpListener {
     /// The next connection. Fails with `NotConnected` when the tunnel has ended. Cancel safe.
     pub async fn accept(&mut self) -> io::Result<TcpStream> {
-        self.accepted.recv().await.ok_or_else(super::ended)
+        self.accepted.recv().await.ok_or_else(super::ended_error)
     }
 
     /// Where it listens.

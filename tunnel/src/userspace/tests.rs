@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Listener, TcpStream, Userspace, userspace};
-use crate::Report;
-use crate::core::{ClockBounds, DropReason, Now, State, Tunnel};
-use crate::path::{Inbox, LocalPort, Outbox, Path, UdpPath, memory};
-use crate::testing::{Namespace, settings};
+use super::{TcpListener, TcpStream, UserspaceTunnel, userspace_tunnel};
+use crate::TunnelReport;
+use crate::core::{ClockBounds, DropReason, Now, Tunnel, TunnelState};
+use crate::testing::{Namespace, site_and_hub};
+use crate::transport::{LocalPort, RecvBatch, SendBatch, Transport, UdpTransport, memory_pair};
 
 const HUB: &str = "10.77.0.1";
 const SITE: &str = "10.77.0.12";
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A tunnel with both ends, each with its task.
 struct Pair {
-    site: Userspace,
-    hub: Userspace,
+    site: UserspaceTunnel,
+    hub: UserspaceTunnel,
     stop_hub: Option<oneshot::Sender<()>>,
     hub_task: JoinHandle<std::io::Result<()>>,
     _site_task: JoinHandle<std::io::Result<()>>,
@@ -36,9 +36,9 @@ fn at(host: &str, port: u16) -> SocketAddr {
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 fn spawn(
     tunnel: Tunnel,
-    path: impl Path + 'static,
-) -> (Userspace, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
-    let (handle, driver) = userspace(tunnel, path, fastrand::u64(..));
+    path: impl Transport + 'static,
+) -> (UserspaceTunnel, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
+    let (handle, driver) = userspace_tunnel(tunnel, path, fastrand::u64(..));
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(driver.run(async move {
         if stopped.await.is_err() {
@@ -50,10 +50,10 @@ fn spawn(
 
 impl Pair {
     fn new() -> Self {
-        let (site, hub) = settings();
-        let (site_path, hub_path) = memory(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
+        let (site, hub) = site_and_hub();
+        let (site_path, hub_path) = memory_pair(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
         let now = Now::read();
-        let hub = Tunnel::hub_end(hub, now, fastrand::u64(..));
+        let hub = Tunnel::hub(hub, now, fastrand::u64(..));
         let site = Tunnel::site(site, ClockBounds::default(), now, fastrand::u64(..));
         let (hub, stop_hub, hub_task) = spawn(hub, hub_path);
         let (site, stop_site, _site_task) = spawn(site, site_path);
@@ -62,7 +62,7 @@ impl Pair {
     }
 
     /// A connection from the site to the hub, and its other end.
-    async fn connected(&self, listener: &mut Listener) -> (TcpStream, TcpStream) {
+    async fn connected(&self, listener: &mut TcpListener) -> (TcpStream, TcpStream) {
         let to = at(HUB, listener.port());
         let (ours, theirs) = tokio::join!(self.site.connect(to), listener.accept());
         (ours.unwrap(), theirs.unwrap())
@@ -110,7 +110,7 @@ async fn the_hub_can_call_the_site_and_both_families_work() {
     let mut listener = pair.site.listen(9464).await.unwrap();
     // The hub learns where the site is from its first packet.
     let mut reports = pair.hub.reports();
-    within(reports.wait_for(|report| report.state == State::Up)).await.unwrap();
+    within(reports.wait_for(|report| report.state == TunnelState::Up)).await.unwrap();
     for address in [at(SITE, 9464), at("fd77::12", 9464)] {
         within(async {
             let (ours, theirs) = tokio::join!(pair.hub.connect(address), listener.accept());
@@ -273,8 +273,8 @@ async fn on_stop_everything_written_arrives_and_then_the_end() {
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_any_more_is_given_up() {
-    let (site, _) = settings();
-    let (path, _dead) = memory(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
+    let (site, _) = site_and_hub();
+    let (path, _dead) = memory_pair(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
     let site = Tunnel::site(site, ClockBounds::default(), Now::read(), 1);
     let (site, _stop, _task) = spawn(site, path);
     for _ in 0..300 {
@@ -290,8 +290,8 @@ async fn a_call_that_nobody_waits_for_any_more_is_given_up() {
 async fn the_report_tells_when_the_tunnel_is_up() {
     let pair = Pair::new();
     let mut reports = pair.site.reports();
-    let report: Report =
-        within(reports.wait_for(|report| report.state == State::Up)).await.unwrap().clone();
+    let report: TunnelReport =
+        within(reports.wait_for(|report| report.state == TunnelState::Up)).await.unwrap().clone();
     assert_eq!(report.sentence, "The tunnel to hub is up.");
     assert_eq!(report.endpoint, Some(at("192.0.2.1", 51820)));
 }
@@ -300,11 +300,11 @@ async fn the_report_tells_when_the_tunnel_is_up() {
 async fn as_root_what_the_hosts_kernel_refuses_to_send_is_counted() {
     // There is no way to anywhere.
     let _namespace = Namespace::enter();
-    let path = UdpPath::bind(LocalPort::Any).unwrap();
-    let site = Tunnel::site(settings().0, ClockBounds::default(), Now::read(), 1);
+    let path = UdpTransport::bind(LocalPort::Any).unwrap();
+    let site = Tunnel::site(site_and_hub().0, ClockBounds::default(), Now::read(), 1);
     let (site, _stop, _task) = spawn(site, path);
     let mut reports = site.reports();
-    let is_counted = |report: &Report| report.counters.dropped(DropReason::Unsent) > 0;
+    let is_counted = |report: &TunnelReport| report.counters.dropped(DropReason::Unsent) > 0;
     within(reports.wait_for(is_counted)).await.unwrap();
 }
 
@@ -313,16 +313,16 @@ struct Moving {
     has_moved: bool,
 }
 
-impl Path for Moving {
-    async fn receive(&mut self, inbox: &mut Inbox) -> std::io::Result<()> {
+impl Transport for Moving {
+    async fn receive(&mut self, inbox: &mut RecvBatch) -> std::io::Result<()> {
         if std::mem::replace(&mut self.has_moved, true) {
             std::future::pending::<()>().await;
         }
-        inbox.note_move();
+        inbox.note_network_change();
         Ok(())
     }
 
-    async fn send(&mut self, outbox: &mut Outbox) -> std::io::Result<()> {
+    async fn send(&mut self, outbox: &mut SendBatch) -> std::io::Result<()> {
         outbox.clear();
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Path for Moving {
 async fn another_way_out_takes_another_port() {
     // With such a clock the tunnel does nothing of its own accord.
     let bounds = ClockBounds { floor: None, ceiling: Some(std::time::UNIX_EPOCH) };
-    let site = Tunnel::site(settings().0, bounds, Now::read(), 1);
+    let site = Tunnel::site(site_and_hub().0, bounds, Now::read(), 1);
     let (site, _stop, _task) = spawn(site, Moving { has_moved: false });
     let mut reports = site.reports();
     within(reports.wait_for(|report| report.counters.rebinds == 1)).await.unwrap();

@@ -2,14 +2,14 @@
 
 /// A part of the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Section {
+pub(super) enum SectionKind {
     Interface,
     Peer,
 }
 
 /// What may stand before the `=`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Word {
+pub(super) enum WgKey {
     PrivateKey,
     Address,
     Mtu,
@@ -29,27 +29,27 @@ pub(super) enum Word {
     PersistentKeepalive,
 }
 
-const KEYS: [(Section, Word); 17] = [
-    (Section::Interface, Word::PrivateKey),
-    (Section::Interface, Word::Address),
-    (Section::Interface, Word::Mtu),
-    (Section::Interface, Word::ListenPort),
-    (Section::Interface, Word::Dns),
-    (Section::Interface, Word::Table),
-    (Section::Interface, Word::FwMark),
-    (Section::Interface, Word::PreUp),
-    (Section::Interface, Word::PostUp),
-    (Section::Interface, Word::PreDown),
-    (Section::Interface, Word::PostDown),
-    (Section::Interface, Word::SaveConfig),
-    (Section::Peer, Word::PublicKey),
-    (Section::Peer, Word::PresharedKey),
-    (Section::Peer, Word::Endpoint),
-    (Section::Peer, Word::AllowedIps),
-    (Section::Peer, Word::PersistentKeepalive),
+const KEYS: [(SectionKind, WgKey); 17] = [
+    (SectionKind::Interface, WgKey::PrivateKey),
+    (SectionKind::Interface, WgKey::Address),
+    (SectionKind::Interface, WgKey::Mtu),
+    (SectionKind::Interface, WgKey::ListenPort),
+    (SectionKind::Interface, WgKey::Dns),
+    (SectionKind::Interface, WgKey::Table),
+    (SectionKind::Interface, WgKey::FwMark),
+    (SectionKind::Interface, WgKey::PreUp),
+    (SectionKind::Interface, WgKey::PostUp),
+    (SectionKind::Interface, WgKey::PreDown),
+    (SectionKind::Interface, WgKey::PostDown),
+    (SectionKind::Interface, WgKey::SaveConfig),
+    (SectionKind::Peer, WgKey::PublicKey),
+    (SectionKind::Peer, WgKey::PresharedKey),
+    (SectionKind::Peer, WgKey::Endpoint),
+    (SectionKind::Peer, WgKey::AllowedIps),
+    (SectionKind::Peer, WgKey::PersistentKeepalive),
 ];
 
-impl Section {
+impl SectionKind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Interface => "[Interface]",
@@ -58,7 +58,7 @@ impl Section {
     }
 }
 
-impl Word {
+impl WgKey {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::PrivateKey => "PrivateKey",
@@ -83,20 +83,20 @@ impl Word {
 }
 
 /// The key of that name, in whatever case, and the section that it belongs to.
-pub(super) fn find(name: &str) -> Option<(Section, Word)> {
+pub(super) fn find_key(name: &str) -> Option<(SectionKind, WgKey)> {
     KEYS.into_iter().find(|(_, key)| key.name().eq_ignore_ascii_case(name))
 }
 
 /// The section of that name, in whatever case.
-pub(super) fn section(line: &str) -> Option<Section> {
-    let is = |section: &Section| section.name().eq_ignore_ascii_case(line);
-    [Section::Interface, Section::Peer].into_iter().find(is)
+pub(super) fn find_section(line: &str) -> Option<SectionKind> {
+    let is = |section: &SectionKind| section.name().eq_ignore_ascii_case(line);
+    [SectionKind::Interface, SectionKind::Peer].into_iter().find(is)
 }
 
 /// The keys of a section that say something about the tunnel.
-pub(super) fn names(section: Section) -> String {
-    let useful = |key: &Word| {
-        use Word::{FwMark, PostDown, PostUp, PreDown, PreUp, SaveConfig};
+pub(super) fn key_names(section: SectionKind) -> String {
+    let useful = |key: &WgKey| {
+        use WgKey::{FwMark, PostDown, PostUp, PreDown, PreUp, SaveConfig};
         ![FwMark, PreUp, PostUp, PreDown, PostDown, SaveConfig].contains(key)
     };
     let here = KEYS.into_iter().filter(|(of, key)| *of == section && useful(key));

@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 use super::{Rejected, WgQuick, parse};
 
 /// Longest file: some thousand networks.
-const BYTES: u64 = 256 * 1024;
+const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// Why a file was not taken.
 #[derive(Debug, Error)]
-pub enum LoadError {
+pub enum WgQuickError {
     /// It cannot be read.
     #[error("cannot read {}", .0.display())]
     Unreadable(PathBuf, #[source] io::Error),
@@ -35,19 +35,20 @@ pub enum LoadError {
 }
 
 /// Reads a file of wg-quick. It must be closed to the group and others, as wg-quick wants it.
-pub fn load(path: &Path) -> Result<WgQuick, LoadError> {
-    let unreadable = |error| LoadError::Unreadable(path.to_owned(), error);
+pub fn load(path: &Path) -> Result<WgQuick, WgQuickError> {
+    let unreadable = |error| WgQuickError::Unreadable(path.to_owned(), error);
     // Something that is not a file, a pipe for example, must not keep us waiting.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > BYTES {
-        return Err(LoadError::Unlikely(path.to_owned()));
+    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        return Err(WgQuickError::Unlikely(path.to_owned()));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(LoadError::Exposed(path.to_owned()));
+        return Err(WgQuickError::Exposed(path.to_owned()));
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(BYTES).unwrap_or_default()));
-    file.take(BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    parse(&bytes).map_err(|rejected| LoadError::Rejected(path.to_owned(), rejected))
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_FILE_BYTES).unwrap_or_default()));
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    parse(&bytes).map_err(|rejected| WgQuickError::Rejected(path.to_owned(), rejected))
 }

@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::Word;
+use super::keys::WgKey;
 use super::problem::Problems;
-use super::sections::Peer;
+use super::sections::ParsedPeer;
 use crate::settings::Hub;
 
 /// Tells what is missing or does not go together; gives the hubs when nothing is wrong with them.
-pub(super) fn finish(
-    peers: Vec<Peer>,
+pub(super) fn check_peers(
+    peers: Vec<ParsedPeer>,
     problems: &mut Problems,
 ) -> Option<(Vec<Hub>, Option<Duration>)> {
     if peers.is_empty() {
         problems.add(0, "there is no section [Peer]", "add one that says where the hub is");
     }
     for peer in &peers {
-        require(peer, problems);
+        require_keys(peer, problems);
     }
     if let Some((first, others)) = peers.split_first() {
         for (index, peer) in others.iter().enumerate() {
-            compare(first, peer, problems);
+            require_same_role(first, peer, problems);
             let before = peers.iter().take(index + 1);
-            differ(before, peer, problems);
+            reject_same_endpoint(before, peer, problems);
         }
     }
     let keep_alive = peers.first().and_then(|peer| peer.keep_alive.get()).and_then(|(_, it)| *it);
@@ -32,25 +32,25 @@ pub(super) fn finish(
     Some((hubs.filter(|hubs| !hubs.is_empty())?, keep_alive))
 }
 
-fn require(peer: &Peer, problems: &mut Problems) {
-    let Peer { line, public_key, endpoint, allowed_ips, .. } = peer;
-    public_key.require(*line, problems, Word::PublicKey, "add the public key of the hub");
+fn require_keys(peer: &ParsedPeer, problems: &mut Problems) {
+    let ParsedPeer { line, public_key, endpoint, allowed_ips, .. } = peer;
+    public_key.require(*line, problems, WgKey::PublicKey, "add the public key of the hub");
     endpoint.require(
         *line,
         problems,
-        Word::Endpoint,
+        WgKey::Endpoint,
         "add `Endpoint = hub.example.net:51820`; a site calls its hub, never the other way round",
     );
     allowed_ips.require(
         *line,
         problems,
-        Word::AllowedIps,
+        WgKey::AllowedIps,
         "add `AllowedIPs = ` and the networks behind the hub",
     );
 }
 
 /// Hubs that take turns have to do the same.
-fn compare(first: &Peer, peer: &Peer, problems: &mut Problems) {
+fn require_same_role(first: &ParsedPeer, peer: &ParsedPeer, problems: &mut Problems) {
     if networks(first) != networks(peer) {
         problems.add(
             peer.line,
@@ -62,7 +62,7 @@ fn compare(first: &Peer, peer: &Peer, problems: &mut Problems) {
             "give both the same AllowedIPs, or use a file and a tunnel for each",
         );
     }
-    let keep_alive = |peer: &Peer| peer.keep_alive.get().and_then(|(_, value)| *value);
+    let keep_alive = |peer: &ParsedPeer| peer.keep_alive.get().and_then(|(_, value)| *value);
     if keep_alive(first) != keep_alive(peer) {
         problems.add(
             peer.line,
@@ -76,7 +76,11 @@ fn compare(first: &Peer, peer: &Peer, problems: &mut Problems) {
 }
 
 /// Hubs at the same place could not be told apart.
-fn differ<'a>(mut before: impl Iterator<Item = &'a Peer>, peer: &Peer, problems: &mut Problems) {
+fn reject_same_endpoint<'a>(
+    mut before: impl Iterator<Item = &'a ParsedPeer>,
+    peer: &ParsedPeer,
+    problems: &mut Problems,
+) {
     let Some((line, endpoint)) = peer.endpoint.get() else { return };
     let same = before.find(|other| other.endpoint.get().is_some_and(|(_, it)| it == endpoint));
     if let Some(other) = same {
@@ -85,7 +89,7 @@ fn differ<'a>(mut before: impl Iterator<Item = &'a Peer>, peer: &Peer, problems:
     }
 }
 
-fn hub(peer: Peer) -> Option<Hub> {
+fn hub(peer: ParsedPeer) -> Option<Hub> {
     let allowed_ips = networks(&peer);
     let endpoint = peer.endpoint.value()?;
     Some(Hub {
@@ -98,7 +102,7 @@ fn hub(peer: Peer) -> Option<Hub> {
 }
 
 /// Each once, without what stands behind the network's part, and sorted.
-fn networks(peer: &Peer) -> Vec<IpNet> {
+fn networks(peer: &ParsedPeer) -> Vec<IpNet> {
     let mut networks: Vec<_> = peer.allowed_ips.networks.iter().map(IpNet::trunc).collect();
     networks.sort_unstable();
     networks.dedup();

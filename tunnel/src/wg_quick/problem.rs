@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::WgQuick;
-use super::keys::{self, Section, Word};
+use super::keys::{self, SectionKind, WgKey};
 
 /// Problems that are told. Whoever feeds a picture to the parser need not read one for each line.
 const MOST: usize = 50;
@@ -55,8 +55,8 @@ impl Problems {
         &mut self,
         line: usize,
         word: &str,
-        open: Section,
-        found: Option<(Section, Word)>,
+        open: SectionKind,
+        found: Option<(SectionKind, WgKey)>,
     ) {
         match found {
             Some((section, key)) => self.add(
@@ -71,7 +71,7 @@ impl Problems {
                 self.add(
                     line,
                     format!("{} has no key {shown}", open.name()),
-                    format!("use one of {}", keys::names(open)),
+                    format!("use one of {}", keys::key_names(open)),
                 );
             }
         }

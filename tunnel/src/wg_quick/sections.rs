@@ -4,65 +4,65 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::{Section, Word};
+use super::keys::{SectionKind, WgKey};
 use super::problem::{Note, Problems};
 use super::value::{self, Wrong};
-use super::{DEFAULT_MTU, Table, WgQuick, peers};
+use super::{DEFAULT_MTU, RoutePolicy, WgQuick, peers};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::path::LocalPort;
 use crate::settings::{Endpoint, Settings};
+use crate::transport::LocalPort;
 
 /// A value that may be given once; a wrong one was given and told.
 #[derive(Debug)]
-pub(super) struct Once<T>(Option<(usize, Option<T>)>);
+pub(super) struct SingleValue<T>(Option<(usize, Option<T>)>);
 
 /// A list that may be continued; told once if a part of it was wrong.
 #[derive(Debug, Default)]
-pub(super) struct List {
+pub(super) struct NetworkList {
     pub(super) networks: Vec<IpNet>,
     is_given: bool,
 }
 
 /// Everything so far.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct ParsedSections {
     opened: Option<usize>,
-    private_key: Once<PrivateKey>,
-    addresses: List,
-    mtu: Once<u16>,
-    port: Once<LocalPort>,
-    table: Once<Table>,
-    mark: Once<()>,
-    saved: Once<()>,
-    peers: Vec<Peer>,
+    private_key: SingleValue<PrivateKey>,
+    addresses: NetworkList,
+    mtu: SingleValue<u16>,
+    port: SingleValue<LocalPort>,
+    table: SingleValue<RoutePolicy>,
+    mark: SingleValue<()>,
+    saved: SingleValue<()>,
+    peers: Vec<ParsedPeer>,
     notes: Vec<Note>,
 }
 
 /// A hub so far.
 #[derive(Debug, Default)]
-pub(super) struct Peer {
+pub(super) struct ParsedPeer {
     pub(super) line: usize,
-    pub(super) public_key: Once<PublicKey>,
-    pub(super) preshared_key: Once<PresharedKey>,
-    pub(super) endpoint: Once<Endpoint>,
-    pub(super) allowed_ips: List,
-    pub(super) keep_alive: Once<Option<Duration>>,
+    pub(super) public_key: SingleValue<PublicKey>,
+    pub(super) preshared_key: SingleValue<PresharedKey>,
+    pub(super) endpoint: SingleValue<Endpoint>,
+    pub(super) allowed_ips: NetworkList,
+    pub(super) keep_alive: SingleValue<Option<Duration>>,
 }
 
 /// One line with a key that has its place.
-struct Entry<'a> {
-    key: Word,
+struct KeyLine<'a> {
+    key: WgKey,
     value: &'a str,
     line: usize,
     problems: &'a mut Problems,
 }
 
-impl Draft {
-    pub(super) fn open(&mut self, section: Section, line: usize, problems: &mut Problems) {
+impl ParsedSections {
+    pub(super) fn open(&mut self, section: SectionKind, line: usize, problems: &mut Problems) {
         match (section, self.opened) {
-            (Section::Peer, _) => self.peers.push(Peer { line, ..Peer::default() }),
-            (Section::Interface, None) => self.opened = Some(line),
-            (Section::Interface, Some(first)) => problems.add(
+            (SectionKind::Peer, _) => self.peers.push(ParsedPeer { line, ..ParsedPeer::default() }),
+            (SectionKind::Interface, None) => self.opened = Some(line),
+            (SectionKind::Interface, Some(first)) => problems.add(
                 line,
                 format!("[Interface] begins in line {first} already"),
                 "move the keys together below one [Interface]",
@@ -72,57 +72,57 @@ impl Draft {
 
     pub(super) fn interface(
         &mut self,
-        key: Word,
+        key: WgKey,
         value: &str,
         line: usize,
         problems: &mut Problems,
     ) {
-        let entry = Entry { key, value, line, problems };
+        let entry = KeyLine { key, value, line, problems };
         match key {
-            Word::PrivateKey => entry.once(&mut self.private_key, value::key),
-            Word::Address => entry.list(&mut self.addresses),
-            Word::Mtu => entry.once(&mut self.mtu, value::mtu),
-            Word::ListenPort => entry.once(&mut self.port, value::port),
-            Word::Table => entry.once(&mut self.table, value::table),
-            Word::FwMark => entry.once(&mut self.mark, value::no_mark),
-            Word::SaveConfig => entry.once(&mut self.saved, value::not_saved),
-            Word::Dns => self.notes.push(Note {
+            WgKey::PrivateKey => entry.once(&mut self.private_key, value::key),
+            WgKey::Address => entry.list(&mut self.addresses),
+            WgKey::Mtu => entry.once(&mut self.mtu, value::mtu),
+            WgKey::ListenPort => entry.once(&mut self.port, value::port),
+            WgKey::Table => entry.once(&mut self.table, value::table),
+            WgKey::FwMark => entry.once(&mut self.mark, value::no_mark),
+            WgKey::SaveConfig => entry.once(&mut self.saved, value::not_saved),
+            WgKey::Dns => self.notes.push(Note {
                 line,
                 what: "`DNS` has no effect: the names of hubs are looked up the way this host does",
             }),
-            Word::PreUp | Word::PostUp | Word::PreDown | Word::PostDown => entry.wrong((
+            WgKey::PreUp | WgKey::PostUp | WgKey::PreDown | WgKey::PostDown => entry.reject((
                 "is a command, and this program never runs commands from a file".to_owned(),
                 "remove the line, and have a service of yours run it if it is needed".to_owned(),
             )),
-            Word::PublicKey
-            | Word::PresharedKey
-            | Word::Endpoint
-            | Word::AllowedIps
-            | Word::PersistentKeepalive => {}
+            WgKey::PublicKey
+            | WgKey::PresharedKey
+            | WgKey::Endpoint
+            | WgKey::AllowedIps
+            | WgKey::PersistentKeepalive => {}
         }
     }
 
-    pub(super) fn peer(&mut self, key: Word, value: &str, line: usize, problems: &mut Problems) {
+    pub(super) fn peer(&mut self, key: WgKey, value: &str, line: usize, problems: &mut Problems) {
         let Some(peer) = self.peers.last_mut() else { return };
-        let entry = Entry { key, value, line, problems };
+        let entry = KeyLine { key, value, line, problems };
         match key {
-            Word::PublicKey => entry.once(&mut peer.public_key, value::key),
-            Word::PresharedKey => entry.once(&mut peer.preshared_key, value::key),
-            Word::Endpoint => entry.once(&mut peer.endpoint, value::endpoint),
-            Word::AllowedIps => entry.list(&mut peer.allowed_ips),
-            Word::PersistentKeepalive => entry.once(&mut peer.keep_alive, value::keep_alive),
-            Word::PrivateKey
-            | Word::Address
-            | Word::Mtu
-            | Word::ListenPort
-            | Word::Dns
-            | Word::Table
-            | Word::FwMark
-            | Word::PreUp
-            | Word::PostUp
-            | Word::PreDown
-            | Word::PostDown
-            | Word::SaveConfig => {}
+            WgKey::PublicKey => entry.once(&mut peer.public_key, value::key),
+            WgKey::PresharedKey => entry.once(&mut peer.preshared_key, value::key),
+            WgKey::Endpoint => entry.once(&mut peer.endpoint, value::endpoint),
+            WgKey::AllowedIps => entry.list(&mut peer.allowed_ips),
+            WgKey::PersistentKeepalive => entry.once(&mut peer.keep_alive, value::keep_alive),
+            WgKey::PrivateKey
+            | WgKey::Address
+            | WgKey::Mtu
+            | WgKey::ListenPort
+            | WgKey::Dns
+            | WgKey::Table
+            | WgKey::FwMark
+            | WgKey::PreUp
+            | WgKey::PostUp
+            | WgKey::PreDown
+            | WgKey::PostDown
+            | WgKey::SaveConfig => {}
         }
     }
 
@@ -135,17 +135,17 @@ impl Draft {
             self.private_key.require(
                 line,
                 problems,
-                Word::PrivateKey,
+                WgKey::PrivateKey,
                 "add the line that `edge-gateway keygen` or `wg genkey` made",
             );
             self.addresses.require(
                 line,
                 problems,
-                Word::Address,
+                WgKey::Address,
                 "add `Address = ` and this site's address in the tunnel",
             );
         }
-        let hubs = peers::finish(self.peers, problems);
+        let hubs = peers::check_peers(self.peers, problems);
         let (hubs, keep_alive) = hubs?;
         let settings = Settings {
             private_key: self.private_key.value()?,
@@ -157,14 +157,14 @@ impl Draft {
         Some(WgQuick {
             settings,
             port: self.port.value().unwrap_or(LocalPort::Any),
-            table: self.table.value().unwrap_or(Table::Auto),
+            table: self.table.value().unwrap_or(RoutePolicy::Auto),
             notes: self.notes,
         })
     }
 }
 
-impl Entry<'_> {
-    fn once<T>(self, place: &mut Once<T>, parse: impl FnOnce(&str) -> Result<T, Wrong>) {
+impl KeyLine<'_> {
+    fn once<T>(self, place: &mut SingleValue<T>, parse: impl FnOnce(&str) -> Result<T, Wrong>) {
         if let Some((first, _)) = &place.0 {
             let what = format!("`{}` is in line {first} already", self.key.name());
             self.problems.add(self.line, what, "remove one of them");
@@ -174,12 +174,12 @@ impl Entry<'_> {
             Ok(value) => place.0 = Some((self.line, Some(value))),
             Err(wrong) => {
                 place.0 = Some((self.line, None));
-                self.wrong(wrong);
+                self.reject(wrong);
             }
         }
     }
 
-    fn list(self, place: &mut List) {
+    fn list(self, place: &mut NetworkList) {
         place.is_given = true;
         match value::networks(self.value) {
             Ok(networks) => {
@@ -189,16 +189,16 @@ impl Entry<'_> {
                     }
                 }
             }
-            Err(wrong) => self.wrong(wrong),
+            Err(wrong) => self.reject(wrong),
         }
     }
 
-    fn wrong(self, (what, help): Wrong) {
+    fn reject(self, (what, help): Wrong) {
         self.problems.add(self.line, format!("`{}` {what}", self.key.name()), help);
     }
 }
 
-impl<T> Once<T> {
+impl<T> SingleValue<T> {
     pub(super) fn value(self) -> Option<T> {
         self.0.and_then(|(_, value)| value)
     }
@@ -209,21 +209,21 @@ impl<T> Once<T> {
         Some((*line, value.as_ref()?))
     }
 
-    pub(super) fn require(&self, section: usize, problems: &mut Problems, key: Word, help: &str) {
+    pub(super) fn require(&self, section: usize, problems: &mut Problems, key: WgKey, help: &str) {
         if self.0.is_none() {
             problems.add(section, format!("`{}` is missing here", key.name()), help);
         }
     }
 }
 
-impl<T> Default for Once<T> {
+impl<T> Default for SingleValue<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl List {
-    pub(super) fn require(&self, section: usize, problems: &mut Problems, key: Word, help: &str) {
+impl NetworkList {
+    pub(super) fn require(&self, section: usize, problems: &mut Problems, key: WgKey, help: &str) {
         if !self.is_given {
             problems.add(section, format!("`{}` is missing here", key.name()), help);
         }

@@ -36,7 +36,7 @@ fn a_file_of_wg_quick_is_a_tunnel() {
     assert_eq!(private_key.expose().as_str(), "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=");
     assert_eq!(addresses, nets("10.77.0.12/32 fd77::12/128"));
     assert_eq!((mtu, keep_alive), (1400, Some(Duration::from_secs(25))));
-    assert_eq!((read.port, read.table), (LocalPort::Fixed(51821), Table::Auto));
+    assert_eq!((read.port, read.table), (LocalPort::Fixed(51821), RoutePolicy::Auto));
     let [hub] = hubs.as_slice() else { panic!("{hubs:?}") };
     assert_eq!(hub.name, "hub-a.example.net:51820");
     assert_eq!(hub.endpoint.to_string(), hub.name);
@@ -52,7 +52,7 @@ fn windows_and_lower_case_change_nothing() {
     let read = parse(&bytes("good/windows.conf")).unwrap();
     assert_eq!(read.settings.addresses, nets("10.77.0.12/32"));
     assert_eq!((read.settings.mtu, read.settings.keep_alive), (DEFAULT_MTU, None));
-    assert_eq!((read.port, read.table), (LocalPort::Any, Table::Off));
+    assert_eq!((read.port, read.table), (LocalPort::Any, RoutePolicy::Off));
     assert_eq!(read.settings.hubs[0].endpoint.host, "2001:db8::1");
 }
 
@@ -162,7 +162,7 @@ fn a_file_that_others_may_read_is_refused() {
     let exposed = load(&path).unwrap_err().to_string();
     assert!(exposed.contains("chmod 600"), "{exposed}");
     fs::remove_file(&path).unwrap();
-    assert!(matches!(load(&path), Err(LoadError::Unreadable(..))));
-    assert!(matches!(load(Path::new("/")), Err(LoadError::Unlikely(_))));
-    assert!(matches!(load(Path::new("/dev/zero")), Err(LoadError::Unlikely(_))));
+    assert!(matches!(load(&path), Err(WgQuickError::Unreadable(..))));
+    assert!(matches!(load(Path::new("/")), Err(WgQuickError::Unlikely(_))));
+    assert!(matches!(load(Path::new("/dev/zero")), Err(WgQuickError::Unlikely(_))));
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Table;
+use super::RoutePolicy;
 use crate::key::KeyError;
-use crate::path::LocalPort;
-use crate::settings::{Endpoint, MTU};
+use crate::settings::{Endpoint, MTU_RANGE};
+use crate::transport::LocalPort;
 
 /// What is wrong with a value, and what to write instead.
 pub(super) type Wrong = (String, String);
@@ -36,9 +36,9 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, Wrong> {
 
 /// The longest packet.
 pub(super) fn mtu(text: &str) -> Result<u16, Wrong> {
-    let (low, high) = (MTU.start(), MTU.end());
+    let (low, high) = (MTU_RANGE.start(), MTU_RANGE.end());
     let help = format!("write a number from {low} to {high}, or leave the line out for 1280");
-    let mtu = number(text).filter(|mtu| MTU.contains(mtu));
+    let mtu = number(text).filter(|mtu| MTU_RANGE.contains(mtu));
     mtu.ok_or_else(|| wrong("is not a length that works", help))
 }
 
@@ -54,10 +54,10 @@ pub(super) fn port(text: &str) -> Result<LocalPort, Wrong> {
 }
 
 /// Which routing table.
-pub(super) fn table(text: &str) -> Result<Table, Wrong> {
+pub(super) fn table(text: &str) -> Result<RoutePolicy, Wrong> {
     match text.to_ascii_lowercase().as_str() {
-        "auto" => Ok(Table::Auto),
-        "off" => Ok(Table::Off),
+        "auto" => Ok(RoutePolicy::Auto),
+        "off" => Ok(RoutePolicy::Off),
         _ => Err(wrong(
             "names a routing table, and routes are made in the main one only",
             "write `auto`, or `off` to make your own routes",

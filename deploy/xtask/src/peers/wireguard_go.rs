@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::run::{command, read, run, target_dir};
+use crate::run::{command, output_of, run, target_dir};
 
 /// Debian's suite that gets every new version first.
-const SUITE: &str = "sid";
+const DEBIAN_SUITE: &str = "sid";
 
 /// Unpacks it below target/ and gives the path of the program. What is there already is kept.
 pub(crate) fn provide() -> Result<PathBuf> {
@@ -23,7 +23,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     }
     let list = dir.join("sources.list");
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(&list, format!("deb [signed-by={keyring}] {} {SUITE} main\n", mirror()?))?;
+    fs::write(&list, format!("deb [signed-by={keyring}] {} {DEBIAN_SUITE} main\n", mirror()?))?;
     let options = [
         format!("Dir::Etc::sourcelist={}", list.display()),
         "Dir::Etc::sourceparts=-".to_owned(),
@@ -50,7 +50,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
 fn mirror() -> Result<String> {
     let filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"];
     let targets = ["indextargets", "--format", "$(REPO_URI)"];
-    let listed = read(&mut command("apt-get", &[&targets[..], &filters[..]].concat()))?;
+    let listed = output_of(&mut command("apt-get", &[&targets[..], &filters[..]].concat()))?;
     let first = listed.lines().next().context("this machine has no source of Debian packages")?;
     Ok(first.to_owned())
 }

@@ -5,29 +5,29 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Qos;
 
-use super::{Pump, STATUS, dating};
+use super::{Pump, STATUS, timestamp_correction};
 use crate::metrics::DropReason;
-use crate::mqtt::Outgoing;
-use crate::payload::{self, Stamp};
-use crate::queue::{Entry, Queued};
+use crate::mqtt::OutgoingMessage;
+use crate::payload::{self, MessageStamp};
+use crate::queue::{Entry, QueuedEntry};
 
 /// An unchanged status is published again after this.
-const STATUS_EVERY: Duration = Duration::from_secs(60);
+const STATUS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether there may be more to send at once.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum More {
-    No,
+pub(super) enum NextSend {
+    Idle,
     /// Not before this.
-    Later(Instant),
-    Perhaps,
+    At(Instant),
+    Now,
 }
 
-impl More {
-    pub(super) const fn later(self) -> Option<Instant> {
+impl NextSend {
+    pub(super) const fn at(self) -> Option<Instant> {
         match self {
-            Self::Later(at) => Some(at),
-            Self::No | Self::Perhaps => None,
+            Self::At(at) => Some(at),
+            Self::Idle | Self::Now => None,
         }
     }
 }
@@ -35,16 +35,16 @@ impl More {
 impl Pump {
     /// Sends the next message if the window allows. One at a time: one with 500 values takes a fifth
     /// of a millisecond, and more on a Raspberry Pi, while PLCs and what is new want their turn.
-    pub(super) fn send(&mut self) -> More {
-        self.move_in();
+    pub(super) fn send(&mut self) -> NextSend {
+        self.attach_storage();
         let window = self.window();
         let has_room = self.session.as_ref().is_some_and(|it| it.unacknowledged < window);
-        if !has_room || self.home.is_found() || self.send_status().is_none() {
-            return More::No;
+        if !has_room || self.storage_retry.is_open() || self.send_status().is_none() {
+            return NextSend::Idle;
         }
         match self.send_next() {
-            Some(()) => More::Perhaps,
-            None => self.queue.rests(Instant::now()).map_or(More::No, More::Later),
+            Some(()) => NextSend::Now,
+            None => self.queue.throttled_until(Instant::now()).map_or(NextSend::Idle, NextSend::At),
         }
     }
 
@@ -53,11 +53,11 @@ impl Pump {
     fn send_status(&mut self) -> Option<()> {
         let session = self.session.as_mut()?;
         if session.status_due.is_some_and(|due| due <= Instant::now()) {
-            if let Some(outgoing) = self.board.message(session.number, STATUS) {
+            if let Some(outgoing) = self.status_tracker.status_message(session.number, STATUS) {
                 self.outbox.try_send(outgoing).ok()?;
-                session.sent(STATUS);
+                session.on_sent(STATUS);
             }
-            session.status_due = Some(Instant::now() + STATUS_EVERY);
+            session.status_due = Some(Instant::now() + STATUS_INTERVAL);
         }
         Some(())
     }
@@ -67,14 +67,18 @@ impl Pump {
         let window = self.window();
         let session = self.session.as_mut().filter(|it| it.unacknowledged < window)?;
         let permit = self.outbox.try_reserve().ok()?;
-        let Queued { id, topic, epoch, seq, history, entry } = self.queue.next(Instant::now())?;
-        let stamp = Stamp { epoch, seq, history, corrected: false };
+        let QueuedEntry { id, topic, epoch, seq, history, entry } =
+            self.queue.next(Instant::now())?;
+        let stamp = MessageStamp { epoch, seq, history, corrected: false };
         let began = Instant::now();
         let (payload, qos, retain) = match entry {
             Entry::Record(record) => {
-                let source = self.sources.get(usize::from(record.plc))?;
-                let (record, corrected) = dating::dated(record, self.eras.dating(id.ticket()));
-                let payload = source.encoder.encode(&record, &Stamp { corrected, ..stamp });
+                let source = self.pipelines.get(usize::from(record.plc))?;
+                let (record, corrected) = timestamp_correction::corrected(
+                    record,
+                    self.clock_history.correction(id.ticket()),
+                );
+                let payload = source.encoder.encode(&record, &MessageStamp { corrected, ..stamp });
                 // A retained message is the last value: nothing old may take its place.
                 (payload, source.qos, source.retain && !history)
             }
@@ -85,14 +89,14 @@ impl Pump {
         };
         let topic = Arc::clone(self.queue.topic(topic)?);
         if history {
-            self.queue.encoded(began.elapsed(), Instant::now());
+            self.queue.on_encoded(began.elapsed(), Instant::now());
         }
         if session.max_payload.is_some_and(|max| payload.len() > max) {
             self.queue.discard(id, DropReason::TooLarge, Instant::now());
             return Some(());
         }
-        session.sent(id.ticket());
-        permit.send(Outgoing {
+        session.on_sent(id.ticket());
+        permit.send(OutgoingMessage {
             session: session.number,
             ticket: Some(id.ticket()),
             topic,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock;
-use crate::model::{Cycle, Read, Registers, UnixTime};
+use crate::model::{Cycle, ReadResult, Registers, UnixTime};
 use crate::testing;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -10,8 +10,9 @@ async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
-    let (outbox, _outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
+    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump =
+        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -27,17 +28,21 @@ async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
 async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(1);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump =
+        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
     let answering = async move {
-        let connected =
-            mqtt::Event::Connected { session: 1, broker: "b:1883".to_owned(), max_payload: None };
+        let connected = mqtt::MqttEvent::Connected {
+            session: 1,
+            broker: "b:1883".to_owned(),
+            max_payload: None,
+        };
         broker.send(connected).await.unwrap();
         let mut last = Vec::new();
-        while let Some(Outgoing { ticket, payload, .. }) = outgoing.recv().await {
+        while let Some(OutgoingMessage { ticket, payload, .. }) = outgoing.recv().await {
             if let Some(ticket) = ticket {
-                broker.send(mqtt::Event::Acknowledged { ticket }).await.unwrap();
+                broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
             }
             last = payload;
         }
@@ -49,7 +54,7 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
     let ((), last) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
 
     assert_eq!(metrics.queue.delivered.get(), 2);
-    assert_eq!(last, crate::app::OFFLINE.as_bytes());
+    assert_eq!(last, crate::app::OFFLINE_PAYLOAD.as_bytes());
 }
 
 /// A program that stops: its values say so and stand, an event and the status tell it.
@@ -57,18 +62,22 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
 async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(4);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::WINDOW);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::WINDOW);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics, watched(), nowhere(), outbox);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump =
+        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
     let status = pump.status();
     let answering = async move {
-        let connected =
-            mqtt::Event::Connected { session: 1, broker: "b:1883".to_owned(), max_payload: None };
+        let connected = mqtt::MqttEvent::Connected {
+            session: 1,
+            broker: "b:1883".to_owned(),
+            max_payload: None,
+        };
         broker.send(connected).await.unwrap();
         let mut messages = Vec::new();
-        while let Some(Outgoing { ticket, topic, payload, .. }) = outgoing.recv().await {
+        while let Some(OutgoingMessage { ticket, topic, payload, .. }) = outgoing.recv().await {
             if let Some(ticket) = ticket {
-                broker.send(mqtt::Event::Acknowledged { ticket }).await.unwrap();
+                broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
             }
             let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
             messages.push((topic, payload));
@@ -79,10 +88,10 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     let (was, is) = (plc::ProgramState::Running, plc::ProgramState::Stopped);
     let cause = Some(plc::StopCause::User);
     let program = Some(plc::Program { state: is, last_stop: cause, signature: None });
-    let state = plc::State::Connected { identity: None, program };
-    plcs.send(plc::Event::State { plc: 0, state }).await.unwrap();
-    let change = plc::Change::State { was, is, cause };
-    plcs.send(plc::Event::Changed { plc: 0, change }).await.unwrap();
+    let state = plc::PlcState::Connected { identity: None, program };
+    plcs.send(plc::PlcEvent::State { plc: 0, state }).await.unwrap();
+    let change = plc::PlcChange::State { was, is, cause };
+    plcs.send(plc::PlcEvent::Changed { plc: 0, change }).await.unwrap();
     plcs.send(cycle(true)).await.unwrap();
     drop(plcs);
     let ((), messages) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
@@ -99,9 +108,9 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
 }
 
 /// No storage: what is left is lost with the process.
-fn nowhere() -> Result<Files, FilesError> {
+fn no_storage() -> Result<DirStorage, DirStorageError> {
     let source = std::io::ErrorKind::PermissionDenied.into();
-    Err(FilesError::Unusable { dir: "nowhere".into(), source })
+    Err(DirStorageError::Unusable { dir: "nowhere".into(), source })
 }
 
 fn metrics() -> Metrics {
@@ -109,22 +118,22 @@ fn metrics() -> Metrics {
 }
 
 /// What the only scan class of the only PLC reads: one register.
-fn cycle(is_stopped: bool) -> plc::Event {
-    let read = Read { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
+fn cycle(is_stopped: bool) -> plc::PlcEvent {
+    let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
     let requests =
         provisioning::plan::plan(&testing::config(1).plcs[0]).classes[0].requests.clone();
-    plc::Event::Cycle(Cycle {
+    plc::PlcEvent::Cycle(Cycle {
         plc: 0,
         class: 0,
         at: UnixTime::default(),
         took: Duration::from_millis(5),
         is_stopped,
         requests: requests.into(),
-        reads: vec![read],
+        results: vec![read],
     })
 }
 
-fn watched() -> Watched {
-    let judgement = clock::judge(std::path::Path::new("/nowhere"));
-    Watched { tunnel: None, clock: watch::Sender::new(judgement).subscribe() }
+fn health_inputs() -> HealthInputs {
+    let judgement = clock::assess(std::path::Path::new("/nowhere"));
+    HealthInputs { tunnel: None, clock: watch::Sender::new(judgement).subscribe() }
 }

@@ -1,6 +1,6 @@
 use jiff::tz;
 use proptest::prelude::*;
-use provisioning::config::Names;
+use provisioning::config::EnumNames;
 use serde_json::json;
 
 use super::*;
@@ -26,61 +26,65 @@ fn moments() -> [(IecType, u64, &'static str); 8] {
 #[test]
 fn a_date_is_the_text_that_people_read_and_reads_back() {
     for (iec, ticks, text) in moments() {
-        let form = Form::of(iec, &zone("Europe/Amsterdam"));
+        let form = JsonFormat::for_type(iec, &zone("Europe/Amsterdam"));
         let value = Value::Uint(ticks);
         assert_eq!(
-            serde_json::to_value(Shown { value: &value, form: &form }).unwrap(),
+            serde_json::to_value(FormattedValue { value: &value, form: &form }).unwrap(),
             json!(text)
         );
-        assert_eq!(read(&json!(text), iec, &form), Ok(value), "{text}");
+        assert_eq!(parse(&json!(text), iec, &form), Ok(value), "{text}");
     }
 }
 
 #[test]
 fn a_clock_in_utc_prints_z() {
-    let form = Form::of(IecType::Dt, &TimeZone::UTC);
-    let shown = Shown { value: &Value::Uint(1_709_210_096), form: &form };
+    let form = JsonFormat::for_type(IecType::Dt, &TimeZone::UTC);
+    let shown = FormattedValue { value: &Value::Uint(1_709_210_096), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-02-29T12:34:56Z"));
 }
 
 #[test]
 fn where_the_clock_is_put_back_the_first_of_two_equal_times_is_meant() {
-    let form = Form::of(IecType::Dt, &zone("Europe/Amsterdam"));
+    let form = JsonFormat::for_type(IecType::Dt, &zone("Europe/Amsterdam"));
     // 2024-10-27 02:30, which this night has twice.
-    let shown = Shown { value: &Value::Uint(1_729_996_200), form: &form };
+    let shown = FormattedValue { value: &Value::Uint(1_729_996_200), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-10-27T02:30:00+02:00"));
-    let second = read(&json!("2024-10-27T02:30:00+01:00"), IecType::Dt, &form);
+    let second = parse(&json!("2024-10-27T02:30:00+01:00"), IecType::Dt, &form);
     assert_eq!(second, Ok(Value::Uint(1_729_996_200)));
 }
 
 #[test]
 fn a_time_that_was_left_out_counts_an_hour_later() {
-    let form = Form::of(IecType::Dt, &zone("Europe/Amsterdam"));
+    let form = JsonFormat::for_type(IecType::Dt, &zone("Europe/Amsterdam"));
     // 2024-03-31 02:30, which this night does not have.
-    let shown = Shown { value: &Value::Uint(1_711_852_200), form: &form };
+    let shown = FormattedValue { value: &Value::Uint(1_711_852_200), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-03-31T03:30:00+02:00"));
 }
 
 #[test]
 fn the_name_of_a_number_reads_back_and_an_unknown_one_stays_a_number() {
     let names = [(-1, "fault"), (1, "run")].map(|(number, name)| (number, name.to_owned()));
-    let form = Form::Named(Names::new(names.into()).unwrap());
+    let form = JsonFormat::Named(EnumNames::new(names.into()).unwrap());
     for (number, json, fitting) in [(-1, json!("fault"), true), (7, json!(7), false)] {
         let value = Value::Int(number);
-        assert_eq!(serde_json::to_value(Shown { value: &value, form: &form }).unwrap(), json);
-        assert_eq!(fits(&form, &value), fitting);
-        assert_eq!(read(&json, IecType::Int, &form).is_ok(), fitting);
+        assert_eq!(
+            serde_json::to_value(FormattedValue { value: &value, form: &form }).unwrap(),
+            json
+        );
+        assert_eq!(is_representable(&form, &value), fitting);
+        assert_eq!(parse(&json, IecType::Int, &form).is_ok(), fitting);
     }
-    assert_eq!(read(&json!("run"), IecType::Int, &form), Ok(Value::Int(1)));
-    assert_eq!(read(&json!("walk"), IecType::Int, &form), Err(EncodeError::OutOfRange));
+    assert_eq!(parse(&json!("run"), IecType::Int, &form), Ok(Value::Int(1)));
+    assert_eq!(parse(&json!("walk"), IecType::Int, &form), Err(EncodeError::OutOfRange));
     let two_alike = [(0, "a"), (1, "a")].map(|(number, name)| (number, name.to_owned()));
-    assert_eq!(Names::new(two_alike.into()), None);
+    assert_eq!(EnumNames::new(two_alike.into()), None);
 }
 
 #[test]
 fn what_a_type_cannot_hold_is_refused() {
     let utc = TimeZone::UTC;
-    let refused = |json: Json, iec| read(&json, iec, &Form::of(iec, &utc)).unwrap_err();
+    let refused =
+        |json: Json, iec| parse(&json, iec, &JsonFormat::for_type(iec, &utc)).unwrap_err();
     assert_eq!(refused(json!(5), IecType::Date), EncodeError::WrongKind);
     assert_eq!(refused(json!("yesterday"), IecType::Date), EncodeError::WrongKind);
     assert_eq!(refused(json!("1969-12-31"), IecType::Date), EncodeError::OutOfRange);
@@ -102,25 +106,25 @@ proptest! {
         hours in -12..=14_i8,
     ) {
         let zone = TimeZone::fixed(tz::offset(hours));
-        let form = Form::of(iec, &zone);
+        let form = JsonFormat::for_type(iec, &zone);
         let small = if iec.size() == 4 { bits >> 32 } else { bits };
         let value = match iec.kind() {
-            Kind::Date(tick) => Value::Uint(small - small % tick.per_day()),
-            Kind::TimeOfDay(tick) => Value::Uint(small % tick.per_day()),
-            Kind::DateAndTime(_) => Value::Uint(small),
-            Kind::Bool => Value::Bool(bits % 2 == 1),
-            Kind::Text => Value::Text(Arc::new(bits.to_string())),
-            Kind::Unsigned => Value::Uint(bits),
-            Kind::Signed => Value::Int(bits.cast_signed()),
-            Kind::Real if iec.size() == 4 => {
+            ValueKind::Date(tick) => Value::Uint(small - small % tick.per_day()),
+            ValueKind::TimeOfDay(tick) => Value::Uint(small % tick.per_day()),
+            ValueKind::DateAndTime(_) => Value::Uint(small),
+            ValueKind::Bool => Value::Bool(bits % 2 == 1),
+            ValueKind::Text => Value::Text(Arc::new(bits.to_string())),
+            ValueKind::Unsigned => Value::Uint(bits),
+            ValueKind::Signed => Value::Int(bits.cast_signed()),
+            ValueKind::Real if iec.size() == 4 => {
                 Value::Real(f32::from_bits(u32::try_from(small).unwrap()))
             }
-            Kind::Real => Value::Lreal(f64::from_bits(bits)),
+            ValueKind::Real => Value::Lreal(f64::from_bits(bits)),
         };
         prop_assume!(!matches!(value, Value::Real(real) if !real.is_finite()));
         prop_assume!(!matches!(value, Value::Lreal(real) if !real.is_finite()));
-        let json = serde_json::to_string(&Shown { value: &value, form: &form }).unwrap();
-        let back = read(&serde_json::from_str(&json).unwrap(), iec, &form);
+        let json = serde_json::to_string(&FormattedValue { value: &value, form: &form }).unwrap();
+        let back = parse(&serde_json::from_str(&json).unwrap(), iec, &form);
         let back = match back {
             Ok(Value::Int(number)) if number >= 0 && value != Value::Int(number) => {
                 Value::Uint(number.unsigned_abs())

@@ -1,19 +1,19 @@
 //! What becomes of a message.
 
 use super::*;
-use crate::sink::{Acks, Limits};
+use crate::mock_broker::{Acks, ConnackProperties};
 
 #[tokio::test]
 async fn every_quality_of_service_is_acknowledged_once_and_arrives_once() {
     for version in BOTH {
-        for qos in EVERY_QOS {
-            let mut world = World::start(version, vec![]).await;
+        for qos in ALL_QOS {
+            let mut world = BrokerWorld::start(version, vec![]).await;
 
-            let acknowledged = world.deliver(300, qos).await;
+            let acknowledged = world.deliver_all(300, qos).await;
 
             assert_eq!(acknowledged, vec![1; 300], "{version:?} {qos:?}");
             for ticket in 0..300 {
-                let message = world.message().await;
+                let message = world.next_message().await;
                 assert_eq!(message.payload, ticket.to_string());
                 assert_eq!((message.qos, message.topic.as_str()), (qos, "topic1"));
             }
@@ -28,8 +28,8 @@ async fn acknowledgements_may_come_late_and_in_reverse() {
         for acks in [Acks::Late(Duration::from_millis(20)), Acks::Reversed(8)] {
             for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
                 let script = Script { acks, ..Script::default() };
-                let mut world = World::start(version, vec![script]).await;
-                assert_eq!(world.deliver(256, qos).await, vec![1; 256], "{version:?} {acks:?}");
+                let mut world = BrokerWorld::start(version, vec![script]).await;
+                assert_eq!(world.deliver_all(256, qos).await, vec![1; 256], "{version:?} {acks:?}");
                 assert_eq!(world.count("interrupted"), 0);
             }
         }
@@ -38,26 +38,26 @@ async fn acknowledgements_may_come_late_and_in_reverse() {
 
 #[tokio::test]
 async fn a_message_for_an_old_session_is_thrown_away() {
-    let mut world = World::start(Version::V5, vec![]).await;
+    let mut world = BrokerWorld::start(MqttVersion::V5, vec![]).await;
     world.connected().await;
 
-    world.send(Outgoing { session: 7, ..outgoing(1, Qos::AtLeastOnce) }).await;
+    world.send(OutgoingMessage { session: 7, ..outgoing(1, Qos::AtLeastOnce) }).await;
     world.publish(2, Qos::AtLeastOnce).await;
 
-    assert_eq!(world.event().await, Event::Acknowledged { ticket: 2 });
-    assert_eq!(world.message().await.payload, "2");
+    assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 2 });
+    assert_eq!(world.next_message().await.payload, "2");
 }
 
 #[tokio::test]
 async fn a_refused_topic_is_told_with_the_standards_name() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let script = Script { refused_topics: vec![("topic1".into(), 0x87)], ..Script::default() };
-        let mut world = World::start(Version::V5, vec![script]).await;
+        let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
         world.connected().await;
 
         world.publish(1, qos).await;
 
-        let refused = Event::Refused {
+        let refused = MqttEvent::Refused {
             ticket: Some(1),
             topic: "topic1".into(),
             code: 0x87,
@@ -72,94 +72,104 @@ async fn a_refused_topic_is_told_with_the_standards_name() {
 async fn a_topic_that_cannot_be_published_to_is_refused_here() {
     for version in BOTH {
         for topic in ["", "a/#", "a/+/b"] {
-            let mut world = World::start(version, vec![]).await;
+            let mut world = BrokerWorld::start(version, vec![]).await;
             world.connected().await;
 
-            world.send(Outgoing { topic: topic.into(), ..outgoing(1, Qos::AtLeastOnce) }).await;
+            world
+                .send(OutgoingMessage { topic: topic.into(), ..outgoing(1, Qos::AtLeastOnce) })
+                .await;
 
             let event = world.event().await;
-            assert!(matches!(event, Event::Refused { code: 0x90, .. }), "{event:?}");
+            assert!(matches!(event, MqttEvent::Refused { code: 0x90, .. }), "{event:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_message_above_the_brokers_limit_is_refused_here_and_one_at_the_limit_is_not() {
-    let limits = Limits { max_packet: Some(200), ..Limits::default() };
-    let mut world = World::start(Version::V5, vec![Script { limits, ..Script::default() }]).await;
+    let limits = ConnackProperties { max_packet: Some(200), ..ConnackProperties::default() };
+    let mut world =
+        BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
+            .await;
     let (_, max_payload) = world.connected().await;
     let room = max_payload.unwrap() - "topic1".len();
 
     for (ticket, length) in [(1, room + 1), (2, room)] {
         let message = outgoing(ticket, Qos::AtLeastOnce);
-        world.send(Outgoing { payload: vec![b'x'; length], ..message }).await;
+        world.send(OutgoingMessage { payload: vec![b'x'; length], ..message }).await;
     }
 
     let event = world.event().await;
-    assert!(matches!(event, Event::Refused { ticket: Some(1), code: 0x95, .. }), "{event:?}");
-    assert_eq!(world.event().await, Event::Acknowledged { ticket: 2 });
-    assert_eq!(world.message().await.payload.len(), room);
+    assert!(matches!(event, MqttEvent::Refused { ticket: Some(1), code: 0x95, .. }), "{event:?}");
+    assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 2 });
+    assert_eq!(world.next_message().await.payload.len(), room);
 }
 
 #[tokio::test]
 async fn a_large_message_needs_no_permission_without_a_limit() {
     for version in BOTH {
-        let mut world = World::start(version, vec![]).await;
+        let mut world = BrokerWorld::start(version, vec![]).await;
         assert_eq!(world.connected().await.1, None);
 
         let message = outgoing(1, Qos::AtLeastOnce);
-        world.send(Outgoing { payload: vec![b'x'; 3 << 20], ..message }).await;
+        world.send(OutgoingMessage { payload: vec![b'x'; 3 << 20], ..message }).await;
 
-        assert_eq!(world.event().await, Event::Acknowledged { ticket: 1 });
-        assert_eq!(world.message().await.payload.len(), 3 << 20);
+        assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
+        assert_eq!(world.next_message().await.payload.len(), 3 << 20);
     }
 }
 
 #[tokio::test]
 async fn what_the_broker_cannot_do_is_not_asked_for() {
-    let limits = Limits { max_qos: Some(1), retain: Some(0), ..Limits::default() };
-    let mut world = World::start(Version::V5, vec![Script { limits, ..Script::default() }]).await;
+    let limits = ConnackProperties {
+        max_qos: Some(1),
+        retain_available: Some(0),
+        ..ConnackProperties::default()
+    };
+    let mut world =
+        BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
+            .await;
     world.connected().await;
 
-    world.send(Outgoing { retain: true, ..outgoing(1, Qos::ExactlyOnce) }).await;
+    world.send(OutgoingMessage { retain: true, ..outgoing(1, Qos::ExactlyOnce) }).await;
 
-    let message = world.message().await;
+    let message = world.next_message().await;
     assert_eq!((message.qos, message.retain), (Qos::AtLeastOnce, false));
-    assert_eq!(world.event().await, Event::Acknowledged { ticket: 1 });
+    assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
 }
 
 #[tokio::test]
 async fn retain_and_untracked_messages_arrive() {
     for version in BOTH {
-        let mut world = World::start(version, vec![]).await;
+        let mut world = BrokerWorld::start(version, vec![]).await;
         world.connected().await;
 
         let message = outgoing(1, Qos::AtLeastOnce);
-        world.send(Outgoing { ticket: None, retain: true, ..message }).await;
+        world.send(OutgoingMessage { ticket: None, retain: true, ..message }).await;
         world.publish(2, Qos::AtLeastOnce).await;
 
-        assert_eq!(world.event().await, Event::Acknowledged { ticket: 2 });
-        assert!(world.message().await.retain);
-        assert!(!world.message().await.retain);
+        assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 2 });
+        assert!(world.next_message().await.retain);
+        assert!(!world.next_message().await.retain);
         assert_eq!(world.count("delivered"), 2);
     }
 }
 
 #[tokio::test]
 async fn no_more_is_under_way_than_half_of_what_the_broker_allows() {
-    let limits = Limits { receive_max: Some(8), ..Limits::default() };
-    let script = Script { limits, acks: Acks::Never, ..Script::default() };
-    let mut world = World::start(Version::V5, vec![script]).await;
+    let limits = ConnackProperties { receive_max: Some(8), ..ConnackProperties::default() };
+    let script = Script { connack: limits, acks: Acks::Never, ..Script::default() };
+    let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
     world.connected().await;
 
     for ticket in 0..20 {
         world.publish(ticket, Qos::AtLeastOnce).await;
     }
     for _ in 0..4 {
-        world.message().await;
+        world.next_message().await;
     }
-    pass(Duration::from_secs(31)).await;
+    advance_clock(Duration::from_secs(31)).await;
 
-    assert_eq!(world.disconnected().await.0, Reason::Silent);
+    assert_eq!(world.disconnected().await.0, DisconnectReason::Silent);
     assert_eq!(world.count("interrupted"), 4);
 }

@@ -1,20 +1,20 @@
 //! How sessions begin and end when nothing is wrong.
 
 use super::*;
-use crate::sink::{Acks, Limits, OnConnect, Parting, Start};
+use crate::mock_broker::{Acks, ConnackProperties, DisconnectKind, OnConnect, SessionStart};
 
 #[tokio::test]
 async fn a_connect_says_what_the_configuration_says() {
     for version in BOTH {
-        let mut world = World::start(version, vec![]).await;
+        let mut world = BrokerWorld::start(version, vec![]).await;
 
-        let hello = world.hello().await;
+        let hello = world.next_connect().await;
 
-        let expected = Hello {
+        let expected = ConnectInfo {
             client_id: "amsterdam-01".into(),
             version,
             keep_alive: 30,
-            start: Start::Clean,
+            start: SessionStart::Clean,
             username: Some("user".into()),
             will: Some(will()),
         };
@@ -27,43 +27,48 @@ async fn a_connect_says_what_the_configuration_says() {
 
 #[tokio::test]
 async fn keep_alive_zero_is_sent_as_zero() {
-    let mut world = World::start_with(Version::V311, vec![], |settings| {
+    let mut world = BrokerWorld::start_with(MqttVersion::V311, vec![], |settings| {
         settings.mqtt.keep_alive = Duration::ZERO;
     })
     .await;
 
-    assert_eq!(world.hello().await.keep_alive, 0);
+    assert_eq!(world.next_connect().await.keep_alive, 0);
 
     world.connected().await;
-    pass(Duration::from_secs(3600)).await;
+    advance_clock(Duration::from_secs(3600)).await;
     world.publish(1, Qos::AtLeastOnce).await;
-    assert_eq!(world.event().await, Event::Acknowledged { ticket: 1 });
-    assert!(matches!(world.heard.recv().await, Some(Heard::Message(_))), "not even a ping");
+    assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
+    assert!(
+        matches!(world.broker_events.recv().await, Some(MockBrokerEvent::Message(_))),
+        "not even a ping"
+    );
 }
 
 #[tokio::test]
 async fn a_keep_alive_that_rumqttc_would_panic_about_is_raised() {
-    let mut world = World::start_with(Version::V5, vec![], |settings| {
+    let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
         settings.mqtt.keep_alive = Duration::from_secs(1);
     })
     .await;
 
-    assert_eq!(world.hello().await.keep_alive, 5);
+    assert_eq!(world.next_connect().await.keep_alive, 5);
 }
 
 #[tokio::test]
 async fn a_broker_that_wants_no_keep_alive_gets_no_flood_of_pings() {
-    let limits = Limits { keep_alive: Some(0), ..Limits::default() };
-    let mut world = World::start(Version::V5, vec![Script { limits, ..Script::default() }]).await;
+    let limits = ConnackProperties { keep_alive: Some(0), ..ConnackProperties::default() };
+    let mut world =
+        BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
+            .await;
 
-    assert_eq!(world.deliver(200, Qos::AtLeastOnce).await, vec![1; 200]);
+    assert_eq!(world.deliver_all(200, Qos::AtLeastOnce).await, vec![1; 200]);
     world.finish().await;
 
     let mut pings = 0;
-    while let Some(heard) = world.heard.recv().await {
+    while let Some(heard) = world.broker_events.recv().await {
         match heard {
-            Heard::Pinged => pings += 1,
-            Heard::Ended { .. } => break,
+            MockBrokerEvent::Pinged => pings += 1,
+            MockBrokerEvent::Ended { .. } => break,
             _ => {}
         }
     }
@@ -72,22 +77,25 @@ async fn a_broker_that_wants_no_keep_alive_gets_no_flood_of_pings() {
 
 #[tokio::test]
 async fn the_brokers_keep_alive_is_honoured() {
-    let limits = Limits { keep_alive: Some(7), ..Limits::default() };
-    let mut world = World::start(Version::V5, vec![Script { limits, ..Script::default() }]).await;
-    world.hello().await;
+    let limits = ConnackProperties { keep_alive: Some(7), ..ConnackProperties::default() };
+    let mut world =
+        BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
+            .await;
+    world.next_connect().await;
     world.connected().await;
 
-    pass(Duration::from_secs(8)).await;
+    advance_clock(Duration::from_secs(8)).await;
 
-    assert!(matches!(world.heard.recv().await, Some(Heard::Pinged)));
+    assert!(matches!(world.broker_events.recv().await, Some(MockBrokerEvent::Pinged)));
 }
 
 #[tokio::test]
 async fn a_closed_outbox_waits_for_acknowledgements_and_says_goodbye() {
     for version in BOTH {
-        for qos in EVERY_QOS {
+        for qos in ALL_QOS {
             let acks = Acks::Late(Duration::from_millis(30));
-            let mut world = World::start(version, vec![Script { acks, ..Script::default() }]).await;
+            let mut world =
+                BrokerWorld::start(version, vec![Script { acks, ..Script::default() }]).await;
             world.connected().await;
 
             for ticket in 0..10 {
@@ -96,9 +104,9 @@ async fn a_closed_outbox_waits_for_acknowledgements_and_says_goodbye() {
             world.finish().await;
 
             for ticket in 0..10 {
-                assert_eq!(world.event().await, Event::Acknowledged { ticket });
+                assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket });
             }
-            assert_eq!(world.parting().await, Parting::Goodbye, "{version:?} {qos:?}");
+            assert_eq!(world.next_disconnect().await, DisconnectKind::Clean, "{version:?} {qos:?}");
             assert_eq!(world.metrics.mqtt.connected.get(), 0);
         }
     }
@@ -108,17 +116,17 @@ async fn a_closed_outbox_waits_for_acknowledgements_and_says_goodbye() {
 async fn a_drain_gives_up_on_a_broker_that_acknowledges_nothing_but_says_goodbye() {
     for version in BOTH {
         let script = Script { acks: Acks::Never, ..Script::default() };
-        let mut world = World::start(version, vec![script]).await;
+        let mut world = BrokerWorld::start(version, vec![script]).await;
         world.connected().await;
         world.publish(1, Qos::AtLeastOnce).await;
-        world.message().await;
+        world.next_message().await;
 
         world.outbox = None;
-        world.yielded().await;
-        pass(Duration::from_secs(6)).await;
+        world.yield_to_tasks().await;
+        advance_clock(Duration::from_secs(6)).await;
         world.finish().await;
 
-        assert_eq!(world.parting().await, Parting::Goodbye);
+        assert_eq!(world.next_disconnect().await, DisconnectKind::Clean);
         assert_eq!(world.count("interrupted"), 1);
     }
 }
@@ -126,17 +134,17 @@ async fn a_drain_gives_up_on_a_broker_that_acknowledges_nothing_but_says_goodbye
 #[tokio::test]
 async fn a_stop_leaves_at_once_and_lets_the_will_speak() {
     for version in BOTH {
-        let mut world = World::start(version, vec![]).await;
-        world.hello().await;
+        let mut world = BrokerWorld::start(version, vec![]).await;
+        world.next_connect().await;
         world.connected().await;
 
         world.publish(1, Qos::AtLeastOnce).await;
-        world.message().await;
+        world.next_message().await;
 
-        world.leave.cancel();
+        world.stop_client.cancel();
         (&mut world.client).await.unwrap();
 
-        assert_eq!(world.parting().await, Parting::Lost);
+        assert_eq!(world.next_disconnect().await, DisconnectKind::Unclean);
         assert_eq!(world.metrics.mqtt.connected.get(), 0);
         assert_eq!(world.count("interrupted") + world.count("delivered"), 1);
     }
@@ -145,7 +153,7 @@ async fn a_stop_leaves_at_once_and_lets_the_will_speak() {
 #[tokio::test]
 async fn a_closed_outbox_ends_the_wait_for_the_next_attempt() {
     let script = Script { connect: OnConnect::Refuse(0x86), ..Script::default() };
-    let mut world = World::start(Version::V5, vec![script]).await;
+    let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
     world.disconnected().await;
 
     world.finish().await;
@@ -157,7 +165,7 @@ async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         listener.local_addr().unwrap()
     };
-    let mut world = World::start_with(Version::V5, vec![], |settings| {
+    let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
         let address = HostPort { host: dead.ip().to_string(), port: dead.port() };
         settings.mqtt.brokers.insert(0, Broker { scheme: Scheme::Mqtt, address });
     })
@@ -165,7 +173,7 @@ async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
 
     let (reason, sentence, retry_in) = world.disconnected().await;
 
-    assert_eq!((reason, retry_in), (Reason::Unreachable, Duration::ZERO));
+    assert_eq!((reason, retry_in), (DisconnectReason::Unreachable, Duration::ZERO));
     assert!(sentence.contains(&format!("{dead} refuses the connection")), "{sentence}");
     assert_ne!(world.connected().await.0, dead.to_string());
 }
@@ -173,46 +181,48 @@ async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
 #[tokio::test]
 async fn subscriptions_stand_before_the_session_is_told() {
     for version in BOTH {
-        let greeting = Message {
+        let greeting = PublishedMessage {
             topic: "edge/a/set/p".into(),
             payload: "{}".into(),
             qos: Qos::AtMostOnce,
             retain: true,
         };
-        let script = Script { subscription: 1, greetings: vec![greeting], ..Script::default() };
-        let mut world = World::start_with(version, vec![script], |settings| {
+        let script =
+            Script { subscription: 1, after_subscribe: vec![greeting], ..Script::default() };
+        let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["edge/a/set/#".into(), "edge/b/#".into()];
         })
         .await;
 
         world.connected().await;
 
-        world.hello().await;
-        let Some(Heard::Subscribed { filters }) = world.heard.recv().await else {
+        world.next_connect().await;
+        let Some(MockBrokerEvent::Subscribed { filters }) = world.broker_events.recv().await else {
             panic!("no subscription")
         };
         assert_eq!(filters, ["edge/a/set/#", "edge/b/#"]);
         let received =
-            Incoming { topic: "edge/a/set/p".into(), payload: b"{}".to_vec(), retain: true };
-        assert_eq!(world.event().await, Event::Received(received));
+            IncomingMessage { topic: "edge/a/set/p".into(), payload: b"{}".to_vec(), retain: true };
+        assert_eq!(world.event().await, MqttEvent::Received(received));
     }
 }
 
 #[tokio::test]
 async fn a_refused_subscription_is_told_and_the_session_goes_on() {
     for (version, code, name) in
-        [(Version::V311, 0x80, "unspecified error"), (Version::V5, 0x87, "not authorized")]
+        [(MqttVersion::V311, 0x80, "unspecified error"), (MqttVersion::V5, 0x87, "not authorized")]
     {
         let script = Script { subscription: code, ..Script::default() };
-        let mut world = World::start_with(version, vec![script], |settings| {
+        let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["a/#".into()];
         })
         .await;
 
-        let event = Event::SubscriptionRefused { filter: "a/#".into(), code, reason: name.into() };
+        let event =
+            MqttEvent::SubscriptionRefused { filter: "a/#".into(), code, reason: name.into() };
         assert_eq!(world.event().await, event);
         world.connected().await;
         world.publish(1, Qos::AtLeastOnce).await;
-        assert_eq!(world.event().await, Event::Acknowledged { ticket: 1 });
+        assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
     }
 }

@@ -13,17 +13,17 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Longest request (Modbus Application Protocol V1.1b3, 4.1).
-const MAX_FRAME: usize = 260;
+const MAX_FRAME_LEN: usize = 260;
 /// Transaction id, protocol id, length; what follows them is counted by the length.
-const PREFIX: usize = 6;
+const MBAP_PREFIX_LEN: usize = 6;
 /// The prefix, unit id, function code, and byte count or exception code.
-const HEAD: usize = 9;
+const HEADER_LEN: usize = 9;
 
 /// Transaction ids of all connections to one PLC: each of the 65,536 once, and then again.
 ///
 /// They jump, so that a device that counts by itself where it should echo is found out.
 #[derive(Clone, Debug)]
-pub(super) struct Ids(Arc<AtomicU16>);
+pub(super) struct TransactionIds(Arc<AtomicU16>);
 
 /// A stream that lets exactly one well-formed answer through for each request.
 ///
@@ -31,30 +31,30 @@ pub(super) struct Ids(Arc<AtomicU16>);
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     stream: S,
-    ids: Ids,
+    transaction_ids: TransactionIds,
     /// Absent between an answer and the next request.
-    asked: Option<Asked>,
+    pending: Option<PendingRequest>,
 }
 
 /// A request on the wire, and what has arrived of its answer.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     /// The id that tokio_modbus chose.
-    inner: [u8; 2],
+    client_id: [u8; 2],
     /// The id on the wire.
-    outer: [u8; 2],
-    sent: usize,
-    received: usize,
+    wire_id: [u8; 2],
+    sent_len: usize,
+    received_len: usize,
     /// As much of the answer's beginning as has arrived.
-    head: [u8; HEAD],
+    header: [u8; HEADER_LEN],
 }
 
-impl Ids {
+impl TransactionIds {
     pub(super) fn starting_at(first: u16) -> Self {
         Self(Arc::new(AtomicU16::new(first)))
     }
 
-    fn take(&self) -> u16 {
+    fn next_id(&self) -> u16 {
         let id = self.0.load(Relaxed);
         // Full period: the increment is odd, and 4 divides the factor less 1. And as 4 does not
         // divide the increment less 1, no id is followed by the next higher number.
@@ -64,64 +64,70 @@ impl Ids {
 }
 
 impl<S> Strict<S> {
-    pub(super) const fn new(stream: S, ids: Ids) -> Self {
-        Self { stream, ids, asked: None }
+    pub(super) const fn new(stream: S, ids: TransactionIds) -> Self {
+        Self { stream, transaction_ids: ids, pending: None }
     }
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// Begins a request, of which `start` is the first part, if nothing has arrived unasked.
-    fn begin(&mut self, cx: &mut Context<'_>, start: &[u8]) -> io::Result<Asked> {
+    fn begin_request(&mut self, cx: &mut Context<'_>, start: &[u8]) -> io::Result<PendingRequest> {
         let mut byte = [0];
         let mut probe = ReadBuf::new(&mut byte);
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut probe) {
             read?;
             return Err(match probe.filled() {
                 [] => io::ErrorKind::ConnectionAborted.into(),
-                _ => garbled("bytes came that nobody asked for".to_owned()),
+                _ => invalid_data("bytes came that nobody asked for".to_owned()),
             });
         }
         let Some(&inner) = start.first_chunk() else { return Err(io::ErrorKind::WriteZero.into()) };
-        let outer = self.ids.take().to_be_bytes();
-        Ok(Asked { inner, outer, sent: 0, received: 0, head: [0; HEAD] })
+        let outer = self.transaction_ids.next_id().to_be_bytes();
+        Ok(PendingRequest {
+            client_id: inner,
+            wire_id: outer,
+            sent_len: 0,
+            received_len: 0,
+            header: [0; HEADER_LEN],
+        })
     }
 }
 
-impl Asked {
+impl PendingRequest {
     /// Takes the next bytes of the answer, and gives it the id that tokio_modbus expects. True when
     /// it is whole.
-    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
-        for (place, byte) in self.head.iter_mut().skip(self.received).zip(&*bytes) {
+    fn handle_bytes(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+        for (place, byte) in self.header.iter_mut().skip(self.received_len).zip(&*bytes) {
             *place = *byte;
         }
-        swap_id(bytes, self.received, self.inner);
-        self.received += bytes.len();
-        self.is_whole()
+        replace_id(bytes, self.received_len, self.client_id);
+        self.received_len += bytes.len();
+        self.is_complete()
     }
 
     /// Fails as soon as it cannot become the answer any more. The function code and the unit are
     /// left to tokio_modbus.
-    fn is_whole(&self) -> io::Result<bool> {
-        let [t0, t1, p0, p1, l0, l1, _, function, content] = self.head;
+    fn is_complete(&self) -> io::Result<bool> {
+        let [t0, t1, p0, p1, l0, l1, _, function, content] = self.header;
         let len = u16::from_be_bytes([l0, l1]);
-        let whole = PREFIX + usize::from(len);
-        let has = |bytes| self.received >= bytes;
-        if has(2) && [t0, t1] != self.outer {
-            return Err(garbled("it answers another request".to_owned()));
+        let whole = MBAP_PREFIX_LEN + usize::from(len);
+        let has = |bytes| self.received_len >= bytes;
+        if has(2) && [t0, t1] != self.wire_id {
+            return Err(invalid_data("it answers another request".to_owned()));
         }
         if has(4) && [p0, p1] != [0, 0] {
-            return Err(garbled("it is not Modbus".to_owned()));
+            return Err(invalid_data("it is not Modbus".to_owned()));
         }
-        if has(PREFIX) && !(3..=254).contains(&len) {
-            return Err(garbled(format!("no answer has a length of {len}")));
+        if has(MBAP_PREFIX_LEN) && !(3..=254).contains(&len) {
+            return Err(invalid_data(format!("no answer has a length of {len}")));
         }
-        if has(HEAD) && !is_consistent(len, function, content) {
-            return Err(garbled(format!("its length of {len} is not that of its content")));
+        if has(HEADER_LEN) && !is_consistent(len, function, content) {
+            return Err(invalid_data(format!("its length of {len} is not that of its content")));
         }
-        if has(PREFIX) && self.received > whole {
-            return Err(garbled("bytes follow it that nobody asked for".to_owned()));
+        if has(MBAP_PREFIX_LEN) && self.received_len > whole {
+            return Err(invalid_data("bytes follow it that nobody asked for".to_owned()));
         }
-        Ok(has(PREFIX) && self.received == whole)
+        Ok(has(MBAP_PREFIX_LEN) && self.received_len == whole)
     }
 }
 
@@ -134,10 +140,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let bytes = buf.filled_mut().get_mut(before..).unwrap_or_default();
-        if let Some(asked) = &mut self.asked
-            && asked.receive(bytes)?
+        if let Some(asked) = &mut self.pending
+            && asked.handle_bytes(bytes)?
         {
-            self.asked = None;
+            self.pending = None;
         }
         Poll::Ready(Ok(()))
     }
@@ -149,22 +155,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut asked = match self.asked.take() {
+        let mut asked = match self.pending.take() {
             Some(asked) => asked,
-            None => self.begin(cx, bytes)?,
+            None => self.begin_request(cx, bytes)?,
         };
-        let mut frame = [0; MAX_FRAME];
-        let len = bytes.len().min(MAX_FRAME);
+        let mut frame = [0; MAX_FRAME_LEN];
+        let len = bytes.len().min(MAX_FRAME_LEN);
         let (Some(frame), Some(bytes)) = (frame.get_mut(..len), bytes.get(..len)) else {
             return Poll::Ready(Ok(0));
         };
         frame.copy_from_slice(bytes);
-        swap_id(frame, asked.sent, asked.outer);
+        replace_id(frame, asked.sent_len, asked.wire_id);
         let written = Pin::new(&mut self.stream).poll_write(cx, frame);
         if let Poll::Ready(Ok(written)) = written {
-            asked.sent += written;
+            asked.sent_len += written;
         }
-        self.asked = Some(asked);
+        self.pending = Some(asked);
         written
     }
 
@@ -178,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 }
 
 /// Replaces what of a frame's id lies in `bytes`, which begin `at` its byte of that number.
-fn swap_id(bytes: &mut [u8], at: usize, id: [u8; 2]) {
+fn replace_id(bytes: &mut [u8], at: usize, id: [u8; 2]) {
     for (place, byte) in bytes.iter_mut().zip(id.into_iter().skip(at)) {
         *place = byte;
     }
@@ -193,7 +199,7 @@ fn is_consistent(len: u16, function: u8, content: u8) -> bool {
     }
 }
 
-fn garbled(what: String) -> io::Error {
+fn invalid_data(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -205,10 +211,10 @@ mod tests {
 
     #[test]
     fn ids_come_once_each_and_never_in_the_order_of_a_counter() {
-        let ids = Ids::starting_at(7);
-        let taken: Vec<u16> = (0..=u16::MAX).map(|_| ids.take()).collect();
+        let ids = TransactionIds::starting_at(7);
+        let taken: Vec<u16> = (0..=u16::MAX).map(|_| ids.next_id()).collect();
         assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), 65_536);
-        assert_eq!(ids.take(), 7);
+        assert_eq!(ids.next_id(), 7);
         assert!(taken.windows(2).all(|pair| pair[1] != pair[0].wrapping_add(1)));
     }
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-const STATION: Station = Station { unit: 255, timeout: Duration::from_secs(1) };
+const ADDRESS: UnitAddress = UnitAddress { unit: 255, timeout: Duration::from_secs(1) };
 static REAL_AT_10: ReadRequest = request(Table::HoldingRegister, 10, 2);
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,7 @@ async fn silence_and_half_an_answer_time_out() {
             plc.read_exact(&mut [0; 12]).await.unwrap();
             plc.write_all(bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), begin);
+        let (answer, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), begin);
         assert!(matches!(answer, Err(RequestError::TimedOut(_))), "{answer:?}");
         assert_eq!(began.elapsed(), Duration::from_secs(1));
     }
@@ -111,7 +111,7 @@ async fn an_answer_is_the_same_however_it_is_cut() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
+        let (answer, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), serve);
         assert_eq!(answer.unwrap(), Registers::Words(vec![0xE979, 0x42F6]), "cut at {cut}");
     }
 }
@@ -124,10 +124,10 @@ async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
         plc.read_exact(&mut [0; 12]).await.unwrap();
         plc.write_all(&answer).await.unwrap();
     };
-    let (first, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
+    let (first, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), serve);
     assert!(first.is_ok(), "{first:?}");
     plc.write_all(&answer).await.unwrap();
-    let second = session.read(STATION, &REAL_AT_10).await;
+    let second = session.read(ADDRESS, &REAL_AT_10).await;
     assert!(matches!(second, Err(RequestError::Garbled(_))), "{second:?}");
     drop(session);
     assert_eq!(plc.read(&mut [0; 12]).await.unwrap(), 0, "nothing was asked");
@@ -135,11 +135,11 @@ async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn no_connection_asks_with_an_id_of_the_one_before() {
-    let door = door("127.0.0.1", 502);
+    let door = connector("127.0.0.1", 502);
     let mut ids = std::collections::BTreeSet::new();
     for _ in 0..3 {
         let (ours, mut plc) = duplex(1024);
-        let mut session = door.session(ours);
+        let mut session = door.new_session(ours);
         for _ in 0..3 {
             let serve = async {
                 let mut asked = [0; 12];
@@ -150,7 +150,7 @@ async fn no_connection_asks_with_an_id_of_the_one_before() {
                     .unwrap();
                 id
             };
-            let (answer, id) = tokio::join!(session.read(STATION, &REAL_AT_10), serve);
+            let (answer, id) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), serve);
             assert!(answer.is_ok(), "{answer:?}");
             ids.insert(id);
         }
@@ -166,7 +166,7 @@ async fn an_end_of_the_stream_is_a_broken_connection_wherever_it_comes() {
             plc.read_exact(&mut [0; 12]).await.unwrap();
             plc.write_all(bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(session.read(STATION, &REAL_AT_10), hang_up);
+        let (answer, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), hang_up);
         assert!(matches!(answer, Err(RequestError::Disconnected(_))), "{answer:?}");
     }
 }
@@ -176,22 +176,22 @@ async fn a_closed_port_refuses() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let refused = door("127.0.0.1", port).connect().await.err();
+    let refused = connector("127.0.0.1", port).connect().await.err();
     assert!(matches!(refused, Some(ConnectError::Refused(_))), "{refused:?}");
 }
 
 #[tokio::test]
 async fn a_name_without_an_address_is_told_as_that() {
-    let unknown = door("no such name", 502).connect().await.err();
-    assert!(matches!(unknown, Some(ConnectError::Unknown(_))), "{unknown:?}");
+    let unknown = connector("no such name", 502).connect().await.err();
+    assert!(matches!(unknown, Some(ConnectError::UnknownHost(_))), "{unknown:?}");
 }
 
 #[tokio::test]
 async fn the_socket_sends_at_once_and_notices_a_dead_peer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let door = door("localhost", listener.local_addr().unwrap().port());
-    let stream = door.open(Duration::from_secs(1)).await.unwrap();
-    prepare(&stream).unwrap();
+    let door = connector("localhost", listener.local_addr().unwrap().port());
+    let stream = door.open_stream(Duration::from_secs(1)).await.unwrap();
+    configure_socket(&stream).unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }
@@ -199,7 +199,7 @@ async fn the_socket_sends_at_once_and_notices_a_dead_peer() {
 #[tokio::test]
 async fn closing_tells_the_plc() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut door = door("127.0.0.1", listener.local_addr().unwrap().port());
+    let mut door = connector("127.0.0.1", listener.local_addr().unwrap().port());
     let (session, accepted) = tokio::join!(door.connect(), listener.accept());
     let (mut plc, _) = accepted.unwrap();
     session.unwrap().close().await;
@@ -214,7 +214,7 @@ async fn a_name_is_asked_for_and_read_as_the_manual_shows() {
     answer.extend(b"TM251MESE");
     answer.extend([2, 9]);
     answer.extend(b"V5.1.9.44");
-    let (asked, naming) = naming(&answer).await;
+    let (asked, naming) = identification_exchange(&answer).await;
     assert_eq!(asked, [0, 0, 0, 0, 0, 5, 255, 0x2B, 0x0E, 1, 0]);
     let naming = naming.unwrap();
     assert_eq!(naming.vendor, "Schneider Electric");
@@ -224,7 +224,7 @@ async fn a_name_is_asked_for_and_read_as_the_manual_shows() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_knows_no_names_refuses_and_one_that_answers_nonsense_is_garbled() {
     for code in [1, 2, 3] {
-        let (_, naming) = naming(&[0, 0, 0, 0, 0, 3, 255, 0xAB, code]).await;
+        let (_, naming) = identification_exchange(&[0, 0, 0, 0, 0, 3, 255, 0xAB, code]).await;
         assert!(matches!(naming, Err(RequestError::Refused(c)) if c == code), "{naming:?}");
     }
     let hostile: [(&str, &[u8]); 6] = [
@@ -236,7 +236,7 @@ async fn a_server_that_knows_no_names_refuses_and_one_that_answers_nonsense_is_g
         ("another unit", &[0, 0, 0, 0, 0, 8, 1, 43, 14, 1, 1, 0, 0, 0]),
     ];
     for (what, bytes) in hostile {
-        let (_, naming) = naming(bytes).await;
+        let (_, naming) = identification_exchange(bytes).await;
         assert!(matches!(naming, Err(RequestError::Garbled(_))), "{what}: {naming:?}");
     }
 }
@@ -251,7 +251,7 @@ proptest! {
             .start_paused(true)
             .build()
             .unwrap();
-        let (_, naming) = runtime.block_on(naming(&answer));
+        let (_, naming) = runtime.block_on(identification_exchange(&answer));
         prop_assert!(!matches!(naming, Err(RequestError::Disconnected(_))));
     }
 
@@ -301,11 +301,13 @@ async fn exchange(
         plc.write_all(answer).await.unwrap();
         asked
     };
-    let (answer, asked) = tokio::join!(session.read(STATION, request), serve);
+    let (answer, asked) = tokio::join!(session.read(ADDRESS, request), serve);
     (asked, answer)
 }
 
-async fn naming(answer: &[u8]) -> (Vec<u8>, Result<Naming, RequestError>) {
+async fn identification_exchange(
+    answer: &[u8],
+) -> (Vec<u8>, Result<DeviceIdentification, RequestError>) {
     let (mut session, mut plc) = session();
     let serve = async {
         let mut asked = vec![0; 11];
@@ -313,19 +315,19 @@ async fn naming(answer: &[u8]) -> (Vec<u8>, Result<Naming, RequestError>) {
         plc.write_all(answer).await.unwrap();
         asked
     };
-    let (naming, asked) = tokio::join!(session.name(STATION), serve);
+    let (naming, asked) = tokio::join!(session.read_device_identification(ADDRESS), serve);
     (asked, naming)
 }
 
 fn session() -> (ModbusSession, DuplexStream) {
     let (ours, theirs) = duplex(1024);
-    let mut door = door("127.0.0.1", 502);
-    door.ids = Ids::starting_at(0);
-    (door.session(ours), theirs)
+    let mut door = connector("127.0.0.1", 502);
+    door.transaction_ids = TransactionIds::starting_at(0);
+    (door.new_session(ours), theirs)
 }
 
-fn door(host: &str, port: u16) -> Door {
-    Door::new(HostPort { host: host.to_owned(), port }, STATION.timeout)
+fn connector(host: &str, port: u16) -> ModbusConnector {
+    ModbusConnector::new(HostPort { host: host.to_owned(), port }, ADDRESS.timeout)
 }
 
 const fn request(table: Table, first: u16, count: u16) -> ReadRequest {

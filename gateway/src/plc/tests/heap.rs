@@ -11,9 +11,9 @@ thread_local! {
 }
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator;
 
-struct Counting;
+struct CountingAllocator;
 
 /// Bytes that this thread has on the heap now, less what others freed for it.
 pub(super) fn live() -> isize {
@@ -27,7 +27,7 @@ fn count(bytes: usize, sign: isize) {
 }
 
 #[expect(unsafe_code, reason = "every call goes to the system's allocator as it came")]
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 1);
         unsafe { System.alloc(layout) }

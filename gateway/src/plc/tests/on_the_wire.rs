@@ -32,8 +32,8 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
         let mut values = Vec::new();
         while values.last() != Some(&Ok(3)) {
             let event = events.recv().await.expect("the task runs");
-            if let Event::Cycle(cycle) = event {
-                values.push(cycle.reads[0].outcome.clone().map(first_word));
+            if let PlcEvent::Cycle(cycle) = event {
+                values.push(cycle.results[0].outcome.clone().map(first_word));
             }
         }
         stop.cancel();
@@ -41,7 +41,7 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
     };
     let (values, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
     assert_eq!(values[0], Ok(1));
-    assert!(values[1..values.len() - 1].iter().all(|v| *v == Err(Failure::Unreachable)));
+    assert!(values[1..values.len() - 1].iter().all(|v| *v == Err(ReadFailure::Unreachable)));
 }
 
 #[tokio::test]
@@ -63,19 +63,19 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
         let mut states = Vec::new();
         loop {
             match events.recv().await.expect("the task runs") {
-                Event::State { state, .. } => states.push(state),
-                Event::Cycle(cycle) if cycle.reads[0].outcome.is_ok() => break,
-                Event::Cycle(_)
-                | Event::Changed { .. }
-                | Event::Held { .. }
-                | Event::Learned { .. } => {}
+                PlcEvent::State { state, .. } => states.push(state),
+                PlcEvent::Cycle(cycle) if cycle.results[0].outcome.is_ok() => break,
+                PlcEvent::Cycle(_)
+                | PlcEvent::Changed { .. }
+                | PlcEvent::Throttled { .. }
+                | PlcEvent::Learned { .. } => {}
             }
         }
         stop.cancel();
         states
     };
     let (states, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
-    let [State::Disconnected { sentence, .. }, State::Connected { .. }] = &states[..] else {
+    let [PlcState::Disconnected { sentence, .. }, PlcState::Connected { .. }] = &states[..] else {
         panic!("{states:?}");
     };
     assert!(sentence.contains("closed the connection"), "{sentence}");
@@ -104,7 +104,7 @@ async fn answer(plc: &mut TcpStream, asked: &[u8; 12], word: u8) {
     let _ = plc.write_all(&bytes).await;
 }
 
-async fn link_to_loopback(tags: &[(&str, u64)]) -> (Link, TcpListener) {
+async fn link_to_loopback(tags: &[(&str, u64)]) -> (Endpoint, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = plc("generic", tags);
     let port = listener.local_addr().unwrap().port();
@@ -112,6 +112,6 @@ async fn link_to_loopback(tags: &[(&str, u64)]) -> (Link, TcpListener) {
     config.timeout = Duration::from_millis(300);
     let (_, metrics) = support::metrics(&config);
     let plan = plan(&config);
-    let target = Target { plc: 0, config, plan, metrics };
-    (Link { targets: vec![target], phase: 0.0 }, listener)
+    let target = PlcSpec { plc: 0, config, plan, metrics };
+    (Endpoint { plcs: vec![target], phase: 0.0 }, listener)
 }

@@ -3,7 +3,7 @@
 use provisioning::config::Pacing;
 
 use super::*;
-use crate::plc::Ceiling;
+use crate::plc::RateLimit;
 
 fn paced(tags: &[(&str, u64)], pacing: Pacing) -> Plc {
     Plc { pacing, ..plc("generic", tags) }
@@ -14,7 +14,8 @@ async fn pauses_are_kept_after_a_connect_and_between_requests() {
     let tags = [("holding:0", 1000), ("holding:500", 1000), ("holding:900", 1000)];
     let pacing =
         Pacing { connect_pause: SECOND / 4, request_pause: SECOND / 100, ..Pacing::default() };
-    let mut world = World::start(paced(&tags, pacing), FakePlc::answering(right));
+    let mut world =
+        PollerHarness::start(paced(&tags, pacing), FakePlc::answering_with(echo_addresses));
     world.cycle().await;
     assert_eq!(world.elapsed(), SECOND / 4 + SECOND / 50);
     world.cycle().await;
@@ -23,28 +24,30 @@ async fn pauses_are_kept_after_a_connect_and_between_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn reading_takes_no_more_than_its_share_and_the_status_can_say_so() {
-    let answers = |request: &plan::ReadRequest| (SECOND * 3 / 4, right(request).1);
+    let answers = |request: &plan::ReadRequest| (SECOND * 3 / 4, echo_addresses(request).1);
     let pacing = Pacing { max_share: 20, ..Pacing::default() };
-    let mut world =
-        World::start(paced(&[("holding:0", 1000)], pacing), FakePlc::answering(answers));
+    let mut world = PollerHarness::start(
+        paced(&[("holding:0", 1000)], pacing),
+        FakePlc::answering_with(answers),
+    );
     let (mut cycles, mut held, mut due) = (0, Vec::new(), 0);
     while world.elapsed() < SECOND * 600 {
         match world.event().await {
-            Event::Cycle(cycle) => {
+            PlcEvent::Cycle(cycle) => {
                 cycles += 1;
                 due = (world.elapsed() - cycle.took).as_secs() + 1;
-                assert!(cycle.reads[0].outcome.is_ok());
+                assert!(cycle.results[0].outcome.is_ok());
             }
-            Event::Held { ceiling, .. } => held.push(ceiling),
-            Event::State { .. } | Event::Changed { .. } | Event::Learned { .. } => {}
+            PlcEvent::Throttled { limit, .. } => held.push(limit),
+            PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Learned { .. } => {}
         }
     }
     // A fifth of the time is 160 of 0.75 s; never more than two and a part of the third in ten.
     assert!((120..=160).contains(&cycles), "{cycles} cycles");
     let waits = waits(&world.fake.log());
     assert!(waits.iter().skip(3).all(|wait| within(&waits, wait.1) <= SECOND * 2), "{waits:?}");
-    assert_eq!(cycles + world.link_metrics.cycles_missed.get(), due, "what is skipped is counted");
-    assert_eq!(held, [Some(Ceiling::Share(20))]);
+    assert_eq!(cycles + world.plc_metrics.cycles_missed.get(), due, "what is skipped is counted");
+    assert_eq!(held, [Some(RateLimit::Share(20))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,34 +75,39 @@ async fn long_and_short_turns_within_the_share_are_not_held() {
     let mut world = long_and_short(10_000, 300, SECOND / 5, SECOND / 200);
     while world.elapsed() < SECOND * 300 {
         let event = world.event().await;
-        assert!(!matches!(event, Event::Held { .. }), "{event:?} at {:?}", world.elapsed());
+        assert!(!matches!(event, PlcEvent::Throttled { .. }), "{event:?} at {:?}", world.elapsed());
     }
 }
 
 /// Twenty requests of one class, and one of another that is read more often.
-fn long_and_short(scan: u64, short_scan: u64, takes: Duration, short_takes: Duration) -> World {
+fn long_and_short(
+    scan: u64,
+    short_scan: u64,
+    takes: Duration,
+    short_takes: Duration,
+) -> PollerHarness {
     let addresses: Vec<_> = (0..21).map(|n| format!("holding:{}", n * 300)).collect();
     let at_scan = |(n, at): (usize, &String)| (at.clone(), if n == 0 { short_scan } else { scan });
     let tags: Vec<_> = addresses.iter().enumerate().map(at_scan).collect();
     let tags: Vec<_> = tags.iter().map(|(at, scan)| (&**at, *scan)).collect();
-    let fake = FakePlc::answering(move |request: &plan::ReadRequest| {
-        (if request.first == 0 { short_takes } else { takes }, right(request).1)
+    let fake = FakePlc::answering_with(move |request: &plan::ReadRequest| {
+        (if request.first == 0 { short_takes } else { takes }, echo_addresses(request).1)
     });
-    World::start(paced(&tags, Pacing { max_requests: 900, ..Pacing::default() }), fake)
+    PollerHarness::start(paced(&tags, Pacing { max_requests: 900, ..Pacing::default() }), fake)
 }
 
-type Wait = (time::Instant, time::Instant);
+type RequestSpan = (time::Instant, time::Instant);
 
-fn waits(log: &[(time::Instant, Seen)]) -> Vec<Wait> {
-    let pair = |pair: &[(time::Instant, Seen)]| match (pair[0], pair[1]) {
-        ((from, Seen::Read(_)), (to, Seen::Answered(_))) => Some((from, to)),
+fn waits(log: &[(time::Instant, WireEvent)]) -> Vec<RequestSpan> {
+    let pair = |pair: &[(time::Instant, WireEvent)]| match (pair[0], pair[1]) {
+        ((from, WireEvent::Read(_)), (to, WireEvent::Answered(_))) => Some((from, to)),
         _ => None,
     };
     log.windows(2).filter_map(pair).collect()
 }
 
 /// Of the ten seconds that end then.
-fn within(waits: &[Wait], end: time::Instant) -> Duration {
+fn within(waits: &[RequestSpan], end: time::Instant) -> Duration {
     let begin = end.checked_sub(SECOND * 10);
     let from = |from: time::Instant| begin.map_or(from, |begin| begin.max(from));
     waits.iter().map(|wait| wait.1.min(end).saturating_duration_since(from(wait.0))).sum()
@@ -110,17 +118,17 @@ async fn a_ceiling_that_is_not_reached_any_more_is_taken_back() {
     let start = time::Instant::now();
     let answers = move |request: &plan::ReadRequest| {
         let took = if start.elapsed() < SECOND * 60 { SECOND * 3 / 4 } else { SECOND / 100 };
-        (took, right(request).1)
+        (took, echo_addresses(request).1)
     };
     let config = paced(&[("holding:0", 1000)], Pacing::default());
-    let mut world = World::start(config, FakePlc::answering(answers));
+    let mut world = PollerHarness::start(config, FakePlc::answering_with(answers));
     let mut held = Vec::new();
     while world.elapsed() < SECOND * 200 {
-        if let Event::Held { ceiling, .. } = world.event().await {
-            held.push((ceiling, world.elapsed()));
+        if let PlcEvent::Throttled { limit, .. } = world.event().await {
+            held.push((limit, world.elapsed()));
         }
     }
-    let [(Some(Ceiling::Share(50)), _), (None, at)] = held[..] else { panic!("{held:?}") };
+    let [(Some(RateLimit::Share(50)), _), (None, at)] = held[..] else { panic!("{held:?}") };
     assert!((SECOND * 110..SECOND * 130).contains(&at), "{at:?}");
 }
 
@@ -131,23 +139,24 @@ async fn units_beyond_the_requests_of_a_second_take_turns() {
         let name = format!("p{unit}");
         Plc { name, unit_id: unit, ..paced(&[("holding:0", 1000)], pacing) }
     });
-    let mut world = World::start_all(units.collect(), FakePlc::answering(right), 0.3);
+    let mut world =
+        PollerHarness::start_all(units.collect(), FakePlc::answering_with(echo_addresses), 0.3);
     let mut cycles = [0; 5];
     let mut held = 0;
     while world.elapsed() < SECOND * 100 {
         match world.event().await {
-            Event::Cycle(cycle) => cycles[usize::from(cycle.plc)] += 1,
-            Event::Held { ceiling, .. } => {
-                assert_eq!(ceiling, Some(Ceiling::Requests(2)), "the strictest holds for all");
+            PlcEvent::Cycle(cycle) => cycles[usize::from(cycle.plc)] += 1,
+            PlcEvent::Throttled { limit, .. } => {
+                assert_eq!(limit, Some(RateLimit::Requests(2)), "the strictest holds for all");
                 held += 1;
             }
-            Event::State { .. } | Event::Changed { .. } | Event::Learned { .. } => {}
+            PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Learned { .. } => {}
         }
     }
     assert!(cycles.iter().all(|cycles| (30..=50).contains(cycles)), "{cycles:?}");
     assert_eq!(held, 5, "each is told");
     let asked: Vec<_> =
-        world.fake.log().into_iter().filter(|(_, seen)| *seen == Seen::Read(0)).collect();
+        world.fake.log().into_iter().filter(|(_, seen)| *seen == WireEvent::Read(0)).collect();
     for window in asked.windows(3) {
         assert!(window[2].0 - window[0].0 >= SECOND, "three requests within a second");
     }
@@ -158,28 +167,32 @@ async fn a_cycle_longer_than_the_requests_of_a_second_is_read_all_the_same() {
     let addresses: Vec<_> = (0..30).map(|n| format!("holding:{}", n * 300)).collect();
     let tags: Vec<_> = addresses.iter().map(|at| (&**at, 1000)).collect();
     let pacing = Pacing { max_requests: 10, ..Pacing::default() };
-    let mut world = World::start(paced(&tags, pacing), FakePlc::answering(right));
+    let mut world =
+        PollerHarness::start(paced(&tags, pacing), FakePlc::answering_with(echo_addresses));
     let cycle = world.cycle().await;
-    assert!(cycle.reads.iter().all(|read| read.outcome.is_ok()));
+    assert!(cycle.results.iter().all(|read| read.outcome.is_ok()));
     assert_eq!(cycle.took, SECOND * 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_scan_of_ten_milliseconds_with_one_request_is_not_hurt_by_the_defaults() {
-    let answers = |request: &plan::ReadRequest| (SECOND / 500, right(request).1);
+    let answers = |request: &plan::ReadRequest| (SECOND / 500, echo_addresses(request).1);
     let config = paced(&[("holding:0", 10)], Pacing::default());
-    let mut world = World::start(config, FakePlc::answering(answers));
+    let mut world = PollerHarness::start(config, FakePlc::answering_with(answers));
     while world.elapsed() < SECOND * 30 {
         world.event().await;
     }
-    assert_eq!(world.link_metrics.cycles_missed.get(), 0);
+    assert_eq!(world.plc_metrics.cycles_missed.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stopping_does_not_wait_for_a_pause() {
     let pacing = Pacing { connect_pause: SECOND * 30, ..Pacing::default() };
-    let mut world = World::start(paced(&[("holding:0", 1000)], pacing), FakePlc::answering(right));
+    let mut world = PollerHarness::start(
+        paced(&[("holding:0", 1000)], pacing),
+        FakePlc::answering_with(echo_addresses),
+    );
     world.stop_after(SECOND / 4).await;
     assert_eq!(world.elapsed(), SECOND / 4);
-    assert_eq!(world.fake.seen(), [Seen::Connect, Seen::Closed]);
+    assert_eq!(world.fake.wire_events(), [WireEvent::Connect, WireEvent::Closed]);
 }

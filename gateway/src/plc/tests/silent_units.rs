@@ -4,30 +4,30 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::plc::rota;
+use crate::plc::silent_units;
 
 /// One scan, and the time-outs of a try and of the request on the wire.
 const SLACK: Duration = Duration::from_secs(1 + 1 + 1);
 
 /// Units of which some are silent, and how that costs.
-struct Site {
-    world: World,
+struct SilentUnitsSite {
+    world: PollerHarness,
     silent: Arc<Mutex<BTreeSet<u8>>>,
     /// Whole cycles of each.
     good: Vec<u32>,
-    tried_within: Vec<Option<Duration>>,
+    retry_within: Vec<Option<Duration>>,
 }
 
-impl Site {
+impl SilentUnitsSite {
     /// Units 1 to so many answer not, and one more does.
     fn new(count: u8, silence: fn() -> RequestError) -> Self {
         let silent = Arc::new(Mutex::new((1..=count).collect::<BTreeSet<_>>()));
         let is_silent = Arc::clone(&silent);
-        let fake = FakePlc::of_units(move |unit, request| {
+        let fake = FakePlc::with_units(move |unit, request| {
             if is_silent.lock().unwrap().contains(&unit) {
                 return (SECOND, Err(silence()));
             }
-            (SECOND / 100, right(request).1)
+            (SECOND / 100, echo_addresses(request).1)
         });
         let unit = |unit| Plc {
             name: format!("p{unit}"),
@@ -37,23 +37,26 @@ impl Site {
         let units: Vec<_> = (1..=count + 1).map(unit).collect();
         let good = vec![0; units.len()];
         let tried_within = vec![None; units.len()];
-        let world = World::start_all(units, fake.forgetful(), 0.4);
-        Self { world, silent, good, tried_within }
+        let world = PollerHarness::start_all(units, fake.without_read_log(), 0.4);
+        Self { world, silent, good, retry_within: tried_within }
     }
 
     async fn event(&mut self) {
         match self.world.event().await {
-            Event::Cycle(cycle) => {
-                let is_good = cycle.reads.iter().all(|read| read.outcome.is_ok());
+            PlcEvent::Cycle(cycle) => {
+                let is_good = cycle.results.iter().all(|read| read.outcome.is_ok());
                 self.good[usize::from(cycle.plc)] += u32::from(is_good);
             }
-            Event::State { plc, state: State::Disconnected { tried_within, .. } } => {
-                self.tried_within[usize::from(plc)] = tried_within;
+            PlcEvent::State {
+                plc,
+                state: PlcState::Disconnected { retry_within: tried_within, .. },
+            } => {
+                self.retry_within[usize::from(plc)] = tried_within;
             }
-            Event::State { .. }
-            | Event::Changed { .. }
-            | Event::Held { .. }
-            | Event::Learned { .. } => {}
+            PlcEvent::State { .. }
+            | PlcEvent::Changed { .. }
+            | PlcEvent::Throttled { .. }
+            | PlcEvent::Learned { .. } => {}
         }
     }
 
@@ -85,13 +88,13 @@ async fn any_number_of_silent_units_is_back_within_the_time_that_is_told() {
     for (count, silence) in
         [1, 2, 3, 4, 5, 9, 16, 23, 30].into_iter().zip(silences.into_iter().cycle())
     {
-        let mut site = Site::new(count, silence);
+        let mut site = SilentUnitsSite::new(count, silence);
         // Six connects a minute.
         site.until(SECOND * 61 * u32::from(count / 6 + 1)).await;
         assert!(site.good[usize::from(count)] > 0, "the one that answers is found among {count}");
-        let round = rota::round(u32::from(count), SECOND);
+        let round = silent_units::worst_round(u32::from(count), SECOND);
         site.until(round * 2 + SECOND * 60).await;
-        assert_eq!(site.tried_within[usize::from(count) - 1], Some(round), "of {count}");
+        assert_eq!(site.retry_within[usize::from(count) - 1], Some(round), "of {count}");
         let (good, from) = (site.good[usize::from(count)], site.world.elapsed());
         for unit in [1, count.div_ceil(2), count] {
             if site.silent.lock().unwrap().contains(&unit) {
@@ -112,7 +115,7 @@ async fn any_number_of_silent_units_is_back_within_the_time_that_is_told() {
 /// for longer than a minute for each.
 #[tokio::test(start_paused = true)]
 async fn units_that_come_and_go_do_not_keep_silent_ones_from_coming_back() {
-    let mut site = Site::new(8, || RequestError::TimedOut(SECOND));
+    let mut site = SilentUnitsSite::new(8, || RequestError::TimedOut(SECOND));
     let mut random = fastrand::Rng::with_seed(5);
     // Four of them flap: alive for a moment, then dead for one, all the time.
     let (start, revived) = (site.world.elapsed() + SECOND * 600, 1);

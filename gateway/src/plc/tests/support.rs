@@ -5,77 +5,80 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use provisioning::config::{
-    Config, Datetime, Form, HostPort, Pacing, Plc, Publish, Qos, Shape, Tag,
+    Config, DatetimeFormat, HostPort, JsonFormat, Pacing, PayloadShape, Plc, Publish, Qos, Tag,
 };
 use provisioning::plan::ReadRequest;
-use provisioning::plc::{IecType, Model};
+use provisioning::plc::{IecType, PlcModel};
 use tokio::time;
 
 use crate::metrics::{Metrics, PlcMetrics};
-use crate::plc::Naming;
+use crate::plc::DeviceIdentification;
 use crate::plc::Registers;
-use crate::plc::session::{Connect, ConnectError, RequestError, Session, Station};
+use crate::plc::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
 
 /// What the fake PLC did, in order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Seen {
+pub(super) enum WireEvent {
     Connect,
     Read(u16),
     Answered(u16),
     Closed,
 }
 
-pub(super) type Answer = (Duration, Result<Registers, RequestError>);
+pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
 /// After how long, with what outcome.
-type Connected = (Duration, Result<(), ConnectError>);
-type Answers = Box<dyn FnMut(u8, &ReadRequest) -> Answer + Send>;
-type Names = Box<dyn FnMut(u8) -> (Duration, Result<Naming, RequestError>) + Send>;
+type ScriptedConnect = (Duration, Result<(), ConnectError>);
+type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
+type IdentificationScript =
+    Box<dyn FnMut(u8) -> (Duration, Result<DeviceIdentification, RequestError>) + Send>;
 
 /// A PLC whose connects and answers a test decides.
 #[derive(Clone)]
 pub(super) struct FakePlc {
-    keeps_log: bool,
-    log: Arc<Mutex<Vec<(time::Instant, Seen)>>>,
-    connects: Arc<Mutex<VecDeque<Connected>>>,
-    answers: Arc<Mutex<Answers>>,
-    names: Arc<Mutex<Names>>,
+    keeps_read_log: bool,
+    log: Arc<Mutex<Vec<(time::Instant, WireEvent)>>>,
+    connects: Arc<Mutex<VecDeque<ScriptedConnect>>>,
+    answers: Arc<Mutex<ReadScript>>,
+    identification: Arc<Mutex<IdentificationScript>>,
 }
 
 pub(super) struct FakeSession(FakePlc);
 
 impl FakePlc {
     /// A PLC that takes every connection and answers as told after as long as told.
-    pub(super) fn answering(
-        mut answers: impl FnMut(&ReadRequest) -> Answer + Send + 'static,
+    pub(super) fn answering_with(
+        mut answers: impl FnMut(&ReadRequest) -> ScriptedAnswer + Send + 'static,
     ) -> Self {
-        Self::of_units(move |_, request| answers(request))
+        Self::with_units(move |_, request| answers(request))
     }
 
     /// Units behind one connection, each of which answers as told.
-    pub(super) fn of_units(
-        answers: impl FnMut(u8, &ReadRequest) -> Answer + Send + 'static,
+    pub(super) fn with_units(
+        answers: impl FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send + 'static,
     ) -> Self {
         Self {
-            keeps_log: true,
+            keeps_read_log: true,
             log: Arc::default(),
             connects: Arc::default(),
             answers: Arc::new(Mutex::new(Box::new(answers))),
-            names: Arc::new(Mutex::new(Box::new(|_| {
+            identification: Arc::new(Mutex::new(Box::new(|_| {
                 (Duration::ZERO, Err(RequestError::Refused(1)))
             }))),
         }
     }
 
     /// Keeps of its log only the connects.
-    pub(super) fn forgetful(self) -> Self {
-        Self { keeps_log: false, ..self }
+    pub(super) fn without_read_log(self) -> Self {
+        Self { keeps_read_log: false, ..self }
     }
 
     /// Hangs up in place of an answer whenever this says so.
-    pub(super) fn interrupted(self, mut hangs_up: impl FnMut() -> bool + Send + 'static) -> Self {
+    pub(super) fn closing_when(self, mut hangs_up: impl FnMut() -> bool + Send + 'static) -> Self {
         let answers = Arc::clone(&self.answers);
-        let mut inner =
-            std::mem::replace(&mut *answers.lock().unwrap(), Box::new(|_, request| right(request)));
+        let mut inner = std::mem::replace(
+            &mut *answers.lock().unwrap(),
+            Box::new(|_, request| echo_addresses(request)),
+        );
         *answers.lock().unwrap() = Box::new(move |unit, request| {
             let hung_up = std::io::ErrorKind::ConnectionReset;
             if hangs_up() {
@@ -87,47 +90,50 @@ impl FakePlc {
     }
 
     /// What it answers when it is asked for its name; else that it does not know the function.
-    pub(super) fn naming(
+    pub(super) fn identifying_with(
         self,
-        names: impl FnMut(u8) -> (Duration, Result<Naming, RequestError>) + Send + 'static,
+        names: impl FnMut(u8) -> (Duration, Result<DeviceIdentification, RequestError>) + Send + 'static,
     ) -> Self {
-        *self.names.lock().unwrap() = Box::new(names);
+        *self.identification.lock().unwrap() = Box::new(names);
         self
     }
 
     /// What becomes of the next connects; later ones succeed at once.
-    pub(super) fn connecting(self, connects: impl IntoIterator<Item = Connected>) -> Self {
+    pub(super) fn connecting_with(
+        self,
+        connects: impl IntoIterator<Item = ScriptedConnect>,
+    ) -> Self {
         self.connects.lock().unwrap().extend(connects);
         self
     }
 
-    pub(super) fn log(&self) -> Vec<(time::Instant, Seen)> {
+    pub(super) fn log(&self) -> Vec<(time::Instant, WireEvent)> {
         self.log.lock().unwrap().clone()
     }
 
     /// The log, which begins anew.
-    pub(super) fn take_log(&self) -> Vec<(time::Instant, Seen)> {
+    pub(super) fn take_log(&self) -> Vec<(time::Instant, WireEvent)> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 
     /// The log without times.
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(super) fn wire_events(&self) -> Vec<WireEvent> {
         self.log().into_iter().map(|(_, seen)| seen).collect()
     }
 
-    fn note(&self, seen: Seen) {
-        if !self.keeps_log && seen != Seen::Connect {
+    fn record(&self, seen: WireEvent) {
+        if !self.keeps_read_log && seen != WireEvent::Connect {
             return;
         }
         self.log.lock().unwrap().push((time::Instant::now(), seen));
     }
 }
 
-impl Connect for FakePlc {
+impl Connector for FakePlc {
     type Session = FakeSession;
 
     async fn connect(&mut self) -> Result<FakeSession, ConnectError> {
-        self.note(Seen::Connect);
+        self.record(WireEvent::Connect);
         let scripted = self.connects.lock().unwrap().pop_front();
         let (took, outcome) = scripted.unwrap_or((Duration::ZERO, Ok(())));
         time::sleep(took).await;
@@ -135,50 +141,53 @@ impl Connect for FakePlc {
     }
 }
 
-impl Session for FakeSession {
+impl PlcSession for FakeSession {
     async fn read(
         &mut self,
-        station: Station,
+        station: UnitAddress,
         request: &ReadRequest,
     ) -> Result<Registers, RequestError> {
         let Self(plc) = self;
-        plc.note(Seen::Read(request.first));
+        plc.record(WireEvent::Read(request.first));
         let (took, answer) = plc.answers.lock().unwrap()(station.unit, request);
         time::sleep(took).await;
-        plc.note(Seen::Answered(request.first));
+        plc.record(WireEvent::Answered(request.first));
         answer
     }
 
-    async fn name(&mut self, station: Station) -> Result<Naming, RequestError> {
-        let (took, answer) = self.0.names.lock().unwrap()(station.unit);
+    async fn read_device_identification(
+        &mut self,
+        station: UnitAddress,
+    ) -> Result<DeviceIdentification, RequestError> {
+        let (took, answer) = self.0.identification.lock().unwrap()(station.unit);
         time::sleep(took).await;
         answer
     }
 
     async fn close(self) {
-        self.0.note(Seen::Closed);
+        self.0.record(WireEvent::Closed);
     }
 }
 
 /// An answer of the right length at once: every register holds its own address.
-pub(super) fn right(request: &ReadRequest) -> Answer {
+pub(super) fn echo_addresses(request: &ReadRequest) -> ScriptedAnswer {
     let words = (request.first..).take(request.count.into()).collect();
     (Duration::ZERO, Ok(Registers::Words(words)))
 }
 
 /// A PLC with an INT at each address, read every so many milliseconds.
 pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
-    let model: Model = model.parse().unwrap();
+    let model: PlcModel = model.parse().unwrap();
     let tag = |&(at, scan): &(&str, u64)| Tag {
         name: at.to_owned(),
         at: at.to_owned(),
         location: model.locate(at, IecType::Int).unwrap(),
-        iec: IecType::Int.into(),
-        order: model.default_order(),
+        data_type: IecType::Int.into(),
+        byte_order: model.default_byte_order(),
         unit: None,
         scaling: None,
         decimals: None,
-        form: Form::Plain,
+        json_format: JsonFormat::Plain,
         deadband: None,
         scan: Duration::from_millis(scan),
         group: None,
@@ -212,10 +221,10 @@ pub(super) fn config(plcs: Vec<Plc>) -> Config {
 fn publish() -> Publish {
     Publish {
         topic: "edge/site/data/pump6".into(),
-        shape: Shape::Flat,
+        shape: PayloadShape::Flat,
         qos: Qos::AtLeastOnce,
         retain: false,
-        datetime: Datetime::Rfc3339,
+        datetime: DatetimeFormat::Rfc3339,
         heartbeat: Duration::from_secs(60),
         stamp: true,
         extra: serde_json::Map::new(),

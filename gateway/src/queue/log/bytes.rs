@@ -2,9 +2,9 @@
 
 /// Reads from the front; nothing comes out of what does not hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(super) struct ByteReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Cursor<'a> {
+impl<'a> ByteReader<'a> {
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -106,7 +106,7 @@ mod tests {
             put_signed(&mut bytes, signed);
             put_text(&mut bytes, "é");
 
-            let mut cursor = Cursor(&bytes);
+            let mut cursor = ByteReader(&bytes);
 
             prop_assert_eq!(cursor.varint(), Some(number));
             prop_assert_eq!(cursor.signed(), Some(signed));
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn a_number_that_is_too_long_or_a_count_that_is_too_large_is_none() {
-        assert_eq!(Cursor(&[0xFF; 11]).varint(), None);
+        assert_eq!(ByteReader(&[0xFF; 11]).varint(), None);
         assert_eq!(
-            Cursor(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2]).varint(),
+            ByteReader(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2]).varint(),
             None
         );
-        assert_eq!(Cursor(&[5, 1, 1]).list(Cursor::byte), None);
-        assert_eq!(Cursor(&[2, 0xC3, 0x28]).text(), None);
+        assert_eq!(ByteReader(&[5, 1, 1]).list(ByteReader::byte), None);
+        assert_eq!(ByteReader(&[2, 0xC3, 0x28]).text(), None);
     }
 }

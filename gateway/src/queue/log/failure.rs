@@ -2,36 +2,36 @@
 
 use std::sync::Arc;
 
-use super::bounds::Purpose;
-use super::line::Step;
-use super::segment::{FAILING, file_name, number_in};
-use super::{Dirty, Log, Refusal, Retiring, Tally};
+use super::capacity::Purpose;
+use super::file_ops::FileOp;
+use super::segment::{FAILING_MARKER, file_name, segment_number};
+use super::{AppendError, EntryCounts, Log, PendingRecycle, Unsynced};
 use crate::queue::ledger::Ledger;
 use crate::queue::storage::Storage;
 
 impl<S: Storage> Log<S> {
     /// A job came to no end; [`Log::fail`] has to follow.
-    pub(in crate::queue) const fn forget_jobs(&mut self) {
-        self.under_way.died();
+    pub(in crate::queue) const fn on_jobs_lost(&mut self) {
+        self.under_way.on_jobs_lost();
     }
 
     /// Gives the tail up after an error. What was appended and is not durable has to be appended
     /// again, after [`Log::withdraw`].
-    pub(in crate::queue) fn fail(&mut self, ledger: &Ledger) {
-        self.under_way.failed();
-        let left = self.line.give_up();
-        self.keep(left);
-        self.mark();
+    pub(in crate::queue) fn on_storage_failed(&mut self, ledger: &Ledger) {
+        self.under_way.on_storage_failed();
+        let left = self.line.cancel_writes();
+        self.retire_unused(left);
+        self.write_failing_marker();
         self.renamed = None;
         let mut dirty = std::mem::take(&mut self.syncing);
         dirty.append(&mut self.dirty);
         if let Some(tail) = self.tail.take() {
             let from = self.position - tail.end();
             let (file, end) = (Arc::clone(&tail.file), self.position);
-            dirty.push(Dirty { file, number: tail.segment.number, from, end });
+            dirty.push(Unsynced { file, number: tail.segment.number, from, end });
             self.seal(tail.segment, ledger);
         }
-        dirty.iter().for_each(|segment| self.distrust(segment));
+        dirty.iter().for_each(|segment| self.truncate_unsynced(segment));
         (self.position, self.written) = (self.synced, self.synced);
         self.retiring.iter_mut().for_each(|file| {
             file.from = file.from.filter(|from| *from <= self.synced);
@@ -40,9 +40,9 @@ impl<S: Storage> Log<S> {
 
     /// Cuts off what is not durable. After a failed sync Linux takes it for written: a process that
     /// follows this one would read it, sync it with success, and lose it with the power.
-    fn distrust(&mut self, segment: &Dirty<S::File>) {
+    fn truncate_unsynced(&mut self, segment: &Unsynced<S::File>) {
         let durable = self.synced.saturating_sub(segment.from);
-        self.line.push(Step::Cut { file: Arc::clone(&segment.file), size: durable });
+        self.line.push(FileOp::Truncate { file: Arc::clone(&segment.file), size: durable });
         let name = file_name(segment.number);
         let sealed = self.segments.iter_mut().find(|sealed| sealed.number == segment.number);
         let retiring = self.retiring.iter_mut().find(|retiring| retiring.name == name);
@@ -51,12 +51,12 @@ impl<S: Storage> Log<S> {
     }
 
     /// Takes back an entry that was appended to a tail that failed.
-    pub(in crate::queue) fn withdraw(&mut self, id: u64, held: Tally) {
-        if self.open.remove(id)
+    pub(in crate::queue) fn withdraw(&mut self, id: u64, held: EntryCounts) {
+        if self.waiting_ids.remove(id)
             && let Some(segment) = self.segment_mut(id)
         {
-            segment.open.subtract(held);
-            let (number, is_empty) = (segment.number, segment.open.entries == 0);
+            segment.waiting.subtract(held);
+            let (number, is_empty) = (segment.number, segment.waiting.entries == 0);
             if is_empty {
                 self.retire(number);
             }
@@ -65,39 +65,42 @@ impl<S: Storage> Log<S> {
     }
 
     /// Begins a new segment after the storage failed.
-    pub(in crate::queue) fn resume(&mut self, ledger: &Ledger) -> Result<(), Refusal> {
-        self.remove_stillborn();
-        self.roll(ledger, 0, Purpose::Control)
+    pub(in crate::queue) fn begin_after_failure(
+        &mut self,
+        ledger: &Ledger,
+    ) -> Result<(), AppendError> {
+        self.remove_empty();
+        self.begin_segment(ledger, 0, Purpose::Control)
     }
 
     /// Nothing of this run is durable: what it does goes under another epoch.
-    pub(in crate::queue) fn start_anew(&mut self, epoch: Arc<str>) {
+    pub(in crate::queue) fn change_epoch(&mut self, epoch: Arc<str>) {
         self.context.epoch = epoch;
         self.context.run = self.next_number;
     }
 
     /// Files of this run of which nothing was durable when the storage failed: no start needs them,
     /// and every trial would leave one more.
-    fn remove_stillborn(&mut self) {
+    fn remove_empty(&mut self) {
         let run = self.context.run;
-        let is_stillborn = |file: &mut Retiring| {
-            file.size == 0 && number_in(&file.name).is_some_and(|number| number >= run)
+        let is_stillborn = |file: &mut PendingRecycle| {
+            file.size == 0 && segment_number(&file.name).is_some_and(|number| number >= run)
         };
-        for Retiring { name, .. } in self.retiring.extract_if(.., is_stillborn) {
-            self.line.push(Step::Remove { name });
+        for PendingRecycle { name, .. } in self.retiring.extract_if(.., is_stillborn) {
+            self.line.push(FileOp::Remove { name });
         }
     }
 
     /// Leaves a mark for the next run: what this one takes from now on is in its memory alone.
-    fn mark(&mut self) {
+    fn write_failing_marker(&mut self) {
         self.is_marked = true;
-        self.line.push(Step::Mark);
+        self.line.push(FileOp::MarkFailing);
     }
 
     /// Everything is durable again.
-    pub(super) fn unmark(&mut self) {
+    pub(super) fn remove_failing_marker(&mut self) {
         if std::mem::take(&mut self.is_marked) {
-            self.line.push(Step::Remove { name: FAILING.to_owned() });
+            self.line.push(FileOp::Remove { name: FAILING_MARKER.to_owned() });
             // Whatever is written next is written behind it.
             self.renamed = Some(self.position + 1);
         }

@@ -16,7 +16,7 @@
 //! makes sure that numbers of topics are read with the table they were written with, and the offset
 //! that no frame is believed in another place.
 
-use super::bytes::Cursor;
+use super::bytes::ByteReader;
 use crate::queue::to_u64;
 
 /// Bytes before the first frame.
@@ -26,13 +26,13 @@ pub(super) const FRAME_LEN: usize = 12;
 /// Version of the format that this program writes.
 pub(super) const VERSION: u32 = 1;
 /// A frame begins at a multiple of this.
-const ALIGN: usize = 4;
+const FRAME_ALIGN: usize = 4;
 const FILE_MARK: [u8; 8] = *b"EDGEQLOG";
-const MARK: [u8; 2] = [0xE9, 0x67];
+const FRAME_MARK: [u8; 2] = [0xE9, 0x67];
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// Who writes: the run, its epoch and its table of topics. Its own checksum is without a run.
     Context,
     /// The state of the whole log.
@@ -60,22 +60,22 @@ pub(super) struct Salt {
 
 /// One frame as it was found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame<'a> {
-    pub(super) kind: Kind,
-    pub(super) at: usize,
+pub(super) struct LogFrame<'a> {
+    pub(super) kind: FrameKind,
+    pub(super) start: usize,
     pub(super) payload: &'a [u8],
 }
 
 /// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Header {
+pub(super) enum FileHeader {
     /// Written by a program that knows this format; or damaged, and then the frames decide.
-    Ours,
+    Readable,
     /// Written by a program that is newer than this one.
     Newer(u32),
 }
 
-impl Kind {
+impl FrameKind {
     const ALL: [Self; 8] = [
         Self::Context,
         Self::Checkpoint,
@@ -96,10 +96,10 @@ impl Kind {
     }
 }
 
-impl Frame<'_> {
+impl LogFrame<'_> {
     /// Offset of the first byte behind it.
     pub(super) const fn end(&self) -> usize {
-        self.at + frame_len(self.payload.len())
+        self.start + frame_len(self.payload.len())
     }
 
     /// Bytes that it takes.
@@ -110,7 +110,7 @@ impl Frame<'_> {
 
 /// Bytes that a payload of this length takes.
 pub(super) const fn frame_len(payload: usize) -> usize {
-    (FRAME_LEN + payload).next_multiple_of(ALIGN)
+    (FRAME_LEN + payload).next_multiple_of(FRAME_ALIGN)
 }
 
 pub(super) fn header() -> [u8; HEADER_LEN] {
@@ -122,19 +122,19 @@ pub(super) fn header() -> [u8; HEADER_LEN] {
     bytes
 }
 
-pub(super) fn read_header(bytes: &[u8]) -> Header {
-    let mut cursor = Cursor(bytes);
+pub(super) fn read_header(bytes: &[u8]) -> FileHeader {
+    let mut cursor = ByteReader(bytes);
     let (Some(mark), Some(version), Some(sum)) =
         (cursor.array::<8>(), cursor.array(), cursor.array())
     else {
-        return Header::Ours;
+        return FileHeader::Readable;
     };
     let version = u32::from_le_bytes(version);
     let is_whole = u32::from_le_bytes(sum) == crc32c::crc32c(bytes.get(..12).unwrap_or_default());
     if mark == FILE_MARK && is_whole && version > VERSION {
-        return Header::Newer(version);
+        return FileHeader::Newer(version);
     }
-    Header::Ours
+    FileHeader::Readable
 }
 
 /// Appends a frame to `out`, whose first byte lies at offset `base` of the segment.
@@ -142,7 +142,7 @@ pub(super) fn put(
     out: &mut Vec<u8>,
     base: u64,
     salt: Salt,
-    kind: Kind,
+    kind: FrameKind,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
     let start = out.len();
@@ -151,14 +151,17 @@ pub(super) fn put(
     let payload = out.get(start + FRAME_LEN..).unwrap_or_default();
     let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let sum = checksum(salt, base + to_u64(start), kind, payload);
-    let head =
-        MARK.into_iter().chain([kind.code(), 0]).chain(len.to_le_bytes()).chain(sum.to_le_bytes());
+    let head = FRAME_MARK
+        .into_iter()
+        .chain([kind.code(), 0])
+        .chain(len.to_le_bytes())
+        .chain(sum.to_le_bytes());
     out.iter_mut().skip(start).zip(head).for_each(|(byte, part)| *byte = part);
-    out.resize(out.len().next_multiple_of(ALIGN), 0);
+    out.resize(out.len().next_multiple_of(FRAME_ALIGN), 0);
 }
 
-fn checksum(salt: Salt, at: u64, kind: Kind, payload: &[u8]) -> u32 {
-    let run = if kind == Kind::Context { 0 } else { salt.run };
+fn checksum(salt: Salt, at: u64, kind: FrameKind, payload: &[u8]) -> u32 {
+    let run = if kind == FrameKind::Context { 0 } else { salt.run };
     let mut sum = u32::from(kind.code());
     for part in [salt.segment, run, at, to_u64(payload.len())] {
         sum = crc32c::crc32c_append(sum, &part.to_le_bytes());
@@ -168,57 +171,59 @@ fn checksum(salt: Salt, at: u64, kind: Kind, payload: &[u8]) -> u32 {
 
 /// Every valid frame of a segment, in order, whatever lies between them.
 #[derive(Clone, Debug)]
-pub(super) struct Frames<'a> {
+pub(super) struct LogFrames<'a> {
     bytes: &'a [u8],
     at: usize,
     salt: Salt,
 }
 
-impl<'a> Frames<'a> {
+impl<'a> LogFrames<'a> {
     pub(super) const fn new(bytes: &'a [u8], salt: Salt) -> Self {
         Self { bytes, at: HEADER_LEN, salt }
     }
 
-    fn frame(&self, at: usize) -> Option<Frame<'a>> {
+    fn frame(&self, at: usize) -> Option<LogFrame<'a>> {
         let (frame, sum) = frame(self.bytes, at)?;
         (checksum(self.salt, to_u64(at), frame.kind, frame.payload) == sum).then_some(frame)
     }
 }
 
 /// A frame that was found here before: its checksum is not computed again.
-pub(super) fn known(bytes: &[u8], at: usize) -> Option<Frame<'_>> {
+pub(super) fn frame_at(bytes: &[u8], at: usize) -> Option<LogFrame<'_>> {
     frame(bytes, at).map(|(frame, _)| frame)
 }
 
 /// What may be a frame, and its checksum.
-fn frame(bytes: &[u8], at: usize) -> Option<(Frame<'_>, u32)> {
-    let mut cursor = Cursor(bytes.get(at..)?);
-    if cursor.array()? != MARK {
+fn frame(bytes: &[u8], at: usize) -> Option<(LogFrame<'_>, u32)> {
+    let mut cursor = ByteReader(bytes.get(at..)?);
+    if cursor.array()? != FRAME_MARK {
         return None;
     }
-    let kind = Kind::from_code(cursor.byte()?)?;
+    let kind = FrameKind::from_code(cursor.byte()?)?;
     if cursor.byte()? != 0 {
         return None;
     }
     let len = usize::try_from(u32::from_le_bytes(cursor.array()?)).ok()?;
     let sum = u32::from_le_bytes(cursor.array()?);
-    Some((Frame { kind, at, payload: cursor.take(len)? }, sum))
+    Some((LogFrame { kind, start: at, payload: cursor.take(len)? }, sum))
 }
 
-impl<'a> Iterator for Frames<'a> {
-    type Item = Frame<'a>;
+impl<'a> Iterator for LogFrames<'a> {
+    type Item = LogFrame<'a>;
 
-    fn next(&mut self) -> Option<Frame<'a>> {
+    fn next(&mut self) -> Option<LogFrame<'a>> {
         loop {
             let rest = self.bytes.get(self.at..)?;
             // Nearly all of what has to be skipped is zeros.
-            self.at +=
-                ALIGN * rest.chunks_exact(ALIGN).position(|bytes| bytes.starts_with(&MARK))?;
+            self.at += FRAME_ALIGN
+                * rest
+                    .chunks_exact(FRAME_ALIGN)
+                    .position(|bytes| bytes.starts_with(&FRAME_MARK))?;
             if let Some(frame) = self.frame(self.at) {
                 self.at = frame.end();
                 return Some(frame);
             }
-            self.at += ALIGN;
+            self.at += FRAME_ALIGN;
         }
     }
 }

@@ -3,91 +3,93 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::frame::{Frames, Header, Kind, Salt, read_header};
-use super::loaded::context;
-use super::replay::{Recovered, Replay};
-use super::segment::{FAILING, file_name, number_in};
-use super::state::State;
-use crate::queue::Topics;
+use super::checkpoint::Checkpoint;
+use super::frame::{FileHeader, FrameKind, LogFrames, Salt, read_header};
+use super::reader::context;
+use super::replay::{LogReplay, RecoveredLog};
+use super::segment::{FAILING_MARKER, file_name, segment_number};
+use crate::queue::TopicTable;
 use crate::queue::storage::{Storage, StoredFile};
 
 /// After so many attempts to read a segment what is in it counts as lost.
-pub(super) const READS: u32 = 3;
+pub(super) const MAX_READ_ATTEMPTS: u32 = 3;
 /// Ending of the name of a segment that a newer program wrote.
-const SET_ASIDE: &str = ".unknown-version";
+const NEWER_VERSION_SUFFIX: &str = ".unknown-version";
 /// Ending of the name of a segment that could not be read, whatever is in it.
-const UNREADABLE: &str = ".unreadable";
+const UNREADABLE_SUFFIX: &str = ".unreadable";
 /// So much of a file is read at most, whatever lies there: no segment is longer.
-const LONGEST: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// A context with the topics of a thousand PLCs lies within this.
-const HEAD: u64 = 64 << 10;
+const HEAD_BYTES: u64 = 64 << 10;
 
 /// Reads the newest segments, back to the first with a checkpoint, and what was written behind it.
 /// One that cannot be read ends the first attempts with an error: what it holds would be written over.
 /// The last one sets it aside.
 pub(super) fn recover<S: Storage>(
     storage: &S,
-    topics: &mut Topics,
+    topics: &mut TopicTable,
     attempt: u32,
-) -> io::Result<Recovered> {
-    let is_last = attempt + 1 >= READS;
+) -> io::Result<RecoveredLog> {
+    let is_last = attempt + 1 >= MAX_READ_ATTEMPTS;
     let mut sizes = BTreeMap::new();
-    let mut replay = Replay::default();
+    let mut replay = LogReplay::default();
     for name in storage.list()? {
-        match number_in(&name) {
+        match segment_number(&name) {
             Some(number) => {
                 replay.found.next_number = replay.found.next_number.max(number + 1);
-                match measure(storage, number) {
+                match segment_size(storage, number) {
                     Ok(size) => drop(sizes.insert(number, size)),
                     Err(error) if !is_last => return Err(error),
-                    Err(error) => replay.found.unreadable += set_aside(storage, number, &error),
+                    Err(error) => {
+                        replay.found.unreadable_files += set_aside(storage, number, &error)
+                    }
                 }
             }
-            None if name == FAILING => replay.found.is_marked = true,
-            None if name.starts_with("spare-") => replay.found.idle.push((name, 0)),
+            None if name == FAILING_MARKER => replay.found.has_failing_marker = true,
+            None if name.starts_with("spare-") => replay.found.idle_files.push((name, 0)),
             None => {}
         }
     }
     let mut newer = Vec::new();
-    let overtaken = overtaken(storage, sizes.keys().copied(), is_last)?;
+    let overtaken = superseded_segments(storage, sizes.keys().copied(), is_last)?;
     let numbers: Vec<u64> = sizes.keys().rev().copied().collect();
     for number in numbers.into_iter().filter(|number| !overtaken.contains(number)) {
-        let bytes = match read(storage, number) {
+        let bytes = match read_segment(storage, number) {
             Ok(bytes) => bytes,
             Err(error) if !is_last => return Err(error),
             Err(error) => {
                 sizes.remove(&number);
-                replay.found.unreadable += set_aside(storage, number, &error);
+                replay.found.unreadable_files += set_aside(storage, number, &error);
                 continue;
             }
         };
-        if let Header::Newer(version) = read_header(&bytes) {
+        if let FileHeader::Newer(version) = read_header(&bytes) {
             let name = file_name(number);
             tracing::warn!(%name, version, "a newer program wrote this part of the queue; it is set aside");
-            storage.rename(&name, &format!("{name}{SET_ASIDE}")).ok();
+            storage.rename(&name, &format!("{name}{NEWER_VERSION_SUFFIX}")).ok();
             sizes.remove(&number);
-            replay.found.set_aside += 1;
+            replay.found.newer_version_files += 1;
             continue;
         }
         if has_checkpoint(&bytes, number, topics) {
-            replay.segment(number, &bytes, topics);
+            replay.replay_segment(number, &bytes, topics);
             break;
         }
         newer.push(number);
     }
     for number in newer.into_iter().rev() {
-        match read(storage, number) {
-            Ok(bytes) => replay.segment(number, &bytes, topics),
+        match read_segment(storage, number) {
+            Ok(bytes) => replay.replay_segment(number, &bytes, topics),
             Err(error) if !is_last => return Err(error),
             Err(error) => {
                 sizes.remove(&number);
-                replay.found.unreadable += set_aside(storage, number, &error);
+                replay.found.unreadable_files += set_aside(storage, number, &error);
             }
         }
     }
     let mut found = replay.finish(&sizes, storage);
     // What was set aside may have given more numbers under the same epoch.
-    found.is_clean &= found.set_aside + found.unreadable == 0;
+    found.is_clean &= found.newer_version_files + found.unreadable_files == 0;
     Ok(found)
 }
 
@@ -95,14 +97,14 @@ pub(super) fn recover<S: Storage>(
 fn set_aside<S: Storage>(storage: &S, number: u64, error: &io::Error) -> u64 {
     let name = file_name(number);
     tracing::error!(%name, %error, "a part of the queue cannot be read; it is set aside");
-    storage.rename(&name, &format!("{name}{UNREADABLE}")).ok();
+    storage.rename(&name, &format!("{name}{UNREADABLE_SUFFIX}")).ok();
     1
 }
 
 /// Segments of a run that is older than one with lower numbers. A power cut can take back that a
 /// file was named so and leave what is in it; the next run gives the number again and may take the
 /// same file, and a second cut can lose what that has written there.
-fn overtaken<S: Storage>(
+fn superseded_segments<S: Storage>(
     storage: &S,
     numbers: impl Iterator<Item = u64>,
     is_last: bool,
@@ -126,44 +128,45 @@ fn overtaken<S: Storage>(
 /// The first bytes of a segment, the context included.
 fn read_head<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(&file_name(number))?;
-    let size = usize::try_from(file.size()?.min(HEAD)).map_err(io::Error::other)?;
+    let size = usize::try_from(file.size()?.min(HEAD_BYTES)).map_err(io::Error::other)?;
     let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
-fn has_checkpoint(bytes: &[u8], segment: u64, topics: &mut Topics) -> bool {
+fn has_checkpoint(bytes: &[u8], segment: u64, topics: &mut TopicTable) -> bool {
     let Some(context) = context(bytes, segment) else { return false };
     let salt = Salt { segment, run: context.run };
-    Frames::new(bytes, salt).any(|frame| {
-        frame.kind == Kind::Checkpoint && State::parse(frame.payload, &context, topics).is_some()
+    LogFrames::new(bytes, salt).any(|frame| {
+        frame.kind == FrameKind::Checkpoint
+            && Checkpoint::parse(frame.payload, &context, topics).is_some()
     })
 }
 
 /// The bytes of a segment.
-pub(super) fn read<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read_segment<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(&file_name(number))?;
     read_file(&file)
 }
 
 fn read_file(file: &impl StoredFile) -> io::Result<Vec<u8>> {
-    let size = usize::try_from(file.size()?.min(LONGEST)).map_err(io::Error::other)?;
+    let size = usize::try_from(file.size()?.min(MAX_FILE_BYTES)).map_err(io::Error::other)?;
     let mut bytes = vec![0; size];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
 /// The length of a segment; nothing of ours lies behind the longest.
-fn measure<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
+fn segment_size<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
     let file = storage.open(&file_name(number))?;
     let size = file.size()?;
-    if size > LONGEST {
+    if size > MAX_FILE_BYTES {
         tracing::warn!(
             number,
             size,
             "a part of the queue is longer than any can be; it is cut off"
         );
-        file.truncate(LONGEST).ok();
+        file.truncate(MAX_FILE_BYTES).ok();
     }
-    Ok(size.min(LONGEST))
+    Ok(size.min(MAX_FILE_BYTES))
 }

@@ -8,7 +8,7 @@ use crate::queue::TopicId;
 
 /// How much lies somewhere.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(in crate::queue) struct Tally {
+pub(in crate::queue) struct EntryCounts {
     pub(in crate::queue) entries: u64,
     pub(in crate::queue) samples: u64,
     /// On the disk, with the frame around it.
@@ -24,7 +24,7 @@ pub(super) struct Segment {
     pub(super) first_id: u64,
     pub(super) epoch: Arc<str>,
     /// What waits in it.
-    pub(super) open: Tally,
+    pub(super) waiting: EntryCounts,
     /// When its first record was read.
     pub(super) first_at: Option<UnixTime>,
     /// The next number of each topic when it was begun.
@@ -37,7 +37,7 @@ pub(super) struct Segment {
 
 /// What waits in a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::queue) enum Holds {
+pub(in crate::queue) enum SegmentKind {
     /// Telemetry, and perhaps messages.
     Telemetry,
     /// Messages alone.
@@ -47,16 +47,16 @@ pub(in crate::queue) enum Holds {
 }
 
 impl Segment {
-    pub(super) const fn holds(&self) -> Holds {
-        match (self.open.samples, self.open.bytes * 4 < self.size) {
-            (1.., _) => Holds::Telemetry,
-            (0, false) => Holds::Messages,
-            (0, true) => Holds::FewMessages,
+    pub(super) const fn kind(&self) -> SegmentKind {
+        match (self.waiting.samples, self.waiting.bytes * 4 < self.size) {
+            (1.., _) => SegmentKind::Telemetry,
+            (0, false) => SegmentKind::Messages,
+            (0, true) => SegmentKind::FewMessages,
         }
     }
 }
 
-impl Tally {
+impl EntryCounts {
     pub(in crate::queue) const fn add(&mut self, other: Self) {
         self.entries = self.entries.saturating_add(other.entries);
         self.samples = self.samples.saturating_add(other.samples);
@@ -71,7 +71,7 @@ impl Tally {
 }
 
 /// Name of an empty file that is there while the storage fails.
-pub(super) const FAILING: &str = "failing";
+pub(super) const FAILING_MARKER: &str = "failing";
 
 /// Name of the file of a segment.
 pub(super) fn file_name(number: u64) -> String {
@@ -79,7 +79,7 @@ pub(super) fn file_name(number: u64) -> String {
 }
 
 /// The number in the name of a segment's file; nothing for one that no log comes to.
-pub(super) fn number_in(name: &str) -> Option<u64> {
+pub(super) fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let number = (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
     number.filter(|number| *number < 1 << 63)

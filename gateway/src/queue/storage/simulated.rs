@@ -14,13 +14,13 @@ const SECTOR: usize = 512;
 
 /// A handle to the disk.
 #[derive(Clone)]
-pub(in crate::queue) struct Simulated(Arc<Mutex<Disk>>);
+pub(in crate::queue) struct SimulatedDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Debug)]
-struct Disk {
+struct DiskState {
     rng: Rng,
-    faults: Faults,
-    files: Vec<File>,
+    faults: DiskFaults,
+    files: Vec<FileState>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     /// What happened to the names since they were durable: a crash keeps a beginning of it.
@@ -28,12 +28,12 @@ struct Disk {
     written: u64,
     /// How many files are open, and were at most.
     open: usize,
-    most_open: usize,
+    max_open: usize,
 }
 
 /// How often what fails, in a thousand calls.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::queue) struct Faults {
+pub(in crate::queue) struct DiskFaults {
     pub(in crate::queue) write: u32,
     pub(in crate::queue) sync: u32,
     pub(in crate::queue) read: u32,
@@ -42,44 +42,44 @@ pub(in crate::queue) struct Faults {
 }
 
 #[derive(Clone, Debug, Default)]
-struct File {
+struct FileState {
     current: Vec<u8>,
     durable: Vec<u8>,
     /// Sectors that differ and would be written by a sync.
     dirty: BTreeSet<usize>,
 }
 
-impl Faults {
+impl DiskFaults {
     pub(in crate::queue) const NONE: Self = Self { write: 0, sync: 0, read: 0, capacity: u64::MAX };
 }
 
 /// What lies on it would bury everything else.
-impl fmt::Debug for Simulated {
+impl fmt::Debug for SimulatedDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Simulated")
     }
 }
 
-impl Simulated {
+impl SimulatedDisk {
     pub(in crate::queue) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Disk {
+        Self(Arc::new(Mutex::new(DiskState {
             rng: Rng::with_seed(seed),
-            faults: Faults::NONE,
+            faults: DiskFaults::NONE,
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             journal: Vec::new(),
             written: 0,
             open: 0,
-            most_open: 0,
+            max_open: 0,
         })))
     }
 
-    fn disk(&self) -> MutexGuard<'_, Disk> {
+    fn disk(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap()
     }
 
-    pub(in crate::queue) fn set_faults(&self, faults: Faults) {
+    pub(in crate::queue) fn set_faults(&self, faults: DiskFaults) {
         self.disk().faults = faults;
     }
 
@@ -97,7 +97,7 @@ impl Simulated {
             if used.contains(&number) {
                 file.crash(&mut disk.rng);
             } else {
-                *file = File::default();
+                *file = FileState::default();
             }
         }
     }
@@ -107,20 +107,20 @@ impl Simulated {
         let disk = self.disk();
         let numbers: BTreeSet<usize> =
             disk.names.values().chain(disk.durable_names.values()).copied().collect();
-        let file = |(number, file): (usize, &File)| match numbers.contains(&number) {
+        let file = |(number, file): (usize, &FileState)| match numbers.contains(&number) {
             true => file.clone(),
-            false => File::default(),
+            false => FileState::default(),
         };
-        Self(Arc::new(Mutex::new(Disk {
+        Self(Arc::new(Mutex::new(DiskState {
             rng: disk.rng.clone(),
-            faults: Faults::NONE,
+            faults: DiskFaults::NONE,
             files: disk.files.iter().enumerate().map(file).collect(),
             names: disk.names.clone(),
             durable_names: disk.durable_names.clone(),
             journal: disk.journal.clone(),
             written: 0,
             open: 0,
-            most_open: 0,
+            max_open: 0,
         })))
     }
 
@@ -132,7 +132,7 @@ impl Simulated {
     }
 
     /// A disk with these files, all of them durable.
-    pub(in crate::queue) fn holding(contents: &BTreeMap<String, Vec<u8>>) -> Self {
+    pub(in crate::queue) fn with_files(contents: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::new(1);
         for (name, bytes) in contents {
             let file = disk.create(name).unwrap();
@@ -143,7 +143,7 @@ impl Simulated {
         disk
     }
 
-    pub(in crate::queue) fn remove_everything(&self) {
+    pub(in crate::queue) fn remove_all_files(&self) {
         let names = self.list().unwrap();
         names.iter().for_each(|name| self.remove(name).unwrap());
     }
@@ -158,15 +158,15 @@ impl Simulated {
     }
 
     /// How many files were open at once, at most, since this was asked last.
-    pub(in crate::queue) fn most_open(&self) -> usize {
+    pub(in crate::queue) fn take_max_open(&self) -> usize {
         let disk = &mut *self.disk();
-        std::mem::replace(&mut disk.most_open, disk.open)
+        std::mem::replace(&mut disk.max_open, disk.open)
     }
 
-    fn handle(&self, disk: &mut Disk, number: usize) -> Open {
+    fn handle(&self, disk: &mut DiskState, number: usize) -> OpenFile {
         disk.open += 1;
-        disk.most_open = disk.most_open.max(disk.open);
-        Open { disk: self.clone(), number }
+        disk.max_open = disk.max_open.max(disk.open);
+        OpenFile { disk: self.clone(), number }
     }
 
     /// Bytes that reached the device, in whole pages.
@@ -175,7 +175,7 @@ impl Simulated {
     }
 }
 
-impl Disk {
+impl DiskState {
     fn fails(&mut self, per_thousand: u32) -> bool {
         per_thousand > 0 && self.rng.u32(..1000) < per_thousand
     }
@@ -184,12 +184,12 @@ impl Disk {
         self.names.values().map(|number| self.files[*number].current.len() as u64).sum()
     }
 
-    fn renamed(&mut self) {
+    fn record_names(&mut self) {
         self.journal.push(self.names.clone());
     }
 }
 
-impl File {
+impl FileState {
     fn crash(&mut self, rng: &mut Rng) {
         let mut after = self.durable.clone();
         if rng.bool() {
@@ -207,7 +207,7 @@ impl File {
     }
 }
 
-fn index(offset: u64) -> usize {
+fn to_index(offset: u64) -> usize {
     usize::try_from(offset).unwrap()
 }
 
@@ -217,38 +217,38 @@ fn eio() -> io::Error {
 
 /// An open file of a simulated disk.
 #[derive(Debug)]
-pub(in crate::queue) struct Open {
-    disk: Simulated,
+pub(in crate::queue) struct OpenFile {
+    disk: SimulatedDisk,
     number: usize,
 }
 
-impl Drop for Open {
+impl Drop for OpenFile {
     fn drop(&mut self) {
         self.disk.disk().open -= 1;
     }
 }
 
-impl Storage for Simulated {
-    type File = Open;
+impl Storage for SimulatedDisk {
+    type File = OpenFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.disk().names.keys().cloned().collect())
     }
 
-    fn create(&self, name: &str) -> io::Result<Open> {
+    fn create(&self, name: &str) -> io::Result<OpenFile> {
         let mut disk = self.disk();
         let per_thousand = disk.faults.write;
         if disk.fails(per_thousand) {
             return Err(eio());
         }
         let number = disk.files.len();
-        disk.files.push(File::default());
+        disk.files.push(FileState::default());
         disk.names.insert(name.to_owned(), number);
-        disk.renamed();
+        disk.record_names();
         Ok(self.handle(&mut disk, number))
     }
 
-    fn open(&self, name: &str) -> io::Result<Open> {
+    fn open(&self, name: &str) -> io::Result<OpenFile> {
         let mut disk = self.disk();
         let per_thousand = disk.faults.read;
         if disk.fails(per_thousand) {
@@ -266,14 +266,14 @@ impl Storage for Simulated {
         }
         let number = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         disk.names.insert(to.to_owned(), number);
-        disk.renamed();
+        disk.record_names();
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
-        disk.renamed();
+        disk.record_names();
         Ok(())
     }
 
@@ -294,7 +294,7 @@ impl Storage for Simulated {
     }
 }
 
-impl StoredFile for Open {
+impl StoredFile for OpenFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.disk().files[self.number].current.len() as u64)
     }
@@ -305,7 +305,7 @@ impl StoredFile for Open {
         if disk.fails(per_thousand) {
             return Err(eio());
         }
-        let at = index(at);
+        let at = to_index(at);
         let file = &disk.files[self.number];
         let bytes = file.current.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
@@ -314,7 +314,7 @@ impl StoredFile for Open {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let disk = &mut *self.disk.disk();
-        let at = index(at);
+        let at = to_index(at);
         let mut bytes = bytes;
         let per_thousand = disk.faults.write;
         let mut result = Ok(());
@@ -326,7 +326,7 @@ impl StoredFile for Open {
         let more = (at + bytes.len()).saturating_sub(len) as u64;
         let free = disk.faults.capacity.saturating_sub(disk.used());
         if more > free {
-            let kept = bytes.len() - index(more - free).min(bytes.len());
+            let kept = bytes.len() - to_index(more - free).min(bytes.len());
             bytes = &bytes[..kept];
             result = Err(io::ErrorKind::StorageFull.into());
         }
@@ -345,7 +345,7 @@ impl StoredFile for Open {
     fn truncate(&self, size: u64) -> io::Result<()> {
         let mut disk = self.disk.disk();
         let file = &mut disk.files[self.number];
-        file.current.truncate(index(size));
+        file.current.truncate(to_index(size));
         Ok(())
     }
 

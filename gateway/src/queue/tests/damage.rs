@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::storage::Storage;
-use super::super::storage::simulated::{Faults, Simulated};
+use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
 /// Records, messages, what is settled, what is lost, and states of the log. Nothing is lost but what
@@ -24,7 +24,7 @@ fn whatever_byte_of_the_log_is_damaged_everything_else_arrives() {
                 for damage in damages.filter(|damage| damage != byte) {
                     let mut damaged = contents.clone();
                     damaged.get_mut(name).unwrap()[place] = damage;
-                    check(&drained(&Simulated::holding(&damaged)), &expected, most, &what);
+                    check(&drain(&SimulatedDisk::with_files(&damaged)), &expected, most, &what);
                 }
             }
         }
@@ -32,13 +32,13 @@ fn whatever_byte_of_the_log_is_damaged_everything_else_arrives() {
 }
 
 /// At most so many entries are lost, and that is told.
-fn check(drained: &Drained, expected: &Numbers, most: usize, what: &str) {
+fn check(drained: &DrainResult, expected: &SeqNumbers, most: usize, what: &str) {
     let missing: Vec<_> = expected.difference(&drained.accounted).collect();
     assert!(missing.is_empty(), "{what}: {missing:?}");
     let lost = expected.difference(&drained.arrived);
-    let lost = lost.filter(|number| **number != refused()).count();
+    let lost = lost.filter(|number| **number != refused_number()).count();
     assert!(lost <= most, "{what}: {lost} entries are lost");
-    assert_eq!(drained.unbalanced, 0, "{what}");
+    assert_eq!(drained.imbalance, 0, "{what}");
 }
 
 /// What becomes of a byte.
@@ -46,7 +46,7 @@ const DAMAGES: [fn(u8) -> u8; 3] = [|_| 0, |_| 0xFF, |byte| byte ^ 1];
 
 #[test]
 fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
-    let disk = Simulated::holding(&of_a_newer_version(&filled(3)));
+    let disk = SimulatedDisk::with_files(&of_a_newer_version(&disk_with_records(3)));
 
     let queue = open(&disk);
 
@@ -58,12 +58,12 @@ fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
 /// by the version that wrote it, and nothing is missing in the end.
 #[test]
 fn a_mixture_of_versions_is_delivered_by_both_of_them() {
-    let mut contents = filled(120).contents();
+    let mut contents = disk_with_records(120).contents();
     assert!(contents.len() >= 6, "{:?}", contents.keys());
     let ours = contents.len() - 3;
     contents.values_mut().skip(ours).for_each(|bytes| set_version(bytes, 99));
-    let disk = Simulated::holding(&contents);
-    let older = drained(&disk);
+    let disk = SimulatedDisk::with_files(&contents);
+    let older = drain(&disk);
 
     let mut aside = BTreeMap::new();
     for (name, mut bytes) in disk.contents() {
@@ -73,27 +73,27 @@ fn a_mixture_of_versions_is_delivered_by_both_of_them() {
         }
     }
     assert_eq!(aside.len(), 3);
-    let newer = drained(&Simulated::holding(&aside));
+    let newer = drain(&SimulatedDisk::with_files(&aside));
 
-    assert_eq!((older.unbalanced, newer.unbalanced), (0, 0));
+    assert_eq!((older.imbalance, newer.imbalance), (0, 0));
     assert!(older.arrived.len() > 20 && newer.arrived.len() > 20);
-    let arrived: Numbers = older.arrived.union(&newer.arrived).cloned().collect();
+    let arrived: SeqNumbers = older.arrived.union(&newer.arrived).cloned().collect();
     assert_eq!(arrived, (0..120).map(|seq| (DATA.to_owned(), seq)).collect());
 }
 
 #[test]
 fn files_that_are_removed_while_it_runs_are_written_again_from_memory() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     let start = now();
     queue.push(A, record(1, 3), start);
     queue.flush(start);
-    disk.remove_everything();
+    disk.remove_all_files();
 
-    let work = |queue: &mut Queue<Simulated>, seconds| {
+    let work = |queue: &mut Queue<SimulatedDisk>, seconds| {
         let at = start + Duration::from_secs(seconds);
-        while let Some(job) = queue.turn(at) {
-            queue.done(job.run(), at);
+        while let Some(job) = queue.next_job(at) {
+            queue.on_job_done(job.run(), at);
         }
     };
     work(&mut queue, 1);
@@ -107,9 +107,9 @@ fn files_that_are_removed_while_it_runs_are_written_again_from_memory() {
 
 #[test]
 fn a_storage_that_fails_leaves_a_queue_that_publishes_and_says_so() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
-    disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+    disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
 
     queue.push(A, record(1, 3), now());
     queue.flush(now());
@@ -120,21 +120,21 @@ fn a_storage_that_fails_leaves_a_queue_that_publishes_and_says_so() {
 
 #[test]
 fn what_was_not_durable_when_a_sync_failed_is_written_again() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     let start = now();
     queue.push(A, record(1, 3), start);
-    disk.set_faults(Faults { sync: 1000, ..Faults::NONE });
+    disk.set_faults(DiskFaults { sync: 1000, ..DiskFaults::NONE });
     let later = start + Duration::from_secs(1);
-    while let Some(job) = queue.turn(later) {
-        queue.done(job.run(), later);
+    while let Some(job) = queue.next_job(later) {
+        queue.on_job_done(job.run(), later);
     }
     assert!(queue.health().is_failing());
-    disk.set_faults(Faults::NONE);
+    disk.set_faults(DiskFaults::NONE);
     for seconds in 3..6 {
         let later = start + Duration::from_secs(seconds);
-        while let Some(job) = queue.turn(later) {
-            queue.done(job.run(), later);
+        while let Some(job) = queue.next_job(later) {
+            queue.on_job_done(job.run(), later);
         }
     }
 
@@ -145,10 +145,10 @@ fn what_was_not_durable_when_a_sync_failed_is_written_again() {
 
 #[test]
 fn a_clean_restart_counts_on_under_the_same_epoch() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 3), now());
-    assert_eq!(queue.close(now()), Left::Stored);
+    assert_eq!(queue.close(now()), CloseOutcome::Stored);
 
     let mut queue =
         Queue::open(disk, &crate::testing::queue(), identity("other"), metrics().queue, now());
@@ -162,17 +162,17 @@ fn a_clean_restart_counts_on_under_the_same_epoch() {
 /// The last words are behind what the sync under way makes durable: it is not what they wait for.
 #[test]
 fn an_end_beside_a_sync_under_way_keeps_what_was_pushed_last() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     let start = now();
     queue.push(A, record(1, 3), start);
     queue.flush(start);
-    let job = queue.turn(start + Duration::from_secs(1)).unwrap();
+    let job = queue.next_job(start + Duration::from_secs(1)).unwrap();
     queue.push(A, record(2, 3), start + Duration::from_secs(1));
 
     let left = queue.close(start + Duration::from_secs(1));
 
-    assert_eq!(left, Left::Written, "the disk has not confirmed it");
+    assert_eq!(left, CloseOutcome::Written, "the disk has not confirmed it");
     drop(job);
     let config = crate::testing::queue();
     let queue = Queue::open(disk, &config, identity("other"), metrics().queue, now());
@@ -181,7 +181,7 @@ fn an_end_beside_a_sync_under_way_keeps_what_was_pushed_last() {
 
 #[test]
 fn names_find_their_tags_again_in_another_configuration() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 1), now());
     queue.close(now());
@@ -202,7 +202,7 @@ fn names_find_their_tags_again_in_another_configuration() {
 #[test]
 fn a_healthy_day_costs_little() {
     let costs = [Durability::Balanced, Durability::LowWear].map(|durability| {
-        let disk = Simulated::new(1);
+        let disk = SimulatedDisk::new(1);
         let config = config::Queue { durability, max_size: 256 << 20, ..crate::testing::queue() };
         let mut queue = Queue::open(disk.clone(), &config, identity("e"), metrics().queue, now());
         let start = now();
@@ -215,8 +215,8 @@ fn a_healthy_day_costs_little() {
             queue.push(A, record(1, 20), at);
             let id = queue.next(at).unwrap().id;
             queue.acknowledge(id, at);
-            while let Some(job) = queue.turn(at) {
-                queue.done(job.run(), at);
+            while let Some(job) = queue.next_job(at) {
+                queue.on_job_done(job.run(), at);
             }
         }
         (disk.written() - before) * 1000 / payload
@@ -225,12 +225,12 @@ fn a_healthy_day_costs_little() {
     assert!(costs[0] <= 1600 && costs[1] <= 20, "{costs:?}");
 }
 
-fn open(disk: &Simulated) -> Queue<Simulated> {
+fn open(disk: &SimulatedDisk) -> Queue<SimulatedDisk> {
     Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
 }
 
 /// The files of a disk, as if a newer program had written them.
-pub(super) fn of_a_newer_version(disk: &Simulated) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn of_a_newer_version(disk: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
     let mut contents = disk.contents();
     contents.values_mut().for_each(|bytes| set_version(bytes, 99));
     contents
@@ -243,12 +243,18 @@ fn set_version(bytes: &mut [u8], version: u32) {
 }
 
 /// A disk with so many records, left in the middle.
-pub(super) fn filled(records: u64) -> Simulated {
-    let disk = Simulated::new(1);
-    let limits = Limits { segment: 1024, max: 1 << 20, min_free: 0 };
+pub(super) fn disk_with_records(records: u64) -> SimulatedDisk {
+    let disk = SimulatedDisk::new(1);
+    let limits = LogLimits { segment_bytes: 1024, max_bytes: 1 << 20, min_free_bytes: 0 };
     let config = crate::testing::queue();
-    let mut queue =
-        Queue::open_within(disk.clone(), limits, &config, identity("e"), metrics().queue, now());
+    let mut queue = Queue::open_with_limits(
+        disk.clone(),
+        limits,
+        &config,
+        identity("e"),
+        metrics().queue,
+        now(),
+    );
     for _ in 0..records {
         queue.push(A, record(1, 2), now());
     }
@@ -257,15 +263,15 @@ pub(super) fn filled(records: u64) -> Simulated {
 }
 
 /// Runs what the queue has others do.
-fn work(queue: &mut Queue<Simulated>) {
+fn work(queue: &mut Queue<SimulatedDisk>) {
     queue.next(now());
-    while let Some(job) = queue.turn(now()) {
-        queue.done(job.run(), now());
+    while let Some(job) = queue.next_job(now()) {
+        queue.on_job_done(job.run(), now());
     }
     queue.rewind(now());
 }
 
-fn all(queue: &mut Queue<Simulated>) -> Vec<(TopicId, u64)> {
+fn all(queue: &mut Queue<SimulatedDisk>) -> Vec<(TopicId, u64)> {
     let mut numbers = Vec::new();
     for _ in 0..20 {
         while let Some(queued) = queue.next(now()) {
@@ -273,49 +279,50 @@ fn all(queue: &mut Queue<Simulated>) -> Vec<(TopicId, u64)> {
             let id = queued.id;
             queue.acknowledge(id, now());
         }
-        while let Some(job) = queue.turn(now()) {
-            queue.done(job.run(), now());
+        while let Some(job) = queue.next_job(now()) {
+            queue.on_job_done(job.run(), now());
         }
     }
     numbers
 }
 
 /// The number that the broker had refused: it is told as lost.
-fn refused() -> (String, u64) {
+fn refused_number() -> (String, u64) {
     (DATA.to_owned(), 1)
 }
 
 /// Topic and number.
-type Numbers = BTreeSet<(String, u64)>;
+type SeqNumbers = BTreeSet<(String, u64)>;
 
 const DATA: &str = "edge/a/data/0";
 
 /// A disk that was left in the middle, or after a clean end, and the numbers that are not delivered.
-fn filled_with_everything(is_clean: bool) -> (Simulated, Numbers) {
-    let disk = Simulated::new(1);
-    let limits = Limits { segment: 1024, max: 1 << 20, min_free: 0 };
+fn filled_with_everything(is_clean: bool) -> (SimulatedDisk, SeqNumbers) {
+    let disk = SimulatedDisk::new(1);
+    let limits = LogLimits { segment_bytes: 1024, max_bytes: 1 << 20, min_free_bytes: 0 };
     let config = crate::testing::queue();
     let identity = identity("e");
     let mut queue =
-        Queue::open_within(disk.clone(), limits, &config, identity, metrics().queue, now());
+        Queue::open_with_limits(disk.clone(), limits, &config, identity, metrics().queue, now());
     for at in 0..3 {
         queue.push(A, record(at, 2), now());
     }
     queue.push(EVENTS, message(20), now());
-    let ids: Vec<Id> = std::iter::from_fn(|| queue.next(now()).map(|queued| queued.id)).collect();
+    let ids: Vec<EntryId> =
+        std::iter::from_fn(|| queue.next(now()).map(|queued| queued.id)).collect();
     queue.acknowledge(ids[0], now());
     let later = now() + Duration::from_secs(10);
-    while let Some(job) = queue.turn(later) {
-        queue.done(job.run(), later);
+    while let Some(job) = queue.next_job(later) {
+        queue.on_job_done(job.run(), later);
     }
     queue.discard(ids[1], DropReason::Refused, later);
     queue.push(A, record(3, 2), later);
-    while let Some(job) = queue.turn(later + Duration::from_secs(10)) {
-        queue.done(job.run(), later);
+    while let Some(job) = queue.next_job(later + Duration::from_secs(10)) {
+        queue.on_job_done(job.run(), later);
     }
     queue.push(EVENTS, message(20), later);
     if is_clean {
-        assert_eq!(queue.close(later), Left::Stored);
+        assert_eq!(queue.close(later), CloseOutcome::Stored);
     } else {
         queue.flush(later);
     }
@@ -324,47 +331,47 @@ fn filled_with_everything(is_clean: bool) -> (Simulated, Numbers) {
 }
 
 /// What comes of a damaged disk.
-struct Drained {
+struct DrainResult {
     /// Numbers of epoch `e` that arrive.
-    arrived: Numbers,
+    arrived: SeqNumbers,
     /// Those, and the ones that are told as lost or may be missing.
-    accounted: Numbers,
+    accounted: SeqNumbers,
     /// Samples recovered, less those delivered or dropped.
-    unbalanced: u64,
+    imbalance: u64,
 }
 
-fn drained(disk: &Simulated) -> Drained {
+fn drain(disk: &SimulatedDisk) -> DrainResult {
     let series = SERIES.with(Clone::clone);
-    let before = unbalanced(&series);
+    let before = metrics_imbalance(&series);
     let config = crate::testing::queue();
     let mut queue = Queue::open(disk.clone(), &config, identity("f"), series.clone(), now());
-    let (mut arrived, mut accounted) = (Numbers::new(), Numbers::new());
+    let (mut arrived, mut accounted) = (SeqNumbers::new(), SeqNumbers::new());
     let mut rounds = 0;
     while !is_done(&queue) {
         rounds += 1;
         assert!(rounds < 60, "{:?} never leave", queue.stats());
-        queue.tell(now());
+        queue.announce_losses(now());
         while let Some(queued) = queue.next(now()) {
             let (id, epoch) = (queued.id, queued.epoch.to_owned());
             let (topic, seq) = (queued.topic, queued.seq);
             if let Entry::Message(message) = queued.entry {
-                accounted.extend(told(message, &epoch));
+                accounted.extend(announced_numbers(message, &epoch));
             }
             if epoch == "e" {
                 arrived.insert((queue.topic(topic).unwrap().to_string(), seq));
             }
             queue.acknowledge(id, now());
         }
-        while let Some(job) = queue.turn(now()) {
-            queue.done(job.run(), now());
+        while let Some(job) = queue.next_job(now()) {
+            queue.on_job_done(job.run(), now());
         }
     }
     accounted.extend(arrived.iter().cloned());
-    Drained { arrived, accounted, unbalanced: unbalanced(&series).wrapping_sub(before) }
+    DrainResult { arrived, accounted, imbalance: metrics_imbalance(&series).wrapping_sub(before) }
 }
 
 /// Whether everything is delivered and told.
-fn is_done(queue: &Queue<Simulated>) -> bool {
+fn is_done(queue: &Queue<SimulatedDisk>) -> bool {
     let Ledger { gaps, uncleans, .. } = &queue.ledger;
     queue.is_empty() && gaps.iter().next().is_none() && uncleans.is_empty()
 }
@@ -374,20 +381,20 @@ thread_local! {
     static SERIES: QueueMetrics = metrics().queue;
 }
 
-fn unbalanced(series: &QueueMetrics) -> u64 {
+fn metrics_imbalance(series: &QueueMetrics) -> u64 {
     series.recovered.get().wrapping_sub(series.delivered.get() + series.dropped())
 }
 
 /// Numbers of epoch `e` that a message tells as lost or missing.
-fn told(message: &Message, epoch: &str) -> Numbers {
-    let mut numbers = Numbers::new();
-    if let Some(gap) = Announcement::parse(&message.body)
+fn announced_numbers(message: &Message, epoch: &str) -> SeqNumbers {
+    let mut numbers = SeqNumbers::new();
+    if let Some(gap) = GapEvent::parse(&message.body)
         && gap.epoch.as_deref().unwrap_or(epoch) == "e"
     {
         let lost = gap.first_seq..=gap.last_seq;
         numbers.extend(lost.map(|seq| (gap.topic.clone(), seq)));
     }
-    if let Some(start) = UncleanStart::parse(&message.body) {
+    if let Some(start) = UncleanShutdownEvent::parse(&message.body) {
         for topic in [DATA, EVENT] {
             let known = start.next_seq.get(topic).copied().unwrap_or(0);
             numbers.extend((known..9).map(|seq| (topic.to_owned(), seq)));

@@ -1,25 +1,29 @@
 //! A storage that fails, for as long as it may.
 
 use super::super::storage::Storage;
-use super::super::storage::simulated::{Faults, Simulated};
-use super::damage::{filled, of_a_newer_version};
+use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
+use super::damage::{disk_with_records, of_a_newer_version};
 use super::*;
 
-const NEVER_SYNCS: Faults = Faults { sync: 1000, ..Faults::NONE };
+const NEVER_SYNCS: DiskFaults = DiskFaults { sync: 1000, ..DiskFaults::NONE };
 
 /// It takes everything and refuses to keep it: that is no storage that works now and then.
 #[test]
 fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.disk.set_faults(NEVER_SYNCS);
 
     world.run(Duration::from_secs(600));
 
-    assert!(matches!(&*world.told, [Health::Sound, Health::Failing { .. }]), "{:?}", world.told);
+    assert!(
+        matches!(&*world.healths, [Health::Healthy, Health::Failing { .. }]),
+        "{:?}",
+        world.healths
+    );
     assert!(world.most_files <= 4, "{} files", world.most_files);
-    world.disk.set_faults(Faults::NONE);
+    world.disk.set_faults(DiskFaults::NONE);
     world.run(Duration::from_secs(61));
-    assert_eq!(world.told.get(2..), Some(&[Health::Sound][..]));
+    assert_eq!(world.healths.get(2..), Some(&[Health::Healthy][..]));
     world.disk.cut_power();
     let stored = open(&world.disk).stats().samples;
     assert!(stored > 3 * 6_000, "{stored} samples outlived a power cut");
@@ -27,32 +31,32 @@ fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
 
 #[test]
 fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     for _ in 0..100 {
         world.disk.set_faults(NEVER_SYNCS);
         world.run(Duration::from_secs(3));
-        world.disk.set_faults(Faults::NONE);
+        world.disk.set_faults(DiskFaults::NONE);
         world.run(Duration::from_secs(3));
     }
-    assert!(world.told.len() < 30, "{} changes", world.told.len());
+    assert!(world.healths.len() < 30, "{} changes", world.healths.len());
 }
 
 #[test]
 fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     for _ in 0..3 {
         world.run(Duration::from_secs(5));
-        world.hangs = true;
+        world.is_stalled = true;
         world.run(Duration::from_secs(60));
         assert!(world.queue.health().sentence().unwrap().contains("does not answer"));
-        assert!(world.held.len() <= 3, "{} threads wait for it", world.held.len());
+        assert!(world.running.len() <= 3, "{} threads wait for it", world.running.len());
 
-        world.hangs = false;
+        world.is_stalled = false;
         world.run(Duration::from_secs(90));
 
-        assert_eq!(*world.queue.health(), Health::Sound);
+        assert_eq!(*world.queue.health(), Health::Healthy);
     }
-    assert_eq!(world.told.len(), 7, "{:?}", world.told);
+    assert_eq!(world.healths.len(), 7, "{:?}", world.healths);
     let pushed = world.queue.metrics.produced.get();
     assert_eq!((world.queue.metrics.dropped(), world.queue.stats().samples), (0, pushed));
     world.disk.cut_power();
@@ -62,42 +66,42 @@ fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
 
 #[test]
 fn an_end_while_the_card_hangs_counts_what_it_could_not_write() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.run(Duration::from_secs(5));
-    world.hangs = true;
+    world.is_stalled = true;
     world.run(Duration::from_secs(2));
     let metrics = world.queue.metrics.clone();
 
-    let left = world.queue.end(world.now).left(world.now);
+    let left = world.queue.begin_close(world.now).finish(world.now);
 
-    assert_eq!(left, Left::Lost);
+    assert_eq!(left, CloseOutcome::Lost);
     let dropped = metrics.dropped();
     assert!((54..=90).contains(&dropped), "{dropped} samples");
 }
 
 #[test]
 fn a_job_that_dies_is_a_storage_that_fails() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.queue.push(A, record(1, 3), world.now);
-    let job = world.queue.turn(world.now + Duration::from_secs(1)).unwrap();
+    let job = world.queue.next_job(world.now + Duration::from_secs(1)).unwrap();
     drop(job);
 
-    world.queue.died(world.now);
+    world.queue.on_job_died(world.now);
 
     assert!(world.queue.health().is_failing());
     world.run(Duration::from_secs(5));
-    assert_eq!(*world.queue.health(), Health::Sound);
+    assert_eq!(*world.queue.health(), Health::Healthy);
     assert!(!world.queue.log.as_ref().unwrap().is_syncing());
 }
 
 #[test]
 fn what_was_set_aside_is_told_again_after_a_failure() {
-    let newer = of_a_newer_version(&filled(3));
-    let mut world = World::new(Simulated::holding(&newer));
+    let newer = of_a_newer_version(&disk_with_records(3));
+    let mut world = FailingDiskTest::new(SimulatedDisk::with_files(&newer));
     world.disk.set_faults(NEVER_SYNCS);
     world.run(Duration::from_secs(5));
     assert!(world.queue.health().is_failing());
-    world.disk.set_faults(Faults::NONE);
+    world.disk.set_faults(DiskFaults::NONE);
 
     world.run(Duration::from_secs(20));
 
@@ -107,12 +111,12 @@ fn what_was_set_aside_is_told_again_after_a_failure() {
 /// What the numbers say is true whatever happened; the seconds would be a lie.
 #[test]
 fn a_run_that_could_not_write_is_announced_without_seconds() {
-    let mut world = World::new(Simulated::new(1));
+    let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.disk.set_faults(NEVER_SYNCS);
     world.run(Duration::from_secs(600));
     let disk = world.disk.clone();
     drop(world);
-    disk.set_faults(Faults::NONE);
+    disk.set_faults(DiskFaults::NONE);
 
     let unknown = [("seconds", Value::Null), ("reason", "storage".into())];
     assert_eq!(announced(&disk, "e", "f"), unknown);
@@ -122,29 +126,29 @@ fn a_run_that_could_not_write_is_announced_without_seconds() {
 
 #[test]
 fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
-    let disk = filled(3);
-    disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+    let disk = disk_with_records(3);
+    disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
 
     let unknown = [("seconds", Value::Null), ("reason", "storage".into())];
     assert_eq!(announced(&disk, "e", "f"), unknown);
 }
 
 /// What a start says of the run before, and is killed then.
-fn announced(disk: &Simulated, before: &str, epoch: &str) -> Vec<(&'static str, Value)> {
+fn announced(disk: &SimulatedDisk, before: &str, epoch: &str) -> Vec<(&'static str, Value)> {
     let config = crate::testing::queue();
     let mut queue = Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
     let mut bodies = Vec::new();
     for _ in 0..3 {
-        queue.tell(now());
+        queue.announce_losses(now());
         while let Some(queued) = queue.next(now()) {
             if let Entry::Message(message) = queued.entry {
-                let start = UncleanStart::parse(&message.body);
+                let start = UncleanShutdownEvent::parse(&message.body);
                 let is_it = start.is_some_and(|start| start.epoch == before);
                 bodies.extend(is_it.then(|| message.body.clone()));
             }
         }
-        while let Some(job) = queue.turn(now()) {
-            queue.done(job.run(), now());
+        while let Some(job) = queue.next_job(now()) {
+            queue.on_job_done(job.run(), now());
         }
     }
     let body = bodies.pop().unwrap();
@@ -153,23 +157,31 @@ fn announced(disk: &Simulated, before: &str, epoch: &str) -> Vec<(&'static str, 
 }
 
 /// A queue that is pushed to ten times a second, and whose jobs run at once.
-struct World {
-    disk: Simulated,
-    queue: Queue<Simulated>,
+struct FailingDiskTest {
+    disk: SimulatedDisk,
+    queue: Queue<SimulatedDisk>,
     now: Instant,
     /// Whether no job comes to its end, and those that do not.
-    hangs: bool,
-    held: Vec<Job<Simulated>>,
+    is_stalled: bool,
+    running: Vec<DiskJob<SimulatedDisk>>,
     /// Every change.
-    told: Vec<Health>,
+    healths: Vec<Health>,
     most_files: usize,
 }
 
-impl World {
-    fn new(disk: Simulated) -> Self {
+impl FailingDiskTest {
+    fn new(disk: SimulatedDisk) -> Self {
         let queue = open(&disk);
         let told = vec![queue.health().clone()];
-        Self { disk, queue, now: now(), hangs: false, held: Vec::new(), told, most_files: 0 }
+        Self {
+            disk,
+            queue,
+            now: now(),
+            is_stalled: false,
+            running: Vec::new(),
+            healths: told,
+            most_files: 0,
+        }
     }
 
     fn run(&mut self, time: Duration) {
@@ -178,20 +190,20 @@ impl World {
             self.now += Duration::from_millis(100);
             self.queue.push(A, record(1, 3), self.now);
             loop {
-                self.held.extend(self.queue.turn(self.now));
-                if self.hangs || self.held.is_empty() {
+                self.running.extend(self.queue.next_job(self.now));
+                if self.is_stalled || self.running.is_empty() {
                     break;
                 }
-                self.queue.done(self.held.remove(0).run(), self.now);
+                self.queue.on_job_done(self.running.remove(0).run(), self.now);
             }
-            assert!(self.queue.due().is_none_or(|due| due > self.now), "it is busy");
-            self.told.push(self.queue.health().clone());
-            self.told.dedup();
+            assert!(self.queue.next_deadline().is_none_or(|due| due > self.now), "it is busy");
+            self.healths.push(self.queue.health().clone());
+            self.healths.dedup();
             self.most_files = self.most_files.max(self.disk.list().unwrap().len());
         }
     }
 }
 
-fn open(disk: &Simulated) -> Queue<Simulated> {
+fn open(disk: &SimulatedDisk) -> Queue<SimulatedDisk> {
     Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
 }

@@ -3,38 +3,39 @@
 use std::collections::BTreeSet;
 
 use super::super::storage::Storage;
-use super::super::storage::simulated::{Faults, Simulated};
+use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
 const SEGMENT: u64 = 2048;
-const LIMITS: Limits = Limits { segment: SEGMENT, max: 32 * SEGMENT, min_free: 4 * SEGMENT };
+const LIMITS: LogLimits =
+    LogLimits { segment_bytes: SEGMENT, max_bytes: 32 * SEGMENT, min_free_bytes: 4 * SEGMENT };
 const POLICIES: [OnFull; 2] = [OnFull::DropOldest, OnFull::DropNewest];
 
 /// A job that makes things durable takes long on a slow card: meanwhile nothing is freed, whatever is
 /// given up.
 #[test]
 fn a_card_that_others_fill_costs_one_segment_at_a_time() {
-    let mut world = World::new(OnFull::DropOldest);
+    let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(12);
     assert_eq!(world.dropped(), 0);
     world.leave_free(3 * SEGMENT);
     world.push();
-    world.pass(Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
     let sync = world.next_long_job().unwrap();
 
     world.push_segments_without_jobs(3);
 
     assert!(world.dropped() > 0 && world.dropped() <= SEGMENT, "{}", world.dropped());
     world.held.push(sync);
-    world.work();
-    assert!(world.queue.is_stored());
+    world.run_jobs();
+    assert!(world.queue.is_all_stored());
     world.push_segments(8);
     assert!(world.dropped() <= 13 * SEGMENT, "{}", world.dropped());
 }
 
 #[test]
 fn a_card_that_is_full_to_the_brim_costs_the_reserve_and_then_one_segment_at_a_time() {
-    let mut world = World::new(OnFull::DropOldest);
+    let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(12);
     world.leave_free(0);
 
@@ -42,18 +43,18 @@ fn a_card_that_is_full_to_the_brim_costs_the_reserve_and_then_one_segment_at_a_t
 
     assert!(!world.queue.health().is_failing(), "{:?}", world.queue.health());
     assert!(world.dropped() <= 14 * SEGMENT, "{}", world.dropped());
-    assert!(world.queue.is_stored());
+    assert!(world.queue.is_all_stored());
 }
 
 #[test]
 fn a_sync_that_takes_for_ever_makes_no_files_beyond_the_bound() {
     for on_full in POLICIES {
-        let mut world = World::new(on_full);
+        let mut world = FullDiskTest::new(on_full);
         world.push_segments(40);
         // A loss is written down as well.
         let sync = loop {
             world.push();
-            world.pass(Duration::from_secs(1));
+            world.advance(Duration::from_secs(1));
             if let Some(job) = world.next_long_job() {
                 break job;
             }
@@ -61,51 +62,55 @@ fn a_sync_that_takes_for_ever_makes_no_files_beyond_the_bound() {
 
         world.push_segments_without_jobs(40);
 
-        assert!(world.disk.used() <= LIMITS.max + SEGMENT, "{on_full:?} {}", world.disk.used());
+        assert!(
+            world.disk.used() <= LIMITS.max_bytes + SEGMENT,
+            "{on_full:?} {}",
+            world.disk.used()
+        );
         world.held.push(sync);
-        world.work();
-        assert!(world.queue.is_stored(), "{on_full:?}");
+        world.run_jobs();
+        assert!(world.queue.is_all_stored(), "{on_full:?}");
     }
 }
 
 /// Nothing may be written, not even that something was delivered.
 #[test]
 fn what_was_delivered_is_freed_on_a_full_disk() {
-    let mut world = World::on(&brim_full(), OnFull::DropNewest);
+    let mut world = FullDiskTest::on(&completely_full_disk(), OnFull::DropNewest);
     assert!(world.queue.health().is_failing());
 
     world.deliver();
-    world.pass(Duration::from_secs(60));
-    world.work();
+    world.advance(Duration::from_secs(60));
+    world.run_jobs();
 
-    assert_eq!(*world.queue.health(), Health::Sound);
+    assert_eq!(*world.queue.health(), Health::Healthy);
     assert!(world.disk.used() <= 5 * SEGMENT, "{} bytes", world.disk.used());
     world.push();
-    world.work();
-    assert!(world.queue.is_stored());
+    world.run_jobs();
+    assert!(world.queue.is_all_stored());
 }
 
 #[test]
 fn a_disk_that_is_full_at_the_start_costs_the_oldest_and_takes_what_is_new() {
-    let disk = brim_full();
+    let disk = completely_full_disk();
     let before = disk.used();
-    let mut world = World::on(&disk, OnFull::DropOldest);
+    let mut world = FullDiskTest::on(&disk, OnFull::DropOldest);
     for _ in 0..60 {
-        world.pass(Duration::from_secs(1));
+        world.advance(Duration::from_secs(1));
         world.push();
-        world.work();
+        world.run_jobs();
     }
 
     assert!(!world.queue.health().is_memory_only(), "{:?}", world.queue.health());
     assert!(world.dropped() <= 5 * SEGMENT, "{}", world.dropped());
     assert!(disk.used() <= before);
-    assert!(world.queue.is_stored());
+    assert!(world.queue.is_all_stored());
 }
 
 #[test]
 fn events_outlive_telemetry_on_disk() {
     for on_full in POLICIES {
-        let mut world = World::new(on_full);
+        let mut world = FullDiskTest::new(on_full);
         // Segments that hold nothing else.
         world.push_events(80);
         for _ in 0..40 {
@@ -114,7 +119,7 @@ fn events_outlive_telemetry_on_disk() {
         }
         assert!(world.dropped() > 20 * SEGMENT);
 
-        let (events, records) = world.what_a_restart_finds();
+        let (events, records) = world.numbers_after_restart();
 
         assert!(events.iter().copied().eq(0..120), "{on_full:?}: {events:?}");
         let (first, last) = (records.first().unwrap(), records.last().unwrap());
@@ -130,10 +135,10 @@ fn events_outlive_telemetry_on_disk() {
 #[test]
 fn an_event_costs_no_telemetry_as_long_as_there_is_a_reserve() {
     for on_full in POLICIES {
-        let mut world = World::new(on_full);
+        let mut world = FullDiskTest::new(on_full);
         while world.dropped() == 0 {
             world.push();
-            world.work();
+            world.run_jobs();
         }
         let before = (world.dropped(), world.queue.stats().samples);
 
@@ -141,14 +146,14 @@ fn an_event_costs_no_telemetry_as_long_as_there_is_a_reserve() {
 
         let after = (world.dropped(), world.queue.stats().samples);
         assert_eq!(after, before, "{on_full:?}");
-        assert!(world.queue.is_stored());
+        assert!(world.queue.is_all_stored());
     }
 }
 
 #[test]
 fn a_full_file_system_is_told_until_there_is_room() {
     for on_full in POLICIES {
-        let mut world = World::new(on_full);
+        let mut world = FullDiskTest::new(on_full);
         world.leave_free(SEGMENT);
 
         world.push_segments(3);
@@ -156,54 +161,54 @@ fn a_full_file_system_is_told_until_there_is_room() {
         assert!(health.sentence().unwrap().contains("the file system is full"), "{health:?}");
         assert_eq!(health.is_memory_only(), on_full == OnFull::DropOldest, "{health:?}");
 
-        world.disk.set_faults(Faults::NONE);
-        world.work();
-        assert_eq!(*world.queue.health(), Health::Sound);
-        assert!(world.queue.is_stored());
+        world.disk.set_faults(DiskFaults::NONE);
+        world.run_jobs();
+        assert_eq!(*world.queue.health(), Health::Healthy);
+        assert!(world.queue.is_all_stored());
     }
 }
 
 /// Without room for files or without the right to make any, every turn would try it again.
 #[test]
 fn a_spare_that_cannot_be_made_is_not_tried_again_at_once() {
-    let mut world = World::new(OnFull::DropOldest);
+    let mut world = FullDiskTest::new(OnFull::DropOldest);
     let job = loop {
         world.push();
         if let Some(job) = world.next_long_job() {
             break job;
         }
     };
-    world.disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+    world.disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
     let done = job.run();
-    world.disk.set_faults(Faults::NONE);
-    world.queue.done(done, world.now);
+    world.disk.set_faults(DiskFaults::NONE);
+    world.queue.on_job_done(done, world.now);
 
     assert!(world.next_long_job().is_none());
     assert!(!world.disk.list().unwrap().iter().any(|name| name.starts_with("spare")));
 }
 
 /// A queue that is pushed to, and how far it is.
-struct World {
-    disk: Simulated,
-    queue: Queue<Simulated>,
+struct FullDiskTest {
+    disk: SimulatedDisk,
+    queue: Queue<SimulatedDisk>,
     on_full: OnFull,
     now: Instant,
     pushed: u64,
     /// What one record takes on the disk.
     size: u64,
     /// Jobs that take long.
-    held: Vec<Job<Simulated>>,
+    held: Vec<DiskJob<SimulatedDisk>>,
 }
 
-impl World {
+impl FullDiskTest {
     fn new(on_full: OnFull) -> Self {
-        Self::on(&Simulated::new(1), on_full)
+        Self::on(&SimulatedDisk::new(1), on_full)
     }
 
-    fn on(disk: &Simulated, on_full: OnFull) -> Self {
+    fn on(disk: &SimulatedDisk, on_full: OnFull) -> Self {
         let (now, disk) = (now(), disk.clone());
         let queue = open(&disk, on_full, "e", now);
-        let size = log::stored_len(&record(0, 3));
+        let size = log::stored_entry_len(&record(0, 3));
         Self { disk, queue, on_full, now, pushed: 0, size, held: Vec::new() }
     }
 
@@ -216,7 +221,7 @@ impl World {
     fn push_events(&mut self, count: u32) {
         for _ in 0..count {
             self.queue.push(EVENTS, message(20), self.now);
-            self.work();
+            self.run_jobs();
         }
     }
 
@@ -224,7 +229,7 @@ impl World {
     fn push_segments(&mut self, count: u64) {
         for _ in 0..count * SEGMENT / self.size {
             self.push();
-            self.work();
+            self.run_jobs();
         }
     }
 
@@ -238,34 +243,34 @@ impl World {
     }
 
     /// Writes until there is something else to do.
-    fn next_long_job(&mut self) -> Option<Job<Simulated>> {
-        while let Some(job) = self.queue.turn(self.now) {
+    fn next_long_job(&mut self) -> Option<DiskJob<SimulatedDisk>> {
+        while let Some(job) = self.queue.next_job(self.now) {
             if !job.is_write() {
                 return Some(job);
             }
-            self.queue.done(job.run(), self.now);
+            self.queue.on_job_done(job.run(), self.now);
         }
         None
     }
 
-    fn work(&mut self) {
-        self.pass(Duration::from_millis(1));
+    fn run_jobs(&mut self) {
+        self.advance(Duration::from_millis(1));
         for job in std::mem::take(&mut self.held) {
-            self.queue.done(job.run(), self.now);
+            self.queue.on_job_done(job.run(), self.now);
         }
-        while let Some(job) = self.queue.turn(self.now) {
-            self.queue.done(job.run(), self.now);
+        while let Some(job) = self.queue.next_job(self.now) {
+            self.queue.on_job_done(job.run(), self.now);
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now += time;
     }
 
     /// Others take everything else.
     fn leave_free(&self, free: u64) {
         let capacity = self.disk.used() + free;
-        self.disk.set_faults(Faults { capacity, ..Faults::NONE });
+        self.disk.set_faults(DiskFaults { capacity, ..DiskFaults::NONE });
     }
 
     /// Bytes of records that were dropped.
@@ -279,13 +284,13 @@ impl World {
             while let Some(id) = self.queue.next(self.now).map(|queued| queued.id) {
                 self.queue.acknowledge(id, self.now);
             }
-            self.work();
+            self.run_jobs();
         }
         assert!(self.queue.is_empty());
     }
 
     /// Numbers of events and of records after a restart.
-    fn what_a_restart_finds(&mut self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    fn numbers_after_restart(&mut self) -> (BTreeSet<u64>, BTreeSet<u64>) {
         self.queue.flush(self.now);
         self.queue = open(&self.disk, self.on_full, "f", self.now);
         let (mut events, mut records) = (BTreeSet::new(), BTreeSet::new());
@@ -299,7 +304,7 @@ impl World {
                 };
                 self.queue.acknowledge(id, self.now);
             }
-            self.work();
+            self.run_jobs();
         }
         assert!(self.queue.is_empty());
         (events, records)
@@ -307,19 +312,19 @@ impl World {
 }
 
 /// A disk on which not a byte is free, all of it taken by what waits.
-fn brim_full() -> Simulated {
-    let mut world = World::new(OnFull::DropOldest);
+fn completely_full_disk() -> SimulatedDisk {
+    let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(10);
     world.queue.close(world.now);
     let mut contents = world.disk.contents();
     contents.retain(|name, _| name.starts_with("seg-"));
-    let disk = Simulated::holding(&contents);
+    let disk = SimulatedDisk::with_files(&contents);
     // A start cuts off what the last segment does not need.
-    disk.set_faults(Faults { capacity: disk.used() - SEGMENT, ..Faults::NONE });
+    disk.set_faults(DiskFaults { capacity: disk.used() - SEGMENT, ..DiskFaults::NONE });
     disk
 }
 
-fn open(disk: &Simulated, on_full: OnFull, epoch: &str, now: Instant) -> Queue<Simulated> {
+fn open(disk: &SimulatedDisk, on_full: OnFull, epoch: &str, now: Instant) -> Queue<SimulatedDisk> {
     let config = config::Queue { on_full, order: QueueOrder::Strict, ..crate::testing::queue() };
-    Queue::open_within(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now)
+    Queue::open_with_limits(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::storage::simulated::Simulated;
+use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 
 proptest! {
@@ -15,9 +15,9 @@ proptest! {
         operations in prop::collection::vec(operation(), 1..200),
     ) {
         let on_full = if drop_oldest { OnFull::DropOldest } else { OnFull::DropNewest };
-        let max_size = room_for_records(room);
+        let max_size = bytes_for_records(room);
         let mut queue = queue(max_size, on_full);
-        let mut model = Model { max_size, on_full, ..Model::default() };
+        let mut model = ModelQueue { max_size, on_full, ..ModelQueue::default() };
         for (at, operation) in operations.into_iter().enumerate() {
             model.check(&mut queue, i64::try_from(at).unwrap(), &operation);
         }
@@ -26,7 +26,7 @@ proptest! {
 }
 
 #[derive(Clone, Debug)]
-enum Operation {
+enum QueueOperation {
     Record { topic: u16, samples: usize },
     Message { text: usize },
     Next,
@@ -36,99 +36,99 @@ enum Operation {
     TakeGaps,
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+fn operation() -> impl Strategy<Value = QueueOperation> {
     prop_oneof![
         5 => (0..3_u16, 1..6_usize)
-            .prop_map(|(topic, samples)| Operation::Record { topic, samples }),
-        2 => (0..200_usize).prop_map(|text| Operation::Message { text }),
-        5 => Just(Operation::Next),
-        3 => any::<prop::sample::Index>().prop_map(Operation::Acknowledge),
-        1 => any::<prop::sample::Index>().prop_map(Operation::Discard),
-        1 => Just(Operation::Rewind),
-        1 => Just(Operation::TakeGaps),
+            .prop_map(|(topic, samples)| QueueOperation::Record { topic, samples }),
+        2 => (0..200_usize).prop_map(|text| QueueOperation::Message { text }),
+        5 => Just(QueueOperation::Next),
+        3 => any::<prop::sample::Index>().prop_map(QueueOperation::Acknowledge),
+        1 => any::<prop::sample::Index>().prop_map(QueueOperation::Discard),
+        1 => Just(QueueOperation::Rewind),
+        1 => Just(QueueOperation::TakeGaps),
     ]
 }
 
 /// The queue again, as a list that is searched from end to end.
 #[derive(Debug)]
-struct Model {
+struct ModelQueue {
     max_size: u64,
     on_full: OnFull,
-    open: Vec<Open>,
+    open: Vec<ModelEntry>,
     pushed: BTreeMap<TopicId, u64>,
-    samples: Samples,
+    samples: SampleTotals,
     /// Numbers that were delivered or announced as lost, with how often.
     settled: BTreeMap<(TopicId, u64), u32>,
 }
 
 #[derive(Clone, Debug)]
-struct Open {
+struct ModelEntry {
     topic: TopicId,
     seq: u64,
     entry: Entry,
-    id: Option<Id>,
+    id: Option<EntryId>,
     handed_out: bool,
 }
 
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Samples {
+struct SampleTotals {
     produced: u64,
     delivered: u64,
     dropped: u64,
 }
 
-impl Default for Model {
+impl Default for ModelQueue {
     fn default() -> Self {
         Self {
             max_size: 0,
             on_full: OnFull::DropOldest,
             open: Vec::new(),
             pushed: BTreeMap::new(),
-            samples: Samples::default(),
+            samples: SampleTotals::default(),
             settled: BTreeMap::new(),
         }
     }
 }
 
-impl Model {
-    fn check(&mut self, queue: &mut Queue<Simulated>, at: i64, operation: &Operation) {
+impl ModelQueue {
+    fn check(&mut self, queue: &mut Queue<SimulatedDisk>, at: i64, operation: &QueueOperation) {
         match operation {
-            Operation::Record { topic, samples } => {
+            QueueOperation::Record { topic, samples } => {
                 self.push(queue, TopicId::new(*topic), record(at, *samples));
             }
-            Operation::Message { text } => self.push(queue, EVENTS, message(*text)),
-            Operation::Next => self.next(queue),
-            Operation::Acknowledge(pick) => {
+            QueueOperation::Message { text } => self.push(queue, EVENTS, message(*text)),
+            QueueOperation::Next => self.next(queue),
+            QueueOperation::Acknowledge(pick) => {
                 if let Some(open) = self.remove_handed_out(pick) {
                     queue.acknowledge(open.id.unwrap(), now());
-                    self.samples.delivered += open.entry.samples();
+                    self.samples.delivered += open.entry.sample_count();
                     *self.settled.entry((open.topic, open.seq)).or_default() += 1;
                 }
             }
-            Operation::Discard(pick) => {
+            QueueOperation::Discard(pick) => {
                 if let Some(open) = self.remove_handed_out(pick) {
                     queue.discard(open.id.unwrap(), DropReason::Refused, now());
-                    self.samples.dropped += open.entry.samples();
+                    self.samples.dropped += open.entry.sample_count();
                 }
             }
-            Operation::Rewind => {
+            QueueOperation::Rewind => {
                 queue.rewind(now());
                 self.open.iter_mut().for_each(|open| open.handed_out = false);
             }
-            Operation::TakeGaps => self.take_gaps(queue),
+            QueueOperation::TakeGaps => self.take_gaps(queue),
         }
         self.compare(queue);
     }
 
-    fn push(&mut self, queue: &mut Queue<Simulated>, topic: TopicId, entry: Entry) {
+    fn push(&mut self, queue: &mut Queue<SimulatedDisk>, topic: TopicId, entry: Entry) {
         let next = self.pushed.entry(topic).or_default();
         let seq = *next;
         *next += 1;
-        self.samples.produced += entry.samples();
+        self.samples.produced += entry.sample_count();
         let mut after = self.open.clone();
-        let mut lost = entry.samples();
+        let mut lost = entry.sample_count();
         let mut fits = true;
-        while after.iter().map(|open| open.entry.bytes()).sum::<u64>() + entry.bytes()
+        while after.iter().map(|open| open.entry.memory_bytes()).sum::<u64>() + entry.memory_bytes()
             > self.max_size
             && fits
         {
@@ -140,19 +140,19 @@ impl Model {
         let id = queue.push(topic, entry.clone(), now());
         assert_eq!(id.is_some(), fits);
         if fits {
-            let before: u64 = self.open.iter().map(|open| open.entry.samples()).sum();
-            lost = before - after.iter().map(|open| open.entry.samples()).sum::<u64>();
+            let before: u64 = self.open.iter().map(|open| open.entry.sample_count()).sum();
+            lost = before - after.iter().map(|open| open.entry.sample_count()).sum::<u64>();
             self.open = after;
-            self.open.push(Open { topic, seq, entry, id, handed_out: false });
+            self.open.push(ModelEntry { topic, seq, entry, id, handed_out: false });
         }
         self.samples.dropped += lost;
     }
 
-    fn victim(&self, open: &[Open], incoming: &Entry) -> Option<usize> {
+    fn victim(&self, open: &[ModelEntry], incoming: &Entry) -> Option<usize> {
         let for_message = matches!(incoming, Entry::Message(_));
-        let is_record = |open: &Open| matches!(open.entry, Entry::Record(_));
-        let waiting_record = |open: &Open| is_record(open) && !open.handed_out;
-        let waiting_message = |open: &Open| !is_record(open) && !open.handed_out;
+        let is_record = |open: &ModelEntry| matches!(open.entry, Entry::Record(_));
+        let waiting_record = |open: &ModelEntry| is_record(open) && !open.handed_out;
+        let waiting_message = |open: &ModelEntry| !is_record(open) && !open.handed_out;
         match (self.on_full, for_message) {
             (OnFull::DropOldest, true) => open
                 .iter()
@@ -164,7 +164,7 @@ impl Model {
         }
     }
 
-    fn next(&mut self, queue: &mut Queue<Simulated>) {
+    fn next(&mut self, queue: &mut Queue<SimulatedDisk>) {
         let expected = self.open.iter_mut().find(|open| !open.handed_out);
         match (queue.next(now()), expected) {
             (Some(queued), Some(open)) => {
@@ -178,13 +178,13 @@ impl Model {
         }
     }
 
-    fn remove_handed_out(&mut self, pick: &prop::sample::Index) -> Option<Open> {
+    fn remove_handed_out(&mut self, pick: &prop::sample::Index) -> Option<ModelEntry> {
         let handed_out: Vec<usize> =
             (0..self.open.len()).filter(|index| self.open[*index].handed_out).collect();
         (!handed_out.is_empty()).then(|| self.open.remove(*pick.get(&handed_out)))
     }
 
-    fn take_gaps(&mut self, queue: &mut Queue<Simulated>) {
+    fn take_gaps(&mut self, queue: &mut Queue<SimulatedDisk>) {
         for gap in queue.ledger.gaps.take() {
             for seq in gap.first_seq..=gap.last_seq {
                 *self.settled.entry((gap.topic, seq)).or_default() += 1;
@@ -192,17 +192,17 @@ impl Model {
         }
     }
 
-    fn compare(&self, queue: &Queue<Simulated>) {
+    fn compare(&self, queue: &Queue<SimulatedDisk>) {
         let stats = queue.stats();
-        let bytes: u64 = self.open.iter().map(|open| open.entry.bytes()).sum();
-        let samples: u64 = self.open.iter().map(|open| open.entry.samples()).sum();
+        let bytes: u64 = self.open.iter().map(|open| open.entry.memory_bytes()).sum();
+        let samples: u64 = self.open.iter().map(|open| open.entry.sample_count()).sum();
         assert_eq!((stats.samples, stats.bytes), (samples, bytes));
         assert!(stats.bytes <= self.max_size);
         assert_eq!(stats.entries, to_u64(self.open.len()));
         assert_eq!(stats.oldest, self.open.iter().find_map(|open| open.entry.at()));
 
         let metrics = &queue.metrics;
-        let counted = Samples {
+        let counted = SampleTotals {
             produced: metrics.produced.get(),
             delivered: metrics.delivered.get(),
             dropped: metrics.dropped(),
@@ -212,7 +212,7 @@ impl Model {
         assert_eq!(counted.produced, counted.delivered + counted.dropped + samples);
     }
 
-    fn check_that_every_number_is_accounted_for(mut self, queue: &mut Queue<Simulated>) {
+    fn check_that_every_number_is_accounted_for(mut self, queue: &mut Queue<SimulatedDisk>) {
         self.take_gaps(queue);
         for open in &self.open {
             *self.settled.entry((open.topic, open.seq)).or_default() += 1;

@@ -3,50 +3,51 @@
 use std::collections::BTreeSet;
 
 use super::super::storage::Storage;
-use super::super::storage::simulated::Simulated;
+use super::super::storage::simulated::SimulatedDisk;
 use super::*;
-use crate::queue::log::{Log, Start};
+use crate::queue::log::{Log, RunSettings};
 
 /// What a killed process had settled may be in the memory of the operating system alone. A start that
 /// writes over a file because of it must not lose that file and the reason together.
 #[test]
 fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
     for seed in 0..60 {
-        let disk = Simulated::new(seed);
+        let disk = SimulatedDisk::new(seed);
         let delivered = killed_after_a_delivery(&disk);
 
         let mut ledger =
-            Ledger { topics: Topics::new(identity("b").names.topics), ..Ledger::default() };
+            Ledger { topics: TopicTable::new(identity("b").names.topics), ..Ledger::default() };
         let names = identity("b").names;
         let mut log = Log::open(disk.clone(), LIMITS, names, &start(), &mut ledger).unwrap().log;
         log.write_now().unwrap();
         disk.cut_power();
 
         let queue = open(&disk, "c");
-        let gaps: Vec<Gap> = queue.ledger.untold().0;
+        let gaps: Vec<Gap> = queue.ledger.pending_announcements().0;
         assert_eq!(gaps, [], "seed {seed}: nothing was damaged, {delivered} were delivered");
         assert_eq!(queue.metrics.dropped(), 0, "seed {seed}");
     }
 }
 
-const LIMITS: Limits = Limits { segment: 2048, max: 64 << 10, min_free: 0 };
+const LIMITS: LogLimits = LogLimits { segment_bytes: 2048, max_bytes: 64 << 10, min_free_bytes: 0 };
 
 /// Fills several segments durably, delivers those of the first ones, and dies before that is durable.
-fn killed_after_a_delivery(disk: &Simulated) -> usize {
+fn killed_after_a_delivery(disk: &SimulatedDisk) -> usize {
     let mut queue = open(disk, "a");
     let start = now();
     for at in 0..120 {
         queue.push(A, record(at, 3), start);
-        work(&mut queue, start + Duration::from_secs(1));
+        run_jobs(&mut queue, start + Duration::from_secs(1));
     }
-    let ids: Vec<Id> = std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
+    let ids: Vec<EntryId> =
+        std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
     let delivered = ids.len() * 3 / 4;
     ids.iter().take(delivered).for_each(|id| queue.acknowledge(*id, start));
     // Written down, and the sync never runs.
     let later = start + Duration::from_secs(10);
-    let write = queue.turn(later).unwrap();
-    queue.done(write.run(), later);
-    drop(queue.turn(later).unwrap());
+    let write = queue.next_job(later).unwrap();
+    queue.on_job_done(write.run(), later);
+    drop(queue.next_job(later).unwrap());
     // A file that was prepared would be taken first.
     let spares = disk.list().unwrap().into_iter().filter(|name| name.starts_with("spare"));
     spares.for_each(|name| disk.remove(&name).unwrap());
@@ -54,26 +55,26 @@ fn killed_after_a_delivery(disk: &Simulated) -> usize {
     delivered
 }
 
-fn work(queue: &mut Queue<Simulated>, at: Instant) {
-    while let Some(job) = queue.turn(at) {
-        queue.done(job.run(), at);
+fn run_jobs(queue: &mut Queue<SimulatedDisk>, at: Instant) {
+    while let Some(job) = queue.next_job(at) {
+        queue.on_job_done(job.run(), at);
     }
 }
 
-fn open(disk: &Simulated, epoch: &str) -> Queue<Simulated> {
+fn open(disk: &SimulatedDisk, epoch: &str) -> Queue<SimulatedDisk> {
     let config = config::Queue { order: QueueOrder::Strict, ..crate::testing::queue() };
-    Queue::open_within(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now())
+    Queue::open_with_limits(disk.clone(), LIMITS, &config, identity(epoch), metrics().queue, now())
 }
 
-fn start() -> Start {
-    Start { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
+fn start() -> RunSettings {
+    RunSettings { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
 }
 
 /// The first words of a run tell how the one before it ended. A power cut in the middle of them must
 /// not hide that.
 #[test]
 fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk, "a");
     queue.push(A, record(1, 3), now());
     queue.flush(now());
@@ -86,7 +87,7 @@ fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
     for len in 0..=written {
         let mut torn = whole.clone();
         torn.get_mut(newest).unwrap().truncate(len);
-        let uncleans = unclean_starts(&mut open(&Simulated::holding(&torn), "c"));
+        let uncleans = unclean_starts(&mut open(&SimulatedDisk::with_files(&torn), "c"));
         let a = uncleans.iter().find(|start| start.epoch == "a").unwrap();
         assert_eq!(a.next_seq.get("edge/a/data/0"), Some(&1), "{len}");
         if let Some(b) = uncleans.iter().find(|start| start.epoch == "b") {
@@ -98,15 +99,15 @@ fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
 }
 
 /// What a queue tells of the runs before it.
-fn unclean_starts(queue: &mut Queue<Simulated>) -> Vec<UncleanStart> {
+fn unclean_starts(queue: &mut Queue<SimulatedDisk>) -> Vec<UncleanShutdownEvent> {
     let mut all = Vec::new();
     for _ in 0..3 {
         while let Some(queued) = queue.next(now()) {
             if let Entry::Message(message) = queued.entry {
-                all.extend(UncleanStart::parse(&message.body));
+                all.extend(UncleanShutdownEvent::parse(&message.body));
             }
         }
-        work(queue, now());
+        run_jobs(queue, now());
     }
     all
 }

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 
 use super::super::storage::Storage;
-use super::super::storage::simulated::{Faults, Simulated};
+use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
-const NEVER_READS: Faults = Faults { read: 1000, ..Faults::NONE };
+const NEVER_READS: DiskFaults = DiskFaults { read: 1000, ..DiskFaults::NONE };
 
 /// A sparse file takes no room on the disk, and would take all of memory.
 #[test]
@@ -16,12 +16,12 @@ fn a_file_of_any_length_is_read_in_bounded_memory() {
     let path = dir.join("seg-00000000000000ff.log");
     File::create(&path).unwrap().set_len(1 << 40).unwrap();
     let config = config::Queue { max_size: 64 << 10, ..crate::testing::queue() };
-    let files = Files::open(&dir).unwrap();
+    let files = DirStorage::open(&dir).unwrap();
 
     let mut queue = Queue::open(files, &config, identity("e"), metrics().queue, now());
 
     queue.push(A, record(1, 3), now());
-    assert!(queue.is_stored() && *queue.health() == Health::Sound, "{:?}", queue.health());
+    assert!(queue.is_all_stored() && *queue.health() == Health::Healthy, "{:?}", queue.health());
     assert!(!path.exists());
     drop(queue);
     fs::remove_dir_all(dir).unwrap();
@@ -29,46 +29,46 @@ fn a_file_of_any_length_is_read_in_bounded_memory() {
 
 #[test]
 fn a_number_that_no_log_comes_to_is_not_counted_on() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     disk.create("seg-ffffffffffffffff.log").unwrap();
 
     for seconds in 0..3 {
         let mut queue = open(&disk);
         queue.push(A, record(1, 3), now());
         queue.flush(now());
-        assert!(queue.is_stored(), "{:?}", queue.health());
+        assert!(queue.is_all_stored(), "{:?}", queue.health());
         assert_eq!(queue.stats().samples, 3 * (seconds + 1));
     }
 }
 
 #[test]
 fn an_error_at_a_start_costs_nothing_of_what_waits() {
-    let disk = damage::filled(100);
+    let disk = damage::disk_with_records(100);
     disk.set_faults(NEVER_READS);
     let mut queue = open(&disk);
-    assert!(queue.health().is_failing() && queue.is_homeless());
-    disk.set_faults(Faults::NONE);
+    assert!(queue.health().is_failing() && queue.lacks_storage());
+    disk.set_faults(DiskFaults::NONE);
 
-    queue.take_up(disk, now());
+    queue.attach_storage(disk, now());
 
     assert_eq!((queue.stats().samples, queue.metrics.dropped()), (200, 0));
 }
 
 #[test]
 fn what_cannot_be_read_again_and_again_is_set_aside_and_told() {
-    let disk = damage::filled(3);
+    let disk = damage::disk_with_records(3);
     disk.set_faults(NEVER_READS);
     let mut queue = open(&disk);
-    queue.take_up(disk.clone(), now());
-    assert!(queue.is_homeless());
-    queue.take_up(disk.clone(), now());
-    assert!(!queue.is_homeless());
-    disk.set_faults(Faults::NONE);
+    queue.attach_storage(disk.clone(), now());
+    assert!(queue.lacks_storage());
+    queue.attach_storage(disk.clone(), now());
+    assert!(!queue.lacks_storage());
+    disk.set_faults(DiskFaults::NONE);
 
     for seconds in 0..5 {
         let at = now() + Duration::from_secs(seconds);
-        while let Some(job) = queue.turn(at) {
-            queue.done(job.run(), at);
+        while let Some(job) = queue.next_job(at) {
+            queue.on_job_done(job.run(), at);
         }
     }
 
@@ -81,32 +81,32 @@ fn what_cannot_be_read_again_and_again_is_set_aside_and_told() {
 /// Numbers that a run gave and could not write down must not be given again.
 #[test]
 fn a_start_that_cannot_write_counts_under_an_epoch_of_its_own() {
-    let disk = Simulated::new(1);
+    let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 3), now());
     queue.close(now());
-    disk.set_faults(Faults { write: 1000, ..Faults::NONE });
+    disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
     let config = crate::testing::queue();
     let start = |epoch| Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
 
     assert_eq!(&**start("f").epoch(), "f");
 
-    disk.set_faults(Faults::NONE);
+    disk.set_faults(DiskFaults::NONE);
     assert_eq!(&**start("g").epoch(), "e");
 }
 
 /// A log of 4 GiB has as many files as a process may have open.
 #[test]
 fn a_start_has_few_files_open() {
-    let disk = damage::filled(1000);
+    let disk = damage::disk_with_records(1000);
     assert!(disk.list().unwrap().len() > 40);
-    disk.most_open();
+    disk.take_max_open();
 
     drop(open(&disk));
 
-    assert!(disk.most_open() < 5);
+    assert!(disk.take_max_open() < 5);
 }
 
-fn open(disk: &Simulated) -> Queue<Simulated> {
+fn open(disk: &SimulatedDisk) -> Queue<SimulatedDisk> {
     Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
 }

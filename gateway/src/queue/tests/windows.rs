@@ -1,35 +1,35 @@
 //! What a power cut may take at every moment, in time that is only counted: never more than the
 //! queue announces.
 
-use super::super::storage::simulated::Simulated;
+use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 
-const LIMITS: Limits = Limits { segment: 2048, max: 32 << 10, min_free: 0 };
-const PUSH_EVERY: Duration = Duration::from_millis(100);
+const LIMITS: LogLimits = LogLimits { segment_bytes: 2048, max_bytes: 32 << 10, min_free_bytes: 0 };
+const PUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// A card at work.
-const TAKES: Duration = Duration::from_millis(50);
-const WRITE_TAKES: Duration = Duration::from_millis(5);
+const SYNC_TIME: Duration = Duration::from_millis(50);
+const WRITE_TIME: Duration = Duration::from_millis(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn nothing_is_in_memory_alone_for_longer_than_is_announced() {
-    for durability in ALL {
+    for durability in DURABILITIES {
         for on_full in [OnFull::DropOldest, OnFull::DropNewest] {
-            let mut world = World::new(durability, on_full);
-            world.run(MINUTE, Broker::Absent);
+            let mut world = PowerLossTest::new(durability, on_full);
+            world.run(MINUTE, BrokerBehavior::Absent);
             assert!(world.queue.metrics.dropped() > 0, "{durability:?} {on_full:?} is not full");
-            world.run(MINUTE, Broker::Answers);
-            world.run(MINUTE, Broker::Absent);
+            world.run(MINUTE, BrokerBehavior::Answers);
+            world.run(MINUTE, BrokerBehavior::Absent);
         }
     }
 }
 
 #[test]
 fn strict_hands_out_what_is_durable_and_nothing_else() {
-    let mut world = World::new(Durability::Strict, OnFull::DropOldest);
+    let mut world = PowerLossTest::new(Durability::Strict, OnFull::DropOldest);
     for _ in 0..3 {
-        world.run(MINUTE, Broker::Answers);
-        world.run(MINUTE, Broker::Absent);
+        world.run(MINUTE, BrokerBehavior::Answers);
+        world.run(MINUTE, BrokerBehavior::Absent);
     }
     assert!(world.queue.metrics.delivered.get() > 0);
 }
@@ -37,21 +37,21 @@ fn strict_hands_out_what_is_durable_and_nothing_else() {
 /// Everything is under way, so that there is nothing to give up, and the log is full.
 #[test]
 fn a_queue_that_cannot_write_is_not_busy() {
-    for durability in ALL {
-        let mut world = World::new(durability, OnFull::DropOldest);
-        world.run(2 * MINUTE, Broker::Silent);
-        assert!(!world.queue.is_stored(), "{durability:?} is not full");
+    for durability in DURABILITIES {
+        let mut world = PowerLossTest::new(durability, OnFull::DropOldest);
+        world.run(2 * MINUTE, BrokerBehavior::Silent);
+        assert!(!world.queue.is_all_stored(), "{durability:?} is not full");
     }
 }
 
 /// What a card was slow enough to endanger before, it may endanger again.
 #[test]
 fn a_slow_card_is_announced_as_slow_as_it_was() {
-    for durability in ALL {
+    for durability in DURABILITIES {
         for more in 0..10 {
-            let mut world = World::new(durability, OnFull::DropOldest);
-            world.takes = Duration::from_secs(3);
-            world.run(MINUTE + Duration::from_millis(700 * more), Broker::Absent);
+            let mut world = PowerLossTest::new(durability, OnFull::DropOldest);
+            world.sync_time = Duration::from_secs(3);
+            world.run(MINUTE + Duration::from_millis(700 * more), BrokerBehavior::Absent);
             let age = world.oldest_at_risk();
 
             let seconds = world.after_a_power_cut();
@@ -64,8 +64,8 @@ fn a_slow_card_is_announced_as_slow_as_it_was() {
 
 #[test]
 fn an_event_that_moves_stays_history() {
-    let mut world = World::new(Durability::LowWear, OnFull::DropOldest);
-    world.run(2 * MINUTE, Broker::Absent);
+    let mut world = PowerLossTest::new(Durability::LowWear, OnFull::DropOldest);
+    world.run(2 * MINUTE, BrokerBehavior::Absent);
     world.queue.rewind(world.now);
     let mut moved = Vec::new();
     while let Some(queued) = world.queue.next(world.now) {
@@ -74,17 +74,18 @@ fn an_event_that_moves_stays_history() {
         }
         let id = queued.id;
         world.queue.acknowledge(id, world.now);
-        while let Some(job) = world.queue.turn(world.now) {
-            world.queue.done(job.run(), world.now);
+        while let Some(job) = world.queue.next_job(world.now) {
+            world.queue.on_job_done(job.run(), world.now);
         }
     }
     assert_eq!(moved, [true]);
 }
 
-const ALL: [Durability; 3] = [Durability::Strict, Durability::Balanced, Durability::LowWear];
+const DURABILITIES: [Durability; 3] =
+    [Durability::Strict, Durability::Balanced, Durability::LowWear];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Broker {
+enum BrokerBehavior {
     Absent,
     Answers,
     /// Takes everything and acknowledges nothing.
@@ -92,75 +93,92 @@ enum Broker {
 }
 
 /// A queue as the pump drives it: what happens is a push, the end of a job, or a time that is due.
-struct World {
-    queue: Queue<Simulated>,
+struct PowerLossTest {
+    queue: Queue<SimulatedDisk>,
     durability: Durability,
     now: Instant,
     push_at: Instant,
     pushed: i64,
-    under_way: Vec<(Instant, Job<Simulated>)>,
-    disk: Simulated,
-    takes: Duration,
+    running_jobs: Vec<(Instant, DiskJob<SimulatedDisk>)>,
+    disk: SimulatedDisk,
+    sync_time: Duration,
 }
 
-impl World {
+impl PowerLossTest {
     fn new(durability: Durability, on_full: OnFull) -> Self {
         let config = config::Queue { durability, on_full, ..crate::testing::queue() };
-        let (disk, now) = (Simulated::new(1), now());
-        let queue =
-            Queue::open_within(disk.clone(), LIMITS, &config, identity("e"), metrics().queue, now);
+        let (disk, now) = (SimulatedDisk::new(1), now());
+        let queue = Queue::open_with_limits(
+            disk.clone(),
+            LIMITS,
+            &config,
+            identity("e"),
+            metrics().queue,
+            now,
+        );
         let under_way = Vec::new();
-        Self { queue, durability, now, push_at: now, pushed: 0, under_way, disk, takes: TAKES }
-    }
-
-    fn run(&mut self, time: Duration, broker: Broker) {
-        self.queue.rewind(self.now);
-        let end = self.now + time;
-        while self.now < end {
-            self.turn();
-            self.send(broker);
-            self.turn();
-            let ends = self.under_way.iter().map(|(end, _)| *end).min();
-            let next = [Some(self.push_at), self.queue.due(), ends].into_iter().flatten().min();
-            self.now = next.unwrap();
-            if broker != Broker::Silent && self.takes == TAKES {
-                self.check();
-            }
-            self.happen();
+        Self {
+            queue,
+            durability,
+            now,
+            push_at: now,
+            pushed: 0,
+            running_jobs: under_way,
+            disk,
+            sync_time: SYNC_TIME,
         }
     }
 
-    fn happen(&mut self) {
+    fn run(&mut self, time: Duration, broker: BrokerBehavior) {
+        self.queue.rewind(self.now);
+        let end = self.now + time;
+        while self.now < end {
+            self.run_queue();
+            self.send(broker);
+            self.run_queue();
+            let ends = self.running_jobs.iter().map(|(end, _)| *end).min();
+            let next =
+                [Some(self.push_at), self.queue.next_deadline(), ends].into_iter().flatten().min();
+            self.now = next.unwrap();
+            if broker != BrokerBehavior::Silent && self.sync_time == SYNC_TIME {
+                self.check();
+            }
+            self.run_events();
+        }
+    }
+
+    fn run_events(&mut self) {
         let now = self.now;
         if self.push_at <= now {
-            self.push_at += PUSH_EVERY;
+            self.push_at += PUSH_INTERVAL;
             self.pushed += 1;
             if self.pushed % 30 == 1 {
                 self.queue.push(EVENTS, message(20), now);
             }
             self.queue.push(A, record(self.pushed, 20), now);
         }
-        for (_, job) in self.under_way.extract_if(.., |(end, _)| *end <= now).collect::<Vec<_>>() {
-            self.queue.done(job.run(), now);
+        for (_, job) in self.running_jobs.extract_if(.., |(end, _)| *end <= now).collect::<Vec<_>>()
+        {
+            self.queue.on_job_done(job.run(), now);
         }
     }
 
-    fn turn(&mut self) {
-        while let Some(job) = self.queue.turn(self.now) {
-            let takes = if job.is_write() { WRITE_TAKES } else { self.takes };
-            self.under_way.push((self.now + takes, job));
+    fn run_queue(&mut self) {
+        while let Some(job) = self.queue.next_job(self.now) {
+            let takes = if job.is_write() { WRITE_TIME } else { self.sync_time };
+            self.running_jobs.push((self.now + takes, job));
         }
-        let due = self.queue.due();
+        let due = self.queue.next_deadline();
         assert!(due.is_none_or(|due| due > self.now), "{:?} is busy", self.durability);
     }
 
-    fn send(&mut self, broker: Broker) {
-        while broker != Broker::Absent
+    fn send(&mut self, broker: BrokerBehavior) {
+        while broker != BrokerBehavior::Absent
             && let Some(id) = self.queue.next(self.now).map(|queued| queued.id)
         {
             let is_durable = self.is_durable(id.ticket());
             assert!(is_durable || self.durability != Durability::Strict);
-            if broker == Broker::Answers {
+            if broker == BrokerBehavior::Answers {
                 self.queue.acknowledge(id, self.now);
             }
         }
@@ -168,20 +186,20 @@ impl World {
 
     fn is_durable(&self, id: u64) -> bool {
         let synced = self.queue.log.as_ref().unwrap().synced();
-        let place = self.queue.ring.get(id).unwrap().place;
-        matches!(place, ring::Place::Logged { position, .. } if position <= synced)
+        let place = self.queue.index.get(id).unwrap().location;
+        matches!(place, index::Location::Logged { position, .. } if position <= synced)
     }
 
     fn check(&self) {
-        let (power, _) = windows(self.durability);
+        let (power, _) = loss_windows(self.durability);
         let age = self.oldest_at_risk();
         assert!(age <= Duration::from_secs(power), "{:?}: {age:?}", self.durability);
     }
 
     /// How old the oldest is that a power cut would take.
     fn oldest_at_risk(&self) -> Duration {
-        let ids = self.queue.ring.ids().into_iter().filter(|id| !self.is_durable(*id));
-        let ages = ids.map(|id| self.now - self.queue.ring.get(id).unwrap().since.unwrap());
+        let ids = self.queue.index.ids().into_iter().filter(|id| !self.is_durable(*id));
+        let ages = ids.map(|id| self.now - self.queue.index.get(id).unwrap().pushed_at.unwrap());
         ages.max().unwrap_or_default()
     }
 
@@ -189,12 +207,18 @@ impl World {
     fn after_a_power_cut(self) -> Option<u64> {
         self.disk.cut_power();
         let config = config::Queue { durability: self.durability, ..crate::testing::queue() };
-        let identity = Identity { boot: "another".to_owned(), ..identity("f") };
-        let queue =
-            Queue::open_within(self.disk, LIMITS, &config, identity, metrics().queue, self.now);
-        let held = queue.ring.ids().into_iter().filter_map(|id| queue.ring.get(id));
+        let identity = QueueIdentity { boot: "another".to_owned(), ..identity("f") };
+        let queue = Queue::open_with_limits(
+            self.disk,
+            LIMITS,
+            &config,
+            identity,
+            metrics().queue,
+            self.now,
+        );
+        let held = queue.index.ids().into_iter().filter_map(|id| queue.index.get(id));
         let mut starts = held.filter_map(|held| match &held.entry {
-            Entry::Message(message) => UncleanStart::parse(&message.body),
+            Entry::Message(message) => UncleanShutdownEvent::parse(&message.body),
             Entry::Record(_) => None,
         });
         starts.next_back()?.seconds

@@ -1,17 +1,17 @@
 //! The PLC on a real port of loopback.
 
-use provisioning::plc::Model;
+use provisioning::plc::PlcModel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::simulate::{Handle, HandleError, Program, Settings, State, Trick};
+use crate::simulate::{Fault, Handle, HandleError, RunState, SimulatedProgram, SimulatorSettings};
 
 /// Reads %MW0, transaction 7.
 const READ: [u8; 12] = [0, 7, 0, 0, 0, 6, 255, 3, 0, 0, 0, 1];
 
 #[tokio::test]
 async fn a_client_reads_what_the_plc_holds() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     plc.handle.set_registers(0, &[0x1234]).await.unwrap();
     let mut client = plc.connect().await;
 
@@ -21,7 +21,7 @@ async fn a_client_reads_what_the_plc_holds() {
 
 #[tokio::test]
 async fn requests_in_pieces_and_in_one_go_are_answered_in_order() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     let mut client = plc.connect().await;
     let many: Vec<u8> = (0..100).flat_map(|id| [&[0, id], &READ[2..]].concat()).collect();
 
@@ -38,7 +38,7 @@ async fn requests_in_pieces_and_in_one_go_are_answered_in_order() {
 
 #[tokio::test]
 async fn what_is_not_modbus_is_answered_up_to_there_and_closed() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     for broken in [[0, 7, 0, 1, 0, 6], [0, 7, 0, 0, 0, 1], [0, 7, 0, 0, 1, 0]] {
         let mut client = plc.connect().await;
 
@@ -51,7 +51,7 @@ async fn what_is_not_modbus_is_answered_up_to_there_and_closed() {
 
 #[tokio::test]
 async fn the_ninth_client_takes_the_place_of_the_oldest() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
 
     clients.extend(plc.connect_and_ask(1).await);
@@ -66,7 +66,7 @@ async fn the_ninth_client_takes_the_place_of_the_oldest() {
 
 #[tokio::test]
 async fn a_client_that_leaves_makes_room() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
 
     let mut leaver = clients.remove(3);
@@ -84,7 +84,7 @@ async fn a_client_that_leaves_makes_room() {
 #[tokio::test]
 async fn when_all_clients_are_being_served_the_ninth_is_turned_away() {
     // A cycle that never ends in this test: what is asked stays being served.
-    let plc = Plc::start(|settings| settings.mast = Duration::from_secs(3600)).await;
+    let plc = ServedPlc::start(|settings| settings.mast = Duration::from_secs(3600)).await;
     let mut clients = Vec::new();
     for _ in 0..8 {
         clients.push(plc.connect().await);
@@ -101,7 +101,7 @@ async fn when_all_clients_are_being_served_the_ninth_is_turned_away() {
 #[tokio::test]
 async fn an_answer_leaves_at_the_end_of_a_mast_cycle() {
     const CYCLE: Duration = Duration::from_millis(20);
-    let plc = Plc::start(|settings| settings.mast = CYCLE).await;
+    let plc = ServedPlc::start(|settings| settings.mast = CYCLE).await;
     let mut client = plc.connect().await;
     client.ask(&READ).await;
 
@@ -123,7 +123,7 @@ fn a_cycle_ends_at_the_next_multiple_of_its_period() {
 
 #[tokio::test]
 async fn the_server_is_switched_off_and_on_at_the_same_port() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     plc.handle.set_registers(0, &[5]).await.unwrap();
     let mut client = plc.connect().await;
     client.ask(&READ).await;
@@ -140,72 +140,73 @@ async fn the_server_is_switched_off_and_on_at_the_same_port() {
 
 #[tokio::test]
 async fn answers_are_spoiled_as_told_and_right_again_when_it_ends() {
-    let script = [Some(Trick::TooShort), None, Some(Trick::Silent)];
-    let plc = Plc::start(|settings| settings.mischief = Some(Mischief::script(script, 0))).await;
+    let script = [Some(Fault::TooShort), None, Some(Fault::Silent)];
+    let plc =
+        ServedPlc::start(|settings| settings.faults = Some(FaultInjector::script(script, 0))).await;
     let mut client = plc.connect().await;
 
     assert_ne!(client.ask(&READ).await.len(), 11);
     assert_eq!(client.ask(&READ).await.len(), 11);
     client.send(&READ).await;
     plc.wait_until(|counts| counts.requests == 3).await;
-    assert_eq!(plc.handle.counts().await.unwrap().spoiled, 2);
-    let always = Mischief::mixture(&[Trick::Exception], 1.0, 0);
-    plc.handle.set_mischief(Some(always)).await.unwrap();
+    assert_eq!(plc.handle.counts().await.unwrap().faulty, 2);
+    let always = FaultInjector::random(&[Fault::Exception], 1.0, 0);
+    plc.handle.set_faults(Some(always)).await.unwrap();
     assert_eq!(client.ask(&READ).await.len(), 9);
-    plc.handle.set_mischief(None).await.unwrap();
+    plc.handle.set_faults(None).await.unwrap();
     assert_eq!(client.ask(&READ).await.len(), 11);
 }
 
 #[tokio::test]
 async fn a_reset_is_one_on_the_wire() {
-    let reset = Mischief::script([Some(Trick::Reset)], 0);
-    let plc = Plc::start(|settings| settings.mischief = Some(reset)).await;
+    let reset = FaultInjector::script([Some(Fault::Reset)], 0);
+    let plc = ServedPlc::start(|settings| settings.faults = Some(reset)).await;
     let mut client = plc.connect().await;
     client.send(&READ).await;
     let mut rest = Vec::new();
-    let end = within_patience(client.stream.read_to_end(&mut rest)).await.unwrap_err();
+    let end = within_timeout(client.stream.read_to_end(&mut rest)).await.unwrap_err();
     assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
 async fn a_connection_in_memory_is_one_of_the_eight_and_ends_when_switched_off() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
     let mut stream = plc.handle.connect().await.unwrap();
     stream.write_all(&READ).await.unwrap();
     let mut answer = [0; 11];
-    within_patience(stream.read_exact(&mut answer)).await.unwrap();
+    within_timeout(stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, [0, 7, 0, 0, 0, 5, 255, 3, 2, 0, 0]);
     assert!(clients.remove(0).is_closed().await);
     plc.handle.switch_off().await.unwrap();
-    assert_eq!(within_patience(stream.read(&mut [0])).await.unwrap(), 0);
+    assert_eq!(within_timeout(stream.read(&mut [0])).await.unwrap(), 0);
     let mut stream = plc.handle.connect().await.unwrap();
-    assert_eq!(within_patience(stream.read(&mut [0])).await.unwrap(), 0);
+    assert_eq!(within_timeout(stream.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stop_freezes_the_values_and_run_moves_them_again() {
-    let plc = Plc::start(|settings| settings.program = Program::PumpStation).await;
+    let plc = ServedPlc::start(|settings| settings.program = SimulatedProgram::PumpStation).await;
     let values = async || plc.handle.registers(0, 30).await.unwrap();
     let minute = Duration::from_secs(60);
     assert_eq!(values().await[0], 0, "just switched on");
     tokio::time::advance(minute).await;
 
-    plc.handle.set_state(State::Stopped).await.unwrap();
+    plc.handle.set_state(RunState::Stopped).await.unwrap();
     let stopped = values().await;
     tokio::time::advance(minute).await;
     assert_eq!(values().await, stopped);
     assert_eq!(stopped[0], 6_000);
     assert_eq!(plc.handle.registers(60_012, 1).await.unwrap(), [1]);
 
-    plc.handle.set_state(State::Running).await.unwrap();
+    plc.handle.set_state(RunState::Running).await.unwrap();
     tokio::time::advance(minute).await;
     assert_eq!(values().await[0], 12_000);
 }
 
 #[tokio::test]
 async fn the_handle_reaches_bits_and_refuses_what_is_not_there() {
-    let plc = Plc::start(|_| {}).await;
+    let plc = ServedPlc::start(|_| {}).await;
 
     plc.handle.set_output(9, true).await.unwrap();
     plc.handle.set_input(13, true).await.unwrap();
@@ -221,7 +222,7 @@ async fn the_handle_reaches_bits_and_refuses_what_is_not_there() {
 
 #[tokio::test]
 async fn stopping_closes_everything() {
-    let mut plc = Plc::start(|_| {}).await;
+    let mut plc = ServedPlc::start(|_| {}).await;
     let mut client = plc.connect().await;
     client.ask(&READ).await;
 
@@ -229,22 +230,22 @@ async fn stopping_closes_everything() {
     plc.task.join_next().await.unwrap().unwrap();
 
     assert!(client.is_closed().await);
-    assert!(matches!(plc.handle.counts().await, Err(HandleError::Gone)));
+    assert!(matches!(plc.handle.counts().await, Err(HandleError::ServerStopped)));
 }
 
 /// A served PLC; dropping it pulls its plug.
-struct Plc {
+struct ServedPlc {
     address: SocketAddr,
     handle: Handle,
     stop: CancellationToken,
     task: JoinSet<()>,
 }
 
-impl Plc {
+impl ServedPlc {
     /// An idle M241 that answers at once, unless `change` says otherwise.
-    async fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::new(Model::M241).unwrap();
-        settings.program = Program::Idle;
+    async fn start(change: impl FnOnce(&mut SimulatorSettings)) -> Self {
+        let mut settings = SimulatorSettings::new(PlcModel::M241).unwrap();
+        settings.program = SimulatedProgram::Idle;
         settings.mast = Duration::ZERO;
         change(&mut settings);
         let plc = SimulatedPlc::new(settings);
@@ -257,11 +258,11 @@ impl Plc {
         Self { address, handle, stop, task }
     }
 
-    async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap() }
+    async fn connect(&self) -> RawClient {
+        RawClient { stream: TcpStream::connect(self.address).await.unwrap() }
     }
 
-    async fn connect_and_ask(&self, clients: usize) -> Vec<Client> {
+    async fn connect_and_ask(&self, clients: usize) -> Vec<RawClient> {
         let mut connected = Vec::new();
         for _ in 0..clients {
             let mut client = self.connect().await;
@@ -271,8 +272,8 @@ impl Plc {
         connected
     }
 
-    async fn wait_until(&self, reached: impl Fn(&Counts) -> bool) {
-        within_patience(async {
+    async fn wait_until(&self, reached: impl Fn(&SimulatorCounts) -> bool) {
+        within_timeout(async {
             while !reached(&self.handle.counts().await.unwrap()) {
                 tokio::task::yield_now().await;
             }
@@ -281,11 +282,11 @@ impl Plc {
     }
 }
 
-struct Client {
+struct RawClient {
     stream: TcpStream,
 }
 
-impl Client {
+impl RawClient {
     async fn ask(&mut self, request: &[u8]) -> Vec<u8> {
         self.send(request).await;
         self.answer().await
@@ -297,20 +298,20 @@ impl Client {
 
     async fn answer(&mut self) -> Vec<u8> {
         let mut answer = vec![0; 6];
-        within_patience(self.stream.read_exact(&mut answer)).await.unwrap();
+        within_timeout(self.stream.read_exact(&mut answer)).await.unwrap();
         let len = usize::from(u16::from_be_bytes([answer[4], answer[5]]));
         answer.resize(6 + len, 0);
-        within_patience(self.stream.read_exact(&mut answer[6..])).await.unwrap();
+        within_timeout(self.stream.read_exact(&mut answer[6..])).await.unwrap();
         answer
     }
 
     /// Waits for the other end to close, orderly or not.
     async fn is_closed(&mut self) -> bool {
-        matches!(within_patience(self.stream.read(&mut [0])).await, Ok(0) | Err(_))
+        matches!(within_timeout(self.stream.read(&mut [0])).await, Ok(0) | Err(_))
     }
 }
 
 /// So that what never comes fails the test instead of hanging it.
-async fn within_patience<T>(happens: impl Future<Output = T>) -> T {
+async fn within_timeout<T>(happens: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), happens).await.expect("it happens in time")
 }

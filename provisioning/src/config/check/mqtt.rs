@@ -3,32 +3,32 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::tunnel::Underway;
-use super::uplink::{tls, via};
-use crate::config::draft::{At, Draft};
-use crate::config::leaf::{Placeholder, Text, Whole};
+use super::tunnel::TunnelPresence;
+use super::uplink::{check_tls, check_via};
+use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::raw::{RawMqtt, RawWill};
-use crate::config::{Broker, Credentials, Gateway, Mqtt, Qos, Version, Will};
+use crate::config::scalar::{Integer, Placeholder, PlainText};
+use crate::config::{Broker, Credentials, Gateway, Mqtt, MqttVersion, Qos, Will};
 
 /// The least keep alive that the client library takes with version 5.
-const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(5);
+const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
 
-pub(super) fn mqtt(
+pub(super) fn check_mqtt(
     raw: &RawMqtt,
     gateway: Option<&Gateway>,
-    tunnel: &Underway<'_>,
+    tunnel: &TunnelPresence<'_>,
     file: &Path,
-    draft: &mut Draft<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Mqtt> {
-    let brokers = brokers(raw, draft);
-    let via = via(raw, brokers.as_deref(), tunnel, draft);
-    let tls = tls(raw, brokers.as_deref(), file, draft);
+    let brokers = check_brokers(raw, draft);
+    let via = check_via(raw, brokers.as_deref(), tunnel, draft);
+    let tls = check_tls(raw, brokers.as_deref(), file, draft);
     let version = draft.optional(&raw.version).map(|version| version.0);
-    let client_id = client_id(raw, gateway, draft);
-    let keep_alive = keep_alive(raw, version, draft);
-    let credentials = credentials(raw, file, draft);
+    let client_id = check_client_id(raw, gateway, draft);
+    let keep_alive = check_keep_alive(raw, version, draft);
+    let credentials = check_credentials(raw, file, draft);
     let will = match &raw.will.0 {
-        Some(raw) => will(raw, gateway, draft).map(Some),
+        Some(raw) => check_will(raw, gateway, draft).map(Some),
         None => Some(None),
     };
     Some(Mqtt {
@@ -43,27 +43,32 @@ pub(super) fn mqtt(
     })
 }
 
-fn brokers(raw: &RawMqtt, draft: &mut Draft<'_>) -> Option<Vec<(At, Broker)>> {
-    let brokers = draft.items(&raw.brokers);
+fn check_brokers(raw: &RawMqtt, draft: &mut ReadContext<'_>) -> Option<Vec<(KeyLocation, Broker)>> {
+    let brokers = draft.list(&raw.brokers);
     let empty = brokers.as_ref().is_some_and(Vec::is_empty);
-    if !raw.brokers.broken && (empty || raw.brokers.items.is_none()) {
+    if !raw.brokers.already_reported && (empty || raw.brokers.items.is_none()) {
         let example = "brokers = [\"mqtt://10.77.0.1:1883\"]";
         if empty {
             let help = Some(format!("write something like {example}"));
-            draft.reject(&raw.brokers.at, "`brokers` is empty", help);
+            draft.reject(&raw.brokers.key, "`brokers` is empty", help);
         } else {
-            draft.reject_missing(&raw.brokers.at, example);
+            draft.reject_missing(&raw.brokers.key, example);
         }
         return None;
     }
     brokers
 }
 
-fn client_id(raw: &RawMqtt, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Option<String> {
-    let id = draft.derived(&raw.client_id, || gateway.map(|gateway| Text(gateway.id.clone())))?.0;
+fn check_client_id(
+    raw: &RawMqtt,
+    gateway: Option<&Gateway>,
+    draft: &mut ReadContext<'_>,
+) -> Option<String> {
+    let id =
+        draft.derived(&raw.client_id, || gateway.map(|gateway| PlainText(gateway.id.clone())))?.0;
     if id.is_empty() {
         draft.reject(
-            &raw.client_id.at,
+            &raw.client_id.key,
             "`client_id` is empty",
             Some("leave it out to use the gateway's id".to_owned()),
         );
@@ -72,11 +77,15 @@ fn client_id(raw: &RawMqtt, gateway: Option<&Gateway>, draft: &mut Draft<'_>) ->
     Some(id)
 }
 
-fn keep_alive(raw: &RawMqtt, version: Option<Version>, draft: &mut Draft<'_>) -> Option<Duration> {
+fn check_keep_alive(
+    raw: &RawMqtt,
+    version: Option<MqttVersion>,
+    draft: &mut ReadContext<'_>,
+) -> Option<Duration> {
     let keep_alive = draft.optional(&raw.keep_alive)?.0;
     let version = version?;
     let wrong = match version {
-        Version::V5 if keep_alive < LEAST_KEEP_ALIVE => Some((
+        MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
             "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
             "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also takes \"0s\"",
         )),
@@ -84,10 +93,10 @@ fn keep_alive(raw: &RawMqtt, version: Option<Version>, draft: &mut Draft<'_>) ->
             "`keep_alive` must be whole seconds, MQTT counts it so",
             "write something like keep_alive = \"30s\"",
         )),
-        Version::V5 | Version::V311 => None,
+        MqttVersion::V5 | MqttVersion::V311 => None,
     };
     if let Some((message, help)) = wrong {
-        draft.reject(&raw.keep_alive.at, message, Some(help.to_owned()));
+        draft.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
     Some(keep_alive)
@@ -95,14 +104,18 @@ fn keep_alive(raw: &RawMqtt, version: Option<Version>, draft: &mut Draft<'_>) ->
 
 /// The outer option is the usual one, the inner one says whether there are credentials.
 #[expect(clippy::option_option, reason = "absent credentials are a good value")]
-fn credentials(raw: &RawMqtt, file: &Path, draft: &mut Draft<'_>) -> Option<Option<Credentials>> {
+fn check_credentials(
+    raw: &RawMqtt,
+    file: &Path,
+    draft: &mut ReadContext<'_>,
+) -> Option<Option<Credentials>> {
     let username = draft.optional(&raw.username);
     let password_file = draft.optional(&raw.password_file);
     let password = match password_file {
-        Some(secret) => match secret.load("password", file) {
+        Some(secret) => match secret.read_secret("password", file) {
             Ok(password) => Some(password),
             Err(wrong) => {
-                draft.reject(&raw.password_file.at, wrong.message, wrong.help);
+                draft.reject(&raw.password_file.key, wrong.message, wrong.help);
                 return None;
             }
         },
@@ -111,13 +124,13 @@ fn credentials(raw: &RawMqtt, file: &Path, draft: &mut Draft<'_>) -> Option<Opti
     match (username, password) {
         (Some(username), _) if username.0.is_empty() => {
             let help = Some("leave it out to connect without a name".to_owned());
-            draft.reject(&raw.username.at, "`username` is empty", help);
+            draft.reject(&raw.username.key, "`username` is empty", help);
             None
         }
         (Some(username), password) => Some(Some(Credentials { username: username.0, password })),
         (None, Some(_)) => {
             draft.reject(
-                &raw.password_file.at,
+                &raw.password_file.key,
                 "there is a password and no user name",
                 Some("add username = \"...\" beside password_file".to_owned()),
             );
@@ -127,7 +140,11 @@ fn credentials(raw: &RawMqtt, file: &Path, draft: &mut Draft<'_>) -> Option<Opti
     }
 }
 
-fn will(raw: &RawWill, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Option<Will> {
+fn check_will(
+    raw: &RawWill,
+    gateway: Option<&Gateway>,
+    draft: &mut ReadContext<'_>,
+) -> Option<Will> {
     let topic = draft.required(&raw.topic, "topic = \"edge/{gateway}/will\"");
     let payload = draft.required(&raw.payload, "payload = \"Disconnected\"");
     let qos = draft.optional(&raw.qos);
@@ -144,7 +161,7 @@ fn will(raw: &RawWill, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Opti
         Ok(topic) => topic,
         Err(Placeholder::Location) => {
             draft.reject(
-                &raw.topic.at,
+                &raw.topic.key,
                 "`topic` holds {location}, and the gateway has none",
                 Some("add location = \"...\" below [gateway]".to_owned()),
             );
@@ -152,18 +169,18 @@ fn will(raw: &RawWill, gateway: Option<&Gateway>, draft: &mut Draft<'_>) -> Opti
         }
         Err(other) => {
             draft.reject(
-                &raw.topic.at,
-                format!("`topic` holds {{{}}}, and a will belongs to no PLC", other.word()),
+                &raw.topic.key,
+                format!("`topic` holds {{{}}}, and a will belongs to no PLC", other.name()),
                 Some("the placeholders here are {gateway} and {location}".to_owned()),
             );
             return None;
         }
     };
-    Some(Will { topic, payload: payload?.0, qos: quality(qos?), retain: retain?.0 })
+    Some(Will { topic, payload: payload?.0, qos: to_qos(qos?), retain: retain?.0 })
 }
 
 /// `qos = 0`, `1` or `2`.
-pub(super) const fn quality(qos: Whole<0, 2>) -> Qos {
+pub(super) const fn to_qos(qos: Integer<0, 2>) -> Qos {
     match qos.0 {
         0 => Qos::AtMostOnce,
         1 => Qos::AtLeastOnce,

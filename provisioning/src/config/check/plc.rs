@@ -3,31 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::publish::{self, Common, Names};
-use super::tag::{self, Owner};
-use crate::config::draft::{At, Draft};
-use crate::config::leaf::{Choice, Text, Whole, Zone};
-use crate::config::member::{State, Stream};
+use super::publish::{self, PublishDefaults, TopicValues};
+use super::tag::{self, PlcDefaults};
+use crate::config::context::{KeyLocation, ReadContext};
+use crate::config::field::{FieldState, StreamedList};
 use crate::config::raw::RawPlc;
-use crate::config::read::Table;
+use crate::config::read::RawTable;
+use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
 use crate::config::{Gateway, Pacing, Plc};
 
 /// All PLCs; every one is looked at, whatever is wrong with the others.
-pub(super) fn plcs(
-    raw: &Stream<RawPlc>,
-    root: &Table<'_>,
+pub(super) fn check_plcs(
+    raw: &StreamedList<RawPlc>,
+    root: &RawTable<'_>,
     gateway: Option<&Gateway>,
-    common: Option<&Common>,
-    draft: &mut Draft<'_>,
+    common: Option<&PublishDefaults>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
     let mut seen = BTreeMap::new();
-    let plcs = raw.each(root, draft, |raw, draft| {
-        refuse_repeated_name(&raw, &mut seen, draft);
-        plc(&raw, gateway, common, draft)
+    let plcs = raw.for_each(root, draft, |raw, draft| {
+        reject_repeated_name(&raw, &mut seen, draft);
+        check_plc(&raw, gateway, common, draft)
     });
-    if plcs.is_empty() && !raw.broken {
+    if plcs.is_empty() && !raw.already_reported {
         draft.reject(
-            &raw.at,
+            &raw.key,
             "there is no PLC to read",
             Some(
                 "add a section [[plc]] with name, model and address, and a [[plc.tag]] below it"
@@ -39,52 +39,58 @@ pub(super) fn plcs(
     plcs.into_iter().collect()
 }
 
-fn refuse_repeated_name(raw: &RawPlc, seen: &mut BTreeMap<String, At>, draft: &mut Draft<'_>) {
-    let State::Good(name, _) = &raw.name.state else { return };
+fn reject_repeated_name(
+    raw: &RawPlc,
+    seen: &mut BTreeMap<String, KeyLocation>,
+    draft: &mut ReadContext<'_>,
+) {
+    let FieldState::Valid(name, _) = &raw.name.state else { return };
     match seen.get(&name.0) {
-        Some(first) => draft.reject_twice(
-            &raw.name.at,
+        Some(first) => draft.reject_duplicate(
+            &raw.name.key,
             first,
             format!("two PLCs have the name \"{}\"", name.0),
             "give each PLC a name of its own; `machine` may be the same",
         ),
         None => {
-            seen.insert(name.0.clone(), raw.name.at.clone());
+            seen.insert(name.0.clone(), raw.name.key.clone());
         }
     }
 }
 
-fn plc(
+fn check_plc(
     raw: &RawPlc,
     gateway: Option<&Gateway>,
-    common: Option<&Common>,
-    draft: &mut Draft<'_>,
+    common: Option<&PublishDefaults>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Plc> {
     let name = draft.required(&raw.name, "name = \"pump6\"").map(|name| name.0);
     let model = draft.required(&raw.model, "model = \"M241\"").map(|model| model.0);
-    let machine = draft.derived(&raw.machine, || name.clone().map(Text)).map(|text| text.0);
-    let device = draft.derived(&raw.device, || model.map(|model| Text(model.to_string())));
+    let machine = draft.derived(&raw.machine, || name.clone().map(PlainText)).map(|text| text.0);
+    let device = draft.derived(&raw.device, || model.map(|model| PlainText(model.to_string())));
     let device = device.map(|text| text.0);
     let address = draft.required(&raw.address, "address = \"192.168.1.10:502\"");
     let unit_id =
-        draft.derived(&raw.unit_id, || model.map(|model| Whole(model.default_unit_id().into())));
+        draft.derived(&raw.unit_id, || model.map(|model| Integer(model.default_unit_id().into())));
     let scan = draft.optional(&raw.scan);
     let timeout = draft.optional(&raw.timeout);
     let max_words = draft.optional(&raw.max_words).map(|words| words.0);
-    let max_gap = draft.derived(&raw.max_gap, || model.map(|model| Whole(model.default_max_gap())));
-    let pacing = pacing(raw, draft);
-    let order = draft.derived(&raw.order, || model.map(|model| Choice(model.default_order())));
-    let zone = draft.derived(&raw.timezone, || gateway.map(|one| Zone::of(&one.timezone)));
+    let max_gap =
+        draft.derived(&raw.max_gap, || model.map(|model| Integer(model.default_max_gap())));
+    let pacing = check_pacing(raw, draft);
+    let order = draft.derived(&raw.order, || model.map(|model| Choice(model.default_byte_order())));
+    let zone =
+        draft.derived(&raw.timezone, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
-    let owner = Owner { model, scan, order, max_words, zone };
-    let tags = tag::tags(&raw.tag, &owner, draft);
+    let owner = PlcDefaults { model, scan, order, max_words, zone };
+    let tags = tag::check_tags(&raw.tag, &owner, draft);
     let own = raw.publish.0.as_ref();
-    let overridden = common.map(|common| publish::overridden(common, own, draft));
+    let overridden = common.map(|common| publish::with_overrides(common, own, draft));
     let (name, machine, device) = (name?, machine?, device?);
-    let names = Names { gateway: gateway?, plc: &name, machine: &machine, device: &device };
+    let names = TopicValues { gateway: gateway?, plc: &name, machine: &machine, device: &device };
     let tags = tags?;
     let tag_names: Vec<_> = tags.iter().map(|tag| tag.name.clone()).collect();
-    let publish = publish::publish(overridden?, &names, &tag_names, draft);
+    let publish = publish::publish_of_plc(overridden?, &names, &tag_names, draft);
     Some(Plc {
         model: model?,
         address: address?,
@@ -101,7 +107,7 @@ fn plc(
     })
 }
 
-fn pacing(raw: &RawPlc, draft: &mut Draft<'_>) -> Option<Pacing> {
+fn check_pacing(raw: &RawPlc, draft: &mut ReadContext<'_>) -> Option<Pacing> {
     let connect_pause = draft.optional(&raw.connect_pause);
     let request_pause = draft.optional(&raw.request_pause);
     let max_share = draft.optional(&raw.max_share);

@@ -2,41 +2,44 @@
 
 use std::time::Duration;
 
-use super::mqtt::quality;
-use crate::config::draft::{At, Draft};
-use crate::config::leaf::{Placeholder, Topic};
+use super::mqtt::to_qos;
+use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::raw::{RawPlcPublish, RawPublish};
-use crate::config::{Datetime, Gateway, Publish, Qos, Shape};
+use crate::config::scalar::{Placeholder, TopicTemplate};
+use crate::config::{DatetimeFormat, Gateway, PayloadShape, Publish, Qos};
 
 /// Names that the payload has already.
-pub(super) const RESERVED: [&str; 6] =
+pub(super) const RESERVED_KEYS: [&str; 6] =
     ["location", "datetime", "device", "machine", "gateway", "write"];
 
 /// `[publish]`, whose topic is filled in for each PLC.
 #[derive(Clone)]
-pub(super) struct Common {
-    topic: Topic,
-    topic_at: At,
-    shape: Shape,
+pub(super) struct PublishDefaults {
+    topic: TopicTemplate,
+    topic_at: KeyLocation,
+    shape: PayloadShape,
     qos: Qos,
     retain: bool,
-    datetime: Datetime,
+    datetime: DatetimeFormat,
     heartbeat: Duration,
     stamp: bool,
     extra: serde_json::Map<String, serde_json::Value>,
     /// Where members of `extra` come from.
-    extra_at: At,
+    extra_at: KeyLocation,
 }
 
 /// What a topic can be made of.
-pub(super) struct Names<'a> {
+pub(super) struct TopicValues<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) plc: &'a str,
     pub(super) machine: &'a str,
     pub(super) device: &'a str,
 }
 
-pub(super) fn common(raw: &RawPublish, draft: &mut Draft<'_>) -> Option<Common> {
+pub(super) fn check_publish(
+    raw: &RawPublish,
+    draft: &mut ReadContext<'_>,
+) -> Option<PublishDefaults> {
     let topic = draft.optional(&raw.topic);
     let shape = draft.optional(&raw.payload);
     let qos = draft.optional(&raw.qos);
@@ -45,37 +48,37 @@ pub(super) fn common(raw: &RawPublish, draft: &mut Draft<'_>) -> Option<Common> 
     let heartbeat = draft.optional(&raw.heartbeat);
     let stamp = draft.optional(&raw.stamp);
     let extra = draft.optional(&raw.extra).map(|extra| extra.0).unwrap_or_default();
-    Some(Common {
+    Some(PublishDefaults {
         topic: topic?,
-        topic_at: raw.topic.at.clone(),
+        topic_at: raw.topic.key.clone(),
         shape: shape?.0,
-        qos: quality(qos?),
+        qos: to_qos(qos?),
         retain: retain?.0,
         datetime: datetime?.0,
         heartbeat: heartbeat?.0,
         stamp: stamp?.0,
         extra,
-        extra_at: raw.extra.at.clone(),
+        extra_at: raw.extra.key.clone(),
     })
 }
 
 /// `[publish]` with what `[plc.publish]` says otherwise.
-pub(super) fn overridden(
-    common: &Common,
+pub(super) fn with_overrides(
+    common: &PublishDefaults,
     raw: Option<&RawPlcPublish>,
-    draft: &mut Draft<'_>,
-) -> Common {
+    draft: &mut ReadContext<'_>,
+) -> PublishDefaults {
     let mut publish = common.clone();
     let Some(raw) = raw else { return publish };
     if let Some(topic) = draft.optional(&raw.topic) {
         publish.topic = topic;
-        publish.topic_at = raw.topic.at.clone();
+        publish.topic_at = raw.topic.key.clone();
     }
     if let Some(shape) = draft.optional(&raw.payload) {
         publish.shape = shape.0;
     }
     if let Some(qos) = draft.optional(&raw.qos) {
-        publish.qos = quality(qos);
+        publish.qos = to_qos(qos);
     }
     if let Some(retain) = draft.optional(&raw.retain) {
         publish.retain = retain.0;
@@ -91,20 +94,20 @@ pub(super) fn overridden(
     }
     if let Some(extra) = draft.optional(&raw.extra) {
         publish.extra.extend(extra.0);
-        publish.extra_at = raw.extra.at.clone();
+        publish.extra_at = raw.extra.key.clone();
     }
     publish
 }
 
 /// How one PLC is published.
-pub(super) fn publish(
-    common: Common,
-    names: &Names<'_>,
+pub(super) fn publish_of_plc(
+    common: PublishDefaults,
+    names: &TopicValues<'_>,
     tags: &[String],
-    draft: &mut Draft<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Publish> {
-    let topic = topic(&common, names, draft);
-    let members = members(&common, names, tags, draft);
+    let topic = fill_topic(&common, names, draft);
+    let members = check_extra(&common, names, tags, draft);
     members?;
     Some(Publish {
         topic: topic?,
@@ -118,7 +121,11 @@ pub(super) fn publish(
     })
 }
 
-fn topic(common: &Common, names: &Names<'_>, draft: &mut Draft<'_>) -> Option<String> {
+fn fill_topic(
+    common: &PublishDefaults,
+    names: &TopicValues<'_>,
+    draft: &mut ReadContext<'_>,
+) -> Option<String> {
     let filled = common.topic.fill(|placeholder| {
         let value = match placeholder {
             Placeholder::Gateway => names.gateway.id.as_str(),
@@ -131,9 +138,9 @@ fn topic(common: &Common, names: &Names<'_>, draft: &mut Draft<'_>) -> Option<St
         if value.is_empty() || value.contains(wild) { Err((placeholder, value)) } else { Ok(value) }
     });
     let word = match filled {
-        Ok(topic) => return not_ours(topic, common, names, draft),
+        Ok(topic) => return reject_reserved_topic(topic, common, names, draft),
         Err((placeholder, "")) => {
-            let word = placeholder.word();
+            let word = placeholder.name();
             draft.reject(
                 &common.topic_at,
                 format!("`topic` holds {{{word}}}, and `{word}` is empty"),
@@ -145,7 +152,7 @@ fn topic(common: &Common, names: &Names<'_>, draft: &mut Draft<'_>) -> Option<St
             );
             return None;
         }
-        Err((placeholder, _)) => placeholder.word(),
+        Err((placeholder, _)) => placeholder.name(),
     };
     draft.reject(
         &common.topic_at,
@@ -159,11 +166,11 @@ fn topic(common: &Common, names: &Names<'_>, draft: &mut Draft<'_>) -> Option<St
 }
 
 /// Status, events, commands and replies have topics that no data may take.
-fn not_ours(
+fn reject_reserved_topic(
     topic: String,
-    common: &Common,
-    names: &Names<'_>,
-    draft: &mut Draft<'_>,
+    common: &PublishDefaults,
+    names: &TopicValues<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<String> {
     let own = format!("edge/{}/", names.gateway.id);
     let taken = topic.strip_prefix(&own).is_some_and(|rest| {
@@ -184,16 +191,15 @@ fn not_ours(
 }
 
 /// Members of `extra` and the device's name must not hide other keys of the payload.
-fn members(
-    common: &Common,
-    names: &Names<'_>,
+fn check_extra(
+    common: &PublishDefaults,
+    names: &TopicValues<'_>,
     tags: &[String],
-    draft: &mut Draft<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<()> {
-    let taken = common
-        .extra
-        .keys()
-        .find(|key| RESERVED.contains(&key.as_str()) || tags.contains(key) || *key == names.device);
+    let taken = common.extra.keys().find(|key| {
+        RESERVED_KEYS.contains(&key.as_str()) || tags.contains(key) || *key == names.device
+    });
     if let Some(key) = taken {
         draft.reject(
             &common.extra_at,
@@ -202,7 +208,7 @@ fn members(
         );
         return None;
     }
-    if common.shape == Shape::Nested && RESERVED.contains(&names.device) {
+    if common.shape == PayloadShape::Nested && RESERVED_KEYS.contains(&names.device) {
         draft.reject(
             &common.topic_at,
             format!("the device of the PLC \"{}\" hides the key `{}`", names.plc, names.device),

@@ -5,52 +5,61 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::note;
-use super::publish::RESERVED;
-use crate::config::draft::{At, Draft};
-use crate::config::leaf::{Choice, Decimal, Whole};
-use crate::config::member::{Field, List, State};
+use super::publish::RESERVED_KEYS;
+use crate::config::context::{KeyLocation, ReadContext};
+use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
-use crate::config::{Form, Names, Scaling, Tag};
-use crate::plan::{Group, MAX_BITS};
-use crate::plc::{DataType, IecType, Kind, Location, Model, Order};
+use crate::config::scalar::{Choice, DecimalNumber, Integer};
+use crate::config::{EnumNames, JsonFormat, Scaling, Tag};
+use crate::plan::{MAX_BITS, TagGroup};
+use crate::plc::{ByteOrder, DataType, IecType, Location, PlcModel, ValueKind};
 
 /// What a tag takes over from its PLC, as far as that is known.
-pub(super) struct Owner {
-    pub(super) model: Option<Model>,
+pub(super) struct PlcDefaults {
+    pub(super) model: Option<PlcModel>,
     pub(super) scan: Option<Scan>,
-    pub(super) order: Option<Choice<Order>>,
+    pub(super) order: Option<Choice<ByteOrder>>,
     pub(super) max_words: Option<u16>,
     pub(super) zone: Option<TimeZone>,
 }
 
 /// All tags of one PLC; every one is looked at, whatever is wrong with the others.
-pub(super) fn tags(raw: &List<RawTag>, owner: &Owner, draft: &mut Draft<'_>) -> Option<Vec<Tag>> {
-    if raw.entries.is_empty() && !raw.broken {
+pub(super) fn check_tags(
+    raw: &SectionList<RawTag>,
+    owner: &PlcDefaults,
+    draft: &mut ReadContext<'_>,
+) -> Option<Vec<Tag>> {
+    if raw.entries.is_empty() && !raw.already_reported {
         draft.reject(
-            &raw.at,
+            &raw.key,
             "this PLC has no tags, so there is nothing to read",
             Some("add a section [[plc.tag]] with name, at and type below it".to_owned()),
         );
     }
-    refuse_repeated_names(&raw.entries, draft);
-    let tags: Vec<_> = raw.entries.iter().map(|raw| tag(raw, owner, draft)).collect();
+    reject_repeated_names(&raw.entries, draft);
+    let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, owner, draft)).collect();
     let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
-    refuse_torn_groups(&raw.entries, &tags, owner, draft);
-    note::note(&raw.entries, &tags, owner.model, draft);
+    reject_torn_groups(&raw.entries, &tags, owner, draft);
+    note::note_tags(&raw.entries, &tags, owner.model, draft);
     Some(tags)
 }
 
 /// A group is a promise: where one request cannot keep it, the first member that is out of reach is
 /// named.
-fn refuse_torn_groups(raw: &[RawTag], tags: &[Tag], owner: &Owner, draft: &mut Draft<'_>) {
+fn reject_torn_groups(
+    raw: &[RawTag],
+    tags: &[Tag],
+    owner: &PlcDefaults,
+    draft: &mut ReadContext<'_>,
+) {
     let (Some(model), Some(max_words)) = (owner.model, owner.max_words) else { return };
-    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, TagGroup<'_>> = BTreeMap::new();
     for (raw, tag) in raw.iter().zip(tags) {
         let Some(name) = tag.group.as_deref() else { continue };
-        let group = groups.entry(name).or_insert_with(|| Group::new(tag));
+        let group = groups.entry(name).or_insert_with(|| TagGroup::new(tag));
         if let Err(why) = group.join(tag, model, max_words) {
             draft.reject(
-                &raw.group.at,
+                &raw.group.key,
                 format!("the group \"{name}\" cannot be read in one request: {why}"),
                 Some("place its variables together in the PLC, or leave `group` out".to_owned()),
             );
@@ -58,62 +67,63 @@ fn refuse_torn_groups(raw: &[RawTag], tags: &[Tag], owner: &Owner, draft: &mut D
     }
 }
 
-fn refuse_repeated_names(entries: &[RawTag], draft: &mut Draft<'_>) {
-    let mut seen: BTreeMap<&str, &At> = BTreeMap::new();
+fn reject_repeated_names(entries: &[RawTag], draft: &mut ReadContext<'_>) {
+    let mut seen: BTreeMap<&str, &KeyLocation> = BTreeMap::new();
     for entry in entries {
-        let State::Good(name, _) = &entry.name.state else { continue };
+        let FieldState::Valid(name, _) = &entry.name.state else { continue };
         match seen.get(name.0.as_str()) {
-            Some(first) => draft.reject_twice(
-                &entry.name.at,
+            Some(first) => draft.reject_duplicate(
+                &entry.name.key,
                 first,
                 format!("two tags of this PLC have the name \"{}\"", name.0),
                 "each is a key of the same JSON object: give it a name of its own",
             ),
             None => {
-                seen.insert(&name.0, &entry.name.at);
+                seen.insert(&name.0, &entry.name.key);
             }
         }
     }
 }
 
-fn tag(raw: &RawTag, owner: &Owner, draft: &mut Draft<'_>) -> Option<Tag> {
-    let name = name(raw, draft);
+fn check_tag(raw: &RawTag, owner: &PlcDefaults, draft: &mut ReadContext<'_>) -> Option<Tag> {
+    let name = check_name(raw, draft);
     let at = draft.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
-    let iec = data_type(raw, draft);
-    let item = iec.map(|data| data.item);
+    let iec = check_type(raw, draft);
+    let item = iec.map(|data| data.element);
     let unit = draft.optional(&raw.unit).map(|unit| unit.0);
-    let location = location(raw, at.as_deref(), iec, owner, draft);
+    let location = check_location(raw, at.as_deref(), iec, owner, draft);
     let scale = draft.optional(&raw.scale);
     let offset = draft.optional(&raw.offset);
     let deadband = draft.optional(&raw.deadband);
-    refuse_keys_of_a_number(raw, item, draft);
-    refuse_bad_numbers(raw, scale, deadband, draft);
-    let form = form(raw, item, owner, draft);
+    reject_number_keys(raw, item, draft);
+    reject_bad_numbers(raw, scale, deadband, draft);
+    let form = check_json_format(raw, item, owner, draft);
     let scan = draft.derived(&raw.scan, || owner.scan);
     let order = draft.derived(&raw.order, || owner.order);
     let scaling = scaling(scale, offset);
-    let decimals = draft.derived(&raw.decimals, || digits(scaling, [scale, offset], item?));
+    let decimals =
+        draft.derived(&raw.decimals, || derived_decimals(scaling, [scale, offset], item?));
     Some(Tag {
         name: name?,
         at: at?,
         location: location?,
-        iec: iec?,
-        order: order?.0,
+        data_type: iec?,
+        byte_order: order?.0,
         unit,
         scaling,
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
-        form: form?,
+        json_format: form?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
         group: draft.optional(&raw.group).map(|group| group.0),
     })
 }
 
-fn name(raw: &RawTag, draft: &mut Draft<'_>) -> Option<String> {
+fn check_name(raw: &RawTag, draft: &mut ReadContext<'_>) -> Option<String> {
     let name = draft.required(&raw.name, "name = \"temperature\"")?.0;
     let wrong = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
-    } else if RESERVED.contains(&name.as_str()) {
+    } else if RESERVED_KEYS.contains(&name.as_str()) {
         Some(format!("`{name}` is a key that the gateway itself puts into the payload"))
     } else {
         None
@@ -121,29 +131,29 @@ fn name(raw: &RawTag, draft: &mut Draft<'_>) -> Option<String> {
     let Some(message) = wrong else { return Some(name) };
     let example = if name.is_empty() { "temperature".to_owned() } else { format!("{name}_1") };
     let help = format!("give it another name, for example name = \"{example}\"");
-    draft.reject(&raw.name.at, message, Some(help));
+    draft.reject(&raw.name.key, message, Some(help));
     None
 }
 
-fn location(
+fn check_location(
     raw: &RawTag,
     at: Option<&str>,
     iec: Option<DataType>,
-    owner: &Owner,
-    draft: &mut Draft<'_>,
+    owner: &PlcDefaults,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Location> {
     let (at, iec, model) = (at?, iec?, owner.model?);
     let location = match model.locate(at, iec) {
         Ok(location) => location,
         Err(error) => {
-            draft.reject(&raw.at.at, error.message, error.help);
+            draft.reject(&raw.at.key, error.message, error.help);
             return None;
         }
     };
     let most = owner.max_words?;
-    match too_large(&location, most) {
+    match size_error(&location, most) {
         Some((message, help)) => {
-            draft.reject(&raw.at.at, format!("the type {iec} takes {message}"), Some(help));
+            draft.reject(&raw.at.key, format!("the type {iec} takes {message}"), Some(help));
             None
         }
         None => Some(location),
@@ -151,7 +161,7 @@ fn location(
 }
 
 /// A value is read whole, in one request.
-fn too_large(location: &Location, max_words: u16) -> Option<(String, String)> {
+fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     /// Modbus Application Protocol V1.1b3, 6.3.
     const MOST_WORDS: u16 = 125;
     let count = location.count;
@@ -170,16 +180,16 @@ fn too_large(location: &Location, max_words: u16) -> Option<(String, String)> {
 }
 
 /// The type, with the code page of its text.
-fn data_type(raw: &RawTag, draft: &mut Draft<'_>) -> Option<DataType> {
+fn check_type(raw: &RawTag, draft: &mut ReadContext<'_>) -> Option<DataType> {
     let data = draft.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
     let code_page = draft.optional(&raw.encoding).map(|choice| choice.0);
     let (data, code_page) = (data?, code_page.unwrap_or_default());
-    if let IecType::String(letters, _) = data.item {
-        return Some(DataType { item: IecType::String(letters, code_page), ..data });
+    if let IecType::String(letters, _) = data.element {
+        return Some(DataType { element: IecType::String(letters, code_page), ..data });
     }
-    if matches!(raw.encoding.state, State::Good(..)) {
+    if matches!(raw.encoding.state, FieldState::Valid(..)) {
         draft.reject(
-            &raw.encoding.at,
+            &raw.encoding.key,
             format!("`encoding` is for a STRING, and this is {} {data}", article(data)),
             Some("leave `encoding` out; a WSTRING is always UTF-16".to_owned()),
         );
@@ -188,16 +198,21 @@ fn data_type(raw: &RawTag, draft: &mut Draft<'_>) -> Option<DataType> {
 }
 
 /// The names of an enumeration, or what its type asks for.
-fn form(raw: &RawTag, iec: Option<IecType>, owner: &Owner, draft: &mut Draft<'_>) -> Option<Form> {
+fn check_json_format(
+    raw: &RawTag,
+    iec: Option<IecType>,
+    owner: &PlcDefaults,
+    draft: &mut ReadContext<'_>,
+) -> Option<JsonFormat> {
     let names = draft.optional(&raw.r#enum);
     let (iec, zone) = (iec?, owner.zone.as_ref()?);
-    let Some(names) = names else { return Some(Form::of(iec, zone)) };
+    let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
     let bits = 8 * u32::from(iec.size());
     let range = match iec.kind() {
-        Kind::Unsigned => 0..1_i128 << bits,
-        Kind::Signed => -(1_i128 << (bits - 1))..1_i128 << (bits - 1),
-        Kind::Bool | Kind::Real | Kind::Text => 0..0,
-        Kind::Date(_) | Kind::TimeOfDay(_) | Kind::DateAndTime(_) => 0..0,
+        ValueKind::Unsigned => 0..1_i128 << bits,
+        ValueKind::Signed => -(1_i128 << (bits - 1))..1_i128 << (bits - 1),
+        ValueKind::Bool | ValueKind::Real | ValueKind::Text => 0..0,
+        ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => 0..0,
     };
     let wrong = if range.is_empty() {
         Some((format!("`enum` is for whole numbers, and this is {iec}"), "leave `enum` out"))
@@ -212,19 +227,19 @@ fn form(raw: &RawTag, iec: Option<IecType>, owner: &Owner, draft: &mut Draft<'_>
     };
     match wrong {
         Some((message, help)) => {
-            draft.reject(&raw.r#enum.at, message, Some(help.to_owned()));
+            draft.reject(&raw.r#enum.key, message, Some(help.to_owned()));
             None
         }
-        None => Names::new(names.0).map(Form::Named),
+        None => EnumNames::new(names.0).map(JsonFormat::Named),
     }
 }
 
 impl RawTag {
     /// Whether any key is set that only a number can have.
     fn has_number_keys(&self) -> bool {
-        let is_set = |field: &Field<Decimal>| matches!(field.state, State::Good(..));
+        let is_set = |field: &Field<DecimalNumber>| matches!(field.state, FieldState::Valid(..));
         [&self.scale, &self.offset, &self.deadband].into_iter().any(is_set)
-            || matches!(self.decimals.state, State::Good(..))
+            || matches!(self.decimals.state, FieldState::Valid(..))
     }
 }
 
@@ -232,40 +247,40 @@ fn article(data: DataType) -> &'static str {
     if data.to_string().starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }
 
-fn refuse_keys_of_a_number(raw: &RawTag, iec: Option<IecType>, draft: &mut Draft<'_>) {
+fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, draft: &mut ReadContext<'_>) {
     let Some(iec) = iec else { return };
     let (what, number) = match iec.kind() {
-        Kind::Unsigned | Kind::Signed | Kind::Real => return,
-        Kind::Bool => ("true or false", "BYTE or WORD"),
-        Kind::Date(_) | Kind::DateAndTime(_) => ("a date", "UDINT or ULINT"),
-        Kind::TimeOfDay(_) => ("a time of day", "UDINT or ULINT"),
-        Kind::Text => ("text", "INT or REAL"),
+        ValueKind::Unsigned | ValueKind::Signed | ValueKind::Real => return,
+        ValueKind::Bool => ("true or false", "BYTE or WORD"),
+        ValueKind::Date(_) | ValueKind::DateAndTime(_) => ("a date", "UDINT or ULINT"),
+        ValueKind::TimeOfDay(_) => ("a time of day", "UDINT or ULINT"),
+        ValueKind::Text => ("text", "INT or REAL"),
     };
-    let mut refuse = |at: &At| {
+    let mut refuse = |at: &KeyLocation| {
         draft.reject(
             at,
-            format!("a {iec} is {what}, it has no `{}`", at.key),
-            Some(format!("leave `{}` out, or set type to {number} for a number", at.key)),
+            format!("a {iec} is {what}, it has no `{}`", at.name),
+            Some(format!("leave `{}` out, or set type to {number} for a number", at.name)),
         );
     };
     for field in [&raw.scale, &raw.offset, &raw.deadband] {
-        if matches!(field.state, State::Good(..)) {
-            refuse(&field.at);
+        if matches!(field.state, FieldState::Valid(..)) {
+            refuse(&field.key);
         }
     }
-    if matches!(raw.decimals.state, State::Good(..)) {
-        refuse(&raw.decimals.at);
+    if matches!(raw.decimals.state, FieldState::Valid(..)) {
+        refuse(&raw.decimals.key);
     }
 }
 
-fn refuse_bad_numbers(
+fn reject_bad_numbers(
     raw: &RawTag,
-    scale: Option<Decimal>,
-    deadband: Option<Decimal>,
-    draft: &mut Draft<'_>,
+    scale: Option<DecimalNumber>,
+    deadband: Option<DecimalNumber>,
+    draft: &mut ReadContext<'_>,
 ) {
-    let mut refuse = |field: &Field<Decimal>, message: &str, help: &str| {
-        draft.reject(&field.at, message, Some(help.to_owned()));
+    let mut refuse = |field: &Field<DecimalNumber>, message: &str, help: &str| {
+        draft.reject(&field.key, message, Some(help.to_owned()));
     };
     if scale.is_some_and(|scale| scale.value == 0.0) {
         let help = "write the factor from the raw value to the unit, for example 0.1";
@@ -279,7 +294,7 @@ fn refuse_bad_numbers(
 
 /// Absent when it would change nothing.
 #[expect(clippy::float_cmp, reason = "exactly 1 and 0 mean no scaling")]
-fn scaling(scale: Option<Decimal>, offset: Option<Decimal>) -> Option<Scaling> {
+fn scaling(scale: Option<DecimalNumber>, offset: Option<DecimalNumber>) -> Option<Scaling> {
     let scale = scale.map_or(1.0, |scale| scale.value);
     let offset = offset.map_or(0.0, |offset| offset.value);
     (scale != 1.0 || offset != 0.0).then_some(Scaling { scale, offset })
@@ -287,13 +302,13 @@ fn scaling(scale: Option<Decimal>, offset: Option<Decimal>) -> Option<Scaling> {
 
 /// A scaled integer has the digits of what it was scaled with; of a REAL nobody knows how many of
 /// its digits mean something.
-fn digits(
+fn derived_decimals(
     scaling: Option<Scaling>,
-    parts: [Option<Decimal>; 2],
+    parts: [Option<DecimalNumber>; 2],
     iec: IecType,
-) -> Option<Whole<0, 15>> {
+) -> Option<Integer<0, 15>> {
     let real = matches!(iec, IecType::Real | IecType::Lreal);
     scaling.filter(|_| !real)?;
-    let digits = parts.into_iter().flatten().map(|part| part.digits).max()?;
-    Some(Whole(digits.into()))
+    let digits = parts.into_iter().flatten().map(|part| part.decimal_places).max()?;
+    Some(Integer(digits.into()))
 }

@@ -3,19 +3,19 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::tunnel::Underway;
-use crate::config::draft::{At, Draft};
-use crate::config::leaf::{Choice, Leaf, Wrong};
-use crate::config::member::Field;
+use super::tunnel::TunnelPresence;
+use crate::config::context::{KeyLocation, ReadContext};
+use crate::config::field::Field;
 use crate::config::raw::RawMqtt;
+use crate::config::scalar::{Choice, Scalar, ValueError};
 use crate::config::{Broker, ClientCertificate, Scheme, Tls, Via};
 
 /// Through the tunnel where there is one. A broker that no hub leads to would never be reached.
-pub(super) fn via(
+pub(super) fn check_via(
     raw: &RawMqtt,
-    brokers: Option<&[(At, Broker)]>,
-    tunnel: &Underway<'_>,
-    draft: &mut Draft<'_>,
+    brokers: Option<&[(KeyLocation, Broker)]>,
+    tunnel: &TunnelPresence<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Via> {
     let default = if tunnel.is_on() { Via::Tunnel } else { Via::Direct };
     let via = draft.derived(&raw.via, || Some(Choice(default)))?.0;
@@ -24,7 +24,7 @@ pub(super) fn via(
     }
     if !tunnel.is_on() {
         draft.reject(
-            &raw.via.at,
+            &raw.via.key,
             "`via` is \"tunnel\", and there is no tunnel",
             Some("add a section [tunnel], or write via = \"direct\"".to_owned()),
         );
@@ -32,11 +32,11 @@ pub(super) fn via(
     }
     for (at, broker) in brokers? {
         let Ok(address) = broker.address.host.parse::<IpAddr>() else {
-            note_name(at, &broker.address.host, draft);
+            note_plain_lookup(at, &broker.address.host, draft);
             continue;
         };
-        if let Underway::On(Some(tunnel)) = tunnel
-            && !tunnel.settings.hubs.iter().any(|hub| leads_to(hub, address))
+        if let TunnelPresence::On(Some(tunnel)) = tunnel
+            && !tunnel.settings.hubs.iter().any(|hub| routes_to(hub, address))
         {
             draft.reject(
                 at,
@@ -52,43 +52,45 @@ pub(super) fn via(
 
 /// Names are not looked up through the tunnel: who sees the network sees them, and an answer of his
 /// may keep us from the broker. It cannot lead us past the tunnel.
-fn note_name(at: &At, host: &str, draft: &mut Draft<'_>) {
+fn note_plain_lookup(at: &KeyLocation, host: &str, draft: &mut ReadContext<'_>) {
     let message = format!("the name {host} is looked up outside the tunnel, in clear");
     let help = "write the broker's address inside the tunnel, or put the name into /etc/hosts";
-    draft.note(at, message, help.to_owned(), None);
+    draft.add_note(at, message, help.to_owned(), None);
 }
 
-fn leads_to(hub: &tunnel::Hub, address: IpAddr) -> bool {
+fn routes_to(hub: &tunnel::Hub, address: IpAddr) -> bool {
     hub.allowed_ips.iter().any(|network| network.contains(&address))
 }
 
-pub(super) fn tls(
+pub(super) fn check_tls(
     raw: &RawMqtt,
-    brokers: Option<&[(At, Broker)]>,
+    brokers: Option<&[(KeyLocation, Broker)]>,
     file: &Path,
-    draft: &mut Draft<'_>,
+    draft: &mut ReadContext<'_>,
 ) -> Option<Tls> {
-    let ca_file = optional_file(&raw.ca_file, draft, |ca| ca.checked("certificate", file));
-    let cert_file = optional_file(&raw.cert_file, draft, |cert| cert.checked("certificate", file));
-    let key_file = optional_file(&raw.key_file, draft, |key| key.checked("private key", file));
+    let ca_file = optional_file(&raw.ca_file, draft, |ca| ca.readable_path("certificate", file));
+    let cert_file =
+        optional_file(&raw.cert_file, draft, |cert| cert.readable_path("certificate", file));
+    let key_file =
+        optional_file(&raw.key_file, draft, |key| key.readable_path("private key", file));
     let (ca_file, cert_file, key_file) = (ca_file?, cert_file?, key_file?);
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => {
             let help = Some("add key_file = \"...\" beside it".to_owned());
-            draft.reject(&raw.cert_file.at, "there is a certificate and no key", help);
+            draft.reject(&raw.cert_file.key, "there is a certificate and no key", help);
             return None;
         }
         (None, Some(_)) => {
             let help = Some("add cert_file = \"...\" beside it".to_owned());
-            draft.reject(&raw.key_file.at, "there is a key and no certificate", help);
+            draft.reject(&raw.key_file.key, "there is a key and no certificate", help);
             return None;
         }
     };
     let used = brokers.is_none_or(|all| all.iter().any(|(_, one)| one.scheme == Scheme::Mqtts));
     if !used
-        && let Some(at) = [&raw.ca_file.at, &raw.cert_file.at]
+        && let Some(at) = [&raw.ca_file.key, &raw.cert_file.key]
             .into_iter()
             .zip([ca_file.is_some(), client.is_some()])
             .find_map(|(at, is_set)| is_set.then_some(at))
@@ -96,7 +98,7 @@ pub(super) fn tls(
         let help = "write mqtts:// in front of the broker's address, or leave the key out";
         draft.reject(
             at,
-            format!("`{}` is for TLS, and no broker is mqtts://", at.key),
+            format!("`{}` is for TLS, and no broker is mqtts://", at.name),
             Some(help.to_owned()),
         );
         return None;
@@ -106,16 +108,16 @@ pub(super) fn tls(
 
 /// The outer option is the usual one, the inner one says whether there is a file.
 #[expect(clippy::option_option, reason = "an absent file is a good value")]
-fn optional_file<T: Leaf>(
+fn optional_file<T: Scalar>(
     field: &Field<T>,
-    draft: &mut Draft<'_>,
-    check: impl FnOnce(&T) -> Result<PathBuf, Wrong>,
+    draft: &mut ReadContext<'_>,
+    check: impl FnOnce(&T) -> Result<PathBuf, ValueError>,
 ) -> Option<Option<PathBuf>> {
     let Some(file) = draft.optional(field) else { return Some(None) };
     match check(&file) {
         Ok(path) => Some(Some(path)),
         Err(wrong) => {
-            draft.reject(&field.at, wrong.message, wrong.help);
+            draft.reject(&field.key, wrong.message, wrong.help);
             None
         }
     }

@@ -7,10 +7,10 @@ use fastrand::Rng;
 use super::*;
 
 /// Everything that is said about a file: configuration, hash, settings, or every problem.
-fn said(pieces: Option<&Pieces<'_>>, text: &str) -> String {
-    let read = read_in(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
+fn outcome(pieces: Option<&SplitDocument<'_>>, text: &str) -> String {
+    let read = read_split(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
     match read {
-        Ok(Read { config, hash, settings, notes }) => {
+        Ok(CheckedFile { config, hash, settings, notes }) => {
             format!("{config:?} {hash} {settings:?} {notes:?}")
         }
         Err(rejected) => format!("{rejected:?}"),
@@ -18,9 +18,9 @@ fn said(pieces: Option<&Pieces<'_>>, text: &str) -> String {
 }
 
 /// Whether it was cut.
-fn compare(text: &str) -> bool {
-    let Some(pieces) = Pieces::of(text) else { return false };
-    assert_eq!(said(Some(&pieces), text), said(None, text), "{text}");
+fn split_and_compare(text: &str) -> bool {
+    let Some(pieces) = SplitDocument::split(text) else { return false };
+    assert_eq!(outcome(Some(&pieces), text), outcome(None, text), "{text}");
     true
 }
 
@@ -34,7 +34,7 @@ fn corpus() -> Vec<String> {
 
 #[test]
 fn a_file_in_pieces_says_what_the_whole_file_says() {
-    let cut = corpus().iter().filter(|text| compare(text)).count();
+    let cut = corpus().iter().filter(|text| split_and_compare(text)).count();
     assert!(cut >= 40, "{cut} files were cut");
 }
 
@@ -65,7 +65,7 @@ fn a_file_of_lines_in_any_order_says_the_same_in_pieces() {
             let at = random.usize(0..=text.len());
             text.insert(at, random.choice(&lines).unwrap());
         }
-        cut += usize::from(compare(&text.join("\n")));
+        cut += usize::from(split_and_compare(&text.join("\n")));
     }
     assert!(cut > 500, "{cut} files were cut");
 }
@@ -73,14 +73,14 @@ fn a_file_of_lines_in_any_order_says_the_same_in_pieces() {
 #[test]
 fn headers_in_a_text_are_no_headers() {
     let text = "[a]\nx = \"\"\"\n[[plc]]\nname = \"p\"\n[b]\ny = \"\"\"\n";
-    assert!(Pieces::of(text).is_none());
+    assert!(SplitDocument::split(text).is_none());
     let text = "[a]\nx = [\n[1],\n[[plc]]\n]\n";
-    assert!(Pieces::of(text).is_none());
+    assert!(SplitDocument::split(text).is_none());
 }
 
 #[test]
 fn what_stands_between_and_behind_the_plcs_is_read_too() {
     let text = "[[plc]]\nname = \"p\"\n[mqtt]\nqos = 9\n[[plc]]\n[plc.publish]\n[queue]\n";
-    assert!(compare(text));
-    assert!(Pieces::of("[[plc]]\n[mqtt]\n[[plc.tag]]\n").is_none());
+    assert!(split_and_compare(text));
+    assert!(SplitDocument::split("[[plc]]\n[mqtt]\n[[plc.tag]]\n").is_none());
 }

@@ -15,7 +15,7 @@ pub struct Mqtt {
     /// What proves who a broker is, and who we are; used for [`Scheme::Mqtts`].
     pub tls: Tls,
     /// Protocol version.
-    pub version: Version,
+    pub version: MqttVersion,
     /// Client identifier; the gateway's id unless given.
     pub client_id: String,
     /// Keep alive; zero switches it off (3.1.1 only).
@@ -83,7 +83,7 @@ pub struct HostPort {
 
 /// MQTT protocol version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Version {
+pub enum MqttVersion {
     /// MQTT 3.1.1.
     V311,
     /// MQTT 5.0.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn place(model: Model, at: &str, iec: impl Into<DataType>) -> (Table, u16, u16, u8, Option<u8>) {
+fn place(model: PlcModel, at: &str, iec: impl Into<DataType>) -> (Table, u16, u16, u8, Option<u8>) {
     let Location { table, first, count, byte, bit } = model.locate(at, iec).unwrap();
     (table, first, count, byte, bit)
 }
@@ -10,7 +10,7 @@ fn place(model: Model, at: &str, iec: impl Into<DataType>) -> (Table, u16, u16, 
 #[test]
 fn a_modicon_counts_memory_in_bytes_whatever_the_prefix() {
     use Table::HoldingRegister as Holding;
-    let at = |at, iec| place(Model::M241, at, iec);
+    let at = |at, iec| place(PlcModel::M241, at, iec);
     assert_eq!(at("%MW10", IecType::Int), (Holding, 10, 1, 0, None));
     assert_eq!(at("%mw10", IecType::Real), (Holding, 10, 2, 0, None));
     assert_eq!(at("%MD5", IecType::Real), (Holding, 10, 2, 0, None));
@@ -30,7 +30,7 @@ fn a_modicon_counts_memory_in_bytes_whatever_the_prefix() {
 #[test]
 fn an_array_takes_the_room_of_its_elements_and_bits_are_packed() {
     use Table::HoldingRegister as Holding;
-    let at = |at, data: &str| place(Model::M241, at, data.parse::<DataType>().unwrap());
+    let at = |at, data: &str| place(PlcModel::M241, at, data.parse::<DataType>().unwrap());
     assert_eq!(at("%MW10", "ARRAY[1..5] OF REAL"), (Holding, 10, 10, 0, None));
     assert_eq!(at("%MB21", "ARRAY[0..2] OF BYTE"), (Holding, 10, 2, 1, None));
     assert_eq!(at("%MB21", "STRING(4)"), (Holding, 10, 3, 1, None));
@@ -43,7 +43,7 @@ fn an_array_takes_the_room_of_its_elements_and_bits_are_packed() {
 
 #[test]
 fn outputs_are_coils_and_inputs_are_discrete_inputs() {
-    let at = |at| place(Model::M251, at, IecType::Bool);
+    let at = |at| place(PlcModel::M251, at, IecType::Bool);
     assert_eq!(at("%QX1.2"), (Table::Coil, 10, 1, 0, None));
     assert_eq!(at("%Q1.2"), (Table::Coil, 10, 1, 0, None));
     assert_eq!(at("coil:10"), (Table::Coil, 10, 1, 0, None));
@@ -58,14 +58,14 @@ fn an_m262_counts_as_the_m241_does() {
     for (at, iec) in
         [("%MD5", IecType::Real), ("%MX21.3", IecType::Bool), ("%QX1.2", IecType::Bool)]
     {
-        assert_eq!(Model::M262.locate(at, iec), Model::M241.locate(at, iec));
+        assert_eq!(PlcModel::M262.locate(at, iec), PlcModel::M241.locate(at, iec));
     }
 }
 
 #[test]
 fn an_m221_counts_words_whatever_the_prefix_and_its_bits_are_coils() {
     use Table::HoldingRegister as Holding;
-    let at = |at, iec| place(Model::M221, at, iec);
+    let at = |at, iec| place(PlcModel::M221, at, iec);
     assert_eq!(at("%MW10", IecType::Int), (Holding, 10, 1, 0, None));
     assert_eq!(at("%MD10", IecType::Dint), (Holding, 10, 2, 0, None));
     assert_eq!(at("%MF10", IecType::Real), (Holding, 10, 2, 0, None));
@@ -78,7 +78,7 @@ fn an_m221_counts_words_whatever_the_prefix_and_its_bits_are_coils() {
 
 #[test]
 fn a_generic_device_has_four_tables() {
-    let at = |at, iec| place(Model::Generic, at, iec);
+    let at = |at, iec| place(PlcModel::Generic, at, iec);
     assert_eq!(at("input:4", IecType::Udint), (Table::InputRegister, 4, 2, 0, None));
     assert_eq!(at("input:4.9", IecType::Bool), (Table::InputRegister, 4, 1, 1, Some(1)));
     assert_eq!(at("holding:65535", IecType::Int), (Table::HoldingRegister, 65_535, 1, 0, None));
@@ -88,18 +88,18 @@ fn a_generic_device_has_four_tables() {
 #[test]
 fn every_window_of_the_memory_map_can_be_read_up_to_its_last_word() {
     for last in [59_999, 60_199, 61_999, 62_199, 63_999] {
-        assert!(Model::M241.locate(&format!("%MW{last}"), IecType::Int).is_ok());
-        assert!(Model::M241.locate(&format!("%MW{last}"), IecType::Real).is_err());
+        assert!(PlcModel::M241.locate(&format!("%MW{last}"), IecType::Int).is_ok());
+        assert!(PlcModel::M241.locate(&format!("%MW{last}"), IecType::Real).is_err());
     }
-    assert!(Model::M241.locate("%MW64000", IecType::Int).is_err());
+    assert!(PlcModel::M241.locate("%MW64000", IecType::Int).is_err());
 }
 
 fn any_type() -> impl Strategy<Value = IecType> {
     prop::sample::select(IecType::ALL.to_vec())
 }
 
-fn any_model() -> impl Strategy<Value = Model> {
-    prop::sample::select(Model::ALL.to_vec())
+fn any_model() -> impl Strategy<Value = PlcModel> {
+    prop::sample::select(PlcModel::ALL.to_vec())
 }
 
 proptest! {
@@ -116,10 +116,10 @@ proptest! {
     ) {
         if let Ok(place) = model.locate(&text, iec) {
             let last = place.first + (place.count - 1);
-            let inside = |window: &&super::super::Window| {
+            let inside = |window: &&super::super::MemoryArea| {
                 window.registers.contains(&place.first) && window.registers.contains(&last)
             };
-            prop_assert!(model.windows(place.table).iter().any(|w| inside(&w)));
+            prop_assert!(model.memory_areas(place.table).iter().any(|w| inside(&w)));
             prop_assert!(place.byte <= 1 && place.bit.is_none_or(|bit| bit <= 7));
             prop_assert!(place.bit.is_none() || iec == IecType::Bool);
             let bytes = u16::from(place.byte) + iec.size();

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway::clock::Judge;
+use gateway::clock::ClockTrust;
 use gateway::model::UnixTime;
-use tunnel::{ClockBounds, Event, Now, State};
+use tunnel::{ClockBounds, Now, TunnelEvent, TunnelState};
 use virtual_time::{World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,14 +14,14 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[test]
 fn a_box_that_boots_years_in_the_past_says_so_and_is_up_10_s_after_the_clock_is_set() {
-    let mut world = World::up(20, 1);
+    let mut world = World::connected(20, 1);
     clock::step_back(10 * YEAR);
     world.bounds.floor = Some(SystemTime::UNIX_EPOCH + 50 * YEAR);
     world.restart_site();
     world.run_for(5 * MINUTE);
-    assert_eq!(world.report().state, State::ClockBehind, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::ClockBehind, "{}", world.report().sentence);
     clock::step_forward(10 * YEAR);
-    assert!(world.heard_within(10 * SECOND));
+    assert!(world.is_answered_within(10 * SECOND));
 }
 
 #[test]
@@ -36,126 +36,126 @@ fn a_clock_in_the_past_is_no_reason_not_to_try() {
 
 #[test]
 fn a_clock_beyond_the_ceiling_sends_nothing_and_spoils_no_key() {
-    let mut world = World::up(22, 1);
+    let mut world = World::connected(22, 1);
     let right = Now::read().wall;
     clock::step_forward(10 * YEAR);
     world.bounds.ceiling = Some(right + YEAR);
-    world.network.seen = Some(Vec::new());
+    world.network.captured = Some(Vec::new());
     world.restart_site();
     world.run_for(HOUR);
-    let seen = world.network.seen.take().unwrap_or_default();
-    assert!(seen.iter().all(|datagram| datagram.from.ip() != world.outside.ip()));
-    assert_eq!(world.report().state, State::ClockAhead, "{}", world.report().sentence);
+    let seen = world.network.captured.take().unwrap_or_default();
+    assert!(seen.iter().all(|datagram| datagram.from.ip() != world.site_address.ip()));
+    assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().sentence);
     clock::step_back(10 * YEAR);
-    assert!(world.heard_within(10 * SECOND));
+    assert!(world.is_answered_within(10 * SECOND));
     assert_eq!(world.report().counters.unanswered, 0);
 }
 
 #[test]
 fn a_step_beyond_the_ceiling_does_not_end_a_tunnel_that_is_up() {
-    let mut world = World::up(23, 1);
+    let mut world = World::connected(23, 1);
     let ceiling = Some(Now::read().wall + YEAR);
-    world.tell(Event::Clock(ClockBounds { floor: None, ceiling }));
+    world.send_event(TunnelEvent::ClockBoundsChanged(ClockBounds { floor: None, ceiling }));
     clock::step_forward(10 * YEAR);
     for _ in 0..10 {
         world.run_for(MINUTE);
-        assert!(world.heard_within(2 * SECOND));
+        assert!(world.is_answered_within(2 * SECOND));
     }
     clock::step_back(10 * YEAR);
     world.run_for(10 * MINUTE);
-    assert!(world.heard_within(2 * SECOND));
+    assert!(world.is_answered_within(2 * SECOND));
     world.restart_site();
-    assert!(world.heard_within(2 * SECOND), "the key is spoiled");
+    assert!(world.is_answered_within(2 * SECOND), "the key is spoiled");
 }
 
 /// What the product thinks of the clock, with a floor that was kept a moment ago.
-fn judged(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
-    let mut judge = Judge::new(Some(kept));
-    let wall = gateway::clock::unix(Now::read().wall);
-    gateway::clock::bounds(judge.look(Instant::now(), wall, is_synchronised))
+fn bounds_of_product(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
+    let mut judge = ClockTrust::new(Some(kept));
+    let wall = gateway::clock::to_unix_time(Now::read().wall);
+    gateway::clock::tunnel_bounds(judge.assess(Instant::now(), wall, is_synchronised))
 }
 
 #[test]
 fn a_step_of_ten_years_while_up_burns_no_key() {
     for is_synchronised in [false, true] {
-        let mut world = World::up(31, 2);
-        let kept = gateway::clock::unix(Now::read().wall);
+        let mut world = World::connected(31, 2);
+        let kept = gateway::clock::to_unix_time(Now::read().wall);
         clock::step_forward(10 * YEAR);
-        world.bounds = judged(kept, is_synchronised);
-        world.tell(Event::Clock(world.bounds));
+        world.bounds = bounds_of_product(kept, is_synchronised);
+        world.send_event(TunnelEvent::ClockBoundsChanged(world.bounds));
         // Through renewals, to another hub, through a restart: nothing of it is sent.
         world.run_for(5 * MINUTE);
         let hub = world.hubs[0].address.ip();
-        world.network.cut.insert(hub);
+        world.network.unreachable_hosts.insert(hub);
         world.run_for(5 * MINUTE);
-        world.network.cut.clear();
+        world.network.unreachable_hosts.clear();
         world.restart_site();
         world.run_for(5 * MINUTE);
-        assert_eq!(world.report().state, State::ClockAhead, "{}", world.report().sentence);
+        assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().sentence);
 
         clock::step_back(10 * YEAR);
-        world.bounds = judged(kept, true);
+        world.bounds = bounds_of_product(kept, true);
         world.restart_site();
-        assert!(world.heard_within(10 * SECOND), "the key is spoiled");
+        assert!(world.is_answered_within(10 * SECOND), "the key is spoiled");
     }
 }
 
 #[test]
 fn a_clock_that_is_wrong_by_years_for_an_hour_spoils_no_tunnel_that_is_up() {
-    let mut world = World::up(32, 1);
+    let mut world = World::connected(32, 1);
     clock::step_forward(5 * YEAR);
     for _ in 0..60 {
-        assert!(world.heard_within(2 * SECOND));
+        assert!(world.is_answered_within(2 * SECOND));
         world.run_for(MINUTE);
     }
     clock::step_back(5 * YEAR);
     world.run_for(5 * MINUTE);
     world.restart_site();
-    assert!(world.heard_within(10 * SECOND), "the key is spoiled");
+    assert!(world.is_answered_within(10 * SECOND), "the key is spoiled");
 }
 
 #[test]
 fn a_step_of_the_clock_costs_a_tunnel_that_is_up_no_packet() {
-    let mut world = World::up(33, 1);
-    world.talk = None;
+    let mut world = World::connected(33, 1);
+    world.ping_interval = None;
     world.run_for(SECOND);
-    world.received.clear();
-    let sent = world.pinged();
-    world.talk = Some(SECOND / 10);
+    world.received_at_site.clear();
+    let sent = world.pings_sent();
+    world.ping_interval = Some(SECOND / 10);
     for by in [2 * SECOND, HOUR, YEAR] {
         clock::step_forward(by);
         world.run_for(5 * MINUTE);
         clock::step_back(by);
         world.run_for(5 * MINUTE);
     }
-    world.talk = None;
+    world.ping_interval = None;
     world.run_for(SECOND);
-    assert_eq!(world.received.len() as u64, world.pinged() - sent);
+    assert_eq!(world.received_at_site.len() as u64, world.pings_sent() - sent);
 }
 
 #[test]
 fn time_asleep_costs_no_packet() {
     for asleep in [1, 2, 3, 4, 8, 9, 10, 60].map(|minutes| minutes * MINUTE) {
-        let mut world = World::up(34, 1);
-        world.talk = None;
+        let mut world = World::connected(34, 1);
+        world.ping_interval = None;
         world.run_for(SECOND);
-        world.received.clear();
-        let sent = world.pinged();
-        clock::sleep(asleep);
-        world.talk = Some(SECOND);
+        world.received_at_site.clear();
+        let sent = world.pings_sent();
+        clock::suspend(asleep);
+        world.ping_interval = Some(SECOND);
         world.run_for(MINUTE);
-        world.talk = None;
+        world.ping_interval = None;
         world.run_for(SECOND);
-        assert_eq!(world.received.len() as u64, world.pinged() - sent, "{asleep:?}");
+        assert_eq!(world.received_at_site.len() as u64, world.pings_sent() - sent, "{asleep:?}");
     }
 }
 
 #[test]
 fn a_step_back_of_an_hour_does_not_interrupt() {
-    let mut world = World::up(24, 1);
+    let mut world = World::connected(24, 1);
     clock::step_back(HOUR);
     for _ in 0..30 {
-        assert!(world.heard_within(2 * SECOND));
+        assert!(world.is_answered_within(2 * SECOND));
         world.run_for(MINUTE);
     }
 }
@@ -168,63 +168,63 @@ fn a_step_back_before_the_first_session_gives_no_stamp_of_the_future() {
     clock::step_back(HOUR);
     world.run_for(MINUTE);
     world.start_hub(0);
-    world.talk = Some(SECOND);
-    assert!(world.heard_within(MINUTE));
+    world.ping_interval = Some(SECOND);
+    assert!(world.is_answered_within(MINUTE));
 }
 
 #[test]
 fn a_step_forward_heals_at_once() {
-    let mut world = World::up(26, 1);
+    let mut world = World::connected(26, 1);
     clock::step_forward(HOUR);
-    assert!(world.heard_within(2 * SECOND));
+    assert!(world.is_answered_within(2 * SECOND));
 }
 
 #[test]
 fn after_10_minutes_asleep_nothing_leaves_on_the_dead_session() {
-    let mut world = World::up(27, 1);
-    world.talk = None;
+    let mut world = World::connected(27, 1);
+    world.ping_interval = None;
     world.run_for(SECOND);
-    world.network.seen = Some(Vec::new());
-    clock::sleep(10 * MINUTE);
+    world.network.captured = Some(Vec::new());
+    clock::suspend(10 * MINUTE);
     world.ping();
-    let seen = world.network.seen.take().unwrap_or_default();
+    let seen = world.network.captured.take().unwrap_or_default();
     let kinds: Vec<_> = seen.iter().map(|datagram| datagram.bytes[0]).collect();
     assert_eq!(kinds, [1]);
-    assert!(world.heard_within(2 * SECOND));
+    assert!(world.is_answered_within(2 * SECOND));
 }
 
 #[test]
 fn a_driver_that_was_held_up_for_20_minutes_sends_nothing_on_the_dead_session() {
-    let mut world = World::up(28, 1);
-    world.talk = None;
+    let mut world = World::connected(28, 1);
+    world.ping_interval = None;
     world.run_for(SECOND);
-    world.network.seen = Some(Vec::new());
+    world.network.captured = Some(Vec::new());
     clock::advance(20 * MINUTE);
     world.ping();
-    let seen = world.network.seen.take().unwrap_or_default();
+    let seen = world.network.captured.take().unwrap_or_default();
     let kinds: Vec<_> = seen.iter().map(|datagram| datagram.bytes[0]).collect();
     assert_eq!(kinds, [1]);
-    assert!(world.heard_within(2 * SECOND));
+    assert!(world.is_answered_within(2 * SECOND));
 }
 
 #[test]
 fn a_boot_clock_that_goes_back_is_survived() {
-    let mut world = World::up(29, 1);
+    let mut world = World::connected(29, 1);
     // Older than what boringtun remembers of its last session.
     world.run_for(3 * MINUTE);
-    clock::break_boot_time(4 * MINUTE);
+    clock::step_boot_time_back(4 * MINUTE);
     world.run_for(5 * MINUTE);
-    assert!(world.heard_within(2 * SECOND));
+    assert!(world.is_answered_within(2 * SECOND));
     assert!(world.report().counters.panics >= 1, "boringtun has learned to live with it");
 }
 
 #[test]
 fn a_clock_before_1970_is_survived() {
-    let mut world = World::up(30, 1);
+    let mut world = World::connected(30, 1);
     clock::step_back(60 * YEAR);
     world.restart_site();
     world.run_for(MINUTE);
-    assert_eq!(world.report().state, State::ClockAhead);
+    assert_eq!(world.report().state, TunnelState::ClockAhead);
     clock::step_forward(60 * YEAR);
-    assert!(world.heard_within(10 * SECOND));
+    assert!(world.is_answered_within(10 * SECOND));
 }

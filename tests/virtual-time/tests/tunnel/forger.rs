@@ -27,7 +27,7 @@ impl Forger {
     }
 
     /// Takes a datagram; returns what answers it.
-    pub(crate) fn take(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn handle_datagram(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let mut room = vec![0; 70_000];
         match self.tunn.decapsulate(Some([192, 0, 2, 1].into()), datagram, &mut room) {
             TunnResult::WriteToNetwork(answer) => Some(answer.to_vec()),
@@ -36,7 +36,7 @@ impl Forger {
     }
 
     /// Encrypts anything, whether it is a packet or not.
-    pub(crate) fn seal(&mut self, inside: &[u8]) -> Vec<u8> {
+    pub(crate) fn encrypt(&mut self, inside: &[u8]) -> Vec<u8> {
         let mut room = vec![0; 70_000];
         match self.tunn.encapsulate(inside, &mut room) {
             TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),

@@ -7,13 +7,13 @@
     reason = "test code may stop on the spot"
 )]
 
+mod attacks;
+mod black_hole;
 mod clocks;
+mod data_use;
 mod forger;
-mod hostile;
-mod life;
-mod long;
+mod random_faults;
+mod routes;
 mod sessions;
 mod states;
 mod streams;
-mod thrift;
-mod ways;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tunnel::{DropReason, Now, State};
-use virtual_time::world::{inside, net};
-use virtual_time::{HUB_INSIDE, SITE_INSIDE, World, clock, packet};
+use tunnel::{DropReason, Now, TunnelState};
+use virtual_time::world::{parse_ip, parse_net};
+use virtual_time::{HUB_TUNNEL_IP, SITE_TUNNEL_IP, World, clock, packet};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ fn the_clocks_of_the_standard_library_are_moved_by_the_test() {
     let after = Now::read();
     assert_eq!(after.instant - before.instant, HOUR);
     assert_eq!(after.wall.duration_since(before.wall).expect("later"), HOUR);
-    clock::sleep(HOUR);
+    clock::suspend(HOUR);
     assert_eq!(Instant::now(), after.instant);
 }
 
@@ -28,32 +28,32 @@ fn packets_of_every_length_pass_both_ways_in_both_families() {
     let mut world = World::new(1, 1);
     world.run_for(SECOND);
     assert!(world.is_up());
-    for (from, to, header) in [(SITE_INSIDE, HUB_INSIDE, 20), ("fd77::12", "fd77::1", 40)] {
+    for (from, to, header) in [(SITE_TUNNEL_IP, HUB_TUNNEL_IP, 20), ("fd77::12", "fd77::1", 40)] {
         // Eight bytes are its mark.
         for length in header + 8..=1280 {
-            let sent = packet::ip(inside(from), inside(to), length, 0);
-            world.received.clear();
-            world.arrived.clear();
+            let sent = packet::ip_packet(parse_ip(from), parse_ip(to), length, 0);
+            world.received_at_site.clear();
+            world.received_at_hubs.clear();
             world.send(&sent);
             world.run_for(SECOND / 20);
-            assert_eq!(world.arrived, std::slice::from_ref(&sent), "{length}");
+            assert_eq!(world.received_at_hubs, std::slice::from_ref(&sent), "{length}");
             let mut back = sent;
-            packet::turn(&mut back);
-            assert_eq!(world.received, [back], "{length}");
+            packet::swap_addresses(&mut back);
+            assert_eq!(world.received_at_site, [back], "{length}");
         }
     }
 }
 
 #[test]
 fn the_first_packet_leaves_within_a_round_trip_and_10_ms_of_the_start() {
-    let mut world = World::with(2, 1, |settings| {
+    let mut world = World::with_settings(2, 1, |settings| {
         settings.hubs[0].endpoint.host = "198.51.100.1".to_owned();
     });
     world.ping();
-    let took = world.run_until(SECOND, |world| world.arrived.len() == 1);
+    let took = world.run_until(SECOND, |world| world.received_at_hubs.len() == 1);
     // 20 ms each way: the handshake there and back, and the packet itself.
     assert!(took.is_some_and(|took| took <= MILLISECOND * (20 + 20 + 10 + 20)), "{took:?}");
-    assert!(world.run_until(SECOND, |world| world.received.len() == 1).is_some());
+    assert!(world.run_until(SECOND, |world| world.received_at_site.len() == 1).is_some());
 }
 
 #[test]
@@ -65,14 +65,15 @@ fn packets_that_overtake_up_to_a_thousand_others_all_arrive_once() {
         world.ping();
     }
     world.run_for(3 * SECOND);
-    assert_eq!((world.arrived.len(), world.received.len()), (1_000, 1_000));
-    let orders = [&world.arrived, &world.received].map(|packets| depth(packets, 20));
+    assert_eq!((world.received_at_hubs.len(), world.received_at_site.len()), (1_000, 1_000));
+    let orders = [&world.received_at_hubs, &world.received_at_site]
+        .map(|packets| max_overtaken(packets, 20));
     assert!(orders.iter().all(|depth| *depth >= 200), "{orders:?}");
     assert_eq!(world.report().counters.dropped(DropReason::Replayed), 0);
 }
 
 /// By how many others a packet was overtaken at most, by the marks that begin there.
-fn depth(packets: &[Vec<u8>], at: usize) -> usize {
+fn max_overtaken(packets: &[Vec<u8>], at: usize) -> usize {
     let marks: Vec<u64> = packets
         .iter()
         .map(|packet| u64::from_be_bytes(packet[at..at + 8].try_into().expect("a mark")))
@@ -109,30 +110,30 @@ fn only_the_newest_64_packets_wait_and_only_for_5_s() {
     world.start_hub(0);
     world.run_for(2 * MINUTE);
     assert!(world.is_up());
-    assert_eq!(world.arrived.len(), 0);
+    assert_eq!(world.received_at_hubs.len(), 0);
 }
 
 #[test]
 fn with_the_wrong_preshared_key_nothing_passes_and_the_sentence_says_so() {
-    let mut world = World::with(4, 1, |settings| {
+    let mut world = World::with_settings(4, 1, |settings| {
         let other = tunnel::PrivateKey::generate().expose().parse().expect("a key");
         settings.hubs[0].preshared_key = Some(other);
     });
-    world.talk = Some(SECOND);
+    world.ping_interval = Some(SECOND);
     world.run_for(MINUTE);
-    assert_eq!(world.report().state, State::WrongKey, "{}", world.report().sentence);
-    assert!(world.arrived.is_empty() && world.received.is_empty());
+    assert_eq!(world.report().state, TunnelState::WrongKey, "{}", world.report().sentence);
+    assert!(world.received_at_hubs.is_empty() && world.received_at_site.is_empty());
 }
 
 #[test]
 fn a_session_under_load_is_renewed_without_losing_a_packet() {
     let mut world = World::new(5, 1);
     world.run_for(SECOND);
-    world.talk = Some(SECOND / 10);
+    world.ping_interval = Some(SECOND / 10);
     world.run_for(20 * MINUTE);
-    world.talk = None;
+    world.ping_interval = None;
     world.run_for(SECOND);
-    assert_eq!(world.received.len() as u64, world.pinged());
+    assert_eq!(world.received_at_site.len() as u64, world.pings_sent());
     let handshakes = world.report().counters.handshakes;
     assert!((10..=12).contains(&handshakes), "{handshakes}");
 }
@@ -156,33 +157,33 @@ fn an_idle_tunnel_with_keepalives_always_has_a_session() {
 
 #[test]
 fn an_idle_tunnel_without_keepalives_is_silent_and_comes_back_with_the_first_packet() {
-    let mut world = World::with(7, 1, |settings| settings.keep_alive = None);
+    let mut world = World::with_settings(7, 1, |settings| settings.keep_alive = None);
     world.ping();
     world.run_for(10 * MINUTE);
     let before = world.report().counters;
     world.run_for(10 * HOUR);
     assert_eq!(world.report().counters, before);
-    world.received.clear();
+    world.received_at_site.clear();
     world.ping();
-    assert!(world.run_until(SECOND, |world| world.received.len() == 1).is_some());
+    assert!(world.run_until(SECOND, |world| world.received_at_site.len() == 1).is_some());
 }
 
 #[test]
 fn a_hub_that_was_silent_is_found_within_a_minute_with_a_bounded_number_of_initiations() {
     for (outage, most) in [(90 * SECOND, 8), (HOUR, 130), (24 * HOUR, 2_900)] {
         let mut world = World::new(8, 1);
-        world.talk = Some(10 * SECOND);
+        world.ping_interval = Some(10 * SECOND);
         world.run_for(MINUTE);
         let before = world.report().counters.initiations;
         let hub = world.hubs[0].address.ip();
-        world.network.cut.insert(hub);
+        world.network.unreachable_hosts.insert(hub);
         world.run_for(outage);
         assert!(outage < HOUR || !world.is_up());
         let initiations = world.report().counters.initiations - before;
         assert!(initiations <= most, "{outage:?}: {initiations}");
-        world.network.cut.clear();
-        world.received.clear();
-        let took = world.run_until(MINUTE, |world| !world.received.is_empty());
+        world.network.unreachable_hosts.clear();
+        world.received_at_site.clear();
+        let took = world.run_until(MINUTE, |world| !world.received_at_site.is_empty());
         assert!(took.is_some(), "{outage:?}");
     }
 }
@@ -190,22 +191,22 @@ fn a_hub_that_was_silent_is_found_within_a_minute_with_a_bounded_number_of_initi
 #[test]
 fn after_a_restart_of_the_hub_traffic_resumes_within_16_s_of_the_first_lost_packet() {
     let mut world = World::new(9, 1);
-    world.talk = Some(SECOND);
+    world.ping_interval = Some(SECOND);
     world.run_for(MINUTE);
     world.start_hub(0);
-    world.received.clear();
-    let took = world.run_until(17 * SECOND, |world| !world.received.is_empty());
+    world.received_at_site.clear();
+    let took = world.run_until(17 * SECOND, |world| !world.received_at_site.is_empty());
     assert!(took.is_some());
 }
 
 #[test]
 fn after_a_restart_of_the_site_traffic_resumes_at_once() {
     let mut world = World::new(10, 1);
-    world.talk = Some(SECOND);
+    world.ping_interval = Some(SECOND);
     world.run_for(MINUTE);
     world.restart_site();
-    world.received.clear();
-    let took = world.run_until(2 * SECOND, |world| !world.received.is_empty());
+    world.received_at_site.clear();
+    let took = world.run_until(2 * SECOND, |world| !world.received_at_site.is_empty());
     assert!(took.is_some());
 }
 
@@ -213,14 +214,14 @@ fn after_a_restart_of_the_site_traffic_resumes_at_once() {
 fn packets_outside_the_allowed_networks_and_longer_than_the_mtu_do_not_leave() {
     let mut world = World::new(11, 1);
     world.run_for(SECOND);
-    let site = inside(SITE_INSIDE);
-    world.send(&packet::ip(site, inside("10.78.0.1"), 100, 0));
-    world.send(&packet::ip(site, inside(HUB_INSIDE), 1281, 0));
+    let site = parse_ip(SITE_TUNNEL_IP);
+    world.send(&packet::ip_packet(site, parse_ip("10.78.0.1"), 100, 0));
+    world.send(&packet::ip_packet(site, parse_ip(HUB_TUNNEL_IP), 1281, 0));
     world.send(&[0x45; 10]);
     world.run_for(SECOND);
     let counters = world.report().counters;
     let reasons = [DropReason::NotAllowedOut, DropReason::TooLong, DropReason::Malformed];
     assert_eq!(reasons.map(|reason| counters.dropped(reason)), [1, 1, 1]);
-    assert!(world.arrived.is_empty());
-    assert!(!net("10.77.0.0/16").contains(&inside("10.78.0.1")));
+    assert!(world.received_at_hubs.is_empty());
+    assert!(!parse_net("10.77.0.0/16").contains(&parse_ip("10.78.0.1")));
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tunnel::{ClockBounds, Event, Now, State};
+use tunnel::{ClockBounds, Now, TunnelEvent, TunnelState};
 use virtual_time::{World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,7 +13,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A tunnel is in this state, and its sentence says this.
 #[track_caller]
-fn says(world: &World, state: State, words: &str) {
+fn assert_report(world: &World, state: TunnelState, words: &str) {
     let report = world.report();
     assert_eq!(report.state, state, "{}", report.sentence);
     assert!(report.sentence.contains(words), "{}", report.sentence);
@@ -22,14 +22,21 @@ fn says(world: &World, state: State, words: &str) {
 #[test]
 fn a_tunnel_is_connecting_and_then_up() {
     let mut world = World::new(130, 1);
-    says(&world, State::Connecting, "The tunnel to hub-1 (hub-1.test) is being set up.");
+    assert_report(
+        &world,
+        TunnelState::Connecting,
+        "The tunnel to hub-1 (hub-1.test) is being set up.",
+    );
     world.run_for(SECOND);
-    says(&world, State::Up, "The tunnel to hub-1 is up.");
+    assert_report(&world, TunnelState::Up, "The tunnel to hub-1 is up.");
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
-    assert_eq!((hub.state, hub.sentence.as_str()), (State::Up, "A site is connected."));
+    assert_eq!((hub.state, hub.sentence.as_str()), (TunnelState::Up, "A site is connected."));
     world.start_hub(0);
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
-    assert_eq!((hub.state, hub.sentence.as_str()), (State::Waiting, "No site has called yet."));
+    assert_eq!(
+        (hub.state, hub.sentence.as_str()),
+        (TunnelState::Waiting, "No site has called yet.")
+    );
 }
 
 #[test]
@@ -37,51 +44,63 @@ fn a_hub_from_which_nothing_comes_back_is_silent_and_the_sentence_names_the_key(
     let mut world = World::new(131, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
-    let key = world.settings.private_key.public().to_string();
-    says(&world, State::Silent, "Nothing comes back from hub-1 (198.51.100.1:51820).");
-    says(&world, State::Silent, &key);
+    let key = world.settings.private_key.public_key().to_string();
+    assert_report(
+        &world,
+        TunnelState::Silent,
+        "Nothing comes back from hub-1 (198.51.100.1:51820).",
+    );
+    assert_report(&world, TunnelState::Silent, &key);
     assert_eq!(world.report().state.label(), "silent");
     // So is one that is lost after it was up, when its session is of no use any more.
-    let mut world = World::up(132, 1);
+    let mut world = World::connected(132, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
-    says(&world, State::Silent, "Nothing comes back");
+    assert_report(&world, TunnelState::Silent, "Nothing comes back");
     world.start_hub(0);
-    assert!(world.heard_within(MINUTE));
-    says(&world, State::Up, "is up");
+    assert!(world.is_answered_within(MINUTE));
+    assert_report(&world, TunnelState::Up, "is up");
 }
 
 #[test]
 fn a_name_that_cannot_be_found_has_no_address() {
     let mut world = World::new(133, 1);
-    world.names.clear();
+    world.dns.clear();
     world.restart_site();
     world.run_for(MINUTE);
-    says(&world, State::NoAddress, "The address of hub-1 (hub-1.test) cannot be found.");
+    assert_report(
+        &world,
+        TunnelState::NoAddress,
+        "The address of hub-1 (hub-1.test) cannot be found.",
+    );
 }
 
 #[test]
 fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
     let mut world = World::new(134, 1);
-    world.names.clear();
+    world.dns.clear();
     world.restart_site();
-    world.tell(Event::Inside { hub: 0 });
+    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
     world.run_for(SECOND);
-    says(&world, State::AddressInside, "lies in a network that the tunnel itself leads to");
+    assert_report(
+        &world,
+        TunnelState::AddressInside,
+        "lies in a network that the tunnel itself leads to",
+    );
     let address = world.hubs[0].address;
-    world.tell(Event::Resolved { hub: 0, addresses: vec![address] });
+    world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![address] });
     world.run_for(2 * SECOND);
-    says(&world, State::Up, "is up");
+    assert_report(&world, TunnelState::Up, "is up");
     // An address that works is not doubted.
-    world.tell(Event::Inside { hub: 0 });
-    world.talk = Some(SECOND);
-    assert!(world.heard_within(2 * SECOND));
-    says(&world, State::Up, "is up");
+    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
+    world.ping_interval = Some(SECOND);
+    assert!(world.is_answered_within(2 * SECOND));
+    assert_report(&world, TunnelState::Up, "is up");
 }
 
 #[test]
 fn a_host_that_refuses_is_told_until_it_says_no_more() {
-    let mut world = World::up(135, 1);
+    let mut world = World::connected(135, 1);
     let address = world.hubs[0].address;
     world.stop_hub(0);
     // It refuses each initiation while WireGuard is stopped.
@@ -90,20 +109,20 @@ fn a_host_that_refuses_is_told_until_it_says_no_more() {
         let _ = world.run_until(time, |world| {
             let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
             if refuses && before != initiations {
-                world.tell(Event::Refused(address));
+                world.send_event(TunnelEvent::PortUnreachable(address));
             }
             false
         });
     };
     for _ in 0..60 {
         live(&mut world, MINUTE, true);
-        says(&world, State::Refused, "answers, but hub-1 is not running there");
+        assert_report(&world, TunnelState::Refused, "answers, but hub-1 is not running there");
     }
     // Then it is switched off.
     live(&mut world, 2 * MINUTE, false);
-    says(&world, State::Silent, "Nothing comes back");
+    assert_report(&world, TunnelState::Silent, "Nothing comes back");
     live(&mut world, HOUR, true);
-    says(&world, State::Refused, "is not running there");
+    assert_report(&world, TunnelState::Refused, "is not running there");
 }
 
 #[test]
@@ -111,8 +130,10 @@ fn what_somebody_else_says_of_another_address_is_not_believed() {
     let mut world = World::new(136, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
-    world.tell(Event::Refused("203.0.113.66:51820".parse().expect("an address")));
-    says(&world, State::Silent, "Nothing comes back");
+    world.send_event(TunnelEvent::PortUnreachable(
+        "203.0.113.66:51820".parse().expect("an address"),
+    ));
+    assert_report(&world, TunnelState::Silent, "Nothing comes back");
 }
 
 #[test]
@@ -121,7 +142,7 @@ fn a_lost_handshake_is_not_worth_a_word() {
     world.run_for(SECOND);
     let mut states = std::collections::BTreeSet::new();
     for _ in 0..100 {
-        world.network.initiations_to_lose = 1;
+        world.network.initiations_to_drop = 1;
         let _ = world.run_until(MINUTE, |world| {
             states.insert(world.report().state.label());
             false
@@ -132,14 +153,14 @@ fn a_lost_handshake_is_not_worth_a_word() {
 
 #[test]
 fn a_clock_that_is_behind_and_one_that_is_far_ahead_are_told() {
-    let mut world = World::up(138, 1);
+    let mut world = World::connected(138, 1);
     clock::step_back(YEAR);
     world.bounds = ClockBounds { floor: Some(Now::read().wall + YEAR / 2), ceiling: None };
     world.restart_site();
     world.run_for(MINUTE);
-    says(&world, State::ClockBehind, "the clock of this device is in the past");
+    assert_report(&world, TunnelState::ClockBehind, "the clock of this device is in the past");
     world.bounds = ClockBounds { floor: None, ceiling: Some(Now::read().wall - YEAR) };
     world.restart_site();
     world.run_for(MINUTE);
-    says(&world, State::ClockAhead, "The clock of this device is far in the future");
+    assert_report(&world, TunnelState::ClockAhead, "The clock of this device is far in the future");
 }

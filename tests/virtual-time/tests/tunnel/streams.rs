@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State as TcpState;
-use tunnel::{Event, Now, Outbox, Packets, Request, Stack, Tunnel, Waiting};
+use tunnel::{
+    ListeningSockets, Now, PacketBuffer, SendBatch, Stack, Tunnel, TunnelEvent, TunnelRequest,
+};
 use virtual_time::network::{Datagram, Network};
-use virtual_time::{Conditions, HUB_INSIDE, World, clock};
+use virtual_time::{HUB_TUNNEL_IP, NetworkConditions, World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -18,53 +20,53 @@ pub(super) struct Streams {
     pub(super) world: World,
     pub(super) site: Stack,
     pub(super) hub: Stack,
-    pub(super) waiting: Waiting,
+    pub(super) listener: ListeningSockets,
     /// The host behind the hub's end of the tunnel does not run.
-    pub(super) is_dead: bool,
-    out: Outbox,
+    pub(super) is_broker_down: bool,
+    out: SendBatch,
 }
 
 impl Streams {
-    pub(super) fn new(seed: u64, conditions: Conditions) -> Self {
+    pub(super) fn new(seed: u64, conditions: NetworkConditions) -> Self {
         let mut world = World::new(seed, 1);
         world.network.impairment.conditions = conditions;
         let now = Now::read();
         let mut tunnel = Tunnel::site(world.settings.clone(), world.bounds, now, seed);
         let addresses = vec![world.hubs[0].address];
-        tunnel.handle_event(now, Event::Resolved { hub: 0, addresses });
+        tunnel.handle_event(now, TunnelEvent::Resolved { hub: 0, addresses });
         let site = Stack::new(tunnel, now, seed);
-        let (hub, waiting) = Self::hub(&world, seed);
-        Self { world, site, hub, waiting, is_dead: false, out: Outbox::new() }
+        let (hub, waiting) = Self::new_hub(&world, seed);
+        Self { world, site, hub, listener: waiting, is_broker_down: false, out: SendBatch::new() }
     }
 
-    fn hub(world: &World, seed: u64) -> (Stack, Waiting) {
+    fn new_hub(world: &World, seed: u64) -> (Stack, ListeningSockets) {
         let now = Now::read();
-        let tunnel = Tunnel::hub_end(world.hubs[0].settings.clone(), now, seed + 1);
+        let tunnel = Tunnel::hub(world.hubs[0].settings.clone(), now, seed + 1);
         let mut hub = Stack::new(tunnel, now, seed + 1);
         let waiting = hub.listen(PORT).expect("the port is free");
         (hub, waiting)
     }
 
     pub(super) fn restart_hub(&mut self) {
-        (self.hub, self.waiting) = Self::hub(&self.world, 4711);
+        (self.hub, self.listener) = Self::new_hub(&self.world, 4711);
     }
 
     pub(super) fn connect(&mut self) -> SocketHandle {
-        let to = SocketAddr::new(HUB_INSIDE.parse().expect("an address"), PORT);
+        let to = SocketAddr::new(HUB_TUNNEL_IP.parse().expect("an address"), PORT);
         self.site.connect(to).expect("it can be reached")
     }
 
     /// Lets happen what is due now, then moves time to what is next.
     pub(super) fn step(&mut self) {
-        let Self { world, site, hub, out, is_dead, .. } = self;
-        let (outside, address) = (world.outside, world.hubs[0].address);
+        let Self { world, site, hub, out, is_broker_down: is_dead, .. } = self;
+        let (outside, address) = (world.site_address, world.hubs[0].address);
         let now = Now::read();
-        while let Some(datagram) = world.network.arrived(now.instant) {
+        while let Some(datagram) = world.network.next_arrived(now.instant) {
             let bytes = (datagram.from, datagram.bytes.as_slice());
             if datagram.to == outside {
                 site.handle_datagram(now, bytes, out);
             } else if *is_dead {
-                hub.tunnel.handle_datagram(now, bytes, out, &mut Packets::new());
+                hub.tunnel.handle_datagram(now, bytes, out, &mut PacketBuffer::new());
             } else {
                 hub.handle_datagram(now, bytes, out);
             }
@@ -81,7 +83,10 @@ impl Streams {
                 flush(&mut world.network, out, outside, address);
             }
             while let Some(request) = stack.tunnel.next_request() {
-                assert!(matches!(request, Request::Rebind | Request::Resolve(_)), "{from}");
+                assert!(
+                    matches!(request, TunnelRequest::Rebind | TunnelRequest::Resolve(_)),
+                    "{from}"
+                );
             }
             flush(&mut world.network, out, outside, address);
         }
@@ -93,7 +98,7 @@ impl Streams {
     }
 }
 
-fn flush(network: &mut Network, out: &mut Outbox, outside: SocketAddr, address: SocketAddr) {
+fn flush(network: &mut Network, out: &mut SendBatch, outside: SocketAddr, address: SocketAddr) {
     let now = Instant::now();
     for (to, bytes) in out.datagrams() {
         let from = if to == address { outside } else { address };
@@ -126,7 +131,7 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
             let length = socket.recv_slice(&mut room).expect("it can");
             back.extend_from_slice(&room[..length]);
         }
-        theirs = theirs.or_else(|| streams.hub.accept(&mut streams.waiting));
+        theirs = theirs.or_else(|| streams.hub.accept(&mut streams.listener));
         if let Some(theirs) = theirs {
             let socket = streams.hub.socket(theirs);
             while socket.can_recv() {
@@ -146,14 +151,14 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
 
 #[test]
 fn a_megabyte_passes_both_ways_over_a_good_line_in_seconds() {
-    let mut streams = Streams::new(90, Conditions::default());
+    let mut streams = Streams::new(90, NetworkConditions::default());
     let took = echo(&mut streams, 1 << 20, MINUTE);
     assert!(took.is_some_and(|took| took < 5 * SECOND), "{took:?}");
 }
 
 #[test]
 fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
-    let conditions = Conditions {
+    let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: Duration::from_millis(100),
         loss: 0.03,
@@ -167,11 +172,11 @@ fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
 
 #[test]
 fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
-    let conditions = Conditions {
+    let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: SECOND,
         duplicate: 0.05,
-        ..Conditions::default()
+        ..NetworkConditions::default()
     };
     let mut streams = Streams::new(95, conditions);
     let took = echo(&mut streams, 1 << 20, 60 * MINUTE);
@@ -180,7 +185,7 @@ fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
 
 #[test]
 fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
-    let conditions = Conditions {
+    let conditions = NetworkConditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
         loss: 0.3,
@@ -197,7 +202,7 @@ fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
 
 #[test]
 fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
-    let mut streams = Streams::new(93, Conditions::default());
+    let mut streams = Streams::new(93, NetworkConditions::default());
     assert!(echo(&mut streams, 1000, MINUTE).is_some());
     let old = streams.connect();
     for _ in 0..100 {
@@ -216,21 +221,21 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
 
 #[test]
 fn a_line_that_is_dead_for_25_s_interrupts_no_connection_and_loses_nothing() {
-    let mut streams = Streams::new(94, Conditions::default());
+    let mut streams = Streams::new(94, NetworkConditions::default());
     assert!(echo(&mut streams, 1000, MINUTE).is_some());
     let old = streams.connect();
     for _ in 0..100 {
         streams.step();
     }
-    let theirs = streams.hub.accept(&mut streams.waiting).expect("it is connected");
+    let theirs = streams.hub.accept(&mut streams.listener).expect("it is connected");
     let hub = streams.world.hubs[0].address.ip();
-    streams.world.network.cut.insert(hub);
+    streams.world.network.unreachable_hosts.insert(hub);
     streams.site.socket(old).send_slice(b"held up").expect("it may");
     let start = Instant::now();
     while start.elapsed() < 25 * SECOND {
         streams.step();
     }
-    streams.world.network.cut.clear();
+    streams.world.network.unreachable_hosts.clear();
     while !streams.hub.socket(theirs).can_recv() {
         streams.step();
         assert!(start.elapsed() < 40 * SECOND);

@@ -1,19 +1,21 @@
 //! How the site's end is.
 
-use super::{Missing, PROBES, Site, Trouble, Verdict, Whereabouts};
+use super::{
+    ClockVerdict, FailureCause, HubEndpoint, MAX_UNANSWERED_PROBES, ResolveFailure, SiteTunnel,
+};
 use crate::core::clock::Now;
-use crate::core::report::{Facts, Report, State, sentence};
+use crate::core::report::{Facts, TunnelReport, TunnelState, sentence};
 
-impl Site {
-    pub(in crate::core) fn report(&self, now: Now) -> Report {
-        let place = self.places.get(self.active.hub);
-        let endpoint = place.and_then(Whereabouts::endpoint);
+impl SiteTunnel {
+    pub(in crate::core) fn report(&self, now: Now) -> TunnelReport {
+        let place = self.endpoints.get(self.active.hub);
+        let endpoint = place.and_then(HubEndpoint::current_address);
         let (hub, host) = place.map_or(("", ""), |place| {
             (place.settings.name.as_str(), place.settings.endpoint.host.as_str())
         });
         let state = self.state(now);
-        let facts = Facts { hub, host, endpoint, key: &self.name, mtu: self.settings.mtu };
-        Report {
+        let facts = Facts { hub, host, endpoint, key: &self.public_key, mtu: self.settings.mtu };
+        TunnelReport {
             state,
             sentence: sentence(state, &facts),
             hub: hub.to_owned(),
@@ -23,31 +25,37 @@ impl Site {
         }
     }
 
-    pub(in crate::core) fn state(&self, now: Now) -> State {
-        let failed = self.active.schedule.failed();
+    pub(in crate::core) fn state(&self, now: Now) -> TunnelState {
+        let failed = self.active.timer.failed_attempts();
         let is_failing = failed > 0;
-        let has_session = self.active.session(now.instant).is_some();
+        let has_session = self.active.session_start(now.instant).is_some();
         // One datagram may get lost.
-        if has_session && failed < PROBES {
-            return if self.long.is_lost() { State::MtuTooLarge } else { State::Up };
+        if has_session && failed < MAX_UNANSWERED_PROBES {
+            return if self.black_hole.is_detected() {
+                TunnelState::MtuTooLarge
+            } else {
+                TunnelState::Up
+            };
         }
         let verdict = self.clock.verdict(now.wall);
-        let place = self.places.get(self.active.hub);
-        if verdict == Verdict::Ahead && self.active.peer.is_none() {
-            return State::ClockAhead;
+        let place = self.endpoints.get(self.active.hub);
+        if verdict == ClockVerdict::Ahead && self.active.peer.is_none() {
+            return TunnelState::ClockAhead;
         }
-        match place.and_then(Whereabouts::missing) {
-            Some(Missing::Unknown) => return State::NoAddress,
-            Some(Missing::Inside) => return State::AddressInside,
+        match place.and_then(HubEndpoint::resolve_failure) {
+            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
+            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
             None => {}
         }
-        match self.active.suspicion.trouble() {
-            Trouble::Refused => State::Refused,
-            Trouble::Overloaded => State::Overloaded,
-            Trouble::WrongKey => State::WrongKey,
-            Trouble::None if !is_failing && !self.preference.is_worried() => State::Connecting,
-            Trouble::None if verdict == Verdict::Behind => State::ClockBehind,
-            Trouble::None => State::Silent,
+        match self.active.last_cause.cause() {
+            FailureCause::Refused => TunnelState::Refused,
+            FailureCause::Overloaded => TunnelState::Overloaded,
+            FailureCause::WrongKey => TunnelState::WrongKey,
+            FailureCause::Unknown if !is_failing && !self.selector.is_searching() => {
+                TunnelState::Connecting
+            }
+            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
+            FailureCause::Unknown => TunnelState::Silent,
         }
     }
 }

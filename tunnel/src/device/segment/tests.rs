@@ -1,26 +1,29 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::device::frame::{Checksum, HEADER};
-use crate::device::testing::{ACK, Packet};
+use crate::device::frame::{PartialChecksum, VNET_HEADER_LEN};
+use crate::device::testing::{ACK, TestPacket};
 
-fn apart(frame: Frame, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+fn apart(frame: VnetHeader, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, MalformedFrame> {
     let mut packets = Vec::new();
     segment(frame, packet, |packet| packets.push(packet.to_vec()))?;
     Ok(packets)
 }
 
-fn joined(start: u16, offset: u16, joined: Joined) -> Frame {
-    Frame { checksum: Some(Checksum { start, offset }), joined }
+fn joined(start: u16, offset: u16, joined: GsoType) -> VnetHeader {
+    VnetHeader { checksum: Some(PartialChecksum { start, offset }), gso: joined }
 }
 
 #[test]
 fn a_long_segment_becomes_segments_that_follow_each_other() {
-    let whole =
-        Packet { id: 0xffff, flags: ACK | FIN | PSH | CWR, ..Packet::tcp(u32::MAX - 500, 2500) };
-    let packets = apart(joined(20, 16, Joined::Tcp4(1000)), &mut whole.bytes()).unwrap();
+    let whole = TestPacket {
+        id: 0xffff,
+        flags: ACK | FIN | PSH | CWR,
+        ..TestPacket::tcp(u32::MAX - 500, 2500)
+    };
+    let packets = apart(joined(20, 16, GsoType::Tcp4(1000)), &mut whole.bytes()).unwrap();
     let part = |number, id, flags, range: std::ops::Range<usize>| {
-        Packet { number, id, flags, payload: whole.payload[range].to_vec(), ..whole.clone() }
+        TestPacket { number, id, flags, payload: whole.payload[range].to_vec(), ..whole.clone() }
             .bytes()
     };
     let expected = [
@@ -33,19 +36,19 @@ fn a_long_segment_becomes_segments_that_follow_each_other() {
 
 #[test]
 fn ipv6_and_udp_come_apart_too() {
-    let six = Packet { version: 6, ..Packet::tcp(1, 300) };
-    let packets = apart(joined(40, 16, Joined::Tcp6(200)), &mut six.bytes()).unwrap();
+    let six = TestPacket { version: 6, ..TestPacket::tcp(1, 300) };
+    let packets = apart(joined(40, 16, GsoType::Tcp6(200)), &mut six.bytes()).unwrap();
     let part = |number, range: std::ops::Range<usize>| {
-        Packet { number, payload: six.payload[range].to_vec(), ..six.clone() }.bytes()
+        TestPacket { number, payload: six.payload[range].to_vec(), ..six.clone() }.bytes()
     };
     assert_eq!(packets, [part(1, 0..200), part(201, 200..300)]);
 
     for version in [4, 6] {
-        let udp = Packet { version, ..Packet::udp(300) };
+        let udp = TestPacket { version, ..TestPacket::udp(300) };
         let start = if version == 4 { 20 } else { 40 };
-        let packets = apart(joined(start, 6, Joined::Udp(200)), &mut udp.bytes()).unwrap();
+        let packets = apart(joined(start, 6, GsoType::Udp(200)), &mut udp.bytes()).unwrap();
         let part = |id, range: std::ops::Range<usize>| {
-            Packet { id, payload: udp.payload[range].to_vec(), ..udp.clone() }.bytes()
+            TestPacket { id, payload: udp.payload[range].to_vec(), ..udp.clone() }.bytes()
         };
         assert_eq!(packets, [part(7, 0..200), part(8, 200..300)]);
     }
@@ -53,47 +56,50 @@ fn ipv6_and_udp_come_apart_too() {
 
 #[test]
 fn a_missing_checksum_is_filled_in() {
-    for (packet, offset) in [(Packet::tcp(1, 99), 16), (Packet::udp(99), 6)] {
+    for (packet, offset) in [(TestPacket::tcp(1, 99), 16), (TestPacket::udp(99), 6)] {
         let right = packet.bytes();
         let mut packet = right.clone();
         let pseudo = pseudo_header(&right, right[9], right.len() - 20).unwrap();
         put(&mut packet, 20 + usize::from(offset), pseudo.folded()).unwrap();
-        assert_eq!(apart(joined(20, offset, Joined::No), &mut packet).unwrap(), [right]);
+        assert_eq!(apart(joined(20, offset, GsoType::None), &mut packet).unwrap(), [right]);
     }
 }
 
 #[test]
 fn a_frame_that_contradicts_itself_is_refused() {
-    let tcp = || Packet::tcp(1, 100).bytes();
+    let tcp = || TestPacket::tcp(1, 100).bytes();
     for (frame, mut packet) in [
-        (joined(20, 16, Joined::Tcp4(0)), tcp()),
-        (joined(24, 16, Joined::Tcp4(10)), tcp()),
-        (joined(20, 16, Joined::Tcp6(10)), tcp()),
-        (joined(20, 6, Joined::Udp(10)), tcp()),
-        (joined(20, 16, Joined::Tcp4(10)), Packet { version: 6, ..Packet::tcp(1, 100) }.bytes()),
-        (joined(20, 16, Joined::Tcp4(10)), Packet::tcp(1, 0).bytes()),
-        (joined(20, 16, Joined::Tcp4(10)), Vec::new()),
-        (joined(300, 16, Joined::Tcp6(10)), vec![0x60; 1000]),
-        (joined(2000, 16, Joined::No), tcp()),
-        (Frame { checksum: None, joined: Joined::Tcp4(10) }, tcp()),
+        (joined(20, 16, GsoType::Tcp4(0)), tcp()),
+        (joined(24, 16, GsoType::Tcp4(10)), tcp()),
+        (joined(20, 16, GsoType::Tcp6(10)), tcp()),
+        (joined(20, 6, GsoType::Udp(10)), tcp()),
+        (
+            joined(20, 16, GsoType::Tcp4(10)),
+            TestPacket { version: 6, ..TestPacket::tcp(1, 100) }.bytes(),
+        ),
+        (joined(20, 16, GsoType::Tcp4(10)), TestPacket::tcp(1, 0).bytes()),
+        (joined(20, 16, GsoType::Tcp4(10)), Vec::new()),
+        (joined(300, 16, GsoType::Tcp6(10)), vec![0x60; 1000]),
+        (joined(2000, 16, GsoType::None), tcp()),
+        (VnetHeader { checksum: None, gso: GsoType::Tcp4(10) }, tcp()),
     ] {
-        assert_eq!(apart(frame, &mut packet), Err(Malformed), "{frame:?}");
+        assert_eq!(apart(frame, &mut packet), Err(MalformedFrame), "{frame:?}");
     }
 }
 
 #[test]
 fn a_header_reads_back() {
     for frame in [
-        Frame::default(),
-        joined(20, 16, Joined::Tcp4(1380)),
-        joined(40, 16, Joined::Tcp6(1380)),
-        joined(40, 6, Joined::Udp(9)),
+        VnetHeader::default(),
+        joined(20, 16, GsoType::Tcp4(1380)),
+        joined(40, 16, GsoType::Tcp6(1380)),
+        joined(40, 6, GsoType::Udp(9)),
     ] {
         let mut bytes = frame.to_bytes(52).to_vec();
-        assert_eq!(Frame::parse(&mut bytes).unwrap().0, frame);
+        assert_eq!(VnetHeader::parse(&mut bytes).unwrap().0, frame);
     }
-    assert_eq!(Frame::parse(&mut [0; HEADER - 1]), Err(Malformed));
-    assert_eq!(Frame::parse(&mut [9; HEADER + 20]), Err(Malformed));
+    assert_eq!(VnetHeader::parse(&mut [0; VNET_HEADER_LEN - 1]), Err(MalformedFrame));
+    assert_eq!(VnetHeader::parse(&mut [9; VNET_HEADER_LEN + 20]), Err(MalformedFrame));
 }
 
 proptest! {
@@ -108,12 +114,12 @@ proptest! {
         size in 0..200_u16,
     ) {
         if likely {
-            header = joined(20, 16, Joined::Tcp4(size)).to_bytes(40);
-            for (to, from) in packet.iter_mut().zip(Packet::tcp(1, 0).bytes()) { *to = from; }
+            header = joined(20, 16, GsoType::Tcp4(size)).to_bytes(40);
+            for (to, from) in packet.iter_mut().zip(TestPacket::tcp(1, 0).bytes()) { *to = from; }
         }
         let mut frame = [header.as_slice(), packet.as_slice()].concat();
         let length = packet.len();
-        let Ok((frame, packet)) = Frame::parse(&mut frame) else { return Ok(()) };
+        let Ok((frame, packet)) = VnetHeader::parse(&mut frame) else { return Ok(()) };
         let mut total = 0;
         let mut count = 0;
         let result = segment(frame, packet, |packet| {
@@ -121,7 +127,7 @@ proptest! {
             total += packet.len();
             count += 1;
         });
-        if result.is_ok() && frame.joined != Joined::No {
+        if result.is_ok() && frame.gso != GsoType::None {
             let headers = (total - length) / (count - 1).max(1);
             prop_assert!(count == 1 || total == length + headers * (count - 1));
         }

@@ -8,8 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::time::timeout;
 
 use super::*;
-use crate::device::{FRAME, Frame, HEADER, Joined, segment};
-use crate::netlink::Link;
+use crate::device::{GsoType, MAX_FRAME_LEN, VNET_HEADER_LEN, VnetHeader, segment};
+use crate::netlink::HostInterface;
 use crate::testing::{Namespace, ip};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,12 +22,12 @@ fn name() -> InterfaceName {
 fn up(offload: Offload) -> Tun {
     let tun = Tun::create(name(), offload).unwrap();
     let address: IpNet = "10.77.0.1/24".parse().unwrap();
-    Link::new(tun.index(), &[address], &[]).unwrap().set_up(1280).unwrap();
+    HostInterface::new(tun.index(), &[address], &[]).unwrap().configure(1280).unwrap();
     tun
 }
 
 async fn read(tun: &mut Tun) -> Vec<u8> {
-    let mut buffer = vec![0; FRAME];
+    let mut buffer = vec![0; MAX_FRAME_LEN];
     loop {
         timeout(PATIENCE, tun.readable()).await.expect("the host sends").unwrap();
         if let Some(length) = tun.read(&mut buffer).unwrap() {
@@ -54,7 +54,7 @@ async fn as_root_packets_go_in_and_out() {
     let socket = UdpSocket::bind("10.77.0.1:4000").unwrap();
     socket.send_to(b"hello", "10.77.0.2:5000").unwrap();
     let mut sent = read(&mut tun).await;
-    let (frame, packet) = Frame::parse(&mut sent).unwrap();
+    let (frame, packet) = VnetHeader::parse(&mut sent).unwrap();
     assert_eq!(&packet[28..], b"hello");
 
     // The same packet back: addresses and ports change places, which leaves every sum as it is.
@@ -64,7 +64,7 @@ async fn as_root_packets_go_in_and_out() {
     let (from, to) = (answer[12..16].to_vec(), answer[16..20].to_vec());
     answer[12..20].copy_from_slice(&[to, from].concat());
     answer[20..24].copy_from_slice(&[5000_u16.to_be_bytes(), 4000_u16.to_be_bytes()].concat());
-    tun.write(&[IoSlice::new(&[0; HEADER]), IoSlice::new(answer)]).unwrap();
+    tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(answer)]).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = [0; 10];
     assert_eq!(socket.recv_from(&mut buffer).unwrap(), (5, "10.77.0.2:5000".parse().unwrap()));
@@ -81,15 +81,15 @@ async fn as_root_datagrams_that_the_host_joins_come_apart() {
         setsockopt(&socket, sockopt::UdpGsoSegment, &500).unwrap();
         socket.send_to(&[7; 1800], "10.77.0.2:5000").unwrap();
         let mut lengths = Vec::new();
-        let mut joined = Joined::No;
+        let mut joined = GsoType::None;
         while lengths.len() < 4 {
             let mut sent = read(&mut tun).await;
-            let (frame, packet) = Frame::parse(&mut sent).unwrap();
-            joined = frame.joined;
+            let (frame, packet) = VnetHeader::parse(&mut sent).unwrap();
+            joined = frame.gso;
             segment(frame, packet, |packet| lengths.push(packet.len())).unwrap();
         }
         assert_eq!(lengths, [528, 528, 528, 328]);
-        assert_eq!(joined != Joined::No, tun.offload() == Offload::TcpAndUdp);
+        assert_eq!(joined != GsoType::None, tun.offload() == Offload::TcpAndUdp);
     }
 }
 
@@ -97,10 +97,10 @@ async fn as_root_datagrams_that_the_host_joins_come_apart() {
 async fn as_root_a_frame_that_is_none_is_refused_and_the_device_goes_on() {
     let _namespace = Namespace::enter();
     let mut tun = up(Offload::TcpAndUdp);
-    let refused = tun.write(&[IoSlice::new(&[0; HEADER]), IoSlice::new(&[0xff; 40])]);
+    let refused = tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(&[0xff; 40])]);
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     ip(&["link", "set", "edge0", "down"]);
-    let down = tun.write(&[IoSlice::new(&[0; HEADER]), IoSlice::new(&[0x45; 40])]);
+    let down = tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(&[0x45; 40])]);
     assert_eq!(down.unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
@@ -115,7 +115,7 @@ async fn as_root_a_device_that_somebody_removes_is_told() {
     ip(&["link", "del", "edge0"]);
     let told = timeout(PATIENCE, tun.readable()).await.expect("it is told");
     assert_eq!(told.unwrap_err().raw_os_error(), Some(libc::ENODEV));
-    let written = tun.write(&[IoSlice::new(&[0; HEADER]), IoSlice::new(&[0x45; 40])]);
+    let written = tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(&[0x45; 40])]);
     assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::ENODEV));
 }
 
@@ -141,7 +141,7 @@ async fn as_root_victim() {
     }
     let tun = up(Offload::TcpAndUdp);
     let routes = ["10.99.0.0/16", "fd99::/64"].map(|route| route.parse().unwrap());
-    Link::new(tun.index(), &[], &routes).unwrap().mend().unwrap();
+    HostInterface::new(tun.index(), &[], &routes).unwrap().repair().unwrap();
     println!("READY");
     std::future::pending::<()>().await;
 }

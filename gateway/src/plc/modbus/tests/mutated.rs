@@ -47,7 +47,7 @@ async fn judge(request: &ReadRequest, answer: &[u8], cut: usize) -> bool {
         drop(plc);
     };
     let read = async {
-        let outcome = session.read(STATION, request).await;
+        let outcome = session.read(ADDRESS, request).await;
         drop(session);
         outcome
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl CrashTest {
     pub(super) fn step(&mut self) {
         // Now and then the device answers nothing for longer than anybody waits.
         let most = if self.rng.u8(..40) == 0 { 20_000 } else { 700 };
@@ -27,19 +27,19 @@ impl World {
                 self.in_flight.clear();
                 self.queue().rewind(now);
             }
-            16 => drop(self.queue().tell(now)),
+            16 => drop(self.queue().announce_losses(now)),
             17 => self.run_jobs(),
             18 => {
                 let faults = self.draw_faults();
                 self.disk.set_faults(faults);
             }
-            _ => self.turn(),
+            _ => self.start_jobs(),
         }
     }
 
-    fn turn(&mut self) {
+    fn start_jobs(&mut self) {
         let now = self.now;
-        while let Some(job) = self.queue.as_mut().unwrap().turn(now) {
+        while let Some(job) = self.queue.as_mut().unwrap().next_job(now) {
             self.jobs.push(job);
         }
         if self.rng.bool() {
@@ -50,27 +50,28 @@ impl World {
     pub(super) fn run_jobs(&mut self) {
         let now = self.now;
         for job in std::mem::take(&mut self.jobs) {
-            self.queue().done(job.run(), now);
+            self.queue().on_job_done(job.run(), now);
         }
         // A device that fails may have lost what it had promised.
         if !self.faulty {
             let synced = self.queue().log.as_ref().unwrap().synced();
-            self.note_safe(synced);
+            self.mark_safe(synced);
         }
     }
 
     /// What is open and lies in the log up to here must not be lost.
-    pub(super) fn note_safe(&mut self, position: u64) {
+    pub(super) fn mark_safe(&mut self, position: u64) {
         let queue = self.queue.as_ref().unwrap();
-        for id in queue.ring.ids() {
+        for id in queue.index.ids() {
             if self.safe_ids.contains(&id) {
                 continue;
             }
-            let held = queue.ring.get(id).unwrap();
-            if matches!(held.place, ring::Place::Logged { position: at, .. } if at <= position) {
-                let topic = far_end::topic(queue.topic(held.topic).unwrap());
+            let held = queue.index.get(id).unwrap();
+            if matches!(held.location, index::Location::Logged { position: at, .. } if at <= position)
+            {
+                let topic = consumer::topic(queue.topic(held.topic).unwrap());
                 self.safe_ids.insert(id);
-                self.safe.insert((topic, far_end::epoch(&held.epoch), held.seq));
+                self.safe.insert((topic, consumer::epoch(&held.epoch), held.seq));
             }
         }
     }
@@ -83,33 +84,37 @@ impl World {
         taken.wrapping_sub(metrics.delivered.get() + metrics.dropped() + stored)
     }
 
-    pub(super) fn balance(&self) {
-        assert_eq!(self.imbalance(), self.base, "seed {}", self.seed);
+    pub(super) fn check_balance(&self) {
+        assert_eq!(self.imbalance(), self.base_imbalance, "seed {}", self.seed);
         // In a full log a start, a trial after a failure, and the record that frees files may each take
         // a segment more.
         let used = self.disk.used();
-        assert!(used <= self.config.max_size + LONGEST + 2 * SEGMENT, "seed {}: {used}", self.seed);
+        assert!(
+            used <= self.config.max_size + MAX_SEGMENT + 2 * SEGMENT,
+            "seed {}: {used}",
+            self.seed
+        );
     }
 
     pub(super) fn trace(&self, what: impl std::fmt::Debug) {
-        if self.traces {
+        if self.is_tracing {
             let queue = self.queue.as_ref().unwrap();
-            println!("{} untold {:?}", describe(queue), queue.ledger.untold());
+            println!("{} untold {:?}", describe(queue), queue.ledger.pending_announcements());
             println!("{what:?} used {}", self.disk.used());
         }
     }
 }
 
 /// What the queue is, for a history that is followed.
-pub(super) fn describe(queue: &Queue<Simulated>) -> String {
-    let held = queue.ring.ids().into_iter().filter_map(|id| Some((id, queue.ring.get(id)?)));
+pub(super) fn describe(queue: &Queue<SimulatedDisk>) -> String {
+    let held = queue.index.ids().into_iter().filter_map(|id| Some((id, queue.index.get(id)?)));
     let held: Vec<String> = held
         .map(|(id, held)| {
-            let place = match held.place {
-                ring::Place::Memory => "memory".to_owned(),
-                ring::Place::Logged { position, .. } => position.to_string(),
+            let place = match held.location {
+                index::Location::Memory => "memory".to_owned(),
+                index::Location::Logged { position, .. } => position.to_string(),
             };
-            let sent = if held.sent.is_some() { " sent" } else { "" };
+            let sent = if held.handed_out_at.is_some() { " sent" } else { "" };
             format!("{id}:{}/{}/{}@{place}{sent}", held.topic.index(), held.epoch, held.seq)
         })
         .collect();

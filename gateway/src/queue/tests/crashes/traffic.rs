@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl CrashTest {
     pub(super) fn push(&mut self) {
         let topic = TopicId::new(self.rng.u16(..TOPICS));
         let entry = match self.rng.u8(..8) {
@@ -13,15 +13,16 @@ impl World {
         let now = self.now;
         let queue = self.queue.as_mut().unwrap();
         let seq = queue.ledger.next_seq.get(&topic).copied().unwrap_or(0);
-        let number = (topic.number(), far_end::epoch(queue.epoch()), seq);
-        let stored =
-            |queue: &Queue<Simulated>| queue.log.as_ref().map_or(0, |log| log.waiting().bytes);
+        let number = (topic.number(), consumer::epoch(queue.epoch()), seq);
+        let stored = |queue: &Queue<SimulatedDisk>| {
+            queue.log.as_ref().map_or(0, |log| log.waiting_counts().bytes)
+        };
         let before = stored(queue);
         queue.push(topic, entry.clone(), now);
         // After a failure it is in memory again.
         let lost = before.saturating_sub(stored(queue));
         // What a start and events take of the reserve is given back at once.
-        let is_little = lost <= LONGEST + SEGMENT || queue.health().is_failing();
+        let is_little = lost <= MAX_SEGMENT + SEGMENT || queue.health().is_failing();
         assert!(is_little, "seed {}: one entry costs {lost} bytes", self.seed);
         self.pushed.insert(number, entry);
     }
@@ -61,11 +62,11 @@ impl World {
     }
 
     /// The far end gets what is handed out under this id.
-    pub(super) fn arrive(&mut self, id: Id) {
+    pub(super) fn arrive(&mut self, id: EntryId) {
         let queue = self.queue.as_ref().unwrap();
-        let held = queue.ring.get(id.ticket()).unwrap();
-        let topic = far_end::topic(queue.topic(held.topic).unwrap());
-        let epoch = far_end::epoch(&held.epoch);
+        let held = queue.index.get(id.ticket()).unwrap();
+        let topic = consumer::topic(queue.topic(held.topic).unwrap());
+        let epoch = consumer::epoch(&held.epoch);
         let number = (topic, epoch, held.seq);
         if let Some(pushed) = self.pushed.get(&number) {
             assert_eq!(*pushed, held.entry, "seed {}: {number:?} changed", self.seed);
@@ -73,16 +74,16 @@ impl World {
             let Entry::Message(message) = &held.entry else {
                 panic!("seed {}: {number:?} was invented", self.seed)
             };
-            if self.traces {
+            if self.is_tracing {
                 let body = serde_json::to_string(&message.body).unwrap();
                 println!("heard {epoch} {body} faulty {}", self.faulty);
             }
-            self.far_end.hear(message, epoch);
+            self.consumer.on_message(message, epoch);
         }
-        self.far_end.receive(number);
+        self.consumer.receive(number);
     }
 
-    pub(super) fn pick_in_flight(&mut self) -> Option<Id> {
+    pub(super) fn pick_in_flight(&mut self) -> Option<EntryId> {
         let count = self.in_flight.len();
         (count > 0).then(|| self.in_flight.swap_remove(self.rng.usize(..count)))
     }

@@ -1,0 +1,71 @@
+//! Packages that the program needs, read from the program itself.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::run::{command, output_of};
+
+/// Users and groups come from adduser, time zones from tzdata, the unit's helpers from
+/// init-system-helpers; the rest follows from the libraries that the program is linked to.
+const FIXED_DEPENDS: &str = "adduser, init-system-helpers (>= 1.54), tzdata";
+
+/// The `Depends` field.
+pub(crate) fn depends(binary: &Path) -> Result<String> {
+    let path = binary.display().to_string();
+    let headers = output_of(&mut command("objdump", &["-p", &path]))?;
+    let symbols = output_of(&mut command("objdump", &["-T", &path]))?;
+    let mut packages = vec![FIXED_DEPENDS.to_owned()];
+    for library in libraries(&headers) {
+        match library {
+            "libc.so.6" => packages.push(format!("libc6 (>= {})", newest_glibc(&symbols)?)),
+            "libgcc_s.so.1" => packages.push("libgcc-s1".to_owned()),
+            part_of_libc if is_part_of_libc(part_of_libc) => {}
+            other => bail!("no package is known for {other}: add it to deb/needs.rs"),
+        }
+    }
+    Ok(packages.join(", "))
+}
+
+fn libraries(headers: &str) -> impl Iterator<Item = &str> {
+    headers.lines().filter_map(|line| Some(line.trim().strip_prefix("NEEDED")?.trim()))
+}
+
+fn is_part_of_libc(library: &str) -> bool {
+    ["libm.so", "libdl.so", "libpthread.so", "librt.so", "ld-linux"]
+        .iter()
+        .any(|part| library.starts_with(part))
+}
+
+/// The newest version of a symbol is the oldest libc6 that will do.
+fn newest_glibc(symbols: &str) -> Result<String> {
+    let version = |rest: &str| -> Option<(u32, u32)> {
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    let newest = symbols.split("GLIBC_").skip(1).filter_map(version).max();
+    match newest {
+        Some((major, minor)) => Ok(format!("{major}.{minor}")),
+        None => bail!("linked to libc but uses none of its symbols"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_symbol_decides() {
+        let symbols = "0 DF *UND* 0 (GLIBC_2.9) a\n0 DF *UND* 0 (GLIBC_2.34) b\n\
+                       0 DF *UND* 0 (GLIBC_2.2.5) c\n";
+        assert_eq!(newest_glibc(symbols).unwrap(), "2.34");
+        assert!(newest_glibc("none").is_err());
+    }
+
+    #[test]
+    fn needed_libraries_are_found() {
+        let headers =
+            "Dynamic Section:\n  NEEDED               libgcc_s.so.1\n  NEEDED   libc.so.6\n";
+        assert_eq!(libraries(headers).collect::<Vec<_>>(), ["libgcc_s.so.1", "libc.so.6"]);
+    }
+}

@@ -1,0 +1,58 @@
+//! The events that tell what changed at a PLC.
+
+use serde_json::{Map, Value};
+
+use crate::model::UnixTime;
+use crate::plc::PlcChange;
+
+/// The members of the event:
+/// `{"event":"state","plc":..,"at":..,"was":"running","is":"stopped","cause":"user"}` and
+/// `{"event":"program","plc":..,"at":..,"changed":"signature","was":..,"is":..}`, with `serial` in
+/// place of `signature` when another PLC has taken the place.
+pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<String, Value> {
+    let (event, changed, [was, is], cause): (_, _, [Value; 2], _) = match change {
+        PlcChange::State { was, is, cause } => {
+            ("state", None, [was.word().into(), is.word().into()], cause)
+        }
+        PlcChange::Program { was, is } => {
+            let values = [was, is].map(|signature| signature.to_string().into());
+            ("program", Some("signature"), values, None)
+        }
+        PlcChange::Device { was, is } => ("program", Some("serial"), [was.into(), is.into()], None),
+    };
+    let members = [
+        ("event", Some(event.into())),
+        ("plc", Some(plc.into())),
+        ("at", Some(at.to_string().into())),
+        ("changed", changed.map(Value::from)),
+        ("was", Some(was)),
+        ("is", Some(is)),
+        ("cause", cause.map(|cause| cause.word().into())),
+    ];
+    let present = |(key, value): (&str, Option<Value>)| Some((key.to_owned(), value?));
+    members.into_iter().filter_map(present).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plc::{ProgramState, Signature, StopCause};
+
+    #[test]
+    fn an_event_says_what_was_and_what_is() {
+        let at = UnixTime::from_micros(1_592_992_904_250_000);
+        let state = |was, is, cause| PlcChange::State { was, is, cause };
+        let (running, stopped) = (ProgramState::Running, ProgramState::Stopped);
+        let texts = [
+            state(running, stopped, Some(StopCause::User)),
+            state(stopped, running, None),
+            PlcChange::Program {
+                was: Signature([1, 2, 3, 4]),
+                is: Signature([5, 6, 7, 0xABCD_EF01]),
+            },
+            PlcChange::Device { was: 80_201_001, is: 80_201_002 },
+        ]
+        .map(|change| serde_json::to_string(&event_body("pump6", change, at)).unwrap());
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+}

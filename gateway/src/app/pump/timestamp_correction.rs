@@ -1,0 +1,73 @@
+//! What happens to records whose times a wrong clock gave. Pure.
+
+use std::borrow::Cow;
+
+use crate::clock::Correction;
+use crate::model::{Quality, Record, UnixTime};
+
+/// Marks what is taken while the clock is known to be wrong. What is not good says so already.
+pub(super) fn mark_unsynced(record: &mut Record) {
+    for sample in record.samples.iter_mut().filter(|sample| sample.quality == Quality::Good) {
+        sample.quality = Quality::Unsynced;
+    }
+}
+
+/// The record as it is sent, and whether its times were corrected.
+pub(super) fn corrected(record: &Record, dating: Correction) -> (Cow<'_, Record>, bool) {
+    let is_marked = || record.samples.iter().any(|sample| sample.quality == Quality::Unsynced);
+    match dating {
+        Correction::Confirmed if is_marked() => (Cow::Owned(shifted(record, 0)), false),
+        Correction::Unknown | Correction::Confirmed => (Cow::Borrowed(record), false),
+        Correction::Shift(micros) => (Cow::Owned(shifted(record, micros)), true),
+    }
+}
+
+fn shifted(record: &Record, micros: i64) -> Record {
+    let shift = |at: UnixTime| UnixTime::from_micros(at.as_micros().saturating_add(micros));
+    let mut record = record.clone();
+    record.at = shift(record.at);
+    for sample in &mut record.samples {
+        sample.at = shift(sample.at);
+        if sample.quality == Quality::Unsynced {
+            sample.quality = Quality::Good;
+        }
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Sample, Value};
+
+    const AT: UnixTime = UnixTime::from_micros(5_000_000);
+
+    fn record() -> Record {
+        let sample = |tag, quality| Sample { tag, value: Some(Value::Int(7)), quality, at: AT };
+        let samples = vec![sample(0, Quality::Good), sample(1, Quality::Stopped)];
+        Record { plc: 0, at: AT, samples }
+    }
+
+    #[test]
+    fn what_a_wrong_clock_dated_is_marked_until_it_is_dated_again() {
+        let mut marked = record();
+        mark_unsynced(&mut marked);
+        let qualities =
+            |record: &Record| record.samples.iter().map(|s| s.quality).collect::<Vec<_>>();
+        assert_eq!(qualities(&marked), [Quality::Unsynced, Quality::Stopped]);
+        assert_eq!(corrected(&marked, Correction::Unknown), (Cow::Borrowed(&marked), false));
+
+        let (sent, is_corrected) = corrected(&marked, Correction::Shift(1_000_000));
+
+        let at = UnixTime::from_micros(6_000_000);
+        assert_eq!((sent.at, sent.samples[0].at, is_corrected), (at, at, true));
+        assert_eq!(qualities(&sent), [Quality::Good, Quality::Stopped]);
+        assert_eq!(corrected(&marked, Correction::Confirmed), (Cow::Owned(record()), false));
+    }
+
+    #[test]
+    fn what_was_right_is_sent_as_it_is() {
+        let record = record();
+        assert!(matches!(corrected(&record, Correction::Confirmed), (Cow::Borrowed(_), false)));
+    }
+}

@@ -1,0 +1,274 @@
+//! What the sink does with one connection.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use provisioning::config::{MqttVersion, Qos};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::codec::{self, CodecError, Reply, Request};
+use super::{
+    Acks, DisconnectKind, Ending, MockBrokerEvent, OnConnect, Pings, PublishedMessage, Script,
+};
+
+/// CONNACK of 3.1.1 with "unacceptable protocol version" (3.2.2.3).
+const V3_WRONG_VERSION: &[u8] = &[0x20, 2, 0, 1];
+/// How long a connection that the sink ended is read on.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One connection.
+struct ClientConnection {
+    script: Arc<Script>,
+    events: mpsc::Sender<MockBrokerEvent>,
+    /// Known from CONNECT on.
+    client: Option<(String, MqttVersion)>,
+    /// Packet ids of QoS 2 between PUBLISH and PUBREL.
+    qos2_packet_ids: BTreeSet<u16>,
+    messages: u64,
+    reversed_acks: Vec<Reply>,
+    delayed_acks: VecDeque<(Instant, Reply)>,
+    out: BytesMut,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Error)]
+enum EndReason {
+    #[error("the client said goodbye")]
+    Disconnect,
+    #[error("the client went away")]
+    Closed,
+    #[error("the script says so")]
+    Scripted,
+    #[error("nobody listens to the sink")]
+    ReceiverGone,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(
+    mut stream: S,
+    script: Arc<Script>,
+    heard: mpsc::Sender<MockBrokerEvent>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut peer = ClientConnection {
+        script,
+        events: heard,
+        client: None,
+        qos2_packet_ids: BTreeSet::new(),
+        messages: 0,
+        reversed_acks: Vec::new(),
+        delayed_acks: VecDeque::new(),
+        out: BytesMut::new(),
+    };
+    let stop = match peer.run(&mut stream).await {
+        Ok(()) => EndReason::Closed,
+        Err(stop) => stop,
+    };
+    tracing::debug!(%stop, "a connection of the sink is over");
+    if let Err(error) = close(&mut stream, &peer.out).await {
+        tracing::debug!(%error, "the last words did not arrive");
+    }
+    drop(stream);
+    if let Some((client_id, _)) = peer.client {
+        let parting = if matches!(stop, EndReason::Disconnect) {
+            DisconnectKind::Clean
+        } else {
+            DisconnectKind::Unclean
+        };
+        let _ = peer.events.send(MockBrokerEvent::Ended { client_id, kind: parting }).await;
+    }
+}
+
+/// Sends the last words and reads on for a moment: a close with unread bytes is a reset, which may
+/// overtake the words.
+async fn close<S>(stream: &mut S, words: &[u8]) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(words).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    let drained = async {
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    timeout(LINGER_TIMEOUT, drained).await.unwrap_or(Ok(()))
+}
+
+impl ClientConnection {
+    async fn run<S>(&mut self, stream: &mut S) -> Result<(), EndReason>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut buffer = BytesMut::with_capacity(8 * 1024);
+        loop {
+            while let Some(request) = codec::read(self.version(), &mut buffer)? {
+                self.on_request(request).await?;
+            }
+            self.write_delayed_acks()?;
+            stream.write_all(&self.out).await?;
+            self.out.clear();
+            let due = self.delayed_acks.front().map(|(due, _)| *due);
+            select! {
+                read = stream.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+    }
+
+    fn version(&self) -> Option<MqttVersion> {
+        self.client.as_ref().map(|(_, version)| *version)
+    }
+
+    async fn on_request(&mut self, request: Request) -> Result<(), EndReason> {
+        match request {
+            Request::Connect(hello) => {
+                self.client = Some((hello.client_id.clone(), hello.version));
+                self.on_connect()?;
+                self.emit(MockBrokerEvent::Connected(hello)).await
+            }
+            Request::Publish { packet_id, message } => self.on_publish(packet_id, message).await,
+            Request::PubRel(packet_id) => {
+                self.qos2_packet_ids.remove(&packet_id);
+                self.write(Reply::PubComp(packet_id))
+            }
+            Request::Subscribe { packet_id, filters } => {
+                self.on_subscribe(packet_id, filters).await
+            }
+            Request::Unsubscribe { packet_id, filters } => {
+                self.write(Reply::UnsubAck { packet_id, filters })
+            }
+            Request::PingReq => {
+                if self.script.pings == Pings::Answer {
+                    self.write(Reply::PingResp)?;
+                }
+                self.emit(MockBrokerEvent::Pinged).await
+            }
+            Request::Disconnect => Err(EndReason::Disconnect),
+            Request::Other => Ok(()),
+        }
+    }
+
+    fn on_connect(&mut self) -> Result<(), EndReason> {
+        let Script { connect, session_present, connack: limits, .. } = *self.script;
+        match connect {
+            OnConnect::Accept => self.write(Reply::ConnAck { code: 0, session_present, limits }),
+            OnConnect::Refuse(code) => {
+                self.write(Reply::ConnAck { code, session_present: false, limits })?;
+                Err(self.reject())
+            }
+            OnConnect::RefuseVersion => {
+                self.write(Reply::Raw(V3_WRONG_VERSION))?;
+                Err(self.reject())
+            }
+            OnConnect::Ignore => Ok(()),
+            OnConnect::Close => Err(self.reject()),
+        }
+    }
+
+    /// A client that was turned away was never here.
+    fn reject(&mut self) -> EndReason {
+        self.client = None;
+        EndReason::Scripted
+    }
+
+    async fn on_publish(
+        &mut self,
+        packet_id: u16,
+        message: PublishedMessage,
+    ) -> Result<(), EndReason> {
+        let qos = message.qos;
+        let refusal = self.refusal_code(&message.topic);
+        let again =
+            qos == Qos::ExactlyOnce && refusal.is_none() && !self.qos2_packet_ids.insert(packet_id);
+        if refusal.is_none() && !again {
+            self.emit(MockBrokerEvent::Message(message)).await?;
+        }
+        self.messages += 1;
+        if let Some((_, ending)) = self.script.ending.filter(|(at, _)| *at == self.messages) {
+            if let Ending::Disconnect(code) = ending {
+                self.write(Reply::Disconnect(code))?;
+            }
+            return Err(EndReason::Scripted);
+        }
+        let code = refusal.unwrap_or(0);
+        match qos {
+            Qos::AtMostOnce => Ok(()),
+            Qos::AtLeastOnce => self.acknowledge(Reply::PubAck { packet_id, code }),
+            Qos::ExactlyOnce => self.acknowledge(Reply::PubRec { packet_id, code }),
+        }
+    }
+
+    fn refusal_code(&self, topic: &str) -> Option<u8> {
+        let mut refused = self.script.refused_topics.iter();
+        refused.find(|(refused, _)| refused == topic).map(|(_, code)| *code)
+    }
+
+    fn acknowledge(&mut self, ack: Reply) -> Result<(), EndReason> {
+        match self.script.acks {
+            Acks::AtOnce => self.write(ack),
+            Acks::Never => Ok(()),
+            Acks::NotTheFirst if self.messages == 1 => Ok(()),
+            Acks::NotTheFirst => self.write(ack),
+            Acks::Twice => {
+                self.write(ack.clone())?;
+                self.write(ack)
+            }
+            Acks::Reversed(together) => {
+                self.reversed_acks.push(ack);
+                if self.reversed_acks.len() >= together {
+                    while let Some(ack) = self.reversed_acks.pop() {
+                        self.write(ack)?;
+                    }
+                }
+                Ok(())
+            }
+            Acks::Late(after) => {
+                self.delayed_acks.push_back((Instant::now() + after, ack));
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_subscribe(
+        &mut self,
+        packet_id: u16,
+        filters: Vec<String>,
+    ) -> Result<(), EndReason> {
+        let codes = vec![self.script.subscription; filters.len()];
+        self.write(Reply::SubAck { packet_id, codes })?;
+        for message in self.script.after_subscribe.clone() {
+            self.write(Reply::Publish(message))?;
+        }
+        self.emit(MockBrokerEvent::Subscribed { filters }).await
+    }
+
+    fn write_delayed_acks(&mut self) -> Result<(), EndReason> {
+        let now = Instant::now();
+        while let Some((_, ack)) = self.delayed_acks.pop_front_if(|(due, _)| *due <= now) {
+            self.write(ack)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, reply: Reply) -> Result<(), EndReason> {
+        let version = self.version().unwrap_or(MqttVersion::V311);
+        Ok(codec::write(version, reply, &mut self.out)?)
+    }
+
+    async fn emit(&self, heard: MockBrokerEvent) -> Result<(), EndReason> {
+        self.events.send(heard).await.map_err(|_| EndReason::ReceiverGone)
+    }
+}

@@ -1,0 +1,235 @@
+//! The messages between us and the broker: handed to rumqttc, on the wire, not yet acknowledged.
+//! Pure.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use provisioning::config::Qos;
+use tokio::time::Instant;
+
+/// With something under way, a broker that acknowledges nothing for so long is given up.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is remembered of one message.
+#[derive(Clone, Debug)]
+pub(super) struct InflightMessage {
+    pub(super) ticket: Option<u64>,
+    pub(super) topic: Arc<str>,
+    pub(super) qos: Qos,
+    pub(super) sent_at: Instant,
+}
+
+/// What writing a message led to.
+#[derive(Debug)]
+pub(super) enum WriteOutcome {
+    /// QoS 0: that was all.
+    Done(InflightMessage),
+    /// The broker has to acknowledge it.
+    AwaitingAck,
+    /// Its packet id still belongs to an older message, so acknowledgements cannot be told apart
+    /// any more.
+    Collision,
+}
+
+/// Books of one session.
+///
+/// rumqttc numbers messages itself and tells the number when it has written one, in the order in
+/// which it was given them. Its numbers wrap at `limit`, so with a window of half of that an
+/// acknowledgement may come late by half a window before two messages meet on one number.
+#[derive(Debug)]
+pub(super) struct Inflight {
+    unwritten: VecDeque<InflightMessage>,
+    /// By packet id.
+    awaiting_ack: Vec<Option<InflightMessage>>,
+    awaiting_count: usize,
+    window: usize,
+    packet_id_limit: usize,
+    leaked_slots: usize,
+    last_progress: Instant,
+}
+
+impl Inflight {
+    /// `limit` is the number of packet ids, `window` the most messages under way.
+    pub(super) fn new(limit: u16, window: usize, now: Instant) -> Self {
+        let limit = usize::from(limit);
+        let window = (limit / 2).clamp(1, window.max(1));
+        Self {
+            unwritten: VecDeque::with_capacity(window),
+            awaiting_ack: vec![None; limit + 1],
+            awaiting_count: 0,
+            window,
+            packet_id_limit: limit,
+            leaked_slots: 0,
+            last_progress: now,
+        }
+    }
+
+    /// Messages under way.
+    pub(super) fn len(&self) -> usize {
+        self.unwritten.len() + self.awaiting_count
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether one more message may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < self.window
+    }
+
+    /// A message was given to rumqttc.
+    pub(super) fn on_sent(&mut self, parcel: InflightMessage) {
+        if self.is_empty() {
+            self.last_progress = parcel.sent_at;
+        }
+        self.unwritten.push_back(parcel);
+    }
+
+    /// rumqttc has written the oldest message that it was given.
+    pub(super) fn on_written(&mut self, packet_id: u16, now: Instant) -> WriteOutcome {
+        let Some(parcel) = self.unwritten.pop_front() else { return WriteOutcome::AwaitingAck };
+        if parcel.qos == Qos::AtMostOnce {
+            self.last_progress = now;
+            return WriteOutcome::Done(parcel);
+        }
+        match self.awaiting_ack.get_mut(usize::from(packet_id)) {
+            Some(slot @ None) => {
+                *slot = Some(parcel);
+                self.awaiting_count += 1;
+                WriteOutcome::AwaitingAck
+            }
+            Some(Some(_)) | None => {
+                self.unwritten.push_front(parcel);
+                WriteOutcome::Collision
+            }
+        }
+    }
+
+    /// The broker has answered for good. Nothing for a number that is not under way.
+    pub(super) fn on_acked(&mut self, packet_id: u16, now: Instant) -> Option<InflightMessage> {
+        let parcel = self.awaiting_ack.get_mut(usize::from(packet_id))?.take()?;
+        self.awaiting_count -= 1;
+        self.last_progress = now;
+        Some(parcel)
+    }
+
+    /// The broker has answered, but not for good (PUBREC).
+    pub(super) fn on_progress(&mut self, now: Instant) {
+        self.last_progress = now;
+    }
+
+    /// rumqttc never gives this message's place in its window back.
+    pub(super) fn leak_slot(&mut self) {
+        self.leaked_slots += 1;
+    }
+
+    /// Whether so many places are lost that rumqttc would stop taking messages before our window
+    /// is full.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.leaked_slots + self.window > self.packet_id_limit
+    }
+
+    /// When the broker is given up unless it acknowledges something; nothing when nothing is under
+    /// way.
+    pub(super) fn ack_deadline(&self) -> Option<Instant> {
+        (!self.is_empty()).then(|| self.last_progress + ACK_TIMEOUT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_half_of_the_packet_ids_and_never_above_ours() {
+        let window = |limit| Inflight::new(limit, 64, Instant::now()).window;
+        assert_eq!([1, 2, 3, 20, 128, 65_535].map(window), [1, 1, 1, 10, 64, 64]);
+    }
+
+    #[test]
+    fn numbers_are_matched_in_the_order_of_sending() {
+        let mut flight = inflight();
+        for ticket in 1..=3 {
+            flight.on_sent(message(ticket, Qos::AtLeastOnce));
+        }
+        for packet_id in [7, 3, 5] {
+            assert!(matches!(
+                flight.on_written(packet_id, Instant::now()),
+                WriteOutcome::AwaitingAck
+            ));
+        }
+        let settled = [5, 7, 3].map(|id| flight.on_acked(id, Instant::now()).unwrap().ticket);
+        assert_eq!(settled, [Some(3), Some(1), Some(2)]);
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn qos_0_is_done_when_written() {
+        let mut flight = inflight();
+        flight.on_sent(message(1, Qos::AtMostOnce));
+        let WriteOutcome::Done(parcel) = flight.on_written(0, Instant::now()) else {
+            panic!("not done")
+        };
+        assert_eq!(parcel.ticket, Some(1));
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn a_second_acknowledgement_settles_nothing() {
+        let mut flight = inflight();
+        flight.on_sent(message(1, Qos::AtLeastOnce));
+        flight.on_written(1, Instant::now());
+        assert!(flight.on_acked(1, Instant::now()).is_some());
+        assert!(flight.on_acked(1, Instant::now()).is_none());
+        assert!(flight.on_acked(9999, Instant::now()).is_none());
+    }
+
+    #[test]
+    fn a_number_that_is_still_under_way_is_a_collision_and_loses_no_message() {
+        let mut flight = inflight();
+        flight.on_sent(message(1, Qos::ExactlyOnce));
+        flight.on_sent(message(2, Qos::ExactlyOnce));
+        flight.on_written(1, Instant::now());
+        assert!(matches!(flight.on_written(1, Instant::now()), WriteOutcome::Collision));
+        assert_eq!(flight.len(), 2);
+    }
+
+    #[test]
+    fn patience_counts_from_the_last_answer_and_only_while_something_is_under_way() {
+        let start = Instant::now();
+        let mut flight = Inflight::new(8, 4, start);
+        assert_eq!(flight.ack_deadline(), None);
+        let late = start + Duration::from_secs(100);
+        flight.on_sent(InflightMessage { sent_at: late, ..message(1, Qos::AtLeastOnce) });
+        flight.on_sent(InflightMessage { sent_at: late, ..message(2, Qos::AtLeastOnce) });
+        assert_eq!(flight.ack_deadline(), Some(late + ACK_TIMEOUT));
+        flight.on_written(1, late);
+        flight.on_written(2, late);
+        let answer = late + Duration::from_secs(7);
+        flight.on_acked(1, answer);
+        assert_eq!(flight.ack_deadline(), Some(answer + ACK_TIMEOUT));
+        flight.on_acked(2, answer);
+        assert_eq!(flight.ack_deadline(), None);
+    }
+
+    #[test]
+    fn the_session_is_worn_out_when_leaks_would_cut_into_the_window() {
+        let mut flight = Inflight::new(8, 4, Instant::now());
+        for _ in 0..4 {
+            flight.leak_slot();
+            assert!(!flight.is_exhausted());
+        }
+        flight.leak_slot();
+        assert!(flight.is_exhausted());
+    }
+
+    fn inflight() -> Inflight {
+        Inflight::new(16, 8, Instant::now())
+    }
+
+    fn message(ticket: u64, qos: Qos) -> InflightMessage {
+        InflightMessage { ticket: Some(ticket), topic: "t".into(), qos, sent_at: Instant::now() }
+    }
+}

@@ -1,0 +1,333 @@
+//! One session at work: messages out, acknowledgements in.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use provisioning::config::Qos;
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::connect::{BrokerConnection, payload_capacity};
+use super::failure::SessionFailure;
+use super::inflight::{Inflight, InflightMessage, WriteOutcome};
+use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, SlotState};
+use super::{MAX_INFLIGHT, MqttEvent, OutgoingMessage, reason_code};
+use crate::metrics::{MessageOutcome, MqttMetrics};
+
+/// How long a drain waits for acknowledgements.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a drain waits for its DISCONNECT to leave.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest topic that fits a packet (MQTT 5.0, 1.5.4).
+const MAX_TOPIC_LEN: usize = 65_535;
+
+/// The books and the mouth of one session.
+pub(super) struct SessionLoop {
+    session: u32,
+    limits: ConnackLimits,
+    inflight: Inflight,
+    phase: SessionPhase,
+    /// Why we leave although the outbox is open.
+    renewal: Option<SessionFailure>,
+    renew_at: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    is_timer_set: bool,
+    events: mpsc::Sender<MqttEvent>,
+    metrics: MqttMetrics,
+}
+
+/// How a session ended.
+pub(super) enum SessionEnd {
+    /// As the caller wanted it.
+    Finished,
+    /// Otherwise, and another one is needed.
+    Failed(SessionFailure),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SessionPhase {
+    /// Messages are taken.
+    Open,
+    /// No more messages are taken; acknowledgements are waited for.
+    Draining,
+    /// DISCONNECT was handed over.
+    Disconnecting,
+}
+
+/// What the loop of a session wakes up for.
+enum Wake {
+    Session(Result<SessionEvent, SessionFailure>),
+    Message(Option<OutgoingMessage>),
+    Timer,
+}
+
+impl BrokerConnection {
+    /// Opens the books for this connection. It is given up in an orderly way at `renew_at`.
+    pub(super) fn session_loop(
+        &self,
+        session: u32,
+        renew_at: Option<Instant>,
+        events: mpsc::Sender<MqttEvent>,
+        metrics: MqttMetrics,
+    ) -> SessionLoop {
+        SessionLoop {
+            session,
+            limits: self.limits,
+            inflight: Inflight::new(self.limits.packet_ids, MAX_INFLIGHT, Instant::now()),
+            phase: SessionPhase::Open,
+            renewal: None,
+            renew_at,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            is_timer_set: false,
+            events,
+            metrics,
+        }
+    }
+}
+
+impl SessionLoop {
+    /// Works until the session ends.
+    pub(super) async fn run(
+        mut self,
+        mut connection: BrokerConnection,
+        outbox: &mut mpsc::Receiver<OutgoingMessage>,
+    ) -> SessionEnd {
+        let end = match self.run_until_end(&mut connection, outbox).await {
+            Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
+            Err(SessionEnd::Finished) | Ok(()) => {
+                self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
+            }
+        };
+        let BrokerConnection { publisher, driver, stream: mut wire, .. } = connection;
+        drop((publisher, driver));
+        if self.phase == SessionPhase::Disconnecting {
+            let _ = timeout(DISCONNECT_TIMEOUT, wire.copy_to_end()).await;
+        }
+        end
+    }
+
+    async fn run_until_end(
+        &mut self,
+        connection: &mut BrokerConnection,
+        outbox: &mut mpsc::Receiver<OutgoingMessage>,
+    ) -> Result<(), SessionEnd> {
+        let BrokerConnection { publisher, driver, stream: wire, .. } = connection;
+        self.set_timer(self.renew_at);
+        loop {
+            // A `next` that is dropped before it is done may take a message with it.
+            let mut next = pin!(driver.next_event());
+            let signal = loop {
+                self.disconnect_when_drained(publisher);
+                let turn = select! {
+                    biased;
+                    signal = &mut next => Wake::Session(signal),
+                    message = outbox.recv(), if self.can_send() => Wake::Message(message),
+                    () = &mut self.timer, if self.is_timer_set => Wake::Timer,
+                    never = wire.copy_forever() => match never {},
+                };
+                match turn {
+                    Wake::Session(signal) => break signal,
+                    Wake::Message(Some(message)) => self.send(publisher, message).await?,
+                    Wake::Message(None) => self.start_draining(),
+                    Wake::Timer => self.on_timer(publisher)?,
+                }
+            };
+            match signal {
+                Ok(SessionEvent::DisconnectSent) => return Ok(()),
+                Ok(signal) => self.on_event(signal).await?,
+                Err(failure) => return Err(SessionEnd::Failed(failure)),
+            }
+        }
+    }
+
+    fn can_send(&self) -> bool {
+        self.phase == SessionPhase::Open && self.inflight.has_room()
+    }
+
+    /// Hands a message over, unless the broker is known not to take it.
+    async fn send(
+        &mut self,
+        publisher: &Publisher,
+        message: OutgoingMessage,
+    ) -> Result<(), SessionEnd> {
+        let OutgoingMessage { session, ticket, topic, payload, qos, retain } = message;
+        if session != self.session {
+            return Ok(());
+        }
+        let packet = self.limits.max_packet_len.unwrap_or(MAX_PACKET_LEN);
+        if topic.len() + payload.len() > payload_capacity(packet) {
+            return self.report_refused(ticket, topic, reason_code::PACKET_TOO_LARGE, None).await;
+        }
+        let qos = min_qos(qos, self.limits.max_qos);
+        let retain = retain && self.limits.retain_available;
+        let sendable = (1..=MAX_TOPIC_LEN).contains(&topic.len());
+        if !sendable || publisher.publish(&topic, payload, qos, retain).is_err() {
+            return self.report_refused(ticket, topic, reason_code::TOPIC_NAME_INVALID, None).await;
+        }
+        self.inflight.on_sent(InflightMessage { ticket, topic, qos, sent_at: Instant::now() });
+        self.set_timer(self.inflight.ack_deadline());
+        Ok(())
+    }
+
+    /// Takes what happened.
+    async fn on_event(&mut self, signal: SessionEvent) -> Result<(), SessionEnd> {
+        let now = Instant::now();
+        match signal {
+            SessionEvent::Written(packet_id) => match self.inflight.on_written(packet_id, now) {
+                WriteOutcome::Done(parcel) => self.on_delivered(&parcel).await,
+                WriteOutcome::AwaitingAck => Ok(()),
+                WriteOutcome::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
+            },
+            SessionEvent::PacketIdBusy => Err(SessionEnd::Failed(SessionFailure::Collision)),
+            SessionEvent::Acked { packet_id, code, text, slot: place } => {
+                if place == SlotState::Leaked {
+                    self.inflight.leak_slot();
+                }
+                match self.inflight.on_acked(packet_id, now) {
+                    Some(parcel) if reason_code::is_failure(code) => {
+                        self.report_refused(parcel.ticket, parcel.topic, code, text).await?;
+                    }
+                    Some(parcel) => {
+                        let waited = now.saturating_duration_since(parcel.sent_at);
+                        self.metrics.ack_seconds.observe(waited.as_secs_f64());
+                        self.on_delivered(&parcel).await?;
+                    }
+                    None => {}
+                }
+                if self.inflight.is_exhausted() {
+                    self.start_renewal(SessionFailure::InflightSlotsLeaked);
+                }
+                Ok(())
+            }
+            SessionEvent::PubrecReceived => {
+                self.inflight.on_progress(now);
+                Ok(())
+            }
+            SessionEvent::Received(message) => self.emit(MqttEvent::Received(message)).await,
+            SessionEvent::Subscribed(_) | SessionEvent::DisconnectSent | SessionEvent::Other => {
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_delivered(&self, parcel: &InflightMessage) -> Result<(), SessionEnd> {
+        self.metrics.count_messages(MessageOutcome::Delivered, 1);
+        match parcel.ticket {
+            Some(ticket) => self.emit(MqttEvent::Acknowledged { ticket }).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn report_refused(
+        &self,
+        ticket: Option<u64>,
+        topic: Arc<str>,
+        code: u8,
+        text: Option<String>,
+    ) -> Result<(), SessionEnd> {
+        self.metrics.count_messages(MessageOutcome::Refused, 1);
+        let name = reason_code::name(code);
+        let reason = text.map_or_else(|| name.to_owned(), |text| format!("{name} ({text})"));
+        self.emit(MqttEvent::Refused { ticket, topic, code, reason }).await
+    }
+
+    async fn emit(&self, event: MqttEvent) -> Result<(), SessionEnd> {
+        self.events.send(event).await.map_err(|_| SessionEnd::Finished)
+    }
+
+    /// Makes the alarm ring at this time, unless it rings earlier anyway.
+    fn set_timer(&mut self, at: Option<Instant>) {
+        if let Some(at) = at.filter(|at| !self.is_timer_set || *at < self.timer.deadline()) {
+            self.timer.as_mut().reset(at);
+            self.is_timer_set = true;
+        }
+    }
+
+    /// The alarm has rung.
+    fn on_timer(&mut self, publisher: &Publisher) -> Result<(), SessionEnd> {
+        let now = Instant::now();
+        self.is_timer_set = false;
+        match self.phase {
+            SessionPhase::Open => {
+                if self.inflight.ack_deadline().is_some_and(|deadline| deadline <= now) {
+                    return Err(SessionEnd::Failed(SessionFailure::NoAcknowledgement));
+                }
+                if self.renew_at.is_some_and(|at| at <= now) {
+                    self.start_renewal(SessionFailure::SubscribeRetry);
+                } else {
+                    self.set_timer(self.inflight.ack_deadline());
+                    self.set_timer(self.renew_at);
+                }
+            }
+            SessionPhase::Draining => self.disconnect(publisher),
+            SessionPhase::Disconnecting => return Err(SessionEnd::Finished),
+        }
+        Ok(())
+    }
+
+    /// Ends the session in an orderly way, to be followed by another one.
+    fn start_renewal(&mut self, why: SessionFailure) {
+        if self.phase == SessionPhase::Open {
+            self.renewal = Some(why);
+            self.start_draining();
+        }
+    }
+
+    fn start_draining(&mut self) {
+        self.phase = SessionPhase::Draining;
+        self.is_timer_set = false;
+        self.set_timer(Some(Instant::now() + DRAIN_TIMEOUT));
+    }
+
+    fn disconnect_when_drained(&mut self, publisher: &Publisher) {
+        if self.phase == SessionPhase::Draining && self.inflight.is_empty() {
+            self.disconnect(publisher);
+        }
+    }
+
+    fn disconnect(&mut self, publisher: &Publisher) {
+        if publisher.disconnect().is_err() {
+            tracing::warn!("no room for the goodbye: the broker will publish the will");
+        }
+        self.phase = SessionPhase::Disconnecting;
+        self.is_timer_set = false;
+        self.set_timer(Some(Instant::now() + DISCONNECT_TIMEOUT));
+    }
+
+    /// Takes the acknowledgements that came with the end, and finds out what it was.
+    async fn finish(
+        &mut self,
+        connection: &mut BrokerConnection,
+        failure: SessionFailure,
+    ) -> SessionEnd {
+        for signal in connection.driver.buffered_events() {
+            if let Err(SessionEnd::Finished) = self.on_event(signal).await {
+                return SessionEnd::Finished;
+            }
+        }
+        match self.phase {
+            SessionPhase::Open => SessionEnd::Failed(connection.stream.refine(failure)),
+            SessionPhase::Draining | SessionPhase::Disconnecting => {
+                self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
+            }
+        }
+    }
+}
+
+impl Drop for SessionLoop {
+    /// Whatever ended the session: what was under way is counted.
+    fn drop(&mut self) {
+        let open = u64::try_from(self.inflight.len()).unwrap_or(u64::MAX);
+        self.metrics.count_messages(MessageOutcome::Interrupted, open);
+    }
+}
+
+const fn min_qos(one: Qos, other: Qos) -> Qos {
+    match (one, other) {
+        (Qos::AtMostOnce, _) | (_, Qos::AtMostOnce) => Qos::AtMostOnce,
+        (Qos::AtLeastOnce, _) | (_, Qos::AtLeastOnce) => Qos::AtLeastOnce,
+        (Qos::ExactlyOnce, Qos::ExactlyOnce) => Qos::ExactlyOnce,
+    }
+}

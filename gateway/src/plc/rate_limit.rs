@@ -1,0 +1,153 @@
+//! How a PLC is spared: pauses, and ceilings for requests and for the time they take. Pure.
+
+mod duty_cycle;
+
+use std::time::{Duration, Instant};
+
+use provisioning::config::Pacing;
+
+use crate::schedule::RateBudget;
+pub(super) use duty_cycle::AnswerReceived;
+use duty_cycle::DutyCycle;
+
+/// What keeps cycles from being read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RateLimit {
+    /// `max_share`, in percent.
+    Share(u16),
+    /// `max_requests`, per second.
+    Requests(u16),
+}
+
+/// Paces the requests of one connection.
+#[derive(Debug)]
+pub(super) struct RateLimiter {
+    pacing: Pacing,
+    /// The pause after a connect or an answer ends here.
+    paused_until: Option<Instant>,
+    request_budget: RateBudget,
+    /// Absent where all of the PLC's time may be taken.
+    duty_cycle: Option<DutyCycle>,
+    /// Waited for answers, all in all.
+    busy_time: Duration,
+}
+
+impl RateLimiter {
+    pub(super) fn new(pacing: Pacing, now: Instant) -> Self {
+        Self {
+            pacing,
+            paused_until: None,
+            request_budget: RateBudget::per_second(pacing.max_requests.into()),
+            duty_cycle: (pacing.max_share < 100).then(|| DutyCycle::new(pacing.max_share, now)),
+            busy_time: Duration::ZERO,
+        }
+    }
+
+    /// A connection was opened.
+    pub(super) fn on_connected(&mut self, now: Instant) {
+        self.pause_for(now, self.pacing.connect_pause);
+    }
+
+    /// An answer was waited for, from when the request was sent until now.
+    pub(super) fn on_request_done(&mut self, sent: Instant, now: Instant, came: AnswerReceived) {
+        self.pause_for(now, self.pacing.request_pause);
+        self.busy_time += now.saturating_duration_since(sent);
+        if let Some(share) = &mut self.duty_cycle {
+            share.record(sent, now, came);
+        }
+    }
+
+    fn pause_for(&mut self, now: Instant, pause: Duration) {
+        self.paused_until = (!pause.is_zero()).then(|| now + pause);
+    }
+
+    /// How long answers were waited for, all in all.
+    pub(super) const fn busy_time(&self) -> Duration {
+        self.busy_time
+    }
+
+    /// What stands against a turn that waits so long for answers, and until when.
+    pub(super) fn throttled_until(
+        &mut self,
+        turn: Duration,
+        now: Instant,
+    ) -> Option<(RateLimit, Instant)> {
+        let Pacing { max_share, max_requests, .. } = self.pacing;
+        let share = self.duty_cycle.as_mut().and_then(|share| share.next_free(turn, now));
+        let requests = self.request_budget.next_free(now);
+        let share = share.map(|until| (RateLimit::Share(max_share), until));
+        let requests = requests.map(|until| (RateLimit::Requests(max_requests), until));
+        share.into_iter().chain(requests).max_by_key(|(_, until)| *until)
+    }
+
+    /// Takes the next request; it may go now, or be asked for again at an instant. A turn that takes
+    /// longer than was expected is spread by this.
+    pub(super) fn take_slot(&mut self, now: Instant) -> Result<(), Instant> {
+        let rests_until = self.paused_until.filter(|until| now < *until);
+        let share = self.duty_cycle.as_mut().and_then(|share| share.next_free_for_answer(now));
+        match rests_until.max(share) {
+            Some(until) => Err(until),
+            None => self.request_budget.take(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn pacing() -> Pacing {
+        Pacing::default()
+    }
+
+    #[test]
+    fn a_pause_follows_a_connect_and_every_answer() {
+        let (start, at) = (Instant::now(), |millis| MILLI * millis);
+        let pauses = Pacing { connect_pause: MILLI * 200, request_pause: MILLI * 5, ..pacing() };
+        let mut pace = RateLimiter::new(pauses, start);
+        assert_eq!(pace.take_slot(start), Ok(()), "nothing to rest from yet");
+        pace.on_connected(start);
+        assert_eq!(pace.take_slot(start), Err(start + at(200)));
+        assert_eq!(pace.take_slot(start + at(200)), Ok(()));
+        pace.on_request_done(start + at(200), start + at(203), AnswerReceived::Yes);
+        assert_eq!(pace.take_slot(start + at(203)), Err(start + at(208)));
+        assert_eq!(pace.take_slot(start + at(208)), Ok(()));
+    }
+
+    #[test]
+    fn requests_beyond_the_ceiling_of_a_second_wait_for_the_next() {
+        let start = Instant::now();
+        let mut pace = RateLimiter::new(Pacing { max_requests: 2, ..pacing() }, start);
+        assert_eq!(pace.throttled_until(MILLI, start), None);
+        assert_eq!([pace.take_slot(start), pace.take_slot(start)], [Ok(()), Ok(())]);
+        let free = start + MILLI * 1000;
+        assert_eq!(pace.throttled_until(MILLI, start), Some((RateLimit::Requests(2), free)));
+        assert_eq!(pace.take_slot(start), Err(free));
+        assert_eq!(pace.take_slot(free), Ok(()));
+    }
+
+    #[test]
+    fn a_turn_and_each_of_its_requests_wait_until_the_share_has_room() {
+        let start = Instant::now();
+        let (second, at) = (MILLI * 1000, |seconds| start + MILLI * 1000 * seconds);
+        let mut pace = RateLimiter::new(pacing(), start);
+        assert_eq!(pace.throttled_until(second * 4, start), None);
+        pace.on_request_done(start, at(4), AnswerReceived::Yes);
+        assert_eq!(pace.busy_time(), second * 4);
+        // Five seconds in ten: one more second, or four when three of the first are out of sight.
+        assert_eq!(pace.throttled_until(second, at(4)), None);
+        assert_eq!(pace.throttled_until(second * 4, at(4)), Some((RateLimit::Share(50), at(9))));
+        assert_eq!(pace.take_slot(at(4)), Err(at(9)), "as long as the one before");
+        assert_eq!(pace.take_slot(at(9)), Ok(()));
+    }
+
+    #[test]
+    fn all_of_the_time_may_be_taken_where_the_file_says_so() {
+        let start = Instant::now();
+        let mut pace = RateLimiter::new(Pacing { max_share: 100, ..pacing() }, start);
+        pace.on_request_done(start, start + MILLI * 20_000, AnswerReceived::No);
+        assert_eq!(pace.throttled_until(MILLI, start + MILLI * 20_000), None);
+    }
+}

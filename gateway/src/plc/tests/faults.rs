@@ -1,0 +1,287 @@
+//! The poller against a simulated PLC that spoils its answers, in memory and virtual time.
+
+use std::sync::Arc;
+
+use provisioning::plan::{ReadRequest, plan};
+use provisioning::plc::{IecType, Table};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::modbus::{ModbusConnector, ModbusSession};
+use super::session::Connector;
+use super::*;
+use crate::simulate::{
+    Fault, FaultInjector, Handle, SimulatedPlc, SimulatedProgram, SimulatorSettings, serve,
+};
+
+/// Longer than the slowest cycle, so that memory can change between two cycles and not within one.
+const SCAN: Duration = Duration::from_secs(10);
+/// The longest pause of the back-off, one cycle, and the time-out of a request on the wire.
+const RECOVERY: Duration = Duration::from_secs(30 + 10 + 1);
+const REQUESTS_PER_FAULT: u64 = 1_000;
+
+#[tokio::test(start_paused = true)]
+async fn a_faithful_plc_gives_every_value_in_every_cycle() {
+    let mut site = FaultyPlc::new("generic", None).await;
+    site.poll_until_requests(REQUESTS_PER_FAULT).await;
+    assert_eq!((site.seen.unreachable, site.seen.refused), (0, 0));
+    assert!(site.seen.good >= REQUESTS_PER_FAULT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_trick_alone_costs_values_at_most_and_is_over_when_it_is_over() {
+    for trick in Fault::ALL {
+        let mischief = FaultInjector::random(&[trick], 0.3, 7);
+        let mut site = FaultyPlc::new("generic", Some(mischief)).await;
+        site.poll_until_requests(REQUESTS_PER_FAULT).await;
+        assert!(site.handle.counts().await.unwrap().faulty > 100, "{trick:?}: {:?}", site.seen);
+        let costs_nothing = trick == Fault::Split;
+        let is_clean = site.seen.unreachable + site.seen.refused == 0;
+        assert_eq!(is_clean, costs_nothing, "{trick:?}: {:?}", site.seen);
+        site.recover().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plc_that_does_nothing_right_is_found_again_when_it_does() {
+    for trick in Fault::ALL {
+        let mut site = FaultyPlc::new("M241", Some(FaultInjector::random(&[trick], 1.0, 3))).await;
+        site.poll_cycles(60).await;
+        site.recover().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rare_trick_among_35_000_requests_publishes_nothing_wrong() {
+    mixture("generic", 0.02, 1, 35_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trick_in_ten_of_25_000_requests_publishes_nothing_wrong() {
+    mixture("generic", 0.1, 2, 25_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trick_in_ten_of_25_000_requests_of_an_m241_publishes_nothing_wrong() {
+    mixture("M241", 0.1, 3, 25_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trick_in_three_of_15_000_requests_publishes_nothing_wrong() {
+    mixture("generic", 0.35, 4, 15_000).await;
+}
+
+/// All tricks at this rate, and a second PLC in the same process that is read all the while.
+async fn mixture(model: &str, rate: f64, seed: u64, requests: u64) {
+    let mut neighbour = FaultyPlc::new("M251", None).await;
+    let mut site =
+        FaultyPlc::new(model, Some(FaultInjector::random(&Fault::ALL, rate, seed))).await;
+    tokio::select! {
+        () = site.poll_until_requests(requests) => {}
+        () = neighbour.poll_cycles(u32::MAX) => {}
+    }
+    assert!(neighbour.cycles + 1 >= site.cycles, "{} < {}", neighbour.cycles, site.cycles);
+    assert_eq!((neighbour.seen.unreachable, neighbour.seen.refused, neighbour.late), (0, 0, 0));
+    assert!(site.seen.good > 0 && site.seen.unreachable > 0, "{:?}", site.seen);
+    site.recover().await;
+}
+
+/// A simulated PLC, the poller that reads it, and what came of it.
+struct FaultyPlc {
+    handle: Handle,
+    events: mpsc::Receiver<PlcEvent>,
+    requests_of_a_cycle: Vec<ReadRequest>,
+    /// What the PLC's memory is a function of, besides the address: stands for the cycle.
+    generation: u16,
+    start: time::Instant,
+    cycles: u32,
+    requests: u64,
+    seen: ReadCounts,
+    /// Cycles that did not come when they were due.
+    late: u64,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct ReadCounts {
+    good: u64,
+    unreachable: u64,
+    refused: u64,
+}
+
+/// Connects without a port.
+pub(super) struct InMemoryConnector {
+    handle: Handle,
+    connector: ModbusConnector,
+}
+
+impl InMemoryConnector {
+    pub(super) fn new(handle: &Handle, plc: &Plc) -> Self {
+        let door = ModbusConnector::new(plc.address.clone(), plc.timeout);
+        Self { handle: handle.clone(), connector: door }
+    }
+}
+
+impl Connector for InMemoryConnector {
+    type Session = ModbusSession;
+
+    async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
+        let stream = self.handle.connect().await.map_err(io::Error::other);
+        Ok(self.connector.new_session(stream.map_err(ConnectError::Failed)?))
+    }
+}
+
+impl FaultyPlc {
+    async fn new(model: &str, mischief: Option<FaultInjector>) -> Self {
+        let mut settings = SimulatorSettings::new("M241".parse().unwrap()).unwrap();
+        settings.program = SimulatedProgram::Idle;
+        settings.mast = Duration::ZERO;
+        settings.faults = mischief;
+        let simulated = SimulatedPlc::new(settings);
+        let handle = simulated.handle();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(simulated, listener, CancellationToken::new()));
+
+        let config = plc_with_all_tables(model);
+        let plan = plan(&config);
+        assert_eq!(plan.classes.len(), 1);
+        let requests_of_a_cycle = plan.classes[0].requests.clone();
+        let (events_in, events) = mpsc::channel(1);
+        let (_, metrics) = support::metrics(&config);
+        let memory = InMemoryConnector::new(&handle, &config);
+        let target = PlcSpec { plc: 0, config, plan, metrics };
+        let link = Endpoint { plcs: vec![target], phase: 0.0 };
+        let poller = Poller::new(link, memory, events_in, fastrand::Rng::with_seed(7));
+
+        let mut site = Self {
+            handle,
+            events,
+            requests_of_a_cycle,
+            generation: 0,
+            start: time::Instant::now(),
+            cycles: 0,
+            requests: 0,
+            seen: ReadCounts::default(),
+            late: 0,
+            _tasks: JoinSet::new(),
+        };
+        site.fill_memory().await;
+        tasks.spawn(poller.run(CancellationToken::new()));
+        site._tasks = tasks;
+        site
+    }
+
+    /// Polls until the PLC has answered so many requests.
+    async fn poll_until_requests(&mut self, requests: u64) {
+        while self.requests < requests {
+            self.poll_cycles(10).await;
+            self.requests = self.handle.counts().await.unwrap().requests;
+        }
+    }
+
+    async fn poll_cycles(&mut self, cycles: u32) {
+        for _ in 0..cycles {
+            self.cycle().await;
+        }
+    }
+
+    /// Ends the mischief; the next connection at the latest gives everything, and soon.
+    async fn recover(&mut self) {
+        self.handle.set_faults(None).await.unwrap();
+        let (end, connects) = (time::Instant::now(), self.connects().await);
+        while !self.cycle().await {
+            assert!(end.elapsed() <= RECOVERY, "still not well after {:?}", end.elapsed());
+        }
+        let connects = self.connects().await - connects;
+        assert!(connects <= 2, "{connects} connects");
+        for _ in 0..10 {
+            assert!(self.cycle().await, "what is well stays well");
+        }
+    }
+
+    async fn connects(&self) -> u64 {
+        self.handle.counts().await.unwrap().connects
+    }
+
+    /// Awaits the next cycle, and checks every value of it. True when all were good.
+    async fn cycle(&mut self) -> bool {
+        let cycle = loop {
+            if let PlcEvent::Cycle(cycle) = self.events.recv().await.expect("the poller runs") {
+                break cycle;
+            }
+        };
+        self.late += u64::from(time::Instant::now() != self.start + SCAN * self.cycles);
+        self.cycles += 1;
+        assert!(cycle.took < SCAN, "memory may have changed within the cycle");
+        assert_eq!(cycle.results.len(), cycle.requests.len());
+        let mut is_good = true;
+        for (read, request) in cycle.results.iter().zip(&*cycle.requests) {
+            is_good &= read.outcome.is_ok();
+            match &read.outcome {
+                Ok(registers) => {
+                    assert_eq!(*registers, right_values(request, self.generation));
+                    self.seen.good += 1;
+                }
+                Err(ReadFailure::Unreachable) => self.seen.unreachable += 1,
+                Err(ReadFailure::Refused(_) | ReadFailure::Pending) => self.seen.refused += 1,
+            }
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.fill_memory().await;
+        is_good
+    }
+
+    async fn fill_memory(&self) {
+        for request in &self.requests_of_a_cycle {
+            match right_values(request, self.generation) {
+                Registers::Words(words) => {
+                    self.handle.set_registers(request.first, &words).await.unwrap();
+                }
+                Registers::Bits(bits) => {
+                    for (at, bit) in (request.first..).zip(bits) {
+                        if request.table == Table::Coil {
+                            self.handle.set_output(at, bit).await.unwrap();
+                        } else {
+                            self.handle.set_input(at, bit).await.unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every address and every generation has another one.
+fn right_values(request: &ReadRequest, generation: u16) -> Registers {
+    let addresses = request.first..request.first + request.count;
+    let word = |at: u16| at.wrapping_mul(40_503).wrapping_add(generation.wrapping_mul(30_011));
+    if request.table.holds_bits() {
+        Registers::Bits(addresses.map(|at| word(at).count_ones() % 2 == 1).collect())
+    } else {
+        Registers::Words(addresses.map(word).collect())
+    }
+}
+
+/// Two long stretches of equal length, three short ones and bits.
+fn plc_with_all_tables(model: &str) -> Plc {
+    let scan = SCAN.as_secs() * 1000;
+    let at = |address: u16| match model {
+        "generic" => format!("holding:{address}"),
+        _ => format!("%MW{address}"),
+    };
+    let addresses = [0, 60, 119, 500, 560, 619, 1000, 1200, 1400].map(at);
+    let tags: Vec<_> = addresses.iter().map(|at| (&**at, scan)).collect();
+    let mut plc = plc(model, &tags);
+    plc.max_gap = 64;
+    for (at_generic, at_modicon) in
+        [("coil:0", "%QX0.0"), ("coil:7", "%QX0.7"), ("discrete:0", "%IX0.0")]
+    {
+        let at = if model == "generic" { at_generic } else { at_modicon };
+        let mut tag = plc.tags[0].clone();
+        tag.location = plc.model.locate(at, IecType::Bool).unwrap();
+        tag.data_type = IecType::Bool.into();
+        Arc::make_mut(&mut plc.tags).push(tag);
+    }
+    plc
+}

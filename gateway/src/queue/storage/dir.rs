@@ -1,0 +1,162 @@
+//! The storage of this machine.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use super::{Storage, StoredFile};
+
+/// Name of the file that marks the directory as in use.
+const LOCK_FILE_NAME: &str = "lock";
+
+/// A directory that only this process uses.
+#[derive(Clone, Debug)]
+pub struct DirStorage {
+    dir: PathBuf,
+    /// Held as long as a clone lives. Nothing while no file can be made: there nobody can write.
+    lock: Arc<Mutex<Option<File>>>,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, Error)]
+pub enum DirStorageError {
+    /// Another process has it.
+    #[error("another gateway uses {0}; two must not share one queue")]
+    InUse(PathBuf),
+    /// It cannot be made or read.
+    #[error("cannot use {dir} for the queue")]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DirStorage {
+    /// Takes the directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Fails when another process has it, or when it cannot be made.
+    pub fn open(dir: &Path) -> Result<Self, DirStorageError> {
+        let unusable = |source| DirStorageError::Unusable { dir: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let lock = match take_lock(dir) {
+            Ok(file) => Some(file),
+            Err(LockError::InUse) => return Err(DirStorageError::InUse(dir.to_owned())),
+            Err(LockError::Failed(source)) => return Err(unusable(source)),
+            Err(LockError::NoFile(_)) => None,
+        };
+        Ok(Self { dir: dir.to_owned(), lock: Arc::new(Mutex::new(lock)) })
+    }
+
+    /// Makes sure that nobody else writes here: the directory may have become writable, or be
+    /// another one than at the start.
+    fn ensure_locked(&self) -> io::Result<()> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = fs::metadata(self.dir.join(LOCK_FILE_NAME))
+            .ok()
+            .map(|found| (found.dev(), found.ino()));
+        let ours = held.as_ref().and_then(|file| file.metadata().ok());
+        if there.is_some() && there == ours.map(|ours| (ours.dev(), ours.ino())) {
+            return Ok(());
+        }
+        *held = Some(take_lock(&self.dir).map_err(|error| match error {
+            LockError::InUse => io::Error::other("another gateway uses the directory"),
+            LockError::NoFile(error) | LockError::Failed(error) => error,
+        })?);
+        Ok(())
+    }
+}
+
+/// Why the lock is not ours.
+enum LockError {
+    InUse,
+    NoFile(io::Error),
+    Failed(io::Error),
+}
+
+fn take_lock(dir: &Path) -> Result<File, LockError> {
+    let path = dir.join(LOCK_FILE_NAME);
+    let writable =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = writable.or_else(|_| File::open(&path)).map_err(LockError::NoFile)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LockError::InUse),
+        Err(TryLockError::Error(error)) => Err(LockError::Failed(error)),
+    }
+}
+
+impl Storage for DirStorage {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.dir)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        let names: io::Result<Vec<Option<String>>> = names.collect();
+        Ok(names?.into_iter().flatten().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        fs::create_dir_all(&self.dir)?;
+        self.ensure_locked()?;
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.dir.join(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        let path = self.dir.join(name);
+        OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.ensure_locked()?;
+        fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.dir.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn free_space(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+impl StoredFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+}

@@ -1,0 +1,66 @@
+//! How a value is written in JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::plc::{IecType, TimeUnit, ValueKind};
+
+/// What a tag's value looks like in JSON.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum JsonFormat {
+    /// As it is: a number, true or false, text.
+    #[default]
+    Plain,
+    /// `"2024-02-29"`.
+    Date(TimeUnit),
+    /// `"12:34:56.789"`.
+    TimeOfDay(TimeUnit),
+    /// `"2024-02-29T12:34:56+01:00"`: the zone is that of the PLC's clock.
+    DateAndTime(TimeUnit, TimeZone),
+    /// `"run"` for 1: the name of the number in an enumeration.
+    Named(EnumNames),
+}
+
+/// The names of an enumeration's numbers: no number twice, no name twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnumNames(Arc<BTreeMap<i128, String>>);
+
+impl EnumNames {
+    /// Absent when two numbers have the same name.
+    #[must_use]
+    pub fn new(names: BTreeMap<i128, String>) -> Option<Self> {
+        let distinct: BTreeSet<_> = names.values().collect();
+        (distinct.len() == names.len()).then(|| Self(Arc::new(names)))
+    }
+
+    /// The name of a number.
+    #[must_use]
+    pub fn name(&self, number: i128) -> Option<&str> {
+        self.0.get(&number).map(String::as_str)
+    }
+
+    /// The number that has a name.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i128> {
+        self.0.iter().find(|(_, this)| *this == name).map(|(number, _)| *number)
+    }
+}
+
+impl JsonFormat {
+    /// The form of a type, for a PLC whose clock runs in `zone`.
+    #[must_use]
+    pub fn for_type(iec: IecType, zone: &TimeZone) -> Self {
+        match iec.kind() {
+            ValueKind::Bool
+            | ValueKind::Unsigned
+            | ValueKind::Signed
+            | ValueKind::Real
+            | ValueKind::Text => Self::Plain,
+            ValueKind::Date(tick) => Self::Date(tick),
+            ValueKind::TimeOfDay(tick) => Self::TimeOfDay(tick),
+            ValueKind::DateAndTime(tick) => Self::DateAndTime(tick, zone.clone()),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! One of a few words.
+
+use schemars::{Schema, json_schema};
+
+use super::{RawValue, Scalar, ValueError, toml_quoted};
+use crate::config::suggest::nearest;
+
+/// One of the words of `T`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Choice<T>(pub(in crate::config) T);
+
+/// What can be chosen.
+pub(in crate::config) trait Keywords: Copy + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+
+    /// The word for one.
+    fn keyword(self) -> &'static str;
+
+    /// What to write for a word that is none of them, where more can be said than "did you mean".
+    fn hint(_word: &str) -> Option<String> {
+        None
+    }
+}
+
+impl<T: Keywords> Scalar for Choice<T> {
+    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+        let text = found.value.as_str().map(str::trim);
+        let chosen = text
+            .and_then(|text| T::ALL.iter().find(|one| one.keyword().eq_ignore_ascii_case(text)));
+        chosen.map(|chosen| Self(*chosen)).ok_or_else(|| not_a_keyword::<T>(found))
+    }
+
+    fn to_toml(&self) -> String {
+        toml_quoted(self.0.keyword())
+    }
+
+    fn schema() -> Schema {
+        let words: Vec<_> = T::ALL.iter().map(|one| one.keyword()).collect();
+        json_schema!({ "type": "string", "enum": words, "x-type": keyword_list::<T>() })
+    }
+}
+
+fn not_a_keyword<T: Keywords>(found: &RawValue<'_>) -> ValueError {
+    let all = keyword_list::<T>();
+    let text = match found.as_text(&format!("one of {all}")) {
+        Ok(text) => text,
+        Err(wrong) => return wrong,
+    };
+    let key = found.key;
+    let near = nearest(text, T::ALL.iter().map(|one| one.keyword()));
+    let help = match near {
+        Some(near) => format!("did you mean {key} = \"{near}\"?"),
+        None => T::hint(text).unwrap_or_else(|| format!("write one of {all}")),
+    };
+    ValueError::new(format!("`{key}` cannot be \"{text}\""), help)
+}
+
+fn keyword_list<T: Keywords>() -> String {
+    T::ALL.iter().map(|one| toml_quoted(one.keyword())).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,155 @@
+//! Durations and sizes: text with a unit.
+
+use std::time::Duration;
+
+use figment::value::Value;
+use schemars::{Schema, json_schema};
+
+use super::{RawValue, Scalar, ValueError, toml_quoted};
+
+/// A duration from `MIN` to `MAX` milliseconds: `"200ms"`, `"1s"`, `"5m"`, `"1h"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::config) struct BoundedDuration<const MIN: u64, const MAX: u64>(
+    pub(in crate::config) Duration,
+);
+
+/// A size from `MIN` to `MAX` bytes: `"512KiB"`, `"64MiB"`, `"1GiB"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::config) struct BoundedSize<const MIN: u64, const MAX: u64>(pub(in crate::config) u64);
+
+/// Largest first, in milliseconds.
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl<const MIN: u64, const MAX: u64> Scalar for BoundedDuration<MIN, MAX> {
+    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+        let kind =
+            Quantity { noun: "a duration", units: &DURATION_UNITS, mistakes: &DURATION_MISTAKES };
+        kind.read(found, MIN, MAX).map(|millis| Self(Duration::from_millis(millis)))
+    }
+
+    fn to_toml(&self) -> String {
+        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        toml_quoted(&in_largest_unit(millis, &DURATION_UNITS))
+    }
+
+    fn schema() -> Schema {
+        let (least, most) =
+            (in_largest_unit(MIN, &DURATION_UNITS), in_largest_unit(MAX, &DURATION_UNITS));
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+(ms|s|m|h)$",
+            "x-type": format!("duration, {least} to {most}"),
+        })
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Scalar for BoundedSize<MIN, MAX> {
+    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+        let kind = Quantity { noun: "a size", units: &SIZE_UNITS, mistakes: &SIZE_MISTAKES };
+        kind.read(found, MIN, MAX).map(Self)
+    }
+
+    fn to_toml(&self) -> String {
+        toml_quoted(&in_largest_unit(self.0, &SIZE_UNITS))
+    }
+
+    fn schema() -> Schema {
+        let (least, most) = (in_largest_unit(MIN, &SIZE_UNITS), in_largest_unit(MAX, &SIZE_UNITS));
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+(B|KiB|MiB|GiB)$",
+            "x-type": format!("size, {least} to {most}"),
+        })
+    }
+}
+
+/// Units that people write, and the ones that are meant.
+const DURATION_MISTAKES: [(&str, &str); 8] = [
+    ("sec", "s"),
+    ("secs", "s"),
+    ("seconds", "s"),
+    ("second", "s"),
+    ("min", "m"),
+    ("msec", "ms"),
+    ("d", "h"),
+    ("hours", "h"),
+];
+const SIZE_MISTAKES: [(&str, &str); 9] = [
+    ("kb", "KiB"),
+    ("mb", "MiB"),
+    ("gb", "GiB"),
+    ("k", "KiB"),
+    ("m", "MiB"),
+    ("g", "GiB"),
+    ("kib", "KiB"),
+    ("mib", "MiB"),
+    ("gib", "GiB"),
+];
+
+struct Quantity {
+    noun: &'static str,
+    /// Largest first.
+    units: &'static [(&'static str, u64)],
+    mistakes: &'static [(&'static str, &'static str)],
+}
+
+impl Quantity {
+    fn read(&self, found: &RawValue<'_>, least: u64, most: u64) -> Result<u64, ValueError> {
+        let Self { noun: words, units, .. } = self;
+        let key = found.key;
+        if let (Value::Num(..), Some(written)) = (found.value, found.source_text) {
+            let help = match *units {
+                [.., (_, _), (large, _), (small, 1)] => {
+                    format!("write {key} = \"{written}{small}\" or {key} = \"{written}{large}\"")
+                }
+                _ => String::new(),
+            };
+            return Err(ValueError::new(format!("`{key}` needs a unit"), help));
+        }
+        let text = found.as_text(words)?.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
+        let unit = unit.trim();
+        let scale = units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+        let (Some(scale), Ok(number)) = (scale, number.parse::<u64>()) else {
+            return Err(self.parse_error(key, text, number, unit));
+        };
+        match number.checked_mul(scale) {
+            Some(amount) if (least..=most).contains(&amount) => Ok(amount),
+            _ => Err(ValueError::new(
+                format!("`{key}` is \"{text}\", which is out of range"),
+                format!(
+                    "write {} from {} to {}",
+                    words,
+                    in_largest_unit(least, units),
+                    in_largest_unit(most, units)
+                ),
+            )),
+        }
+    }
+
+    fn parse_error(&self, key: &str, text: &str, number: &str, unit: &str) -> ValueError {
+        let meant = self.mistakes.iter().find(|(wrong, _)| wrong.eq_ignore_ascii_case(unit));
+        let help = match meant {
+            Some((_, meant)) if !number.is_empty() && unit != "d" => {
+                format!("write {key} = \"{number}{meant}\"")
+            }
+            _ => {
+                let units: Vec<_> = self.units.iter().rev().map(|(unit, _)| *unit).collect();
+                format!("write a whole number with one of the units {}", units.join(", "))
+            }
+        };
+        ValueError::new(format!("`{key}` is \"{text}\", which is not {}", self.noun), help)
+    }
+}
+
+/// The amount in the largest unit that divides it.
+fn in_largest_unit(amount: u64, units: &[(&str, u64)]) -> String {
+    let unit = units.iter().find(|(_, scale)| amount > 0 && amount.is_multiple_of(*scale));
+    match unit {
+        Some((unit, scale)) => format!("{}{unit}", amount / scale),
+        None => format!("{amount}{}", units.get(2).map_or("", |(unit, _)| unit)),
+    }
+}

@@ -1,0 +1,50 @@
+//! The names of an enumeration.
+
+use std::collections::BTreeMap;
+
+use schemars::{Schema, json_schema};
+
+use super::{RawValue, Scalar, ValueError, toml_quoted};
+
+/// Numbers with their names; none of either is there twice.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Enumeration(pub(in crate::config) BTreeMap<i128, String>);
+
+impl Scalar for Enumeration {
+    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+        let key = found.key;
+        let example = format!("write {key} = {{ 0 = \"stop\", 1 = \"run\" }}");
+        let Some(dict) = found.value.as_dict().filter(|_| !found.is_from_environment) else {
+            return Err(found.type_error("a table of numbers with names", example));
+        };
+        let mut names = BTreeMap::new();
+        for (number, name) in dict {
+            let (Ok(number), Some(name)) = (number.parse::<i128>(), name.as_str()) else {
+                let message = format!("`{key}` holds `{number}`, which is no number with a name");
+                return Err(ValueError::new(message, example));
+            };
+            if names.values().any(|other| other == name) || names.contains_key(&number) {
+                let message = format!("`{key}` holds {number} or \"{name}\" twice");
+                return Err(ValueError::new(message, "give each number one name of its own"));
+            }
+            names.insert(number, name.to_owned());
+        }
+        if names.is_empty() {
+            return Err(ValueError::new(format!("`{key}` is empty"), example));
+        }
+        Ok(Self(names))
+    }
+
+    fn to_toml(&self) -> String {
+        let name = |(number, name): (&i128, &String)| format!("{number} = {}", toml_quoted(name));
+        format!("{{ {} }}", self.0.iter().map(name).collect::<Vec<_>>().join(", "))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "object",
+            "additionalProperties": { "type": "string" },
+            "x-type": "table of numbers with names",
+        })
+    }
+}

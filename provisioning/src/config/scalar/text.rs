@@ -1,0 +1,189 @@
+//! Text with a meaning: names, topics, zones, paths.
+
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+use schemars::{Schema, json_schema};
+
+use super::{RawValue, Scalar, ValueError, toml_quoted};
+use crate::config::suggest::nearest;
+
+/// A value that is written as text.
+pub(in crate::config) trait TextScalar: Clone + Sized {
+    /// What it is, in the reference.
+    const KIND: &'static str;
+
+    /// Reads the text; `key` is for the sentences of a refusal.
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError>;
+
+    /// The text again.
+    fn to_text(&self) -> String;
+}
+
+impl<T: TextScalar> Scalar for T {
+    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+        T::parse(found.key, found.as_text("text")?)
+    }
+
+    fn to_toml(&self) -> String {
+        toml_quoted(&self.to_text())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "x-type": T::KIND })
+    }
+}
+
+/// Any text on one line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct PlainText(pub(in crate::config) String);
+
+/// `[a-z0-9-]{1,63}`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct GatewayId(pub(in crate::config) String);
+
+/// One level of a topic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct TopicLevel(pub(in crate::config) String);
+
+/// A time zone with its name.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct NamedZone(pub(in crate::config) TimeZone, String);
+
+/// An absolute path of a directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct AbsolutePath(pub(in crate::config) PathBuf);
+
+impl TextScalar for PlainText {
+    const KIND: &'static str = "text";
+
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
+        if text.chars().any(char::is_control) {
+            return Err(ValueError::new(
+                format!("`{key}` holds a line break or another control character"),
+                "write it as plain text on one line",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl TextScalar for GatewayId {
+    const KIND: &'static str = "text of a-z, 0-9 and -, at most 63";
+
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if (1..=63).contains(&text.len()) && text.chars().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        let tidy: String =
+            text.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).take(63).collect();
+        let help = match tidy.trim_matches('-') {
+            "" => format!("write something like {key} = \"amsterdam-01\""),
+            tidy => format!("write something like {key} = \"{tidy}\""),
+        };
+        Err(ValueError::new(
+            format!("`{key}` takes small letters a-z, digits and -, 1 to 63 of them"),
+            help,
+        ))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl TextScalar for TopicLevel {
+    const KIND: &'static str = "text without / + #, at most 64";
+
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
+        let refuse = |why: &str, help: String| Err(ValueError::new(format!("`{key}` {why}"), help));
+        if text.is_empty() {
+            return refuse("is empty", format!("write something like {key} = \"pump6\""));
+        }
+        if text.chars().count() > MAX_NAME_CHARS {
+            return refuse("is too long", format!("a name has at most {MAX_NAME_CHARS} letters"));
+        }
+        if text.trim() != text || text.starts_with('$') {
+            let tidy = text.trim_start_matches('$').trim();
+            let help = format!("write {key} = \"{tidy}\"");
+            return refuse("begins with $, or begins or ends with a blank", help);
+        }
+        match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control()) {
+            Some(c) => {
+                let tidy =
+                    text.replace(|c: char| matches!(c, '/' | '+' | '#') || c.is_control(), "-");
+                let why = format!("holds {c:?}, which means something else in an MQTT topic");
+                refuse(&why, format!("write something like {key} = \"{tidy}\""))
+            }
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+const MAX_NAME_CHARS: usize = 64;
+
+impl NamedZone {
+    /// A zone that has been read before.
+    pub(in crate::config) fn from_zone(zone: &TimeZone) -> Self {
+        Self(zone.clone(), zone.iana_name().unwrap_or("UTC").to_owned())
+    }
+}
+
+impl TextScalar for NamedZone {
+    const KIND: &'static str = "time zone";
+
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
+        if text == "UTC" {
+            return Ok(Self(TimeZone::UTC, text.to_owned()));
+        }
+        TimeZone::get(text).map(|zone| Self(zone, text.to_owned())).map_err(|_| {
+            let database = jiff::tz::db();
+            let known: Vec<String> = database.available().map(|name| name.to_string()).collect();
+            let ending = known.iter().map(String::as_str).find(|name| {
+                let city = name.rsplit('/').next().unwrap_or_default();
+                !text.is_empty() && city.eq_ignore_ascii_case(text)
+            });
+            let near = ending.or_else(|| nearest(text, known.iter().map(String::as_str)));
+            let help = match near {
+                Some(near) => format!("did you mean {key} = \"{near}\"?"),
+                None if known.is_empty() => {
+                    "install the package tzdata, or write \"UTC\"".to_owned()
+                }
+                None => "write a zone such as \"Europe/Amsterdam\", or \"UTC\"".to_owned(),
+            };
+            ValueError::new(format!("`{key}` is \"{text}\", which is not a time zone"), help)
+        })
+    }
+
+    fn to_text(&self) -> String {
+        self.1.clone()
+    }
+}
+
+impl TextScalar for AbsolutePath {
+    const KIND: &'static str = "absolute path";
+
+    fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
+        let path = PathBuf::from(text);
+        if path.is_absolute() {
+            return Ok(Self(path));
+        }
+        Err(ValueError::new(
+            format!("`{key}` must be a path from the root, and this is \"{text}\""),
+            format!("write something like {key} = \"/var/lib/edge-gateway\""),
+        ))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.display().to_string()
+    }
+}

@@ -1,0 +1,75 @@
+//! "Did you mean", and keys that exist but not in this version.
+
+/// The word that was most likely meant.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let most = (word.chars().count() / 3).clamp(1, 3);
+    candidates
+        .into_iter()
+        .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The sentence for a key of a later version.
+pub(super) fn not_supported_yet(path: &str) -> Option<&'static str> {
+    let plain = without_indices(path);
+    UNSUPPORTED_KEYS.iter().find(|(key, _)| *key == plain).map(|(_, sentence)| *sentence)
+}
+
+/// `plc.tag.write` for `plc[12].tag[3].write`.
+pub(super) fn without_indices(path: &str) -> String {
+    path.split(']').filter_map(|part| part.split('[').next()).collect()
+}
+
+const UNSUPPORTED_KEYS: [(&str, &str); 2] = [
+    ("plc.tag.write", "this version does not write to PLCs yet"),
+    ("plc.write", "this version does not write to PLCs yet"),
+];
+
+/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let replaced = at(&last, j) + usize::from(from != to);
+            let mut least = replaced.min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
+            if swapped {
+                least = least.min(at(&before_last, j - 1) + 1);
+            }
+            row.push(least);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_understood_and_another_word_is_not() {
+        let keys = ["address", "unit_id", "scan", "timeout"];
+        assert_eq!(nearest("adress", keys), Some("address"));
+        assert_eq!(nearest("Unit-ID", keys), Some("unit_id"));
+        assert_eq!(nearest("sacn", keys), Some("scan"));
+        assert_eq!(nearest("period", keys), None);
+    }
+
+    #[test]
+    fn a_key_of_a_later_version_is_known_in_every_entry_of_a_list() {
+        assert!(not_supported_yet("plc[12].tag[3].write").is_some());
+        assert!(not_supported_yet("plc[12].tag[3].scan").is_none());
+    }
+}

@@ -1,0 +1,152 @@
+//! What `cargo xtask test` has prepared for virtual machines, and what they take of this machine.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{resources, temp_dir};
+
+/// `quiet` keeps the kernel's own lines off the console, `panic=-1` ends QEMU when the kernel
+/// panics, `no_timer_check` believes in a timer that a busy machine lets tick late (else the kernel
+/// panics), the others save a third of the boot.
+const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 quiet panic=-1 no_timer_check nokaslr mitigations=off";
+
+/// A program of this size is a debug build, most of which is of no use in a guest.
+const STRIP_FROM_BYTES: usize = 8 << 20;
+
+/// The directory that xtask fills.
+#[derive(Debug)]
+pub(super) struct GuestImage {
+    dir: PathBuf,
+    kernel: String,
+}
+
+impl GuestImage {
+    /// `E2E_GUEST`, or where `cargo xtask test` prepares it.
+    pub(super) fn find() -> Self {
+        let dir = env::var_os("E2E_GUEST");
+        let dir = dir.map_or_else(|| resources::target_dir().join("guest"), PathBuf::from);
+        let kernel = fs::read_to_string(dir.join("kernel"));
+        let kernel = kernel.expect("`cargo xtask test` prepares the kernel and QEMU of the guests");
+        Self { dir, kernel }
+    }
+
+    /// QEMU with its console at its standard input and output, and no device beside.
+    ///
+    /// setpriv lets it die with the thread that started it, even where that is killed.
+    pub(super) fn qemu(&self, initramfs: &Path) -> Command {
+        let unpacked = self.root().join("usr/bin/qemu-system-x86_64");
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "--"]);
+        if unpacked.is_file() {
+            let lib = |dir: &str| self.root().join(dir).display().to_string();
+            let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(lib).join(":");
+            qemu.arg(unpacked).env("LD_LIBRARY_PATH", libraries);
+        } else {
+            qemu.arg("qemu-system-x86_64");
+        }
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults", "-no-user-config"]);
+        qemu.args(["-display", "none", "-no-reboot", "-serial", "stdio"]);
+        qemu.arg("-kernel").arg(self.dir.join("vmlinux")).arg("-initrd").arg(initramfs);
+        qemu.args(["-append", KERNEL_COMMAND_LINE]);
+        qemu
+    }
+
+    pub(super) fn busybox(&self) -> Vec<u8> {
+        let found = ["bin/busybox", "usr/bin/busybox"].map(|path| self.root().join(path));
+        let found = found.iter().find(|path| path.is_file()).expect("busybox-static is unpacked");
+        read(found)
+    }
+
+    /// These modules and what they need, by their file names, in the order to load them.
+    pub(super) fn modules(&self, names: &[String]) -> Vec<(String, Vec<u8>)> {
+        let mut seen = BTreeSet::new();
+        let paths = names.iter().flat_map(|name| self.load_order(name));
+        paths.filter(|path| seen.insert(path.clone())).map(|path| module(&path)).collect()
+    }
+
+    /// What modprobe would do for one module, in lines of `insmod PATH OPTIONS` and `builtin NAME`.
+    /// What this machine has configured for its own modules is no concern of the guest's.
+    fn load_order(&self, name: &str) -> Vec<PathBuf> {
+        let mut modprobe = Command::new(resources::system_program(Path::new("modprobe")));
+        modprobe.arg("--dirname").arg(self.root()).args(["--set-version", &self.kernel]);
+        modprobe.args(["--config", "/dev/null", "--show-depends", name]);
+        let order = print(&mut modprobe);
+        let paths = order.lines().filter_map(|line| line.strip_prefix("insmod "));
+        paths.map(|path| PathBuf::from(path.trim())).collect()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+}
+
+/// Debian's own shell as /bin/sh.
+pub(super) fn shell() -> Vec<(String, Vec<u8>)> {
+    with_libraries("sh", Path::new("/bin/sh"))
+}
+
+/// A program of this machine as /bin/NAME.
+pub(super) fn program(program: impl AsRef<Path>) -> Vec<(String, Vec<u8>)> {
+    let found = resources::system_program(program.as_ref());
+    let name = found.file_name().expect("a program has a name").to_string_lossy();
+    with_libraries(&name, &found)
+}
+
+/// A program in /bin, and its libraries at their own paths.
+fn with_libraries(name: &str, program: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = vec![(format!("/bin/{name}"), stripped(program))];
+    for path in libraries(program) {
+        files.push((path.display().to_string(), read(&path)));
+    }
+    files
+}
+
+/// What ld.so(8) will load with it: the absolute paths in what ldd prints.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = print(Command::new("ldd").arg(program));
+    let words = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    words.map(|word| PathBuf::from(word.trim_end_matches(':'))).collect()
+}
+
+/// The program without its symbols, where they are most of it.
+fn stripped(program: &Path) -> Vec<u8> {
+    let whole = read(program);
+    if whole.len() < STRIP_FROM_BYTES {
+        return whole;
+    }
+    let dir = temp_dir();
+    let small = dir.path().join("stripped");
+    print(Command::new("strip").arg("-o").arg(&small).arg(program));
+    read(&small)
+}
+
+/// The name and content of a module that may be compressed, as Debian 13 has them.
+fn module(path: &Path) -> (String, Vec<u8>) {
+    let name = path.file_name().expect("a module has a name").to_string_lossy().into_owned();
+    match name.strip_suffix(".xz") {
+        None => (name, read(path)),
+        Some(plain) => (
+            plain.to_owned(),
+            output(Command::new("xz").args(["--decompress", "--stdout"]).arg(path)),
+        ),
+    }
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+fn print(command: &mut Command) -> String {
+    String::from_utf8(output(command)).expect("it prints text")
+}
+
+/// What a command of this machine writes to its standard output.
+fn output(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output.stdout
+}

@@ -1,0 +1,132 @@
+//! Places that belong to one test: a directory, a port; and where programs lie.
+
+use std::env;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use socket2::{Domain, Socket, Type};
+
+/// A directory of its own, removed with everything in it when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+/// Makes an empty directory, readable by its owner only.
+#[must_use]
+pub fn temp_dir() -> TempDir {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("edge-e2e-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = env::temp_dir().join(name);
+    // A process id comes back after a while; what an earlier owner left there is not ours.
+    if path.exists() {
+        fs::remove_dir_all(&path).expect("a stale directory can be removed");
+    }
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(&path).expect("the temporary directory is writable");
+    TempDir(path)
+}
+
+impl TempDir {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file into it and gives its path.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
+        path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // A failure here must not hide the failure of the test.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A TCP port of 127.0.0.1 that stays reserved while this lives, so that a peer can be stopped and
+/// started on it without somebody else getting it in between.
+///
+/// The reservation is a socket that is bound but does not listen: connections are refused until a
+/// peer listens, and peers may share the address because they all set `SO_REUSEADDR`.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _reservation: Socket,
+}
+
+impl Port {
+    /// Reserves a free port.
+    #[must_use]
+    pub fn reserve() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("sockets can be made");
+        socket.set_reuse_address(true).expect("the option exists");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("loopback has a free port");
+        let bound = socket.local_addr().expect("a bound socket has an address");
+        let number = bound.as_socket().expect("it is an IP address").port();
+        Self { number, _reservation: socket }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// 127.0.0.1 with the number.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
+    }
+}
+
+/// Path of one of the workspace's own programs: `override_variable` if set, else next to the test.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn workspace_program(name: &str, override_variable: &str) -> PathBuf {
+    if let Some(path) = env::var_os(override_variable) {
+        return path.into();
+    }
+    let test = env::current_exe().expect("the test knows its own path");
+    let found = test.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins`"))
+}
+
+/// Path of a program of Debian's, by its name or its path.
+///
+/// # Panics
+/// When it is nowhere.
+#[must_use]
+pub fn system_program(program: &Path) -> PathBuf {
+    // Not everybody has all directories of Debian's in PATH.
+    let mut dirs: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {}: `cargo xtask test` installs it", program.display()))
+}
+
+/// A UDP port of 127.0.0.1 that nobody uses. It is not reserved, but the system hands the same
+/// port out again only by chance.
+#[must_use]
+pub fn free_udp_port() -> u16 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    socket.local_addr().expect("a bound socket has an address").port()
+}
+
+/// The directory that cargo builds into, of which the test is a part.
+pub(crate) fn target_dir() -> PathBuf {
+    let test = env::current_exe().expect("the test knows its own path");
+    // target/PROFILE/deps/TEST
+    test.ancestors().nth(3).expect("a test lies in target/PROFILE/deps").to_owned()
+}

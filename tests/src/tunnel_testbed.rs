@@ -1,0 +1,337 @@
+//! A site whose gateway reaches its broker through the tunnel, and the hub: wireguard-go with a
+//! Mosquitto behind it, in a network namespace of its own. Needs root.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use tunnel::PrivateKey;
+
+use crate::{
+    CertificateAuthority, Gateway, Message, NamespacePair, NetworkConditions, Process, Router,
+    Subscriber, TempDir, WireguardGo, eventually, temp_dir,
+};
+
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+/// A hub that was away is noticed, and found again, within this.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Nobody, without any privilege, on a machine without `/dev/net/tun`.
+const AS_UNPRIVILEGED_USER: [&str; 14] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    "sh",
+    "-c",
+    "mount -t tmpfs tmpfs /dev/net && exec setpriv \"$@\"",
+    "setpriv",
+    "--reuid",
+    "65534",
+    "--regid",
+    "65534",
+    "--clear-groups",
+    "--no-new-privs",
+];
+/// Where the router stands in for the hub.
+const ROUTER_ADDRESS: &str = "192.0.2.2:51821";
+
+/// TCP port of the broker for those who come with TLS and a certificate.
+const TLS_PORT: u16 = 8883;
+
+/// Without `set_tcp_nodelay` the second acknowledgement of several waits for a whole round trip.
+const MOSQUITTO_CONF: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
+                      log_type all\nset_tcp_nodelay true\n";
+
+const SCRAPE_SCRIPT: &str = "
+import sys, urllib.request
+print(urllib.request.urlopen(f'http://{sys.argv[1]}:9464/metrics', timeout=20).read().decode())
+";
+
+/// Two machines: a site with a PLC and a gateway, and a hub with a broker and a consumer. In every
+/// scan the PLC has news.
+#[derive(Debug)]
+pub struct TunnelTestbed {
+    /// The machines.
+    pub pair: NamespacePair,
+    /// The other end of the tunnel.
+    pub hub: WireguardGo,
+    /// What is between them, if anything.
+    pub router: Option<Router>,
+    /// Mosquitto, at the hub's machine on every address.
+    pub broker: Process,
+    /// `edge-gateway run`.
+    pub gateway: Process,
+    /// It hears everything.
+    pub consumer: Subscriber,
+    _dir: TempDir,
+    _plc: Process,
+}
+
+/// How it is to be.
+#[derive(Clone, Debug, Default)]
+pub struct TunnelTestbedBuilder {
+    mode: TestbedMode,
+    network: Option<(u64, NetworkConditions)>,
+    forgets_first_port: bool,
+    preshared_at_site: Option<String>,
+    preshared_at_hub: Option<String>,
+    is_secured: bool,
+    log: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum TestbedMode {
+    /// As nobody, without any privilege.
+    #[default]
+    Userspace,
+    /// As root, with a device.
+    Tun,
+}
+
+impl TunnelTestbedBuilder {
+    /// Lets the gateway run as root with a device of its own, `edge0`.
+    #[must_use]
+    pub const fn with_device(mut self) -> Self {
+        self.mode = TestbedMode::Tun;
+        self
+    }
+
+    /// Puts a [`Router`] between the site and the hub.
+    #[must_use]
+    pub const fn behind_router(mut self, seed: u64, conditions: NetworkConditions) -> Self {
+        self.network = Some((seed, conditions));
+        self
+    }
+
+    /// The router forgets the first port that the gateway uses at once ([`Router::forget_port`]).
+    #[must_use]
+    pub const fn with_first_port_blocked(mut self) -> Self {
+        self.forgets_first_port = true;
+        self
+    }
+
+    /// Gives either end a preshared key, as `wg genpsk` prints one.
+    #[must_use]
+    pub fn with_preshared_keys(mut self, at_site: Option<&str>, at_hub: Option<&str>) -> Self {
+        self.preshared_at_site = at_site.map(str::to_owned);
+        self.preshared_at_hub = at_hub.map(str::to_owned);
+        self
+    }
+
+    /// The broker is reached by TLS inside the tunnel, with certificates of an authority of the
+    /// test's at both ends.
+    #[must_use]
+    pub const fn with_tls(mut self) -> Self {
+        self.is_secured = true;
+        self
+    }
+
+    /// What the gateway logs, as in `RUST_LOG`.
+    #[must_use]
+    pub const fn with_log_level(mut self, what: &'static str) -> Self {
+        self.log = Some(what);
+        self
+    }
+
+    /// Starts everything.
+    ///
+    /// # Panics
+    /// When the test does not run as root.
+    #[must_use]
+    pub fn start(self) -> TunnelTestbed {
+        let (pair, dir) = (NamespacePair::new(), temp_dir());
+        // Everybody may look into it, so that a gateway of another user can.
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).expect("it is ours");
+        let key = PrivateKey::generate();
+        let mut hub = WireguardGo::start(&pair, key.public_key(), TunnelTestbed::MTU);
+        if let Some(key) = &self.preshared_at_hub {
+            hub.set_preshared_key(&pair.hub, key);
+        }
+        let conf = MOSQUITTO_CONF.to_owned() + &self.write_certificates(&dir);
+        let conf = dir.write("mosquitto.conf", &conf).display().to_string();
+        let broker = Process::start(pair.hub.command("mosquitto").args(["-c", &conf]));
+        broker.log().wait_for_line("running", STEP_TIMEOUT).expect("Mosquitto runs");
+        let consumer = pair.hub.subscribe(WireguardGo::ADDRESS, "#");
+        let router = self.router(&pair);
+        let program = Gateway::program().display().to_string();
+        let plc = ["simulate", "--listen", "127.0.0.1:1502", "--mast", "0"];
+        let plc = Process::start(pair.site.command(&program).args(plc));
+        self.write_private(&dir, "tunnel.key", &key.expose());
+        if let Some(key) = &self.preshared_at_site {
+            self.write_private(&dir, "preshared.key", key);
+        }
+        let state = dir.path().join("state");
+        fs::create_dir(&state).expect("it is ours");
+        fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).expect("it is ours");
+        let text = self.configuration(&hub, &dir);
+        let file = self.write_private(&dir, "gateway.toml", &text);
+        let words = [self.user_command(), &[program.as_str(), "run", &file]].concat();
+        let (first, rest) = words.split_first().expect("a program");
+        let mut command = pair.site.command(first);
+        command.args(rest).envs(self.log.map(|what| ("RUST_LOG", what)));
+        let gateway = Process::start(&mut command);
+        TunnelTestbed { pair, hub, router, broker, gateway, consumer, _dir: dir, _plc: plc }
+    }
+
+    /// Makes those of both ends. Gives what the broker has to know.
+    fn write_certificates(&self, dir: &TempDir) -> String {
+        if !self.is_secured {
+            return String::new();
+        }
+        let authority = CertificateAuthority::new();
+        let ca = self.write_private(dir, "ca.pem", &authority.pem());
+        let (certificate, key) = authority.sign("plant-7");
+        self.write_private(dir, "site.pem", &certificate);
+        self.write_private(dir, "site.key", &key);
+        let (certificate, key) = authority.sign(WireguardGo::ADDRESS);
+        let certificate = dir.write("broker.pem", &certificate).display().to_string();
+        let key = dir.write("broker.key", &key).display().to_string();
+        format!(
+            "listener {TLS_PORT} 0.0.0.0\ncafile {ca}\ncertfile {certificate}\nkeyfile {key}\n\
+             require_certificate true\n"
+        )
+    }
+
+    fn router(&self, pair: &NamespacePair) -> Option<Router> {
+        let (seed, conditions) = self.network?;
+        let addresses = (ROUTER_ADDRESS, WireguardGo::ENDPOINT);
+        let addresses = (addresses.0.parse(), addresses.1.parse());
+        let (Ok(at), Ok(hub)) = addresses else { panic!("addresses: {addresses:?}") };
+        let router = Router::start(&pair.hub, (at, hub), seed, conditions);
+        if self.forgets_first_port {
+            router.block_port();
+        }
+        Some(router)
+    }
+
+    const fn user_command(&self) -> &[&'static str] {
+        match self.mode {
+            TestbedMode::Userspace => &AS_UNPRIVILEGED_USER,
+            TestbedMode::Tun => &[],
+        }
+    }
+
+    /// A file that only the gateway's user can read; gives its path.
+    fn write_private(&self, dir: &TempDir, name: &str, text: &str) -> String {
+        let path = dir.write(name, text);
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+        if self.mode == TestbedMode::Userspace {
+            std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).expect("root may");
+        }
+        path.display().to_string()
+    }
+
+    fn configuration(&self, hub: &WireguardGo, dir: &TempDir) -> String {
+        let preshared = match self.preshared_at_site {
+            Some(_) => "preshared_key_file = \"preshared.key\"\n",
+            None => "",
+        };
+        let address = WireguardGo::ADDRESS;
+        let (broker, files) = if self.is_secured {
+            let files =
+                ["ca_file = \"ca.pem\"", "cert_file = \"site.pem\"", "key_file = \"site.key\""];
+            (format!("mqtts://{address}:{TLS_PORT}"), files.join("\n") + "\n")
+        } else {
+            (format!("mqtt://{address}:1883"), String::new())
+        };
+        format!(
+            r#"
+[gateway]
+id = "plant-7"
+state_dir = "{}"
+
+[tunnel]
+mode = "{}"
+private_key_file = "tunnel.key"
+address = "{}/32"
+
+[[tunnel.hub]]
+name = "hub-a"
+endpoint = "{}"
+public_key = "{}"
+{preshared}allowed_ips = ["{}/32"]
+
+[mqtt]
+brokers = ["{}"]
+{files}keep_alive = "5s"
+
+[[plc]]
+name = "pump6"
+model = "M241"
+address = "127.0.0.1:1502"
+scan = "100ms"
+
+[[plc.tag]]
+name = "life"
+at = "%MW0"
+type = "WORD"
+"#,
+            dir.path().join("state").display(),
+            match self.mode {
+                TestbedMode::Userspace => "userspace",
+                TestbedMode::Tun => "tun",
+            },
+            WireguardGo::SITE_ADDRESS,
+            self.network.map_or(WireguardGo::ENDPOINT, |_| ROUTER_ADDRESS),
+            hub.public_key(),
+            address,
+            broker,
+        )
+    }
+}
+
+impl TunnelTestbed {
+    /// Longest packet inside, in bytes.
+    pub const MTU: u16 = 1280;
+
+    /// How it may be.
+    #[must_use]
+    pub fn builder() -> TunnelTestbedBuilder {
+        TunnelTestbedBuilder::default()
+    }
+
+    /// Whether a message brings data that is new.
+    #[must_use]
+    pub fn is_data(message: &Message) -> bool {
+        message.topic == "edge/plant-7/data/pump6" && !message.retained
+    }
+
+    /// Waits for a message with data.
+    ///
+    /// # Panics
+    /// When none comes within a minute.
+    pub fn wait_for_data(&self, what: &str) {
+        let end = std::time::Instant::now() + RECONNECT_TIMEOUT;
+        while let Some(message) =
+            self.consumer.try_next(end.saturating_duration_since(std::time::Instant::now()))
+        {
+            if Self::is_data(&message) {
+                return;
+            }
+        }
+        panic!("{what}:\n{}", self.gateway.log().text());
+    }
+
+    /// Asks the gateway for its metrics from the hub, through the tunnel.
+    #[must_use]
+    pub fn scrape(&self) -> String {
+        self.pair.hub.run("python3", &["-c", SCRAPE_SCRIPT, WireguardGo::SITE_ADDRESS])
+    }
+
+    /// Waits for a line of the metrics, which are brought up to date every second.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub fn wait_for_metric(&self, line: &str) {
+        eventually(line, STEP_TIMEOUT, || self.scrape().contains(line).then_some(()));
+    }
+
+    /// What has passed the router.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        self.router.as_ref().expect("there is a router")
+    }
+}

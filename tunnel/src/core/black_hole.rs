@@ -1,0 +1,305 @@
+//! Whether long packets get through where short ones do. Pure.
+//!
+//! WireGuard acknowledges nothing, and its datagrams may be fragmented on the way, so neither the
+//! core nor the kernel is told when a router drops the long ones. But most of what a tunnel carries
+//! is TCP, which repeats what was not acknowledged: one long segment is watched at a time. That it
+//! was lost counts only when it was repeated, and the other end has shown since that short packets
+//! pass both ways. So a line that loses everything alike, a dead line, and a dead host behind the
+//! hub are not mistaken for it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::ip_header;
+
+/// Packets of more bytes are long. A way that is too narrow for this one is too narrow for IPv6.
+const MIN_LONG_PACKET: usize = 1200;
+/// How often a segment has to have been sent, each time [`APART`] from the last, before its loss
+/// counts, and for how long.
+const MIN_TRANSMISSIONS: u32 = 3;
+const RETRANSMIT_SPACING: Duration = Duration::from_secs(1);
+const LOSS_AFTER: Duration = Duration::from_secs(5);
+/// A segment of another stream is watched after this, whatever became of the first: its stream may
+/// be dead for reasons of its own.
+const FLOW_SWITCH: Duration = Duration::from_secs(10);
+/// The same for one of the same stream, which may repeat seldom.
+const SAME_FLOW_SWITCH: Duration = Duration::from_secs(60);
+/// Losses in a row from which to say so.
+const LOSS_THRESHOLD: u32 = 8;
+/// Losses further apart are no row.
+const LOSS_WINDOW: Duration = Duration::from_secs(30 * 60);
+
+/// What became of long packets.
+#[derive(Debug, Default)]
+pub(super) struct BlackHoleDetector {
+    watched: Option<WatchedSegment>,
+    /// Losses since a long segment got through, and when the last was.
+    losses: u32,
+    last_loss: Option<Instant>,
+}
+
+/// A long segment that was sent and not acknowledged yet.
+#[derive(Debug)]
+struct WatchedSegment {
+    from: SocketAddr,
+    to: SocketAddr,
+    first_sequence: u32,
+    end_sequence: u32,
+    first_sent: Instant,
+    last_sent: Instant,
+    transmissions: u32,
+    /// It was sent since its loss counted last.
+    is_resent_since_loss: bool,
+}
+
+/// What the header of a TCP segment says.
+#[derive(Debug, Eq, PartialEq)]
+struct TcpSegment {
+    from: SocketAddr,
+    to: SocketAddr,
+    first_sequence: u32,
+    end_sequence: u32,
+    acknowledged: Option<u32>,
+    is_reset: bool,
+}
+
+impl BlackHoleDetector {
+    /// A packet goes to the hub.
+    pub(super) fn on_sent(&mut self, now: Instant, packet: &[u8]) {
+        let Some(segment) = (packet.len() > MIN_LONG_PACKET).then(|| parse_tcp(packet)).flatten()
+        else {
+            return;
+        };
+        let Some(watched) = &mut self.watched else {
+            self.watched = Some(WatchedSegment::new(now, &segment));
+            return;
+        };
+        let is_same_stream = (watched.from, watched.to) == (segment.from, segment.to);
+        if is_same_stream && watched.first_sequence == segment.first_sequence {
+            if now >= watched.last_sent + RETRANSMIT_SPACING {
+                watched.transmissions += 1;
+                watched.last_sent = now;
+                watched.is_resent_since_loss = true;
+            }
+        } else if now
+            >= watched.last_sent.max(watched.first_sent)
+                + if is_same_stream { SAME_FLOW_SWITCH } else { FLOW_SWITCH }
+        {
+            self.watched = Some(WatchedSegment::new(now, &segment));
+        }
+    }
+
+    /// A packet came from the hub.
+    pub(super) fn on_received(&mut self, now: Instant, packet: &[u8]) {
+        let Some(watched) = &self.watched else { return };
+        let Some(segment) = parse_tcp(packet) else { return };
+        if (segment.from, segment.to) != (watched.to, watched.from) {
+            return;
+        }
+        if segment.is_reset {
+            self.watched = None;
+        } else if segment
+            .acknowledged
+            .is_some_and(|upto| upto.wrapping_sub(watched.end_sequence) < 1 << 31)
+        {
+            *self = Self::default();
+        } else {
+            self.on_missing(now);
+        }
+    }
+
+    /// The other end has shown that short packets pass, and that the long one has not come.
+    pub(super) fn on_missing(&mut self, now: Instant) {
+        let Some(watched) = &mut self.watched else { return };
+        let is_late =
+            watched.transmissions >= MIN_TRANSMISSIONS && now >= watched.first_sent + LOSS_AFTER;
+        if !is_late || !std::mem::take(&mut watched.is_resent_since_loss) {
+            return;
+        }
+        if self.last_loss.replace(now).is_none_or(|last| now > last + LOSS_WINDOW) {
+            self.losses = 0;
+        }
+        self.losses = self.losses.saturating_add(1);
+    }
+
+    /// Whether long packets are lost although short ones pass.
+    pub(super) const fn is_detected(&self) -> bool {
+        self.losses >= LOSS_THRESHOLD
+    }
+}
+
+impl WatchedSegment {
+    const fn new(now: Instant, segment: &TcpSegment) -> Self {
+        Self {
+            from: segment.from,
+            to: segment.to,
+            first_sequence: segment.first_sequence,
+            end_sequence: segment.end_sequence,
+            first_sent: now,
+            last_sent: now,
+            transmissions: 1,
+            is_resent_since_loss: true,
+        }
+    }
+}
+
+/// Reads a TCP segment (RFC 9293, 3.1); `None` for anything else, and for a fragment.
+fn parse_tcp(packet: &[u8]) -> Option<TcpSegment> {
+    const TCP: u8 = 6;
+    let header = ip_header::parse(packet)?;
+    let first = *packet.first()?;
+    let (protocol, at) = match first >> 4 {
+        4 if packet.get(6..8)?.first_chunk().map(|word| u16::from_be_bytes(*word) & 0x3fff)
+            == Some(0) =>
+        {
+            (*packet.get(9)?, usize::from(first & 0x0f) * 4)
+        }
+        6 => (*packet.get(6)?, 40),
+        _ => return None,
+    };
+    let tcp = packet.get(at..header.length).filter(|_| protocol == TCP)?;
+    let (ports, rest) = tcp.split_first_chunk::<4>()?;
+    let (start, rest) = rest.split_first_chunk::<4>()?;
+    let (upto, rest) = rest.split_first_chunk::<4>()?;
+    let [offset, flags, ..] = *rest else { return None };
+    let [from_high, from_low, to_high, to_low] = *ports;
+    let start = u32::from_be_bytes(*start);
+    let length = tcp.len().checked_sub(usize::from(offset >> 4) * 4)?;
+    Some(TcpSegment {
+        from: SocketAddr::new(header.source, u16::from_be_bytes([from_high, from_low])),
+        to: SocketAddr::new(header.destination, u16::from_be_bytes([to_high, to_low])),
+        first_sequence: start,
+        end_sequence: start.wrapping_add(u32::try_from(length).ok()?),
+        acknowledged: (flags & 0x10 != 0).then(|| u32::from_be_bytes(*upto)),
+        is_reset: flags & 0x04 != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const ACK: u8 = 0x10;
+    const RST: u8 = 0x04;
+
+    /// A segment between the site's `port` and port 1883 of a host, either way.
+    fn tcp(is_ours: bool, port: u16, start: u32, upto: u32, flags: u8, length: usize) -> Vec<u8> {
+        let total = u16::try_from(40 + length).unwrap().to_be_bytes();
+        let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
+        let (ours, theirs) = ([10, 77, 0, 12], [10, 77, 0, 1]);
+        packet.extend(if is_ours { [ours, theirs] } else { [theirs, ours] }.concat());
+        let ports = if is_ours { [port, 1883] } else { [1883, port] };
+        ports.iter().for_each(|port| packet.extend(port.to_be_bytes()));
+        packet.extend(start.to_be_bytes());
+        packet.extend(upto.to_be_bytes());
+        packet.extend([0x50, flags, 1, 0, 0, 0, 0, 0]);
+        packet.resize(40 + length, 7);
+        packet
+    }
+
+    /// Sends a long segment four times in seven seconds.
+    fn repeat(long: &mut BlackHoleDetector, start: Instant, port: u16) -> Instant {
+        for second in [0, 1, 3, 7] {
+            long.on_sent(start + second * SECOND, &tcp(true, port, 1000, 0, ACK, 1240));
+        }
+        start + 8 * SECOND
+    }
+
+    /// The other end says what it has.
+    fn says(long: &mut BlackHoleDetector, now: Instant, port: u16, upto: u32, flags: u8) {
+        long.on_received(now, &tcp(false, port, 0, upto, flags, 0));
+    }
+
+    #[test]
+    fn long_segments_that_the_other_end_keeps_asking_for_are_lost_until_one_comes() {
+        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+        for port in 1..=8 {
+            assert!(!long.is_detected());
+            now = repeat(&mut long, now, port);
+            says(&mut long, now, port, 1000, ACK);
+            says(&mut long, now, port, 1000, ACK);
+            now += FLOW_SWITCH;
+        }
+        assert!(long.is_detected());
+        now = repeat(&mut long, now, 9);
+        says(&mut long, now, 9, 2240, ACK);
+        assert!(!long.is_detected());
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_or_ends_the_stream_misses_nothing() {
+        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+        for port in 1..=50 {
+            now = repeat(&mut long, now, port);
+            says(&mut long, now, port + 1, 1000, ACK);
+            says(&mut long, now, port, 1000, ACK | RST);
+            says(&mut long, now, port, 1000, ACK);
+            now += FLOW_SWITCH;
+        }
+        assert_eq!(long.losses, 0);
+    }
+
+    #[test]
+    fn what_was_sent_a_moment_ago_or_once_is_not_missed_yet() {
+        let (mut long, now) = (BlackHoleDetector::default(), Instant::now());
+        for burst in 0..100 {
+            long.on_sent(now + burst * SECOND / 100, &tcp(true, 1, 1000, 0, ACK, 1240));
+        }
+        for second in 1..20 {
+            says(&mut long, now + second * SECOND, 1, 1000, ACK);
+            long.on_missing(now + second * SECOND);
+        }
+        assert_eq!(long.losses, 0);
+    }
+
+    #[test]
+    fn a_stuck_stream_beside_one_that_works_and_losses_far_apart_are_no_pattern() {
+        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+        for round in 0..50 {
+            now = repeat(&mut long, now, 1);
+            long.on_missing(now);
+            now += FLOW_SWITCH;
+            long.on_sent(now, &tcp(true, 2, round, 0, ACK, 1240));
+            says(&mut long, now, 2, round + 1240, ACK);
+            assert!(!long.is_detected());
+        }
+        for _ in 0..50 {
+            now = repeat(&mut long, now + LOSS_WINDOW, 1);
+            long.on_missing(now);
+        }
+        assert!(!long.is_detected());
+    }
+
+    #[test]
+    fn only_long_segments_are_watched_in_both_families() {
+        let (mut long, now) = (BlackHoleDetector::default(), Instant::now());
+        let mut udp = tcp(true, 1, 0, 0, ACK, 1240);
+        udp[9] = 17;
+        let mut fragment = tcp(true, 1, 0, 0, ACK, 1240);
+        fragment[7] = 9;
+        for other in [tcp(true, 1, 0, 0, ACK, 1160), udp, fragment] {
+            long.on_sent(now, &other);
+            assert!(long.watched.is_none());
+        }
+        let mut v6 = vec![0x60, 0, 0, 0, 4, 0xec, 6, 64];
+        v6.extend([[0xfd; 16], [0xfe; 16]].concat());
+        v6.extend(&tcp(true, 1, 5, 0, ACK, 1240)[20..]);
+        let read = parse_tcp(&v6).unwrap();
+        assert_eq!((read.first_sequence, read.end_sequence, read.acknowledged), (5, 1245, Some(0)));
+        assert_eq!(read.to.to_string(), "[fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe]:1883");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..100), is_v4: bool) {
+            if is_v4 && bytes.len() > 20 {
+                bytes[..10].copy_from_slice(&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6]);
+                bytes[3] = bytes.len().to_le_bytes()[0];
+            }
+            let _ = parse_tcp(&bytes);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Packets that wait for a session.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::counters::{Counters, DropReason};
+
+/// Most packets that wait. The newest matter: who sent the oldest has given up first.
+const MAX_PACKETS: usize = 64;
+/// Longest wait. After that the sender has repeated the packet, and the old one only does harm.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct PendingPackets {
+    packets: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl PendingPackets {
+    pub(super) fn push(&mut self, now: Instant, packet: &[u8], counters: &mut Counters) {
+        if self.packets.len() >= MAX_PACKETS {
+            self.packets.pop_front();
+            counters.count_dropped(DropReason::QueueFull);
+        }
+        self.packets.push_back((now, packet.to_vec()));
+    }
+
+    /// Drops what has waited too long.
+    pub(super) fn expire(&mut self, now: Instant, counters: &mut Counters) {
+        while self.packets.front().is_some_and(|(since, _)| now >= *since + MAX_WAIT) {
+            self.packets.pop_front();
+            counters.count_dropped(DropReason::Waited);
+        }
+    }
+
+    /// When the next one has waited too long.
+    pub(super) fn next_expiry_at(&self) -> Option<Instant> {
+        self.packets.front().map(|(since, _)| *since + MAX_WAIT)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
+        self.packets.pop_front().map(|(_, packet)| packet)
+    }
+}

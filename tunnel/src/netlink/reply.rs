@@ -1,0 +1,205 @@
+//! What rtnetlink answers, as bytes (RFC 3549; rtnetlink(7)). Pure.
+
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use super::message::{
+    NLMSG_HEADER_LEN, RT_TABLE_MAIN, RTA_DST, RTA_OIF, RTA_PRIORITY, RTM_NEWROUTE,
+    RTMSG_HEADER_LEN, SEQUENCE_RANGE, address_family,
+};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+/// A router of the other family.
+const RTA_VIA: u16 = 18;
+
+/// The messages in one datagram, without what cannot be one.
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = datagram;
+    iter::from_fn(move || {
+        let length = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+        let message = rest.get(..length).filter(|_| length >= NLMSG_HEADER_LEN)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Which request it answers.
+pub(super) fn sequence(message: &[u8]) -> Option<u32> {
+    message.get(SEQUENCE_RANGE)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+fn message_type(message: &[u8]) -> Option<u16> {
+    message.get(4..6)?.first_chunk().copied().map(u16::from_ne_bytes)
+}
+
+/// Whether the kernel has done what was ordered.
+pub(super) fn parse_ack(message: &[u8]) -> Result<(), Errno> {
+    let number = message.get(NLMSG_HEADER_LEN..).and_then(|rest| rest.first_chunk().copied());
+    match (message_type(message), number.map(i32::from_ne_bytes)) {
+        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(NLMSG_ERROR), Some(number)) => Err(Errno::from_raw(number.saturating_neg())),
+        _ => Err(Errno::EPROTO),
+    }
+}
+
+/// A route of the main table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct HostRoute {
+    pub(super) to: IpNet,
+    /// Number of its device; absent where several share it, or where it refuses.
+    pub(super) device: Option<u32>,
+    /// The lowest goes first.
+    pub(super) metric: u32,
+}
+
+/// One message of the answer to [`super::message::Message::all_routes`].
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum DumpMessage {
+    Route(HostRoute),
+    /// Of another table or family.
+    Other,
+    End(Result<(), Errno>),
+}
+
+/// Reads one.
+pub(super) fn parse_dump(message: &[u8]) -> DumpMessage {
+    match message_type(message) {
+        Some(RTM_NEWROUTE) => parse_route(message).map_or(DumpMessage::Other, DumpMessage::Route),
+        Some(NLMSG_DONE) => DumpMessage::End(Ok(())),
+        Some(NLMSG_ERROR) => DumpMessage::End(parse_ack(message)),
+        _ => DumpMessage::Other,
+    }
+}
+
+fn parse_route(message: &[u8]) -> Option<HostRoute> {
+    let &[family, length, _, _, table, ..] = message.get(NLMSG_HEADER_LEN..RTMSG_HEADER_LEN)?
+    else {
+        return None;
+    };
+    let is_v6 = [false, true].into_iter().find(|is_v6| address_family(*is_v6) == family)?;
+    let (mut to, mut device, mut metric) = (unspecified(is_v6), None, 0);
+    for (kind, value) in attributes(message.get(RTMSG_HEADER_LEN..)?) {
+        match kind {
+            RTA_DST => to = parse_ip(value)?,
+            RTA_OIF => device = parse_u32(value),
+            RTA_PRIORITY => metric = parse_u32(value)?,
+            _ => {}
+        }
+    }
+    let to = IpNet::new(to, length).ok().filter(|_| table == RT_TABLE_MAIN)?;
+    Some(HostRoute { to, device, metric })
+}
+
+const fn unspecified(is_v6: bool) -> IpAddr {
+    if is_v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
+}
+
+fn parse_ip(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+}
+
+fn parse_u32(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// Kinds and values up to the first that cannot be one.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let kind = u16::from_ne_bytes(*after.first_chunk()?);
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// Device, router and our address on the way to a host, as the kernel writes them: to be compared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct RouteFingerprint(pub(super) Vec<(u16, Vec<u8>)>);
+
+/// What the kernel answers to [`super::message::Message::way`]; `None` when there is no way.
+pub(super) fn route_fingerprint(message: &[u8]) -> Option<RouteFingerprint> {
+    let rest =
+        message.get(RTMSG_HEADER_LEN..).filter(|_| message_type(message) == Some(RTM_NEWROUTE))?;
+    let kinds = [RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA];
+    let told = attributes(rest).filter(|(kind, _)| kinds.contains(kind));
+    Some(RouteFingerprint(told.map(|(kind, value)| (kind, value.to_vec())).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::message::{NetlinkMessage, TUNNEL_METRIC, attribute};
+
+    #[test]
+    fn an_answer_is_yes_or_a_reason() {
+        let mut bytes = [0; 36];
+        bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+        assert_eq!(parse_ack(&bytes), Ok(()));
+        bytes[16..20].copy_from_slice(&(-17_i32).to_ne_bytes());
+        assert_eq!(parse_ack(&bytes), Err(Errno::EEXIST));
+        assert_eq!(parse_ack(&bytes[..19]), Err(Errno::EPROTO));
+        assert_eq!(route_fingerprint(&bytes), None);
+    }
+
+    #[test]
+    fn of_a_way_only_what_makes_it_another_is_kept() {
+        let mut answer = vec![0; RTMSG_HEADER_LEN];
+        answer[4..6].copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
+        for (kind, value) in
+            [(1, [198, 51, 100, 7]), (4, [3, 0, 0, 0]), (5, [192, 0, 2, 1]), (12, [9; 4])]
+        {
+            attribute(&mut answer, kind, &value);
+        }
+        let expected = vec![(4, vec![3, 0, 0, 0]), (5, vec![192, 0, 2, 1])];
+        assert_eq!(route_fingerprint(&answer), Some(RouteFingerprint(expected)));
+    }
+
+    #[test]
+    fn a_route_is_read_as_it_was_ordered_and_others_are_passed_over() {
+        for to in ["10.77.3.0/24", "fd77::/64", "0.0.0.0/0", "10.9.0.2/32"] {
+            let to = to.parse().unwrap();
+            let message = NetlinkMessage::add_route(5, to);
+            let route = HostRoute { to, device: Some(5), metric: TUNNEL_METRIC };
+            assert_eq!(parse_dump(message.bytes()), DumpMessage::Route(route));
+            let mut of_another_table = message.bytes().to_vec();
+            of_another_table[NLMSG_HEADER_LEN + 4] = 255;
+            assert_eq!(parse_dump(&of_another_table), DumpMessage::Other);
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_split_into_its_messages() {
+        let (mut first, mut second) =
+            (NetlinkMessage::dump_routes(), NetlinkMessage::set_link_state(1, 2, 3));
+        first.set_sequence(8);
+        second.set_sequence(9);
+        let mut datagram = [first.bytes(), second.bytes()].concat();
+        let numbers = |datagram: &[u8]| messages(datagram).map(sequence).collect::<Vec<_>>();
+        assert_eq!(numbers(&datagram), [Some(8), Some(9)]);
+        datagram.pop();
+        assert_eq!(numbers(&datagram), [Some(8)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(mut bytes in prop::collection::vec(0..32_u8, 0..100), is_way: bool) {
+            if is_way && let Some(kind) = bytes.get_mut(4..6) {
+                kind.copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
+            }
+            let _ = (parse_ack(&bytes), route_fingerprint(&bytes), parse_dump(&bytes), messages(&bytes).count());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! By which device, router and address this host reaches another.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::NetlinkSocket;
+use super::message::NetlinkMessage;
+use super::reply::{self, RouteFingerprint};
+
+/// Two new ways are told no closer together than this, so that a route that flaps is no storm of
+/// handshakes, and a hub that does not answer is still given up in between.
+const MIN_CHANGE_INTERVAL: Duration = Duration::from_secs(15);
+/// Stand for all others while the hub's address is not known (RFC 5737, RFC 3849). Nothing is sent.
+const PLACEHOLDER_HOSTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// What has become of the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RouteChange {
+    /// It is the same, or there is none.
+    Unchanged,
+    /// It is another, or there is one again.
+    Changed,
+    /// It is another, which may not be told before this.
+    DeferredUntil(Instant),
+}
+
+/// The way to one host; to two that stand for all others while none is known.
+#[derive(Debug)]
+pub(crate) struct RouteWatch {
+    socket: NetlinkSocket,
+    to: Option<IpAddr>,
+    last: LastRoutes,
+}
+
+/// The last that was seen.
+#[derive(Debug, Default)]
+struct LastRoutes {
+    fingerprints: [Option<RouteFingerprint>; 2],
+    last_reported: Option<Instant>,
+}
+
+impl RouteWatch {
+    /// The way to anybody, as it is now.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let mut way =
+            Self { socket: NetlinkSocket::open()?, to: None, last: LastRoutes::default() };
+        way.last.fingerprints = way.query();
+        Ok(way)
+    }
+
+    /// Asks for the way again, and from now on for that to another host.
+    pub(crate) fn check(&mut self, now: Instant, to: Option<IpAddr>) -> RouteChange {
+        let found = self.query();
+        let look = self.last.update(now, found);
+        if self.to != to {
+            self.to = to;
+            self.last.fingerprints = self.query();
+        }
+        look
+    }
+
+    fn query(&mut self) -> [Option<RouteFingerprint>; 2] {
+        let [v4, v6] = PLACEHOLDER_HOSTS;
+        let to = self.to.map_or([Some(v4), Some(v6)], |to| [Some(to), None]);
+        to.map(|to| {
+            reply::route_fingerprint(&self.socket.request(NetlinkMessage::get_route(to?)).ok()?)
+        })
+    }
+}
+
+impl LastRoutes {
+    fn update(&mut self, now: Instant, found: [Option<RouteFingerprint>; 2]) -> RouteChange {
+        let is_other = found
+            .iter()
+            .zip(&self.fingerprints)
+            .any(|(found, known)| found.is_some() && found != known);
+        let too_soon = self
+            .last_reported
+            .map(|told| told + MIN_CHANGE_INTERVAL)
+            .filter(|end| is_other && now < *end);
+        if let Some(end) = too_soon {
+            return RouteChange::DeferredUntil(end);
+        }
+        self.fingerprints = found;
+        if is_other {
+            self.last_reported = Some(now);
+            return RouteChange::Changed;
+        }
+        RouteChange::Unchanged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Namespace, ip};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ways(name: Option<u8>) -> [Option<RouteFingerprint>; 2] {
+        [name.map(|name| RouteFingerprint(vec![(1, vec![name])])), None]
+    }
+
+    #[test]
+    fn a_way_that_is_gone_is_told_when_there_is_one_again() {
+        let (mut now, mut seen) = (Instant::now(), LastRoutes::default());
+        let mut look = |name| {
+            now += 20 * SECOND;
+            seen.update(now, ways(name))
+        };
+        let looks = [None, Some(1), Some(1), Some(2), None, None, Some(2)].map(&mut look);
+        let expected = [false, true, false, true, false, false, true];
+        assert_eq!(looks.map(|look| look == RouteChange::Changed), expected);
+    }
+
+    #[test]
+    fn a_way_that_flaps_is_told_four_times_a_minute_and_the_last_one_at_last() {
+        let (start, mut seen) = (Instant::now(), LastRoutes::default());
+        let mut told = 0;
+        for tick in 0..600_u32 {
+            let name = u8::try_from(tick % 3).unwrap();
+            let look = seen.update(start + tick * SECOND / 10, ways(Some(name)));
+            told += u32::from(look == RouteChange::Changed);
+        }
+        assert_eq!(told, 4);
+        let now = start + 60 * SECOND;
+        let at = start + 60 * SECOND + SECOND / 2;
+        assert!(
+            matches!(seen.update(now, ways(Some(9))), RouteChange::DeferredUntil(end) if end <= at)
+        );
+        assert_eq!(seen.update(at, ways(Some(9))), RouteChange::Changed);
+        assert_eq!(seen.update(at, ways(Some(9))), RouteChange::Unchanged);
+    }
+
+    #[test]
+    fn as_root_the_way_is_another_with_another_device_router_or_address_and_not_for_less() {
+        let _namespace = Namespace::enter();
+        let hub: IpAddr = "198.51.100.7".parse().unwrap();
+        let mut way = RouteWatch::new().unwrap();
+        let mut now = Instant::now();
+        let mut is_other = |change: &str| {
+            change
+                .split(';')
+                .for_each(|line| drop(ip(&line.split_whitespace().collect::<Vec<_>>())));
+            now += 20 * SECOND;
+            way.check(now, Some(hub)) == RouteChange::Changed
+        };
+        for name in ["lan", "lte"] {
+            ip(&["link", "add", name, "type", "veth"]);
+            ip(&["link", "set", name, "up"]);
+        }
+        assert!(!is_other("addr add 192.168.1.5/24 dev lan"));
+        // The hub's address is not known up to here: any way out is good news.
+        assert!(!is_other("addr add 10.64.0.9/24 dev lte"));
+        assert!(is_other("route add default via 192.168.1.1 dev lan"));
+        assert!(!is_other("route replace default via 192.168.1.1 dev lan"), "as DHCP does");
+        assert!(!is_other("addr add 192.168.1.6/24 dev lan"), "not the one that is used");
+        assert!(!is_other("route add 10.0.0.0/8 via 10.64.0.1"), "to others");
+        assert!(!is_other("route add default via 10.64.0.1 metric 500"), "a spare one");
+        assert!(is_other("route replace default via 192.168.1.254 dev lan"));
+        assert!(is_other("route del default via 192.168.1.254"), "now the spare one");
+        assert!(is_other("route add 198.51.100.0/24 via 192.168.1.1"));
+        assert!(is_other(
+            "addr del 192.168.1.5/24 dev lan; addr add 192.168.1.7/24 dev lan;
+                          route replace 198.51.100.0/24 via 192.168.1.1"
+        ));
+        assert!(!is_other("route del 198.51.100.0/24; link set lte down"), "no way at all");
+        assert!(is_other("route add default via 192.168.1.1"));
+    }
+
+    #[test]
+    fn as_root_any_way_out_in_either_family_is_good_news_before_the_hub_is_known() {
+        let _namespace = Namespace::enter();
+        ip(&["link", "add", "lan", "type", "veth", "peer", "name", "other"]);
+        ["lan", "other"].iter().for_each(|name| drop(ip(&["link", "set", name, "up"])));
+        for (address, default) in [("192.168.1.5/24", "192.168.1.1"), ("fd02::5/64", "fd02::1")] {
+            let mut way = RouteWatch::new().unwrap();
+            ip(&["addr", "add", address, "dev", "lan"]);
+            assert_eq!(way.check(Instant::now(), None), RouteChange::Unchanged);
+            ip(&["route", "add", "default", "via", default]);
+            assert_eq!(way.check(Instant::now(), None), RouteChange::Changed);
+            assert_eq!(way.check(Instant::now(), None), RouteChange::Unchanged);
+        }
+    }
+}
