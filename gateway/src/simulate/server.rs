@@ -56,7 +56,7 @@ pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationT
                 let _ = reply.send(()); // The asker may have stopped waiting.
             }
             ServerEvent::Command(SimulatorCommand::GetCounts(reply)) => {
-                drop(reply.send(server.counts()))
+                let _ = reply.send(server.counts()); // The asker may have stopped waiting.
             }
             ServerEvent::CycleEnd => server.on_cycle_end(),
             ServerEvent::ProgramDue => server.run_program(),
