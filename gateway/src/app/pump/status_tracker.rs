@@ -172,7 +172,7 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
-                self.update(|status| status.on_broker_disconnected(sentence, now));
+                self.update(|status| status.on_broker_disconnected(&sentence.text, now));
                 let after = &self.status.borrow().broker.sentence;
                 // A broker that stays away is told once, not with every attempt.
                 if *after != before {
