@@ -60,14 +60,14 @@ fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
 }
 
 #[test]
-fn a_rejected_login_names_the_restart() {
+fn a_refused_login_names_the_restart() {
     let code = reason_code::NOT_AUTHORIZED;
 
     let sentence = sentence(&SessionFailure::Connack { code });
 
     assert_eq!(
         sentence.text,
-        "The broker b:1883 rejects this gateway (not authorized): check the user name, the \
+        "The broker b:1883 refuses this gateway (not authorized): check the user name, the \
          password and the rights of amsterdam-01. After correcting the password: systemctl \
          restart edge-gateway."
     );
