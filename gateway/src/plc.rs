@@ -23,7 +23,7 @@ mod unit;
 mod unit_backoff;
 mod unit_poll;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provisioning::config;
 use provisioning::plan::Plan;
@@ -38,7 +38,17 @@ pub use plc_r::{
 pub use rate_limit::RateLimit;
 
 use crate::metrics::PlcMetrics;
+use crate::schedule::{RetryBackoff, RetryPolicy};
 use poll::Poller;
+
+/// Pauses before a request that the PLC refused, or over which the connection broke, is sent again:
+/// none after the first failure, since one may be noise; then one minute, doubled up to one hour.
+const REFUSED_RETRY: RetryPolicy = RetryPolicy {
+    first: Duration::ZERO,
+    second: Duration::from_secs(60),
+    max: Duration::from_secs(3600),
+    jitter: 0.0,
+};
 
 /// One connection, and what is read by it.
 #[derive(Debug)]
@@ -181,4 +191,18 @@ pub async fn run(link: Endpoint, events: mpsc::Sender<PlcEvent>, stop: Cancellat
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
     let door = modbus::ModbusConnector::new(address, timeout);
     Poller::new(link, door, events, fastrand::Rng::new()).run(stop).await;
+}
+
+/// Returns the backoff of what failed for the first time at `now`.
+fn failed_once(now: Instant) -> RetryBackoff {
+    let mut backoff = RetryBackoff::new(&REFUSED_RETRY);
+    backoff.on_failure(now, 0.0);
+    backoff
+}
+
+/// Returns the backoff of what failed at `now` and must not be retried before a pause.
+fn failed_for_sure(now: Instant) -> RetryBackoff {
+    let mut backoff = failed_once(now);
+    backoff.on_failure(now, 0.0);
+    backoff
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crate::schedule::RetryBackoff;
+use crate::schedule::{RetryBackoff, RetryPolicy};
 
 /// Upper bound of the random pause after the first failure.
 const FIRST_MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Upper bound of any random pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Full jitter, so that gateways that lost the same broker do not all reconnect at once.
+const RECONNECT: RetryPolicy = RetryPolicy::full_jitter(FIRST_MAX_PAUSE, MAX_PAUSE);
 /// A session of at least this length clears the failures before it.
 const STABLE_SESSION: Duration = Duration::from_secs(60);
 /// Minimum pause after a refused login: a password is not corrected within seconds, and a fleet of
@@ -39,7 +41,7 @@ pub(super) struct BrokerFailover {
 
 impl BrokerFailover {
     pub(super) fn new(brokers: usize) -> Self {
-        let backoff = RetryBackoff::new(FIRST_MAX_PAUSE, MAX_PAUSE);
+        let backoff = RetryBackoff::new(&RECONNECT);
         Self { brokers, current: 0, tried: 0, login_refused: false, backoff }
     }
 
@@ -88,7 +90,7 @@ impl BrokerFailover {
 
     fn next_pause(&mut self, random: f64) -> Duration {
         self.tried = 0;
-        let jitter = self.backoff.next(random);
+        let jitter = self.backoff.next_pause(random);
         if std::mem::take(&mut self.login_refused) {
             LOGIN_REFUSED_MIN_PAUSE + jitter
         } else {

@@ -9,8 +9,8 @@ use super::plc_r::{
     self, DeviceIdentification, Identity, ModiconIdentity, Program, ProgramState, Signature,
     StopCause,
 };
-use super::request_tuner::doubt::Doubt;
-use super::{PlcChange, Registers};
+use super::{PlcChange, Registers, failed_for_sure, failed_once};
+use crate::schedule::RetryBackoff;
 
 /// What is known of one unit.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct IdentityProbe {
     status_layout: Option<StatusLayout>,
     policy: ProbePolicy,
     /// Sessions that told who they are broke when they were asked for the status alone.
-    status_backoff: Option<Doubt>,
+    status_backoff: Option<RetryBackoff>,
     /// Whether asking for a name is left for good: a device that does not know the function.
     lacks_device_name: bool,
     /// Of this session.
@@ -45,7 +45,7 @@ enum ProbePolicy {
     /// another reason.
     AfterAnswer,
     /// The same, and not before a pause: sessions that had answered broke over it.
-    AfterPause(Doubt),
+    AfterPause(RetryBackoff),
 }
 
 /// What was known last, in whatever session.
@@ -156,10 +156,10 @@ impl IdentityProbe {
     pub(super) fn on_status_broken(&mut self, now: Instant) {
         match &mut self.status_backoff {
             Some(doubt) => {
-                doubt.fail(now);
+                doubt.on_failure(now, 0.0);
                 self.program = None;
             }
-            doubt @ None => *doubt = Some(Doubt::new(now)),
+            doubt @ None => *doubt = Some(failed_once(now)),
         }
     }
 
@@ -177,10 +177,10 @@ impl IdentityProbe {
     /// The session broke over the question, and whether it had answered before.
     pub(super) fn on_broken(&mut self, has_answered: bool, now: Instant) {
         match &mut self.policy {
-            ProbePolicy::AfterPause(doubt) => doubt.fail(now),
+            ProbePolicy::AfterPause(doubt) => doubt.on_failure(now, 0.0),
             approach @ (ProbePolicy::Immediate | ProbePolicy::AfterAnswer) => {
                 *approach = if has_answered {
-                    ProbePolicy::AfterPause(Doubt::confirmed(now))
+                    ProbePolicy::AfterPause(failed_for_sure(now))
                 } else {
                     ProbePolicy::AfterAnswer
                 };
@@ -207,7 +207,7 @@ impl IdentityProbe {
     fn on_program(&mut self, program: Program, mut changes: Vec<PlcChange>) -> Vec<PlcChange> {
         let Program { state, last_stop, signature } = program;
         // What cannot be looked at again is not known for long.
-        let is_doubtful = self.status_backoff.is_some_and(|doubt| doubt.is_confirmed());
+        let is_doubtful = self.status_backoff.is_some_and(|doubt| doubt.failures() > 1);
         self.program = Some(program).filter(|_| !is_doubtful);
         if let Some(is) = signature {
             let was = self.last_known.signature.replace(is);

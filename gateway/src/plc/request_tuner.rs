@@ -5,7 +5,6 @@
 //! that are answered apart and refused together stay apart, and a request that is too long for the
 //! PLC becomes shorter; both are tried again too, since one noise may have taught them.
 
-pub(super) mod doubt;
 mod max_len;
 mod planned_request;
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl UnitState {
             plc,
             tuner: RequestTuner::new(&config, &plan),
             next_start: vec![0; plan.classes.len()],
-            backoff: UnitBackoff::default(),
+            backoff: UnitBackoff::new(),
             identity_probe: IdentityProbe::new(config.model),
             last_reported: None,
             is_answering: false,

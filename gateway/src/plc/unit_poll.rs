@@ -13,20 +13,20 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Blame, ConnectOutcome, Exchange, ManagedConnection};
-use super::request_tuner::doubt::Doubt;
 use super::session::{Connector, RequestError};
 use super::silent_units::{self, SilentUnitRoundRobin};
 use super::unit::UnitState;
 use super::unit_backoff::FailureCost;
 use super::{PlcChange, PlcEvent, ReadFailure, ReadResult, diagnosis};
 use crate::clock::Anchor;
+use crate::schedule::RetryBackoff;
 
 /// What is known of a server, whichever unit it was learned from.
 pub(super) struct ServerState {
     /// When silent units are tried.
     pub(super) silent_units: SilentUnitRoundRobin,
     /// It broke the connection when it was asked for a name.
-    name_backoff: Option<Doubt>,
+    name_backoff: Option<RetryBackoff>,
 }
 
 /// One unit at the connection.
