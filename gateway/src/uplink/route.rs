@@ -59,7 +59,7 @@ impl TunnelHandle {
     /// What is wrong with the tunnel, unless it has a session.
     fn no_session_error(&self) -> Option<DialError> {
         let report = self.report.borrow();
-        let sentence = report.sentence.clone();
+        let sentence = report.diagnosis.to_string();
         (!report.state.has_session()).then_some(DialError::NoTunnel { sentence })
     }
 }

@@ -2,7 +2,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
-use tunnel::{InterfaceName, TunnelReport, TunnelState};
+use tunnel::{InterfaceName, TunnelDiagnosis, TunnelReport, TunnelState};
 
 use super::*;
 
@@ -35,19 +35,17 @@ async fn a_dial_through_a_tunnel_without_a_session_says_what_is_wrong_with_the_t
         listener.local_addr().unwrap().port()
     };
     let (uplink, told) = through_tunnel("lo", "127.0.0.1/32");
-    let told_with = |state, sentence: &str| {
-        let sentence = sentence.to_owned();
-        told.send_replace(TunnelReport { state, sentence, ..testing::report("hub-a") });
+    let report_state = |state, diagnosis| {
+        told.send_replace(TunnelReport { state, diagnosis, ..testing::report("hub-a") });
     };
     let broker = broker("127.0.0.1", port);
 
-    told_with(TunnelState::Silent, "Nothing comes back.");
-    assert_eq!(
-        uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err().sentence(),
-        "Nothing comes back."
-    );
-    // Short packets pass, and those of a dial are.
-    told_with(TunnelState::MtuTooLarge, "The MTU is too large.");
+    let clock_ahead = TunnelDiagnosis::ClockAhead;
+    let sentence = clock_ahead.to_string();
+    report_state(TunnelState::ClockAhead, clock_ahead);
+    assert_eq!(uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err().sentence(), sentence);
+    // Short packets pass, and a dial sends only short ones.
+    report_state(TunnelState::MtuTooLarge, testing::report("hub-a").diagnosis);
     let error = uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
 }
