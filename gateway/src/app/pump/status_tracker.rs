@@ -294,7 +294,7 @@ fn to_clock_status(judgement: ClockAssessment) -> ClockStatus {
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
     TunnelStatus {
         state: report.state.label().to_owned(),
-        sentence: report.sentence.clone(),
+        sentence: report.diagnosis.to_string(),
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),
