@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{CycleStatus, Identity, Learned, Limit, PlcStatus, Program, Quarantined};
+pub use plc::{CycleStatus, PlcStatus};
 pub use tunnel::{ClockStatus, TunnelStatus};
 
-use crate::model::UnixTime;
+use crate::model::{LearnedLimits, PlcIdentity, ProgramStatus, RateLimit, UnixTime};
 
 /// The state of everything, as published, served and shown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -219,9 +219,9 @@ impl Status {
     pub fn on_plc_connected(
         &mut self,
         index: u16,
-        identity: Option<Identity>,
+        identity: Option<PlcIdentity>,
         running: Option<bool>,
-        program: Option<Program>,
+        program: Option<ProgramStatus>,
         now: UnixTime,
     ) {
         let sentence = text::answers(running, program.as_ref());
@@ -264,17 +264,17 @@ impl Status {
     }
 
     /// Cycles of PLC number `index` are skipped because of this, or not any more.
-    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
+    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<RateLimit>, now: UnixTime) {
         if let Some(plc) = self.plc_mut(index, now) {
             plc.limit = limit.map(text::limit);
         }
     }
 
     /// The answers of PLC number `index` corrected the plan like this, or no longer do.
-    pub fn on_plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
+    pub fn on_plc_learned(&mut self, index: u16, learned: LearnedLimits, now: UnixTime) {
         if let Some(plc) = self.plc_mut(index, now) {
             plc.refusal = text::refusal(&learned.quarantined);
-            plc.learned = Some(learned).filter(|learned| *learned != Learned::default());
+            plc.learned = Some(learned).filter(|learned| *learned != LearnedLimits::default());
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::QuarantinedTag;
 
 #[test]
 fn a_healthy_gateway_as_json() {
@@ -141,8 +142,8 @@ fn the_headline_names_the_broker_before_the_plcs() {
 #[test]
 fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
     let mut status = healthy();
-    let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
-    let learned = |tags| Learned { quarantined: tags, ..Learned::default() };
+    let tag = |n: u8| QuarantinedTag { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let learned = |tags| LearnedLimits { quarantined: tags, ..LearnedLimits::default() };
     status.on_plc_learned(0, learned(vec![tag(1)]), at(3));
     assert_eq!(
         status.headline(),
@@ -156,7 +157,7 @@ fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 
-    status.on_plc_learned(0, Learned::default(), at(5));
+    status.on_plc_learned(0, LearnedLimits::default(), at(5));
     assert!(status.headline().starts_with("All is well"));
     assert_eq!(status.plcs[0].learned, None);
 }
@@ -206,7 +207,7 @@ fn every_update_moves_the_time_at_which_the_status_is_true() {
 fn a_plc_cannot_steer_the_terminal_with_its_name() {
     let mut status = healthy();
     let vendor = "\u{1b}[2Jevil".to_owned();
-    let identity = Identity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
+    let identity = PlcIdentity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
     status.on_plc_connected(0, Some(identity), None, None, at(3));
 
     assert!(!status.to_string().contains('\u{1b}'));
@@ -215,7 +216,7 @@ fn a_plc_cannot_steer_the_terminal_with_its_name() {
 fn healthy() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
     status.on_broker_connected("10.77.0.1:1883", at(1));
-    let identity = Identity {
+    let identity = PlcIdentity {
         vendor: "Schneider Electric".to_owned(),
         product: "TM241CE40T_U".to_owned(),
         revision: "V5.1.9.34".to_owned(),

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use super::{
-    ConnectionState, Identity, Limit, PlcStatus, Program, Quarantined, QueueStatus, Status,
-    TunnelStatus,
+use super::{ConnectionState, PlcStatus, QueueStatus, Status, TunnelStatus};
+use crate::model::{
+    PlcIdentity, ProgramState, ProgramStatus, QuarantinedTag, RateLimit, StopCause, UnixTime,
 };
-use crate::model::UnixTime;
 
 /// What keeps values from arriving comes first, and of that what is nearest to the broker.
 pub(super) fn headline(status: &Status) -> String {
@@ -51,21 +50,23 @@ pub(super) fn headline(status: &Status) -> String {
 }
 
 /// What a PLC that answers does.
-pub(super) fn answers(running: Option<bool>, program: Option<&Program>) -> String {
-    let what = match program.map(|program| program.state.as_str()) {
-        Some("empty") => "there is no program in it",
-        Some("halted") => "an error halted its program",
-        Some("breakpoint") => "its program is held at a breakpoint",
-        Some(_) | None => "its program is stopped",
+pub(super) fn answers(running: Option<bool>, program: Option<&ProgramStatus>) -> String {
+    let what = match program.map(|program| program.state) {
+        Some(ProgramState::Empty) => "there is no program in it",
+        Some(ProgramState::Halted) => "an error halted its program",
+        Some(ProgramState::Breakpoint) => "its program is held at a breakpoint",
+        Some(ProgramState::Stopped | ProgramState::Running | ProgramState::Unknown) | None => {
+            "its program is stopped"
+        }
     };
-    let cause = match program.and_then(|program| program.last_stop.as_deref()) {
-        Some("watchdog") => ", by the hardware watchdog",
-        Some("reset") => ", by a reset",
-        Some("exception") => ", by an exception in it",
-        Some("user") => ", by somebody",
-        Some("program") => ", by itself",
-        Some("deletion") => ", since it was deleted",
-        Some(_) | None => "",
+    let cause = match program.and_then(|program| program.last_stop) {
+        Some(StopCause::Watchdog) => ", by the hardware watchdog",
+        Some(StopCause::Reset) => ", by a reset",
+        Some(StopCause::Exception) => ", by an exception in it",
+        Some(StopCause::User) => ", by somebody",
+        Some(StopCause::Program) => ", by itself",
+        Some(StopCause::Deletion) => ", since it was deleted",
+        None => "",
     };
     match running {
         Some(true) => "The PLC answers; its program runs.".to_owned(),
@@ -75,24 +76,25 @@ pub(super) fn answers(running: Option<bool>, program: Option<&Program>) -> Strin
 }
 
 /// Why cycles are skipped, and what to change.
-pub(super) fn limit(limit: Limit) -> String {
+pub(super) fn limit(limit: RateLimit) -> String {
     const CURE: &str = "read less often, or raise it";
     match limit {
-        Limit::Share(percent) => format!(
+        RateLimit::Share(percent) => format!(
             "Cycles are skipped, since reading may take {percent} % of the PLC's time (max_share): \
              {CURE}."
         ),
-        Limit::Requests(most) => format!(
+        RateLimit::Requests(most) => format!(
             "Cycles are skipped, since {most} requests a second are allowed (max_requests): {CURE}."
         ),
     }
 }
 
 /// Which tags a PLC refuses, and what to do about it; nothing when there are none.
-pub(super) fn refusal(tags: &[Quarantined]) -> Option<String> {
+pub(super) fn refusal(tags: &[QuarantinedTag]) -> Option<String> {
     const MOST_NAMED: usize = 3;
     let named = tags.iter().take(MOST_NAMED);
-    let named: Vec<_> = named.map(|Quarantined { tag, at, .. }| format!("{tag} ({at})")).collect();
+    let named: Vec<_> =
+        named.map(|QuarantinedTag { tag, at, .. }| format!("{tag} ({at})")).collect();
     let (named, more) = (named.join(", "), tags.len().saturating_sub(MOST_NAMED));
     let which = match (tags.len(), more) {
         (0, _) => return None,
@@ -223,7 +225,7 @@ fn plc_text(plc: &PlcStatus) -> String {
         };
         text.push_str(&format!(" It is tried again within {within}."));
     }
-    if let Some(Identity { vendor, product, revision }) = &plc.identity {
+    if let Some(PlcIdentity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
     }
     if let Some(cycle) = plc.cycle {

@@ -286,7 +286,10 @@ impl PlannedRequest {
 
     pub(super) fn next_retry(&self) -> Option<Instant> {
         let culprits = self.quarantine.values().map(|culprit| culprit.backoff);
-        culprits.chain(self.split_points.values().copied()).filter_map(|retry| retry.next_try()).min()
+        culprits
+            .chain(self.split_points.values().copied())
+            .filter_map(|retry| retry.next_try())
+            .min()
     }
 
     pub(super) fn unresolved_requests(&self) -> impl Iterator<Item = ReadRequest> {
