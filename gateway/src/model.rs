@@ -1,5 +1,6 @@
 //! The words of the data path: value, quality, sample, record.
 
+mod escape;
 mod reading;
 mod sentence;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use escape::Escaped;
 pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
 pub use sentence::{Detail, Sentence};
 
