@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::ranges::total;
+use crate::model::Escaped;
 
 /// Everything that an audit found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -174,7 +175,6 @@ fn format_range((first, last): &(u64, u64)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
-/// Text that anybody on the broker may have sent must not steer a terminal.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    Escaped(text).to_string()
 }

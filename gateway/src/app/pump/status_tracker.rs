@@ -11,11 +11,11 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{LearnedLimits, RateLimit, UnixTime};
+use crate::model::{Detail, LearnedLimits, RateLimit, Sentence, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{ClockStatus, ConnectionState, QueueStatus, Status, TunnelStatus};
+use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
 /// The status and what it needs to stay true.
@@ -106,7 +106,7 @@ impl StatusTracker {
                 status.on_plc_connected(plc, identity, running, program, now);
             }
             plc::PlcState::Disconnected { diagnosis, retry_within } => {
-                status.on_plc_disconnected(plc, &diagnosis.to_string(), retry_within, now);
+                status.on_plc_disconnected(plc, Sentence::new(&diagnosis), retry_within, now);
             }
         });
         let after = sentence(&self.status.borrow());
@@ -163,7 +163,7 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
-                self.update(|status| status.on_broker_disconnected(sentence, now));
+                self.update(|status| status.on_broker_disconnected(uncoded(sentence), now));
                 let after = &self.status.borrow().broker.sentence;
                 // A broker that stays away is told once, not with every attempt.
                 if *after != before {
@@ -192,9 +192,12 @@ impl StatusTracker {
             .clock_synchronized
             .set((judgement.trust == clock::TrustLevel::Synchronised).into());
         let mut is_news = false;
-        self.update(|status| is_news = status.set_clock(to_clock_status(judgement), now));
+        self.update(|status| {
+            is_news =
+                status.set_clock(judgement.trust.as_str(), Sentence::new(&judgement.trust), now)
+        });
         if is_news && judgement.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", judgement.trust.sentence());
+            tracing::warn!("{}", judgement.trust);
         }
         self.changed |= is_news;
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
@@ -223,14 +226,16 @@ impl StatusTracker {
             dropped: self.metrics.queue.dropped(),
             hours: fills.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
-            storage: health.sentence().map(str::to_owned),
+            ..QueueStatus::default()
         };
-        self.changed |= self.status.borrow().queue.storage != queue.storage;
+        let storage = health.sentence().map(uncoded);
+        let before = self.status.borrow().queue.storage.clone();
         let failing = health.sentence().filter(|_| health.is_memory_only());
         self.readiness.send_replace(
             failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
         );
-        self.update(|status| status.set_queue(queue, clock::now()));
+        self.update(|status| status.set_queue(queue, storage, clock::now()));
+        self.changed |= self.status.borrow().queue.storage != before;
     }
 
     /// Whether something changed since the last call that is worth a message.
@@ -277,15 +282,17 @@ impl StatusTracker {
     }
 }
 
-fn to_clock_status(judgement: ClockAssessment) -> ClockStatus {
-    let state = judgement.trust;
-    ClockStatus { state: state.as_str().to_owned(), sentence: state.sentence().to_owned() }
+/// A text whose module does not tell its code yet.
+fn uncoded(text: &str) -> Sentence {
+    let detail = Detail { code: "other".to_owned(), arguments: serde_json::Map::new() };
+    Sentence { text: text.to_owned(), detail }
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
     TunnelStatus {
         state: report.state.label().to_owned(),
         sentence: report.sentence.clone(),
+        sentence_detail: None,
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),

@@ -103,7 +103,7 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     let sentence = status.borrow().plcs[0].sentence.clone();
     assert_eq!(
         sentence,
-        "The PLC answers, but its program is stopped, by somebody: values stand still."
+        "The PLC answers, but its program was stopped by a user; its values are frozen."
     );
 }
 
