@@ -163,7 +163,7 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
-                self.update(|status| status.on_broker_disconnected(uncoded(sentence), now));
+                self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
                 // A broker that stays away is told once, not with every attempt.
                 if *after != before {
