@@ -69,7 +69,7 @@ impl TunnelHandle {
     /// the time-out of a connection does.
     fn no_session_error(&self) -> Option<DialError> {
         let report = self.report.borrow();
-        let Sentence { text, detail } = Sentence::new(&report.sentence);
+        let Sentence { text, detail } = Sentence::new(&report.diagnosis);
         (!report.state.has_session()).then_some(DialError::NoTunnel { text, tunnel: detail })
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
 pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
     tunnel::TunnelReport {
         state: tunnel::TunnelState::Up,
-        sentence: format!("The tunnel to {hub} is up."),
+        diagnosis: tunnel::TunnelDiagnosis::Up { hub: hub.to_owned() },
         hub: hub.to_owned(),
         endpoint: None,
         last_handshake: None,

@@ -289,10 +289,11 @@ fn uncoded(text: &str) -> Sentence {
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
+    let Sentence { text, detail } = Sentence::new(&report.diagnosis);
     TunnelStatus {
         state: report.state.label().to_owned(),
-        sentence: report.sentence.clone(),
-        sentence_detail: None,
+        sentence: text,
+        sentence_detail: Some(detail),
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),

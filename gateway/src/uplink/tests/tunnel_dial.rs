@@ -2,7 +2,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
-use tunnel::{InterfaceName, TunnelReport, TunnelState};
+use tunnel::{InterfaceName, TunnelDiagnosis, TunnelReport, TunnelState};
 
 use super::*;
 
@@ -35,19 +35,17 @@ async fn a_failed_dial_reports_the_state_of_a_tunnel_without_a_session() {
         listener.local_addr().unwrap().port()
     };
     let (uplink, reports) = through_tunnel("lo", "127.0.0.1/32");
-    let send_report = |state, sentence: &str| {
-        let sentence = sentence.to_owned();
-        reports.send_replace(TunnelReport { state, sentence, ..testing::report("hub-a") });
+    let report_state = |state, diagnosis| {
+        reports.send_replace(TunnelReport { state, diagnosis, ..testing::report("hub-a") });
     };
     let broker = broker("127.0.0.1", port);
 
-    send_report(TunnelState::Silent, "Nothing comes back.");
-    assert_eq!(
-        uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err().to_string(),
-        "Nothing comes back."
-    );
-    // An MTU that is too large does not stop the short packets of a dial.
-    send_report(TunnelState::MtuTooLarge, "The MTU is too large.");
+    let clock_ahead = TunnelDiagnosis::ClockAhead;
+    let sentence = clock_ahead.to_string();
+    report_state(TunnelState::ClockAhead, clock_ahead);
+    assert_eq!(uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err().to_string(), sentence);
+    // Short packets pass, and a dial sends only short ones.
+    report_state(TunnelState::MtuTooLarge, testing::report("hub-a").diagnosis);
     let error = uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
 }
