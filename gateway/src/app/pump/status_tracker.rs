@@ -232,12 +232,12 @@ impl StatusTracker {
             dropped: self.metrics.queue.dropped(),
             hours: fills.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
-            storage: health.sentence().map(str::to_owned),
+            storage: health.sentence().map(|sentence| sentence.text),
         };
         self.changed |= self.status.borrow().queue.storage != queue.storage;
         let failing = health.sentence().filter(|_| health.is_memory_only());
         self.readiness.send_replace(
-            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
+            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.text)),
         );
         self.update(|status| status.set_queue(queue, clock::now()));
     }
