@@ -14,7 +14,6 @@ mod stack;
 mod testing;
 mod transport;
 mod userspace;
-pub mod wg_quick;
 
 pub use core::{
     ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelReport,
@@ -26,7 +25,7 @@ pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use netlink::InterfaceError;
 pub use packet_buffer::{PacketBuffer, PacketSink};
-pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, Settings, SitePeer};
+pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, RoutePolicy, Settings, SitePeer};
 pub use stack::{ListeningSockets, SocketError, Stack};
 pub use transport::{
     Batching, LocalPort, MAX_DATAGRAM, MemoryTransport, RecvBatch, Segments, SendBatch, Transport,

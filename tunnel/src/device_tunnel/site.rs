@@ -20,9 +20,8 @@ use crate::device::{
 use crate::netlink::{HostInterface, InterfaceError};
 use crate::packet_buffer::PacketSink;
 use crate::reporter::{Reporter, resolve};
-use crate::settings::Settings;
+use crate::settings::{RoutePolicy, Settings};
 use crate::transport::{SendBatch, Transport};
-use crate::wg_quick::RoutePolicy;
 
 /// Events that wait for the driver.
 const EVENT_QUEUE_LEN: usize = 16;

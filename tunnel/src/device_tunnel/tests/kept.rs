@@ -8,10 +8,9 @@ use crate::core::{ClockBounds, Now, Tunnel};
 use crate::device_tunnel::open_device_tunnel;
 use crate::key::PrivateKey;
 use crate::netlink::ChangeMonitor;
-use crate::settings::{Endpoint, Hub, Settings};
+use crate::settings::{Endpoint, Hub, RoutePolicy, Settings};
 use crate::testing::{Namespace, ip};
 use crate::transport::memory_pair;
-use crate::wg_quick::RoutePolicy;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
