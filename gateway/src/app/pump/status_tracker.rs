@@ -11,7 +11,7 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{Detail, LearnedLimits, RateLimit, Sentence, UnixTime};
+use crate::model::{LearnedLimits, RateLimit, Sentence, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
