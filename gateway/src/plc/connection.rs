@@ -8,9 +8,9 @@ use provisioning::plan::ReadRequest;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::rate_limit::{AnswerReceived, RateLimit, RateLimiter};
+use super::rate_limit::{AnswerReceived, RateLimiter};
 use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
-use super::{DeviceIdentification, Registers};
+use super::{PlcIdentity, RateLimit, Registers};
 use crate::clock;
 use crate::model::UnixTime;
 use crate::schedule::{RateBudget, RetryBackoff, RetryPolicy};
@@ -197,7 +197,7 @@ impl<C: Connector> ManagedConnection<C> {
         &mut self,
         station: UnitAddress,
         stop: &CancellationToken,
-    ) -> Exchange<DeviceIdentification> {
+    ) -> Exchange<PlcIdentity> {
         if !self.wait_for_slot(stop).await {
             return Exchange::not_sent();
         }
