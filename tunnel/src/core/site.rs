@@ -207,7 +207,7 @@ impl SiteTunnel {
     ///
     /// A hub ignores a handshake whose timestamp is not later than the last one it accepted
     /// (WireGuard whitepaper, 5.1). boringtun counts up from the clock's value when the peer was
-    /// made. So a peer that its hub has accepted stays: its timestamps go on rising whatever the
+    /// made. So a peer that its hub has accepted stays: its timestamps keep rising whatever the
     /// clock does, and a clock that is wrong for an hour blocks nothing. Other peers are made again.
     fn check_clock(&mut self, now: Now) {
         let Some(step) = self.clock.detect_step(now) else { return };
@@ -428,16 +428,12 @@ impl SiteTunnel {
         // There is no room for an initiation: the handshake timer decides when one is sent, and
         // boringtun would send one every 5 s.
         let mut buffer = [0; KEEPALIVE_LEN];
-        match (peer.update_timers(now.instant, &mut buffer), to) {
-            (TimerOutcome::KeepAlive(length), Some(to)) => {
-                out.push(to, buffer.get(..length).unwrap_or_default());
-                link.last_sent = now.instant;
-            }
-            (TimerOutcome::Panicked, _) => self.on_panic(role, now),
-            (
-                TimerOutcome::Nothing | TimerOutcome::Initiation(_) | TimerOutcome::KeepAlive(_),
-                _,
-            ) => {}
+        let outcome = peer.update_timers(now.instant, &mut buffer);
+        if outcome == TimerOutcome::Panicked {
+            self.on_panic(role, now);
+        } else if let (TimerOutcome::KeepAlive(length), Some(to)) = (outcome, to) {
+            out.push(to, buffer.get(..length).unwrap_or_default());
+            link.last_sent = now.instant;
         }
     }
 
