@@ -88,8 +88,8 @@ impl UserspaceTunnel {
         self.reports.clone()
     }
 
-    async fn send_command(&self, order: Command) -> io::Result<()> {
-        self.commands.send(order).await.map_err(|_| ended_error())
+    async fn send_command(&self, command: Command) -> io::Result<()> {
+        self.commands.send(command).await.map_err(|_| ended_error())
     }
 }
 

@@ -40,9 +40,8 @@ pub(super) struct HandshakeTimer {
 impl HandshakeTimer {
     /// Makes the first initiation due now.
     pub(super) const fn new(now: Instant) -> Self {
-        let due = Some(now);
         Self {
-            next_initiation_at: due,
+            next_initiation_at: Some(now),
             last_initiation: None,
             pause: FIRST_PAUSE,
             failed_attempts: 0,
@@ -146,12 +145,9 @@ impl HandshakeTimer {
 
     /// Records a session that this end began.
     pub(super) fn on_established(&mut self, now: Instant, random: f64) {
-        let due = Some(now + REKEY_AFTER + MAX_JITTER.mul_f64(random));
-        *self = Self {
-            next_initiation_at: due,
-            last_initiation: self.last_initiation,
-            ..Self::new(now)
-        };
+        let last_initiation = self.last_initiation;
+        *self = Self { last_initiation, ..Self::new(now) };
+        self.next_initiation_at = Some(now + REKEY_AFTER + MAX_JITTER.mul_f64(random));
     }
 
     /// Records a session that the other end began.

@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_parsed_length_is_within_the_bytes(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn the_parsed_length_is_in_bounds(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             if let Some(header) = parse(&bytes) {
                 prop_assert!(header.length <= bytes.len() && header.length >= IPV4_HEADER_LEN);
             }

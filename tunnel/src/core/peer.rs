@@ -146,17 +146,15 @@ impl Peer {
             tunn
         }));
         let tunn = Box::new(tunn.ok()?);
-        let (ticked, used, is_doubtful) = (now, now, false);
-        let (sending, owed, answered) = (None, None, None);
         Some(Self {
             tunn,
             index,
-            last_tick: ticked,
-            is_marked_stale: is_doubtful,
-            last_used: used,
-            sending_since: sending,
-            keepalive_due: owed,
-            unconfirmed: answered,
+            last_tick: now,
+            is_marked_stale: false,
+            last_used: now,
+            sending_since: None,
+            keepalive_due: None,
+            unconfirmed: None,
         })
     }
 

@@ -115,7 +115,7 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
         prop::option::weighted(0.3, (0..40_usize, 0..9_u8)),
     );
     let burst = burst.prop_map(
-        |((is_v4, is_tcp, port, number, id), (is_whole, size, last, count), disturbance)| {
+        |((is_v4, is_tcp, port, number, id), (dont_fragment, size, last, count), disturbance)| {
             let mut packets = Vec::new();
             let (mut number, mut id) = (number, id);
             for index in 0..count {
@@ -127,7 +127,7 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
                     version: if is_v4 { 4 } else { 6 },
                     port,
                     id,
-                    dont_fragment: is_whole,
+                    dont_fragment,
                     ..packet
                 };
                 number = number.wrapping_add(u32::try_from(length).unwrap());

@@ -50,8 +50,8 @@ pub struct InterfaceNameError(String);
 pub enum TunError {
     /// The process lacks the privilege.
     #[error(
-        "creating the network interface `{0}` needs the capability CAP_NET_ADMIN: run as root, give the \
-         service AmbientCapabilities=CAP_NET_ADMIN, or use the mode \"userspace\""
+        "creating the network interface `{0}` needs the capability CAP_NET_ADMIN: run as root, \
+         give the service AmbientCapabilities=CAP_NET_ADMIN, or use the mode \"userspace\""
     )]
     Denied(InterfaceName),
     /// The kernel has no TUN devices, or a sandbox hides them.

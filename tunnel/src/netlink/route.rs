@@ -131,9 +131,8 @@ mod tests {
         assert_eq!(reported, 4);
         let now = start + 60 * SECOND;
         let at = start + 60 * SECOND + SECOND / 2;
-        assert!(
-            matches!(last.update(now, fingerprints(Some(9))), RouteChange::DeferredUntil(end) if end <= at)
-        );
+        let deferred = last.update(now, fingerprints(Some(9)));
+        assert!(matches!(deferred, RouteChange::DeferredUntil(end) if end <= at));
         assert_eq!(last.update(at, fingerprints(Some(9))), RouteChange::Changed);
         assert_eq!(last.update(at, fingerprints(Some(9))), RouteChange::Unchanged);
     }

@@ -35,7 +35,7 @@ impl MemoryBatch {
     }
 }
 
-/// Creates both ends. The addresses are only labels: everything goes to the other end, regardless of its
+/// Creates both ends. The addresses are only labels: everything goes to the other end, for any
 /// destination, and has this end's address as source.
 #[must_use]
 pub fn memory_pair(one: SocketAddr, other: SocketAddr) -> (MemoryTransport, MemoryTransport) {

@@ -243,14 +243,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn joined_datagrams_are_exactly_the_queued_ones(sizes in prop::collection::vec((0..3_u16, 1..3000_usize), 0..200)) {
+        fn joined_datagrams_are_exactly_the_queued_ones(
+            sizes in prop::collection::vec((0..3_u16, 1..3000_usize), 0..200),
+        ) {
             let mut batch = SendBatch::new();
             for (index, (port, length)) in sizes.iter().enumerate() {
                 batch.push(hub(*port), &vec![index.to_le_bytes()[0]; *length]);
             }
             let split: Vec<_> = batch
                 .segments()
-                .flat_map(|run| run.bytes.chunks(run.segment_size).map(move |bytes| (run.to, bytes)))
+                .flat_map(|run| {
+                    run.bytes.chunks(run.segment_size).map(move |bytes| (run.to, bytes))
+                })
                 .collect();
             prop_assert_eq!(split, batch.datagrams().collect::<Vec<_>>());
         }

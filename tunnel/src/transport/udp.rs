@@ -85,7 +85,7 @@ impl UdpTransport {
         let listening =
             ChangeMonitor::listen().and_then(|monitor| Ok((monitor, Some(RouteWatch::new()?))));
         let (monitor, route) = listening.unwrap_or_else(|error| {
-            info!(%error, "network changes are not monitored; the tunnel reacts when the hub is silent");
+            info!(%error, "cannot monitor the network; only the hub's silence shows a change");
             (ChangeMonitor::disabled(), None)
         });
         Ok(Self {
@@ -127,7 +127,7 @@ impl UdpTransport {
             if self.send_or_drop(segments, end).await {
                 return;
             }
-            info!(to = %segments.to, "the kernel does not accept joined datagrams: sending single ones");
+            info!(to = %segments.to, "the kernel rejects joined datagrams: sending single ones");
             self.batching = Batching::Refused;
         }
         for datagram in segments.bytes.chunks(segments.segment_size) {

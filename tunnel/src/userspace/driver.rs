@@ -68,14 +68,14 @@ impl<P: Transport> UserspaceDriver<P> {
         tunnel: Tunnel,
         transport: P,
         seed: u64,
-        orders: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Command>,
         reporter: Reporter,
     ) -> Self {
         let now = Now::read();
         Self {
             stack: Stack::new(tunnel, now, seed),
             transport,
-            commands: orders,
+            commands,
             is_ending: false,
             reporter,
             drop_deltas: DropDeltas::default(),
@@ -116,21 +116,15 @@ impl<P: Transport> UserspaceDriver<P> {
     }
 
     async fn wake(&mut self, due: Instant) -> UserspaceWake {
-        let Self {
-            stack,
-            transport,
-            commands: orders,
-            is_ending,
-            connections,
-            lookups: look_ups,
-            received,
-            ..
-        } = self;
+        let Self { stack, transport, commands, is_ending, connections, lookups, received, .. } =
+            self;
         tokio::select! {
             received = transport.receive(received) => UserspaceWake::Received(received),
             () = poll_fn(|cx| pump_all(cx, stack, connections)) => UserspaceWake::Moved,
-            order = orders.recv(), if !*is_ending => UserspaceWake::Command(order),
-            Some(Ok((hub, addresses))) = look_ups.join_next() => UserspaceWake::LookupDone(hub, addresses),
+            command = commands.recv(), if !*is_ending => UserspaceWake::Command(command),
+            Some(Ok((hub, addresses))) = lookups.join_next() => {
+                UserspaceWake::LookupDone(hub, addresses)
+            }
             () = time::sleep_until(due.into()) => UserspaceWake::Timer,
         }
     }
@@ -151,7 +145,7 @@ impl<P: Transport> UserspaceDriver<P> {
                 }
                 self.received.clear();
             }
-            UserspaceWake::Command(Some(order)) => self.handle_command(now, order),
+            UserspaceWake::Command(Some(command)) => self.handle_command(now, command),
             UserspaceWake::LookupDone(hub, addresses) => {
                 self.stack.tunnel.handle_event(now, TunnelEvent::Resolved { hub, addresses });
             }
@@ -163,8 +157,8 @@ impl<P: Transport> UserspaceDriver<P> {
         Ok(())
     }
 
-    fn handle_command(&mut self, now: Now, order: Command) {
-        match order {
+    fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
             Command::Connect { to, answer } if self.connections.len() < MAX_CONNECTIONS => {
                 match self.stack.connect(to) {
                     Ok(socket) => {

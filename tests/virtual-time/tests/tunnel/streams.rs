@@ -1,4 +1,4 @@
-//! TCP through the tunnel over lines that deserve pity.
+//! TCP through the tunnel over very bad links.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) struct Streams {
     pub(super) site: Stack,
     pub(super) hub: Stack,
     pub(super) listener: ListeningSockets,
-    /// The host behind the hub's end of the tunnel does not run.
+    /// The host behind the hub is down.
     pub(super) is_broker_down: bool,
     out: SendBatch,
 }
@@ -56,7 +56,7 @@ impl Streams {
         self.site.connect(to).expect("it can be reached")
     }
 
-    /// Lets happen what is due now, then moves time to what is next.
+    /// Does what is due now, then advances time to the next deadline.
     pub(super) fn step(&mut self) {
         let Self { world, site, hub, out, is_broker_down: is_dead, .. } = self;
         let (outside, address) = (world.site_address, world.hubs[0].address);
@@ -71,7 +71,7 @@ impl Streams {
                 hub.handle_datagram(now, bytes, out);
             }
         }
-        // What the handling has answered goes where it is addressed to.
+        // Replies go to their destination.
         flush(&mut world.network, out, outside, address);
         for (stack, from) in [(&mut *site, outside), (&mut *hub, address)] {
             if from == address && *is_dead {
@@ -107,8 +107,8 @@ fn flush(network: &mut Network, out: &mut SendBatch, outside: SocketAddr, addres
     out.clear();
 }
 
-/// Sends so many bytes from the site to the hub and back; returns how long it took, and nothing if
-/// the connection ended.
+/// Sends `length` bytes from the site to the hub and back; returns the time it took, and `None` if
+/// the connection failed.
 fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duration> {
     let start = Instant::now();
     let sent: Vec<u8> =
@@ -150,14 +150,14 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
 }
 
 #[test]
-fn a_megabyte_passes_both_ways_over_a_good_line_in_seconds() {
+fn a_megabyte_passes_both_ways_over_a_good_link_in_seconds() {
     let mut streams = Streams::new(90, NetworkConditions::default());
     let took = echo(&mut streams, 1 << 20, MINUTE);
     assert!(took.is_some_and(|took| took < 5 * SECOND), "{took:?}");
 }
 
 #[test]
-fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
+fn tcp_completes_over_a_link_with_3_percent_loss_and_reordering() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: Duration::from_millis(100),
@@ -171,7 +171,7 @@ fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
 }
 
 #[test]
-fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
+fn tcp_completes_over_a_link_that_reorders_hundreds_of_packets() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: SECOND,
@@ -184,7 +184,7 @@ fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
 }
 
 #[test]
-fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
+fn tcp_completes_over_a_link_with_30_percent_loss_and_1500_ms_delay() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
@@ -192,8 +192,8 @@ fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
         duplicate: 0.1,
         corrupt: 0.05,
     };
-    // A few have nothing acknowledged for five minutes at some time, of which most are pauses of a
-    // minute between two attempts.
+    // In a few runs nothing is acknowledged for five minutes, mostly during pauses of a minute
+    // between two retransmissions.
     let completes =
         |seed| echo(&mut Streams::new(seed, conditions), 8 * 1024, 60 * MINUTE).is_some();
     let completed = (0..40).filter(|seed| completes(*seed)).count();
@@ -212,7 +212,7 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
     let start = Instant::now();
     while streams.site.socket(old).is_active() {
         let socket = streams.site.socket(old);
-        let _ = socket.send_slice(b"is anybody there");
+        let _ = socket.send_slice(b"are you there");
         streams.step();
         assert!(start.elapsed() < 30 * SECOND, "{:?}", streams.site.socket(old).state());
     }
@@ -220,7 +220,7 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
 }
 
 #[test]
-fn a_line_that_is_dead_for_25_s_interrupts_no_connection_and_loses_nothing() {
+fn a_link_that_is_down_for_25_s_interrupts_no_connection_and_loses_nothing() {
     let mut streams = Streams::new(94, NetworkConditions::default());
     assert!(echo(&mut streams, 1000, MINUTE).is_some());
     let old = streams.connect();

@@ -225,7 +225,10 @@ proptest! {
 
     #[test]
     fn garbage_reaches_the_host_unchanged(
-        packets in prop::collection::vec((prop::bool::ANY, prop::collection::vec(any::<u8>(), 1..90)), 1..30),
+        packets in prop::collection::vec(
+            (prop::bool::ANY, prop::collection::vec(any::<u8>(), 1..90)),
+            1..30,
+        ),
     ) {
         let mut all = Vec::new();
         for (is_likely, mut packet) in packets {
