@@ -33,6 +33,7 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
+        // Without this check the last group of an address would be taken for the port.
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(EndpointError::MissingBrackets);
         }

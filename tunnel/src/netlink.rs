@@ -77,6 +77,7 @@ impl NetlinkSocket {
     fn receive_reply(&self) -> Result<Vec<u8>, Errno> {
         loop {
             let mut datagram = vec![0; REPLY_BUFFER_LEN];
+            // The kernel has queued the reply before `send` returned, so this never has to block.
             let length = recv(self.socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT)?;
             datagram.truncate(length);
             if self.own_messages(&datagram).next().is_some() {

@@ -37,6 +37,7 @@ impl Reporter {
 
     /// Publishes a report if the state has changed or the last one is a second old.
     pub(crate) fn publish_if_due(&mut self, tunnel: &Tunnel, now: Now) {
+        // `state` is cheap, `report` allocates: this runs for every batch of packets.
         let is_new = tunnel.state(now) != self.publish.borrow().state;
         if is_new || now.instant >= self.last_published + MIN_REPORT_INTERVAL {
             let report = tunnel.report(now);

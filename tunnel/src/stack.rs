@@ -236,6 +236,7 @@ fn new_socket() -> Socket<'static> {
     let mut socket = Socket::new(buffer(RECV_BUFFER_BYTES), buffer(SEND_BUFFER_BYTES));
     socket.set_timeout(Some(USER_TIMEOUT.into()));
     socket.set_keep_alive(Some(KEEPALIVE_INTERVAL.into()));
+    // MQTT packets are small, and waiting for an acknowledgement would add a round trip to each.
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(CongestionControl::Cubic);
     socket

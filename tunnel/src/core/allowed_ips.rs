@@ -20,6 +20,7 @@ impl AllowedIps {
             .enumerate()
             .flat_map(|(peer, networks)| networks.iter().map(move |network| (*network, peer)))
             .collect();
+        // The sort is stable, so the first peer keeps a network that two peers have.
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         Self { networks }
     }

@@ -76,6 +76,7 @@ impl BlackHoleDetector {
         };
         let is_same_stream = (watched.from, watched.to) == (segment.from, segment.to);
         if is_same_stream && watched.first_sequence == segment.first_sequence {
+            // Fast retransmissions come in bursts that may be lost together, so they count once.
             if now >= watched.last_sent + RETRANSMIT_SPACING {
                 watched.transmissions += 1;
                 watched.last_sent = now;
@@ -96,6 +97,7 @@ impl BlackHoleDetector {
         if (segment.from, segment.to) != (watched.to, watched.from) {
             return;
         }
+        // A reset says nothing about the path.
         if segment.is_reset {
             self.watched = None;
         } else if segment
@@ -114,6 +116,7 @@ impl BlackHoleDetector {
         let Some(watched) = &mut self.watched else { return };
         let is_late =
             watched.transmissions >= MIN_TRANSMISSIONS && now >= watched.first_sent + LOSS_AFTER;
+        // One retransmission proves one loss, however many acknowledgements follow it.
         if !is_late || !std::mem::take(&mut watched.is_resent_since_loss) {
             return;
         }

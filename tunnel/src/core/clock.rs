@@ -94,6 +94,7 @@ impl ClockWatch {
         }
         self.last = now;
         let passed = now.instant.saturating_duration_since(self.reference.instant);
+        // Measured from the last step, so that slow drift adds up and is noticed too.
         let expected = self.reference.wall + passed;
         let (step, by) = match now.wall.duration_since(expected) {
             Ok(by) => (ClockStep::Forward, by),

@@ -103,6 +103,7 @@ impl HandshakeTimer {
         } else {
             FIRST_PAUSE
         };
+        // Without jitter a fleet would retry in step, and overload its hub when it returns.
         let pause = (pause + MAX_JITTER.mul_f64(random)).min(MAX_PAUSE);
         self.next_initiation_at = Some(now + pause);
         self.last_initiation = Some(now);
@@ -112,6 +113,7 @@ impl HandshakeTimer {
     /// Records that an initiation was due without an address to send it to; it counts as
     /// unanswered.
     pub(super) fn on_no_address(&mut self, now: Instant, random: f64) {
+        // Nothing was sent, so the minimum interval between initiations does not start.
         let last = self.last_initiation;
         self.on_initiation_sent(now, 1, random);
         self.last_initiation = last;
@@ -140,6 +142,7 @@ impl HandshakeTimer {
         let earliest = self.earliest_retry_at().map_or(now, |earliest| earliest.max(now));
         self.next_initiation_at =
             Some(self.next_initiation_at.map_or(earliest, |due| due.min(earliest)));
+        // A late response is still accepted: boringtun keeps the state of the last two initiations.
         self.is_outstanding = false;
     }
 

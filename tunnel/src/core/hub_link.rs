@@ -103,6 +103,7 @@ impl HubEndpoint {
 
     /// Moves on to the next address, because the current one does not answer.
     pub(super) fn advance_address(&mut self) {
+        // The address the hub has roamed to is given up first, for those of its name.
         if self.roamed_to.take().is_none() {
             self.current = (self.current + 1) % self.addresses.len().max(1);
         }
@@ -115,6 +116,7 @@ impl HubEndpoint {
 
     /// Starts a look-up; returns whether one is needed and none is in progress.
     pub(super) fn start_lookup(&mut self, now: Instant) -> bool {
+        // A literal address never changes.
         let is_name = self.settings.endpoint.host.parse::<IpAddr>().is_err();
         let is_under_way = self.lookup_started.is_some_and(|since| now < since + LOOKUP_TIMEOUT);
         let begins = is_name && !is_under_way;
@@ -139,6 +141,7 @@ impl HubEndpoint {
         let before = self.current_address();
         let used = self.addresses.get(self.current).copied();
         self.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
+        // Round-robin DNS reorders addresses; one that works must stay in use.
         let kept = self.addresses.iter().position(|address| Some(*address) == used);
         self.current = kept.unwrap_or_default();
         before != self.current_address()

@@ -65,6 +65,7 @@ impl HubSelector {
     /// Leaves the active hub for the next one.
     pub(super) fn switch_to_next(&mut self, now: Instant) {
         if let Some(since) = self.returned_at.take() {
+            // A hub that flaps would otherwise cost a change every few minutes.
             let is_short = now.saturating_duration_since(since) < STABLE_AFTER;
             self.doublings = if is_short { (self.doublings + 1).min(MAX_DOUBLINGS) } else { 0 };
         }

@@ -29,6 +29,7 @@ fn parse_v4(packet: &[u8]) -> Option<IpHeader> {
     let [first, _, length_high, length_low, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let header_length = usize::from(first & 0x0f) * 4;
     let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    // A length beyond the bytes would let a peer read what was in the buffer before.
     let is_whole =
         header_length >= IPV4_HEADER_LEN && length >= header_length && length <= packet.len();
     is_whole.then(|| IpHeader {

@@ -62,6 +62,8 @@ pub(super) fn check_initiator(
     from: IpAddr,
     datagram: &[u8],
 ) -> Initiator {
+    // The MACs are checked before any curve operation, which an attacker could otherwise cause at
+    // will.
     let mut buffer = [0; peer::MAX_HANDSHAKE_LEN];
     let packet = match limiter.0.verify_packet(Some(from), datagram, &mut buffer) {
         Ok(Packet::HandshakeInit(packet)) => packet,

@@ -130,6 +130,8 @@ impl Peer {
         now: Instant,
     ) -> Option<Self> {
         let index = index & wire::PEER_INDEX_MASK;
+        // boringtun panics on clocks before 1970 and on a boot-time clock that goes back. Its state
+        // may be invalid afterwards, so the peer is discarded.
         let tunn = catch_unwind(AssertUnwindSafe(|| {
             let preshared_key = keys.preshared_key.as_ref().map(|key| *key.bytes());
             let mut tunn = Tunn::new(
@@ -170,6 +172,7 @@ impl Peer {
 
     /// Returns when [`Peer::update_timers`] is due.
     pub(super) fn next_tick_at(&self) -> Instant {
+        // boringtun owes nothing once a tick has come this long after the last datagram.
         let is_busy = self.last_tick < self.last_used + BUSY_AFTER_USE;
         let at = self.last_tick + if is_busy { TICK_INTERVAL } else { IDLE_TICK_INTERVAL };
         let at = if self.is_marked_stale { self.last_tick } else { at };
@@ -251,6 +254,8 @@ impl Peer {
         }));
         let encrypted = encrypted.unwrap_or(Encrypted::Panicked);
         self.keepalive_due = None;
+        // Without a session boringtun answers with an initiation, which the handshake timer sends
+        // instead.
         if !matches!(encrypted, Encrypted::Datagram(_)) {
             self.sending_since = None;
         }
@@ -320,6 +325,8 @@ impl Peer {
             HandshakeOutcome::Established(_) => {
                 (self.sending_since, self.keepalive_due) = (Some(now), None);
             }
+            // The responder must not send before the initiator has (WireGuard whitepaper, 5):
+            // until then the response may answer a replay.
             HandshakeOutcome::Responded(_) => self.unconfirmed = Some((index, now)),
             HandshakeOutcome::CookieSent(_)
             | HandshakeOutcome::CookieReceived

@@ -17,6 +17,7 @@ pub(super) enum MessageType {
 /// WireGuard's.
 pub(super) fn message_type(datagram: &[u8]) -> Option<MessageType> {
     match (read_u32(datagram, 0)?, datagram.len()) {
+        // The lengths include both MACs; a data message has at least a header and a tag.
         (1, 148) => Some(MessageType::Initiation),
         (2, 92) => Some(MessageType::Response),
         (3, 64) => Some(MessageType::CookieReply),
@@ -50,5 +51,6 @@ pub(super) const fn peer_index(receiver: u32) -> u32 {
 
 fn read_u32(datagram: &[u8], at: usize) -> Option<u32> {
     let (bytes, _) = datagram.get(at..)?.split_first_chunk::<4>()?;
+    // The type and its three reserved zero bytes read as one little-endian number.
     Some(u32::from_le_bytes(*bytes))
 }

@@ -26,6 +26,7 @@ ioctl_write_int_bad!(
 
 /// Creates an interface behind `fd`. It exists as long as `fd` is open.
 pub(super) fn create_interface(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix::Result<()> {
+    // IFF_TUN_EXCL: fail instead of attaching to an interface of another program.
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL;
     let ifru_flags = libc::c_short::from_ne_bytes(
         flags.to_le_bytes().first_chunk().copied().unwrap_or_default(),

@@ -129,6 +129,7 @@ impl PacketCoalescer {
             let frame = self.finish_headers(index);
             let Err(error) = self.write_frame(index, frame, &mut write) else { continue };
             if error.kind() == io::ErrorKind::InvalidInput && frame != VnetHeader::default() {
+                // The kernel will reject further ones too, and each costs a failed call.
                 self.offload = Offload::Nothing;
                 self.write_separately(index, frame, &mut write)?;
             } else if is_packet_error(&error) {

@@ -109,6 +109,7 @@ impl SegmentTemplate {
         if *segment.first()? >> 4 == 4 {
             put(segment, 2, length_bytes(total))?;
             let step = u16::try_from(position.index).ok()?;
+            // The identification must differ, since a router may fragment each segment.
             put(segment, 4, u16_at(&self.headers, 4)?.wrapping_add(step).to_be_bytes())?;
             write_ipv4_checksum(segment, self.transport)?;
         } else {
@@ -120,6 +121,7 @@ impl SegmentTemplate {
             let number = u32_at(&self.headers, at + 4)?.wrapping_add(step);
             put(segment, at + 4, number.to_be_bytes())?;
             let mut flags = *segment.get(at + 13)?;
+            // FIN and PSH belong to the end of the data, CWR to its beginning (RFC 3168, 6.1.2).
             flags &= if position.is_last { 0xff } else { !(FIN | PSH) };
             flags &= if position.index == 0 { 0xff } else { !CWR };
             put(segment, at + 13, [flags])?;

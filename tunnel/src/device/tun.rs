@@ -104,6 +104,7 @@ impl TunError {
     fn from_errno(name: InterfaceName, errno: Errno) -> Self {
         if [Errno::EPERM, Errno::EACCES].contains(&errno) {
             Self::Denied(name)
+        // EINVAL is the answer for the name of an interface that is not a TUN.
         } else if [Errno::EBUSY, Errno::EEXIST, Errno::EINVAL].contains(&errno) {
             Self::Taken(name)
         } else {
@@ -115,6 +116,7 @@ impl TunError {
 impl Device for Tun {
     async fn readable(&mut self) -> io::Result<()> {
         let mut guard = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+        // The kernel reports a removed interface as POLLERR.
         if guard.ready().is_error() {
             guard.clear_ready_matching(Ready::ERROR);
             return Err(Errno::ENODEV.into());

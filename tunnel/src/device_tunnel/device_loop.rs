@@ -109,6 +109,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 }
                 DeviceWake::Abandoned => return Ok(()),
             };
+            // Also while packets keep coming: the timer branch of `wake` may not be chosen for
+            // long.
             self.run_timers();
             if remaining == Remaining::Possible {
                 // The thread is shared: PLCs must be polled on time.

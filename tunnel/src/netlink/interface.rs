@@ -108,6 +108,7 @@ impl HostInterface {
     /// interface. The tunnel's routes have the lowest priority and never take such a network over;
     /// only sockets that are bound to the interface use them.
     pub(crate) fn repair(&mut self) -> Result<Repaired, InterfaceError> {
+        // Before setting anything, so that the tunnel's own routes are not mistaken for conflicts.
         let conflicts = self.conflicting_networks()?;
         let mut mended = Repaired::Nothing;
         for address in &self.addresses {

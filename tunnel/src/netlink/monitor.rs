@@ -58,6 +58,7 @@ impl ChangeMonitor {
                     // The runtime is shutting down.
                     return std::future::pending().await;
                 }
+                // Kept in `self`, so that a dropped future does not lose the change.
                 *self.due.insert(Instant::now() + SETTLE_TIME)
             }
         };

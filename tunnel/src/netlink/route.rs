@@ -56,6 +56,7 @@ impl RouteWatch {
 
     /// Checks the route again, and from now on the route to `to`.
     pub(crate) fn check(&mut self, now: Instant, to: Option<IpAddr>) -> RouteChange {
+        // The old destination first: a change of the destination is not a change of the route.
         let found = self.query();
         let look = self.last.update(now, found);
         if self.to != to {
@@ -85,6 +86,7 @@ impl LastRoutes {
             .map(|reported| reported + MIN_CHANGE_INTERVAL)
             .filter(|end| is_other && now < *end);
         if let Some(end) = too_soon {
+            // The known routes stay, so that the change is seen again at that time.
             return RouteChange::DeferredUntil(end);
         }
         self.fingerprints = found;

@@ -51,6 +51,7 @@ impl MemoryTransport {
     /// Passes a batch on, or drops it if the other end is full or gone.
     fn deliver(&mut self, batch: MemoryBatch) {
         let count = batch.lengths.len() as u64;
+        // Waiting for the other end could deadlock two ends that send to each other.
         if self.to_peer.try_send(batch).is_err() {
             self.unsent += count;
         }

@@ -158,6 +158,8 @@ fn count_segments(datagrams: &[QueuedDatagram]) -> Option<(usize, usize)> {
         }
         count += 1;
         length += datagram.length;
+        // The kernel splits at multiples of the first length, so a shorter datagram must be the
+        // last.
         if datagram.length < first.length {
             break;
         }

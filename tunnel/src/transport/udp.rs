@@ -288,6 +288,7 @@ impl Transport for UdpTransport {
     }
 
     fn rebind(&mut self) -> io::Result<()> {
+        // The hub or a firewall expects the fixed port, so a rebind must keep it.
         let LocalPort::Any = self.port else { return Ok(()) };
         let (socket, family) = socket::open(self.port)?;
         (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
@@ -311,6 +312,7 @@ fn receive_available(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if socket::is_fatal(&error) => return Err(error),
             Ok(Some(count)) => {
+                // The kernel counts modulo 2^32 over the life of the socket.
                 received.add_dropped(count.wrapping_sub(*overflow).into());
                 *overflow = count;
             }

@@ -106,32 +106,33 @@ impl Connection {
             return self.poll_connect(cx, socket, now);
         }
         let mut moved = Progress::Idle;
-        if let ConnectionPhase::Open { io, to_socket: upward, to_stream: downward } =
-            &mut self.phase
-        {
+        if let ConnectionPhase::Open { io, to_socket, to_stream } = &mut self.phase {
             let (mut up, mut down) = (Progress::Idle, Progress::Idle);
-            if *upward == HalfState::Open {
-                up = pump_to_socket(cx, io, socket, upward);
+            if *to_socket == HalfState::Open {
+                up = pump_to_socket(cx, io, socket, to_socket);
             }
-            if *downward == HalfState::Open {
-                down = pump_to_stream(cx, io, socket, downward, &self.reset_flag);
+            if *to_stream == HalfState::Open {
+                down = pump_to_stream(cx, io, socket, to_stream, &self.reset_flag);
             }
             if (up, down) != (Progress::Idle, Progress::Idle) {
                 moved = Progress::Made;
             }
-            if socket.state() == State::Closed && *upward == HalfState::Open {
+            // smoltcp has no error for a reset: the socket is closed although this end has not
+            // closed it.
+            if socket.state() == State::Closed && *to_socket == HalfState::Open {
                 self.reset_flag.set();
             }
             if matches!(socket.state(), State::Closed | State::TimeWait)
-                && *downward == HalfState::Closed
+                && *to_stream == HalfState::Closed
             {
                 self.phase = ConnectionPhase::Closed;
             }
         }
         let has_sent_all = socket.send_queue() == 0 && !socket.may_send();
         if self.reset_flag.is_stream_dropped() && has_sent_all {
-            let ends_at = *self.abort_at.get_or_insert(now + LINGER_TIMEOUT);
-            if now >= ends_at && socket.is_active() {
+            // A peer that never sends its FIN must not keep the socket and its buffers.
+            let abort_at = *self.abort_at.get_or_insert(now + LINGER_TIMEOUT);
+            if now >= abort_at && socket.is_active() {
                 socket.abort();
                 moved = Progress::Made;
             }
@@ -147,6 +148,7 @@ impl Connection {
     ) -> Progress {
         let ConnectionPhase::Connecting(answer) = &mut self.phase else { return Progress::Idle };
         if answer.poll_closed(cx).is_ready() {
+            // The caller has dropped its future, so nothing would ever use the connection.
             socket.abort();
             self.phase = ConnectionPhase::Closed;
             return Progress::Made;
@@ -227,7 +229,7 @@ fn pump_to_stream(
     io: &mut DuplexStream,
     socket: &mut Socket<'_>,
     half: &mut HalfState,
-    fate: &ResetFlag,
+    reset_flag: &ResetFlag,
 ) -> Progress {
     let mut moved = Progress::Idle;
     loop {
@@ -253,8 +255,9 @@ fn pump_to_stream(
             }
             Err(RecvError::InvalidState) => {
                 *half = HalfState::Closed;
+                // Before the shutdown below, or the reader would see a proper end of file.
                 if socket.state() == State::Closed {
-                    fate.set();
+                    reset_flag.set();
                 }
                 let _ = Pin::new(&mut *io).poll_shutdown(cx);
                 return Progress::Made;

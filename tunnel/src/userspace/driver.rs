@@ -212,6 +212,7 @@ impl<P: Transport> UserspaceDriver<P> {
                 stack.close_listener(&listening.sockets);
                 return false;
             }
+            // The connection is registered even if it is reset at once: its RST must still be sent.
             while let Some(handle) = stack.accept(&mut listening.sockets) {
                 let (connection, stream) = Connection::accepted(handle, stack.socket(handle), now);
                 connections.push(connection);

@@ -68,6 +68,7 @@ pub(super) fn open(port: LocalPort) -> io::Result<(UdpSocket, SocketFamily)> {
 
 fn open_dual_stack(port: u16) -> Result<OwnedFd, Errno> {
     let fd = new_socket(AddressFamily::Inet6)?;
+    // Must precede `bind`. Distributions differ in the default (net.ipv6.bindv6only).
     setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
     set_optional(&fd, sockopt::Ipv6RecvErr, &true);
     set_optional(&fd, MtuDiscover6, &libc::IPV6_PMTUDISC_DONT);
@@ -92,6 +93,8 @@ fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 /// Sets the options that improve speed or diagnosis but are not required.
 fn set_options(fd: &OwnedFd) {
     set_optional(fd, sockopt::Ipv4RecvErr, &true);
+    // With path MTU discovery the kernel would reject datagrams longer than the path MTU, and
+    // WireGuard cannot split them. Without it routers fragment them.
     set_optional(fd, MtuDiscover, &libc::IP_PMTUDISC_DONT);
     set_optional(fd, sockopt::UdpGroSegment, &true);
     set_optional(fd, sockopt::RxqOvfl, &1);
@@ -116,6 +119,7 @@ pub(super) fn receive(
     socket: &impl AsRawFd,
     received: &mut RecvBatch,
 ) -> Result<Option<u32>, Errno> {
+    // Space for UDP_GRO and SO_RXQ_OVFL.
     let mut control = cmsg_space!(i32, u32);
     let mut space = [IoSliceMut::new(received.spare_capacity())];
     let message = recvmsg::<SockaddrStorage>(
