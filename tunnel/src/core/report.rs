@@ -231,3 +231,33 @@ impl fmt::Display for TunnelDiagnosis {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_diagnosis_is_a_code_with_named_arguments() {
+        let narrow = TunnelDiagnosis::PathTooNarrow {
+            hub: "hub-a".to_owned(),
+            address: "192.0.2.1:51820".to_owned(),
+            mtu: 1280,
+            datagram_bytes: 1360,
+        };
+        let expected = json!({
+            "code": "path_too_narrow",
+            "arguments": {
+                "hub": "hub-a",
+                "address": "192.0.2.1:51820",
+                "mtu": 1280,
+                "datagram_bytes": 1360,
+            },
+        });
+        assert_eq!(serde_json::to_value(&narrow).unwrap(), expected);
+        assert!(narrow.to_string().contains("let UDP packets of 1360 bytes to that address"));
+        let ahead = serde_json::to_value(TunnelDiagnosis::ClockAhead).unwrap();
+        assert_eq!(ahead, json!({"code": "clock_ahead"}));
+    }
+}

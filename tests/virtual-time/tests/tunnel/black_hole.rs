@@ -20,7 +20,7 @@ struct Client {
     ours: SocketHandle,
     theirs: Vec<SocketHandle>,
     sent: Instant,
-    heard: Instant,
+    last_ack: Instant,
     /// Messages that were acknowledged.
     answered: u64,
 }
@@ -30,7 +30,7 @@ impl Client {
         let mut streams = Streams::new(seed, conditions);
         let ours = streams.connect();
         let now = Instant::now();
-        Self { streams, ours, theirs: Vec::new(), sent: now, heard: now, answered: 0 }
+        Self { streams, ours, theirs: Vec::new(), sent: now, last_ack: now, answered: 0 }
     }
 
     fn state(&self) -> TunnelState {
@@ -53,21 +53,21 @@ impl Client {
 
     fn send_and_receive(&mut self, now: Instant) {
         let socket = self.streams.site.socket(self.ours);
-        let mut room = [0; 64];
+        let mut buffer = [0; 64];
         while socket.can_recv() {
-            self.answered += socket.recv_slice(&mut room).expect("it can") as u64;
-            self.heard = now;
+            self.answered += socket.recv_slice(&mut buffer).expect("it can") as u64;
+            self.last_ack = now;
         }
         if socket.may_send() && now >= self.sent + 10 * SECOND {
             self.sent = now;
             socket.send_slice(&[7; 5000]).expect("it may");
         }
-        if socket.state() == TcpState::Closed || now >= self.heard + 45 * SECOND {
+        if socket.state() == TcpState::Closed || now >= self.last_ack + 45 * SECOND {
             socket.abort();
             self.streams.step();
             self.streams.site.remove(self.ours);
             self.ours = self.streams.connect();
-            self.heard = now;
+            self.last_ack = now;
         }
     }
 
@@ -78,11 +78,11 @@ impl Client {
         }
         let Self { streams, theirs, .. } = self;
         theirs.extend(streams.hub.accept(&mut streams.listener));
-        let mut room = vec![0; 5000];
+        let mut buffer = vec![0; 5000];
         theirs.retain(|theirs| {
             let socket = streams.hub.socket(*theirs);
-            while socket.recv_queue() >= room.len() && socket.may_send() {
-                socket.recv_slice(&mut room).expect("it can");
+            while socket.recv_queue() >= buffer.len() && socket.may_send() {
+                socket.recv_slice(&mut buffer).expect("it can");
                 socket.send_slice(&[1]).expect("it may");
             }
             if socket.state() == TcpState::CloseWait {

@@ -54,15 +54,15 @@ fn with_an_mqtt_ping_every_30_s_handshakes_only_renew_the_session() {
                 before = Some(report.counters.handshakes);
             }
         }
-        let mut room = [0; 2];
+        let mut buffer = [0; 2];
         if let Some(theirs) = theirs
-            && streams.hub.socket(theirs).recv_queue() == room.len()
+            && streams.hub.socket(theirs).recv_queue() == buffer.len()
         {
-            streams.hub.socket(theirs).recv_slice(&mut room).expect("it can");
-            streams.hub.socket(theirs).send_slice(&room).expect("it is open");
+            streams.hub.socket(theirs).recv_slice(&mut buffer).expect("it can");
+            streams.hub.socket(theirs).send_slice(&buffer).expect("it is open");
         }
         while streams.site.socket(ours).can_recv() {
-            streams.site.socket(ours).recv_slice(&mut room).expect("it can");
+            streams.site.socket(ours).recv_slice(&mut buffer).expect("it can");
         }
     }
     let report = streams.site.tunnel.report(tunnel::Now::read());

@@ -19,8 +19,8 @@ impl Forger {
 
     /// Returns an initiation with a valid first MAC.
     pub(crate) fn initiation(&mut self) -> Vec<u8> {
-        let mut room = [0; 148];
-        match self.tunn.format_handshake_initiation(&mut room, true) {
+        let mut buffer = [0; 148];
+        match self.tunn.format_handshake_initiation(&mut buffer, true) {
             TunnResult::WriteToNetwork(initiation) => initiation.to_vec(),
             other => panic!("{other:?}"),
         }
@@ -28,8 +28,8 @@ impl Forger {
 
     /// Handles a datagram; returns the reply.
     pub(crate) fn handle_datagram(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut room = vec![0; 70_000];
-        match self.tunn.decapsulate(Some([192, 0, 2, 1].into()), datagram, &mut room) {
+        let mut buffer = vec![0; 70_000];
+        match self.tunn.decapsulate(Some([192, 0, 2, 1].into()), datagram, &mut buffer) {
             TunnResult::WriteToNetwork(answer) => Some(answer.to_vec()),
             _ => None,
         }
@@ -37,8 +37,8 @@ impl Forger {
 
     /// Encrypts any bytes, whether they are a packet or not.
     pub(crate) fn encrypt(&mut self, inside: &[u8]) -> Vec<u8> {
-        let mut room = vec![0; 70_000];
-        match self.tunn.encapsulate(inside, &mut room) {
+        let mut buffer = vec![0; 70_000];
+        match self.tunn.encapsulate(inside, &mut buffer) {
             TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
             other => panic!("{other:?}"),
         }

@@ -47,6 +47,7 @@ fn a_hub_without_an_answer_is_silent_and_the_sentence_names_the_key() {
         "Nothing comes back from hub-1 (198.51.100.1:51820).",
     );
     assert_report(&world, TunnelState::Silent, &key);
+    assert_report(&world, TunnelState::Silent, "compare `public_key` here with the hub's");
     assert_eq!(world.report().state.label(), "silent");
     // Also after the tunnel was up, once its session has expired.
     let mut world = World::connected(132, 1);
@@ -101,7 +102,7 @@ fn a_host_that_refuses_is_reported_until_it_stops() {
     world.stop_hub(0);
     // It refuses each initiation while WireGuard is stopped.
     let mut initiations = world.report().counters.initiations;
-    let mut live = |world: &mut World, time: Duration, refuses: bool| {
+    let mut run_with_refusals = |world: &mut World, time: Duration, refuses: bool| {
         let _ = world.run_until(time, |world| {
             let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
             if refuses && before != initiations {
@@ -111,13 +112,13 @@ fn a_host_that_refuses_is_reported_until_it_stops() {
         });
     };
     for _ in 0..60 {
-        live(&mut world, MINUTE, true);
+        run_with_refusals(&mut world, MINUTE, true);
         assert_report(&world, TunnelState::Refused, "answers, but hub-1 is not running there");
     }
     // Then the host is switched off.
-    live(&mut world, 2 * MINUTE, false);
+    run_with_refusals(&mut world, 2 * MINUTE, false);
     assert_report(&world, TunnelState::Silent, "Nothing comes back");
-    live(&mut world, HOUR, true);
+    run_with_refusals(&mut world, HOUR, true);
     assert_report(&world, TunnelState::Refused, "is not running there");
 }
 

@@ -59,11 +59,11 @@ impl Streams {
     /// Does what is due now, then advances time to the next deadline.
     pub(super) fn step(&mut self) {
         let Self { world, site, hub, out, is_broker_down: is_dead, .. } = self;
-        let (outside, address) = (world.site_address, world.hubs[0].address);
+        let (site_address, address) = (world.site_address, world.hubs[0].address);
         let now = Now::read();
         while let Some(datagram) = world.network.next_arrived(now.instant) {
             let bytes = (datagram.from, datagram.bytes.as_slice());
-            if datagram.to == outside {
+            if datagram.to == site_address {
                 site.handle_datagram(now, bytes, out);
             } else if *is_dead {
                 hub.tunnel.handle_datagram(now, bytes, out, &mut PacketBuffer::new());
@@ -72,15 +72,15 @@ impl Streams {
             }
         }
         // Replies go to their destination.
-        flush(&mut world.network, out, outside, address);
-        for (stack, from) in [(&mut *site, outside), (&mut *hub, address)] {
+        flush(&mut world.network, out, site_address, address);
+        for (stack, from) in [(&mut *site, site_address), (&mut *hub, address)] {
             if from == address && *is_dead {
                 stack.tunnel.handle_timeout(now, out);
-                flush(&mut world.network, out, outside, address);
+                flush(&mut world.network, out, site_address, address);
                 continue;
             }
             while !stack.poll(now, out) {
-                flush(&mut world.network, out, outside, address);
+                flush(&mut world.network, out, site_address, address);
             }
             while let Some(request) = stack.tunnel.next_request() {
                 assert!(
@@ -88,7 +88,7 @@ impl Streams {
                     "{from}"
                 );
             }
-            flush(&mut world.network, out, outside, address);
+            flush(&mut world.network, out, site_address, address);
         }
         let hub_at = if *is_dead { hub.tunnel.poll_timeout() } else { hub.poll_at(now.instant) };
         let at = [site.poll_at(now.instant), hub_at, world.network.next_at()];
@@ -98,10 +98,15 @@ impl Streams {
     }
 }
 
-fn flush(network: &mut Network, out: &mut SendBatch, outside: SocketAddr, address: SocketAddr) {
+fn flush(
+    network: &mut Network,
+    out: &mut SendBatch,
+    site_address: SocketAddr,
+    address: SocketAddr,
+) {
     let now = Instant::now();
     for (to, bytes) in out.datagrams() {
-        let from = if to == address { outside } else { address };
+        let from = if to == address { site_address } else { address };
         network.send(now, &Datagram { from, to, bytes: bytes.to_vec() });
     }
     out.clear();
@@ -116,8 +121,8 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
     let ours = streams.connect();
     let mut theirs = None;
     let (mut up, mut back) = (0, Vec::new());
-    let mut room = vec![0; 16 * 1024];
-    let mut turned: Vec<u8> = Vec::new();
+    let mut buffer = vec![0; 16 * 1024];
+    let mut echoed: Vec<u8> = Vec::new();
     while start.elapsed() < limit {
         streams.step();
         let socket = streams.site.socket(ours);
@@ -128,18 +133,18 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
             up += socket.send_slice(&sent[up..]).expect("it may");
         }
         while socket.can_recv() {
-            let length = socket.recv_slice(&mut room).expect("it can");
-            back.extend_from_slice(&room[..length]);
+            let length = socket.recv_slice(&mut buffer).expect("it can");
+            back.extend_from_slice(&buffer[..length]);
         }
         theirs = theirs.or_else(|| streams.hub.accept(&mut streams.listener));
         if let Some(theirs) = theirs {
             let socket = streams.hub.socket(theirs);
             while socket.can_recv() {
-                let length = socket.recv_slice(&mut room).expect("it can");
-                turned.extend_from_slice(&room[..length]);
+                let length = socket.recv_slice(&mut buffer).expect("it can");
+                echoed.extend_from_slice(&buffer[..length]);
             }
-            let Ok(length) = socket.send_slice(&turned) else { return None };
-            turned.drain(..length);
+            let Ok(length) = socket.send_slice(&echoed) else { return None };
+            echoed.drain(..length);
         }
         if back.len() == sent.len() {
             assert!(back == sent);
@@ -240,8 +245,8 @@ fn a_link_that_is_down_for_25_s_interrupts_no_connection_and_loses_nothing() {
         streams.step();
         assert!(start.elapsed() < 40 * SECOND);
     }
-    let mut room = [0; 16];
-    let length = streams.hub.socket(theirs).recv_slice(&mut room).expect("it can");
-    assert_eq!(&room[..length], b"held up");
+    let mut buffer = [0; 16];
+    let length = streams.hub.socket(theirs).recv_slice(&mut buffer).expect("it can");
+    assert_eq!(&buffer[..length], b"held up");
     assert!(streams.site.socket(old).may_send());
 }
