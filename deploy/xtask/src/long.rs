@@ -45,13 +45,13 @@ const LONG_TESTS: &[LongTest] = &[
     LongTest {
         name: "garbage at a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
-        filter: "hostile::garbage",
+        filter: "attacks::garbage",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },
     LongTest {
         name: "lives of a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
-        filter: "life::in_24_days",
+        filter: "random_faults::in_24_days",
         environment: &[("E2E_LIVES", "20")],
     },
     // All three durabilities at once: most of the time is that of three guests that boot.
