@@ -28,11 +28,11 @@ pub(super) fn check_config(
     let raw = root.read_section::<RawConfig>(context);
     let gateway = check_gateway(&raw.gateway.0, context);
     let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, context);
-    let underway = tunnel.presence();
-    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, context);
+    let presence = tunnel.presence();
+    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &presence, file, context);
     let publish = publish::check_publish(&raw.publish.0, context);
     let queue = check_queue(&raw.queue.0, context);
-    let metrics = check_metrics(&raw.metrics.0, &underway, context);
+    let metrics = check_metrics(&raw.metrics.0, &presence, context);
     let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), context);
     let tunnel = match tunnel {
         CheckedTunnel::Off => None,

@@ -23,7 +23,7 @@ pub(super) struct ReadContext<'a> {
     /// PLCs of a file that could be split; the tables are those of the rest in that case.
     pub(super) split: Option<&'a SplitDocument<'a>>,
     /// Byte position of the part that is being read; spans in its tables are relative to it.
-    pub(super) piece_start: usize,
+    pub(super) part_start: usize,
     pub(super) problems: Vec<Problem>,
     /// Valid settings that are probably a mistake.
     pub(super) notes: Vec<Problem>,
@@ -86,7 +86,7 @@ impl KeyLocation {
 impl ReadContext<'_> {
     /// Returns the place in the file of a span in the current part.
     pub(super) const fn file_span(&self, span: &Range<usize>) -> SourceSpan {
-        SourceSpan::File(self.piece_start + span.start..self.piece_start + span.end)
+        SourceSpan::File(self.part_start + span.start..self.part_start + span.end)
     }
 
     /// Records a problem.
@@ -108,8 +108,8 @@ impl ReadContext<'_> {
         help: String,
         other: Option<(&KeyLocation, String)>,
     ) {
-        let related = other.and_then(|(other, words)| match &other.span {
-            SourceSpan::File(span) => Some((span.clone(), words)),
+        let related = other.and_then(|(other, label)| match &other.span {
+            SourceSpan::File(span) => Some((span.clone(), label)),
             SourceSpan::WholeFile | SourceSpan::Environment(_) => None,
         });
         let note = Problem::new(location.span.clone(), message, help);

@@ -87,10 +87,11 @@ fn check_keep_alive(
 ) -> Option<Duration> {
     let keep_alive = context.optional(&raw.keep_alive)?.0;
     let version = version?;
-    let wrong = match version {
+    let problem = match version {
         MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
             "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
-            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \"0s\"",
+            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \
+             \"0s\"",
         )),
         _ if keep_alive.subsec_nanos() != 0 => Some((
             "`keep_alive` must be whole seconds, as MQTT transmits it",
@@ -98,7 +99,7 @@ fn check_keep_alive(
         )),
         MqttVersion::V5 | MqttVersion::V311 => None,
     };
-    if let Some((message, help)) = wrong {
+    if let Some((message, help)) = problem {
         context.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
@@ -117,8 +118,8 @@ fn check_credentials(
     let password = match password_file {
         Some(secret) => match secret.read_secret("password", file) {
             Ok(password) => Some(password),
-            Err(wrong) => {
-                context.reject(&raw.password_file.key, wrong.message, wrong.help);
+            Err(problem) => {
+                context.reject(&raw.password_file.key, problem.message, problem.help);
                 return None;
             }
         },

@@ -173,11 +173,11 @@ fn reject_reserved_topic(
     context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let own = format!("edge/{}/", names.gateway.id);
-    let taken = topic.strip_prefix(&own).is_some_and(|rest| {
+    let conflict = topic.strip_prefix(&own).is_some_and(|rest| {
         let level = rest.split('/').next().unwrap_or_default();
         ["status", "event", "set", "reply"].contains(&level)
     });
-    if taken {
+    if conflict {
         context.reject(
             &common.topic_at,
             format!("`topic` is {topic} here, which the gateway uses for other messages"),
@@ -195,10 +195,10 @@ fn check_extra(
     tags: &[String],
     context: &mut ReadContext<'_>,
 ) -> Option<()> {
-    let taken = common.extra.keys().find(|key| {
+    let conflict = common.extra.keys().find(|key| {
         RESERVED_KEYS.contains(&key.as_str()) || tags.contains(key) || *key == names.device
     });
-    if let Some(key) = taken {
+    if let Some(key) = conflict {
         context.reject(
             &common.extra_at,
             format!(

@@ -54,6 +54,7 @@ pub(super) fn check_tunnel(
         Some(Some(mode)) => CheckedTunnel::On(check_enabled(raw, mode, file, context)),
         // With mode = "off" the other keys are not used and may be incomplete.
         Some(None) => CheckedTunnel::Off,
+        // An invalid mode: the other keys are checked too, so that all problems are reported.
         None => {
             check_enabled(raw, TunnelMode::Userspace, file, context);
             CheckedTunnel::On(None)
@@ -114,8 +115,8 @@ fn read_key<K: std::str::FromStr<Err = tunnel::KeyError>>(
 ) -> Option<K> {
     let secret = match named?.read_secret("key", file) {
         Ok(secret) => secret,
-        Err(wrong) => {
-            context.reject(&field.key, wrong.message, wrong.help);
+        Err(error) => {
+            context.reject(&field.key, error.message, error.help);
             return None;
         }
     };

@@ -118,8 +118,8 @@ fn optional_file<T: Scalar>(
     let Some(file) = context.optional(field) else { return Some(None) };
     match check(&file) {
         Ok(path) => Some(Some(path)),
-        Err(wrong) => {
-            context.reject(&field.key, wrong.message, wrong.help);
+        Err(error) => {
+            context.reject(&field.key, error.message, error.help);
             None
         }
     }
