@@ -104,6 +104,59 @@ impl<T: Scalar> ReadField for Field<T> {
     }
 }
 
+impl<T: Scalar> Field<T> {
+    /// Returns the value of a required key and reports it when missing; `example` is a complete
+    /// line to write.
+    pub(super) fn required(&self, context: &mut ReadContext<'_>, example: &str) -> Option<T> {
+        if let FieldState::Absent = self.state
+            && !context.is_suggested(&self.key)
+        {
+            context.reject_missing(&self.key, example);
+        }
+        self.optional(context)
+    }
+
+    /// Returns the value of a key that is optional or has a fixed default.
+    pub(super) fn optional(&self, context: &mut ReadContext<'_>) -> Option<T> {
+        let FieldState::Valid(value, is_set) = &self.state else { return None };
+        context.record(&self.key, value.to_toml(), *is_set);
+        Some(value.clone())
+    }
+
+    /// Returns the value of a key whose default depends on other keys.
+    pub(super) fn derived(
+        &self,
+        context: &mut ReadContext<'_>,
+        default: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        if let FieldState::Absent = self.state {
+            let value = default()?;
+            context.record(&self.key, value.to_toml(), false);
+            return Some(value);
+        }
+        self.optional(context)
+    }
+}
+
+impl<T: Scalar> ListField<T> {
+    /// Returns the values with their keys, or `None` when one of them is invalid.
+    pub(super) fn values(&self, context: &mut ReadContext<'_>) -> Option<Vec<(KeyLocation, T)>> {
+        let fields = self.items.as_ref()?;
+        let values: Option<Vec<_>> = fields
+            .iter()
+            .map(|field| match &field.state {
+                FieldState::Valid(value, _) => Some((field.key.clone(), value.clone())),
+                FieldState::Absent | FieldState::Invalid => None,
+            })
+            .collect();
+        let values = values?;
+        let shown = values.iter().map(|(_, value)| value.to_toml()).collect::<Vec<_>>().join(", ");
+        let is_set = fields.iter().any(|field| matches!(field.state, FieldState::Valid(_, true)));
+        context.record(&self.key, format!("[{shown}]"), is_set);
+        Some(values)
+    }
+}
+
 impl<T: Scalar> ReadField for ListField<T> {
     fn read(field: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
         let location = field.key.clone();

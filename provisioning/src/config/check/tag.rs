@@ -86,40 +86,40 @@ fn reject_repeated_names(entries: &[RawTag], context: &mut ReadContext<'_>) {
 
 fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>) -> Option<Tag> {
     let name = check_name(raw, context);
-    let at = context.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
-    let iec = check_type(raw, context);
-    let item = iec.map(|data| data.element);
-    let unit = context.optional(&raw.unit).map(|unit| unit.0);
-    let location = check_location(raw, at.as_deref(), iec, defaults, context);
-    let scale = context.optional(&raw.scale);
-    let offset = context.optional(&raw.offset);
-    let deadband = context.optional(&raw.deadband);
-    reject_number_keys(raw, item, context);
+    let at = raw.at.required(context, "at = \"%MW10\"").map(|at| at.0);
+    let data_type = check_type(raw, context);
+    let element = data_type.map(|data| data.element);
+    let unit = raw.unit.optional(context).map(|unit| unit.0);
+    let location = check_location(raw, at.as_deref(), data_type, defaults, context);
+    let scale = raw.scale.optional(context);
+    let offset = raw.offset.optional(context);
+    let deadband = raw.deadband.optional(context);
+    reject_number_keys(raw, element, context);
     reject_bad_numbers(raw, scale, deadband, context);
-    let form = check_json_format(raw, item, defaults, context);
-    let scan = context.derived(&raw.scan, || defaults.scan);
-    let order = context.derived(&raw.order, || defaults.order);
+    let json_format = check_json_format(raw, element, defaults, context);
+    let scan = raw.scan.derived(context, || defaults.scan);
+    let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
     let decimals =
-        context.derived(&raw.decimals, || derived_decimals(scaling, [scale, offset], item?));
+        raw.decimals.derived(context, || derived_decimals(scaling, [scale, offset], element?));
     Some(Tag {
         name: name?,
         at: at?,
         location: location?,
-        data_type: iec?,
-        byte_order: order?.0,
+        data_type: data_type?,
+        byte_order: byte_order?.0,
         unit,
         scaling,
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
-        json_format: form?,
+        json_format: json_format?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
-        group: context.optional(&raw.group).map(|group| group.0),
+        group: raw.group.optional(context).map(|group| group.0),
     })
 }
 
 fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
-    let name = context.required(&raw.name, "name = \"temperature\"")?.0;
+    let name = raw.name.required(context, "name = \"temperature\"")?.0;
     let problem = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
     } else if RESERVED_KEYS.contains(&name.as_str()) {
@@ -181,8 +181,8 @@ fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
 
 /// Returns the type, including the encoding of a STRING.
 fn check_type(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<DataType> {
-    let data = context.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
-    let code_page = context.optional(&raw.encoding).map(|choice| choice.0);
+    let data = raw.r#type.required(context, "type = \"REAL\"").map(|declared| declared.0);
+    let code_page = raw.encoding.optional(context).map(|choice| choice.0);
     let (data, code_page) = (data?, code_page.unwrap_or_default());
     if let IecType::String(letters, _) = data.element {
         return Some(DataType { element: IecType::String(letters, code_page), ..data });
@@ -204,7 +204,7 @@ fn check_json_format(
     defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) -> Option<JsonFormat> {
-    let names = context.optional(&raw.r#enum);
+    let names = raw.r#enum.optional(context);
     let (iec, zone) = (iec?, defaults.zone.as_ref()?);
     let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
     let bits = 8 * u32::from(iec.size());
