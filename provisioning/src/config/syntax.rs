@@ -50,7 +50,7 @@ fn explain(parser_message: &str, line: &str) -> (String, String) {
         return ("this is not a comment in TOML".to_owned(), "a comment begins with #".to_owned());
     }
     if let Some(flag) = flag(&word).filter(|_| parser_message.contains("must be quoted")) {
-        let message = format!("`{value}` is neither true or false, nor text between quotes");
+        let message = format!("`{value}` is not true, false or text between quotes");
         return (message, format!("write {key} = {flag}"));
     }
     if parser_message.contains("must be quoted") {
