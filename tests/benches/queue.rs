@@ -31,7 +31,7 @@ fn main() {
     let state = dir.path().join("state");
     let place = state.join("queue");
     fs::create_dir(&state).expect("its own directory is writable");
-    fill(&loaded, &place, number("E2E_BACKLOG", 1024) << 20);
+    fill(&loaded, &place, test_settings::BACKLOG.number() << 20);
     forget_peak();
     let start = Instant::now();
     let mut queue = open(&loaded, &place);
@@ -63,13 +63,9 @@ fn start_program(state: &Path, toml: &str) {
 }
 
 /// A variable of the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 fn fill(loaded: &LoadedConfig, place: &Path, bytes: u64) {
     let mut queue = open(loaded, place);
-    let tags = u16::try_from(number("E2E_SAMPLES", 100)).expect("a PLC has not as many tags");
+    let tags = u16::try_from(test_settings::SAMPLES.number()).expect("a PLC has not as many tags");
     let (start, mut samples) = (Instant::now(), 0);
     while queue.stats().bytes < bytes {
         for number in 0..100 {

@@ -1,5 +1,6 @@
 //! The program that a customer runs, as a child process.
 
+use std::fmt::Display;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -33,8 +34,8 @@ impl Gateway {
     /// listens for metrics on 127.0.0.1:9464 it gets a free port instead; without a `[metrics]`
     /// section it gets one.
     #[must_use]
-    pub fn start(config: &str) -> Self {
-        let metrics = Port::reserve();
+    pub fn start(config: impl Display) -> Self {
+        let (config, metrics) = (config.to_string(), Port::reserve());
         let address = metrics.address().to_string();
         let config = if config.contains("[metrics]") {
             assert!(config.contains(DOCUMENTED_METRICS), "[metrics] must use {DOCUMENTED_METRICS}");
@@ -47,7 +48,7 @@ impl Gateway {
 
     /// The same with this `state_dir`, which is there.
     #[must_use]
-    pub fn start_on(state: &Path, config: &str) -> Self {
+    pub fn start_on(state: &Path, config: impl Display) -> Self {
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
         Self::launch(&config, metrics, &[], Some(state))
@@ -55,9 +56,10 @@ impl Gateway {
 
     /// The same with variables of the environment, and with `[metrics]` as it is written.
     #[must_use]
-    pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(config: impl Display, environment: &[(&str, &str)]) -> Self {
+        let config = config.to_string();
         if config.contains("[metrics]") {
-            return Self::launch(config, Port::reserve(), environment, None);
+            return Self::launch(&config, Port::reserve(), environment, None);
         }
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
@@ -84,7 +86,7 @@ impl Gateway {
 
     /// [`Self::start`], then waits until it is ready.
     #[must_use]
-    pub fn start_ready(config: &str) -> Self {
+    pub fn start_ready(config: impl Display) -> Self {
         const READY_TIMEOUT: Duration = Duration::from_secs(10);
         let mut gateway = Self::start(config);
         gateway.wait_until_ready(READY_TIMEOUT);
@@ -106,10 +108,10 @@ impl Gateway {
         ));
     }
 
-    /// The program: `E2E_GATEWAY`, else the one that was built with the test.
+    /// Returns the path of the program under test.
     #[must_use]
     pub fn program() -> PathBuf {
-        resources::workspace_program("edge-gateway", "E2E_GATEWAY")
+        resources::workspace_program("edge-gateway", test_settings::GATEWAY)
     }
 
     /// Runs a command of the program on its configuration and state; gives what it prints.

@@ -49,12 +49,10 @@ impl NatsCluster {
         cluster
     }
 
-    /// What to write into `mqtt.brokers`: every node.
+    /// Returns the URL of every node, for `mqtt.brokers`.
     #[must_use]
-    pub fn brokers(&self) -> String {
-        let urls: Vec<String> =
-            self.nodes.iter().map(|node| format!("\"mqtt://{}\"", node.mqtt.address())).collect();
-        format!("[{}]", urls.join(", "))
+    pub fn brokers(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("mqtt://{}", node.mqtt.address())).collect()
     }
 
     /// Waits until a client has a session, and gives the index of the node that holds it.

@@ -1,6 +1,5 @@
 //! Node-RED as the consumer: an `mqtt in` node whose messages a function and a `file` node tell.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,9 +43,9 @@ impl NodeRed {
                 .arg(dir.join("settings.js"))
                 .arg("--userDir")
                 .arg(dir)
-                .env("E2E_EDITOR_PORT", self.editor.number().to_string())
-                .env("E2E_BROKER_PORT", broker.port().to_string())
-                .env("E2E_CLIENT_ID", Self::CLIENT_ID),
+                .env(test_settings::EDITOR_PORT.name, self.editor.number().to_string())
+                .env(test_settings::BROKER_PORT.name, broker.port().to_string())
+                .env(test_settings::CLIENT_ID.name, Self::CLIENT_ID),
         )
     }
 }
@@ -57,10 +56,11 @@ impl Default for NodeRed {
     }
 }
 
-/// `E2E_NODE_RED`, or where `cargo xtask test` installs it.
+/// Returns the directory with Node-RED, which `cargo xtask test` installs.
 fn home() -> PathBuf {
-    let home = env::var_os("E2E_NODE_RED")
-        .map_or_else(|| resources::target_dir().join("e2e-node-red"), PathBuf::from);
+    let home = test_settings::NODE_RED
+        .path()
+        .unwrap_or_else(|| resources::target_dir().join("e2e-node-red"));
     let is_there = home.join("node_modules/node-red/red.js").is_file();
     assert!(is_there, "`cargo xtask test` installs Node-RED");
     home

@@ -1,7 +1,6 @@
 //! pymodbus as the PLC, steered over its standard input and output.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -141,12 +140,11 @@ const fn read_function(table: Table) -> u8 {
     }
 }
 
-/// The interpreter that has pymodbus: `E2E_PYTHON`, the one that `cargo xtask test` prepares,
-/// or whatever `python3` is.
+/// Returns the interpreter with pymodbus that `cargo xtask test` prepares, or else `python3`.
 #[must_use]
 pub fn python() -> PathBuf {
-    if let Some(path) = env::var_os("E2E_PYTHON") {
-        return path.into();
+    if let Some(path) = test_settings::PYTHON.path() {
+        return path;
     }
     let prepared = resources::target_dir().join("e2e-python/bin/python");
     if prepared.exists() { prepared } else { "python3".into() }

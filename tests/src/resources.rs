@@ -3,11 +3,13 @@
 use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, Socket, Type};
+use test_settings::Setting;
 
 /// A directory of its own, removed with everything in it when dropped.
 #[derive(Debug)]
@@ -36,11 +38,19 @@ impl TempDir {
         &self.0
     }
 
-    /// Writes a file into it and gives its path.
+    /// Writes a file into it and returns its path.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, content).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
         path
+    }
+
+    /// Writes a file that only its owner can read (mode 0600) and returns its path.
+    pub fn write_private(&self, name: &str, content: &str) -> String {
+        let path = self.write(name, content);
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&path, mode).expect("the test owns the file");
+        path.display().to_string()
     }
 }
 
@@ -88,14 +98,14 @@ impl Port {
     }
 }
 
-/// Path of one of the workspace's own programs: `override_variable` if set, else next to the test.
+/// Returns the path of one of the workspace's programs: as `setting` says, or else next to the test.
 ///
 /// # Panics
 /// When it has not been built.
 #[must_use]
-pub fn workspace_program(name: &str, override_variable: &str) -> PathBuf {
-    if let Some(path) = env::var_os(override_variable) {
-        return path.into();
+pub fn workspace_program(name: &str, setting: Setting) -> PathBuf {
+    if let Some(path) = setting.path() {
+        return path;
     }
     let test = env::current_exe().expect("the test knows its own path");
     let found = test.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file());

@@ -1,12 +1,11 @@
 //! `edge-gateway simulate` as a PLC that never stands still.
 
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::{Gateway, Process};
+use crate::{Gateway, PlcConfig, Process};
 
 /// A simulated M241 with its pump station. Dropping it ends it.
 #[derive(Debug)]
@@ -30,22 +29,18 @@ impl Simulator {
         Self { _process: process, address }
     }
 
-    /// Sections of gateway.toml that read it as `count` PLCs with one tag each, which has news in
-    /// every scan: every message is one sample. They share one connection, which is not spared: a
-    /// real PLC would not like as much.
+    /// Returns `count` PLCs with one tag each, which all read this simulator over one connection.
+    /// The tag changes in every scan, so every message is one sample. The limits that protect a
+    /// real PLC are lifted.
     #[must_use]
-    pub fn plc_sections(&self, count: usize, scan: Duration) -> String {
-        let mut text = String::new();
-        for plc in 0..count {
-            write!(
-                text,
-                "[[plc]]\nname = \"p{plc}\"\nmodel = \"M241\"\naddress = \"{}\"\nscan = \"{}ms\"\n\
-                 max_share = 100\nmax_requests = 1000\n[[plc.tag]]\nname = \"life\"\nat = \"%MW0\"\ntype = \"WORD\"\n",
-                self.address,
-                scan.as_millis()
-            )
-            .expect("a string takes text");
-        }
-        text
+    pub fn plc_sections(&self, count: usize, scan: Duration) -> Vec<PlcConfig> {
+        let plc = |number| {
+            PlcConfig::new(&format!("p{number}"), "M241", self.address)
+                .scan(scan)
+                .set("max_share", 100)
+                .set("max_requests", 1000)
+                .tag("life", "%MW0", "WORD")
+        };
+        (0..count).map(plc).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! Modbus TCP servers of other makes, with a memory that is given to them once.
 
-use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -77,7 +76,7 @@ fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-/// `E2E_NODE`, or where `cargo xtask test` prepares it: the servers and what they need.
+/// Returns the directory with modbus-serial, which `cargo xtask test` installs.
 fn node_home() -> PathBuf {
-    env::var_os("E2E_NODE").map_or_else(|| resources::target_dir().join("e2e-node"), PathBuf::from)
+    test_settings::NODE.path().unwrap_or_else(|| resources::target_dir().join("e2e-node"))
 }

@@ -7,10 +7,9 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, Message, Mosquitto, Port, Simulator};
+use e2e::{Capture, Gateway, GatewayConfig, Message, Mosquitto, Port, RECOVERY_TIMEOUT, Simulator};
 use serde_json::Value;
 
-const LONG: Duration = Duration::from_secs(60);
 /// Together 200 messages a second.
 const PLCS: usize = 4;
 const SCAN: Duration = Duration::from_millis(20);
@@ -18,18 +17,16 @@ const SCAN: Duration = Duration::from_millis(20);
 const PILE: f64 = 1_800.0;
 
 /// What arrives of a gateway that finds its broker late, until it has caught up.
-fn after_an_outage(queue: &str) -> Vec<Message> {
+fn after_an_outage(configure: impl Fn(GatewayConfig) -> GatewayConfig) -> Vec<Message> {
     let (plc, broker, way) = (Simulator::start(), Mosquitto::start(), Port::reserve());
     let consumer = broker.subscribe("edge/g/data/#");
-    let mut gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n[queue]\n{queue}\n{}",
-        way.address(),
-        plc.plc_sections(PLCS, SCAN)
-    ));
-    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count > PILE);
+    let url = format!("mqtt://{}", way.address());
+    let config = GatewayConfig::with_broker("g", url).plcs(plc.plc_sections(PLCS, SCAN));
+    let mut gateway = Gateway::start_ready(configure(config));
+    gateway.wait_for_metric("edge_samples_stored", RECOVERY_TIMEOUT, |count| count > PILE);
     open(way.address(), broker.port());
-    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count < 50.0);
-    let (status, log) = gateway.terminate(LONG);
+    gateway.wait_for_metric("edge_samples_stored", RECOVERY_TIMEOUT, |count| count < 50.0);
+    let (status, log) = gateway.terminate(RECOVERY_TIMEOUT);
     assert!(status.success(), "{}", log.text());
     let messages = consumer.drain(Duration::from_secs(1));
     let mut capture = Capture::default();
@@ -70,7 +67,7 @@ fn is_history(message: &Message) -> bool {
 
 #[test]
 fn with_the_strict_order_every_topic_arrives_as_it_was_taken() {
-    let messages = after_an_outage("order = \"strict\"");
+    let messages = after_an_outage(|config| config.set("queue.order", "strict"));
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     for message in &messages {
         let next = next.entry(&message.topic).or_default();
@@ -82,7 +79,7 @@ fn with_the_strict_order_every_topic_arrives_as_it_was_taken() {
 
 #[test]
 fn by_default_what_is_new_overtakes_what_is_old_and_marked() {
-    let messages = after_an_outage("");
+    let messages = after_an_outage(|config| config);
     let old = messages.iter().filter(|message| is_history(message));
     let newest_old = old.clone().map(seq).max().expect("there is a backlog");
     let last_old = messages.iter().rposition(is_history).expect("there is a backlog");

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use e2e::{
-    Barriers, Capture, Gateway, Guest, HttpResponse, Mosquitto, Port, PowerCut, Simulator,
-    eventually, http_get,
+    Barriers, Capture, Gateway, GatewayConfig, Guest, HttpResponse, Mosquitto, Port, PowerCut,
+    Simulator, eventually, http_get,
 };
 
-const LONG: Duration = Duration::from_secs(100);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(100);
 const TOPIC: &str = "edge/boxed/data/p0";
 const SCAN: Duration = Duration::from_millis(20);
 
@@ -17,18 +17,16 @@ const SCAN: Duration = Duration::from_millis(20);
 fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
     let (plc, metrics, broker) = (Simulator::start(), Port::reserve(), Mosquitto::start());
     let consumer = broker.subscribe("edge/boxed/#");
-    let config = format!(
-        "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
-         [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
-         [queue]\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
-        broker.port(),
-        plc.plc_sections(1, SCAN),
-    );
+    let config = GatewayConfig::with_broker("boxed", broker.url())
+        .set("gateway.state_dir", "/data")
+        .set("metrics.listen", vec!["0.0.0.0:9464"])
+        .set("queue.max_size", "16MiB")
+        .set("queue.min_free", "1MiB")
+        .plcs(plc.plc_sections(1, SCAN));
     let machine = Guest::builder()
         .program(Gateway::program())
         .forward_tcp(metrics.number(), 9464)
-        // This machine's loopback is at 10.0.2.2 there.
-        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2"));
+        .file("/gateway.toml", config.for_guest());
     let mut power = PowerCut::new(machine, Barriers::Kept, 1);
     power.power_on().send("edge-gateway run /gateway.toml &");
     let gateway = Asked(metrics);
@@ -62,7 +60,7 @@ struct Asked(Port);
 
 impl Asked {
     fn wait_for(&self, series: &str, more_than: u64) -> u64 {
-        eventually(series, LONG, || {
+        eventually(series, SLOW_TIMEOUT, || {
             let text = http_get(self.0.address(), "/metrics").ok()?.body;
             let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
             value?.parse().ok().filter(|value| *value > more_than)
@@ -70,7 +68,7 @@ impl Asked {
     }
 
     fn wait_until_ready_is(&self, status: u16) -> HttpResponse {
-        eventually(&format!("/readyz is {status}"), LONG, || {
+        eventually(&format!("/readyz is {status}"), SLOW_TIMEOUT, || {
             http_get(self.0.address(), "/readyz").ok().filter(|answer| answer.status == status)
         })
     }

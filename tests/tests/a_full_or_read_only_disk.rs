@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, LoopDisk, Mosquitto, Simulator, Subscriber, eventually};
+use e2e::{
+    Capture, Gateway, GatewayConfig, LoopDisk, Mosquitto, Simulator, Subscriber, eventually,
+};
 
-const LONG: Duration = Duration::from_secs(60);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
 #[test]
 fn as_root_others_fill_the_disk_during_an_outage() {
     let mut world = World::new();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.broker.stop();
     // Several files: there is something to give up.
     world.wait_for("edge_queue_bytes", 128.0 * 1024.0);
@@ -19,13 +21,13 @@ fn as_root_others_fill_the_disk_during_an_outage() {
     world.disk.fill();
 
     let status = || world.storage().filter(|told| told.contains("the file system is full"));
-    eventually("it says so", LONG, status);
+    eventually("it says so", SLOW_TIMEOUT, status);
     world.wait_for("edge_samples_dropped_total{reason=\"full\"}", 0.0);
     assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));
     world.broker.start_again();
-    world.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored < 500.0);
+    world.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |stored| stored < 500.0);
     world.disk.free_filled();
-    eventually("it is well again", LONG, || world.storage().is_none().then_some(()));
+    eventually("it is well again", SLOW_TIMEOUT, || world.storage().is_none().then_some(()));
     world.ends_accounted_for();
 }
 
@@ -46,7 +48,7 @@ fn as_root_the_disk_is_full_at_the_start() {
     world.gateway.kill();
     world.broker.start_again();
     world.gateway.start_again();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.wait_for("edge_samples_recovered_total", 499.0);
     world.ends_accounted_for();
 }
@@ -55,7 +57,7 @@ fn as_root_the_disk_is_full_at_the_start() {
 #[test]
 fn as_root_the_file_system_breaks_while_it_runs() {
     let mut world = World::new();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.wait_for("edge_queue_sync_seconds_count", 2.0);
 
     world.disk.inject_error();
@@ -65,7 +67,7 @@ fn as_root_the_file_system_breaks_while_it_runs() {
     assert!(told.is_some_and(|told| told.contains("samples wait in memory only")));
     let delivered = world.wait_for("edge_samples_delivered_total", 0.0);
     world.wait_for("edge_samples_delivered_total", delivered + 500.0);
-    let (status, log) = world.gateway.terminate(LONG);
+    let (status, log) = world.gateway.terminate(SLOW_TIMEOUT);
     assert!(status.success(), "{}", log.text());
     world.disk.repair();
     world.gateway.start_again();
@@ -109,20 +111,16 @@ impl World {
         // and it shares a busy disk.
         let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
         let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
-        let gateway = Gateway::start_on(
-            disk.path(),
-            &format!(
-                "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-                 [queue]\nmax_size = \"256KiB\"\nmin_free = \"1MiB\"\n{}",
-                broker.url(),
-                plc.plc_sections(10, Duration::from_millis(20)),
-            ),
-        );
+        let config = GatewayConfig::with_broker("g", broker.url())
+            .set("queue.max_size", "256KiB")
+            .set("queue.min_free", "1MiB")
+            .plcs(plc.plc_sections(10, Duration::from_millis(20)));
+        let gateway = Gateway::start_on(disk.path(), config);
         Self { gateway, broker, consumer, plc, disk }
     }
 
     fn wait_for(&self, series: &str, more_than: f64) -> f64 {
-        self.gateway.wait_for_metric(series, LONG, |value| value > more_than)
+        self.gateway.wait_for_metric(series, SLOW_TIMEOUT, |value| value > more_than)
     }
 
     fn wait_until_ready_is(&self, status: u16) {
@@ -130,7 +128,7 @@ impl World {
             let answer = e2e::http_get(self.gateway.metrics_address(), "/readyz").ok()?;
             (answer.status == status).then_some(())
         };
-        eventually(&format!("/readyz is {status}"), LONG, is_so);
+        eventually(&format!("/readyz is {status}"), SLOW_TIMEOUT, is_so);
     }
 
     /// What the status says of the storage.
@@ -143,8 +141,8 @@ impl World {
     /// The PLCs go silent, and everything that they gave arrives or is told to be lost.
     fn ends_accounted_for(mut self) {
         drop(self.plc);
-        self.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored == 0.0);
-        let (status, log) = self.gateway.terminate(LONG);
+        self.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |stored| stored == 0.0);
+        let (status, log) = self.gateway.terminate(SLOW_TIMEOUT);
         assert!(status.success(), "{}", log.text());
         let messages = self.consumer.drain(Duration::from_secs(3));
         let capture = Capture::of(&messages);

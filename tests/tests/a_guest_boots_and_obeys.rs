@@ -1,10 +1,6 @@
 //! The virtual machine of the tests: it boots, obeys, fails loudly and dies with its owner.
 
-use std::time::Duration;
-
-use e2e::Guest;
-
-const SOON: Duration = Duration::from_secs(20);
+use e2e::{EVENT_TIMEOUT, Guest};
 
 #[test]
 fn in_a_guest_commands_are_obeyed_until_its_owner_drops_it() {
@@ -14,7 +10,7 @@ fn in_a_guest_commands_are_obeyed_until_its_owner_drops_it() {
     assert_eq!(guest.try_run("false; (exit 3)").code, 3);
     assert!(guest.run("setpriv --version").contains("util-linux"), "the applet is in front");
     guest.send("(usleep 100000; echo late) &");
-    guest.wait_for_line("late", SOON);
+    guest.wait_for_line("late", EVENT_TIMEOUT);
 
     let process = format!("/proc/{}", guest.id());
     drop(guest);

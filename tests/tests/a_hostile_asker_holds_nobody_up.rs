@@ -6,9 +6,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus};
 
-const SOON: Duration = Duration::from_secs(10);
 /// The life of a connection is 10 s; what it holds up is free then.
 const LIFE: Duration = Duration::from_secs(12);
 
@@ -19,18 +18,13 @@ struct World {
 
 fn world() -> World {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",
-        broker.url(),
-        plc.address()
-    ));
+    let count = PlcConfig::new("p", "M241", plc.address()).tag("count", "%MW10", "UINT");
+    let gateway = Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plc(count));
     World { gateway, _peers: (plc, broker) }
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, SOON).expect("it listens");
+    let stream = TcpStream::connect_timeout(&address, EVENT_TIMEOUT).expect("it listens");
     stream.set_read_timeout(Some(LIFE)).expect("a time-out is allowed");
     stream.set_write_timeout(Some(LIFE)).expect("a time-out is allowed");
     stream

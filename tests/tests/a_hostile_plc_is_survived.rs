@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Process};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Process};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(10);
 /// What the registers of PLC_R from %MW60000 on always hold in the simulator.
 const VENDOR: u16 = 0x101A;
 const SERIAL_NUMBER: u32 = 80_201_001;
@@ -22,15 +21,11 @@ fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
     let (_hostile, hostile) = simulate(&spoiled);
     let (_faithful, faithful) = simulate(&[]);
     let messages = broker.subscribe("edge/g/data/+");
-    let gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}{}",
-        broker.url(),
-        plc("hostile", hostile),
-        plc("faithful", faithful)
-    ));
+    let plcs = [plc("hostile", hostile), plc("faithful", faithful)];
+    let gateway = Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plcs(plcs));
     let (mut of_faithful, mut of_hostile) = (0, [0, 0]);
     while of_faithful < MESSAGES || of_hostile.contains(&0) {
-        let message = messages.next(SOON);
+        let message = messages.next(EVENT_TIMEOUT);
         let payload = message.json();
         let vendor = &payload["vendor"];
         assert!([json!(VENDOR), Value::Null].contains(vendor), "{payload}");
@@ -49,15 +44,12 @@ fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
 }
 
 /// `life` changes all the time, so that every cycle is published.
-fn plc(name: &str, address: SocketAddr) -> String {
-    let tag = |name: &str, at: &str, iec: &str| {
-        format!("[[plc.tag]]\nname = \"{name}\"\nat = \"{at}\"\ntype = \"{iec}\"\n")
-    };
-    format!(
-        "[[plc]]\nname = \"{name}\"\nmodel = \"M241\"\naddress = \"{address}\"\nscan = \"80ms\"\n"
-    ) + &tag("life", "%MW0", "WORD")
-        + &tag("vendor", "%MW60000", "WORD")
-        + &tag("number", "%MW60002", "UDINT")
+fn plc(name: &str, address: SocketAddr) -> PlcConfig {
+    PlcConfig::new(name, "M241", address)
+        .scan(Duration::from_millis(80))
+        .tag("life", "%MW0", "WORD")
+        .tag("vendor", "%MW60000", "WORD")
+        .tag("number", "%MW60002", "UDINT")
 }
 
 fn simulate(options: &[&str]) -> (Process, SocketAddr) {

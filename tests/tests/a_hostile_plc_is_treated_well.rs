@@ -2,6 +2,7 @@
 //! never a wrong value.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -9,23 +10,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Gateway, Message, Mosquitto, Pymodbus, Subscriber};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, GatewayConfig, Message, Mosquitto, PlcConfig, Pymodbus,
+    RECOVERY_TIMEOUT, Subscriber,
+};
 use provisioning::plc::Table;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(40);
 /// The budget: a connect a minute more than this is a storm.
 const CONNECTS_PER_MINUTE: u32 = 6;
 
-fn config(broker: &Mosquitto, address: impl std::fmt::Display) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n[publish]\nheartbeat = \"1s\"\n\
-         [[plc]]\nname = \"p\"\nmodel = \"generic\"\naddress = \"{address}\"\nscan = \"20ms\"\n\
-         timeout = \"200ms\"\n\
-         [[plc.tag]]\nname = \"value\"\nat = \"holding:10\"\ntype = \"UINT\"\n",
-        broker.url()
-    )
+fn config(broker: &Mosquitto, address: impl Display) -> GatewayConfig {
+    let plc = PlcConfig::new("p", "generic", address)
+        .scan(Duration::from_millis(20))
+        .set("timeout", "200ms")
+        .tag("value", "holding:10", "UINT");
+    GatewayConfig::with_broker("g", broker.url()).set("publish.heartbeat", "1s").plc(plc)
 }
 
 /// A Modbus server that does this with every connection, and counts them.
@@ -63,7 +63,7 @@ fn is_unreachable(message: &Message) -> bool {
 /// Two heartbeats, so two seconds.
 fn no_value_comes(messages: &Subscriber) {
     for _ in 0..2 {
-        let message = messages.next(SOON);
+        let message = messages.next(EVENT_TIMEOUT);
         assert_eq!(message.json()["value"], Value::Null, "{message:?}");
     }
 }
@@ -73,18 +73,19 @@ fn a_server_that_takes_too_long_is_dropped_and_never_believed_late() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, plc.address()));
-    messages.wait_for("a value", SOON, |message| message.json()["value"] == 7);
+    let gateway = Gateway::start_ready(config(&broker, plc.address()));
+    messages.wait_for("a value", EVENT_TIMEOUT, |message| message.json()["value"] == 7);
 
     plc.set_answer_delay(Duration::from_secs(5));
-    messages.wait_for("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
     no_value_comes(&messages);
     let status = gateway.get("/status").body;
     assert!(status.contains("answer") && status.contains("within 200ms"), "{status}");
     plc.set_answer_delay(Duration::ZERO);
 
-    let back = messages.wait_for("a value", LONG, |message| !message.json()["value"].is_null());
+    let back = messages
+        .wait_for("a value", RECOVERY_TIMEOUT, |message| !message.json()["value"].is_null());
     assert_eq!(back.json()["value"], 8, "an answer of before is not taken for a new one");
     assert!(plc.connection_count() <= u64::from(CONNECTS_PER_MINUTE), "no storm");
 }
@@ -98,13 +99,13 @@ fn a_server_that_closes_after_each_answer_is_not_hammered() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(config(&broker, address));
 
-    messages.wait_for("a value", SOON, |message| message.json()["value"] == 7);
-    messages.wait_for("then none", SOON, is_unreachable);
+    messages.wait_for("a value", EVENT_TIMEOUT, |message| message.json()["value"] == 7);
+    messages.wait_for("then none", EVENT_TIMEOUT, is_unreachable);
     let cycles = "edge_samples_produced_total";
     let before = gateway.metric(cycles).expect("is there");
-    gateway.wait_for_metric(cycles, SOON, |now| now >= before + 3.0); // Heartbeats: 3 s.
+    gateway.wait_for_metric(cycles, EVENT_TIMEOUT, |now| now >= before + 3.0); // Heartbeats: 3 s.
 
     assert!(connections.load(Ordering::Relaxed) <= CONNECTS_PER_MINUTE);
     let status = gateway.get("/status").body;
@@ -116,9 +117,9 @@ fn a_server_that_says_nothing_is_told() {
     let (address, connections) = server(|mut stream| while request(&mut stream).is_some() {});
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(config(&broker, address));
 
-    messages.wait_for("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
     no_value_comes(&messages);
 
     let status = gateway.get("/status").body;
@@ -130,9 +131,9 @@ fn a_server_that_says_nothing_is_told() {
 fn a_broker_in_the_place_of_the_plc_is_told() {
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, format!("127.0.0.1:{}", broker.port())));
+    let gateway = Gateway::start_ready(config(&broker, format!("127.0.0.1:{}", broker.port())));
 
-    messages.wait_for("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
 
     let status = gateway.get("/status").body;
     assert!(status.contains("Modbus"), "an installer is told what is not there: {status}");
@@ -146,8 +147,8 @@ fn a_flood_of_bytes_that_nobody_asked_for_is_no_value_and_no_memory() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, address));
-    messages.wait_for("bad quality", SOON, is_unreachable);
+    let gateway = Gateway::start_ready(config(&broker, address));
+    messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
 
     no_value_comes(&messages);
 
@@ -164,9 +165,9 @@ fn an_answer_from_another_unit_is_not_a_value() {
     });
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&config(&broker, address));
+    let gateway = Gateway::start_ready(config(&broker, address));
 
-    messages.wait_for("bad quality", SOON, is_unreachable);
+    messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
     no_value_comes(&messages);
 
     assert!(gateway.metric("edge_plc_requests_total{outcome=\"garbled\",plc=\"p\"}") > Some(0.0));

@@ -4,45 +4,41 @@
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, Message, Mosquitto, Simulator};
+use e2e::{Capture, Gateway, GatewayConfig, Message, Mosquitto, Simulator};
 
-const LONG: Duration = Duration::from_secs(60);
-/// With `balanced`; `E2E_KILLS` makes it more.
-const KILLS: usize = 200;
-/// With the others.
-const FEWER: usize = 35;
+const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
+/// Kills with each of the other durabilities.
+const FEW_KILLS: u64 = 35;
 /// The broker goes away and comes back with every one of these.
-const RESTART_EVERY: usize = 25;
+const RESTART_EVERY: u64 = 25;
 
 #[test]
 fn two_hundred_kills_leave_nothing_unaccounted_for() {
-    let kills = std::env::var("E2E_KILLS").ok().map(|kills| kills.parse().expect("a number"));
-    every_number_is_accounted_for("balanced", kills.unwrap_or(KILLS), Duration::from_millis(500));
+    let kills = test_settings::KILLS.number();
+    every_number_is_accounted_for("balanced", kills, Duration::from_millis(500));
 }
 
 #[test]
 fn strict_survives_kills() {
-    every_number_is_accounted_for("strict", FEWER, Duration::from_millis(500));
+    every_number_is_accounted_for("strict", FEW_KILLS, Duration::from_millis(500));
 }
 
 /// It lives for longer, since it writes after four seconds.
 #[test]
 fn low_wear_survives_kills() {
-    every_number_is_accounted_for("low-wear", FEWER, Duration::from_millis(1500));
+    every_number_is_accounted_for("low-wear", FEW_KILLS, Duration::from_millis(1500));
 }
 
-fn every_number_is_accounted_for(durability: &str, kills: usize, longest: Duration) {
+fn every_number_is_accounted_for(durability: &str, kills: u64, longest: Duration) {
     let plc = Simulator::start();
     let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
     let mut random = fastrand::Rng::with_seed(7);
     // It reads so much that something is always under way.
-    let plcs = plc.plc_sections(4, Duration::from_millis(50));
-    let broker_url = broker.url();
-    let mut gateway = Gateway::start(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker_url}\"]\n\
-         [queue]\ndurability = \"{durability}\"\n{plcs}"
-    ));
+    let config = GatewayConfig::with_broker("g", broker.url())
+        .set("queue.durability", durability)
+        .plcs(plc.plc_sections(4, Duration::from_millis(50)));
+    let mut gateway = Gateway::start(config);
     let mut messages = Vec::new();
     for kill in 0..kills {
         // No event is waited for: any moment is as good as any other, the start included.
@@ -59,16 +55,16 @@ fn every_number_is_accounted_for(durability: &str, kills: usize, longest: Durati
         }
         messages.extend(consumer.drain(Duration::ZERO));
     }
-    gateway.wait_until_ready(LONG);
-    gateway.wait_for_metric("edge_mqtt_connected", LONG, |up| up > 0.0);
-    let (status, log) = gateway.terminate(LONG);
+    gateway.wait_until_ready(SLOW_TIMEOUT);
+    gateway.wait_for_metric("edge_mqtt_connected", SLOW_TIMEOUT, |up| up > 0.0);
+    let (status, log) = gateway.terminate(SLOW_TIMEOUT);
     assert!(status.success(), "{}", log.text());
     messages.extend(consumer.drain(Duration::from_secs(3)));
 
     let is_unclean =
         |message: &&Message| message.json().get("event").is_some_and(|it| it == "unclean_start");
     let events = messages.iter().filter(is_unclean);
-    assert!(events.count() > kills / 10, "hardly any start was an unclean one");
+    assert!(events.count() as u64 > kills / 10, "hardly any start was an unclean one");
     let (is_clean, report) = Capture::of(&messages).audit();
     assert!(is_clean, "{report}");
 }

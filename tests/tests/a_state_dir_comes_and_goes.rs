@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::{
-    Gateway, HttpResponse, Port, Process, Simulator, TempDir, eventually, http_get, temp_dir,
+    Gateway, GatewayConfig, HttpResponse, Port, Process, RECOVERY_TIMEOUT, Simulator, TempDir,
+    eventually, http_get, temp_dir,
 };
 
-const LONG: Duration = Duration::from_secs(60);
 /// Debian's `nobody`: root may write where nobody else may.
 const NOBODY: u32 = 65_534;
 
@@ -31,17 +31,11 @@ impl World {
     fn new(prepare: impl Fn(&Path)) -> Self {
         let (plc, metrics, broker, dir) =
             (Simulator::start(), Port::reserve(), Port::reserve(), temp_dir());
-        dir.write(
-            "gateway.toml",
-            &format!(
-                "[gateway]\nid = \"g\"\nstate_dir = \"{}/state\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n\
-                 [metrics]\nlisten = [\"{}\"]\n{}",
-                dir.path().display(),
-                broker.address(),
-                metrics.address(),
-                plc.plc_sections(1, Duration::from_millis(100)),
-            ),
-        );
+        let config = GatewayConfig::with_broker("g", format!("mqtt://{}", broker.address()))
+            .set("gateway.state_dir", dir.path().join("state").display().to_string())
+            .set("metrics.listen", vec![metrics.address().to_string()])
+            .plcs(plc.plc_sections(1, Duration::from_millis(100)));
+        dir.write("gateway.toml", &config.to_string());
         allow(dir.path(), 0o755);
         prepare(dir.path());
         let gateway = start(dir.path());
@@ -59,7 +53,7 @@ impl World {
     /// Waits until it is ready, or is not, and gives what it says.
     fn wait(&self, status: u16) -> String {
         let is_so = || self.ready().filter(|answer| answer.status == status);
-        eventually(&format!("/readyz is {status}"), LONG, is_so).body
+        eventually(&format!("/readyz is {status}"), RECOVERY_TIMEOUT, is_so).body
     }
 
     fn metric(&self, series: &str) -> Option<u64> {
@@ -70,12 +64,12 @@ impl World {
 
     fn wait_for_samples(&self, more_than: u64) -> u64 {
         let stored = || self.metric("edge_samples_stored").filter(|stored| *stored > more_than);
-        eventually("samples wait", LONG, stored)
+        eventually("samples wait", RECOVERY_TIMEOUT, stored)
     }
 
     /// What `edge-gateway status` prints, as soon as it finds the gateway.
     fn status(&self) -> String {
-        eventually("the gateway is found", LONG, || {
+        eventually("the gateway is found", RECOVERY_TIMEOUT, || {
             let mut status = Command::new(Gateway::program());
             status.arg("status").arg(self.dir.path().join("gateway.toml"));
             let text = String::from_utf8(status.output().ok()?.stdout).ok()?;
@@ -89,7 +83,7 @@ impl World {
         self.gateway.kill();
         self.gateway = start(self.dir.path());
         let recovered = || self.metric("edge_samples_recovered_total").filter(|found| *found > 0);
-        let recovered = eventually("samples are recovered", LONG, recovered);
+        let recovered = eventually("samples are recovered", RECOVERY_TIMEOUT, recovered);
         assert!(recovered >= stored, "{stored} were stored, {recovered} are there");
     }
 }
@@ -157,7 +151,7 @@ fn as_root_a_directory_that_is_lost_while_it_runs_is_made_anew() {
         removed.expect("it is there");
     }
 
-    eventually("a part of the queue is there", LONG, || {
+    eventually("a part of the queue is there", RECOVERY_TIMEOUT, || {
         let mut names = fs::read_dir(world.state().join("queue")).ok()?.filter_map(Result::ok);
         names.find(|name| name.file_name().to_string_lossy().starts_with("seg-"))
     });

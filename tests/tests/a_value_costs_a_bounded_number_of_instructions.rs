@@ -6,12 +6,11 @@
 //! high. docs/performance.md says how to see where they go.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
-use std::fmt::Write;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e::{TempDir, temp_dir};
+use e2e::{GatewayConfig, PlcConfig, TempDir, temp_dir};
 use gateway::metrics::Metrics;
 use gateway::model::{Cycle, ReadResult, Registers, UnixTime};
 use gateway::payload::{Encoder, MessageStamp};
@@ -103,21 +102,16 @@ fn pass(way: &mut Way, cycle: &Cycle, now: Instant) -> Vec<u8> {
 
 /// A PLC of the workload W2: INT, UINT, DINT, REAL in turn.
 fn way() -> Way {
-    let mut toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n\
-                    [[plc]]\nname = \"plc0\"\nmodel = \"M241\"\naddress = \"127.0.0.1\"\n"
-        .to_owned();
+    let mut plc = PlcConfig::new("plc0", "M241", "127.0.0.1");
     for quad in 0..TAGS / 4 {
         for (offset, kind, iec) in
             [(0, "i16", "INT"), (1, "u16", "UINT"), (2, "i32", "DINT"), (4, "f32", "REAL")]
         {
-            writeln!(
-                toml,
-                "[[plc.tag]]\nname = \"t{quad}_{kind}\"\nat = \"%MW{}\"\ntype = \"{iec}\"",
-                quad * 6 + offset
-            )
-            .expect("a string takes text");
+            let at = format!("%MW{}", quad * 6 + offset);
+            plc = plc.tag(&format!("t{quad}_{kind}"), &at, iec);
         }
     }
+    let toml = GatewayConfig::with_broker("g", "mqtt://127.0.0.1").plc(plc).to_string();
     let file = temp_dir();
     let loaded = config::load(&file.write("gateway.toml", &toml));
     let LoadedConfig { config, hash, .. } = loaded.expect("the configuration holds");

@@ -76,8 +76,7 @@ fn what_does_not_fit_is_announced_to_the_number() {
 }
 
 fn outage() -> Duration {
-    let hours = std::env::var("E2E_OUTAGE_HOURS").ok().map(|hours| hours.parse());
-    Duration::from_secs(3600) * hours.map_or(1, |hours| hours.expect("a number"))
+    Duration::from_secs(3600 * test_settings::OUTAGE_HOURS.number())
 }
 
 /// A queue between PLCs and a broker, and the clock of all.

@@ -1,12 +1,11 @@
 //! The live metrics pass promtool, and health says what it promises.
 
 use std::io::Write;
+use std::net::SocketAddr;
+
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Pymodbus};
-
-const SOON: Duration = Duration::from_secs(10);
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, Pymodbus};
 
 /// Names that alerts and dashboards rely on.
 const SERIES: [&str; 20] = [
@@ -32,19 +31,16 @@ const SERIES: [&str; 20] = [
     "edge_queue_oldest_timestamp_seconds",
 ];
 
-fn configuration(broker: &str, plc: &str) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{plc}\"\n\
-         [[plc.tag]]\nname = \"t\"\nat = \"%MW10\"\ntype = \"INT\"\n"
-    )
+fn configuration(broker: &str, plc: SocketAddr) -> GatewayConfig {
+    let plc = PlcConfig::new("p", "M241", plc).tag("t", "%MW10", "INT");
+    GatewayConfig::with_broker("g", broker).plc(plc)
 }
 
 #[test]
 fn the_live_endpoint_passes_promtool_and_has_every_series() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::start_ready(&configuration(&broker.url(), &plc.address().to_string()));
-    gateway.wait_for_metric("edge_samples_delivered_total", SOON, |samples| samples > 0.0);
+    let gateway = Gateway::start_ready(configuration(&broker.url(), plc.address()));
+    gateway.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |samples| samples > 0.0);
 
     let answer = gateway.get("/metrics");
 
@@ -69,8 +65,8 @@ fn the_live_endpoint_passes_promtool_and_has_every_series() {
 fn without_broker_and_plc_it_is_healthy_and_ready_and_says_what_is_missing() {
     let (nobody, no_plc) = (Port::reserve(), Port::reserve());
     let broker = format!("mqtt://{}", nobody.address());
-    let gateway = Gateway::start_ready(&configuration(&broker, &no_plc.address().to_string()));
-    gateway.log().wait_for_line("Modbus server", SOON).expect("the PLC's absence is told");
+    let gateway = Gateway::start_ready(configuration(&broker, no_plc.address()));
+    gateway.log().wait_for_line("Modbus server", EVENT_TIMEOUT).expect("the PLC's absence is told");
 
     assert_eq!(gateway.get("/healthz").status, 200);
     assert_eq!(gateway.get("/readyz").status, 200, "a missing broker is normal life");

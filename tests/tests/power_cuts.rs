@@ -12,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Barriers, Capture, CutOutcome, FilesystemState, Gateway, Guest, Log, Message, Mosquitto, Port,
-    PowerCut, Simulator, Subscriber, eventually, http_get,
+    Barriers, Capture, CutOutcome, FilesystemState, Gateway, GatewayConfig, Guest, Log, Message,
+    Mosquitto, Port, PowerCut, Simulator, Subscriber, eventually, http_get,
 };
 
-const LONG: Duration = Duration::from_secs(100);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(100);
 const TOPIC: &str = "edge/boxed/data/p0";
 const SCAN: Duration = Duration::from_millis(20);
 /// How often the gateway is asked.
@@ -48,7 +48,9 @@ fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_made_durable() {
     world.broker.stop();
     world.start();
     let mut asked = Asked::new(Duration::ZERO);
-    eventually("something is durable", LONG, || asked.ask(&world).filter(|()| asked.durable() > 0));
+    eventually("something is durable", SLOW_TIMEOUT, || {
+        asked.ask(&world).filter(|()| asked.durable() > 0)
+    });
     let left = world.power.cut_losing_all();
     world.broker.start_again();
 
@@ -74,12 +76,11 @@ struct Life {
 /// Lets a machine live and die so often (`E2E_CUTS` makes it more), every other life without a
 /// broker, and checks what must hold for every durability: what was written is safe when it had
 /// waited for `settling` and was then made durable.
-fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
-    let more = std::env::var("E2E_CUTS").ok().map(|cuts| cuts.parse().expect("a number"));
+fn live(durability: &str, settling: Duration, usual: u64) -> Vec<Life> {
     let mut world = World::new(durability, Barriers::Kept);
-    let mut random = fastrand::Rng::with_seed(cuts.try_into().expect("it is small"));
+    let mut random = fastrand::Rng::with_seed(usual);
     let mut ends = Vec::new();
-    for cut in 0..more.unwrap_or(cuts) {
+    for cut in 0..test_settings::CUTS.get().unwrap_or(usual) {
         let is_outage = cut % 2 == 0;
         if is_outage {
             world.broker.stop();
@@ -88,11 +89,11 @@ fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
         let mut asked = Asked::new(settling);
         // Outages end when there is something to lose; others in the start, or some time behind it.
         if is_outage {
-            eventually("something is durable", LONG, || {
+            eventually("something is durable", SLOW_TIMEOUT, || {
                 asked.ask(&world).filter(|()| asked.durable() > 0)
             });
         } else if cut % 4 == 1 {
-            eventually("it answers", LONG, || asked.ask(&world));
+            eventually("it answers", SLOW_TIMEOUT, || asked.ask(&world));
         }
         // From there any moment is as good as any other.
         let end = Instant::now() + Duration::from_millis(random.u64(..2_000));
@@ -134,19 +135,17 @@ impl World {
         let (plc, metrics) = (Simulator::start(), Port::reserve());
         let broker = Mosquitto::builder().persistent().start();
         let consumer = broker.subscribe_persistent("consumer", "edge/boxed/#");
-        let config = format!(
-            "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
-             [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
-             [queue]\ndurability = \"{durability}\"\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
-            broker.port(),
-            plc.plc_sections(1, SCAN),
-        );
-        // This machine's loopback is at 10.0.2.2 there.
-        let config = config.replace("127.0.0.1", "10.0.2.2");
+        let config = GatewayConfig::with_broker("boxed", broker.url())
+            .set("gateway.state_dir", "/data")
+            .set("metrics.listen", vec!["0.0.0.0:9464"])
+            .set("queue.durability", durability)
+            .set("queue.max_size", "16MiB")
+            .set("queue.min_free", "1MiB")
+            .plcs(plc.plc_sections(1, SCAN));
         let machine = Guest::builder()
             .program(Gateway::program())
             .forward_tcp(metrics.number(), 9464)
-            .file("/gateway.toml", config);
+            .file("/gateway.toml", config.for_guest());
         Self { power: PowerCut::new(machine, barriers, 1), broker, consumer, metrics, _plc: plc }
     }
 
@@ -163,7 +162,9 @@ impl World {
         // may take.
         let mut least = u64::MAX;
         while least >= 10 {
-            least = eventually("less waits", LONG, || self.waiting().filter(|left| *left < least));
+            least = eventually("less waits", SLOW_TIMEOUT, || {
+                self.waiting().filter(|left| *left < least)
+            });
         }
         let guest = self.power.guest();
         guest.run("kill -TERM $! && wait $!");

@@ -4,12 +4,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Process, Pymodbus, TempDir, eventually, temp_dir};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, Mosquitto, Port, Process, Pymodbus, TempDir, eventually, temp_dir,
+};
 use provisioning::plc::Table;
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// Every command of the README, in its order. One that is added there has to be run here.
 const COMMANDS: [&str; 8] = [
@@ -62,11 +61,13 @@ fn its_gateway_toml_shows_the_values_that_pymodbus_holds() {
     let toml = configuration(&plc.address().to_string(), &broker.url());
     let _gateway = Gateway::start(&toml);
 
-    let slow = messages.wait_for("the tags of 1 s", SOON, |m| m.payload.contains("temperature"));
+    let slow =
+        messages.wait_for("the tags of 1 s", EVENT_TIMEOUT, |m| m.payload.contains("temperature"));
     assert!(slow.payload.contains("\"temperature\":21.5,\"pressure\":6.02,"), "{slow:?}");
     assert_eq!(slow.json()["location"], "amsterdam");
     plc.set_registers(Table::HoldingRegister, 28, &[0x0000]);
-    let off = messages.wait_for("the bit goes off", SOON, |m| m.json()["running"] == false);
+    let off =
+        messages.wait_for("the bit goes off", EVENT_TIMEOUT, |m| m.json()["running"] == false);
     assert_eq!(off.json()["machine"], "pump6");
 }
 
@@ -118,7 +119,7 @@ fn its_commands_work_in_their_order() {
 
     let simulator = Process::start(&mut newcomer.command(simulate));
     let gateway = Process::start(&mut newcomer.command(run));
-    let well = eventually("`status` says that all is well", SOON, || {
+    let well = eventually("`status` says that all is well", EVENT_TIMEOUT, || {
         let told = newcomer.run(status);
         told.status.success().then(|| String::from_utf8_lossy(&told.stdout).into_owned())
     });

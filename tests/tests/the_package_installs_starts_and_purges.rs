@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use e2e::{Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program,
+};
 
-const SOON: Duration = Duration::from_secs(10);
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
 /// Ten times the exposure that systemd-analyze may find at most, on its scale from 0 to 10.
 const MOST_EXPOSURE: &str = "15";
@@ -81,14 +81,14 @@ fn the_program_runs_as_its_user(sandbox: &Sandbox) {
     let mut command = sandbox.command("setpriv");
     let mut process =
         Process::start(command.args(as_user("edge-gateway", &["edge-gateway", "run"])));
-    let answer = eventually("/healthz answers 200", SOON, || {
+    let answer = eventually("/healthz answers 200", EVENT_TIMEOUT, || {
         assert!(process.is_running(), "it ended:\n{}", process.log().text());
         let answer = sandbox.try_run("bash", &["-c", HEALTHZ]);
         answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).into_owned())
     });
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     process.terminate();
-    let status = process.wait(SOON);
+    let status = process.wait(EVENT_TIMEOUT);
     assert!(status.success(), "{status}:\n{}", process.log().text());
 }
 
@@ -130,7 +130,7 @@ struct Package {
 impl Package {
     fn build() -> Self {
         let dir = temp_dir();
-        let built = Command::new(workspace_program("xtask", "E2E_XTASK"))
+        let built = Command::new(workspace_program("xtask", test_settings::XTASK))
             .args([Path::new("deb"), Path::new("--binary"), &Gateway::program()])
             .args([Path::new("--output"), dir.path()])
             .output()

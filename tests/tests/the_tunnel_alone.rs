@@ -5,15 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use e2e::{
-    Gateway, Namespace, NamespacePair, Process, TempDir, TunnelTestbed, WireguardGo, eventually,
-    key_encodings, temp_dir,
+    EVENT_TIMEOUT, Gateway, Namespace, NamespacePair, Process, TempDir, TunnelTestbed, WireguardGo,
+    eventually, key_encodings, temp_dir,
 };
 use tunnel::{PrivateKey, PublicKey};
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn keygen(arguments: &[&Path]) -> Output {
     let output = Command::new(Gateway::program()).arg("keygen").args(arguments).output();
@@ -98,7 +95,7 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
         let arguments = ["tunnel", &file, "--interface", "site0", "--state-dir", &state];
         let mut command = pair.site.command(&program);
         let mut tunnel = Process::start(command.args(arguments).env("RUST_LOG", "trace"));
-        tunnel.wait_for_line("is up.", SOON);
+        tunnel.wait_for_line("is up.", EVENT_TIMEOUT);
         pair.site.run("ping", &["-c", "2", "-i", "0.2", "-W", "5", WireguardGo::ADDRESS]);
         assert!(network_of(&pair.site).contains("site0"));
         let arguments = fs::read_to_string(format!("/proc/{}/cmdline", tunnel.id()));
@@ -108,9 +105,11 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
 
         tunnel.signal(signal);
 
-        let status = tunnel.wait(SOON);
+        let status = tunnel.wait(EVENT_TIMEOUT);
         assert_eq!(status.success(), signal == "TERM", "{status}: {}", tunnel.log().text());
-        eventually("nothing is left", SOON, || (network_of(&pair.site) == before).then_some(()));
+        eventually("nothing is left", EVENT_TIMEOUT, || {
+            (network_of(&pair.site) == before).then_some(())
+        });
     }
 }
 

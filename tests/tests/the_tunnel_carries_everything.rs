@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use e2e::{TunnelTestbed, TunnelTestbedBuilder, WireguardGo, eventually};
+use e2e::{EVENT_TIMEOUT, TunnelTestbed, TunnelTestbedBuilder, WireguardGo, eventually};
 
-const SOON: Duration = Duration::from_secs(20);
 /// A hub that was away is noticed, and found again, within this.
 const BACK: Duration = Duration::from_secs(60);
 
@@ -67,7 +66,7 @@ fn as_root_nothing_answers_on_the_machine_network_with_the_device_up_down_and_de
     world.pair.site.ip(&["link", "set", "edge0", "down"]);
     silent(&world, "down");
     world.pair.site.ip(&["link", "del", "edge0"]);
-    let status = world.gateway.wait(SOON);
+    let status = world.gateway.wait(EVENT_TIMEOUT);
     assert!(!status.success(), "{status}");
     silent(&world, "gone");
 }
@@ -96,7 +95,7 @@ fn as_root_while_the_device_is_down_no_dial_leaves_in_clear() {
     world.hub.kill();
     world.pair.site.ip(&["link", "set", "edge0", "down"]);
     world.pair.site.run("python3", &[&["-c", CONNECT], &broker[..]].concat());
-    eventually("the broker sees who comes in clear", SOON, || {
+    eventually("the broker sees who comes in clear", EVENT_TIMEOUT, || {
         (in_clear(&world) == 1).then_some(())
     });
 
@@ -119,7 +118,7 @@ fn as_root_a_killed_gateway_leaves_no_device_and_no_route() {
     world.wait_for_data("the first message");
     assert!(world.pair.site.run("ip", &["route", "show"]).contains("dev edge0"));
     world.gateway.kill();
-    eventually("the device is gone", SOON, || {
+    eventually("the device is gone", EVENT_TIMEOUT, || {
         let shown = world.pair.site.run("ip", &["-o", "link", "show"]);
         (!shown.contains("edge0")).then_some(())
     });
@@ -131,7 +130,7 @@ fn tls_goes_through(builder: TunnelTestbedBuilder) {
     world.wait_for_data("the first message");
     let log = world.broker.log();
     let arrived = format!("New connection from {}", WireguardGo::SITE_ADDRESS);
-    let arrived = log.wait_for_line(&arrived, SOON).expect("it has come");
+    let arrived = log.wait_for_line(&arrived, EVENT_TIMEOUT).expect("it has come");
     assert!(arrived.contains("on port 8883"), "{arrived}");
 }
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Capture, NetworkConditions, Traffic, TunnelTestbed, TunnelTestbedBuilder};
+use e2e::{
+    Capture, NetworkConditions, RECOVERY_TIMEOUT, Traffic, TunnelTestbed, TunnelTestbedBuilder,
+};
 
-/// Each of these is far more than it takes.
-const LONG: Duration = Duration::from_secs(40);
 const MESSAGES: usize = 50;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -26,7 +26,7 @@ fn all_arrives(world: TunnelTestbedBuilder, seed: u64, conditions: NetworkCondit
 
 /// Takes so many messages more.
 fn take(world: &TunnelTestbed, arrived: &mut Capture, count: usize) {
-    arrived.add_distinct(count, LONG, |left| next(world, left));
+    arrived.add_distinct(count, RECOVERY_TIMEOUT, |left| next(world, left));
 }
 
 /// The next message with data.
@@ -44,11 +44,11 @@ fn next(world: &TunnelTestbed, left: Duration) -> Option<e2e::Message> {
 /// Stops the gateway. Its last word is that it is offline: then everything is there.
 fn finish(mut world: TunnelTestbed, mut arrived: Capture) -> Traffic {
     world.gateway.terminate();
-    let status = world.gateway.wait(LONG);
+    let status = world.gateway.wait(RECOVERY_TIMEOUT);
     let log = world.gateway.log().text();
     assert!(status.success() && !log.contains("left for the next start"), "{status}: {log}");
     loop {
-        let message = world.consumer.next(LONG);
+        let message = world.consumer.next(RECOVERY_TIMEOUT);
         if TunnelTestbed::is_data(&message) {
             arrived.add(&message);
         } else if message.topic == "edge/plant-7/status" && message.payload.contains("offline") {

@@ -6,10 +6,8 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Mosquitto, Process, Pymodbus, Retain};
+use e2e::{EVENT_TIMEOUT, Mosquitto, Process, Pymodbus, Retain};
 use provisioning::plc::Table;
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_published_message_reaches_the_subscriber() {
@@ -18,7 +16,7 @@ fn a_published_message_reaches_the_subscriber() {
 
     broker.publish("a/b", r#"{"x":1.50}"#, Retain::No);
 
-    let message = subscriber.next(SOON);
+    let message = subscriber.next(EVENT_TIMEOUT);
     assert_eq!(message.topic, "a/b");
     assert_eq!(message.payload, r#"{"x":1.50}"#);
     assert_eq!(message.json()["x"], 1.5);
@@ -30,7 +28,7 @@ fn a_retained_message_is_told_apart() {
     let broker = Mosquitto::start();
     broker.publish("kept", "old", Retain::Yes);
 
-    let message = broker.subscribe("kept").next(SOON);
+    let message = broker.subscribe("kept").next(EVENT_TIMEOUT);
 
     assert_eq!((message.payload.as_str(), message.retained), ("old", true));
 }
@@ -47,8 +45,8 @@ fn a_persistent_broker_keeps_messages_for_an_absent_consumer() {
 
     let subscriber = broker.subscribe_persistent("node-red", "a");
 
-    assert_eq!(subscriber.next(SOON).payload, "while away");
-    assert_eq!(subscriber.next(SOON).payload, "after a restart");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).payload, "while away");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).payload, "after a restart");
 }
 
 #[test]
@@ -78,7 +76,7 @@ fn accounts_and_acl_hold_for_everybody_but_the_test() {
     publish("secret", "others/a");
     assert!(publish("secret", "mine/b").status.success());
 
-    assert_eq!(subscriber.next(SOON).topic, "mine/b");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).topic, "mine/b");
     assert!(broker.log().contains("Denied PUBLISH"), "{}", broker.log().text());
 }
 

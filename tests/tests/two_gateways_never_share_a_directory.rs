@@ -5,9 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Process, Simulator};
-
-const SOON: Duration = Duration::from_secs(20);
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, Process, Simulator};
 
 /// Starts a second gateway on the first one's directory, waits for its end, and gives its log.
 fn refused(first: &Gateway) -> String {
@@ -16,7 +14,7 @@ fn refused(first: &Gateway) -> String {
     second.env("EDGE_GATEWAY__STATE_DIR", first.state_dir());
     second.env("EDGE_METRICS__LISTEN", "127.0.0.1:0");
     let mut second = Process::start(&mut second);
-    let status = second.wait(SOON);
+    let status = second.wait(EVENT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{}", second.log().text());
     second.log().text()
 }
@@ -24,12 +22,10 @@ fn refused(first: &Gateway) -> String {
 #[test]
 fn the_second_is_refused_and_the_first_goes_on() {
     let (plc, broker) = (Simulator::start(), Mosquitto::start());
-    let mut first = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
-        broker.url(),
-        plc.plc_sections(1, Duration::from_millis(20))
-    ));
-    first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > 0.0);
+    let plcs = plc.plc_sections(1, Duration::from_millis(20));
+    let config = GatewayConfig::with_broker("g", broker.url()).plcs(plcs);
+    let mut first = Gateway::start_ready(config);
+    first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| count > 0.0);
 
     let log = refused(&first);
     assert!(log.contains("another gateway runs with state_dir"), "{log}");
@@ -39,10 +35,12 @@ fn the_second_is_refused_and_the_first_goes_on() {
     assert!(log.contains("another gateway has the queue in"), "{log}");
 
     let before = first.metric("edge_samples_delivered_total").expect("the series is there");
-    first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > before + 10.0);
+    first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| {
+        count > before + 10.0
+    });
     assert_eq!(first.metric("edge_queue_storage_failing"), Some(0.0));
     first.kill();
     first.start_again();
-    first.wait_until_ready(SOON);
+    first.wait_until_ready(EVENT_TIMEOUT);
     assert_eq!(first.metric("edge_queue_storage_failing"), Some(0.0));
 }

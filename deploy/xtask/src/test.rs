@@ -40,8 +40,10 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("build", || run(&mut cargo(&build)))?;
     step("tests", || {
         let mut tests = test_command(filter, &left_out);
-        tests.envs(guest.map(|guest| ("E2E_GUEST", guest)));
-        tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node).env("E2E_NODE_RED", &node_red);
+        tests.envs(guest.map(|guest| (test_settings::GUEST.name, guest)));
+        tests.env(test_settings::PYTHON.name, &python);
+        tests.env(test_settings::NODE.name, &node);
+        tests.env(test_settings::NODE_RED.name, &node_red);
         run(&mut tests)
     })?;
     if filter.is_none() {
@@ -63,7 +65,7 @@ fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
     };
     tests.args(filter);
     // As many as the queue is promised to survive; a developer's own run has fewer.
-    tests.env("E2E_CRASHES", "100000");
+    tests.env(test_settings::CRASHES.name, "100000");
     // A snapshot that differs is a failure, not a file to review.
     tests.env("INSTA_UPDATE", "no");
     tests

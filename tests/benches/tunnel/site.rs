@@ -55,7 +55,7 @@ impl Contender {
             Self::WireguardGo => start_wireguard_go(world),
             Self::Device | Self::Userspace => {
                 let program =
-                    workspace_program("edge-gateway", "E2E_GATEWAY").display().to_string();
+                    workspace_program("edge-gateway", test_settings::GATEWAY).display().to_string();
                 let conf = world.conf().display().to_string();
                 let arguments = ["tunnel", &conf, "--interface", "site0"];
                 Process::start(site.command(&program).args(arguments))

@@ -1,7 +1,6 @@
 //! What `cargo xtask test` has prepared for virtual machines, and what they take of this machine.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,10 +24,10 @@ pub(super) struct GuestImage {
 }
 
 impl GuestImage {
-    /// `E2E_GUEST`, or where `cargo xtask test` prepares it.
+    /// Finds the directory that `cargo xtask test` prepares.
     pub(super) fn find() -> Self {
-        let dir = env::var_os("E2E_GUEST");
-        let dir = dir.map_or_else(|| resources::target_dir().join("guest"), PathBuf::from);
+        let dir = test_settings::GUEST.path();
+        let dir = dir.unwrap_or_else(|| resources::target_dir().join("guest"));
         let kernel = fs::read_to_string(dir.join("kernel"));
         let kernel = kernel.expect("`cargo xtask test` prepares the kernel and QEMU of the guests");
         Self { dir, kernel }
