@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that has to hold, on a machine that needs nothing but Rust.
+//! `cargo xtask test`: every test, on a machine that needs only Rust.
 
 use std::env;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::run::{cargo, is_root, run, step, succeeds};
 use crate::{guest, node, packages, python};
 
-/// Tests that cannot run on every machine, by what they have in their name.
+/// Tests that cannot run on every machine, selected by a part of their name.
 #[derive(Clone, Copy, Debug)]
 struct SkippedTests {
     name: &'static str,
@@ -35,7 +35,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     if guest.is_none() {
         left_out.push(IN_A_GUEST);
     }
-    // Everything in one build, so that the programs and the tests share their dependencies.
+    // One build, so that programs and tests share the same dependencies.
     let build = ["build", "--workspace", "--all-targets", "--locked"];
     step("build", || run(&mut cargo(&build)))?;
     step("tests", || {
@@ -60,11 +60,11 @@ fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
     let mut tests = if succeeds(&mut cargo(&["nextest", "--version"])) {
         nextest_command(left_out)
     } else {
-        println!("    cargo-nextest is not installed: cargo test does it, slower");
+        println!("    cargo-nextest is not installed: using cargo test, which is slower");
         cargo_test_command(left_out)
     };
     tests.args(filter);
-    // As many as the queue is promised to survive; a developer's own run has fewer.
+    // The number that the documentation promises; a plain cargo test runs fewer.
     tests.env(test_settings::CRASHES.name, "100000");
     // A snapshot that differs is a failure, not a file to review.
     tests.env("INSTA_UPDATE", "no");
