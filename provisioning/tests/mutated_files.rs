@@ -10,7 +10,7 @@ use std::thread;
 use fastrand::Rng;
 use provisioning::{config, plan};
 
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: u64 = 3_000;
 /// Pieces that mean something in a configuration.
 const MEANINGFUL: [&str; 20] = [
     "\"",
@@ -40,7 +40,7 @@ const THREADS: usize = 4;
 
 #[test]
 fn mutated_files_are_answered() {
-    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = usize::try_from(test_settings::MUTATIONS.number_or(MUTATIONS)).unwrap();
     let corpus = corpus();
     let mutated = &|seed| mutated_are_answered(&corpus, mutations / THREADS, seed);
     let taken: usize = thread::scope(|scope| {

@@ -47,7 +47,7 @@ fn main() {
 /// The program itself, with what is left and, as root, nothing in the memory of the system.
 fn start_program(state: &Path, toml: &str) {
     const PATIENCE: Duration = Duration::from_secs(60);
-    let synced = Command::new("sync").status().expect("it is there");
+    let synced = Command::new("sync").status().expect("it exists");
     let is_cold = synced.success() && fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
     let start = Instant::now();
     let mut gateway = Gateway::start_on(state, toml);
@@ -123,7 +123,7 @@ fn open(loaded: &LoadedConfig, place: &Path) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = DirStorage::open(place).expect("it is nobody else's");
+    let files = DirStorage::open(place).expect("no other queue uses the directory");
     Queue::open(files, &loaded.config.queue, identity, metrics(loaded), Instant::now())
 }
 
@@ -138,7 +138,7 @@ fn forget_peak() {
 
 /// Resident memory in KiB, at most.
 fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = fs::read_to_string("/proc/self/status").expect("Linux provides the file");
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words.and_then(|kib| kib.parse().ok()).unwrap_or(0)

@@ -1,9 +1,9 @@
-//! The simulated world around a gateway: foreign peers as child processes, and the gateway itself
-//! as the program that a customer runs.
+//! The surroundings of a gateway under test: third-party peers as child processes, and the gateway
+//! itself as the program that is shipped.
 //!
-//! Everything here blocks, so a test reads from top to bottom. Every child dies with its owner,
-//! every peer listens on a port of 127.0.0.1 that nobody else can get meanwhile, and a helper that
-//! cannot do its work panics with the reason and the peer's own log.
+//! All calls block, so a test reads from top to bottom. A child process ends with its owner, a peer
+//! listens on a port of 127.0.0.1 that stays reserved for it, and a helper that fails panics with the
+//! reason and the log of the peer.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

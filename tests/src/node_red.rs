@@ -1,4 +1,5 @@
-//! Node-RED as the consumer: an `mqtt in` node whose messages a function and a `file` node tell.
+//! Node-RED as the consumer: an `mqtt in` node, and a function and a `file` node that print its
+//! messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::Command;
 
 use crate::{Mosquitto, Port, Subscriber, TempDir, resources, temp_dir};
 
-/// A Node-RED with its flow, its files and its port, which does not run yet.
+/// Node-RED with its flow, directory and port; not yet started.
 #[derive(Debug)]
 pub struct NodeRed {
     home: PathBuf,
@@ -15,13 +16,13 @@ pub struct NodeRed {
 }
 
 impl NodeRed {
-    /// Its client id at the broker, where its session lasts for an hour.
+    /// Its client id; the broker keeps its session for an hour.
     pub const CLIENT_ID: &str = "node-red";
 
-    /// Sets it up to subscribe to `edge/+/data/#` with QoS 1.
+    /// Prepares it to subscribe to `edge/+/data/#` with QoS 1.
     ///
-    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With its default,
-    /// on, a Node-RED that is stopped ends its subscription, and its session keeps nothing for it.
+    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With the default, on,
+    /// Node-RED unsubscribes when it stops, and the broker stores no messages for it.
     #[must_use]
     pub fn new() -> Self {
         let (home, dir) = (home(), temp_dir());

@@ -1,4 +1,4 @@
-//! Places that belong to one test: a directory, a port; and where programs lie.
+//! Directories and ports that belong to one test, and the paths of programs.
 
 use std::env;
 use std::fs;
@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use socket2::{Domain, Socket, Type};
 use test_settings::Setting;
 
-/// A directory of its own, removed with everything in it when dropped.
+/// A temporary directory, removed with its content when dropped.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
-/// Makes an empty directory, readable by its owner only.
+/// Creates an empty directory, readable by its owner only.
 #[must_use]
 pub fn temp_dir() -> TempDir {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("edge-e2e-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = env::temp_dir().join(name);
-    // A process id comes back after a while; what an earlier owner left there is not ours.
+    // Process ids are reused: an earlier test may have left a directory of this name.
     if path.exists() {
         fs::remove_dir_all(&path).expect("a stale directory can be removed");
     }
@@ -32,7 +32,7 @@ pub fn temp_dir() -> TempDir {
 }
 
 impl TempDir {
-    /// Where it is.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -61,11 +61,11 @@ impl Drop for TempDir {
     }
 }
 
-/// A TCP port of 127.0.0.1 that stays reserved while this lives, so that a peer can be stopped and
-/// started on it without somebody else getting it in between.
+/// A TCP port of 127.0.0.1 that stays reserved until this is dropped, so that a peer can be stopped
+/// and started again without losing it.
 ///
 /// The reservation is a socket that is bound but does not listen: connections are refused until a
-/// peer listens, and peers may share the address because they all set `SO_REUSEADDR`.
+/// peer listens, and peers can bind the address because they all set `SO_REUSEADDR`.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
@@ -85,13 +85,13 @@ impl Port {
         Self { number, _reservation: socket }
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(&self) -> u16 {
         self.number
     }
 
-    /// 127.0.0.1 with the number.
+    /// Returns 127.0.0.1 with this port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
@@ -112,13 +112,13 @@ pub fn workspace_program(name: &str, setting: Setting) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins`"))
 }
 
-/// Path of a program of Debian's, by its name or its path.
+/// Returns the path of an installed program, by its name or its path.
 ///
 /// # Panics
-/// When it is nowhere.
+/// When it is not installed.
 #[must_use]
 pub fn system_program(program: &Path) -> PathBuf {
-    // Not everybody has all directories of Debian's in PATH.
+    // /usr/sbin and /sbin are not in the PATH of every user.
     let mut dirs: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
@@ -126,15 +126,15 @@ pub fn system_program(program: &Path) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {}: `cargo xtask test` installs it", program.display()))
 }
 
-/// A UDP port of 127.0.0.1 that nobody uses. It is not reserved, but the system hands the same
-/// port out again only by chance.
+/// Returns a free UDP port of 127.0.0.1. It is not reserved, but the kernel is unlikely to assign it
+/// again soon.
 #[must_use]
 pub fn free_udp_port() -> u16 {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     socket.local_addr().expect("a bound socket has an address").port()
 }
 
-/// The directory that cargo builds into, of which the test is a part.
+/// Returns the target directory of cargo that the test was built in.
 pub(crate) fn target_dir() -> PathBuf {
     let test = env::current_exe().expect("the test knows its own path");
     // target/PROFILE/deps/TEST

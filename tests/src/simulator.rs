@@ -1,4 +1,4 @@
-//! `edge-gateway simulate` as a PLC that never stands still.
+//! `edge-gateway simulate` as a PLC whose values always change.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,14 +15,16 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts it and waits until it takes connections.
+    /// Starts it and waits until it accepts connections.
     #[must_use]
     pub fn start() -> Self {
-        // Answers at once: a task of 10 ms would use up half of a short scan.
+        // It answers at once: a MAST task of 10 ms would take half of a short scan.
         let arguments = ["simulate", "--listen", "127.0.0.1:0", "--mast", "0"];
         let mut process = Process::start(Command::new(Gateway::program()).args(arguments));
         let mut line = String::new();
-        BufReader::new(process.stdout()).read_line(&mut line).expect("it says where it listens");
+        BufReader::new(process.stdout())
+            .read_line(&mut line)
+            .expect("the simulator prints its address");
         let listens =
             line.split_whitespace().find_map(|word| word.trim_end_matches(',').parse().ok());
         let Some(address) = listens else { panic!("{line}\n{}", process.log().text()) };

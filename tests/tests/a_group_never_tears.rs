@@ -1,4 +1,4 @@
-//! Tags of one group belong to the same moment, although a gap parts them.
+//! Tags of one group come from one request, even with unused registers between them.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Promises 2 and 3 against brokers that misbehave: each is told in words, none is hammered, and no
-//! message is lost without a reason or sent for ever.
+//! Promises 2 and 3 with misbehaving brokers: each fault is reported, none causes a storm of connects,
+//! and no message is lost without a reason or sent forever.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fmt::Display;
@@ -26,7 +26,7 @@ fn config(broker: impl Display, plc: &Pymodbus) -> GatewayConfig {
     GatewayConfig::with_broker("g", broker).plc(counter(plc))
 }
 
-/// A PLC whose tag has something new in every cycle would drown the test; this one keeps still.
+/// A PLC whose value does not change: the test controls every message.
 fn plc() -> Pymodbus {
     let mut plc = Pymodbus::start();
     plc.set_registers(Table::HoldingRegister, 10, &[7]);
@@ -40,7 +40,7 @@ fn bulk(plc: &Pymodbus) -> PlcConfig {
     })
 }
 
-/// Listens, and does this with every connection. Tells about each.
+/// Listens, calls `act` with every connection, and reports each to the returned channel.
 fn peer(act: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> (SocketAddr, Receiver<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -76,7 +76,7 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
 }
 
 #[test]
-fn the_limit_that_a_broker_tells_is_kept() {
+fn the_packet_limit_of_the_broker_is_respected() {
     let (plc, broker) = (plc(), Mosquitto::builder().line("max_packet_size 1000").start());
     let events = broker.subscribe("edge/g/event");
     let config = GatewayConfig::with_broker("g", broker.url()).plc(bulk(&plc));
@@ -89,7 +89,7 @@ fn the_limit_that_a_broker_tells_is_kept() {
 }
 
 #[test]
-fn a_web_server_in_the_place_of_the_broker_is_told() {
+fn a_web_server_at_the_address_of_the_broker_is_reported() {
     let (address, connections) = peer(|stream| {
         let mut request = [0; 64];
         let _ = stream.read(&mut request);
@@ -98,31 +98,32 @@ fn a_web_server_in_the_place_of_the_broker_is_told() {
     let plc = plc();
     let gateway = Gateway::start_ready(config(format!("mqtt://{address}"), &plc));
 
-    connections.recv_timeout(EVENT_TIMEOUT).expect("it is tried");
+    connections.recv_timeout(EVENT_TIMEOUT).expect("the gateway connects");
 
-    let line = gateway.log().wait_for_line("MQTT", EVENT_TIMEOUT).expect("it is told");
+    let line = gateway.log().wait_for_line("MQTT", EVENT_TIMEOUT).expect("the gateway reports it");
     assert!(line.contains(&address.to_string()), "{line}");
 }
 
 #[test]
-fn a_plc_in_the_place_of_the_broker_is_told() {
+fn a_plc_at_the_address_of_the_broker_is_reported() {
     let plc = plc();
     let gateway = Gateway::start_ready(config(format!("mqtt://{}", plc.address()), &plc));
 
-    let line = gateway.log().wait_for_line("MQTT", RECOVERY_TIMEOUT).expect("it is told");
+    let line =
+        gateway.log().wait_for_line("MQTT", RECOVERY_TIMEOUT).expect("the gateway reports it");
 
     assert!(line.contains("check that an MQTT broker"), "{line}");
 }
 
 #[test]
-fn a_silent_broker_does_not_hold_the_stop_up() {
+fn a_silent_broker_does_not_delay_the_stop() {
     let (hold, held) = mpsc::channel();
     let (address, connections) = peer(move |stream| {
         let _ = hold.send(stream.try_clone());
     });
     let plc = plc();
     let mut gateway = Gateway::start_ready(config(format!("mqtt://{address}"), &plc));
-    connections.recv_timeout(EVENT_TIMEOUT).expect("it is tried");
+    connections.recv_timeout(EVENT_TIMEOUT).expect("the gateway connects");
     gateway.wait_for_metric("edge_samples_stored", EVENT_TIMEOUT, |stored| stored > 0.0);
 
     let (status, log) = gateway.terminate(STOP_TIMEOUT);
@@ -146,7 +147,7 @@ fn a_name_that_does_not_resolve_hides_no_other_broker() {
 }
 
 #[test]
-fn a_broker_that_stands_still_for_a_while_loses_nothing() {
+fn a_broker_that_stops_for_a_while_loses_nothing() {
     let (mut plc, broker) = (plc(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
     let gateway = Gateway::start_ready(config(broker.url(), &plc));
@@ -177,7 +178,7 @@ fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
         plc.set_registers(Table::HoldingRegister, 10, &[value]);
         gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > produced);
     };
-    broker.signal("STOP"); // What is sent now is half way when the broker dies.
+    broker.signal("STOP"); // Messages sent now are not acknowledged when the broker dies.
     (100..110).for_each(|value| next(&mut plc, value));
     broker.kill();
     (110..120).for_each(|value| next(&mut plc, value));

@@ -1,4 +1,4 @@
-//! The programs as a customer has them: a PLC that spoils every third answer, and its neighbour.
+//! The shipped programs: a simulated PLC that corrupts every third answer, and a healthy one.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{BufRead, BufReader};
@@ -9,12 +9,12 @@ use std::time::Duration;
 use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Process};
 use serde_json::{Value, json};
 
-/// What the registers of PLC_R from %MW60000 on always hold in the simulator.
+/// Constant registers of PLC_R in the simulator, from %MW60000 on.
 const VENDOR: u16 = 0x101A;
 const SERIAL_NUMBER: u32 = 80_201_001;
 
 #[test]
-fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
+fn its_published_values_are_correct_or_null_and_its_neighbour_is_on_time() {
     const MESSAGES: u32 = 60;
     let broker = Mosquitto::start();
     let spoiled = ["--mischief", "all", "--rate", "0.33", "--seed", "7"];
@@ -39,7 +39,7 @@ fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
         }
     }
     let missed = gateway.metric(r#"edge_plc_cycles_missed_total{plc="faithful"}"#);
-    // One that had to wait for the other would miss a dozen at the first silence.
+    // If it had to wait for the other PLC, it would miss a dozen at the first time-out.
     assert!(missed.is_some_and(|missed| missed < 10.0), "{missed:?}");
 }
 
@@ -57,7 +57,9 @@ fn simulate(options: &[&str]) -> (Process, SocketAddr) {
     simulate.args(["simulate", "--listen", "127.0.0.1:0"]).args(options);
     let mut process = Process::start(&mut simulate);
     let mut line = String::new();
-    BufReader::new(process.stdout()).read_line(&mut line).expect("it says where it listens");
+    BufReader::new(process.stdout())
+        .read_line(&mut line)
+        .expect("the simulator prints its address");
     let address = line.split_whitespace().find_map(|word| word.trim_end_matches(',').parse().ok());
-    (process, address.expect("it says where it listens"))
+    (process, address.expect("the simulator prints its address"))
 }

@@ -1,5 +1,5 @@
-//! Promise 7 against Modbus servers that misbehave: one connection, no storm, the right words, and
-//! never a wrong value.
+//! Promise 7 with misbehaving Modbus servers: one connection, no storm of connects, a correct
+//! diagnosis, and never a wrong value.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::fmt::Display;
@@ -17,7 +17,7 @@ use e2e::{
 use provisioning::plc::Table;
 use serde_json::{Value, json};
 
-/// The budget: a connect a minute more than this is a storm.
+/// Connects per minute that the gateway allows itself.
 const CONNECTS_PER_MINUTE: u32 = 6;
 
 fn config(broker: &Mosquitto, address: impl Display) -> GatewayConfig {
@@ -28,7 +28,7 @@ fn config(broker: &Mosquitto, address: impl Display) -> GatewayConfig {
     GatewayConfig::with_broker("g", broker.url()).set("publish.heartbeat", "1s").plc(plc)
 }
 
-/// A Modbus server that does this with every connection, and counts them.
+/// Starts a Modbus server that calls `act` with every connection and counts them.
 fn server(act: impl Fn(TcpStream) + Send + Sync + 'static) -> (SocketAddr, Arc<AtomicU32>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -44,13 +44,13 @@ fn server(act: impl Fn(TcpStream) + Send + Sync + 'static) -> (SocketAddr, Arc<A
     (address, connections)
 }
 
-/// The next request; absent when the gateway has gone.
+/// Reads the next request; `None` when the gateway has closed the connection.
 fn request(stream: &mut TcpStream) -> Option<[u8; 12]> {
     let mut request = [0; 12];
     stream.read_exact(&mut request).ok().map(|()| request)
 }
 
-/// The answer to a request for one register.
+/// Returns the answer to a request for one register.
 fn answer(request: &[u8; 12], unit: u8, value: u16) -> [u8; 11] {
     let [high, low] = value.to_be_bytes();
     [request[0], request[1], 0, 0, 0, 5, unit, 3, 2, high, low]
@@ -60,7 +60,7 @@ fn is_unreachable(message: &Message) -> bool {
     message.json()["gateway"]["quality"] == json!({"value": "unreachable"})
 }
 
-/// Two heartbeats, so two seconds.
+/// Waits for two heartbeats, which takes two seconds, and checks that they have no value.
 fn no_value_comes(messages: &Subscriber) {
     for _ in 0..2 {
         let message = messages.next(EVENT_TIMEOUT);
@@ -69,7 +69,7 @@ fn no_value_comes(messages: &Subscriber) {
 }
 
 #[test]
-fn a_server_that_takes_too_long_is_dropped_and_never_believed_late() {
+fn a_server_that_times_out_is_disconnected_and_its_late_answer_is_ignored() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
@@ -86,12 +86,12 @@ fn a_server_that_takes_too_long_is_dropped_and_never_believed_late() {
 
     let back = messages
         .wait_for("a value", RECOVERY_TIMEOUT, |message| !message.json()["value"].is_null());
-    assert_eq!(back.json()["value"], 8, "an answer of before is not taken for a new one");
+    assert_eq!(back.json()["value"], 8, "a late answer was taken for a new one");
     assert!(plc.connection_count() <= u64::from(CONNECTS_PER_MINUTE), "no storm");
 }
 
 #[test]
-fn a_server_that_closes_after_each_answer_is_not_hammered() {
+fn a_server_that_closes_after_each_answer_gets_no_storm_of_connects() {
     let (address, connections) = server(|mut stream| {
         if let Some(request) = request(&mut stream) {
             let _ = stream.write_all(&answer(&request, request[6], 7));
@@ -113,7 +113,7 @@ fn a_server_that_closes_after_each_answer_is_not_hammered() {
 }
 
 #[test]
-fn a_server_that_says_nothing_is_told() {
+fn a_server_that_never_answers_is_reported() {
     let (address, connections) = server(|mut stream| while request(&mut stream).is_some() {});
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
@@ -128,7 +128,7 @@ fn a_server_that_says_nothing_is_told() {
 }
 
 #[test]
-fn a_broker_in_the_place_of_the_plc_is_told() {
+fn a_broker_at_the_address_of_the_plc_is_reported() {
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/p");
     let gateway = Gateway::start_ready(config(&broker, format!("127.0.0.1:{}", broker.port())));
@@ -136,11 +136,11 @@ fn a_broker_in_the_place_of_the_plc_is_told() {
     messages.wait_for("bad quality", EVENT_TIMEOUT, is_unreachable);
 
     let status = gateway.get("/status").body;
-    assert!(status.contains("Modbus"), "an installer is told what is not there: {status}");
+    assert!(status.contains("Modbus"), "the diagnosis does not name Modbus: {status}");
 }
 
 #[test]
-fn a_flood_of_bytes_that_nobody_asked_for_is_no_value_and_no_memory() {
+fn a_flood_of_unsolicited_bytes_becomes_no_value_and_fills_no_memory() {
     let (address, connections) = server(|mut stream| {
         let junk = [0; 64 * 1024];
         while stream.write_all(&junk).is_ok() {}

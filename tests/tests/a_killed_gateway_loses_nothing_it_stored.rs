@@ -1,5 +1,5 @@
-//! Promise 3: `kill -9` at any moment, with a broker that restarts now and then: everything that was
-//! taken is delivered, stored, or within the window that is announced.
+//! Promise 3: SIGKILL at any moment, with a broker that restarts from time to time: every sample is
+//! delivered, stored, or within the announced window.
 
 use std::thread;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use e2e::{Capture, Gateway, GatewayConfig, Message, Mosquitto, Simulator};
 const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
 /// Kills with each of the other durabilities.
 const FEW_KILLS: u64 = 35;
-/// The broker goes away and comes back with every one of these.
+/// The broker is restarted with every one of these kills.
 const RESTART_EVERY: u64 = 25;
 
 #[test]
-fn two_hundred_kills_leave_nothing_unaccounted_for() {
+fn two_hundred_kills_leave_no_sample_unaccounted_for() {
     let kills = test_settings::KILLS.number();
     every_number_is_accounted_for("balanced", kills, Duration::from_millis(500));
 }
@@ -23,7 +23,7 @@ fn strict_survives_kills() {
     every_number_is_accounted_for("strict", FEW_KILLS, Duration::from_millis(500));
 }
 
-/// It lives for longer, since it writes after four seconds.
+/// It runs longer between kills, since `low-wear` writes after four seconds.
 #[test]
 fn low_wear_survives_kills() {
     every_number_is_accounted_for("low-wear", FEW_KILLS, Duration::from_millis(1500));
@@ -34,14 +34,14 @@ fn every_number_is_accounted_for(durability: &str, kills: u64, longest: Duration
     let mut broker = Mosquitto::builder().persistent().start();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
     let mut random = fastrand::Rng::with_seed(7);
-    // It reads so much that something is always under way.
+    // Fast enough that messages are always in flight.
     let config = GatewayConfig::with_broker("g", broker.url())
         .set("queue.durability", durability)
         .plcs(plc.plc_sections(4, Duration::from_millis(50)));
     let mut gateway = Gateway::start(config);
     let mut messages = Vec::new();
     for kill in 0..kills {
-        // No event is waited for: any moment is as good as any other, the start included.
+        // A random moment is the point of this test, the start included: there is no event to wait for.
         thread::sleep(longest.mul_f64(random.f64()));
         if kill % RESTART_EVERY == RESTART_EVERY - 1 {
             broker.stop();
@@ -64,7 +64,7 @@ fn every_number_is_accounted_for(durability: &str, kills: u64, longest: Duration
     let is_unclean =
         |message: &&Message| message.json().get("event").is_some_and(|it| it == "unclean_start");
     let events = messages.iter().filter(is_unclean);
-    assert!(events.count() as u64 > kills / 10, "hardly any start was an unclean one");
+    assert!(events.count() as u64 > kills / 10, "too few starts were unclean");
     let (is_clean, report) = Capture::of(&messages).audit();
     assert!(is_clean, "{report}");
 }

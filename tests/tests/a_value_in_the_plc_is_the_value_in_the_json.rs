@@ -146,7 +146,7 @@ fn outputs_and_inputs_of_a_modicon_are_coils_and_discrete_inputs() {
 }
 
 #[test]
-fn a_bad_element_is_null_and_a_broken_text_too() {
+fn a_bad_array_element_is_null_and_so_is_an_invalid_string() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[0x0000, 0x3FC0, 0x0000, 0x7FC0]);
     plc.set_registers(Table::HoldingRegister, 14, &[0xFC5A, 0x6972, 0x6863, 0x0000]);
@@ -223,7 +223,7 @@ fn on_a_generic_server_for_every_table_and_byte_order() {
 }
 
 #[test]
-fn scaling_prints_the_digits_it_is_written_with_and_nan_is_null() {
+fn a_scaled_value_has_the_decimals_of_its_factor_and_nan_is_null() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[3, 0, 0x0000, 0x7FC0, 0x0000, 0x7F80]);
     let config = section(&plc, "M241")

@@ -1,5 +1,4 @@
-//! What the document promises: the subscribing server can connect and receive the data when it is
-//! able.
+//! A persistent consumer that was away receives everything that was published meanwhile.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
@@ -53,7 +52,7 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
 }
 
 #[test]
-fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
+fn a_consumer_that_was_away_gets_the_messages_published_meanwhile() {
     let broker = Mosquitto::start();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     assert_eq!(consumer.stop(), []);
@@ -65,7 +64,7 @@ fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
 }
 
 #[test]
-fn node_red_that_was_away_gets_what_was_published_meanwhile() {
+fn node_red_that_was_away_gets_the_messages_published_meanwhile() {
     let (broker, node_red) = (Mosquitto::start(), NodeRed::new());
     let consumer = node_red.start(&broker);
     let subscribed = format!("Sending SUBACK to {}", NodeRed::CLIENT_ID);

@@ -1,5 +1,5 @@
-//! Promise 2: a sample that was taken is delivered, stored, or counted as dropped with a reason; a
-//! receiver can check it by `seq`.
+//! Promise 2: a sample is delivered, stored, or counted as dropped with a reason; a receiver can check
+//! this by `seq`.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn scanned(plc: &Pymodbus) -> PlcConfig {
     counter("p", plc).scan(Duration::from_millis(50))
 }
 
-/// Lets the value change, so that every one of these cycles has something to publish.
+/// Sets each value and waits until it was read, so that every value is published.
 fn count(plc: &mut Pymodbus, gateway: &Gateway, from: u16, to: u16) {
     for value in from..to {
         let before = gateway.metric("edge_samples_produced_total").expect("is there");
@@ -38,13 +38,13 @@ fn balanced(gateway: &Gateway) -> bool {
     produced == delivered + stored + dropped
 }
 
-/// Samples that the gap events among these messages name.
+/// Returns the number of samples in the gap events of these messages.
 fn announced(messages: &[Message]) -> f64 {
     let gaps = messages.iter().map(Message::json).filter(|body| body["event"] == "gap");
     gaps.filter_map(|body| body["samples"].as_f64()).sum()
 }
 
-/// Collects data and events until the data message with this value.
+/// Collects messages up to the one with this value.
 fn collect(subscriber: &Subscriber, value: u16) -> Vec<Message> {
     let mut messages = Vec::new();
     loop {
@@ -69,8 +69,8 @@ fn survives_a_restart(mut broker: Mosquitto) {
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up < 1.0);
     count(&mut plc, &gateway, 20, 40);
     drop(consumer);
-    // A broker that forgets has nobody to give the first messages to, unless the consumer is there
-    // before the gateway.
+    // A broker without persistence drops the first messages unless the consumer subscribes before the
+    // gateway connects.
     gateway.pause();
     broker.start_again();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
@@ -89,17 +89,17 @@ fn survives_a_restart(mut broker: Mosquitto) {
 }
 
 #[test]
-fn a_restart_of_a_broker_that_forgets_loses_nothing_within_the_bound() {
+fn a_restart_of_a_broker_without_persistence_loses_nothing_within_the_bound() {
     survives_a_restart(Mosquitto::start());
 }
 
 #[test]
-fn a_restart_of_a_broker_that_remembers_loses_nothing_within_the_bound() {
+fn a_restart_of_a_persistent_broker_loses_nothing_within_the_bound() {
     survives_a_restart(Mosquitto::builder().persistent().start());
 }
 
 #[test]
-fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
+fn dropped_samples_are_counted_and_announced_and_the_audit_agrees() {
     let (mut plc, mut broker) = (Pymodbus::start(), Mosquitto::builder().persistent().start());
     let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
     // A wide record fills the queue sooner than many narrow ones.
@@ -118,7 +118,7 @@ fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
     broker.start_again();
     gateway.wait_for_metric("edge_mqtt_connected", RECOVERY_TIMEOUT, |up| up > 0.0);
     messages.extend(collect(&consumer, 59));
-    // The last drops are announced after the last value: until every one of them is.
+    // The last drops are announced after the last value.
     let dropped =
         || gateway.metric("edge_samples_dropped_total{reason=\"full\"}").expect("is there");
     while announced(&messages) < dropped() {
@@ -134,7 +134,7 @@ fn what_does_not_fit_is_counted_and_announced_and_the_audit_agrees() {
 }
 
 #[test]
-fn stopping_delivers_what_was_taken() {
+fn stopping_delivers_every_sample() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let consumer = broker.subscribe("edge/g/data/#");
     let mut gateway = Gateway::start_ready(config(&broker).plc(scanned(&plc)));
@@ -147,7 +147,7 @@ fn stopping_delivers_what_was_taken() {
 }
 
 #[test]
-fn a_broker_that_refuses_a_topic_is_told_and_does_not_stop_the_others() {
+fn a_topic_that_the_broker_refuses_is_reported_and_blocks_no_other() {
     let mut plc = Pymodbus::start();
     plc.set_registers(Table::HoldingRegister, 10, &[1]);
     let broker = Mosquitto::builder()
@@ -179,7 +179,7 @@ fn a_broker_that_refuses_a_topic_is_told_and_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_not_tried_in_a_storm() {
+fn a_wrong_password_is_reported_and_not_printed() {
     let plc = Pymodbus::start();
     let broker = Mosquitto::builder().user("g", "right").start();
     let dir = e2e::temp_dir();
@@ -189,10 +189,9 @@ fn a_wrong_password_is_told_and_not_tried_in_a_storm() {
         .plc(scanned(&plc));
     let gateway = Gateway::start_ready(config);
 
-    let line =
-        gateway.log().wait_for_line("password", EVENT_TIMEOUT).expect("it is told in the log");
+    let line = gateway.log().wait_for_line("password", EVENT_TIMEOUT).expect("the log reports it");
 
-    assert!(!line.contains("wrong\""), "the password itself is not: {line}");
+    assert!(!line.contains("wrong\""), "the password is in the log: {line}");
     let status = gateway.get("/status").body;
     assert!(status.contains("password"), "{status}");
 }

@@ -1,5 +1,5 @@
-//! Promise 8: nothing listens on the machine's side, and no secret is in a log, a metric, a status
-//! or a process argument.
+//! Promise 8: nothing listens on the machine's side, and no secret is in a log, a metric, a status or a
+//! process argument.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeSet;
@@ -25,18 +25,18 @@ fn config(broker: impl Display, plc: &Pymodbus) -> GatewayConfig {
     GatewayConfig::with_broker("g", broker).plc(plc)
 }
 
-/// The program's own commands over this configuration, output and errors together.
-fn said(arguments: &[&str], gateway: &Gateway) -> String {
+/// Runs a command of the program on this configuration; returns both outputs.
+fn output_of(arguments: &[&str], gateway: &Gateway) -> String {
     let output = Command::new(Gateway::program())
         .args(arguments)
         .arg(gateway.config_path())
         .env("RUST_LOG", "trace")
         .output()
-        .expect("the program is there");
+        .expect("the program is built");
     format!("{output:?}")
 }
 
-/// Looks for secrets everywhere that a gateway with this configuration tells something.
+/// Searches every output of a gateway with this configuration for secrets.
 fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
     let mut gateway = Gateway::start_with(config, &[("RUST_LOG", "trace")]);
     gateway.wait_until_ready(EVENT_TIMEOUT);
@@ -44,7 +44,7 @@ fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
         delivered > 0.0
     });
     let log = gateway.log().text();
-    assert!(log.contains("TRACE"), "trace is on, or this tests nothing: {log}");
+    assert!(log.contains("TRACE"), "the log has no trace lines: {log}");
 
     let process = format!("/proc/{}", gateway.id());
     let outputs = [
@@ -53,9 +53,9 @@ fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
         ("status", gateway.get("/status").body),
         ("arguments", fs::read_to_string(format!("{process}/cmdline")).expect("it runs")),
         ("environment", fs::read_to_string(format!("{process}/environ")).expect("it runs")),
-        ("print-config", said(&["print-config", "--with-source"], &gateway)),
-        ("plan", said(&["plan"], &gateway)),
-        ("check", said(&["check"], &gateway)),
+        ("print-config", output_of(&["print-config", "--with-source"], &gateway)),
+        ("plan", output_of(&["plan"], &gateway)),
+        ("check", output_of(&["check"], &gateway)),
     ];
 
     for (place, text) in outputs {
@@ -90,7 +90,7 @@ fn a_password_stays_secret_with_version_3_1_1() {
 fn the_keys_of_the_tunnel_stay_secret() {
     let (plc, dir, broker) = (Pymodbus::start(), temp_dir(), Mosquitto::start());
     let key = PrivateKey::generate();
-    // A preshared key is 32 bytes of chance, as a private one is.
+    // A preshared key is 32 random bytes, like a private key.
     let preshared = PrivateKey::generate().expose();
     let shared: PresharedKey = preshared.parse().expect("a key");
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
@@ -105,7 +105,7 @@ fn the_keys_of_the_tunnel_stay_secret() {
 }
 
 #[test]
-fn nothing_listens_but_what_is_configured() {
+fn only_the_configured_addresses_listen() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let (first, second) = (Port::reserve(), Port::reserve());
     let addresses = [first.address(), second.address()];
@@ -119,7 +119,7 @@ fn nothing_listens_but_what_is_configured() {
 }
 
 #[test]
-fn without_metrics_nothing_listens_but_the_owners_socket() {
+fn without_metrics_only_the_status_socket_listens() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
     let config = config(broker.url(), &plc).set("metrics.listen", Vec::<String>::new());
@@ -133,7 +133,7 @@ fn without_metrics_nothing_listens_but_the_owners_socket() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
 
-/// TCP addresses on which a process listens, from the kernel's own tables (proc(5)).
+/// Returns the TCP addresses that a process listens on (proc(5), /proc/PID/net/tcp).
 fn listening(process: u32) -> BTreeSet<SocketAddr> {
     const LISTEN: &str = "0A";
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");

@@ -23,7 +23,7 @@ fn config(broker: &Mosquitto) -> GatewayConfig {
 }
 
 #[test]
-fn one_dead_plc_of_ten_leaves_nine_on_time() {
+fn one_dead_plc_of_ten_delays_none_of_the_others() {
     let (live, broker) = (Simulator::start(), Mosquitto::start());
     let dead = Port::reserve();
     let live = live.plc_sections(9, Duration::from_millis(200));
@@ -35,7 +35,7 @@ fn one_dead_plc_of_ten_leaves_nine_on_time() {
         .wait_for("the dead one", EVENT_TIMEOUT, |message| message.topic.ends_with("/dead"));
     assert_eq!(first.json()["temperature"], Value::Null);
     assert_eq!(first.json()["gateway"]["quality"], json!({"temperature": "unreachable"}));
-    // All of them have been greeted when each has sent something.
+    // A PLC is identified before its first message.
     let missed =
         |index| gateway.metric(&format!("edge_plc_cycles_missed_total{{plc=\"p{index}\"}}"));
     let wait_for_all = || {
@@ -54,11 +54,14 @@ fn one_dead_plc_of_ten_leaves_nine_on_time() {
     assert_eq!((0..9).map(missed).collect::<Vec<_>>(), before);
     assert_eq!(gateway.metric("edge_plc_up{plc=\"dead\"}"), Some(0.0));
     let status = gateway.get("/status").body;
-    assert!(status.contains("Modbus server"), "an installer is told where to look: {status}");
+    assert!(
+        status.contains("Modbus server"),
+        "the diagnosis does not name the Modbus server: {status}"
+    );
 }
 
 #[test]
-fn a_plc_that_goes_is_told_and_comes_back_by_itself() {
+fn a_plc_that_disconnects_is_reported_and_recovers() {
     let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
     server.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
@@ -126,7 +129,7 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
     let advice = gateway.command_output(&["plan", "--learned"]);
     assert!(advice.contains("remove or correct the tag t17:"), "{advice}");
 
-    // A PLC that was loaded with another program opens its port anew.
+    // A PLC closes and opens its port when a new program is downloaded.
     server.clear_refusals();
     server.close();
     server.open();

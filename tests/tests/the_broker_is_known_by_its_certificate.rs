@@ -1,4 +1,4 @@
-//! TLS to the broker with the authorities that the system knows.
+//! TLS to the broker with the trusted authorities of the system.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn an_authority_of_the_system_is_trusted_and_another_is_not() {
     let url = format!("mqtts://localhost:{}", port.number());
     let plcs = plc.plc_sections(1, Duration::from_millis(100));
     let config = GatewayConfig::with_broker("g", url).plcs(plcs);
-    // Where the system keeps them (rustls-native-certs, openssl(1)).
+    // Overrides the trust store of the system (rustls-native-certs, openssl(1)).
     let roots = |name: &str, authority: &CertificateAuthority| {
         let file = dir.write(name, &authority.pem()).display().to_string();
         let mut gateway = Gateway::start_with(&config, &[("SSL_CERT_FILE", &file)]);

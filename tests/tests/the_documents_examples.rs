@@ -27,7 +27,7 @@ fn the_example_of_the_m262_on_topic1_with_qos_1() {
 }
 
 #[test]
-fn the_datagram_in_its_own_form_of_dates() {
+fn the_datagram_with_its_own_date_format() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[12, 6]);
     let messages = broker.subscribe("edge/g/data/pump6");

@@ -1,5 +1,5 @@
-//! The Debian package in a sandbox of this machine: owners and modes bite, the program runs as its
-//! own user, an upgrade keeps the configuration, and a purge leaves nothing behind.
+//! The Debian package in a sandbox of this machine: owners and modes are right, the program runs as its
+//! own user, an upgrade keeps the configuration, and a purge removes everything.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use e2e::{
 };
 
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
-/// Ten times the exposure that systemd-analyze may find at most, on its scale from 0 to 10.
-const MOST_EXPOSURE: &str = "15";
+/// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
+const MAX_EXPOSURE: &str = "15";
 
 #[test]
 fn lintian_finds_nothing_in_the_package() {
@@ -42,7 +42,7 @@ fn as_root_the_package_installs_starts_and_purges() {
     assert_eq!(files_of_that_name(&sandbox), before);
 }
 
-/// This machine may hold some of its own, in a checkout below /var for example.
+/// This machine may have such files of its own, for example in a checkout below /var.
 fn files_of_that_name(sandbox: &Sandbox) -> String {
     sandbox.run("find", &["/etc", "/usr", "/var", "-xdev", "-name", "*edge-gateway*"])
 }
@@ -63,10 +63,10 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
     assert!(account.trim().ends_with(":/var/lib/edge-gateway:/usr/sbin/nologin"), "{account}");
 }
 
-/// systemd says something about keys that are younger than itself, but does not fail on them.
+/// An older systemd warns about keys that it does not know, but does not fail.
 fn the_unit_is_valid_and_tight(sandbox: &Sandbox) {
     sandbox.run("systemd-analyze", &["verify", UNIT]);
-    let threshold = format!("--threshold={MOST_EXPOSURE}");
+    let threshold = format!("--threshold={MAX_EXPOSURE}");
     sandbox.run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, UNIT]);
 }
 
@@ -108,7 +108,7 @@ fn nothing_is_left(sandbox: &Sandbox) {
     assert!(!sandbox.try_run("dpkg", &["--status", "edge-gateway"]).status.success());
 }
 
-/// A GET with nothing but bash, because the sandbox has its own view of the network.
+/// A GET request in bash, because the sandbox has its own network namespace.
 const HEALTHZ: &str = r"
 exec 3<>/dev/tcp/127.0.0.1/9464
 printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
@@ -121,7 +121,7 @@ fn as_user<'a>(user: &'a str, command: &[&'a str]) -> Vec<&'a str> {
     [&rights, command].concat()
 }
 
-/// The package around the program that was built with the tests.
+/// A package of the program that was built with the tests.
 struct Package {
     path: PathBuf,
     _dir: TempDir,

@@ -27,7 +27,7 @@ fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
 
 #[test]
 fn contributing_md_shows_every_variable_with_its_default_and_meaning() {
-    let text = fs::read_to_string(workspace().join("CONTRIBUTING.md")).expect("it is there");
+    let text = fs::read_to_string(workspace().join("CONTRIBUTING.md")).expect("it exists");
     let shown: Vec<&str> = text.lines().filter(|line| line.starts_with("| `E2E_")).collect();
     let defined =
         ALL.map(|it| format!("| `{}` | {} | {} |", it.name, it.default, it.meaning)).to_vec();

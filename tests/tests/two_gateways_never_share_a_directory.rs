@@ -1,5 +1,5 @@
-//! A second gateway on the same `state_dir` is refused in words and disturbs nothing; after the death
-//! of the first, however sudden, the next one starts at once.
+//! A second gateway with the same `state_dir` ends with a message and disturbs nothing. After the first
+//! one ends, even by SIGKILL, the next one starts at once.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, Process, Simulator};
 
-/// Starts a second gateway on the first one's directory, waits for its end, and gives its log.
+/// Starts a second gateway with the directory of the first, waits for its end and returns its log.
 fn refused(first: &Gateway) -> String {
     let mut second = Command::new(Gateway::program());
     second.arg("run").arg(first.config_path());
@@ -29,8 +29,8 @@ fn the_second_is_refused_and_the_first_goes_on() {
 
     let log = refused(&first);
     assert!(log.contains("another gateway runs with state_dir"), "{log}");
-    // Where the socket is gone the lock of the queue still tells.
-    fs::remove_file(first.state_dir().join("status.sock")).expect("it is there");
+    // Without the socket, the lock of the queue still detects it.
+    fs::remove_file(first.state_dir().join("status.sock")).expect("it exists");
     let log = refused(&first);
     assert!(log.contains("another gateway has the queue in"), "{log}");
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tunnel::MTU_RANGE;
 use tunnel::wg_quick::{Rejected, WgQuick, parse};
 
-const MUTATIONS: usize = 20_000;
+const MUTATIONS: u64 = 20_000;
 /// Pieces that mean something in a file.
 const MEANINGFUL: [&str; 22] = [
     "[Interface]",
@@ -40,7 +40,7 @@ const MEANINGFUL: [&str; 22] = [
 
 #[test]
 fn mutated_files_are_answered() {
-    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = test_settings::MUTATIONS.number_or(MUTATIONS);
     let corpus = corpus();
     let mut random = Rng::with_seed(7);
     let mut taken = 0;
@@ -49,7 +49,7 @@ fn mutated_files_are_answered() {
         for _ in 0..random.u8(1..4) {
             mutate(&mut file, &mut random, &corpus);
         }
-        taken += usize::from(is_taken(&parse(&file)));
+        taken += u64::from(is_taken(&parse(&file)));
     }
     assert!((1..mutations).contains(&taken), "{taken} of {mutations} are taken");
 }

@@ -64,7 +64,7 @@ impl Contender {
         eventually("the hub answers a ping", Duration::from_secs(15), || {
             let ping =
                 site.command("ping").args(["-c", "1", "-W", "1", WireguardGo::ADDRESS]).output();
-            ping.expect("ping is there").status.success().then_some(())
+            ping.expect("ping is installed").status.success().then_some(())
         });
         let pid = process.id();
         let idle_percent = with_idle.then(|| idle(pid));

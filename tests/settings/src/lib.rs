@@ -177,6 +177,15 @@ impl Setting {
         })
     }
 
+    /// Returns the number that is set, or the default of this test.
+    ///
+    /// # Panics
+    /// When the variable is set to anything but a number.
+    #[must_use]
+    pub fn number_or(self, default: u64) -> u64 {
+        self.get().unwrap_or(default)
+    }
+
     /// Returns the path that is set, if one is.
     #[must_use]
     pub fn path(self) -> Option<PathBuf> {

@@ -1,5 +1,5 @@
-//! Promise 1 against servers that share no code with us or with each other: a value in libmodbus
-//! or modbus-serial is that value in the JSON, from every table. pymodbus is the PLC of
+//! Promise 1 with servers that share no code with the gateway or each other: a value in libmodbus or
+//! modbus-serial is that value in the JSON, from every table. pymodbus is the PLC of
 //! `a_value_in_the_plc_is_the_value_in_the_json.rs`.
 
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const WORDS: &[(&str, &[u16], &str)] = &[
     ("LREAL", &[0x405E, 0xDD2F, 0x1A9F, 0xBE77], "123.456"),
 ];
 
-/// The bits of both tables, from bit 6 on: across a byte.
+/// Bits of both tables, from bit 6 on: across a byte boundary.
 const BITS: [u16; 5] = [1, 0, 1, 1, 0];
 const FIRST_BIT: u16 = 6;
 
@@ -42,8 +42,8 @@ fn modbus_serial_for_every_type_and_table() {
     every_type_and_table(ThirdPartyPlc::modbus_serial);
 }
 
-/// Each value stands in the holding registers with the high word first and in the input registers
-/// with the low word first, and once more as a Modicon has it.
+/// Each value is in the holding registers with the high word first, in the input registers with the
+/// low word first, and once more in the order of a Modicon.
 fn every_type_and_table(server: impl Fn(&PlcMemory) -> ThirdPartyPlc) {
     let (mut memory, mut expected) = (PlcMemory::default(), Vec::new());
     // Name, address, type and byte order of each tag.
@@ -59,7 +59,7 @@ fn every_type_and_table(server: impl Fn(&PlcMemory) -> ThirdPartyPlc) {
         modicon.push((format!("modicon{index}"), format!("%MW{}", 1000 + register), *iec, None));
         expected.extend(["holding", "input"].map(|t| format!("\"{t}{index}\":{value},")));
         expected.push(format!("\"modicon{index}\":{value},"));
-        // A Modicon aligns its variables; a hole every now and then does the others no harm.
+        // A Modicon aligns its variables; unused registers between them are harmless.
         register += 4;
     }
     for table in ["coil", "discrete"] {

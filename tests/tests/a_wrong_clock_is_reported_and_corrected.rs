@@ -1,16 +1,16 @@
-//! A box without a battery-backed clock wakes up in 1970, in a machine whose clock the test may set.
-//! What it takes is marked; what it still has when the clock is set is dated again.
+//! A box without a battery-backed clock starts in 1970, in a machine whose clock the test can set.
+//! Samples are marked; when the clock is set, the times of samples still in the queue are corrected.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::{Gateway, GatewayConfig, Guest, LocalHub, Mosquitto, Simulator, eventually};
 use tunnel::PrivateKey;
 
-/// An emulated machine beside a busy compiler is slow.
+/// An emulated machine is slow beside a compiler.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again() {
+fn in_a_guest_samples_before_the_clock_was_set_are_marked_and_corrected() {
     let (mut broker, plc) = (Mosquitto::start(), Simulator::start());
     let consumer = broker.subscribe("edge/+/data/#");
     let config = GatewayConfig::with_broker("site", broker.url())
@@ -58,13 +58,13 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
 }
 
 #[test]
-fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is_set() {
+fn in_a_guest_a_tunnel_that_starts_in_1970_reports_it_and_connects_when_the_clock_is_set() {
     let (broker, plc) = (Mosquitto::start(), Simulator::start());
     let consumer = broker.subscribe("edge/+/data/#");
     let key = PrivateKey::generate();
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
     let hub = LocalHub::start(key.public_key(), None, behind);
-    // Yesterday the clock was right.
+    // The hub has accepted a handshake with a later time.
     hub.connect_once(&key);
     let address = LocalHub::ADDRESS;
     let config = GatewayConfig::with_broker("site", format!("mqtt://{address}:1883"))
@@ -99,7 +99,7 @@ fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is
 #[expect(
     clippy::disallowed_methods,
     clippy::expect_used,
-    reason = "the test sets the clock of the guest by it"
+    reason = "the test sets the clock of the guest"
 )]
 fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");

@@ -1,5 +1,5 @@
-//! Two hubs that lead to different brokers. When the one in use dies the other is taken, and the
-//! broker behind it, at the price of one session.
+//! Two hubs that lead to different brokers. When the active hub dies, the gateway changes to the other
+//! hub and its broker, with one new MQTT session.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;
@@ -12,8 +12,8 @@ use e2e::{
 };
 use tunnel::PrivateKey;
 
-/// A session that has become silent is doubted after 15 s, and the hub left after three calls.
-const LEFT: Duration = Duration::from_secs(60);
+/// A silent session is suspected after 15 s; the hub is replaced after three unanswered handshakes.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(60);
 const DATA: &str = "edge/plant-7/data/pump6";
 
 const BROKER: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
@@ -24,7 +24,7 @@ import sys, urllib.request
 print(urllib.request.urlopen(f'http://{sys.argv[1]}:9464/status', timeout=20).read().decode())
 ";
 
-/// A broker, and who hears everything there.
+/// A broker and its subscriber.
 struct Broker {
     process: Process,
     consumer: Subscriber,
@@ -38,7 +38,7 @@ impl Broker {
         Self { process, consumer: namespace.subscribe(address, DATA) }
     }
 
-    /// Sessions that the gateway has had here.
+    /// Returns the number of sessions of the gateway.
     fn sessions(&self) -> usize {
         let log = self.process.log().text();
         log.lines().filter(|line| line.contains("as plant-7")).count()
@@ -46,7 +46,7 @@ impl Broker {
 }
 
 #[test]
-fn as_root_a_dead_hub_is_left() {
+fn as_root_the_gateway_fails_over_from_a_dead_hub() {
     let (pair, second, dir) = (NamespacePair::new(), Namespace::new(), temp_dir());
     let ends = ["link", "add", "cable2", "type", "veth", "peer", "name", "cable", "netns"];
     pair.site.ip(&[&ends[..], &[second.name()]].concat());
@@ -70,13 +70,13 @@ fn as_root_a_dead_hub_is_left() {
 
     hub_a.kill();
 
-    b.consumer.try_next(LEFT).unwrap_or_else(|| panic!("{}", gateway.log().text()));
-    // What would take the place of a first session comes right after it.
+    b.consumer.try_next(FAILOVER_TIMEOUT).unwrap_or_else(|| panic!("{}", gateway.log().text()));
+    // A second session would replace the first one immediately.
     for _ in 0..10 {
         b.consumer.next(EVENT_TIMEOUT);
     }
-    // It is renewed once a second.
-    eventually("the status tells it", EVENT_TIMEOUT, || {
+    // The status is updated once a second.
+    eventually("the status names the other hub", EVENT_TIMEOUT, || {
         let status = second.run("python3", &["-c", STATUS, WireguardGo::SITE_ADDRESS]);
         let tells = |what| status.contains(what);
         (tells("\"hub\":\"hub-b\"") && tells("10.9.0.3:1883")).then_some(())
@@ -88,7 +88,7 @@ fn as_root_a_dead_hub_is_left() {
 fn configuration(dir: &TempDir, key: &PrivateKey, a: &WireguardGo, b: &WireguardGo) -> String {
     let (first, second) = (WireguardGo::ADDRESS, WireguardGo::SECOND_ADDRESS);
     let (site, state) = (WireguardGo::SITE_ADDRESS, dir.path().join("state"));
-    fs::create_dir(&state).expect("it is ours");
+    fs::create_dir(&state).expect("the test owns it");
     let plc = PlcConfig::new("pump6", "M241", "127.0.0.1:1502")
         .scan(Duration::from_millis(100))
         .tag("life", "%MW0", "WORD");
