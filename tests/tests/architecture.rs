@@ -226,9 +226,10 @@ fn product() -> Vec<Source> {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a directory can be read");
             todo.extend(entries.map(|entry| entry.expect("readable").path()));
-        } else if is_product(&path) {
+        } else if is_product(path.strip_prefix(&root).expect("it is below the root")) {
             let text = fs::read_to_string(&path).expect("sources are text");
-            let path = path.strip_prefix(&root).expect("it lies below").display().to_string();
+            let path = path.strip_prefix(&root).expect("it is below the root");
+            let path = path.display().to_string();
             let text = rooted(&path, &without_comments(product_part(&text)));
             sources.push(Source { path, text });
         }
@@ -237,6 +238,7 @@ fn product() -> Vec<Source> {
     sources
 }
 
+/// Returns whether a file, by its path below the root, holds product code.
 fn is_product(path: &Path) -> bool {
     let is_test = |part: &std::ffi::OsStr| part == "tests" || part == "tests.rs";
     path.extension().is_some_and(|extension| extension == "rs") && !path.iter().any(is_test)
