@@ -11,8 +11,8 @@ impl CertificateAuthority {
     #[must_use]
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no name is a right name");
-        // Without a name of its own, OpenSSL would take a signed certificate for self-signed: issuer and
-        // subject would be equal.
+        // Without a name of its own, OpenSSL would take a signed certificate for self-signed:
+        // issuer and subject would be equal.
         params.distinguished_name.push(DnType::CommonName, "an authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("there is randomness");

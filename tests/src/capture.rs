@@ -156,7 +156,8 @@ impl Capture {
         self.numbers.get(&(topic.to_owned(), epoch.to_owned())).cloned().unwrap_or_default()
     }
 
-    /// Runs `edge-gateway audit`. Returns whether every missing message was announced, and the report.
+    /// Runs `edge-gateway audit`. Returns whether every missing message was announced, and the
+    /// report.
     #[must_use]
     pub fn audit(&self) -> (bool, String) {
         let mut audit = Command::new(Gateway::program())

@@ -45,8 +45,8 @@ impl Impairment {
         Self { conditions, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// Returns the copies of a datagram sent at `now`, each with its time of arrival: none when it is
-    /// lost. Each of two copies may be lost or corrupted on its own.
+    /// Returns the copies of a datagram sent at `now`, each with its time of arrival: none when it
+    /// is lost. Each of two copies may be lost or corrupted on its own.
     pub fn pass(&mut self, now: Instant, datagram: &[u8]) -> Vec<(Instant, Vec<u8>)> {
         let copies = if self.random.f64() < self.conditions.duplicate { 2 } else { 1 };
         let mut arriving = Vec::new();

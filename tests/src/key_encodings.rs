@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Returns the forms in which a program could print a key given in base64: base64, the bytes as Rust
-/// prints them, and hexadecimal.
+/// Returns the forms in which a program could print a key given in base64: base64, the bytes as
+/// Rust prints them, and hexadecimal.
 ///
 /// # Panics
 /// When the key is not base64.

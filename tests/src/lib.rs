@@ -2,8 +2,8 @@
 //! itself as the program that is shipped.
 //!
 //! All calls block, so a test reads from top to bottom. A child process ends with its owner, a peer
-//! listens on a port of 127.0.0.1 that stays reserved for it, and a helper that fails panics with the
-//! reason and the log of the peer.
+//! listens on a port of 127.0.0.1 that stays reserved for it, and a helper that fails panics with
+//! the reason and the log of the peer.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

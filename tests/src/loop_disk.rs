@@ -1,5 +1,5 @@
-//! A file system on a loop device that a test can fill and break, and that counts the bytes written.
-//! Needs root.
+//! A file system on a loop device that a test can fill and break, and that counts the bytes
+//! written. Needs root.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

@@ -102,10 +102,10 @@ impl MosquittoBuilder {
         }
     }
 
-    /// Returns the text of mosquitto.conf. `user root` only matters to root: Mosquitto would drop its
-    /// privileges and could not read the directory of the test. The limits make it keep every message
-    /// that it acknowledges: by default it drops after 1,000 queued messages and saves every 30
-    /// minutes.
+    /// Returns the text of mosquitto.conf. `user root` only matters to root: Mosquitto would drop
+    /// its privileges and could not read the directory of the test. The limits make it keep every
+    /// message that it acknowledges: by default it drops after 1,000 queued messages and saves
+    /// every 30 minutes.
     fn configuration(&self, dir: &Path, port: &Port) -> String {
         let mut text = format!(
             "listener {} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n\

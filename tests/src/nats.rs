@@ -12,8 +12,8 @@ use crate::{Port, Process, Subscriber, TempDir, eventually, http_get, temp_dir};
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(30);
 const NODE_COUNT: usize = 3;
 
-/// A cluster that replicates messages and sessions to all nodes, so that it survives the loss of one.
-/// Dropping it kills it.
+/// A cluster that replicates messages and sessions to all nodes, so that it survives the loss of
+/// one. Dropping it kills it.
 #[derive(Debug)]
 pub struct NatsCluster {
     nodes: Vec<NatsNode>,
@@ -68,8 +68,8 @@ impl NatsCluster {
         self.nodes[index].process.take().expect("the node runs").kill();
     }
 
-    /// Subscribes at a node with a persistent session, or resumes the session of this client id from
-    /// any node.
+    /// Subscribes at a node with a persistent session, or resumes the session of this client id
+    /// from any node.
     #[must_use]
     pub fn subscribe_persistent(&self, index: usize, client_id: &str, filter: &str) -> Subscriber {
         Subscriber::start_persistent_v4(self.nodes[index].mqtt.number(), client_id, filter)
@@ -84,8 +84,9 @@ impl NatsCluster {
 }
 
 impl NatsNode {
-    /// Starts a node. Without `stream_replicas` only one node stores the messages, and no client can
-    /// connect while that node is down. `no_advertise`: nodes know each other by one address only.
+    /// Starts a node. Without `stream_replicas` only one node stores the messages, and no client
+    /// can connect while that node is down. `no_advertise`: nodes know each other by one address
+    /// only.
     fn start(index: usize, dir: &Path, cluster: Port, routes: &str) -> Self {
         let (mqtt, monitor, client) = (Port::reserve(), Port::reserve(), Port::reserve());
         let config = format!(

@@ -21,8 +21,8 @@ impl NodeRed {
 
     /// Prepares it to subscribe to `edge/+/data/#` with QoS 1.
     ///
-    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With the default, on,
-    /// Node-RED unsubscribes when it stops, and the broker stores no messages for it.
+    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With the default,
+    /// on, Node-RED unsubscribes when it stops, and the broker stores no messages for it.
     #[must_use]
     pub fn new() -> Self {
         let (home, dir) = (home(), temp_dir());

@@ -14,8 +14,8 @@ const DISK_BYTES: u64 = 64 << 20;
 
 /// A machine with an ext4 at /data, on a disk that survives all power cuts.
 ///
-/// Every start is a cold boot. Resuming a snapshot would be faster, but every run would draw the same
-/// random numbers.
+/// Every start is a cold boot. Resuming a snapshot would be faster, but every run would draw the
+/// same random numbers.
 #[derive(Debug)]
 pub struct PowerCut {
     machine: GuestBuilder,
@@ -57,7 +57,8 @@ pub enum FilesystemState {
 }
 
 impl PowerCut {
-    /// Adds an empty disk to a machine, which stays off. The seed decides which sectors a cut loses.
+    /// Adds an empty disk to a machine, which stays off. The seed decides which sectors a cut
+    /// loses.
     #[must_use]
     pub fn new(machine: GuestBuilder, barriers: Barriers, seed: u64) -> Self {
         let dir = temp_dir();
@@ -109,8 +110,8 @@ impl PowerCut {
         self.running.as_ref().expect("the power is on").1.block()
     }
 
-    /// Cuts the power. Each sector that was not flushed is lost with a random probability: all, half
-    /// or one sixteenth of them.
+    /// Cuts the power. Each sector that was not flushed is lost with a random probability: all,
+    /// half or one sixteenth of them.
     ///
     /// # Panics
     /// When the power is off.
@@ -141,8 +142,8 @@ impl PowerCut {
     fn check(&self) -> FilesystemState {
         let copy = self.dir.path().join("copy");
         succeed(tool("cp").arg("--sparse=always").arg(self.disk()).arg(&copy));
-        // The first run replays the journal and updates counters, which is normal after a crash. Only
-        // a second, forced run shows whether anything else was wrong.
+        // The first run replays the journal and updates counters, which is normal after a crash.
+        // Only a second, forced run shows whether anything else was wrong.
         let replayed = run(tool("e2fsck").args(["-y"]).arg(&copy));
         let forced = run(tool("e2fsck").args(["-fy"]).arg(&copy));
         match forced.status.code() {

@@ -141,8 +141,8 @@ impl Log {
         self.written().lines.iter().any(|line| line.contains(part))
     }
 
-    /// Waits for the first line, past or future, that contains `part`. Returns `None` when the child
-    /// closes its pipe, or at the deadline.
+    /// Waits for the first line, past or future, that contains `part`. Returns `None` when the
+    /// child closes its pipe, or at the deadline.
     #[must_use]
     pub fn wait_for_line(&self, part: &str, deadline: Duration) -> Option<String> {
         let find = |written: &LogLines| written.lines.iter().find(|l| l.contains(part)).cloned();
@@ -191,8 +191,8 @@ impl Log {
     }
 }
 
-/// Calls `probe` until it returns a value. This is for conditions without an event, such as a metric
-/// that must reach a number; where there is an event, wait for the event.
+/// Calls `probe` until it returns a value. This is for conditions without an event, such as a
+/// metric that must reach a number; where there is an event, wait for the event.
 ///
 /// # Panics
 /// When there is no value before the deadline; `what` names the condition.

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{Port, Process, resources};
 
-/// A Modbus TCP server that answers for every unit id. All 65,536 addresses of all four tables begin
-/// at zero. It keeps its port; dropping it ends it.
+/// A Modbus TCP server that answers for every unit id. All 65,536 addresses of all four tables
+/// begin at zero. It keeps its port; dropping it ends it.
 #[derive(Debug)]
 pub struct Pymodbus {
     process: Process,

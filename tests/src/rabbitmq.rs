@@ -51,7 +51,8 @@ impl RabbitMq {
         let process = Process::start(
             Command::new("sh")
                 .args(["-c", "exec /usr/lib/rabbitmq/bin/rabbitmq-server >&2"])
-                // Without it the broker is a child of a shell, and killing the shell leaves it running.
+                // Without it the broker is a child of a shell, and killing the shell leaves it
+                // running.
                 .env("RUNNING_UNDER_SYSTEMD", "true")
                 .env_remove("NOTIFY_SOCKET")
                 .env("HOME", dir)

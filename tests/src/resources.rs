@@ -98,7 +98,8 @@ impl Port {
     }
 }
 
-/// Returns the path of one of the workspace's programs: as `setting` says, or else next to the test.
+/// Returns the path of one of the workspace's programs: as `setting` says, or else next to the
+/// test.
 ///
 /// # Panics
 /// When it has not been built.
@@ -126,8 +127,8 @@ pub fn system_program(program: &Path) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {}: `cargo xtask test` installs it", program.display()))
 }
 
-/// Returns a free UDP port of 127.0.0.1. It is not reserved, but the kernel is unlikely to assign it
-/// again soon.
+/// Returns a free UDP port of 127.0.0.1. It is not reserved, but the kernel is unlikely to assign
+/// it again soon.
 #[must_use]
 pub fn free_udp_port() -> u16 {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");

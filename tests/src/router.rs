@@ -20,8 +20,8 @@ const MAX_QUEUED_COMMANDS: usize = 8;
 
 /// A router for one site, which uses it as the endpoint of its hub. Dropping it ends it.
 ///
-/// It maps the site's port to another one, and to a new one when the site changes its port, as routers
-/// with address translation do.
+/// It maps the site's port to another one, and to a new one when the site changes its port, as
+/// routers with address translation do.
 #[derive(Debug)]
 pub struct Router {
     address: SocketAddr,
@@ -41,8 +41,8 @@ pub struct DirectionCounts {
     pub corrupted: u64,
     /// Copies forwarded after a datagram that was received later.
     pub reordered: u64,
-    /// Datagrams forwarded, by WireGuard's type minus one (whitepaper, 5.4): initiations, responses,
-    /// cookie replies, data.
+    /// Datagrams forwarded, by WireGuard's type minus one (whitepaper, 5.4): initiations,
+    /// responses, cookie replies, data.
     pub kinds: [u64; 4],
 }
 
@@ -87,8 +87,8 @@ enum RouterCommand {
 }
 
 impl Router {
-    /// Starts it inside a namespace, where it listens at `at` for the site and forwards to `hub`. The
-    /// seed decides which datagrams are impaired.
+    /// Starts it inside a namespace, where it listens at `at` for the site and forwards to `hub`.
+    /// The seed decides which datagrams are impaired.
     ///
     /// # Panics
     /// When the address is taken, or the test does not run as root.
@@ -130,8 +130,8 @@ impl Router {
         self.send_command(RouterCommand::RebindPort);
     }
 
-    /// Blocks the port that the site uses now, or the first one that it will use, in both directions.
-    /// Other ports of the site are forwarded.
+    /// Blocks the port that the site uses now, or the first one that it will use, in both
+    /// directions. Other ports of the site are forwarded.
     pub fn block_port(&self) {
         self.send_command(RouterCommand::BlockPort);
     }
@@ -227,7 +227,7 @@ impl RouterTask {
             };
             match event {
                 RouterEvent::FromSite(from, length) => {
-                    self.handle_from_site(from, &from_site[..length])
+                    self.handle_from_site(from, &from_site[..length]);
                 }
                 RouterEvent::FromHub(length) => self.handle_from_hub(&from_hub[..length]),
                 RouterEvent::Order(Some(order)) => self.handle_command(order).await?,

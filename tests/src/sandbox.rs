@@ -15,8 +15,8 @@ pub struct Sandbox {
     _leash: ChildStdin,
 }
 
-/// All writes go to a tmpfs that only this namespace sees. The root of a container may be an overlay
-/// itself, which cannot be the upper layer of another; a tmpfs can.
+/// All writes go to a tmpfs that only this namespace sees. The root of a container may be an
+/// overlay itself, which cannot be the upper layer of another; a tmpfs can.
 const SETUP_SCRIPT: &str = r"
 set -eu
 mount -t tmpfs -o mode=0755 tmpfs /mnt

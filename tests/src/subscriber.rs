@@ -68,7 +68,7 @@ impl Subscriber {
             match subscriber.events.recv_timeout(SUBACK_TIMEOUT) {
                 Ok(SubscriberEvent::Subscribed) => return subscriber,
                 Ok(SubscriberEvent::Message(message)) => {
-                    subscriber.waiting.get_mut().push_back(message)
+                    subscriber.waiting.get_mut().push_back(message);
                 }
                 Err(error) => panic!("not subscribed: {error}; {}", log.text()),
             }

@@ -1,5 +1,5 @@
-//! A site whose gateway reaches its broker through the tunnel, and the hub: wireguard-go and Mosquitto
-//! in a network namespace. Needs root.
+//! A site whose gateway reaches its broker through the tunnel, and the hub: wireguard-go and
+//! Mosquitto in a network namespace. Needs root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -118,7 +118,8 @@ impl TunnelTestbedBuilder {
         self
     }
 
-    /// Uses TLS to the broker inside the tunnel, with certificates of a test authority at both ends.
+    /// Uses TLS to the broker inside the tunnel, with certificates of a test authority at both
+    /// ends.
     #[must_use]
     pub const fn with_tls(mut self) -> Self {
         self.is_secured = true;

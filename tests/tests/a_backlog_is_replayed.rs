@@ -1,5 +1,5 @@
-//! Promise 3: after an outage everything arrives: with `order = "strict"` in the order of reading, by
-//! default new messages first and the backlog marked as history.
+//! Promise 3: after an outage everything arrives: with `order = "strict"` in the order of reading,
+//! by default new messages first and the backlog marked as history.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use serde_json::Value;
 /// Together 200 messages a second.
 const PLCS: usize = 4;
 const SCAN: Duration = Duration::from_millis(20);
-/// Size of the backlog, in messages: more than the gateway treats as new, which is 5 seconds of them.
+/// Size of the backlog, in messages: more than the gateway treats as new, which is 5 seconds of
+/// them.
 const BACKLOG: f64 = 1_800.0;
 
 /// Returns the messages of a gateway that connects late to its broker, until the backlog is sent.

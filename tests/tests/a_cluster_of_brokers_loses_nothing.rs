@@ -1,5 +1,5 @@
-//! Promise 2 with third-party brokers: a node of a cluster dies, a broker is killed, and a persistent
-//! consumer receives everything.
+//! Promise 2 with third-party brokers: a node of a cluster dies, a broker is killed, and a
+//! persistent consumer receives everything.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use e2e::{
     Subscriber, eventually,
 };
 
-/// A cluster that has lost a node does not answer for up to 20 s, and the gateway's reconnect pauses
-/// grow to a minute.
+/// A cluster that has lost a node does not answer for up to 20 s, and the gateway's reconnect
+/// pauses grow to a minute.
 const SLOW_TIMEOUT: Duration = Duration::from_secs(100);
 const DATA: &str = "edge/g/data/#";
 /// Together 160 messages a second, so that some are in flight at any moment.

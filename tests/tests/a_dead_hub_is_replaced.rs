@@ -1,5 +1,5 @@
-//! Two hubs that lead to different brokers. When the active hub dies, the gateway changes to the other
-//! hub and its broker, with one new MQTT session.
+//! Two hubs that lead to different brokers. When the active hub dies, the gateway changes to the
+//! other hub and its broker, with one new MQTT session.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;

@@ -1,6 +1,6 @@
-//! A disk that does not answer for a while, as cheap SD cards do during garbage collection, costs no
-//! cycle and no sample: the gateway reads and delivers meanwhile, reports the hang, and writes again as
-//! soon as the disk answers.
+//! A disk that does not answer for a while, as cheap SD cards do during garbage collection, costs
+//! no cycle and no sample: the gateway reads and delivers meanwhile, reports the hang, and writes
+//! again as soon as the disk answers.
 
 use std::time::Duration;
 

@@ -55,7 +55,8 @@ fn as_root_the_disk_is_full_at_the_start() {
     world.ends_accounted_for();
 }
 
-/// As a failing SD card does it: ext4 becomes read-only, with `errors=remount-ro` as Debian mounts it.
+/// As a failing SD card does it: ext4 becomes read-only, with `errors=remount-ro` as Debian mounts
+/// it.
 #[test]
 fn as_root_the_file_system_breaks_while_it_runs() {
     let mut world = World::new();
@@ -109,8 +110,8 @@ impl World {
 
     fn on(disk: LoopDisk) -> Self {
         let plc = Simulator::start();
-        // It saves once a second and when it is stopped, not at every message: it is not killed here,
-        // and it shares a busy disk.
+        // It saves once a second and when it is stopped, not at every message: it is not killed
+        // here, and it shares a busy disk.
         let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
         let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
         let config = GatewayConfig::with_broker("g", broker.url())

@@ -1,4 +1,5 @@
-//! The virtual machine of the tests: it boots, runs commands, reports failures and ends with its owner.
+//! The virtual machine of the tests: it boots, runs commands, reports failures and ends with its
+//! owner.
 
 use e2e::{EVENT_TIMEOUT, Guest};
 

@@ -1,5 +1,5 @@
-//! Promises 2 and 3 with misbehaving brokers: each fault is reported, none causes a storm of connects,
-//! and no message is lost without a reason or sent forever.
+//! Promises 2 and 3 with misbehaving brokers: each fault is reported, none causes a storm of
+//! connects, and no message is lost without a reason or sent forever.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fmt::Display;

@@ -41,7 +41,8 @@ fn every_number_is_accounted_for(durability: &str, kills: u64, longest: Duration
     let mut gateway = Gateway::start(config);
     let mut messages = Vec::new();
     for kill in 0..kills {
-        // A random moment is the point of this test, the start included: there is no event to wait for.
+        // A random moment is the point of this test, the start included: there is no event to wait
+        // for.
         thread::sleep(longest.mul_f64(random.f64()));
         if kill % RESTART_EVERY == RESTART_EVERY - 1 {
             broker.stop();

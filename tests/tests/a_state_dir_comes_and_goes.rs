@@ -1,5 +1,5 @@
-//! An unusable `state_dir` costs no sample and no restart: the gateway publishes from memory, reports
-//! the problem, and attaches the directory when it becomes usable.
+//! An unusable `state_dir` costs no sample and no restart: the gateway publishes from memory,
+//! reports the problem, and attaches the directory when it becomes usable.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs::{self, Permissions};

@@ -1,5 +1,5 @@
-//! Speed, measured independently of the load of the machine: valgrind counts the instructions per value
-//! from registers to JSON.
+//! Speed, measured independently of the load of the machine: valgrind counts the instructions per
+//! value from registers to JSON.
 //!
 //! The bound is for the development profile, in which tests are built. It is as repeatable as in a
 //! release build and as sensitive to an extra copy or allocation, but about fifteen times as high.

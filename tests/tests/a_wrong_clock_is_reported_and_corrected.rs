@@ -1,5 +1,6 @@
 //! A box without a battery-backed clock starts in 1970, in a machine whose clock the test can set.
-//! Samples are marked; when the clock is set, the times of samples still in the queue are corrected.
+//! Samples are marked; when the clock is set, the times of samples still in the queue are
+//! corrected.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -31,8 +31,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const EVENTS: TopicId = TopicId::new(PLCS);
 /// Messages that may be in flight to the broker.
 const WINDOW: usize = 64;
-/// Allowed growth of the process: the cache, a segment that is read with its index, entries in flight,
-/// and memory retained by the allocator.
+/// Allowed growth of the process: the cache, a segment that is read with its index, entries in
+/// flight, and memory retained by the allocator.
 const MEMORY_KIB: u64 = 24 << 10;
 /// Serialises the tests, because they measure the memory of their common process.
 static EXCLUSIVE: Mutex<()> = Mutex::new(());
@@ -322,8 +322,8 @@ fn load(dir: &e2e::TempDir, max_size: &str) -> LoadedConfig {
     config::load(&dir.write("gateway.toml", &toml)).expect("the configuration holds")
 }
 
-/// Memory for what the test itself notes of the numbers of a PLC, in use from the beginning: it is not
-/// the queue's.
+/// Memory for what the test itself notes of the numbers of a PLC, in use from the beginning: it is
+/// not the queue's.
 fn notes() -> Vec<Fate> {
     let seconds = usize::try_from(outage().as_secs()).expect("the number fits");
     // The catching up takes less than a quarter of the outage.

@@ -1,5 +1,5 @@
-//! Compares the code with the tables of ARCHITECTURE.md: a module uses only the modules that its row
-//! lists.
+//! Compares the code with the tables of ARCHITECTURE.md: a module uses only the modules that its
+//! row lists.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::collections::{BTreeMap, BTreeSet};

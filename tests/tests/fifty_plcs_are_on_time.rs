@@ -1,5 +1,4 @@
 //! Scale: 1,000 tags on 50 PLCs with one connection each, without a missed cycle.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Promise 2: a sample is delivered, stored, or counted as dropped with a reason; a receiver can check
-//! this by `seq`.
+//! Promise 2: a sample is delivered, stored, or counted as dropped with a reason; a receiver can
+//! check this by `seq`.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
@@ -69,8 +69,8 @@ fn survives_a_restart(mut broker: Mosquitto) {
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up < 1.0);
     count(&mut plc, &gateway, 20, 40);
     drop(consumer);
-    // A broker without persistence drops the first messages unless the consumer subscribes before the
-    // gateway connects.
+    // A broker without persistence drops the first messages unless the consumer subscribes before
+    // the gateway connects.
     gateway.pause();
     broker.start_again();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");

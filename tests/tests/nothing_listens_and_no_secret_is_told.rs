@@ -1,5 +1,5 @@
-//! Promise 8: nothing listens on the machine's side, and no secret is in a log, a metric, a status or a
-//! process argument.
+//! Promise 8: nothing listens on the machine's side, and no secret is in a log, a metric, a status
+//! or a process argument.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeSet;

@@ -1,7 +1,6 @@
-//! Promise 3: the power is cut at any moment, the start included. The gateway starts every time, and the
-//! receiver gets everything that its durability promises.
+//! Promise 3: the power is cut at any moment, the start included. The gateway starts every time,
+//! and the receiver gets everything that its durability promises.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "test code may stop on the spot, and prints what it has measured"
@@ -26,7 +25,8 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 fn in_a_guest_strict_keeps_what_it_made_durable_and_all_that_it_sent() {
     let lives = live("strict", Duration::ZERO, 8);
     for life in lives.iter().filter(|life| !life.received.is_empty()) {
-        // With `strict`, a message is on the disk before it is sent, so the next run knows its number.
+        // With `strict`, a message is on the disk before it is sent, so the next run knows its
+        // number.
         assert!(life.known > life.received.last().copied(), "{life:?}");
     }
 }
@@ -73,9 +73,9 @@ struct Life {
     known: Option<u64>,
 }
 
-/// Boots a machine and cuts its power, `usual` times or `E2E_CUTS` times, every other time without a
-/// broker. Checks the promise of every durability: samples that had waited for `settling` and were then
-/// synced are not lost.
+/// Boots a machine and cuts its power, `usual` times or `E2E_CUTS` times, every other time without
+/// a broker. Checks the promise of every durability: samples that had waited for `settling` and
+/// were then synced are not lost.
 fn live(durability: &str, settling: Duration, usual: u64) -> Vec<Life> {
     let mut world = World::new(durability, Barriers::Kept);
     let mut random = fastrand::Rng::with_seed(usual);
@@ -87,7 +87,8 @@ fn live(durability: &str, settling: Duration, usual: u64) -> Vec<Life> {
         }
         world.start();
         let mut scrapes = Scrapes::new(settling);
-        // Runs without a broker end when something is durable; the others during the start or later.
+        // Runs without a broker end when something is durable; the others during the start or
+        // later.
         if is_outage {
             eventually("something is durable", SLOW_TIMEOUT, || {
                 scrapes.ask(&world).filter(|()| scrapes.durable() > 0)
@@ -159,7 +160,8 @@ impl World {
     /// Runs once more with a broker and a clean stop; returns all messages of all runs.
     fn finish(mut self) -> Vec<Message> {
         self.start();
-        // Many runs leave a large backlog, and the processor is emulated: wait as long as it shrinks.
+        // Many runs leave a large backlog, and the processor is emulated: wait as long as it
+        // shrinks.
         let mut least = u64::MAX;
         while least >= 10 {
             least = eventually("less waits", SLOW_TIMEOUT, || {
@@ -215,8 +217,9 @@ impl Scrapes {
         Some(())
     }
 
-    /// Returns the number of samples that must be safe. Syncs run one after the other: when two more have
-    /// ended since a scrape, the second began after it and covers everything written by then.
+    /// Returns the number of samples that must be safe. Syncs run one after the other: when two
+    /// more have ended since a scrape, the second began after it and covers everything written by
+    /// then.
     fn durable(&self) -> u64 {
         let last = self.answers.last().map_or(0, |answer| answer.syncs);
         let mut answers = self.answers.iter().rev();

@@ -74,7 +74,8 @@ fn the_will_of_the_document_and_a_keep_alive_of_zero() {
         .plc(PlcConfig::new("p", "M241", plc.address()).tag("temp", "%MW10", "INT"));
     let mut gateway = Gateway::start_ready(config);
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
-    // Mosquitto logs: New client connected from .. as M262 (p2, c1, k0): version, clean, keep alive.
+    // Mosquitto logs: New client connected from .. as M262 (p2, c1, k0): version, clean, keep
+    // alive.
     let line = broker.log().wait_for_line(" as M262 (", EVENT_TIMEOUT).expect("it has connected");
     assert!(line.contains("c1, k0"), "{line}");
 

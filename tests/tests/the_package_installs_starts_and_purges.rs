@@ -1,5 +1,5 @@
-//! The Debian package in a sandbox of this machine: owners and modes are right, the program runs as its
-//! own user, an upgrade keeps the configuration, and a purge removes everything.
+//! The Debian package in a sandbox of this machine: owners and modes are right, the program runs as
+//! its own user, an upgrade keeps the configuration, and a purge removes everything.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::path::{Path, PathBuf};

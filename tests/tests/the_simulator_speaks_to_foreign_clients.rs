@@ -1,5 +1,5 @@
-//! The simulated PLC, read and written by clients that share no code with it: mbpoll (on libmodbus) and
-//! pymodbus.
+//! The simulated PLC, read and written by clients that share no code with it: mbpoll (on libmodbus)
+//! and pymodbus.
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 use std::net::SocketAddr;

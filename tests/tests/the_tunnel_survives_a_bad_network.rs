@@ -1,5 +1,5 @@
-//! Every published message arrives through a bad network. A router between the gateway and wireguard-go
-//! loses, duplicates, delays, reorders and corrupts datagrams.
+//! Every published message arrives through a bad network. A router between the gateway and
+//! wireguard-go loses, duplicates, delays, reorders and corrupts datagrams.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ fn good() -> NetworkConditions {
     NetworkConditions { delay: MILLISECOND, ..NetworkConditions::default() }
 }
 
-/// Publishes through such a network, stops the gateway and checks that everything arrived. Returns the
-/// traffic of the router.
+/// Publishes through such a network, stops the gateway and checks that everything arrived. Returns
+/// the traffic of the router.
 fn all_arrives(world: TunnelTestbedBuilder, seed: u64, conditions: NetworkConditions) -> Traffic {
     let world = world.behind_router(seed, conditions).start();
     let mut arrived = Capture::default();

@@ -1,5 +1,5 @@
-//! Promise 1 with servers that share no code with the gateway or each other: a value in libmodbus or
-//! modbus-serial is that value in the JSON, from every table. pymodbus is the PLC of
+//! Promise 1 with servers that share no code with the gateway or each other: a value in libmodbus
+//! or modbus-serial is that value in the JSON, from every table. pymodbus is the PLC of
 //! `a_value_in_the_plc_is_the_value_in_the_json.rs`.
 
 use std::net::SocketAddr;
@@ -73,8 +73,8 @@ fn every_type_and_table(server: impl Fn(&PlcMemory) -> ThirdPartyPlc) {
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/+");
     let plcs = [
-        section("other", "generic", plc.address(), tags),
-        section("modicon", "M241", same_plc.address(), modicon),
+        section("other", "generic", plc.address(), &tags),
+        section("modicon", "M241", same_plc.address(), &modicon),
     ];
     let _gateway = Gateway::start(GatewayConfig::with_broker("g", broker.url()).plcs(plcs));
 
@@ -89,7 +89,7 @@ fn every_type_and_table(server: impl Fn(&PlcMemory) -> ThirdPartyPlc) {
 
 type Tag = (String, String, &'static str, Option<&'static str>);
 
-fn section(name: &str, model: &str, address: SocketAddr, tags: Vec<Tag>) -> PlcConfig {
+fn section(name: &str, model: &str, address: SocketAddr, tags: &[Tag]) -> PlcConfig {
     let plc = PlcConfig::new(name, model, address).scan(Duration::from_millis(200));
     tags.iter().fold(plc, |plc, (name, at, iec, order)| {
         let plc = plc.tag(name, at, iec);

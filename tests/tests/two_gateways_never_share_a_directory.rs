@@ -1,5 +1,5 @@
-//! A second gateway with the same `state_dir` ends with a message and disturbs nothing. After the first
-//! one ends, even by SIGKILL, the next one starts at once.
+//! A second gateway with the same `state_dir` ends with a message and disturbs nothing. After the
+//! first one ends, even by SIGKILL, the next one starts at once.
 
 use std::fs;
 use std::process::Command;

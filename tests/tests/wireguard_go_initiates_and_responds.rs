@@ -1,5 +1,5 @@
-//! Both ends can initiate the handshake, with and without a preshared key; with different preshared keys
-//! there is no session. A router counts the messages.
+//! Both ends can initiate the handshake, with and without a preshared key; with different preshared
+//! keys there is no session. A router counts the messages.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: the Debian package, staged by this program and packed by dpkg-deb.
 //!
-//! cargo-deb takes minutes to build on every fresh machine, and does not handle the important parts:
-//! users, modes and maintainer scripts.
+//! cargo-deb takes minutes to build on every fresh machine, and does not handle the important
+//! parts: users, modes and maintainer scripts.
 
 mod dependencies;
 mod staging;

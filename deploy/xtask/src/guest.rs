@@ -1,7 +1,7 @@
 //! QEMU, Debian's kernel and busybox for the virtual machines of the tests, below target/.
 //!
-//! The packages are downloaded and unpacked, not installed: this needs no root and cannot conflict with
-//! packages of this machine.
+//! The packages are downloaded and unpacked, not installed: this needs no root and cannot conflict
+//! with packages of this machine.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,8 +14,8 @@ use crate::run::{command, output_of, run, target_dir};
 /// Identifies the content of the directory; a directory with another stamp is rebuilt.
 const CONTENT_STAMP: &str = "qemu-system-x86, linux-image-amd64, busybox-static; layout 1";
 
-/// Prepares the directory if needed and returns it: `root` with the unpacked packages, `vmlinux`, and
-/// `kernel` with the version of the kernel. `None` on machines whose programs cannot run in it.
+/// Prepares the directory if needed and returns it: `root` with the unpacked packages, `vmlinux`,
+/// and `kernel` with the version of the kernel. `None` on machines whose programs cannot run in it.
 pub(crate) fn provide() -> Result<Option<PathBuf>> {
     let architecture = output_of(&mut command("dpkg", &["--print-architecture"]))?;
     if architecture.trim() != "amd64" {
@@ -47,8 +47,8 @@ fn make(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the packages to download: the kernel of the meta package, busybox, and QEMU with its missing
-/// dependencies, none if QEMU is installed.
+/// Returns the packages to download: the kernel of the meta package, busybox, and QEMU with its
+/// missing dependencies, none if QEMU is installed.
 fn packages() -> Result<Vec<String>> {
     let depends = output_of(&mut command("apt-cache", &["depends", "linux-image-amd64"]))
         .context("`apt-get update` as root lets apt know its packages")?;
@@ -77,8 +77,8 @@ fn unpack(packages: &[String], dir: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Indexes the kernel's modules for modprobe, in the directory of Debian 12 or 13. Returns the version
-/// of the kernel.
+/// Indexes the kernel's modules for modprobe, in the directory of Debian 12 or 13. Returns the
+/// version of the kernel.
 fn index_modules(root: &Path) -> Result<String> {
     let (old, new) = (root.join("lib/modules"), root.join("usr/lib/modules"));
     if new.is_dir() && !old.exists() {
@@ -96,8 +96,8 @@ fn index_modules(root: &Path) -> Result<String> {
     Ok(version)
 }
 
-/// Returns the compressed kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst, `payload_offset`),
-/// without the length that follows it.
+/// Returns the compressed kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst,
+/// `payload_offset`), without the length that follows it.
 ///
 /// Booting the decompressed kernel saves half of the boot time under emulation.
 fn payload(image: &[u8]) -> Result<&[u8]> {

@@ -34,8 +34,8 @@ pub(crate) const NODE_RED: NpmPeer = NpmPeer {
     home: "e2e-node-red",
 };
 
-/// Copies the files of the repository to its directory, installs the locked packages and returns the
-/// path.
+/// Copies the files of the repository to its directory, installs the locked packages and returns
+/// the path.
 pub(crate) fn provide(peer: NpmPeer) -> Result<PathBuf> {
     let dir = target_dir().join(peer.home);
     let (source, stamp) = (workspace().join(peer.source), dir.join("holds"));
@@ -51,8 +51,8 @@ pub(crate) fn provide(peer: NpmPeer) -> Result<PathBuf> {
         println!("    {} is there", peer.name);
         return Ok(dir);
     }
-    // Without the optional packages: they contain native code, for serial ports and for passwords of
-    // the editor.
+    // Without the optional packages: they contain native code, for serial ports and for passwords
+    // of the editor.
     let arguments = ["ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"];
     run(command("npm", &arguments).arg("--silent").current_dir(&dir))?;
     fs::write(&stamp, lock).with_context(|| format!("cannot write {}", stamp.display()))?;

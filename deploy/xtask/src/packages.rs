@@ -61,8 +61,8 @@ pub(crate) fn provide() -> Result<()> {
     install(&names)
 }
 
-/// Returns whether a package is installed, or another one that provides it: a Node.js from elsewhere
-/// may include npm.
+/// Returns whether a package is installed, or another one that provides it: a Node.js from
+/// elsewhere may include npm.
 fn is_installed(package: &str) -> bool {
     let format = "${db:Status-Abbrev} ${Package}, ${Provides}\n";
     let query = command("dpkg-query", &["-W", "-f", format]).output();

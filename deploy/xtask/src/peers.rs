@@ -124,7 +124,7 @@ mod tests {
                     assert!(text.lines().all(|line| line.contains("==")), "{}", path.display());
                 }
                 PeerKind::Node => {
-                    assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display())
+                    assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display());
                 }
             }
         }

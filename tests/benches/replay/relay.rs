@@ -21,8 +21,8 @@ struct Gate {
 }
 
 impl Relay {
-    /// Leads to a port of the loopback, `delay` away each way, and more where it `hesitates`: so much
-    /// in the mean.
+    /// Leads to a port of the loopback, `delay` away each way, and more where it `hesitates`: so
+    /// much in the mean.
     pub(crate) fn start(to: u16, delay: Duration, hesitates: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("ports are free");
         let port = listener.local_addr().expect("it is bound").port();

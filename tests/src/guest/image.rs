@@ -67,8 +67,8 @@ impl GuestImage {
         paths.filter(|path| seen.insert(path.clone())).map(|path| module(&path)).collect()
     }
 
-    /// Returns the files that modprobe would load for one module. It prints lines of
-    /// `insmod PATH OPTIONS` and `builtin NAME`. The module configuration of this machine is ignored.
+    /// Returns the files that modprobe would load for one module. It prints lines of `insmod PATH
+    /// OPTIONS` and `builtin NAME`. The module configuration of this machine is ignored.
     fn load_order(&self, name: &str) -> Vec<PathBuf> {
         let mut modprobe = Command::new(resources::system_program(Path::new("modprobe")));
         modprobe.arg("--dirname").arg(self.root()).args(["--set-version", &self.kernel]);

@@ -1,5 +1,5 @@
-//! A disk with a volatile write cache: sectors of 512 bytes that were written but not flushed can be
-//! lost at a power cut, each on its own.
+//! A disk with a volatile write cache: sectors of 512 bytes that were written but not flushed can
+//! be lost at a power cut, each on its own.
 //!
 //! A virtual machine uses it as a network block device (the NBD protocol, fixed newstyle, simple
 //! replies) over a Unix socket.
@@ -87,8 +87,8 @@ impl NbdDisk {
 }
 
 impl WriteCache {
-    /// Writes each unflushed sector for which `survives` returns true and discards the others. Returns
-    /// the number of flushes and of lost sectors.
+    /// Writes each unflushed sector for which `survives` returns true and discards the others.
+    /// Returns the number of flushes and of lost sectors.
     pub(super) fn discard_unflushed(self, mut survives: impl FnMut() -> bool) -> (u64, usize) {
         let mut lost = 0;
         for (number, sector) in &self.volatile {

@@ -1,5 +1,5 @@
-//! The newest wireguard-go of Debian. The version of the stable release does not use the segmentation
-//! offload of the kernel yet, which would make the comparison unfair.
+//! The newest wireguard-go of Debian. The version of the stable release does not use the
+//! segmentation offload of the kernel yet, which would make the comparison unfair.
 
 use std::fs;
 use std::path::PathBuf;
