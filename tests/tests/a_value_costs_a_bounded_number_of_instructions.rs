@@ -90,12 +90,18 @@ fn two_hundred_tags_arrive_in_every_message() {
 fn pass(pipeline: &mut Pipeline, cycle: &Cycle, now: Instant) -> Vec<u8> {
     let record = pipeline.sampler.on_cycle(cycle, now).expect("the DINTs change in every cycle");
     pipeline.queue.push(TopicId::new(1), Entry::Record(record), now).expect("there is room");
-    let queued = pipeline.queue.next(now).expect("it has just been pushed");
-    let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
-    let stamp = MessageStamp { epoch: "abcdef", seq: queued.seq, history: false, corrected: false };
-    let message = pipeline.encoder.encode(record, &stamp);
-    let id = queued.id;
+    // The event loop asks for jobs after everything that happens.
+    assert!(pipeline.queue.next_job(now).is_none());
+    let encoder = &pipeline.encoder;
+    let sent = pipeline.queue.hand_out(now, |queued| {
+        let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
+        let seq = queued.seq;
+        let stamp = MessageStamp { epoch: "abcdef", seq, history: false, corrected: false };
+        Ok((queued.id, encoder.encode(record, &stamp)))
+    });
+    let (id, message) = sent.expect("it has just been pushed").expect("it is accepted");
     pipeline.queue.acknowledge(id, now);
+    assert!(pipeline.queue.next_job(now).is_none());
     message
 }
 

@@ -55,7 +55,7 @@ const ONLY_USERS: &[(&str, &[&str])] = &[
 
 /// The crates, each with the crates of the workspace that it may depend on.
 const CRATES: &[(&str, &[&str])] = &[
-    ("tunnel", &["test-settings"]),
+    ("tunnel", &[]),
     ("provisioning", &["test-settings", "tunnel"]),
     ("gateway", &["provisioning", "test-settings", "tunnel"]),
     ("tests", &["gateway", "provisioning", "test-settings", "tunnel"]),

@@ -14,8 +14,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-pub use interface::InterfaceError;
 pub(crate) use interface::{HostInterface, Repaired};
+pub use interface::{InterfaceError, InterfaceSetting};
 pub(crate) use monitor::ChangeMonitor;
 pub(crate) use route::{RouteChange, RouteWatch};
 

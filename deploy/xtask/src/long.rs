@@ -28,7 +28,7 @@ const LONG_TESTS: &[LongTest] = &[
     },
     LongTest {
         name: "mutated files of wg-quick",
-        target: &["-p", "tunnel", "--test", "mutated_wg_quick"],
+        target: &["-p", "provisioning", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
         environment: &[(MUTATIONS.name, "1000000")],
     },

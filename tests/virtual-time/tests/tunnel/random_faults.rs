@@ -62,7 +62,7 @@ impl Fault {
         match self {
             Self::LinkDown => world.network.unreachable_hosts.extend(hubs(world)),
             Self::HubUnreachable(hub) => {
-                drop(world.network.unreachable_hosts.insert(hubs(world)[hub]))
+                world.network.unreachable_hosts.insert(hubs(world)[hub]);
             }
             Self::HubRestarts(hub) => world.start_hub(hub),
             Self::HubStopped(hub) => world.stop_hub(hub),
