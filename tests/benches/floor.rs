@@ -84,7 +84,7 @@ fn json(words: &[u16]) -> String {
             dint.cast_signed(),
             real
         )
-        .expect("a string takes text");
+        .expect("a String accepts text");
     }
     json.push('}');
     json

@@ -106,7 +106,7 @@ fn gateway(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
 fn tunnelled(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     let key = task.write("tunnel.key", task.hub.site.expose().as_str());
     let readable_by_us = Permissions::from_mode(0o600);
-    std::fs::set_permissions(&key, readable_by_us).expect("the file is ours");
+    std::fs::set_permissions(&key, readable_by_us).expect("the test owns the file");
     let tunnel = format!(
         "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}\"\n[[tunnel.hub]]\nname = \"hub\"\n\
          endpoint = \"127.0.0.1:{}\"\npublic_key = \"{}\"\nallowed_ips = [\"10.77.0.0/16\"]\n",

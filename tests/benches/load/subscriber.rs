@@ -104,8 +104,8 @@ impl Subscriber {
 }
 
 impl Arrived {
-    /// Counts the values of a message. Finds `tN_KIND":VALUE` in the JSON of any gateway, or a plain
-    /// value under a topic that ends in `tN_KIND`.
+    /// Counts the values of a message. Finds `tN_KIND":VALUE` in the JSON of any gateway, or a
+    /// plain value under a topic that ends in `tN_KIND`.
     pub(crate) fn count(&mut self, topic: &str, payload: &[u8], at: u64) {
         let Ok(text) = std::str::from_utf8(payload) else { return };
         let before = self.values;

@@ -83,8 +83,8 @@ fn main() {
     );
     println!("|{}", "---|".repeat(7));
     for _ in 0..turns {
-        for (way, delay, hesitates) in WAYS {
-            let relay = |port| Relay::start(port, delay, hesitates);
+        for (way, delay, jitter) in WAYS {
+            let relay = |port| Relay::start(port, delay, jitter);
             let mut turn = measure(workload, &plcs, relay, Duration::from_secs(seconds));
             println!(
                 "| {way} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} |",
@@ -114,7 +114,8 @@ fn measure(
     let deps = this.parent().expect("it lies in a directory");
     let gateway = deps.with_file_name("edge-gateway");
     let places = Places { floor: PathBuf::new(), gateway, peers: PathBuf::new() };
-    let contender = OURS.iter().find(|contender| contender.name == "gateway").expect("it is ours");
+    let contender =
+        OURS.iter().find(|contender| contender.name == "gateway").expect("the test owns it");
     let subscriber = Subscriber::start(broker.port());
     let commands = (contender.prepare)(&task, &places).expect("there is nothing to fail");
     let _gateway = Processes::start(commands);

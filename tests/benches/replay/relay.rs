@@ -21,8 +21,8 @@ struct Gate {
 }
 
 impl Relay {
-    /// Leads to a port of the loopback, `delay` away each way, and more where it `hesitates`: so much
-    /// in the mean.
+    /// Leads to a port of the loopback, `delay` away each way, and more where it `hesitates`: so
+    /// much in the mean.
     pub(crate) fn start(to: u16, delay: Duration, hesitates: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("ports are free");
         let port = listener.local_addr().expect("it is bound").port();
@@ -30,7 +30,7 @@ impl Relay {
         let here = Arc::clone(&gate);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let mut gate = here.lock().expect("nobody panics with it");
+                let mut gate = here.lock().expect("no thread panics with the lock");
                 if gate.is_shut {
                     continue;
                 }
@@ -46,7 +46,7 @@ impl Relay {
 
     /// Ends every connection, and each that is begun until it is opened again.
     pub(crate) fn shut(&self) {
-        let mut gate = self.gate.lock().expect("nobody panics with it");
+        let mut gate = self.gate.lock().expect("no thread panics with the lock");
         gate.is_shut = true;
         for stream in gate.streams.drain(..) {
             // It may have ended by itself.
@@ -56,7 +56,7 @@ impl Relay {
 
     /// Lets connections through again.
     pub(crate) fn open(&self) {
-        self.gate.lock().expect("nobody panics with it").is_shut = false;
+        self.gate.lock().expect("no thread panics with the lock").is_shut = false;
     }
 }
 

@@ -55,7 +55,7 @@ impl Contender {
             Self::WireguardGo => start_wireguard_go(world),
             Self::Device | Self::Userspace => {
                 let program =
-                    workspace_program("edge-gateway", "E2E_GATEWAY").display().to_string();
+                    workspace_program("edge-gateway", test_settings::GATEWAY).display().to_string();
                 let conf = world.conf().display().to_string();
                 let arguments = ["tunnel", &conf, "--interface", "site0"];
                 Process::start(site.command(&program).args(arguments))
@@ -64,7 +64,7 @@ impl Contender {
         eventually("the hub answers a ping", Duration::from_secs(15), || {
             let ping =
                 site.command("ping").args(["-c", "1", "-W", "1", WireguardGo::ADDRESS]).output();
-            ping.expect("ping is there").status.success().then_some(())
+            ping.expect("ping is installed").status.success().then_some(())
         });
         let pid = process.id();
         let idle_percent = with_idle.then(|| idle(pid));

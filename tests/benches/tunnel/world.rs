@@ -42,7 +42,7 @@ impl World {
             WireguardGo::ADDRESS,
         );
         let path = self.directory.write("site.conf", &text);
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the test owns the file");
         path
     }
 }
@@ -50,7 +50,8 @@ impl World {
 /// Waits until a program has made its device and takes its settings.
 pub(crate) fn wait_for_device(namespace: &Namespace, device: &str) {
     eventually("the device is there", Duration::from_secs(10), || {
-        let shown = namespace.command("wg").args(["show", device]).output().expect("wg is there");
+        let shown =
+            namespace.command("wg").args(["show", device]).output().expect("wg is installed");
         shown.status.success().then_some(())
     });
 }

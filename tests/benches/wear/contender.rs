@@ -134,7 +134,8 @@ fn open(directory: &Path, durability: Durability) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = DirStorage::open(&directory.join("queue")).expect("it is nobody else's");
+    let files =
+        DirStorage::open(&directory.join("queue")).expect("no other queue uses the directory");
     Queue::open(files, &config.queue, identity, metrics, Instant::now())
 }
 
@@ -143,7 +144,7 @@ fn sqlite(directory: &Path, seconds: u32) {
     let numbers = [seconds.to_string(), PER_SECOND.to_string(), RECORD.to_string()];
     let mut python = Command::new("python3");
     let status = python.arg(script).arg(database(directory)).args(numbers).status();
-    assert!(status.expect("python3 is there").success(), "it ends well");
+    assert!(status.expect("python3 is installed").success(), "it ends well");
 }
 
 fn redb(database: &Database, seconds: u32) {
