@@ -1,5 +1,5 @@
-//! How fast the queue on disk is, and how soon the program is there with a backlog:
-//! `cargo xtask bench queue`. In a directory of its own on the file system of temporary files.
+//! Speed of the queue on disk, and the start of the program with a backlog: `cargo xtask bench queue`.
+//! Uses a new directory on the file system of temporary files.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// The program itself, with what is left and, as root, nothing in the memory of the system.
+/// Starts the program with the backlog; as root, with an empty page cache.
 fn start_program(state: &Path, toml: &str) {
     const PATIENCE: Duration = Duration::from_secs(60);
     let synced = Command::new("sync").status().expect("it exists");
@@ -62,7 +62,6 @@ fn start_program(state: &Path, toml: &str) {
     gateway.kill();
 }
 
-/// A variable of the environment.
 fn fill(loaded: &LoadedConfig, place: &Path, bytes: u64) {
     let mut queue = open(loaded, place);
     let tags = u16::try_from(test_settings::SAMPLES.number()).expect("a PLC has not as many tags");
@@ -133,12 +132,12 @@ fn metrics(loaded: &LoadedConfig) -> QueueMetrics {
     Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
 }
 
-/// What comes now counts for [`memory`].
+/// Resets the peak of [`memory`].
 fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").expect("Linux knows it (proc(5))");
 }
 
-/// Resident memory in KiB, at most.
+/// Returns the peak of the resident memory, in KiB.
 fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux provides the file");
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
