@@ -151,7 +151,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
-                () = sleep_until_or_forever(due) => {}
+                () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
             }
@@ -319,14 +319,6 @@ impl Pump {
             let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
             tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
         }
-    }
-}
-
-/// Waits until then, or for ever.
-async fn sleep_until_or_forever(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -24,8 +24,20 @@ pub struct Cycle {
     /// refused were taken apart. A tag of the class that none of them serves is in quarantine:
     /// refused, and not asked for in this cycle. Shared by cycles that ask the same.
     pub requests: Arc<[ReadRequest]>,
+    /// Where the value of each tag of the class lies, in the order of the configuration; absent for
+    /// a tag that no request reads. Shared by cycles with the same requests.
+    pub locations: Arc<[Option<TagLocation>]>,
     /// One for each of the requests, in their order.
     pub results: Vec<ReadResult>,
+}
+
+/// Where the value of a tag lies in the results of a cycle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TagLocation {
+    /// Index of the result.
+    pub result: u16,
+    /// Index of its first register or bit in the result.
+    pub offset: u16,
 }
 
 /// What became of one request.

@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout_at;
 
+use super::Pump;
 use super::sending::NextSend;
-use super::{Pump, sleep_until_or_forever};
+use crate::clock;
 use crate::mqtt;
 use crate::queue::{CloseOutcome, DiskJobDone, Stats};
 
@@ -37,7 +38,7 @@ impl Pump {
                 tokio::select! {
                     event = broker.recv() => DrainEvent::Broker(event),
                     Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
-                    () = sleep_until_or_forever(due) => DrainEvent::Timer,
+                    () = clock::sleep_until(due) => DrainEvent::Timer,
                 }
             };
             match timeout_at(deadline, step).await {
