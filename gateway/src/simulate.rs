@@ -12,17 +12,18 @@
 //!   the last stop, signature;
 //! - 8 connections, a 9th evicts the oldest; answers leave at the end of a MAST cycle.
 //!
-//! With [`SimulatedProgram::PumpStation`] the values move like those of a machine; its variables are listed in
-//! [`mod@process`]. A [`FaultInjector`] damages its answers as a broken PLC or network would. It has
-//! its own framing and shares no protocol code with the gateway's client, so that the two check each
-//! other.
+//! With [`SimulatedProgram::PumpStation`] the values move like those of a machine; its variables
+//! are listed in [`mod@process`]. A [`FaultInjector`] damages its answers as a broken PLC or
+//! network would. It has its own framing and shares no protocol code with the gateway's client, so
+//! that the two check each other.
 //!
 //! ```no_run
 //! use gateway::simulate::{SimulatedPlc, SimulatorSettings, serve};
 //! use provisioning::plc::Model;
 //!
 //! # async fn example() -> std::io::Result<()> {
-//! let plc = SimulatedPlc::new(SimulatorSettings::new(Model::M241).expect("an M241 can be simulated"));
+//! let settings = SimulatorSettings::new(Model::M241).expect("an M241 can be simulated");
+//! let plc = SimulatedPlc::new(settings);
 //! let handle = plc.handle();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let stop = tokio_util::sync::CancellationToken::new();
