@@ -3,7 +3,7 @@
 //! It serves, after the M241 and M251 programming guides, chapter "Modbus TCP server":
 //!
 //! - unit id 255, the embedded server: %MW as holding registers with the memory map of
-//!   [`Model::windows`], %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
+//!   [`PlcModel::windows`], %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
 //!   23 and 43/14, nothing else;
 //! - unit id 1, a "Modbus TCP Slave Device": registers 0..=39 are %IW, written by clients, 40..=79
 //!   are %QW, a copy of %MW0..=%MW39; function codes 3, 6, 16, 23;
@@ -19,10 +19,10 @@
 //!
 //! ```no_run
 //! use gateway::simulate::{SimulatedPlc, SimulatorSettings, serve};
-//! use provisioning::plc::Model;
+//! use provisioning::plc::PlcModel;
 //!
 //! # async fn example() -> std::io::Result<()> {
-//! let settings = SimulatorSettings::new(Model::M241).expect("an M241 can be simulated");
+//! let settings = SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated");
 //! let plc = SimulatedPlc::new(settings);
 //! let handle = plc.handle();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -89,8 +89,8 @@ pub enum SimulatedProgram {
 }
 
 impl SimulatorSettings {
-    /// Returns the settings of a new PLC; `None` for a model other than [`Model::M241`] and
-    /// [`Model::M251`].
+    /// Returns the settings of a new PLC; `None` for a model other than [`PlcModel::M241`] and
+    /// [`PlcModel::M251`].
     #[must_use]
     pub fn new(model: PlcModel) -> Option<Self> {
         Some(Self {
