@@ -348,16 +348,19 @@ impl<F> FileSet<F> {
     }
 
     /// Records the free space of the file system.
-    pub(super) const fn on_measured(&mut self, free_bytes: u64, now: Instant) {
-        self.space = FreeSpace { bytes: free_bytes, measured_at: now, is_measuring: false };
+    pub(super) fn on_measured(&mut self, free_bytes: u64, now: Instant) {
+        let measured_at = self.space.measured_at.max(now);
+        self.space = FreeSpace { bytes: free_bytes, measured_at, is_measuring: false };
     }
 
     /// Returns whether the free space has to be measured, and records that it is.
     pub(super) fn begin_measuring(&mut self, now: Instant) -> bool {
         let is_due = now >= self.space.measured_at + MEASURE_INTERVAL;
-        let begins = is_due && !self.space.is_measuring;
-        self.space.is_measuring |= begins;
-        begins
+        if !is_due || self.space.is_measuring {
+            return false;
+        }
+        (self.space.measured_at, self.space.is_measuring) = (now, true);
+        true
     }
 
     /// Checks that a segment of `size` bytes may be begun now; `used` is what all segments take.
