@@ -218,8 +218,7 @@ impl<S: Storage> Queue<S> {
         }
         let PendingStorage { limits, names, mut settings } = self.pending_storage.take()?;
         let own_epoch = Arc::clone(&self.ledger.epoch);
-        let opened =
-            Log::open(storage, limits, names.clone(), &settings, &mut self.ledger, now);
+        let opened = Log::open(storage, limits, names.clone(), &settings, &mut self.ledger, now);
         match opened {
             Ok(opened) => {
                 self.max_memory = MAX_MEMORY_BYTES;
@@ -253,13 +252,13 @@ impl<S: Storage> Queue<S> {
 
     fn start_with_log(&mut self, opened: OpenedLog<S>, own_epoch: Arc<str>, now: Instant) {
         let OpenedLog { mut log, last_run, lost_samples } = opened;
-        let waiting = log.waiting_counts();
+        let waiting = log.index().total();
         self.metrics.recovered.inc_by(waiting.samples + lost_samples);
         self.metrics.count_dropped(DropReason::Corrupt, lost_samples);
         let (epoch, entries, samples) = (&*self.ledger.epoch, waiting.entries, waiting.samples);
         tracing::debug!(?last_run, epoch, entries, samples, "queue opened");
         let began = log.begin_run(&self.ledger);
-        self.index.set_disk_only(log.waiting_ids().clone());
+        self.index.set_disk_only(log.index().waiting_ids().clone());
         self.log = Some(log);
         self.health = self.working_health();
         self.cursors = Cursors::starting_at(self.ledger.next_id);

@@ -7,7 +7,7 @@ use provisioning::config::{Durability, QueueOrder};
 
 use super::backlog_window::CongestionWindow;
 use super::index::{Location, MemoryEntry};
-use super::log::{EntryCounts, Log, StoredContent, StoredEntry};
+use super::log::{EntryCounts, StoredContent, StoredEntry};
 use super::storage::Storage;
 use super::{Entry, EntryId, LIVE_MAX_AGE, Queue, TopicId};
 use crate::metrics::DropReason;
@@ -209,7 +209,7 @@ impl<S: Storage> Queue<S> {
     fn is_sendable(&self, id: u64) -> bool {
         let Some(log) = self.log.as_ref().filter(|log| log.is_writable()) else { return true };
         match (self.durability, self.index.get(id)) {
-            (Durability::Strict, Some(held)) => held.location.is_durable(log.synced()),
+            (Durability::Strict, Some(held)) => held.location.is_durable(log.durability().synced()),
             (Durability::Balanced | Durability::LowWear, _) | (_, None) => true,
         }
     }
@@ -259,7 +259,6 @@ impl<S: Storage> Queue<S> {
         let newest = now.checked_sub(LIVE_MAX_AGE);
         let newest = newest.and_then(|oldest| self.index.first_young_id(oldest));
         self.cursors = Cursors::starting_at(newest.unwrap_or(self.ledger.next_id));
-        let synced = self.log.as_ref().map_or(0, Log::synced);
-        self.index.trim_cache(super::CACHE_BYTES, synced);
+        self.trim_cache(super::CACHE_BYTES);
     }
 }

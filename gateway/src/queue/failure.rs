@@ -92,7 +92,7 @@ impl<S: Storage> Queue<S> {
             self.ledger.requeue(announced);
         }
         let Some(log) = &mut self.log else { return };
-        let synced = log.synced();
+        let synced = log.durability().synced();
         log.on_storage_failed(&self.ledger);
         for id in self.index.logged_after(synced) {
             if let Some(held) = self.index.get(id) {
@@ -116,7 +116,8 @@ impl<S: Storage> Queue<S> {
     /// Begins a new file after a failure, with everything that was not durable: a storage that takes a
     /// few bytes and not the rest does not work.
     pub(super) fn retry_storage(&mut self, now: Instant) {
-        let Some(log) = self.log.as_mut().filter(|log| log.waiting_since().is_none()) else {
+        let Some(log) = self.log.as_mut().filter(|log| log.durability().waiting_since().is_none())
+        else {
             return;
         };
         if !self.storage_retry.begin(now) {

@@ -270,11 +270,7 @@ impl EntryIndex {
         self.entries.values().find(|held| held.is_record())
     }
 
-    fn update(
-        &mut self,
-        id: u64,
-        change: impl FnOnce(&mut MemoryEntry),
-    ) -> Option<&MemoryEntry> {
+    fn update(&mut self, id: u64, change: impl FnOnce(&mut MemoryEntry)) -> Option<&MemoryEntry> {
         let held = self.entries.get_mut(&id)?;
         self.states.remove(id, held);
         change(held);

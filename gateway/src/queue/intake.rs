@@ -153,7 +153,7 @@ impl<S: Storage> Queue<S> {
 
     /// Removes copies of what is durable from memory, until no more than `max_bytes` are in use.
     pub(super) fn trim_cache(&mut self, max_bytes: u64) {
-        let synced = self.log.as_ref().map_or(0, super::Log::synced);
+        let synced = self.log.as_ref().map_or(0, |log| log.durability().synced());
         self.index.trim_cache(max_bytes, synced);
     }
 

@@ -225,8 +225,7 @@ impl<F> FileSet<F> {
         newest_sealed: Option<u64>,
         may_go: impl Fn(u64) -> bool,
     ) -> Option<usize> {
-        let number =
-            |file: &PendingRecycle| segment_number(&file.name).filter(|_| file.size > 0);
+        let number = |file: &PendingRecycle| segment_number(&file.name).filter(|_| file.size > 0);
         // Never the newest segment: it proves that this run existed and that others are done with.
         let newest = self.pending.iter().filter_map(number).chain(newest_sealed).max();
         let is_old = |file: &PendingRecycle| {

@@ -164,7 +164,11 @@ fn segment_size<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
     let file = storage.open(&file_name(number))?;
     let size = file.size()?;
     if size > MAX_FILE_BYTES {
-        tracing::warn!(number, size, "a file of the queue is longer than any can be; cutting it off");
+        tracing::warn!(
+            number,
+            size,
+            "a file of the queue is longer than any can be; cutting it off"
+        );
         file.truncate(MAX_FILE_BYTES).ok();
     }
     Ok(size.min(MAX_FILE_BYTES))

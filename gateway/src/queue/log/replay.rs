@@ -136,7 +136,9 @@ impl LogReplay {
                     self.found.announced.clear();
                     checkpoint.gaps.iter().for_each(|gap| self.gaps.add(gap.clone()));
                     self.chain_seq = Some(checkpoint.chain_seq);
-                    if let Some(segment) = checkpoint.segments.last().filter(|_| self.seen.is_empty()) {
+                    if let Some(segment) =
+                        checkpoint.segments.last().filter(|_| self.seen.is_empty())
+                    {
                         self.starts.clone_from(&segment.starts);
                     }
                     self.found.checkpoint = checkpoint;
@@ -238,7 +240,8 @@ impl LogReplay {
         else {
             return;
         };
-        let Some(announced) = PendingAnnouncement::from_event(&message, &epoch.into(), topics) else {
+        let Some(announced) = PendingAnnouncement::from_event(&message, &epoch.into(), topics)
+        else {
             return;
         };
         match &announced {
@@ -253,7 +256,9 @@ impl LogReplay {
     }
 
     fn on_settled(&mut self, frame: &LogFrame<'_>) {
-        let Some((number, held, ranges)) = checkpoint::decode_settled(frame.payload) else { return };
+        let Some((number, held, ranges)) = checkpoint::decode_settled(frame.payload) else {
+            return;
+        };
         let checkpoint = &mut self.found.checkpoint;
         ranges.into_iter().for_each(|range| checkpoint.waiting.remove_range(range));
         let segment = checkpoint.segments.iter_mut().find(|segment| segment.number == number);

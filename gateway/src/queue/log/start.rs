@@ -150,12 +150,7 @@ impl<S: Storage> Log<S> {
 }
 
 /// Takes over what the last run left. The ledger may hold what happened before there was a storage.
-fn inherit(
-    ledger: &mut Ledger,
-    found: &RecoveredLog,
-    settings: &RunSettings,
-    last_run: &LastRun,
-) {
+fn inherit(ledger: &mut Ledger, found: &RecoveredLog, settings: &RunSettings, last_run: &LastRun) {
     let checkpoint = &found.checkpoint;
     ledger.next_id = ledger.next_id.max(checkpoint.next_id).max(checkpoint.appended);
     checkpoint.gaps.iter().for_each(|gap| ledger.gaps.add(gap.clone()));

@@ -91,7 +91,7 @@ fn a_job_that_dies_is_a_storage_that_fails() {
     assert!(world.queue.health().is_failing());
     world.run(Duration::from_secs(5));
     assert_eq!(*world.queue.health(), Health::Healthy);
-    assert!(!world.queue.log.as_ref().unwrap().is_syncing());
+    assert!(!world.queue.log.as_ref().unwrap().durability().is_syncing());
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl PowerLossTest {
     }
 
     fn is_durable(&self, id: u64) -> bool {
-        let synced = self.queue.log.as_ref().unwrap().synced();
+        let synced = self.queue.log.as_ref().unwrap().durability().synced();
         let place = self.queue.index.get(id).unwrap().location;
         place.is_durable(synced)
     }

@@ -54,7 +54,7 @@ impl CrashTest {
         }
         // A device that fails may have lost what it had promised.
         if !self.faulty {
-            let synced = self.queue().log.as_ref().unwrap().synced();
+            let synced = self.queue().log.as_ref().unwrap().durability().synced();
             self.mark_safe(synced);
         }
     }
