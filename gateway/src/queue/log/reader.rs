@@ -233,9 +233,14 @@ fn entry_summary(frame: &LogFrame<'_>) -> Option<EntrySummary> {
 }
 
 /// Returns the context of the run that wrote a segment, in its last copy: a table of topics only grows.
+///
+/// The segment may hold contexts of an older run: a power cut can undo the renaming of a file that was
+/// written, and the next run can give the file the same number again.
 pub(super) fn context(bytes: &[u8], segment: u64) -> Option<RunContext> {
     // Only contexts have a checksum without a run.
     let salt = Salt { segment, run: 0 };
     let contexts = LogFrames::new(bytes, salt).filter(|frame| frame.kind == FrameKind::Context);
-    contexts.filter_map(|frame| RunContext::parse(frame.payload)).last()
+    let contexts = contexts.filter_map(|frame| RunContext::parse(frame.payload));
+    // The last of several with the same run.
+    contexts.max_by_key(|context| context.run)
 }
