@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::model::Escaped;
 use crate::queue::RangeSet;
 
 /// The result of an audit.
@@ -196,5 +197,5 @@ fn format_range((first, last): &(u64, u64)) -> String {
 /// Replaces control characters: any client of the broker may have sent them, and they must not reach
 /// the terminal.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    Escaped(text).to_string()
 }
