@@ -161,8 +161,8 @@ impl<S: Storage> Queue<S> {
         queue
     }
 
-    /// Opens the queue in a storage. If that cannot be read or written, [`Queue::health`] reports it
-    /// and the queue works in memory: PLCs must be read all the same.
+    /// Opens the queue in a storage. If that cannot be read or written, [`Queue::health`] reports
+    /// it and the queue works in memory: PLCs must be read all the same.
     #[must_use]
     pub fn open(
         storage: S,
@@ -207,11 +207,11 @@ impl<S: Storage> Queue<S> {
         self.pending_storage.is_some()
     }
 
-    /// Opens the log in a storage that has become usable. What waits in memory moves there, with its
-    /// numbers, and counts as late. Returns the new ids.
+    /// Opens the log in a storage that has become usable. What waits in memory moves there, with
+    /// its numbers, and counts as late. Returns the new ids.
     ///
-    /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its acknowledgement
-    /// would find another entry under its id.
+    /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its
+    /// acknowledgement would find another entry under its id.
     pub fn attach_storage(&mut self, storage: S, now: Instant) -> Option<IdRemap> {
         if !self.nothing_in_flight() {
             return None;

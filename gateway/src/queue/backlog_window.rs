@@ -1,13 +1,13 @@
 //! How many entries of the backlog may be in flight beside live entries. Pure.
 //!
-//! Delay-based congestion control, as in TCP Vegas: the window grows by one while acknowledgements take
-//! about as long as without a backlog, and is halved when they take more than twice as long, so that
-//! live entries do not wait for old ones. Encoding the backlog is limited too, since live entries need
-//! the same processor, here and at the broker.
+//! Delay-based congestion control, as in TCP Vegas: the window grows by one while acknowledgements
+//! take about as long as without a backlog, and is halved when they take more than twice as long,
+//! so that live entries do not wait for old ones. Encoding the backlog is limited too, since live
+//! entries need the same processor, here and at the broker.
 //!
 //! It compares averages, because a cellular link takes 30 ms for one message and 200 for the next:
-//! compared with the shortest time, hardly anything would be in flight. One entry always is. So where
-//! live entries alone fill the link, they may wait more than twice as long.
+//! compared with the shortest time, hardly anything would be in flight. One entry always is. So
+//! where live entries alone fill the link, they may wait more than twice as long.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,17 @@ use std::time::{Duration, Instant};
 const MAX_IN_FLIGHT: u32 = 56;
 /// Window at the beginning of a connection.
 const INITIAL_IN_FLIGHT: u32 = 4;
-/// Time that acknowledgements may take beyond twice the baseline: timers of a busy machine are late.
+/// Time that acknowledgements may take beyond twice the baseline: timers of a busy machine are
+/// late.
 const JITTER_ALLOWANCE: Duration = Duration::from_micros(500);
 /// Weight of a new sample in the short-term average: 1/32.
 const RECENT_WEIGHT: u32 = 32;
-/// Weight of a new sample in the baseline, where that rises: 1/64. A link that became slower is accepted
-/// after a while.
+/// Weight of a new sample in the baseline, where that rises: 1/64. A link that became slower is
+/// accepted after a while.
 const BASELINE_WEIGHT: u32 = 64;
 
-/// After encoding an entry of the backlog, the pause is eight times as long as the encoding. With the
-/// rest of its way through this thread, that is about two thirds of the possible speed
+/// After encoding an entry of the backlog, the pause is eight times as long as the encoding. With
+/// the rest of its way through this thread, that is about two thirds of the possible speed
 /// (docs/performance.md).
 const ENCODE_PAUSE_FACTOR: u32 = 8;
 /// Pauses of up to 1 ms may be made up for: timers are no finer.

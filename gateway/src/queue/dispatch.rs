@@ -58,11 +58,12 @@ impl<S: Storage> Queue<S> {
     /// then the backlog, oldest first and as fast as it does not delay live entries. With the order
     /// `strict`, the oldest.
     ///
-    /// An entry that `send` accepts waits for [`Queue::acknowledge`] or [`Queue::discard`]; one that it
-    /// refuses is dropped for that reason and announced. So no entry can be handed out and forgotten.
+    /// An entry that `send` accepts waits for [`Queue::acknowledge`] or [`Queue::discard`]; one
+    /// that it refuses is dropped for that reason and announced. So no entry can be handed out and
+    /// forgotten.
     ///
-    /// Returns what `send` returned, or `None` when there is no entry, or the next one has to be read
-    /// or written first.
+    /// Returns what `send` returned, or `None` when there is no entry, or the next one has to be
+    /// read or written first.
     pub fn hand_out<T>(
         &mut self,
         now: Instant,
@@ -142,16 +143,16 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Records how long an entry of the backlog took to encode. For a multiple of that time only live
-    /// entries are handed out; not so with the order `strict`.
+    /// Records how long an entry of the backlog took to encode. For a multiple of that time only
+    /// live entries are handed out; not so with the order `strict`.
     pub fn on_encoded(&mut self, took: Duration, now: Instant) {
         if let Some(window) = &mut self.backlog_window {
             window.on_encoded(took, now);
         }
     }
 
-    /// Returns when the backlog may continue, if only its pause keeps [`Queue::hand_out`] from handing
-    /// out an entry.
+    /// Returns when the backlog may continue, if only its pause keeps [`Queue::hand_out`] from
+    /// handing out an entry.
     #[must_use]
     pub fn throttled_until(&self, now: Instant) -> Option<Instant> {
         self.backlog_window?.throttled_until(now).filter(|_| self.backlog_candidate().is_some())

@@ -1,5 +1,5 @@
-//! A full log: what is dropped. One segment is evicted for one segment begun: an eviction has to become
-//! durable before its file can be used, and until then nothing more is evicted.
+//! A full log: what is dropped. One segment is evicted for one segment begun: an eviction has to
+//! become durable before its file can be used, and until then nothing more is evicted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ enum MessagePolicy {
 }
 
 impl<S: Storage> Queue<S> {
-    /// Frees space in the full log for the entry with this id, or drops it. Returns whether it makes
-    /// sense to go on.
+    /// Frees space in the full log for the entry with this id, or drops it. Returns whether it
+    /// makes sense to go on.
     pub(super) fn free_disk_space(&mut self, id: u64, now: Instant) -> bool {
         let since = self.log.as_ref().and_then(|log| log.durability().waiting_since());
         if since.is_some_and(|since| now >= since + STALL_THRESHOLD) {
@@ -64,8 +64,8 @@ impl<S: Storage> Queue<S> {
         has_room
     }
 
-    /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples are
-    /// dropped. Its messages move to the end of the log.
+    /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples
+    /// are dropped. Its messages move to the end of the log.
     pub(super) fn evict_telemetry(&mut self, now: Instant) -> bool {
         let victim = self.find_victim(self.on_full, |kind| kind == SegmentKind::Telemetry);
         victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Move, now))

@@ -141,7 +141,8 @@ impl fmt::Display for Health {
             }
             Self::StorageFailed { error } => write!(
                 f,
-                "storage error ({error}): {MEMORY_ONLY}; {FREE_SPACE} or replace the SD card or disk"
+                "storage error ({error}): {MEMORY_ONLY}; {FREE_SPACE}, or replace the SD card or \
+                 disk"
             ),
             Self::StorageStalled => write!(
                 f,

@@ -1,9 +1,9 @@
 //! A log in files that are used again: entries wait in it until they are settled, in any order.
 //! docs/decisions/0007 says why it is as it is.
 //!
-//! Nothing is overwritten in place. That an entry is settled is a record like any other, and the first
-//! record of every segment is a checkpoint of the whole log, so that a start reads the newest segments
-//! only.
+//! Nothing is overwritten in place. That an entry is settled is a record like any other, and the
+//! first record of every segment is a checkpoint of the whole log, so that a start reads the newest
+//! segments only.
 
 mod bytes;
 mod checkpoint;
@@ -250,8 +250,8 @@ impl<S: Storage> Log<S> {
         self.begin_segment(ledger, bytes, purpose)
     }
 
-    /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is no
-    /// room for it.
+    /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is
+    /// no room for it.
     fn begin_segment(
         &mut self,
         ledger: &Ledger,
@@ -313,7 +313,8 @@ impl<S: Storage> Log<S> {
 
 /// Settling, and reading back.
 impl<S: Storage> Log<S> {
-    /// Records that an entry need not be sent any more; does nothing for one that is not in the log.
+    /// Records that an entry need not be sent any more; does nothing for one that is not in the
+    /// log.
     pub(super) fn settle(&mut self, id: u64, counts: EntryCounts) {
         let emptied = self.index.settle(id, counts);
         emptied.into_iter().for_each(|emptied| self.retire(emptied));
@@ -487,8 +488,8 @@ impl<S: Storage> Log<S> {
         self.loader.on_jobs_lost();
     }
 
-    /// Ends the segment being written after an error. What was appended and is not durable has to be
-    /// appended again, after [`Log::withdraw`].
+    /// Ends the segment being written after an error. What was appended and is not durable has to
+    /// be appended again, after [`Log::withdraw`].
     pub(super) fn on_storage_failed(&mut self, ledger: &Ledger) {
         let synced = self.durability.synced();
         self.files.on_storage_failed(synced);
@@ -526,7 +527,8 @@ impl<S: Storage> Log<S> {
         self.writer.change_epoch(epoch, self.files.next_number());
     }
 
-    /// Records that a power cut may cost this many seconds of data: the next run has to announce it.
+    /// Records that a power cut may cost this many seconds of data: the next run has to announce
+    /// it.
     pub(super) fn extend_loss_window(&mut self, seconds: u64) {
         self.writer.extend_loss_window(seconds);
     }

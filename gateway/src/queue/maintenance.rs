@@ -44,13 +44,13 @@ pub(super) struct RecordDeadlines {
 }
 
 impl<S: Storage> Queue<S> {
-    /// Does what is due, and returns a job to run on another thread; [`Queue::on_job_done`] takes its
-    /// result. Call it until there is none, after everything that happens and at
+    /// Does what is due, and returns a job to run on another thread; [`Queue::on_job_done`] takes
+    /// its result. Call it until there is none, after everything that happens and at
     /// [`Queue::next_deadline`].
     pub fn next_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         let job = self.log.is_some().then(|| self.maintain(now)).flatten();
-        // The only place that updates the gauges: it is passed after everything that happens, before
-        // anything else runs on this thread.
+        // The only place that updates the gauges: it is passed after everything that happens,
+        // before anything else runs on this thread.
         self.update_gauges();
         job
     }
@@ -209,7 +209,8 @@ impl<S: Storage> Queue<S> {
         log.prepare_job().or_else(|| log.measure_job(now))
     }
 
-    /// Appends what waits in memory only: all of it, or with `low-wear` what has waited long enough.
+    /// Appends what waits in memory only: all of it, or with `low-wear` what has waited long
+    /// enough.
     fn append_due(&mut self, now: Instant) {
         if self.durability != Durability::LowWear {
             return self.append_all(now);

@@ -50,8 +50,8 @@ impl<S: Storage> Queue<S> {
         Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
     }
 
-    /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs for
-    /// its own records. The free space of the file system is at most a second old.
+    /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs
+    /// for its own records. The free space of the file system is at most a second old.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         match self.log.as_ref().filter(|log| log.is_writable()) {

@@ -82,8 +82,8 @@ impl TopicTable {
         self.names.get(topic.index())
     }
 
-    /// Returns the number of a topic, a new one if it is unknown. All topics beyond 65,535, which no
-    /// configuration has, share the last number.
+    /// Returns the number of a topic, a new one if it is unknown. All topics beyond 65,535, which
+    /// no configuration has, share the last number.
     pub(super) fn intern(&mut self, name: &Arc<str>) -> TopicId {
         let known = self.names.iter().position(|known| known == name);
         let place = known.unwrap_or(self.names.len());

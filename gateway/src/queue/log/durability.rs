@@ -116,8 +116,8 @@ impl<F> DurabilityTracker<F> {
         self.written = self.written.max(upto.position);
     }
 
-    /// Begins to make everything durable that is written, the tail of the log included; `None` while
-    /// another sync is running.
+    /// Begins to make everything durable that is written, the tail of the log included; `None`
+    /// while another sync is running.
     pub(super) fn begin_sync(&mut self, tail: &FileSlot<F>, now: Instant) -> Option<SyncPlan<F>> {
         if self.is_syncing() {
             return None;

@@ -132,9 +132,9 @@ impl<F> FileSet<F> {
         self.next_number
     }
 
-    /// Sorts the files that a start has found without anything that waits. The newest segment proves
-    /// that the others are done with: it is not overwritten before a checkpoint of this run is
-    /// durable.
+    /// Sorts the files that a start has found without anything that waits. The newest segment
+    /// proves that the others are done with: it is not overwritten before a checkpoint of this run
+    /// is durable.
     pub(super) fn classify(&mut self, files: Vec<IdleFile>) {
         let newest = self.next_number.checked_sub(1);
         for (name, size) in files {
@@ -267,8 +267,8 @@ impl<F> FileSet<F> {
         unused.into_iter().for_each(|(name, size)| self.retire(name, size));
     }
 
-    /// Cancels what waits to be written, and marks the storage as failing for the next run: from now
-    /// on what comes in is in the memory of this one alone.
+    /// Cancels what waits to be written, and marks the storage as failing for the next run: from
+    /// now on what comes in is in the memory of this one alone.
     pub(super) fn on_storage_failed(&mut self, synced: u64) {
         let unused = self.ops.cancel_writes();
         self.retire_unused(unused);
@@ -325,7 +325,8 @@ impl<F> FileSet<F> {
         self.idle.iter().any(|(_, size)| *size == self.limits.segment_bytes)
     }
 
-    /// Records the end of preparing a file. Without one the next segment begins in a file that grows.
+    /// Records the end of preparing a file. Without one the next segment begins in a file that
+    /// grows.
     pub(super) fn on_prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
         let Err(error) = result else {
             self.spare = Spare::None;

@@ -1,5 +1,5 @@
-//! Disk work that may take long: writing, syncing, preparing a file, reading a segment. Jobs run on a
-//! thread of their own and never touch the log.
+//! Disk work that may take long: writing, syncing, preparing a file, reading a segment. Jobs run on
+//! a thread of their own and never touch the log.
 
 use std::io;
 use std::ops::Range;
@@ -109,8 +109,8 @@ impl<S: Storage> DiskJob<S> {
 }
 
 impl<S: Storage> Log<S> {
-    /// Returns a job that hands the waiting operations to the operating system; `None` while another
-    /// one is running.
+    /// Returns a job that hands the waiting operations to the operating system; `None` while
+    /// another one is running.
     pub(in crate::queue) fn write_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         let (ops, upto) = self.take_ops()?;
         self.durability.begin_write(now);
@@ -149,7 +149,8 @@ impl<S: Storage> Log<S> {
         Some(self.job(DiskTask::Sync { plan, tail: file_name(number) }))
     }
 
-    /// Returns a job that prepares the next segment while this one fills; `None` when none is needed.
+    /// Returns a job that prepares the next segment while this one fills; `None` when none is
+    /// needed.
     pub(in crate::queue) fn prepare_job(&mut self) -> Option<DiskJob<S>> {
         if !self.writer.is_half_full() {
             return None;
@@ -158,8 +159,8 @@ impl<S: Storage> Log<S> {
         Some(self.job(DiskTask::Prepare { name, size: self.files.segment_bytes() }))
     }
 
-    /// Returns a job that reads the segment in which this id lies; `None` while another one is running
-    /// or the segment is not written.
+    /// Returns a job that reads the segment in which this id lies; `None` while another one is
+    /// running or the segment is not written.
     pub(in crate::queue) fn read_job(&mut self, id: u64, ledger: &Ledger) -> Option<DiskJob<S>> {
         if self.loader.is_reading() {
             return None;
@@ -242,8 +243,8 @@ impl<S: Storage> Log<S> {
         };
         let mut reader = self.reader(segment, bytes, ids, topics);
         let missing = reader.take_missing_ids();
-        // Less may wait there than when the job began. And the segment being written is still in the
-        // memory of the operating system, where it is not damaged.
+        // Less may wait there than when the job began. And the segment being written is still in
+        // the memory of the operating system, where it is not damaged.
         let Some(stated) = self.index.sealed_segment(segment.number).map(|now| now.waiting) else {
             self.loader.set(reader);
             return JobOutcome::None;

@@ -66,7 +66,11 @@ pub(super) fn recover<S: Storage>(
         };
         if let FileHeader::Newer(version) = read_header(&bytes) {
             let name = file_name(number);
-            tracing::warn!(%name, version, "a newer version wrote this file of the queue; it is set aside");
+            tracing::warn!(
+                %name,
+                version,
+                "a newer version wrote this file of the queue; it is set aside"
+            );
             storage.rename(&name, &format!("{name}{NEWER_VERSION_SUFFIX}")).ok();
             sizes.remove(&number);
             replay.found.newer_version_files += 1;
@@ -105,8 +109,9 @@ fn set_aside<S: Storage>(storage: &S, number: u64, error: &io::Error) -> u64 {
 
 /// Returns segments of a run that is older than one with lower numbers.
 ///
-/// A power cut can undo the renaming of a file and keep what was written to it. The next run gives that
-/// number again, perhaps to the same file, and a second power cut can undo what it wrote there.
+/// A power cut can undo the renaming of a file and keep what was written to it. The next run gives
+/// that number again, perhaps to the same file, and a second power cut can undo what it wrote
+/// there.
 fn superseded_segments<S: Storage>(
     storage: &S,
     numbers: impl Iterator<Item = u64>,

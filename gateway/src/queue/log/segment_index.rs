@@ -119,8 +119,8 @@ impl SegmentIndex {
         removed?.1
     }
 
-    /// Removes a waiting id. Returns the number of its segment, and that segment if it is sealed and
-    /// now empty.
+    /// Removes a waiting id. Returns the number of its segment, and that segment if it is sealed
+    /// and now empty.
     fn remove(&mut self, id: u64, counts: EntryCounts) -> Option<(u64, Option<Emptied>)> {
         if !self.waiting.remove(id) {
             return None;

@@ -17,8 +17,8 @@ const LOCK_FILE_NAME: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct DirStorage {
     dir: PathBuf,
-    /// Held as long as a clone lives; `None` while no file can be created, since then no other process
-    /// can write either.
+    /// Held as long as a clone lives; `None` while no file can be created, since then no other
+    /// process can write either.
     lock: Arc<Mutex<Option<File>>>,
 }
 
@@ -56,8 +56,8 @@ impl DirStorage {
         Ok(Self { dir: dir.to_owned(), lock: Arc::new(Mutex::new(lock)) })
     }
 
-    /// Makes sure that this process holds the lock: the directory may have become writable, or have been
-    /// replaced by another one.
+    /// Makes sure that this process holds the lock: the directory may have become writable, or have
+    /// been replaced by another one.
     fn ensure_locked(&self) -> io::Result<()> {
         let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let there = fs::metadata(self.dir.join(LOCK_FILE_NAME))

@@ -1,5 +1,5 @@
-//! A disk on which a crash loses, tears and reorders what is not durable, in sectors of 512 bytes. It
-//! fails on request.
+//! A disk on which a crash loses, tears and reorders what is not durable, in sectors of 512 bytes.
+//! It fails on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

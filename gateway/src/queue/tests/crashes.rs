@@ -1,5 +1,6 @@
-//! Random histories on a disk that loses what is not durable. After every crash each promise is checked:
-//! what the consumer did not get is stored, announced, or in the window of an unclean shutdown.
+//! Random histories on a disk that loses what is not durable. After every crash each promise is
+//! checked: what the consumer did not get is stored, announced, or in the window of an unclean
+//! shutdown.
 
 mod consumer;
 mod ends;
@@ -14,8 +15,8 @@ use self::consumer::{Consumer, EntryNumber};
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
-/// Crashes by default. `E2E_CRASHES` sets another number, as `cargo xtask test` does; `E2E_SEED` traces one
-/// history.
+/// Crashes by default. `E2E_CRASHES` sets another number, as `cargo xtask test` does; `E2E_SEED`
+/// traces one history.
 const DEFAULT_CRASHES: u64 = 4_000;
 /// Runs in one history.
 const LIVES_PER_HISTORY: u64 = 8;

@@ -53,8 +53,8 @@ fn a_file_of_a_newer_version_is_set_aside_and_reported() {
     assert!(disk.list().unwrap().iter().any(|name| name.ends_with(".unknown-version")));
 }
 
-/// The newest files are of a newer version: the rest arrives. The version that wrote them delivers the
-/// files set aside, and nothing is missing in the end.
+/// The newest files are of a newer version: the rest arrives. The version that wrote them delivers
+/// the files set aside, and nothing is missing in the end.
 #[test]
 fn files_of_two_versions_are_delivered_by_both_versions_together() {
     let mut contents = disk_with_records(120).contents();

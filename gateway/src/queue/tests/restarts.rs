@@ -7,8 +7,8 @@ use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 use crate::queue::log::{Log, RunSettings};
 
-/// What a killed process had settled may be in the memory of the operating system only. A start that
-/// overwrites a file because of it must not lose the file together with the reason.
+/// What a killed process had settled may be in the memory of the operating system only. A start
+/// that overwrites a file because of it must not lose the file together with the reason.
 #[test]
 fn a_file_is_overwritten_only_after_it_is_durable_that_nothing_waits_in_it() {
     for seed in 0..60 {
@@ -70,8 +70,8 @@ fn start() -> RunSettings {
     RunSettings { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
 }
 
-/// The first checkpoint of a run states how the last one ended. A power cut in the middle of it must not
-/// hide that.
+/// The first checkpoint of a run states how the last one ended. A power cut in the middle of it
+/// must not hide that.
 #[test]
 fn a_torn_first_checkpoint_hides_no_unclean_shutdown_before_it() {
     let disk = SimulatedDisk::new(1);

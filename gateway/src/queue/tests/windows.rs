@@ -1,4 +1,5 @@
-//! What a power cut would cost at any moment, in simulated time: never more than the queue announces.
+//! What a power cut would cost at any moment, in simulated time: never more than the queue
+//! announces.
 
 use super::super::storage::simulated::SimulatedDisk;
 use super::*;

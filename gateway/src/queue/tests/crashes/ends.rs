@@ -70,8 +70,8 @@ impl CrashTest {
         self.queue = None;
     }
 
-    /// Delivers everything until all gaps and unclean shutdowns are announced: an announcement may evict
-    /// another one.
+    /// Delivers everything until all gaps and unclean shutdowns are announced: an announcement may
+    /// evict another one.
     fn deliver_everything(&mut self) {
         let now = self.now;
         self.queue().rewind(now);

@@ -86,8 +86,8 @@ impl CrashTest {
     pub(super) fn check_balance(&mut self) {
         self.queue().update_gauges();
         assert_eq!(self.imbalance(), self.base_imbalance, "seed {}", self.seed);
-        // In a full log a start, a trial after a failure, and the record that frees files may each take
-        // a segment more.
+        // In a full log a start, a trial after a failure, and the record that frees files may each
+        // take a segment more.
         let used = self.disk.used();
         assert!(
             used <= self.config.max_size + MAX_SEGMENT + 2 * SEGMENT,
