@@ -101,10 +101,10 @@ impl Health {
     }
 
     pub(super) fn failed(error: &std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => Self::StorageStalled,
-            _ => Self::StorageFailed { error: error.to_string() },
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            return Self::StorageStalled;
         }
+        Self::StorageFailed { error: error.to_string() }
     }
 }
 

@@ -71,7 +71,7 @@ impl Ledger {
             match announcement {
                 PendingAnnouncement::Gap(gap) => gaps.push(gap.clone()),
                 PendingAnnouncement::Unclean(unclean) => {
-                    add_unclean(&mut uncleans, unclean.clone())
+                    add_unclean(&mut uncleans, unclean.clone());
                 }
             }
         }

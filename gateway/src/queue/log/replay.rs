@@ -313,7 +313,7 @@ impl LogReplay {
                 from = id + 1;
                 match self.entries.get(&id) {
                     Some((number, counts)) if *number == segment.number => {
-                        segment.waiting.add(*counts)
+                        segment.waiting.add(*counts);
                     }
                     Some(_) | None => {
                         checkpoint.waiting.remove(id);
