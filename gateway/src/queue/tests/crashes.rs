@@ -15,9 +15,6 @@ use self::consumer::{Consumer, EntryNumber};
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
-/// Crashes by default. `E2E_CRASHES` sets another number, as `cargo xtask test` does; `E2E_SEED`
-/// traces one history.
-const DEFAULT_CRASHES: u64 = 4_000;
 /// Runs in one history.
 const LIVES_PER_HISTORY: u64 = 8;
 /// Histories that have found bugs.
@@ -32,13 +29,12 @@ const MAX_SEGMENT: u64 = 4096;
 
 #[test]
 fn after_thousands_of_crashes_everything_is_accounted_for() {
-    let number = |name| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
     let metrics = metrics();
-    if let Some(seed) = number("E2E_SEED") {
+    if let Some(seed) = test_settings::SEED.get() {
         CrashTest::new(seed, &metrics).run_history();
         return;
     }
-    let most = number("E2E_CRASHES").unwrap_or(DEFAULT_CRASHES);
+    let most = test_settings::CRASHES.number();
     let found =
         REGRESSION_SEEDS.into_iter().map(|seed| CrashTest::new(seed, &metrics).run_history());
     let mut crashes: u64 = found.sum();
@@ -99,7 +95,7 @@ impl CrashTest {
             config,
             queue: None,
             metrics: metrics.clone(),
-            is_tracing: std::env::var("E2E_SEED").is_ok(),
+            is_tracing: test_settings::SEED.get().is_some(),
             base_imbalance: 0,
             safe_ids: BTreeSet::new(),
             now: Instant::now(),
