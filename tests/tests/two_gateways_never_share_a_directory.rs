@@ -32,11 +32,11 @@ fn the_second_is_refused_and_the_first_goes_on() {
     first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > 0.0);
 
     let log = refused(&first);
-    assert!(log.contains("another gateway runs with state_dir"), "{log}");
+    assert!(log.contains("another gateway is running with state_dir"), "{log}");
     // Where the socket is gone the lock of the queue still tells.
     fs::remove_file(first.state_dir().join("status.sock")).expect("it is there");
     let log = refused(&first);
-    assert!(log.contains("another gateway has the queue in"), "{log}");
+    assert!(log.contains("another gateway is using the queue in"), "{log}");
 
     let before = first.metric("edge_samples_delivered_total").expect("the series is there");
     first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > before + 10.0);
