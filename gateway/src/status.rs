@@ -13,12 +13,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{CycleStatus, Identity, Learned, Limit, PlcStatus, Program, Quarantined};
+pub use plc::{CycleStatus, PlcStatus};
 pub use sentence::{
     BrokerRefusal, BrokerSentence, Headline, LimitSentence, PlcRefusal, PlcSentence, RefusedTag,
 };
 
-use crate::model::{Detail, Sentence, UnixTime};
+use crate::model::{
+    Detail, LearnedLimits, PlcIdentity, ProgramStatus, RateLimit, Sentence, UnixTime,
+};
 
 /// The status as it is published over MQTT, served over HTTP and shown on the command line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -48,7 +50,7 @@ pub enum Presence {
     Offline,
 }
 
-/// Identity, version and clock of the gateway.
+/// PlcIdentity, version and clock of the gateway.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct GatewayStatus {
     /// `gateway.id`.
@@ -151,7 +153,7 @@ pub struct QueueStatus {
     pub entries: u64,
     /// Size of the waiting messages in bytes.
     pub bytes: u64,
-    /// Limit of the queue in bytes.
+    /// RateLimit of the queue in bytes.
     pub max_bytes: u64,
     /// Number of samples dropped since the start.
     pub dropped: u64,
@@ -265,9 +267,9 @@ impl Status {
     pub fn on_plc_connected(
         &mut self,
         index: u16,
-        identity: Option<Identity>,
+        identity: Option<PlcIdentity>,
         running: Option<bool>,
-        program: Option<Program>,
+        program: Option<ProgramStatus>,
         now: UnixTime,
     ) {
         let sentence = PlcSentence::of_connected(running, program.as_ref());
@@ -310,7 +312,7 @@ impl Status {
     }
 
     /// Records which limit makes PLC number `index` skip cycles; `None` when none does.
-    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
+    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<RateLimit>, now: UnixTime) {
         let limit = limit.map(|limit| Sentence::new(&LimitSentence::from(limit)));
         if let Some(plc) = self.plc_mut(index, now) {
             (plc.limit, plc.limit_detail) = optional_parts(limit);
@@ -318,12 +320,12 @@ impl Status {
     }
 
     /// Records how the answers of PLC number `index` changed the plan; the default for not at all.
-    pub fn on_plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
+    pub fn on_plc_learned(&mut self, index: u16, learned: LearnedLimits, now: UnixTime) {
         let refusal = PlcRefusal::of_tags(&learned.quarantined);
         if let Some(plc) = self.plc_mut(index, now) {
             let refusal = refusal.map(|refusal| Sentence::new(&refusal));
             (plc.refusal, plc.refusal_detail) = optional_parts(refusal);
-            plc.learned = Some(learned).filter(|learned| *learned != Learned::default());
+            plc.learned = Some(learned).filter(|learned| *learned != LearnedLimits::default());
         }
     }
 

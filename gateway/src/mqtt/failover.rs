@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::schedule::RetryBackoff;
+use crate::schedule::{RetryBackoff, RetryPolicy};
 
 /// Longest jitter of the first pause, and of any pause.
 const FIRST_MAX_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+const RECONNECT: RetryPolicy = RetryPolicy::full_jitter(FIRST_MAX_PAUSE, MAX_PAUSE);
 /// A session that lasted so long proves the broker good.
 const STABLE_SESSION: Duration = Duration::from_secs(60);
 /// Least pause after a refused login: nobody mends a password within seconds, and a fleet that
@@ -38,7 +39,7 @@ pub(super) struct BrokerFailover {
 
 impl BrokerFailover {
     pub(super) fn new(brokers: usize) -> Self {
-        let backoff = RetryBackoff::new(FIRST_MAX_PAUSE, MAX_PAUSE);
+        let backoff = RetryBackoff::new(&RECONNECT);
         Self { brokers, current: 0, tried: 0, login_refused: false, backoff }
     }
 
@@ -86,7 +87,7 @@ impl BrokerFailover {
 
     fn next_pause(&mut self, random: f64) -> Duration {
         self.tried = 0;
-        let jitter = self.backoff.next(random);
+        let jitter = self.backoff.next_pause(random);
         if std::mem::take(&mut self.login_refused) {
             LOGIN_REFUSED_MIN_PAUSE + jitter
         } else {

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::{ConnectionState, Learned, PlcStatus, Quarantined, Status};
-use crate::model::Escaped;
+use super::{ConnectionState, PlcStatus, Status};
+use crate::model::{Escaped, LearnedLimits, QuarantinedTag};
 
 /// Returns what to change in the file so that the plan fits the PLCs from the start, one PLC after
 /// the other in the order of the file. All lines but the keys are TOML comments.
@@ -19,7 +19,7 @@ pub fn advice(status: &Status) -> String {
 
 fn write_plc(text: &mut String, plc: &PlcStatus) -> fmt::Result {
     let name = Escaped(&plc.name);
-    let Some(Learned { quarantined, max_words, max_gap }) = &plc.learned else {
+    let Some(LearnedLimits { quarantined, max_words, max_gap }) = &plc.learned else {
         let nothing = match plc.state {
             ConnectionState::Connected => "nothing to change",
             ConnectionState::Connecting | ConnectionState::Disconnected => {
@@ -35,7 +35,7 @@ fn write_plc(text: &mut String, plc: &PlcStatus) -> fmt::Result {
     if let Some(gap) = max_gap {
         writeln!(text, "max_gap = {gap}  # wider gaps hold registers that it refuses")?;
     }
-    for Quarantined { tag, at, exception } in quarantined {
+    for QuarantinedTag { tag, at, exception } in quarantined {
         let (tag, at, meaning) = (Escaped(tag), Escaped(at), exception_text(*exception));
         writeln!(text, "# remove or correct the tag {tag}: the PLC answers {at} with {meaning}")?;
     }
@@ -61,8 +61,10 @@ mod tests {
     fn advice_is_valid_toml_for_the_file() {
         let at = UnixTime::from_micros(0);
         let mut status = Status::new("a", "0.1.0", "0", ["pump6", "pump7", "mixer"], at);
-        let hole = Quarantined { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
-        let learned = Learned { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
+        let hole =
+            QuarantinedTag { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
+        let learned =
+            LearnedLimits { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
         status.on_plc_learned(0, learned, at);
         status.on_plc_connected(1, None, None, None, at);
         insta::assert_snapshot!(advice(&status), @r"

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ConnectionState, PlcSentence, parts, state_since};
-use crate::model::{Detail, Sentence, UnixTime};
+use crate::model::{Detail, LearnedLimits, PlcIdentity, ProgramStatus, Sentence, UnixTime};
 
 /// One PLC.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -21,13 +21,13 @@ pub struct PlcStatus {
     pub since: UnixTime,
     /// Vendor, product and firmware as the PLC reports them; absent until it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<PlcIdentity>,
     /// Whether the PLC program runs, where that can be read; at most ten seconds old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<bool>,
     /// State, last stop and signature of the PLC program, where they can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<Program>,
+    pub program: Option<ProgramStatus>,
     /// The PLC is retried within this many seconds plus one scan, where other silent units on the
     /// same connection are retried first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,66 +49,7 @@ pub struct PlcStatus {
     pub refusal_detail: Option<Detail>,
     /// How the answers of the PLC changed the plan; absent when they did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learned: Option<Learned>,
-}
-
-/// How a PLC's answers corrected the plan; `edge-gateway plan --learned` shows what to write.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Learned {
-    /// Tags that it refuses; they are tried again now and then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub quarantined: Vec<Quarantined>,
-    /// Most registers that it answers in one request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_words: Option<u16>,
-    /// Most unused registers between two tags that it lets pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_gap: Option<u16>,
-}
-
-/// A ceiling of the configuration that costs cycles.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Limit {
-    /// `plc.max_share`, in percent.
-    Share(u16),
-    /// `plc.max_requests`, per second.
-    Requests(u16),
-}
-
-/// A tag that a PLC refuses.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Quarantined {
-    /// `plc.tag.name`.
-    pub tag: String,
-    /// `plc.tag.at`.
-    pub at: String,
-    /// Exception code of the refusal (Modbus Application Protocol V1.1b3, 7).
-    pub exception: u8,
-}
-
-/// What a PLC says it is: from its system variable PLC_R, or in answer to Read Device
-/// Identification (Modbus Application Protocol V1.1b3, 6.21).
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Identity {
-    /// Who made it.
-    pub vendor: String,
-    /// Its product code.
-    pub product: String,
-    /// Its firmware.
-    pub revision: String,
-}
-
-/// The program of a PLC, as its system variable PLC_R tells.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Program {
-    /// `empty`, `stopped`, `running`, `halted`, `breakpoint` or `unknown`.
-    pub state: String,
-    /// Why it stopped last: `watchdog`, `reset`, `exception`, `user`, `program` or `deletion`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_stop: Option<String>,
-    /// Names the download that runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
+    pub learned: Option<LearnedLimits>,
 }
 
 /// Figures of the last cycle.

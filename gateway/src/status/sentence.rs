@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Limit, Program, Quarantined};
+use crate::model::{ProgramState, ProgramStatus, QuarantinedTag, RateLimit, StopCause};
 
 /// The connection to the broker while nothing is wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,9 +49,9 @@ pub enum PlcSentence {
     /// The PLC answers and its program does not run.
     NotRunning {
         /// `program.state`, where it can be read.
-        state: Option<String>,
+        state: Option<ProgramState>,
         /// `program.last_stop`, where it can be read.
-        cause: Option<String>,
+        cause: Option<StopCause>,
     },
 }
 
@@ -139,11 +139,11 @@ pub enum Headline {
 /// Most refused tags that a sentence names; `learned.quarantined` has all of them.
 const MAX_NAMED_TAGS: usize = 3;
 
-impl From<Limit> for LimitSentence {
-    fn from(limit: Limit) -> Self {
+impl From<RateLimit> for LimitSentence {
+    fn from(limit: RateLimit) -> Self {
         match limit {
-            Limit::Share(percent) => Self::MaxShare { percent },
-            Limit::Requests(requests_per_second) => Self::MaxRequests { requests_per_second },
+            RateLimit::Share(percent) => Self::MaxShare { percent },
+            RateLimit::Requests(requests_per_second) => Self::MaxRequests { requests_per_second },
         }
     }
 }
@@ -151,13 +151,13 @@ impl From<Limit> for LimitSentence {
 impl PlcSentence {
     /// Returns the sentence for a PLC that answers; `running` is `None` where the state of its
     /// program cannot be read.
-    pub(super) fn of_connected(running: Option<bool>, program: Option<&Program>) -> Self {
+    pub(super) fn of_connected(running: Option<bool>, program: Option<&ProgramStatus>) -> Self {
         match running {
             None => Self::Connected,
             Some(true) => Self::Running,
             Some(false) => Self::NotRunning {
-                state: program.map(|program| program.state.clone()),
-                cause: program.and_then(|program| program.last_stop.clone()),
+                state: program.map(|program| program.state),
+                cause: program.and_then(|program| program.last_stop),
             },
         }
     }
@@ -165,7 +165,7 @@ impl PlcSentence {
 
 impl PlcRefusal {
     /// Returns the sentence for these tags, or `None` when there are none.
-    pub(super) fn of_tags(tags: &[Quarantined]) -> Option<Self> {
+    pub(super) fn of_tags(tags: &[QuarantinedTag]) -> Option<Self> {
         let named = tags.iter().take(MAX_NAMED_TAGS);
         let named = named.map(|tag| RefusedTag { tag: tag.tag.clone(), at: tag.at.clone() });
         let more = tags.len().saturating_sub(MAX_NAMED_TAGS);
@@ -201,20 +201,23 @@ impl fmt::Display for PlcSentence {
             Self::Running => write!(f, "The PLC answers; its program is running."),
             Self::NotRunning { state, cause } => {
                 write!(f, "The PLC answers, but ")?;
-                let state = state.as_deref().unwrap_or("stopped");
-                write_stop(f, state, cause.as_deref().and_then(stop_cause))?;
+                write_stop(f, *state, cause.map(stop_cause))?;
                 write!(f, "; its values are frozen.")
             }
         }
     }
 }
 
-fn write_stop(f: &mut fmt::Formatter<'_>, state: &str, cause: Option<&str>) -> fmt::Result {
+fn write_stop(
+    f: &mut fmt::Formatter<'_>,
+    state: Option<ProgramState>,
+    cause: Option<&str>,
+) -> fmt::Result {
     let state = match state {
-        "empty" => "there is no program in it",
-        "halted" => "an error halted its program",
-        "breakpoint" => "its program is held at a breakpoint",
-        _ => {
+        Some(ProgramState::Empty) => "there is no program in it",
+        Some(ProgramState::Halted) => "an error halted its program",
+        Some(ProgramState::Breakpoint) => "its program is held at a breakpoint",
+        Some(ProgramState::Stopped | ProgramState::Running | ProgramState::Unknown) | None => {
             write!(f, "its program was stopped")?;
             return cause.map_or(Ok(()), |cause| write!(f, " by {cause}"));
         }
@@ -223,15 +226,14 @@ fn write_stop(f: &mut fmt::Formatter<'_>, state: &str, cause: Option<&str>) -> f
     cause.map_or(Ok(()), |cause| write!(f, " (last stop: by {cause})"))
 }
 
-fn stop_cause(word: &str) -> Option<&'static str> {
-    match word {
-        "watchdog" => Some("the hardware watchdog"),
-        "reset" => Some("a reset"),
-        "exception" => Some("an exception"),
-        "user" => Some("a user"),
-        "program" => Some("the program itself"),
-        "deletion" => Some("deleting it"),
-        _ => None,
+const fn stop_cause(cause: StopCause) -> &'static str {
+    match cause {
+        StopCause::Watchdog => "the hardware watchdog",
+        StopCause::Reset => "a reset",
+        StopCause::Exception => "an exception",
+        StopCause::User => "a user",
+        StopCause::Program => "the program itself",
+        StopCause::Deletion => "deleting it",
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{ProgramState, QuarantinedTag, StopCause};
 
 #[test]
 fn the_json_of_a_healthy_gateway() {
@@ -150,8 +151,8 @@ fn the_headline_reports_the_broker_before_the_plcs() {
 #[test]
 fn refused_tags_are_named_until_the_plc_accepts_them() {
     let mut status = healthy();
-    let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
-    let learned = |tags| Learned { quarantined: tags, ..Learned::default() };
+    let tag = |n: u8| QuarantinedTag { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let learned = |tags| LearnedLimits { quarantined: tags, ..LearnedLimits::default() };
     status.on_plc_learned(0, learned(vec![tag(1)]), at(3));
     assert_eq!(
         status.headline().to_string(),
@@ -165,7 +166,7 @@ fn refused_tags_are_named_until_the_plc_accepts_them() {
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 
-    status.on_plc_learned(0, Learned::default(), at(5));
+    status.on_plc_learned(0, LearnedLimits::default(), at(5));
     assert!(status.headline().to_string().starts_with("All is well"));
     assert_eq!(status.plcs[0].learned, None);
 }
@@ -215,7 +216,7 @@ fn every_update_sets_at() {
 fn control_characters_in_the_name_of_a_plc_are_escaped() {
     let mut status = healthy();
     let vendor = "\u{1b}[2Jevil".to_owned();
-    let identity = Identity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
+    let identity = PlcIdentity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
     status.on_plc_connected(0, Some(identity), None, None, at(3));
 
     assert!(!status.to_string().contains('\u{1b}'));
@@ -224,7 +225,7 @@ fn control_characters_in_the_name_of_a_plc_are_escaped() {
 fn healthy() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
     status.on_broker_connected("10.77.0.1:1883", at(1));
-    let identity = Identity {
+    let identity = PlcIdentity {
         vendor: "Schneider Electric".to_owned(),
         product: "TM241CE40T_U".to_owned(),
         revision: "V5.1.9.34".to_owned(),
@@ -307,9 +308,9 @@ fn a_broken_tunnel_is_reported_before_the_broker() {
 #[test]
 fn refused_tags_are_arguments_of_the_sentence() {
     let mut status = healthy();
-    let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let tag = |n: u8| QuarantinedTag { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
     let quarantined = (1..6).map(tag).collect();
-    status.on_plc_learned(0, Learned { quarantined, ..Learned::default() }, at(3));
+    status.on_plc_learned(0, LearnedLimits { quarantined, ..LearnedLimits::default() }, at(3));
 
     let detail = serde_json::to_value(status.plcs[0].refusal_detail.as_ref().unwrap()).unwrap();
 
@@ -320,16 +321,15 @@ fn refused_tags_are_arguments_of_the_sentence() {
 
 #[test]
 fn state_and_last_stop_of_a_program_are_told_in_one_sentence() {
-    let sentence = |state: &str, cause: &str| {
-        let (state, cause) = (Some(state.to_owned()), Some(cause.to_owned()));
-        PlcSentence::NotRunning { state, cause }.to_string()
+    let sentence = |state, cause| {
+        PlcSentence::NotRunning { state: Some(state), cause: Some(cause) }.to_string()
     };
     assert_eq!(
-        sentence("stopped", "user"),
+        sentence(ProgramState::Stopped, StopCause::User),
         "The PLC answers, but its program was stopped by a user; its values are frozen."
     );
     assert_eq!(
-        sentence("halted", "watchdog"),
+        sentence(ProgramState::Halted, StopCause::Watchdog),
         "The PLC answers, but an error halted its program (last stop: by the hardware watchdog); \
          its values are frozen."
     );

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{ConnectionState, Headline, Identity, PlcStatus, QueueStatus, Status, TunnelStatus};
-use crate::model::{Escaped, UnixTime};
+use super::{ConnectionState, Headline, PlcStatus, QueueStatus, Status, TunnelStatus};
+use crate::model::{Escaped, PlcIdentity, UnixTime};
 
 impl Status {
     /// Returns the one sentence that matters most now: of everything that keeps values from
@@ -176,7 +176,7 @@ fn plc_text(plc: &PlcStatus) -> String {
         };
         text.push_str(&format!(" Retried within {within}."));
     }
-    if let Some(Identity { vendor, product, revision }) = &plc.identity {
+    if let Some(PlcIdentity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
     }
     if let Some(cycle) = plc.cycle {

@@ -12,14 +12,11 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{Detail, Sentence, UnixTime};
+use crate::model::{Detail, LearnedLimits, RateLimit, Sentence, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{
-    ConnectionState, Identity, Learned, Limit, Program, Quarantined, QueueStatus, Status,
-    TunnelStatus,
-};
+use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
 /// The status, and the inputs from which it is updated.
@@ -109,12 +106,10 @@ impl StatusTracker {
         self.update(|status| match state {
             plc::PlcState::Connected { identity, program } => {
                 let running = program.and_then(|program| program.state.is_running());
-                let (identity, program) =
-                    (identity.map(identity_in_words), program.map(program_in_words));
                 status.on_plc_connected(plc, identity, running, program, now);
             }
-            plc::PlcState::Disconnected { sentence, retry_within: tried_within } => {
-                status.on_plc_disconnected(plc, uncoded(&sentence), tried_within, now);
+            plc::PlcState::Disconnected { diagnosis, retry_within } => {
+                status.on_plc_disconnected(plc, Sentence::new(&diagnosis), retry_within, now);
             }
         });
         let after = sentence(&self.status.borrow());
@@ -124,11 +119,7 @@ impl StatusTracker {
     }
 
     /// Records which limit makes a PLC skip cycles, `None` when none does any more.
-    pub(super) fn on_throttled(&mut self, plc: u16, limit: Option<plc::RateLimit>) {
-        let limit = limit.map(|limit| match limit {
-            plc::RateLimit::Share(percent) => Limit::Share(percent),
-            plc::RateLimit::Requests(limit) => Limit::Requests(limit),
-        });
+    pub(super) fn on_throttled(&mut self, plc: u16, limit: Option<RateLimit>) {
         self.changed = true;
         self.update(|status| status.on_plc_throttled(plc, limit, clock::now()));
         let status = self.status.borrow();
@@ -152,9 +143,9 @@ impl StatusTracker {
     }
 
     /// Records how the answers of a PLC changed the plan.
-    pub(super) fn on_learned(&mut self, plc: u16, learned: plc::Learned) {
+    pub(super) fn on_learned(&mut self, plc: u16, learned: LearnedLimits) {
         self.changed = true;
-        self.update(|status| status.on_plc_learned(plc, learned_in_words(learned), clock::now()));
+        self.update(|status| status.on_plc_learned(plc, learned, clock::now()));
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         let refusal = plc.refusal.as_deref().unwrap_or("The PLC accepts all tags again.");
@@ -310,40 +301,5 @@ fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),
         since: now,
-    }
-}
-
-fn learned_in_words(learned: plc::Learned) -> Learned {
-    let plc::Learned { quarantined, max_words, max_gap } = learned;
-    let word = |plc::Quarantined { tag, at, code }| Quarantined { tag, at, exception: code };
-    Learned { quarantined: quarantined.into_iter().map(word).collect(), max_words, max_gap }
-}
-
-fn identity_in_words(identity: plc::Identity) -> Identity {
-    match identity {
-        plc::Identity::Modicon(plc::ModiconIdentity {
-            product,
-            serial,
-            firmware: [a, b, c, d],
-        }) => {
-            Identity {
-                // PLC_R is only believed when the vendor is this one.
-                vendor: "Schneider Electric".to_owned(),
-                product: format!("16#{product:04X}, serial {serial}"),
-                revision: format!("{a}.{b}.{c}.{d}"),
-            }
-        }
-        plc::Identity::Named(plc::DeviceIdentification { vendor, product, revision }) => {
-            Identity { vendor, product, revision }
-        }
-    }
-}
-
-fn program_in_words(program: plc::Program) -> Program {
-    let plc::Program { state, last_stop, signature } = program;
-    Program {
-        state: state.word().to_owned(),
-        last_stop: last_stop.map(|cause| cause.word().to_owned()),
-        signature: signature.map(|signature| signature.to_string()),
     }
 }

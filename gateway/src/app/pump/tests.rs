@@ -87,7 +87,7 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
 
     let (was, is) = (plc::ProgramState::Running, plc::ProgramState::Stopped);
     let cause = Some(plc::StopCause::User);
-    let program = Some(plc::Program { state: is, last_stop: cause, signature: None });
+    let program = Some(plc::ProgramStatus { state: is, last_stop: cause, signature: None });
     let state = plc::PlcState::Connected { identity: None, program };
     plcs.send(plc::PlcEvent::State { plc: 0, state }).await.unwrap();
     let change = plc::PlcChange::State { was, is, cause };
