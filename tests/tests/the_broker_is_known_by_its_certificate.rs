@@ -34,7 +34,7 @@ fn an_authority_of_the_system_is_trusted_and_another_is_not() {
 
     let stranger = roots("other.pem", &CertificateAuthority::new());
     stranger.wait_for_metric("edge_plc_up{plc=\"p0\"}", SOON, |up| up > 0.0);
-    let words = "does not come from an authority that this gateway knows";
+    let words = "was not issued by an authority that this gateway knows";
     e2e::eventually(words, SOON, || stranger.get("/status").body.contains(words).then_some(()));
     drop(stranger);
     assert!(consumer.drain(Duration::ZERO).is_empty());

@@ -12,13 +12,14 @@ mod settings;
 mod stack;
 #[cfg(test)]
 mod testing;
+mod time;
 mod transport;
 mod userspace;
 pub mod wg_quick;
 
 pub use core::{
-    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelReport,
-    TunnelRequest, TunnelState,
+    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelDiagnosis, TunnelEvent,
+    TunnelReport, TunnelRequest, TunnelState,
 };
 pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_device};
 pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};

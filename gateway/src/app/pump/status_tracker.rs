@@ -166,7 +166,7 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
-                self.update(|status| status.on_broker_disconnected(uncoded(sentence), now));
+                self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
                 // Logged once per cause, not with every attempt.
                 if *after != before {
@@ -293,10 +293,11 @@ fn uncoded(text: &str) -> Sentence {
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
+    let sentence = Sentence::new(&report.diagnosis);
     TunnelStatus {
         state: report.state.label().to_owned(),
-        sentence: report.sentence.clone(),
-        sentence_detail: None,
+        sentence: sentence.text,
+        sentence_detail: Some(sentence.detail),
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),

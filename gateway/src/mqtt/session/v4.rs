@@ -9,17 +9,17 @@ use rumqttc::{
     QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 
-use super::failure::SessionFailure;
-use super::session::{
+use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, MAX_PACKET_LEN, REQUEST_CAPACITY,
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use super::{ClientSettings, IncomingMessage, reason_code};
+use crate::mqtt::failure::SessionFailure;
+use crate::mqtt::{ClientSettings, IncomingMessage, reason_code};
 
-/// The longest keep alive that fits the packet (3.1.2.10).
+/// Longest keep alive that fits CONNECT (3.1.2.10).
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
-pub(super) struct DriverV4(EventLoop);
+pub(in crate::mqtt) struct DriverV4(EventLoop);
 
 pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
     let mqtt = &settings.mqtt;
@@ -49,12 +49,12 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
     (client, DriverV4(event_loop))
 }
 
-/// Zero switches it off; otherwise rumqttc asserts a second at least.
-fn keep_alive(wanted: Duration) -> Duration {
-    if wanted.is_zero() {
+/// Returns the keep alive that rumqttc accepts: zero, which disables it, or at least one second.
+fn keep_alive(configured: Duration) -> Duration {
+    if configured.is_zero() {
         Duration::ZERO
     } else {
-        wanted.clamp(Duration::from_secs(1), MAX_KEEP_ALIVE)
+        configured.clamp(Duration::from_secs(1), MAX_KEEP_ALIVE)
     }
 }
 
@@ -122,7 +122,7 @@ fn session_event(event: Event) -> SessionEvent {
     }
 }
 
-/// Under 3.1.1 every acknowledgement is a good one: the protocol has no other.
+/// Under 3.1.1 every acknowledgement means success: the protocol has no other.
 const fn acked(packet_id: u16) -> SessionEvent {
     SessionEvent::Acked { packet_id, code: reason_code::SUCCESS, text: None, slot: SlotState::Free }
 }

@@ -11,19 +11,19 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::mqttbytes::{Error as PacketError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
-use super::failure::SessionFailure;
-use super::session::{
+use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, REQUEST_CAPACITY, SessionEvent,
     SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use super::{ClientSettings, IncomingMessage, reason_code};
+use crate::mqtt::failure::SessionFailure;
+use crate::mqtt::{ClientSettings, IncomingMessage, reason_code};
 
-/// rumqttc asserts at least this.
+/// rumqttc panics below this.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// The longest that fits the packet (3.1.2.10).
+/// Longest keep alive that fits CONNECT (3.1.2.10).
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
-pub(super) struct DriverV5(EventLoop);
+pub(in crate::mqtt) struct DriverV5(EventLoop);
 
 pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV5) {
     let mqtt = &settings.mqtt;
@@ -52,8 +52,8 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
     (client, DriverV5(event_loop))
 }
 
-fn keep_alive(wanted: Duration) -> Duration {
-    wanted.clamp(MIN_KEEP_ALIVE, MAX_KEEP_ALIVE)
+fn keep_alive(configured: Duration) -> Duration {
+    configured.clamp(MIN_KEEP_ALIVE, MAX_KEEP_ALIVE)
 }
 
 pub(super) const fn qos(qos: Qos) -> QoS {
@@ -74,8 +74,8 @@ impl DriverV5 {
         match self.0.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(answer))) => {
                 if self.0.options.keep_alive().is_zero() {
-                    // The broker asks for none (3.2.2.3.14), from which rumqttc would make pings
-                    // without end. More pings than asked for are allowed.
+                    // The broker asks for no keep alive (3.2.2.3.14), and rumqttc would send pings
+                    // without a pause. A client may send more pings than it has to.
                     self.0.options.set_keep_alive(own_keep_alive);
                 }
                 Ok(connack_limits(&answer))
@@ -95,22 +95,21 @@ impl DriverV5 {
 }
 
 fn connack_limits(answer: &ConnAck) -> ConnackLimits {
-    let says =
-        |what: fn(&ConnAckProperties) -> Option<u8>| answer.properties.as_ref().and_then(what);
     let properties = answer.properties.as_ref();
+    let byte = |property: fn(&ConnAckProperties) -> Option<u8>| properties.and_then(property);
     ConnackLimits {
         packet_ids: properties
             .and_then(|properties| properties.receive_max)
-            .map_or(MAX_PACKET_IDS, |most| most.min(MAX_PACKET_IDS)),
+            .map_or(MAX_PACKET_IDS, |maximum| maximum.min(MAX_PACKET_IDS)),
         max_packet_len: properties
             .and_then(|properties| properties.max_packet_size)
             .and_then(|size| usize::try_from(size).ok()),
-        max_qos: match says(|properties| properties.max_qos) {
+        max_qos: match byte(|properties| properties.max_qos) {
             Some(0) => Qos::AtMostOnce,
             Some(1) => Qos::AtLeastOnce,
             _ => Qos::ExactlyOnce,
         },
-        retain_available: says(|properties| properties.retain_available) != Some(0),
+        retain_available: byte(|properties| properties.retain_available) != Some(0),
     }
 }
 
@@ -177,7 +176,7 @@ fn pubrec(ack: PubRec) -> SessionEvent {
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
-/// The broker took the message with its PUBREC; what it says here changes nothing about that.
+/// The broker accepted the message with its PUBREC; the code of PUBCOMP does not change that.
 fn pubcomp(ack: &PubComp) -> SessionEvent {
     let place = match ack.reason {
         PubCompReason::Success => SlotState::Free,
