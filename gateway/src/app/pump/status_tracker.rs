@@ -12,7 +12,7 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{Detail, LearnedLimits, RateLimit, Sentence, UnixTime};
+use crate::model::{LearnedLimits, RateLimit, Sentence, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
@@ -231,11 +231,11 @@ impl StatusTracker {
             oldest: stats.oldest,
             ..QueueStatus::default()
         };
-        let storage = health.sentence().map(uncoded);
+        let storage = health.sentence();
         let before = self.status.borrow().queue.storage.clone();
         let failing = health.sentence().filter(|_| health.is_memory_only());
         self.readiness.send_replace(
-            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
+            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.text)),
         );
         self.update(|status| status.set_queue(queue, storage, clock::now()));
         self.changed |= self.status.borrow().queue.storage != before;
@@ -284,12 +284,6 @@ impl StatusTracker {
     fn update(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
-}
-
-/// A text whose module does not tell its code yet.
-fn uncoded(text: &str) -> Sentence {
-    let detail = Detail { code: "other".to_owned(), arguments: serde_json::Map::new() };
-    Sentence { text: text.to_owned(), detail }
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {

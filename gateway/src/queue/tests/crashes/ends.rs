@@ -7,7 +7,7 @@ impl CrashTest {
         let now = self.now;
         self.trace("end");
         let queue = self.queue();
-        if queue.log.as_ref().is_none_or(|log| log.synced() == 0) {
+        if queue.log.as_ref().is_none_or(|log| log.durability().synced() == 0) {
             let epoch = consumer::epoch(queue.epoch());
             self.unreported_epochs.insert(epoch);
         }
@@ -22,7 +22,7 @@ impl CrashTest {
                 self.finish_some_jobs();
                 let is_sound = !self.queue().health().is_failing();
                 if !self.faulty && is_sound {
-                    let written = self.queue().log.as_ref().unwrap().written();
+                    let written = self.queue().log.as_ref().unwrap().durability().written();
                     self.mark_safe(written);
                 }
                 self.crashes += 1;

@@ -15,7 +15,7 @@ impl CrashTest {
         let seq = queue.ledger.next_seq.get(&topic).copied().unwrap_or(0);
         let number = (topic.number(), consumer::epoch(queue.epoch()), seq);
         let stored = |queue: &Queue<SimulatedDisk>| {
-            queue.log.as_ref().map_or(0, |log| log.waiting_counts().bytes)
+            queue.log.as_ref().map_or(0, |log| log.index().total().bytes)
         };
         let before = stored(queue);
         queue.push(topic, entry.clone(), now);
