@@ -44,7 +44,7 @@ fn a_key_that_is_there_is_left_alone() {
     let refused = keygen(&[&path]);
 
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("exists already"), "{refused:?}");
     assert_eq!(refused.stdout, b"");
     assert_eq!(fs::read_to_string(&path).expect("it is ours"), "the only one\n");
     let nowhere = keygen(&[&dir.path().join("nowhere/tunnel.key")]);
