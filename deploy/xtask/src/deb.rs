@@ -78,7 +78,7 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
 }
 
 /// The program writes its own manual pages: `edge-gateway.1`, and one for each command.
-fn manual_pages(stage: &Stage, binary: &Path) -> Result<()> {
+fn manual_pages(stage: &StagingDir, binary: &Path) -> Result<()> {
     let pages = stage.root().join("man");
     run(Command::new(binary).arg("man").arg(&pages))?;
     for page in fs::read_dir(&pages).with_context(|| pages.display().to_string())? {
@@ -97,9 +97,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/edge-gateway.fish"),
 ];
 
-fn completions(stage: &Stage, binary: &Path) -> Result<()> {
+fn completions(stage: &StagingDir, binary: &Path) -> Result<()> {
     for (shell, path) in COMPLETIONS {
-        let script = read(Command::new(binary).args(["completions", shell]))?;
+        let script = output_of(Command::new(binary).args(["completions", shell]))?;
         stage.write(path, &script)?;
     }
     Ok(())
