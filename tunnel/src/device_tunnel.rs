@@ -17,10 +17,9 @@ use tracing::warn;
 use crate::core::{Now, Tunnel, TunnelEvent, TunnelReport};
 use crate::device::{InterfaceName, Offload, RouteError, Tun, TunError, tunnel_routes};
 use crate::netlink::{HostInterface, InterfaceError};
-use crate::settings::Settings;
+use crate::settings::{RoutePolicy, Settings};
 use crate::time::ClockCache;
 use crate::transport::Transport;
-use crate::wg_quick::RoutePolicy;
 use device_loop::DeviceLoop;
 use reconciler::InterfaceReconciler;
 

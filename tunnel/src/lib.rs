@@ -15,7 +15,6 @@ mod testing;
 mod time;
 mod transport;
 mod userspace;
-pub mod wg_quick;
 
 pub use core::{
     ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelDiagnosis, TunnelEvent,
@@ -27,7 +26,7 @@ pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use netlink::InterfaceError;
 pub use packet_buffer::{PacketBuffer, PacketSink};
-pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, Settings, SitePeer};
+pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, RoutePolicy, Settings, SitePeer};
 pub use stack::{ListeningSockets, SocketError, Stack};
 pub use transport::{
     Batching, LocalPort, MAX_DATAGRAM, MemoryTransport, RecvBatch, Segments, SendBatch, Transport,

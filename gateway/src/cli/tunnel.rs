@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use provisioning::wg_quick;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport, wg_quick};
+use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, block_on, run};
 use crate::clock;
@@ -43,7 +44,7 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
             return Ok(EXIT_NEGATIVE);
         }
     };
-    for note in &read.notes {
+    for note in read.notes.lines() {
         tracing::warn!("{note}");
     }
     block_on(async {
@@ -56,7 +57,7 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
         let client = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
         let (device, driver) = tunnel::open_device_tunnel(
             &read.settings,
-            read.table,
+            read.routes,
             options.interface,
             client,
             transport,

@@ -201,23 +201,19 @@ impl fmt::Display for PlcSentence {
             Self::Running => write!(f, "The PLC answers; its program is running."),
             Self::NotRunning { state, cause } => {
                 write!(f, "The PLC answers, but ")?;
-                write_stop(f, *state, cause.map(stop_cause))?;
+                write_stop(f, state.unwrap_or(ProgramState::Stopped), cause.map(stop_cause))?;
                 write!(f, "; its values are frozen.")
             }
         }
     }
 }
 
-fn write_stop(
-    f: &mut fmt::Formatter<'_>,
-    state: Option<ProgramState>,
-    cause: Option<&str>,
-) -> fmt::Result {
+fn write_stop(f: &mut fmt::Formatter<'_>, state: ProgramState, cause: Option<&str>) -> fmt::Result {
     let state = match state {
-        Some(ProgramState::Empty) => "there is no program in it",
-        Some(ProgramState::Halted) => "an error halted its program",
-        Some(ProgramState::Breakpoint) => "its program is held at a breakpoint",
-        Some(ProgramState::Stopped | ProgramState::Running | ProgramState::Unknown) | None => {
+        ProgramState::Empty => "there is no program in it",
+        ProgramState::Halted => "an error halted its program",
+        ProgramState::Breakpoint => "its program is held at a breakpoint",
+        ProgramState::Stopped | ProgramState::Running | ProgramState::Unknown => {
             write!(f, "its program was stopped")?;
             return cause.map_or(Ok(()), |cause| write!(f, " by {cause}"));
         }

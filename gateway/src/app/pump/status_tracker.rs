@@ -287,11 +287,11 @@ impl StatusTracker {
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
-    let sentence = Sentence::new(&report.diagnosis);
+    let Sentence { text, detail } = Sentence::new(&report.diagnosis);
     TunnelStatus {
         state: report.state.label().to_owned(),
-        sentence: sentence.text,
-        sentence_detail: Some(sentence.detail),
+        sentence: text,
+        sentence_detail: Some(detail),
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),

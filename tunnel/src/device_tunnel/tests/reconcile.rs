@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use crate::core::{ClockBounds, Now, Tunnel};
 use crate::device_tunnel::open_device_tunnel;
 use crate::netlink::ChangeMonitor;
+use crate::settings::RoutePolicy;
 use crate::testing::{Namespace, ip, site_and_hub};
 use crate::transport::memory_pair;
-use crate::wg_quick::RoutePolicy;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration, and how it is shown.
+//! Problems and notes about a file, shown with file, line and caret. Used for `gateway.toml` and
+//! for files of wg-quick.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,57 +8,52 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use thiserror::Error;
 
-use super::redact::redacted;
-
-/// One thing that is wrong in a configuration, or worth a look.
+/// A problem in a file, or a note on a valid setting that is probably a mistake.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// The key, `plc[0].tag[3].at`; empty when the file as a whole is meant.
+    /// Path of the key, `plc[0].tag[3].at`; empty when the problem has no key.
     pub path: String,
-    /// What is wrong, or probably not meant.
+    /// Line in the file, from 1; absent when the problem is in the file as a whole, or in an
+    /// environment variable.
+    pub line: Option<usize>,
+    /// What is wrong.
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
-    pub(super) span: SourceSpan,
-    /// A second place with the words that explain it.
-    pub(super) related: Option<(Range<usize>, String)>,
+    pub(crate) span: SourceSpan,
+    /// A second place in the file with its label.
+    pub(crate) related: Option<(Range<usize>, String)>,
 }
 
 /// Where a value was set.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum SourceSpan {
+pub(crate) enum SourceSpan {
     /// Bytes of the file.
     File(Range<usize>),
-    /// The file, at no place in particular.
+    /// The file as a whole.
     WholeFile,
-    /// A variable of the environment.
+    /// An environment variable.
     Environment(Box<EnvVariable>),
 }
 
-/// A variable of the environment.
+/// An environment variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct EnvVariable {
-    pub(super) name: String,
-    /// `NAME=text`, without the values of secrets.
-    line: String,
+pub(crate) struct EnvVariable {
+    pub(crate) name: String,
+    /// `NAME=text`, with secrets redacted.
+    pub(crate) line: String,
 }
 
-impl EnvVariable {
-    pub(super) fn new(name: String, text: &str) -> Self {
-        let line = redacted(&format!("{name}={text}"));
-        Self { name, line }
-    }
-}
-
-/// A configuration that cannot be used: every problem at once, in the order of the file.
+/// A file that was rejected, with all its problems in the order of the file. Its text contains no
+/// secret.
 #[derive(Clone, Debug, Error)]
 pub struct RejectedFile {
-    /// Never empty.
+    /// At least one.
     pub problems: Vec<Problem>,
     source_file: SourceFile,
 }
 
-/// What holds and yet is probably not meant, in the order of the file. Empty for most.
+/// Notes on a valid file, in the order of the file; usually empty.
 #[derive(Clone, Debug)]
 pub struct Notes {
     notes: Vec<Problem>,
@@ -67,9 +63,27 @@ pub struct Notes {
 /// A file as it is shown.
 #[derive(Clone, Debug)]
 struct SourceFile {
-    file: PathBuf,
-    /// Its text without the values of secrets.
-    text: String,
+    path: PathBuf,
+    /// Text with secrets redacted; byte positions are those of the file.
+    redacted: String,
+}
+
+impl Problem {
+    /// A problem at one place. Its key is empty.
+    pub(crate) fn new(
+        span: SourceSpan,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: String::new(),
+            line: None,
+            message: message.into(),
+            help: Some(help.into()),
+            span,
+            related: None,
+        }
+    }
 }
 
 impl fmt::Display for RejectedFile {
@@ -79,15 +93,16 @@ impl fmt::Display for RejectedFile {
 }
 
 impl RejectedFile {
-    /// The same as `Display` with colours, for a terminal.
+    /// Returns the text of `Display` with colours, for a terminal.
     #[must_use]
     pub fn coloured(&self) -> String {
         self.render(&Renderer::styled())
     }
 
-    pub(super) fn new(file: PathBuf, text: &str, mut problems: Vec<Problem>) -> Self {
-        sort_in_file_order(&mut problems);
-        Self { problems, source_file: SourceFile { file, text: redacted(text) } }
+    /// `redacted` is the text of the file without secrets, each byte at its position in the file.
+    pub(crate) fn new(path: &Path, redacted: String, mut problems: Vec<Problem>) -> Self {
+        sort_in_file_order(&mut problems, &redacted);
+        Self { problems, source_file: SourceFile { path: path.to_owned(), redacted } }
     }
 
     fn render(&self, renderer: &Renderer) -> String {
@@ -96,19 +111,19 @@ impl RejectedFile {
 }
 
 impl Notes {
-    /// How many there are.
+    /// Returns the number of notes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.notes.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no notes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.notes.is_empty()
     }
 
-    /// Each on one line, for a log.
+    /// Returns each note as one line for a log; at most 200.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.notes.iter().take(MAX_SHOWN).map(|note| {
             let help = note.help.as_deref().unwrap_or_default();
@@ -116,14 +131,20 @@ impl Notes {
         })
     }
 
-    pub(super) fn new(file: &Path, text: &str, mut notes: Vec<Problem>) -> Self {
-        sort_in_file_order(&mut notes);
-        let text = if notes.is_empty() { String::new() } else { redacted(text) };
-        Self { notes, source_file: SourceFile { file: file.to_owned(), text } }
+    /// `redacted` is the text of the file without secrets, each byte at its position in the file.
+    pub(crate) fn new(
+        path: &Path,
+        redacted: impl FnOnce() -> String,
+        mut notes: Vec<Problem>,
+    ) -> Self {
+        // Most files have no notes; their text is not kept in memory.
+        let redacted = if notes.is_empty() { String::new() } else { redacted() };
+        sort_in_file_order(&mut notes, &redacted);
+        Self { notes, source_file: SourceFile { path: path.to_owned(), redacted } }
     }
 }
 
-/// With line and caret, as problems are shown; nothing when there is none.
+/// Renders all notes with line and caret; an empty text without notes.
 impl fmt::Display for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -134,22 +155,27 @@ impl fmt::Display for Notes {
     }
 }
 
-fn sort_in_file_order(problems: &mut Vec<Problem>) {
+/// Sorts problems by position, removes duplicates and sets their lines.
+fn sort_in_file_order(problems: &mut Vec<Problem>, text: &str) {
     problems.sort_by_key(|problem| match &problem.span {
         SourceSpan::WholeFile => (0, 0),
         SourceSpan::File(span) => (1, span.start),
         SourceSpan::Environment(_) => (2, 0),
     });
     problems.dedup();
+    let breaks: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    for problem in problems {
+        if let SourceSpan::File(span) = &problem.span {
+            problem.line = Some(breaks.partition_point(|at| *at < span.start) + 1);
+        }
+    }
 }
 
 impl SourceFile {
-    /// `gateway.toml:12`.
+    /// Returns `gateway.toml:12`.
     fn line_label(&self, problem: &Problem) -> String {
-        let file = self.file.display();
-        let SourceSpan::File(span) = &problem.span else { return file.to_string() };
-        let before = self.text.get(..span.start).unwrap_or_default();
-        format!("{file}:{}", before.matches('\n').count() + 1)
+        let path = self.path.display();
+        problem.line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"))
     }
 
     fn render(
@@ -165,18 +191,18 @@ impl SourceFile {
             count @ ..=MAX_SHOWN => format!("{count} {noun}s"),
             count => format!("{count} {noun}s; the first {MAX_SHOWN} are shown"),
         };
-        let total = format!("{}: {count}", self.file.display());
+        let total = format!("{}: {count}", self.path.display());
         shown.chain([total]).collect::<Vec<_>>().join("\n\n")
     }
 
     fn render_one(&self, problem: &Problem, level: &Level<'_>, renderer: &Renderer) -> String {
         let title = level.clone().primary_title(&problem.message);
-        let file = self.file.display().to_string();
+        let path = self.path.display().to_string();
         let mut group = match &problem.span {
             SourceSpan::File(span) => {
-                title.element(self.snippet(file, span, problem.related.as_ref()))
+                title.element(self.snippet(path, span, problem.related.as_ref()))
             }
-            SourceSpan::WholeFile => title.element(Origin::path(file)),
+            SourceSpan::WholeFile => title.element(Origin::path(path)),
             SourceSpan::Environment(variable) => {
                 let EnvVariable { name, line } = variable.as_ref();
                 let value = name.len() + 1..line.len();
@@ -195,14 +221,14 @@ impl SourceFile {
 
     fn snippet<'a>(
         &'a self,
-        file: String,
+        path: String,
         span: &Range<usize>,
-        also: Option<&'a (Range<usize>, String)>,
+        related: Option<&'a (Range<usize>, String)>,
     ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let second = also
-            .map(|(span, words)| AnnotationKind::Context.span(span.clone()).label(words.as_str()));
-        Snippet::source(self.text.as_str())
-            .path(file)
+        let second = related
+            .map(|(span, label)| AnnotationKind::Context.span(span.clone()).label(label.as_str()));
+        Snippet::source(self.redacted.as_str())
+            .path(path)
             .annotation(AnnotationKind::Primary.span(span.clone()))
             .annotations(second)
     }
@@ -210,5 +236,5 @@ impl SourceFile {
 
 const ENVIRONMENT_LABEL: &str = "environment";
 
-/// Most problems that are shown: each takes a while to draw, and nobody reads so many at once.
+/// Maximum number of problems that are rendered, because each takes a while to render.
 const MAX_SHOWN: usize = 200;
