@@ -258,8 +258,8 @@ impl Status {
     /// Records the content of the queue, and what is wrong with its storage.
     pub fn set_queue(&mut self, queue: QueueStatus, storage: Option<Sentence>, now: UnixTime) {
         self.mark_updated(now);
-        let (storage, storage_detail) = optional_parts(storage);
-        self.queue = QueueStatus { storage, storage_detail, ..queue };
+        self.queue = queue;
+        (self.queue.storage, self.queue.storage_detail) = optional_parts(storage);
     }
 
     /// Records that PLC number `index` answers; `running` says whether its program runs, where that

@@ -38,6 +38,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
         }
     }
     drop(listener);
+    // Requests that take longer are cut off when the set is dropped.
     let _ =
         timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }

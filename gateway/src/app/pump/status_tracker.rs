@@ -197,7 +197,7 @@ impl StatusTracker {
         let mut is_changed = false;
         self.update(|status| {
             is_changed =
-                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now)
+                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now);
         });
         if is_changed && assessment.trust == clock::TrustLevel::Unset {
             tracing::warn!("{}", assessment.trust);
