@@ -86,7 +86,7 @@ impl Controller {
     fn answer_pdu(&mut self, request: &MbapFrame<'_>, out: &mut Vec<u8>) {
         match request.unit {
             EMBEDDED_UNIT => {
-                pdu::answer_embedded(&mut self.image, &self.hardware, request.pdu, out)
+                pdu::answer_embedded(&mut self.image, &self.hardware, request.pdu, out);
             }
             SLAVE_UNIT => pdu::answer_slave_device(&mut self.slave, request.pdu, out),
             _ => pdu::answer_unknown_unit(request.pdu, out),
