@@ -1,89 +1,87 @@
-//! The storage of the queue: where there is none at the start, one that appears later is attached.
+//! Retries a queue directory that could not be opened at the start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::spawn_blocking;
 
-use super::Pump;
 use crate::queue::storage::{DirStorage, DirStorageError};
 
-/// Interval in which a directory that could not be used is tried again.
+/// Pause between two attempts to open the directory.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The directory of the queue, and the attempt to open it.
+/// The directory of the queue, and the attempts to open it.
 #[derive(Debug)]
 pub(super) struct StorageRetry {
     dir: PathBuf,
-    retry_at: Instant,
-    /// The running attempt: a device that does not answer must not block this thread.
-    opening: Option<oneshot::Receiver<Result<DirStorage, DirStorageError>>>,
-    /// The open storage, until no entry is handed out.
-    opened: Option<DirStorage>,
+    state: RetryState,
+}
+
+#[derive(Debug)]
+enum RetryState {
+    Waiting { until: Instant },
+    Opening(oneshot::Receiver<Result<DirStorage, DirStorageError>>),
+    Open(DirStorage),
 }
 
 impl StorageRetry {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, retry_at: Instant::now() + RETRY_INTERVAL, opening: None, opened: None }
+        Self { dir, state: RetryState::Waiting { until: Instant::now() + RETRY_INTERVAL } }
     }
 
-    /// Returns whether a storage waits to be attached, so that nothing more may be handed out.
-    pub(super) const fn is_open(&self) -> bool {
-        self.opened.is_some()
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
-    fn begin(&mut self, now: Instant) {
-        self.retry_at = now + RETRY_INTERVAL;
-        let (sender, receiver) = oneshot::channel();
-        let dir = self.dir.clone();
-        spawn_blocking(move || sender.send(DirStorage::open(&dir)));
-        self.opening = Some(receiver);
-    }
-
-    /// Returns the result of the running attempt, if it has ended.
-    fn take_result(&mut self) -> Option<Result<DirStorage, DirStorageError>> {
-        let result = self.opening.as_mut()?.try_recv();
-        if !matches!(result, Err(oneshot::error::TryRecvError::Empty)) {
-            self.opening = None;
+    /// Starts an attempt when one is due, and returns the error of one that failed.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<DirStorageError> {
+        let waiting = RetryState::Waiting { until: now + RETRY_INTERVAL };
+        match &mut self.state {
+            RetryState::Waiting { until } if *until <= now => {
+                self.state = RetryState::Opening(open_in_background(self.dir.clone()));
+                None
+            }
+            RetryState::Waiting { .. } | RetryState::Open(_) => None,
+            RetryState::Opening(attempt) => {
+                let (state, error) = match attempt.try_recv() {
+                    Err(TryRecvError::Empty) => return None,
+                    Err(TryRecvError::Closed) => (waiting, None),
+                    Ok(Ok(storage)) => (RetryState::Open(storage), None),
+                    Ok(Err(error)) => (waiting, Some(error)),
+                };
+                self.state = state;
+                error
+            }
         }
-        result.ok()
+    }
+
+    /// Returns whether the directory is open and the queue has not taken it yet. Until then no entry
+    /// may be handed out: attaching the storage renumbers the entries.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, RetryState::Open(_))
+    }
+
+    /// Returns the open directory, once.
+    pub(super) fn take(&mut self) -> Option<DirStorage> {
+        if !self.is_open() {
+            return None;
+        }
+        let waiting = RetryState::Waiting { until: Instant::now() + RETRY_INTERVAL };
+        match std::mem::replace(&mut self.state, waiting) {
+            RetryState::Open(storage) => Some(storage),
+            RetryState::Waiting { .. } | RetryState::Opening(_) => None,
+        }
     }
 }
 
-impl Pump {
-    /// Tries to open the directory when that is due.
-    pub(super) fn retry_storage(&mut self) {
-        if !self.queue.lacks_storage() || self.storage_retry.is_open() {
-            return;
-        }
-        match self.storage_retry.take_result() {
-            Some(Ok(storage)) => self.storage_retry.opened = Some(storage),
-            Some(Err(error)) => self.queue.on_storage_unavailable(&error),
-            None => {}
-        }
-        let now = Instant::now();
-        let retry = &mut self.storage_retry;
-        if !retry.is_open() && retry.opening.is_none() && now >= retry.retry_at {
-            retry.begin(now);
-        }
-    }
-
-    /// Attaches the storage once no entry is handed out.
-    pub(super) fn attach_storage(&mut self) {
-        if !self.storage_retry.is_open() {
-            return;
-        }
-        if self.session.is_none() {
-            self.queue.rewind(Instant::now());
-        }
-        if self.queue.nothing_in_flight()
-            && let Some(storage) = self.storage_retry.opened.take()
-            && let Some(moved) = self.queue.attach_storage(storage, Instant::now())
-        {
-            self.clock_history.renumber(|entry| moved.new_ticket(entry));
-            let dir = self.storage_retry.dir.display();
-            tracing::warn!(%dir, "the queue is stored on disk from now on");
-        }
-    }
+/// Opens the directory on a thread of its own: an SD card may take seconds, and everything else
+/// shares the thread of the runtime.
+fn open_in_background(dir: PathBuf) -> oneshot::Receiver<Result<DirStorage, DirStorageError>> {
+    let (sender, attempt) = oneshot::channel();
+    spawn_blocking(move || {
+        // The receiver is gone only when the gateway is stopping.
+        let _ = sender.send(DirStorage::open(&dir));
+    });
+    attempt
 }
