@@ -1,17 +1,16 @@
-//! The README is true: its gateway.toml runs, and each of its commands does what it says.
+//! The README is correct: its gateway.toml runs, and each of its commands works as described.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Process, Pymodbus, TempDir, eventually, temp_dir};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, Mosquitto, Port, Process, Pymodbus, TempDir, eventually, temp_dir,
+};
 use provisioning::plc::Table;
 
-const SOON: Duration = Duration::from_secs(10);
-
-/// Every command of the README, in its order. One that is added there has to be run here.
+/// Every command of the README, in order. A new one must be run here.
 const COMMANDS: [&str; 8] = [
     "cargo run --release -- demo",
     "cargo xtask test",
@@ -28,7 +27,7 @@ fn readme() -> String {
     fs::read_to_string(path).expect("the README is there")
 }
 
-/// The blocks of one language.
+/// Returns the code blocks of one language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let blocks = text.split("```").skip(1).step_by(2);
     blocks.filter_map(|block| Some(block.strip_prefix(language)?.to_owned())).collect()
@@ -41,7 +40,7 @@ fn configuration(plc: &str, broker: &str) -> String {
 }
 
 #[test]
-fn its_commands_are_the_ones_that_are_run_here() {
+fn its_commands_are_those_of_this_test() {
     let text = readme();
     let lines: Vec<String> = blocks(&text, "sh\n")
         .iter()
@@ -62,22 +61,24 @@ fn its_gateway_toml_shows_the_values_that_pymodbus_holds() {
     let toml = configuration(&plc.address().to_string(), &broker.url());
     let _gateway = Gateway::start(&toml);
 
-    let slow = messages.wait_for("the tags of 1 s", SOON, |m| m.payload.contains("temperature"));
+    let slow =
+        messages.wait_for("the tags of 1 s", EVENT_TIMEOUT, |m| m.payload.contains("temperature"));
     assert!(slow.payload.contains("\"temperature\":21.5,\"pressure\":6.02,"), "{slow:?}");
     assert_eq!(slow.json()["location"], "amsterdam");
     plc.set_registers(Table::HoldingRegister, 28, &[0x0000]);
-    let off = messages.wait_for("the bit goes off", SOON, |m| m.json()["running"] == false);
+    let off =
+        messages.wait_for("the bit goes off", EVENT_TIMEOUT, |m| m.json()["running"] == false);
     assert_eq!(off.json()["machine"], "pump6");
 }
 
-/// A newcomer's directory, with the addresses of the README replaced by free ones.
-struct Newcomer {
+/// The directory of a new user, with the addresses of the README replaced by free ones.
+struct NewUser {
     dir: TempDir,
     plc: Port,
     broker: Mosquitto,
 }
 
-impl Newcomer {
+impl NewUser {
     fn new() -> Self {
         let (dir, plc, broker) = (temp_dir(), Port::reserve(), Mosquitto::start());
         let toml = configuration(&plc.address().to_string(), &broker.url());
@@ -86,7 +87,7 @@ impl Newcomer {
         Self { dir, plc, broker }
     }
 
-    /// A line of the README as a command.
+    /// Returns a line of the README as a command.
     fn command(&self, line: &str) -> Command {
         let line = line
             .replace("127.0.0.1:1502", &self.plc.address().to_string())
@@ -102,29 +103,29 @@ impl Newcomer {
     }
 
     fn run(&self, line: &str) -> Output {
-        self.command(line).output().expect("the program is there")
+        self.command(line).output().expect("the program is built")
     }
 }
 
 #[test]
 fn its_commands_work_in_their_order() {
-    let newcomer = Newcomer::new();
+    let new_user = NewUser::new();
     let [_, _, check, plan, simulate, run, status, audit] = COMMANDS;
 
-    let checked = newcomer.run(check);
+    let checked = new_user.run(check);
     assert!(checked.status.success(), "{checked:?}");
-    let planned = String::from_utf8(newcomer.run(plan).stdout).expect("text");
+    let planned = String::from_utf8(new_user.run(plan).stdout).expect("text");
     assert!(planned.contains("FC 3 ") && planned.contains("temperature"), "{planned}");
 
-    let simulator = Process::start(&mut newcomer.command(simulate));
-    let gateway = Process::start(&mut newcomer.command(run));
-    let well = eventually("`status` says that all is well", SOON, || {
-        let told = newcomer.run(status);
+    let simulator = Process::start(&mut new_user.command(simulate));
+    let gateway = Process::start(&mut new_user.command(run));
+    let well = eventually("`status` says that all is well", EVENT_TIMEOUT, || {
+        let told = new_user.run(status);
         told.status.success().then(|| String::from_utf8_lossy(&told.stdout).into_owned())
     });
     assert!(well.contains("All is well"), "{well}");
 
-    let audited = newcomer.run(&format!("{audit} --for 2s"));
+    let audited = new_user.run(&format!("{audit} --for 2s"));
     let report = String::from_utf8_lossy(&audited.stdout).into_owned();
     assert!(
         audited.status.success() && report.contains("edge/amsterdam-01/data/pump6"),

@@ -13,14 +13,14 @@ use crate::forger::Forger;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Random datagrams in a normal run; `E2E_MUTATIONS` sets another number.
-const MUTATIONS: usize = 100_000;
+const MUTATIONS: u64 = 100_000;
 
 fn stranger() -> SocketAddr {
     "203.0.113.66:666".parse().expect("an address")
 }
 
-fn mutations() -> usize {
-    std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |text| text.parse().expect("a number"))
+fn mutations() -> u64 {
+    test_settings::MUTATIONS.number_or(MUTATIONS)
 }
 
 fn connected_world(seed: u64) -> World {

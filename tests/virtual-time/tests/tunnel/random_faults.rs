@@ -193,16 +193,11 @@ fn run_scenario(seed: u64) {
     assert_eq!(faulted.world.report().counters.panics, 0);
 }
 
-/// Returns a number from an environment variable.
-fn env_number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
 /// `E2E_SEED` sets the first seed, and `E2E_LIVES` the number of seeds.
 #[test]
 fn in_24_days_of_faults_a_session_is_up_61_s_after_each_and_memory_does_not_grow() {
-    let first = env_number("E2E_SEED", 80);
-    for seed in first..first + env_number("E2E_LIVES", 1) {
+    let first = test_settings::SEED.number_or(80);
+    for seed in first..first + test_settings::LIVES.number() {
         run_scenario(seed);
     }
 }
