@@ -155,7 +155,10 @@ fn sources() -> Vec<PathBuf> {
             sources.push(path);
         }
     }
-    sources.retain(|path| !path.iter().any(|part| part == "tests" || part == "tests.rs"));
+    // Below the workspace: its own directory may be called tests.
+    let root = workspace();
+    let below = |path: &PathBuf| path.strip_prefix(&root).unwrap_or(path).to_owned();
+    sources.retain(|path| !below(path).iter().any(|part| part == "tests" || part == "tests.rs"));
     sources
 }
 

@@ -113,7 +113,7 @@ fn as_root_the_hub_is_reached_and_every_kind_of_exit_leaves_nothing_behind() {
     }
 }
 
-/// Runs it on a file to its end; gives its exit code and what it said.
+/// Runs `edge-gateway tunnel` on a file until it ends. Returns its exit code and its output.
 fn refused(file: &str) -> (Option<i32>, String) {
     let mut command = Command::new(Gateway::program());
     let output = command.args(["tunnel", file, "--interface", "edge-none"]).output();
