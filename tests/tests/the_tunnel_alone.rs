@@ -41,7 +41,7 @@ fn an_existing_key_is_not_overwritten() {
     let refused = keygen(&[&path]);
 
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("exists already"), "{refused:?}");
     assert_eq!(refused.stdout, b"");
     assert_eq!(fs::read_to_string(&path).expect("the test owns it"), "the only one\n");
     let nowhere = keygen(&[&dir.path().join("nowhere/tunnel.key")]);
