@@ -20,7 +20,7 @@ fn as_root_other_programs_fill_the_disk_during_an_outage() {
 
     world.disk.fill();
 
-    let status = || world.storage().filter(|told| told.contains("the file system is full"));
+    let status = || world.storage().filter(|told| told.contains("file system is full"));
     eventually("the status reports it", SLOW_TIMEOUT, status);
     world.wait_for("edge_samples_dropped_total{reason=\"full\"}", 0.0);
     assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));

@@ -77,7 +77,7 @@ pub enum LimitSentence {
 pub enum PlcRefusal {
     /// The PLC answers requests for these tags with an exception.
     TagsRefused {
-        /// The first tags, at most [`MAX_NAMED_TAGS`].
+        /// The first tags, at most three.
         tags: Vec<RefusedTag>,
         /// Number of refused tags that are not named.
         more: usize,
