@@ -46,6 +46,7 @@ mod pdu;
 pub mod process;
 mod server;
 mod system;
+mod variables;
 
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub use controller::RunState;
 pub use faults::{Fault, FaultInjector};
 pub use handle::{Handle, HandleError, SimulatedPlc, SimulatorCounts};
 pub use server::serve;
+pub use variables::{VARIABLES, Variable};
 
 /// What kind of PLC is simulated and what runs on it.
 #[derive(Clone, Debug)]

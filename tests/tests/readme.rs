@@ -1,56 +1,22 @@
-//! The README is true: its gateway.toml runs, and each of its commands does what it says.
+//! The gateway.toml of the README shows the values of a PLC of another make. Its commands are played
+//! in the_book.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Process, Pymodbus, TempDir, eventually, temp_dir};
+use e2e::{Gateway, Mosquitto, Pymodbus};
 use provisioning::plc::Table;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Every command of the README, in its order. One that is added there has to be run here.
-const COMMANDS: [&str; 8] = [
-    "cargo run --release -- demo",
-    "cargo xtask test",
-    "edge-gateway check gateway.toml",
-    "edge-gateway plan gateway.toml",
-    "edge-gateway simulate --model M241 --listen 127.0.0.1:1502",
-    "edge-gateway run gateway.toml",
-    "edge-gateway status gateway.toml",
-    "edge-gateway audit --broker mqtt://127.0.0.1:1883",
-];
-
-fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    fs::read_to_string(path).expect("the README is there")
-}
-
-/// The blocks of one language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let blocks = text.split("```").skip(1).step_by(2);
-    blocks.filter_map(|block| Some(block.strip_prefix(language)?.to_owned())).collect()
-}
-
 fn configuration(plc: &str, broker: &str) -> String {
-    let text = readme();
-    let toml = blocks(&text, "toml\n").pop().expect("the README has a gateway.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(path).expect("the README is there");
+    let (_, toml) = text.split_once("```toml\n").expect("the README has a gateway.toml");
+    let (toml, _) = toml.split_once("```").expect("it ends");
     toml.replace("127.0.0.1:1502", plc).replace("mqtt://127.0.0.1:1883", broker)
-}
-
-#[test]
-fn its_commands_are_the_ones_that_are_run_here() {
-    let text = readme();
-    let lines: Vec<String> = blocks(&text, "sh\n")
-        .iter()
-        .flat_map(|block| block.lines())
-        .map(|line| line.split(" # ").next().unwrap_or_default().trim().to_owned())
-        .filter(|line| !line.is_empty())
-        .collect();
-
-    assert_eq!(lines, COMMANDS);
 }
 
 #[test]
@@ -68,67 +34,4 @@ fn its_gateway_toml_shows_the_values_that_pymodbus_holds() {
     plc.set_registers(Table::HoldingRegister, 28, &[0x0000]);
     let off = messages.wait_for("the bit goes off", SOON, |m| m.json()["running"] == false);
     assert_eq!(off.json()["machine"], "pump6");
-}
-
-/// A newcomer's directory, with the addresses of the README replaced by free ones.
-struct Newcomer {
-    dir: TempDir,
-    plc: Port,
-    broker: Mosquitto,
-}
-
-impl Newcomer {
-    fn new() -> Self {
-        let (dir, plc, broker) = (temp_dir(), Port::reserve(), Mosquitto::start());
-        let toml = configuration(&plc.address().to_string(), &broker.url());
-        let metrics = Port::reserve().address();
-        dir.write("gateway.toml", &format!("{toml}\n[metrics]\nlisten = [\"{metrics}\"]\n"));
-        Self { dir, plc, broker }
-    }
-
-    /// A line of the README as a command.
-    fn command(&self, line: &str) -> Command {
-        let line = line
-            .replace("127.0.0.1:1502", &self.plc.address().to_string())
-            .replace("mqtt://127.0.0.1:1883", &self.broker.url());
-        let mut words = line.split_whitespace();
-        assert_eq!(words.next(), Some("edge-gateway"));
-        let mut command = Command::new(Gateway::program());
-        command
-            .args(words)
-            .current_dir(self.dir.path())
-            .env("EDGE_GATEWAY__STATE_DIR", self.dir.path().join("state"));
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().expect("the program is there")
-    }
-}
-
-#[test]
-fn its_commands_work_in_their_order() {
-    let newcomer = Newcomer::new();
-    let [_, _, check, plan, simulate, run, status, audit] = COMMANDS;
-
-    let checked = newcomer.run(check);
-    assert!(checked.status.success(), "{checked:?}");
-    let planned = String::from_utf8(newcomer.run(plan).stdout).expect("text");
-    assert!(planned.contains("FC 3 ") && planned.contains("temperature"), "{planned}");
-
-    let simulator = Process::start(&mut newcomer.command(simulate));
-    let gateway = Process::start(&mut newcomer.command(run));
-    let well = eventually("`status` says that all is well", SOON, || {
-        let told = newcomer.run(status);
-        told.status.success().then(|| String::from_utf8_lossy(&told.stdout).into_owned())
-    });
-    assert!(well.contains("All is well"), "{well}");
-
-    let audited = newcomer.run(&format!("{audit} --for 2s"));
-    let report = String::from_utf8_lossy(&audited.stdout).into_owned();
-    assert!(
-        audited.status.success() && report.contains("edge/amsterdam-01/data/pump6"),
-        "{report}"
-    );
-    drop((gateway, simulator));
 }

@@ -66,12 +66,28 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;
+    copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
     let overrides = "usr/share/lintian/overrides/edge-gateway";
     stage.copy(&deb.join("lintian-overrides"), overrides, 0o644)?;
     for script in ["postinst", "prerm", "postrm"] {
         stage.copy(&deb.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
     stage.copy(&deb.join("conffiles"), "DEBIAN/conffiles", 0o644)
+}
+
+/// The pages and pictures of the book, to be read as they are.
+fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let to = format!("{to}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            copy_book(stage, &path, &to)?;
+        } else if path.extension().is_some_and(|extension| extension == "md" || extension == "svg")
+        {
+            stage.copy(&path, &to, 0o644)?;
+        }
+    }
+    Ok(())
 }
 
 /// The changelog's date in seconds since 1970, so that the same input gives the same package.

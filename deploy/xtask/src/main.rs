@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod deb;
+mod docs;
 mod guest;
 mod long;
 mod node;
@@ -29,6 +30,7 @@ Examples:
   cargo xtask bench W4 --peers --only gateway,script --turns 1 --seconds 10
   cargo xtask long                  the long tests, in release; results go to docs/long-runs.md
   cargo xtask long answers          only those whose name contains this
+  cargo xtask docs                  builds the book of docs/ into target/book
   cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
   cargo xtask deb --binary target/debug/edge-gateway
                                     the same from a program that is built already
@@ -60,6 +62,8 @@ enum XtaskCommand {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// Builds the book of docs/ into target/book.
+    Docs,
     /// Builds the Debian package.
     Deb {
         /// A program that is built already, instead of a release build.
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         XtaskCommand::Check => check::check(),
         XtaskCommand::Bench(bench) => bench::bench(&bench),
         XtaskCommand::Long { filter } => long::long(filter.as_deref()),
+        XtaskCommand::Docs => docs::docs(),
         XtaskCommand::Deb { binary, output } => deb::deb(binary, output),
     };
     match outcome {
