@@ -1,10 +1,9 @@
-//! The receiver's side of `seq`: gaps, duplicates, announced drops. Pure.
+//! The receiver's side of `seq`: finds gaps, duplicates and announced drops. Pure.
 //!
-//! Every message carries its gateway's id, an epoch and its number within topic and epoch. What
-//! is missing among the numbers was either announced by a gap event, or it is unaccounted for.
+//! Every message carries the id of its gateway, an epoch, and its number within topic and epoch. A
+//! missing number was either announced by a gap event, or it is unaccounted for.
 
 mod capture;
-mod ranges;
 mod report;
 mod stream;
 
@@ -18,18 +17,18 @@ pub use self::report::{AuditReport, StreamReport, UncleanWindow};
 use self::stream::SeqStream;
 use crate::queue::{GapEvent, UncleanShutdownEvent};
 
-/// Follows the messages of any number of gateways.
+/// Checks the messages of any number of gateways.
 #[derive(Debug, Default)]
 pub struct Auditor {
     streams: BTreeMap<StreamKey, SeqStream>,
-    /// Epochs heard, by gateway.
+    /// Epochs of the messages so far, by gateway.
     epochs: BTreeMap<String, BTreeSet<String>>,
-    /// Unclean ends by gateway and epoch: from where on numbers may be missing.
+    /// Unclean shutdowns by gateway and epoch: from which number on messages may be missing.
     unclean_ends: BTreeMap<(String, String), UncleanShutdownEvent>,
     unstamped: u64,
 }
 
-/// Whose numbers these are.
+/// What numbers are counted by.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct StreamKey {
     gateway: String,
@@ -53,10 +52,10 @@ struct GatewayStamp {
 }
 
 impl Auditor {
-    /// Takes one message as it arrived.
+    /// Records a message.
     ///
-    /// The caller leaves out what the broker marks as retained: it was sent before, and an old
-    /// one would pass for a number out of order. A payload without a stamp is only counted.
+    /// The caller leaves out retained messages: they were sent before, and an old one would count as out
+    /// of order. A payload without a stamp is only counted.
     pub fn on_message(&mut self, topic: &str, payload: &[u8]) {
         let Ok(StampedPayload { gateway: stamp }) = serde_json::from_slice(payload) else {
             self.unstamped += 1;
@@ -68,16 +67,16 @@ impl Auditor {
         self.epochs.entry(stamp.id).or_default().insert(stamp.epoch);
     }
 
-    /// Messages that are missing and were not announced. Above zero, the answer is no.
+    /// Returns how many messages are missing and were not announced. Above 0, the audit fails.
     #[must_use]
     pub fn unaccounted(&self) -> u64 {
         self.streams
             .iter()
-            .map(|(key, stream)| ranges::total(&stream.missing(self.window_start(key))))
+            .map(|(key, stream)| stream.missing(self.window_start(key)).count())
             .fold(0, u64::saturating_add)
     }
 
-    /// What was found so far.
+    /// Returns what was found so far.
     #[must_use]
     pub fn report(&self) -> AuditReport {
         AuditReport {
@@ -100,7 +99,7 @@ impl Auditor {
         .collect()
     }
 
-    /// From here on numbers may be missing, because their epoch ended uncleanly.
+    /// Returns the first number that may be missing because its epoch ended uncleanly.
     fn window_start(&self, key: &StreamKey) -> Option<u64> {
         let end = self.unclean_end(key)?;
         Some(end.next_seq.get(&key.topic).copied().unwrap_or(0))
@@ -113,12 +112,12 @@ impl Auditor {
     fn on_event(&mut self, stamp: &GatewayStamp, payload: &[u8]) {
         let body = serde_json::from_slice::<Map<String, Value>>(payload).ok();
         if let Some(gap) = body.as_ref().and_then(GapEvent::parse) {
-            let run = (gap.first_seq, gap.last_seq);
+            let range = (gap.first_seq, gap.last_seq);
             let epoch = gap.epoch.as_deref().unwrap_or(&stamp.epoch);
-            self.stream_of(stamp, epoch, &gap.topic).on_announced(run, gap.samples);
+            self.stream_of(stamp, epoch, &gap.topic).on_announced(range, gap.samples);
         }
-        if let Some(start) = body.as_ref().and_then(UncleanShutdownEvent::parse) {
-            self.unclean_ends.insert((stamp.id.clone(), start.epoch.clone()), start);
+        if let Some(end) = body.as_ref().and_then(UncleanShutdownEvent::parse) {
+            self.unclean_ends.insert((stamp.id.clone(), end.epoch.clone()), end);
         }
     }
 
@@ -126,18 +125,18 @@ impl Auditor {
         self.stream_of(stamp, &stamp.epoch, topic)
     }
 
-    /// The numbers of a topic in an epoch that need not be the message's own.
+    /// Returns the numbers of a topic in an epoch, which may differ from that of the message.
     fn stream_of(&mut self, stamp: &GatewayStamp, epoch: &str, topic: &str) -> &mut SeqStream {
         let key = StreamKey {
             gateway: stamp.id.clone(),
             epoch: epoch.to_owned(),
             topic: topic.to_owned(),
         };
-        // Whoever heard an earlier epoch was there when this one began, unless it is an old one
-        // that is sent late.
+        // An epoch that follows another one began while this audit listened: it must be complete from
+        // 0. Not so an old epoch that is sent late.
         let epochs = self.epochs.get(&stamp.id);
-        let heard_another = epochs.is_some_and(|all| all.iter().any(|one| one != epoch));
-        let from_start = heard_another && !stamp.history && epoch == stamp.epoch;
+        let follows_another = epochs.is_some_and(|all| all.iter().any(|one| one != epoch));
+        let from_start = follows_another && !stamp.history && epoch == stamp.epoch;
         self.streams.entry(key).or_insert_with(|| SeqStream::new(from_start))
     }
 }
@@ -164,8 +163,8 @@ fn stream_report(
         announced: stream.announced_and_missing(),
         announced_samples: stream.announced_samples,
         window,
-        missing: ranges::total(&missing),
-        first_missing: missing.into_iter().take(StreamReport::MAX_RUNS).collect(),
+        missing: missing.count(),
+        first_missing: missing.iter().take(StreamReport::MAX_RANGES).collect(),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The whole chain in one process: two simulated PLCs, the gateway, the sink as broker.
+//! The whole chain in one process: two simulated PLCs, the gateway, and the mock broker.
 //!
-//! Everything between is the product itself, with a configuration file that it loads as any other.
-//! Only the ends are simulated, and they listen on loopback only.
+//! Everything between them is the product itself, with a configuration file that it loads like any
+//! other. Only the two ends are simulated, and they listen on loopback only.
 
 mod checker;
 mod hub;
@@ -22,12 +22,12 @@ use crate::app;
 use crate::mock_broker::{self, MockBrokerEvent};
 use crate::supervise::Stage;
 
-/// Messages on their way from the sink to the screen.
+/// Events of the mock broker that may wait to be printed.
 const EVENT_CAPACITY: usize = 64;
-/// Longest wait for the gateway to drain.
+/// Longest wait for the simulated ends to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One message as it arrived at the sink.
+/// One message as it arrived at the broker.
 #[derive(Debug)]
 pub struct ArrivedMessage {
     /// Topic.
@@ -36,12 +36,12 @@ pub struct ArrivedMessage {
     pub payload: Value,
 }
 
-/// Runs the chain until `stop` fires or `duration` is over, and judges what arrived.
+/// Runs the chain until `stop` is cancelled or `duration` is over, and checks what arrived.
 ///
-/// `print` gets every message of the gateway.
+/// `print` is called with every message of the gateway.
 ///
 /// # Errors
-/// Fails when something cannot be started, and when `print` does.
+/// Fails when a part cannot be started, and when `print` fails.
 pub async fn run(
     duration: Option<Duration>,
     stop: CancellationToken,
@@ -50,43 +50,43 @@ pub async fn run(
     let end = duration.map(|duration| Instant::now() + duration);
     let fatal = CancellationToken::new();
     let ends = Stage::new("simulated ends");
-    let DemoSite { loaded, broker_listener: sink, plcs, directory: _directory } =
+    let DemoSite { loaded, broker_listener, plcs, directory: _directory } =
         DemoSite::start(&ends, &fatal).await?;
-    let (sender, mut heard) = mpsc::channel(EVENT_CAPACITY);
-    ends.spawn(fatal.clone(), |stop| mock_broker::serve(sink, Vec::new(), sender, stop));
+    let (sender, mut events) = mpsc::channel(EVENT_CAPACITY);
+    ends.spawn(fatal.clone(), |stop| mock_broker::serve(broker_listener, Vec::new(), sender, stop));
 
     let gateway_stop = stop.child_token();
     let gateway = app::run(loaded, gateway_stop.clone());
     tokio::pin!(gateway);
-    let mut judge = DemoChecker::new(plcs);
+    let mut checker = DemoChecker::new(plcs);
     let done = loop {
         tokio::select! {
-            Some(heard) = heard.recv() => on_broker_event(heard, &mut judge, &mut print).await?,
+            Some(event) = events.recv() => on_broker_event(event, &mut checker, &mut print).await?,
             done = &mut gateway => break done,
             () = sleep_until_end(end), if !gateway_stop.is_cancelled() => gateway_stop.cancel(),
         }
     };
     done.context("the gateway of the demo has stopped")?;
-    while let Ok(heard) = heard.try_recv() {
-        on_broker_event(heard, &mut judge, &mut print).await?;
+    while let Ok(event) = events.try_recv() {
+        on_broker_event(event, &mut checker, &mut print).await?;
     }
     ends.drain(DRAIN_TIMEOUT).await;
-    Ok(judge.finish())
+    Ok(checker.finish())
 }
 
 async fn on_broker_event(
-    heard: MockBrokerEvent,
-    judge: &mut DemoChecker,
+    event: MockBrokerEvent,
+    checker: &mut DemoChecker,
     print: &mut impl FnMut(&ArrivedMessage) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let MockBrokerEvent::Message(mock_broker::PublishedMessage { topic, payload, .. }) = heard
+    let MockBrokerEvent::Message(mock_broker::PublishedMessage { topic, payload, .. }) = event
     else {
         return Ok(());
     };
     let payload = serde_json::from_slice(&payload)
         .with_context(|| format!("a payload on {topic} is not JSON"))?;
     let arrival = ArrivedMessage { topic, payload };
-    judge.on_message(&arrival).await;
+    checker.on_message(&arrival).await;
     print(&arrival)
 }
 

@@ -1,23 +1,22 @@
-//! What Prometheus sees. One own registry; every series exists at 0 from the start, and labels
-//! come from closed sets or from the configuration.
+//! The metrics for Prometheus: one registry of the gateway's own. Every series exists from the
+//! start, at 0, and labels come from closed sets or from the configuration.
 
 mod labels;
-mod secure;
+mod registrar;
+mod tunnel;
 
 pub use labels::{DropReason, MessageOutcome, RequestOutcome};
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::Config;
-pub use secure::TunnelMetrics;
+use registrar::Registrar;
+pub use tunnel::TunnelMetrics;
 
 const REQUEST_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 const ACK_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// Every series of one gateway, and the registry that renders them.
+/// Every series of one gateway, and the registry that renders them. Clones share the series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -72,9 +71,9 @@ pub struct QueueMetrics {
     pub stored: IntGauge,
     /// `edge_queue_bytes`.
     pub queued_bytes: IntGauge,
-    /// `edge_queue_oldest_timestamp_seconds`, 0 when empty.
+    /// `edge_queue_oldest_timestamp_seconds`; 0 when the queue is empty.
     pub oldest_timestamp: Gauge,
-    /// `edge_queue_fits_seconds`, infinite while nothing comes in.
+    /// `edge_queue_fits_seconds`; infinite while no samples arrive.
     pub fits_seconds: Gauge,
     dropped: [IntCounter; DropReason::ALL.len()],
 }
@@ -97,12 +96,12 @@ impl PlcMetrics {
 }
 
 impl QueueMetrics {
-    /// Counts samples that will never be delivered.
+    /// Counts samples dropped without delivery.
     pub fn count_dropped(&self, reason: DropReason, samples: u64) {
         count(&self.dropped, reason as usize, samples);
     }
 
-    /// Samples that will never be delivered, for whatever reason.
+    /// Returns the number of samples dropped since the start, all reasons together.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().map(IntCounter::get).sum()
@@ -110,15 +109,15 @@ impl QueueMetrics {
 }
 
 impl MqttMetrics {
-    /// Series that nobody scrapes, for a command that is not the gateway.
+    /// Creates series outside of any scraped registry, for commands other than `run`.
     ///
     /// # Errors
     /// As [`Metrics::new`].
     pub fn unregistered() -> Result<Self, prometheus::Error> {
-        register_mqtt(&Registry::new())
+        Self::register(&Registrar::new())
     }
 
-    /// Counts messages by what became of them.
+    /// Counts messages by outcome.
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);
     }
@@ -137,24 +136,36 @@ impl Metrics {
     /// Fails when two series have the same name and labels, which the configuration's unique PLC
     /// names rule out.
     pub fn new(config: &Config, config_hash: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let info = |name, help, label, value: &str| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-            gauge.with_label_values(&[value]).set(1);
-            registry.register(Box::new(gauge))
-        };
+        let series = Registrar::new();
         let version = env!("CARGO_PKG_VERSION");
-        info("edge_build_info", "Always 1; the version is the label.", "version", version)?;
-        info("edge_config_info", "Always 1; the hash is the label.", "hash", config_hash)?;
-        register_writes(&registry, config)?;
+        series
+            .gauges("edge_build_info", "Always 1; the label is the gateway's version.", "version")?
+            .with_label_values(&[version])
+            .set(1);
+        series
+            .gauges(
+                "edge_config_info",
+                "Always 1; the label is the hash of the configuration.",
+                "hash",
+            )?
+            .with_label_values(&[config_hash])
+            .set(1);
+        register_writes(&series, config)?;
         Ok(Self {
-            plcs: register_plcs(&registry, config)?,
-            queue: register_queue(&registry)?,
-            mqtt: register_mqtt(&registry)?,
-            tunnel: TunnelMetrics::new(&registry)?,
-            clock_synchronized: secure::clock(&registry)?,
-            certificates: secure::certificates(&registry)?,
-            registry,
+            plcs: PlcMetrics::register(&series, config)?,
+            queue: QueueMetrics::register(&series)?,
+            mqtt: MqttMetrics::register(&series)?,
+            tunnel: TunnelMetrics::register(&series)?,
+            clock_synchronized: series.gauge(
+                "edge_clock_synchronized",
+                "1 while the kernel reports that its clock follows a time server, else 0.",
+            )?,
+            certificates: series.float_gauges(
+                "edge_certificate_not_after_timestamp_seconds",
+                "Unix time at which the first certificate in the file expires.",
+                "file",
+            )?,
+            registry: series.into_registry(),
         })
     }
 
@@ -167,155 +178,139 @@ impl Metrics {
     }
 }
 
-/// Outcomes of a write, as its reply names them.
+/// Outcomes of a write command, as its reply names them.
 const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
 
-/// What is true of a gateway that writes nothing to PLCs: rules and dashboards find these series before their numbers move.
-fn register_writes(registry: &Registry, config: &Config) -> Result<(), prometheus::Error> {
-    let writes = IntCounterVec::new(
-        Opts::new("edge_writes_total", "Write commands by what became of them."),
-        &["plc", "outcome"],
-    )?;
+/// Registers `edge_writes_total` at 0, so that rules and dashboards find the series before the
+/// first write.
+fn register_writes(series: &Registrar, config: &Config) -> Result<(), prometheus::Error> {
+    let writes =
+        series.counters("edge_writes_total", "Write commands by outcome.", &["plc", "outcome"])?;
     for plc in &config.plcs {
         for outcome in WRITE_OUTCOMES {
             writes.with_label_values(&[plc.name.as_str(), outcome]).reset();
         }
     }
-    registry.register(Box::new(writes))
+    Ok(())
 }
 
-fn register_plcs(
-    registry: &Registry,
-    config: &Config,
-) -> Result<Vec<PlcMetrics>, prometheus::Error> {
-    let up = IntGaugeVec::new(
-        Opts::new("edge_plc_up", "Whether the PLC answered its last request."),
-        &["plc"],
-    )?;
-    let requests = IntCounterVec::new(
-        Opts::new("edge_plc_requests_total", "Modbus requests by what became of them."),
-        &["plc", "outcome"],
-    )?;
-    let request_seconds = HistogramVec::new(
-        HistogramOpts::new("edge_plc_request_seconds", "Round trip of a Modbus request.")
-            .buckets(REQUEST_SECONDS_BUCKETS.to_vec()),
-        &["plc"],
-    )?;
-    let connects = IntCounterVec::new(
-        Opts::new("edge_plc_connects_total", "Attempts to open the connection to the PLC."),
-        &["plc"],
-    )?;
-    let missed = IntCounterVec::new(
-        Opts::new(
+impl PlcMetrics {
+    fn register(series: &Registrar, config: &Config) -> Result<Vec<Self>, prometheus::Error> {
+        let up = series.gauges(
+            "edge_plc_up",
+            "1 if the PLC answered its last request, else 0.",
+            "plc",
+        )?;
+        let requests = series.counters(
+            "edge_plc_requests_total",
+            "Modbus requests by outcome.",
+            &["plc", "outcome"],
+        )?;
+        let request_seconds = series.histograms(
+            "edge_plc_request_seconds",
+            "Round-trip time of a Modbus request.",
+            &REQUEST_SECONDS_BUCKETS,
+            "plc",
+        )?;
+        let connects = series.counters(
+            "edge_plc_connects_total",
+            "Attempts to connect to the PLC.",
+            &["plc"],
+        )?;
+        let missed = series.counters(
             "edge_plc_cycles_missed_total",
-            "Scan cycles skipped because one ran too long or a ceiling was reached.",
-        ),
-        &["plc"],
-    )?;
-    let last_answer = GaugeVec::new(
-        Opts::new("edge_plc_last_answer_timestamp_seconds", "When the PLC answered last."),
-        &["plc"],
-    )?;
-    let quarantined = IntGaugeVec::new(
-        Opts::new("edge_plc_tags_quarantined", "Tags that the PLC refuses; tried now and then."),
-        &["plc"],
-    )?;
-    registry.register(Box::new(quarantined.clone()))?;
-    registry.register(Box::new(up.clone()))?;
-    registry.register(Box::new(requests.clone()))?;
-    registry.register(Box::new(request_seconds.clone()))?;
-    registry.register(Box::new(connects.clone()))?;
-    registry.register(Box::new(missed.clone()))?;
-    registry.register(Box::new(last_answer.clone()))?;
-    let one = |name: &str| PlcMetrics {
-        up: up.with_label_values(&[name]),
-        request_seconds: request_seconds.with_label_values(&[name]),
-        connects: connects.with_label_values(&[name]),
-        cycles_missed: missed.with_label_values(&[name]),
-        last_answer_timestamp: last_answer.with_label_values(&[name]),
-        tags_quarantined: quarantined.with_label_values(&[name]),
-        requests: RequestOutcome::ALL
-            .map(|outcome| requests.with_label_values(&[name, outcome.label()])),
-    };
-    Ok(config.plcs.iter().map(|plc| one(&plc.name)).collect())
+            "Scan cycles skipped because one took too long or a rate limit was reached.",
+            &["plc"],
+        )?;
+        let last_answer = series.float_gauges(
+            "edge_plc_last_answer_timestamp_seconds",
+            "Unix time of the PLC's last answer; 0 before the first.",
+            "plc",
+        )?;
+        let quarantined = series.gauges(
+            "edge_plc_tags_quarantined",
+            "Tags that the PLC refuses; the gateway retries them from time to time.",
+            "plc",
+        )?;
+        let one_plc = |name: &str| Self {
+            up: up.with_label_values(&[name]),
+            request_seconds: request_seconds.with_label_values(&[name]),
+            connects: connects.with_label_values(&[name]),
+            cycles_missed: missed.with_label_values(&[name]),
+            last_answer_timestamp: last_answer.with_label_values(&[name]),
+            tags_quarantined: quarantined.with_label_values(&[name]),
+            requests: RequestOutcome::ALL
+                .map(|outcome| requests.with_label_values(&[name, outcome.label()])),
+        };
+        Ok(config.plcs.iter().map(|plc| one_plc(&plc.name)).collect())
+    }
 }
 
-fn register_queue(registry: &Registry) -> Result<QueueMetrics, prometheus::Error> {
-    let produced = IntCounter::new("edge_samples_produced_total", "Samples handed to the queue.")?;
-    let delivered =
-        IntCounter::new("edge_samples_delivered_total", "Samples that the broker acknowledged.")?;
-    let dropped = IntCounterVec::new(
-        Opts::new("edge_samples_dropped_total", "Samples that will never be delivered."),
-        &["reason"],
-    )?;
-    let stored = IntGauge::new("edge_samples_stored", "Samples that wait for the broker.")?;
-    let bytes = IntGauge::new("edge_queue_bytes", "Bytes that wait for the broker.")?;
-    let oldest = Gauge::new(
-        "edge_queue_oldest_timestamp_seconds",
-        "When the oldest waiting sample was taken; 0 when none waits.",
-    )?;
-    let fits = Gauge::new(
-        "edge_queue_fits_seconds",
-        "How much longer a broker may be away before samples are dropped, at the present rate.",
-    )?;
-    fits.set(f64::INFINITY);
-    let recovered = IntCounter::new(
-        "edge_samples_recovered_total",
-        "Samples that earlier runs left in the queue, found at the start.",
-    )?;
-    let written =
-        IntCounter::new("edge_queue_written_bytes_total", "Bytes that the queue wrote to files.")?;
-    let sync_seconds = Histogram::with_opts(
-        HistogramOpts::new("edge_queue_sync_seconds", "Until what was written is on the disk.")
-            .buckets(ACK_SECONDS_BUCKETS.to_vec()),
-    )?;
-    let failing =
-        IntGauge::new("edge_queue_storage_failing", "Whether the queue is in memory only.")?;
-    registry.register(Box::new(recovered.clone()))?;
-    registry.register(Box::new(written.clone()))?;
-    registry.register(Box::new(sync_seconds.clone()))?;
-    registry.register(Box::new(failing.clone()))?;
-    registry.register(Box::new(produced.clone()))?;
-    registry.register(Box::new(delivered.clone()))?;
-    registry.register(Box::new(dropped.clone()))?;
-    registry.register(Box::new(stored.clone()))?;
-    registry.register(Box::new(bytes.clone()))?;
-    registry.register(Box::new(oldest.clone()))?;
-    registry.register(Box::new(fits.clone()))?;
-    let dropped = DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()]));
-    Ok(QueueMetrics {
-        produced,
-        recovered,
-        written_bytes: written,
-        sync_seconds,
-        storage_failing: failing,
-        delivered,
-        stored,
-        queued_bytes: bytes,
-        oldest_timestamp: oldest,
-        fits_seconds: fits,
-        dropped,
-    })
+impl QueueMetrics {
+    fn register(series: &Registrar) -> Result<Self, prometheus::Error> {
+        let dropped = series.counters(
+            "edge_samples_dropped_total",
+            "Samples dropped without delivery, by reason.",
+            &["reason"],
+        )?;
+        let fits_seconds = series.float_gauge(
+            "edge_queue_fits_seconds",
+            "Time until the queue would be full if no broker took samples, at the present rate.",
+        )?;
+        fits_seconds.set(f64::INFINITY);
+        Ok(Self {
+            produced: series
+                .counter("edge_samples_produced_total", "Samples handed to the queue.")?,
+            recovered: series.counter(
+                "edge_samples_recovered_total",
+                "Samples of earlier runs that were found in the queue at startup.",
+            )?,
+            written_bytes: series.counter(
+                "edge_queue_written_bytes_total",
+                "Bytes that the queue wrote to its files.",
+            )?,
+            sync_seconds: series.histogram(
+                "edge_queue_sync_seconds",
+                "Time to sync the queue's files to the disk.",
+                &ACK_SECONDS_BUCKETS,
+            )?,
+            storage_failing: series.gauge(
+                "edge_queue_storage_failing",
+                "1 while the storage fails and the queue is kept in memory only, else 0.",
+            )?,
+            delivered: series
+                .counter("edge_samples_delivered_total", "Samples that the broker acknowledged.")?,
+            stored: series.gauge("edge_samples_stored", "Samples waiting for delivery.")?,
+            queued_bytes: series.gauge("edge_queue_bytes", "Bytes waiting for delivery.")?,
+            oldest_timestamp: series.float_gauge(
+                "edge_queue_oldest_timestamp_seconds",
+                "Unix time of the oldest waiting sample; 0 when the queue is empty.",
+            )?,
+            fits_seconds,
+            dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()])),
+        })
+    }
 }
 
-fn register_mqtt(registry: &Registry) -> Result<MqttMetrics, prometheus::Error> {
-    let connected =
-        IntGauge::new("edge_mqtt_connected", "Whether the connection to a broker stands.")?;
-    let messages = IntCounterVec::new(
-        Opts::new("edge_mqtt_messages_total", "Published messages by what became of them."),
-        &["outcome"],
-    )?;
-    let ack_seconds = Histogram::with_opts(
-        HistogramOpts::new(
-            "edge_mqtt_ack_seconds",
-            "From sending to the broker's acknowledgement.",
-        )
-        .buckets(ACK_SECONDS_BUCKETS.to_vec()),
-    )?;
-    registry.register(Box::new(connected.clone()))?;
-    registry.register(Box::new(messages.clone()))?;
-    registry.register(Box::new(ack_seconds.clone()))?;
-    let messages =
-        MessageOutcome::ALL.map(|outcome| messages.with_label_values(&[outcome.label()]));
-    Ok(MqttMetrics { connected, ack_seconds, messages })
+impl MqttMetrics {
+    fn register(series: &Registrar) -> Result<Self, prometheus::Error> {
+        let messages = series.counters(
+            "edge_mqtt_messages_total",
+            "Published messages by outcome.",
+            &["outcome"],
+        )?;
+        Ok(Self {
+            connected: series.gauge(
+                "edge_mqtt_connected",
+                "1 while an MQTT session with a broker is established, else 0.",
+            )?,
+            ack_seconds: series.histogram(
+                "edge_mqtt_ack_seconds",
+                "Time from sending a message to its acknowledgement by the broker.",
+                &ACK_SECONDS_BUCKETS,
+            )?,
+            messages: MessageOutcome::ALL
+                .map(|outcome| messages.with_label_values(&[outcome.label()])),
+        })
+    }
 }

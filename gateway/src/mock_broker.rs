@@ -1,7 +1,7 @@
-//! A small MQTT broker end, 3.1.1 and 5, for the demo and for hostile tests.
+//! A minimal MQTT broker, 3.1.1 and 5, for the demo and for tests with a faulty broker.
 //!
-//! It takes connections and messages and tells what it heard. It does not pass messages on, keeps
-//! no sessions and no retained messages. What it does wrong, it does by [`Script`].
+//! It accepts connections and messages and reports them as events. It forwards no messages and keeps
+//! neither sessions nor retained messages. A [`Script`] makes it misbehave.
 
 mod codec;
 mod connection;
@@ -19,24 +19,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Most connections at once; one more is closed when it comes.
+/// Most connections at once; further ones are closed.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How one connection is treated. The default is a broker without fault.
+/// How the broker treats one connection. The default is a broker without faults.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     /// Answer to CONNECT.
     pub connect: OnConnect,
-    /// Claims in the CONNACK that an old session goes on.
+    /// Whether CONNACK claims that an old session is resumed.
     pub session_present: bool,
-    /// What a CONNACK of MQTT 5 asks for.
+    /// Properties of the CONNACK. MQTT 5 only.
     pub connack: ConnackProperties,
     /// How messages are acknowledged.
     pub acks: Acks,
-    /// Topics that are not taken, and the reason code that says so. MQTT 5 only.
+    /// Refused topics, with the reason code. MQTT 5 only.
     pub refused_topics: Vec<(String, u8)>,
-    /// What happens once the connection has delivered so many messages; the last of them is not
-    /// acknowledged.
+    /// How the connection ends after this number of messages; the last of them is not acknowledged.
     pub ending: Option<(u64, Ending)>,
     /// Answer to PINGREQ.
     pub pings: Pings,
@@ -52,13 +51,13 @@ pub enum OnConnect {
     /// Success.
     #[default]
     Accept,
-    /// A refusal with this reason code of MQTT 5; under 3.1.1 the return code that comes nearest.
+    /// A refusal with this reason code of MQTT 5; under 3.1.1 the nearest return code.
     Refuse(u8),
-    /// A refusal in the form of 3.1.1, whatever was asked for: a broker that knows nothing else.
+    /// A refusal in the format of 3.1.1 under both versions, as from a broker for 3.1.1 only.
     RefuseVersion,
-    /// None.
+    /// No answer.
     Ignore,
-    /// The connection is closed.
+    /// The broker closes the connection.
     Close,
 }
 
@@ -77,30 +76,30 @@ pub struct ConnackProperties {
     pub retain_available: Option<u8>,
 }
 
-/// How messages are acknowledged: PUBACK under QoS 1, PUBREC under QoS 2.
+/// How messages are acknowledged: with PUBACK under QoS 1, with PUBREC under QoS 2.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Acks {
     /// At once.
     #[default]
     AtOnce,
-    /// Not at all.
+    /// Never.
     Never,
-    /// Every one but the connection's first.
+    /// All but the first message of the connection.
     NotTheFirst,
-    /// Two times.
+    /// Twice.
     Twice,
-    /// So many together, the last one first.
+    /// In batches of this size, the last message first.
     Reversed(usize),
     /// After this time.
     Late(Duration),
 }
 
-/// How the sink ends a connection.
+/// How the broker ends a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ending {
-    /// Closes it.
+    /// Closes the connection.
     Close,
-    /// Says DISCONNECT with this reason code (MQTT 5), then closes it.
+    /// Sends DISCONNECT with this reason code (MQTT 5), then closes the connection.
     Disconnect(u8),
 }
 
@@ -110,14 +109,14 @@ pub enum Pings {
     /// PINGRESP.
     #[default]
     Answer,
-    /// None.
+    /// No answer.
     Ignore,
 }
 
-/// What the sink tells, in order for each connection.
+/// An event of a connection; those of one connection are in order.
 #[derive(Clone, Debug)]
 pub enum MockBrokerEvent {
-    /// A client was answered with success.
+    /// A client connected.
     Connected(ConnectInfo),
     /// A message, once for each PUBLISH; under QoS 2 not for a repeated packet id.
     Message(PublishedMessage),
@@ -128,21 +127,21 @@ pub enum MockBrokerEvent {
     },
     /// A PINGREQ.
     Pinged,
-    /// The connection is over.
+    /// The connection ended.
     Ended {
-        /// Whose.
+        /// Client id of the connection.
         client_id: String,
         /// Whether a broker would publish the will.
         kind: DisconnectKind,
     },
 }
 
-/// How a client left.
+/// How a client disconnected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DisconnectKind {
-    /// With a DISCONNECT: its will is forgotten.
+    /// With a DISCONNECT: the will is discarded.
     Clean,
-    /// Otherwise: its will is due.
+    /// Without one: the will would be published.
     Unclean,
 }
 
@@ -155,20 +154,20 @@ pub struct ConnectInfo {
     pub version: MqttVersion,
     /// Keep alive in seconds, as sent.
     pub keep_alive: u16,
-    /// Whether an old session may go on.
+    /// Whether an old session may be resumed.
     pub start: SessionStart,
-    /// User name, when there is one.
+    /// User name, if the client sent one.
     pub username: Option<String>,
-    /// The will, when there is one.
+    /// The will, if the client sent one.
     pub will: Option<Will>,
 }
 
 /// The clean session or clean start flag.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionStart {
-    /// Everything old is forgotten.
+    /// The client starts a new session.
     Clean,
-    /// An old session goes on.
+    /// The client resumes an old session.
     Resume,
 }
 
@@ -181,40 +180,40 @@ pub struct PublishedMessage {
     pub payload: Bytes,
     /// Quality of service it was sent with.
     pub qos: Qos,
-    /// Whether a broker would keep it.
+    /// Whether a broker would retain it.
     pub retain: bool,
 }
 
-/// Serves until `stop` is cancelled. The first connection is treated by the first script and so
-/// on; the last script stays. Without any, every connection is treated well.
+/// Serves until `stop` is cancelled. The first connection gets the first script, and so on; further
+/// ones get the last script, or the default if there is none.
 ///
-/// What it hears waits for room in `heard`, and the client waits with it.
+/// While `events` is full, a connection is not read, so the client has to wait.
 pub async fn serve<L: Listener>(
     mut listener: L,
     scripts: Vec<Script>,
-    heard: mpsc::Sender<MockBrokerEvent>,
+    events: mpsc::Sender<MockBrokerEvent>,
     stop: CancellationToken,
 ) {
     let scripts: Vec<_> = scripts.into_iter().map(Arc::new).collect();
-    let mut peers = JoinSet::new();
+    let mut connections = JoinSet::new();
     let mut count = 0_usize;
     loop {
         let stream = select! {
             (stream, _) = listener.accept() => stream,
-            Some(ended) = peers.join_next() => {
+            Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a connection of the sink failed");
+                    tracing::error!(%error, "a connection of the mock broker failed");
                 }
                 continue;
             }
             () = stop.cancelled() => return,
         };
-        if peers.len() >= MAX_CONNECTIONS {
-            tracing::warn!("the sink is full");
+        if connections.len() >= MAX_CONNECTIONS {
+            tracing::warn!("the mock broker has too many connections");
             continue;
         }
         let script = scripts.get(count).or_else(|| scripts.last()).cloned().unwrap_or_default();
         count += 1;
-        peers.spawn(connection::serve(stream, script, heard.clone()));
+        connections.spawn(connection::serve(stream, script, events.clone()));
     }
 }

@@ -1,5 +1,7 @@
 //! The words of the data path: value, quality, sample, record.
 
+mod escape;
+mod plc;
 mod reading;
 mod sentence;
 
@@ -9,6 +11,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use escape::Escaped;
+pub use plc::{
+    LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
+    RateLimit, StopCause,
+};
 pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
 pub use sentence::{Detail, Sentence};
 

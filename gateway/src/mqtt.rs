@@ -1,10 +1,11 @@
-//! The connection to the broker: takes messages, gives acknowledgements and what was received.
+//! The connection to the broker: publishes messages, reports acknowledgements and what it receives.
 //!
-//! It knows neither the queue nor commands. It never stores: a message is under way in one session
-//! or it is the caller's. Every session is a clean one; when it ends, the caller gets
-//! [`Event::Disconnected`] and sends everything unacknowledged again in the next.
+//! It knows neither the queue nor commands, and stores nothing: a message is in flight in one
+//! session, or it is the caller's. Every session is a clean one; when it ends, the caller gets
+//! [`MqttEvent::Disconnected`] and sends everything unacknowledged again in the next.
 
 mod connect;
+mod diagnosis;
 mod failover;
 mod failure;
 mod inflight;
@@ -12,10 +13,8 @@ mod reason_code;
 mod reason_tap;
 mod session;
 mod session_loop;
-mod session_v4;
-mod session_v5;
 #[cfg(test)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else happens fails the test")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other event fails the test")]
 mod tests;
 
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::MqttMetrics;
+use crate::model::Sentence;
 use crate::uplink::{HubChanges, Uplink};
 use connect::BrokerConnection;
 use failover::{BrokerFailover, FailureKind};
@@ -35,120 +35,121 @@ pub use failure::DisconnectReason;
 use failure::SessionFailure;
 use session_loop::SessionEnd;
 
-/// Most messages that are under way at once. A broker may allow fewer (MQTT 5, receive maximum):
-/// then the rest waits in the outbox, so its capacity should be this.
+/// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
+/// waits in the outbox, whose capacity should be this number.
 pub const MAX_INFLIGHT: usize = 64;
 
-/// Pause before a session that we start anew ourselves.
+/// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
-/// How long we do without subscriptions after a message that was too large: the broker would send
-/// a retained one again with every session.
+/// Pause before subscribing again after an oversized message: a broker sends a retained one again
+/// after every SUBSCRIBE.
 const SUBSCRIBE_RETRY: Duration = Duration::from_secs(600);
 
-/// Whom to connect to, and as whom.
+/// The brokers, and how to connect to them.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Brokers, version, client id, keep alive, credentials.
     pub mqtt: config::Mqtt,
-    /// What the broker publishes when we vanish; the one in `mqtt` is not looked at.
+    /// The message that the broker publishes if the gateway disappears; the one in `mqtt` is ignored.
     pub will: Option<config::Will>,
     /// Topic filters, subscribed to at QoS 1 in every session.
     pub subscriptions: Vec<String>,
-    /// The way to the brokers.
+    /// Opens connections to the brokers.
     pub uplink: Uplink,
 }
 
 /// A message to be published.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
-    /// The session of [`Event::Connected`] that it is meant for. In any other one it is thrown
-    /// away without a word.
+    /// The session of [`MqttEvent::Connected`] that it belongs to. In any other session it is
+    /// discarded without an event.
     pub session: u32,
-    /// What [`Event::Acknowledged`] names; absent when nobody waits for it.
+    /// Comes back in [`MqttEvent::Acknowledged`]; absent when no acknowledgement is needed.
     pub ticket: Option<u64>,
     /// Topic name.
     pub topic: Arc<str>,
     /// Payload.
     pub payload: Vec<u8>,
-    /// Quality of service; a broker that takes less gets less.
+    /// Quality of service; lowered to the maximum of the broker.
     pub qos: Qos,
-    /// Whether the broker keeps it; not asked for where a broker cannot.
+    /// Whether the broker retains it; ignored if the broker cannot retain messages.
     pub retain: bool,
 }
 
-/// A message that the broker sent us.
+/// A message that the broker sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IncomingMessage {
     /// Topic name.
     pub topic: String,
     /// Payload.
     pub payload: Vec<u8>,
-    /// Whether it was kept by the broker, so it may be old.
+    /// Whether the broker had retained it, so that it may be old.
     pub retain: bool,
 }
 
-/// What happens at the connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// An event of the connection.
+#[derive(Clone, Debug, PartialEq)]
 pub enum MqttEvent {
-    /// A session stands, subscriptions included. Messages for it may be sent now.
+    /// A session is established and its subscriptions are made. Messages for it may be sent now.
     Connected {
-        /// Its number, one more than the last one's.
+        /// Its number: one more than that of the session before.
         session: u32,
         /// Host and port.
         broker: String,
-        /// Most bytes that topic and payload may have together, when the broker has told one.
-        /// What is longer comes back as [`Event::Refused`].
+        /// Most bytes of topic and payload together, if the broker has a limit. A longer message
+        /// comes back as [`MqttEvent::Refused`].
         max_payload: Option<usize>,
     },
-    /// The session is over, or an attempt at one has failed. Nothing is under way any more.
+    /// The session ended, or an attempt to connect failed. No message is in flight.
     Disconnected {
-        /// Why.
+        /// Why, as a closed set.
         reason: DisconnectReason,
-        /// Why, for an installer.
-        sentence: String,
-        /// Until the next attempt.
+        /// Why, and what to do, for an installer.
+        sentence: Sentence,
+        /// Pause before the next attempt.
         retry_in: Duration,
     },
-    /// The broker has this message (QoS 1, 2), or it is on its way (QoS 0).
+    /// The broker acknowledged this message (QoS 1 and 2), or it was written (QoS 0).
     Acknowledged {
-        /// From [`Outgoing::ticket`].
+        /// From [`OutgoingMessage::ticket`].
         ticket: u64,
     },
-    /// The broker does not want this message, and sending it again would not help.
+    /// The broker rejects this message, and sending it again would not help.
     Refused {
-        /// From [`Outgoing::ticket`].
+        /// From [`OutgoingMessage::ticket`].
         ticket: Option<u64>,
         /// Its topic.
         topic: Arc<str>,
         /// Reason code (MQTT 5.0, 2.4).
         code: u8,
-        /// The standard's name for the code, and the broker's own words if it has any.
+        /// The standard's name of the code, and the broker's own text if it sent one.
         reason: String,
     },
-    /// The broker does not let us subscribe.
+    /// The broker rejects a subscription.
     SubscriptionRefused {
         /// The filter.
         filter: String,
         /// Reason code (MQTT 5.0, 2.4); 128 under 3.1.1.
         code: u8,
-        /// The standard's name for the code.
+        /// The standard's name of the code.
         reason: String,
     },
-    /// A message for us.
+    /// The broker sent a message.
     Received(IncomingMessage),
 }
 
-/// Keeps a session with one of the brokers and publishes what comes out of `outbox`.
+/// Keeps a session with one of the brokers and publishes the messages from `outbox`.
 ///
-/// Brokers are tried in the order of the configuration, without a pause between them; a round that
-/// failed is followed by a pause with full jitter of up to a minute, and of a minute at least when
-/// the login was refused. An established session is kept.
+/// Tries brokers in the order of the configuration, without a pause between them. After a round in
+/// which all failed it pauses for a random time of up to a minute, and at least a minute when a
+/// login was refused. It keeps an established session.
 ///
-/// When the outbox is closed, it waits up to 5 s until everything sent is acknowledged, says
-/// goodbye so that the will is not published, and returns. When `stop` is cancelled or nobody
-/// takes events any more, it returns at once and the broker publishes the will.
+/// When the outbox is closed, it waits up to 5 s until everything sent is acknowledged, sends
+/// DISCONNECT so that the will is not published, and returns. When `stop` is cancelled or the
+/// receiver of events is dropped, it returns at once and the broker publishes the will.
 ///
-/// Whoever waits for room in the outbox must take events meanwhile, or both wait for ever.
+/// A caller that waits for capacity in the outbox must receive events meanwhile: otherwise both
+/// wait for ever.
 pub async fn run(
     settings: ClientSettings,
     outbox: mpsc::Receiver<OutgoingMessage>,
@@ -156,16 +157,16 @@ pub async fn run(
     metrics: MqttMetrics,
     stop: CancellationToken,
 ) {
-    let rota = BrokerFailover::new(settings.mqtt.brokers.len());
+    let failover = BrokerFailover::new(settings.mqtt.brokers.len());
     let connected = metrics.connected.clone();
-    let moves = settings.uplink.hub_changes();
+    let hub_changes = settings.uplink.hub_changes();
     let mut client = MqttClient {
         settings,
-        hub_changes: moves,
+        hub_changes,
         outbox,
         events,
         metrics,
-        failover: rota,
+        failover,
         session: 0,
         subscribe_again_at: None,
     };
@@ -184,7 +185,7 @@ struct MqttClient {
     subscribe_again_at: Option<Instant>,
 }
 
-/// The outbox is closed, or nobody takes events any more.
+/// The outbox is closed, or the receiver of events was dropped.
 struct ClientClosed;
 
 impl MqttClient {
@@ -202,16 +203,17 @@ impl MqttClient {
         }
     }
 
-    /// One attempt at this broker, and the session if it comes about. Gives the pause after it.
+    /// Tries to connect to this broker, runs the session if there is one, and returns the pause
+    /// after it.
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
-        let renew_at = self.subscribe_again_at.filter(|until| Instant::now() < *until);
+        let renew_at = self.subscribe_again_at.filter(|at| Instant::now() < *at);
         let subscriptions =
             if renew_at.is_some() { &[] } else { self.settings.subscriptions.as_slice() };
         let connecting = connect::connect(&self.settings, broker, subscriptions, &self.events);
         let connected = select! {
             biased;
             () = discard_until_closed(&mut self.outbox) => return Err(ClientClosed),
-            // Before the other, or a session that has just come about would be thrown away.
+            // Checked first: otherwise a session that is just established would be discarded.
             () = self.hub_changes.changed() => Err(SessionFailure::HubChanged),
             connected = connecting => connected,
         };
@@ -230,7 +232,7 @@ impl MqttClient {
         }
     }
 
-    /// Uses a connection as long as it lasts.
+    /// Runs the session of a connection to its end and returns the pause after it.
     async fn run_session(
         &mut self,
         connection: BrokerConnection,
@@ -247,9 +249,9 @@ impl MqttClient {
         self.metrics.connected.set(1);
         let since = Instant::now();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
-        let desk = connection.session_loop(self.session, renew_at, events, metrics);
+        let session = connection.session_loop(self.session, renew_at, events, metrics);
         let end = select! {
-            end = desk.run(connection, &mut self.outbox) => end,
+            end = session.run(connection, &mut self.outbox) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);
@@ -281,13 +283,13 @@ impl MqttClient {
             self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
         let sentence = failure.sentence(broker, &self.settings.mqtt);
-        tracing::debug!(broker, reason = reason.label(), ?pause, sentence);
+        tracing::debug!(broker, reason = reason.label(), ?pause, %sentence);
         let event = MqttEvent::Disconnected { reason, sentence, retry_in: pause };
         self.events.send(event).await.map(|()| pause).map_err(|_| ClientClosed)
     }
 }
 
-/// Throws away what was meant for a session that is over, until the outbox is closed.
+/// Discards messages for a session that has ended; returns when the outbox is closed.
 async fn discard_until_closed(outbox: &mut mpsc::Receiver<OutgoingMessage>) {
     while outbox.recv().await.is_some() {}
 }

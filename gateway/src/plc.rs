@@ -7,6 +7,7 @@
 //! tokio_modbus.
 
 mod connection;
+mod device_name;
 mod diagnosis;
 mod endpoint;
 mod identity_probe;
@@ -23,22 +24,32 @@ mod unit;
 mod unit_backoff;
 mod unit_poll;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provisioning::config;
 use provisioning::plan::Plan;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::model::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
-pub use endpoint::group_by_address;
-pub use plc_r::{
-    DeviceIdentification, Identity, ModiconIdentity, Program, ProgramState, Signature, StopCause,
+pub use crate::model::{
+    Cycle, LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
+    QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, StopCause,
 };
-pub use rate_limit::RateLimit;
+pub use diagnosis::PlcDiagnosis;
+pub use endpoint::group_by_address;
 
 use crate::metrics::PlcMetrics;
+use crate::schedule::{RetryBackoff, RetryPolicy};
 use poll::Poller;
+
+/// Pauses before a request that the PLC refused, or over which the connection broke, is sent again:
+/// none after the first failure, since one may be noise; then one minute, doubled up to one hour.
+const REFUSED_RETRY: RetryPolicy = RetryPolicy {
+    first: Duration::ZERO,
+    second: Duration::from_secs(60),
+    max: Duration::from_secs(3600),
+    jitter: 0.0,
+};
 
 /// One connection, and what is read by it.
 #[derive(Debug)]
@@ -94,31 +105,8 @@ pub enum PlcEvent {
         /// Index into `config::Config::plcs`.
         plc: u16,
         /// All that is known now.
-        learned: Learned,
+        learned: LearnedLimits,
     },
-}
-
-/// How the plan had to be corrected; at first not at all.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Learned {
-    /// Tags that the PLC refuses wherever they are read, in the order of the file. They are tried
-    /// again now and then.
-    pub quarantined: Vec<Quarantined>,
-    /// Most registers that the PLC answers in one request.
-    pub max_words: Option<u16>,
-    /// Most unused registers between two tags that the PLC lets pass.
-    pub max_gap: Option<u16>,
-}
-
-/// A tag that the PLC refuses.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Quarantined {
-    /// Its name.
-    pub tag: String,
-    /// Its address as it was written.
-    pub at: String,
-    /// Exception code with which the PLC answers (Modbus Application Protocol V1.1b3, 7).
-    pub code: u8,
 }
 
 /// How the connection to a PLC is.
@@ -127,16 +115,16 @@ pub enum PlcState {
     /// The PLC answers.
     Connected {
         /// What it says it is; absent when it does not tell.
-        identity: Option<Identity>,
+        identity: Option<PlcIdentity>,
         /// What its program does, at most ten seconds ago, and at most one cycle while its values stand
         /// still; absent for a model that has no PLC_R, or
         /// when it does not tell.
-        program: Option<Program>,
+        program: Option<ProgramStatus>,
     },
     /// The PLC does not answer.
     Disconnected {
-        /// Why, and what to do about it, for an installer.
-        sentence: String,
+        /// Why, and what an installer can check.
+        diagnosis: PlcDiagnosis,
         /// Within this and one scan it is tried again, where it shares its connection with others
         /// and they come first; at most a minute for each of them when others come and go.
         retry_within: Option<Duration>,
@@ -158,9 +146,9 @@ pub enum PlcChange {
     /// Another program was loaded.
     Program {
         /// The one before.
-        was: Signature,
+        was: ProgramSignature,
         /// The one now.
-        is: Signature,
+        is: ProgramSignature,
     },
     /// Another PLC has taken its place.
     Device {
@@ -181,4 +169,18 @@ pub async fn run(link: Endpoint, events: mpsc::Sender<PlcEvent>, stop: Cancellat
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
     let door = modbus::ModbusConnector::new(address, timeout);
     Poller::new(link, door, events, fastrand::Rng::new()).run(stop).await;
+}
+
+/// Returns the backoff of what failed for the first time at `now`.
+fn failed_once(now: Instant) -> RetryBackoff {
+    let mut backoff = RetryBackoff::new(&REFUSED_RETRY);
+    backoff.on_failure(now, 0.0);
+    backoff
+}
+
+/// Returns the backoff of what failed at `now` and must not be retried before a pause.
+fn failed_for_sure(now: Instant) -> RetryBackoff {
+    let mut backoff = failed_once(now);
+    backoff.on_failure(now, 0.0);
+    backoff
 }

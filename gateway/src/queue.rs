@@ -3,7 +3,7 @@
 //!
 //! Two things hold at every moment: the samples produced and recovered are those delivered, stored
 //! and dropped together, and every sequence number that will not be delivered is in a [`Gap`] or in
-//! the window of an [`Unclean`] start.
+//! the window of an [`UncleanShutdown`].
 
 mod backlog_window;
 mod dispatch;
@@ -22,6 +22,7 @@ mod range_set;
 mod shutdown;
 mod stats;
 pub mod storage;
+mod sync_state;
 mod topics;
 mod unclean;
 
@@ -32,6 +33,7 @@ use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
 use self::backlog_window::CongestionWindow;
 use self::dispatch::Cursors;
+pub use self::dispatch::QueuedEntry;
 pub use self::entry::Entry;
 use self::failure::StorageRetryTimer;
 pub use self::gap::{Gap, GapEvent};
@@ -40,43 +42,30 @@ pub use self::id::{EntryId, IdRemap, TopicId};
 use self::index::EntryIndex;
 use self::ledger::Ledger;
 pub use self::log::{DiskJob, DiskJobDone};
-use self::log::{Log, LogLimits, OpenedLog, RunSettings};
-use self::maintenance::SyncState;
+use self::log::{LastRun, Log, LogLimits, OpenedLog, RunSettings};
+use self::maintenance::RecordDeadlines;
+pub(crate) use self::range_set::{NumberRange, RangeSet};
 pub use self::shutdown::{CloseOutcome, ClosingQueue};
 pub use self::stats::{Capacity, Stats};
 use self::storage::{DirStorage, DirStorageError, Storage};
+use self::sync_state::SyncState;
 pub use self::topics::{ConfigNames, PlcNames, TagNames, TopicTable};
 pub use self::unclean::{UncleanShutdown, UncleanShutdownEvent};
 use crate::metrics::{DropReason, QueueMetrics};
 
-/// Longest segment. A multiple of what flash memory erases at once, and small enough to be read at
-/// once.
+/// Longest segment. A multiple of the erase block of flash memory, and small enough to be read as a
+/// whole.
 const MAX_SEGMENT_BYTES: u64 = 4 << 20;
-/// Shortest segment, for a bound that is very small.
+/// Shortest segment, for a very small `max_size`.
 const MIN_SEGMENT_BYTES: u64 = 8 << 10;
-/// Segments that the bound is divided into at least.
+/// `max_size` holds at least this many segments.
 const MIN_SEGMENT_COUNT: u64 = 8;
-/// Memory in which entries stay that lie on the disk as well: the next outage is often short.
+/// Memory for copies of entries that are on disk: the next outage is often short.
 const CACHE_BYTES: u64 = 2 << 20;
-/// Memory for entries that lie nowhere else: five seconds of low wear, or a storage that fails.
+/// Memory for entries that are nowhere else: five seconds of `low-wear`, or a storage that fails.
 const MAX_MEMORY_BYTES: u64 = 16 << 20;
-
-/// An entry that is handed out for sending.
-#[derive(Clone, Copy, Debug)]
-pub struct QueuedEntry<'a> {
-    /// What [`Queue::acknowledge`] and [`Queue::discard`] want back.
-    pub id: EntryId,
-    /// Where it goes.
-    pub topic: TopicId,
-    /// The epoch under which it got its number.
-    pub epoch: &'a str,
-    /// Its number among the entries of its topic, from 0.
-    pub seq: u64,
-    /// Whether it comes late: it was taken before this connection, and newer ones may be there.
-    pub history: bool,
-    /// What is sent.
-    pub entry: &'a Entry,
-}
+/// When a connection begins, entries up to this age are live; older ones are backlog.
+const LIVE_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// What a queue needs to know beside its configuration.
 #[derive(Clone, Debug)]
@@ -85,13 +74,13 @@ pub struct QueueIdentity {
     pub names: ConfigNames,
     /// The topic of events.
     pub events: TopicId,
-    /// A new epoch, which is taken unless the last run ended cleanly: random letters.
+    /// A new epoch, random letters. It is used unless the last run ended cleanly.
     pub epoch: Arc<str>,
-    /// Which start of the machine this is, if the machine tells.
+    /// Id of the boot of this machine; empty when it is not known.
     pub boot: String,
 }
 
-/// How a log is begun.
+/// What it takes to open the log of a queue.
 #[derive(Debug)]
 struct PendingStorage {
     limits: LogLimits,
@@ -108,24 +97,25 @@ pub struct Queue<S: Storage = DirStorage> {
     events: TopicId,
     ledger: Ledger,
     index: EntryIndex,
-    /// Most memory for what lies nowhere else.
+    /// Bytes of memory for entries that are nowhere else.
     max_memory: u64,
     log: Option<Log<S>>,
-    /// What it takes to begin a log, as long as there is no storage for one.
+    /// Present as long as there is no storage.
     pending_storage: Option<PendingStorage>,
     health: Health,
     cursors: Cursors,
-    /// How fast what is old goes beside what is new; nothing with the order `strict`.
+    /// How much of the backlog may be in flight; `None` with the order `strict`.
     backlog_window: Option<CongestionWindow>,
-    deadlines: SyncState,
+    sync: SyncState,
+    deadlines: RecordDeadlines,
     storage_retry: StorageRetryTimer,
-    /// What the log had written when it was last asked.
+    /// Bytes written by the log that the metrics contain.
     reported_written: u64,
     metrics: QueueMetrics,
 }
 
 impl<S: Storage> Queue<S> {
-    /// A queue that lies in memory alone, with `config.max_size` bytes of it.
+    /// Returns a queue in `config.max_size` bytes of memory, 16 MiB at most, without a log.
     #[must_use]
     pub fn in_memory(
         config: &config::Queue,
@@ -150,14 +140,15 @@ impl<S: Storage> Queue<S> {
             health: Health::Healthy,
             cursors: Cursors::default(),
             backlog_window: (config.order == QueueOrder::LiveFirst).then(CongestionWindow::new),
-            deadlines: SyncState::default(),
+            sync: SyncState::default(),
+            deadlines: RecordDeadlines::default(),
             storage_retry: StorageRetryTimer::default(),
             reported_written: 0,
             metrics,
         }
     }
 
-    /// A queue in memory until [`Queue::take_up`]; [`Queue::health`] says so.
+    /// Returns a queue in memory until [`Queue::attach_storage`]; [`Queue::health`] reports it.
     #[must_use]
     pub fn without_storage(
         config: &config::Queue,
@@ -167,12 +158,11 @@ impl<S: Storage> Queue<S> {
     ) -> Self {
         let mut queue = Self::awaiting_storage(log_limits(config), config, identity, metrics);
         queue.on_storage_unavailable(error);
-        queue.update_gauges();
         queue
     }
 
-    /// Takes up what lies in a storage. A storage that cannot be read or written is told by
-    /// [`Queue::health`] and lived with: the machines must be read all the same.
+    /// Opens the queue in a storage. If that cannot be read or written, [`Queue::health`] reports it
+    /// and the queue works in memory: PLCs must be read all the same.
     #[must_use]
     pub fn open(
         storage: S,
@@ -205,98 +195,90 @@ impl<S: Storage> Queue<S> {
     ) -> Self {
         let (power_window, kill_window) = loss_windows(config.durability);
         let boot = identity.boot.clone();
-        let start = RunSettings { boot, power_window, kill_window, attempt: 0 };
-        let home = PendingStorage { limits, names: identity.names.clone(), settings: start };
-        Self { pending_storage: Some(home), ..Self::in_memory(config, identity, metrics) }
+        let settings = RunSettings { boot, power_window, kill_window, attempt: 0 };
+        let names = identity.names.clone();
+        let pending_storage = Some(PendingStorage { limits, names, settings });
+        Self { pending_storage, ..Self::in_memory(config, identity, metrics) }
     }
 
-    /// Whether there is no storage, and [`Queue::take_up`] would be welcome.
+    /// Returns whether there is no storage, so that [`Queue::attach_storage`] is needed.
     #[must_use]
     pub const fn lacks_storage(&self) -> bool {
         self.pending_storage.is_some()
     }
 
-    /// There is still no storage, for this reason.
-    pub fn on_storage_unavailable(&mut self, error: &DirStorageError) {
-        let before = self.health.clone();
-        self.health.miss(error);
-        if self.health != before {
-            tracing::error!("{}", self.health.sentence().unwrap_or_default());
-        }
-    }
-
-    /// Takes up what lies in a storage that has become usable. What waits in memory moves there,
-    /// with its numbers, and counts as late; returns the new ids. Does nothing while anything is
-    /// handed out ([`Queue::is_idle`]): an acknowledgement would find another entry.
+    /// Opens the log in a storage that has become usable. What waits in memory moves there, with its
+    /// numbers, and counts as late. Returns the new ids.
+    ///
+    /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its acknowledgement
+    /// would find another entry under its id.
     pub fn attach_storage(&mut self, storage: S, now: Instant) -> Option<IdRemap> {
         if !self.nothing_in_flight() {
             return None;
         }
-        let PendingStorage { limits, names, settings: start } = self.pending_storage.take()?;
-        let mut moved = None;
-        let own = Arc::clone(&self.ledger.epoch);
-        match Log::open(storage, limits, names.clone(), &start, &mut self.ledger) {
+        let PendingStorage { limits, names, mut settings } = self.pending_storage.take()?;
+        let own_epoch = Arc::clone(&self.ledger.epoch);
+        let opened = Log::open(storage, limits, names.clone(), &settings, &mut self.ledger, now);
+        match opened {
             Ok(opened) => {
                 self.max_memory = MAX_MEMORY_BYTES;
                 self.storage_retry = StorageRetryTimer::default();
-                moved = Some(self.renumber());
-                self.start_with_log(opened, own, now);
+                let remap = self.renumber();
+                self.start_with_log(opened, own_epoch, now);
+                Some(remap)
             }
             Err(error) => {
-                let start = RunSettings { attempt: start.attempt + 1, ..start };
-                self.pending_storage = Some(PendingStorage { limits, names, settings: start });
+                settings.attempt += 1;
+                self.pending_storage = Some(PendingStorage { limits, names, settings });
                 self.on_storage_failed(error, now);
+                None
             }
         }
-        self.update_gauges();
-        moved
     }
 
-    /// Ids rise along the log: what waits in memory comes behind what lies there.
+    /// Gives the entries in memory ids behind those in the log: ids rise along the log.
     fn renumber(&mut self) -> IdRemap {
-        let mut moved = IdRemap { first_new: self.ledger.next_id, old_ids: Vec::new() };
+        let mut remap = IdRemap { first_new: self.ledger.next_id, old_ids: Vec::new() };
         for (old, held) in self.index.drain_all() {
-            let id = self.ledger.next_id;
+            let new = self.ledger.next_id;
             self.ledger.next_id += 1;
-            self.index.insert(id, held);
-            let told = self.ledger.announced_by.iter_mut().filter(|(told, _)| *told == old);
-            told.for_each(|(told, _)| *told = id);
-            moved.old_ids.push(old);
+            self.index.insert(new, held);
+            let announced = self.ledger.announced_by.iter_mut();
+            announced.filter(|(id, _)| *id == old).for_each(|(id, _)| *id = new);
+            remap.old_ids.push(old);
         }
-        moved
+        remap
     }
 
-    fn start_with_log(&mut self, opened: OpenedLog<S>, own: Arc<str>, now: Instant) {
-        let OpenedLog { log, last_run: end, first_segment: began, lost_samples: lost } = opened;
-        let open = log.waiting_counts();
-        self.metrics.recovered.inc_by(open.samples + lost);
-        self.metrics.count_dropped(DropReason::Corrupt, lost);
-        let epoch = &*self.ledger.epoch;
-        tracing::debug!(
-            ?end,
-            epoch,
-            entries = open.entries,
-            samples = open.samples,
-            "queue opened"
-        );
+    fn start_with_log(&mut self, opened: OpenedLog<S>, own_epoch: Arc<str>, now: Instant) {
+        let OpenedLog { mut log, last_run, lost_samples } = opened;
+        let waiting = log.waiting_counts();
+        self.metrics.recovered.inc_by(waiting.samples + lost_samples);
+        self.metrics.count_dropped(DropReason::Corrupt, lost_samples);
+        let (epoch, entries, samples) = (&*self.ledger.epoch, waiting.entries, waiting.samples);
+        tracing::debug!(?last_run, epoch, entries, samples, "queue opened");
+        let began = log.begin_run(&self.ledger);
         self.index.set_disk_only(log.waiting_ids().clone());
         self.log = Some(log);
         self.health = self.working_health();
-        self.cursors = Cursors::default();
-        self.cursors.start_after(self.ledger.next_id);
-        if let Err(refusal) = began {
-            self.on_append_error(refusal, now);
+        self.cursors = Cursors::starting_at(self.ledger.next_id);
+        if let Err(error) = began {
+            // The last run may have had the same trouble, for an unknown time.
+            if let LastRun::Unclean { epoch } = &last_run {
+                self.ledger.clear_loss_window(epoch);
+            }
+            self.on_append_error(error, now);
         }
         self.sync_now(now);
-        self.use_new_epoch(own);
+        self.use_new_epoch(own_epoch);
         self.announce_uncleans(now);
         self.evict_excess(now);
-        self.append_up_to(u64::MAX, now);
+        self.append_all(now);
         self.sync_now(now);
         self.write_all(now);
     }
 
-    /// The name of a topic, also of one that only an older configuration had.
+    /// Returns the name of a topic, also of one that only an older configuration had.
     #[must_use]
     pub fn topic(&self, topic: TopicId) -> Option<&Arc<str>> {
         self.ledger.topics.name(topic)
@@ -312,7 +294,7 @@ fn log_limits(config: &config::Queue) -> LogLimits {
     }
 }
 
-/// Seconds of data that a power cut may take, and that the death of the process may take.
+/// Returns the seconds of data that a power cut may cost, and those that a killed process may cost.
 const fn loss_windows(durability: Durability) -> (u64, u64) {
     match durability {
         Durability::Strict | Durability::Balanced => (1, 0),
@@ -323,9 +305,6 @@ const fn loss_windows(durability: Durability) -> (u64, u64) {
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
-
-/// How long an entry is new enough for the live lane when a connection begins.
-const LIVE_MAX_AGE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

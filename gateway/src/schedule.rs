@@ -6,7 +6,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use retry::{RateBudget, RetryBackoff};
+pub use retry::{RateBudget, RetryBackoff, RetryPolicy};
 
 /// What the driver has to do next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,6 +1,6 @@
-//! A faithful M241 or M251: a PLC to try things on, and the peer of the demo and of the tests.
+//! A simulated M241 or M251, for trying the gateway out, for the demo and for the tests.
 //!
-//! What it serves, after the M241 and M251 programming guides, chapter "Modbus TCP server":
+//! It serves, after the M241 and M251 programming guides, chapter "Modbus TCP server":
 //!
 //! - unit id 255, the embedded server: %MW as holding registers with the memory map of
 //!   [`Model::windows`], %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
@@ -10,19 +10,19 @@
 //! - any other unit id: exception 11;
 //! - the PLC_R block at %MW60000: vendor 16#101A, product, serial number, firmware, state, cause of
 //!   the last stop, signature;
-//! - 8 connections, the oldest makes room for a 9th; answers leave at the end of a MAST cycle.
+//! - 8 connections, a 9th evicts the oldest; answers leave at the end of a MAST cycle.
 //!
-//! With [`Program::PumpStation`] the values move like a machine's; its variables are listed in
-//! [`mod@process`]. With a [`Mischief`] it breaks its answers in every way that a broken PLC or
-//! network can. It has its own framing and shares no protocol code with our client, so the two
-//! can check each other.
+//! With [`SimulatedProgram::PumpStation`] the values move like those of a machine; its variables are listed in
+//! [`mod@process`]. A [`FaultInjector`] damages its answers as a broken PLC or network would. It has
+//! its own framing and shares no protocol code with the gateway's client, so that the two check each
+//! other.
 //!
 //! ```no_run
-//! use gateway::simulate::{Settings, SimulatedPlc, serve};
+//! use gateway::simulate::{SimulatedPlc, SimulatorSettings, serve};
 //! use provisioning::plc::Model;
 //!
 //! # async fn example() -> std::io::Result<()> {
-//! let plc = SimulatedPlc::new(Settings::new(Model::M241).expect("an M241 can be simulated"));
+//! let plc = SimulatedPlc::new(SimulatorSettings::new(Model::M241).expect("an M241 can be simulated"));
 //! let handle = plc.handle();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let stop = tokio_util::sync::CancellationToken::new();
@@ -35,12 +35,12 @@
 //! # }
 //! ```
 
+mod command;
 mod connection;
 mod controller;
 mod faults;
 mod frame;
 mod handle;
-mod identification;
 mod image;
 mod pdu;
 pub mod process;
@@ -52,21 +52,22 @@ use std::time::Duration;
 
 use provisioning::plc::PlcModel;
 
-pub use controller::RunState;
+pub use command::SimulatorCounts;
 pub use faults::{Fault, FaultInjector};
-pub use handle::{Handle, HandleError, SimulatedPlc, SimulatorCounts};
+pub use handle::{Handle, HandleError, SimulatedPlc};
 pub use server::serve;
+pub use system::RunState;
 pub use variables::{VARIABLES, Variable};
 
-/// What kind of PLC is simulated and what runs on it.
+/// Settings of a simulated PLC.
 #[derive(Clone, Debug)]
 pub struct SimulatorSettings {
     hardware: system::Hardware,
-    /// What the program does. Default: [`Program::PumpStation`].
+    /// What the program does. Default: [`SimulatedProgram::PumpStation`].
     pub program: SimulatedProgram,
-    /// Whether the program runs at power-on. Default: [`State::Running`].
+    /// Whether the program runs at power-on. Default: [`RunState::Running`].
     pub state: RunState,
-    /// Two PLCs with the same seed show the same values at the same age. Default: 0.
+    /// Seed of the program: with the same seed, values are the same at the same age. Default: 0.
     pub seed: u64,
     /// Period of the MAST task: an answer leaves at the end of the cycle in which its request
     /// arrived. Whole milliseconds; zero answers at once. Default: 10 ms, as in a new project.
@@ -75,7 +76,7 @@ pub struct SimulatorSettings {
     pub serial_number: u32,
     /// Application signature in PLC_R; a download changes it.
     pub signature: [u32; 4],
-    /// What spoils its answers. Default: nothing.
+    /// Injects faults into the answers. Default: none.
     pub faults: Option<FaultInjector>,
 }
 
@@ -84,13 +85,13 @@ pub struct SimulatorSettings {
 pub enum SimulatedProgram {
     /// The pump station of [`mod@process`].
     PumpStation,
-    /// Nothing: memory keeps what is written to it.
+    /// Does nothing: memory keeps what is written to it.
     Idle,
 }
 
 impl SimulatorSettings {
-    /// A PLC as it leaves the box; `None` for a model whose manual has not been followed: all but
-    /// [`Model::M241`] and [`Model::M251`].
+    /// Returns the settings of a new PLC; `None` for a model other than [`Model::M241`] and
+    /// [`Model::M251`].
     #[must_use]
     pub fn new(model: PlcModel) -> Option<Self> {
         Some(Self {

@@ -1,24 +1,31 @@
-//! How the gateway is doing: sentences for an installer, fields for a program. Pure.
+//! How the gateway is doing: sentences for a person, fields for a program. Pure.
+//!
+//! Each text key that holds a sentence has a companion `<key>_detail` with its code and arguments;
+//! docs/status.md lists them.
 
 mod advice;
 mod plc;
+mod sentence;
 mod text;
-mod tunnel;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{CycleStatus, Identity, Learned, Limit, PlcStatus, Program, Quarantined};
-pub use tunnel::{ClockStatus, TunnelStatus};
+pub use plc::{CycleStatus, PlcStatus};
+pub use sentence::{
+    BrokerRefusal, BrokerSentence, Headline, LimitSentence, PlcRefusal, PlcSentence, RefusedTag,
+};
 
-use crate::model::UnixTime;
+use crate::model::{
+    Detail, LearnedLimits, PlcIdentity, ProgramStatus, RateLimit, Sentence, UnixTime,
+};
 
-/// The state of everything, as published, served and shown.
+/// The status as it is published over MQTT, served over HTTP and shown on the command line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
-    /// Whether the gateway is there: always `online`, since what says `offline` is the will.
+    /// Always `online`; the will of the MQTT connection says `offline`.
     pub state: Presence,
     /// The gateway itself.
     pub gateway: GatewayStatus,
@@ -27,103 +34,146 @@ pub struct Status {
     pub tunnel: Option<TunnelStatus>,
     /// The connection to the broker.
     pub broker: BrokerStatus,
-    /// What waits for the broker.
+    /// The samples and messages that wait for the broker.
     pub queue: QueueStatus,
     /// Every PLC, in the order of the configuration.
     pub plcs: Vec<PlcStatus>,
 }
 
-/// Whether there is a gateway at the other end of the status topic.
+/// Whether a gateway is connected behind the status topic.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// It published this status.
     Online,
-    /// It said goodbye, or the broker lost it.
+    /// It disconnected, or the broker lost the connection to it.
     Offline,
 }
 
-/// Who speaks, and since when.
+/// Identity, version and clock of the gateway.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct GatewayStatus {
     /// `gateway.id`.
     pub id: String,
     /// Version of the program.
     pub version: String,
-    /// The configuration it runs with.
+    /// The configuration in use.
     pub config: ConfigStatus,
-    /// How far its clock can be believed.
+    /// How far its clock can be trusted; absent before the first check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
     /// When the program started.
     pub started: UnixTime,
-    /// When this status was true: readers judge by its age.
+    /// When this status was true; readers judge a retained status by its age.
     pub at: UnixTime,
 }
 
-/// Names a configuration.
+/// Identifies a configuration.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ConfigStatus {
     /// First digits of a hash of the effective configuration.
     pub hash: String,
 }
 
-/// Whether something at the other end of a connection is there.
+/// How far the clock of the gateway can be trusted.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ClockStatus {
+    /// `unset`, `floor` or `synchronised`.
+    pub state: String,
+    /// The same as a sentence.
+    pub sentence: String,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
+}
+
+/// State of a connection to a PLC or to the broker.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionState {
-    /// Not tried to an end yet.
+    /// The first attempt has not ended.
     Connecting,
-    /// It answers.
+    /// The other end answers.
     Connected,
-    /// It does not; the sentence says why.
+    /// The other end does not answer; the sentence says why.
     Disconnected,
+}
+
+/// The tunnel to the hub.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TunnelStatus {
+    /// `up`, or one word for what is wrong.
+    pub state: String,
+    /// The same as a sentence.
+    pub sentence: String,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
+    /// Name of the hub in use.
+    pub hub: String,
+    /// Address and port of the hub, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// When the last handshake was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handshake: Option<UnixTime>,
+    /// When `state` last changed.
+    pub since: UnixTime,
 }
 
 /// The connection to the broker.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct BrokerStatus {
-    /// Whether it is there.
+    /// State of the connection.
     pub state: ConnectionState,
-    /// The same, for an installer.
+    /// The same as a sentence.
     pub sentence: String,
-    /// The one that answers, or answered last.
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
+    /// Address of the broker that is connected, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// What it refuses, and what to do about it; from the first refusal until the next session.
+    /// What the broker refuses, and what to do; from the first refusal to the next session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// Since when the state is this one.
+    /// Code and arguments of `refusal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal_detail: Option<Detail>,
+    /// When `state` last changed.
     pub since: UnixTime,
 }
 
-/// What waits for the broker.
+/// The samples and messages that wait for the broker.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct QueueStatus {
-    /// Samples that wait.
+    /// Number of waiting samples.
     pub stored: u64,
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub entries: u64,
-    /// Bytes that they take.
+    /// Size of the waiting messages in bytes.
     pub bytes: u64,
-    /// Most bytes that the queue may take.
+    /// Limit of the queue in bytes.
     pub max_bytes: u64,
-    /// Samples dropped since the start.
+    /// Number of samples dropped since the start.
     pub dropped: u64,
-    /// Hours that a broker may still be away before samples are dropped, at the rate of the last five
-    /// minutes; absent in the first seconds and while nothing comes in.
+    /// Hours until samples are dropped if the broker stays away, at the rate of the last 5 minutes;
+    /// absent in the first 10 seconds and while no samples come in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
     /// When the oldest waiting record was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<UnixTime>,
-    /// What there is to say about the storage; absent when nothing is wrong.
+    /// What is wrong with the storage; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// Code and arguments of `storage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_detail: Option<Detail>,
 }
 
 impl Status {
-    /// The status at the start: everything is being tried.
+    /// Returns the status at the start: every connection is being attempted.
     #[must_use]
     pub fn new<'a>(
         id: &str,
@@ -132,20 +182,7 @@ impl Status {
         plcs: impl IntoIterator<Item = &'a str>,
         now: UnixTime,
     ) -> Self {
-        let plc = |name: &str| PlcStatus {
-            name: name.to_owned(),
-            state: ConnectionState::Connecting,
-            sentence: "The PLC is being called.".to_owned(),
-            since: now,
-            identity: None,
-            running: None,
-            program: None,
-            tried_within_seconds: None,
-            cycle: None,
-            limit: None,
-            refusal: None,
-            learned: None,
-        };
+        let (sentence, sentence_detail) = parts(Sentence::new(&BrokerSentence::Connecting));
         Self {
             state: Presence::Online,
             gateway: GatewayStatus {
@@ -159,74 +196,85 @@ impl Status {
             tunnel: None,
             broker: BrokerStatus {
                 state: ConnectionState::Connecting,
-                sentence: "The broker is being called.".to_owned(),
+                sentence,
+                sentence_detail,
                 address: None,
                 refusal: None,
+                refusal_detail: None,
                 since: now,
             },
             queue: QueueStatus::default(),
-            plcs: plcs.into_iter().map(plc).collect(),
+            plcs: plcs.into_iter().map(|name| PlcStatus::new(name, now)).collect(),
         }
     }
 
-    /// Says that the status is true at `now`; every other update does so too.
+    /// Records that the status is true at `now`; every other update does so too.
     pub fn mark_updated(&mut self, now: UnixTime) {
         self.gateway.at = now;
     }
 
-    /// The broker at this address took the connection.
+    /// Records that the clock can be trusted this far. Returns whether that changed.
+    pub fn set_clock(&mut self, state: &str, sentence: Sentence, now: UnixTime) -> bool {
+        self.mark_updated(now);
+        let (sentence, sentence_detail) = parts(sentence);
+        let clock = ClockStatus { state: state.to_owned(), sentence, sentence_detail };
+        let is_changed = self.gateway.clock.as_ref() != Some(&clock);
+        self.gateway.clock = Some(clock);
+        is_changed
+    }
+
+    /// Records the state of the tunnel; `since` is filled in. Returns whether the state changed.
+    pub fn set_tunnel(&mut self, tunnel: TunnelStatus, now: UnixTime) -> bool {
+        self.mark_updated(now);
+        let before = self.tunnel.as_ref().filter(|before| before.state == tunnel.state);
+        let (since, is_changed) = before.map_or((now, true), |before| (before.since, false));
+        self.tunnel = Some(TunnelStatus { since, ..tunnel });
+        is_changed
+    }
+
+    /// Records that the broker at `address` accepted the connection.
     pub fn on_broker_connected(&mut self, address: &str, now: UnixTime) {
         self.mark_updated(now);
-        self.broker = BrokerStatus {
-            sentence: format!("The broker answers at {address}."),
-            address: Some(address.to_owned()),
-            refusal: None,
-            since: state_since(
-                self.broker.state,
-                self.broker.since,
-                ConnectionState::Connected,
-                now,
-            ),
-            state: ConnectionState::Connected,
-        };
+        let connected = BrokerSentence::Connected { address: address.to_owned() };
+        self.broker.set_state(ConnectionState::Connected, Sentence::new(&connected), now);
+        self.broker.address = Some(address.to_owned());
+        (self.broker.refusal, self.broker.refusal_detail) = (None, None);
     }
 
-    /// The broker does not take what is published on `topic`; `reason` is in its own words.
+    /// Records that the broker refused a message on `topic`; `reason` is in the broker's words.
     pub fn on_broker_refused(&mut self, topic: &str, reason: &str, now: UnixTime) {
         self.mark_updated(now);
-        self.broker.refusal = Some(format!(
-            "The broker refuses messages on {topic} ({reason}): allow this gateway to write there \
-             in the broker's access list (ACL)."
-        ));
+        let (topic, reason) = (topic.to_owned(), reason.to_owned());
+        let refusal = Sentence::new(&BrokerRefusal::TopicRefused { topic, reason });
+        (self.broker.refusal, self.broker.refusal_detail) = optional_parts(Some(refusal));
     }
 
-    /// No broker; the sentence says why and what to do.
-    pub fn on_broker_disconnected(&mut self, sentence: &str, now: UnixTime) {
+    /// Records that the broker is not connected; the sentence says why and what to do.
+    pub fn on_broker_disconnected(&mut self, sentence: Sentence, now: UnixTime) {
         self.mark_updated(now);
-        let broker = &mut self.broker;
-        broker.since = state_since(broker.state, broker.since, ConnectionState::Disconnected, now);
-        broker.state = ConnectionState::Disconnected;
-        broker.sentence = text::to_sentence(sentence);
+        self.broker.set_state(ConnectionState::Disconnected, sentence, now);
     }
 
-    /// What the queue holds now.
-    pub fn set_queue(&mut self, queue: QueueStatus, now: UnixTime) {
+    /// Records the content of the queue, and what is wrong with its storage.
+    pub fn set_queue(&mut self, queue: QueueStatus, storage: Option<Sentence>, now: UnixTime) {
         self.mark_updated(now);
-        self.queue = queue;
+        let (storage, storage_detail) = optional_parts(storage);
+        self.queue = QueueStatus { storage, storage_detail, ..queue };
     }
 
-    /// PLC number `index` answers; `running` says whether its program runs, where that is known.
+    /// Records that PLC number `index` answers; `running` says whether its program runs, where that
+    /// can be read.
     pub fn on_plc_connected(
         &mut self,
         index: u16,
-        identity: Option<Identity>,
+        identity: Option<PlcIdentity>,
         running: Option<bool>,
-        program: Option<Program>,
+        program: Option<ProgramStatus>,
         now: UnixTime,
     ) {
-        let sentence = text::answers(running, program.as_ref());
+        let sentence = PlcSentence::of_connected(running, program.as_ref());
         if let Some(plc) = self.plc_mut(index, now) {
-            plc.set_state(ConnectionState::Connected, sentence, now);
+            plc.set_state(ConnectionState::Connected, Sentence::new(&sentence), now);
             plc.tried_within_seconds = None;
             plc.identity = identity;
             plc.running = running;
@@ -234,27 +282,27 @@ impl Status {
         }
     }
 
-    /// PLC number `index` does not answer; the sentence says why and what to do.
+    /// Records that PLC number `index` does not answer; the sentence says why and what to do.
     ///
-    /// What it is stays known; whether its program runs and how long a cycle takes does not.
+    /// Its identity stays; the state of its program and its cycle time become unknown.
     pub fn on_plc_disconnected(
         &mut self,
         index: u16,
-        sentence: &str,
-        tried_within: Option<Duration>,
+        sentence: Sentence,
+        retry_within: Option<Duration>,
         now: UnixTime,
     ) {
         if let Some(plc) = self.plc_mut(index, now) {
-            plc.set_state(ConnectionState::Disconnected, text::to_sentence(sentence), now);
-            plc.tried_within_seconds = tried_within.map(|within| within.as_secs());
+            plc.set_state(ConnectionState::Disconnected, sentence, now);
+            plc.tried_within_seconds = retry_within.map(|within| within.as_secs());
             plc.running = None;
             plc.program = None;
             plc.cycle = None;
         }
     }
 
-    /// A cycle of PLC number `index` took this long; `missed` counts those skipped since the
-    /// start. A cycle of a PLC that does not answer tells nothing.
+    /// Records how long a cycle of PLC number `index` took; `missed` counts the cycles skipped since
+    /// the start. Ignored unless the PLC is connected.
     pub fn on_plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
         if let Some(plc) =
             self.plc_mut(index, now).filter(|plc| plc.state == ConnectionState::Connected)
@@ -263,25 +311,22 @@ impl Status {
         }
     }
 
-    /// Cycles of PLC number `index` are skipped because of this, or not any more.
-    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<Limit>, now: UnixTime) {
+    /// Records which limit makes PLC number `index` skip cycles; `None` when none does.
+    pub fn on_plc_throttled(&mut self, index: u16, limit: Option<RateLimit>, now: UnixTime) {
+        let limit = limit.map(|limit| Sentence::new(&LimitSentence::from(limit)));
         if let Some(plc) = self.plc_mut(index, now) {
-            plc.limit = limit.map(text::limit);
+            (plc.limit, plc.limit_detail) = optional_parts(limit);
         }
     }
 
-    /// The answers of PLC number `index` corrected the plan like this, or no longer do.
-    pub fn on_plc_learned(&mut self, index: u16, learned: Learned, now: UnixTime) {
+    /// Records how the answers of PLC number `index` changed the plan; the default for not at all.
+    pub fn on_plc_learned(&mut self, index: u16, learned: LearnedLimits, now: UnixTime) {
+        let refusal = PlcRefusal::of_tags(&learned.quarantined);
         if let Some(plc) = self.plc_mut(index, now) {
-            plc.refusal = text::refusal(&learned.quarantined);
-            plc.learned = Some(learned).filter(|learned| *learned != Learned::default());
+            let refusal = refusal.map(|refusal| Sentence::new(&refusal));
+            (plc.refusal, plc.refusal_detail) = optional_parts(refusal);
+            plc.learned = Some(learned).filter(|learned| *learned != LearnedLimits::default());
         }
-    }
-
-    /// The one sentence that matters most now.
-    #[must_use]
-    pub fn headline(&self) -> String {
-        text::headline(self)
     }
 
     fn plc_mut(&mut self, index: u16, now: UnixTime) -> Option<&mut PlcStatus> {
@@ -290,8 +335,25 @@ impl Status {
     }
 }
 
+impl BrokerStatus {
+    fn set_state(&mut self, state: ConnectionState, sentence: Sentence, now: UnixTime) {
+        self.since = state_since(self.state, self.since, state, now);
+        self.state = state;
+        (self.sentence, self.sentence_detail) = parts(sentence);
+    }
+}
+
+impl TunnelStatus {
+    /// Returns whether the tunnel carries everything. A tunnel that only loses long packets has a
+    /// session and is not healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.state == "up"
+    }
+}
+
 impl ConnectionState {
-    /// The word for it.
+    /// Returns its word in the JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -302,6 +364,7 @@ impl ConnectionState {
     }
 }
 
+/// Returns when the state `after` began, if it was `before` since `since`.
 fn state_since(
     before: ConnectionState,
     since: UnixTime,
@@ -309,6 +372,15 @@ fn state_since(
     now: UnixTime,
 ) -> UnixTime {
     if before == after { since } else { now }
+}
+
+/// Returns the values of a text key and of its `_detail` key.
+fn parts(sentence: Sentence) -> (String, Option<Detail>) {
+    (text::to_sentence(&sentence.text), Some(sentence.detail))
+}
+
+fn optional_parts(sentence: Option<Sentence>) -> (Option<String>, Option<Detail>) {
+    sentence.map(parts).map_or((None, None), |(text, detail)| (Some(text), detail))
 }
 
 #[cfg(test)]

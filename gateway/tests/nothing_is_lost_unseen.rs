@@ -158,15 +158,16 @@ impl World {
         if self.in_flight.len() == WINDOW {
             return;
         }
-        if let Some(queued) = self.queue.next(now()) {
-            let stamp =
-                MessageStamp { epoch: "k3f9", seq: queued.seq, history: false, corrected: false };
+        let sent = self.queue.hand_out(now(), |queued| {
+            let seq = queued.seq;
+            let stamp = MessageStamp { epoch: "k3f9", seq, history: false, corrected: false };
             let payload = match queued.entry {
                 Entry::Record(record) => self.encoder.encode(record, &stamp),
                 Entry::Message(message) => encode_message("amsterdam-01", message, &stamp),
             };
-            self.in_flight.push_back((queued.id, (TOPICS[queued.topic.index()], payload)));
-        }
+            Ok((queued.id, (TOPICS[queued.topic.index()], payload)))
+        });
+        self.in_flight.extend(sent.transpose().expect("every topic is known"));
     }
 
     fn pick_in_flight(&mut self, pick: &Index) -> Option<(EntryId, Received)> {

@@ -1,14 +1,13 @@
 //! `gateway.toml`: from text to a [`Config`] that can only hold valid settings.
 //!
-//! [`load()`] lays the `EDGE_*` variables of the environment over the file (`layers`), reads every
-//! key into a raw field that is a value, nothing or a noted problem (`raw`, `read`, `leaf`), and
-//! draws the typed configuration from that (`check`). Nothing stops at the first problem:
-//! [`Rejected`] holds all of them, each with its place in the file and what to write instead.
+//! [`load()`] overrides the file by the `EDGE_*` environment variables (`layers`), reads every key
+//! into a raw field (`raw`, `read`, `scalar`), and converts those to the typed configuration
+//! (`check`). A problem is recorded and reading goes on: [`RejectedFile`] holds all problems, each
+//! with its place in the file and what to write instead.
 
 mod argument;
 mod check;
 mod context;
-mod diagnostics;
 mod field;
 mod json_format;
 mod keywords;
@@ -26,7 +25,6 @@ mod toml_split;
 mod typed;
 
 pub use argument::{ArgumentError, parse_duration, read_secret};
-pub use diagnostics::{Notes, Problem, RejectedFile};
 pub use json_format::{EnumNames, JsonFormat};
 pub use load::{LoadedConfig, Setting, load};
 pub use reference::{reference, schema};

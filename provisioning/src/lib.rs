@@ -1,6 +1,8 @@
-//! Everything a gateway can be told: the vocabulary of PLCs, `gateway.toml`, and the plan of
-//! requests that follows from it. Pure but for reading files; knows nothing of sockets.
+//! Configuration of a gateway: PLC models and addresses, `gateway.toml`, files of wg-quick, and the
+//! plan of Modbus requests. Reads files, but opens no sockets.
 
 pub mod config;
+pub mod diagnostics;
 pub mod plan;
 pub mod plc;
+pub mod wg_quick;

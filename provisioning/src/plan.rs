@@ -1,4 +1,4 @@
-//! Which requests read which tags. Pure.
+//! Plan of the requests that read the tags of a PLC. Pure.
 
 mod group;
 mod report;
@@ -14,49 +14,49 @@ pub use report::{report, report_shared};
 use crate::config::{Plc, Tag};
 use crate::plc::{PlcModel, Table};
 
-/// Most bits that one request may return (Modbus Application Protocol V1.1b3, 6.1 and 6.2).
+/// Maximum number of bits in one request (Modbus Application Protocol V1.1b3, 6.1 and 6.2).
 pub const MAX_BITS: u16 = 2000;
 
-/// What a PLC takes to answer one request, assumed where nothing has been measured. The system
-/// task of an M2xx answers between two IEC tasks: 1 to 20 ms when the load is normal.
+/// Assumed time that a PLC takes to answer a request. The system task of an M2xx answers between two
+/// IEC tasks: 1 to 20 ms at normal load.
 pub const ASSUMED_ANSWER_TIME: Duration = Duration::from_millis(5);
 
 /// All reads of one PLC.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
-    /// Tags with the same scan period are read together. Shortest period first.
+    /// One class per scan period, shortest period first.
     pub classes: Vec<ScanClass>,
 }
 
-/// The requests of one cycle of one scan period.
+/// The requests of one cycle for the tags with the same scan period.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScanClass {
     /// Time between two cycles.
     pub period: Duration,
-    /// In the order in which they are sent: by table and address.
+    /// Requests in the order in which they are sent: by table and address.
     pub requests: Vec<ReadRequest>,
 }
 
-/// One request that reads a stretch of one table.
+/// A request that reads a range of one table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ReadRequest {
     /// Address space.
     pub table: Table,
     /// First register or bit, zero-based.
     pub first: u16,
-    /// Registers or bits asked for.
+    /// Number of registers or bits to read.
     pub count: u16,
-    /// Indices of the tags it serves, in `Plc::tags`, ascending.
+    /// Indices in `Plc::tags` of the tags that it reads, ascending.
     pub tags: Vec<usize>,
 }
 
-/// Joins the tags of one PLC into as few requests as its limits allow.
+/// Returns a plan that joins the tags of one PLC into as few requests as its limits allow.
 ///
-/// Every tag is served by exactly one request of its scan class, which contains it whole. A request
-/// bridges at most `plc.max_gap` unused registers (sixteen times as many bits), stays within one
-/// window of the model's memory map, and asks for at most `plc.max_words` registers or
-/// [`MAX_BITS`] bits; only a single value that is larger than that makes a larger request. The tags
-/// of one [`Tag::group`] share a request, whatever lies between them.
+/// Every tag is read by exactly one request of its scan class, as a whole. A request bridges at most
+/// `plc.max_gap` unused registers (sixteen times as many bits), stays within one memory area of the
+/// model, and reads at most `plc.max_words` registers or [`MAX_BITS`] bits; only a single value that
+/// is larger makes a larger request. The tags of one [`Tag::group`] share a request, regardless of
+/// the gaps between them.
 #[must_use]
 pub fn plan(plc: &Plc) -> Plan {
     let mut classes: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
@@ -80,7 +80,7 @@ fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
     spans.into_iter().map(PendingRequest::into_request).collect()
 }
 
-/// What must not be split: a group, or a tag that is in none.
+/// Returns the units that must not be split: groups, and tags without a group.
 fn indivisible_spans(plc: &Plc, tags: Vec<usize>) -> Vec<PendingRequest> {
     let mut items = Vec::new();
     let mut groups: BTreeMap<&str, PendingRequest> = BTreeMap::new();
@@ -102,11 +102,11 @@ fn indivisible_spans(plc: &Plc, tags: Vec<usize>) -> Vec<PendingRequest> {
     items
 }
 
-/// A request that still grows.
+/// A request to which tags can still be added.
 struct PendingRequest {
     table: Table,
     first: u16,
-    /// One past the last register or bit; 65536 must fit.
+    /// One past the last register or bit: up to 65,536.
     end: u32,
     tags: Vec<usize>,
 }
@@ -117,7 +117,7 @@ impl PendingRequest {
         Self { table, first, end: end_of(tag), tags: vec![index] }
     }
 
-    /// Whether an item that begins at or after the first address may join.
+    /// Returns whether an item that begins at or after the first address may join.
     fn can_join(&self, plc: &Plc, item: &Self) -> bool {
         let gap = u32::from(plc.max_gap) * if self.table.holds_bits() { 16 } else { 1 };
         item.table == self.table
@@ -145,19 +145,19 @@ fn end_of(tag: &Tag) -> u32 {
     u32::from(tag.location.first) + u32::from(tag.location.count)
 }
 
-/// Most registers or bits that one request may ask for.
+/// Returns the maximum number of registers or bits in one request.
 fn max_count(table: Table, max_words: u16) -> u32 {
     u32::from(if table.holds_bits() { MAX_BITS } else { max_words })
 }
 
-/// Index of the window that holds an address.
+/// Returns the index of the memory area that holds an address.
 fn area_index(model: PlcModel, table: Table, address: u16) -> Option<usize> {
     model.memory_areas(table).iter().position(|window| window.registers.contains(&address))
 }
 
 impl ScanClass {
-    /// Estimates how long one cycle occupies the connection: for each request [`ANSWER_TIME`] and
-    /// the transfer of both frames at 100 Mbit/s.
+    /// Returns an estimate of how long one cycle occupies the connection: for each request
+    /// [`ANSWER_TIME`] and the transfer of both frames at 100 Mbit/s.
     #[must_use]
     pub fn estimated_duration(&self) -> Duration {
         self.requests.iter().map(|request| ASSUMED_ANSWER_TIME + request.transfer_time()).sum()
@@ -165,7 +165,8 @@ impl ScanClass {
 }
 
 impl ReadRequest {
-    /// Function code that reads this table (Modbus Application Protocol V1.1b3, 6.1 to 6.4).
+    /// Returns the function code that reads this table (Modbus Application Protocol V1.1b3, 6.1 to
+    /// 6.4).
     #[must_use]
     pub const fn function_code(&self) -> u8 {
         match self.table {
@@ -176,7 +177,7 @@ impl ReadRequest {
         }
     }
 
-    /// Registers or bits of the request that belong to at least one tag of `plc`.
+    /// Returns the number of registers or bits that belong to at least one tag of `plc`.
     #[must_use]
     pub fn used_count(&self, plc: &Plc) -> u16 {
         let mut places: Vec<(u32, u32)> = self
@@ -196,9 +197,9 @@ impl ReadRequest {
     }
 
     fn transfer_time(&self) -> Duration {
-        /// Ethernet with preamble and gap, IPv4 and TCP headers.
+        /// Bytes of Ethernet (with preamble and gap), IPv4 and TCP headers per frame.
         const FRAME: u64 = 78;
-        /// MBAP header and request PDU; MBAP header, function code and byte count.
+        /// Bytes of MBAP header and PDU of the request, and of the answer without its data.
         const MODBUS: u64 = 12 + 9;
         const NANOS_PER_BYTE: u64 = 80;
         let data = if self.table.holds_bits() { self.count.div_ceil(8) } else { self.count * 2 };

@@ -1,6 +1,6 @@
-//! What a PLC is to us: its model, its memory map, IEC addresses and IEC types.
+//! PLC models with their memory maps, IEC addresses and IEC types.
 //!
-//! One parser for all: configuration, import, commands and the simulator use these types.
+//! Configuration, gateway and simulator use the same parsers.
 
 mod address;
 mod address_error;

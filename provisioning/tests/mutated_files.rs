@@ -1,18 +1,19 @@
-//! Every configuration that is kept for other tests, and mutations of it: taken or explained.
+//! Mutations of every configuration in the corpus are accepted or explained.
 //!
-//! The same ones in every run. For more of them: `E2E_MUTATIONS=1000000`.
+//! Every run tests the same mutations. `E2E_MUTATIONS=1000000` tests more.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::Path;
 use std::thread;
 
-use fastrand::Rng;
 use provisioning::{config, plan};
 
+#[path = "support/mutation.rs"]
+mod mutation;
+
 const MUTATIONS: usize = 3_000;
-/// Pieces that mean something in a configuration.
-const MEANINGFUL: [&str; 20] = [
+const PIECES: [&str; 20] = [
     "\"",
     "'",
     "\"\"\"",
@@ -35,40 +36,34 @@ const MEANINGFUL: [&str; 20] = [
     "\u{1F600}",
 ];
 
-/// Each with mutations of its own.
+/// Threads, each with its own mutations.
 const THREADS: usize = 4;
 
 #[test]
-fn mutated_files_are_answered() {
-    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
-    let corpus = corpus();
-    let mutated = &|seed| mutated_are_answered(&corpus, mutations / THREADS, seed);
-    let taken: usize = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|seed| scope.spawn(move || mutated(seed))).collect();
+fn mutated_files_are_accepted_or_explained() {
+    let mutations = mutation::count(MUTATIONS);
+    let corpus = mutation::corpus(&["good", "broken", "noted"], "toml");
+    let run = &|seed| count_accepted(&corpus, mutations / THREADS, seed);
+    let accepted: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|seed| scope.spawn(move || run(seed))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert!((1..mutations).contains(&taken), "{taken} of {mutations} are taken");
+    assert!((1..mutations).contains(&accepted), "{accepted} of {mutations} are accepted");
 }
 
-/// How many are taken. A file that brings it down stays in the temporary directory of the build.
-fn mutated_are_answered(corpus: &[Vec<u8>], mutations: usize, seed: usize) -> usize {
+/// Returns how many files are accepted. A file that causes a panic stays in the temporary directory
+/// of the build.
+fn count_accepted(corpus: &[Vec<u8>], mutations: usize, seed: usize) -> usize {
     let name = format!("mutated-{}-{seed}.toml", std::process::id());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let mut random = Rng::with_seed(seed.try_into().unwrap());
-    let mut taken = 0;
-    for _ in 0..mutations {
-        let mut file = random.choice(corpus).unwrap().clone();
-        for _ in 0..random.u8(1..4) {
-            mutate(&mut file, &mut random, corpus);
-        }
-        taken += usize::from(answer(&path, &file));
-    }
+    let mut files = mutation::Mutations::new(corpus, &PIECES, seed.try_into().unwrap());
+    let accepted = (0..mutations).filter(|_| is_accepted(&path, &files.next_file())).count();
     fs::remove_file(&path).unwrap();
-    taken
+    accepted
 }
 
-/// Whether the file is taken. What is taken can be planned, what is not is explained.
-fn answer(path: &Path, contents: &[u8]) -> bool {
+/// Returns whether the file is accepted. An accepted file can be planned, others are explained.
+fn is_accepted(path: &Path, contents: &[u8]) -> bool {
     fs::write(path, contents).unwrap();
     match config::load(path) {
         Ok(loaded) => {
@@ -83,42 +78,4 @@ fn answer(path: &Path, contents: &[u8]) -> bool {
             false
         }
     }
-}
-
-fn mutate(file: &mut Vec<u8>, random: &mut Rng, corpus: &[Vec<u8>]) {
-    let at = random.usize(0..=file.len());
-    let to = (at + random.usize(1..30)).min(file.len());
-    match random.u8(0..6) {
-        0 => drop(file.drain(at..to)),
-        1 => drop(file.splice(at..at, [random.u8(..)])),
-        2 => {
-            let piece = random.choice(MEANINGFUL).unwrap();
-            file.splice(at..to.min(at + 1), piece.bytes());
-        }
-        3 => {
-            let copy = file.get(at..to).unwrap_or_default().to_vec();
-            let other = random.usize(0..=file.len());
-            file.splice(other..other, copy);
-        }
-        4 => {
-            let other = random.choice(corpus).unwrap();
-            file.splice(at.., other.iter().skip(at).copied());
-        }
-        _ => {
-            if let Some(byte) = file.get_mut(at) {
-                *byte ^= 1 << random.u8(0..8);
-            }
-        }
-    }
-}
-
-fn corpus() -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> = ["tests/good", "tests/broken", "tests/noted"]
-        .iter()
-        .flat_map(|dir| fs::read_dir(dir).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }

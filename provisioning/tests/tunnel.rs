@@ -111,7 +111,9 @@ fn a_broker_that_is_looked_up_outside_the_tunnel_is_noted() {
     with(FILE, 0o600, || assert_eq!(notes(), ""));
     let named = FILE.replace("mqtt://10.77.0.1", "mqtt://broker.example.net");
     with(&named, 0o600, || {
-        assert!(notes().contains("the name broker.example.net is looked up outside the tunnel"));
+        assert!(
+            notes().contains("the DNS query for broker.example.net is sent outside the tunnel")
+        );
     });
     let direct = named.replace("[mqtt]", "[mqtt]\nvia = \"direct\"");
     with(&direct, 0o600, || assert_eq!(notes(), ""));

@@ -15,7 +15,7 @@ use e2e::{Gateway, Port};
 use gateway::metrics::{Metrics, QueueMetrics};
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::queue::storage::DirStorage;
-use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
+use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, QueuedEntry, TopicId};
 use provisioning::config::{self, LoadedConfig};
 
 fn main() {
@@ -88,12 +88,14 @@ fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
     let (start, mut samples) = (Instant::now(), 0);
     while samples < most && !queue.is_empty() {
         let mut ids = Vec::new();
-        while let Some(queued) = queue.next(Instant::now()) {
+        let mut send = |queued: QueuedEntry<'_>| {
             if let Entry::Record(record) = queued.entry {
                 samples += u64::try_from(record.samples.len()).expect("it is small");
             }
             ids.push(queued.id);
-        }
+            Ok(())
+        };
+        while queue.hand_out(Instant::now(), &mut send).is_some() {}
         ids.into_iter().for_each(|id| queue.acknowledge(id, Instant::now()));
         turn(queue);
     }

@@ -92,12 +92,18 @@ fn two_hundred_tags_arrive_in_every_message() {
 fn pass(way: &mut Way, cycle: &Cycle, now: Instant) -> Vec<u8> {
     let record = way.sampler.on_cycle(cycle, now).expect("the DINTs change in every cycle");
     way.queue.push(TopicId::new(1), Entry::Record(record), now).expect("there is room");
-    let queued = way.queue.next(now).expect("it has just been pushed");
-    let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
-    let stamp = MessageStamp { epoch: "abcdef", seq: queued.seq, history: false, corrected: false };
-    let message = way.encoder.encode(record, &stamp);
-    let id = queued.id;
+    // The event loop asks for jobs after everything that happens.
+    assert!(way.queue.next_job(now).is_none());
+    let encoder = &way.encoder;
+    let sent = way.queue.hand_out(now, |queued| {
+        let Entry::Record(record) = queued.entry else { unreachable!("nothing else was pushed") };
+        let seq = queued.seq;
+        let stamp = MessageStamp { epoch: "abcdef", seq, history: false, corrected: false };
+        Ok((queued.id, encoder.encode(record, &stamp)))
+    });
+    let (id, message) = sent.expect("it has just been pushed").expect("it is accepted");
     way.queue.acknowledge(id, now);
+    assert!(way.queue.next_job(now).is_none());
     message
 }
 

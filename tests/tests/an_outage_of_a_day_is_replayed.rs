@@ -247,9 +247,11 @@ impl World {
     }
 
     fn send(&mut self) {
-        while self.broker.under_way.len() < WINDOW
-            && let Some(queued) = self.queue.next(self.now)
-        {
+        while self.broker.under_way.len() < WINDOW && self.send_one() {}
+    }
+
+    fn send_one(&mut self) -> bool {
+        let sent = self.queue.hand_out(self.now, |queued| {
             let id = queued.id;
             let mut record = None;
             match queued.entry {
@@ -270,7 +272,9 @@ impl World {
             }
             let acknowledged = self.broker.take(self.now);
             self.broker.under_way.push_back(UnderWay { acknowledged, id, record });
-        }
+            Ok(())
+        });
+        sent.is_some()
     }
 
     fn taken(&self) -> usize {

@@ -135,7 +135,7 @@ fn a_file_with_commands_is_refused_and_none_is_run() {
 
     assert_eq!(code, Some(1), "{said}");
     for key in ["PreUp", "PostUp", "PreDown", "PostDown"] {
-        let sentence = format!("`{key}` is a command, and this program never runs commands");
+        let sentence = format!("`{key}` is a command, and commands from a file are never run");
         assert!(said.contains(&sentence), "{said}");
     }
     assert!(!marker.exists());

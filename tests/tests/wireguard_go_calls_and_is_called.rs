@@ -61,7 +61,7 @@ fn as_root_with_different_preshared_keys_there_is_no_session_and_the_sentence_sa
         [(Some(&ours), Some(&theirs)), (Some(&ours), None), (None, Some(&theirs))]
     {
         let mut world = world(at_site.map(String::as_str), at_hub.map(String::as_str)).start();
-        let said = world.gateway.log().wait_for_line("another preshared key than ours", SOON);
+        let said = world.gateway.log().wait_for_line("a different preshared key", SOON);
         assert!(said.is_some(), "{at_site:?} {at_hub:?}: {}", world.gateway.log().text());
         assert!(!world.hub.has_handshake(&world.pair.hub));
         // The hub does not take the site's answer either. It calls at once only while it has not

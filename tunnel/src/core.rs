@@ -11,6 +11,7 @@ mod counters;
 mod handshake;
 mod hub;
 mod hub_link;
+mod hub_links;
 mod hub_selector;
 mod ip_header;
 mod limiter;
@@ -27,7 +28,7 @@ use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
-pub use report::{TunnelReport, TunnelState};
+pub use report::{TunnelDiagnosis, TunnelReport, TunnelState};
 
 use crate::packet_buffer::PacketSink;
 use crate::settings::{self, Endpoint};

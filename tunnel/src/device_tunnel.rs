@@ -1,267 +1,136 @@
-//! Drives a tunnel between a network device of the host and the way to the hub.
+//! A tunnel with a network interface of the host.
 
-mod engine;
-mod site;
+mod device_loop;
+mod reconciler;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io;
-use std::pin::Pin;
-use std::time::Instant;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use thiserror::Error;
-use tokio::sync::mpsc;
-use tokio::task::yield_now;
-use tokio::time::{self, Sleep};
-use tracing::{debug, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
-use crate::core::DropReason;
-use crate::device::{Device, MAX_FRAME_LEN, PacketCoalescer, VnetHeader, segment};
-use crate::reporter::DropDeltas;
-use crate::transport::{RecvBatch, SendBatch, Transport};
+use crate::core::{Now, Tunnel, TunnelEvent, TunnelReport};
+use crate::device::{InterfaceName, Offload, RouteError, Tun, TunError, tunnel_routes};
+use crate::netlink::{HostInterface, InterfaceError};
+use crate::settings::{RoutePolicy, Settings};
+use crate::time::ClockCache;
+use crate::transport::Transport;
+use device_loop::DeviceLoop;
+use reconciler::InterfaceReconciler;
 
-pub(crate) use engine::{Engine, Want};
-pub use site::{DeviceDriver, DeviceError, DeviceTunnel, open_device_tunnel};
+/// Events that may wait for the driver.
+const EVENT_QUEUE_LEN: usize = 16;
 
-/// Frames from the host before the other direction has its turn. 64 made no difference in speed,
-/// and 16 are 1 MiB at most.
-const MAX_FRAMES_PER_WAKE: usize = 16;
+/// Why a tunnel has no network interface.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The TUN device could not be created.
+    #[error(transparent)]
+    Device(#[from] TunError),
+    /// Its addresses or routes could not be set.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// A network must not be routed into the tunnel.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
 
-/// Questions that wait for room while what the engine wants besides is still carried out. More of
-/// them wait in the engine.
-const QUESTIONS: usize = 16;
-
-/// Why a tunnel cannot go on.
+/// Why a running tunnel has ended.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The network device is gone, or does not work.
-    #[error("the network device of the tunnel does not work any more")]
+    /// The network interface was removed, or it failed.
+    #[error("the network interface of the tunnel has failed")]
     Device(#[source] io::Error),
-    /// The socket does not work.
-    #[error("the socket of the tunnel does not work any more")]
+    /// The socket failed.
+    #[error("the socket of the tunnel has failed")]
     Transport(#[source] io::Error),
 }
 
-/// Everything that one tunnel has.
-struct DeviceLoop<'a, E: Engine, P, D> {
-    engine: &'a mut E,
-    path: &'a mut P,
-    device: &'a mut D,
-    inbox: RecvBatch,
-    outbox: SendBatch,
-    hostbound: PacketCoalescer,
-    frame: Vec<u8>,
-    /// Questions that nobody has had room for yet.
-    waiting: VecDeque<E::Command>,
-    malformed: u64,
-    drop_deltas: DropDeltas,
+/// A handle to a tunnel with a network interface; cheap to clone. The tunnel ends when the last
+/// handle is dropped.
+#[derive(Clone, Debug)]
+pub struct DeviceTunnel {
+    events: mpsc::Sender<TunnelEvent>,
+    reports: watch::Receiver<TunnelReport>,
 }
 
-/// Why the driver woke up.
-enum DeviceWake<T> {
-    Transport(io::Result<()>),
-    Device(io::Result<()>),
-    Timer,
-    Room,
-    Event(Option<T>),
+/// The task of a tunnel with a network interface.
+#[derive(Debug)]
+pub struct DeviceDriver<T> {
+    device_loop: DeviceLoop<T, Tun>,
+    reconciler: InterfaceReconciler,
+    events: mpsc::Receiver<TunnelEvent>,
 }
 
-/// Whether there may be more where that came from.
-#[derive(Clone, Copy, PartialEq)]
-enum Remaining {
-    Nothing,
-    Possible,
-}
-
-/// Drives `engine` until every sender of `events` is gone or nobody takes its `commands`; fails
-/// when the device or the path does not work any more.
+/// Creates the interface with its addresses and routes, and the task that drives it. Must be called
+/// in a tokio runtime. The kernel removes everything with the driver, or with the process.
 ///
-/// A question waits until there is room for it. Cancel safe in the sense that nothing
-/// but packets on their way is lost.
-async fn run<E: Engine, P: Transport, D: Device>(
-    engine: &mut E,
-    path: &mut P,
-    device: &mut D,
-    mut events: mpsc::Receiver<E::Event>,
-    commands: &mpsc::Sender<E::Command>,
-) -> Result<(), RunError> {
-    let hostbound = PacketCoalescer::new(device.offload());
-    let mut driver = DeviceLoop {
-        engine,
-        path,
-        device,
-        inbox: RecvBatch::new(),
-        outbox: SendBatch::new(),
-        hostbound,
-        frame: vec![0; MAX_FRAME_LEN],
-        waiting: VecDeque::new(),
-        malformed: 0,
-        drop_deltas: DropDeltas::default(),
+/// A network that this host reaches through another interface stays there, with a warning: sockets
+/// that are bound to the tunnel's interface use the tunnel all the same, and PLCs must be read
+/// whatever the LAN looks like.
+///
+/// # Errors
+/// Fails without CAP_NET_ADMIN, when the name is in use, and when a route would lead the hub's own
+/// address into the tunnel.
+pub fn open_device_tunnel<T: Transport>(
+    settings: &Settings,
+    policy: RoutePolicy,
+    name: InterfaceName,
+    tunnel: Tunnel,
+    transport: T,
+) -> Result<(DeviceTunnel, DeviceDriver<T>), DeviceError> {
+    let networks: BTreeSet<IpNet> =
+        settings.hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
+    let networks: Vec<IpNet> = networks.into_iter().collect();
+    let known_hubs = settings.hubs.iter().filter_map(|hub| hub.endpoint.host.parse().ok());
+    let known_hubs: Vec<IpAddr> = known_hubs.collect();
+    let routes = match policy {
+        RoutePolicy::Auto => tunnel_routes(&networks, &settings.addresses, &known_hubs)?,
+        RoutePolicy::Off => Vec::new(),
     };
-    let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
-    driver.run_timers();
-    while let LoopControl::Wait = driver.execute_requests(commands) {
-        driver.flush().await?;
-        driver.set_timer(timer.as_mut());
-        let left = match driver.wake(timer.as_mut(), &mut events, commands).await {
-            DeviceWake::Transport(received) => {
-                received.map_err(RunError::Transport)?;
-                driver.receive_datagrams().await?
-            }
-            DeviceWake::Device(readable) => {
-                readable.map_err(RunError::Device)?;
-                driver.read_packets().await?
-            }
-            DeviceWake::Timer | DeviceWake::Room => Remaining::Nothing,
-            DeviceWake::Event(None) => return Ok(()),
-            DeviceWake::Event(Some(event)) => {
-                driver.engine.handle_event(now(), event);
-                Remaining::Nothing
-            }
-        };
-        driver.run_timers();
-        if left == Remaining::Possible {
-            // Others share the thread: a PLC wants to be read on time.
-            yield_now().await;
-        }
+    let device = Tun::create(name, Offload::TcpAndUdp)?;
+    let mut interface = HostInterface::new(device.index(), &settings.addresses, &routes)?;
+    match interface.configure(settings.mtu) {
+        Err(taken @ InterfaceError::RouteTaken(_)) => warn!("{taken}"),
+        configured => configured?,
     }
-    Ok(())
+    let clock = ClockCache::new(Now::at);
+    let (device_loop, reports) = DeviceLoop::new(tunnel, clock, transport, device, routes);
+    let (events, event_queue) = mpsc::channel(EVENT_QUEUE_LEN);
+    let reconciler = InterfaceReconciler::new(interface);
+    let driver = DeviceDriver { device_loop, reconciler, events: event_queue };
+    Ok((DeviceTunnel { events, reports }, driver))
 }
 
-/// Whether to go on.
-enum LoopControl {
-    Wait,
-    Stop,
+impl DeviceTunnel {
+    /// Tells the tunnel what has happened outside. Does nothing after the tunnel has ended.
+    pub async fn send_event(&self, event: TunnelEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// Returns the reports of the tunnel: one at each change of state, and at most one a second
+    /// while it is in use.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<TunnelReport> {
+        self.reports.clone()
+    }
 }
 
-impl<E: Engine, P: Transport, D: Device> DeviceLoop<'_, E, P, D> {
-    /// Carries out what the engine wants; questions that there is no room for have to wait.
-    fn execute_requests(&mut self, commands: &mpsc::Sender<E::Command>) -> LoopControl {
-        while self.waiting.len() < QUESTIONS {
-            match self.engine.next_command() {
-                Some(Want::Ask(command)) => self.waiting.push_back(command),
-                Some(Want::Rebind) => {
-                    if let Err(error) = self.path.rebind() {
-                        warn!(%error, "cannot take another port");
-                    }
-                }
-                None => break,
-            }
-        }
-        while let Ok(room) = commands.try_reserve()
-            && let Some(command) = self.waiting.pop_front()
-        {
-            room.send(command);
-        }
-        if commands.is_closed() { LoopControl::Stop } else { LoopControl::Wait }
-    }
-
-    /// Sets the timer to what is due next. Without anything it stays in the past, and is not asked.
-    fn set_timer(&self, timer: Pin<&mut Sleep>) {
-        if let Some(due) = self.engine.poll_timeout() {
-            let due = time::Instant::from_std(due);
-            if due != timer.deadline() {
-                timer.reset(due);
-            }
-        }
-    }
-
-    async fn wake(
-        &mut self,
-        timer: Pin<&mut Sleep>,
-        events: &mut mpsc::Receiver<E::Event>,
-        commands: &mpsc::Sender<E::Command>,
-    ) -> DeviceWake<E::Event> {
-        let is_due = self.engine.poll_timeout().is_some();
-        // The order is by chance, so that no direction starves another.
+impl<T: Transport> DeviceDriver<T> {
+    /// Runs the tunnel until `stop` is ready or the last handle is dropped.
+    ///
+    /// # Errors
+    /// Fails when the interface or the socket fails, for example because the interface was removed.
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) -> Result<(), RunError> {
         tokio::select! {
-            received = self.path.receive(&mut self.inbox) => DeviceWake::Transport(received),
-            readable = self.device.readable() => DeviceWake::Device(readable),
-            () = timer, if is_due => DeviceWake::Timer,
-            _ = commands.reserve(), if !self.waiting.is_empty() => DeviceWake::Room,
-            event = events.recv() => DeviceWake::Event(event),
+            () = stop => Ok(()),
+            ended = self.device_loop.run(&mut self.events) => ended,
+            () = self.reconciler.run() => Ok(()),
         }
     }
-
-    async fn receive_datagrams(&mut self) -> Result<Remaining, RunError> {
-        let now = now();
-        for &to in self.inbox.refused() {
-            self.engine.handle_refusal(now, to);
-        }
-        if self.inbox.has_network_changed() {
-            self.engine.handle_move(now);
-        }
-        let left = if self.inbox.has_room() { Remaining::Nothing } else { Remaining::Possible };
-        for (from, datagram) in self.inbox.datagrams() {
-            let (outbox, hostbound) = (&mut self.outbox, &mut self.hostbound);
-            self.engine.handle_datagram(now, from, datagram, outbox, hostbound);
-            if hostbound.is_full() {
-                hostbound.write_to(self.device).map_err(RunError::Device)?;
-            }
-            if outbox.is_full() {
-                self.path.send(outbox).await.map_err(RunError::Transport)?;
-            }
-        }
-        self.inbox.clear();
-        Ok(left)
-    }
-
-    async fn read_packets(&mut self) -> Result<Remaining, RunError> {
-        for _ in 0..MAX_FRAMES_PER_WAKE {
-            let read = self.device.read(&mut self.frame).map_err(RunError::Device)?;
-            let Some(length) = read else { return Ok(Remaining::Nothing) };
-            let now = now();
-            let frame = self.frame.get_mut(..length).unwrap_or_default();
-            let taken = VnetHeader::parse(frame).and_then(|(frame, packet)| {
-                segment(frame, packet, |packet| {
-                    self.engine.handle_packet(now, packet, &mut self.outbox);
-                })
-            });
-            if taken.is_err() {
-                debug!(length, "a frame of the host contradicts itself");
-                self.malformed += 1;
-            }
-            if self.outbox.is_full() {
-                self.path.send(&mut self.outbox).await.map_err(RunError::Transport)?;
-            }
-        }
-        Ok(Remaining::Possible)
-    }
-
-    /// Lets the engine do what is due, however busy the directions are.
-    fn run_timers(&mut self) {
-        let now = now();
-        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
-            self.engine.handle_timeout(now, &mut self.outbox);
-        }
-        let no_room = self.inbox.dropped() + self.outbox.dropped() + self.hostbound.dropped();
-        let sums = [
-            (DropReason::Malformed, self.malformed),
-            (DropReason::NoRoom, no_room),
-            (DropReason::Unsent, self.path.unsent()),
-        ];
-        for (reason, sum) in sums {
-            if let Some(more) = self.drop_deltas.since_last(reason, sum) {
-                self.engine.handle_lost(reason, more);
-            }
-        }
-        self.engine.tell(now);
-    }
-
-    async fn flush(&mut self) -> Result<(), RunError> {
-        if !self.hostbound.is_empty() {
-            self.hostbound.write_to(self.device).map_err(RunError::Device)?;
-        }
-        if !self.outbox.is_empty() {
-            self.path.send(&mut self.outbox).await.map_err(RunError::Transport)?;
-        }
-        Ok(())
-    }
-}
-
-/// The runtime's idea of now, which stands still in tests that want it to.
-fn now() -> Instant {
-    time::Instant::now().into_std()
 }

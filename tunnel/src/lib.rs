@@ -12,13 +12,13 @@ mod settings;
 mod stack;
 #[cfg(test)]
 mod testing;
+mod time;
 mod transport;
 mod userspace;
-pub mod wg_quick;
 
 pub use core::{
-    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelReport,
-    TunnelRequest, TunnelState,
+    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelDiagnosis, TunnelEvent,
+    TunnelReport, TunnelRequest, TunnelState,
 };
 pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_device};
 pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};
@@ -26,7 +26,7 @@ pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use netlink::InterfaceError;
 pub use packet_buffer::{PacketBuffer, PacketSink};
-pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, Settings, SitePeer};
+pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, RoutePolicy, Settings, SitePeer};
 pub use stack::{ListeningSockets, SocketError, Stack};
 pub use transport::{
     Batching, LocalPort, MAX_DATAGRAM, MemoryTransport, RecvBatch, Segments, SendBatch, Transport,

@@ -66,8 +66,8 @@ impl DropDeltas {
 fn log_change(report: &TunnelReport) {
     let (hub, state) = (report.hub.as_str(), report.state.label());
     if matches!(report.state, TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting) {
-        tracing::info!(hub, state, "{}", report.sentence);
+        tracing::info!(hub, state, "{}", report.diagnosis);
     } else {
-        tracing::warn!(hub, state, "{}", report.sentence);
+        tracing::warn!(hub, state, "{}", report.diagnosis);
     }
 }

@@ -26,6 +26,15 @@ pub struct Settings {
 /// Allowed values of [`Settings::mtu`]: IPv6 needs the lower one (RFC 8200, 5).
 pub const MTU_RANGE: std::ops::RangeInclusive<u16> = 1280..=9000;
 
+/// Whether the allowed IPs of a hub become routes of the operating system.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RoutePolicy {
+    /// Routes through the tunnel.
+    Auto,
+    /// No routes.
+    Off,
+}
+
 /// The other end of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Hub {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 
 use crate::run::{cargo, run, step, succeeds, target_dir};
-use crate::sizes;
+use crate::{prose, sizes};
 
 /// A cargo command of others, pinned, and how it is installed when it is not there.
 struct CargoTool {
@@ -29,6 +29,7 @@ pub(crate) fn check() -> Result<()> {
         step("lints", clippy),
         step("documentation", documentation),
         step("sizes", sizes::check),
+        step("documents: links, words, lines", prose::check),
         step("dependencies: bans, licences, sources", dependency_rules),
         step("dependencies: advisories", advisories),
         step("dependencies: unused", unused_dependencies),

@@ -26,7 +26,7 @@ const LONG_TESTS: &[LongTest] = &[
     },
     LongTest {
         name: "mutated files of wg-quick",
-        target: &["-p", "tunnel", "--test", "mutated_wg_quick"],
+        target: &["-p", "provisioning", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
         environment: &[("E2E_MUTATIONS", "1000000")],
     },

@@ -10,6 +10,7 @@ mod long;
 mod node;
 mod packages;
 mod peers;
+mod prose;
 mod python;
 mod run;
 mod sizes;

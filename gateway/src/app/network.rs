@@ -10,10 +10,9 @@ use provisioning::config::{self, Config, Listen, TunnelMode, Via};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::wg_quick::RoutePolicy;
 use tunnel::{
-    DeviceTunnel, InterfaceName, LocalPort, Now, Tunnel, TunnelEvent, TunnelReport, UdpTransport,
-    UserspaceTunnel, bind_to_device,
+    DeviceTunnel, InterfaceName, LocalPort, Now, RoutePolicy, Tunnel, TunnelEvent, TunnelReport,
+    UdpTransport, UserspaceTunnel, bind_to_device,
 };
 
 use super::{AppError, hub_cache};

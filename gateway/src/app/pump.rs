@@ -173,9 +173,7 @@ impl Pump {
             }
             plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
             plc::PlcEvent::Learned { plc, learned } => self.status_tracker.on_learned(plc, learned),
-            plc::PlcEvent::Throttled { plc, limit: ceiling } => {
-                self.status_tracker.on_throttled(plc, ceiling)
-            }
+            plc::PlcEvent::Throttled { plc, limit } => self.status_tracker.on_throttled(plc, limit),
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
         }
     }

@@ -1,4 +1,4 @@
-//! Messages kept in a file: one `{"topic":..,"payload":{..}}` per line, as the demo prints them.
+//! Messages in a file: one `{"topic":..,"payload":{..}}` per line, as the demo prints them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,11 +9,11 @@ use thiserror::Error;
 pub struct CapturedMessage {
     /// MQTT topic.
     pub topic: String,
-    /// The payload's bytes, up to white space and the writing of numbers.
+    /// The bytes of the payload, but for white space and the notation of numbers.
     pub payload: Vec<u8>,
 }
 
-/// A line that is no message.
+/// A line of a capture is not a message.
 #[derive(Debug, Error)]
 #[error("not a message of the form {{\"topic\":..,\"payload\":..}}")]
 pub struct CaptureError(#[source] serde_json::Error);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_message_is_refused() {
+    fn a_line_that_is_not_a_message_is_refused() {
         for line in ["", "{}", "null", r#"{"topic":"t"}"#, r#"{"topic":7,"payload":{}}"#] {
             assert!(parse_capture_line(line).is_err(), "{line}");
         }

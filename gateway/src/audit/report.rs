@@ -1,12 +1,13 @@
-//! What an audit found, for programs and for people.
+//! The result of an audit, as JSON and as text.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::ranges::total;
+use crate::model::Escaped;
+use crate::queue::RangeSet;
 
-/// Everything that an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct AuditReport {
     /// By gateway, epoch and topic.
@@ -26,7 +27,7 @@ pub struct StreamReport {
     pub epoch: String,
     /// MQTT topic.
     pub topic: String,
-    /// The first number heard when it is not 0: what was before is not known.
+    /// The first number that arrived, if it is not 0: earlier messages are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joined_at: Option<u64>,
     /// Highest number that arrived or was announced.
@@ -36,58 +37,60 @@ pub struct StreamReport {
     pub received: u64,
     /// Copies beyond the first.
     pub duplicates: u64,
-    /// Messages that arrived behind a later one.
+    /// Messages that arrived after one with a higher number.
     pub reordered: u64,
     /// Messages that did not arrive and were announced.
     pub announced: u64,
     /// Samples that the announcements name.
     pub announced_samples: u64,
-    /// Where the epoch ended uncleanly.
+    /// Present if the epoch ended uncleanly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<UncleanWindow>,
     /// Messages that did not arrive and were not announced.
     pub missing: u64,
-    /// The numbers of these, first and last of each run; the first runs only.
+    /// Their numbers, first and last of each range; at most [`StreamReport::MAX_RANGES`] ranges.
     pub first_missing: Vec<(u64, u64)>,
 }
 
-/// The end of an epoch that ended uncleanly: numbers from here on may never have been sent.
+/// The end of an epoch without a clean shutdown: its last numbers may never have been sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct UncleanWindow {
-    /// The first number of it.
+    /// First number of the window.
     pub from: u64,
     /// Messages in it that did not arrive and were not announced, below the highest number known.
     pub absent: u64,
-    /// How many seconds of data may be missing; nothing when the storage had failed.
+    /// Seconds of data that may be missing; `None` when the storage had failed.
     pub seconds: Option<u64>,
 }
 
 impl StreamReport {
-    /// Most runs in [`StreamReport::first_missing`].
-    pub const MAX_RUNS: usize = 20;
+    /// Maximum number of ranges in [`StreamReport::first_missing`].
+    pub const MAX_RANGES: usize = 20;
 }
 
-/// A table, the missing numbers, and one sentence.
+/// A table with its legend, the missing numbers, and the result in one sentence.
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.streams.is_empty() {
             write_table(f, &self.streams)?;
-            writeln!(f)?;
+            writeln!(f, "\n{LEGEND}")?;
         }
         for stream in self.streams.iter().filter(|stream| stream.missing > 0) {
-            let runs: Vec<String> = stream.first_missing.iter().map(format_range).collect();
-            let more = if total(&stream.first_missing) < stream.missing { " and more" } else { "" };
+            let ranges: Vec<String> = stream.first_missing.iter().map(format_range).collect();
+            let listed: RangeSet = stream.first_missing.iter().copied().collect();
+            let more = if listed.count() < stream.missing { " and more" } else { "" };
             let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
-            writeln!(f, "Missing on {topic}, epoch {epoch}: {}{more}.", runs.join(", "))?;
+            writeln!(f, "Missing on {topic}, epoch {epoch}: {}{more}.", ranges.join(", "))?;
         }
         for stream in &self.streams {
             write_window(f, stream)?;
         }
         if self.unstamped > 0 {
-            writeln!(f, "Not checked, for want of a stamp: {} messages.", self.unstamped)?;
+            let (count, were) = (messages(self.unstamped), was_or_were(self.unstamped));
+            writeln!(f, "{count} without a number (status, or stamp = false) {were} not counted.")?;
         }
         match (self.unaccounted, self.streams.is_empty()) {
-            (0, true) => writeln!(f, "Nothing to check: no message with a stamp arrived."),
+            (0, true) => writeln!(f, "Nothing to check: no message with a number arrived."),
             (0, false) if self.absent() == 0 => {
                 writeln!(f, "Every message arrived or was announced as lost.")
             }
@@ -101,25 +104,32 @@ impl fmt::Display for AuditReport {
 }
 
 impl AuditReport {
-    /// Messages that did not arrive and lie in the window of an unclean end.
+    /// Returns how many messages did not arrive and lie in the window of an unclean shutdown.
     fn absent(&self) -> u64 {
         let windows = self.streams.iter().filter_map(|stream| stream.window);
         windows.fold(0, |sum, window| sum.saturating_add(window.absent))
     }
 }
 
-/// What is absent and accounted for, but by no number.
+fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
+const fn was_or_were(count: u64) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
+/// Writes what is absent because of an unclean shutdown: accounted for, but not number by number.
 fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Result {
-    let Some(UncleanWindow { from, absent, seconds }) =
-        stream.window.filter(|window| window.absent > 0)
-    else {
-        return Ok(());
-    };
+    let window = stream.window.filter(|window| window.absent > 0);
+    let Some(UncleanWindow { from, absent, seconds }) = window else { return Ok(()) };
     let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
-    write!(f, "Absent on {topic}, epoch {epoch}: {absent} from number {from} on; ")?;
+    let missing = if absent == 1 { "1 is".to_owned() } else { format!("{absent} are") };
+    write!(f, "On {topic}, epoch {epoch}, {missing} missing from number {from} on: ")?;
+    write!(f, "the gateway ended without a shutdown, ")?;
     match seconds {
-        Some(seconds) => writeln!(f, "it ended uncleanly, and up to {seconds} s may be missing."),
-        None => writeln!(f, "it ended uncleanly, and its storage had failed."),
+        Some(seconds) => writeln!(f, "and up to {seconds} s of data may be lost."),
+        None => writeln!(f, "and its storage had failed."),
     }
 }
 
@@ -135,6 +145,16 @@ const COLUMNS: [&str; 10] = [
     "window",
     "missing",
 ];
+
+const LEGEND: &str = "\
+numbers    the numbers checked: from the first that must arrive to the last known
+received   messages that arrived, also those with a number below the first checked
+twice      copies of messages that had arrived before
+late       messages that arrived after one with a higher number
+announced  messages that the gateway announced as lost
+window     messages that may be lost because the gateway ended without a shutdown
+missing    messages that are lost and were not announced
+";
 
 fn write_table(f: &mut fmt::Formatter<'_>, streams: &[StreamReport]) -> fmt::Result {
     let rows: Vec<[String; 10]> =
@@ -174,7 +194,8 @@ fn format_range((first, last): &(u64, u64)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
-/// Text that anybody on the broker may have sent must not steer a terminal.
+/// Replaces control characters: any client of the broker may have sent them, and they must not reach
+/// the terminal.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    Escaped(text).to_string()
 }

@@ -1,15 +1,15 @@
 //! The numbers of one topic in one epoch of one gateway.
 
-use super::ranges::{self, Ranges, Run};
+use crate::queue::{NumberRange, RangeSet};
 
 /// What arrived and what was announced as lost.
 #[derive(Debug)]
 pub(super) struct SeqStream {
-    /// First number that must arrive; nothing is known before the first message.
+    /// First number that must arrive; `None` before the first message.
     start: Option<u64>,
-    arrived: Ranges,
-    announced: Ranges,
-    /// Different messages.
+    arrived: RangeSet,
+    announced: RangeSet,
+    /// Different messages that arrived.
     pub(super) received: u64,
     /// Copies of messages that had arrived before.
     pub(super) duplicates: u64,
@@ -20,12 +20,12 @@ pub(super) struct SeqStream {
 }
 
 impl SeqStream {
-    /// A stream that must be complete from 0, or from the first message that arrives.
+    /// Returns a stream that must be complete from number 0, or from the first message that arrives.
     pub(super) fn new(from_start: bool) -> Self {
         Self {
             start: from_start.then_some(0),
-            arrived: Ranges::default(),
-            announced: Ranges::default(),
+            arrived: RangeSet::default(),
+            announced: RangeSet::default(),
             received: 0,
             duplicates: 0,
             reordered: 0,
@@ -33,66 +33,64 @@ impl SeqStream {
         }
     }
 
-    /// Notes a message; returns whether it is here for the first time.
+    /// Records a message. Returns whether it arrived for the first time.
     pub(super) fn on_received(&mut self, seq: u64) -> bool {
         if self.arrived.contains(seq) {
             self.duplicates += 1;
             return false;
         }
-        // A lower number than the first does not move the start: after a reconnect only what
-        // nobody acknowledged comes again, so what lies between need not.
+        // A lower number than the first does not move the start: after a reconnect only messages
+        // without an acknowledgement come again, so those between need not.
         self.start.get_or_insert(seq);
         self.reordered += u64::from(self.arrived.last().is_some_and(|last| seq < last));
         self.received += 1;
-        self.arrived.insert((seq, seq));
+        self.arrived.insert(seq);
         true
     }
 
-    /// Notes numbers that the gateway says will not come.
-    pub(super) fn on_announced(&mut self, run: Run, samples: u64) {
-        self.announced.insert(run);
+    /// Records numbers that the gateway announces as lost.
+    pub(super) fn on_announced(&mut self, range: NumberRange, samples: u64) {
+        self.announced.insert_range(range);
         self.announced_samples = self.announced_samples.saturating_add(samples);
     }
 
-    /// The number at which listening began, when it is not known to be the first of all.
+    /// Returns the number at which listening began; `None` when that was the first of all.
     pub(super) fn joined_at(&self) -> Option<u64> {
         self.start.filter(|start| *start > 0)
     }
 
-    /// Highest number that arrived or was announced.
+    /// Returns the highest number that arrived or was announced.
     pub(super) fn last(&self) -> Option<u64> {
         self.arrived.last().max(self.announced.last())
     }
 
-    /// Numbers that did not arrive and were not announced, below the window of an unclean end.
-    pub(super) fn missing(&self, window: Option<u64>) -> Vec<Run> {
-        let before = |(start, last): Run| match window {
-            Some(window) => window.checked_sub(1).map(|end| (start, last.min(end))),
-            None => Some((start, last)),
-        };
-        let span = self.span().and_then(before).filter(|(start, last)| start <= last);
-        span.map_or_else(Vec::new, |span| {
-            Ranges::missing_from_both(span, &self.arrived, &self.announced)
-        })
+    /// Returns the numbers that did not arrive and were not announced, below the window of an unclean
+    /// shutdown.
+    pub(super) fn missing(&self, window: Option<u64>) -> RangeSet {
+        let mut missing = self.not_arrived();
+        missing.remove_all(&self.announced);
+        window.into_iter().for_each(|window| missing.remove_range((window, u64::MAX)));
+        missing
     }
 
-    /// How many numbers from this one on did not arrive and were not announced.
+    /// Returns how many numbers from this one on did not arrive and were not announced.
     pub(super) fn absent_from(&self, window: u64) -> u64 {
-        let below = ranges::total(&self.missing(Some(window)));
-        ranges::total(&self.missing(None)).saturating_sub(below)
+        self.missing(None).count().saturating_sub(self.missing(Some(window)).count())
     }
 
-    /// How many numbers were announced and did not arrive.
+    /// Returns how many numbers were announced and did not arrive.
     pub(super) fn announced_and_missing(&self) -> u64 {
-        let Some(span) = self.span() else {
-            return self.announced.count_within((0, u64::MAX));
-        };
-        let absent = Ranges::missing_from_both(span, &self.arrived, &Ranges::default());
-        ranges::total(&absent).saturating_sub(ranges::total(&self.missing(None)))
+        if self.start.is_none() {
+            return self.announced.count();
+        }
+        self.not_arrived().count().saturating_sub(self.missing(None).count())
     }
 
-    /// From the first number that must arrive to the last that is known.
-    fn span(&self) -> Option<Run> {
-        self.start.zip(self.last())
+    /// Returns the numbers that did not arrive, from the first that must to the last that is known.
+    fn not_arrived(&self) -> RangeSet {
+        let known = self.start.zip(self.last());
+        let mut numbers: RangeSet = known.into_iter().collect();
+        numbers.remove_all(&self.arrived);
+        numbers
     }
 }

@@ -14,6 +14,14 @@ fn a_complete_stream_is_accounted_for() {
     gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
     a        e1     edge/a/data/p  0-4      5         0      0     0          0       0
 
+    numbers    the numbers checked: from the first that must arrive to the last known
+    received   messages that arrived, also those with a number below the first checked
+    twice      copies of messages that had arrived before
+    late       messages that arrived after one with a higher number
+    announced  messages that the gateway announced as lost
+    window     messages that may be lost because the gateway ended without a shutdown
+    missing    messages that are lost and were not announced
+
     Every message arrived or was announced as lost.
     "#);
 }
@@ -27,13 +35,21 @@ fn a_lost_message_is_found() {
     gateway  epoch  topic          numbers  received  twice  late  announced  window  missing
     a        e1     edge/a/data/p  0-7      5         0      0     0          0       3
 
+    numbers    the numbers checked: from the first that must arrive to the last known
+    received   messages that arrived, also those with a number below the first checked
+    twice      copies of messages that had arrived before
+    late       messages that arrived after one with a higher number
+    announced  messages that the gateway announced as lost
+    window     messages that may be lost because the gateway ended without a shutdown
+    missing    messages that are lost and were not announced
+
     Missing on edge/a/data/p, epoch e1: 2-3, 6.
     3 messages are missing and were not announced.
     "#);
 }
 
 #[test]
-fn an_announced_loss_is_accounted_for_before_and_after_it_shows() {
+fn an_announced_loss_is_accounted_for_before_and_after_the_gap_appears() {
     let event = (EVENTS, gap("e1", 0, DATA, 1, 3));
     let before = [(DATA, data("e1", 0)), event.clone(), (DATA, data("e1", 4))];
     let after = [(DATA, data("e1", 0)), (DATA, data("e1", 4)), event];
@@ -48,7 +64,7 @@ fn an_announced_loss_is_accounted_for_before_and_after_it_shows() {
 }
 
 #[test]
-fn a_loss_before_an_announced_one_is_found() {
+fn a_loss_below_an_announced_one_is_found() {
     let auditor = audit([(DATA, data("e1", 0)), (EVENTS, gap("e1", 0, DATA, 3, 5))]);
 
     assert_eq!(auditor.unaccounted(), 2);
@@ -63,7 +79,7 @@ fn an_announcement_of_another_epoch_does_not_count() {
 }
 
 #[test]
-fn only_the_gateway_itself_announces() {
+fn only_the_gateway_itself_can_announce_its_losses() {
     let auditor = audit([
         (DATA, data("e1", 0)),
         (DATA, data("e1", 2)),
@@ -75,7 +91,7 @@ fn only_the_gateway_itself_announces() {
 }
 
 #[test]
-fn duplicates_and_late_ones_are_counted_and_harmless() {
+fn duplicates_and_late_messages_are_counted_and_accounted_for() {
     let auditor = audit([0, 1, 1, 3, 2, 3].map(|seq| (DATA, data("e1", seq))));
 
     let report = auditor.report();
@@ -93,7 +109,7 @@ fn a_repeated_announcement_counts_its_samples_once() {
 }
 
 #[test]
-fn listening_may_begin_in_the_middle() {
+fn an_audit_may_begin_in_the_middle_of_an_epoch() {
     let auditor = audit([4711, 4712].map(|seq| (DATA, data("e1", seq))));
 
     assert_eq!(auditor.unaccounted(), 0);
@@ -101,14 +117,14 @@ fn listening_may_begin_in_the_middle() {
 }
 
 #[test]
-fn an_epoch_that_begins_while_listening_begins_at_zero() {
+fn an_epoch_that_follows_another_one_must_be_complete_from_zero() {
     let auditor = audit([(DATA, data("e1", 7)), (DATA, data("e2", 2))]);
 
     assert_eq!(auditor.unaccounted(), 2);
 }
 
 #[test]
-fn an_old_epoch_that_is_sent_late_may_have_begun_before() {
+fn an_old_epoch_that_is_sent_late_may_begin_in_the_middle() {
     let late = r#"{"gateway":{"id":"a","epoch":"e0","seq":90,"history":true}}"#.to_owned();
     let auditor = audit([(DATA, data("e1", 7)), (DATA, late)]);
 
@@ -116,7 +132,7 @@ fn an_old_epoch_that_is_sent_late_may_have_begun_before() {
 }
 
 #[test]
-fn below_the_window_a_missing_number_is_found_and_in_it_none() {
+fn a_missing_number_is_found_below_the_window_of_an_unclean_shutdown_only() {
     const UNNAMED: &str = "edge/a/data/q";
     let numbers = |topic, epoch, seqs: [u64; 4]| seqs.map(|seq| (topic, data(epoch, seq)));
     let other = [0, 2].map(|seq| {
@@ -141,11 +157,19 @@ fn below_the_window_a_missing_number_is_found_and_in_it_none() {
     a        e2     edge/a/event   0-0      1         0      0     0          0       0
     b        e1     edge/b/data/p  0-2      2         0      0     0          0       1
 
+    numbers    the numbers checked: from the first that must arrive to the last known
+    received   messages that arrived, also those with a number below the first checked
+    twice      copies of messages that had arrived before
+    late       messages that arrived after one with a higher number
+    announced  messages that the gateway announced as lost
+    window     messages that may be lost because the gateway ended without a shutdown
+    missing    messages that are lost and were not announced
+
     Missing on edge/a/data/p, epoch e1: 2-3.
     Missing on edge/a/data/p, epoch e2: 3.
     Missing on edge/b/data/p, epoch e1: 1.
-    Absent on edge/a/data/p, epoch e1: 3 from number 5 on; it ended uncleanly, and up to 1 s may be missing.
-    Absent on edge/a/data/q, epoch e1: 6 from number 0 on; it ended uncleanly, and up to 1 s may be missing.
+    On edge/a/data/p, epoch e1, 3 are missing from number 5 on: the gateway ended without a shutdown, and up to 1 s of data may be lost.
+    On edge/a/data/q, epoch e1, 6 are missing from number 0 on: the gateway ended without a shutdown, and up to 1 s of data may be lost.
     4 messages are missing and were not announced.
     ");
 }
@@ -162,19 +186,56 @@ fn a_window_without_seconds_says_that_the_storage_had_failed() {
 }
 
 #[test]
-fn what_carries_no_stamp_is_counted_apart() {
+fn messages_without_a_stamp_are_counted_apart() {
     let payloads = ["offline", "{}", r#"{"gateway":{"id":"a"}}"#, r#"{"gateway":7}"#, "\u{0}"];
     let auditor = audit(payloads.map(|payload| (DATA, payload.to_owned())));
 
     assert_eq!(auditor.unaccounted(), 0);
     insta::assert_snapshot!(auditor.report(), @r#"
-    Not checked, for want of a stamp: 5 messages.
-    Nothing to check: no message with a stamp arrived.
+    5 messages without a number (status, or stamp = false) were not counted.
+    Nothing to check: no message with a number arrived.
     "#);
 }
 
+/// The sentences of the report, without its table and legend.
+fn sentences(auditor: &Auditor) -> String {
+    let report = auditor.report().to_string();
+    report.rsplit("\n\n").next().unwrap().to_owned()
+}
+
 #[test]
-fn a_long_list_of_missing_numbers_is_cut() {
+fn one_message_is_reported_in_the_singular() {
+    let missing = audit([0, 2].map(|seq| (DATA, data("e1", seq))));
+    let unstamped = audit([(DATA, data("e1", 0)), (DATA, "offline".to_owned())]);
+
+    assert_eq!(
+        sentences(&missing),
+        "Missing on edge/a/data/p, epoch e1: 1.\n1 message is missing and was not announced.\n"
+    );
+    assert_eq!(
+        sentences(&unstamped),
+        "1 message without a number (status, or stamp = false) was not counted.\n\
+         Every message arrived or was announced as lost.\n"
+    );
+}
+
+#[test]
+fn only_messages_outside_of_windows_are_reported_to_be_complete() {
+    let start = (EVENTS, unclean("e2", 0, "e1", Some(5), &[(DATA, 1)]));
+    let absent = audit([(DATA, data("e1", 0)), (DATA, data("e1", 2)), start.clone()]);
+    let complete = audit([(DATA, data("e1", 0)), (DATA, data("e1", 1)), start]);
+
+    assert_eq!(
+        sentences(&absent),
+        "On edge/a/data/p, epoch e1, 1 is missing from number 1 on: the gateway ended without a \
+         shutdown, and up to 5 s of data may be lost.\n\
+         Every other message arrived or was announced as lost.\n"
+    );
+    assert_eq!(sentences(&complete), "Every message arrived or was announced as lost.\n");
+}
+
+#[test]
+fn a_long_list_of_missing_numbers_is_cut_off() {
     let cut = audit((0..=42).step_by(2).map(|seq| (DATA, data("e1", seq))));
     let whole = audit((0..=40).step_by(2).map(|seq| (DATA, data("e1", seq))));
 
@@ -221,7 +282,7 @@ fn the_report_for_programs_names_the_missing_numbers() {
 }
 
 #[test]
-fn absurd_numbers_do_no_harm() {
+fn the_highest_numbers_do_not_overflow() {
     let auditor = audit([
         (DATA, data("e1", 0)),
         (DATA, data("e1", u64::MAX)),

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use provisioning::wg_quick;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport, wg_quick};
+use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, block_on, run};
 use crate::clock;
@@ -43,7 +44,7 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
             return Ok(EXIT_NEGATIVE);
         }
     };
-    for note in &read.notes {
+    for note in read.notes.lines() {
         tracing::warn!("{note}");
     }
     block_on(async {
@@ -55,7 +56,7 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
         let seed = fastrand::u64(..);
         let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
         let (device, driver) =
-            tunnel::open_device_tunnel(&read.settings, read.table, options.interface, site, path)?;
+            tunnel::open_device_tunnel(&read.settings, read.routes, options.interface, site, path)?;
         tracing::info!(interface = %options.interface, "the network device is up");
         let (told, _) = watch::channel(judgement);
         let tell = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));

@@ -9,7 +9,10 @@
 //! for a day. Whoever is never told the time by one grows old all the same: time that passes while the
 //! gateway runs moves the floor too, so that it is years of being off that count, not of running.
 
+use std::fmt;
 use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use crate::model::UnixTime;
 
@@ -29,8 +32,9 @@ const FLOOR_MARGIN: i64 = 30 * DAY;
 /// The floor on disk lags behind by this at most: six small writes an hour.
 const FLOOR_STORE_INTERVAL: i64 = 600 * SECOND;
 
-/// How far the clock can be believed, worst first.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// How far the clock can be trusted, worst first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum TrustLevel {
     /// It shows a time that is long past, or one that cannot be.
     Unset,
@@ -132,19 +136,7 @@ const fn add_micros(time: UnixTime, by: i64) -> UnixTime {
 }
 
 impl TrustLevel {
-    /// What it means, for an installer.
-    #[must_use]
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Unset => {
-                "The clock of this gateway is wrong: set it, or let it reach a time server (NTP)."
-            }
-            Self::Floor => "The clock has not been compared with a time server yet.",
-            Self::Synchronised => "The clock follows a time server.",
-        }
-    }
-
-    /// The word for it.
+    /// Returns its word in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -152,6 +144,23 @@ impl TrustLevel {
             Self::Floor => "floor",
             Self::Synchronised => "synchronised",
         }
+    }
+}
+
+/// The sentence of the status.
+impl fmt::Display for TrustLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unset => {
+                "The clock of this gateway is wrong: set it, or give it access to a time server \
+                 (NTP)."
+            }
+            Self::Floor => {
+                "The clock has not been compared with a time server yet; times may be off. This is \
+                 normal in the first minutes; otherwise give it access to a time server (NTP)."
+            }
+            Self::Synchronised => "The clock follows a time server.",
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether right values came through: held against the memory of the simulated PLCs.
+//! Compares the published values with the memory of the simulated PLCs.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use crate::codec;
 use crate::model::Value;
 use crate::simulate::Handle;
 
-/// `%MW10`, which moves: what arrives may be as old as a scan.
+/// `%MW10`, which changes all the time: a published value may be one scan old.
 const TEMPERATURE_WORD: u16 = 10;
-/// How far the water's temperature moves in that time, at most.
+/// Largest change of the temperature within a scan, in °C.
 const TEMPERATURE_TOLERANCE: f64 = 3.0;
-/// `%MW20`, which is ours: what arrives must be exactly what was written.
+/// `%MW20`, which only the demo writes: the published value must be exact.
 const SETPOINT_WORD: u16 = 20;
-/// The setpoint that is written when a PLC's first message has come.
+/// The setpoint that the demo writes after a PLC's first message.
 const NEW_SETPOINT: f32 = 42.5;
 
-/// Follows the messages of every PLC.
+/// Checks the messages of every PLC.
 #[derive(Debug)]
 pub(super) struct DemoChecker {
     plcs: Vec<PlcCheck>,
@@ -36,7 +36,7 @@ struct PlcCheck {
     has_new_setpoint: bool,
 }
 
-/// What came through.
+/// The result of the checks.
 #[derive(Debug, Default)]
 pub struct DemoResult {
     messages: u64,
@@ -55,7 +55,7 @@ impl DemoChecker {
         }
     }
 
-    /// Takes one message.
+    /// Checks one message.
     pub(super) async fn on_message(&mut self, arrival: &ArrivedMessage) {
         self.auditor.on_message(&arrival.topic, arrival.payload.to_string().as_bytes());
         let Some((_, name)) = arrival.topic.split_once("/data/") else { return };
@@ -70,12 +70,12 @@ impl DemoChecker {
         }
     }
 
-    /// The verdict over everything heard.
+    /// Returns the result after the last message.
     pub(super) fn finish(mut self) -> DemoResult {
         for plc in self.plcs.iter().filter(|plc| !plc.has_new_setpoint) {
             let problem = match plc.messages {
-                0 => "no message came".to_owned(),
-                _ => format!("the setpoint {NEW_SETPOINT} did not come through"),
+                0 => "no message arrived".to_owned(),
+                _ => format!("the setpoint {NEW_SETPOINT} did not arrive"),
             };
             self.result.problems.push(format!("{}: {problem}", plc.name));
         }
@@ -96,10 +96,10 @@ impl PlcCheck {
         *values += 2;
         let actual = self.read_real(TEMPERATURE_WORD).await?;
         if (temperature - actual).abs() > TEMPERATURE_TOLERANCE {
-            return Err(format!("the temperature is {actual}, but {temperature} came"));
+            return Err(format!("the temperature is {actual}, but {temperature} arrived"));
         }
         if self.messages == 1 {
-            let words = encode_real(NEW_SETPOINT).ok_or("a REAL fits two registers")?;
+            let words = encode_real(NEW_SETPOINT).ok_or("a REAL takes two registers")?;
             self.handle.set_registers(SETPOINT_WORD, &words).await.map_err(|e| e.to_string())?;
         }
         // 42.5 has the same digits as a REAL and as a JSON number.
@@ -116,7 +116,7 @@ impl PlcCheck {
     }
 }
 
-/// The members that are tags: `nested` keeps them under the device.
+/// Returns the object with the tags: in the `nested` form it is under the device.
 fn tags(payload: &Json) -> &Json {
     payload.get("M251").unwrap_or(payload)
 }
@@ -133,7 +133,7 @@ fn encode_real(value: f32) -> Option<[u16; 2]> {
 }
 
 impl DemoResult {
-    /// Whether right values came through, and nothing else.
+    /// Returns whether messages arrived and all their values were correct.
     #[must_use]
     pub const fn is_correct(&self) -> bool {
         self.messages > 0 && self.problems.is_empty()
@@ -148,9 +148,9 @@ impl fmt::Display for DemoResult {
             self.messages, self.values
         )?;
         if self.is_correct() {
-            return f.write_str("all right, and nothing is missing");
+            return f.write_str("all correct, and nothing is missing");
         }
-        f.write_str("not as it should be")?;
+        f.write_str("there are problems:")?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }

@@ -1,4 +1,4 @@
-//! The hub of the demo: the other end of the tunnel, in this process.
+//! The hub of the demo: the other end of the tunnel, in the same process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,15 +16,15 @@ const BROKER_PORT: u16 = 1883;
 
 /// A running hub.
 pub(super) struct DemoHub {
-    /// Where it takes datagrams.
+    /// UDP address of the hub.
     pub(super) address: SocketAddr,
-    /// Who it is.
+    /// Public key of the hub.
     pub(super) key: PublicKey,
-    /// Where it takes connections for the broker.
+    /// Accepts connections to the broker.
     pub(super) listener: TunnelListener,
 }
 
-/// Opens a hub for one site.
+/// Starts a hub for one site.
 pub(super) async fn open(
     site: PublicKey,
     stage: &Stage,
@@ -47,11 +47,11 @@ pub(super) async fn open(
     let (stack, driver) = tunnel::userspace_tunnel(tunnel, path, seed);
     stage.spawn(fatal.clone(), |stop| async move {
         if let Err(error) = driver.run(stop.cancelled_owned()).await {
-            tracing::error!(%error, "the hub of the demo has ended");
+            tracing::error!(%error, "the hub of the demo failed");
         }
     });
     let listener = TunnelListener(stack.listen(BROKER_PORT).await?);
-    // The hub ends when nobody holds its handle any more.
+    // The hub stops when its last handle is dropped, so one is kept until the demo stops.
     stage.spawn(fatal.clone(), |stop| async move {
         let _stack = stack;
         stop.cancelled().await;

@@ -1,4 +1,4 @@
-//! The demo's plant: two simulated PLCs, and the gateway.toml that reads them.
+//! The site of the demo: two simulated PLCs, and the gateway.toml that reads them.
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -18,16 +18,16 @@ use crate::simulate::{Handle, SimulatedPlc, SimulatorSettings, serve};
 use crate::supervise::Stage;
 use crate::web::TunnelListener;
 
-/// What an engineer would write for this plant; the addresses are filled in.
+/// The configuration that an engineer would write for this site; addresses are filled in.
 const CONFIGURATION: &str = include_str!("demo.toml");
 
-/// A running plant.
+/// A running site.
 #[derive(Debug)]
 pub(super) struct DemoSite {
     pub(super) loaded: LoadedConfig,
-    /// Where the hub's end of the tunnel takes connections for the sink.
+    /// Accepts connections to the broker, at the hub's end of the tunnel.
     pub(super) broker_listener: TunnelListener,
-    /// Name in the configuration, and the simulated PLC.
+    /// The PLCs with their names in the configuration.
     pub(super) plcs: Vec<(String, Handle)>,
     pub(super) directory: DemoDirectory,
 }
@@ -45,7 +45,7 @@ impl DemoSite {
             let listener = loopback().await?;
             text = text.replace(&format!("{{{name}}}"), &listener.local_addr()?.to_string());
             let mut settings =
-                SimulatorSettings::new(model).context("a Modicon can be simulated")?;
+                SimulatorSettings::new(model).context("the simulator supports this model")?;
             settings.seed = seed;
             let plc = SimulatedPlc::new(settings);
             plcs.push((name.to_owned(), plc.handle()));
@@ -68,7 +68,7 @@ async fn loopback() -> io::Result<TcpListener> {
     TcpListener::bind("127.0.0.1:0").await
 }
 
-/// A directory of this demo's own, which goes with it.
+/// A temporary directory, removed on drop.
 #[derive(Debug)]
 pub(super) struct DemoDirectory(PathBuf);
 
@@ -87,7 +87,7 @@ impl DemoDirectory {
 impl Drop for DemoDirectory {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, "the demo's directory stays behind");
+            tracing::warn!(%error, "cannot remove the directory of the demo");
         }
     }
 }

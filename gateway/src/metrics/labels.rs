@@ -1,15 +1,15 @@
-//! Labels: closed sets.
+//! Values of labels, as closed sets.
 
 /// Value of the label `outcome` of `edge_plc_requests_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RequestOutcome {
-    /// A whole and fitting answer.
+    /// The PLC answered with the requested values.
     Ok,
-    /// A Modbus exception.
+    /// The PLC answered with a Modbus exception.
     Refused,
-    /// No answer in time.
+    /// The PLC did not answer in time.
     TimedOut,
-    /// An answer that does not fit the request.
+    /// The answer does not match the request.
     Garbled,
     /// The connection broke.
     Disconnected,
@@ -20,28 +20,28 @@ pub enum RequestOutcome {
 pub enum DropReason {
     /// The queue was full.
     Full,
-    /// The broker answered with a bad reason code.
+    /// The broker rejected the message with a reason code.
     Refused,
-    /// The message is larger than the broker takes, or the broker closes the connection over it.
+    /// The message exceeds the broker's limit, or the broker disconnects whenever it receives it.
     TooLarge,
-    /// The gateway stopped before the broker took it, and had no storage.
+    /// The gateway stopped before delivery, and had no storage.
     Shutdown,
-    /// The storage fails, and there was no room in memory.
+    /// The storage failed and the memory limit was reached.
     Storage,
-    /// What was stored cannot be read any more.
+    /// The stored data is unreadable.
     Corrupt,
-    /// The configuration has no such tag any more.
+    /// The tag is no longer in the configuration.
     Unconfigured,
 }
 
 /// Value of the label `outcome` of `edge_mqtt_messages_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MessageOutcome {
-    /// Acknowledged with a good reason code, or written when QoS is 0.
+    /// Acknowledged with a success code, or written to the connection under QoS 0.
     Delivered,
-    /// Acknowledged with a bad reason code.
+    /// Acknowledged with a failure code.
     Refused,
-    /// Unacknowledged when the connection broke; it is sent again.
+    /// Not acknowledged when the connection was lost; the message is sent again.
     Interrupted,
 }
 
@@ -51,7 +51,7 @@ macro_rules! labels {
             /// Every variant, in the order of declaration.
             pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
 
-            /// Value of the metric label.
+            /// Returns the value of the metric label.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self {
@@ -85,7 +85,7 @@ labels!(MessageOutcome {
 });
 
 impl DropReason {
-    /// The reason with this label.
+    /// Returns the reason with this label, if there is one.
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.label() == label)

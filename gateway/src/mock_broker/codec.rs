@@ -1,4 +1,4 @@
-//! Packets of both versions in one form, on rumqttc's codecs.
+//! Packets of both protocol versions in one form, on rumqttc's codecs.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use provisioning::config::{MqttVersion, Qos, Will};
@@ -8,13 +8,13 @@ use thiserror::Error;
 
 use super::{ConnackProperties, ConnectInfo, PublishedMessage, SessionStart};
 
-/// Longest packet that is taken.
+/// Longest packet accepted, in bytes.
 const MAX_PACKET_LEN: usize = 4 * 1024 * 1024;
 /// Protocol levels (3.1.1 and 5.0, 3.1.2.2).
 const LEVEL_V4: u8 = 4;
 const LEVEL_V5: u8 = 5;
 
-/// What a client sends.
+/// A packet from a client.
 #[derive(Debug)]
 pub(super) enum Request {
     Connect(ConnectInfo),
@@ -33,11 +33,11 @@ pub(super) enum Request {
     },
     PingReq,
     Disconnect,
-    /// An acknowledgement of ours, or something out of place.
+    /// An acknowledgement, or a packet that clients do not send.
     Other,
 }
 
-/// What the sink sends.
+/// A packet to a client.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     ConnAck {
@@ -65,11 +65,11 @@ pub(super) enum Reply {
     PingResp,
     Publish(PublishedMessage),
     Disconnect(u8),
-    /// Bytes as they are.
+    /// Raw bytes.
     Raw(&'static [u8]),
 }
 
-/// Why a connection cannot go on.
+/// Why a packet cannot be read or written.
 #[derive(Debug, Error)]
 pub(super) enum CodecError {
     #[error("packet of 3.1.1: {0}")]
@@ -80,7 +80,7 @@ pub(super) enum CodecError {
     Level(u8),
 }
 
-/// Takes the next packet out of the buffer; nothing when it is not whole yet.
+/// Takes the next packet from the buffer; returns `None` until it is complete.
 pub(super) fn read(
     version: Option<MqttVersion>,
     buffer: &mut BytesMut,
@@ -104,14 +104,15 @@ pub(super) fn read(
     }
 }
 
-/// Protocol level of a CONNECT: header, length of one to four bytes, name of six bytes.
+/// Returns the protocol level of a CONNECT: it follows the header, a length of one to four bytes, and
+/// the protocol name of six bytes.
 fn protocol_level(buffer: &[u8]) -> Option<u8> {
     let more = buffer.iter().skip(1).take_while(|&&byte| byte & 0x80 != 0).count();
     buffer.get(1 + more + 1 + 6).copied()
 }
 
 fn read_v5(buffer: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-    // rumqttc's codec takes no DISCONNECT without a body, which it sends itself.
+    // rumqttc sends a DISCONNECT without a body, but its codec does not read one.
     if buffer.starts_with(&[0xE0, 0x00]) {
         buffer.advance(2);
         return Ok(Some(Request::Disconnect));
@@ -226,8 +227,8 @@ const fn qos(level: u8) -> Qos {
 
 /// Appends a packet to the buffer.
 ///
-/// Everything but PUBLISH is written by hand: rumqttc's writers of the codes that only a broker
-/// sends are incomplete or wrong (a DISCONNECT with a reason has a byte too many).
+/// Everything but PUBLISH is written by hand: rumqttc's writers of packets that only a broker sends
+/// are incomplete or wrong (its DISCONNECT with a reason has a byte too many).
 pub(super) fn write(
     version: MqttVersion,
     reply: Reply,
@@ -288,7 +289,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Header, length, packet id, rest: acknowledgements are never longer than a short length tells.
+/// Writes header, length, packet id and rest. Acknowledgements fit a length of one byte.
 fn write_ack(buffer: &mut BytesMut, header: u8, packet_id: u16, rest: &[u8]) {
     buffer.put_slice(&[header, length(rest.len() + 2)]);
     buffer.put_u16(packet_id);
@@ -299,7 +300,7 @@ fn length(bytes: usize) -> u8 {
     u8::try_from(bytes.min(0x7F)).unwrap_or(0x7F)
 }
 
-/// Properties of a CONNACK with their identifiers (MQTT 5.0, 2.2.2.2).
+/// Encodes the properties of a CONNACK with their identifiers (MQTT 5.0, 2.2.2.2).
 fn encode_properties(limits: ConnackProperties) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(most) = limits.receive_max {
@@ -323,7 +324,7 @@ fn encode_properties(limits: ConnackProperties) -> Vec<u8> {
     bytes
 }
 
-/// The return code of 3.1.1 that comes nearest to a reason code of 5.
+/// Returns the return code of 3.1.1 that is nearest to a reason code of MQTT 5.
 const fn to_v3_code(code: u8) -> u8 {
     match code {
         0 => 0,

@@ -1,4 +1,4 @@
-//! What the sink does with one connection.
+//! Serves one connection.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -20,14 +20,14 @@ use super::{
 
 /// CONNACK of 3.1.1 with "unacceptable protocol version" (3.2.2.3).
 const V3_WRONG_VERSION: &[u8] = &[0x20, 2, 0, 1];
-/// How long a connection that the sink ended is read on.
+/// How long the broker keeps reading from a connection that it ended.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One connection.
 struct ClientConnection {
     script: Arc<Script>,
     events: mpsc::Sender<MockBrokerEvent>,
-    /// Known from CONNECT on.
+    /// Client id and version; known after CONNECT.
     client: Option<(String, MqttVersion)>,
     /// Packet ids of QoS 2 between PUBLISH and PUBREL.
     qos2_packet_ids: BTreeSet<u16>,
@@ -40,13 +40,13 @@ struct ClientConnection {
 /// Why a connection ends.
 #[derive(Debug, Error)]
 enum EndReason {
-    #[error("the client said goodbye")]
+    #[error("the client disconnected")]
     Disconnect,
-    #[error("the client went away")]
+    #[error("the client closed the connection")]
     Closed,
-    #[error("the script says so")]
+    #[error("the script ended the connection")]
     Scripted,
-    #[error("nobody listens to the sink")]
+    #[error("the receiver of events is gone")]
     ReceiverGone,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -58,13 +58,13 @@ enum EndReason {
 pub(super) async fn serve<S>(
     mut stream: S,
     script: Arc<Script>,
-    heard: mpsc::Sender<MockBrokerEvent>,
+    events: mpsc::Sender<MockBrokerEvent>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut peer = ClientConnection {
+    let mut connection = ClientConnection {
         script,
-        events: heard,
+        events,
         client: None,
         qos2_packet_ids: BTreeSet::new(),
         messages: 0,
@@ -72,32 +72,32 @@ pub(super) async fn serve<S>(
         delayed_acks: VecDeque::new(),
         out: BytesMut::new(),
     };
-    let stop = match peer.run(&mut stream).await {
+    let reason = match connection.run(&mut stream).await {
         Ok(()) => EndReason::Closed,
-        Err(stop) => stop,
+        Err(reason) => reason,
     };
-    tracing::debug!(%stop, "a connection of the sink is over");
-    if let Err(error) = close(&mut stream, &peer.out).await {
-        tracing::debug!(%error, "the last words did not arrive");
+    tracing::debug!(%reason, "a connection of the mock broker ended");
+    if let Err(error) = close(&mut stream, &connection.out).await {
+        tracing::debug!(%error, "the last packets could not be sent");
     }
     drop(stream);
-    if let Some((client_id, _)) = peer.client {
-        let parting = if matches!(stop, EndReason::Disconnect) {
+    if let Some((client_id, _)) = connection.client {
+        let kind = if matches!(reason, EndReason::Disconnect) {
             DisconnectKind::Clean
         } else {
             DisconnectKind::Unclean
         };
-        let _ = peer.events.send(MockBrokerEvent::Ended { client_id, kind: parting }).await;
+        let _ = connection.events.send(MockBrokerEvent::Ended { client_id, kind }).await;
     }
 }
 
-/// Sends the last words and reads on for a moment: a close with unread bytes is a reset, which may
-/// overtake the words.
-async fn close<S>(stream: &mut S, words: &[u8]) -> io::Result<()>
+/// Sends the last packets, closes the sending side, and reads on for up to 1 s: closing a socket with
+/// unread bytes sends a reset, which may overtake the last packets.
+async fn close<S>(stream: &mut S, last: &[u8]) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    stream.write_all(words).await?;
+    stream.write_all(last).await?;
     stream.shutdown().await?;
     let mut rest = [0; 1024];
     let drained = async {
@@ -134,10 +134,10 @@ impl ClientConnection {
 
     async fn on_request(&mut self, request: Request) -> Result<(), EndReason> {
         match request {
-            Request::Connect(hello) => {
-                self.client = Some((hello.client_id.clone(), hello.version));
+            Request::Connect(connect) => {
+                self.client = Some((connect.client_id.clone(), connect.version));
                 self.on_connect()?;
-                self.emit(MockBrokerEvent::Connected(hello)).await
+                self.emit(MockBrokerEvent::Connected(connect)).await
             }
             Request::Publish { packet_id, message } => self.on_publish(packet_id, message).await,
             Request::PubRel(packet_id) => {
@@ -178,7 +178,7 @@ impl ClientConnection {
         }
     }
 
-    /// A client that was turned away was never here.
+    /// Forgets the client, so that its end is not reported.
     fn reject(&mut self) -> EndReason {
         self.client = None;
         EndReason::Scripted
@@ -191,9 +191,9 @@ impl ClientConnection {
     ) -> Result<(), EndReason> {
         let qos = message.qos;
         let refusal = self.refusal_code(&message.topic);
-        let again =
+        let is_repeated =
             qos == Qos::ExactlyOnce && refusal.is_none() && !self.qos2_packet_ids.insert(packet_id);
-        if refusal.is_none() && !again {
+        if refusal.is_none() && !is_repeated {
             self.emit(MockBrokerEvent::Message(message)).await?;
         }
         self.messages += 1;

@@ -1,4 +1,4 @@
-//! The sink's packets against rumqttc's reader, and its reader against rumqttc's packets.
+//! The mock broker's packets against rumqttc's reader, and its reader against rumqttc's packets.
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
@@ -10,7 +10,7 @@ use super::*;
 const BOTH: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
 
 #[test]
-fn every_answer_is_one_whole_packet_for_a_client() {
+fn every_reply_is_one_complete_packet_for_a_client() {
     let limits = ConnackProperties {
         receive_max: Some(8),
         max_packet: Some(4096),
@@ -49,7 +49,7 @@ fn every_answer_is_one_whole_packet_for_a_client() {
 }
 
 #[test]
-fn limits_are_understood_as_they_were_meant() {
+fn connack_properties_are_read_as_written() {
     let limits = ConnackProperties {
         receive_max: Some(8),
         max_packet: Some(70_000),
@@ -73,22 +73,22 @@ fn limits_are_understood_as_they_were_meant() {
 }
 
 #[test]
-fn a_connect_is_read_in_its_own_version_and_only_when_it_is_whole() {
+fn a_connect_is_read_in_its_version_once_it_is_complete() {
     for (version, whole) in [(MqttVersion::V311, connect_v4()), (MqttVersion::V5, connect_v5())] {
         for cut in 0..whole.len() {
             let mut part = BytesMut::from(&whole[..cut]);
             assert!(read(None, &mut part).unwrap().is_none(), "{version:?} {cut}");
         }
         let mut bytes = BytesMut::from(whole.as_slice());
-        let Some(Request::Connect(hello)) = read(None, &mut bytes).unwrap() else {
+        let Some(Request::Connect(connect)) = read(None, &mut bytes).unwrap() else {
             panic!("no CONNECT")
         };
-        assert_eq!((hello.version, hello.client_id.len(), bytes.len()), (version, 200, 0));
+        assert_eq!((connect.version, connect.client_id.len(), bytes.len()), (version, 200, 0));
     }
 }
 
 #[test]
-fn another_protocol_is_named() {
+fn another_protocol_is_rejected() {
     let mut bytes = BytesMut::from(&b"\x10\x0c\x00\x06MQIsdp\x03\x02\x00\x00"[..]);
     assert!(matches!(read(None, &mut bytes), Err(CodecError::Level(_) | CodecError::V4(_))));
     let mut bytes = BytesMut::from(&b"\x10\x0c\x00\x04MQTT\x09\x02\x00\x00\x00\x00"[..]);
@@ -96,7 +96,7 @@ fn another_protocol_is_named() {
 }
 
 #[test]
-fn a_goodbye_without_a_reason_is_understood() {
+fn a_disconnect_without_a_reason_is_understood() {
     for version in BOTH {
         let mut bytes = BytesMut::from(&[0xE0, 0][..]);
         assert!(matches!(read(Some(version), &mut bytes), Ok(Some(Request::Disconnect))));

@@ -1,4 +1,4 @@
-//! From a broker's address to an accepted connection.
+//! Connects to a broker: dial, CONNECT, SUBSCRIBE.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -17,16 +17,16 @@ use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent
 use super::{ClientSettings, MqttEvent, reason_code};
 use crate::uplink::UnixBridge;
 
-/// Longest wait for the stream.
+/// Longest wait for the TCP connection and the TLS handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to CONNECT, and to SUBSCRIBE.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// What a PUBLISH needs besides topic and payload: header and length (5), topic length (2), packet
+/// Bytes of a PUBLISH other than topic and payload: header and length (5), topic length (2), packet
 /// id (2), property length (1).
 const PUBLISH_OVERHEAD: usize = 10;
 
-/// A connection that the broker has accepted. Dropping it without a goodbye lets the broker publish
-/// the will.
+/// A connection that the broker has accepted. If it is dropped without a DISCONNECT, the broker
+/// publishes the will.
 #[derive(Debug)]
 pub(super) struct BrokerConnection {
     pub(super) publisher: Publisher,
@@ -35,45 +35,49 @@ pub(super) struct BrokerConnection {
     pub(super) limits: ConnackLimits,
 }
 
-/// The bytes between rumqttc and the broker.
+type Copying = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// Copies bytes between rumqttc and the broker, and knows why the copying ended.
 pub(super) struct BrokerStream {
-    copying: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+    /// Absent once it has ended.
+    copying: Option<Copying>,
     io_error: Option<io::Error>,
     reason_codes: ReasonCodes,
 }
 
-/// Dials, says CONNECT, and subscribes. Nothing is published before the broker has answered both,
-/// so no answer to a message of ours can come before we listen for it.
+/// Connects and subscribes. Nothing is published before the broker has answered CONNECT and
+/// SUBSCRIBE, so no acknowledgement can arrive before the session loop reads it.
 pub(super) async fn connect(
     settings: &ClientSettings,
     broker: &Broker,
     subscriptions: &[String],
     events: &mpsc::Sender<MqttEvent>,
 ) -> Result<BrokerConnection, SessionFailure> {
-    let stream = settings.uplink.dial(broker, DIAL_TIMEOUT).await?;
-    let (stream, words) = ReasonTap::new(stream);
-    let hop = UnixBridge::open().map_err(SessionFailure::Bridge)?;
-    let (publisher, mut driver) = session::open(settings, hop.path());
-    let mut wire = BrokerStream {
-        copying: Some(Box::pin(hop.copy(stream))),
-        io_error: None,
-        reason_codes: words,
-    };
+    let dialled = settings.uplink.dial(broker, DIAL_TIMEOUT).await;
+    let stream = dialled.map_err(SessionFailure::Dial)?;
+    let (stream, reason_codes) = ReasonTap::new(stream);
+    let bridge = UnixBridge::open().map_err(SessionFailure::Bridge)?;
+    let (publisher, mut driver) = session::open(settings, bridge.path());
+    let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
+    let mut stream = BrokerStream { copying, io_error: None, reason_codes };
     let answer = select! {
         answer = timeout(ANSWER_TIMEOUT, driver.await_connack()) => answer,
-        never = wire.copy_forever() => match never {},
+        never = stream.copy_forever() => match never {},
     };
-    let accepted =
-        answer.unwrap_or(Err(SessionFailure::NoConnack)).map_err(|failure| wire.refine(failure))?;
+    let limits = answer
+        .unwrap_or(Err(SessionFailure::NoConnack))
+        .map_err(|failure| stream.refine(failure))?;
     if !subscriptions.is_empty() {
         let subscribing = subscribe(&publisher, &mut driver, subscriptions, events);
         let answer = select! {
             answer = timeout(ANSWER_TIMEOUT, subscribing) => answer,
-            never = wire.copy_forever() => match never {},
+            never = stream.copy_forever() => match never {},
         };
-        answer.unwrap_or(Err(SessionFailure::NoSuback)).map_err(|failure| wire.refine(failure))?;
+        answer
+            .unwrap_or(Err(SessionFailure::NoSuback))
+            .map_err(|failure| stream.refine(failure))?;
     }
-    Ok(BrokerConnection { publisher, driver, stream: wire, limits: accepted })
+    Ok(BrokerConnection { publisher, driver, stream, limits })
 }
 
 async fn subscribe(
@@ -111,7 +115,7 @@ async fn subscribe(
     }
 }
 
-/// Tells which filters the broker did not take.
+/// Reports the filters that the broker refused.
 async fn report_refused_filters(
     filters: &[String],
     codes: &[u8],
@@ -128,34 +132,35 @@ async fn report_refused_filters(
 }
 
 impl BrokerConnection {
-    /// Most bytes of topic and payload in one message, when the broker has told a limit.
+    /// Returns the most bytes of topic and payload in one message, if the broker has a limit.
     pub(super) fn max_payload(&self) -> Option<usize> {
         self.limits.max_packet_len.map(payload_capacity)
     }
 }
 
-/// Bytes for topic and payload in a packet of this length.
+/// Returns the bytes for topic and payload in a packet of this length.
 pub(super) const fn payload_capacity(packet: usize) -> usize {
     packet.saturating_sub(PUBLISH_OVERHEAD)
 }
 
 impl BrokerStream {
-    /// Moves bytes for ever. Cancel-safe. When the connection ends, rumqttc's end is closed, and
-    /// rumqttc tells about it once it has read what was left.
+    /// Copies bytes and never returns. Cancel safe. When the connection ends, rumqttc's socket is
+    /// closed, and rumqttc reports that after it has read the remaining bytes.
     pub(super) async fn copy_forever(&mut self) -> Infallible {
         self.copy_to_end().await;
         pending().await
     }
 
-    /// Moves bytes until both ends are closed. Cancel-safe.
+    /// Copies bytes until both ends are closed. Cancel safe.
     pub(super) async fn copy_to_end(&mut self) {
-        if let Some(flow) = &mut self.copying {
-            self.io_error = flow.await.err();
+        if let Some(copying) = &mut self.copying {
+            self.io_error = copying.await.err();
             self.copying = None;
         }
     }
 
-    /// Puts what the wire knows in the place of what rumqttc could see of it.
+    /// Returns the cause of a failure as far as the stream knows better than rumqttc, which sees only
+    /// a closed unix socket.
     pub(super) fn refine(&mut self, failure: SessionFailure) -> SessionFailure {
         match (failure, self.reason_codes.connack(), self.reason_codes.disconnect()) {
             (
@@ -182,6 +187,6 @@ impl BrokerStream {
 
 impl std::fmt::Debug for BrokerStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("fault", &self.io_error).finish_non_exhaustive()
+        f.debug_struct("BrokerStream").field("io_error", &self.io_error).finish_non_exhaustive()
     }
 }

@@ -1,33 +1,30 @@
-//! Why there is no session, in a word for programs and a sentence for an installer.
+//! Why a session ended or was not established.
 
 use std::io;
-
-use provisioning::config::{Mqtt, MqttVersion, Scheme};
-use thiserror::Error;
 
 use super::reason_code;
 use crate::uplink::DialError;
 
-/// Why a session ended or did not come about.
+/// Why a session ended or was not established, as a closed set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DisconnectReason {
     /// The broker could not be reached.
     Unreachable,
-    /// The broker refuses user name, password or rights.
+    /// The broker rejects the user name, the password or the rights.
     Unauthorized,
-    /// The broker refuses the connection for another reason.
+    /// The broker rejects the connection for another reason.
     Refused,
-    /// Another client with the same id took our place.
+    /// Another client connected with the same client id.
     TakenOver,
-    /// The connection broke or was closed.
+    /// The connection was lost or closed.
     Closed,
-    /// The broker does not answer any more.
+    /// The broker no longer answers.
     Silent,
-    /// The broker sent a message above our limit.
+    /// The broker sent a message above the gateway's limit.
     TooLarge,
-    /// One of the two ends does not keep to the protocol.
+    /// The broker violates the protocol.
     Protocol,
-    /// We end the session ourselves to start a better one. The will is not published.
+    /// The gateway ended the session to start a new one. The broker does not publish the will.
     Renewed,
 }
 
@@ -45,7 +42,7 @@ impl DisconnectReason {
         Self::Renewed,
     ];
 
-    /// A word for it, from a closed set.
+    /// Returns the word for it in logs and tests.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -62,49 +59,49 @@ impl DisconnectReason {
     }
 }
 
-/// What ended a session, or kept it from coming about.
-#[derive(Debug, Error)]
+/// What ended a session or prevented it.
+#[derive(Debug)]
 pub(super) enum SessionFailure {
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error("the way to the broker failed inside the gateway")]
-    Bridge(#[source] io::Error),
-    #[error("the broker did not answer the connect request")]
+    /// The broker could not be reached.
+    Dial(DialError),
+    /// The socket between rumqttc and the connection could not be opened.
+    Bridge(io::Error),
+    /// The broker did not answer CONNECT in time.
     NoConnack,
-    #[error("the broker did not answer the subscription")]
+    /// The broker did not answer SUBSCRIBE in time.
     NoSuback,
-    #[error("connection refused with code {code}")]
+    /// The broker refused the connection with this reason code.
     Connack { code: u8 },
-    #[error("closed before the connect request was answered")]
+    /// The broker closed the connection before it answered CONNECT.
     ClosedBeforeConnack,
-    #[error("disconnected with code {code}")]
+    /// The broker sent DISCONNECT with this reason code.
     Disconnected { code: u8, text: Option<String> },
-    #[error("closed by the broker")]
+    /// The broker closed the connection.
     Closed,
-    #[error("the connection broke")]
-    Broken(#[source] io::Error),
-    #[error("no answer to a ping")]
+    /// The connection was lost, or reset by the broker.
+    Broken(io::Error),
+    /// The broker did not answer a PINGREQ in time.
     NoPingresp,
-    #[error("nothing acknowledged")]
+    /// The broker acknowledged nothing for 30 s, although messages were in flight.
     NoAcknowledgement,
-    #[error("a message could not be written in time")]
+    /// A packet could not be written in time.
     NotWritten,
-    #[error("incoming message of {size} bytes")]
+    /// The broker sent a packet of this many bytes, above the gateway's limit.
     TooLarge { size: usize },
-    #[error("protocol error: {0}")]
+    /// The broker violates the protocol.
     Protocol(String),
-    #[error("packet id used twice")]
+    /// A packet id came up again while its earlier message was unacknowledged.
     Collision,
-    #[error("too many refused messages of QoS 2")]
+    /// Refused messages of QoS 2 have used up rumqttc's in-flight window.
     InflightSlotsLeaked,
-    #[error("subscriptions are due again")]
+    /// It is time to subscribe again after a message that was too large.
     SubscribeRetry,
-    #[error("the tunnel leads to another hub")]
+    /// The tunnel uses another hub.
     HubChanged,
 }
 
 impl SessionFailure {
-    /// The same failure, when the broker has not answered CONNECT yet.
+    /// Returns what the failure means while CONNECT is unanswered.
     pub(super) fn before_connack(self) -> Self {
         if matches!(self, Self::Closed | Self::Broken(_)) {
             Self::ClosedBeforeConnack
@@ -113,6 +110,7 @@ impl SessionFailure {
         }
     }
 
+    /// Returns the reason as the caller of [`super::run`] sees it.
     pub(super) fn reason(&self) -> DisconnectReason {
         match self {
             Self::Dial(_) | Self::Bridge(_) => DisconnectReason::Unreachable,
@@ -140,112 +138,5 @@ impl SessionFailure {
                 DisconnectReason::Renewed
             }
         }
-    }
-
-    /// Tells an installer what is wrong. `broker` is host and port.
-    pub(super) fn sentence(&self, broker: &str, mqtt: &Mqtt) -> String {
-        let client_id = &mqtt.client_id;
-        match self {
-            Self::Dial(error) => error.sentence(),
-            Self::Bridge(error) => format!("the gateway cannot open a socket: {error}"),
-            Self::NoConnack => format!(
-                "{broker} takes the connection but does not answer: check that an MQTT broker \
-                 without TLS listens there"
-            ),
-            Self::NoSuback => format!("the broker {broker} does not answer our subscription"),
-            Self::Connack { code } => refused(*code, broker, mqtt),
-            // In TLS 1.3 a broker looks at a certificate when the handshake is over for us.
-            Self::ClosedBeforeConnack if uses_tls(broker, mqtt) => format!(
-                "the broker {broker} closes the connection at once: check that it accepts this \
-                 gateway's certificate, cert_file and key_file, or try version = \"{}\"",
-                other_version(mqtt.version)
-            ),
-            Self::ClosedBeforeConnack => format!(
-                "{broker} closes the connection at once: check that an MQTT broker without TLS \
-                 listens there, or try version = \"{}\"",
-                other_version(mqtt.version)
-            ),
-            Self::Disconnected { code, text } => disconnected(*code, text, broker, client_id),
-            Self::Closed => format!(
-                "the broker {broker} closed the connection; if this repeats, check that no other \
-                 client uses the id {client_id}"
-            ),
-            Self::Broken(error) => format!("the connection to {broker} broke: {error}"),
-            Self::NoPingresp => format!("the broker {broker} does not answer any more"),
-            Self::NoAcknowledgement => {
-                format!("the broker {broker} takes messages but does not acknowledge them")
-            }
-            Self::NotWritten => format!("the connection to {broker} is too slow or stands still"),
-            Self::TooLarge { size } => format!(
-                "{broker} sent a message of {size} bytes, above our limit of 1 MiB; subscriptions \
-                 pause for 10 minutes"
-            ),
-            Self::Protocol(text) => format!("{broker} does not keep to MQTT: {text}"),
-            Self::Collision => {
-                format!("{broker} left a message unacknowledged while it acknowledged later ones")
-            }
-            Self::InflightSlotsLeaked => format!(
-                "the broker {broker} refused many messages of QoS 2, so the connection starts anew"
-            ),
-            Self::HubChanged => {
-                "the tunnel goes to another hub, so the choice of the broker begins anew".to_owned()
-            }
-            Self::SubscribeRetry => {
-                format!("the connection to {broker} starts anew to try the subscriptions again")
-            }
-        }
-    }
-}
-
-fn uses_tls(broker: &str, mqtt: &Mqtt) -> bool {
-    let mut brokers = mqtt.brokers.iter().filter(|known| known.address.to_string() == broker);
-    brokers.any(|known| known.scheme == Scheme::Mqtts)
-}
-
-fn refused(code: u8, broker: &str, mqtt: &Mqtt) -> String {
-    let client_id = &mqtt.client_id;
-    match code {
-        reason_code::BAD_USER_NAME_OR_PASSWORD => {
-            format!("the broker {broker} refuses user name or password")
-        }
-        code if reason_code::is_login_refused(code) => {
-            format!(
-                "the broker {broker} refuses this gateway ({}): check user name, password and the \
-                 rights of {client_id}",
-                reason_code::name(code)
-            )
-        }
-        reason_code::UNSUPPORTED_VERSION => format!(
-            "the broker {broker} does not speak this version of MQTT: try version = \"{}\"",
-            other_version(mqtt.version)
-        ),
-        reason_code::CLIENT_ID_NOT_VALID => {
-            format!("the broker {broker} refuses the client id {client_id}")
-        }
-        code => format!("the broker {broker} refuses the connection: {}", reason_code::name(code)),
-    }
-}
-
-fn disconnected(code: u8, text: &Option<String>, broker: &str, client_id: &str) -> String {
-    match (code, text) {
-        (reason_code::SESSION_TAKEN_OVER, _) => {
-            format!("another client uses the id {client_id} at {broker}: every id must be unique")
-        }
-        (code, Some(text)) => {
-            format!(
-                "the broker {broker} ended the connection: {} ({text})",
-                reason_code::name(code)
-            )
-        }
-        (code, None) => {
-            format!("the broker {broker} ended the connection: {}", reason_code::name(code))
-        }
-    }
-}
-
-const fn other_version(version: MqttVersion) -> &'static str {
-    match version {
-        MqttVersion::V311 => "5",
-        MqttVersion::V5 => "3.1.1",
     }
 }

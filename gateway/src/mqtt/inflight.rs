@@ -1,5 +1,4 @@
-//! The messages between us and the broker: handed to rumqttc, on the wire, not yet acknowledged.
-//! Pure.
+//! The messages in flight: handed to rumqttc, written, not yet acknowledged. Pure.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,10 +7,10 @@ use std::time::Duration;
 use provisioning::config::Qos;
 use tokio::time::Instant;
 
-/// With something under way, a broker that acknowledges nothing for so long is given up.
-const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// With messages in flight, a broker that acknowledges nothing for this long is disconnected.
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is remembered of one message.
+/// One message in flight.
 #[derive(Clone, Debug)]
 pub(super) struct InflightMessage {
     pub(super) ticket: Option<u64>,
@@ -20,29 +19,30 @@ pub(super) struct InflightMessage {
     pub(super) sent_at: Instant,
 }
 
-/// What writing a message led to.
+/// What a written message waits for.
 #[derive(Debug)]
 pub(super) enum WriteOutcome {
-    /// QoS 0: that was all.
+    /// Nothing: it has QoS 0.
     Done(InflightMessage),
-    /// The broker has to acknowledge it.
+    /// The acknowledgement by the broker.
     AwaitingAck,
-    /// Its packet id still belongs to an older message, so acknowledgements cannot be told apart
-    /// any more.
+    /// Its packet id still belongs to an older message, so their acknowledgements cannot be told
+    /// apart.
     Collision,
 }
 
-/// Books of one session.
+/// The messages in flight in one session.
 ///
-/// rumqttc numbers messages itself and tells the number when it has written one, in the order in
-/// which it was given them. Its numbers wrap at `limit`, so with a window of half of that an
-/// acknowledgement may come late by half a window before two messages meet on one number.
+/// rumqttc assigns packet ids itself, when it writes a message, and reports only the id. It writes
+/// messages in the order in which it received them, so the id belongs to the oldest unwritten one.
 #[derive(Debug)]
 pub(super) struct Inflight {
+    /// Handed to rumqttc, the oldest first.
     unwritten: VecDeque<InflightMessage>,
-    /// By packet id.
+    /// Written, by packet id.
     awaiting_ack: Vec<Option<InflightMessage>>,
     awaiting_count: usize,
+    /// Most messages in flight.
     window: usize,
     packet_id_limit: usize,
     leaked_slots: usize,
@@ -50,9 +50,12 @@ pub(super) struct Inflight {
 }
 
 impl Inflight {
-    /// `limit` is the number of packet ids, `window` the most messages under way.
+    /// Starts empty. `limit` is the number of packet ids; at most `window` messages, or half of
+    /// `limit`, are in flight.
     pub(super) fn new(limit: u16, window: usize, now: Instant) -> Self {
         let limit = usize::from(limit);
+        // Packet ids wrap around at `limit`. With half of them in use, a broker that acknowledges out
+        // of order may be late by half the ids before a new message needs the id of an old one.
         let window = (limit / 2).clamp(1, window.max(1));
         Self {
             unwritten: VecDeque::with_capacity(window),
@@ -65,7 +68,7 @@ impl Inflight {
         }
     }
 
-    /// Messages under way.
+    /// Returns the number of messages in flight.
     pub(super) fn len(&self) -> usize {
         self.unwritten.len() + self.awaiting_count
     }
@@ -74,12 +77,12 @@ impl Inflight {
         self.len() == 0
     }
 
-    /// Whether one more message may be sent.
+    /// Returns whether one more message may be sent.
     pub(super) fn has_room(&self) -> bool {
         self.len() < self.window
     }
 
-    /// A message was given to rumqttc.
+    /// Records that a message was handed to rumqttc.
     pub(super) fn on_sent(&mut self, parcel: InflightMessage) {
         if self.is_empty() {
             self.last_progress = parcel.sent_at;
@@ -87,7 +90,7 @@ impl Inflight {
         self.unwritten.push_back(parcel);
     }
 
-    /// rumqttc has written the oldest message that it was given.
+    /// Records that rumqttc wrote the oldest unwritten message, under this packet id.
     pub(super) fn on_written(&mut self, packet_id: u16, now: Instant) -> WriteOutcome {
         let Some(parcel) = self.unwritten.pop_front() else { return WriteOutcome::AwaitingAck };
         if parcel.qos == Qos::AtMostOnce {
@@ -107,7 +110,8 @@ impl Inflight {
         }
     }
 
-    /// The broker has answered for good. Nothing for a number that is not under way.
+    /// Records that the broker acknowledged or refused a message and returns it; `None` for a packet
+    /// id that is not in flight.
     pub(super) fn on_acked(&mut self, packet_id: u16, now: Instant) -> Option<InflightMessage> {
         let parcel = self.awaiting_ack.get_mut(usize::from(packet_id))?.take()?;
         self.awaiting_count -= 1;
@@ -115,24 +119,24 @@ impl Inflight {
         Some(parcel)
     }
 
-    /// The broker has answered, but not for good (PUBREC).
+    /// Records a PUBREC: the broker is alive, and its PUBCOMP is still to come.
     pub(super) fn on_progress(&mut self, now: Instant) {
         self.last_progress = now;
     }
 
-    /// rumqttc never gives this message's place in its window back.
+    /// Records that rumqttc never frees the slot of this message.
     pub(super) fn leak_slot(&mut self) {
         self.leaked_slots += 1;
     }
 
-    /// Whether so many places are lost that rumqttc would stop taking messages before our window
-    /// is full.
+    /// Returns whether so many slots are leaked that rumqttc would stop accepting messages before
+    /// the window is full.
     pub(super) fn is_exhausted(&self) -> bool {
         self.leaked_slots + self.window > self.packet_id_limit
     }
 
-    /// When the broker is given up unless it acknowledges something; nothing when nothing is under
-    /// way.
+    /// Returns when the session times out unless the broker acknowledges something; `None` when
+    /// nothing is in flight.
     pub(super) fn ack_deadline(&self) -> Option<Instant> {
         (!self.is_empty()).then(|| self.last_progress + ACK_TIMEOUT)
     }
@@ -143,13 +147,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_is_half_of_the_packet_ids_and_never_above_ours() {
+    fn the_window_is_half_of_the_packet_ids_and_at_most_the_given_one() {
         let window = |limit| Inflight::new(limit, 64, Instant::now()).window;
         assert_eq!([1, 2, 3, 20, 128, 65_535].map(window), [1, 1, 1, 10, 64, 64]);
     }
 
     #[test]
-    fn numbers_are_matched_in_the_order_of_sending() {
+    fn packet_ids_are_matched_in_the_order_of_sending() {
         let mut flight = inflight();
         for ticket in 1..=3 {
             flight.on_sent(message(ticket, Qos::AtLeastOnce));
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_acknowledgement_settles_nothing() {
+    fn a_second_acknowledgement_is_ignored() {
         let mut flight = inflight();
         flight.on_sent(message(1, Qos::AtLeastOnce));
         flight.on_written(1, Instant::now());
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_still_under_way_is_a_collision_and_loses_no_message() {
+    fn a_packet_id_still_in_flight_is_a_collision_and_loses_no_message() {
         let mut flight = inflight();
         flight.on_sent(message(1, Qos::ExactlyOnce));
         flight.on_sent(message(2, Qos::ExactlyOnce));
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_counts_from_the_last_answer_and_only_while_something_is_under_way() {
+    fn the_timeout_counts_from_the_last_answer_and_only_with_messages_in_flight() {
         let start = Instant::now();
         let mut flight = Inflight::new(8, 4, start);
         assert_eq!(flight.ack_deadline(), None);
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_is_worn_out_when_leaks_would_cut_into_the_window() {
+    fn the_session_is_exhausted_when_leaks_would_cut_into_the_window() {
         let mut flight = Inflight::new(8, 4, Instant::now());
         for _ in 0..4 {
             flight.leak_slot();

@@ -1,4 +1,4 @@
-//! Reason codes of MQTT 5.0, 2.4. Return codes of 3.1.1 are told in these, too.
+//! Reason codes of MQTT 5.0, 2.4. Return codes of 3.1.1 are mapped to these.
 
 pub(super) const SUCCESS: u8 = 0x00;
 pub(super) const UNSUPPORTED_VERSION: u8 = 0x84;
@@ -13,18 +13,18 @@ pub(super) const TOPIC_FILTER_INVALID: u8 = 0x8F;
 pub(super) const TOPIC_NAME_INVALID: u8 = 0x90;
 pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
 
-/// Codes from here on are failures.
+/// Returns whether the code means failure (MQTT 5.0, 2.4).
 pub(super) const fn is_failure(code: u8) -> bool {
     code >= 0x80
 }
 
-/// Whether a CONNACK with this code says that we are not let in as who we say we are.
+/// Returns whether the code means that the broker rejected the credentials.
 pub(super) const fn is_login_refused(code: u8) -> bool {
     matches!(code, BAD_USER_NAME_OR_PASSWORD | NOT_AUTHORIZED | BANNED | BAD_AUTHENTICATION_METHOD)
 }
 
-/// The code of MQTT 5 that means the same as a CONNACK return code of 3.1.1 (3.2.2.3 there).
-/// Higher numbers are taken for codes of MQTT 5.
+/// Returns the code of MQTT 5 with the meaning of a CONNACK return code of 3.1.1 (3.2.2.3 there);
+/// a higher number is a code of MQTT 5 already.
 pub(super) const fn from_v3(code: u8) -> u8 {
     match code {
         1 => UNSUPPORTED_VERSION,
@@ -36,7 +36,7 @@ pub(super) const fn from_v3(code: u8) -> u8 {
     }
 }
 
-/// The standard's name for a code, in small letters.
+/// Returns the standard's name of a code, in lower case.
 pub(super) const fn name(code: u8) -> &'static str {
     match code {
         SUCCESS => "success",

@@ -1,32 +1,31 @@
-//! Reads along what the broker sends, for the two packets whose reason rumqttc 0.25.1 loses.
+//! Reads the reason codes of CONNACK and DISCONNECT from the bytes that the broker sends, because
+//! rumqttc 0.25.1 loses them.
 //!
-//! MQTT 5 lets a DISCONNECT leave out the property length (3.14.2.2.1), and Mosquitto does; rumqttc
-//! then waits for more bytes and reports a closed connection. The same happens to a CONNACK from a
-//! broker that only speaks 3.1.1. The codes are told apart here, nothing is changed.
+//! MQTT 5 allows a DISCONNECT without a property length (3.14.2.2.1), and Mosquitto sends such ones;
+//! rumqttc then waits for more bytes and reports a closed connection. The same happens to a CONNACK
+//! from a broker that supports 3.1.1 only. The tap reads the stream and never changes it.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const CONNACK: u8 = 0x20;
 const DISCONNECT: u8 = 0xE0;
-const NO_CODE: u16 = u16::MAX;
 
-/// What was overheard so far.
+/// The reason codes seen so far; the first of each kind is kept.
 #[derive(Clone, Debug)]
 pub(super) struct ReasonCodes(Arc<SharedCodes>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SharedCodes {
-    connack: AtomicU16,
-    disconnect: AtomicU16,
+    connack: OnceLock<u8>,
+    disconnect: OnceLock<u8>,
 }
 
-/// A stream that is read along.
+/// A stream that records the reason codes of what is read from it.
 #[derive(Debug)]
 pub(super) struct ReasonTap<S> {
     stream: S,
@@ -35,34 +34,33 @@ pub(super) struct ReasonTap<S> {
 }
 
 impl ReasonCodes {
-    /// Reason code of the CONNACK, as it was on the wire.
+    /// Returns the code of the CONNACK as it was sent: a return code under 3.1.1.
     pub(super) fn connack(&self) -> Option<u8> {
-        u8::try_from(self.0.connack.load(Ordering::Relaxed)).ok()
+        self.0.connack.get().copied()
     }
 
-    /// Reason code of a DISCONNECT from the broker.
+    /// Returns the reason code of a DISCONNECT from the broker.
     pub(super) fn disconnect(&self) -> Option<u8> {
-        u8::try_from(self.0.disconnect.load(Ordering::Relaxed)).ok()
+        self.0.disconnect.get().copied()
     }
 
     fn record(&self, kind: u8, code: u8) {
-        match kind {
-            CONNACK => self.0.connack.store(u16::from(code), Ordering::Relaxed),
-            DISCONNECT => self.0.disconnect.store(u16::from(code), Ordering::Relaxed),
-            _ => {}
-        }
+        let _ = match kind {
+            CONNACK => self.0.connack.set(code),
+            DISCONNECT => self.0.disconnect.set(code),
+            _ => Ok(()),
+        };
     }
 }
 
 impl<S> ReasonTap<S> {
     pub(super) fn new(stream: S) -> (Self, ReasonCodes) {
-        let codes = SharedCodes { connack: NO_CODE.into(), disconnect: NO_CODE.into() };
-        let words = ReasonCodes(Arc::new(codes));
-        (Self { stream, scanner: PacketScanner::default(), codes: words.clone() }, words)
+        let codes = ReasonCodes(Arc::default());
+        (Self { stream, scanner: PacketScanner::default(), codes: codes.clone() }, codes)
     }
 }
 
-/// Follows the packet borders of the stream; looks at the first two bytes of a body only.
+/// Finds the packet boundaries in the stream; reads the first two bytes of a packet's body only.
 #[derive(Debug, Default)]
 struct PacketScanner {
     position: ScanPosition,
@@ -85,7 +83,7 @@ enum ScanPosition {
 }
 
 impl PacketScanner {
-    fn scan(&mut self, mut bytes: &[u8], words: &ReasonCodes) {
+    fn scan(&mut self, mut bytes: &[u8], codes: &ReasonCodes) {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.position = match self.position {
                 ScanPosition::Header => {
@@ -102,9 +100,10 @@ impl PacketScanner {
                     }
                 }
                 ScanPosition::Body { kind, seen, left } => {
+                    // CONNACK begins with its flags (3.2.2.1), DISCONNECT with the code (3.14.2.1).
                     let code_at = if kind == CONNACK { 1 } else { 0 };
                     if seen == code_at {
-                        words.record(kind, byte);
+                        codes.record(kind, byte);
                     }
                     let here = if seen < 2 { 1 } else { bytes.len().min(left) };
                     bytes = bytes.get(here..).unwrap_or_default();
@@ -167,20 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_the_form_of_3_1_1_is_understood() {
-        let words = scanned(&[&[0x20, 0x02, 0x00, 0x01]]);
-        assert_eq!((words.connack(), words.disconnect()), (Some(1), None));
+    fn a_refusal_in_the_format_of_3_1_1_is_understood() {
+        let codes = scanned(&[&[0x20, 0x02, 0x00, 0x01]]);
+        assert_eq!((codes.connack(), codes.disconnect()), (Some(1), None));
     }
 
     #[test]
-    fn an_empty_packet_says_nothing() {
-        let words = scanned(&[&[0xD0, 0x00, 0xE0, 0x00]]);
-        assert_eq!((words.connack(), words.disconnect()), (None, None));
+    fn an_empty_packet_has_no_code() {
+        let codes = scanned(&[&[0xD0, 0x00, 0xE0, 0x00]]);
+        assert_eq!((codes.connack(), codes.disconnect()), (None, None));
     }
 
     proptest! {
         #[test]
-        fn payloads_never_look_like_a_disconnect(
+        fn a_payload_is_never_taken_for_a_disconnect(
             payload in vec(prop_oneof![Just(0xE0), Just(0x01), any::<u8>()], 1..400),
             cut in 1_usize..40,
         ) {
@@ -201,10 +200,10 @@ mod tests {
     }
 
     fn scanned(pieces: &[&[u8]]) -> ReasonCodes {
-        let (mut heard, words) = ReasonTap::new(());
+        let (mut tap, codes) = ReasonTap::new(());
         for piece in pieces {
-            heard.scanner.scan(piece, &words);
+            tap.scanner.scan(piece, &codes);
         }
-        words
+        codes
     }
 }

@@ -1,4 +1,4 @@
-//! One session at work: messages out, acknowledgements in.
+//! The loop of one session: sends messages, receives acknowledgements.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,21 +16,22 @@ use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, Slo
 use super::{MAX_INFLIGHT, MqttEvent, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
 
-/// How long a drain waits for acknowledgements.
+/// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a drain waits for its DISCONNECT to leave.
+/// Longest wait until the DISCONNECT is written.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest topic that fits a packet (MQTT 5.0, 1.5.4).
 const MAX_TOPIC_LEN: usize = 65_535;
 
-/// The books and the mouth of one session.
+/// State of one session and its event channel.
 pub(super) struct SessionLoop {
     session: u32,
     limits: ConnackLimits,
     inflight: Inflight,
     phase: SessionPhase,
-    /// Why we leave although the outbox is open.
+    /// Why the gateway ends the session although the outbox is open.
     renewal: Option<SessionFailure>,
+    /// When the session is ended to subscribe again.
     renew_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     is_timer_set: bool,
@@ -40,23 +41,23 @@ pub(super) struct SessionLoop {
 
 /// How a session ended.
 pub(super) enum SessionEnd {
-    /// As the caller wanted it.
+    /// The outbox is closed, or the receiver of events is gone.
     Finished,
-    /// Otherwise, and another one is needed.
+    /// Any other way; another session follows.
     Failed(SessionFailure),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SessionPhase {
-    /// Messages are taken.
+    /// Messages are sent.
     Open,
-    /// No more messages are taken; acknowledgements are waited for.
+    /// No more messages are sent; the loop waits for acknowledgements.
     Draining,
     /// DISCONNECT was handed over.
     Disconnecting,
 }
 
-/// What the loop of a session wakes up for.
+/// Why the session loop woke up.
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
     Message(Option<OutgoingMessage>),
@@ -64,7 +65,7 @@ enum Wake {
 }
 
 impl BrokerConnection {
-    /// Opens the books for this connection. It is given up in an orderly way at `renew_at`.
+    /// Creates the loop for this connection. At `renew_at` it ends the session with DISCONNECT.
     pub(super) fn session_loop(
         &self,
         session: u32,
@@ -88,7 +89,7 @@ impl BrokerConnection {
 }
 
 impl SessionLoop {
-    /// Works until the session ends.
+    /// Runs until the session ends.
     pub(super) async fn run(
         mut self,
         mut connection: BrokerConnection,
@@ -100,10 +101,10 @@ impl SessionLoop {
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
             }
         };
-        let BrokerConnection { publisher, driver, stream: mut wire, .. } = connection;
+        let BrokerConnection { publisher, driver, mut stream, .. } = connection;
         drop((publisher, driver));
         if self.phase == SessionPhase::Disconnecting {
-            let _ = timeout(DISCONNECT_TIMEOUT, wire.copy_to_end()).await;
+            let _ = timeout(DISCONNECT_TIMEOUT, stream.copy_to_end()).await;
         }
         end
     }
@@ -113,30 +114,30 @@ impl SessionLoop {
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<OutgoingMessage>,
     ) -> Result<(), SessionEnd> {
-        let BrokerConnection { publisher, driver, stream: wire, .. } = connection;
+        let BrokerConnection { publisher, driver, stream, .. } = connection;
         self.set_timer(self.renew_at);
         loop {
-            // A `next` that is dropped before it is done may take a message with it.
+            // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
-            let signal = loop {
+            let event = loop {
                 self.disconnect_when_drained(publisher);
-                let turn = select! {
+                let wake = select! {
                     biased;
-                    signal = &mut next => Wake::Session(signal),
+                    event = &mut next => Wake::Session(event),
                     message = outbox.recv(), if self.can_send() => Wake::Message(message),
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
-                    never = wire.copy_forever() => match never {},
+                    never = stream.copy_forever() => match never {},
                 };
-                match turn {
-                    Wake::Session(signal) => break signal,
+                match wake {
+                    Wake::Session(event) => break event,
                     Wake::Message(Some(message)) => self.send(publisher, message).await?,
                     Wake::Message(None) => self.start_draining(),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
-            match signal {
+            match event {
                 Ok(SessionEvent::DisconnectSent) => return Ok(()),
-                Ok(signal) => self.on_event(signal).await?,
+                Ok(event) => self.on_event(event).await?,
                 Err(failure) => return Err(SessionEnd::Failed(failure)),
             }
         }
@@ -146,7 +147,7 @@ impl SessionLoop {
         self.phase == SessionPhase::Open && self.inflight.has_room()
     }
 
-    /// Hands a message over, unless the broker is known not to take it.
+    /// Hands a message to rumqttc, unless it exceeds a limit of the broker.
     async fn send(
         &mut self,
         publisher: &Publisher,
@@ -171,28 +172,29 @@ impl SessionLoop {
         Ok(())
     }
 
-    /// Takes what happened.
-    async fn on_event(&mut self, signal: SessionEvent) -> Result<(), SessionEnd> {
+    /// Handles an event of the session.
+    async fn on_event(&mut self, event: SessionEvent) -> Result<(), SessionEnd> {
         let now = Instant::now();
-        match signal {
+        match event {
+            // rumqttc reports no more than the packet id: it belongs to the oldest unwritten message.
             SessionEvent::Written(packet_id) => match self.inflight.on_written(packet_id, now) {
-                WriteOutcome::Done(parcel) => self.on_delivered(&parcel).await,
+                WriteOutcome::Done(message) => self.on_delivered(&message).await,
                 WriteOutcome::AwaitingAck => Ok(()),
                 WriteOutcome::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
             },
             SessionEvent::PacketIdBusy => Err(SessionEnd::Failed(SessionFailure::Collision)),
-            SessionEvent::Acked { packet_id, code, text, slot: place } => {
-                if place == SlotState::Leaked {
+            SessionEvent::Acked { packet_id, code, text, slot } => {
+                if slot == SlotState::Leaked {
                     self.inflight.leak_slot();
                 }
                 match self.inflight.on_acked(packet_id, now) {
-                    Some(parcel) if reason_code::is_failure(code) => {
-                        self.report_refused(parcel.ticket, parcel.topic, code, text).await?;
+                    Some(message) if reason_code::is_failure(code) => {
+                        self.report_refused(message.ticket, message.topic, code, text).await?;
                     }
-                    Some(parcel) => {
-                        let waited = now.saturating_duration_since(parcel.sent_at);
+                    Some(message) => {
+                        let waited = now.saturating_duration_since(message.sent_at);
                         self.metrics.ack_seconds.observe(waited.as_secs_f64());
-                        self.on_delivered(&parcel).await?;
+                        self.on_delivered(&message).await?;
                     }
                     None => {}
                 }
@@ -212,9 +214,9 @@ impl SessionLoop {
         }
     }
 
-    async fn on_delivered(&self, parcel: &InflightMessage) -> Result<(), SessionEnd> {
+    async fn on_delivered(&self, message: &InflightMessage) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Delivered, 1);
-        match parcel.ticket {
+        match message.ticket {
             Some(ticket) => self.emit(MqttEvent::Acknowledged { ticket }).await,
             None => Ok(()),
         }
@@ -237,7 +239,7 @@ impl SessionLoop {
         self.events.send(event).await.map_err(|_| SessionEnd::Finished)
     }
 
-    /// Makes the alarm ring at this time, unless it rings earlier anyway.
+    /// Sets the timer to this time, unless it fires earlier anyway.
     fn set_timer(&mut self, at: Option<Instant>) {
         if let Some(at) = at.filter(|at| !self.is_timer_set || *at < self.timer.deadline()) {
             self.timer.as_mut().reset(at);
@@ -245,7 +247,7 @@ impl SessionLoop {
         }
     }
 
-    /// The alarm has rung.
+    /// Handles the timer: checks the acknowledgement time-out and the renewal.
     fn on_timer(&mut self, publisher: &Publisher) -> Result<(), SessionEnd> {
         let now = Instant::now();
         self.is_timer_set = false;
@@ -267,10 +269,10 @@ impl SessionLoop {
         Ok(())
     }
 
-    /// Ends the session in an orderly way, to be followed by another one.
-    fn start_renewal(&mut self, why: SessionFailure) {
+    /// Ends the session with DISCONNECT; another one follows.
+    fn start_renewal(&mut self, cause: SessionFailure) {
         if self.phase == SessionPhase::Open {
-            self.renewal = Some(why);
+            self.renewal = Some(cause);
             self.start_draining();
         }
     }
@@ -289,21 +291,21 @@ impl SessionLoop {
 
     fn disconnect(&mut self, publisher: &Publisher) {
         if publisher.disconnect().is_err() {
-            tracing::warn!("no room for the goodbye: the broker will publish the will");
+            tracing::warn!("cannot queue DISCONNECT: the broker will publish the will");
         }
         self.phase = SessionPhase::Disconnecting;
         self.is_timer_set = false;
         self.set_timer(Some(Instant::now() + DISCONNECT_TIMEOUT));
     }
 
-    /// Takes the acknowledgements that came with the end, and finds out what it was.
+    /// Handles the acknowledgements that arrived with the end, and returns its cause.
     async fn finish(
         &mut self,
         connection: &mut BrokerConnection,
         failure: SessionFailure,
     ) -> SessionEnd {
-        for signal in connection.driver.buffered_events() {
-            if let Err(SessionEnd::Finished) = self.on_event(signal).await {
+        for event in connection.driver.buffered_events() {
+            if let Err(SessionEnd::Finished) = self.on_event(event).await {
                 return SessionEnd::Finished;
             }
         }
@@ -317,7 +319,7 @@ impl SessionLoop {
 }
 
 impl Drop for SessionLoop {
-    /// Whatever ended the session: what was under way is counted.
+    /// Counts the messages that were in flight when the session ended.
     fn drop(&mut self) {
         let open = u64::try_from(self.inflight.len()).unwrap_or(u64::MAX);
         self.metrics.count_messages(MessageOutcome::Interrupted, open);

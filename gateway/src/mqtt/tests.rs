@@ -1,8 +1,9 @@
-//! The connection against the sink, well-behaved and not.
+//! The client against the mock broker, well-behaved and not.
 
 mod faults;
 mod hub_changes;
 mod messages;
+mod sentences;
 mod sessions;
 
 use std::net::Ipv4Addr;
@@ -25,15 +26,15 @@ use crate::mock_broker::{
 const BOTH: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
 const ALL_QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 
-/// A connection and the sink at its other end.
+/// A client and the mock broker at the other end.
 struct BrokerWorld {
     outbox: Option<mpsc::Sender<OutgoingMessage>>,
     events: mpsc::Receiver<MqttEvent>,
     broker_events: mpsc::Receiver<MockBrokerEvent>,
     metrics: Metrics,
-    /// Ends the sink.
+    /// Stops the broker.
     stop: CancellationToken,
-    /// Ends the connection.
+    /// Stops the client.
     stop_client: CancellationToken,
     client: JoinHandle<()>,
     session: u32,
@@ -56,27 +57,27 @@ impl BrokerWorld {
         let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
         let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
         let (event, events) = mpsc::channel(1024);
-        let (hear, heard) = mpsc::channel(4096);
-        let (stop, leave) = (CancellationToken::new(), CancellationToken::new());
+        let (broker_event, broker_events) = mpsc::channel(4096);
+        let (stop, stop_client) = (CancellationToken::new(), CancellationToken::new());
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        tokio::spawn(mock_broker::serve(listener, scripts, hear, stop.child_token()));
+        tokio::spawn(mock_broker::serve(listener, scripts, broker_event, stop.child_token()));
         let client =
-            tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), leave.clone()));
+            tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), stop_client.clone()));
         Self {
             outbox: Some(outbox),
             events,
-            broker_events: heard,
+            broker_events,
             metrics,
             stop,
-            stop_client: leave,
+            stop_client,
             client,
             session: 0,
         }
     }
 
-    /// The next event; an end of the connection is none.
+    /// Returns the next event; fails if the client has ended.
     async fn event(&mut self) -> MqttEvent {
-        let event = self.events.recv().await.expect("the connection lives");
+        let event = self.events.recv().await.expect("the client runs");
         if let MqttEvent::Connected { session, .. } = event {
             self.session = session;
         }
@@ -90,28 +91,28 @@ impl BrokerWorld {
         }
     }
 
-    async fn disconnected(&mut self) -> (DisconnectReason, String, Duration) {
+    async fn disconnected(&mut self) -> (DisconnectReason, Sentence, Duration) {
         loop {
             match self.event().await {
                 MqttEvent::Disconnected { reason, sentence, retry_in } => {
                     return (reason, sentence, retry_in);
                 }
                 MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
-                other => panic!("{other:?} instead of an end"),
+                other => panic!("{other:?} instead of a disconnect"),
             }
         }
     }
 
     async fn next_connect(&mut self) -> ConnectInfo {
         match self.broker_events.recv().await {
-            Some(MockBrokerEvent::Connected(hello)) => hello,
+            Some(MockBrokerEvent::Connected(connect)) => connect,
             other => panic!("{other:?} instead of a CONNECT"),
         }
     }
 
     async fn next_message(&mut self) -> PublishedMessage {
         loop {
-            match self.broker_events.recv().await.expect("the sink lives") {
+            match self.broker_events.recv().await.expect("the broker runs") {
                 MockBrokerEvent::Message(message) => return message,
                 MockBrokerEvent::Connected(_)
                 | MockBrokerEvent::Pinged
@@ -129,17 +130,17 @@ impl BrokerWorld {
         self.send(OutgoingMessage { session: self.session, ..outgoing(ticket, qos) }).await;
     }
 
-    /// Publishes tickets `0..count` and sends what was not acknowledged again after every
-    /// interruption, as the queue does. Gives how often each was acknowledged.
+    /// Publishes tickets `0..count` and sends unacknowledged ones again after every interruption, as
+    /// the queue does. Returns how often each was acknowledged.
     async fn deliver_all(&mut self, count: u64, qos: Qos) -> Vec<u32> {
         let mut acknowledged = vec![0; usize::try_from(count).unwrap()];
-        let mut under_way = 0;
+        let mut in_flight = 0;
         let mut next = 0;
         while acknowledged.contains(&0) {
-            if self.session > 0 && next < count && under_way < MAX_INFLIGHT {
+            if self.session > 0 && next < count && in_flight < MAX_INFLIGHT {
                 if acknowledged[usize::try_from(next).unwrap()] == 0 {
                     self.publish(next, qos).await;
-                    under_way += 1;
+                    in_flight += 1;
                 }
                 next += 1;
                 continue;
@@ -147,9 +148,9 @@ impl BrokerWorld {
             match self.event().await {
                 MqttEvent::Acknowledged { ticket } => {
                     acknowledged[usize::try_from(ticket).unwrap()] += 1;
-                    under_way -= 1;
+                    in_flight -= 1;
                 }
-                MqttEvent::Connected { .. } => (next, under_way) = (0, 0),
+                MqttEvent::Connected { .. } => (next, in_flight) = (0, 0),
                 MqttEvent::Disconnected { retry_in, .. } => {
                     self.session = 0;
                     self.yield_to_tasks().await;
@@ -161,24 +162,22 @@ impl BrokerWorld {
         acknowledged
     }
 
-    /// Closes the outbox and waits until the connection has ended.
+    /// Closes the outbox and waits until the client has ended.
     async fn finish(&mut self) {
         self.outbox = None;
         (&mut self.client).await.unwrap();
     }
 
-    /// How the next connection that ends has ended.
+    /// Waits for the end of a connection and returns its kind.
     async fn next_disconnect(&mut self) -> DisconnectKind {
         loop {
-            if let MockBrokerEvent::Ended { kind: parting, .. } =
-                self.broker_events.recv().await.unwrap()
-            {
-                return parting;
+            if let MockBrokerEvent::Ended { kind, .. } = self.broker_events.recv().await.unwrap() {
+                return kind;
             }
         }
     }
 
-    /// Lets the connection see what was done to it.
+    /// Lets the other tasks run.
     async fn yield_to_tasks(&self) {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -199,8 +198,8 @@ impl Drop for BrokerWorld {
     }
 }
 
-/// Moves the clock while everything waits. The clock stands in between, so a socket that is not
-/// ready yet does not look like a time-out.
+/// Advances the clock while everything waits. The clock is paused only meanwhile, so a socket that
+/// is not ready yet does not look like a time-out.
 async fn advance_clock(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;

@@ -8,17 +8,17 @@ use provisioning::plan::ReadRequest;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::rate_limit::{AnswerReceived, RateLimit, RateLimiter};
+use super::rate_limit::{AnswerReceived, RateLimiter};
 use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
-use super::{DeviceIdentification, Registers};
+use super::{PlcIdentity, RateLimit, Registers};
 use crate::clock;
 use crate::model::UnixTime;
-use crate::schedule::{RateBudget, RetryBackoff};
+use crate::schedule::{RateBudget, RetryBackoff, RetryPolicy};
 
-/// The first pause after a failure is at most this; it doubles with each further failure.
-const BACKOFF_BASE: Duration = Duration::from_secs(1);
-/// A server that comes back is found within this, the time-out of a connect, and one scan period.
-const BACKOFF_CAP: Duration = Duration::from_secs(30);
+/// Pauses between connects after the server failed: at most 1 s, doubled up to 30 s. A server that
+/// is back is reconnected within 30 s, the time-out of a connect, and one scan period.
+const RECONNECT: RetryPolicy =
+    RetryPolicy::full_jitter(Duration::from_secs(1), Duration::from_secs(30));
 /// Bounds what the back-off cannot see: a server that answers a little and then breaks, again and
 /// again. An M2xx has 8 connections and closes the oldest, so each connect may hurt somebody else.
 const CONNECTS_PER_MINUTE: usize = 6;
@@ -84,7 +84,7 @@ impl<C: Connector> ManagedConnection<C> {
         Self {
             connector: connect,
             session: None,
-            backoff: RetryBackoff::new(BACKOFF_BASE, BACKOFF_CAP),
+            backoff: RetryBackoff::new(&RECONNECT),
             budget: RateBudget::per_minute(CONNECTS_PER_MINUTE),
             rate_limiter: RateLimiter::new(pacing, now()),
             random,
@@ -197,7 +197,7 @@ impl<C: Connector> ManagedConnection<C> {
         &mut self,
         station: UnitAddress,
         stop: &CancellationToken,
-    ) -> Exchange<DeviceIdentification> {
+    ) -> Exchange<PlcIdentity> {
         if !self.wait_for_slot(stop).await {
             return Exchange::not_sent();
         }
@@ -276,7 +276,7 @@ impl<C: Connector> ManagedConnection<C> {
     fn back_off(&mut self) {
         self.was_server_down = true;
         self.outages += 1;
-        let pause = self.backoff.next(self.random.f64());
+        let pause = self.backoff.next_pause(self.random.f64());
         self.no_connect_before = Some(now() + pause);
     }
 

@@ -1,97 +1,320 @@
-//! What an installer is told about a PLC that does not answer: what was seen, and what to check.
+//! Why a PLC does not answer, and what an installer can check: each sentence as data.
+
+use std::fmt;
+use std::time::Duration;
 
 use provisioning::config::Plc;
+use serde::Serialize;
 
 use super::plc_r;
 use super::session::{ConnectError, RequestError};
 
 /// Where the Modbus server of an M2xx is switched on; it is off in a new project.
-const SERVER_SWITCH: &str = "Machine Expert: Ethernet_1 > Security parameters > Modbus Server";
+const SERVER_SETTING: &str = "Machine Expert: Ethernet_1 > Security parameters > Modbus Server";
 
-/// Tells why no connection came about.
-pub(super) fn not_connected(plc: &Plc, error: &ConnectError) -> String {
-    let address = &plc.address;
-    match error {
-        ConnectError::UnknownHost(_) => format!(
-            "The name `{}` has no address: write the PLC's IP address, or make the name known to \
-             this site's DNS",
-            address.host
-        ),
-        ConnectError::Refused(_) if is_modicon(plc) => format!(
-            "PLC {address} refuses the connection: the Modbus server may be off ({SERVER_SWITCH}) \
-             or its firewall closed"
-        ),
-        ConnectError::Refused(_) => format!(
-            "PLC {address} refuses the connection: nothing serves Modbus on this port, or a \
-             firewall is closed"
-        ),
-        ConnectError::TimedOut(_) if is_modicon(plc) => format!(
-            "PLC {address} is silent: check power, cable and address; if it answers a ping, the \
-             Modbus server may be off ({SERVER_SWITCH}) or its firewall closed"
-        ),
-        ConnectError::TimedOut(_) => format!(
-            "PLC {address} is silent: check power, cable and address; if it answers a ping, a \
-             firewall may be closed"
-        ),
-        ConnectError::NoRoute(_) => format!(
-            "There is no way to PLC {address}: check the cable, the PLC's power, and that this \
-             gateway has an address in the PLC's network"
-        ),
-        ConnectError::Failed(error) => {
-            format!("The connection to PLC {address} cannot be opened: {error}")
+/// Why a PLC does not answer. `Display` renders the sentence, with what to check.
+///
+/// `address` is host and port of the Modbus server as configured.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+pub enum PlcDiagnosis {
+    /// The host name cannot be resolved.
+    UnknownHost {
+        /// The configured host name.
+        host: String,
+    },
+    /// The connection was refused.
+    ConnectionRefused {
+        /// Modbus server.
+        address: String,
+    },
+    /// A Modicon refused the connection.
+    ModiconRefused {
+        /// Modbus server.
+        address: String,
+    },
+    /// Nothing answered the connection request.
+    Silent {
+        /// Modbus server.
+        address: String,
+    },
+    /// No Modicon answered the connection request.
+    ModiconSilent {
+        /// Modbus server.
+        address: String,
+    },
+    /// No route leads to the address, or no device on the local network has it.
+    NoRoute {
+        /// Modbus server.
+        address: String,
+    },
+    /// The connection failed for another reason.
+    ConnectFailed {
+        /// Modbus server.
+        address: String,
+        /// Error of the operating system.
+        error: String,
+    },
+    /// A request timed out on a connection that had answered before.
+    StoppedAnswering {
+        /// Modbus server.
+        address: String,
+        /// Time-out of the request, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// The first request on a connection timed out.
+    NeverAnswered {
+        /// Modbus server.
+        address: String,
+        /// Time-out of the request, in milliseconds.
+        timeout_ms: u64,
+        /// Modbus unit id.
+        unit_id: u8,
+    },
+    /// An answer did not fit its request.
+    InvalidAnswer {
+        /// Modbus server.
+        address: String,
+    },
+    /// The connection was closed after it had answered.
+    Closed {
+        /// Modbus server.
+        address: String,
+    },
+    /// The connection was closed before any answer.
+    ClosedUnanswered {
+        /// Modbus server.
+        address: String,
+    },
+    /// A Modicon closed the connection after it had answered.
+    ModiconClosed {
+        /// Modbus server.
+        address: String,
+    },
+    /// A Modicon closed the connection before any answer.
+    ModiconClosedUnanswered {
+        /// Modbus server.
+        address: String,
+    },
+    /// Exception 0A: the Modbus server knows no path to the unit.
+    NoPathToUnit {
+        /// Modbus server.
+        address: String,
+        /// Modbus unit id.
+        unit_id: u8,
+    },
+    /// Exception 0B: the unit behind the Modbus server did not answer it.
+    UnitSilent {
+        /// Modbus server.
+        address: String,
+        /// Modbus unit id.
+        unit_id: u8,
+    },
+    /// The connects of this minute are used up.
+    TooManyConnects {
+        /// Modbus server.
+        address: String,
+    },
+}
+
+impl PlcDiagnosis {
+    /// Returns why a connect failed.
+    pub(super) fn not_connected(plc: &Plc, error: &ConnectError) -> Self {
+        let (address, is_modicon) = (plc.address.to_string(), is_modicon(plc));
+        match error {
+            ConnectError::UnknownHost(_) => Self::UnknownHost { host: plc.address.host.clone() },
+            ConnectError::Refused(_) if is_modicon => Self::ModiconRefused { address },
+            ConnectError::Refused(_) => Self::ConnectionRefused { address },
+            ConnectError::TimedOut(_) if is_modicon => Self::ModiconSilent { address },
+            ConnectError::TimedOut(_) => Self::Silent { address },
+            ConnectError::NoRoute(_) => Self::NoRoute { address },
+            ConnectError::Failed(error) => {
+                Self::ConnectFailed { address, error: error.to_string() }
+            }
+        }
+    }
+
+    /// Returns why a connection was dropped; `has_answered` tells whether the unit had answered on
+    /// it before.
+    pub(super) fn connection_lost(plc: &Plc, error: &RequestError, has_answered: bool) -> Self {
+        let (address, unit_id) = (plc.address.to_string(), plc.unit_id);
+        let timeout_ms = u64::try_from(plc.timeout.as_millis()).unwrap_or(u64::MAX);
+        match (error, has_answered) {
+            (RequestError::TimedOut(_), true) => Self::StoppedAnswering { address, timeout_ms },
+            (RequestError::TimedOut(_), false) => {
+                Self::NeverAnswered { address, timeout_ms, unit_id }
+            }
+            (RequestError::Garbled(_) | RequestError::Refused(_), _) => {
+                Self::InvalidAnswer { address }
+            }
+            (RequestError::Disconnected(_), true) if is_modicon(plc) => {
+                Self::ModiconClosed { address }
+            }
+            (RequestError::Disconnected(_), true) => Self::Closed { address },
+            (RequestError::Disconnected(_), false) if is_modicon(plc) => {
+                Self::ModiconClosedUnanswered { address }
+            }
+            (RequestError::Disconnected(_), false) => Self::ClosedUnanswered { address },
+        }
+    }
+
+    /// Returns what exception 0A or 0B of a device between the gateway and the unit means.
+    pub(super) fn gateway_exception(plc: &Plc, exception: u8) -> Self {
+        let (address, unit_id) = (plc.address.to_string(), plc.unit_id);
+        if exception == 0x0A {
+            Self::NoPathToUnit { address, unit_id }
+        } else {
+            Self::UnitSilent { address, unit_id }
+        }
+    }
+
+    /// Returns that the connection was lost too often to reconnect now.
+    pub(super) fn too_many_connects(plc: &Plc) -> Self {
+        Self::TooManyConnects { address: plc.address.to_string() }
+    }
+}
+
+impl fmt::Display for PlcDiagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Most clients of an M2xx; the next one closes the oldest connection.
+        const LIMIT: &str = " (it accepts 8 and closes the oldest)";
+        const UNANSWERED: &str = " without an answer (check that a Modbus server listens there)";
+        match self {
+            Self::UnknownHost { host } => write!(
+                f,
+                "The host name `{host}` has no address: use the IP address of the PLC, or add the \
+                 name to the DNS of this site"
+            ),
+            Self::ConnectionRefused { address } => write!(
+                f,
+                "PLC {address} refuses the connection: no Modbus server listens on this port, or a \
+                 firewall blocks it"
+            ),
+            Self::ModiconRefused { address } => write!(
+                f,
+                "PLC {address} refuses the connection: the Modbus server may be off \
+                 ({SERVER_SETTING}), or the firewall of the PLC blocks it"
+            ),
+            Self::Silent { address } => write!(
+                f,
+                "PLC {address} does not respond: check power, cable and address; if it answers a \
+                 ping, a firewall may block the port"
+            ),
+            Self::ModiconSilent { address } => write!(
+                f,
+                "PLC {address} does not respond: check power, cable and address; if it answers a \
+                 ping, the Modbus server may be off ({SERVER_SETTING}), or a firewall blocks it"
+            ),
+            Self::NoRoute { address } => write!(
+                f,
+                "There is no route to PLC {address}: check the cable, the power of the PLC, and that \
+                 this gateway has an address in the network of the PLC"
+            ),
+            Self::ConnectFailed { address, error } => {
+                write!(f, "The connection to PLC {address} failed: {error}")
+            }
+            Self::StoppedAnswering { address, timeout_ms } => write!(
+                f,
+                "PLC {address} stopped answering: no answer within {:?}; it may be restarting or \
+                 overloaded, or its cable is unplugged",
+                Duration::from_millis(*timeout_ms)
+            ),
+            Self::NeverAnswered { address, timeout_ms, unit_id } => write!(
+                f,
+                "PLC {address} accepts the connection but does not answer within {:?}: check that \
+                 unit_id {unit_id} is right and that a Modbus server listens there",
+                Duration::from_millis(*timeout_ms)
+            ),
+            Self::InvalidAnswer { address } => write!(
+                f,
+                "PLC {address} sends answers that do not fit the requests: check that a Modbus TCP \
+                 server listens there, with no other device in between"
+            ),
+            Self::Closed { address } => write_closed(f, address, "", ""),
+            Self::ClosedUnanswered { address } => write_closed(f, address, UNANSWERED, ""),
+            Self::ModiconClosed { address } => write_closed(f, address, "", LIMIT),
+            Self::ModiconClosedUnanswered { address } => {
+                write_closed(f, address, UNANSWERED, LIMIT)
+            }
+            Self::NoPathToUnit { address, unit_id } => write!(
+                f,
+                "The Modbus server at {address} knows no path to the device with unit_id {unit_id} \
+                 (exception 10): {CHECK_UNIT}"
+            ),
+            Self::UnitSilent { address, unit_id } => write!(
+                f,
+                "The Modbus server at {address} gets no answer from the device with unit_id \
+                 {unit_id} (exception 11): {CHECK_UNIT}"
+            ),
+            Self::TooManyConnects { address } => write!(
+                f,
+                "The connection to {address} was lost too often in the last minute; waiting before \
+                 reconnecting. Another unit on this connection may not be responding"
+            ),
         }
     }
 }
 
-/// Tells why a connection was given up; `has_answered` before, or never.
-pub(super) fn lost(plc: &Plc, error: &RequestError, has_answered: bool) -> String {
-    let Plc { address, unit_id, timeout, .. } = plc;
-    match error {
-        RequestError::TimedOut(_) if has_answered => format!(
-            "PLC {address} stopped answering: no answer within {timeout:?}; it may be restarting, \
-             overloaded, or its cable is out"
-        ),
-        RequestError::TimedOut(_) => format!(
-            "PLC {address} takes the connection but answers nothing within {timeout:?}: check \
-             that unit_id {unit_id} is right and that a Modbus server listens there"
-        ),
-        RequestError::Garbled(_) | RequestError::Refused(_) => format!(
-            "PLC {address} sends answers that do not fit the requests: check that a Modbus TCP \
-             server listens there and nothing sits in between"
-        ),
-        RequestError::Disconnected(_) => format!(
-            "PLC {address} closed the connection{}: it may be restarting or loading a program, or \
-             too many clients are connected{}",
-            if has_answered {
-                ""
-            } else {
-                " without an answer (check that a Modbus server listens there)"
-            },
-            if is_modicon(plc) { " (it takes 8 and closes the oldest)" } else { "" }
-        ),
-    }
-}
+const CHECK_UNIT: &str = "check that unit_id is right, and power and cable of the device behind it";
 
-/// Tells that a device between us and the unit answered in its place with this exception.
-pub(super) fn nobody_behind(plc: &Plc, code: u8) -> String {
-    let Plc { address, unit_id, .. } = plc;
-    let seen =
-        if code == 0x0A { "knows no way to the device" } else { "gets no answer from the device" };
-    format!(
-        "The Modbus server at {address} {seen} with unit_id {unit_id} (exception {code}): check \
-         that unit_id is right, and power and cable of the device behind it"
-    )
-}
-
-/// Tells that other units on the same connection broke it too often.
-pub(super) fn must_wait(plc: &Plc) -> String {
-    format!(
-        "The connection to {} broke too often within a minute, and another one has to wait; other \
-         units share it, of which one may be silent",
-        plc.address
+fn write_closed(
+    f: &mut fmt::Formatter<'_>,
+    address: &str,
+    unanswered: &str,
+    limit: &str,
+) -> fmt::Result {
+    write!(
+        f,
+        "PLC {address} closed the connection{unanswered}: it may be restarting or downloading a \
+         program, or too many clients are connected{limit}"
     )
 }
 
 const fn is_modicon(plc: &Plc) -> bool {
     plc_r::has_plc_r(plc.model)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::model::Sentence;
+    use crate::plc::tests::support::plc;
+
+    #[test]
+    fn every_diagnosis_says_what_to_check_and_has_a_code_of_its_own() {
+        let second = Duration::from_secs(1);
+        let io = || io::Error::other("something odd");
+        let mut text = String::new();
+        for model in ["M241", "generic"] {
+            let plc = plc(model, &[]);
+            let connects = [
+                ConnectError::UnknownHost(io()),
+                ConnectError::Refused(io()),
+                ConnectError::TimedOut(second),
+                ConnectError::NoRoute(io()),
+                ConnectError::Failed(io()),
+            ];
+            let mut all: Vec<_> =
+                connects.iter().map(|error| PlcDiagnosis::not_connected(&plc, error)).collect();
+            for has_answered in [true, false] {
+                let requests = [
+                    RequestError::TimedOut(second),
+                    RequestError::Garbled(String::new()),
+                    RequestError::Disconnected(io()),
+                ];
+                let lost = |error| PlcDiagnosis::connection_lost(&plc, error, has_answered);
+                all.extend(requests.iter().map(lost));
+            }
+            all.extend([0x0A, 0x0B].map(|code| PlcDiagnosis::gateway_exception(&plc, code)));
+            all.push(PlcDiagnosis::too_many_connects(&plc));
+            for diagnosis in all {
+                let Sentence { text: sentence, detail } = Sentence::new(&diagnosis);
+                text += &format!("{model}, {}: {sentence}\n", detail.code);
+                assert!(!detail.arguments.is_empty(), "{sentence}");
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
 }

@@ -5,12 +5,12 @@ use std::time::Instant;
 use provisioning::plan::ReadRequest;
 use provisioning::plc::PlcModel;
 
-use super::plc_r::{
-    self, DeviceIdentification, Identity, ModiconIdentity, Program, ProgramState, Signature,
-    StopCause,
+use super::plc_r::{self, ModiconIdentity};
+use super::{
+    PlcChange, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, Registers, StopCause,
+    failed_for_sure, failed_once,
 };
-use super::request_tuner::doubt::Doubt;
-use super::{PlcChange, Registers};
+use crate::schedule::RetryBackoff;
 
 /// What is known of one unit.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ pub(super) struct IdentityProbe {
     status_layout: Option<StatusLayout>,
     policy: ProbePolicy,
     /// Sessions that told who they are broke when they were asked for the status alone.
-    status_backoff: Option<Doubt>,
+    status_backoff: Option<RetryBackoff>,
     /// Whether asking for a name is left for good: a device that does not know the function.
     lacks_device_name: bool,
     /// Of this session.
-    identity: Option<Identity>,
-    program: Option<Program>,
+    identity: Option<PlcIdentity>,
+    program: Option<ProgramStatus>,
     /// Since the start of the process.
     last_known: LastKnown,
 }
@@ -45,7 +45,7 @@ enum ProbePolicy {
     /// another reason.
     AfterAnswer,
     /// The same, and not before a pause: sessions that had answered broke over it.
-    AfterPause(Doubt),
+    AfterPause(RetryBackoff),
 }
 
 /// What was known last, in whatever session.
@@ -53,7 +53,7 @@ enum ProbePolicy {
 struct LastKnown {
     modicon: Option<ModiconIdentity>,
     state: Option<ProgramState>,
-    signature: Option<Signature>,
+    signature: Option<ProgramSignature>,
 }
 
 impl IdentityProbe {
@@ -71,12 +71,12 @@ impl IdentityProbe {
     }
 
     /// What it is, as far as this session told.
-    pub(super) const fn identity(&self) -> Option<&Identity> {
+    pub(super) const fn identity(&self) -> Option<&PlcIdentity> {
         self.identity.as_ref()
     }
 
     /// What its program did when it was asked last.
-    pub(super) const fn program(&self) -> Option<Program> {
+    pub(super) const fn program(&self) -> Option<ProgramStatus> {
         self.program
     }
 
@@ -133,7 +133,7 @@ impl IdentityProbe {
         let Some((modicon, program)) = plc_r::parse_identity(answer) else { return Vec::new() };
         let is_whole = program.signature.is_some();
         self.status_layout = Some(if is_whole { StatusLayout::Full } else { StatusLayout::Short });
-        self.identity = Some(Identity::Modicon(modicon));
+        self.identity = Some(modicon.into());
         let before = self.last_known.modicon.replace(modicon);
         let mut changes = Vec::new();
         if let Some(before) = before.filter(|before| before.serial != modicon.serial) {
@@ -156,10 +156,10 @@ impl IdentityProbe {
     pub(super) fn on_status_broken(&mut self, now: Instant) {
         match &mut self.status_backoff {
             Some(doubt) => {
-                doubt.fail(now);
+                doubt.on_failure(now, 0.0);
                 self.program = None;
             }
-            doubt @ None => *doubt = Some(Doubt::new(now)),
+            doubt @ None => *doubt = Some(failed_once(now)),
         }
     }
 
@@ -177,10 +177,10 @@ impl IdentityProbe {
     /// The session broke over the question, and whether it had answered before.
     pub(super) fn on_broken(&mut self, has_answered: bool, now: Instant) {
         match &mut self.policy {
-            ProbePolicy::AfterPause(doubt) => doubt.fail(now),
+            ProbePolicy::AfterPause(doubt) => doubt.on_failure(now, 0.0),
             approach @ (ProbePolicy::Immediate | ProbePolicy::AfterAnswer) => {
                 *approach = if has_answered {
-                    ProbePolicy::AfterPause(Doubt::confirmed(now))
+                    ProbePolicy::AfterPause(failed_for_sure(now))
                 } else {
                     ProbePolicy::AfterAnswer
                 };
@@ -194,9 +194,9 @@ impl IdentityProbe {
     }
 
     /// It called itself so; a device that says nothing is not asked again.
-    pub(super) fn on_device_name(&mut self, naming: DeviceIdentification) {
-        self.lacks_device_name = naming == DeviceIdentification::default();
-        self.identity = Some(Identity::Named(naming)).filter(|_| !self.lacks_device_name);
+    pub(super) fn on_device_name(&mut self, naming: PlcIdentity) {
+        self.lacks_device_name = naming == PlcIdentity::default();
+        self.identity = Some(naming).filter(|_| !self.lacks_device_name);
     }
 
     /// It has no name to tell.
@@ -204,10 +204,14 @@ impl IdentityProbe {
         self.lacks_device_name = true;
     }
 
-    fn on_program(&mut self, program: Program, mut changes: Vec<PlcChange>) -> Vec<PlcChange> {
-        let Program { state, last_stop, signature } = program;
+    fn on_program(
+        &mut self,
+        program: ProgramStatus,
+        mut changes: Vec<PlcChange>,
+    ) -> Vec<PlcChange> {
+        let ProgramStatus { state, last_stop, signature } = program;
         // What cannot be looked at again is not known for long.
-        let is_doubtful = self.status_backoff.is_some_and(|doubt| doubt.is_confirmed());
+        let is_doubtful = self.status_backoff.is_some_and(|doubt| doubt.failures() > 1);
         self.program = Some(program).filter(|_| !is_doubtful);
         if let Some(is) = signature {
             let was = self.last_known.signature.replace(is);
@@ -254,8 +258,10 @@ mod tests {
         };
         assert_eq!(known.on_identity(&answer(1, 1, 7)), [stopped]);
         assert!(known.is_program_stopped());
-        let download =
-            PlcChange::Program { was: Signature([7, 0, 0, 0]), is: Signature([8, 0, 0, 0]) };
+        let download = PlcChange::Program {
+            was: ProgramSignature([7, 0, 0, 0]),
+            is: ProgramSignature([8, 0, 0, 0]),
+        };
         assert_eq!(known.on_identity(&answer(1, 1, 8)), [download]);
         assert_eq!(known.on_identity(&answer(2, 1, 8)), [PlcChange::Device { was: 1, is: 2 }]);
         assert_eq!(known.on_identity(&answer(2, 1, 8)), []);
@@ -310,14 +316,11 @@ mod tests {
     fn a_device_without_a_name_is_asked_once() {
         let mut known = IdentityProbe::new(PlcModel::Generic);
         assert!(known.needs_device_name());
-        known.on_device_name(DeviceIdentification {
-            vendor: "Acme".to_owned(),
-            ..DeviceIdentification::default()
-        });
+        known.on_device_name(PlcIdentity { vendor: "Acme".to_owned(), ..PlcIdentity::default() });
         assert!(!known.needs_device_name());
         known.on_new_session();
         assert!(known.needs_device_name(), "it may be another one");
-        known.on_device_name(DeviceIdentification::default());
+        known.on_device_name(PlcIdentity::default());
         known.on_new_session();
         assert!(
             !known.needs_device_name() && !IdentityProbe::new(PlcModel::M241).needs_device_name()

@@ -25,7 +25,7 @@ use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
 use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
-use super::{DeviceIdentification, Registers};
+use super::{PlcIdentity, Registers, device_name};
 use strict::{Strict, TransactionIds};
 
 /// Longest wait for a name and, again, for a connection; a PLC with a short time-out is on the same
@@ -128,14 +128,14 @@ impl PlcSession for ModbusSession {
     async fn read_device_identification(
         &mut self,
         station: UnitAddress,
-    ) -> Result<DeviceIdentification, RequestError> {
+    ) -> Result<PlcIdentity, RequestError> {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
         let answer = self.call(station, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
             return Err(RequestError::Garbled("it answers another function".to_owned()));
         };
         let objects = answer.device_id_objects.iter();
-        Ok(DeviceIdentification::new(objects.map(|object| (object.id, &*object.value))))
+        Ok(device_name::to_identity(objects.map(|object| (object.id, &*object.value))))
     }
 
     async fn close(mut self) {

@@ -1,102 +1,32 @@
-//! What a device says it is, and what its program does: the system variable PLC_R of a Modicon, and
-//! Read Device Identification.
-
-use std::fmt;
+//! The system variable PLC_R of an M241 and M251 (%MW60000 on): identity of the PLC, and state of its
+//! program.
 
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{PlcFamily, PlcModel, Table};
 
 use super::Registers;
+use crate::model::{PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, StopCause};
 
-/// What a device says it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Identity {
-    /// From PLC_R.
-    Modicon(ModiconIdentity),
-    /// From Read Device Identification.
-    Named(DeviceIdentification),
-}
-
-/// What PLC_R says of the hardware; its vendor is 16#101A, Schneider Electric.
+/// Hardware of a Modicon, from PLC_R.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ModiconIdentity {
+pub(super) struct ModiconIdentity {
     /// `i_wProductID`: the commercial reference.
-    pub product: u16,
+    pub(super) product: u16,
     /// `i_dwSerialNumber`.
-    pub serial: u32,
+    pub(super) serial: u32,
     /// `i_byFirmVersion`: four parts, as in 5.1.9.44.
-    pub firmware: [u8; 4],
+    pub(super) firmware: [u8; 4],
 }
 
-/// The basic objects of Read Device Identification (Modbus Application Protocol V1.1b3, 6.21); one
-/// that the device leaves out is empty.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct DeviceIdentification {
-    /// `VendorName`.
-    pub vendor: String,
-    /// `ProductCode`.
-    pub product: String,
-    /// `MajorMinorRevision`.
-    pub revision: String,
-}
-
-/// What PLC_R says of the program.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Program {
-    /// `i_wStatus`.
-    pub state: ProgramState,
-    /// `i_wLastStopCause`; absent when it is none that is known, or cannot be read.
-    pub last_stop: Option<StopCause>,
-    /// `i_lwAppliSignature`; absent when it cannot be read.
-    pub signature: Option<Signature>,
-}
-
-/// What the program does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ProgramState {
-    /// There is none.
-    Empty,
-    /// It is stopped.
-    Stopped,
-    /// It runs.
-    Running,
-    /// An error stopped it.
-    Halted,
-    /// Somebody holds it at a breakpoint.
-    Breakpoint,
-    /// A number that is not in the manual.
-    Unknown(u16),
-}
-
-/// Why the program stopped last.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StopCause {
-    /// The hardware watchdog.
-    Watchdog,
-    /// A reset.
-    Reset,
-    /// An exception in the program.
-    Exception,
-    /// A person, or a switch.
-    User,
-    /// The program itself.
-    Program,
-    /// It was deleted.
-    Deletion,
-}
-
-/// Names a program: another download has another one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Signature(pub [u32; 4]);
-
-/// Most letters that are kept of what a device calls itself.
-const MAX_NAME_CHARS: usize = 64;
 const PLC_R_ADDRESS: u16 = 60_000;
+/// `i_wVendorID` of Schneider Electric.
 const SCHNEIDER_ELECTRIC: u16 = 0x101A;
+/// Offset of `i_wStatus`.
+const STATUS_OFFSET: u16 = 12;
 
 /// `i_wVendorID` to the application signature: %MW60000 to %MW60035.
 pub(super) const FULL_IDENTITY: ReadRequest = holding_registers(PLC_R_ADDRESS, 36);
-/// `i_wVendorID` to `i_wLastStopCause`, for a PLC that has no signature.
+/// `i_wVendorID` to `i_wLastStopCause`, for a PLC without a signature.
 pub(super) const SHORT_IDENTITY: ReadRequest = holding_registers(PLC_R_ADDRESS, 15);
 /// `i_wStatus` to the application signature.
 pub(super) const FULL_STATUS: ReadRequest =
@@ -105,13 +35,11 @@ pub(super) const FULL_STATUS: ReadRequest =
 pub(super) const SHORT_STATUS: ReadRequest =
     holding_registers(PLC_R_ADDRESS + STATUS_OFFSET, 15 - STATUS_OFFSET);
 
-const STATUS_OFFSET: u16 = 12;
-
 const fn holding_registers(first: u16, count: u16) -> ReadRequest {
     ReadRequest { table: Table::HoldingRegister, first, count, tags: Vec::new() }
 }
 
-/// Whether a model has PLC_R.
+/// Returns whether a model has PLC_R.
 pub(super) const fn has_plc_r(model: PlcModel) -> bool {
     match model.family() {
         PlcFamily::MachineExpert => true,
@@ -119,9 +47,10 @@ pub(super) const fn has_plc_r(model: PlcModel) -> bool {
     }
 }
 
-/// Reads the answer to [`WHOLE`] or [`SHORT`]. Gives nothing when the vendor is another: then the
-/// registers mean something else.
-pub(super) fn parse_identity(answer: &Registers) -> Option<(ModiconIdentity, Program)> {
+/// Parses the answer to [`FULL_IDENTITY`] or [`SHORT_IDENTITY`].
+///
+/// Returns `None` when the vendor is not Schneider Electric: the registers mean something else then.
+pub(super) fn parse_identity(answer: &Registers) -> Option<(ModiconIdentity, ProgramStatus)> {
     let Registers::Words(words) = answer else { return None };
     let &[vendor, product, serial_low, serial_high, firmware_1, firmware_2, ..] = words.as_slice()
     else {
@@ -135,124 +64,66 @@ pub(super) fn parse_identity(answer: &Registers) -> Option<(ModiconIdentity, Pro
     (vendor == SCHNEIDER_ELECTRIC).then_some((modicon, program))
 }
 
-/// Reads the answer to [`WHOLE_STATUS`] or [`SHORT_STATUS`].
-pub(super) fn parse_status(answer: &Registers) -> Option<Program> {
+/// Parses the answer to [`FULL_STATUS`] or [`SHORT_STATUS`].
+pub(super) fn parse_status(answer: &Registers) -> Option<ProgramStatus> {
     match answer {
         Registers::Words(words) => parse_program(words),
         Registers::Bits(_) => None,
     }
 }
 
-fn parse_program(words: &[u16]) -> Option<Program> {
+fn parse_program(words: &[u16]) -> Option<ProgramStatus> {
     let (&status, cause) = (words.first()?, words.get(2));
-    Some(Program {
-        state: ProgramState::from_register(status),
-        last_stop: cause.and_then(|cause| StopCause::from_register(*cause)),
+    Some(ProgramStatus {
+        state: to_state(status),
+        last_stop: cause.and_then(|cause| to_stop_cause(*cause)),
         signature: parse_signature(words.get(16..24).unwrap_or_default()),
     })
 }
 
 /// A PLC without a program has a signature of zeros.
-fn parse_signature(words: &[u16]) -> Option<Signature> {
+fn parse_signature(words: &[u16]) -> Option<ProgramSignature> {
     let &[a, b, c, d, e, f, g, h] = words else { return None };
-    Some(Signature([to_u32(a, b), to_u32(c, d), to_u32(e, f), to_u32(g, h)]))
+    Some(ProgramSignature([to_u32(a, b), to_u32(c, d), to_u32(e, f), to_u32(g, h)]))
 }
 
 fn to_u32(low: u16, high: u16) -> u32 {
     u32::from(high) << 16 | u32::from(low)
 }
 
-impl ProgramState {
-    const fn from_register(status: u16) -> Self {
-        match status {
-            0 => Self::Empty,
-            1 => Self::Stopped,
-            2 => Self::Running,
-            4 => Self::Halted,
-            8 => Self::Breakpoint,
-            other => Self::Unknown(other),
-        }
-    }
-
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Stopped => "stopped",
-            Self::Running => "running",
-            Self::Halted => "halted",
-            Self::Breakpoint => "breakpoint",
-            Self::Unknown(_) => "unknown",
-        }
-    }
-
-    /// Whether it runs; absent when the manual does not say what the number means.
-    #[must_use]
-    pub const fn is_running(self) -> Option<bool> {
-        match self {
-            Self::Running => Some(true),
-            Self::Empty | Self::Stopped | Self::Halted | Self::Breakpoint => Some(false),
-            Self::Unknown(_) => None,
-        }
+const fn to_state(status: u16) -> ProgramState {
+    match status {
+        0 => ProgramState::Empty,
+        1 => ProgramState::Stopped,
+        2 => ProgramState::Running,
+        4 => ProgramState::Halted,
+        8 => ProgramState::Breakpoint,
+        _ => ProgramState::Unknown,
     }
 }
 
-impl StopCause {
-    const fn from_register(cause: u16) -> Option<Self> {
-        Some(match cause {
-            1 => Self::Watchdog,
-            2 => Self::Reset,
-            3 => Self::Exception,
-            4 => Self::User,
-            5 => Self::Program,
-            6 => Self::Deletion,
-            _ => return None,
-        })
-    }
+const fn to_stop_cause(cause: u16) -> Option<StopCause> {
+    Some(match cause {
+        1 => StopCause::Watchdog,
+        2 => StopCause::Reset,
+        3 => StopCause::Exception,
+        4 => StopCause::User,
+        5 => StopCause::Program,
+        6 => StopCause::Deletion,
+        _ => return None,
+    })
+}
 
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Watchdog => "watchdog",
-            Self::Reset => "reset",
-            Self::Exception => "exception",
-            Self::User => "user",
-            Self::Program => "program",
-            Self::Deletion => "deletion",
+impl From<ModiconIdentity> for PlcIdentity {
+    fn from(modicon: ModiconIdentity) -> Self {
+        let ModiconIdentity { product, serial, firmware: [a, b, c, d] } = modicon;
+        Self {
+            // `parse_identity` accepts no other vendor.
+            vendor: "Schneider Electric".to_owned(),
+            product: format!("16#{product:04X}, serial {serial}"),
+            revision: format!("{a}.{b}.{c}.{d}"),
         }
     }
-}
-
-/// 32 hexadecimal digits.
-impl fmt::Display for Signature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|part| write!(f, "{part:08X}"))
-    }
-}
-
-impl DeviceIdentification {
-    /// From the objects of an answer: id and bytes.
-    pub(super) fn new<'a>(objects: impl Iterator<Item = (u8, &'a [u8])>) -> Self {
-        let mut naming = Self::default();
-        for (id, bytes) in objects {
-            match id {
-                0 => naming.vendor = printable(bytes),
-                1 => naming.product = printable(bytes),
-                2 => naming.revision = printable(bytes),
-                _ => {}
-            }
-        }
-        naming
-    }
-}
-
-/// What can be shown of a text from a device.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let letters = text.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_CHARS);
-    letters.collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -268,10 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn a_modicon_tells_its_serial_firmware_state_and_signature() {
+    fn plc_r_holds_serial_firmware_state_and_signature() {
         let (modicon, program) = parse_identity(&Registers::Words(words(2))).unwrap();
         assert_eq!(modicon.serial, 0x1234_5678);
         assert_eq!(modicon.firmware, [5, 1, 9, 44]);
+        assert_eq!(
+            PlcIdentity::from(modicon),
+            PlcIdentity {
+                vendor: "Schneider Electric".to_owned(),
+                product: "16#0702, serial 305419896".to_owned(),
+                revision: "5.1.9.44".to_owned(),
+            }
+        );
         assert_eq!(
             (program.state, program.last_stop),
             (ProgramState::Running, Some(StopCause::User))
@@ -282,10 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn every_state_of_the_manual_has_a_word_and_others_say_nothing() {
-        let told = |status| parse_identity(&Registers::Words(words(status))).unwrap().1.state;
-        let runs =
-            [0, 1, 2, 4, 8, 3].map(|status| (told(status).word(), told(status).is_running()));
+    fn every_state_and_stop_cause_of_the_manual_is_known_and_others_are_unknown() {
+        let parsed = |status| {
+            let state = parse_identity(&Registers::Words(words(status))).unwrap().1.state;
+            (state.as_str(), state.is_running())
+        };
         let expected = [
             ("empty", Some(false)),
             ("stopped", Some(false)),
@@ -294,32 +174,24 @@ mod tests {
             ("breakpoint", Some(false)),
             ("unknown", None),
         ];
-        assert_eq!(runs, expected);
+        assert_eq!([0, 1, 2, 4, 8, 3].map(parsed), expected);
+        let causes = [1, 2, 3, 4, 5, 6].map(|cause| to_stop_cause(cause).unwrap().as_str());
+        assert_eq!(causes, ["watchdog", "reset", "exception", "user", "program", "deletion"]);
+        assert_eq!([to_stop_cause(0), to_stop_cause(7)], [None, None]);
     }
 
     #[test]
-    fn a_plc_without_a_signature_tells_the_rest() {
+    fn a_plc_without_a_signature_has_the_rest_of_its_identity() {
         let (_, program) = parse_identity(&Registers::Words(words(1)[..15].to_vec())).unwrap();
         assert_eq!((program.state, program.signature), (ProgramState::Stopped, None));
         assert_eq!(parse_status(&Registers::Words(words(1)[12..15].to_vec())), Some(program));
     }
 
     #[test]
-    fn registers_of_another_vendor_tell_nothing() {
+    fn registers_of_another_vendor_are_no_identity() {
         assert_eq!(parse_identity(&Registers::Words(vec![7; 36])), None);
         assert_eq!(parse_identity(&Registers::Words(vec![0x101A])), None);
         assert_eq!(parse_identity(&Registers::Bits(vec![true; 36])), None);
         assert_eq!(parse_status(&Registers::Words(Vec::new())), None);
-    }
-
-    #[test]
-    fn what_a_device_calls_itself_steers_no_terminal_and_has_an_end() {
-        let long = [b'x'; 200];
-        let objects: [(u8, &[u8]); 4] =
-            [(0, b"  Acme\x1b[31m\n"), (1, &long), (2, &[b'V', 0xFF]), (0x80, b"more")];
-        let naming = DeviceIdentification::new(objects.into_iter());
-        assert_eq!(naming.vendor, "Acme[31m");
-        assert_eq!(naming.product.len(), MAX_NAME_CHARS);
-        assert_eq!(naming.revision, "V\u{FFFD}");
     }
 }

@@ -10,12 +10,11 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::ManagedConnection;
-use super::rate_limit::RateLimit;
 use super::session::Connector;
 use super::silent_units::RetryAllowance;
 use super::unit::UnitState;
 use super::unit_poll::{ServerState, UnitPoll};
-use super::{Endpoint, PlcEvent, plc_r};
+use super::{Endpoint, PlcEvent, RateLimit, plc_r};
 use crate::clock::Anchor;
 use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 

@@ -6,18 +6,10 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Pacing;
 
+use crate::model::RateLimit;
 use crate::schedule::RateBudget;
 pub(super) use duty_cycle::AnswerReceived;
 use duty_cycle::DutyCycle;
-
-/// What keeps cycles from being read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RateLimit {
-    /// `max_share`, in percent.
-    Share(u16),
-    /// `max_requests`, per second.
-    Requests(u16),
-}
 
 /// Paces the requests of one connection.
 #[derive(Debug)]

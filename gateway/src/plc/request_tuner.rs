@@ -5,7 +5,6 @@
 //! that are answered apart and refused together stay apart, and a request that is too long for the
 //! PLC becomes shorter; both are tried again too, since one noise may have taught them.
 
-pub(super) mod doubt;
 mod max_len;
 mod planned_request;
 #[cfg(test)]
@@ -19,7 +18,7 @@ use provisioning::config::Plc;
 use provisioning::plan::{Plan, ReadRequest, ScanClass};
 use provisioning::plc::Table;
 
-use super::{Learned, Quarantined, ReadFailure, ReadOutcome};
+use super::{LearnedLimits, QuarantinedTag, ReadFailure, ReadOutcome};
 use max_len::MaxLength;
 use planned_request::{PlannedRequest, ProbeBudget};
 
@@ -30,7 +29,7 @@ pub(super) struct RequestTuner {
     max_words: MaxLength,
     max_bits: MaxLength,
     has_changed: bool,
-    last_reported: Learned,
+    last_reported: LearnedLimits,
 }
 
 #[derive(Debug)]
@@ -99,7 +98,7 @@ impl RequestTuner {
             max_words: words,
             max_bits: bits,
             has_changed: false,
-            last_reported: Learned::default(),
+            last_reported: LearnedLimits::default(),
         }
     }
 
@@ -243,7 +242,7 @@ impl RequestTuner {
     }
 
     /// What there is to tell if it is not what was told last, without what is on its first trial.
-    pub(super) fn take_changes(&mut self, plc: &Plc) -> Option<Learned> {
+    pub(super) fn take_changes(&mut self, plc: &Plc) -> Option<LearnedLimits> {
         if !std::mem::take(&mut self.has_changed) {
             return None;
         }
@@ -254,13 +253,13 @@ impl RequestTuner {
         })
     }
 
-    fn learned_limits(&self, plc: &Plc) -> Learned {
+    fn learned_limits(&self, plc: &Plc) -> LearnedLimits {
         let spans = || self.classes.iter().flat_map(|class| &class.planned);
         let mut quarantined: Vec<_> = spans().flat_map(PlannedRequest::quarantined).collect();
         quarantined.sort_unstable();
         let name = |(index, code): (usize, u8)| {
             let tag = plc.tags.get(index)?;
-            Some(Quarantined { tag: tag.name.clone(), at: tag.at.clone(), code })
+            Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.clone(), exception: code })
         };
         let max_gap = |is_bits: bool| {
             let spans = spans().filter(|span| span.table().holds_bits() == is_bits);
@@ -268,7 +267,7 @@ impl RequestTuner {
         };
         // A gap of bits counts as sixteenths in the configuration.
         let bits = max_gap(true).map(|bits| bits / 16);
-        Learned {
+        LearnedLimits {
             quarantined: quarantined.into_iter().filter_map(name).collect(),
             max_words: self.max_words.max_len(),
             max_gap: max_gap(false).into_iter().chain(bits).min(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use provisioning::plan::ReadRequest;
 use thiserror::Error;
 
-use super::{DeviceIdentification, Registers};
+use super::{PlcIdentity, Registers};
 use crate::metrics::RequestOutcome;
 
 /// Who is asked on a connection, and how long its answer is waited for.
@@ -42,7 +42,7 @@ pub(super) trait PlcSession: Send {
     fn read_device_identification(
         &mut self,
         station: UnitAddress,
-    ) -> impl Future<Output = Result<DeviceIdentification, RequestError>> + Send;
+    ) -> impl Future<Output = Result<PlcIdentity, RequestError>> + Send;
 
     /// Closes the connection in an orderly way, within a bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;

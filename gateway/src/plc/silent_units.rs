@@ -134,7 +134,7 @@ mod tests {
             timeout in 50_u64..4_000,
         ) {
             let (start, timeout) = (Instant::now(), Duration::from_millis(timeout));
-            let mut standings = vec![UnitBackoff::default(); silent as usize];
+            let mut standings = vec![UnitBackoff::new(); silent as usize];
             for standing in &mut standings {
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
             }
@@ -164,7 +164,7 @@ mod tests {
         #[test]
         fn one_a_minute_is_tried_whatever_others_cost(silent in 2_u32..=30) {
             let start = Instant::now();
-            let mut standings = vec![UnitBackoff::default(); silent as usize];
+            let mut standings = vec![UnitBackoff::new(); silent as usize];
             for standing in &mut standings {
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn who_failed_once_goes_first_but_not_for_ever() {
         let start = Instant::now();
-        let mut standings = [UnitBackoff::default(); 2];
+        let mut standings = [UnitBackoff::new(); 2];
         standings[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
         standings[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
         let mut rota = SilentUnitRoundRobin::new();
@@ -189,7 +189,7 @@ mod tests {
         let mut flaps = 0;
         loop {
             now += SECOND * 5;
-            let mut flapping = UnitBackoff::default();
+            let mut flapping = UnitBackoff::new();
             flapping.on_failure(FailureCost::Connection, SECOND, now - SECOND * 2, 0.5);
             standings[1] = flapping;
             match rota.next_unit(standings.iter(), RetryAllowance::WithinBudget, now) {
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn where_nobody_answers_nothing_is_spared() {
         let start = Instant::now();
-        let mut standings = [UnitBackoff::default(); 8];
+        let mut standings = [UnitBackoff::new(); 8];
         let mut rota = SilentUnitRoundRobin::new();
         for standing in &mut standings {
             standing.on_failure(FailureCost::WaitOnly, SECOND, start, 0.5);

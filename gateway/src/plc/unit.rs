@@ -8,11 +8,10 @@ use provisioning::plan::{Plan, ReadRequest};
 use tokio::sync::mpsc;
 
 use super::identity_probe::IdentityProbe;
-use super::rate_limit::RateLimit;
 use super::request_tuner::RequestTuner;
 use super::session::{RequestError, UnitAddress};
 use super::unit_backoff::UnitBackoff;
-use super::{PlcChange, PlcEvent, PlcSpec, PlcState, ReadResult};
+use super::{PlcChange, PlcDiagnosis, PlcEvent, PlcSpec, PlcState, RateLimit, ReadResult};
 use crate::metrics::{PlcMetrics, RequestOutcome};
 
 /// A ceiling that has not cost a cycle for this long is forgotten.
@@ -56,7 +55,7 @@ impl UnitState {
             plc,
             tuner: RequestTuner::new(&config, &plan),
             next_start: vec![0; plan.classes.len()],
-            backoff: UnitBackoff::default(),
+            backoff: UnitBackoff::new(),
             identity_probe: IdentityProbe::new(config.model),
             last_reported: None,
             is_answering: false,
@@ -156,12 +155,12 @@ impl UnitState {
     /// It does not answer, why, and within what time it is tried again where that depends on others.
     pub(super) async fn report_disconnected(
         &mut self,
-        sentence: String,
+        diagnosis: PlcDiagnosis,
         tried_within: Option<Duration>,
         events: &mpsc::Sender<PlcEvent>,
     ) {
         self.metrics.up.set(0);
-        self.report_state(PlcState::Disconnected { sentence, retry_within: tried_within }, events)
+        self.report_state(PlcState::Disconnected { diagnosis, retry_within: tried_within }, events)
             .await;
     }
 

@@ -3,23 +3,24 @@
 
 use std::time::{Duration, Instant};
 
-/// Pauses after the first, the second, ... failure in a row, and the last one from then on. The
-/// first is short, since one answer may be lost; with the others a unit that is gone for good
-/// costs about two time-outs a minute.
-const PAUSES: [Duration; 4] = [
-    Duration::from_secs(1),
-    Duration::from_secs(12),
-    Duration::from_secs(24),
-    Duration::from_secs(30),
-];
-/// A pause is at least this much of what the table says.
-const MIN_JITTER_FACTOR: f64 = 0.8;
+use crate::schedule::{RetryBackoff, RetryPolicy};
+
+/// Pauses after consecutive failures: 1 s, 12 s, 24 s, then 30 s, each shortened by up to a fifth.
+///
+/// The first is short, since a single answer may be lost; with the others a unit that is gone for
+/// good costs about two time-outs a minute.
+const UNIT_RETRY: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(1),
+    second: Duration::from_secs(12),
+    max: Duration::from_secs(30),
+    jitter: 0.2,
+};
 
 /// Whether a unit is polled, or only tried now and then.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct UnitBackoff {
-    /// In a row; whole cycles forgive.
-    failures: u8,
+    /// Consecutive failures; a complete cycle resets them.
+    backoff: RetryBackoff,
     retry: Option<PendingRetry>,
 }
 
@@ -42,6 +43,10 @@ pub(super) enum FailureCost {
 }
 
 impl UnitBackoff {
+    pub(super) const fn new() -> Self {
+        Self { backoff: RetryBackoff::new(&UNIT_RETRY), retry: None }
+    }
+
     pub(super) const fn is_silent(&self) -> bool {
         self.retry.is_some()
     }
@@ -54,11 +59,7 @@ impl UnitBackoff {
         now: Instant,
         random: f64,
     ) {
-        let [.., longest] = PAUSES;
-        let pause = PAUSES.get(usize::from(self.failures)).copied().unwrap_or(longest);
-        let pause =
-            pause.mul_f64(MIN_JITTER_FACTOR + (1.0 - MIN_JITTER_FACTOR) * random.clamp(0.0, 1.0));
-        self.failures = self.failures.saturating_add(1);
+        let pause = self.backoff.next_pause(random);
         self.retry = Some(PendingRetry { last_try: now, next_try: now + pause.max(least), cost });
     }
 
@@ -70,7 +71,7 @@ impl UnitBackoff {
     /// A whole cycle was answered: what was before is forgotten.
     pub(super) const fn on_complete_cycle(&mut self) {
         if self.retry.is_none() {
-            self.failures = 0;
+            self.backoff.reset();
         }
     }
 
@@ -88,7 +89,7 @@ impl UnitBackoff {
 
     /// Whether it failed for the first time since a whole cycle.
     pub(super) const fn is_first_failure(&self) -> bool {
-        self.failures <= 1
+        self.backoff.failures() <= 1
     }
 
     /// When it was tried last, if it is silent.
@@ -106,24 +107,24 @@ mod tests {
     #[test]
     fn the_pauses_grow_to_the_cap_and_are_never_shorter_than_a_scan() {
         let start = Instant::now();
-        let mut standing = UnitBackoff::default();
+        let mut standing = UnitBackoff::new();
         let pause = |standing: &mut UnitBackoff, least, random| {
             standing.on_failure(FailureCost::Connection, least, start, random);
             standing.retry.unwrap().next_try - start
         };
-        let pauses: Vec<_> = (0..5).map(|_| pause(&mut standing, SECOND / 10, 0.0)).collect();
+        let pauses: Vec<_> = (0..5).map(|_| pause(&mut standing, SECOND / 10, 1.0)).collect();
         let tenths: Vec<_> = pauses.iter().map(|pause| pause.as_millis() / 100).collect();
         assert_eq!(tenths, [8, 96, 192, 240, 240]);
-        assert!(pause(&mut standing, SECOND / 10, 0.999) <= SECOND * 30);
+        assert_eq!(pause(&mut standing, SECOND / 10, 0.0), SECOND * 30);
         assert_eq!(pause(&mut standing, SECOND * 60, 0.5), SECOND * 60);
     }
 
     #[test]
     fn an_answer_ends_the_silence_and_a_whole_cycle_the_grudge() {
         let start = Instant::now();
-        let mut standing = UnitBackoff::default();
+        let mut standing = UnitBackoff::new();
         for _ in 0..4 {
-            standing.on_failure(FailureCost::WaitOnly, SECOND, start, 0.0);
+            standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
         }
         assert_eq!(
             (standing.due_cost(start), standing.due_cost(start + SECOND * 24)),
@@ -132,11 +133,11 @@ mod tests {
         standing.on_complete_cycle();
         assert!(standing.is_silent(), "a cycle of which nothing was read forgives nothing");
         standing.on_answer();
-        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 0.0);
+        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
         assert_eq!(standing.due_cost(start + SECOND * 23), None, "one answer is not enough");
         standing.on_answer();
         standing.on_complete_cycle();
-        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 0.0);
+        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
         assert_eq!(standing.due_cost(start + SECOND), Some(FailureCost::WaitOnly));
     }
 }

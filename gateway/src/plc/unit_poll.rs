@@ -13,20 +13,20 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Blame, ConnectOutcome, Exchange, ManagedConnection};
-use super::request_tuner::doubt::Doubt;
 use super::session::{Connector, RequestError};
 use super::silent_units::{self, SilentUnitRoundRobin};
 use super::unit::UnitState;
 use super::unit_backoff::FailureCost;
-use super::{PlcChange, PlcEvent, ReadFailure, ReadResult, diagnosis};
+use super::{PlcChange, PlcDiagnosis, PlcEvent, ReadFailure, ReadResult};
 use crate::clock::Anchor;
+use crate::schedule::RetryBackoff;
 
 /// What is known of a server, whichever unit it was learned from.
 pub(super) struct ServerState {
     /// When silent units are tried.
     pub(super) silent_units: SilentUnitRoundRobin,
     /// It broke the connection when it was asked for a name.
-    name_backoff: Option<Doubt>,
+    name_backoff: Option<RetryBackoff>,
 }
 
 /// One unit at the connection.
@@ -63,8 +63,8 @@ impl<C: Connector> UnitPoll<'_, C> {
             unit.metrics.connects.inc();
             if let ConnectOutcome::Failed(error) = &dialled {
                 unit.is_answering = false;
-                let sentence = diagnosis::not_connected(&unit.config, error);
-                unit.report_disconnected(sentence, None, events).await;
+                let diagnosis = PlcDiagnosis::not_connected(&unit.config, error);
+                unit.report_disconnected(diagnosis, None, events).await;
             }
         }
         if let ConnectOutcome::Failed(error) = &dialled {
@@ -206,9 +206,9 @@ impl<C: Connector> UnitPoll<'_, C> {
         self.unit.is_answering = false;
         let (scan, random) = (self.unit.min_scan_period(), self.connection.random());
         self.unit.backoff.on_failure(FailureCost::WaitOnly, scan, now(), random);
-        let sentence = diagnosis::nobody_behind(&self.unit.config, code);
+        let diagnosis = PlcDiagnosis::gateway_exception(&self.unit.config, code);
         let tried_within = Some(self.worst_round());
-        self.unit.report_disconnected(sentence, tried_within, self.events).await;
+        self.unit.report_disconnected(diagnosis, tried_within, self.events).await;
     }
 
     /// The session is of no use any more. While other units answer it is this one's fault, and
@@ -230,9 +230,9 @@ impl<C: Connector> UnitPoll<'_, C> {
         }
         let has_answered = self.unit.answered_in == self.connection.session_count();
         self.connection.drop_connection(error, fault);
-        let sentence = diagnosis::lost(&self.unit.config, error, has_answered);
+        let diagnosis = PlcDiagnosis::connection_lost(&self.unit.config, error, has_answered);
         let tried_within = (!is_alone).then(|| self.worst_round());
-        self.unit.report_disconnected(sentence, tried_within, self.events).await;
+        self.unit.report_disconnected(diagnosis, tried_within, self.events).await;
     }
 
     fn are_others_answering(&self) -> bool {

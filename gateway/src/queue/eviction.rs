@@ -1,5 +1,5 @@
-//! A log that is full: who has to go. One segment for one segment: what was given up has to become
-//! durable before its file can be used, and nothing more is given up as long as that takes.
+//! A full log: what is dropped. One segment is evicted for one segment begun: an eviction has to become
+//! durable before its file can be used, and until then nothing more is evicted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use super::index::{Location, MemoryEntry};
 use super::ledger::PendingAnnouncement;
 use super::log::SegmentKind;
 use super::storage::Storage;
-use super::{Entry, Log, Queue, TopicId};
+use super::{Entry, Health, Log, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
-/// A device that owes an answer for so long is not asked to read what is given up.
+/// A device that has not answered for this long is not read for an eviction.
 const STALL_THRESHOLD: Duration = Duration::from_millis(100);
-/// So often a start and a stop wait for files to become free: more often than memory has segments.
+/// How often a start waits for files to become free: more often than memory has segments.
 const MAX_DRAIN_ROUNDS: u32 = 8;
 
-/// Topic, number and epoch of a message that has to move, and the message.
+/// Topic, number and epoch of a message of an evicted segment, and the message.
 type RelocatedMessage = (TopicId, u64, Arc<str>, Message);
 
-/// What happens to the messages of a segment that is given up.
+/// What to do with the event messages of an evicted segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum MessagePolicy {
-    /// They move to the end of the log.
+    /// Move them to the end of the log.
     Move,
-    /// They go: nothing else is there.
+    /// Drop them: the log holds nothing else.
     Drop,
 }
 
 impl<S: Storage> Queue<S> {
-    /// The log is full. Makes room for the entry with this id or gives it up; whether it makes
+    /// Frees space in the full log for the entry with this id, or drops it. Returns whether it makes
     /// sense to go on.
     pub(super) fn free_disk_space(&mut self, id: u64, now: Instant) -> bool {
         let since = self.log.as_ref().and_then(Log::waiting_since);
@@ -40,7 +40,7 @@ impl<S: Storage> Queue<S> {
             return false;
         }
         let Some(held) = self.index.get(id) else { return false };
-        let (is_record, is_sent) = (held.is_record(), held.handed_out_at.is_some());
+        let (is_record, is_handed_out) = (held.is_record(), held.handed_out_at.is_some());
         if self.compact(now) {
             return true;
         }
@@ -49,112 +49,109 @@ impl<S: Storage> Queue<S> {
             self.note_disk_full(false);
             return true;
         }
-        let has_telemetry = self.log.as_ref().is_some_and(Log::has_telemetry);
+        let has_telemetry = self.log.as_ref().is_some_and(|log| log.waiting_counts().samples > 0);
         if is_refused || is_record && !has_telemetry {
-            // What is under way may already be with the broker: it waits in memory.
-            if !is_sent && let Some(held) = self.index.remove(id) {
+            // What is handed out may already be with the broker: it waits in memory.
+            if !is_handed_out && let Some(held) = self.index.remove(id) {
                 self.drop_entry(&held, DropReason::Full);
             }
-            self.note_disk_full(is_sent);
-            return !is_sent;
+            self.note_disk_full(is_handed_out);
+            return !is_handed_out;
         }
-        let can_go = !is_record && !has_telemetry && self.on_full == OnFull::DropOldest;
-        let has_room = can_go && self.evict_oldest(MessagePolicy::Drop, now);
+        let may_evict = !is_record && !has_telemetry && self.on_full == OnFull::DropOldest;
+        let has_room = may_evict && self.evict_oldest(now);
         self.note_disk_full(!has_room);
         has_room
     }
 
-    /// Gives up the telemetry of a segment that has any: of the oldest, or of the newest where what is
-    /// new has to go. Its messages move to the end of the log.
+    /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples are
+    /// dropped. Its messages move to the end of the log.
     pub(super) fn evict_telemetry(&mut self, now: Instant) -> bool {
-        let victim = self.find_victim(self.on_full, |holds| holds == SegmentKind::Telemetry);
+        let victim = self.find_victim(self.on_full, |kind| kind == SegmentKind::Telemetry);
         victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Move, now))
     }
 
     /// Frees a segment in which a few messages have outlived everything else: they move.
     fn compact(&mut self, now: Instant) -> bool {
-        let victim =
-            self.find_victim(OnFull::DropOldest, |holds| holds == SegmentKind::FewMessages);
+        let is_wanted = |kind| kind == SegmentKind::FewMessages;
+        let victim = self.find_victim(OnFull::DropOldest, is_wanted);
         victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Move, now))
     }
 
-    /// The first full segment from this end of which nothing is under way.
+    fn evict_oldest(&mut self, now: Instant) -> bool {
+        let victim = self.find_victim(OnFull::DropOldest, |_| true);
+        victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Drop, now))
+    }
+
+    /// Returns the first sealed segment from this end of which no entry is handed out.
     fn find_victim(&self, end: OnFull, is_wanted: impl Fn(SegmentKind) -> bool) -> Option<u64> {
         let log = self.log.as_ref()?;
-        let is_free = |(number, holds): &(u64, SegmentKind)| {
-            is_wanted(*holds) && !self.index.has_handed_out(log.id_range(*number))
+        let may_go = |(number, kind): &(u64, SegmentKind)| {
+            is_wanted(*kind) && !self.index.has_handed_out(log.id_range(*number))
         };
         let mut segments = log.sealed_segments();
         let victim = match end {
-            OnFull::DropOldest => segments.find(is_free),
-            OnFull::DropNewest => segments.rfind(is_free),
+            OnFull::DropOldest => segments.find(may_go),
+            OnFull::DropNewest => segments.rfind(may_go),
         };
         victim.map(|(number, _)| number)
     }
 
-    /// Writes everything that lies in memory alone, and waits for the files that it takes.
+    /// Appends everything that is in memory only, and waits for the files that it needs.
     pub(super) fn write_all(&mut self, now: Instant) {
-        self.append_up_to(u64::MAX, now);
+        self.append_all(now);
         for _ in 0..MAX_DRAIN_ROUNDS {
             if self.is_all_stored() {
                 return;
             }
             self.sync_now(now);
-            self.append_up_to(u64::MAX, now);
+            self.append_all(now);
         }
     }
 
-    /// Gives up what waits in a segment until what is left is within the bound.
+    /// Evicts segments until the rest is within `max_size`.
     pub(super) fn evict_excess(&mut self, now: Instant) {
         while self.log.as_ref().is_some_and(Log::exceeds_limit)
-            && (self.compact(now)
-                || self.evict_telemetry(now)
-                || self.evict_oldest(MessagePolicy::Drop, now))
+            && (self.compact(now) || self.evict_telemetry(now) || self.evict_oldest(now))
         {}
-    }
-
-    fn evict_oldest(&mut self, messages: MessagePolicy, now: Instant) -> bool {
-        let victim = self.find_victim(OnFull::DropOldest, |_| true);
-        victim.is_some_and(|number| self.evict_segment(number, messages, now))
     }
 
     fn evict_segment(&mut self, number: u64, messages: MessagePolicy, now: Instant) -> bool {
         let Some(log) = &mut self.log else { return false };
-        let Some((loaded, held)) = log.read_for_eviction(number, &mut self.ledger.topics) else {
-            return false;
-        };
-        if !loaded.missing_ids.is_empty() {
-            log.unreadable_gaps(&loaded).into_iter().for_each(|gap| self.ledger.gaps.add(gap));
+        let read = log.read_for_eviction(number, &mut self.ledger.topics);
+        let Some((reader, stated)) = read else { return false };
+        if reader.has_missing_ids() {
+            log.unreadable_gaps(&reader).into_iter().for_each(|gap| self.ledger.gaps.add(gap));
         }
         if let Some((first, last)) = log.drop_segment(number) {
             self.index.remove_disk_only(first, last);
         }
-        let (mut found_samples, mut outlive) = (0, Vec::new());
-        for found in loaded.all_entries(&self.ledger.topics) {
-            self.index.remove(found.id);
-            found_samples += found.samples;
-            if let Some(message) = found.content {
-                outlive.push((found.topic, found.seq, found.epoch, message));
+        let (mut found_samples, mut relocated) = (0, Vec::new());
+        for stored in reader.all_entries(&self.ledger.topics) {
+            self.index.remove(stored.id);
+            found_samples += stored.samples;
+            if let Some(message) = stored.content {
+                relocated.push((stored.topic, stored.seq, stored.epoch, message));
             } else {
-                self.metrics.count_dropped(DropReason::Full, found.samples);
-                self.ledger.gaps.add(found.gap(DropReason::Full));
+                self.metrics.count_dropped(DropReason::Full, stored.samples);
+                self.ledger.gaps.add(stored.to_gap(DropReason::Full));
             }
         }
-        for message in outlive {
-            self.relocate_message(message, messages, now);
-            self.log.iter_mut().for_each(|log| log.mark_messages_moved(number));
+        if !relocated.is_empty() {
+            log.on_messages_moved(number);
         }
-        let unreadable = held.samples.saturating_sub(found_samples);
-        self.metrics.recovered.inc_by(found_samples.saturating_sub(held.samples));
+        relocated.into_iter().for_each(|message| self.relocate_message(message, messages, now));
+        let unreadable = stated.samples.saturating_sub(found_samples);
+        self.metrics.recovered.inc_by(found_samples.saturating_sub(stated.samples));
         self.metrics.count_dropped(DropReason::Corrupt, unreadable);
-        self.deadlines.request_sync();
+        self.sync.request();
         true
     }
 
-    /// A message of a segment that is given up gets a new place; its number stays.
+    /// Moves a message of an evicted segment to the end of the log under its number, or drops it.
     fn relocate_message(&mut self, moved: RelocatedMessage, messages: MessagePolicy, now: Instant) {
         let (topic, seq, epoch, message) = moved;
-        let told = PendingAnnouncement::from_event(&message, &epoch, &mut self.ledger.topics);
+        let announced = PendingAnnouncement::from_event(&message, &epoch, &mut self.ledger.topics);
         let held = MemoryEntry {
             topic,
             seq,
@@ -171,33 +168,45 @@ impl<S: Storage> Queue<S> {
             MessagePolicy::Move => {
                 let id = self.ledger.next_id;
                 self.ledger.next_id += 1;
-                let gap = held.gap(DropReason::Full);
-                self.ledger.announced_by.push((id, PendingAnnouncement::Gap(gap)));
-                self.ledger.announced_by.extend(told.map(|told| (id, told)));
+                // Until its new copy is durable, it may be lost with what it announces.
+                let gap = PendingAnnouncement::Gap(held.to_gap(DropReason::Full));
+                let pending = std::iter::once(gap).chain(announced);
+                self.ledger.announced_by.extend(pending.map(|announced| (id, announced)));
                 self.index.insert(id, held);
             }
         }
     }
 
-    /// Where it is the file system that leaves no room, people have to know: the bound was not reached,
-    /// and what waits in memory alone goes with the process.
-    fn note_disk_full(&mut self, is_stuck: bool) {
-        let is_cramped = self.log.as_ref().is_some_and(Log::is_disk_full);
-        if is_cramped && self.health.be_full(self.on_full, is_stuck) {
-            tracing::warn!("{}", self.health.sentence().unwrap_or_default());
+    /// Reports it when the file system and not `max_size` leaves no room; `is_memory_only` when new
+    /// samples cannot be written.
+    fn note_disk_full(&mut self, is_memory_only: bool) {
+        let is_disk_full = self.log.as_ref().is_some_and(Log::is_disk_full);
+        if is_disk_full && self.set_disk_full(is_memory_only) {
+            tracing::warn!("{}", self.health);
         }
     }
 
-    /// Whether there is room on the file system again.
+    /// Returns whether that is new.
+    fn set_disk_full(&mut self, is_memory_only: bool) -> bool {
+        if self.health.is_failing() {
+            return false;
+        }
+        let full = Health::disk_full(self.on_full, is_memory_only);
+        let is_new = self.health != full;
+        self.health = full;
+        is_new
+    }
+
+    /// Checks whether a full file system has room again.
     pub(super) fn check_disk_space(&mut self) {
-        if !self.health.is_full() {
+        if !self.health.is_disk_full() {
             return;
         }
         if !self.log.as_ref().is_some_and(Log::is_disk_full) {
-            tracing::info!("there is room on the file system again");
+            tracing::info!("the file system has room again");
             self.health = self.working_health();
         } else if self.is_all_stored() {
-            self.health.be_full(self.on_full, false);
+            self.set_disk_full(false);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A storage that fails: what was not durable waits in memory, and a new file is tried now and then.
-//! It works again when something became durable in it: what is only written may still be refused.
+//! A storage that fails: what was not durable waits in memory, and a new file is tried from time to
+//! time. The storage works again once something became durable: what is only written may still fail.
 
 use std::io;
 use std::sync::Arc;
@@ -9,70 +9,87 @@ use provisioning::config::OnFull;
 
 use super::index::Location;
 use super::log::{AppendError, Log};
-use super::storage::Storage;
+use super::storage::{DirStorageError, Storage};
 use super::{Health, Queue};
 
-/// A storage that failed is tried again after this, doubled each time up to the longest.
+/// Pause before the first retry; it doubles up to [`RETRY_MAX_PAUSE`].
 const RETRY_MIN_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause between retries, and the time that a storage must work for the pause to start over.
 const RETRY_MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// When a storage that failed is tried again.
+/// When a failed storage is tried again.
+///
+/// Not a `schedule::RetryBackoff`: a success does not reset the pause before the storage has worked
+/// for a minute, and no retry is due while one is running.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StorageRetryTimer {
-    /// Nothing while one is under way, and while the storage works.
-    pub(super) due: Option<Instant>,
+    /// `None` while an attempt is running, and while the storage works.
+    due: Option<Instant>,
     pause: Duration,
-    /// When it began to work again.
     works_since: Option<Instant>,
 }
 
 impl StorageRetryTimer {
-    /// One that works for moments only is tried as rarely as one that never does.
-    fn failed(&mut self, now: Instant) {
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Records a failure. A storage that works for moments only is retried as rarely as one that never
+    /// works.
+    fn on_failure(&mut self, now: Instant) {
         if self.works_since.take().is_some_and(|since| now >= since + RETRY_MAX_PAUSE) {
             self.pause = Duration::ZERO;
         }
         self.pause = (self.pause * 2).clamp(RETRY_MIN_PAUSE, RETRY_MAX_PAUSE);
         self.due = Some(now + self.pause);
     }
+
+    const fn on_success(&mut self, now: Instant) {
+        self.works_since = Some(now);
+    }
+
+    const fn retry_now(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
+    /// Returns whether a retry is due, and records that it is running.
+    fn begin(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
 }
 
 impl<S: Storage> Queue<S> {
-    pub(super) fn on_append_error(&mut self, refusal: AppendError, now: Instant) {
-        match refusal {
+    pub(super) fn on_append_error(&mut self, error: AppendError, now: Instant) {
+        match error {
             AppendError::Failed(error) => self.on_storage_failed(error, now),
-            // The log's own records go beyond every bound: only the file system refuses them.
+            // The log's own records exceed every limit: only the file system refuses them.
             AppendError::Full | AppendError::FullForNow => {
-                self.on_storage_failed(io::ErrorKind::StorageFull.into(), now)
+                self.on_storage_failed(io::ErrorKind::StorageFull.into(), now);
             }
         }
     }
 
-    /// A job had this error. Where a storage that fails is tried again and not a byte is free, what is
-    /// there makes room for the next trial.
+    /// Records the error of a job. Where a failed storage is retried and not a byte is free, files of
+    /// the queue make room for the next attempt.
     pub(super) fn on_job_failed(&mut self, error: io::Error, now: Instant) {
-        let refusal = AppendError::from(error);
-        let makes_room = self.health.is_failing() && refusal.is_disk_full();
-        self.on_append_error(refusal, now);
-        let Some(log) = self.log.as_mut().filter(|_| makes_room) else { return };
+        let error = AppendError::from(error);
+        let needs_room = self.health.is_failing() && error.is_disk_full();
+        self.on_append_error(error, now);
+        let Some(log) = self.log.as_mut().filter(|_| needs_room) else { return };
         if log.reclaim_file() {
-            self.storage_retry.due = Some(now);
+            self.storage_retry.retry_now(now);
         } else if !log.has_reclaimable_file() && self.on_full == OnFull::DropOldest {
             self.evict_telemetry(now);
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the end of the error's way")]
+    #[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
     pub(super) fn on_storage_failed(&mut self, error: io::Error, now: Instant) {
-        let before = self.health.clone();
-        self.health.fail(&error);
-        if self.health != before {
-            tracing::error!("{}", self.health.sentence().unwrap_or_default());
-        }
-        self.storage_retry.failed(now);
-        self.deadlines.failed();
-        for told in std::mem::take(&mut self.ledger.announced_by_last_run) {
-            self.ledger.requeue(told);
+        self.set_failing(Health::failed(&error));
+        self.storage_retry.on_failure(now);
+        self.sync.on_storage_failed();
+        for announced in std::mem::take(&mut self.ledger.announced_by_last_run) {
+            self.ledger.requeue(announced);
         }
         let Some(log) = &mut self.log else { return };
         let synced = log.synced();
@@ -88,54 +105,68 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Begins a new file after a failure, with everything that was not durable: a storage that takes
-    /// a few bytes and not the rest does not work.
+    /// Reports a storage that fails, once.
+    pub(super) fn set_failing(&mut self, health: Health) {
+        if self.health != health {
+            tracing::error!("{health}");
+            self.health = health;
+        }
+    }
+
+    /// Begins a new file after a failure, with everything that was not durable: a storage that takes a
+    /// few bytes and not the rest does not work.
     pub(super) fn retry_storage(&mut self, now: Instant) {
         let Some(log) = self.log.as_mut().filter(|log| log.waiting_since().is_none()) else {
             return;
         };
-        if self.storage_retry.due.take_if(|due| *due <= now).is_none() {
+        if !self.storage_retry.begin(now) {
             return;
         }
         match log.begin_after_failure(&self.ledger) {
             Ok(()) => {
-                self.deadlines.request_sync();
-                self.append_up_to(u64::MAX, now);
+                self.sync.request();
+                self.append_all(now);
             }
-            Err(refusal) => self.on_append_error(refusal, now),
+            Err(error) => self.on_append_error(error, now),
         }
     }
 
-    /// After a clean end numbers go on under the old epoch. Where this run cannot write down that it
-    /// gives any, the next one would give them again: it takes its own epoch instead.
-    pub(super) fn use_new_epoch(&mut self, own: Arc<str>) {
+    /// After a clean shutdown numbers continue under the old epoch. A run that cannot record which it
+    /// gives would let the next one give them again: it uses its own epoch instead.
+    pub(super) fn use_new_epoch(&mut self, own_epoch: Arc<str>) {
         let log = self.log.as_mut().filter(|log| !log.is_writable());
-        if let Some(log) = log.filter(|_| self.ledger.epoch != own) {
-            log.change_epoch(Arc::clone(&own));
-            self.ledger.epoch = own;
+        if let Some(log) = log.filter(|_| self.ledger.epoch != own_epoch) {
+            log.change_epoch(Arc::clone(&own_epoch));
+            self.ledger.epoch = own_epoch;
             self.ledger.next_seq.clear();
         }
     }
 
-    /// Something became durable.
+    /// Records that something became durable.
     pub(super) fn on_storage_works(&mut self, now: Instant) {
-        if !self.health.is_failing() {
-            return;
+        if self.health.is_failing() {
+            tracing::warn!("the storage works again");
+            self.storage_retry.on_success(now);
+            self.health = self.working_health();
         }
-        tracing::warn!("the storage works again");
-        self.storage_retry.works_since = Some(now);
-        self.health = self.working_health();
     }
 
-    /// How a storage does that works.
+    /// Returns the health of a storage that works.
     pub(super) fn working_health(&self) -> Health {
-        let counts = self.log.as_ref().map(|log| log.disk_counters()).unwrap_or_default();
-        Health::set_aside(counts.set_aside, counts.unreadable)
+        let counters = self.log.as_ref().map(Log::disk_counters).unwrap_or_default();
+        Health::working(counters.newer_version_files, counters.unreadable_files)
     }
 
-    /// A job came to no end: what it was to make durable is not.
+    /// Records that there is still no storage, and why.
+    pub fn on_storage_unavailable(&mut self, error: &DirStorageError) {
+        self.set_failing(Health::unavailable(error));
+    }
+
+    /// Records that a job ended without a result: what it was to make durable is not.
     pub fn on_job_died(&mut self, now: Instant) {
-        self.log.iter_mut().for_each(Log::on_jobs_lost);
-        self.on_storage_failed(io::Error::other("a job of the queue died"), now);
+        if let Some(log) = &mut self.log {
+            log.on_jobs_lost();
+        }
+        self.on_storage_failed(io::Error::other("a job of the queue ended without a result"), now);
     }
 }

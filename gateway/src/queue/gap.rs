@@ -1,4 +1,4 @@
-//! What was lost, in runs of sequence numbers, and how a receiver is told.
+//! Lost ranges of sequence numbers, and the event that announces one to the receiver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,33 +9,33 @@ use super::TopicId;
 use crate::metrics::DropReason;
 use crate::model::Message;
 
-/// Neighbouring sequence numbers of one topic that will never be delivered, for one reason.
+/// Consecutive sequence numbers of one topic that will never be delivered, for one reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Gap {
-    /// The epoch under which they were given.
+    /// The epoch of the numbers.
     pub epoch: Arc<str>,
-    /// The topic whose numbers these are.
+    /// The topic of the numbers.
     pub topic: TopicId,
-    /// First number that is missing.
+    /// First missing number.
     pub first_seq: u64,
-    /// Last number that is missing.
+    /// Last missing number.
     pub last_seq: u64,
-    /// Samples that were in them; 0 when they were events or replies.
+    /// Samples that were in them; 0 for events and replies.
     pub samples: u64,
-    /// Why.
+    /// Why they are lost.
     pub reason: DropReason,
 }
 
-/// A [`Gap`] as its receiver reads it.
+/// The event that announces a [`Gap`], as the receiver reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GapEvent {
-    /// The epoch of the numbers; when it is absent, that of the event's own stamp.
+    /// The epoch of the numbers; `None` for the epoch of the event itself.
     pub epoch: Option<String>,
-    /// The MQTT topic whose numbers these are.
+    /// The MQTT topic of the numbers.
     pub topic: String,
-    /// First number that is missing.
+    /// First missing number.
     pub first_seq: u64,
-    /// Last number that is missing, never below the first.
+    /// Last missing number, never below the first.
     pub last_seq: u64,
     /// Samples that were in them.
     pub samples: u64,
@@ -44,10 +44,20 @@ pub struct GapEvent {
 }
 
 impl Gap {
-    /// The event that tells it:
+    /// Returns the gap that a single entry leaves: its topic, epoch and number.
+    pub(super) fn single(
+        (topic, epoch, seq): (TopicId, &Arc<str>, u64),
+        samples: u64,
+        reason: DropReason,
+    ) -> Self {
+        let epoch = Arc::clone(epoch);
+        Self { epoch, topic, first_seq: seq, last_seq: seq, samples, reason }
+    }
+
+    /// Returns the event that announces it:
     /// `{"event":"gap","topic":..,"epoch":..,"first_seq":..,"last_seq":..,"samples":..,"reason":..}`.
     ///
-    /// `events` is the topic of events, `topic` the MQTT topic that [`Gap::topic`] stands for.
+    /// `events` is the MQTT topic of events, `topic` the one that [`Gap::topic`] stands for.
     #[must_use]
     pub fn to_event(&self, events: &Arc<str>, topic: &str) -> Message {
         let members: [(&str, Value); 7] = [
@@ -97,7 +107,7 @@ impl GapEvent {
     }
 }
 
-/// Gaps that were not told yet, joined as far as they touch.
+/// Gaps that are not announced yet, joined where they touch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GapSet {
     by_first: BTreeMap<GapKey, Gap>,
@@ -127,7 +137,7 @@ impl GapSet {
             gap.samples += after.samples;
             self.by_first.remove(&key(&after));
         }
-        // Numbers that are lost twice, for whatever reasons, stay lost and are told once.
+        // Numbers that are lost twice, for two reasons, are announced once.
         let key = key(&gap);
         let before = self.by_first.range(..=&key).next_back();
         if before.is_some_and(|(_, before)| before.covers(&gap)) {
@@ -141,7 +151,7 @@ impl GapSet {
         self.by_first.insert(key, gap);
     }
 
-    /// Removes what lies within these numbers.
+    /// Removes the gaps within these numbers.
     pub(super) fn remove(&mut self, epoch: &Arc<str>, topic: TopicId, (first, last): (u64, u64)) {
         self.by_first.retain(|_, gap| {
             let is_within = first <= gap.first_seq && gap.last_seq <= last;
@@ -157,7 +167,7 @@ impl GapSet {
         std::mem::take(&mut self.by_first).into_values().collect()
     }
 
-    /// Those that are ready, and new or grown since they were taken last.
+    /// Returns the gaps that are ready, and new or grown since the last call.
     pub(super) fn take_changed(&mut self, is_ready: impl Fn(&Gap) -> bool) -> Vec<Gap> {
         let Self { by_first, changed } = self;
         changed.retain(|key| by_first.contains_key(key));
@@ -190,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_that_touch_become_one_whatever_their_order() {
+    fn gaps_that_touch_are_joined_in_any_order() {
         let mut gaps = GapSet::default();
         for seq in [4, 2, 3, 7] {
             gaps.add(gap(seq, seq, DropReason::Full));
@@ -202,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_lost_twice_are_told_once() {
+    fn numbers_that_are_lost_twice_are_announced_once() {
         let mut gaps = GapSet::default();
         for (first, last) in [(3, 5), (4, 5), (8, 9), (2, 10)] {
             gaps.add(gap(first, last, DropReason::Full));
@@ -213,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_with_different_reasons_stay_apart() {
+    fn gaps_with_different_reasons_are_not_joined() {
         let mut gaps = GapSet::default();
         gaps.add(gap(0, 0, DropReason::Full));
         gaps.add(gap(1, 1, DropReason::Refused));
@@ -222,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_reads_back_as_the_gap_it_tells() {
+    fn an_event_reads_back_as_the_gap_that_it_announces() {
         let gap = Gap { samples: 30, ..gap(4, 6, DropReason::TooLarge) };
 
         let message = gap.to_event(&Arc::from("edge/a/event"), "edge/a/data/p");
@@ -237,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn another_event_or_a_reversed_run_is_no_announcement() {
+    fn another_event_and_a_reversed_range_are_no_gap_events() {
         let reversed = gap(6, 4, DropReason::Full).to_event(&Arc::from("e"), "t");
         let mut other = gap(4, 6, DropReason::Full).to_event(&Arc::from("e"), "t");
         other.body.insert("event".to_owned(), "started".into());

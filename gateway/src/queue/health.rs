@@ -1,121 +1,152 @@
-//! How the storage does, in words for people.
+//! The state of the storage, as a sentence.
 
 use std::error::Error as _;
+use std::fmt;
 
 use provisioning::config::OnFull;
+use serde::Serialize;
 
 use super::storage::DirStorageError;
+use crate::model::Sentence;
 
-/// The state of the storage.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// The state of the storage. `Display` gives the sentence for a person.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum Health {
-    /// What has to be on the disk is there.
+    /// Everything works.
     #[default]
     Healthy,
-    /// It works, and something is worth knowing.
-    Remarkable {
-        /// What.
-        sentence: String,
+    /// It works; files of a newer version were set aside at the start.
+    NewerVersionFiles {
+        /// How many.
+        files: u64,
     },
-    /// The file system is full, though the queue holds less than it may.
-    Full {
-        /// What that costs.
-        sentence: String,
-        /// Whether what comes in is in memory only.
-        is_memory_only: bool,
+    /// It works; files that could not be read were set aside at the start.
+    UnreadableFiles {
+        /// How many.
+        files: u64,
     },
-    /// The storage fails: the queue is in memory only.
-    Failing {
-        /// What happened.
-        sentence: String,
+    /// The file system is full, and new samples are in memory only.
+    DiskFullMemoryOnly,
+    /// The file system is full, and the oldest samples are dropped.
+    DiskFullDropsOldest,
+    /// The file system is full, and new samples are dropped.
+    DiskFullDropsNewest,
+    /// There is no storage yet.
+    StorageUnavailable {
+        /// What the attempt to open it reported.
+        error: String,
     },
+    /// The storage reports errors.
+    StorageFailed {
+        /// What the operating system reported.
+        error: String,
+    },
+    /// The storage does not answer.
+    StorageStalled,
 }
 
 impl Health {
-    /// What there is to say, if anything.
+    /// Returns what there is to report, if anything.
     #[must_use]
-    pub fn sentence(&self) -> Option<&str> {
-        match self {
-            Self::Healthy => None,
-            Self::Remarkable { sentence }
-            | Self::Full { sentence, .. }
-            | Self::Failing { sentence } => Some(sentence),
-        }
+    pub fn sentence(&self) -> Option<Sentence> {
+        (*self != Self::Healthy).then(|| Sentence::new(self))
     }
 
-    /// Whether the storage fails, or there is none.
+    /// Returns whether the storage fails, or there is none.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
-        matches!(self, Self::Failing { .. })
+        matches!(
+            self,
+            Self::StorageUnavailable { .. } | Self::StorageFailed { .. } | Self::StorageStalled
+        )
     }
 
-    /// Whether what comes in waits in memory only, and goes with the process.
+    /// Returns whether new samples are in memory only, and lost when the process ends.
     #[must_use]
     pub const fn is_memory_only(&self) -> bool {
-        matches!(self, Self::Failing { .. } | Self::Full { is_memory_only: true, .. })
+        self.is_failing() || matches!(self, Self::DiskFullMemoryOnly)
     }
 
-    pub(super) const fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+    /// Returns whether the file system is full.
+    pub(super) const fn is_disk_full(&self) -> bool {
+        matches!(
+            self,
+            Self::DiskFullMemoryOnly | Self::DiskFullDropsOldest | Self::DiskFullDropsNewest
+        )
     }
 
-    /// A storage that works, with files that a start has set aside: so many of a newer version, so
-    /// many that could not be read.
-    pub(super) fn set_aside(newer: u64, unreadable: u64) -> Self {
-        let sentence = match (newer, unreadable) {
-            (0, 0) => return Self::Healthy,
-            (newer, 0) => format!(
-                "{newer} files of the queue were written by a newer version and are set aside; \
+    /// Returns the state of a storage that works, with the files that the start has set aside.
+    pub(super) const fn working(newer_version_files: u64, unreadable_files: u64) -> Self {
+        match (newer_version_files, unreadable_files) {
+            (0, 0) => Self::Healthy,
+            (files, 0) => Self::NewerVersionFiles { files },
+            (_, files) => Self::UnreadableFiles { files },
+        }
+    }
+
+    /// Returns the state when the file system is full; `is_memory_only` when new samples cannot be
+    /// written.
+    pub(super) const fn disk_full(on_full: OnFull, is_memory_only: bool) -> Self {
+        match (is_memory_only, on_full) {
+            (true, _) => Self::DiskFullMemoryOnly,
+            (false, OnFull::DropOldest) => Self::DiskFullDropsOldest,
+            (false, OnFull::DropNewest) => Self::DiskFullDropsNewest,
+        }
+    }
+
+    pub(super) fn unavailable(error: &DirStorageError) -> Self {
+        let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
+        Self::StorageUnavailable { error: format!("{error}{cause}") }
+    }
+
+    pub(super) fn failed(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => Self::StorageStalled,
+            _ => Self::StorageFailed { error: error.to_string() },
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MEMORY_ONLY: &str =
+            "samples wait in memory only, and are lost when the gateway stops";
+        const DISK_FULL: &str = "the file system is full";
+        const FREE_SPACE: &str = "free some space";
+        match self {
+            Self::Healthy => f.write_str("the storage works"),
+            Self::NewerVersionFiles { files } => write!(
+                f,
+                "{files} files of the queue were written by a newer version and are set aside; \
                  install that version to deliver them"
             ),
-            (_, unreadable) => format!(
-                "{unreadable} files of the queue could not be read and are set aside; change the \
-                 card soon"
+            Self::UnreadableFiles { files } => write!(
+                f,
+                "{files} files of the queue could not be read and are set aside; replace the SD \
+                 card or disk soon"
             ),
-        };
-        Self::Remarkable { sentence }
-    }
-
-    /// The file system leaves no room, and what comes in is stuck in memory or not. Returns whether
-    /// that is new.
-    pub(super) fn be_full(&mut self, on_full: OnFull, is_memory_only: bool) -> bool {
-        if self.is_failing() {
-            return false;
-        }
-        let cost = match (is_memory_only, on_full) {
-            (true, _) => "samples wait in memory only, and are lost when the gateway stops",
-            (false, OnFull::DropOldest) => {
-                "the oldest samples are given up before max_size is reached"
+            Self::DiskFullMemoryOnly => write!(f, "{DISK_FULL}: {MEMORY_ONLY}; {FREE_SPACE}"),
+            Self::DiskFullDropsOldest => write!(
+                f,
+                "{DISK_FULL}: the oldest samples are dropped before max_size is reached; \
+                 {FREE_SPACE}"
+            ),
+            Self::DiskFullDropsNewest => write!(
+                f,
+                "{DISK_FULL}: new samples are dropped before max_size is reached; {FREE_SPACE}"
+            ),
+            Self::StorageUnavailable { error } => {
+                write!(f, "{error}: {MEMORY_ONLY}; the gateway retries every ten seconds")
             }
-            (false, OnFull::DropNewest) => "new samples are given up before max_size is reached",
-        };
-        let sentence = format!("the file system is full: {cost}; free some room");
-        let full = Self::Full { sentence, is_memory_only };
-        let is_new = *self != full;
-        *self = full;
-        is_new
-    }
-
-    pub(super) fn miss(&mut self, error: &DirStorageError) {
-        let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
-        let sentence = format!(
-            "{error}{cause}: samples wait in memory only, and are lost when the gateway stops; \
-             it is tried again every ten seconds"
-        );
-        *self = Self::Failing { sentence };
-    }
-
-    pub(super) fn fail(&mut self, error: &std::io::Error) {
-        let hangs = error.kind() == std::io::ErrorKind::TimedOut;
-        let advice = if hangs {
-            "it is used again when it answers"
-        } else {
-            "free some room or change the card"
-        };
-        let sentence = format!(
-            "the storage fails ({error}): samples wait in memory only, and are lost when the \
-             gateway stops; {advice}"
-        );
-        *self = Self::Failing { sentence };
+            Self::StorageFailed { error } => write!(
+                f,
+                "storage error ({error}): {MEMORY_ONLY}; {FREE_SPACE} or replace the SD card or disk"
+            ),
+            Self::StorageStalled => write!(
+                f,
+                "the storage does not answer: {MEMORY_ONLY}; it is used again when it answers"
+            ),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The entries that are in memory, by id.
+//! The entries in memory, by id, and which of the others wait on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,53 +8,62 @@ use provisioning::config::OnFull;
 
 use super::log::EntryCounts;
 use super::range_set::RangeSet;
-use super::{Entry, TopicId};
+use super::{Entry, Gap, TopicId};
+use crate::metrics::DropReason;
 
-/// An entry with everything that was decided about it.
+/// An entry in memory, with everything that was decided about it.
 #[derive(Debug)]
 pub(super) struct MemoryEntry {
     pub(super) topic: TopicId,
     pub(super) seq: u64,
     pub(super) epoch: Arc<str>,
     pub(super) entry: Entry,
-    /// Samples that it was stored with and that have no place in today's configuration.
+    /// Samples it was stored with whose tag is not in the configuration any more.
     pub(super) unmapped_samples: u64,
     pub(super) location: Location,
-    /// When it was pushed, or moved here to make room; nothing for a copy of what lies on the disk.
-    /// INVARIANT: what lies in memory alone has one.
+    /// When it was pushed, or moved here by an eviction; `None` for an entry read back from disk.
+    /// INVARIANT: an entry in memory only has one.
     pub(super) pushed_at: Option<Instant>,
-    /// When it was handed out; nothing while it waits.
+    /// When it was handed out; `None` while it waits.
     pub(super) handed_out_at: Option<Instant>,
     pub(super) is_history: bool,
 }
 
-/// Where an entry lies beside here.
+/// Where an entry is beside memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Location {
     /// Nowhere.
     Memory,
-    /// In the log, where it takes so many bytes and is durable when the log is up to a position.
-    Logged { bytes: u64, position: u64 },
+    /// Appended to the log in this run; durable when the log is durable up to `position`.
+    Appended { bytes: u64, position: u64 },
+    /// Read back from the log.
+    Stored { bytes: u64 },
 }
 
-/// Entries in memory. What waits in memory alone, what can be forgotten because it lies in the log,
-/// and what is handed out are kept apart.
+/// Entries in memory, and the ids of those that wait on disk only.
 #[derive(Debug, Default)]
 pub(super) struct EntryIndex {
     entries: BTreeMap<u64, MemoryEntry>,
     /// Estimated memory of all of them.
-    memory: u64,
-    /// In memory alone and waiting, by kind.
+    memory_bytes: u64,
+    states: EntryStates,
+    /// Waiting in the log and not in memory.
+    disk_only: RangeSet,
+}
+
+/// The entries in memory by state: those that are in memory only, those that can be dropped from memory
+/// because they are on disk as well, and those that are handed out.
+#[derive(Debug, Default)]
+struct EntryStates {
+    /// In memory only and waiting, by kind.
     waiting_records: WaitingEntries,
     waiting_messages: WaitingEntries,
     /// In the log and waiting.
     cached: BTreeSet<u64>,
     handed_out: BTreeSet<u64>,
-    /// In memory alone, waiting or not.
+    /// In memory only, waiting or handed out.
     memory_only: BTreeSet<u64>,
-    /// What waits in the log and is not here.
-    disk_only: RangeSet,
-    /// What those hold; their bytes are memory.
+    /// The sum of those; their bytes are memory.
     memory_only_counts: EntryCounts,
 }
 
@@ -64,30 +73,50 @@ struct WaitingEntries {
     bytes: u64,
 }
 
-impl MemoryEntry {
-    /// What it holds, with the bytes that it takes where it lies.
-    pub(super) fn counts(&self) -> EntryCounts {
-        let bytes = match self.location {
-            Location::Memory => self.entry.memory_bytes(),
-            Location::Logged { bytes, .. } => bytes,
-        };
-        EntryCounts {
-            entries: 1,
-            samples: self.entry.sample_count() + self.unmapped_samples,
-            bytes,
+impl Location {
+    /// Returns the bytes that it takes on disk.
+    pub(super) const fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Memory => None,
+            Self::Appended { bytes, .. } | Self::Stored { bytes } => Some(bytes),
         }
+    }
+
+    /// Returns whether it is durable when the log is durable up to `synced`. What was read back was
+    /// durable, or has survived without.
+    pub(super) const fn is_durable(self, synced: u64) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::Appended { position, .. } => position <= synced,
+            Self::Stored { .. } => true,
+        }
+    }
+}
+
+impl MemoryEntry {
+    /// Returns what it holds, with the bytes that it takes on disk, or in memory if it is there only.
+    pub(super) fn counts(&self) -> EntryCounts {
+        let bytes = self.location.bytes().unwrap_or_else(|| self.entry.memory_bytes());
+        let samples = self.entry.sample_count() + self.unmapped_samples;
+        EntryCounts { entries: 1, samples, bytes }
     }
 
     pub(super) const fn is_record(&self) -> bool {
         matches!(self.entry, Entry::Record(_))
     }
+
+    /// Returns the gap that this entry leaves when it is dropped.
+    pub(super) fn to_gap(&self, reason: DropReason) -> Gap {
+        let samples = self.entry.sample_count() + self.unmapped_samples;
+        Gap::single((self.topic, &self.epoch, self.seq), samples, reason)
+    }
 }
 
 impl EntryIndex {
     pub(super) fn insert(&mut self, id: u64, held: MemoryEntry) {
-        self.memory += held.entry.memory_bytes();
+        self.memory_bytes += held.entry.memory_bytes();
         self.disk_only.remove(id);
-        self.add_to_sets(id, &held);
+        self.states.add(id, &held);
         self.entries.insert(id, held);
     }
 
@@ -97,19 +126,19 @@ impl EntryIndex {
 
     pub(super) fn remove(&mut self, id: u64) -> Option<MemoryEntry> {
         let held = self.entries.remove(&id)?;
-        self.memory -= held.entry.memory_bytes();
-        self.remove_from_sets(id, &held);
+        self.memory_bytes -= held.entry.memory_bytes();
+        self.states.remove(id, &held);
         Some(held)
     }
 
-    /// Takes out everything, in the order of the ids.
+    /// Removes everything and returns it in the order of the ids.
     pub(super) fn drain_all(&mut self) -> impl Iterator<Item = (u64, MemoryEntry)> + use<> {
         std::mem::take(self).entries.into_iter()
     }
 
-    /// Takes out an entry that is handed out.
+    /// Removes an entry that is handed out and returns it.
     pub(super) fn take_handed_out(&mut self, id: u64) -> Option<MemoryEntry> {
-        if self.handed_out.contains(&id) { self.remove(id) } else { None }
+        if self.states.handed_out.contains(&id) { self.remove(id) } else { None }
     }
 
     pub(super) fn mark_handed_out(
@@ -120,32 +149,28 @@ impl EntryIndex {
     ) -> Option<&MemoryEntry> {
         self.update(id, |held| {
             held.handed_out_at = Some(now);
-            // What is late once stays so, also what moved behind newer entries.
+            // An entry that came late once stays history, also one that was moved behind newer ones.
             held.is_history |= is_history;
         })
     }
 
-    pub(super) fn set_location(&mut self, id: u64, place: Location) {
-        self.update(id, |held| held.location = place);
+    pub(super) fn set_location(&mut self, id: u64, location: Location) {
+        self.update(id, |held| held.location = location);
     }
 
-    /// Everything handed out waits again.
+    /// Makes everything that is handed out wait again.
     pub(super) fn return_handed_out(&mut self) {
-        for id in std::mem::take(&mut self.handed_out) {
-            self.handed_out.insert(id);
+        for id in std::mem::take(&mut self.states.handed_out) {
             self.update(id, |held| held.handed_out_at = None);
         }
     }
 
-    /// The first entry from this id on that waits.
+    /// Returns the first entry from this id on that waits in memory.
     pub(super) fn first_waiting(&self, from: u64) -> Option<u64> {
         let first = |ids: &BTreeSet<u64>| ids.range(from..).next().copied();
-        let all = [
-            first(&self.waiting_records.ids),
-            first(&self.waiting_messages.ids),
-            first(&self.cached),
-        ];
-        all.into_iter().flatten().min()
+        let EntryStates { waiting_records, waiting_messages, cached, .. } = &self.states;
+        let waiting = [&waiting_records.ids, &waiting_messages.ids, cached];
+        waiting.into_iter().filter_map(first).min()
     }
 
     #[cfg(test)]
@@ -154,53 +179,49 @@ impl EntryIndex {
     }
 
     pub(super) fn has_handed_out(&self, ids: std::ops::Range<u64>) -> bool {
-        self.handed_out.range(ids).next().is_some()
+        self.states.handed_out.range(ids).next().is_some()
     }
 
-    /// The lowest id that lies in memory alone.
+    /// Returns the lowest id that is in memory only.
     pub(super) fn first_memory_only(&self) -> Option<u64> {
-        self.memory_only.first().copied()
+        self.states.memory_only.first().copied()
     }
 
-    /// The highest id that lies in memory alone and was pushed before this.
+    /// Returns the highest id that is in memory only and was pushed before `before`, as were all below.
     pub(super) fn last_memory_only_before(&self, before: Instant) -> Option<u64> {
         let is_old = |id: &&u64| {
-            self.entries
-                .get(id)
-                .is_some_and(|held| held.pushed_at.is_none_or(|since| since <= before))
+            self.entries.get(id).is_some_and(|held| held.pushed_at.is_none_or(|at| at <= before))
         };
-        self.memory_only.iter().take_while(is_old).last().copied()
+        self.states.memory_only.iter().take_while(is_old).last().copied()
     }
 
-    /// What lies in memory alone.
+    /// Returns how much is in memory only.
     pub(super) const fn memory_only(&self) -> EntryCounts {
-        self.memory_only_counts
+        self.states.memory_only_counts
     }
 
-    /// Those in the log behind this position.
+    /// Returns the ids of entries in the log that are not durable when the log is up to `synced`.
     pub(super) fn logged_after(&self, synced: u64) -> Vec<u64> {
-        let is_behind = |held: &MemoryEntry| matches!(held.location, Location::Logged { position, .. } if position > synced);
-        self.entries.iter().filter(|(_, held)| is_behind(held)).map(|(id, _)| *id).collect()
+        let is_after = |held: &MemoryEntry| {
+            held.location != Location::Memory && !held.location.is_durable(synced)
+        };
+        self.entries.iter().filter(|(_, held)| is_after(held)).map(|(id, _)| *id).collect()
     }
 
-    /// The lowest id from which on everything is younger than this and in memory.
+    /// Returns the lowest id from which on everything was pushed after `oldest` and is in memory.
     pub(super) fn first_young_id(&self, oldest: Instant) -> Option<u64> {
-        let young = self.entries.iter().rev();
-        young
-            .take_while(|(_, held)| held.pushed_at.is_some_and(|since| since >= oldest))
-            .last()
-            .map(|(id, _)| *id)
+        let is_young = |held: &MemoryEntry| held.pushed_at.is_some_and(|at| at >= oldest);
+        let young = self.entries.iter().rev().take_while(|(_, held)| is_young(held));
+        young.last().map(|(id, _)| *id)
     }
 
-    /// Forgets waiting entries that lie durably in the log until no more than `most` bytes are here.
-    pub(super) fn trim_cache(&mut self, most: u64, synced: u64) {
-        while self.memory > most
-            && let Some(id) = self.cached.first().copied()
+    /// Drops waiting entries from memory that are durable in the log, oldest first, until at most
+    /// `max_bytes` are in use.
+    pub(super) fn trim_cache(&mut self, max_bytes: u64, synced: u64) {
+        while self.memory_bytes > max_bytes
+            && let Some(id) = self.states.cached.first().copied()
         {
-            let place = self.entries.get(&id).map(|held| held.location);
-            let is_durable =
-                matches!(place, Some(Location::Logged { position, .. }) if position <= synced);
-            if !is_durable {
+            if !self.entries.get(&id).is_some_and(|held| held.location.is_durable(synced)) {
                 return;
             }
             self.remove(id);
@@ -208,71 +229,74 @@ impl EntryIndex {
         }
     }
 
-    /// What waits in the log when a run begins.
-    pub(super) fn set_disk_only(&mut self, paged: RangeSet) {
-        self.disk_only = paged;
+    /// Sets what waits in the log when a run starts.
+    pub(super) fn set_disk_only(&mut self, waiting: RangeSet) {
+        self.disk_only = waiting;
     }
 
-    /// The first entry from this id on that waits in the log alone.
+    /// Returns the first entry from this id on that waits in the log and is not in memory.
     pub(super) fn first_disk_only(&self, from: u64) -> Option<u64> {
         self.disk_only.first_from(from)
     }
 
-    /// These do not wait in the log any more.
+    /// Records that these ids do not wait in the log any more.
     pub(super) fn remove_disk_only(&mut self, first: u64, last: u64) {
         self.disk_only.remove_range((first, last));
     }
 
-    /// Memory that is in use.
+    /// Returns the memory in use.
     pub(super) const fn memory_bytes(&self) -> u64 {
-        self.memory
+        self.memory_bytes
     }
 
-    /// Memory of records, and of messages, that wait here alone.
+    /// Returns the memory of records, and of messages, that wait in memory only.
     pub(super) const fn waiting_bytes(&self) -> (u64, u64) {
-        (self.waiting_records.bytes, self.waiting_messages.bytes)
+        (self.states.waiting_records.bytes, self.states.waiting_messages.bytes)
     }
 
-    /// Takes out a waiting entry that lies here alone: a record if there is one.
+    /// Removes a waiting entry that is in memory only, a record if there is one, and returns it.
     pub(super) fn evict(&mut self, on_full: OnFull) -> Option<(u64, MemoryEntry)> {
         let end = |ids: &BTreeSet<u64>| match on_full {
             OnFull::DropOldest => ids.first().copied(),
             OnFull::DropNewest => ids.last().copied(),
         };
-        let id = end(&self.waiting_records.ids).or_else(|| end(&self.waiting_messages.ids))?;
+        let EntryStates { waiting_records, waiting_messages, .. } = &self.states;
+        let id = end(&waiting_records.ids).or_else(|| end(&waiting_messages.ids))?;
         Some((id, self.remove(id)?))
     }
 
-    /// The first record in line.
+    /// Returns the record with the lowest id.
     pub(super) fn oldest_record(&self) -> Option<&MemoryEntry> {
         self.entries.values().find(|held| held.is_record())
     }
 
     fn update(&mut self, id: u64, change: impl FnOnce(&mut MemoryEntry)) -> Option<&MemoryEntry> {
-        let mut held = self.entries.remove(&id)?;
-        self.remove_from_sets(id, &held);
-        change(&mut held);
-        self.add_to_sets(id, &held);
-        Some(self.entries.entry(id).or_insert(held))
+        let held = self.entries.get_mut(&id)?;
+        self.states.remove(id, held);
+        change(held);
+        self.states.add(id, held);
+        Some(held)
     }
+}
 
-    fn add_to_sets(&mut self, id: u64, held: &MemoryEntry) {
+impl EntryStates {
+    fn add(&mut self, id: u64, held: &MemoryEntry) {
         if held.location == Location::Memory {
             self.memory_only.insert(id);
             self.memory_only_counts.add(held.counts());
         }
-        match (held.handed_out_at.is_some(), held.location) {
-            (true, _) => drop(self.handed_out.insert(id)),
-            (false, Location::Logged { .. }) => drop(self.cached.insert(id)),
-            (false, Location::Memory) => {
-                let waiting = self.waiting_mut(held);
-                waiting.ids.insert(id);
-                waiting.bytes += held.entry.memory_bytes();
-            }
+        if held.handed_out_at.is_some() {
+            self.handed_out.insert(id);
+        } else if held.location == Location::Memory {
+            let waiting = self.waiting_mut(held);
+            waiting.ids.insert(id);
+            waiting.bytes += held.entry.memory_bytes();
+        } else {
+            self.cached.insert(id);
         }
     }
 
-    fn remove_from_sets(&mut self, id: u64, held: &MemoryEntry) {
+    fn remove(&mut self, id: u64, held: &MemoryEntry) {
         if self.memory_only.remove(&id) {
             self.memory_only_counts.subtract(held.counts());
         }

@@ -1,4 +1,5 @@
-//! What comes in: numbered, kept in memory, and written to the log as durability wants it.
+//! What comes in: it gets a number, is kept in memory, and is appended to the log as `durability`
+//! requires.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,13 +8,13 @@ use provisioning::config::{Durability, OnFull};
 
 use super::index::{Location, MemoryEntry};
 use super::ledger::PendingAnnouncement;
-use super::log::{AppendError, NewEntry, StoredEntry};
+use super::log::{AppendError, NewEntry};
 use super::storage::Storage;
 use super::{CACHE_BYTES, Entry, EntryId, Gap, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
-/// What may be evicted for an entry that does not fit.
+/// What may be evicted from memory for an entry that does not fit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Evictable {
     Nothing,
@@ -24,41 +25,41 @@ enum Evictable {
 impl<S: Storage> Queue<S> {
     /// Takes an entry and gives it the next number of its topic.
     ///
-    /// Returns nothing when there is no room; the number is spent all the same, so that the
-    /// receiver sees the gap. When full, telemetry makes room as `on_full` says, for a message
-    /// from either end; messages make room for messages only, and what is handed out stays.
+    /// Returns `None` when there is no room. The number is used up all the same, so that the receiver
+    /// sees the gap. When the queue is full, telemetry is evicted as `on_full` says, for a message from
+    /// either end; messages are evicted for messages only, and nothing that is handed out.
     pub fn push(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<EntryId> {
         self.metrics.produced.inc_by(entry.sample_count());
-        let room = match (&entry, self.on_full) {
+        let evictable = match (&entry, self.on_full) {
             (Entry::Record(_), OnFull::DropNewest) => Evictable::Nothing,
             (Entry::Record(_), OnFull::DropOldest) => Evictable::Telemetry,
             (Entry::Message(_), OnFull::DropNewest) => Evictable::Telemetry,
             (Entry::Message(_), OnFull::DropOldest) => Evictable::Anything,
         };
-        let accepted = self.free_memory(entry.memory_bytes(), room);
+        let fits = self.free_memory(entry.memory_bytes(), evictable);
         let (id, held) = self.new_entry(topic, entry, now);
-        if accepted {
-            self.store_entry(id, held, now);
-        } else {
+        if !fits {
             self.drop_entry(&held, self.memory_drop_reason());
+            return None;
         }
-        self.update_gauges();
-        (accepted && self.index.get(id).is_some()).then_some(EntryId::from_ticket(id))
+        self.store_entry(id, held, now);
+        // A full log may have dropped it at once.
+        self.index.get(id).is_some().then_some(EntryId::from_ticket(id))
     }
 
-    /// Queues the events that tell what was lost since the last call, and returns what they tell.
+    /// Queues the events that announce what was lost since the last call, and returns the losses.
     ///
-    /// Telling takes room and may have to wait for it: telemetry makes room, messages do not. Ask
-    /// while the broker takes messages, and not more often than about once a second: runs grow
-    /// together in the meantime.
+    /// Events need room and may have to wait for it: telemetry is evicted for them, messages are not.
+    /// Call it while the broker takes messages, about once a second: neighbouring losses are joined in
+    /// the meantime.
     pub fn announce_losses(&mut self, now: Instant) -> Vec<Gap> {
         self.announce_uncleans(now);
-        // The log knows a loss before an event tells it: the event may wait in memory while higher
-        // numbers are written.
+        // The log records a loss before an event announces it: the event may wait in memory while
+        // higher numbers are written.
         self.record_losses(now);
-        let is_written = self.log.as_ref().is_some_and(super::Log::is_writable);
+        let is_writable = self.log.as_ref().is_some_and(super::Log::is_writable);
         let gaps = self.ledger.gaps.iter();
-        let gaps = gaps.filter(|gap| !is_written || !self.ledger.gaps.is_changed(gap));
+        let gaps = gaps.filter(|gap| !is_writable || !self.ledger.gaps.is_changed(gap));
         let gaps: Vec<Gap> = gaps.cloned().collect();
         gaps.into_iter().filter(|gap| self.announce_gap(gap, now)).collect()
     }
@@ -80,13 +81,13 @@ impl<S: Storage> Queue<S> {
             let Some(events) = self.ledger.topics.name(self.events) else { return };
             let message = unclean.to_event(events, &self.ledger.topics);
             if let Some(id) = self.push_announcement(message, now) {
-                self.ledger.uncleans.retain(|told| *told != unclean);
+                self.ledger.uncleans.retain(|other| *other != unclean);
                 self.ledger.announced_by.push((id, PendingAnnouncement::Unclean(unclean)));
             }
         }
     }
 
-    /// Without room no number is spent.
+    /// Queues an event, if there is room; otherwise no number is used up.
     fn push_announcement(&mut self, message: Message, now: Instant) -> Option<u64> {
         let entry = Entry::Message(message);
         if !self.free_memory(entry.memory_bytes(), Evictable::Telemetry) {
@@ -94,7 +95,6 @@ impl<S: Storage> Queue<S> {
         }
         let (id, held) = self.new_entry(self.events, entry, now);
         self.store_entry(id, held, now);
-        self.update_gauges();
         Some(id)
     }
 
@@ -119,66 +119,74 @@ impl<S: Storage> Queue<S> {
         self.ledger.memory_only_seqs.insert((held.topic, held.seq));
         self.index.insert(id, held);
         if self.durability != Durability::LowWear || is_message {
-            self.append_up_to(id, now);
+            self.append_up_to(Some(id), now);
         }
     }
 
-    /// Writes everything to the log that lies in memory alone, up to this id: ids rise along the
-    /// log.
-    pub(super) fn append_up_to(&mut self, last: u64, now: Instant) {
-        while let Some(id) = self.index.first_memory_only().filter(|id| *id <= last) {
+    /// Appends everything to the log that is in memory only.
+    pub(super) fn append_all(&mut self, now: Instant) {
+        self.append_up_to(None, now);
+    }
+
+    /// Appends everything to the log that is in memory only, up to this id: ids rise along the log.
+    pub(super) fn append_up_to(&mut self, last: Option<u64>, now: Instant) {
+        let is_due = |id: &u64| last.is_none_or(|last| *id <= last);
+        while let Some(id) = self.index.first_memory_only().filter(is_due) {
             if !self.log.as_ref().is_some_and(super::Log::is_writable) {
                 return;
             }
-            let since = self.index.get(id).and_then(|held| held.pushed_at).unwrap_or(now);
+            let pushed_at = self.index.get(id).and_then(|held| held.pushed_at).unwrap_or(now);
             match self.append_entry(id) {
-                Ok(()) => self.deadlines.appended(since),
+                Ok(()) => self.sync.on_appended(pushed_at),
                 Err(AppendError::Full) => {
                     if !self.free_disk_space(id, now) {
                         return;
                     }
                 }
-                // It waits in memory: giving up more would free nothing sooner.
-                Err(AppendError::FullForNow) => return self.deadlines.request_sync(),
-                Err(refusal) => return self.on_append_error(refusal, now),
+                // It waits in memory: evicting more would free nothing sooner.
+                Err(AppendError::FullForNow) => return self.sync.request(),
+                Err(error) => return self.on_append_error(error, now),
             }
         }
+        self.trim_cache(CACHE_BYTES);
+    }
+
+    /// Removes copies of what is durable from memory, until no more than `max_bytes` are in use.
+    pub(super) fn trim_cache(&mut self, max_bytes: u64) {
         let synced = self.log.as_ref().map_or(0, super::Log::synced);
-        self.index.trim_cache(CACHE_BYTES, synced);
+        self.index.trim_cache(max_bytes, synced);
     }
 
     fn append_entry(&mut self, id: u64) -> Result<(), AppendError> {
-        // A number that was refused is written before the next one that is not.
-        if let (Some(log), Some(held)) = (&mut self.log, self.index.get(id))
-            && self.ledger.gaps.has_changed()
-        {
+        let (Some(log), Some(held)) = (&mut self.log, self.index.get(id)) else { return Ok(()) };
+        // A loss is recorded before higher numbers: after a crash everything below a known number
+        // must be accounted for.
+        if self.ledger.gaps.has_changed() {
             log.reserve_for_entry(&self.ledger, &held.entry)?;
             let gaps = self.ledger.take_losses();
             gaps.iter().try_for_each(|gap| log.append_loss(&self.ledger, gap))?;
         }
-        let (Some(log), Some(held)) = (&mut self.log, self.index.get(id)) else { return Ok(()) };
         let MemoryEntry { topic, seq, epoch, entry, .. } = held;
-        let item = NewEntry { id, topic: *topic, seq: *seq, epoch, entry };
-        let appended = log.append(&self.ledger, &item)?;
+        let new = NewEntry { id, topic: *topic, seq: *seq, epoch, entry };
+        let appended = log.append(&self.ledger, &new)?;
         if *held.epoch == *self.ledger.epoch {
             self.ledger.memory_only_seqs.remove(&(*topic, *seq));
         }
-        let place = Location::Logged { bytes: appended.bytes, position: appended.position };
-        self.index.set_location(id, place);
+        let location = Location::Appended { bytes: appended.bytes, position: appended.position };
+        self.index.set_location(id, location);
         Ok(())
     }
 
-    /// Evicts from memory until `bytes` fit. Evicts nothing when they would not fit even then.
-    fn free_memory(&mut self, bytes: u64, room: Evictable) -> bool {
+    /// Evicts entries from memory until `bytes` fit. Evicts nothing when they would not fit even then.
+    fn free_memory(&mut self, bytes: u64, evictable: Evictable) -> bool {
         let (records, messages) = self.index.waiting_bytes();
-        let evictable = match room {
+        let evictable = match evictable {
             Evictable::Nothing => 0,
             Evictable::Telemetry => records,
             Evictable::Anything => records + messages,
         };
-        let synced = self.log.as_ref().map_or(0, super::Log::synced);
         if self.index.memory_bytes() + bytes > self.max_memory {
-            self.index.trim_cache(self.max_memory.saturating_sub(bytes), synced);
+            self.trim_cache(self.max_memory.saturating_sub(bytes));
         }
         if self.index.memory_bytes() - evictable + bytes > self.max_memory {
             return false;
@@ -190,54 +198,28 @@ impl<S: Storage> Queue<S> {
         true
     }
 
-    /// Why there is no room in memory.
+    /// Returns why there is no room in memory.
     const fn memory_drop_reason(&self) -> DropReason {
         if self.health.is_failing() { DropReason::Storage } else { DropReason::Full }
     }
 
-    /// This entry is not in memory alone any more.
+    /// Records that an entry is in memory only no more: it is in the log, settled or dropped.
     pub(super) fn forget_memory_only(&mut self, held: &MemoryEntry) {
         if *held.epoch == *self.ledger.epoch {
             self.ledger.memory_only_seqs.remove(&(held.topic, held.seq));
         }
     }
 
-    /// Counts an entry that is gone, and remembers that it has to be told.
+    /// Counts an entry as dropped, and records that the loss has to be announced.
     pub(super) fn drop_entry(&mut self, held: &MemoryEntry, reason: DropReason) {
-        let samples = held.entry.sample_count() + held.unmapped_samples;
-        self.metrics.count_dropped(reason, samples);
+        let gap = held.to_gap(reason);
+        self.metrics.count_dropped(reason, gap.samples);
         self.forget_memory_only(held);
-        self.ledger.gaps.add(held.gap(reason));
+        self.ledger.gaps.add(gap);
         if let Entry::Message(message) = &held.entry {
-            let told =
+            let announced =
                 PendingAnnouncement::from_event(message, &held.epoch, &mut self.ledger.topics);
-            told.into_iter().for_each(|told| self.ledger.requeue(told));
-        }
-    }
-}
-
-impl MemoryEntry {
-    pub(super) fn gap(&self, reason: DropReason) -> Gap {
-        Gap {
-            epoch: Arc::clone(&self.epoch),
-            topic: self.topic,
-            first_seq: self.seq,
-            last_seq: self.seq,
-            samples: self.entry.sample_count() + self.unmapped_samples,
-            reason,
-        }
-    }
-}
-
-impl<C> StoredEntry<C> {
-    pub(super) fn gap(&self, reason: DropReason) -> Gap {
-        Gap {
-            epoch: Arc::clone(&self.epoch),
-            topic: self.topic,
-            first_seq: self.seq,
-            last_seq: self.seq,
-            samples: self.samples,
-            reason,
+            announced.into_iter().for_each(|announced| self.ledger.requeue(announced));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the queue has to remember beside its entries: numbers given, and losses to be told.
+//! What the queue has to remember beside its entries: numbers given, and losses to announce.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,19 +17,20 @@ pub(super) struct Ledger {
     pub(super) epoch: Arc<str>,
     pub(super) next_id: u64,
     pub(super) next_seq: BTreeMap<TopicId, u64>,
-    /// Numbers of this epoch that are given to entries in memory alone.
+    /// Numbers of this epoch that belong to entries in memory only.
     pub(super) memory_only_seqs: BTreeSet<(TopicId, u64)>,
-    /// What is lost and was not told.
+    /// Losses that are not announced.
     pub(super) gaps: GapSet,
-    /// Epochs that ended uncleanly and were not told.
+    /// Epochs that ended uncleanly, not announced.
     pub(super) uncleans: Vec<UncleanShutdown>,
-    /// What is told by an entry, or is only lost as long as an entry is not durable: by its id.
+    /// What an event announces that is not durable yet, by the id of the event; and messages that are
+    /// lost unless their moved copy becomes durable, by the id of the copy.
     pub(super) announced_by: Vec<(u64, PendingAnnouncement)>,
-    /// What is told by entries of the run before that may not be durable yet.
+    /// What events of the last run announce that may not be durable yet.
     pub(super) announced_by_last_run: Vec<PendingAnnouncement>,
 }
 
-/// Something that a receiver has to learn.
+/// Something to announce to the receiver.
 #[derive(Clone, Debug)]
 pub(super) enum PendingAnnouncement {
     Gap(Gap),
@@ -37,8 +38,8 @@ pub(super) enum PendingAnnouncement {
 }
 
 impl Ledger {
-    /// By topic, the first number of which a log that is read after a crash knows nothing: it was
-    /// not given, or to an entry that is in memory alone.
+    /// Returns the first number of each topic that is not in the log: it was not given yet, or belongs
+    /// to an entry in memory only.
     pub(super) fn first_unstored_seqs(&self) -> BTreeMap<TopicId, u64> {
         let first = |topic: TopicId| {
             let unstored = self.memory_only_seqs.range((topic, 0)..=(topic, u64::MAX)).next();
@@ -48,25 +49,26 @@ impl Ledger {
         self.next_seq.iter().map(known).collect()
     }
 
-    /// Losses that the log does not know and may. It knows all numbers of a topic below one that it
-    /// knows: what is lost behind a number that is in memory alone has to wait for that.
+    /// Returns the losses that are to be recorded in the log and are not.
+    ///
+    /// The log knows every number of a topic below one that it knows, so that the first unknown number
+    /// describes a crash. A loss behind a number in memory only has to wait for that number.
     pub(super) fn take_losses(&mut self) -> Vec<Gap> {
-        let Self { gaps, memory_only_seqs: unstored, epoch, .. } = self;
+        let Self { gaps, memory_only_seqs, epoch, .. } = self;
         let is_behind = |gap: &Gap| {
             let below = (gap.topic, 0)..(gap.topic, gap.first_seq);
-            gap.epoch == *epoch && unstored.range(below).next().is_some()
+            gap.epoch == *epoch && memory_only_seqs.range(below).next().is_some()
         };
         gaps.take_changed(|gap| !is_behind(gap))
     }
 
-    /// What has to be told if nothing else survives.
+    /// Returns what the next run has to announce if only a checkpoint survives.
     pub(super) fn pending_announcements(&self) -> (Vec<Gap>, Vec<UncleanShutdown>) {
         let mut gaps: Vec<Gap> = self.gaps.iter().cloned().collect();
         let mut uncleans = self.uncleans.clone();
-        for untold in
-            self.announced_by.iter().map(|(_, untold)| untold).chain(&self.announced_by_last_run)
-        {
-            match untold {
+        let announced = self.announced_by.iter().map(|(_, announced)| announced);
+        for announcement in announced.chain(&self.announced_by_last_run) {
+            match announcement {
                 PendingAnnouncement::Gap(gap) => gaps.push(gap.clone()),
                 PendingAnnouncement::Unclean(unclean) => {
                     add_unclean(&mut uncleans, unclean.clone())
@@ -76,21 +78,21 @@ impl Ledger {
         (gaps, uncleans)
     }
 
-    /// What told this is lost.
-    pub(super) fn requeue(&mut self, untold: PendingAnnouncement) {
-        match untold {
+    /// Records that the event that announced this is lost: it has to be announced again.
+    pub(super) fn requeue(&mut self, announcement: PendingAnnouncement) {
+        match announcement {
             PendingAnnouncement::Gap(gap) => self.gaps.add(gap),
             PendingAnnouncement::Unclean(unclean) => add_unclean(&mut self.uncleans, unclean),
         }
     }
 
-    /// How much of an epoch that ended uncleanly may be missing is not known.
+    /// Records that it is not known how much of an epoch that ended uncleanly may be missing.
     pub(super) fn clear_loss_window(&mut self, epoch: &Arc<str>) {
         let unclean = self.uncleans.iter_mut().find(|unclean| unclean.epoch == *epoch);
         unclean.into_iter().for_each(|unclean| unclean.seconds = None);
     }
 
-    /// The next id, and the next number of this topic.
+    /// Returns the next id and the next number of this topic.
     pub(super) fn next_number(&mut self, topic: TopicId) -> (u64, u64) {
         let id = self.next_id;
         self.next_id += 1;
@@ -102,7 +104,7 @@ impl Ledger {
 }
 
 impl PendingAnnouncement {
-    /// What an event tells that was sent in this epoch.
+    /// Returns what an event announces that was sent in this epoch; `None` for any other message.
     pub(super) fn from_event(
         message: &Message,
         epoch: &Arc<str>,
@@ -111,19 +113,19 @@ impl PendingAnnouncement {
         if let Some(unclean) = UncleanShutdown::parse(&message.body, topics) {
             return Some(Self::Unclean(unclean));
         }
-        let told = GapEvent::parse(&message.body)?;
+        let event = GapEvent::parse(&message.body)?;
         Some(Self::Gap(Gap {
-            epoch: told.epoch.map_or_else(|| Arc::clone(epoch), Arc::from),
-            topic: topics.intern(&told.topic.into()),
-            first_seq: told.first_seq,
-            last_seq: told.last_seq,
-            samples: told.samples,
-            reason: DropReason::from_label(&told.reason)?,
+            epoch: event.epoch.map_or_else(|| Arc::clone(epoch), Arc::from),
+            topic: topics.intern(&event.topic.into()),
+            first_seq: event.first_seq,
+            last_seq: event.last_seq,
+            samples: event.samples,
+            reason: DropReason::from_label(&event.reason)?,
         }))
     }
 }
 
-/// An epoch is told once: several events may have told it.
+/// Adds an epoch once: several events may have announced it.
 fn add_unclean(uncleans: &mut Vec<UncleanShutdown>, unclean: UncleanShutdown) {
     if uncleans.iter().all(|known| known.epoch != unclean.epoch) {
         uncleans.push(unclean);
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_behind_a_number_in_memory_alone_waits_for_it() {
+    fn a_loss_behind_a_number_in_memory_only_waits_for_it() {
         let (topic, other) = (TopicId::new(1), TopicId::new(2));
         let mut ledger = Ledger { epoch: "e".into(), ..Ledger::default() };
         let gap = |topic, epoch: &str, seq| Gap {

@@ -1,160 +1,106 @@
-//! A log over recycled files: what is appended waits there until it is settled, in any order.
+//! A log in files that are used again: entries wait in it until they are settled, in any order.
+//! docs/decisions/0007 says why it is as it is.
 //!
-//! Nothing is written in place. Settling is a record like any other, and the first record of every
-//! segment is the state of the whole log, so that a start reads the newest segments only.
+//! Nothing is overwritten in place. That an entry is settled is a record like any other, and the first
+//! record of every segment is a checkpoint of the whole log, so that a start reads the newest segments
+//! only.
 
-mod append;
 mod bytes;
-mod capacity;
 mod checkpoint;
+mod durability;
 mod entry_codec;
-mod failure;
 mod file_ops;
+mod file_set;
 mod frame;
 mod job;
+mod loader;
 mod reader;
 mod recover;
 mod replay;
-mod room;
 mod segment;
+mod segment_index;
 mod start;
 mod value_codec;
+mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
-pub(super) use self::append::{NewEntry, stored_entry_len};
-use self::capacity::Purpose;
-use self::checkpoint::{ChainSeq, Checkpoint, RunContext};
-use self::file_ops::{FileOp, FileOps, FileSlot};
+use self::checkpoint::Checkpoint;
+use self::durability::{DurabilityTracker, FlushPoint};
+pub(super) use self::entry_codec::StoredContent;
+use self::file_ops::{FileOp, OpsResult, execute};
+pub(super) use self::file_set::LogLimits;
+use self::file_set::{FileSet, Purpose};
 use self::frame::{FrameKind, Salt, frame_len};
 pub(super) use self::job::JobOutcome;
 pub use self::job::{DiskJob, DiskJobDone};
-pub(super) use self::reader::{SegmentReader, StoredContent, StoredEntry};
+use self::job::{DiskJobResult, DiskTask};
+use self::loader::SegmentLoader;
+pub(super) use self::reader::{SegmentReader, StoredEntry};
+use self::recover::MAX_READ_ATTEMPTS;
 use self::segment::Segment;
 pub(super) use self::segment::{EntryCounts, SegmentKind};
-pub(super) use self::start::{OpenedLog, RunSettings};
+use self::segment_index::{Emptied, SegmentIndex};
+pub(super) use self::start::{LastRun, OpenedLog, RunSettings};
+pub(super) use self::writer::{NewEntry, stored_entry_len};
+use self::writer::{Unsynced, Writer};
 use super::ledger::Ledger;
-use super::range_set::RangeSet;
+use super::range_set::{NumberRange, RangeSet};
 use super::storage::Storage;
-use super::{ConfigNames, Gap, to_u64};
+use super::{Entry, Gap, TopicTable, to_u64};
+use crate::model::UnixTime;
 
-/// So much is collected before it is handed to the operating system.
-const BUFFER_BYTES: usize = 64 << 10;
+/// Files are multiples of a sector long.
+const SECTOR_BYTES: u64 = 512;
 
-/// The log. It does no work of its own: whoever owns it asks for jobs and runs them.
+/// The log. It does no I/O of its own but at the start: its owner asks for jobs and runs them.
 #[derive(Debug)]
 pub(super) struct Log<S: Storage> {
     storage: S,
-    limits: LogLimits,
-    names: ConfigNames,
-    context: RunContext,
-    /// What may wait in each, oldest first, without the one that is written.
-    segments: Vec<Segment>,
-    /// The segment that is written; nothing while the storage fails.
-    tail: Option<Tail<S::File>>,
-    /// What is to be done to the files, and waits for a job.
-    line: FileOps<S::File>,
-    /// Files that may be written over.
-    idle: Vec<file_ops::IdleFile>,
-    /// Files in which nothing waits, as soon as that is durable.
-    retiring: Vec<PendingRecycle>,
-    /// Segments among those whose messages moved, and may lie nowhere else on the disk.
-    moved: BTreeSet<u64>,
-    next_number: u64,
-    waiting_ids: RangeSet,
-    appended: u64,
-    link: ChainSeq,
-    /// Whether something that waited was lost: that and what tells it become durable together.
-    has_lost: bool,
-    /// By segment, what is settled and not written down yet.
-    settled: BTreeMap<u64, (RangeSet, EntryCounts)>,
-    /// Bytes appended in this run, through all segments.
-    position: u64,
-    /// How many of them the operating system has.
-    written: u64,
-    /// How many of them are durable.
-    synced: u64,
-    /// Full segments that are not durable, and which of them a job is making so.
-    dirty: Vec<Unsynced<S::File>>,
-    syncing: Vec<Unsynced<S::File>>,
-    /// Names are durable when a sync has begun behind this position.
-    renamed: Option<u64>,
-    loaded: Option<SegmentReader>,
-    under_way: job::RunningJobs,
-    counts: DiskCounters,
-    /// Whether there is a file that says that the storage fails.
-    is_marked: bool,
+    files: FileSet<S::File>,
+    writer: Writer<S::File>,
+    durability: DurabilityTracker<S::File>,
+    index: SegmentIndex,
+    loader: SegmentLoader,
+    counters: DiskCounters,
 }
 
-/// What the log may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogLimits {
-    /// Length of a segment.
-    pub(super) segment_bytes: u64,
-    /// Of all files.
-    pub(super) max_bytes: u64,
-    /// What stays free on the file system.
-    pub(super) min_free_bytes: u64,
-}
-
-/// What happened to the device.
+/// What happened to the files.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct DiskCounters {
     /// Bytes written.
     pub(super) written: u64,
-    /// Segments that a newer program wrote.
-    pub(super) set_aside: u64,
-    /// Segments that could not be read at the start, and might be another time.
-    pub(super) unreadable: u64,
+    /// Files of a newer version, set aside at the start.
+    pub(super) newer_version_files: u64,
+    /// Files that could not be read at the start, set aside.
+    pub(super) unreadable_files: u64,
 }
 
-#[derive(Debug)]
-struct Tail<F> {
-    file: FileSlot<F>,
-    segment: Segment,
-    /// Offset of the first byte of the buffer.
-    flushed_bytes: u64,
-    buffer: Vec<u8>,
-    /// PLCs whose names were written since the last repetition.
-    declared_plcs: Vec<u16>,
-    repeat_at: u64,
-    /// Begun for the log's own records when there was no room for data.
-    is_reserve: bool,
-}
-
-/// A segment that is not durable.
-#[derive(Debug)]
-struct Unsynced<F> {
-    file: FileSlot<F>,
-    number: u64,
-    /// Positions of its first byte and behind its last.
-    from: u64,
-    end: u64,
-}
-
-#[derive(Debug)]
-struct PendingRecycle {
-    name: String,
-    size: u64,
-    /// Position behind the record that says so; nothing while it is not written.
-    from: Option<u64>,
+/// Where an entry was appended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    /// Bytes on the disk.
+    pub(super) bytes: u64,
+    /// The entry is durable when the log is durable up to this position.
+    pub(super) position: u64,
 }
 
 /// Why nothing was appended.
 #[derive(Debug)]
 pub(super) enum AppendError {
-    /// Nothing is wrong but the bounds.
+    /// The limits leave no room.
     Full,
-    /// Nothing is wrong, and files become free with what is under way.
+    /// The limits leave no room until the running jobs have freed files.
     FullForNow,
     /// The storage fails.
     Failed(io::Error),
 }
 
 impl AppendError {
-    /// Whether the file system has no room, or no more of it for us.
+    /// Returns whether the file system is full, or the quota of this user is used up.
     pub(super) fn is_disk_full(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -167,215 +113,623 @@ impl From<io::Error> for AppendError {
     }
 }
 
+/// Appending.
 impl<S: Storage> Log<S> {
-    /// Notes that an entry need not be sent any more; does nothing for one that is not here.
-    pub(super) fn settle(&mut self, id: u64, held: EntryCounts) {
-        if !self.waiting_ids.remove(id) {
-            return;
-        }
-        let Some(segment) = self.segment_mut(id) else { return };
-        segment.waiting.subtract(held);
-        let (number, is_empty) = (segment.number, segment.waiting.entries == 0);
-        let (ids, tally) = self.settled.entry(number).or_default();
-        ids.insert(id);
-        tally.add(held);
-        if is_empty {
-            self.retire(number);
-        }
+    /// Appends an entry. Its id must be above all ids appended before.
+    pub(super) fn append(
+        &mut self,
+        ledger: &Ledger,
+        new: &NewEntry<'_>,
+    ) -> Result<Appended, AppendError> {
+        let payload = self.writer.encode(new);
+        let bytes = to_u64(frame_len(payload.len()));
+        self.ensure_entry_space(ledger, bytes, new.entry)?;
+        let kind = match new.entry {
+            Entry::Record(_) => FrameKind::Record,
+            Entry::Message(_) => FrameKind::Message,
+        };
+        self.writer.append_chained(kind, &payload)?;
+        self.flush_full_buffer();
+        let counts = EntryCounts { entries: 1, samples: new.entry.sample_count(), bytes };
+        self.index.on_appended(new.id, counts, new.entry.at());
+        Ok(Appended { bytes, position: self.writer.position() })
     }
 
-    /// As [`Log::settle`], for an entry that is lost and of which the ledger has to tell.
-    pub(super) fn settle_lost(&mut self, id: u64, held: EntryCounts) {
-        self.settle(id, held);
-        self.has_lost = true;
+    /// Makes sure that an entry can be appended now.
+    pub(super) fn reserve_for_entry(
+        &mut self,
+        ledger: &Ledger,
+        entry: &Entry,
+    ) -> Result<(), AppendError> {
+        self.ensure_entry_space(ledger, stored_entry_len(entry), entry)
     }
 
-    /// Whether something is settled that no record says.
-    pub(super) fn has_settled(&self) -> bool {
-        !self.settled.is_empty() || self.has_lost
+    /// Makes sure that the tail has room for the frame of an entry and states the names it needs.
+    fn ensure_entry_space(
+        &mut self,
+        ledger: &Ledger,
+        bytes: u64,
+        entry: &Entry,
+    ) -> Result<(), AppendError> {
+        let purpose = match entry {
+            Entry::Record(_) => Purpose::Data,
+            Entry::Message(_) => Purpose::Message,
+        };
+        self.ensure_tail_space(ledger, bytes + self.writer.declaration_len(entry), purpose)?;
+        self.writer.declare(entry)
     }
 
-    /// Corrects the count of the segment that was read last.
-    pub(super) fn subtract_samples(&mut self, held: EntryCounts) {
-        let number = self.loaded.as_ref().map(|loaded| loaded.number);
-        let segment = self.segments.iter_mut().find(|segment| Some(segment.number) == number);
-        if let Some(segment) = segment {
-            segment.waiting.subtract(EntryCounts { entries: 0, ..held });
-        }
-    }
-
-    /// Writes down numbers that are lost, as long as no event in the log tells them.
+    /// Appends numbers that are lost, as long as no event in the log announces them.
     pub(super) fn append_loss(&mut self, ledger: &Ledger, gap: &Gap) -> Result<(), AppendError> {
         let mut payload = Vec::new();
-        self.link.put(&mut payload);
+        self.writer.chain_seq().put(&mut payload);
         checkpoint::put_gap(&mut payload, gap);
         self.ensure_tail_space(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
-        self.append_frame(FrameKind::Lost, |out| out.extend_from_slice(&payload))?;
-        self.link = self.link.next();
+        self.writer.append_chained(FrameKind::Lost, &payload)?;
+        self.flush_full_buffer();
         Ok(())
     }
 
-    /// Writes down what is settled.
+    /// Appends what is settled.
     pub(super) fn append_settled(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
-        if self.has_lost {
+        // A loss and what announces it must become durable together: one checkpoint states both.
+        if self.index.has_lost() {
             return self.append_checkpoint(ledger);
         }
-        let tail = self.next_number;
-        for (number, (ids, held)) in std::mem::take(&mut self.settled) {
+        let next_number = self.files.next_number();
+        for (number, (ids, counts)) in self.index.take_settled() {
             let mut payload = Vec::new();
-            checkpoint::put_settled(&mut payload, number, &ids, held);
+            checkpoint::put_settled(&mut payload, number, &ids, counts);
             self.ensure_tail_space(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
-            // The first record of a new segment says it already, and twice would be too much.
-            if self.next_number != tail {
+            // The checkpoint of a new segment states it already; counted twice it would be wrong.
+            if self.files.next_number() != next_number {
                 break;
             }
-            self.append_frame(FrameKind::Settled, |out| out.extend_from_slice(&payload))?;
+            self.append_frame(FrameKind::Settled, &payload)?;
         }
-        let position = self.position;
-        self.retiring.iter_mut().for_each(|file| file.from = file.from.or(Some(position)));
+        self.files.on_recorded(self.writer.position());
         Ok(())
     }
 
-    /// Writes down the whole state.
+    /// Appends the state of the whole log.
     pub(super) fn append_checkpoint(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
         let mut payload = Vec::new();
-        self.current_checkpoint(ledger).put(&mut payload);
-        let number = self.next_number;
+        let segments = self.index.all().cloned().collect();
+        self.checkpoint(ledger, segments).put(&mut payload);
+        let next_number = self.files.next_number();
         self.ensure_tail_space(ledger, to_u64(frame_len(payload.len())), Purpose::Control)?;
-        // A new segment begins with one anyway.
-        if number == self.next_number {
-            self.append_frame(FrameKind::Checkpoint, |out| out.extend_from_slice(&payload))?;
+        // A new segment begins with a checkpoint.
+        if self.files.next_number() == next_number {
+            self.append_frame(FrameKind::Checkpoint, &payload)?;
         }
-        self.has_lost = false;
-        self.settled.clear();
-        let position = self.position;
-        self.retiring.iter_mut().for_each(|file| file.from = file.from.or(Some(position)));
+        self.index.on_checkpoint();
+        self.files.on_recorded(self.writer.position());
         Ok(())
     }
 
-    /// Writes the last word of a clean end.
+    /// Appends the record of a clean shutdown.
     pub(super) fn append_stop(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
         self.append_checkpoint(ledger)?;
         self.ensure_tail_space(ledger, to_u64(frame_len(0)), Purpose::Control)?;
-        self.append_frame(FrameKind::Stop, |_| {})
+        self.append_frame(FrameKind::Stop, &[])
     }
 
-    fn current_checkpoint(&self, ledger: &Ledger) -> Checkpoint {
-        let tail = self.tail.as_ref().map(|tail| tail.segment.clone());
-        let (gaps, uncleans) = ledger.pending_announcements();
-        Checkpoint {
-            next_id: ledger.next_id,
-            appended: self.appended,
-            next_seq: ledger.first_unstored_seqs(),
-            waiting: self.waiting_ids.clone(),
-            segments: self.segments.iter().cloned().chain(tail).collect(),
-            gaps,
-            uncleans,
-            chain_seq: self.link,
-        }
-    }
-
-    fn append_frame(
-        &mut self,
-        kind: FrameKind,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), AppendError> {
-        let Some(tail) = &mut self.tail else { return Err(storage_unusable()) };
-        let salt = Salt { segment: tail.segment.number, run: self.context.run };
-        let before = tail.buffer.len();
-        frame::put(&mut tail.buffer, tail.flushed_bytes, salt, kind, write);
-        self.position += to_u64(tail.buffer.len() - before);
-        if tail.buffer.len() >= BUFFER_BYTES {
-            self.flush();
-        }
+    fn append_frame(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), AppendError> {
+        self.writer.append(kind, |_, out| out.extend_from_slice(payload))?;
+        self.flush_full_buffer();
         Ok(())
     }
 
-    /// Puts everything appended in line for the operating system.
-    pub(super) fn flush(&mut self) {
-        let Some(tail) = self.tail.as_mut().filter(|tail| !tail.buffer.is_empty()) else { return };
-        let (bytes, at) = (std::mem::take(&mut tail.buffer), tail.flushed_bytes);
-        tail.flushed_bytes += to_u64(bytes.len());
-        self.counts.written += to_u64(bytes.len());
-        self.line.push(FileOp::Write { file: Arc::clone(&tail.file), bytes, at });
-    }
-
-    /// The end of what was appended, as a position in the log.
-    pub(super) const fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// What the operating system has: a process that is killed does not lose it.
-    pub(super) const fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// What is durable, as a position in the log.
-    pub(super) const fn synced(&self) -> u64 {
-        self.synced
-    }
-
-    /// The device takes so long that a power cut may take this many seconds of data: the next run has
-    /// to know it.
-    pub(super) fn extend_loss_window(&mut self, seconds: u64) {
-        if seconds > self.context.power_window {
-            self.context.power_window = seconds;
-            self.tail.iter_mut().for_each(|tail| tail.repeat_at = 0);
+    fn checkpoint(&self, ledger: &Ledger, segments: Vec<Segment>) -> Checkpoint {
+        let (gaps, uncleans) = ledger.pending_announcements();
+        Checkpoint {
+            next_id: ledger.next_id,
+            appended: self.index.next_id(),
+            next_seq: ledger.first_unstored_seqs(),
+            waiting: self.index.waiting_ids().clone(),
+            segments,
+            gaps,
+            uncleans,
+            chain_seq: self.writer.chain_seq(),
         }
     }
 
-    /// Whether something appended is not durable.
-    pub(super) const fn has_unsynced(&self) -> bool {
-        self.position > self.synced
+    /// Makes sure that a frame of this length fits into the tail.
+    fn ensure_tail_space(
+        &mut self,
+        ledger: &Ledger,
+        bytes: u64,
+        purpose: Purpose,
+    ) -> Result<(), AppendError> {
+        if !self.writer.is_open() {
+            return Err(storage_unusable());
+        }
+        let may_use_tail = purpose != Purpose::Data
+            || !self.writer.is_reserve()
+            || self.files.has_reserve(self.index.segment_bytes());
+        if may_use_tail && self.writer.has_room(bytes) {
+            return Ok(());
+        }
+        self.begin_segment(ledger, bytes, purpose)
     }
 
-    /// How much is not durable.
-    pub(super) const fn unsynced_bytes(&self) -> u64 {
-        self.position - self.synced
+    /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is no
+    /// room for it.
+    fn begin_segment(
+        &mut self,
+        ledger: &Ledger,
+        min_bytes: u64,
+        purpose: Purpose,
+    ) -> Result<(), AppendError> {
+        let used = self.index.segment_bytes();
+        self.files.check_capacity(purpose, self.files.segment_bytes(), used)?;
+        self.flush();
+        let (number, epoch) = (self.files.next_number(), &self.writer.context().epoch);
+        let mut segment = self.index.next_segment(number, epoch, ledger.first_unstored_seqs());
+        let preamble = self.preamble(ledger, &segment);
+        let needed = (to_u64(preamble.len()) + min_bytes).next_multiple_of(SECTOR_BYTES);
+        segment.size = self.files.segment_bytes().max(needed);
+        self.files.check_capacity(purpose, segment.size, used)?;
+        let is_reserve = self.files.check_capacity(Purpose::Data, segment.size, used).is_err();
+        let file = self.files.begin_segment(segment.size);
+        let old = self.writer.close();
+        match self.index.seal(&ledger.next_seq) {
+            // Nothing waits in it, so that nothing of it has to become durable.
+            Some(emptied) => self.files.retire_segment(emptied),
+            None => old.into_iter().for_each(|old| self.durability.on_sealed(old)),
+        }
+        self.writer.begin(file, &segment, preamble, is_reserve);
+        self.index.begin(segment);
+        self.durability.on_renamed(self.writer.position());
+        self.files.on_recorded(self.writer.position());
+        Ok(())
     }
 
-    /// Whether entries can be appended at all.
-    pub(super) const fn is_writable(&self) -> bool {
-        self.tail.is_some()
+    /// Returns the first bytes of a segment: the context, twice, and a checkpoint.
+    fn preamble(&self, ledger: &Ledger, segment: &Segment) -> Vec<u8> {
+        let context = self.writer.context();
+        let salt = Salt { segment: segment.number, run: context.run };
+        let mut segments = self.index.to_seal(&ledger.next_seq);
+        segments.push(segment.clone());
+        let checkpoint = self.checkpoint(ledger, segments);
+        let mut out = frame::header().to_vec();
+        frame::put(&mut out, 0, salt, FrameKind::Context, |out| context.put(out));
+        frame::put(&mut out, 0, salt, FrameKind::Checkpoint, |out| checkpoint.put(out));
+        frame::put(&mut out, 0, salt, FrameKind::Context, |out| context.put(out));
+        out
     }
 
-    /// The ids of what waits in the log.
-    pub(super) const fn waiting_ids(&self) -> &RangeSet {
-        &self.waiting_ids
+    fn flush_full_buffer(&mut self) {
+        if self.writer.is_buffer_full() {
+            self.flush();
+        }
     }
 
-    /// What waits in the log.
-    pub(super) fn waiting_counts(&self) -> EntryCounts {
-        let mut all = EntryCounts::default();
-        let tail = self.tail.iter().map(|tail| &tail.segment);
-        self.segments.iter().chain(tail).for_each(|segment| all.add(segment.waiting));
-        all
-    }
-
-    /// About when the first record that waits was read.
-    pub(super) fn oldest_record_at(&self) -> Option<crate::model::UnixTime> {
-        let tail = self.tail.iter().map(|tail| &tail.segment);
-        let mut waiting =
-            self.segments.iter().chain(tail).filter(|segment| segment.waiting.samples > 0);
-        waiting.next().and_then(|segment| segment.first_at)
-    }
-
-    pub(super) const fn disk_counters(&self) -> DiskCounters {
-        self.counts
-    }
-
-    fn segment_mut(&mut self, id: u64) -> Option<&mut Segment> {
-        match &mut self.tail {
-            Some(tail) if tail.segment.first_id <= id => Some(&mut tail.segment),
-            _ => self.segments.iter_mut().rev().find(|segment| segment.first_id <= id),
+    /// Queues everything appended for the next write job.
+    pub(super) fn flush(&mut self) {
+        if let Some((op, len)) = self.writer.flush() {
+            self.counters.written += len;
+            self.files.push_op(op);
         }
     }
 }
 
-impl<F> Tail<F> {
-    /// Offset of the next frame.
-    fn end(&self) -> u64 {
-        self.flushed_bytes + to_u64(self.buffer.len())
+/// Settling, and reading back.
+impl<S: Storage> Log<S> {
+    /// Records that an entry need not be sent any more; does nothing for one that is not in the log.
+    pub(super) fn settle(&mut self, id: u64, counts: EntryCounts) {
+        let emptied = self.index.settle(id, counts);
+        emptied.into_iter().for_each(|emptied| self.retire(emptied));
+    }
+
+    /// As [`Log::settle`], for an entry that is lost and that the ledger has to announce.
+    pub(super) fn settle_lost(&mut self, id: u64, counts: EntryCounts) {
+        self.settle(id, counts);
+        self.index.on_lost();
+    }
+
+    fn retire(&mut self, emptied: Emptied) {
+        self.files.retire_segment(emptied);
+        self.loader.forget(emptied.0);
+    }
+
+    /// Returns whether something is settled or lost that no record states.
+    pub(super) fn has_settled(&self) -> bool {
+        self.index.has_unrecorded()
+    }
+
+    /// Subtracts samples from the segment that was read last: fewer are there than it stated.
+    pub(super) fn subtract_samples(&mut self, samples: u64) {
+        if let Some(number) = self.loader.number() {
+            self.index.subtract_samples(number, samples);
+        }
+    }
+
+    /// Returns the numbers of the sealed segments in which something waits, oldest first.
+    pub(super) fn sealed_segments(&self) -> impl DoubleEndedIterator<Item = (u64, SegmentKind)> {
+        self.index.sealed()
+    }
+
+    /// Returns the ids that lie in a segment.
+    pub(super) fn id_range(&self, number: u64) -> Range<u64> {
+        self.index.id_range(number)
+    }
+
+    /// Reads a whole segment at once, to evict it; `None` while it is not written.
+    pub(super) fn read_for_eviction(
+        &self,
+        number: u64,
+        topics: &mut TopicTable,
+    ) -> Option<(SegmentReader, EntryCounts)> {
+        let segment = self.index.sealed_segment(number)?;
+        if !self.durability.is_segment_written(number) {
+            return None;
+        }
+        // What cannot be read is missing, and the caller counts it.
+        let read = |_| recover::read_segment(&self.storage, number).ok();
+        let bytes = (0..MAX_READ_ATTEMPTS).find_map(read).unwrap_or_default();
+        Some((self.reader(segment, bytes, self.id_range(number), topics), segment.waiting))
+    }
+
+    fn reader(
+        &self,
+        segment: &Segment,
+        bytes: Vec<u8>,
+        ids: Range<u64>,
+        topics: &mut TopicTable,
+    ) -> SegmentReader {
+        let waiting = self.index.waiting_ids();
+        SegmentReader::new(segment, bytes, ids, waiting, topics, self.writer.names())
+    }
+
+    /// Returns the numbers that cannot be read in a segment that was read.
+    pub(super) fn unreadable_gaps(&self, reader: &SegmentReader) -> Vec<Gap> {
+        self.index.sealed_segment(reader.number()).map_or_else(Vec::new, |segment| {
+            let lost = segment.waiting.samples.saturating_sub(reader.counts().samples);
+            reader.gaps(segment, lost)
+        })
+    }
+
+    /// Removes everything that waits in a segment. Returns the ids that lay there.
+    pub(super) fn drop_segment(&mut self, number: u64) -> Option<NumberRange> {
+        let (range, emptied) = self.index.drop_segment(number);
+        emptied.into_iter().for_each(|emptied| self.retire(emptied));
+        range
+    }
+
+    /// Records that the messages of an evicted segment were moved to the end of the log.
+    pub(super) fn on_messages_moved(&mut self, number: u64) {
+        self.files.on_messages_moved(number);
+    }
+
+    /// Frees the largest file in which nothing waits, although that is not durable. Returns whether
+    /// there was one.
+    pub(super) fn reclaim_file(&mut self) -> bool {
+        self.files.reclaim(self.index.newest_sealed())
+    }
+
+    /// Returns whether any file is left in which nothing waits.
+    pub(super) fn has_reclaimable_file(&self) -> bool {
+        self.files.has_reclaimable(self.index.newest_sealed())
+    }
+
+    /// Frees the files of which it is durable that nothing waits in them.
+    pub(super) fn recycle(&mut self) {
+        self.files.recycle(self.durability.synced());
+    }
+
+    /// Returns the entry with this id, if its segment was read.
+    pub(super) fn take_entry(&mut self, id: u64, topics: &TopicTable) -> Option<StoredEntry> {
+        self.loader.take_entry(id, topics)
+    }
+}
+
+/// Questions.
+impl<S: Storage> Log<S> {
+    /// Returns the end of what was appended, as a position in the log.
+    pub(super) const fn position(&self) -> u64 {
+        self.writer.position()
+    }
+
+    /// Returns the position up to which the operating system has everything: that survives a killed
+    /// process.
+    pub(super) const fn written(&self) -> u64 {
+        self.durability.written()
+    }
+
+    /// Returns the position up to which everything is durable.
+    pub(super) const fn synced(&self) -> u64 {
+        self.durability.synced()
+    }
+
+    /// Returns how many bytes appended are not durable.
+    pub(super) const fn unsynced_bytes(&self) -> u64 {
+        self.writer.position() - self.durability.synced()
+    }
+
+    /// Returns whether anything appended is not durable.
+    pub(super) const fn has_unsynced(&self) -> bool {
+        self.unsynced_bytes() > 0
+    }
+
+    /// Returns whether entries can be appended; not while the storage fails.
+    pub(super) const fn is_writable(&self) -> bool {
+        self.writer.is_open()
+    }
+
+    /// Returns the ids that wait in the log.
+    pub(super) const fn waiting_ids(&self) -> &RangeSet {
+        self.index.waiting_ids()
+    }
+
+    /// Returns how much waits in the log.
+    pub(super) const fn waiting_counts(&self) -> EntryCounts {
+        self.index.total()
+    }
+
+    /// Returns about when the first record that waits was read.
+    pub(super) fn oldest_record_at(&self) -> Option<UnixTime> {
+        self.index.oldest_record_at()
+    }
+
+    pub(super) const fn disk_counters(&self) -> DiskCounters {
+        self.counters
+    }
+
+    /// Returns how many bytes of telemetry can be appended before something has to be evicted.
+    pub(super) fn appendable_bytes(&self) -> u64 {
+        self.writer.free_bytes() + self.files.appendable_bytes(self.index.segment_bytes())
+    }
+
+    /// Returns whether the file system has no room although the limit allows more.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.files.is_disk_full(self.index.segment_bytes())
+    }
+
+    /// Returns whether what waits exceeds the limit: another run may have had another one.
+    pub(super) fn exceeds_limit(&self) -> bool {
+        self.files.exceeds_limit(self.index.segment_bytes())
+    }
+
+    /// Returns whether a job is running that makes things durable.
+    pub(super) const fn is_syncing(&self) -> bool {
+        self.durability.is_syncing()
+    }
+
+    /// Returns when the oldest running job began that waits for the device.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.durability.waiting_since()
+    }
+
+    /// Returns whether the operating system has everything.
+    pub(super) const fn is_all_written(&self) -> bool {
+        self.durability.written() == self.writer.position()
+            && !self.files.has_ops()
+            && !self.durability.is_writing()
+    }
+
+    /// Returns whether the operating system has a segment as a whole.
+    fn is_segment_written(&self, number: u64) -> bool {
+        match self.writer.file() {
+            Some((_, tail)) if tail == number => self.is_all_written(),
+            _ => self.durability.is_segment_written(number),
+        }
+    }
+}
+
+/// Jobs.
+impl<S: Storage> Log<S> {
+    /// Returns a job that hands the waiting operations to the operating system; `None` while another
+    /// one is running.
+    pub(super) fn write_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        let (ops, upto) = self.take_ops()?;
+        self.durability.begin_write(now);
+        Some(self.job(DiskTask::Write { ops, upto }))
+    }
+
+    /// Hands everything to the operating system before it returns, unless a job is running.
+    pub(super) fn write_now(&mut self) -> io::Result<()> {
+        self.flush();
+        let Some((ops, upto)) = self.take_ops() else { return Ok(()) };
+        let result = execute(&self.storage, ops);
+        self.on_written(upto, result)
+    }
+
+    fn take_ops(&mut self) -> Option<(Vec<FileOp<S::File>>, FlushPoint)> {
+        if self.durability.is_writing() || !self.files.has_ops() {
+            return None;
+        }
+        let upto = self.durability.flush_point(self.writer.flushed_position());
+        Some((self.files.take_ops(), upto))
+    }
+
+    fn on_written(&mut self, upto: FlushPoint, ended: OpsResult) -> io::Result<()> {
+        self.files.retire_unused(ended.unused);
+        if self.durability.on_write_ended(upto) {
+            ended.result?;
+            self.durability.on_written(upto);
+        }
+        Ok(())
+    }
+
+    /// Returns a job that makes everything written durable; `None` while another one is running.
+    pub(super) fn sync_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        let (file, number) = self.writer.file()?;
+        let plan = self.durability.begin_sync(file, now)?;
+        Some(self.job(DiskTask::Sync { plan, tail: segment::file_name(number) }))
+    }
+
+    /// Returns a job that prepares the next segment while this one fills; `None` when none is needed.
+    pub(super) fn prepare_job(&mut self) -> Option<DiskJob<S>> {
+        if !self.writer.is_half_full() {
+            return None;
+        }
+        let name = self.files.next_spare(self.index.segment_bytes())?;
+        Some(self.job(DiskTask::Prepare { name, size: self.files.segment_bytes() }))
+    }
+
+    /// Returns a job that reads the segment in which this id lies; `None` while another one is running
+    /// or the segment is not written.
+    pub(super) fn read_job(&mut self, id: u64, ledger: &Ledger) -> Option<DiskJob<S>> {
+        if self.loader.is_reading() {
+            return None;
+        }
+        self.flush();
+        let mut segment = self.index.segment_of(id)?.clone();
+        if !self.is_segment_written(segment.number) {
+            return None;
+        }
+        if segment.ends.is_empty() {
+            segment.ends.clone_from(&ledger.next_seq);
+        }
+        let ids = self.index.id_range(segment.number);
+        self.loader.begin();
+        Some(self.job(DiskTask::Read { segment: Box::new(segment), ids }))
+    }
+
+    /// Returns a job that measures the free space of the file system, if no other job has lately.
+    pub(super) fn measure_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        // A device that does not answer would hold one more thread.
+        if !self.is_writable() || self.waiting_since().is_some() {
+            return None;
+        }
+        self.files.begin_measuring(now).then(|| self.job(DiskTask::Measure))
+    }
+
+    fn job(&self, task: DiskTask<S::File>) -> DiskJob<S> {
+        DiskJob::new(self.storage.clone(), task)
+    }
+
+    /// Records the end of a job.
+    pub(super) fn on_job_done(
+        &mut self,
+        done: DiskJobDone,
+        topics: &mut TopicTable,
+        now: Instant,
+    ) -> JobOutcome {
+        self.files.on_measured(done.free_bytes, now);
+        match done.result {
+            DiskJobResult::Written { upto, ops } => {
+                self.on_written(upto, ops).map_or_else(JobOutcome::Failed, |()| JobOutcome::None)
+            }
+            DiskJobResult::Synced { upto, took, result } => {
+                match (self.durability.on_sync_ended(upto), result) {
+                    (false, _) => JobOutcome::None,
+                    (true, Err(error)) => JobOutcome::Failed(error),
+                    (true, Ok(())) => {
+                        self.durability.on_synced(upto);
+                        self.recycle();
+                        self.remove_failing_marker();
+                        JobOutcome::Durable(took)
+                    }
+                }
+            }
+            DiskJobResult::Prepared { name, size, result } => {
+                self.on_prepared(name, size, result);
+                JobOutcome::None
+            }
+            DiskJobResult::Read { segment, ids, result } => {
+                self.on_read(&segment, ids, result, topics)
+            }
+            DiskJobResult::Measured => JobOutcome::None,
+        }
+    }
+
+    fn on_prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
+        self.counters.written += if result.is_ok() { size } else { 0 };
+        self.files.on_prepared(name, size, result);
+    }
+
+    fn on_read(
+        &mut self,
+        segment: &Segment,
+        ids: Range<u64>,
+        result: io::Result<Vec<u8>>,
+        topics: &mut TopicTable,
+    ) -> JobOutcome {
+        let Some(bytes) = self.loader.on_read(segment.number, result) else {
+            return JobOutcome::None;
+        };
+        let mut reader = self.reader(segment, bytes, ids, topics);
+        let missing = reader.take_missing_ids();
+        // Less may wait there than when the job began. And the segment being written is still in the
+        // memory of the operating system, where it is not damaged.
+        let Some(stated) = self.index.sealed_segment(segment.number).map(|now| now.waiting) else {
+            self.loader.set(reader);
+            return JobOutcome::None;
+        };
+        let found = reader.counts();
+        let mut lost = stated;
+        lost.subtract(found);
+        let mut corrected = found;
+        corrected.add(EntryCounts { entries: to_u64(missing.len()), ..lost });
+        self.index.correct_counts(segment.number, corrected);
+        let gaps = if missing.is_empty() { Vec::new() } else { reader.gaps(segment, lost.samples) };
+        self.loader.set(reader);
+        let recovered = found.samples.saturating_sub(stated.samples);
+        JobOutcome::Read { gaps, missing, lost, recovered }
+    }
+}
+
+/// A storage that fails.
+impl<S: Storage> Log<S> {
+    /// Records that jobs ended without a result; [`Log::on_storage_failed`] has to follow.
+    pub(super) fn on_jobs_lost(&mut self) {
+        self.durability.on_jobs_lost();
+        self.files.on_jobs_lost();
+        self.loader.on_jobs_lost();
+    }
+
+    /// Ends the segment being written after an error. What was appended and is not durable has to be
+    /// appended again, after [`Log::withdraw`].
+    pub(super) fn on_storage_failed(&mut self, ledger: &Ledger) {
+        let synced = self.durability.synced();
+        self.files.on_storage_failed(synced);
+        let mut unsynced = self.durability.on_storage_failed();
+        unsynced.extend(self.writer.close());
+        let emptied = self.index.seal(&ledger.next_seq);
+        emptied.into_iter().for_each(|emptied| self.files.retire_segment(emptied));
+        unsynced.iter().for_each(|segment| self.truncate_unsynced(segment));
+        self.writer.rewind(synced);
+    }
+
+    /// Cuts off what is not durable. After a failed sync Linux takes the pages for clean: the next
+    /// process would read them, sync them with success, and lose them with the power.
+    fn truncate_unsynced(&mut self, segment: &Unsynced<S::File>) {
+        let size = self.durability.synced().saturating_sub(segment.start);
+        self.files.push_op(FileOp::Truncate { file: Arc::clone(&segment.file), size });
+        self.index.shrink(segment.number, size);
+        self.files.shrink(segment.number, size);
+    }
+
+    /// Takes an entry back that was not durable when the storage failed.
+    pub(super) fn withdraw(&mut self, id: u64, counts: EntryCounts) {
+        let emptied = self.index.withdraw(id, counts);
+        emptied.into_iter().for_each(|emptied| self.retire(emptied));
+    }
+
+    /// Begins a new segment after the storage failed.
+    pub(super) fn begin_after_failure(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
+        self.files.remove_empty(self.writer.context().run);
+        self.begin_segment(ledger, 0, Purpose::Control)
+    }
+
+    /// Continues under another epoch: nothing of this run is durable.
+    pub(super) fn change_epoch(&mut self, epoch: Arc<str>) {
+        self.writer.change_epoch(epoch, self.files.next_number());
+    }
+
+    /// Records that a power cut may cost this many seconds of data: the next run has to announce it.
+    pub(super) fn extend_loss_window(&mut self, seconds: u64) {
+        self.writer.extend_loss_window(seconds);
+    }
+
+    /// Removes the marker of a failing storage: everything is durable again.
+    fn remove_failing_marker(&mut self) {
+        if self.files.remove_failing_marker() {
+            // The removal is done by the next write, so that the sync behind it makes it durable.
+            self.durability.on_renamed(self.writer.position() + 1);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What has to happen now and then: making things durable, writing down what is settled or lost.
+//! What has to happen from time to time: making entries durable, recording what is settled or lost.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,132 +7,94 @@ use provisioning::config::Durability;
 
 use super::Queue;
 use super::index::Location;
-use super::log::{AppendError, DiskJob, DiskJobDone, JobOutcome, Log};
+use super::log::{AppendError, DiskJob, DiskJobDone, EntryCounts, JobOutcome, Log};
 use super::storage::Storage;
 use crate::metrics::DropReason;
 
-/// With `balanced`, what was appended is durable after this.
+/// With `balanced`, an entry is durable this long after it was pushed.
 const MAX_SYNC_DELAY: Duration = Duration::from_secs(1);
-/// What a card is expected to need for that, at first and at least.
-const INITIAL_SYNC_TIME: Duration = Duration::from_millis(50);
-const MIN_SYNC_TIME: Duration = Duration::from_millis(15);
-/// So much is made durable at once.
+/// More bytes than this are made durable without delay.
 const MAX_UNSYNCED_BYTES: u64 = 1 << 20;
-/// With `low-wear`, what waits for so long is written.
+/// With `low-wear`, an entry is written this long after it was pushed.
 const LOW_WEAR_WRITE_DELAY: Duration = Duration::from_secs(4);
-/// What there is no room for is tried again after this.
+/// With `low-wear`, the pause before writing is tried again when there was no room.
 const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// With `low-wear`, the numbers that were given are written down after this.
+/// With `low-wear`, the interval in which the numbers given are recorded.
 const LOW_WEAR_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(75);
-/// What is settled is written down after this when nothing else is.
+/// What is settled is recorded after this time, or with the next sync.
 const MAX_SETTLED_DELAY: Duration = Duration::from_secs(5);
-/// What is lost is written down after this, or with the next entry: in a queue that is full every
-/// entry is.
+/// What is lost is recorded after this time, or with the next entry: in a full queue every entry
+/// costs another one.
 const MAX_LOSS_DELAY: Duration = Duration::from_secs(5);
-/// A device that has not answered for so long is as good as one that fails. Cards that tidy up take
-/// seconds.
+/// A device that has not answered for this long counts as failing. SD cards that reorganise their
+/// flash take seconds.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When the next of all this is due.
+/// When records of the log are due that no entry brings along.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SyncState {
-    /// Since when the first of what was appended and is not durable waits.
-    appended: Option<Instant>,
-    /// The same, of what is being made durable.
-    syncing: Option<Instant>,
-    /// Everything up to this position is written first, and then made durable.
-    closing: Option<u64>,
-    /// When that began.
-    closed: Option<Instant>,
-    /// What the device has needed for it lately, at most; nothing before the first time.
-    takes: Option<Duration>,
-    settled: Option<Instant>,
-    lost: Option<Instant>,
-    /// Whether a job that makes things durable has to follow.
-    sync: bool,
-    marked: Option<Instant>,
-    marked_id: u64,
-    write: Option<Instant>,
-}
-
-impl SyncState {
-    pub(super) fn appended(&mut self, since: Instant) {
-        self.appended.get_or_insert(since);
-    }
-
-    pub(super) fn settled(&mut self, now: Instant) {
-        self.settled.get_or_insert(now);
-    }
-
-    /// Nothing that was appended is there any more.
-    pub(super) const fn failed(&mut self) {
-        (self.appended, self.syncing) = (None, None);
-        (self.closing, self.closed) = (None, None);
-    }
-
-    /// The slowest time counts for minutes: a card that tidies up does so again.
-    fn durable(&mut self, now: Instant) {
-        let Some(closed) = self.closed.take() else { return };
-        let fading = self.takes() - self.takes() / 64;
-        let took = now.saturating_duration_since(closed);
-        self.takes = Some(took.max(fading).max(MIN_SYNC_TIME));
-    }
-
-    fn takes(&self) -> Duration {
-        self.takes.unwrap_or(INITIAL_SYNC_TIME)
-    }
-
-    pub(super) const fn request_sync(&mut self) {
-        self.sync = true;
-    }
+pub(super) struct RecordDeadlines {
+    /// When the first entry was settled that no record states.
+    settled_since: Option<Instant>,
+    /// When the first loss happened that no record states.
+    lost_since: Option<Instant>,
+    /// With `low-wear`, when the next entries are written.
+    write_at: Option<Instant>,
+    /// With `low-wear`, when the numbers given were recorded, and the next id at that time.
+    checkpointed: Option<(Instant, u64)>,
 }
 
 impl<S: Storage> Queue<S> {
-    /// Does what is due and returns a job to run elsewhere, whose end [`Queue::done`] wants to know.
-    /// Ask again until there is none, after everything that happens and at [`Queue::due`].
+    /// Does what is due, and returns a job to run on another thread; [`Queue::on_job_done`] takes its
+    /// result. Call it until there is none, after everything that happens and at
+    /// [`Queue::next_deadline`].
     pub fn next_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
-        self.log.as_ref()?;
+        let job = self.log.is_some().then(|| self.maintain(now)).flatten();
+        // The only place that updates the gauges: it is passed after everything that happens, before
+        // anything else runs on this thread.
+        self.update_gauges();
+        job
+    }
+
+    fn maintain(&mut self, now: Instant) -> Option<DiskJob<S>> {
         self.check_timeout(now);
         self.retry_storage(now);
         self.append_due(now);
         self.check_disk_space();
         self.checkpoint_if_due(now);
         self.record_losses_if_due(now);
-        let job = self.next_durability_job(now).or_else(|| self.next_read_or_prepare_job());
-        self.update_gauges();
-        job
+        self.next_durability_job(now).or_else(|| self.next_other_job(now))
     }
 
-    /// The next job on the way to everything being written, and durable when that is due.
+    /// Returns the next job on the way to everything being written, and durable when that is due.
     pub(super) fn next_durability_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         self.log.as_mut()?.flush();
         self.next_sync_job(now).or_else(|| self.log.as_mut()?.write_job(now))
     }
 
-    /// When [`Queue::turn`] has something to do although nothing happens.
+    /// Returns when [`Queue::next_job`] has something to do even if nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let due = &self.deadlines;
         let log = self.log.as_ref()?;
         if !log.is_writable() {
-            return self.storage_retry.due.filter(|_| log.waiting_since().is_none());
+            return self.storage_retry.due().filter(|_| log.waiting_since().is_none());
         }
-        let patience = log.waiting_since().map(|since| since + SYNC_TIMEOUT);
-        if log.is_syncing() || due.closing.is_some() {
-            return patience;
+        let timeout = log.waiting_since().map(|since| since + SYNC_TIMEOUT);
+        if log.is_syncing() || !self.sync.is_idle() {
+            return timeout;
         }
-        let appended = due.appended.map(|since| since + self.sync_delay());
-        let settled =
-            due.settled.filter(|_| log.has_settled()).map(|since| since + MAX_SETTLED_DELAY);
-        let write = (self.durability == Durability::LowWear).then_some(due.write).flatten();
-        let lost = due.lost.map(|since| since + MAX_LOSS_DELAY);
-        appended.into_iter().chain(settled).chain(write).chain(lost).chain(patience).min()
+        let RecordDeadlines { settled_since, lost_since, write_at, .. } = self.deadlines;
+        let sync = self.sync.oldest_unsynced().map(|since| since + self.sync_delay());
+        let settled = settled_since.filter(|_| log.has_settled());
+        let settled = settled.map(|since| since + MAX_SETTLED_DELAY);
+        let write = write_at.filter(|_| self.durability == Durability::LowWear);
+        let loss = lost_since.map(|since| since + MAX_LOSS_DELAY);
+        [sync, settled, write, loss, timeout].into_iter().flatten().min()
     }
 
-    /// Takes the end of a job.
+    /// Records the end of a job.
     pub fn on_job_done(&mut self, done: DiskJobDone, now: Instant) {
         let Some(log) = &mut self.log else { return };
-        match log.on_job_done(done, &mut self.ledger.topics) {
+        match log.on_job_done(done, &mut self.ledger.topics, now) {
             JobOutcome::None => {}
             JobOutcome::Durable(took) => {
                 self.metrics.sync_seconds.observe(took.as_secs_f64());
@@ -142,102 +104,101 @@ impl<S: Storage> Queue<S> {
                 self.on_storage_works(now);
             }
             JobOutcome::Failed(error) => self.on_job_failed(error, now),
-            JobOutcome::Read { gaps, ids, held, found } => {
-                self.metrics.recovered.inc_by(found);
-                self.metrics.count_dropped(DropReason::Corrupt, held.samples);
+            JobOutcome::Read { gaps, missing, lost, recovered } => {
+                self.metrics.recovered.inc_by(recovered);
                 gaps.into_iter().for_each(|gap| self.ledger.gaps.add(gap));
-                let mut rest = held;
-                // Samples of entries that are all there, by a count that did not survive.
-                if ids.is_empty()
-                    && let Some(log) = &mut self.log
-                {
-                    log.subtract_samples(rest);
-                }
-                for id in ids {
-                    self.index.remove_disk_only(id, id);
-                    if let Some(log) = &mut self.log {
-                        log.settle_lost(id, std::mem::take(&mut rest));
-                    }
-                }
-                self.deadlines.settled(now);
+                self.on_missing(&missing, lost, now);
             }
         }
-        self.update_gauges();
     }
 
-    /// What is durable needs no copy in memory, and tells what it tells by itself.
+    /// Records that these ids are not where they should be, and what they held.
+    fn on_missing(&mut self, missing: &[u64], lost: EntryCounts, now: Instant) {
+        self.metrics.count_dropped(DropReason::Corrupt, lost.samples);
+        self.deadlines.settled_since.get_or_insert(now);
+        let Some(log) = &mut self.log else { return };
+        if missing.is_empty() {
+            // All entries are there, and a count of their samples did not survive.
+            log.subtract_samples(lost.samples);
+        }
+        let mut rest = lost;
+        for id in missing {
+            self.index.remove_disk_only(*id, *id);
+            log.settle_lost(*id, std::mem::take(&mut rest));
+        }
+    }
+
+    /// Drops what is durable up to here from memory, and what it announces from the ledger.
     pub(super) fn on_synced(&mut self, synced: u64) {
         self.ledger.announced_by_last_run.clear();
-        let ring = &self.index;
-        self.ledger.announced_by.retain(|(id, _)| match ring.get(*id).map(|held| held.location) {
-            None => false,
+        let index = &self.index;
+        self.ledger.announced_by.retain(|(id, _)| match index.get(*id).map(|held| held.location) {
+            None | Some(Location::Stored { .. }) => false,
             Some(Location::Memory) => true,
-            Some(Location::Logged { position, .. }) => position > synced,
+            Some(Location::Appended { position, .. }) => position > synced,
         });
         self.index.trim_cache(super::CACHE_BYTES, synced);
     }
 
-    /// What a power cut may take is what one would have taken until now, at most.
+    /// Extends the seconds that a power cut may cost to those that one would have cost until now.
     fn update_power_window(&mut self, now: Instant) {
-        self.deadlines.durable(now);
-        let Some(since) = self.deadlines.syncing.take().filter(|_| !self.health.is_failing())
-        else {
-            return;
-        };
-        let age = now.saturating_duration_since(since);
-        let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
-        self.log.iter_mut().for_each(|log| log.extend_loss_window(seconds));
+        let oldest = self.sync.on_durable(now).filter(|_| !self.health.is_failing());
+        let (Some(oldest), Some(log)) = (oldest, &mut self.log) else { return };
+        let age = now.saturating_duration_since(oldest);
+        log.extend_loss_window(age.as_secs() + u64::from(age.subsec_nanos() > 0));
     }
 
-    /// How long what was appended may wait. What the device needs counts twice: next time it may need
-    /// more.
+    /// Returns how long an appended entry may wait for a sync. The time of a sync counts twice: the
+    /// next one may take longer.
     fn sync_delay(&self) -> Duration {
         match self.durability {
             Durability::Strict | Durability::LowWear => Duration::ZERO,
             Durability::Balanced => {
-                MAX_SYNC_DELAY.saturating_sub(2 * self.deadlines.takes()).max(MAX_SYNC_DELAY / 2)
+                MAX_SYNC_DELAY.saturating_sub(2 * self.sync.sync_time()).max(MAX_SYNC_DELAY / 2)
             }
         }
     }
 
-    /// What is settled is written down first, then everything up to there is written, and then it is
-    /// made durable.
+    /// Returns a job that makes durable what is due: what is settled is recorded first, then
+    /// everything up to there is written, and then it is synced.
     fn next_sync_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         self.start_due_sync(now);
         let log = self.log.as_mut()?;
-        let is_written = |upto: &mut u64| *upto <= log.written();
-        self.deadlines.closing.take_if(is_written)?;
-        log.sync_job(now)
+        if !self.sync.is_ready_to_sync(log.written()) {
+            return None;
+        }
+        let job = log.sync_job(now)?;
+        self.sync.on_sync_began();
+        Some(job)
     }
 
     fn start_due_sync(&mut self, now: Instant) {
-        let after = self.sync_delay();
+        let delay = self.sync_delay();
         let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
         let is_over =
-            |since: Option<Instant>, after| since.is_some_and(|since| now >= since + after);
-        let is_due = is_over(self.deadlines.appended, after)
-            || log.has_settled() && is_over(self.deadlines.settled, MAX_SETTLED_DELAY)
+            |since: Option<Instant>, delay| since.is_some_and(|since| now >= since + delay);
+        let is_due = is_over(self.sync.oldest_unsynced(), delay)
+            || log.has_settled() && is_over(self.deadlines.settled_since, MAX_SETTLED_DELAY)
             || log.unsynced_bytes() > MAX_UNSYNCED_BYTES
-            || self.deadlines.sync;
-        if !is_due || log.is_syncing() || self.deadlines.closing.is_some() {
+            || self.sync.is_requested();
+        if !is_due || log.is_syncing() || !self.sync.is_idle() {
             return;
         }
-        if let Err(refusal) = log.append_settled(&self.ledger) {
-            return self.on_append_error(refusal, now);
+        if let Err(error) = log.append_settled(&self.ledger) {
+            return self.on_append_error(error, now);
         }
         log.flush();
-        self.deadlines.settled = None;
-        self.deadlines.sync = false;
-        let since = self.deadlines.appended.take();
-        if !log.has_unsynced() {
-            return log.recycle();
+        self.deadlines.settled_since = None;
+        if log.has_unsynced() {
+            self.sync.begin(log.position(), now);
+        } else {
+            self.sync.on_nothing_unsynced();
+            log.recycle();
         }
-        self.deadlines.syncing = since;
-        self.deadlines.closing = Some(log.position());
-        self.deadlines.closed = Some(now);
     }
 
-    fn next_read_or_prepare_job(&mut self) -> Option<DiskJob<S>> {
+    /// Returns a job that reads, prepares or measures.
+    fn next_other_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         let log = self.log.as_mut()?;
         if let Some(id) = self.cursors.read_request
             && let Some(job) = log.read_job(id, &self.ledger)
@@ -245,95 +206,97 @@ impl<S: Storage> Queue<S> {
             self.cursors.read_request = None;
             return Some(job);
         }
-        log.prepare_job()
+        log.prepare_job().or_else(|| log.measure_job(now))
     }
 
-    /// With `low-wear`: what waits for too long is written after all.
+    /// Appends what waits in memory only: all of it, or with `low-wear` what has waited long enough.
     fn append_due(&mut self, now: Instant) {
         if self.durability != Durability::LowWear {
-            if self.index.first_memory_only().is_some() {
-                self.append_up_to(u64::MAX, now);
-            }
-            return;
+            return self.append_all(now);
         }
-        let since = self.index.first_memory_only().and_then(|id| self.index.get(id)?.pushed_at);
-        let is_due = since.is_some_and(|since| now >= since + LOW_WEAR_WRITE_DELAY);
-        if is_due {
-            // Everything that will be due within a second goes along: one write instead of many.
+        let is_due = |since: Instant| now >= since + LOW_WEAR_WRITE_DELAY;
+        if self.oldest_in_memory().is_some_and(is_due) {
+            // Together with what will be due within a second: one write instead of many.
             let before = now.checked_sub(LOW_WEAR_WRITE_DELAY - Duration::from_secs(1));
             let last = before.and_then(|before| self.index.last_memory_only_before(before));
-            self.append_up_to(last.unwrap_or(0), now);
+            if last.is_some() {
+                self.append_up_to(last, now);
+            }
         }
-        let since = self.index.first_memory_only().and_then(|id| self.index.get(id)?.pushed_at);
-        let due = since.map(|since| since + LOW_WEAR_WRITE_DELAY);
-        // Without room there is none a moment later either.
-        self.deadlines.write = due.map(|due| if due > now { due } else { now + WRITE_RETRY_DELAY });
+        let due = self.oldest_in_memory().map(|since| since + LOW_WEAR_WRITE_DELAY);
+        // Without room now there is none a moment later either.
+        self.deadlines.write_at =
+            due.map(|due| if due > now { due } else { now + WRITE_RETRY_DELAY });
     }
 
-    /// With `low-wear`: the numbers that were given are written down, so that an unclean start
-    /// knows about them.
+    /// Returns when the oldest entry was pushed that is in memory only.
+    fn oldest_in_memory(&self) -> Option<Instant> {
+        self.index.get(self.index.first_memory_only()?)?.pushed_at
+    }
+
+    /// With `low-wear`: records the numbers given, so that the start after a crash knows of them.
     fn checkpoint_if_due(&mut self, now: Instant) {
         if self.durability != Durability::LowWear {
             return;
         }
-        let marked = *self.deadlines.marked.get_or_insert(now);
-        let is_news = self.ledger.next_id != self.deadlines.marked_id;
-        if now < marked + LOW_WEAR_CHECKPOINT_INTERVAL || !is_news {
+        let (at, next_id) = *self.deadlines.checkpointed.get_or_insert((now, 0));
+        if now < at + LOW_WEAR_CHECKPOINT_INTERVAL || next_id == self.ledger.next_id {
             return;
         }
-        self.deadlines.marked = Some(now);
-        self.deadlines.marked_id = self.ledger.next_id;
-        self.deadlines.sync = true;
+        self.deadlines.checkpointed = Some((now, self.ledger.next_id));
+        self.sync.request();
         self.append_control(now, |log, ledger| log.append_checkpoint(ledger));
     }
 
-    /// Writes down what is lost and not told.
     fn record_losses_if_due(&mut self, now: Instant) {
         if !self.ledger.gaps.has_changed() {
-            self.deadlines.lost = None;
-            return;
+            self.deadlines.lost_since = None;
+        } else if now >= *self.deadlines.lost_since.get_or_insert(now) + MAX_LOSS_DELAY {
+            self.record_losses(now);
         }
-        if now < *self.deadlines.lost.get_or_insert(now) + MAX_LOSS_DELAY {
-            return;
-        }
-        self.record_losses(now);
     }
 
+    /// Records what is lost and not announced.
     pub(super) fn record_losses(&mut self, now: Instant) {
         if !self.log.as_ref().is_some_and(Log::is_writable) {
             return;
         }
-        self.deadlines.lost = None;
+        self.deadlines.lost_since = None;
         let gaps = self.ledger.take_losses();
         if gaps.is_empty() {
             return;
         }
-        self.deadlines.appended(now);
+        self.sync.on_appended(now);
         self.append_control(now, |log, ledger| {
             gaps.iter().try_for_each(|gap| log.append_loss(ledger, gap))
         });
     }
 
+    /// Records that an entry in the log was settled.
+    pub(super) fn on_settled(&mut self, now: Instant) {
+        self.deadlines.settled_since.get_or_insert(now);
+    }
+
     fn append_control(
         &mut self,
         now: Instant,
-        write: impl FnOnce(&mut Log<S>, &super::Ledger) -> Result<(), AppendError>,
+        append: impl FnOnce(&mut Log<S>, &super::Ledger) -> Result<(), AppendError>,
     ) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_writable()) else { return };
-        if let Err(refusal) = write(log, &self.ledger) {
-            self.on_append_error(refusal, now);
+        if let Err(error) = append(log, &self.ledger) {
+            self.on_append_error(error, now);
         }
     }
 
-    /// Makes everything durable before it returns, unless a job is under way.
+    /// Makes everything durable before it returns, unless a job is running.
     pub(super) fn sync_now(&mut self, now: Instant) {
-        self.deadlines.request_sync();
+        self.sync.request();
         while let Some(job) = self.next_durability_job(now) {
             self.on_job_done(job.run(), now);
         }
     }
 
-    /// A device that does not answer: what waits for it is nowhere but in memory.
+    /// Takes a device that does not answer for a storage that fails.
     fn check_timeout(&mut self, now: Instant) {
         let log = self.log.as_ref().filter(|log| log.is_writable());
         let since = log.and_then(Log::waiting_since);
@@ -342,7 +305,7 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Hands what was appended to the operating system before it returns: after a kill it is there.
+    /// Hands what was appended to the operating system before it returns: a kill does not lose it.
     #[cfg(test)]
     pub(super) fn flush(&mut self, now: Instant) {
         let Some(log) = &mut self.log else { return };
@@ -352,7 +315,7 @@ impl<S: Storage> Queue<S> {
     }
 }
 
-/// The error of a device that owes an answer.
+/// Returns the error of a device that does not answer.
 pub(super) fn stalled_error() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
 }

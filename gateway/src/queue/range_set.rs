@@ -1,55 +1,52 @@
-//! A set of numbers, kept as runs of neighbours: as small as the holes in it are few. Pure.
+//! A set of numbers, stored as ranges: it takes as little memory as the holes in it are few. Pure.
 
 use std::collections::BTreeMap;
 
-/// First and last of neighbouring numbers.
-pub(super) type NumberRange = (u64, u64);
+/// The first and the last of consecutive numbers.
+pub(crate) type NumberRange = (u64, u64);
 
-/// A set of numbers below `u64::MAX`.
+/// A set of numbers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct RangeSet {
-    /// From first to last of each run. INVARIANT: runs neither overlap nor touch.
+pub(crate) struct RangeSet {
+    /// From the first to the last number of each range. INVARIANT: ranges neither overlap nor touch.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl RangeSet {
-    pub(super) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: u64) -> bool {
         self.ranges.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
     }
 
-    pub(super) fn insert(&mut self, number: u64) {
-        if self.contains(number) {
-            return;
-        }
-        let mut run = (number, number);
-        let before = self.ranges.range(..number).next_back().map(|(first, last)| (*first, *last));
-        if let Some((first, last)) = before
-            && last.checked_add(1) == Some(number)
-        {
-            run.0 = first;
-        }
-        if let Some(last) = number.checked_add(1).and_then(|next| self.ranges.remove(&next)) {
-            run.1 = last;
-        }
-        self.ranges.insert(run.0, run.1);
+    pub(crate) fn insert(&mut self, number: u64) {
+        self.insert_range((number, number));
     }
 
-    pub(super) fn insert_range(&mut self, (first, last): NumberRange) {
-        self.remove_range((first, last));
-        self.insert(first);
-        if let Some(entry) = self.ranges.range_mut(..=first).next_back() {
-            *entry.1 = last.max(*entry.1);
-        }
-        if let Some(next) = last.checked_add(1)
-            && let Some(end) = self.ranges.remove(&next)
-            && let Some(entry) = self.ranges.range_mut(..=first).next_back()
+    /// Adds a range, joined with those that it overlaps or touches.
+    pub(crate) fn insert_range(&mut self, (mut first, mut last): NumberRange) {
+        let before = self.ranges.range_mut(..=first).next_back();
+        if let Some((start, end)) = before
+            && end.saturating_add(1) >= first
         {
-            *entry.1 = end;
+            // Ids are mostly added in order: the range grows where it stands.
+            if *end >= last {
+                return;
+            }
+            first = *start;
+            *end = last;
         }
+        let joins = |ranges: &BTreeMap<u64, u64>, last: u64| {
+            let behind = first.checked_add(1)?..=last.saturating_add(1);
+            ranges.range(behind).next().map(|(start, end)| (*start, *end))
+        };
+        while let Some((start, end)) = joins(&self.ranges, last) {
+            self.ranges.remove(&start);
+            last = last.max(end);
+        }
+        self.ranges.insert(first, last);
     }
 
-    /// Whether it was there.
-    pub(super) fn remove(&mut self, number: u64) -> bool {
+    /// Removes a number. Returns whether it was in the set.
+    pub(crate) fn remove(&mut self, number: u64) -> bool {
         let was_there = self.contains(number);
         if was_there {
             self.remove_range((number, number));
@@ -57,7 +54,7 @@ impl RangeSet {
         was_there
     }
 
-    pub(super) fn remove_range(&mut self, (first, last): NumberRange) {
+    pub(crate) fn remove_range(&mut self, (first, last): NumberRange) {
         while let Some((start, end)) =
             self.ranges.range(..=last).next_back().map(|(start, end)| (*start, *end))
         {
@@ -74,25 +71,42 @@ impl RangeSet {
         }
     }
 
-    /// The lowest number that is not below this one.
-    pub(super) fn first_from(&self, number: u64) -> Option<u64> {
+    /// Removes every number that is in the other set.
+    pub(crate) fn remove_all(&mut self, other: &Self) {
+        other.iter().for_each(|range| self.remove_range(range));
+    }
+
+    /// Returns the lowest number that is not below this one.
+    pub(crate) fn first_from(&self, number: u64) -> Option<u64> {
         if self.contains(number) {
             return Some(number);
         }
         self.ranges.range(number..).next().map(|(first, _)| *first)
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = NumberRange> {
+    /// Returns the highest number.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.ranges.last_key_value().map(|(_, last)| *last)
+    }
+
+    /// Returns how many numbers there are, at most `u64::MAX`.
+    pub(crate) fn count(&self) -> u64 {
+        let len = |(first, last): NumberRange| (last - first).saturating_add(1);
+        self.iter().map(len).fold(0, u64::saturating_add)
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = NumberRange> {
         self.ranges.iter().map(|(first, last)| (*first, *last))
     }
 }
 
 impl FromIterator<NumberRange> for RangeSet {
-    fn from_iter<I: IntoIterator<Item = NumberRange>>(runs: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = NumberRange>>(ranges: I) -> Self {
         let mut all = Self::default();
-        runs.into_iter()
+        ranges
+            .into_iter()
             .filter(|(first, last)| first <= last)
-            .for_each(|run| all.insert_range(run));
+            .for_each(|range| all.insert_range(range));
         all
     }
 }
@@ -107,24 +121,52 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_plain_set(steps in prop::collection::vec((0..4_u8, 0..40_u64, 0..6_u64), 0..60)) {
-            let (mut runs, mut plain) = (RangeSet::default(), BTreeSet::new());
+        fn behaves_like_a_plain_set(
+            steps in prop::collection::vec((0..5_u8, 0..40_u64, 0..6_u64), 0..60),
+        ) {
+            let (mut set, mut plain) = (RangeSet::default(), BTreeSet::new());
             for (what, number, more) in steps {
-                let run = (number, number + more);
+                let range = (number, number + more);
                 match what {
-                    0 => { runs.insert(number); plain.insert(number); }
-                    1 => { prop_assert_eq!(runs.remove(number), plain.remove(&number)); }
-                    2 => { runs.insert_range(run); plain.extend(run.0..=run.1); }
-                    _ => { runs.remove_range(run); plain.retain(|n| !(run.0..=run.1).contains(n)); }
+                    0 => { set.insert(number); plain.insert(number); }
+                    1 => { prop_assert_eq!(set.remove(number), plain.remove(&number)); }
+                    2 => { set.insert_range(range); plain.extend(range.0..=range.1); }
+                    3 => {
+                        set.remove_all(&[range, (range.1 + 3, range.1 + 4)].into_iter().collect());
+                        plain.retain(|n| !(range.0..=range.1).contains(n));
+                        plain.retain(|n| !(range.1 + 3..=range.1 + 4).contains(n));
+                    }
+                    _ => {
+                        set.remove_range(range);
+                        plain.retain(|n| !(range.0..=range.1).contains(n));
+                    }
                 }
-                prop_assert!((0..50).all(|n| runs.contains(n) == plain.contains(&n)));
-                prop_assert_eq!(runs.first_from(number), plain.range(number..).next().copied());
-                let all: Vec<u64> = runs.iter().flat_map(|(first, last)| first..=last).collect();
+                prop_assert!((0..50).all(|n| set.contains(n) == plain.contains(&n)));
+                prop_assert_eq!(set.first_from(number), plain.range(number..).next().copied());
+                prop_assert_eq!(set.last(), plain.last().copied());
+                prop_assert_eq!(set.count(), plain.len() as u64);
+                let all: Vec<u64> = set.iter().flat_map(|(first, last)| first..=last).collect();
                 prop_assert!(all.iter().eq(plain.iter()));
-                let listed: Vec<NumberRange> = runs.iter().collect();
-                prop_assert!(listed.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
-                prop_assert_eq!(listed.into_iter().collect::<RangeSet>(), runs.clone());
+                let ranges: Vec<NumberRange> = set.iter().collect();
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+                prop_assert_eq!(ranges.into_iter().collect::<RangeSet>(), set.clone());
             }
         }
+    }
+
+    #[test]
+    fn the_highest_number_is_a_number_like_any_other() {
+        let mut set = RangeSet::default();
+        set.insert(u64::MAX);
+        set.insert(u64::MAX);
+        set.insert_range((0, 4));
+        assert!(set.contains(u64::MAX) && !set.contains(5));
+        assert_eq!((set.count(), set.last()), (6, Some(u64::MAX)));
+
+        let mut missing: RangeSet = [(0, u64::MAX)].into_iter().collect();
+        assert_eq!(missing.count(), u64::MAX, "as far as a count goes");
+        missing.remove_all(&set);
+
+        assert!(missing.iter().eq([(5, u64::MAX - 1)]));
     }
 }

@@ -7,52 +7,51 @@ use super::storage::{DirStorage, Storage};
 use super::{DiskJob, DiskJobDone, Queue};
 use crate::metrics::DropReason;
 
-/// A queue that takes nothing more and hands nothing out.
+/// A queue that takes no more entries and hands none out.
 #[derive(Debug)]
 pub struct ClosingQueue<S: Storage = DirStorage> {
     queue: Queue<S>,
     has_lost: bool,
 }
 
-/// What became of what was left.
+/// What became of the entries that were open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CloseOutcome {
-    /// It is on the disk, whatever happens now.
+    /// They are durable.
     Stored,
-    /// The operating system has it, and the disk has not confirmed it: a power cut may take it.
+    /// The operating system has them, and the disk has not confirmed it: a power cut may lose them.
     Written,
-    /// Some of it was nowhere but in memory, and is counted as dropped.
+    /// Some of them were in memory only, and are counted as dropped.
     Lost,
 }
 
 impl<S: Storage> Queue<S> {
-    /// Writes everything down for the next run, and that this one ended cleanly;
-    /// [`Ended::job`] does the rest.
+    /// Appends everything for the next run, and the record of a clean shutdown;
+    /// [`ClosingQueue::next_job`] does the rest.
     pub fn begin_close(mut self, now: Instant) -> ClosingQueue<S> {
         self.rewind(now);
-        self.append_up_to(u64::MAX, now);
-        // The last word says what was lost, so it comes after the loss.
+        self.append_all(now);
+        // The shutdown record states what was lost, so the loss comes first.
         let has_lost = self.drop_memory_only();
         if let Some(log) = self.log.as_mut().filter(|log| log.is_writable())
-            && let Err(refusal) = log.append_stop(&self.ledger)
+            && let Err(error) = log.append_stop(&self.ledger)
         {
-            self.on_append_error(refusal, now);
+            self.on_append_error(error, now);
         }
-        self.deadlines.request_sync();
-        self.update_gauges();
+        self.sync.request();
         ClosingQueue { queue: self, has_lost }
     }
 
-    /// As [`Queue::end`], and waits for the disk.
+    /// As [`Queue::begin_close`], and waits for the disk.
     pub fn close(self, now: Instant) -> CloseOutcome {
-        let mut ended = self.begin_close(now);
-        while let Some(job) = ended.next_job(now) {
-            ended.on_job_done(job.run(), now);
+        let mut closing = self.begin_close(now);
+        while let Some(job) = closing.next_job(now) {
+            closing.on_job_done(job.run(), now);
         }
-        ended.finish(now)
+        closing.finish(now)
     }
 
-    /// What lies in memory alone goes with the process; whether there was anything.
+    /// Drops what is in memory only and lost with the process. Returns whether there was anything.
     fn drop_memory_only(&mut self) -> bool {
         let mut has_lost = false;
         while let Some(id) = self.index.first_memory_only() {
@@ -65,23 +64,27 @@ impl<S: Storage> Queue<S> {
 }
 
 impl<S: Storage> ClosingQueue<S> {
-    /// The next job that makes durable what is left; nothing when it is, or while one is under way.
+    /// Returns the next job that makes the open entries durable; `None` when they are, or while one is
+    /// running.
     pub fn next_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
-        self.queue.next_durability_job(now)
+        let job = self.queue.next_durability_job(now);
+        self.queue.update_gauges();
+        job
     }
 
-    /// Takes the end of a job.
+    /// Records the end of a job.
     pub fn on_job_done(&mut self, done: DiskJobDone, now: Instant) {
         self.queue.on_job_done(done, now);
     }
 
-    /// What became of what was left.
+    /// Ends the queue, whether all jobs are done or not.
     #[must_use]
     pub fn finish(mut self, now: Instant) -> CloseOutcome {
-        if self.queue.log.as_ref().is_some_and(|log| log.is_writable() && !log.is_all_written()) {
+        let log = self.queue.log.as_ref();
+        if log.is_some_and(|log| log.is_writable() && !log.is_all_written()) {
             self.queue.on_storage_failed(stalled_error(), now);
         }
-        // What the storage refused at last is in memory again.
+        // What a failed storage refused is in memory only again.
         self.has_lost |= self.queue.drop_memory_only();
         self.queue.update_gauges();
         let is_durable = self.queue.log.as_ref().is_none_or(|log| !log.has_unsynced());

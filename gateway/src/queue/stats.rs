@@ -1,10 +1,10 @@
-//! How a queue is, for whoever looks at it.
+//! Figures of a queue.
 
 use std::sync::Arc;
 
 use super::log::{self, EntryCounts, Log};
 use super::storage::Storage;
-use super::{EntryId, Health, Queue, index};
+use super::{EntryId, Health, Queue};
 use crate::model::UnixTime;
 
 /// What is open: waiting, or handed out and not acknowledged.
@@ -14,39 +14,44 @@ pub struct Stats {
     pub samples: u64,
     /// Records and messages.
     pub entries: u64,
-    /// Bytes on the disk, and estimated memory ([`Entry::bytes`](super::Entry::bytes)) of what is not there.
+    /// Bytes on disk, and estimated memory ([`Entry::memory_bytes`](super::Entry::memory_bytes)) of
+    /// entries that are not there.
     pub bytes: u64,
-    /// About when the first record in line was read: that or a little earlier.
+    /// When the oldest record was read, or a little earlier.
     pub oldest: Option<UnixTime>,
 }
 
-/// Bytes that still fit before something has to be given up.
+/// Bytes that still fit before something has to be evicted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Capacity {
-    /// On the disk, as entries take them there.
+    /// On disk, in the length that entries have there.
     Disk(u64),
-    /// In memory ([`Entry::bytes`](super::Entry::bytes)): there is no storage, or it fails.
+    /// In memory ([`Entry::memory_bytes`](super::Entry::memory_bytes)): there is no storage, or it
+    /// fails.
     Memory(u64),
 }
 
 impl<S: Storage> Queue<S> {
-    /// What is open.
+    /// Returns what is open.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut all = self.index.memory_only();
-        let logged = self.log.as_ref().map(Log::waiting_counts).unwrap_or_default();
-        all.add(logged);
+        all.add(self.log.as_ref().map(Log::waiting_counts).unwrap_or_default());
         let EntryCounts { entries, samples, bytes } = all;
-        let cached = self.index.oldest_record().and_then(|held| held.entry.at());
-        let stored = self.log.as_ref().and_then(Log::oldest_record_at);
-        let oldest = match (cached, stored) {
-            (Some(cached), Some(stored)) if self.all_in_memory() => Some(cached.max(stored)),
-            (cached, stored) => stored.or(cached),
+        let in_memory = self.index.oldest_record().and_then(|held| held.entry.at());
+        let on_disk = self.log.as_ref().and_then(Log::oldest_record_at);
+        // The log knows the first record of a segment, which may be acknowledged already.
+        let oldest = match (in_memory, on_disk) {
+            (Some(in_memory), Some(on_disk)) if self.all_in_memory() => {
+                Some(in_memory.max(on_disk))
+            }
+            (in_memory, on_disk) => on_disk.or(in_memory),
         };
         Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
     }
 
-    /// What still fits: within `max_size` and above `min_free`, without what the log needs for itself.
+    /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs for
+    /// its own records. The free space of the file system is at most a second old.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         match self.log.as_ref().filter(|log| log.is_writable()) {
@@ -57,50 +62,50 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Whether everything that is open is in memory.
+    /// Returns whether everything that is open is in memory.
     fn all_in_memory(&self) -> bool {
         self.index.first_disk_only(0).is_none()
     }
 
-    /// Whether nothing is open.
+    /// Returns whether nothing is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stats().entries == 0
     }
 
-    /// Whether nothing is handed out.
+    /// Returns whether nothing is handed out.
     #[must_use]
     pub fn nothing_in_flight(&self) -> bool {
         !self.index.has_handed_out(0..u64::MAX)
     }
 
-    /// Whether what is left lies where a next run finds it.
+    /// Returns whether everything that is open is where the next run finds it.
     #[must_use]
     pub fn is_all_stored(&self) -> bool {
         self.index.memory_only().entries == 0
     }
 
-    /// How the storage does.
+    /// Returns the state of the storage.
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
     }
 
-    /// The epoch under which numbers are given now.
+    /// Returns the epoch under which numbers are given now.
     #[must_use]
     pub const fn epoch(&self) -> &Arc<str> {
         &self.ledger.epoch
     }
 
-    /// The bytes that an open entry takes on the disk, or would take there.
+    /// Returns the bytes that an open entry takes on disk, or would take there.
     #[must_use]
     pub fn stored_bytes(&self, id: EntryId) -> u64 {
-        self.index.get(id.ticket()).map_or(0, |held| match held.location {
-            index::Location::Logged { bytes, .. } => bytes,
-            index::Location::Memory => log::stored_entry_len(&held.entry),
+        self.index.get(id.ticket()).map_or(0, |held| {
+            held.location.bytes().unwrap_or_else(|| log::stored_entry_len(&held.entry))
         })
     }
 
+    /// Updates the gauges and the counter of bytes written.
     pub(super) fn update_gauges(&mut self) {
         let stats = self.stats();
         self.metrics.stored.set(i64::try_from(stats.samples).unwrap_or(i64::MAX));

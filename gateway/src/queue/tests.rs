@@ -221,12 +221,14 @@ fn the_metrics_show_the_oldest_record_and_go_back_to_zero() {
     queue.push(EVENTS, message(1), now());
     queue.push(A, record(5_000_000, 1), now());
     assert_eq!(queue.stats().oldest, Some(UnixTime::from_micros(5_000_000)));
+    queue.update_gauges();
     assert!((queue.metrics.oldest_timestamp.get() - 5.0).abs() < f64::EPSILON);
 
     while let Some(id) = queue.next(now()).map(|queued| queued.id) {
         queue.acknowledge(id, now());
     }
 
+    queue.update_gauges();
     assert_eq!((queue.metrics.stored.get(), queue.metrics.queued_bytes.get()), (0, 0));
     assert!(queue.metrics.oldest_timestamp.get().abs() < f64::EPSILON);
 }

@@ -1,20 +1,33 @@
-//! How long to leave a peer alone that did not answer.
+//! When to retry what failed, and how often.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Growing random pauses between attempts.
-///
-/// Full jitter: attempt `n` waits anything up to `base * 2^n`, so that a hundred gateways that lost
-/// the same peer do not come back as one.
-#[derive(Clone, Debug)]
-pub struct RetryBackoff {
-    base: Duration,
-    cap: Duration,
-    ceiling: Duration,
+/// How the pauses between attempts grow: `first`, `second`, then doubled up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Pause after the first failure; zero retries at the next opportunity.
+    pub first: Duration,
+    /// Pause after the second failure; each further failure doubles it.
+    pub second: Duration,
+    /// Longest pause.
+    pub max: Duration,
+    /// Random part of each pause, 0.0 (exact) to 1.0 (anything above zero up to the pause).
+    pub jitter: f64,
 }
 
-/// At most so many of something in any stretch of a fixed length, however they come.
+/// Counts consecutive failures and computes when to retry.
+///
+/// It never gives up: after many failures it retries once every [`RetryPolicy::max`].
+#[derive(Clone, Copy, Debug)]
+pub struct RetryBackoff {
+    policy: &'static RetryPolicy,
+    failures: u32,
+    /// Earliest time of the next attempt; absent before the first failure.
+    next_try: Option<Instant>,
+}
+
+/// A limit for events in a sliding window: no window sees more than `max_events`.
 #[derive(Clone, Debug)]
 pub struct RateBudget {
     max_events: usize,
@@ -22,45 +35,96 @@ pub struct RateBudget {
     taken_at: VecDeque<Instant>,
 }
 
-impl RetryBackoff {
-    /// Pauses that grow from at most `base` to at most `cap`.
+impl RetryPolicy {
+    /// Pauses that double from `first` to `max`, with full jitter: each is anything above zero up
+    /// to its maximum, so that a hundred gateways that lost the same peer do not return together.
     #[must_use]
-    pub fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap, ceiling: base.min(cap) }
+    pub const fn full_jitter(first: Duration, max: Duration) -> Self {
+        Self { first, second: first.saturating_mul(2), max, jitter: 1.0 }
     }
 
-    /// Gives the pause after one more failure, above zero. `random` is evenly spread in `[0, 1)`.
-    pub fn next(&mut self, random: f64) -> Duration {
-        let pause = self.ceiling.mul_f64(1.0 - random.clamp(0.0, 1.0));
-        self.ceiling = self.ceiling.saturating_mul(2).min(self.cap);
-        pause.max(Duration::from_nanos(1))
+    /// Longest pause after this many consecutive failures.
+    fn max_pause(&self, failures: u32) -> Duration {
+        let pause = match failures {
+            0 | 1 => self.first,
+            _ => self.second.saturating_mul(2_u32.saturating_pow(failures - 2)),
+        };
+        pause.min(self.max)
+    }
+}
+
+impl RetryBackoff {
+    /// Creates a backoff without failures.
+    #[must_use]
+    pub const fn new(policy: &'static RetryPolicy) -> Self {
+        Self { policy, failures: 0, next_try: None }
     }
 
-    /// Starts over: the peer has answered.
-    pub fn reset(&mut self) {
-        self.ceiling = self.base.min(self.cap);
+    /// Records a failure and returns the pause before the next attempt. `random` is evenly
+    /// distributed in `[0, 1)`.
+    pub fn next_pause(&mut self, random: f64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let max = self.policy.max_pause(self.failures);
+        let pause = max.mul_f64(1.0 - self.policy.jitter * random.clamp(0.0, 1.0));
+        // A pause that rounds to zero would retry in a tight loop.
+        pause.max(max.min(Duration::from_nanos(1)))
+    }
+
+    /// Records a failure at `now`; [`RetryBackoff::next_try`] returns when to retry. `random` is
+    /// evenly distributed in `[0, 1)`.
+    pub fn on_failure(&mut self, now: Instant, random: f64) {
+        self.next_try = Some(now + self.next_pause(random));
+    }
+
+    /// Forgets all failures.
+    pub const fn reset(&mut self) {
+        self.failures = 0;
+        self.next_try = None;
+    }
+
+    /// Allows a retry from `now` on, without forgetting the failures.
+    pub const fn retry_now(&mut self, now: Instant) {
+        self.next_try = Some(now);
+    }
+
+    /// Returns the number of consecutive failures.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns the earliest time of the next attempt, or `None` before the first failure.
+    #[must_use]
+    pub const fn next_try(&self) -> Option<Instant> {
+        self.next_try
+    }
+
+    /// Returns whether an attempt is allowed at `now`.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.next_try.is_none_or(|next_try| next_try <= now)
     }
 }
 
 impl RateBudget {
-    /// A budget of `most` per minute, at least one.
+    /// Creates a budget of `max_events` per minute, at least one.
     #[must_use]
-    pub fn per_minute(most: usize) -> Self {
-        Self::new(most, Duration::from_secs(60))
+    pub fn per_minute(max_events: usize) -> Self {
+        Self::new(max_events, Duration::from_secs(60))
     }
 
-    /// A budget of `most` per second, at least one.
+    /// Creates a budget of `max_events` per second, at least one.
     #[must_use]
-    pub fn per_second(most: usize) -> Self {
-        Self::new(most, Duration::from_secs(1))
+    pub fn per_second(max_events: usize) -> Self {
+        Self::new(max_events, Duration::from_secs(1))
     }
 
-    fn new(most: usize, window: Duration) -> Self {
-        let most = most.max(1);
-        Self { max_events: most, window, taken_at: VecDeque::with_capacity(most) }
+    fn new(max_events: usize, window: Duration) -> Self {
+        let max_events = max_events.max(1);
+        Self { max_events, window, taken_at: VecDeque::with_capacity(max_events) }
     }
 
-    /// Tells when the next one is free, if none is free now.
+    /// Returns when the next event is allowed, or `None` if one is allowed now.
     pub fn next_free(&mut self, now: Instant) -> Option<Instant> {
         while self.taken_at.front().is_some_and(|&taken| taken + self.window <= now) {
             self.taken_at.pop_front();
@@ -69,10 +133,10 @@ impl RateBudget {
         Some(*oldest + self.window)
     }
 
-    /// Takes one.
+    /// Takes one event from the budget.
     ///
     /// # Errors
-    /// Tells when the next one is free if all are used.
+    /// Returns when the next event is allowed if the budget is used up.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
         match self.next_free(now) {
             Some(free) => Err(free),

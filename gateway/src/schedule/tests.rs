@@ -53,6 +53,40 @@ fn nothing_to_read_is_nothing_to_wait_for() {
     assert_eq!(schedule.next_step(Instant::now()), ScheduleStep::Wait(None));
 }
 
+#[test]
+fn pauses_grow_from_the_second_failure_to_the_maximum_and_never_end() {
+    const POLICY: RetryPolicy = RetryPolicy {
+        first: Duration::ZERO,
+        second: SECOND.saturating_mul(60),
+        max: SECOND.saturating_mul(3600),
+        jitter: 0.0,
+    };
+    let now = Instant::now();
+    let mut backoff = RetryBackoff::new(&POLICY);
+    assert!(backoff.is_due(now) && backoff.next_try().is_none());
+    let mut minutes = Vec::new();
+    for failures in 1..=40 {
+        backoff.on_failure(now, 0.5);
+        assert_eq!(backoff.failures(), failures);
+        minutes.push((backoff.next_try().unwrap() - now).as_secs() / 60);
+        assert_eq!(backoff.is_due(now), failures == 1);
+    }
+    assert_eq!(minutes[..9], [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(minutes[39], 60);
+    backoff.retry_now(now);
+    assert!(backoff.is_due(now) && backoff.failures() == 40);
+    backoff.reset();
+    assert!(backoff.is_due(now) && backoff.failures() == 0);
+}
+
+#[test]
+fn jitter_shortens_a_pause_by_at_most_its_part() {
+    const POLICY: RetryPolicy =
+        RetryPolicy { first: SECOND, second: SECOND, max: SECOND, jitter: 0.2 };
+    let pause = |random| RetryBackoff::new(&POLICY).next_pause(random);
+    assert_eq!([0.0, 0.5, 1.0].map(pause), [1000, 900, 800].map(Duration::from_millis));
+}
+
 proptest! {
     /// Whatever the reads take: every due time is either read or counted as missed, no group is
     /// read before it is due, and what is read lies on the group's own grid.
@@ -103,14 +137,15 @@ proptest! {
         randoms in proptest::collection::vec(0.0..1.0_f64, 1..40),
     ) {
         let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
-        let mut backoff = RetryBackoff::new(base, cap);
+        let policy: &RetryPolicy = Box::leak(Box::new(RetryPolicy::full_jitter(base, cap)));
+        let mut backoff = RetryBackoff::new(policy);
         for (attempt, random) in (0_u32..).zip(randoms) {
             let ceiling = base.saturating_mul(2_u32.saturating_pow(attempt)).min(cap);
-            let pause = backoff.next(random);
+            let pause = backoff.next_pause(random);
             prop_assert!(pause > Duration::ZERO && pause <= ceiling, "{pause:?} of {ceiling:?}");
         }
         backoff.reset();
-        prop_assert!(backoff.next(0.0) <= base.min(cap));
+        prop_assert!(backoff.next_pause(0.0) <= base.min(cap));
     }
 
     #[test]

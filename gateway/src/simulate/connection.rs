@@ -1,4 +1,4 @@
-//! One client's connection: bytes to whole requests, and answers back in the same order.
+//! One client's connection: splits the bytes into requests and writes the answers in their order.
 
 use std::io;
 use std::time::Duration;
@@ -8,34 +8,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::command::{RequestBatch, SimulatorCommand};
 use super::faults::AnswerStep;
 use super::frame::{self, NotModbus};
-use super::handle::SimulatorCommand;
 
-/// Most requests of one connection that the PLC takes in one cycle: the upper end of what Modbus
-/// Messaging on TCP/IP suggests for NumberMaxOfServerTransaction. The rest waits its turn.
+/// Most requests of one connection that the PLC answers in one cycle: the upper end of what Modbus
+/// Messaging on TCP/IP suggests for NumberMaxOfServerTransaction. Further requests wait.
 const MAX_TRANSACTIONS: usize = 16;
 const BUFFER_CAPACITY: usize = MAX_TRANSACTIONS * frame::MAX_LEN;
 
-/// Requests on their way to the PLC, and with their answers back. Both buffers go round with it.
-#[derive(Debug)]
-pub(super) struct RequestBatch {
-    /// Which connection asks.
-    pub(super) client: u64,
-    /// Whole frames, at least one.
-    pub(super) requests: Vec<u8>,
-    /// Their answers, one per frame and in the same order.
-    pub(super) answers: Vec<u8>,
-    /// What is done behind them; nothing without mischief.
-    pub(super) steps: Vec<AnswerStep>,
-}
-
-/// What a client is connected by.
+/// The stream to a client.
 pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes it send at once.
+    /// Disables Nagle's algorithm, so that answers leave at once.
     fn disable_nagle(&self) -> io::Result<()>;
 
-    /// Makes the end, which comes when it is dropped, one without good-bye.
+    /// Makes the stream end with a reset when it is dropped.
     fn abort_on_close(&self) -> io::Result<()>;
 }
 
@@ -59,22 +46,26 @@ impl ClientStream for DuplexStream {
     }
 }
 
-/// Serves one client until it leaves, breaks the framing, or the PLC is gone.
-pub(super) async fn run(stream: impl ClientStream, seat: u64, plc: mpsc::Sender<SimulatorCommand>) {
-    if let Err(error) = serve(stream, seat, plc).await {
-        tracing::debug!(seat, %error, "a client's connection broke");
+/// Serves one client until it disconnects or breaks the framing, or the PLC is stopped.
+pub(super) async fn run(
+    stream: impl ClientStream,
+    client: u64,
+    plc: mpsc::Sender<SimulatorCommand>,
+) {
+    if let Err(error) = serve(stream, client, plc).await {
+        tracing::debug!(client, %error, "the connection to a client failed");
     }
 }
 
 async fn serve(
     mut stream: impl ClientStream,
-    seat: u64,
+    client: u64,
     plc: mpsc::Sender<SimulatorCommand>,
 ) -> io::Result<()> {
     stream.disable_nagle()?;
     let mut incoming = Vec::with_capacity(BUFFER_CAPACITY);
     let (requests, answers, steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut exchange = RequestBatch { client: seat, requests, answers, steps };
+    let mut exchange = RequestBatch { client: client, requests, answers, steps };
     while split_whole_frames(&mut incoming, &mut exchange.requests).is_ok() {
         if exchange.requests.is_empty() {
             if stream.read_buf(&mut incoming).await? == 0 {
@@ -95,7 +86,7 @@ async fn serve(
         exchange.requests.clear();
         exchange.answers.clear();
     }
-    tracing::debug!(seat, "closed: not Modbus");
+    tracing::debug!(client, "closed: not Modbus");
     Ok(())
 }
 
@@ -116,12 +107,12 @@ fn split_whole_frames(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
-/// Every right answer leaves the PLC through here, and nowhere else.
+/// Writes answers without faults; no others are written here.
 async fn write_answers(stream: &mut impl ClientStream, answers: &[u8]) -> io::Result<()> {
     stream.write_all(answers).await
 }
 
-/// Fails when the connection is over.
+/// Performs one step of a faulty answer. Fails when the connection is to end.
 async fn perform_step(stream: &mut impl ClientStream, step: AnswerStep) -> io::Result<()> {
     match step {
         AnswerStep::Send(bytes) => stream.write_all(&bytes).await,
@@ -148,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_come_out_whole_however_the_stream_is_cut(
+        fn requests_come_out_whole_from_any_fragments(
             pdus in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..=253), 0..20),
             cuts in prop::collection::vec(1..700_usize, 1..10),
         ) {
@@ -162,13 +153,13 @@ mod tests {
                 rest = behind;
                 incoming.extend(piece);
                 split_until_unchanged(&mut incoming, &mut requests);
-                prop_assert!(incoming.len() < frame::MAX_LEN, "less than a frame waits");
+                prop_assert!(incoming.len() < frame::MAX_LEN, "less than a frame remains");
             }
             prop_assert_eq!(requests, stream);
         }
 
         #[test]
-        fn any_stream_is_moved_in_order_and_comes_to_an_end(
+        fn any_stream_is_split_in_order_and_to_its_end(
             stream in prop::collection::vec(prop_oneof![Just(0_u8), 0..9_u8, any::<u8>()], 0..600),
         ) {
             let (mut incoming, mut requests) = (stream.clone(), Vec::new());
@@ -176,12 +167,12 @@ mod tests {
             split_until_unchanged(&mut incoming, &mut requests);
 
             prop_assert_eq!([&requests[..], &incoming].concat(), stream);
-            prop_assert!(!matches!(frame::split_first(&incoming), Ok(Some(_))), "a whole frame is left");
+            prop_assert!(!matches!(frame::split_first(&incoming), Ok(Some(_))), "a whole frame remains");
         }
     }
 
     #[test]
-    fn no_more_than_a_cycle_takes_is_taken_at_once() {
+    fn at_most_the_requests_of_one_cycle_are_split_off() {
         let mut incoming = frame_of(&[3, 0, 0, 0, 1]).repeat(MAX_TRANSACTIONS + 3);
         let mut requests = Vec::new();
 
@@ -190,7 +181,7 @@ mod tests {
         assert_eq!((requests.len(), incoming.len()), (MAX_TRANSACTIONS * 12, 3 * 12));
     }
 
-    /// Takes until nothing moves any more.
+    /// Splits frames off until none is left.
     fn split_until_unchanged(incoming: &mut Vec<u8>, requests: &mut Vec<u8>) {
         let mut before = usize::MAX;
         while before != requests.len() {

@@ -5,23 +5,13 @@ use std::time::Duration;
 use super::frame::{self, MbapFrame};
 use super::image::{PlcMemory, WordMemory};
 use super::process::{PumpStation, STEP_PERIOD};
+use super::system::RunState;
 use super::{SimulatedProgram, SimulatorSettings, pdu, system};
 
 const EMBEDDED_UNIT: u8 = 255;
 const SLAVE_UNIT: u8 = 1;
 /// Words that clients write to the slave device, and words that they read from it.
 const SLAVE_WORDS: u16 = 40;
-
-/// What the program does, as %MW60012 tells.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RunState {
-    /// The values stand still; the Modbus server goes on answering.
-    Stopped,
-    /// The program runs.
-    Running,
-    /// An exception in the program stopped it; as while stopped, everything is served.
-    Halted,
-}
 
 /// A PLC in the hands of its one owner, the task of [`super::serve`].
 #[derive(Debug)]

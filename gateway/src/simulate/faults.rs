@@ -1,7 +1,7 @@
-//! What a broken PLC, or the network before it, does to right answers. Pure: it says what to send
-//! and when, `connection` does it.
+//! Injects the faults of a broken PLC, or of the network in front of it, into answers. Pure: it
+//! returns what to send and when; `connection` does it.
 //!
-//! The same seed and the same requests in the same order give the same mischief.
+//! The same seed and the same requests in the same order give the same faults.
 
 mod fault;
 
@@ -12,98 +12,98 @@ pub use fault::Fault;
 
 use super::frame;
 
-/// Longest that [`Trick::Late`] keeps an answer back: three times the time-out that a gateway has
-/// by default, so that some answers come in time and some do not.
+/// Longest delay of [`Fault::Late`]: three times the gateway's default time-out, so that some answers
+/// are in time and some are not.
 const MAX_DELAY: Duration = Duration::from_secs(3);
-/// Longest pause within an answer, and between one and what follows it unasked.
+/// Longest pause within an answer, and before an unsolicited one.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Spoils answers, one trick for each at most.
+/// Injects faults into answers, at most one into each.
 #[derive(Clone, Debug)]
 pub struct FaultInjector {
     source: FaultSource,
     random: fastrand::Rng,
-    /// The answers that [`Trick::Crossed`] keeps for the next one who asks.
+    /// The answers that [`Fault::Crossed`] holds back for the next request.
     held_back: Vec<u8>,
     faulty: u64,
 }
 
 #[derive(Clone, Debug)]
 enum FaultSource {
-    /// For each answer in turn; then everything is right.
+    /// One entry for each answer in turn, then no more faults.
     Script(VecDeque<Option<Fault>>),
-    /// Any of these, at this rate.
+    /// Any of these faults, at this rate.
     Random(Vec<Fault>, f64),
 }
 
-/// One thing to do on a connection.
+/// One step of sending an answer.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum AnswerStep {
     Send(Vec<u8>),
     Pause(Duration),
-    /// Never answers on this connection again.
+    /// Never sends on this connection again.
     GoSilent,
-    /// Breaks the connection as a crash does.
+    /// Resets the connection, as a crash does.
     Reset,
 }
 
 impl FaultInjector {
-    /// Spoils answers with any of `tricks`, at a `rate` from 0.0, none, to 1.0, all. Without tricks
-    /// everything is right.
+    /// Injects any of `faults` at a `rate` from 0.0, no answer, to 1.0, every answer. Without faults
+    /// it changes nothing.
     #[must_use]
-    pub fn random(tricks: &[Fault], rate: f64, seed: u64) -> Self {
-        Self::new(FaultSource::Random(tricks.to_vec(), rate), seed)
+    pub fn random(faults: &[Fault], rate: f64, seed: u64) -> Self {
+        Self::new(FaultSource::Random(faults.to_vec(), rate), seed)
     }
 
-    /// Spoils one answer after the other as told, and none after the last one.
+    /// Injects the given faults into one answer after the other, and none after the last one.
     #[must_use]
-    pub fn script(tricks: impl IntoIterator<Item = Option<Fault>>, seed: u64) -> Self {
-        Self::new(FaultSource::Script(tricks.into_iter().collect()), seed)
+    pub fn script(faults: impl IntoIterator<Item = Option<Fault>>, seed: u64) -> Self {
+        Self::new(FaultSource::Script(faults.into_iter().collect()), seed)
     }
 
-    fn new(choice: FaultSource, seed: u64) -> Self {
+    fn new(source: FaultSource, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { source: choice, random, held_back: Vec::new(), faulty: 0 }
+        Self { source: source, random, held_back: Vec::new(), faulty: 0 }
     }
 
-    /// What to do instead of sending `answers`, whole frames each.
+    /// Returns what to do instead of sending `answers`, which are whole frames.
     pub(super) fn apply(&mut self, answers: &[u8]) -> Vec<AnswerStep> {
         let mut steps = Vec::new();
         let mut rest = answers;
-        while let Ok(Some((_, behind))) = frame::split_first(rest) {
-            let (answer, _) = rest.split_at(rest.len() - behind.len());
+        while let Ok(Some((_, after))) = frame::split_first(rest) {
+            let (answer, _) = rest.split_at(rest.len() - after.len());
             if !self.held_back.is_empty() {
                 steps.push(AnswerStep::Send(std::mem::take(&mut self.held_back)));
             }
             match self.next_fault() {
-                Some(trick) => self.inject(trick, answer, &mut steps),
+                Some(fault) => self.inject(fault, answer, &mut steps),
                 None => steps.push(AnswerStep::Send(answer.to_vec())),
             }
-            rest = behind;
+            rest = after;
         }
         steps
     }
 
-    /// Answers spoiled so far.
+    /// Returns the number of answers with a fault so far.
     pub(super) const fn faulty(&self) -> u64 {
         self.faulty
     }
 
     fn next_fault(&mut self) -> Option<Fault> {
-        let trick = match &mut self.source {
-            FaultSource::Script(tricks) => tricks.pop_front().flatten(),
-            FaultSource::Random(tricks, rate) if self.random.f64() < *rate => {
-                self.random.choice(&*tricks).copied()
+        let fault = match &mut self.source {
+            FaultSource::Script(faults) => faults.pop_front().flatten(),
+            FaultSource::Random(faults, rate) if self.random.f64() < *rate => {
+                self.random.choice(&*faults).copied()
             }
             FaultSource::Random(..) => None,
         };
-        self.faulty += u64::from(trick.is_some());
-        trick
+        self.faulty += u64::from(fault.is_some());
+        fault
     }
 
-    fn inject(&mut self, trick: Fault, answer: &[u8], steps: &mut Vec<AnswerStep>) {
+    fn inject(&mut self, fault: Fault, answer: &[u8], steps: &mut Vec<AnswerStep>) {
         let send = |bytes: &[u8]| AnswerStep::Send(bytes.to_vec());
-        match trick {
+        match fault {
             Fault::Late => steps.extend([self.random_pause(MAX_DELAY), send(answer)]),
             Fault::Split => {
                 let (start, rest) = self.random_split(answer);
@@ -123,9 +123,12 @@ impl FaultInjector {
                 steps.extend([send(answer), self.random_pause(MAX_PAUSE), send(answer)])
             }
             Fault::Unsolicited => {
-                let unasked = fault::unsolicited(answer);
-                let (first, second) =
-                    if self.random.bool() { (answer, &*unasked) } else { (&*unasked, answer) };
+                let unsolicited = fault::unsolicited(answer);
+                let (first, second) = if self.random.bool() {
+                    (answer, &*unsolicited)
+                } else {
+                    (&*unsolicited, answer)
+                };
                 steps.extend([send(first), self.random_pause(MAX_PAUSE), send(second)]);
             }
             Fault::Crossed => self.held_back.extend(answer),
@@ -148,17 +151,17 @@ impl FaultInjector {
             | Fault::Oversize
             | Fault::Exception
             | Fault::MalformedException => {
-                steps.push(AnswerStep::Send(fault::corrupt(trick, answer, &mut self.random)));
+                steps.push(AnswerStep::Send(fault::corrupt(fault, answer, &mut self.random)));
             }
         }
     }
 
-    /// Up to this long.
-    fn random_pause(&mut self, most: Duration) -> AnswerStep {
-        AnswerStep::Pause(most.mul_f64(self.random.f64()))
+    /// Returns a random pause of at most `max`.
+    fn random_pause(&mut self, max: Duration) -> AnswerStep {
+        AnswerStep::Pause(max.mul_f64(self.random.f64()))
     }
 
-    /// At least one byte before the cut and one behind it.
+    /// Splits an answer at random, with at least one byte on each side.
     fn random_split<'a>(&mut self, answer: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         answer.split_at(self.random.usize(1..answer.len()))
     }

@@ -1,33 +1,33 @@
 //! MBAP framing (Modbus Messaging on TCP/IP Implementation Guide V1.0b, 3.1.3). Pure.
 
-use super::pdu;
-
 /// Transaction id, protocol id and length; the unit id counts as content.
 const PREFIX_LEN: usize = 6;
-/// Most bytes of one frame.
-pub(super) const MAX_LEN: usize = PREFIX_LEN + 1 + pdu::MAX_LEN;
+/// Longest PDU, in bytes (Modbus Application Protocol V1.1b3, 4.1).
+pub(super) const MAX_PDU_LEN: usize = 253;
+/// Longest frame, in bytes.
+pub(super) const MAX_LEN: usize = PREFIX_LEN + 1 + MAX_PDU_LEN;
 
 /// One request or answer.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct MbapFrame<'a> {
-    /// Chosen by the client and given back as it is.
+    /// Chosen by the client and returned unchanged.
     pub(super) transaction: [u8; 2],
     pub(super) unit: u8,
     pub(super) pdu: &'a [u8],
 }
 
-/// The stream is no Modbus, or has lost its step. The only cure is to close it.
+/// The stream is not Modbus, or has lost its framing. The connection has to be closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct NotModbus;
 
-/// Takes the first frame off `bytes`; `None` if it is not there as a whole yet.
+/// Splits the first frame off `bytes`; returns `None` if it is incomplete.
 pub(super) fn split_first(bytes: &[u8]) -> Result<Option<(MbapFrame<'_>, &[u8])>, NotModbus> {
     let Some(([t0, t1, protocol @ .., l0, l1], rest)) = bytes.split_first_chunk::<PREFIX_LEN>()
     else {
         return Ok(None);
     };
     let len = usize::from(u16::from_be_bytes([*l0, *l1]));
-    if *protocol != [0, 0] || !(2..=1 + pdu::MAX_LEN).contains(&len) {
+    if *protocol != [0, 0] || !(2..=1 + MAX_PDU_LEN).contains(&len) {
         return Err(NotModbus);
     }
     let Some(([unit, pdu @ ..], rest)) = rest.split_at_checked(len) else { return Ok(None) };
@@ -57,7 +57,7 @@ mod tests {
     const READ: [u8; 12] = [0, 1, 0, 0, 0, 6, 0xFF, 3, 0, 10, 0, 2];
 
     #[test]
-    fn a_frame_is_taken_only_when_it_is_whole() {
+    fn a_frame_is_split_off_only_when_it_is_complete() {
         for len in 0..READ.len() {
             assert_eq!(split_first(&READ[..len]), Ok(None), "{len} bytes");
         }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_not_modbus_is_refused() {
+    fn a_header_that_is_not_modbus_is_rejected() {
         let with = |at: usize, byte| {
             let mut bytes = READ;
             bytes[at] = byte;

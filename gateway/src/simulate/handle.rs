@@ -1,6 +1,5 @@
-//! What a test or the demo can do to a simulated PLC: a hand on its wires and switches.
+//! Control of a simulated PLC by a test or the demo.
 
-use std::fmt;
 use std::io;
 
 use thiserror::Error;
@@ -8,17 +7,18 @@ use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::SimulatorSettings;
-use super::connection::RequestBatch;
-use super::controller::{Controller, RunState};
+use super::command::{SimulatorCommand, SimulatorCounts};
+use super::controller::Controller;
 use super::faults::FaultInjector;
+use super::system::RunState;
 
-/// Mail that may wait for the PLC's task. Every sender waits for its answer, so this is also about
-/// how many of them are served without waiting: 8 connections and a few handles.
+/// Commands that may wait for the PLC's task. Every sender waits for its answer, so this serves 8
+/// connections and a few handles without blocking.
 const COMMAND_CAPACITY: usize = 16;
-/// Bytes on their way through a connection without a port, in each direction.
+/// Buffer of a connection without a port, in bytes for each direction.
 const DUPLEX_CAPACITY: usize = 4096;
 
-/// A PLC that has not been switched on; [`super::serve`] does that.
+/// A simulated PLC that [`super::serve`] has not started yet.
 #[derive(Debug)]
 pub struct SimulatedPlc {
     pub(super) settings: SimulatorSettings,
@@ -26,38 +26,19 @@ pub struct SimulatedPlc {
     pub(super) sender: mpsc::Sender<SimulatorCommand>,
 }
 
-/// Reaches into a simulated PLC. Cheap to clone.
+/// Reads and changes a simulated PLC. Cheap to clone.
 ///
-/// What is asked before [`super::serve`] runs waits for it.
+/// A call before [`super::serve`] runs waits for it.
 #[derive(Clone, Debug)]
 pub struct Handle {
     plc: mpsc::Sender<SimulatorCommand>,
 }
 
-/// What has happened so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct SimulatorCounts {
-    /// Connections accepted.
-    pub connects: u64,
-    /// Connections closed to make room for a new one.
-    pub evicted: u64,
-    /// Connections refused because all others were being served.
-    pub refused: u64,
-    /// Connections open now.
-    pub open: usize,
-    /// Requests answered, exceptions included.
-    pub requests: u64,
-    /// Answers of these that the present [`Mischief`] has spoiled.
-    pub faulty: u64,
-    /// Connections whose requests wait for the end of the MAST cycle now.
-    pub waiting: usize,
-}
-
-/// Why a [`Handle`] could not do it.
+/// Why a call of [`Handle`] failed.
 #[derive(Debug, Error)]
 pub enum HandleError {
     /// [`super::serve`] has returned.
-    #[error("the simulated PLC is switched off")]
+    #[error("the simulated PLC is stopped")]
     ServerStopped,
     /// The PLC has no such register or bit.
     #[error("the simulated PLC has no such address")]
@@ -67,43 +48,25 @@ pub enum HandleError {
     Port(#[source] io::Error),
 }
 
-/// What the PLC's task is asked to do.
-pub(super) enum SimulatorCommand {
-    /// Answer these requests of a client.
-    Exchange(RequestBatch, oneshot::Sender<RequestBatch>),
-    /// Let a handle look at the PLC, or change something.
-    WithController(Box<dyn FnOnce(&mut Controller) + Send>),
-    /// Close the port and every connection.
-    SwitchOff(oneshot::Sender<io::Result<()>>),
-    /// Open the port again.
-    SwitchOn(oneshot::Sender<io::Result<()>>),
-    /// Take this stream for a client's connection.
-    Connect(DuplexStream),
-    /// Spoil answers from now on, or let them be.
-    InjectFaults(Option<Box<FaultInjector>>, oneshot::Sender<()>),
-    /// Tell what has happened.
-    GetCounts(oneshot::Sender<SimulatorCounts>),
-}
-
 impl SimulatedPlc {
-    /// Builds it.
+    /// Creates a PLC that is not started.
     #[must_use]
     pub fn new(settings: SimulatorSettings) -> Self {
         let (sender, mailbox) = mpsc::channel(COMMAND_CAPACITY);
         Self { settings, commands: mailbox, sender }
     }
 
-    /// A hand on it.
+    /// Returns a handle to it.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { plc: self.sender.clone() }
     }
 }
 
-/// Each method fails with [`HandleError::Gone`] once [`super::serve`] has returned, and with
+/// Each method fails with [`HandleError::ServerStopped`] once [`super::serve`] has returned, and with
 /// [`HandleError::NoSuchAddress`] when an address lies outside the PLC's memory.
 impl Handle {
-    /// Reads holding registers, %MW`first` on.
+    /// Reads holding registers from %MW`first` on.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -116,7 +79,7 @@ impl Handle {
         self.with_controller(read).await?.ok_or(HandleError::NoSuchAddress)
     }
 
-    /// Writes holding registers as the PLC's own program would: read-only ones too.
+    /// Writes holding registers as the PLC's own program would, read-only ones included.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -160,7 +123,7 @@ impl Handle {
         set.then_some(()).ok_or(HandleError::NoSuchAddress)
     }
 
-    /// Stops or starts the program. While stopped the values stand still and are still served.
+    /// Stops or starts the program. A stopped program keeps its values, which are still served.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -168,7 +131,7 @@ impl Handle {
         self.with_controller(move |plc| plc.set_state(state)).await
     }
 
-    /// Makes it another PLC of the same kind, as when a broken one was replaced.
+    /// Turns it into another PLC of the same model, as when a broken one is replaced.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -195,8 +158,8 @@ impl Handle {
         self.with_controller(move |plc| plc.set_signature(signature)).await
     }
 
-    /// Switches the Modbus server off: the port closes, and every connection with it. The program
-    /// runs on. Returns when it has happened.
+    /// Switches the Modbus server off: closes the port and every connection. The program keeps
+    /// running. Returns when this is done.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -204,16 +167,16 @@ impl Handle {
         self.request(SimulatorCommand::SwitchOff).await?.map_err(HandleError::Port)
     }
 
-    /// Switches the Modbus server on again, at the port where it was. Returns when it listens.
+    /// Switches the Modbus server on again, on the same port. Returns when it listens.
     ///
     /// # Errors
-    /// See [`Handle`]; [`HandleError::Port`] if somebody else took the port.
+    /// See [`Handle`]; [`HandleError::Port`] if the port is in use meanwhile.
     pub async fn switch_on(&self) -> Result<(), HandleError> {
         self.request(SimulatorCommand::SwitchOn).await?.map_err(HandleError::Port)
     }
 
-    /// Connects to the Modbus server without a port and a network: for tests under paused time. The
-    /// stream ends at once while the server is switched off.
+    /// Connects to the Modbus server without a port, for tests under paused time. The stream ends at
+    /// once while the server is switched off.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -226,16 +189,15 @@ impl Handle {
         Ok(client)
     }
 
-    /// Spoils answers from now on, or gives right ones again with `None`. What is already on its way
-    /// is not called back.
+    /// Injects faults from now on, or none with `None`. Answers that are under way keep their faults.
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn set_faults(&self, mischief: Option<FaultInjector>) -> Result<(), HandleError> {
-        self.request(|reply| SimulatorCommand::InjectFaults(mischief.map(Box::new), reply)).await
+    pub async fn set_faults(&self, faults: Option<FaultInjector>) -> Result<(), HandleError> {
+        self.request(|reply| SimulatorCommand::InjectFaults(faults.map(Box::new), reply)).await
     }
 
-    /// Tells what has happened so far.
+    /// Returns what happened so far.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -249,7 +211,7 @@ impl Handle {
     ) -> Result<T, HandleError> {
         self.request(|reply| {
             SimulatorCommand::WithController(Box::new(move |plc| {
-                let _ = reply.send(act(plc)); // The asker may have stopped waiting.
+                let _ = reply.send(act(plc)); // The caller may have stopped waiting.
             }))
         })
         .await
@@ -257,24 +219,10 @@ impl Handle {
 
     async fn request<T>(
         &self,
-        mail: impl FnOnce(oneshot::Sender<T>) -> SimulatorCommand,
+        command: impl FnOnce(oneshot::Sender<T>) -> SimulatorCommand,
     ) -> Result<T, HandleError> {
         let (reply, answer) = oneshot::channel();
-        self.plc.send(mail(reply)).await.map_err(|_| HandleError::ServerStopped)?;
+        self.plc.send(command(reply)).await.map_err(|_| HandleError::ServerStopped)?;
         answer.await.map_err(|_| HandleError::ServerStopped)
-    }
-}
-
-impl fmt::Debug for SimulatorCommand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exchange(..) => "Exchange",
-            Self::WithController(_) => "Touch",
-            Self::SwitchOff(_) => "SwitchOff",
-            Self::SwitchOn(_) => "SwitchOn",
-            Self::Connect(_) => "Connect",
-            Self::InjectFaults(..) => "Spoil",
-            Self::GetCounts(_) => "Count",
-        })
     }
 }

@@ -1,23 +1,24 @@
-//! From a request PDU to its answer, as the Modbus server of an M241 or M251 gives it.
+//! Answers request PDUs as the Modbus server of an M241 or M251 does.
 //!
-//! Checks go in the order of Modbus Application Protocol V1.1b3, chapter 6: function code,
-//! quantity, address. An answer is never longer than [`MAX_LEN`].
+//! Checks are in the order of Modbus Application Protocol V1.1b3, chapter 6: function code,
+//! quantity, address. An answer is never longer than [`super::frame::MAX_PDU_LEN`].
 
-use super::identification;
 use super::image::{BitMemory, PlcMemory, WordMemory};
 use super::system::Hardware;
 
-/// Most bytes in a PDU (Modbus Application Protocol V1.1b3, 4.1).
-pub(super) const MAX_LEN: usize = 253;
+const MEI_TYPE: u8 = 14;
+/// Basic objects, stream and individual access.
+const CONFORMITY_LEVEL: u8 = 0x81;
+const INDIVIDUAL_ACCESS: u8 = 4;
 
-/// Why the PLC says no (Modbus Application Protocol V1.1b3, 7).
+/// Exception codes (Modbus Application Protocol V1.1b3, 7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(super) enum Exception {
     IllegalFunction = 1,
     IllegalAddress = 2,
     IllegalValue = 3,
-    /// Nothing answers under this unit id.
+    /// Gateway target device failed to respond: no device has this unit id.
     NoSuchUnit = 11,
 }
 
@@ -33,7 +34,7 @@ pub(super) fn answer_embedded(
         2 => read_bits(&image.inputs, data, out),
         8 => answer_diagnostics(data, out),
         15 => write_bits(&mut image.outputs, data, out),
-        43 => identification::answer(hardware, data, out),
+        43 => identify(hardware, data, out),
         _ => answer_registers(&mut image.words, function, data, out),
     });
 }
@@ -43,7 +44,7 @@ pub(super) fn answer_slave_device(words: &mut WordMemory, request: &[u8], out: &
     answer(request, out, |function, data, out| answer_registers(words, function, data, out));
 }
 
-/// Appends the answer for a unit id that nothing answers to.
+/// Appends the answer for a unit id that no device has.
 pub(super) fn answer_unknown_unit(request: &[u8], out: &mut Vec<u8>) {
     answer(request, out, |_, _, _| Err(Exception::NoSuchUnit));
 }
@@ -139,7 +140,7 @@ fn write_registers(
     Ok(())
 }
 
-/// Writes, then reads (Modbus Application Protocol V1.1b3, 6.17); both or nothing.
+/// Writes, then reads (Modbus Application Protocol V1.1b3, 6.17); does neither if one fails.
 fn read_write_registers(
     words: &mut WordMemory,
     data: &[u8],
@@ -156,7 +157,7 @@ fn read_write_registers(
     Ok(())
 }
 
-/// Sub-function 0 gives the query back; the others are for tools that read port statistics.
+/// Sub-function 0 returns the query; the others, port statistics for tools, are not simulated.
 fn answer_diagnostics(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     match data {
         [0, 0, query @ ..] if !query.is_empty() && query.len().is_multiple_of(2) => {
@@ -168,14 +169,45 @@ fn answer_diagnostics(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     }
 }
 
-/// The 16-bit fields that make up exactly `data`.
+/// Reads the device identification: function code 43, MEI type 14 (Modbus Application Protocol
+/// V1.1b3, 6.21).
+///
+/// A request for more than the basic objects gets the basic ones, and an unknown first object starts
+/// from the beginning, as the specification demands.
+fn identify(hardware: &Hardware, request: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
+    let &[MEI_TYPE, access, first] = request else {
+        let known = request.first().is_none_or(|mei| *mei == MEI_TYPE);
+        return Err(if known { Exception::IllegalValue } else { Exception::IllegalFunction });
+    };
+    let revision = hardware.revision();
+    let objects = [(0, hardware.vendor), (1, hardware.reference), (2, revision.as_str())];
+    let requested = match access {
+        1..=3 if objects.iter().any(|(id, _)| *id == first) => first..=2,
+        1..=3 => 0..=2,
+        INDIVIDUAL_ACCESS => first..=first,
+        _ => return Err(Exception::IllegalValue),
+    };
+    let requested = objects.iter().filter(|(id, _)| requested.contains(id));
+    let count = match requested.clone().count() {
+        0 => return Err(Exception::IllegalAddress),
+        some => u8::try_from(some).unwrap_or(u8::MAX),
+    };
+    out.extend([MEI_TYPE, access, CONFORMITY_LEVEL, 0, 0, count]);
+    for (id, text) in requested {
+        out.extend([*id, u8::try_from(text.len()).unwrap_or(u8::MAX)]);
+        out.extend(text.as_bytes());
+    }
+    Ok(())
+}
+
+/// Returns the 16-bit fields of `data`, which has exactly `N` of them.
 fn fields<const N: usize>(data: &[u8]) -> Result<[u16; N], Exception> {
     let (fields, rest) = data.as_chunks();
     let fields: &[[u8; 2]; N] = fields.try_into().map_err(|_| Exception::IllegalValue)?;
     rest.is_empty().then(|| fields.map(u16::from_be_bytes)).ok_or(Exception::IllegalValue)
 }
 
-/// Splits at the byte count that follows `HEAD` bytes of fields; it must be right.
+/// Splits at the byte count that follows `HEAD` bytes of fields. The count must match the rest.
 fn counted<const HEAD: usize>(data: &[u8]) -> Result<(&[u8], &[u8]), Exception> {
     match data.split_at_checked(HEAD) {
         Some((head, [count, values @ ..])) if values.len() == usize::from(*count) => {
@@ -193,7 +225,7 @@ fn check_len(values: &[u8], registers: u16) -> Result<(), Exception> {
     (values.len() == 2 * usize::from(registers)).then_some(()).ok_or(Exception::IllegalValue)
 }
 
-/// Bytes that hold so many bits; at most 250, as quantities are checked before.
+/// Returns the number of bytes for `bits` bits: at most 250, as quantities are checked before.
 fn bytes_for_bits(bits: u16) -> u8 {
     u8::try_from(bits.div_ceil(8)).unwrap_or(u8::MAX)
 }

@@ -1,9 +1,9 @@
-//! The task that is the PLC: it owns memory, program, port and connections.
+//! The task of the PLC: it owns memory, program, port and connections.
 //!
-//! One task is the simplest owner, and the truest: in the PLC too, program and answers take turns.
-//! Connections are small tasks that turn bytes into whole requests and wait for their answers;
-//! handles ask through the same mailbox. So there is no lock, a client never sees a value half
-//! written, and what is asked later sees what was asked before.
+//! In a real PLC, too, program and answers take turns. Each connection is a small task that splits
+//! bytes into requests and waits for their answers; handles send commands through the same channel.
+//! So there is no lock, no client sees a half-written value, and every request sees the effect of
+//! those before it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,47 +17,31 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, ClientStream, RequestBatch};
+use super::command::{RequestBatch, SimulatorCommand, SimulatorCounts};
+use super::connection::{self, ClientStream};
 use super::controller::Controller;
 use super::faults::FaultInjector;
-use super::handle::{SimulatedPlc, SimulatorCommand, SimulatorCounts};
+use super::handle::SimulatedPlc;
 
 /// Connections that the Modbus server of an M241 or M251 holds (programming guides).
 const MAX_CONNECTIONS: usize = 8;
-/// The program catches up at least so often, so that a long silence costs nothing at its end.
+/// Longest time between two runs of the program, so that the first request after a long silence does
+/// not have to wait for it.
 const PROGRAM_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after the system could not accept a connection.
+/// Pause after the operating system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Lets the PLC run and answer on `listener` until `stop` fires; then everything is closed.
+/// Runs the PLC and answers on `listener` until `stop` is cancelled; then closes everything.
 pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationToken) {
     let mut server = PlcServer::new(plc, listener);
     loop {
         match server.next_event(&stop).await {
             ServerEvent::Stop => return,
             ServerEvent::Accepted(stream) => server.admit(stream),
-            ServerEvent::Disconnected(task) => server.clients.retain(|seat| seat.task.id() != task),
-            ServerEvent::Command(SimulatorCommand::Exchange(exchange, reply)) => {
-                server.queue_requests(exchange, reply)
+            ServerEvent::Disconnected(task) => {
+                server.clients.retain(|client| client.task.id() != task)
             }
-            ServerEvent::Command(SimulatorCommand::WithController(act)) => {
-                server.run_program();
-                act(&mut server.controller);
-            }
-            ServerEvent::Command(SimulatorCommand::SwitchOff(reply)) => {
-                drop(reply.send(server.switch_off().await))
-            }
-            ServerEvent::Command(SimulatorCommand::SwitchOn(reply)) => {
-                drop(reply.send(server.switch_on().await))
-            }
-            ServerEvent::Command(SimulatorCommand::Connect(stream)) => server.admit_if_open(stream),
-            ServerEvent::Command(SimulatorCommand::InjectFaults(mischief, reply)) => {
-                server.faults = mischief;
-                let _ = reply.send(()); // The asker may have stopped waiting.
-            }
-            ServerEvent::Command(SimulatorCommand::GetCounts(reply)) => {
-                drop(reply.send(server.counts()))
-            }
+            ServerEvent::Command(command) => server.on_command(command).await,
             ServerEvent::CycleEnd => server.on_cycle_end(),
             ServerEvent::ProgramDue => server.run_program(),
         }
@@ -68,7 +52,7 @@ struct PlcServer {
     controller: Controller,
     faults: Option<Box<FaultInjector>>,
     port: ServerPort,
-    mailbox: mpsc::Receiver<SimulatorCommand>,
+    commands: mpsc::Receiver<SimulatorCommand>,
     sender: mpsc::Sender<SimulatorCommand>,
     connections: JoinSet<()>,
     /// The open connections, the oldest first.
@@ -82,7 +66,7 @@ struct PlcServer {
     program_timer: Interval,
 }
 
-/// The Modbus server of the Ethernet settings: on, or off with the place where it was.
+/// The port of the Modbus server: open, or closed with the address to open again.
 enum ServerPort {
     Open(TcpListener),
     Closed(SocketAddr),
@@ -94,7 +78,7 @@ struct ConnectedClient {
 }
 
 struct PendingAnswer {
-    exchange: RequestBatch,
+    batch: RequestBatch,
     reply: oneshot::Sender<RequestBatch>,
 }
 
@@ -109,13 +93,13 @@ enum ServerEvent {
 
 impl PlcServer {
     fn new(plc: SimulatedPlc, listener: TcpListener) -> Self {
-        let mut keep_up = tokio::time::interval(PROGRAM_INTERVAL);
-        keep_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut program_timer = tokio::time::interval(PROGRAM_INTERVAL);
+        program_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             controller: Controller::new(&plc.settings),
             faults: plc.settings.faults.map(Box::new),
             port: ServerPort::Open(listener),
-            mailbox: plc.commands,
+            commands: plc.commands,
             sender: plc.sender,
             connections: JoinSet::new(),
             clients: VecDeque::with_capacity(MAX_CONNECTIONS),
@@ -124,7 +108,7 @@ impl PlcServer {
             mast: plc.settings.mast,
             pending: Vec::new(),
             cycle_timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            program_timer: keep_up,
+            program_timer,
         }
     }
 
@@ -136,27 +120,45 @@ impl PlcServer {
                 Ok((task, ())) => task,
                 Err(error) => error.id(),
             }),
-            Some(mail) = self.mailbox.recv() => ServerEvent::Command(mail),
+            Some(command) = self.commands.recv() => ServerEvent::Command(command),
             () = &mut self.cycle_timer, if !self.pending.is_empty() => ServerEvent::CycleEnd,
             _ = self.program_timer.tick() => ServerEvent::ProgramDue,
         }
     }
 
-    /// Gives a new client a connection, at the expense of the oldest one when all are taken.
-    ///
-    /// One whose requests are being answered is not closed; if that is all of them, the new client
-    /// is turned away.
+    async fn on_command(&mut self, command: SimulatorCommand) {
+        match command {
+            SimulatorCommand::Exchange(batch, reply) => self.queue_requests(batch, reply),
+            SimulatorCommand::WithController(act) => {
+                self.run_program();
+                act(&mut self.controller);
+            }
+            SimulatorCommand::SwitchOff(reply) => drop(reply.send(self.switch_off().await)),
+            SimulatorCommand::SwitchOn(reply) => drop(reply.send(self.switch_on().await)),
+            SimulatorCommand::Connect(stream) => self.admit_if_open(stream),
+            SimulatorCommand::InjectFaults(faults, reply) => {
+                self.faults = faults;
+                let _ = reply.send(()); // The caller may have stopped waiting.
+            }
+            SimulatorCommand::GetCounts(reply) => {
+                let _ = reply.send(self.counts()); // As above.
+            }
+        }
+    }
+
+    /// Admits a new client. When all connections are in use, evicts the oldest one that has no
+    /// request in progress; if all have one, rejects the new client.
     fn admit(&mut self, stream: impl ClientStream) {
         if self.clients.len() >= MAX_CONNECTIONS {
-            let busy = |seat: &ConnectedClient| {
-                self.pending.iter().any(|w| w.exchange.client == seat.number)
+            let busy = |client: &ConnectedClient| {
+                self.pending.iter().any(|pending| pending.batch.client == client.number)
             };
-            let Some(oldest) = self.clients.iter().position(|seat| !busy(seat)) else {
+            let Some(oldest) = self.clients.iter().position(|client| !busy(client)) else {
                 self.counts.refused += 1;
                 return;
             };
-            if let Some(seat) = self.clients.remove(oldest) {
-                seat.task.abort();
+            if let Some(client) = self.clients.remove(oldest) {
+                client.task.abort();
                 self.counts.evicted += 1;
             }
         }
@@ -172,36 +174,36 @@ impl PlcServer {
         }
     }
 
-    fn queue_requests(&mut self, exchange: RequestBatch, reply: oneshot::Sender<RequestBatch>) {
-        let waiting = PendingAnswer { exchange, reply };
+    fn queue_requests(&mut self, batch: RequestBatch, reply: oneshot::Sender<RequestBatch>) {
+        let pending = PendingAnswer { batch, reply };
         if self.mast.is_zero() {
             self.run_program();
-            return self.answer(waiting);
+            return self.answer(pending);
         }
         if self.pending.is_empty() {
             let end = cycle_end(self.power_on.elapsed(), self.mast);
             self.cycle_timer.as_mut().reset(self.power_on + end);
         }
-        self.pending.push(waiting);
+        self.pending.push(pending);
     }
 
     fn on_cycle_end(&mut self) {
         self.run_program();
         let mut all = std::mem::take(&mut self.pending);
-        for waiting in all.drain(..) {
-            self.answer(waiting);
+        for pending in all.drain(..) {
+            self.answer(pending);
         }
         self.pending = all;
     }
 
-    fn answer(&mut self, waiting: PendingAnswer) {
-        let PendingAnswer { mut exchange, reply } = waiting;
-        self.controller.answer(&exchange.requests, &mut exchange.answers);
-        if let Some(mischief) = &mut self.faults {
-            exchange.steps = mischief.apply(&exchange.answers);
-            exchange.answers.clear();
+    fn answer(&mut self, pending: PendingAnswer) {
+        let PendingAnswer { mut batch, reply } = pending;
+        self.controller.answer(&batch.requests, &mut batch.answers);
+        if let Some(faults) = &mut self.faults {
+            batch.steps = faults.apply(&batch.answers);
+            batch.answers.clear();
         }
-        let _ = reply.send(exchange); // The client may have left; what it wrote stands.
+        let _ = reply.send(batch); // The client may have disconnected; what it wrote stays.
     }
 
     fn run_program(&mut self) {
@@ -230,7 +232,7 @@ impl PlcServer {
             open: self.clients.len(),
             waiting: self.pending.len(),
             requests: self.controller.requests(),
-            faulty: self.faults.as_ref().map_or(0, |mischief| mischief.faulty()),
+            faulty: self.faults.as_ref().map_or(0, |faults| faults.faulty()),
             ..self.counts
         }
     }
@@ -251,7 +253,7 @@ impl ServerPort {
     }
 }
 
-/// End of the MAST cycle that is running at this age; a cycle never ends at its own beginning.
+/// Returns the end of the MAST cycle that is running at this age. A cycle never ends at its start.
 fn cycle_end(age: Duration, mast: Duration) -> Duration {
     let into = Duration::from_nanos_u128(age.as_nanos() % mast.as_nanos());
     age + mast - into

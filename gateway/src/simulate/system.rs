@@ -2,7 +2,6 @@
 
 use provisioning::plc::PlcModel;
 
-use super::controller::RunState;
 use super::image::WordMemory;
 
 const VENDOR_ID: u16 = 0x101A;
@@ -11,6 +10,17 @@ const STOP_CAUSE_WORD: u16 = 60_014;
 const SIGNATURE_WORD: u16 = 60_028;
 const STOPPED_BY_EXCEPTION: u16 = 3;
 const STOPPED_BY_USER: u16 = 4;
+
+/// State of the program, as %MW60012 shows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RunState {
+    /// Stopped: the values do not change, and the Modbus server keeps answering.
+    Stopped,
+    /// Running.
+    Running,
+    /// Stopped by an exception in the program; everything is still served.
+    Halted,
+}
 
 /// What is printed on the housing and burnt into the flash.
 ///

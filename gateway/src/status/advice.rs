@@ -1,12 +1,12 @@
-//! What the running gateway learned, in the words of gateway.toml.
+//! What the running gateway learned from its PLCs, as keys of gateway.toml.
 
 use std::fmt::{self, Write};
 
-use super::text::Escaped;
-use super::{ConnectionState, Learned, PlcStatus, Quarantined, Status};
+use super::{ConnectionState, PlcStatus, Status};
+use crate::model::{Escaped, LearnedLimits, QuarantinedTag};
 
-/// What to change in the file so that the plan is right from the start, for each PLC in the order
-/// of the file. Everything but the keys is a comment.
+/// Returns what to change in the file so that the plan fits the PLCs from the start, one PLC after
+/// the other in the order of the file. All lines but the keys are TOML comments.
 #[must_use]
 pub fn advice(status: &Status) -> String {
     let mut text = String::new();
@@ -19,30 +19,31 @@ pub fn advice(status: &Status) -> String {
 
 fn write_plc(text: &mut String, plc: &PlcStatus) -> fmt::Result {
     let name = Escaped(&plc.name);
-    let Some(Learned { quarantined, max_words, max_gap }) = &plc.learned else {
+    let Some(LearnedLimits { quarantined, max_words, max_gap }) = &plc.learned else {
         let nothing = match plc.state {
             ConnectionState::Connected => "nothing to change",
             ConnectionState::Connecting | ConnectionState::Disconnected => {
-                "nothing learned, it does not answer"
+                "nothing learned; the PLC does not answer"
             }
         };
         return writeln!(text, "# {name}: {nothing}");
     };
-    writeln!(text, "# {name}: in its [[plc]]")?;
+    writeln!(text, "# {name}: write into its [[plc]]")?;
     if let Some(words) = max_words {
         writeln!(text, "max_words = {words}  # longer requests fail")?;
     }
     if let Some(gap) = max_gap {
-        writeln!(text, "max_gap = {gap}  # it refuses what lies in a wider gap")?;
+        writeln!(text, "max_gap = {gap}  # wider gaps hold registers that it refuses")?;
     }
-    for Quarantined { tag, at, exception } in quarantined {
+    for QuarantinedTag { tag, at, exception } in quarantined {
         let (tag, at, meaning) = (Escaped(tag), Escaped(at), exception_text(*exception));
         writeln!(text, "# remove or correct the tag {tag}: the PLC answers {at} with {meaning}")?;
     }
     Ok(())
 }
 
-/// Modbus Application Protocol V1.1b3, 7, for the codes that bring a tag into quarantine.
+/// Returns the name of an exception that puts a tag into quarantine (Modbus Application Protocol
+/// V1.1b3, 7).
 const fn exception_text(exception: u8) -> &'static str {
     match exception {
         2 => "exception 2, illegal data address",
@@ -57,20 +58,22 @@ mod tests {
     use crate::model::UnixTime;
 
     #[test]
-    fn the_advice_is_a_piece_of_the_file() {
+    fn advice_is_valid_toml_for_the_file() {
         let at = UnixTime::from_micros(0);
         let mut status = Status::new("a", "0.1.0", "0", ["pump6", "pump7", "mixer"], at);
-        let hole = Quarantined { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
-        let learned = Learned { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
+        let hole =
+            QuarantinedTag { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
+        let learned =
+            LearnedLimits { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
         status.on_plc_learned(0, learned, at);
         status.on_plc_connected(1, None, None, None, at);
         insta::assert_snapshot!(advice(&status), @r"
-        # pump6: in its [[plc]]
+        # pump6: write into its [[plc]]
         max_words = 60  # longer requests fail
-        max_gap = 4  # it refuses what lies in a wider gap
+        max_gap = 4  # wider gaps hold registers that it refuses
         # remove or correct the tag hole: the PLC answers %MW3000 with exception 2, illegal data address
         # pump7: nothing to change
-        # mixer: nothing learned, it does not answer
+        # mixer: nothing learned; the PLC does not answer
         ");
     }
 }

@@ -1,120 +1,92 @@
-//! What the status says of a PLC.
+//! The part of the status about one PLC.
 
 use serde::{Deserialize, Serialize};
 
-use super::ConnectionState;
-use crate::model::UnixTime;
+use super::{ConnectionState, PlcSentence, parts, state_since};
+use crate::model::{Detail, LearnedLimits, PlcIdentity, ProgramStatus, Sentence, UnixTime};
 
 /// One PLC.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PlcStatus {
     /// `plc.name`.
     pub name: String,
-    /// Whether it answers.
+    /// State of the connection.
     pub state: ConnectionState,
-    /// The same, for an installer.
+    /// The same as a sentence.
     pub sentence: String,
-    /// Since when the state is this one.
-    pub since: UnixTime,
-    /// What it says it is.
+    /// Code and arguments of `sentence`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
-    /// Whether its program runs, where that can be read; true at most ten seconds ago.
+    pub sentence_detail: Option<Detail>,
+    /// When `state` last changed.
+    pub since: UnixTime,
+    /// Vendor, product and firmware as the PLC reports them; absent until it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PlcIdentity>,
+    /// Whether the PLC program runs, where that can be read; at most ten seconds old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<bool>,
-    /// What is known of its program, where it can be read.
+    /// State, last stop and signature of the PLC program, where they can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<Program>,
-    /// Within this many seconds and one scan it is tried again, where other silent units on the same
-    /// connection come first.
+    pub program: Option<ProgramStatus>,
+    /// The PLC is retried within this many seconds plus one scan, where other silent units on the
+    /// same connection are retried first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_within_seconds: Option<u64>,
-    /// How reading goes, after the first cycle that the PLC answered.
+    /// Figures of the last cycle; absent before the first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<CycleStatus>,
-    /// Why cycles are skipped, when a ceiling of the configuration is the reason.
+    /// Why cycles are skipped, when a limit of the configuration is the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
-    /// Which tags it refuses, and what to do about it.
+    /// Code and arguments of `limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_detail: Option<Detail>,
+    /// Which tags the PLC refuses, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// How its answers corrected the plan, if they did.
+    /// Code and arguments of `refusal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learned: Option<Learned>,
-}
-
-/// How a PLC's answers corrected the plan; `edge-gateway plan --learned` shows what to write.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Learned {
-    /// Tags that it refuses; they are tried again now and then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub quarantined: Vec<Quarantined>,
-    /// Most registers that it answers in one request.
+    pub refusal_detail: Option<Detail>,
+    /// How the answers of the PLC changed the plan; absent when they did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_words: Option<u16>,
-    /// Most unused registers between two tags that it lets pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_gap: Option<u16>,
+    pub learned: Option<LearnedLimits>,
 }
 
-/// A ceiling of the configuration that costs cycles.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Limit {
-    /// `plc.max_share`, in percent.
-    Share(u16),
-    /// `plc.max_requests`, per second.
-    Requests(u16),
-}
-
-/// A tag that a PLC refuses.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Quarantined {
-    /// `plc.tag.name`.
-    pub tag: String,
-    /// `plc.tag.at`.
-    pub at: String,
-    /// Exception code of the refusal (Modbus Application Protocol V1.1b3, 7).
-    pub exception: u8,
-}
-
-/// What a PLC says it is: from its system variable PLC_R, or in answer to Read Device
-/// Identification (Modbus Application Protocol V1.1b3, 6.21).
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Identity {
-    /// Who made it.
-    pub vendor: String,
-    /// Its product code.
-    pub product: String,
-    /// Its firmware.
-    pub revision: String,
-}
-
-/// The program of a PLC, as its system variable PLC_R tells.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Program {
-    /// `empty`, `stopped`, `running`, `halted`, `breakpoint` or `unknown`.
-    pub state: String,
-    /// Why it stopped last: `watchdog`, `reset`, `exception`, `user`, `program` or `deletion`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_stop: Option<String>,
-    /// Names the download that runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
-
-/// How reading a PLC goes.
+/// Figures of the last cycle.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct CycleStatus {
-    /// How long the last cycle took.
+    /// Duration of the last cycle in seconds.
     pub seconds: f64,
-    /// Cycles skipped since the start because one ran too long or a ceiling was reached.
+    /// Number of cycles skipped since the start, because one took too long or a limit was reached.
     pub missed: u64,
 }
 
 impl PlcStatus {
-    pub(super) fn set_state(&mut self, state: ConnectionState, sentence: String, now: UnixTime) {
-        self.since = super::state_since(self.state, self.since, state, now);
+    /// Returns the status at the start: the connection is being attempted.
+    pub(super) fn new(name: &str, now: UnixTime) -> Self {
+        let (sentence, sentence_detail) = parts(Sentence::new(&PlcSentence::Connecting));
+        Self {
+            name: name.to_owned(),
+            state: ConnectionState::Connecting,
+            sentence,
+            sentence_detail,
+            since: now,
+            identity: None,
+            running: None,
+            program: None,
+            tried_within_seconds: None,
+            cycle: None,
+            limit: None,
+            limit_detail: None,
+            refusal: None,
+            refusal_detail: None,
+            learned: None,
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: ConnectionState, sentence: Sentence, now: UnixTime) {
+        self.since = state_since(self.state, self.since, state, now);
         self.state = state;
-        self.sentence = sentence;
+        (self.sentence, self.sentence_detail) = parts(sentence);
     }
 }

@@ -1,7 +1,8 @@
 use super::*;
+use crate::model::{ProgramState, QuarantinedTag, StopCause};
 
 #[test]
-fn a_healthy_gateway_as_json() {
+fn the_json_of_a_healthy_gateway() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&healthy()).unwrap(), @r#"
     {
       "state": "online",
@@ -16,7 +17,13 @@ fn a_healthy_gateway_as_json() {
       },
       "broker": {
         "state": "connected",
-        "sentence": "The broker answers at 10.77.0.1:1883.",
+        "sentence": "Connected to the broker at 10.77.0.1:1883.",
+        "sentence_detail": {
+          "code": "connected",
+          "arguments": {
+            "address": "10.77.0.1:1883"
+          }
+        },
         "address": "10.77.0.1:1883",
         "since": "2026-11-23T08:00:01.000Z"
       },
@@ -33,7 +40,10 @@ fn a_healthy_gateway_as_json() {
         {
           "name": "pump6",
           "state": "connected",
-          "sentence": "The PLC answers; its program runs.",
+          "sentence": "The PLC answers; its program is running.",
+          "sentence_detail": {
+            "code": "running"
+          },
           "since": "2026-11-23T08:00:02.000Z",
           "identity": {
             "vendor": "Schneider Electric",
@@ -52,42 +62,42 @@ fn a_healthy_gateway_as_json() {
 }
 
 #[test]
-fn a_healthy_gateway_for_people() {
+fn the_table_of_a_healthy_gateway() {
     insta::assert_snapshot!(healthy().to_string(), @r#"
     All is well: the PLC answers, and the broker at 10.77.0.1:1883 takes the values.
 
     gateway  amsterdam-01    up 3 h 12 min         Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T11:12:02.000Z.
-    broker   10.77.0.1:1883  connected 3 h 12 min  The broker answers at 10.77.0.1:1883.
-    queue    -               12 samples wait       4.1 KiB of 256.0 MiB, enough for 30.2 h more without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
-    PLC      pump6           connected 3 h 12 min  The PLC answers; its program runs. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
+    broker   10.77.0.1:1883  connected 3 h 12 min  Connected to the broker at 10.77.0.1:1883.
+    queue    -               12 values wait        4.1 KiB of 256.0 MiB used, enough for 30.2 h without a broker, oldest from 2026-11-23T11:12:01.000Z, 0 dropped since the start.
+    PLC      pump6           connected 3 h 12 min  The PLC answers; its program is running. Schneider Electric TM241CE40T_U, firmware V5.1.9.34. Last cycle 12.3 ms, 1 missed.
     "#);
 }
 
 #[test]
-fn a_troubled_gateway_for_people() {
+fn the_table_of_a_gateway_without_broker_and_plcs() {
     insta::assert_snapshot!(troubled().to_string(), @r#"
-    No broker: 10.77.0.1:1883 refuses the connection. 4711 samples wait for it.
+    No broker: 10.77.0.1:1883 refuses the connection. 4711 values are kept until then.
 
     gateway  amsterdam-01    up 2 d 7 h            Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-25T15:33:20.000Z.
     broker   10.77.0.1:1883  disconnected 2 d 5 h  No broker: 10.77.0.1:1883 refuses the connection.
-    queue    -               4711 samples wait     878.9 KiB of 1.0 MiB, oldest from 2026-11-23T10:13:21.000Z, 30 dropped since the start.
+    queue    -               4711 values wait      878.9 KiB of 1.0 MiB used, oldest from 2026-11-23T10:13:21.000Z, 30 dropped since the start.
     PLC      pump6           disconnected 2 d 7 h  Nothing answers at 192.168.1.10:502.
-    PLC      pump7           disconnected 2 d 5 h  Nothing answers at 192.168.1.11:502. It is tried again within 8 min.
+    PLC      pump7           disconnected 2 d 5 h  Nothing answers at 192.168.1.11:502. Retried within 8 min.
     PLC      mixer           connected 2 d 7 h     The PLC answers.
     "#);
 }
 
 #[test]
-fn a_starting_gateway_for_people() {
+fn the_table_of_a_starting_gateway() {
     let status = Status::new("a", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
 
     insta::assert_snapshot!(status.to_string(), @r#"
-    The broker is being called.
+    Connecting to the broker.
 
     gateway  a      up 0 s          Version 0.1.0, configuration 3f9a61c0d2b4, at 2026-11-23T08:00:00.000Z.
-    broker   -      connecting 0 s  The broker is being called.
-    queue    -      0 samples wait  0 B of 0 B, 0 dropped since the start.
-    PLC      pump6  connecting 0 s  The PLC is being called.
+    broker   -      connecting 0 s  Connecting to the broker.
+    queue    -      0 values wait   0 B of 0 B used, 0 dropped since the start.
+    PLC      pump6  connecting 0 s  Connecting to the PLC.
     "#);
 }
 
@@ -101,7 +111,7 @@ fn a_status_reads_back_from_its_json() {
 }
 
 #[test]
-fn a_status_of_a_newer_gateway_is_still_read() {
+fn unknown_keys_of_a_newer_gateway_are_ignored() {
     let mut json = serde_json::to_value(healthy()).unwrap();
     json["trial"] = serde_json::json!({"state": "confirmed"});
 
@@ -109,45 +119,45 @@ fn a_status_of_a_newer_gateway_is_still_read() {
 }
 
 #[test]
-fn the_headline_names_the_broker_before_the_plcs() {
+fn the_headline_reports_the_broker_before_the_plcs() {
     let mut status = troubled();
     assert_eq!(
-        status.headline(),
-        "No broker: 10.77.0.1:1883 refuses the connection. 4711 samples wait for it."
+        status.headline().to_string(),
+        "No broker: 10.77.0.1:1883 refuses the connection. 4711 values are kept until then."
     );
 
     status.on_broker_connected("10.77.0.1:1883", at(9000));
     assert_eq!(
-        status.headline(),
+        status.headline().to_string(),
         "2 of 3 PLCs do not answer. pump6: Nothing answers at 192.168.1.10:502."
     );
 
     status.on_plc_connected(0, None, Some(true), None, at(9000));
-    assert_eq!(status.headline(), "PLC pump7: Nothing answers at 192.168.1.11:502.");
+    assert_eq!(status.headline().to_string(), "PLC pump7: Nothing answers at 192.168.1.11:502.");
 
     status.on_plc_connected(1, None, Some(false), None, at(9000));
     assert_eq!(
-        status.headline(),
-        "PLC pump7: The PLC answers, but its program is stopped: values stand still."
+        status.headline().to_string(),
+        "PLC pump7: The PLC answers, but its program was stopped; its values are frozen."
     );
 
     status.on_plc_connected(1, None, Some(true), None, at(9000));
     assert_eq!(
-        status.headline(),
+        status.headline().to_string(),
         "All is well: 3 PLCs answer, and the broker at 10.77.0.1:1883 takes the values."
     );
 }
 
 #[test]
-fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
+fn refused_tags_are_named_until_the_plc_accepts_them() {
     let mut status = healthy();
-    let tag = |n: u8| Quarantined { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
-    let learned = |tags| Learned { quarantined: tags, ..Learned::default() };
+    let tag = |n: u8| QuarantinedTag { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let learned = |tags| LearnedLimits { quarantined: tags, ..LearnedLimits::default() };
     status.on_plc_learned(0, learned(vec![tag(1)]), at(3));
     assert_eq!(
-        status.headline(),
-        "PLC pump6: The PLC refuses t1 (%MW1): correct the address or remove it; it is tried again \
-         now and then, and all others are read."
+        status.headline().to_string(),
+        "PLC pump6: The PLC refuses t1 (%MW1): correct the address or remove the tag. It is retried \
+         from time to time; all others are read."
     );
     status.on_plc_learned(0, learned((1..6).map(tag).collect()), at(4));
     let refusal = status.plcs[0].refusal.clone().unwrap();
@@ -156,45 +166,45 @@ fn tags_that_a_plc_refuses_are_named_until_it_takes_them() {
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
 
-    status.on_plc_learned(0, Learned::default(), at(5));
-    assert!(status.headline().starts_with("All is well"));
+    status.on_plc_learned(0, LearnedLimits::default(), at(5));
+    assert!(status.headline().to_string().starts_with("All is well"));
     assert_eq!(status.plcs[0].learned, None);
 }
 
 #[test]
-fn a_state_that_is_told_again_keeps_its_beginning() {
+fn since_changes_only_when_the_state_changes() {
     let mut status = healthy();
 
     status.on_broker_connected("10.77.0.2:1883", at(500));
     status.on_plc_connected(0, None, None, None, at(500));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
-    status.on_broker_disconnected("gone", at(600));
-    status.on_plc_disconnected(0, "gone", None, at(600));
+    status.on_broker_disconnected(sentence("gone"), at(600));
+    status.on_plc_disconnected(0, sentence("gone"), None, at(600));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(600), at(600)));
 }
 
 #[test]
-fn a_reason_becomes_a_whole_sentence() {
+fn a_cause_becomes_a_sentence_with_capital_and_full_stop() {
     let mut status = healthy();
 
-    status.on_broker_disconnected("the broker b:1883 refuses the connection", at(600));
+    status.on_broker_disconnected(sentence("the broker b:1883 refuses the connection"), at(600));
 
     assert_eq!(status.broker.sentence, "The broker b:1883 refuses the connection.");
 }
 
 #[test]
-fn a_plc_that_does_not_answer_has_no_cycle() {
+fn a_disconnected_plc_has_no_cycle() {
     let mut status = healthy();
 
-    status.on_plc_disconnected(0, "gone", None, at(600));
+    status.on_plc_disconnected(0, sentence("gone"), None, at(600));
     status.on_plc_cycle(0, Duration::ZERO, 1, at(601));
 
     assert_eq!(status.plcs[0].cycle, None);
 }
 
 #[test]
-fn every_update_moves_the_time_at_which_the_status_is_true() {
+fn every_update_sets_at() {
     let mut status = healthy();
 
     status.on_plc_cycle(0, Duration::from_millis(3), 0, at(777));
@@ -203,10 +213,10 @@ fn every_update_moves_the_time_at_which_the_status_is_true() {
 }
 
 #[test]
-fn a_plc_cannot_steer_the_terminal_with_its_name() {
+fn control_characters_in_the_name_of_a_plc_are_escaped() {
     let mut status = healthy();
     let vendor = "\u{1b}[2Jevil".to_owned();
-    let identity = Identity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
+    let identity = PlcIdentity { vendor, product: "x".to_owned(), revision: "1".to_owned() };
     status.on_plc_connected(0, Some(identity), None, None, at(3));
 
     assert!(!status.to_string().contains('\u{1b}'));
@@ -215,7 +225,7 @@ fn a_plc_cannot_steer_the_terminal_with_its_name() {
 fn healthy() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
     status.on_broker_connected("10.77.0.1:1883", at(1));
-    let identity = Identity {
+    let identity = PlcIdentity {
         vendor: "Schneider Electric".to_owned(),
         product: "TM241CE40T_U".to_owned(),
         revision: "V5.1.9.34".to_owned(),
@@ -231,6 +241,7 @@ fn healthy() -> Status {
     };
     status.set_queue(
         QueueStatus { oldest: Some(at(11_521)), hours: Some(30.2), ..queue },
+        None,
         at(11_522),
     );
     status
@@ -240,11 +251,14 @@ fn troubled() -> Status {
     let plcs = ["pump6", "pump7", "mixer"];
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", plcs, at(0));
     status.on_broker_connected("10.77.0.1:1883", at(1));
-    status.on_broker_disconnected("No broker: 10.77.0.1:1883 refuses the connection.", at(8000));
-    status.on_plc_disconnected(0, "Nothing answers at 192.168.1.10:502.", None, at(20));
+    status.on_broker_disconnected(
+        sentence("No broker: 10.77.0.1:1883 refuses the connection."),
+        at(8000),
+    );
+    status.on_plc_disconnected(0, sentence("Nothing answers at 192.168.1.10:502."), None, at(20));
     status.on_plc_disconnected(
         1,
-        "Nothing answers at 192.168.1.11:502.",
+        sentence("Nothing answers at 192.168.1.11:502."),
         Some(Duration::from_secs(480)),
         at(8500),
     );
@@ -252,8 +266,14 @@ fn troubled() -> Status {
     let queue =
         QueueStatus { stored: 4711, entries: 1200, bytes: 900_000, ..QueueStatus::default() };
     let queue = QueueStatus { max_bytes: 1 << 20, dropped: 30, oldest: Some(at(8001)), ..queue };
-    status.set_queue(queue, at(200_000));
+    status.set_queue(queue, None, at(200_000));
     status
+}
+
+/// A sentence that another module made.
+fn sentence(text: &str) -> Sentence {
+    let detail = Detail { code: "other".to_owned(), arguments: serde_json::Map::new() };
+    Sentence { text: text.to_owned(), detail }
 }
 
 /// Seconds after 2026-11-23 08:00 UTC.
@@ -262,12 +282,13 @@ fn at(seconds: i64) -> UnixTime {
 }
 
 #[test]
-fn a_tunnel_that_is_down_is_the_cause_and_comes_before_the_broker() {
+fn a_broken_tunnel_is_reported_before_the_broker() {
     let mut status = healthy();
     let at = status.gateway.at;
     let tunnel = TunnelStatus {
         state: "silent".to_owned(),
         sentence: "Nothing comes back from hub-a.".to_owned(),
+        sentence_detail: None,
         hub: "hub-a".to_owned(),
         endpoint: None,
         last_handshake: None,
@@ -275,8 +296,50 @@ fn a_tunnel_that_is_down_is_the_cause_and_comes_before_the_broker() {
     };
     assert!(status.set_tunnel(tunnel.clone(), at));
     assert!(!status.set_tunnel(tunnel, at));
-    status.on_broker_disconnected("the tunnel is not up", at);
-    assert_eq!(status.headline(), "Nothing comes back from hub-a. 12 samples wait for it.");
+    status.on_broker_disconnected(sentence("the tunnel is not up"), at);
+    assert_eq!(
+        status.headline().to_string(),
+        "Nothing comes back from hub-a. 12 values are kept until then."
+    );
     let shown = status.to_string();
     assert!(shown.contains("tunnel   hub-a"), "{shown}");
+}
+
+#[test]
+fn refused_tags_are_arguments_of_the_sentence() {
+    let mut status = healthy();
+    let tag = |n: u8| QuarantinedTag { tag: format!("t{n}"), at: format!("%MW{n}"), exception: 2 };
+    let quarantined = (1..6).map(tag).collect();
+    status.on_plc_learned(0, LearnedLimits { quarantined, ..LearnedLimits::default() }, at(3));
+
+    let detail = serde_json::to_value(status.plcs[0].refusal_detail.as_ref().unwrap()).unwrap();
+
+    assert_eq!(detail["code"], "tags_refused");
+    assert_eq!(detail["arguments"]["tags"][2], serde_json::json!({"tag": "t3", "at": "%MW3"}));
+    assert_eq!(detail["arguments"]["more"], 2);
+}
+
+#[test]
+fn state_and_last_stop_of_a_program_are_told_in_one_sentence() {
+    let sentence = |state, cause| {
+        PlcSentence::NotRunning { state: Some(state), cause: Some(cause) }.to_string()
+    };
+    assert_eq!(
+        sentence(ProgramState::Stopped, StopCause::User),
+        "The PLC answers, but its program was stopped by a user; its values are frozen."
+    );
+    assert_eq!(
+        sentence(ProgramState::Halted, StopCause::Watchdog),
+        "The PLC answers, but an error halted its program (last stop: by the hardware watchdog); \
+         its values are frozen."
+    );
+}
+
+#[test]
+fn more_than_two_days_of_free_space_are_told_in_days() {
+    let mut status = healthy();
+    let queue = status.queue.clone();
+    status.set_queue(QueueStatus { hours: Some(1442.4), ..queue }, None, at(11_523));
+
+    assert!(status.to_string().contains("enough for 60 days without a broker"), "{status}");
 }

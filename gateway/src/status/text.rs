@@ -2,126 +2,77 @@
 
 use std::fmt;
 
-use super::{
-    ConnectionState, Identity, Limit, PlcStatus, Program, Quarantined, QueueStatus, Status,
-    TunnelStatus,
-};
-use crate::model::UnixTime;
+use super::{ConnectionState, Headline, PlcStatus, QueueStatus, Status, TunnelStatus};
+use crate::model::{Escaped, PlcIdentity, UnixTime};
 
-/// What keeps values from arriving comes first, and of that what is nearest to the broker.
-pub(super) fn headline(status: &Status) -> String {
-    let silent_tunnel = status.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy());
-    if status.broker.state == ConnectionState::Disconnected {
-        // Without the tunnel there is no broker: the first cause is what can be mended.
-        return waiting(status, silent_tunnel.map_or(&status.broker.sentence, |it| &it.sentence));
+impl Status {
+    /// Returns the one sentence that matters most now: of everything that keeps values from
+    /// arriving, what is nearest to the broker.
+    #[must_use]
+    pub fn headline(&self) -> Headline {
+        self.broker_problem()
+            .or_else(|| self.plc_problem())
+            .or_else(|| self.connection_attempt())
+            .unwrap_or_else(|| Headline::AllWell {
+                plcs: self.plcs.len(),
+                broker: self.broker.address.clone().unwrap_or_default(),
+            })
     }
-    if let Some(refusal) = &status.broker.refusal {
-        return refusal.clone();
-    }
-    let all = status.plcs.len();
-    let silent: Vec<&PlcStatus> = in_state(status, ConnectionState::Disconnected).collect();
-    match silent.as_slice() {
-        [] => {}
-        [plc] => return format!("PLC {}: {}", plc.name, plc.sentence),
-        [plc, ..] => {
-            let count = silent.len();
-            return format!("{count} of {all} PLCs do not answer. {}: {}", plc.name, plc.sentence);
+
+    fn broker_problem(&self) -> Option<Headline> {
+        if self.broker.state == ConnectionState::Disconnected {
+            // The broker cannot be reached without the tunnel, so the tunnel names the cause.
+            let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy());
+            let sentence = tunnel.map_or(&self.broker.sentence, |tunnel| &tunnel.sentence).clone();
+            return Some(Headline::Disconnected { sentence, values: self.queue.stored });
         }
+        let sentence = self.broker.refusal.clone()?;
+        Some(Headline::Broker { sentence })
     }
-    if let Some(plc) = status.plcs.iter().find(|plc| plc.running == Some(false)) {
-        return format!("PLC {}: {}", plc.name, plc.sentence);
-    }
-    let limited = status.plcs.iter().find_map(|plc| Some((plc, plc.limit.as_ref()?)));
-    if let Some((plc, limit)) = limited {
-        return format!("PLC {}: {limit}", plc.name);
-    }
-    let refusing = status.plcs.iter().find_map(|plc| Some((plc, plc.refusal.as_ref()?)));
-    if let Some((plc, refusal)) = refusing {
-        return format!("PLC {}: {refusal}", plc.name);
-    }
-    if status.broker.state == ConnectionState::Connecting {
-        return status.broker.sentence.clone();
-    }
-    if let Some(plc) = in_state(status, ConnectionState::Connecting).next() {
-        return format!("PLC {}: {}", plc.name, plc.sentence);
-    }
-    let plcs = if all == 1 { "the PLC answers".to_owned() } else { format!("{all} PLCs answer") };
-    let broker = status.broker.address.as_deref().unwrap_or("the other end");
-    format!("All is well: {plcs}, and the broker at {broker} takes the values.")
-}
 
-/// What a PLC that answers does.
-pub(super) fn answers(running: Option<bool>, program: Option<&Program>) -> String {
-    let what = match program.map(|program| program.state.as_str()) {
-        Some("empty") => "there is no program in it",
-        Some("halted") => "an error halted its program",
-        Some("breakpoint") => "its program is held at a breakpoint",
-        Some(_) | None => "its program is stopped",
-    };
-    let cause = match program.and_then(|program| program.last_stop.as_deref()) {
-        Some("watchdog") => ", by the hardware watchdog",
-        Some("reset") => ", by a reset",
-        Some("exception") => ", by an exception in it",
-        Some("user") => ", by somebody",
-        Some("program") => ", by itself",
-        Some("deletion") => ", since it was deleted",
-        Some(_) | None => "",
-    };
-    match running {
-        Some(true) => "The PLC answers; its program runs.".to_owned(),
-        Some(false) => format!("The PLC answers, but {what}{cause}: values stand still."),
-        None => "The PLC answers.".to_owned(),
+    fn plc_problem(&self) -> Option<Headline> {
+        let headline = |(plc, sentence): (&PlcStatus, &String)| Headline::Plc {
+            plc: plc.name.clone(),
+            sentence: sentence.clone(),
+        };
+        let mut disconnected = self.plcs_in(ConnectionState::Disconnected);
+        if let Some(first) = disconnected.next() {
+            return Some(match disconnected.count() {
+                0 => headline((first, &first.sentence)),
+                others => Headline::PlcsDisconnected {
+                    disconnected: others + 1,
+                    total: self.plcs.len(),
+                    plc: first.name.clone(),
+                    sentence: first.sentence.clone(),
+                },
+            });
+        }
+        let plcs = || self.plcs.iter();
+        let not_running = plcs().find(|plc| plc.running == Some(false));
+        not_running
+            .map(|plc| (plc, &plc.sentence))
+            .or_else(|| plcs().find_map(|plc| Some((plc, plc.limit.as_ref()?))))
+            .or_else(|| plcs().find_map(|plc| Some((plc, plc.refusal.as_ref()?))))
+            .map(headline)
     }
-}
 
-/// Why cycles are skipped, and what to change.
-pub(super) fn limit(limit: Limit) -> String {
-    const CURE: &str = "read less often, or raise it";
-    match limit {
-        Limit::Share(percent) => format!(
-            "Cycles are skipped, since reading may take {percent} % of the PLC's time (max_share): \
-             {CURE}."
-        ),
-        Limit::Requests(most) => format!(
-            "Cycles are skipped, since {most} requests a second are allowed (max_requests): {CURE}."
-        ),
+    fn connection_attempt(&self) -> Option<Headline> {
+        if self.broker.state == ConnectionState::Connecting {
+            return Some(Headline::Broker { sentence: self.broker.sentence.clone() });
+        }
+        let plc = self.plcs_in(ConnectionState::Connecting).next()?;
+        Some(Headline::Plc { plc: plc.name.clone(), sentence: plc.sentence.clone() })
     }
-}
 
-/// Which tags a PLC refuses, and what to do about it; nothing when there are none.
-pub(super) fn refusal(tags: &[Quarantined]) -> Option<String> {
-    const MOST_NAMED: usize = 3;
-    let named = tags.iter().take(MOST_NAMED);
-    let named: Vec<_> = named.map(|Quarantined { tag, at, .. }| format!("{tag} ({at})")).collect();
-    let (named, more) = (named.join(", "), tags.len().saturating_sub(MOST_NAMED));
-    let which = match (tags.len(), more) {
-        (0, _) => return None,
-        (_, 0) => named,
-        (_, more) => format!("{named} and {more} more"),
-    };
-    let (them, are) = if tags.len() == 1 { ("it", "it is") } else { ("them", "they are") };
-    Some(format!(
-        "The PLC refuses {which}: correct the address or remove {them}; {are} tried again now and \
-         then, and all others are read."
-    ))
-}
-
-fn waiting(status: &Status, sentence: &str) -> String {
-    match status.queue.stored {
-        0 => sentence.to_owned(),
-        1 => format!("{sentence} 1 sample waits for it."),
-        stored => format!("{sentence} {stored} samples wait for it."),
+    fn plcs_in(&self, state: ConnectionState) -> impl Iterator<Item = &PlcStatus> {
+        self.plcs.iter().filter(move |plc| plc.state == state)
     }
-}
-
-fn in_state(status: &Status, state: ConnectionState) -> impl Iterator<Item = &PlcStatus> {
-    status.plcs.iter().filter(move |plc| plc.state == state)
 }
 
 /// The headline, and a table with one line for each part.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", Escaped(&headline(self)))?;
+        writeln!(f, "{}\n", escaped(&self.headline().to_string()))?;
         let rows = rows(self);
         let width = |column: fn(&StatusRow) -> &str| {
             rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
@@ -145,69 +96,71 @@ struct StatusRow {
 
 fn rows(status: &Status) -> Vec<StatusRow> {
     let now = status.gateway.at;
-    let mut rows = vec![
-        StatusRow {
-            part: "gateway",
-            name: escaped(&status.gateway.id),
-            state: format!("up {}", elapsed(status.gateway.started, now)),
-            text: escaped(&format!(
-                "Version {}, configuration {}, at {now}.{}",
-                status.gateway.version,
-                status.gateway.config.hash,
-                status
-                    .gateway
-                    .clock
-                    .as_ref()
-                    .map_or_else(String::new, |clock| { format!(" {}", clock.sentence) })
-            )),
-        },
-        StatusRow {
-            part: "broker",
-            name: escaped(status.broker.address.as_deref().unwrap_or("-")),
-            state: state(status.broker.state, status.broker.since, now),
-            text: escaped(status.broker.refusal.as_ref().unwrap_or(&status.broker.sentence)),
-        },
-        queue_row(&status.queue),
-    ];
+    let mut rows = vec![gateway_row(status), broker_row(status), queue_row(&status.queue)];
     if let Some(tunnel) = &status.tunnel {
         rows.insert(1, tunnel_row(tunnel, now));
     }
     rows.extend(status.plcs.iter().map(|plc| StatusRow {
         part: "PLC",
         name: escaped(&plc.name),
-        state: state(plc.state, plc.since, now),
+        state: format!("{} {}", plc.state.as_str(), elapsed(plc.since, now)),
         text: escaped(&plc_text(plc)),
     }));
     rows
 }
 
+fn gateway_row(status: &Status) -> StatusRow {
+    let gateway = &status.gateway;
+    let mut text = format!(
+        "Version {}, configuration {}, at {}.",
+        gateway.version, gateway.config.hash, gateway.at
+    );
+    if let Some(clock) = &gateway.clock {
+        text.push(' ');
+        text.push_str(&clock.sentence);
+    }
+    StatusRow {
+        part: "gateway",
+        name: escaped(&gateway.id),
+        state: format!("up {}", elapsed(gateway.started, gateway.at)),
+        text: escaped(&text),
+    }
+}
+
+fn broker_row(status: &Status) -> StatusRow {
+    let broker = &status.broker;
+    StatusRow {
+        part: "broker",
+        name: escaped(broker.address.as_deref().unwrap_or("-")),
+        state: format!("{} {}", broker.state.as_str(), elapsed(broker.since, status.gateway.at)),
+        text: escaped(broker.refusal.as_ref().unwrap_or(&broker.sentence)),
+    }
+}
+
 fn tunnel_row(tunnel: &TunnelStatus, now: UnixTime) -> StatusRow {
+    let state = tunnel.state.replace('_', " ");
     StatusRow {
         part: "tunnel",
         name: escaped(&tunnel.hub),
-        state: format!(
-            "{} {}",
-            escaped(&tunnel.state.replace('_', " ")),
-            elapsed(tunnel.since, now)
-        ),
+        state: format!("{} {}", escaped(&state), elapsed(tunnel.since, now)),
         text: escaped(&tunnel.sentence),
     }
 }
 
 fn queue_row(queue: &QueueStatus) -> StatusRow {
-    let mut text = format!("{} of {}", size(queue.bytes), size(queue.max_bytes));
+    let mut text = format!("{} of {} used", size(queue.bytes), size(queue.max_bytes));
     if let Some(hours) = queue.hours {
-        text.push_str(&format!(", enough for {hours} h more without a broker"));
+        text.push_str(&format!(", enough for {} without a broker", hours_or_days(hours)));
     }
     if let Some(oldest) = queue.oldest {
         text.push_str(&format!(", oldest from {oldest}"));
     }
     text.push_str(&format!(", {} dropped since the start.", queue.dropped));
     if let Some(storage) = &queue.storage {
-        text.push_str(&format!(" Attention: {storage}."));
+        text.push_str(&format!(" Attention: {storage}"));
     }
-    let state = format!("{} samples wait", queue.stored);
-    StatusRow { part: "queue", name: "-".to_owned(), state, text }
+    let state = format!("{} values wait", queue.stored);
+    StatusRow { part: "queue", name: "-".to_owned(), state, text: escaped(&text) }
 }
 
 fn plc_text(plc: &PlcStatus) -> String {
@@ -221,9 +174,9 @@ fn plc_text(plc: &PlcStatus) -> String {
             0..180 => format!("{seconds} s"),
             _ => format!("{} min", seconds.div_ceil(60)),
         };
-        text.push_str(&format!(" It is tried again within {within}."));
+        text.push_str(&format!(" Retried within {within}."));
     }
-    if let Some(Identity { vendor, product, revision }) = &plc.identity {
+    if let Some(PlcIdentity { vendor, product, revision }) = &plc.identity {
         text.push_str(&format!(" {vendor} {product}, firmware {revision}."));
     }
     if let Some(cycle) = plc.cycle {
@@ -233,18 +186,15 @@ fn plc_text(plc: &PlcStatus) -> String {
     text
 }
 
-fn state(state: ConnectionState, since: UnixTime, now: UnixTime) -> String {
-    format!("{} {}", state.as_str(), elapsed(since, now))
-}
-
-/// A sentence with a capital and a full stop, whoever began it in the middle.
-pub(super) fn to_sentence(sentence: &str) -> String {
-    let mut letters = sentence.trim_end_matches('.').chars();
+/// Returns a sentence that begins with a capital and ends with one full stop: the texts of errors
+/// of other crates do neither.
+pub(super) fn to_sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     first.chain(letters).chain(['.']).collect()
 }
 
-/// The two largest units: `3 h 12 min`.
+/// Returns the two largest units of a duration: `3 h 12 min`.
 fn elapsed(from: UnixTime, to: UnixTime) -> String {
     let seconds = (to.as_millis().saturating_sub(from.as_millis()) / 1000).max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -256,7 +206,13 @@ fn elapsed(from: UnixTime, to: UnixTime) -> String {
     }
 }
 
-/// With one digit after the point: `4.1 KiB`.
+/// Returns an estimate in hours below two days, else in whole days, rounded down.
+fn hours_or_days(hours: f64) -> String {
+    const TWO_DAYS: f64 = 48.0;
+    if hours < TWO_DAYS { format!("{hours} h") } else { format!("{} days", (hours / 24.0).floor()) }
+}
+
+/// Returns a number of bytes with one digit after the point: `4.1 KiB`.
 fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
@@ -270,16 +226,4 @@ fn size(bytes: u64) -> String {
 
 fn escaped(text: &str) -> String {
     Escaped(text).to_string()
-}
-
-/// Text from elsewhere, such as a PLC's name for itself, that must not steer a terminal.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .try_for_each(|c| fmt::Write::write_char(f, c))
-    }
 }

@@ -1,76 +1,86 @@
-//! Direct, or through the tunnel in one of its two modes.
+//! The route to a broker: direct, or through the tunnel in one of its two modes.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use provisioning::config::HostPort;
-use tokio::net::lookup_host;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{InterfaceName, TunnelReport, UserspaceTunnel};
+use tunnel::{InterfaceName, TunnelReport, UserspaceTunnel, bind_to_device};
 
-use super::{ByteStream, DialError, tcp};
+use super::{ByteStream, DialError};
+use crate::model::Sentence;
 
-/// How streams leave this process.
+/// A connection is probed after this long without traffic. TCP keepalive backs up that of MQTT,
+/// which the configuration may switch off.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time between probes; Linux drops the connection by default after nine without an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How connections leave this process.
 #[derive(Clone, Debug)]
 pub enum Route {
     /// As the operating system routes.
     Direct,
-    /// Through the tunnel's stack in this process.
+    /// Through the tunnel's TCP stack in this process.
     Userspace(UserspaceTunnel, TunnelHandle),
-    /// Through the tunnel's device, and through nothing else.
+    /// Through the tunnel's network interface, and through no other.
     Device(InterfaceName, TunnelHandle),
 }
 
-/// What is known of the tunnel.
+/// The state of the tunnel, and the networks behind each hub.
 #[derive(Clone, Debug)]
 pub struct TunnelHandle {
     report: watch::Receiver<TunnelReport>,
-    /// What each hub leads to, by its name.
+    /// By the name of the hub.
     networks: Arc<BTreeMap<String, Vec<IpNet>>>,
 }
 
-/// Sees the tunnel go over to another hub.
+/// Watches which hub the tunnel uses.
 #[derive(Clone, Debug)]
 pub struct HubChanges {
     /// Absent without a tunnel.
     report: Option<watch::Receiver<TunnelReport>>,
-    /// The hub in use when this was looked at last.
+    /// The hub in use at the last look.
     hub: String,
 }
 
 impl TunnelHandle {
-    /// A tunnel with these hubs, which tells how it is by `report`.
+    /// Describes a tunnel with these hubs, which publishes its state in `report`.
     #[must_use]
     pub fn new(hubs: &[tunnel::Hub], report: watch::Receiver<TunnelReport>) -> Self {
         let networks = hubs.iter().map(|hub| (hub.name.clone(), hub.allowed_ips.clone())).collect();
         Self { report, networks: Arc::new(networks) }
     }
 
-    /// Whether the hub in use leads there.
+    /// Returns whether the address is in an allowed network of the hub in use.
     fn routes_to(&self, address: IpAddr) -> bool {
         let networks = self.networks.get(&self.report.borrow().hub);
         networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
-    /// What is wrong with the tunnel, unless it has a session.
+    /// Returns the tunnel's own diagnosis if it has no session: it explains the failure better than
+    /// the time-out of a connection does.
     fn no_session_error(&self) -> Option<DialError> {
         let report = self.report.borrow();
-        let sentence = report.sentence.clone();
-        (!report.state.has_session()).then_some(DialError::NoTunnel { sentence })
+        let Sentence { text, detail } = Sentence::new(&report.diagnosis);
+        (!report.state.has_session()).then_some(DialError::NoTunnel { text, tunnel: detail })
     }
 }
 
 impl HubChanges {
-    /// Ends when another hub is in use than when this was made, or than when this ended last. Never
-    /// ends without a tunnel. Cancel safe.
+    /// Waits until another hub is in use than at the last look. Never returns without a tunnel.
+    /// Cancel safe.
     pub async fn changed(&mut self) {
         let Self { report: Some(report), hub } = self else { return std::future::pending().await };
         let Ok(report) = report.wait_for(|report| report.hub != *hub).await else {
-            // The tunnel ends with the process.
+            // The sender is dropped when the process stops: no more changes.
             return std::future::pending().await;
         };
         hub.clone_from(&report.hub);
@@ -80,25 +90,25 @@ impl HubChanges {
 impl Route {
     pub(super) async fn dial(
         &self,
-        at: &HostPort,
+        broker: &HostPort,
         deadline: Instant,
     ) -> Result<Box<dyn ByteStream>, DialError> {
         match self {
             Self::Direct => {
-                let addresses = resolve(at, deadline).await?;
-                let connect = |address| tcp::connect(address, None);
-                Ok(Box::new(connect_first(at, &addresses, deadline, connect).await?))
+                let addresses = resolve(broker, deadline).await?;
+                let connect = |address| connect_tcp(address, None);
+                Ok(Box::new(connect_first(broker, &addresses, deadline, connect).await?))
             }
             Self::Device(interface, tunnel) => {
-                let addresses = addresses_behind_hub(at, deadline, tunnel).await?;
-                let connect = |address| tcp::connect(address, Some(*interface));
-                let stream = connect_first(at, &addresses, deadline, connect).await;
+                let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
+                let connect = |address| connect_tcp(address, Some(*interface));
+                let stream = connect_first(broker, &addresses, deadline, connect).await;
                 Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
             }
             Self::Userspace(stack, tunnel) => {
-                let addresses = addresses_behind_hub(at, deadline, tunnel).await?;
+                let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
                 let connect = |address| stack.connect(address);
-                let stream = connect_first(at, &addresses, deadline, connect).await;
+                let stream = connect_first(broker, &addresses, deadline, connect).await;
                 Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
             }
         }
@@ -116,34 +126,53 @@ impl Route {
     }
 }
 
-/// The addresses of a broker that the hub in use leads to.
+/// Returns the addresses of a broker that are behind the hub in use.
 async fn addresses_behind_hub(
-    at: &HostPort,
+    broker: &HostPort,
     deadline: Instant,
     tunnel: &TunnelHandle,
 ) -> Result<Vec<SocketAddr>, DialError> {
-    let mut addresses = resolve(at, deadline).await?;
+    let mut addresses = resolve(broker, deadline).await?;
     addresses.retain(|address| tunnel.routes_to(address.ip()));
     if addresses.is_empty() {
         let hub = tunnel.report.borrow().hub.clone();
-        return Err(DialError::NotBehindHub { at: at.clone(), hub });
+        return Err(DialError::NotBehindHub { broker: broker.to_string(), hub });
     }
     Ok(addresses)
 }
 
-/// All addresses of a name, in the resolver's order. Asked for every time, since they change.
-async fn resolve(at: &HostPort, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
-    let unresolved = |source| DialError::Unresolved { host: at.host.clone(), source };
-    match timeout_at(deadline, lookup_host((at.host.as_str(), at.port))).await {
+/// Returns all addresses of a name, in the resolver's order. Every dial resolves again, because
+/// addresses change.
+async fn resolve(broker: &HostPort, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    match timeout_at(deadline, lookup_host((broker.host.as_str(), broker.port))).await {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(source)) => Err(unresolved(Some(source))),
-        Err(_) => Err(unresolved(None)),
+        Ok(Err(_)) | Err(_) => Err(unresolved(broker)),
     }
 }
 
-/// The first connection that comes about. Every address is tried in the resolver's order.
+fn unresolved(broker: &HostPort) -> DialError {
+    DialError::Unresolved { host: broker.host.clone() }
+}
+
+/// Opens a TCP connection, through `interface` only if there is one.
+pub(super) async fn connect_tcp(
+    address: SocketAddr,
+    interface: Option<InterfaceName>,
+) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(interface) = interface {
+        bind_to_device(&socket, interface)?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+    Ok(stream)
+}
+
+/// Returns the first connection that is accepted. Tries the addresses in the resolver's order.
 async fn connect_first<S, C>(
-    at: &HostPort,
+    broker: &HostPort,
     addresses: &[SocketAddr],
     deadline: Instant,
     connect: impl Fn(SocketAddr) -> C,
@@ -151,19 +180,19 @@ async fn connect_first<S, C>(
 where
     C: Future<Output = io::Result<S>>,
 {
-    let mut failure = DialError::Unresolved { host: at.host.clone(), source: None };
+    let mut failure = unresolved(broker);
     for (address, limit) in addresses.iter().zip(attempt_deadlines(addresses.len(), deadline)) {
         match timeout_at(limit, connect(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = connect_error(at, error),
-            Err(_) => failure = DialError::TimedOut { at: at.clone() },
+            Ok(Err(error)) => failure = connect_error(broker, &error),
+            Err(_) => failure = DialError::TimedOut { broker: broker.to_string() },
         }
     }
     Err(failure)
 }
 
-/// Until when each of several attempts may last: equal shares of the time that is left, so that a
-/// dead address does not use up the turn of the next.
+/// Returns when each of several attempts times out: equal shares of the remaining time, so that one
+/// dead address does not use up the time of the next.
 fn attempt_deadlines(attempts: usize, deadline: Instant) -> impl Iterator<Item = Instant> {
     (1..=attempts).rev().map(move |left| {
         let now = Instant::now();
@@ -172,14 +201,13 @@ fn attempt_deadlines(attempts: usize, deadline: Instant) -> impl Iterator<Item =
     })
 }
 
-/// An attempt that ended by itself.
-fn connect_error(at: &HostPort, source: io::Error) -> DialError {
-    let at = at.clone();
-    if source.kind() == ErrorKind::ConnectionRefused {
-        DialError::Refused { at }
-    } else if source.kind() == ErrorKind::TimedOut {
-        DialError::TimedOut { at }
+fn connect_error(address: &HostPort, error: &io::Error) -> DialError {
+    let broker = address.to_string();
+    if error.kind() == ErrorKind::ConnectionRefused {
+        DialError::Refused { broker, port: address.port }
+    } else if error.kind() == ErrorKind::TimedOut {
+        DialError::TimedOut { broker }
     } else {
-        DialError::Unreachable { at, source }
+        DialError::Unreachable { broker, cause: error.to_string() }
     }
 }

@@ -1,6 +1,6 @@
-//! A tunnel made by hand, for the tests of those who use one.
+//! A made-up tunnel for tests of its users.
 
-/// A hub that leads to one network.
+/// A hub with one network behind it.
 pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
     tunnel::Hub {
         name: name.to_owned(),
@@ -11,11 +11,11 @@ pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
     }
 }
 
-/// What a tunnel says that is up, through this hub.
+/// The report of a tunnel that is up, through this hub.
 pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
     tunnel::TunnelReport {
         state: tunnel::TunnelState::Up,
-        sentence: format!("The tunnel to {hub} is up."),
+        diagnosis: tunnel::TunnelDiagnosis::Up { hub: hub.to_owned() },
         hub: hub.to_owned(),
         endpoint: None,
         last_handshake: None,

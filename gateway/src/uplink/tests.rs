@@ -1,11 +1,14 @@
+use std::io;
 use std::net::Ipv4Addr;
 
+use provisioning::config::HostPort;
+use serde_json::json;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpSocket, UnixStream};
 
-use socket2::SockRef;
-
 use super::*;
+use crate::model::Sentence;
 
 mod tls_dial;
 mod tunnel_dial;
@@ -18,13 +21,13 @@ async fn a_listening_broker_is_reached_by_name() {
     let address = listener.local_addr().unwrap();
 
     assert!(uplink().dial(&broker("localhost", address.port()), DIAL_TIMEOUT).await.is_ok());
-    let stream = tcp::connect(address, None).await.unwrap();
+    let stream = route::connect_tcp(address, None).await.unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }
 
 #[tokio::test]
-async fn a_closed_port_is_called_refused() {
+async fn a_closed_port_is_reported_as_refused() {
     let port = {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         listener.local_addr().unwrap().port()
@@ -33,26 +36,34 @@ async fn a_closed_port_is_called_refused() {
     let error = uplink().dial(&broker("127.0.0.1", port), DIAL_TIMEOUT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
-    assert!(error.sentence().contains(&format!("no broker listens on port {port}")));
+    let sentence = Sentence::new(&error);
+    assert!(sentence.text.contains(&format!("no broker listens on port {port}")), "{sentence}");
+    assert_eq!(
+        serde_json::to_value(&sentence.detail).unwrap(),
+        json!({
+            "code": "refused",
+            "arguments": {"broker": format!("127.0.0.1:{port}"), "port": port},
+        })
+    );
 }
 
 #[tokio::test]
-async fn an_unknown_name_is_called_unresolved() {
+async fn an_unknown_name_is_reported_as_unresolved() {
     let error = uplink().dial(&broker("nowhere.invalid", 1883), DIAL_TIMEOUT).await.unwrap_err();
 
     assert!(matches!(error, DialError::Unresolved { .. }), "{error:?}");
-    assert!(error.sentence().starts_with("the broker's name nowhere.invalid cannot be resolved"));
+    assert!(error.to_string().starts_with("The broker's name nowhere.invalid cannot be resolved"));
 }
 
 #[tokio::test]
-async fn a_broker_that_does_not_answer_is_given_up_in_time() {
+async fn a_broker_that_does_not_answer_times_out() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut waiting = Vec::new();
 
-    // Nobody accepts: once the backlog is full, the kernel leaves a connect request unanswered.
+    // Nothing accepts: once the backlog is full, the kernel leaves a connect request unanswered.
     let error = loop {
         match uplink().dial(&broker("127.0.0.1", port), Duration::from_millis(200)).await {
             Ok(stream) => waiting.push(stream),
@@ -65,9 +76,9 @@ async fn a_broker_that_does_not_answer_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn bytes_and_ends_cross_the_hop_both_ways() {
-    let hop = UnixBridge::open().unwrap();
-    let path = hop.path().to_owned();
+async fn bytes_and_ends_cross_the_bridge_both_ways() {
+    let bridge = UnixBridge::open().unwrap();
+    let path = bridge.path().to_owned();
     let (far, mut broker) = duplex(64);
     let client = async {
         let mut client = UnixStream::connect(&path).await.unwrap();
@@ -78,17 +89,17 @@ async fn bytes_and_ends_cross_the_hop_both_ways() {
         answer
     };
     let broker = async {
-        let mut heard = Vec::new();
-        broker.read_to_end(&mut heard).await.unwrap();
+        let mut received = Vec::new();
+        broker.read_to_end(&mut received).await.unwrap();
         broker.write_all(b"welcome").await.unwrap();
         broker.shutdown().await.unwrap();
-        heard
+        received
     };
 
-    let (carried, answer, heard) = tokio::join!(hop.copy(far), client, broker);
+    let (copied, answer, received) = tokio::join!(bridge.copy(far), client, broker);
 
-    assert!(carried.is_ok());
-    assert_eq!((answer.as_slice(), heard.as_slice()), (&b"welcome"[..], &b"hello"[..]));
+    assert!(copied.is_ok());
+    assert_eq!((answer.as_slice(), received.as_slice()), (&b"welcome"[..], &b"hello"[..]));
 }
 
 #[tokio::test]
@@ -98,24 +109,24 @@ async fn a_reset_by_the_broker_ends_the_client_too() {
     let far = uplink().dial(&broker("127.0.0.1", port), DIAL_TIMEOUT).await.unwrap();
     let (broker, _) = listener.accept().await.unwrap();
     SockRef::from(&broker).set_linger(Some(Duration::ZERO)).unwrap();
-    let hop = UnixBridge::open().unwrap();
-    let path = hop.path().to_owned();
+    let bridge = UnixBridge::open().unwrap();
+    let path = bridge.path().to_owned();
     let client = async {
         let mut client = UnixStream::connect(&path).await.unwrap();
         drop(broker);
         client.read(&mut [0; 8]).await
     };
 
-    let (carried, read) = tokio::join!(hop.copy(far), client);
+    let (copied, read) = tokio::join!(bridge.copy(far), client);
 
-    assert_eq!(carried.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(read.unwrap_or(0), 0);
 }
 
 #[tokio::test]
-async fn a_second_connection_finds_nobody() {
-    let hop = UnixBridge::open().unwrap();
-    let path = hop.path().to_owned();
+async fn a_second_connection_is_refused() {
+    let bridge = UnixBridge::open().unwrap();
+    let path = bridge.path().to_owned();
     let (far, _broker) = duplex(64);
     let client = async {
         let first = UnixStream::connect(&path).await.unwrap();
@@ -126,15 +137,15 @@ async fn a_second_connection_finds_nobody() {
     };
 
     tokio::select! {
-        _ = hop.copy(far) => panic!("both ends are still open"),
+        _ = bridge.copy(far) => panic!("both ends are still open"),
         () = client => {}
     }
 }
 
 #[tokio::test]
-async fn a_foreign_process_is_turned_away() {
-    let hop = UnixBridge::open().unwrap();
-    let path = hop.path().to_owned();
+async fn another_process_is_rejected() {
+    let bridge = UnixBridge::open().unwrap();
+    let path = bridge.path().to_owned();
     let (far, mut broker) = duplex(64);
     let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
                   s.connect('\\0' + sys.argv[1]); sys.exit(len(s.recv(1)))";
@@ -149,7 +160,7 @@ async fn a_foreign_process_is_turned_away() {
     };
 
     tokio::select! {
-        _ = hop.copy(far) => panic!("the hop must wait for our own process"),
+        _ = bridge.copy(far) => panic!("the bridge must wait for its own process"),
         byte = client => assert_eq!(byte, b'x'),
     }
 }

@@ -1,5 +1,6 @@
 //! TLS on a stream to the broker: rustls with ring.
 
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,58 +13,33 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
-use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::ByteStream;
+use super::{ByteStream, DialError};
 
-/// Why there is no TLS.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// A file of ours cannot be used.
-    #[error("{path} cannot be used: {reason}")]
-    UnusableFile {
-        /// As configured.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The broker's address cannot stand in a certificate.
-    #[error("{0} is not a name that a certificate can have")]
-    InvalidName(String),
-    /// The two ends do not agree.
-    #[error("the handshake failed")]
-    Handshake(#[source] rustls::Error),
-    /// The connection broke meanwhile.
-    #[error("the connection broke during the handshake")]
-    Broken(#[source] io::Error),
-    /// No answer in time.
-    #[error("no answer to the handshake")]
-    TimedOut,
-}
-
-/// Speaks TLS on a stream. The files are read each time, so that a renewed certificate is used
-/// from the next connection on. That is done aside: a card may take seconds, a small processor as
-/// long for all the authorities of a system, and PLCs want to be read on time.
+/// Performs the TLS handshake on a stream. Reads the certificate files each time, so that a renewed
+/// certificate is used from the next connection on.
 pub(super) async fn handshake<S: ByteStream>(
     tls: &Tls,
-    at: &HostPort,
+    broker: &HostPort,
     stream: S,
-) -> Result<TlsStream<S>, TlsError> {
-    let files = tls.clone();
-    let config = spawn_blocking(move || client_config(&files)).await;
-    // It does not panic.
+) -> Result<TlsStream<S>, DialError> {
+    let (files, address) = (tls.clone(), broker.clone());
+    // On a thread of its own: a slow SD card, or parsing all authorities of the system on a small
+    // processor, takes seconds, in which the runtime's only thread could not poll PLCs.
+    let config = spawn_blocking(move || client_config(&files, &address)).await;
     let config = config.unwrap_or_else(|error| {
-        Err(TlsError::Handshake(rustls::Error::General(error.to_string())))
+        Err(DialError::TlsFailed { broker: broker.to_string(), cause: error.to_string() })
     })?;
-    let name = ServerName::try_from(at.host.clone());
-    let name = name.map_err(|_| TlsError::InvalidName(at.host.clone()))?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake_error)
+    let name = ServerName::try_from(broker.host.clone())
+        .map_err(|_| DialError::InvalidServerName { host: broker.host.clone() })?;
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    connected.map_err(|error| handshake_error(error, broker))
 }
 
-fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
+fn client_config(tls: &Tls, broker: &HostPort) -> Result<ClientConfig, DialError> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca_file {
         Some(path) => WebPkiServerVerifier::builder_with_provider(
@@ -72,11 +48,14 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
         )
         .build()
         .map_err(|error| file_error(path, &error))?,
-        None => Arc::new(Verifier::new(Arc::clone(&provider)).map_err(TlsError::Handshake)?),
+        None => {
+            let verifier = Verifier::new(Arc::clone(&provider));
+            Arc::new(verifier.map_err(|error| tls_error(&error, broker))?)
+        }
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Handshake)?
+        .map_err(|error| tls_error(&error, broker))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let Some(own) = &tls.client else { return Ok(config.with_no_client_auth()) };
@@ -86,7 +65,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
     config.with_client_auth_cert(chain, key).map_err(|error| file_error(&own.key_file, &error))
 }
 
-fn load_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+fn load_authorities(path: &Path) -> Result<RootCertStore, DialError> {
     let mut roots = RootCertStore::empty();
     for certificate in load_certificates(path)? {
         roots.add(certificate).map_err(|error| file_error(path, &error))?;
@@ -94,78 +73,48 @@ fn load_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> {
     let all = CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, &error))?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file_error(path, &error))?;
     if all.is_empty() {
-        return Err(file_error(path, &"it holds no certificate in PEM form"));
+        return Err(file_error(path, &"it contains no certificate in PEM format"));
     }
     Ok(all)
 }
 
-fn file_error(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
-    TlsError::UnusableFile { path: path.display().to_string(), reason: reason.to_string() }
+fn file_error(path: &Path, cause: &dyn Display) -> DialError {
+    DialError::CertificateFile { path: path.display().to_string(), cause: cause.to_string() }
 }
 
-fn handshake_error(error: io::Error) -> TlsError {
+fn handshake_error(error: io::Error, broker: &HostPort) -> DialError {
     match error.downcast::<rustls::Error>() {
-        Ok(error) => TlsError::Handshake(error),
-        Err(error) => TlsError::Broken(error),
-    }
-}
-
-impl TlsError {
-    /// Tells an installer what is wrong and where to look.
-    pub(super) fn sentence(&self, at: &HostPort) -> String {
-        match self {
-            Self::UnusableFile { path, reason } => {
-                format!("the file {path} cannot be used: {reason}")
-            }
-            Self::InvalidName(name) => {
-                format!("{name} is not a name that a broker's certificate can have")
-            }
-            Self::Handshake(error) => refusal(error, at),
-            Self::Broken(error) => format!(
-                "the broker {at} closed the connection during the TLS handshake ({error}): check \
-                 that a broker with TLS listens on port {}",
-                at.port
-            ),
-            Self::TimedOut => format!(
-                "{at} takes the connection but does not answer in TLS: check that a broker with \
-                 TLS listens on port {}",
-                at.port
-            ),
-        }
+        Ok(error) => tls_error(&error, broker),
+        Err(error) => DialError::TlsClosed {
+            broker: broker.to_string(),
+            port: broker.port,
+            cause: error.to_string(),
+        },
     }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors")]
-fn refusal(error: &rustls::Error, at: &HostPort) -> String {
+fn tls_error(error: &rustls::Error, address: &HostPort) -> DialError {
     use AlertDescription as Alert;
-    use CertificateError as Wrong;
+    use CertificateError as Certificate;
+    let broker = address.to_string();
     match error {
-        rustls::Error::InvalidCertificate(Wrong::UnknownIssuer | Wrong::BadSignature) => format!(
-            "the certificate of the broker {at} does not come from an authority that this gateway \
-             knows: put the authority's certificate into ca_file"
-        ),
         rustls::Error::InvalidCertificate(
-            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. },
-        ) => format!(
-            "the certificate of the broker is not for {}: write the broker's name as the \
-             certificate has it",
-            at.host
-        ),
-        rustls::Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
-            format!(
-                "the certificate of the broker {at} has expired: renew it there, or check this \
-             gateway's clock"
-            )
-        }
+            Certificate::UnknownIssuer | Certificate::BadSignature,
+        ) => DialError::UnknownAuthority { broker },
         rustls::Error::InvalidCertificate(
-            Wrong::NotValidYet | Wrong::NotValidYetContext { .. },
-        ) => format!(
-            "the certificate of the broker {at} is not valid yet: check the clock of this gateway"
-        ),
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        ) => DialError::WrongServerName { host: address.host.clone() },
+        rustls::Error::InvalidCertificate(
+            Certificate::Expired | Certificate::ExpiredContext { .. },
+        ) => DialError::CertificateExpired { broker },
+        rustls::Error::InvalidCertificate(
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. },
+        ) => DialError::CertificateNotYetValid { broker },
         rustls::Error::AlertReceived(
             Alert::CertificateRequired
             | Alert::BadCertificate
@@ -174,13 +123,8 @@ fn refusal(error: &rustls::Error, at: &HostPort) -> String {
             | Alert::CertificateUnknown
             | Alert::HandshakeFailure
             | Alert::AccessDenied,
-        ) => format!(
-            "the broker {at} does not accept this gateway's certificate: check cert_file and \
-             key_file, and that the broker knows the authority they come from"
-        ),
-        rustls::Error::InvalidMessage(_) => format!(
-            "{at} does not speak TLS: check the port, or write mqtt:// for a broker without TLS"
-        ),
-        other => format!("no TLS with the broker {at}: {other}"),
+        ) => DialError::ClientCertificateRejected { broker },
+        rustls::Error::InvalidMessage(_) => DialError::NotTls { broker },
+        other => DialError::TlsFailed { broker, cause: other.to_string() },
     }
 }

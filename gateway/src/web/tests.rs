@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::metrics::{DropReason, RequestOutcome};
-use crate::model::UnixTime;
+use crate::model::{Sentence, UnixTime};
+use crate::status::{BrokerSentence, ConnectionState};
 use crate::testing;
 
 #[tokio::test]
@@ -93,13 +94,12 @@ async fn readyz_says_what_is_not_usable() {
 async fn a_missing_broker_does_not_turn_readyz() {
     let gateway = TestGateway::start().await;
 
-    gateway
-        .status
-        .send_modify(|status| status.on_broker_disconnected("Gone.", UnixTime::default()));
+    let gone = Sentence::new(&BrokerSentence::Connecting);
+    gateway.status.send_modify(|status| status.on_broker_disconnected(gone, UnixTime::default()));
 
     assert_eq!(gateway.get("/readyz").await.code, 200);
     let status: Status = serde_json::from_slice(&gateway.get("/status").await.body).unwrap();
-    assert_eq!(status.broker.sentence, "Gone.");
+    assert_eq!(status.broker.state, ConnectionState::Disconnected);
 }
 
 #[tokio::test]

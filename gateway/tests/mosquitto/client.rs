@@ -54,7 +54,7 @@ impl Client {
 
     pub(crate) async fn disconnected(&mut self) -> (DisconnectReason, String) {
         match self.event().await {
-            MqttEvent::Disconnected { reason, sentence, .. } => (reason, sentence),
+            MqttEvent::Disconnected { reason, sentence, .. } => (reason, sentence.text),
             other => panic!("{other:?} instead of an end"),
         }
     }

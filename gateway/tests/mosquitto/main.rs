@@ -95,7 +95,7 @@ async fn a_second_gateway_with_the_same_id_is_named_as_a_possible_cause() {
 
     // Mosquitto 2.0.11 just closes the first one; others say DISCONNECT with 0x8E.
     assert!(matches!(reason, DisconnectReason::Closed | DisconnectReason::TakenOver), "{reason:?}");
-    assert!(sentence.contains("uses the id amsterdam-01"), "{sentence}");
+    assert!(sentence.contains("uses the client id amsterdam-01"), "{sentence}");
 }
 
 #[tokio::test]

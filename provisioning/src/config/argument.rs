@@ -1,4 +1,4 @@
-//! The words of `gateway.toml` on a command line: the same parsers, the same complaints.
+//! Values of `gateway.toml` on a command line, with the same parsers and error texts.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -10,19 +10,19 @@ use thiserror::Error;
 use super::scalar::{BoundedDuration, RawValue, Scalar, SecretFile, TextScalar, ValueError};
 use super::{Broker, Secret};
 
-/// Why an argument cannot be taken, and what to write instead.
+/// An argument that was rejected, and what to write instead.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{0}")]
 pub struct ArgumentError(String);
 
 const DAY_MS: u64 = 86_400_000;
 const DURATION_HELP: &str =
-    "write a whole number and a unit, as 200ms, 20s, 5m or 1h; 1ms to 8760h";
+    "write a whole number and a unit, such as 200ms, 20s, 5m or 1h; 1ms to 8760h";
 
 /// Reads a duration from 1 ms to 365 days, written as in `gateway.toml`: `200ms`, `20s`, `5m`, `1h`.
 ///
 /// # Errors
-/// Says what to write when it is none.
+/// When the text is not a duration in that range; the error says what to write.
 pub fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
     let value = Value::from(text);
     let found = RawValue {
@@ -39,7 +39,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
 /// Reads a password file under the rules of `mqtt.password_file`.
 ///
 /// # Errors
-/// Fails when it cannot be read, or when others could read or change it.
+/// When the file cannot be read, or other users can read or change it.
 pub fn read_secret(path: &Path) -> Result<Secret, ArgumentError> {
     let file = SecretFile::parse("password_file", &path.to_string_lossy())?;
     Ok(file.read_secret("password", Path::new(""))?)
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_written_as_in_the_file() {
+    fn a_duration_has_the_syntax_of_the_file() {
         assert_eq!(parse_duration("20s"), Ok(Duration::from_secs(20)));
         assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
         for text in ["20", "", "20 seconds", "-1s", "0ms", "9000h"] {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_is_written_as_in_the_file() {
+    fn a_broker_has_the_syntax_of_the_file() {
         let broker: Broker = "mqtt://10.77.0.1:1884".parse().unwrap();
         assert_eq!(broker.address.to_string(), "10.77.0.1:1884");
         assert!("10.77.0.1".parse::<Broker>().is_err());

@@ -1,4 +1,4 @@
-//! From raw sections to the typed configuration: what only several keys together can tell.
+//! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
 mod mqtt;
 mod note;
@@ -19,21 +19,21 @@ use tunnel::{CheckedTunnel, TunnelPresence};
 
 const METRICS_PORT: u16 = 9464;
 
-/// The configuration; absent only when a problem has been noted.
+/// Returns the configuration, or `None` when a problem has been recorded.
 pub(super) fn check_config(
     root: &RawTable<'_>,
     file: &Path,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Config> {
-    let raw = root.read_section::<RawConfig>(draft);
-    let gateway = check_gateway(&raw.gateway.0, draft);
-    let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, draft);
+    let raw = root.read_section::<RawConfig>(context);
+    let gateway = check_gateway(&raw.gateway.0, context);
+    let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, context);
     let underway = tunnel.presence();
-    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, draft);
-    let publish = publish::check_publish(&raw.publish.0, draft);
-    let queue = check_queue(&raw.queue.0, draft);
-    let metrics = check_metrics(&raw.metrics.0, &underway, draft);
-    let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), draft);
+    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, context);
+    let publish = publish::check_publish(&raw.publish.0, context);
+    let queue = check_queue(&raw.queue.0, context);
+    let metrics = check_metrics(&raw.metrics.0, &underway, context);
+    let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), context);
     let tunnel = match tunnel {
         CheckedTunnel::Off => None,
         CheckedTunnel::On(tunnel) => Some(tunnel?),
@@ -48,11 +48,11 @@ pub(super) fn check_config(
     })
 }
 
-fn check_gateway(raw: &RawGateway, draft: &mut ReadContext<'_>) -> Option<Gateway> {
-    let id = draft.required(&raw.id, "id = \"amsterdam-01\"");
-    let location = draft.optional(&raw.location);
-    let timezone = draft.optional(&raw.timezone);
-    let state_dir = draft.optional(&raw.state_dir);
+fn check_gateway(raw: &RawGateway, context: &mut ReadContext<'_>) -> Option<Gateway> {
+    let id = context.required(&raw.id, "id = \"amsterdam-01\"");
+    let location = context.optional(&raw.location);
+    let timezone = context.optional(&raw.timezone);
+    let state_dir = context.optional(&raw.state_dir);
     Some(Gateway {
         id: id?.0,
         location: location?.0,
@@ -61,12 +61,12 @@ fn check_gateway(raw: &RawGateway, draft: &mut ReadContext<'_>) -> Option<Gatewa
     })
 }
 
-fn check_queue(raw: &RawQueue, draft: &mut ReadContext<'_>) -> Option<Queue> {
-    let durability = draft.optional(&raw.durability);
-    let max_size = draft.optional(&raw.max_size);
-    let min_free = draft.optional(&raw.min_free);
-    let on_full = draft.optional(&raw.on_full);
-    let order = draft.optional(&raw.order);
+fn check_queue(raw: &RawQueue, context: &mut ReadContext<'_>) -> Option<Queue> {
+    let durability = context.optional(&raw.durability);
+    let max_size = context.optional(&raw.max_size);
+    let min_free = context.optional(&raw.min_free);
+    let on_full = context.optional(&raw.on_full);
+    let order = context.optional(&raw.order);
     Some(Queue {
         durability: durability?.0,
         max_size: max_size?.0,
@@ -79,7 +79,7 @@ fn check_queue(raw: &RawQueue, draft: &mut ReadContext<'_>) -> Option<Queue> {
 fn check_metrics(
     raw: &RawMetrics,
     tunnel: &TunnelPresence<'_>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Metrics> {
     if raw.listen.items.is_none() && !raw.listen.already_reported {
         let listen = if tunnel.is_on() {
@@ -87,19 +87,19 @@ fn check_metrics(
         } else {
             Listen::Address((Ipv4Addr::LOCALHOST, METRICS_PORT).into())
         };
-        draft.record_default(&raw.listen.key, format!("[\"{listen}\"]"));
+        context.record_default(&raw.listen.key, format!("[\"{listen}\"]"));
         return Some(Metrics { listen: vec![listen] });
     }
-    let listen = draft.list(&raw.listen)?;
-    for (index, (at, address)) in listen.iter().enumerate() {
+    let listen = context.list(&raw.listen)?;
+    for (index, (location, address)) in listen.iter().enumerate() {
         if let Some((first, _)) = listen.iter().take(index).find(|(_, other)| other == address) {
-            let message = format!("{address} is in the list twice");
-            draft.reject_duplicate(at, first, message, "leave one of them out");
+            let message = format!("the list contains {address} twice");
+            context.reject_duplicate(location, first, message, "remove one of them");
         }
         if matches!(address, Listen::Tunnel(_)) && !tunnel.is_on() {
             let help = "add a section [tunnel], or write an address of this machine";
-            let message = format!("\"{address}\" is in the tunnel, and there is none");
-            draft.reject(at, message, Some(help.to_owned()));
+            let message = format!("\"{address}\" needs a tunnel, and there is no tunnel");
+            context.reject(location, message, Some(help.to_owned()));
         }
     }
     Some(Metrics { listen: listen.into_iter().map(|(_, address)| address).collect() })

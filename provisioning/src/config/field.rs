@@ -1,5 +1,5 @@
-//! What a key can hold: a [`Field`] that is a value, nothing, or a problem that has been noted; a list
-//! of those; a section; a list of sections. Reading never stops at a problem.
+//! Fields of a raw section: a value, a list of values, a section, a list of sections. A problem is
+//! recorded and reading goes on.
 
 use std::marker::PhantomData;
 
@@ -9,33 +9,33 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::context::{KeyLocation, ReadContext};
-use super::diagnostics::SourceSpan;
 use super::layers::{self, ENV_PREFIX};
 use super::read::{RawField, RawTable, ReadSection};
 use super::scalar::{RawValue, Scalar};
 use super::suggest::without_indices;
+use crate::diagnostics::SourceSpan;
 
-/// What one key of a section can hold.
+/// A field that can be read from the unread value of its key.
 pub(super) trait ReadField {
-    /// Reads it, and notes what is wrong with it.
-    fn read(slot: RawField<'_>, default: Option<Value>, draft: &mut ReadContext<'_>) -> Self;
+    /// Reads the field and records its problems.
+    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self;
 }
 
-/// One value.
+/// A single value.
 #[derive(Clone, Debug)]
 pub(super) struct Field<T> {
     pub(super) key: KeyLocation,
     pub(super) state: FieldState<T>,
 }
 
-/// What became of it.
+/// Result of reading a single value.
 #[derive(Clone, Debug)]
 pub(super) enum FieldState<T> {
-    /// Not set, and there is no default.
+    /// Not set, without a default.
     Absent,
-    /// Set (`true`) or by default (`false`).
+    /// Valid; `true` if it was set, `false` if it is the default.
     Valid(T, bool),
-    /// The problem has been noted.
+    /// Invalid; the problem has been recorded.
     Invalid,
 }
 
@@ -43,50 +43,50 @@ pub(super) enum FieldState<T> {
 #[derive(Clone, Debug)]
 pub(super) struct ListField<T> {
     pub(super) key: KeyLocation,
-    /// Absent when the key is.
+    /// Absent when the key is missing.
     pub(super) items: Option<Vec<Field<T>>>,
     pub(super) already_reported: bool,
 }
 
-/// `[section]`; when it is absent, all its keys are.
+/// `[section]`; a missing section is read like an empty one.
 pub(super) struct Section<T>(pub(super) T);
 
-/// `[section]` that means something by being there.
+/// `[section]` whose presence has a meaning.
 pub(super) struct OptionalSection<T>(pub(super) Option<T>);
 
 /// `[[section]]`.
 pub(super) struct SectionList<T> {
     pub(super) key: KeyLocation,
     pub(super) entries: Vec<T>,
-    /// Whether what stands in its place has been refused already.
+    /// A value in place of the list has been reported already.
     pub(super) already_reported: bool,
 }
 
-/// `[[section]]` at the top of the file, whose entries may be many: they are read one after the
-/// other.
+/// `[[section]]` at the top level with possibly many entries, which are read one after the other to
+/// save memory.
 pub(super) struct StreamedList<T> {
     pub(super) key: KeyLocation,
-    /// Whether what stands in its place has been refused already.
+    /// A value in place of the list has been reported already.
     pub(super) already_reported: bool,
     entry: PhantomData<T>,
 }
 
 impl<T: Scalar> ReadField for Field<T> {
-    fn read(slot: RawField<'_>, default: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
-        let RawField { key: at, value, spans, already_reported: broken } = slot;
+    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let RawField { key: location, value, spans, already_reported: broken } = slot;
         let Some(found) = value.or(default.as_ref()) else {
             return Self {
-                key: at,
+                key: location,
                 state: if broken { FieldState::Invalid } else { FieldState::Absent },
             };
         };
-        let environment = matches!(at.span, SourceSpan::Environment(_));
-        let written = match (&at.span, spans) {
-            (SourceSpan::File(span), Some(_)) => draft.text.get(span.clone()),
+        let environment = matches!(location.span, SourceSpan::Environment(_));
+        let written = match (&location.span, spans) {
+            (SourceSpan::File(span), Some(_)) => context.text.get(span.clone()),
             _ => None,
         };
         let spans = spans.filter(|_| !environment);
-        let key = at.name.as_ref();
+        let key = location.name.as_ref();
         let state = match T::read(&RawValue {
             key,
             value: found,
@@ -96,99 +96,101 @@ impl<T: Scalar> ReadField for Field<T> {
         }) {
             Ok(read) => FieldState::Valid(read, value.is_some()),
             Err(wrong) => {
-                draft.reject(&at, wrong.message, wrong.help);
+                context.reject(&location, wrong.message, wrong.help);
                 FieldState::Invalid
             }
         };
-        Self { key: at, state }
+        Self { key: location, state }
     }
 }
 
 impl<T: Scalar> ReadField for ListField<T> {
-    fn read(slot: RawField<'_>, default: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
-        let at = slot.key.clone();
+    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let location = slot.key.clone();
         let broken = slot.already_reported;
         let Some(value) = slot.value else {
             let items = default.as_ref().and_then(Value::as_array).map(|values| {
                 let item = |value| {
                     let slot = RawField {
-                        key: at.clone(),
+                        key: location.clone(),
                         value: None,
                         spans: None,
                         already_reported: broken,
                     };
-                    Field::read(slot, Some(value), draft)
+                    Field::read(slot, Some(value), context)
                 };
                 values.iter().cloned().map(item).collect()
             });
-            return Self { key: at, items, already_reported: broken };
+            return Self { key: location, items, already_reported: broken };
         };
-        if let Some(slots) = slot.list_items(draft) {
-            let items = slots.into_iter().map(|slot| Field::read(slot, None, draft)).collect();
-            return Self { key: at, items: Some(items), already_reported: broken };
+        if let Some(slots) = slot.list_items(context) {
+            let items = slots.into_iter().map(|slot| Field::read(slot, None, context)).collect();
+            return Self { key: location, items: Some(items), already_reported: broken };
         }
-        if matches!(at.span, SourceSpan::Environment(_)) {
-            let items = vec![Field::read(slot, None, draft)];
-            return Self { key: at, items: Some(items), already_reported: broken };
+        if matches!(location.span, SourceSpan::Environment(_)) {
+            let items = vec![Field::read(slot, None, context)];
+            return Self { key: location, items: Some(items), already_reported: broken };
         }
-        let help = value.as_str().map(|text| format!("write {} = [\"{text}\"]", at.name));
-        draft.reject(&at, format!("`{}` is a list", at.name), help);
-        Self { key: at, items: None, already_reported: true }
+        let help = value.as_str().map(|text| format!("write {} = [\"{text}\"]", location.name));
+        context.reject(&location, format!("`{}` is a list", location.name), help);
+        Self { key: location, items: None, already_reported: true }
     }
 }
 
 impl<T: ReadSection> ReadField for Section<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
-        let table = slot.into_table(draft);
-        Self(table.read_section(draft))
+    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let table = slot.into_table(context);
+        Self(table.read_section(context))
     }
 }
 
 impl<T: ReadSection> ReadField for OptionalSection<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
+    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
         if slot.value.is_none() {
             return Self(None);
         }
-        let table = slot.into_table(draft);
-        Self(Some(table.read_section(draft)))
+        let table = slot.into_table(context);
+        Self(Some(table.read_section(context)))
     }
 }
 
 impl<T: ReadSection> ReadField for SectionList<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
-        let at = slot.key.clone();
+    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let location = slot.key.clone();
         let broken = slot.already_reported;
         if slot.value.is_none() {
-            return Self { key: at, entries: Vec::new(), already_reported: broken };
+            return Self { key: location, entries: Vec::new(), already_reported: broken };
         }
-        if let Some(slots) = slot.list_items(draft) {
-            let entries =
-                slots.into_iter().map(|slot| slot.into_table(draft).read_section(draft)).collect();
-            return Self { key: at, entries, already_reported: broken };
+        if let Some(slots) = slot.list_items(context) {
+            let entries = slots
+                .into_iter()
+                .map(|slot| slot.into_table(context).read_section(context))
+                .collect();
+            return Self { key: location, entries, already_reported: broken };
         }
-        reject_non_list(&at, draft);
-        Self { key: at, entries: Vec::new(), already_reported: true }
+        reject_non_list(&location, context);
+        Self { key: location, entries: Vec::new(), already_reported: true }
     }
 }
 
-/// Something else stands where a list of sections belongs.
-pub(super) fn reject_non_list(at: &KeyLocation, draft: &mut ReadContext<'_>) {
-    let (message, help) = if matches!(at.span, SourceSpan::Environment(_)) {
-        let message = format!("a list cannot be set by {ENV_PREFIX} variables of the environment");
+/// Records a value in place of a list of sections.
+pub(super) fn reject_non_list(location: &KeyLocation, context: &mut ReadContext<'_>) {
+    let (message, help) = if matches!(location.span, SourceSpan::Environment(_)) {
+        let message = format!("a list cannot be set by {ENV_PREFIX} environment variables");
         (message, "set it in the file".to_owned())
     } else {
-        let header = without_indices(&at.path());
-        let message = format!("`{}` is a list of sections", at.name);
+        let header = without_indices(&location.path());
+        let message = format!("`{}` is a list of sections", location.name);
         (message, format!("write two pairs of brackets: [[{header}]]"))
     };
-    draft.reject(at, message, Some(help));
+    context.reject(location, message, Some(help));
 }
 
 impl<T: ReadSection> ReadField for StreamedList<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, draft: &mut ReadContext<'_>) -> Self {
+    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
         let no_list = slot.value.is_some_and(|value| value.as_array().is_none());
         if no_list {
-            reject_non_list(&slot.key, draft);
+            reject_non_list(&slot.key, context);
         }
         let broken = slot.already_reported || no_list;
         Self { key: slot.key, already_reported: broken, entry: PhantomData }
@@ -196,30 +198,30 @@ impl<T: ReadSection> ReadField for StreamedList<T> {
 }
 
 impl<T: ReadSection> StreamedList<T> {
-    /// Reads entry after entry from the table that holds the list, or from the pieces of the file;
-    /// an entry and its figment values are gone before the next one is read.
+    /// Reads the entries from the table that holds the list, or from the parts of a split file, and
+    /// passes each to `f`. An entry and its figment values are freed before the next one is read.
     pub(super) fn for_each<R>(
         &self,
         table: &RawTable<'_>,
-        draft: &mut ReadContext<'_>,
+        context: &mut ReadContext<'_>,
         mut f: impl FnMut(T, &mut ReadContext<'_>) -> R,
     ) -> Vec<R> {
         let mut read = Vec::new();
         if self.already_reported {
             return read;
         }
-        if let Some(pieces) = draft.split {
+        if let Some(pieces) = context.split {
             pieces.for_each_plc(|start, spans| {
-                draft.piece_start = start;
-                let raw = self.read_entry(read.len(), spans, draft);
-                read.push(f(raw, draft));
+                context.piece_start = start;
+                let raw = self.read_entry(read.len(), spans, context);
+                read.push(f(raw, context));
             });
-            draft.piece_start = 0;
+            context.piece_start = 0;
             return read;
         }
         for spans in table.list_entries(&self.key.name).into_iter().flatten() {
-            let raw = self.read_entry(read.len(), spans, draft);
-            read.push(f(raw, draft));
+            let raw = self.read_entry(read.len(), spans, context);
+            read.push(f(raw, context));
         }
         read
     }
@@ -228,19 +230,23 @@ impl<T: ReadSection> StreamedList<T> {
         &self,
         index: usize,
         spans: &Spanned<DeValue<'_>>,
-        draft: &mut ReadContext<'_>,
+        context: &mut ReadContext<'_>,
     ) -> T {
         let value = layers::figment_value(spans.as_ref());
         let key = format!("{}[{index}]", self.key.name).into();
-        let place = draft.file_span(&spans.span());
-        let at = KeyLocation { name: key, span: place, ..self.key.clone() };
-        let slot =
-            RawField { key: at, value: Some(&value), spans: Some(spans), already_reported: false };
-        slot.into_table(draft).read_section(draft)
+        let place = context.file_span(&spans.span());
+        let location = KeyLocation { name: key, span: place, ..self.key.clone() };
+        let slot = RawField {
+            key: location,
+            value: Some(&value),
+            spans: Some(spans),
+            already_reported: false,
+        };
+        slot.into_table(context).read_section(context)
     }
 }
 
-/// Implements the schema of a wrapper by that of what it holds.
+/// Implements the schema of a wrapper by the schema of its content.
 macro_rules! schema_as {
     ($($wrapper:ident<$inner:ident: $bound:ident> as |$generator:ident| $schema:expr;)*) => {$(
         impl<$inner: $bound> JsonSchema for $wrapper<$inner> {

@@ -1,4 +1,4 @@
-//! How a value is written in JSON.
+//! Format of a value in JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,41 +7,52 @@ use jiff::tz::TimeZone;
 
 use crate::plc::{IecType, TimeUnit, ValueKind};
 
-/// What a tag's value looks like in JSON.
+/// Format of a tag's value in JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum JsonFormat {
-    /// As it is: a number, true or false, text.
+    /// The value itself: a number, true or false, text.
     #[default]
     Plain,
     /// `"2024-02-29"`.
     Date(TimeUnit),
     /// `"12:34:56.789"`.
     TimeOfDay(TimeUnit),
-    /// `"2024-02-29T12:34:56+01:00"`: the zone is that of the PLC's clock.
+    /// `"2024-02-29T12:34:56+01:00"`: the time zone is that of the PLC's clock.
     DateAndTime(TimeUnit, TimeZone),
-    /// `"run"` for 1: the name of the number in an enumeration.
+    /// `"run"` for 1: the name that an enumeration gives to the number.
     Named(EnumNames),
 }
 
-/// The names of an enumeration's numbers: no number twice, no name twice.
+/// Names of the numbers of an enumeration; numbers and names are unique.
+///
+/// ```
+/// use provisioning::config::EnumNames;
+///
+/// let names = |pairs: [(i128, &str); 2]| {
+///     EnumNames::new(pairs.map(|(number, name)| (number, name.to_owned())).into())
+/// };
+/// let states = names([(0, "stop"), (1, "run")]).unwrap();
+/// assert_eq!(states.name(1), Some("run"));
+/// assert!(names([(0, "stop"), (1, "stop")]).is_none());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnumNames(Arc<BTreeMap<i128, String>>);
 
 impl EnumNames {
-    /// Absent when two numbers have the same name.
+    /// Returns `None` when two numbers have the same name.
     #[must_use]
     pub fn new(names: BTreeMap<i128, String>) -> Option<Self> {
         let distinct: BTreeSet<_> = names.values().collect();
         (distinct.len() == names.len()).then(|| Self(Arc::new(names)))
     }
 
-    /// The name of a number.
+    /// Returns the name of a number.
     #[must_use]
     pub fn name(&self, number: i128) -> Option<&str> {
         self.0.get(&number).map(String::as_str)
     }
 
-    /// The number that has a name.
+    /// Returns the number with this name.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i128> {
         self.0.iter().find(|(_, this)| *this == name).map(|(number, _)| *number)
@@ -49,7 +60,7 @@ impl EnumNames {
 }
 
 impl JsonFormat {
-    /// The form of a type, for a PLC whose clock runs in `zone`.
+    /// Returns the format of a type, for a PLC whose clock runs in `zone`.
     #[must_use]
     pub fn for_type(iec: IecType, zone: &TimeZone) -> Self {
         match iec.kind() {

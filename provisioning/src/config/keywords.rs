@@ -1,161 +1,85 @@
-//! The words of the keys that take one of a few.
+//! Keywords of the keys that accept one of a few.
 
 use super::scalar::{Keywords, TunnelSwitch};
-use super::{
-    DatetimeFormat, Durability, MqttVersion, OnFull, PayloadShape, QueueOrder, TunnelMode, Via,
-};
+use super::{DatetimeFormat, Durability, MqttVersion, OnFull, PayloadShape, QueueOrder, Via};
 use crate::plc::{ByteOrder, CodePage, PlcModel};
 
-impl Keywords for MqttVersion {
-    const ALL: &'static [Self] = &[Self::V5, Self::V311];
+/// Implements [`Keywords`] for an enum by the keywords of its variants, and optionally a function
+/// that returns a hint for other words. `by` takes the keywords from a method of the enum.
+macro_rules! keywords {
+    ($type:ident { $($variant:ident => $keyword:literal),+ } $(hint $hint:expr)?) => {
+        impl Keywords for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::V5 => "5",
-            Self::V311 => "3.1.1",
+            fn keyword(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $keyword,)+
+                }
+            }
+
+            $(fn hint(word: &str) -> Option<String> {
+                $hint(word)
+            })?
         }
-    }
+    };
+    ($type:ident by $method:ident hint $hint:expr) => {
+        impl Keywords for $type {
+            const ALL: &'static [Self] = &Self::ALL;
 
-    fn hint(word: &str) -> Option<String> {
-        match word {
-            "3.1" | "3" | "4" | "311" | "v3.1.1" => Some("write version = \"3.1.1\"".to_owned()),
-            "5.0" | "v5" => Some("write version = \"5\"".to_owned()),
-            _ => None,
-        }
-    }
-}
+            fn keyword(self) -> &'static str {
+                self.$method()
+            }
 
-impl Keywords for Via {
-    const ALL: &'static [Self] = &[Self::Tunnel, Self::Direct];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Tunnel => "tunnel",
-            Self::Direct => "direct",
-        }
-    }
-}
-
-impl Keywords for TunnelSwitch {
-    const ALL: &'static [Self] =
-        &[Self(Some(TunnelMode::Userspace)), Self(Some(TunnelMode::Tun)), Self(None)];
-
-    fn keyword(self) -> &'static str {
-        match self.0 {
-            Some(TunnelMode::Userspace) => "userspace",
-            Some(TunnelMode::Tun) => "tun",
-            None => "off",
-        }
-    }
-}
-
-impl Keywords for PayloadShape {
-    const ALL: &'static [Self] = &[Self::Flat, Self::Nested, Self::Samples];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Flat => "flat",
-            Self::Nested => "nested",
-            Self::Samples => "samples",
-        }
-    }
-}
-
-impl Keywords for DatetimeFormat {
-    const ALL: &'static [Self] = &[Self::Rfc3339, Self::Plain, Self::UnixMs];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Rfc3339 => "rfc3339",
-            Self::Plain => "plain",
-            Self::UnixMs => "unix_ms",
-        }
-    }
-}
-
-impl Keywords for OnFull {
-    const ALL: &'static [Self] = &[Self::DropOldest, Self::DropNewest];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::DropOldest => "drop-oldest",
-            Self::DropNewest => "drop-newest",
-        }
-    }
-}
-
-impl Keywords for Durability {
-    const ALL: &'static [Self] = &[Self::Strict, Self::Balanced, Self::LowWear];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Strict => "strict",
-            Self::Balanced => "balanced",
-            Self::LowWear => "low-wear",
-        }
-    }
-}
-
-impl Keywords for QueueOrder {
-    const ALL: &'static [Self] = &[Self::LiveFirst, Self::Strict];
-
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::LiveFirst => "live-first",
-            Self::Strict => "strict",
-        }
-    }
-}
-
-impl Keywords for CodePage {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn keyword(self) -> &'static str {
-        self.keyword()
-    }
-
-    fn hint(word: &str) -> Option<String> {
-        match word.to_ascii_lowercase().as_str() {
-            "latin1" | "iso-8859-1" | "ansi" | "ascii" => Some("write \"latin-1\"".to_owned()),
-            "utf8" => Some("write \"utf-8\"".to_owned()),
-            _ => None,
-        }
-    }
-}
-
-impl Keywords for ByteOrder {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn keyword(self) -> &'static str {
-        self.letters()
-    }
-
-    fn hint(_: &str) -> Option<String> {
-        Some(
-            "A is the most significant byte: a Modicon has \"CDAB\", most others \"ABCD\""
-                .to_owned(),
-        )
-    }
-}
-
-impl Keywords for PlcModel {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn keyword(self) -> &'static str {
-        self.name()
-    }
-
-    fn hint(word: &str) -> Option<String> {
-        let upper = word.to_ascii_uppercase();
-        for model in [Self::M241, Self::M251, Self::M262, Self::M221] {
-            if upper.contains(model.name()) {
-                return Some(format!("write model = \"{model}\", the family"));
+            fn hint(word: &str) -> Option<String> {
+                $hint(word)
             }
         }
-        Some(
-            "write \"M221\", \"M241\", \"M251\" or \"M262\"; any other device with a Modbus TCP \
-             server is \"generic\", and its addresses are holding:0 and so on"
-                .to_owned(),
-        )
+    };
+}
+
+keywords!(MqttVersion { V5 => "5", V311 => "3.1.1" } hint version_hint);
+keywords!(Via { Tunnel => "tunnel", Direct => "direct" });
+keywords!(TunnelSwitch { Userspace => "userspace", Tun => "tun", Off => "off" });
+keywords!(PayloadShape { Flat => "flat", Nested => "nested", Samples => "samples" });
+keywords!(DatetimeFormat { Rfc3339 => "rfc3339", Plain => "plain", UnixMs => "unix_ms" });
+keywords!(OnFull { DropOldest => "drop-oldest", DropNewest => "drop-newest" });
+keywords!(Durability { Strict => "strict", Balanced => "balanced", LowWear => "low-wear" });
+keywords!(QueueOrder { LiveFirst => "live-first", Strict => "strict" });
+keywords!(CodePage by keyword hint encoding_hint);
+keywords!(ByteOrder by letters hint order_hint);
+keywords!(PlcModel by name hint model_hint);
+
+fn version_hint(word: &str) -> Option<String> {
+    match word {
+        "3.1" | "3" | "4" | "311" | "v3.1.1" => Some("write version = \"3.1.1\"".to_owned()),
+        "5.0" | "v5" => Some("write version = \"5\"".to_owned()),
+        _ => None,
     }
+}
+
+fn encoding_hint(word: &str) -> Option<String> {
+    match word.to_ascii_lowercase().as_str() {
+        "latin1" | "iso-8859-1" | "ansi" | "ascii" => Some("write \"latin-1\"".to_owned()),
+        "utf8" => Some("write \"utf-8\"".to_owned()),
+        _ => None,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "hints of other keys may be absent")]
+fn order_hint(_: &str) -> Option<String> {
+    let hint = "A is the most significant byte: a Modicon has \"CDAB\", most others \"ABCD\"";
+    Some(hint.to_owned())
+}
+
+fn model_hint(word: &str) -> Option<String> {
+    let upper = word.to_ascii_uppercase();
+    let families = [PlcModel::M241, PlcModel::M251, PlcModel::M262, PlcModel::M221];
+    if let Some(model) = families.into_iter().find(|model| upper.contains(model.name())) {
+        return Some(format!("write model = \"{model}\", the family"));
+    }
+    Some(
+        "write \"M221\", \"M241\", \"M251\" or \"M262\"; any other device with a Modbus TCP \
+         server is \"generic\", with addresses such as holding:0"
+            .to_owned(),
+    )
 }

@@ -1,7 +1,7 @@
-//! The layers of a configuration: the file, and over it the environment.
+//! The layers of a configuration: the file, overridden by the environment.
 //!
-//! Defaults lie below both and belong to each key (`section!` in `read`): a list of tables replaces
-//! the layer under it as a whole, so a layer of defaults could not reach into `[[plc]]`.
+//! Defaults are not a layer; each key has its own (`section!` in `read`). A list of tables replaces
+//! the list of the layer below as a whole, so a layer of defaults could not reach into `[[plc]]`.
 
 use std::path::Path;
 
@@ -16,15 +16,15 @@ pub(super) const ENV_PREFIX: &str = "EDGE_";
 
 const ENVIRONMENT_LAYER: &str = "environment";
 
-/// Both layers, merged, and what tells them apart.
+/// Both layers, merged, with the origin of every value.
 pub(super) struct Layers {
     figment: Figment,
-    /// What holds in the end.
+    /// The merged values.
     pub(super) merged: Dict,
 }
 
 impl Layers {
-    /// Lays the environment over the tables of a file. The list `cut` was in it too.
+    /// Overrides the tables of a file by the environment. `cut` names a list that was split off.
     pub(super) fn new(path: &Path, tables: &DeTable<'_>, cut: Option<&str>) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
@@ -34,8 +34,8 @@ impl Layers {
         let figment = Figment::from(file).merge(environment);
         let merged = figment.find_value("").ok().and_then(Value::into_dict);
         let mut merged = merged.unwrap_or_default();
-        // Lists do not merge, and the list of PLCs may be long: it is read from the file's tables
-        // (`Stream`), and only its place is held here.
+        // Lists do not merge, and the list of PLCs may be long: `StreamedList` reads it from the
+        // tables of the file. An empty list marks that the key is set.
         let lists = lists.into_iter().map(|(key, _)| key.as_ref().as_ref()).chain(cut);
         for key in lists {
             let empty = Value::from(Vec::<Value>::new());
@@ -44,7 +44,7 @@ impl Layers {
         Self { figment, merged }
     }
 
-    /// Whether the environment set this value.
+    /// Returns whether the environment set this value.
     pub(super) fn is_from_environment(&self, value: &Value) -> bool {
         self.figment.get_metadata(value.tag()).is_some_and(|layer| layer.name == ENVIRONMENT_LAYER)
     }
@@ -68,8 +68,8 @@ impl Provider for Layer {
     }
 }
 
-/// Every variable stays the text that it is: what a key takes decides how it is read, so that
-/// `EDGE_MQTT__USERNAME=007` is the name 007.
+/// Returns the `EDGE_*` variables as text. The type of the key decides how a text is read, so that
+/// `EDGE_MQTT__USERNAME=007` stays the name 007.
 fn environment_variables() -> Dict {
     let mut all = Dict::new();
     for (key, text) in Env::prefixed(ENV_PREFIX).split("__").iter() {
@@ -97,7 +97,7 @@ fn figment_dict<'a>(
         .collect()
 }
 
-/// The same value without places, for the readers of keys.
+/// Converts a value to figment's type, without spans.
 pub(super) fn figment_value(item: &DeValue<'_>) -> Value {
     match item {
         DeValue::String(text) => Value::from(text.as_ref()),

@@ -1,4 +1,4 @@
-//! Reading a configuration, and what can be said about one that holds.
+//! Loads a configuration from file and environment.
 
 use std::fmt;
 use std::fs::File;
@@ -8,24 +8,25 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::context::{EffectiveSetting, ReadContext};
-use super::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 use super::layers::Layers;
 use super::read::RawTable;
+use super::redact::redacted;
 use super::settings_hash::SettingsHash;
 use super::toml_split::{self, SplitDocument};
 use super::{Config, check, syntax};
+use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 
-/// Longest file that is read. A configuration of 1,000 PLCs is well below.
+/// Maximum size of a file: 16 MiB. A configuration of 1,000 PLCs is well below.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// A configuration that holds.
+/// A valid configuration.
 pub struct LoadedConfig {
-    /// What it says.
+    /// The settings.
     pub config: Config,
-    /// Twelve hexadecimal digits that change when an effective setting does. The contents of
-    /// password files are no part of it.
+    /// Twelve hexadecimal digits that change with any effective setting. The contents of password
+    /// files are not part of it.
     pub hash: String,
-    /// What holds in it and is probably not meant.
+    /// Valid settings that are probably a mistake.
     pub notes: Notes,
     file: PathBuf,
     text: String,
@@ -36,26 +37,26 @@ pub struct LoadedConfig {
 pub struct Setting {
     /// The key: `plc[0].tag[3].at`.
     pub path: String,
-    /// Its value as it would be written in the file. Secrets are files, so none is ever in here.
+    /// The value as written in TOML. Never a secret: the settings only name files with secrets.
     pub value: String,
-    /// Who set it: `gateway.toml:12`, `environment EDGE_MQTT__CLIENT_ID`, `default`.
+    /// Where it was set: `gateway.toml:12`, `environment EDGE_MQTT__CLIENT_ID`, `default`.
     pub source: String,
 }
 
 /// Reads the file and the `EDGE_*` variables of the environment.
 ///
 /// # Errors
-/// When the file cannot be read, is not TOML, or holds anything that cannot be meant: all problems
-/// at once.
+/// When the file cannot be read, is not TOML, or has an invalid setting. The error holds all
+/// problems at once.
 pub fn load(path: &Path) -> Result<LoadedConfig, RejectedFile> {
     let bytes = read_file(path).map_err(|error| read_error(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
     let CheckedFile { config, hash, notes, .. } = read_text(path, &text, None)?;
-    let notes = Notes::new(path, &text, notes);
+    let notes = Notes::new(path, || redacted(&text), notes);
     Ok(LoadedConfig { config, hash, notes, file: path.to_owned(), text })
 }
 
-/// Without the text: a comment in it may hold anything.
+/// Omits the text of the file: a comment may contain a secret.
 impl fmt::Debug for LoadedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { config, hash, notes, file, text: _ } = self;
@@ -69,15 +70,16 @@ impl fmt::Debug for LoadedConfig {
 }
 
 impl LoadedConfig {
-    /// Configuration and hash, for somebody who runs it: the text of the file is given back.
+    /// Returns configuration and hash, and frees the text of the file.
     #[must_use]
     pub fn into_parts(self) -> (Config, String) {
         (self.config, self.hash)
     }
 
-    /// Every setting with its value and where that came from, in the order of the reference.
+    /// Returns every setting with its value and source, in the order of the reference.
     ///
-    /// Reads the configuration once more, so that a gateway that never asks keeps nothing for it.
+    /// Reads the configuration again, because a running gateway never needs the settings and
+    /// should not hold them in memory.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let settings =
@@ -104,7 +106,7 @@ impl LoadedConfig {
     }
 }
 
-/// The file, unless it is longer than any configuration: a device or a disk image has no end.
+/// Returns the contents of a file, up to the size limit: a device such as /dev/zero has no end.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
@@ -122,7 +124,7 @@ struct CheckedFile {
     notes: Vec<Problem>,
 }
 
-/// From text to a configuration; `settings` takes up what holds.
+/// Reads and checks a text. With `settings`, the effective settings are collected.
 fn read_text(
     path: &Path,
     text: &str,
@@ -140,7 +142,7 @@ fn read_split(
     let rest = pieces.map_or(text, |pieces| &pieces.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
     let layers = Layers::new(path, tables.as_ref(), pieces.map(|_| toml_split::PLC_LIST));
-    let mut draft = ReadContext {
+    let mut context = ReadContext {
         layers: &layers,
         text,
         split: pieces,
@@ -152,14 +154,14 @@ fn read_split(
         suggested: Vec::new(),
     };
     let root = RawTable::root(&layers.merged, tables.as_ref());
-    let config = check::check_config(&root, path, &mut draft);
-    let ReadContext { problems, notes, effective: settings, hash, .. } = draft;
+    let config = check::check_config(&root, path, &mut context);
+    let ReadContext { problems, notes, effective: settings, hash, .. } = context;
     match config {
         Some(config) if problems.is_empty() => {
             let settings = settings.unwrap_or_default();
             Ok(CheckedFile { config, hash: hash.to_string(), settings, notes })
         }
-        _ => Err(RejectedFile::new(path.to_owned(), text, problems)),
+        _ => Err(RejectedFile::new(path, redacted(text), problems)),
     }
 }
 
@@ -168,12 +170,12 @@ fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
     let (message, help) = if kind == ErrorKind::NotFound {
         (
             "there is no such configuration file".to_owned(),
-            "give the path of your gateway.toml; docs/configuration.md shows what belongs in it",
+            "give the path of your gateway.toml; docs/configuration.md describes its keys",
         )
     } else if kind == ErrorKind::PermissionDenied {
         (
             "this user may not read the configuration file".to_owned(),
-            "the gateway runs as a user of its own: let that user read the file",
+            "the service runs as the user edge-gateway: give that user read access",
         )
     } else if kind == ErrorKind::IsADirectory {
         (
@@ -182,20 +184,14 @@ fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
         )
     } else if kind == ErrorKind::FileTooLarge {
         (
-            "this file is above 16 MiB, so it is not a configuration file".to_owned(),
+            "this file is larger than 16 MiB, so it is not a configuration file".to_owned(),
             "give the path of your gateway.toml",
         )
     } else {
         (format!("the configuration file cannot be read: {error}"), "check path and disk")
     };
-    let problem = Problem {
-        path: String::new(),
-        message,
-        help: Some(help.to_owned()),
-        span: SourceSpan::WholeFile,
-        related: None,
-    };
-    RejectedFile::new(path.to_owned(), "", vec![problem])
+    let problem = Problem::new(SourceSpan::WholeFile, message, help);
+    RejectedFile::new(path, String::new(), vec![problem])
 }
 
 #[cfg(test)]

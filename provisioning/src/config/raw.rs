@@ -1,5 +1,5 @@
-//! The file as people write it: every key with its type, its default and its meaning. The JSON
-//! Schema and docs/configuration.md are made from here.
+//! The keys of gateway.toml with their types, defaults and descriptions. The JSON Schema and
+//! docs/configuration.md are generated from this file.
 
 use super::field::{Field, ListField, OptionalSection, Section, SectionList, StreamedList};
 use super::read::section;
@@ -22,14 +22,14 @@ const GIB: u64 = 1 << 30;
 
 /// Time between two reads.
 pub(super) type Scan = BoundedDuration<1, HOUR>;
-/// Longest wait for one answer of a PLC.
+/// Time-out of one request to a PLC.
 pub(super) type Timeout = BoundedDuration<50, MINUTE>;
-/// Time in which a PLC is left alone.
+/// Time during which no request is sent to a PLC.
 pub(super) type Pause = BoundedDuration<0, MINUTE>;
-/// MQTT counts the seconds of a keep alive with 16 bits; 0 switches it off.
+/// Keep alive of MQTT, which has 16 bits for the seconds; 0 disables it.
 pub(super) type KeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
-/// Longest silence of an idle tunnel; routers forget a UDP flow after 30 seconds and more. 0 sends
-/// nothing.
+/// Persistent keepalive of the tunnel: NAT routers drop an idle UDP mapping after 30 seconds or
+/// more. 0 disables it.
 pub(super) type TunnelKeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
 /// Time after which an unchanged value is repeated.
 pub(super) type Heartbeat = BoundedDuration<100, { 24 * HOUR }>;
@@ -37,13 +37,13 @@ pub(super) type Heartbeat = BoundedDuration<100, { 24 * HOUR }>;
 section! {
     /// Configuration of an edge gateway: gateway.toml.
     struct RawConfig {
-        /// Who this gateway is and where it keeps its state.
+        /// Identity of this gateway and its state directory.
         gateway: Section<RawGateway>;
-        /// The WireGuard tunnel to the hub. Without this section there is none.
+        /// The WireGuard tunnel to the hub. Without this section there is no tunnel.
         tunnel: OptionalSection<RawTunnel>;
         /// The connection to the broker.
         mqtt: Section<RawMqtt>;
-        /// What is published, and how; `[plc.publish]` overrides it for one PLC.
+        /// How samples are published; `[plc.publish]` overrides it for one PLC.
         publish: Section<RawPublish>;
         /// The queue that holds samples until the broker has acknowledged them.
         queue: Section<RawQueue>;
@@ -55,16 +55,16 @@ section! {
 }
 
 section! {
-    /// Who this gateway is and where it keeps its state.
+    /// Identity of this gateway and its state directory.
     struct RawGateway {
-        /// Name of this gateway, unique in the fleet: in topics, payloads and status.
+        /// Name of this gateway in topics, payloads and status. Each gateway of a fleet needs its own.
         id: Field<GatewayId>, else "required";
-        /// Where it stands: `location` in the payload, `{location}` in topics.
+        /// Location of the gateway: `location` in the payload, `{location}` in topics.
         location: Field<PlainText> = "";
-        /// Zone of dates that are written without one (`datetime = "plain"`), and of the PLCs'
-        /// clocks.
+        /// Time zone of dates that are published without an offset (`datetime = "plain"`), and of
+        /// the clocks of the PLCs.
         timezone: Field<NamedZone> = "UTC";
-        /// Directory of everything that the gateway remembers.
+        /// Directory for the queue and the other state files. The gateway needs write access.
         state_dir: Field<AbsolutePath> = "/var/lib/edge-gateway";
     }
 }
@@ -72,20 +72,21 @@ section! {
 section! {
     /// The WireGuard tunnel to the hub.
     struct RawTunnel {
-        /// Where its packets come from: a TCP stack in this process, which wants no privileges and
-        /// touches no routes; a device of the operating system, which wants CAP_NET_ADMIN; or
-        /// nowhere.
+        /// Where packets enter the tunnel: `userspace` is a TCP stack in this process, which needs no
+        /// privileges and changes no routes; `tun` is a network interface, which needs CAP_NET_ADMIN;
+        /// `off` disables the tunnel.
         mode: Field<Choice<TunnelSwitch>> = "userspace";
-        /// File with the private key, as `edge-gateway keygen` prints it: relative to this file, or
-        /// `cred:NAME` for a file in $CREDENTIALS_DIRECTORY. Others must not be able to read it,
-        /// nor its group to write it.
+        /// File with the private key, as `edge-gateway keygen` writes it: a path, relative to this
+        /// file, or `cred:NAME` for the credential NAME of systemd. The file must not be readable by
+        /// other users, nor writable by its group.
         private_key_file: Field<SecretFile>, else "required unless mode is off";
         /// Address of this gateway in the tunnel.
         address: Field<TunnelAddress>, else "required unless mode is off";
-        /// Longest packet in the tunnel, in bytes. 1280 passes every line, 1420 every Ethernet.
+        /// Maximum size of a packet in the tunnel, in bytes. 1280 works on every line, 1420 on every
+        /// Ethernet.
         mtu: Field<Integer<1280, 9000>> = 1280u16;
-        /// An idle tunnel sends one small packet in this time, so that routers on the way do not
-        /// forget it; 0s sends none, and the hub then cannot begin to talk.
+        /// An idle tunnel sends a small packet at this interval, so that NAT routers keep its UDP
+        /// mapping. 0s disables it; the hub then cannot reach an idle gateway.
         keep_alive: Field<TunnelKeepAlive> = "25s";
         /// One hub.
         hub: SectionList<RawHub>;
@@ -93,17 +94,17 @@ section! {
 }
 
 section! {
-    /// A hub, in order of preference: the next one is taken when this one is silent.
+    /// A hub. Several hubs are in order of preference: if one does not respond, the next one is used.
     struct RawHub {
-        /// Unique name, in the status.
+        /// Unique name of the hub in the status.
         name: Field<TopicLevel>, else "required";
-        /// Where it listens: host:port (UDP).
+        /// UDP address of the hub: host:port.
         endpoint: Field<EndpointText>, else "required";
-        /// Its public key.
+        /// Public key of the hub.
         public_key: Field<HubKey>, else "required";
-        /// File with the key that is shared with this hub alone, like private_key_file.
+        /// File with the preshared key for this hub; same rules as for private_key_file.
         preshared_key_file: Field<SecretFile>, else "none";
-        /// Networks that are reached through it, and the only ones that it may send from.
+        /// Networks that are reached through the hub, and the only ones that it may send from.
         allowed_ips: ListField<TunnelNetwork>, else "required";
     }
 }
@@ -111,41 +112,40 @@ section! {
 section! {
     /// The connection to the broker.
     struct RawMqtt {
-        /// Brokers as `mqtt://host:port`, or `mqtts://host:port` with TLS; more than one means
-        /// fail-over in this order. A single one can be set by the environment.
+        /// Brokers as `mqtt://host:port`, or `mqtts://host:port` with TLS, in order of preference:
+        /// if one fails, the next one is used. An environment variable can set a single broker.
         brokers: ListField<Broker>, else "required";
-        /// How they are reached: through the tunnel, and never past it, or as the operating system
-        /// routes.
+        /// Route to the brokers: `tunnel` for the tunnel only, `direct` for the routes of the
+        /// operating system.
         via: Field<Choice<Via>>, else "\"tunnel\" with [tunnel], else \"direct\"";
-        /// Protocol version. Under 3.1.1 a broker acknowledges even what its access list refuses.
+        /// Protocol version. With 3.1.1 a broker acknowledges even messages that its access list
+        /// rejects.
         version: Field<Choice<MqttVersion>> = "5";
-        /// Client identifier; no two clients of a broker may have the same.
+        /// Client identifier; each client of a broker needs its own.
         client_id: Field<PlainText>, else "gateway.id";
-        /// Time after which a silent connection is checked. Whole seconds; at least 5s with
-        /// version 5 (the client library requires it); 0s switches it off, with version 3.1.1
-        /// only.
+        /// Interval after which an idle connection is checked, in whole seconds. At least 5s with
+        /// version 5 (required by the client library); 0s disables it, with version 3.1.1 only.
         keep_alive: Field<KeepAlive> = "30s";
         /// User name.
         username: Field<PlainText>, else "none";
-        /// File with the password, relative to this file, or `cred:NAME` for a file in
-        /// $CREDENTIALS_DIRECTORY. Others must not be able to read it, nor its group to write it.
+        /// File with the password: a path, relative to this file, or `cred:NAME` for the credential
+        /// NAME of systemd. The file must not be readable by other users, nor writable by its group.
         password_file: Field<SecretFile>, else "none";
-        /// File with the certificates (PEM) of the authorities that a broker's certificate must
-        /// come from.
+        /// File with the certificate authorities (PEM) that a broker's certificate must chain to.
         ca_file: Field<PublicFile>, else "those of the system";
-        /// File with this gateway's own certificate (PEM), for brokers that ask for one.
+        /// File with the certificate of this gateway (PEM), for brokers that ask for one.
         cert_file: Field<PublicFile>, else "none";
-        /// File with the private key (PEM) of cert_file. Others must not be able to read it, nor
-        /// its group to write it.
+        /// File with the private key (PEM) of cert_file. The file must not be readable by other
+        /// users, nor writable by its group.
         key_file: Field<SecretFile>, else "none";
-        /// The message that the broker publishes when the gateway vanishes. Without it:
-        /// "offline", retained, on edge/{gateway}/status.
+        /// The message that the broker publishes when it loses the connection to the gateway. By
+        /// default: "offline", retained, on edge/{gateway}/status.
         will: OptionalSection<RawWill>;
     }
 }
 
 section! {
-    /// The message that the broker publishes when the gateway vanishes.
+    /// The message that the broker publishes when it loses the connection to the gateway.
     struct RawWill {
         /// Topic, with `{gateway}` and `{location}` as placeholders.
         topic: Field<TopicTemplate>, else "required";
@@ -153,30 +153,30 @@ section! {
         payload: Field<PlainText>, else "required";
         /// Quality of service.
         qos: Field<Integer<0, 2>> = 1u16;
-        /// Whether the broker keeps it for later subscribers.
+        /// Whether the broker retains the message for later subscribers.
         retain: Field<Boolean> = true;
     }
 }
 
 section! {
-    /// What is published, and how.
+    /// How samples are published.
     struct RawPublish {
         /// Topic, with the placeholders `{gateway}` `{location}` `{machine}` `{device}` `{plc}`.
         /// Two PLCs may share one.
         topic: Field<TopicTemplate> = "edge/{gateway}/data/{plc}";
-        /// Form of the payload: one flat object, an object below the device's name, or one entry
-        /// per tag with value, quality and time.
+        /// Structure of the payload: one flat object, the same object below the device's name, or a
+        /// list with value, quality and time of each tag.
         payload: Field<Choice<PayloadShape>> = "flat";
         /// Quality of service.
         qos: Field<Integer<0, 2>> = 1u16;
-        /// Whether the broker keeps the last message for later subscribers.
+        /// Whether the broker retains the last message for later subscribers.
         retain: Field<Boolean> = false;
-        /// Form of dates: 2020-06-24T10:01:44.250Z, 2020-06-24 12:01:44 in the gateway's time
-        /// zone, or milliseconds since 1970.
+        /// Format of dates: 2020-06-24T10:01:44.250Z, 2020-06-24 12:01:44 in the gateway's time zone,
+        /// or milliseconds since 1970.
         datetime: Field<Choice<DatetimeFormat>> = "rfc3339";
-        /// Unchanged values are published again after this.
+        /// Time after which an unchanged value is published again.
         heartbeat: Field<Heartbeat> = "60s";
-        /// Whether the payload carries the key `gateway` with id, epoch, seq and quality.
+        /// Whether the payload has the key `gateway` with id, epoch, seq and quality.
         stamp: Field<Boolean> = true;
         /// Fixed members of every message, for example `{ line = 3 }`.
         extra: Field<JsonMembers>, else "none";
@@ -184,7 +184,7 @@ section! {
 }
 
 section! {
-    /// Overrides `[publish]` for one PLC; what is left out is as there.
+    /// Overrides `[publish]` for one PLC; other keys keep their values from `[publish]`.
     struct RawPlcPublish {
         /// See `[publish]`.
         topic: Field<TopicTemplate>, else "publish.topic";
@@ -206,20 +206,20 @@ section! {
 }
 
 section! {
-    /// The queue that holds samples until the broker has acknowledged them. It lies in
+    /// The queue that holds samples until the broker has acknowledged them. Its files are in
     /// `state_dir`.
     struct RawQueue {
-        /// What a power cut may take: nothing that was sent (strict), one second (balanced), or
-        /// five seconds, and hardly anything is written while the broker answers (low-wear).
+        /// How much a power cut may lose: nothing that was sent (strict), one second (balanced), or
+        /// five seconds with hardly any writes while the broker responds (low-wear).
         durability: Field<Choice<Durability>> = "balanced";
-        /// Most bytes that its files may take.
+        /// Maximum size of the queue's files.
         max_size: Field<BoundedSize<{ 64 * KIB }, { 4 * GIB }>> = "256MiB";
-        /// Bytes that it leaves free on the file system.
+        /// Space that the queue leaves free on the file system.
         min_free: Field<BoundedSize<0, { 4 * GIB }>> = "64MiB";
-        /// Who loses when it is full: the oldest samples or the newest.
+        /// Which samples are dropped when the queue is full: the oldest or the newest.
         on_full: Field<Choice<OnFull>> = "drop-oldest";
-        /// After an outage: new samples first and the old ones beside them, or all in the order in
-        /// which they were taken.
+        /// Order after an outage: new samples first, with the backlog in parallel, or all samples in
+        /// the order in which they were taken.
         order: Field<Choice<QueueOrder>> = "live-first";
     }
 }
@@ -227,8 +227,8 @@ section! {
 section! {
     /// The listener for /metrics, /healthz, /readyz and /status.
     struct RawMetrics {
-        /// IP addresses with ports, and `tunnel:PORT` for a port that only the tunnel reaches; an
-        /// empty list switches the listener off.
+        /// IP addresses with ports, and `tunnel:PORT` for a port that is reachable through the tunnel
+        /// only. An empty list disables the listener.
         listen: ListField<Listen>, else "\"tunnel:9464\" with [tunnel], else \"127.0.0.1:9464\"";
     }
 }
@@ -236,40 +236,41 @@ section! {
 section! {
     /// One PLC, or another Modbus TCP server.
     struct RawPlc {
-        /// Unique name: `{plc}` in topics, label in metrics, in the status.
+        /// Unique name of the PLC: `{plc}` in topics, label in metrics, name in the status.
         name: Field<TopicLevel>, else "required";
-        /// Family of the PLC: decides addresses, unit id and byte order.
+        /// Family of the PLC. Determines addresses, default unit id and default byte order.
         model: Field<Choice<PlcModel>>, else "required";
-        /// Machine in the payload; two PLCs may share one.
+        /// Name of the machine in the payload; several PLCs may have the same.
         machine: Field<PlainText>, else "name";
-        /// Device in the payload.
+        /// Name of the device in the payload.
         device: Field<PlainText>, else "model";
-        /// Address of the PLC; the port is 502 unless given.
+        /// Address of the PLC; the default port is 502.
         address: Field<HostPort>, else "required";
         /// Modbus unit id.
         unit_id: Field<Integer<0, 255>>, else "255, generic: 1";
         /// Time between two reads.
         scan: Field<Scan> = "1s";
-        /// Longest wait for one answer.
+        /// Time-out of one request.
         timeout: Field<Timeout> = "1s";
-        /// Most registers in one request.
+        /// Maximum number of registers in one request.
         max_words: Field<Integer<1, 125>> = 120u16;
-        /// Most unused registers that one request may read to join two tags.
+        /// Maximum number of unused registers that one request may read to join two tags.
         max_gap: Field<Integer<0, 124>>, else "32, generic: 0";
         /// Pause between a connect and the first request. PLCs with the same address share one
-        /// connection; of this and the next three keys the strictest of their values holds.
+        /// connection; the strictest of their values applies, also for the next three keys.
         connect_pause: Field<Pause> = "0ms";
-        /// Least pause between an answer and the next request.
+        /// Minimum pause between an answer and the next request.
         request_pause: Field<Pause> = "0ms";
-        /// Most of the PLC's time that reading may take, in percent: waiting for answers within
-        /// any 10s. Cycles beyond it are skipped and counted as missed.
+        /// Maximum share of the time during which a request to the PLC may be under way, in percent
+        /// of any 10s. Cycles beyond it are skipped and counted as missed. It does not limit the
+        /// cycle load of the PLC program.
         max_share: Field<Integer<1, 100>> = 50u16;
-        /// Most requests in a second. Cycles beyond it are skipped and counted as missed.
+        /// Maximum number of requests per second. Cycles beyond it are skipped and counted as missed.
         max_requests: Field<Integer<1, 10000>> = 200u16;
-        /// How the bytes of a value lie in its registers; A is the most significant one.
+        /// Order of the bytes of a value in its registers; A is the most significant byte.
         order: Field<Choice<ByteOrder>>, else "CDAB, generic: ABCD";
-        /// Zone in which the PLC's clock runs: DT and LDT carry none. Where the clock is put back,
-        /// the first of two equal times is meant; a time that was left out counts an hour later.
+        /// Time zone of the PLC's clock, because DT and LDT have none. When the clock is set back,
+        /// the first of two equal times is assumed; a time that was skipped counts an hour later.
         timezone: Field<NamedZone>, else "gateway.timezone";
         /// Overrides `[publish]` for this PLC.
         publish: OptionalSection<RawPlcPublish>;
@@ -289,30 +290,32 @@ section! {
         at: Field<PlainText>, else "required";
         /// Type as declared in Machine Expert: BOOL, BYTE, WORD, DWORD, LWORD, SINT, INT, DINT, LINT,
         /// USINT, UINT, UDINT, ULINT, REAL, LREAL, TIME, LTIME, DATE, TOD, DT, LDATE, LTOD, LDT,
-        /// STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them.
+        /// STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them. An enumeration is an INT unless
+        /// it is declared with another type.
         r#type: Field<DeclaredType>, else "required";
-        /// Code page of a STRING: that of ISO 8859-1, or UTF-8 if the PLC's project says so.
+        /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project.
         encoding: Field<Choice<CodePage>>, else "latin-1";
-        /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`: the name
-        /// is published. A number without one is published as it is, with the quality invalid.
+        /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`. The name
+        /// is published; a number without a name is published as a number, with quality invalid.
         r#enum: Field<Enumeration>, else "none";
-        /// Engineering unit, in the payload `samples`.
+        /// Engineering unit, for the payload `samples`.
         unit: Field<PlainText>, else "none";
-        /// The value is multiplied by this.
+        /// Factor by which the raw value is multiplied.
         scale: Field<DecimalNumber>, else "1";
-        /// Then this is added.
+        /// Value that is added after scaling.
         offset: Field<DecimalNumber>, else "0";
-        /// Digits after the point. An integer with scale or offset has as many as these were
-        /// written with (`scale = 0.1` has one), so that 3 times 0.1 is 0.3.
+        /// Number of digits after the decimal point. The default for an integer with scale or offset
+        /// is the number of digits that these are written with (`scale = 0.1` has one), so that 3
+        /// times 0.1 is 0.3.
         decimals: Field<Integer<0, 15>>, else "see meaning";
-        /// Smaller changes than this are not published; without it, every change is.
+        /// Changes smaller than this are not published. Without it, every change is published.
         deadband: Field<DecimalNumber>, else "none";
         /// Time between two reads.
         scan: Field<Scan>, else "plc.scan";
-        /// How the bytes lie in the registers.
+        /// Order of the bytes in the registers.
         order: Field<Choice<ByteOrder>>, else "plc.order";
-        /// Tags of one PLC with the same word here are read in one request, so that they belong to
-        /// the same moment: a value and its scale factor, the members of a structure.
+        /// Tags of a PLC with the same group are read in one request, so that their values belong
+        /// together: a value and its scale factor, the members of a structure.
         group: Field<PlainText>, else "none";
     }
 }

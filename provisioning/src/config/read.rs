@@ -1,5 +1,5 @@
-//! Tables and slots: the merged layers beside the places in the file, and the `section!` macro that
-//! declares what is read from them.
+//! Reading sections: the merged layers with the spans of the file, and the macro `section!` that
+//! declares the keys of a section.
 
 use std::rc::Rc;
 
@@ -8,13 +8,13 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::context::{KeyLocation, ReadContext};
-use super::diagnostics::SourceSpan;
+use crate::diagnostics::SourceSpan;
 
-/// Declares a raw section: its keys with their types, defaults and meanings, from which the
-/// reader, the JSON Schema and the reference are made.
+/// Declares a raw section: its keys with their types, defaults and descriptions. The reader, the
+/// JSON Schema and the reference are generated from it.
 ///
-/// `key: Type = default` for a fixed default, `key: Type, else "words"` for one that follows from
-/// other keys.
+/// `key: Type = default` declares a fixed default, `key: Type, else "text"` describes a default
+/// that depends on other keys.
 macro_rules! section {
     ($(#[$meta:meta])* struct $name:ident {
         $($(#[$doc:meta])* $key:ident: $type:ty $(= $default:expr)? $(, else $derived:literal)?;)*
@@ -34,12 +34,12 @@ macro_rules! section {
         impl super::read::ReadSection for $name {
             const KEYS: &'static [&'static str] = &[$(super::read::key_name(stringify!($key))),*];
 
-            fn read(table: &super::read::RawTable<'_>, draft: &mut super::context::ReadContext<'_>) -> Self {
+            fn read(table: &super::read::RawTable<'_>, context: &mut super::context::ReadContext<'_>) -> Self {
                 $(
                     let default: Option<figment::value::Value> = None;
                     $(let default = default.or_else(|| Some(figment::value::Value::from($default)));)?
-                    let slot = table.field(super::read::key_name(stringify!($key)), draft);
-                    let $key = super::field::ReadField::read(slot, default, draft);
+                    let slot = table.field(super::read::key_name(stringify!($key)), context);
+                    let $key = super::field::ReadField::read(slot, default, context);
                 )*
                 Self { $($key),* }
             }
@@ -48,7 +48,7 @@ macro_rules! section {
 }
 pub(super) use section;
 
-/// `type` for `r#type`.
+/// Returns `type` for `r#type`.
 pub(super) const fn key_name(key: &'static str) -> &'static str {
     match key.as_bytes() {
         [b'r', b'#', ..] => key.split_at(2).1,
@@ -56,121 +56,132 @@ pub(super) const fn key_name(key: &'static str) -> &'static str {
     }
 }
 
-/// The keys of one section.
+/// A section that can be read from a table.
 pub(super) trait ReadSection: Sized {
-    /// Every key that it has.
+    /// All keys of the section.
     const KEYS: &'static [&'static str];
 
-    /// Reads all of them.
-    fn read(table: &RawTable<'_>, draft: &mut ReadContext<'_>) -> Self;
+    /// Reads all keys.
+    fn read(table: &RawTable<'_>, context: &mut ReadContext<'_>) -> Self;
 }
 
-/// A table of the merged configuration beside the same table of the file.
+/// A table of the merged configuration with the same table of the file, which has the spans.
 pub(super) struct RawTable<'a> {
-    /// Where keys that are missing would have to be.
+    /// Where missing keys belong.
     key: KeyLocation,
     dict: Option<&'a Dict>,
     spans: Option<&'a DeTable<'a>>,
-    /// Whether what stands in its place has been refused already.
+    /// A value in place of the table has been reported already.
     already_reported: bool,
 }
 
-/// What stands at one key.
+/// The unread value of one key.
 pub(super) struct RawField<'a> {
     pub(super) key: KeyLocation,
     pub(super) value: Option<&'a Value>,
     pub(super) spans: Option<&'a Spanned<DeValue<'a>>>,
-    /// Whether the table around it has been refused already.
+    /// A value in place of the surrounding table has been reported already.
     pub(super) already_reported: bool,
 }
 
 impl<'a> RawTable<'a> {
-    /// The whole configuration.
+    /// Returns the root table of the configuration.
     pub(super) fn root(dict: &'a Dict, spans: &'a DeTable<'a>) -> Self {
-        let at = KeyLocation { table: Rc::from(""), name: "".into(), span: SourceSpan::WholeFile };
-        Self { key: at, dict: Some(dict), spans: Some(spans), already_reported: false }
+        let location =
+            KeyLocation { table: Rc::from(""), name: "".into(), span: SourceSpan::WholeFile };
+        Self { key: location, dict: Some(dict), spans: Some(spans), already_reported: false }
     }
 
-    /// What stands at `key`.
-    pub(super) fn field(&self, key: &'static str, draft: &ReadContext<'_>) -> RawField<'a> {
+    /// Returns the unread value of `key`.
+    pub(super) fn field(&self, key: &'static str, context: &ReadContext<'_>) -> RawField<'a> {
         let value = self.dict.and_then(|dict| dict.get(key));
         let spans = self.spans.and_then(|table| table.get(key));
-        let at = KeyLocation {
+        let location = KeyLocation {
             table: Rc::clone(&self.key.table),
             name: key.into(),
             span: SourceSpan::WholeFile,
         };
         let place = match (value, spans) {
-            (Some(value), _) if draft.layers.is_from_environment(value) => at.variable_span(value),
-            (Some(_), Some(spans)) => draft.file_span(&spans.span()),
+            (Some(value), _) if context.layers.is_from_environment(value) => {
+                location.variable_span(value)
+            }
+            (Some(_), Some(spans)) => context.file_span(&spans.span()),
             _ => self.key.span.clone(),
         };
         RawField {
-            key: KeyLocation { span: place, ..at },
+            key: KeyLocation { span: place, ..location },
             value,
             spans,
             already_reported: self.already_reported,
         }
     }
 
-    /// The entries of the list at `key`, as the file has them.
+    /// Returns the entries of the list at `key` in the file.
     pub(super) fn list_entries(&self, key: &str) -> Option<&'a DeArray<'a>> {
         self.spans.and_then(|table| table.get(key)).and_then(|item| item.as_ref().as_array())
     }
 
-    /// Reads the keys of `T` and refuses all others.
-    pub(super) fn read_section<T: ReadSection>(&self, draft: &mut ReadContext<'_>) -> T {
+    /// Reads the keys of `T` and reports all other keys.
+    pub(super) fn read_section<T: ReadSection>(&self, context: &mut ReadContext<'_>) -> T {
         for (key, value) in self.dict.into_iter().flatten() {
             if !T::KEYS.contains(&key.as_str()) {
-                let at = self.locate_unknown(key, value, draft);
-                draft.reject_unknown(&at, value, T::KEYS);
+                let location = self.locate_unknown(key, value, context);
+                context.reject_unknown(&location, value, T::KEYS);
             }
         }
-        T::read(self, draft)
+        T::read(self, context)
     }
 
-    fn locate_unknown(&self, key: &str, value: &Value, draft: &ReadContext<'_>) -> KeyLocation {
+    fn locate_unknown(&self, key: &str, value: &Value, context: &ReadContext<'_>) -> KeyLocation {
         let table = Rc::clone(&self.key.table);
-        let at = KeyLocation { table, name: key.to_owned().into(), span: self.key.span.clone() };
+        let location =
+            KeyLocation { table, name: key.to_owned().into(), span: self.key.span.clone() };
         let in_file = self.spans.and_then(|table| table.get_key_value(key));
         let place = match in_file {
-            _ if draft.layers.is_from_environment(value) => at.variable_span(value),
-            Some((key, _)) => draft.file_span(&key.span()),
-            None => at.span.clone(),
+            _ if context.layers.is_from_environment(value) => location.variable_span(value),
+            Some((key, _)) => context.file_span(&key.span()),
+            None => location.span.clone(),
         };
-        KeyLocation { span: place, ..at }
+        KeyLocation { span: place, ..location }
     }
 }
 
 impl<'a> RawField<'a> {
-    /// The table here; an empty one when there is none.
-    pub(super) fn into_table(self, draft: &mut ReadContext<'_>) -> RawTable<'a> {
+    /// Returns the table at this key, or an empty one when it is missing. Reports a value in its
+    /// place.
+    pub(super) fn into_table(self, context: &mut ReadContext<'_>) -> RawTable<'a> {
         let path: Rc<str> = self.key.path().into();
         let dict = self.value.and_then(Value::as_dict);
         let broken = self.already_reported || (self.value.is_some() && dict.is_none());
         if broken && !self.already_reported {
-            draft.reject(
+            context.reject(
                 &self.key,
                 format!("`{path}` is a section of its own, not a value"),
                 Some(format!("write its keys below a line [{path}]")),
             );
         }
         let spans = self.spans.and_then(|spans| spans.as_ref().as_table());
-        let at = KeyLocation { table: path, name: "".into(), span: self.key.span };
-        RawTable { key: at, dict, spans, already_reported: broken }
+        let location = KeyLocation { table: path, name: "".into(), span: self.key.span };
+        RawTable { key: location, dict, spans, already_reported: broken }
     }
 
-    /// The items of the list here; absent when it is no list.
-    pub(super) fn list_items(&self, draft: &ReadContext<'_>) -> Option<Vec<Self>> {
+    /// Returns the items of the list at this key, or `None` when the value is not a list.
+    pub(super) fn list_items(&self, context: &ReadContext<'_>) -> Option<Vec<Self>> {
         let values = self.value.and_then(Value::as_array)?;
         let spans = self.spans.and_then(|spans| spans.as_ref().as_array());
         let item = |(index, value): (usize, &'a Value)| {
             let spans = spans.and_then(|spans| spans.get(index));
             let key = format!("{}[{index}]", self.key.name).into();
-            let place =
-                spans.map_or_else(|| self.key.span.clone(), |spans| draft.file_span(&spans.span()));
-            let at = KeyLocation { table: Rc::clone(&self.key.table), name: key, span: place };
-            RawField { key: at, value: Some(value), spans, already_reported: self.already_reported }
+            let place = spans
+                .map_or_else(|| self.key.span.clone(), |spans| context.file_span(&spans.span()));
+            let location =
+                KeyLocation { table: Rc::clone(&self.key.table), name: key, span: place };
+            RawField {
+                key: location,
+                value: Some(value),
+                spans,
+                already_reported: self.already_reported,
+            }
         };
         Some(values.iter().enumerate().map(item).collect())
     }

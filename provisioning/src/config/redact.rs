@@ -1,10 +1,10 @@
-//! No secret in an error: what is shown of a configuration has the values of secrets crossed out.
+//! Redacts secrets in the lines of a configuration that an error shows.
 
-/// Words in a key that make its value a secret, unless the key names a file.
-/// Slips like `pasword` hold secrets too.
+/// Parts of a key that make its value a secret, unless the key names a file. They are short
+/// because a misspelt key, such as `pasword`, holds a secret too.
 const SECRET_WORDS: [&str; 6] = ["pas", "pwd", "secret", "token", "private_key", "preshared"];
 
-/// The text with every secret replaced by as many `*`, so that places in it stay where they are.
+/// Returns the text with each byte of a secret replaced by `*`, so that byte positions are kept.
 pub(super) fn redacted(text: &str) -> String {
     text.split_inclusive('\n').map(redact_line).collect()
 }
@@ -19,7 +19,7 @@ fn redact_line(line: &str) -> String {
     redact_urls(line)
 }
 
-/// `mqtt://user:password@host` without user and password.
+/// Redacts user and password in `mqtt://user:password@host`.
 fn redact_urls(line: &str) -> String {
     let Some((scheme, rest)) = line.split_once("://") else { return line.to_owned() };
     let host = rest.find(['"', '\'', ',', ' ']).unwrap_or(rest.len());
@@ -31,7 +31,7 @@ fn redact_urls(line: &str) -> String {
     format!("{scheme}://{url}{}", redact_urls(tail))
 }
 
-/// As many bytes as before; quotes and white space stay.
+/// Returns one `*` per byte; quotes and white space are kept.
 fn asterisks(value: &str) -> String {
     let mask = |c: char| match c {
         '"' | '\'' | ' ' | '\n' | '\r' => c.to_string(),
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_crossed_out_in_place() {
+    fn secrets_are_redacted_in_place() {
         let text = "password = \"geheim\"\npassword_file = \"/x\"\nEDGE_MQTT__PASSWORD=ü\n";
         let shown = "password = \"******\"\npassword_file = \"/x\"\nEDGE_MQTT__PASSWORD=**\n";
         assert_eq!(redacted(text), shown);

@@ -1,17 +1,17 @@
-//! What can be written: JSON Schema for editors, a page for people.
+//! Reference of all keys: a JSON Schema for editors and a Markdown page.
 
 use schemars::Schema;
 use serde_json::Value;
 
 use super::raw::RawConfig;
 
-/// The JSON Schema of gateway.toml.
+/// Returns the JSON Schema of gateway.toml.
 #[must_use]
 pub fn schema() -> Schema {
     schemars::schema_for!(RawConfig)
 }
 
-/// Every key in a table per section, as Markdown.
+/// Returns the reference as Markdown, with a table of keys for each section.
 #[must_use]
 pub fn reference() -> String {
     let schema = schema().to_value();
@@ -28,20 +28,20 @@ pub fn reference() -> String {
 const PREFACE: &str = "\
 # gateway.toml
 
-<!-- Made from provisioning/src/config/raw.rs; `BLESS=1 cargo test -p provisioning` writes it. -->
+<!-- Generated from provisioning/src/config/raw.rs by `BLESS=1 cargo test -p provisioning`. -->
 
-Every key of the configuration. `edge-gateway check FILE` names every problem of a file at once, and
-notes what holds and is probably not meant: a REAL at an odd `%MW`, two values in the same bytes.
-`edge-gateway print-config FILE --with-source` shows what holds and who set it, and
-`edge-gateway schema` prints a JSON Schema for editors.
+All keys of the configuration. `edge-gateway check FILE` reports all problems of a file at once, and
+notes settings that are valid but probably a mistake: a REAL at an odd `%MW`, two values in the same
+bytes. `edge-gateway print-config FILE --with-source` shows the effective settings and where each
+was set. `edge-gateway schema` prints a JSON Schema for editors.
 
 Durations are text with a unit (`\"200ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`), and so are sizes
-(`\"512KiB\"`, `\"16MiB\"`). A variable of the environment overrides a key outside the lists
+(`\"512KiB\"`, `\"16MiB\"`). An environment variable overrides a key outside the lists
 `[[tunnel.hub]]`, `[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`.
 Unknown keys and unknown `EDGE_` variables are errors.
 ";
 
-/// The sections in the order of the page, and how their headers are written.
+/// The sections in the order of the page, with their headers.
 const SECTIONS: [(&str, &str); 11] = [
     ("gateway", "[gateway]"),
     ("tunnel", "[tunnel]"),
@@ -56,7 +56,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("plc.tag", "[[plc.tag]]"),
 ];
 
-/// The schema of a key, through references and lists.
+/// Returns the schema of a key, following references and lists.
 fn schema_of<'s>(root: &'s Value, section: &'s Value, key: &str) -> Option<&'s Value> {
     Some(resolved(root, section.get("properties")?.get(key)?))
 }
@@ -89,7 +89,7 @@ fn section_table(root: &Value, section: &Value, brackets: &str) -> String {
     table
 }
 
-/// The words for the type of a value; absent for a section.
+/// Returns the text for the type of a value, or `None` for a section.
 fn type_text(schema: &Value) -> Option<String> {
     let of = |schema: &Value| Some(schema.get("x-type")?.as_str()?.replace('|', "\\|"));
     match schema.get("items") {

@@ -1,4 +1,4 @@
-//! The kinds of values that a key can hold.
+//! Scalar types: the values that a key can hold.
 
 mod choice;
 mod declared_type;
@@ -28,30 +28,30 @@ pub(super) use tunnel::{EndpointText, HubKey, TunnelAddress, TunnelNetwork, Tunn
 
 /// A value that a key can hold.
 pub(super) trait Scalar: Clone + Sized {
-    /// Reads what was found.
+    /// Reads the value.
     fn read(found: &RawValue<'_>) -> Result<Self, ValueError>;
 
-    /// As it would be written in the file.
+    /// Returns the value as written in TOML.
     fn to_toml(&self) -> String;
 
-    /// Its JSON Schema, with the words for its kind as `x-type`.
+    /// Returns the JSON Schema, with the type in words as `x-type`.
     fn schema() -> Schema;
 }
 
-/// What stands at a key.
+/// The unread value of a key, with everything that error texts need.
 pub(super) struct RawValue<'a> {
-    /// The key, for sentences.
+    /// Name of the key.
     pub(super) key: &'a str,
     pub(super) value: &'a Value,
-    /// As written in the file.
+    /// Text of the value in the file.
     pub(super) source_text: Option<&'a str>,
-    /// Whether it comes from a variable, and so is text whatever it means.
+    /// Set by an environment variable, so that the value is always text.
     pub(super) is_from_environment: bool,
-    /// Where its parts stand in the file.
+    /// Spans of the parts of the value in the file.
     pub(super) spans: Option<&'a Spanned<DeValue<'a>>>,
 }
 
-/// Why a value cannot be taken.
+/// Why a value is invalid, and what to write instead.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ValueError {
     pub(super) message: String,
@@ -65,7 +65,7 @@ impl ValueError {
 }
 
 impl RawValue<'_> {
-    /// The value as text, or a complaint that it must be `wanted`.
+    /// Returns the value as text, or an error that it must be `wanted`.
     fn as_text(&self, wanted: &str) -> Result<&str, ValueError> {
         self.value.as_str().ok_or_else(|| {
             let help = match self.source_text {
@@ -78,12 +78,12 @@ impl RawValue<'_> {
         })
     }
 
-    /// The text of a variable, whatever it means.
+    /// Returns the text of an environment variable, or `None` for a value of the file.
     fn variable_text(&self) -> Option<&str> {
         self.value.as_str().filter(|_| self.is_from_environment).map(str::trim)
     }
 
-    /// The value as somebody wrote it.
+    /// Returns the value as written by the user.
     fn as_written(&self) -> &str {
         self.source_text.or_else(|| self.value.as_str()).unwrap_or_default()
     }
@@ -105,7 +105,7 @@ impl RawValue<'_> {
     }
 }
 
-/// Text as it is written in TOML.
+/// Returns text as a TOML string.
 fn toml_quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }

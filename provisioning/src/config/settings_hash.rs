@@ -1,8 +1,9 @@
-//! A short name for a configuration.
+//! Fingerprint of a configuration.
 
 use std::fmt;
 
-/// FNV-1a (64 bits) over all effective settings: tells configurations apart, proves nothing.
+/// FNV-1a (64 bits) over all effective settings. Tells configurations apart; it is not
+/// cryptographic.
 pub(super) struct SettingsHash(u64);
 
 impl SettingsHash {

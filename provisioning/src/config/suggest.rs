@@ -1,6 +1,6 @@
-//! "Did you mean", and keys that exist but not in this version.
+//! Suggestions for misspelt words, and keys that this version does not support yet.
 
-/// The word that was most likely meant.
+/// Returns the candidate closest to `word`, at most three edits away; fewer for short words.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -15,13 +15,13 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// The sentence for a key of a later version.
+/// Returns the message for a key that this version does not support yet.
 pub(super) fn not_supported_yet(path: &str) -> Option<&'static str> {
     let plain = without_indices(path);
     UNSUPPORTED_KEYS.iter().find(|(key, _)| *key == plain).map(|(_, sentence)| *sentence)
 }
 
-/// `plc.tag.write` for `plc[12].tag[3].write`.
+/// Returns `plc.tag.write` for `plc[12].tag[3].write`.
 pub(super) fn without_indices(path: &str) -> String {
     path.split(']').filter_map(|part| part.split('[').next()).collect()
 }
@@ -31,7 +31,8 @@ const UNSUPPORTED_KEYS: [(&str, &str); 2] = [
     ("plc.write", "this version does not write to PLCs yet"),
 ];
 
-/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+/// Returns the number of insertions, deletions, substitutions and swaps of neighbours that turn `a`
+/// into `b` (optimal string alignment).
 fn edit_distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().collect();
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood_and_another_word_is_not() {
+    fn a_typing_error_has_a_suggestion_and_an_unrelated_word_has_none() {
         let keys = ["address", "unit_id", "scan", "timeout"];
         assert_eq!(nearest("adress", keys), Some("address"));
         assert_eq!(nearest("Unit-ID", keys), Some("unit_id"));
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_later_version_is_known_in_every_entry_of_a_list() {
+    fn an_unsupported_key_is_recognised_in_every_entry_of_a_list() {
         assert!(not_supported_yet("plc[12].tag[3].write").is_some());
         assert!(not_supported_yet("plc[12].tag[3].scan").is_none());
     }

@@ -1,26 +1,27 @@
-//! A file that is not TOML at all.
+//! Explains files that are not valid TOML.
 
-use std::ops::Range;
 use std::path::Path;
 use std::string::FromUtf8Error;
 
 use toml::de::DeTable;
 
-use super::diagnostics::{Problem, RejectedFile, SourceSpan};
+use super::redact::redacted;
+use crate::diagnostics::{Problem, RejectedFile, SourceSpan};
 
-/// Saved in another encoding, usually by an old editor on Windows.
+/// Explains a file with another encoding than UTF-8, usually saved by an old editor on Windows.
 pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
     let bytes = error.as_bytes();
     let start = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(bytes).into_owned();
-    // The lossy text is the same up to the first wrong byte, which becomes one U+FFFD.
+    // The lossy text is identical up to the first invalid byte, which becomes one U+FFFD.
     let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
-    let message = "the file is not UTF-8: this byte belongs to another encoding".to_owned();
-    let problem = syntax_problem(span, message, "save the file again with the encoding UTF-8");
-    RejectedFile::new(path.to_owned(), &text, vec![problem])
+    let message = "the file is not UTF-8: this byte belongs to another encoding";
+    let help = "save the file again with the encoding UTF-8";
+    let problem = Problem::new(SourceSpan::File(span), message, help);
+    RejectedFile::new(path, redacted(&text), vec![problem])
 }
 
-/// Every line that is not TOML, in plain words where the mistake is a usual one, else in those of
+/// Explains each line that is not TOML: common mistakes in plain words, others with the message of
 /// the TOML parser.
 pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     let (_, errors) = DeTable::parse_recoverable(text);
@@ -29,52 +30,88 @@ pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     for error in errors {
         let span = error.span().unwrap_or_default();
         let (start, line) = line_at(text, span.start);
-        // The rest of a broken line is broken too.
+        // After its first error the parser also rejects the rest of the line; one message is enough.
         if explained.replace(start) != Some(start) {
             let (message, help) = explain(error.message(), line);
-            problems.push(syntax_problem(span, message, help));
+            problems.push(Problem::new(SourceSpan::File(span), message, help));
         }
     }
-    RejectedFile::new(path.to_owned(), text, problems)
+    RejectedFile::new(path, redacted(text), problems)
 }
 
-fn explain(said: &str, line: &str) -> (String, &'static str) {
-    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
-    match common_mistake(said, line, value) {
-        Some((message, help)) => (message.to_owned(), help),
+/// Returns what is wrong with a line about which the parser `said` something, and what to write.
+fn explain(said: &str, line: &str) -> (String, String) {
+    // The help repeats parts of the line, which must not contain a secret.
+    let line = redacted(line);
+    let (key, value) = line.split_once('=').unwrap_or((&line, ""));
+    let (key, value) = (key.trim(), value.trim());
+    let word = value.to_ascii_lowercase();
+    if has_foreign_comment(&line, value) {
+        return ("this is not a comment in TOML".to_owned(), "a comment begins with #".to_owned());
+    }
+    if let Some(flag) = flag(&word).filter(|_| said.contains("must be quoted")) {
+        let message = format!("`{value}` is neither true or false, nor text between quotes");
+        return (message, format!("write {key} = {flag}"));
+    }
+    if said.contains("must be quoted") {
+        let example = if value.contains("**") { "\"...\"".to_owned() } else { quoted(value) };
+        return ("this text is not between quotes".to_owned(), format!("write {key} = {example}"));
+    }
+    match common_mistake(said, &line, value) {
+        Some((message, help)) => (message.to_owned(), help.to_owned()),
         None => (
             format!("this line cannot be read as TOML: {said}"),
-            "a line is key = value, with text between quotes; a comment begins with #",
+            "a line is key = value, with text between quotes; a comment begins with #".to_owned(),
         ),
     }
 }
 
-/// The line around a place, and where it begins.
+/// Returns the flag that a word of another language means.
+fn flag(word: &str) -> Option<bool> {
+    match word {
+        "yes" | "on" => Some(true),
+        "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Returns whether a line has a comment of IEC 61131-3, C, SQL or an INI file.
+fn has_foreign_comment(line: &str, value: &str) -> bool {
+    let line = line.trim_start();
+    let after_text = value.rsplit(['"', '\'']).next().unwrap_or_default();
+    // Not "//" alone, which is also part of an address without quotes.
+    let follows = [" //", "(*", "/*"].iter().any(|start| after_text.contains(start))
+        || after_text.starts_with("//") && value != after_text;
+    follows || ["//", "(*", "/*", "--", ";"].iter().any(|start| line.starts_with(start))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// Returns the line that holds a byte position, and where it begins.
 fn line_at(text: &str, at: usize) -> (usize, &str) {
     let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |line| line + 1);
     (start, text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default())
 }
 
-/// What the parser `said` about a line, in other words, and what to write instead.
+/// Returns message and help for a common mistake.
 fn common_mistake(said: &str, line: &str, value: &str) -> Option<(&'static str, &'static str)> {
     let boolean = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
     let digit = value.starts_with(|c: char| c.is_ascii_digit() || c == '-');
     Some(if boolean {
-        ("true and false are written in small letters", "write true or false")
+        ("true and false are written in lower case", "write true or false")
     } else if digit && value.contains(',') {
         ("this is not a number", "a number is written with a point: 0.1")
     } else if said.contains("duplicate key") {
         (
-            "this key stands twice in its section",
-            "leave one of them out; a second PLC or tag begins with a line [[plc]] or [[plc.tag]] \
-             of its own",
+            "this key is in its section twice",
+            "remove one of them; a second PLC or tag begins with its own line [[plc]] or [[plc.tag]]",
         )
-    } else if said.contains("must be quoted") {
-        ("this text is not between quotes", "write it like this: at = \"%MW10\"")
     } else if said.contains("escape") || value.contains('\\') {
         (
-            "a backslash has a meaning of its own between quotes \"...\"",
-            "write / instead, or put the text between quotes '...'",
+            "a backslash has a special meaning between quotes \"...\"",
+            "write / instead, or use single quotes '...'",
         )
     } else if said.contains("basic string") || said.contains("literal string") {
         ("this text has no closing quote", "close it on the same line: id = \"plant-7\"")
@@ -88,14 +125,4 @@ fn common_mistake(said: &str, line: &str, value: &str) -> Option<(&'static str, 
     } else {
         return None;
     })
-}
-
-fn syntax_problem(span: Range<usize>, message: String, help: &str) -> Problem {
-    Problem {
-        path: String::new(),
-        message,
-        help: Some(help.to_owned()),
-        span: SourceSpan::File(span),
-        related: None,
-    }
 }

@@ -1,11 +1,11 @@
-//! The TOML of a file, in pieces: a table tree takes ten times the room of its text, so those of
-//! the PLCs are made one after the other.
+//! Splits the TOML of a file so that one PLC is parsed at a time.
 //!
-//! Two pieces that are each a whole TOML document are one document when they are joined, and
-//! elements of an array of tables know nothing of each other. So a file may be cut in front of the
-//! headers of its tables wherever every piece holds by itself. Where one does not (the header was a
-//! line of a text, the PLCs are an array in one line, the tables of a PLC stand apart), the file is
-//! read as a whole.
+//! A parsed TOML table takes ten times the memory of its text; parsing one `[[plc]]` after the
+//! other keeps the peak low. Two parts that are each a complete TOML document form one document
+//! when joined, and the elements of an array of tables are independent. The file can therefore be
+//! split before the headers of its tables, provided that every part parses alone. If a part does
+//! not (the header was inside a multi-line string, the PLCs are an inline array, the tables of a
+//! PLC are not adjacent), the file is parsed as a whole.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,20 +13,20 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The list that is cut.
+/// The list that is split.
 pub(super) const PLC_LIST: &str = "plc";
 const PLC_HEADER: &str = "[[plc]]";
 
-/// Where a file is cut.
+/// A file split into its PLCs and the rest.
 pub(super) struct SplitDocument<'a> {
     text: &'a str,
-    /// Everything but the PLCs, which are blank in it: places in it are those of the file.
+    /// The text with the PLCs replaced by blanks, so that byte positions stay those of the file.
     pub(super) rest: Cow<'a, str>,
     plcs: Vec<Range<usize>>,
 }
 
 impl<'a> SplitDocument<'a> {
-    /// Cuts a file; nothing when it cannot be cut, or holds no PLC.
+    /// Splits a file. Returns `None` when a part is not a TOML document, or there is no PLC.
     pub(super) fn split(text: &'a str) -> Option<Self> {
         let SplitRanges { plcs, others } = SplitRanges::find(text)?;
         let is_entry =
@@ -39,10 +39,11 @@ impl<'a> SplitDocument<'a> {
         (!plcs.is_empty()).then(|| Self { text, rest: blank_out(text, &plcs), plcs })
     }
 
-    /// Calls `f` with every entry and the place in the file from which its places count.
+    /// Calls `f` with each PLC and the byte position at which its part begins; spans inside the PLC
+    /// are relative to that position.
     pub(super) fn for_each_plc(&self, mut f: impl FnMut(usize, &Spanned<DeValue<'_>>)) {
         for range in &self.plcs {
-            // `of` has parsed every one of them.
+            // `split` has parsed every part once, so neither can fail here.
             let Some(table) = parse_table(self.text, range) else { continue };
             if let Some(entry) = single_entry(&table) {
                 f(range.start, entry);
@@ -55,13 +56,14 @@ fn parse_table<'a>(text: &'a str, range: &Range<usize>) -> Option<DeTable<'a>> {
     DeTable::parse(text.get(range.clone())?).ok().map(Spanned::into_inner)
 }
 
-/// The one entry of a piece that holds nothing else.
+/// Returns the PLC of a part that holds one PLC and nothing else.
 fn single_entry<'a, 'b>(table: &'b DeTable<'a>) -> Option<&'b Spanned<DeValue<'a>>> {
     let list = table.get(PLC_LIST).filter(|_| table.len() == 1)?.as_ref().as_array()?;
     list.first().filter(|_| list.len() == 1)
 }
 
-/// The text with blanks instead of everything in `ranges`; its start when nothing follows them.
+/// Returns the text with `ranges` replaced by blanks, or only its start when the ranges reach to
+/// the end.
 fn blank_out<'a>(text: &'a str, ranges: &[Range<usize>]) -> Cow<'a, str> {
     let is_last = |range: &Range<usize>| range.end == text.len();
     let joined = ranges.windows(2).all(|pair| matches!(pair, [a, b] if a.end == b.start));
@@ -72,7 +74,7 @@ fn blank_out<'a>(text: &'a str, ranges: &[Range<usize>]) -> Cow<'a, str> {
     for range in ranges {
         blanked.push_str(text.get(blanked.len()..range.start).unwrap_or_default());
         blanked.extend(std::iter::repeat_n(' ', range.len()));
-        // The blanks end the line that they are on.
+        // A range ends with a line break; without it the next line would join the blanks.
         blanked.pop();
         blanked.push('\n');
     }
@@ -80,7 +82,7 @@ fn blank_out<'a>(text: &'a str, ranges: &[Range<usize>]) -> Cow<'a, str> {
     Cow::Owned(blanked)
 }
 
-/// Stretches of whole lines.
+/// Ranges of whole lines.
 #[derive(Default)]
 struct SplitRanges {
     plcs: Vec<Range<usize>>,
@@ -88,8 +90,8 @@ struct SplitRanges {
 }
 
 impl SplitRanges {
-    /// Cuts in front of every line that looks like the header of a PLC, or of what is no part of
-    /// one; nothing where the tables of a PLC do not follow it.
+    /// Splits before every line that looks like the header of a PLC, or of a section that is not
+    /// part of one. Returns `None` when a table of a PLC does not follow its PLC.
     fn find(text: &str) -> Option<Self> {
         let mut cuts = Self::default();
         let mut in_plc = false;

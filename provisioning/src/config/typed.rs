@@ -1,4 +1,4 @@
-//! The checked configuration. Holding one proves that every check has passed.
+//! The checked configuration. A `Config` exists only if every check has passed.
 
 mod mqtt;
 mod tunnel;
@@ -21,7 +21,7 @@ use crate::plc::{ByteOrder, DataType, Location, PlcModel};
 /// Settings of one gateway.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who this gateway is and where it keeps its state.
+    /// Identity of this gateway and its state directory.
     pub gateway: Gateway,
     /// The tunnel to the hub; absent when it is off.
     pub tunnel: Option<Tunnel>,
@@ -42,41 +42,41 @@ pub struct Gateway {
     pub id: String,
     /// Free text for the payload; empty when not given.
     pub location: String,
-    /// Zone of dates that are written without one.
+    /// Time zone of dates that are published without an offset.
     pub timezone: TimeZone,
-    /// Directory of everything the gateway remembers.
+    /// Directory for the queue and the other state files.
     pub state_dir: PathBuf,
 }
 
 /// `[publish]` with the overrides of one `[plc.publish]`: how this PLC's samples are published.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// Topic with every placeholder filled in.
+    /// Topic with all placeholders replaced.
     pub topic: String,
-    /// Form of the payload.
+    /// Structure of the payload.
     pub shape: PayloadShape,
     /// Quality of service.
     pub qos: Qos,
-    /// Whether the broker keeps the last message.
+    /// Whether the broker retains the last message.
     pub retain: bool,
-    /// Form of dates in the payload.
+    /// Format of dates in the payload.
     pub datetime: DatetimeFormat,
-    /// An unchanged value is repeated after this.
+    /// Time after which an unchanged value is published again.
     pub heartbeat: Duration,
-    /// Whether our own `gateway` key (id, epoch, seq, quality) is in the payload.
+    /// Whether the payload has the key `gateway` with id, epoch, seq and quality.
     pub stamp: bool,
-    /// Fixed members that the user wants in every message.
+    /// Fixed members of every message.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 /// `publish.payload`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PayloadShape {
-    /// One flat object: the document's datagram.
+    /// One flat object with a member per tag.
     Flat,
-    /// `{"DEVICE": {..}}`: the form of the M262 example.
+    /// The same object below the device's name, `{"DEVICE": {..}}`, as an M262 publishes it.
     Nested,
-    /// One entry per tag with value, quality and time.
+    /// A list with value, quality and time of each tag.
     Samples,
 }
 
@@ -94,51 +94,51 @@ pub enum DatetimeFormat {
 /// `[queue]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Queue {
-    /// What a power cut may take.
+    /// How much a power cut may lose.
     pub durability: Durability,
-    /// Most bytes that the queue's files may take.
+    /// Maximum size of the queue's files, in bytes.
     pub max_size: u64,
-    /// Bytes that stay free on the file system.
+    /// Free space to leave on the file system, in bytes.
     pub min_free: u64,
-    /// Who loses when it is full.
+    /// Which samples are dropped when the queue is full.
     pub on_full: OnFull,
-    /// In which order an outage is made up for.
+    /// Order in which samples are sent after an outage.
     pub order: QueueOrder,
 }
 
 /// `queue.durability`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
-    /// Nothing is sent that is not on the disk.
+    /// A sample is sent only after it has been synced to disk.
     Strict,
-    /// A power cut takes at most a second, the death of the process nothing.
+    /// A power cut loses at most one second; the end of the process loses nothing.
     Balanced,
-    /// Only what waits for longer than a few seconds is written at all.
+    /// Only samples that wait longer than a few seconds are written to disk.
     LowWear,
 }
 
 /// `queue.order`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueueOrder {
-    /// New samples first, and what an outage left beside them.
+    /// New samples first; the backlog is sent in parallel, as capacity allows.
     LiveFirst,
-    /// Everything in the order in which it was taken.
+    /// All samples in the order in which they were taken.
     Strict,
 }
 
 /// `queue.on_full`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFull {
-    /// The oldest telemetry makes room.
+    /// The oldest samples are dropped.
     DropOldest,
-    /// The newest telemetry is not taken.
+    /// New samples are dropped.
     DropNewest,
 }
 
 /// `[metrics]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Metrics {
-    /// Where to listen; empty switches the listener off.
+    /// Addresses of the listener; an empty list disables it.
     pub listen: Vec<Listen>,
 }
 
@@ -147,41 +147,43 @@ pub struct Metrics {
 pub struct Plc {
     /// Unique name: topic level, metrics label.
     pub name: String,
-    /// Family.
+    /// PLC family.
     pub model: PlcModel,
-    /// Machine in the payload.
+    /// Name of the machine in the payload.
     pub machine: String,
-    /// Device in the payload.
+    /// Name of the device in the payload.
     pub device: String,
     /// Address of the Modbus server.
     pub address: HostPort,
     /// Modbus unit id.
     pub unit_id: u8,
-    /// Longest wait for one answer.
+    /// Time-out of one request.
     pub timeout: Duration,
-    /// Most registers in one read request, 1 to 125.
+    /// Maximum number of registers in one read request, 1 to 125.
     pub max_words: u16,
-    /// Most unused registers that a request may read to join two tags; bits count as sixteenths.
+    /// Maximum number of unused registers that a request may read to join two tags; sixteen times
+    /// as many bits.
     pub max_gap: u16,
-    /// How it is spared.
+    /// Limits on the load of the PLC.
     pub pacing: Pacing,
-    /// How this PLC is published.
+    /// How the samples of this PLC are published.
     pub publish: Publish,
-    /// What is read, in the order of the file; never empty. Shared by whoever needs them.
+    /// Tags to read, in the order of the file, at least one. Shared, because samplers and encoders
+    /// hold them too.
     pub tags: Arc<Vec<Tag>>,
 }
 
-/// How a PLC is spared. PLCs that share a connection are all spared by the strictest of their
-/// values.
+/// Limits on the load of a PLC. For PLCs that share a connection, the strictest of each limit
+/// applies to all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pacing {
     /// Pause between a connect and the first request.
     pub connect_pause: Duration,
-    /// Least pause between an answer and the next request.
+    /// Minimum pause between an answer and the next request.
     pub request_pause: Duration,
-    /// Most of the time that may be spent waiting for answers, in percent, 1 to 100.
+    /// Maximum share of the time during which a request may be under way, in percent, 1 to 100.
     pub max_share: u16,
-    /// Most requests in a second, 1 to 1000.
+    /// Maximum number of requests per second, 1 to 10,000.
     pub max_requests: u16,
 }
 
@@ -190,23 +192,23 @@ pub struct Pacing {
 pub struct Tag {
     /// Key in the payload, unique within its PLC.
     pub name: String,
-    /// The address as it was written: `%MW10`.
+    /// Address as written in the file: `%MW10`.
     pub at: String,
-    /// Where it lies.
+    /// Place in the Modbus tables.
     pub location: Location,
-    /// What it is.
+    /// Type as declared in the PLC.
     pub data_type: DataType,
-    /// How its bytes lie.
+    /// Order of the bytes in the registers.
     pub byte_order: ByteOrder,
     /// Engineering unit, for the `samples` payload.
     pub unit: Option<String>,
-    /// From raw value to engineering value; absent publishes the raw value.
+    /// Conversion from raw value to engineering value; absent publishes the raw value.
     pub scaling: Option<Scaling>,
-    /// Digits after the point, when they are limited.
+    /// Number of digits after the decimal point; absent publishes all.
     pub decimals: Option<u8>,
-    /// How its value is written in JSON.
+    /// Format of the value in JSON.
     pub json_format: JsonFormat,
-    /// Least change worth publishing; absent publishes every change.
+    /// Smallest change that is published; absent publishes every change.
     pub deadband: Option<f64>,
     /// Time between two reads.
     pub scan: Duration,
@@ -217,14 +219,14 @@ pub struct Tag {
 /// `value = raw * scale + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Factor, never zero.
+    /// Factor, not zero.
     pub scale: f64,
-    /// Added after the factor.
+    /// Added to the scaled value.
     pub offset: f64,
 }
 
 impl Default for Pacing {
-    /// What holds where the file says nothing.
+    /// The defaults of `[[plc]]`.
     fn default() -> Self {
         let (connect_pause, request_pause) = (Duration::ZERO, Duration::ZERO);
         Self { connect_pause, request_pause, max_share: 50, max_requests: 200 }
@@ -232,7 +234,7 @@ impl Default for Pacing {
 }
 
 impl Pacing {
-    /// The strictest of both.
+    /// Returns the stricter value of each limit.
     #[must_use]
     pub fn strictest(self, other: Self) -> Self {
         Self {

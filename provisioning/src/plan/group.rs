@@ -1,4 +1,4 @@
-//! Tags that must be read in one request.
+//! Groups: tags that must be read in one request.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{area_index, end_of, max_count};
 use crate::config::Tag;
 use crate::plc::{PlcModel, Table};
 
-/// The members of one group that have been seen.
+/// The tags that have joined a group so far.
 pub(crate) struct TagGroup<'a> {
     table: Table,
     scan: Duration,
@@ -15,12 +15,12 @@ pub(crate) struct TagGroup<'a> {
 }
 
 impl<'a> TagGroup<'a> {
-    /// A group with one member.
+    /// Returns a group with one tag.
     pub(crate) const fn new(tag: &'a Tag) -> Self {
         Self { table: tag.location.table, scan: tag.scan, first: tag, last: tag }
     }
 
-    /// Takes a member, or says why one request cannot read it with the others.
+    /// Adds a tag, or returns why it cannot be read in one request with the others.
     pub(crate) fn join(
         &mut self,
         tag: &'a Tag,
@@ -28,7 +28,7 @@ impl<'a> TagGroup<'a> {
         max_words: u16,
     ) -> Result<(), String> {
         if tag.location.table != self.table {
-            return Err(format!("{} and {} lie in different tables", self.first.at, tag.at));
+            return Err(format!("{} and {} are in different tables", self.first.at, tag.at));
         }
         if tag.scan != self.scan {
             return Err(format!("{} and {} have different `scan`", self.first.at, tag.at));
@@ -38,13 +38,13 @@ impl<'a> TagGroup<'a> {
         let (from, count) = (first.location.first, end_of(last) - u32::from(first.location.first));
         if area_index(model, self.table, from) != area_index(model, self.table, last.location.first)
         {
-            return Err(format!("{} and {} lie in different memory areas", first.at, last.at));
+            return Err(format!("{} and {} are in different memory areas", first.at, last.at));
         }
         let most = max_count(self.table, max_words);
         if count > most {
             let unit = if self.table.holds_bits() { "bits" } else { "registers" };
             return Err(format!(
-                "from {} to {} are {count} {unit}, and one request takes {most}",
+                "{} to {} are {count} {unit}, but one request reads at most {most}",
                 first.at, last.at
             ));
         }

@@ -1,4 +1,4 @@
-//! What the `plan` command prints.
+//! Text that the `plan` command prints.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::plc::{PlcFamily, PlcModel, Table};
 const LINE_WIDTH: usize = 100;
 const INDENT: &str = "      ";
 
-/// Describes the requests that will be sent to one PLC, what they waste, and how much of the PLC's
-/// time they take, for people.
+/// Returns a description of the requests to one PLC, with the unused registers that they read and
+/// the share of time that they take.
 #[must_use]
 pub fn report(plc: &Plc, plan: &Plan) -> String {
     let mut text = String::new();
@@ -32,8 +32,8 @@ fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
     write_basis(text)
 }
 
-/// Describes for people what the PLCs ask together of each connection that several of them share;
-/// nothing when every one has a connection of its own. The strictest of their ceilings holds.
+/// Returns a description of each connection that several PLCs share, with the sum of their requests;
+/// empty when each PLC has its own connection. The strictest of their limits applies.
 #[must_use]
 pub fn report_shared(plcs: &[Plc], plans: &[Plan]) -> Vec<String> {
     let mut links: Vec<(HostPort, Vec<(&Plc, &Plan)>)> = Vec::new();
@@ -62,7 +62,7 @@ fn write_shared(text: &mut String, address: &HostPort, members: &[(&Plc, &Plan)]
     writeln!(text, "  together: {sum}")?;
     writeln!(
         text,
-        "  about {:.1} ms when all are due at once",
+        "  about {:.1} ms if all are due at once",
         sum.burst_duration.as_secs_f64() * 1000.0
     )?;
     let pacing = members.iter().map(|(plc, _)| plc.pacing).reduce(Pacing::strictest);
@@ -73,32 +73,32 @@ fn write_shared(text: &mut String, address: &HostPort, members: &[(&Plc, &Plan)]
 fn write_warnings(text: &mut String, sum: &ConnectionLoad, pacing: Pacing) -> fmt::Result {
     let Pacing { max_share, max_requests, .. } = pacing;
     if sum.busy_fraction > 1.0 {
-        writeln!(text, "  warning: more than the PLC is likely to answer; cycles will be missed")?;
+        writeln!(text, "  warning: more than the PLC can probably answer; cycles will be missed")?;
     }
     if sum.busy_fraction <= 1.0 && sum.busy_fraction * 100.0 > f64::from(max_share) {
-        writeln!(text, "  warning: max_share = {max_share} allows less; cycles will be skipped")?;
+        writeln!(text, "  warning: more than max_share = {max_share}; cycles will be skipped")?;
     }
     if sum.requests_per_second > f64::from(max_requests) {
         writeln!(
             text,
-            "  warning: max_requests = {max_requests} a second; cycles will be skipped"
+            "  warning: more than max_requests = {max_requests}; cycles will be skipped"
         )?;
     }
     Ok(())
 }
 
 fn write_basis(text: &mut String) -> fmt::Result {
-    writeln!(text, "  (estimated with {} ms for each answer)", ASSUMED_ANSWER_TIME.as_millis())
+    writeln!(text, "  (estimated with {} ms per answer)", ASSUMED_ANSWER_TIME.as_millis())
 }
 
-/// What is asked of one connection.
+/// Load of one connection.
 #[derive(Default)]
 struct ConnectionLoad {
-    /// Part of the connection's time.
+    /// Share of the time during which a request is under way; 1 is always.
     busy_fraction: f64,
-    /// In a second.
+    /// Requests per second.
     requests_per_second: f64,
-    /// When everything is due at once.
+    /// Duration of all requests if they are due at the same time.
     burst_duration: Duration,
 }
 
@@ -192,7 +192,7 @@ impl fmt::Display for Plural {
     }
 }
 
-/// The stretch in the words of the PLC's own tool: `%MW10 to %MW13`.
+/// The range of a request in the addresses of the PLC's programming tool: `%MW10 to %MW13`.
 struct AddressRange<'a> {
     model: PlcModel,
     request: &'a ReadRequest,

@@ -7,7 +7,7 @@ use crate::config::{DatetimeFormat, HostPort, JsonFormat, Pacing, PayloadShape, 
 use crate::plc::{DataType, Location};
 
 #[test]
-fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
+fn adjacent_tags_share_a_request_and_a_wide_gap_separates_them() {
     let plc =
         plc(PlcModel::M241, &[("%MW10", "REAL", 1), ("%MW44", "INT", 1), ("%MW78", "INT", 1)]);
     let plan = plan(&plc);
@@ -16,7 +16,7 @@ fn neighbours_share_a_request_and_a_wide_gap_parts_them() {
 }
 
 #[test]
-fn a_request_stays_on_its_side_of_the_system_area() {
+fn a_request_does_not_cross_the_border_of_the_system_area() {
     let tags = [("%MW59999", "INT", 1), ("%MW60000", "WORD", 1), ("%MW60200", "INT", 1)];
     let plan = plan(&plc(PlcModel::M241, &tags));
     let firsts: Vec<_> = plan.classes[0].requests.iter().map(|request| request.first).collect();
@@ -33,7 +33,7 @@ fn the_class_with_the_shortest_period_comes_first() {
 }
 
 #[test]
-fn bits_of_one_word_and_the_word_itself_cost_one_register() {
+fn bits_of_one_word_and_the_word_itself_take_one_register() {
     let tags = [("%MX20.3", "BOOL", 1), ("%MX21.0", "BOOL", 1), ("%MW10", "WORD", 1)];
     let plc = plc(PlcModel::M241, &tags);
     let plan = plan(&plc);
@@ -43,7 +43,7 @@ fn bits_of_one_word_and_the_word_itself_cost_one_register() {
 }
 
 #[test]
-fn a_value_larger_than_the_cap_still_gets_its_request() {
+fn a_value_larger_than_max_words_gets_its_own_request() {
     let mut plc = plc(PlcModel::M241, &[("%ML0", "LREAL", 1), ("%MW4", "INT", 1)]);
     plc.max_words = 2;
     let plan = plan(&plc);
@@ -109,7 +109,7 @@ fn plcs_that_share_a_connection_are_added_up_and_the_strictest_ceiling_holds() {
 
 proptest! {
     #[test]
-    fn every_tag_is_served_once_and_whole(plc in any_plc()) {
+    fn every_tag_is_read_once_and_as_a_whole(plc in any_plc()) {
         let plan = plan(&plc);
         let mut served = vec![0; plc.tags.len()];
         for class in &plan.classes {
@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn no_request_is_too_long_or_leaves_its_window(plc in any_plc()) {
+    fn no_request_is_too_long_or_leaves_its_memory_area(plc in any_plc()) {
         for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
             let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
             let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn requests_are_sorted_and_no_two_neighbours_could_be_one(plc in any_plc()) {
+    fn requests_are_sorted_and_no_two_adjacent_ones_could_be_joined(plc in any_plc()) {
         for class in &plan(&plc).classes {
             for pair in class.requests.windows(2) {
                 let (left, right) = (&pair[0], &pair[1]);
@@ -172,7 +172,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn the_tags_of_a_group_share_a_request_within_every_bound(
+    fn the_tags_of_a_group_share_a_request_within_all_limits(
         plc in any_plc(),
         picks in proptest::collection::vec(0_usize..4, 120),
     ) {
@@ -194,12 +194,12 @@ proptest! {
             let holds = |request: &&&ReadRequest| {
                 request.tags.iter().any(|&tag| plc.tags[tag].group.as_ref() == Some(group))
             };
-            prop_assert_eq!(requests.iter().filter(holds).count(), 1, "{} is torn", group);
+            prop_assert_eq!(requests.iter().filter(holds).count(), 1, "{} is split", group);
         }
     }
 }
 
-/// Puts tags into three groups, as far as the configuration would allow it.
+/// Puts tags into three groups, as far as the configuration allows it.
 fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
     let tags = plc.tags.clone();
     let mut groups: BTreeMap<usize, TagGroup<'_>> = BTreeMap::new();
@@ -215,7 +215,7 @@ fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
     plc
 }
 
-/// Whether the first tag of `right` would have fitted into `left`.
+/// Returns whether the first tag of `right` would fit into `left`.
 fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bool {
     let begins_right = |&&index: &&usize| plc.tags[index].location.first == right.first;
     let shortest =
@@ -239,7 +239,7 @@ fn request_end(request: &ReadRequest) -> u32 {
     u32::from(request.first) + u32::from(request.count)
 }
 
-/// A PLC whose tags crowd a few places, among them every border of the memory map.
+/// Returns a PLC with many tags at a few places, among them every border of the memory map.
 fn any_plc() -> impl Strategy<Value = Plc> {
     let model = proptest::sample::select(&PlcModel::ALL[..]);
     (model, 1_u16..=125, 0_u16..64).prop_flat_map(|(model, max_words, max_gap)| {

@@ -1,19 +1,19 @@
-//! The grammar of addresses. What a model makes of one is decided in `locate`.
+//! Syntax of addresses. What an address means for a model is decided in `locate`.
 
 use super::Table;
 
-/// An address as it was written, not yet checked against a model or a type.
+/// An address as written, not yet checked against a model or a type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ParsedAddress {
     /// `%MW10.3`, `%MW10:X3`: letters in upper case, index, bit.
     Iec { letters: String, index: u32, bit: Option<u32> },
     /// `holding:10.3`.
     Table { table: Table, index: u32, bit: Option<u32> },
-    /// A bare number: somebody's 40001.
+    /// A number without a table, such as 40001.
     Number(u32),
 }
 
-/// Reads the text of an address; absent when it follows none of the forms.
+/// Parses an address. Returns `None` when it has none of the forms.
 pub(super) fn parse_address(text: &str) -> Option<ParsedAddress> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('%') {
@@ -41,7 +41,7 @@ fn index_and_bit(text: &str) -> Option<(u32, Option<u32>)> {
     }
 }
 
-/// Digits only: `u32::from_str` alone would take `+10`.
+/// Parses digits only: `u32::from_str` would accept `+10`.
 fn number(text: &str) -> Option<u32> {
     text.chars().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_are_read_in_any_case() {
+    fn all_forms_are_parsed_in_upper_and_lower_case() {
         assert_eq!(parse_address("%MW10"), iec("MW", 10, None));
         assert_eq!(parse_address(" %mx20.3 "), iec("MX", 20, Some(3)));
         assert_eq!(parse_address("%MW10:X3"), iec("MW", 10, Some(3)));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_address() {
+    fn other_text_is_not_an_address() {
         let wrong =
             ["", "%", "%MW", "%10", "%M W10", "MW10", "%MW-1", "%MW+1", "%MW1.", "%MW1.2.3"];
         for text in

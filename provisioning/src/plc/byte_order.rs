@@ -1,14 +1,21 @@
-//! In which order the bytes of a value are sent.
+//! Byte order of values.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// How the bytes of a value lie in its registers, in the field's usual letters: A is the most
-/// significant byte, and a register is sent high byte first.
+/// Order of the bytes of a value in its registers, in the usual letters: A is the most significant
+/// byte, and a register is sent high byte first.
 ///
 /// A Modicon M2xx is little-endian in memory, which gives `CDAB` on the wire.
+///
+/// ```
+/// use provisioning::plc::ByteOrder;
+///
+/// assert_eq!("cdab".parse(), Ok(ByteOrder::Cdab));
+/// assert!("ACBD".parse::<ByteOrder>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum ByteOrder {
     /// High word first, high byte first: most devices that are not PLCs.
@@ -24,14 +31,14 @@ pub enum ByteOrder {
 
 /// The text is not one of the four byte orders.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("`{0}` is not a byte order; there are ABCD, CDAB, BADC and DCBA")]
+#[error("`{0}` is not a byte order, which is ABCD, CDAB, BADC or DCBA")]
 pub struct UnknownByteOrder(pub String);
 
 impl ByteOrder {
-    /// Every order.
+    /// All byte orders.
     pub const ALL: [Self; 4] = [Self::Abcd, Self::Cdab, Self::Badc, Self::Dcba];
 
-    /// The four letters: `CDAB`.
+    /// Returns the four letters: `CDAB`.
     #[must_use]
     pub const fn letters(self) -> &'static str {
         match self {
@@ -52,7 +59,7 @@ impl fmt::Display for ByteOrder {
 impl FromStr for ByteOrder {
     type Err = UnknownByteOrder;
 
-    /// Takes the letters in any case.
+    /// Parses the letters in upper or lower case.
     fn from_str(text: &str) -> Result<Self, UnknownByteOrder> {
         let found = Self::ALL.into_iter().find(|order| order.letters().eq_ignore_ascii_case(text));
         found.ok_or_else(|| UnknownByteOrder(text.to_owned()))
@@ -64,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_read_back_from_its_letters_in_any_case() {
+    fn a_byte_order_is_parsed_from_its_letters_in_upper_and_lower_case() {
         for order in ByteOrder::ALL {
             assert_eq!(order.to_string().parse(), Ok(order));
             assert_eq!(order.to_string().to_lowercase().parse(), Ok(order));

@@ -1,4 +1,4 @@
-//! What a tag was declared as: one value or an array of them.
+//! Type of a tag: a single value or an array.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,15 @@ use std::str::FromStr;
 use super::{IecType, UnknownType};
 
 /// Type of a tag as declared: `REAL`, `ARRAY[0..9] OF REAL`.
+///
+/// ```
+/// use provisioning::plc::DataType;
+///
+/// let array: DataType = "ARRAY[0..9] OF REAL".parse()?;
+/// assert_eq!((array.elements(), array.size()), (10, 40));
+/// assert!("ARRAY[9..0] OF REAL".parse::<DataType>().is_err());
+/// # Ok::<(), provisioning::plc::UnknownType>(())
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct DataType {
     /// Type of the value, or of each element.
@@ -14,7 +23,15 @@ pub struct DataType {
     pub bounds: Option<ArrayBounds>,
 }
 
-/// First and last index of an array of at most 65,535 elements.
+/// First and last index of an array with 1 to 65,535 elements.
+///
+/// ```
+/// use provisioning::plc::ArrayBounds;
+///
+/// assert_eq!(ArrayBounds::new(-2, 2).unwrap().elements(), 5);
+/// assert!(ArrayBounds::new(2, -2).is_none());
+/// assert!(ArrayBounds::new(0, 65_535).is_none());
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ArrayBounds {
     first: i32,
@@ -23,14 +40,15 @@ pub struct ArrayBounds {
 }
 
 impl ArrayBounds {
-    /// Absent when the last index comes before the first, or there are too many elements.
+    /// Returns `None` when the last index is below the first, or there are more than 65,535
+    /// elements.
     #[must_use]
     pub fn new(first: i32, last: i32) -> Option<Self> {
         let len = u16::try_from(i64::from(last) - i64::from(first) + 1).ok()?;
         (len > 0).then_some(Self { first, last, len })
     }
 
-    /// Elements, at least one.
+    /// Returns the number of elements, at least one.
     #[must_use]
     pub const fn elements(self) -> u16 {
         self.len
@@ -38,13 +56,13 @@ impl ArrayBounds {
 }
 
 impl DataType {
-    /// Elements of an array; 1 for a single value.
+    /// Returns the number of elements of an array, or 1 for a single value.
     #[must_use]
     pub fn elements(self) -> u16 {
         self.bounds.map_or(1, ArrayBounds::elements)
     }
 
-    /// Bytes that it takes in the PLC's memory, unless it is packed into bits.
+    /// Returns the size in the PLC's memory in bytes, unless it is packed into bits.
     #[must_use]
     pub fn size(self) -> u32 {
         u32::from(self.element.size()) * u32::from(self.elements())
@@ -71,7 +89,8 @@ impl fmt::Display for DataType {
 impl FromStr for DataType {
     type Err = UnknownType;
 
-    /// Takes what Machine Expert takes, in any case: one dimension, bounds that are numbers.
+    /// Parses a type as Machine Expert does, in upper or lower case. An array has one dimension, and
+    /// its bounds are numbers.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
         parse_array(text)
             .or_else(|| text.parse::<IecType>().ok().map(Self::from))
@@ -79,7 +98,7 @@ impl FromStr for DataType {
     }
 }
 
-/// `ARRAY[0..9] OF REAL`.
+/// Parses `ARRAY[0..9] OF REAL`.
 fn parse_array(text: &str) -> Option<DataType> {
     let (keyword, rest) = text.split_at_checked("ARRAY".len())?;
     let (bounds, rest) = rest.trim_start().strip_prefix('[')?.split_once(']')?;
@@ -96,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_is_read_back_from_its_declaration_in_any_case() {
+    fn an_array_is_parsed_from_its_declaration_in_upper_and_lower_case() {
         for text in ["ARRAY[0..9] OF REAL", "ARRAY[-2..2] OF STRING(7)", "ARRAY[1..1] OF BOOL"] {
             let data: DataType = text.parse().unwrap();
             assert_eq!(data.to_string(), text);
@@ -107,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_refused() {
+    fn malformed_arrays_are_rejected() {
         for text in [
             "ARRAY[9..0] OF REAL",
             "ARRAY[0..65535] OF REAL",

@@ -1,4 +1,4 @@
-//! IEC 61131-3 elementary types and how their bytes lie in registers.
+//! IEC 61131-3 elementary types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,15 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// Elementary type of a tag (IEC 61131-3, table 10), as the variable was declared.
+///
+/// ```
+/// use provisioning::plc::{CodePage, IecType};
+///
+/// assert_eq!("real".parse(), Ok(IecType::Real));
+/// assert_eq!("STRING(20)".parse(), Ok(IecType::String(20, CodePage::Latin1)));
+/// assert!("FLOAT".parse::<IecType>().is_err());
+/// assert!("STRING(0)".parse::<IecType>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum IecType {
     /// One bit: a coil, a bit of a register, or a whole byte that holds 0 or 1.
@@ -54,44 +63,44 @@ pub enum IecType {
     Ltod,
     /// Date and time of the PLC's clock, in nanoseconds since 1970, unsigned 64 bits.
     Ldt,
-    /// At most so many bytes of text and a NUL.
+    /// Text of at most this many bytes, followed by a NUL.
     String(u16, CodePage),
-    /// At most so many 16-bit units of UTF-16 and a NUL.
+    /// Text of at most this many 16-bit units of UTF-16, followed by a NUL.
     Wstring(u16),
 }
 
-/// What the bytes of a STRING mean.
+/// Encoding of a STRING.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum CodePage {
-    /// ISO 8859-1: a byte is a letter.
+    /// ISO 8859-1: one byte per character.
     #[default]
     Latin1,
-    /// UTF-8, a setting of the PLC's project.
+    /// UTF-8, which is a setting of the PLC project.
     Utf8,
 }
 
-/// What the bytes of a type mean.
+/// Interpretation of the bytes of a type.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ValueKind {
     /// True or false.
     Bool,
-    /// A number from 0 on.
+    /// Unsigned integer.
     Unsigned,
-    /// A number in two's complement.
+    /// Signed integer in two's complement.
     Signed,
-    /// A number of IEEE 754.
+    /// IEEE 754 floating point.
     Real,
-    /// A day; the ticks count from 1970-01-01 00:00.
+    /// A day, counted from 1970-01-01 00:00.
     Date(TimeUnit),
-    /// A time of day; the ticks count from midnight.
+    /// A time of day, counted from midnight.
     TimeOfDay(TimeUnit),
-    /// A date with a time of day, in no zone; the ticks count from 1970-01-01 00:00.
+    /// A date with a time of day and no time zone, counted from 1970-01-01 00:00.
     DateAndTime(TimeUnit),
-    /// Text up to its NUL.
+    /// Text that ends at its NUL.
     Text,
 }
 
-/// What a date or a time of day counts.
+/// Unit in which a date or a time of day is counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimeUnit {
     /// Seconds: DATE, DT.
@@ -103,7 +112,7 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// How many make a second.
+    /// Returns the number of units in a second.
     #[must_use]
     pub const fn per_second(self) -> u64 {
         match self {
@@ -113,7 +122,7 @@ impl TimeUnit {
         }
     }
 
-    /// How many make a day.
+    /// Returns the number of units in a day.
     #[must_use]
     pub const fn per_day(self) -> u64 {
         86_400 * self.per_second()
@@ -121,7 +130,7 @@ impl TimeUnit {
 }
 
 impl IecType {
-    /// Every type without a length, in the order of the IEC table.
+    /// All types without a length, in the order of the IEC table.
     pub const ALL: [Self; 23] = [
         Self::Bool,
         Self::Byte,
@@ -148,13 +157,13 @@ impl IecType {
         Self::Ldt,
     ];
 
-    /// Most letters of a STRING or WSTRING: its bytes can still be counted with 16 bits.
+    /// Maximum length of a STRING or WSTRING: its size in bytes still fits into 16 bits.
     pub const MAX_TEXT_LEN: u16 = 32_766;
 
-    /// Letters of a STRING or WSTRING that is declared without a length.
+    /// Length of a STRING or WSTRING that is declared without one.
     pub const DEFAULT_TEXT_LEN: u16 = 80;
 
-    /// Keywords that may be written out.
+    /// Long forms of keywords.
     const LONG_KEYWORDS: [(&str, Self); 4] = [
         ("TIME_OF_DAY", Self::Tod),
         ("DATE_AND_TIME", Self::Dt),
@@ -162,7 +171,7 @@ impl IecType {
         ("LDATE_AND_TIME", Self::Ldt),
     ];
 
-    /// Bytes that a variable of this type takes in the PLC's memory.
+    /// Returns the size of a variable in the PLC's memory, in bytes.
     #[must_use]
     pub const fn size(self) -> u16 {
         match self {
@@ -177,7 +186,7 @@ impl IecType {
         }
     }
 
-    /// Bytes that its address is a multiple of in the PLC's memory.
+    /// Returns the alignment of a variable in the PLC's memory, in bytes.
     #[must_use]
     pub const fn alignment(self) -> u16 {
         match (self.kind(), self) {
@@ -187,7 +196,7 @@ impl IecType {
         }
     }
 
-    /// What its bytes mean.
+    /// Returns how its bytes are interpreted.
     #[must_use]
     pub const fn kind(self) -> ValueKind {
         match self {
@@ -207,7 +216,7 @@ impl IecType {
         }
     }
 
-    /// The keyword as written in a declaration: `REAL`.
+    /// Returns the keyword of a declaration: `REAL`.
     #[must_use]
     pub const fn keyword(self) -> &'static str {
         match self {
@@ -240,9 +249,9 @@ impl IecType {
     }
 }
 
-/// The text is not the keyword of a type in [`IecType::ALL`].
+/// The text is not the keyword of a supported type.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("`{0}` is not a type that can be read")]
+#[error("`{0}` is not a supported type")]
 pub struct UnknownType(pub String);
 
 impl fmt::Display for IecType {
@@ -258,8 +267,8 @@ impl fmt::Display for IecType {
 impl FromStr for IecType {
     type Err = UnknownType;
 
-    /// Takes the keyword in any case, as Machine Expert does, short or written out; a STRING with
-    /// its length in either kind of brackets.
+    /// Parses a keyword in upper or lower case, in its short or long form, as Machine Expert does.
+    /// The length of a STRING may be in round or square brackets.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
         if let Some(text) = parse_text_type(text) {
             return Ok(text);
@@ -272,7 +281,7 @@ impl FromStr for IecType {
     }
 }
 
-/// `STRING`, `STRING(20)`, `WSTRING[20]`.
+/// Parses `STRING`, `STRING(20)`, `WSTRING[20]`.
 fn parse_text_type(text: &str) -> Option<IecType> {
     let (keyword, rest) =
         text.split_at_checked(text.find(['(', '[', ' ']).unwrap_or(text.len()))?;
@@ -292,10 +301,10 @@ fn parse_text_type(text: &str) -> Option<IecType> {
 }
 
 impl CodePage {
-    /// Every code page.
+    /// All code pages.
     pub const ALL: [Self; 2] = [Self::Latin1, Self::Utf8];
 
-    /// The word for it: `latin-1`.
+    /// Returns the name in a configuration: `latin-1`.
     #[must_use]
     pub const fn keyword(self) -> &'static str {
         match self {
@@ -310,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_is_read_back_from_its_keyword_in_any_case() {
+    fn a_type_is_parsed_from_its_keyword_in_upper_and_lower_case() {
         for iec in IecType::ALL {
             assert_eq!(iec.to_string().parse(), Ok(iec));
             assert_eq!(iec.to_string().to_lowercase().parse(), Ok(iec));

@@ -1,26 +1,27 @@
-//! From an address to a place in a Modbus table, by the rules of one model.
+//! Converts an address to a location in a Modbus table, by the rules of a model.
 
 #[cfg(test)]
 mod tests;
 
 use super::address::{self, ParsedAddress};
+use super::address_error::PlcVariable;
 use super::{
     DataType, IecType, Location, LocationError, PlcFamily, PlcModel, Table, address_error,
 };
 
 impl PlcModel {
-    /// Finds the place of a variable of type `data` declared (or described) `AT at`.
+    /// Returns the location of a variable of type `data` at the address `at`.
     ///
     /// # Errors
-    /// When this model's Modbus server cannot serve the variable; the error says what to write
-    /// instead.
+    /// When the Modbus server of this model does not give access to the variable. The error says
+    /// what to write instead.
     ///
     /// ```
-    /// use provisioning::plc::{IecType, Model};
+    /// use provisioning::plc::{IecType, PlcModel};
     ///
-    /// let place = Model::M241.locate("%MD5", IecType::Real)?;
+    /// let place = PlcModel::M241.locate("%MD5", IecType::Real)?;
     /// assert_eq!((place.first, place.count), (10, 2));
-    /// assert!(Model::M241.locate("%MD5", IecType::Bool).is_err());
+    /// assert!(PlcModel::M241.locate("%MD5", IecType::Bool).is_err());
     /// # Ok::<(), provisioning::plc::LocationError>(())
     /// ```
     pub fn locate(self, at: &str, data: impl Into<DataType>) -> Result<Location, LocationError> {
@@ -47,14 +48,6 @@ fn locate_address(model: PlcModel, at: &str, data: DataType) -> Result<Location,
     }
 }
 
-/// What is being located, for the sentences of a refusal.
-#[derive(Clone, Copy)]
-pub(super) struct PlcVariable<'a> {
-    pub(super) model: PlcModel,
-    pub(super) at: &'a str,
-    pub(super) data: DataType,
-}
-
 fn locate_machine_expert(
     variable: PlcVariable<'_>,
     letters: &str,
@@ -74,7 +67,7 @@ fn locate_machine_expert(
     locate_in_unit(variable, u64::from(index) * unit_bytes, unit_bytes, bit)
 }
 
-/// %MD and %MF of an M221 begin at the %MW of the same number, not at twice that.
+/// Locates an address of an M221, where %MD10 and %MF10 begin at %MW10, not at %MW20.
 fn locate_m221(
     variable: PlcVariable<'_>,
     letters: &str,
@@ -91,7 +84,7 @@ fn locate_m221(
     locate_in_unit(variable, u64::from(index) * 2, unit_bytes, bit)
 }
 
-/// In a unit of so many bytes that begins at `byte`.
+/// Locates a variable in a memory unit of `unit_bytes` bytes that begins at `byte`.
 fn locate_in_unit(
     variable: PlcVariable<'_>,
     byte: u64,
@@ -135,7 +128,7 @@ fn locate_in_table(
     }
 }
 
-/// `%MX20.3`: bit 3 of byte 20.
+/// Locates `%MX20.3`: bit 3 of byte 20.
 fn locate_memory_bit(
     variable: PlcVariable<'_>,
     byte: u32,
@@ -148,7 +141,7 @@ fn locate_memory_bit(
     }
 }
 
-/// `%MW10.12`: bit 12 of a register whose low byte is `byte`.
+/// Locates `%MW10.12`: bit 12 of the register whose low byte is `byte`.
 fn locate_word_bit(
     variable: PlcVariable<'_>,
     byte: u64,
@@ -160,8 +153,8 @@ fn locate_word_bit(
     }
 }
 
-/// A value that begins at a byte of the memory behind the holding registers; an array of BOOL that
-/// begins at a bit takes one bit for each.
+/// Locates a value that begins at a byte of the memory that the holding registers show. An array
+/// of BOOL that begins at a bit has one bit per element, otherwise one byte.
 fn locate_memory(
     variable: PlcVariable<'_>,
     byte: u64,
@@ -184,7 +177,7 @@ fn locate_memory(
     Ok(Location { table, first, count, byte: u8::from(byte % 2 == 1), bit })
 }
 
-/// `%QX0.3`, `%I1.2`.
+/// Locates `%QX0.3`, `%I1.2`.
 fn locate_io_bit(
     variable: PlcVariable<'_>,
     table: Table,
@@ -210,7 +203,7 @@ fn locate_in_bit_table(
     Ok(Location { table, first, count, byte: 0, bit: None })
 }
 
-/// The first address and how many there are, when all of them lie inside one window of the model.
+/// Checks that all addresses are in one memory area of the model; returns the first and the count.
 fn check_area(
     variable: PlcVariable<'_>,
     table: Table,

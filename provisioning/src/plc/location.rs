@@ -1,4 +1,4 @@
-//! Where a value lies: from `%MW10` to a place in a Modbus table.
+//! Location of a value in a Modbus table.
 
 use thiserror::Error;
 
@@ -15,23 +15,23 @@ pub enum Table {
     HoldingRegister,
 }
 
-/// Place of one value in a Modbus table, checked against its model and type.
+/// Location of one value in a Modbus table, checked against its model and type.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Location {
     /// Address space.
     pub table: Table,
     /// First register or bit, zero-based as on the wire.
     pub first: u16,
-    /// Registers or bits taken, at least one.
+    /// Number of registers or bits, at least one.
     pub count: u16,
-    /// Byte of the first register at which the value begins, in the PLC's memory order: 0 is the
-    /// low byte. Always 0 in bit tables.
+    /// Byte of the first register at which the value begins, in the order of the PLC's memory: 0 is
+    /// the low byte. Always 0 in bit tables.
     pub byte: u8,
-    /// Bit of that byte for a BOOL that is one bit; absent for a BOOL that takes a whole byte.
+    /// Bit of that byte for a BOOL that is one bit; absent for a BOOL that is a whole byte.
     pub bit: Option<u8>,
 }
 
-/// Why an address cannot be served, in the words of the PLC's own manual.
+/// Why an address is invalid, in the terms of the PLC's manual.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{message}")]
 pub struct LocationError {
@@ -42,11 +42,11 @@ pub struct LocationError {
 }
 
 impl Table {
-    /// Every table.
+    /// All tables.
     pub const ALL: [Self; 4] =
         [Self::Coil, Self::DiscreteInput, Self::InputRegister, Self::HoldingRegister];
 
-    /// The word for it in an address: `holding`.
+    /// Returns the keyword in an address: `holding`.
     #[must_use]
     pub const fn keyword(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// Whether one address of this table is a single bit.
+    /// Returns whether an address of this table is a single bit.
     #[must_use]
     pub const fn holds_bits(self) -> bool {
         matches!(self, Self::Coil | Self::DiscreteInput)

@@ -1,4 +1,4 @@
-//! PLC families and what their Modbus servers offer.
+//! PLC families and their Modbus memory maps.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,7 +8,14 @@ use thiserror::Error;
 
 use super::{ByteOrder, Table};
 
-/// PLC family: decides addresses, memory map and byte order.
+/// PLC family. Determines addresses, memory map and byte order.
+///
+/// ```
+/// use provisioning::plc::PlcModel;
+///
+/// assert_eq!("m241".parse(), Ok(PlcModel::M241));
+/// assert!("M580".parse::<PlcModel>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PlcModel {
     /// Modicon M241.
@@ -17,37 +24,37 @@ pub enum PlcModel {
     M251,
     /// Modicon M262.
     M262,
-    /// Modicon M221: programmed with Machine Expert - Basic, addressed in its own way.
+    /// Modicon M221, programmed with Machine Expert - Basic, with its own addresses.
     M221,
     /// Any other Modbus TCP server: only `holding:`, `input:`, `coil:` and `discrete:` addresses.
     Generic,
 }
 
-/// Models that address their memory alike.
+/// Models with the same addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlcFamily {
     /// M241, M251, M262: Machine Expert, memory counted in bytes, PLC_R.
     MachineExpert,
     /// M221: Machine Expert - Basic, memory counted in words and bits.
     MachineExpertBasic,
-    /// Anything else: nothing but Modbus tables.
+    /// Other devices: Modbus tables only.
     ModbusTables,
 }
 
-/// A stretch of registers or bits that one request must not leave.
+/// A range of registers or bits that one request must not leave.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MemoryArea {
-    /// Wire addresses of the stretch.
+    /// Addresses on the wire, zero-based.
     pub registers: RangeInclusive<u16>,
-    /// Whether Modbus may write here.
+    /// Whether Modbus may write to it.
     pub writable: bool,
-    /// What the manual calls it.
+    /// Name in the manual.
     pub name: &'static str,
 }
 
-/// The text is not the name of a model in [`Model::ALL`].
+/// The text is not the name of a supported model.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("`{0}` is not a model that this version knows")]
+#[error("`{0}` is not a supported model")]
 pub struct UnknownModel(pub String);
 
 /// Holding registers of M241, M251 and M262 (programming guides, "Modbus TCP server").
@@ -60,8 +67,8 @@ static MODICON_REGISTERS: [MemoryArea; 5] = [
 ];
 static MODICON_OUTPUTS: [MemoryArea; 1] = [area(0, u16::MAX, true, "the outputs %Q")];
 static MODICON_INPUTS: [MemoryArea; 1] = [area(0, u16::MAX, false, "the inputs %I")];
-/// How many words and bits an M221 has depends on its reference and its program: beyond them it
-/// answers with exception 2.
+/// The number of words and bits of an M221 depends on its reference and its program; beyond them it
+/// answers with exception 2, so the limit is left to the device.
 static BASIC_WORDS: [MemoryArea; 1] = [area(0, u16::MAX, true, "the memory words %MW")];
 static BASIC_BITS: [MemoryArea; 1] = [area(0, u16::MAX, true, "the memory bits %M")];
 static BASIC_BITS_READ_ONLY: [MemoryArea; 1] = [area(0, u16::MAX, false, "the memory bits %M")];
@@ -69,10 +76,10 @@ static GENERIC_WRITABLE: [MemoryArea; 1] = [area(0, u16::MAX, true, "the address
 static GENERIC_READ_ONLY: [MemoryArea; 1] = [area(0, u16::MAX, false, "the addresses 0 to 65535")];
 
 impl PlcModel {
-    /// Every model.
+    /// All models.
     pub const ALL: [Self; 5] = [Self::M241, Self::M251, Self::M262, Self::M221, Self::Generic];
 
-    /// The name as written in a configuration.
+    /// Returns the name in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -84,7 +91,7 @@ impl PlcModel {
         }
     }
 
-    /// How this model addresses its memory.
+    /// Returns the family, which determines the addresses.
     #[must_use]
     pub const fn family(self) -> PlcFamily {
         match self {
@@ -94,8 +101,8 @@ impl PlcModel {
         }
     }
 
-    /// What the Modbus server of this model offers of a table, ascending; empty when it has no
-    /// function code for it.
+    /// Returns the areas of a table that the Modbus server of this model gives access to, in
+    /// ascending order; empty when it has no function code for the table.
     #[must_use]
     pub fn memory_areas(self, table: Table) -> &'static [MemoryArea] {
         match (self.family(), table) {
@@ -113,7 +120,7 @@ impl PlcModel {
         }
     }
 
-    /// How the bytes of a value lie unless the tag says otherwise.
+    /// Returns the byte order of tags without a setting.
     #[must_use]
     pub const fn default_byte_order(self) -> ByteOrder {
         match self.family() {
@@ -122,9 +129,9 @@ impl PlcModel {
         }
     }
 
-    /// Most unused registers that are read to join two tags, unless the configuration says
-    /// otherwise. A Modicon answers what lies between two of its variables; another device may
-    /// refuse the holes.
+    /// Returns the default of `max_gap`, the number of unused registers that a request may read to
+    /// join two tags. A Modicon also answers for memory between two variables; other devices may
+    /// reject such a request.
     #[must_use]
     pub const fn default_max_gap(self) -> u16 {
         match self.family() {
@@ -133,7 +140,7 @@ impl PlcModel {
         }
     }
 
-    /// Unit id unless the configuration says otherwise: a Modicon's own server answers 255.
+    /// Returns the default unit id: the Modbus server of a Modicon answers to 255.
     #[must_use]
     pub const fn default_unit_id(self) -> u8 {
         match self.family() {
@@ -152,7 +159,7 @@ impl fmt::Display for PlcModel {
 impl FromStr for PlcModel {
     type Err = UnknownModel;
 
-    /// Takes the name in any case.
+    /// Parses the name in upper or lower case.
     fn from_str(text: &str) -> Result<Self, UnknownModel> {
         let found = Self::ALL.into_iter().find(|model| model.name().eq_ignore_ascii_case(text));
         found.ok_or_else(|| UnknownModel(text.to_owned()))
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_read_back_from_its_name_in_any_case() {
+    fn a_model_is_parsed_from_its_name_in_upper_and_lower_case() {
         for model in PlcModel::ALL {
             assert_eq!(model.to_string().parse(), Ok(model));
             assert_eq!(model.to_string().to_lowercase().parse(), Ok(model));
@@ -177,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_windows_of_a_table_ascend_and_do_not_overlap() {
+    fn the_memory_areas_of_a_table_ascend_and_do_not_overlap() {
         for model in PlcModel::ALL {
             for table in Table::ALL {
                 for pair in model.memory_areas(table).windows(2) {

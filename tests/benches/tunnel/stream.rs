@@ -8,9 +8,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use e2e::{Process, WireguardGo, eventually};
+use provisioning::wg_quick;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tunnel::{ClockBounds, LocalPort, Now, Tunnel, UdpTransport, UserspaceTunnel, wg_quick};
+use tunnel::{ClockBounds, LocalPort, Now, Tunnel, UdpTransport, UserspaceTunnel};
 
 use crate::report::{Flow, Row};
 use crate::site::{Contender, cpu_seconds, idle, peak_rss_mb};

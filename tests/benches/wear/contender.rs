@@ -101,8 +101,8 @@ fn run(mut queue: Queue, seconds: u32) {
 
 /// The broker takes what there is.
 fn settle(queue: &mut Queue) {
-    while let Some(id) = queue.next(Instant::now()).map(|queued| queued.id) {
-        queue.acknowledge(id, Instant::now());
+    while let Some(sent) = queue.hand_out(Instant::now(), |queued| Ok(queued.id)) {
+        queue.acknowledge(sent.expect("it is accepted"), Instant::now());
     }
     while let Some(job) = queue.next_job(Instant::now()) {
         queue.on_job_done(job.run(), Instant::now());

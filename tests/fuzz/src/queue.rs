@@ -44,8 +44,8 @@ fn drain(files: &Memory) {
     let mut queue =
         Queue::open(files.clone(), &loaded.config.queue, identity, metrics(&loaded), now);
     for _ in 0..MOST {
-        let Some(id) = queue.next(now).map(|queued| queued.id) else { break };
-        queue.acknowledge(id, now);
+        let Some(sent) = queue.hand_out(now, |queued| Ok(queued.id)) else { break };
+        sent.into_iter().for_each(|id| queue.acknowledge(id, now));
     }
     while let Some(job) = queue.next_job(now) {
         queue.on_job_done(job.run(), now);

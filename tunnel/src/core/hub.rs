@@ -16,7 +16,7 @@ use super::peer::{
     TimerOutcome,
 };
 use super::pending_packets::PendingPackets;
-use super::report::{TunnelReport, TunnelState};
+use super::report::{TunnelDiagnosis, TunnelReport, TunnelState};
 use super::wire::{self, MessageType};
 use crate::packet_buffer::PacketSink;
 use crate::settings;
@@ -331,14 +331,14 @@ impl HubTunnel {
 
     pub(super) fn report(&self, now: Now) -> TunnelReport {
         let state = self.state(now);
-        let sentence = if state == TunnelState::Up {
-            "A site is connected."
+        let diagnosis = if state == TunnelState::Up {
+            TunnelDiagnosis::SiteConnected
         } else {
-            "No site has called yet."
+            TunnelDiagnosis::WaitingForSites
         };
         TunnelReport {
             state,
-            sentence: sentence.to_owned(),
+            diagnosis,
             hub: String::new(),
             endpoint: self.sites.iter().find_map(|site| site.endpoint),
             last_handshake: self.last_handshake,

@@ -220,6 +220,24 @@ impl HubLink {
         self.peer.as_ref()?.session_start(now)
     }
 
+    /// Returns the deadlines of the peer, of the next initiation and of [`Self::suspect_at`].
+    pub(super) fn deadlines(
+        &self,
+        keep_alive: Option<Duration>,
+    ) -> impl Iterator<Item = Instant> + use<> {
+        let tick = self.peer.as_ref().map(Peer::next_tick_at);
+        let initiation = self.timer.next_initiation_at();
+        [tick, initiation, self.suspect_at(keep_alive)].into_iter().flatten()
+    }
+
+    /// Returns when the link has been silent for too long and a handshake can be begun.
+    pub(super) fn suspect_at(&self, keep_alive: Option<Duration>) -> Option<Instant> {
+        let can_suspect = self.peer.is_some() && !self.timer.is_outstanding();
+        let at = self.liveness.suspect_at(keep_alive).filter(|_| can_suspect)?;
+        // An earlier deadline would wake the driver for nothing.
+        Some(self.timer.earliest_retry_at().map_or(at, |earliest| earliest.max(at)))
+    }
+
     /// When to send a keepalive, if there is a session then.
     pub(super) fn next_keepalive_at(&self, every: Option<Duration>) -> Option<Instant> {
         let at = self.last_sent + every?;

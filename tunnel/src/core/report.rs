@@ -1,28 +1,32 @@
-//! How a tunnel is, in words for whoever stands in front of it.
+//! The state of a tunnel, and what it means for an installer.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use super::counters::Counters;
-use crate::settings::MTU_RANGE;
+use super::hub_link::HubEndpoint;
+use crate::settings::{MTU_RANGE, Settings};
 
-/// What is around a packet on the way: WireGuard's 32 bytes, UDP's 8 and IPv6's 40.
-const OUTER_HEADERS_LEN: u32 = 80;
+/// Headers around a packet inside the tunnel: 32 bytes of WireGuard, 8 of UDP and 40 of IPv6.
+const OUTER_HEADERS_LEN: u16 = 80;
 
-/// How a tunnel is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// A snapshot of a tunnel.
+#[derive(Clone, Debug, PartialEq)]
 pub struct TunnelReport {
     /// Whether packets pass, and if not, the most likely reason.
     pub state: TunnelState,
-    /// The same for a person: what is wrong, and what to do.
-    pub sentence: String,
-    /// The hub in use, by its name; empty at a hub's end.
+    /// The same with names and addresses, for an installer.
+    pub diagnosis: TunnelDiagnosis,
+    /// Name of the hub in use; empty at the hub's end.
     pub hub: String,
-    /// Where datagrams are sent to, when that is known.
+    /// Address that datagrams are sent to; `None` until it is known.
     pub endpoint: Option<SocketAddr>,
-    /// When the last handshake was completed, by our wall clock then.
+    /// When the last handshake completed, by this machine's wall clock at that time.
     pub last_handshake: Option<SystemTime>,
-    /// What it has done.
+    /// Counters since the start.
     pub counters: Counters,
 }
 
@@ -33,36 +37,43 @@ pub enum TunnelState {
     Up,
     /// There is a session, but long packets are lost on the way.
     MtuTooLarge,
-    /// The first initiations are on their way.
+    /// The first initiations are in flight.
     Connecting,
-    /// The hub's name could not be looked up, and no address is known from before.
+    /// The hub's name does not resolve, and no earlier address is known.
     NoAddress,
-    /// All addresses of the hub's name lie inside the tunnel, which cannot carry itself.
+    /// All addresses of the hub's name are inside the tunnel, which cannot carry itself.
     AddressInside,
     /// Nothing comes back.
     Silent,
-    /// The hub's host says that nothing listens there. Anybody on the way can say so.
+    /// The hub's host reports that nothing listens on the port. The report can be forged.
     Refused,
-    /// The hub answers that it is under load.
+    /// The hub answers with a cookie: it is under load.
     Overloaded,
-    /// The hub answers, but its answer does not fit: the preshared keys differ.
+    /// The hub answers, but the preshared keys differ.
     WrongKey,
-    /// The clock is so far ahead that a handshake would spoil the key at the hub: none is sent.
+    /// The clock is so far ahead that a handshake would block the key at the hub: none is sent.
     ClockAhead,
-    /// Nothing comes back, and the clock is behind: that may be why.
+    /// Nothing comes back, and the clock is behind, which may be the reason.
     ClockBehind,
-    /// The hub's end waits to be called.
+    /// The hub's end waits for the first site.
     Waiting,
 }
 
 impl TunnelState {
-    /// Whether there is a session.
+    /// Returns whether there is a session.
     #[must_use]
     pub const fn has_session(self) -> bool {
         matches!(self, Self::Up | Self::MtuTooLarge)
     }
 
-    /// Its name in status and metrics.
+    /// Returns its name in status and metrics.
+    ///
+    /// ```
+    /// use tunnel::TunnelState;
+    ///
+    /// assert_eq!(TunnelState::WrongKey.label(), "wrong_key");
+    /// assert!(TunnelState::Up.has_session() && !TunnelState::Silent.has_session());
+    /// ```
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -82,77 +93,142 @@ impl TunnelState {
     }
 }
 
-/// What the sentence of a site's end is made of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Facts<'a> {
-    pub(super) hub: &'a str,
-    pub(super) host: &'a str,
-    pub(super) endpoint: Option<SocketAddr>,
-    /// Our public key, as the operator of the hub knows it.
-    pub(super) key: &'a str,
-    /// Longest packet inside, in bytes.
-    pub(super) mtu: u16,
+/// A sentence about a tunnel: what is wrong, where, and what to do.
+///
+/// It serialises as a code and named arguments, from which a program can make the same sentence in
+/// another language; `Display` renders it in English. `address` is the hub's address, or the host
+/// of its endpoint as long as no address is known.
+///
+/// ```
+/// use tunnel::TunnelDiagnosis;
+///
+/// let diagnosis = TunnelDiagnosis::Up { hub: "hub-a".to_owned() };
+/// assert_eq!(diagnosis.to_string(), "The tunnel to hub-a is up.");
+/// let json = serde_json::to_string(&diagnosis)?;
+/// assert_eq!(json, r#"{"code":"up","arguments":{"hub":"hub-a"}}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the arguments are named as in the sentences below")]
+pub enum TunnelDiagnosis {
+    Up { hub: String },
+    MtuTooLarge { hub: String, address: String, mtu: u16, smallest_mtu: u16 },
+    PathTooNarrow { hub: String, address: String, mtu: u16, datagram_bytes: u16 },
+    Connecting { hub: String, address: String },
+    NoAddress { hub: String, host: String },
+    AddressInside { hub: String, host: String },
+    Silent { hub: String, address: String, public_key: String },
+    Refused { hub: String, address: String },
+    Overloaded { hub: String, address: String },
+    WrongKey { hub: String, address: String },
+    ClockAhead,
+    ClockBehind { hub: String, address: String },
+    SiteConnected,
+    WaitingForSites,
 }
 
-/// Says what a state means.
-pub(super) fn sentence(state: TunnelState, facts: &Facts<'_>) -> String {
-    let Facts { hub, host, endpoint, key, mtu } = facts;
-    let at = endpoint.map_or_else(|| (*host).to_owned(), |endpoint| endpoint.to_string());
-    match state {
-        TunnelState::Up => format!("The tunnel to {hub} is up."),
-        TunnelState::MtuTooLarge => {
-            let (least, whole) = (*MTU_RANGE.start(), u32::from(*mtu) + OUTER_HEADERS_LEN);
-            let advice = if *mtu > least {
-                format!("Set `mtu` in [tunnel] to {least}.")
-            } else {
-                format!(
-                    "Ask whoever runs this site's network to let UDP packets of {whole} bytes to that \
-                     address through, whole or in pieces."
-                )
-            };
-            format!(
-                "The tunnel to {hub} ({at}) is up, but packets of {mtu} bytes are lost on the way \
-                 while short ones pass. {advice}"
-            )
+impl TunnelDiagnosis {
+    /// Returns the meaning of a state at a site whose active hub is at `endpoint`.
+    pub(super) fn of_site(
+        state: TunnelState,
+        endpoint: Option<&HubEndpoint>,
+        settings: &Settings,
+    ) -> Self {
+        let peer = endpoint.map(|endpoint| &endpoint.settings);
+        let hub = peer.map(|peer| peer.name.clone()).unwrap_or_default();
+        let host = peer.map(|peer| peer.endpoint.host.clone()).unwrap_or_default();
+        let address = endpoint.and_then(HubEndpoint::current_address);
+        let address = address.map_or_else(|| host.clone(), |address| address.to_string());
+        let (mtu, smallest_mtu) = (settings.mtu, *MTU_RANGE.start());
+        match state {
+            TunnelState::Up => Self::Up { hub },
+            TunnelState::MtuTooLarge if mtu > smallest_mtu => {
+                Self::MtuTooLarge { hub, address, mtu, smallest_mtu }
+            }
+            TunnelState::MtuTooLarge => {
+                let datagram_bytes = mtu.saturating_add(OUTER_HEADERS_LEN);
+                Self::PathTooNarrow { hub, address, mtu, datagram_bytes }
+            }
+            TunnelState::Connecting => Self::Connecting { hub, address },
+            TunnelState::NoAddress => Self::NoAddress { hub, host },
+            TunnelState::AddressInside => Self::AddressInside { hub, host },
+            TunnelState::Silent => {
+                let public_key = settings.private_key.public_key().to_string();
+                Self::Silent { hub, address, public_key }
+            }
+            TunnelState::Refused => Self::Refused { hub, address },
+            TunnelState::Overloaded => Self::Overloaded { hub, address },
+            TunnelState::WrongKey => Self::WrongKey { hub, address },
+            TunnelState::ClockAhead => Self::ClockAhead,
+            TunnelState::ClockBehind => Self::ClockBehind { hub, address },
+            TunnelState::Waiting => Self::WaitingForSites,
         }
-        TunnelState::Connecting => format!("The tunnel to {hub} ({at}) is being set up."),
-        TunnelState::NoAddress => format!(
-            "The address of {hub} ({host}) cannot be found. Check that this site has Internet and \
-             that its DNS server answers."
-        ),
-        TunnelState::AddressInside => format!(
-            "The address of {hub} ({host}) lies in a network that the tunnel itself leads to \
-             (`allowed_ips`), so it cannot be reached outside. Ask whoever wrote this configuration \
-             to leave that address out of `allowed_ips`, or to give the hub another."
-        ),
-        TunnelState::Silent => format!(
-            "Nothing comes back from {hub} ({at}). Ask whoever runs this site's network to let UDP \
-             out to that address; if it is open, ask the operator of the hub whether it runs and \
-             knows the key {key}."
-        ),
-        TunnelState::Refused => format!(
-            "The computer at {at} answers, but {hub} is not running there. Ask the operator of the \
-             hub to start WireGuard, and check the port."
-        ),
-        TunnelState::Overloaded => format!(
-            "{hub} ({at}) answers that it has too much to do. The tunnel comes up by itself; if it \
-             takes longer than an hour, tell the operator of the hub."
-        ),
-        TunnelState::WrongKey => format!(
-            "{hub} ({at}) answers, but with another preshared key than ours. Ask the operator of \
-             the hub for a new bundle for this site."
-        ),
-        TunnelState::ClockAhead => {
-            "The clock of this device is far in the future, so the tunnel stays \
-                              closed. Set the clock, or let NTP through; the tunnel then opens by \
-                              itself."
-                .to_owned()
+    }
+}
+
+impl fmt::Display for TunnelDiagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up { hub } => write!(f, "The tunnel to {hub} is up."),
+            Self::MtuTooLarge { hub, address, mtu, smallest_mtu } => write!(
+                f,
+                "The tunnel to {hub} ({address}) is up, but packets of {mtu} bytes are lost on \
+                 the way while short ones pass. Set `mtu` in [tunnel] to {smallest_mtu}."
+            ),
+            Self::PathTooNarrow { hub, address, mtu, datagram_bytes } => write!(
+                f,
+                "The tunnel to {hub} ({address}) is up, but packets of {mtu} bytes are lost on \
+                 the way while short ones pass. Ask the network administrator of this site to let \
+                 UDP packets of {datagram_bytes} bytes to that address through, whole or \
+                 fragmented."
+            ),
+            Self::Connecting { hub, address } => write!(f, "Connecting to {hub} ({address})."),
+            Self::NoAddress { hub, host } => write!(
+                f,
+                "The address of {hub} ({host}) cannot be found. Check that this site has Internet \
+                 access and that its DNS server answers."
+            ),
+            Self::AddressInside { hub, host } => write!(
+                f,
+                "The address of {hub} ({host}) is in a network that is routed through the tunnel \
+                 (`allowed_ips`), so the hub cannot be reached. Remove that network from \
+                 `allowed_ips`, or give the hub another address."
+            ),
+            Self::Silent { hub, address, public_key } => write!(
+                f,
+                "Nothing comes back from {hub} ({address}). Ask the network administrator of this \
+                 site to allow UDP to that address. If it is allowed, ask the operator of the hub \
+                 whether WireGuard runs there and knows the key {public_key}, and compare \
+                 `public_key` here with the hub's."
+            ),
+            Self::Refused { hub, address } => write!(
+                f,
+                "The host at {address} answers, but {hub} is not running there. Ask the operator \
+                 of the hub to start WireGuard, and check the port."
+            ),
+            Self::Overloaded { hub, address } => write!(
+                f,
+                "{hub} ({address}) answers that it is under load. The gateway keeps trying; if \
+                 this lasts longer than an hour, inform the operator of the hub."
+            ),
+            Self::WrongKey { hub, address } => write!(
+                f,
+                "{hub} ({address}) answers, but with a different preshared key. Ask the operator \
+                 of the hub for the preshared key of this site."
+            ),
+            Self::ClockAhead => f.write_str(
+                "The clock of this device is far in the future, so the tunnel sends no handshake. \
+                 Set the clock, or let NTP through; the tunnel then connects automatically.",
+            ),
+            Self::ClockBehind { hub, address } => write!(
+                f,
+                "Nothing comes back from {hub} ({address}), and the clock of this device is in \
+                 the past, which a hub does not accept. Set the clock, or let NTP through; the \
+                 tunnel then connects automatically."
+            ),
+            Self::SiteConnected => f.write_str("A site is connected."),
+            Self::WaitingForSites => f.write_str("No site has connected yet."),
         }
-        TunnelState::ClockBehind => format!(
-            "Nothing comes back from {hub} ({at}), and the clock of this device is in the past, \
-             which a hub does not accept. Set the clock, or let NTP through; the tunnel then opens \
-             by itself."
-        ),
-        TunnelState::Waiting => "No site has called yet.".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The site's end: one hub is in use, a preferred one may be asked beside it.
+//! The site's end: one hub is in use, and a preferred one may be probed at the same time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,73 +7,57 @@ use std::time::{Duration, Instant, SystemTime};
 use super::black_hole::BlackHoleDetector;
 use super::clock::{ClockBounds, ClockStep, ClockVerdict, ClockWatch, Now};
 use super::counters::{Counters, DropReason};
-use super::handshake::HandshakeTimer;
-use super::hub_link::{FailureCause, HubEndpoint, HubLink, ResolveFailure};
-use super::hub_selector::HubSelector;
+use super::hub_link::{FailureCause, HubEndpoint, ResolveFailure};
+use super::hub_links::{HubLinks, LinkRole};
 use super::ip_header;
 use super::limiter::HandshakeLimiter;
-use super::peer::{DATA_OVERHEAD, Encrypted, MAX_HANDSHAKE_LEN, Peer, PeerKeys, TimerOutcome};
+use super::peer::{
+    DATA_OVERHEAD, Decrypted, Encrypted, HandshakeOutcome, KEEPALIVE_LEN, MAX_HANDSHAKE_LEN, Peer,
+    TimerOutcome,
+};
 use super::pending_packets::PendingPackets;
+use super::report::{TunnelDiagnosis, TunnelReport, TunnelState};
+use super::wire::{self, MessageType};
 use super::{HubLookup, TunnelEvent, TunnelRequest};
+use crate::packet_buffer::PacketSink;
 use crate::settings::Settings;
 use crate::transport::SendBatch;
 
-mod receive;
-mod telling;
-mod timers;
-
-/// A tunnel without keepalives that has heard nothing for this long, and has asked for nothing, is not
-/// in use.
+/// A tunnel without keepalives is idle when it has received nothing for this long and awaits no
+/// reply.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
-/// A hub that was not heard for this long is left a little sooner than its patience says.
+/// A hub that was silent for this long is left after [`MAX_UNANSWERED_PROBES`] already.
 const HUB_SILENCE_LIMIT: Duration = Duration::from_secs(25);
-/// Unanswered initiations from one of which to the next a new local port is tried, from the first
-/// on: a forgotten mapping in a router is the most likely fault, and a new port costs nothing.
+/// Unanswered initiations between two new local ports, the first included: the most likely fault is
+/// a router that has dropped its mapping, and a new port costs nothing.
 const INITIATIONS_PER_REBIND: u32 = 3;
-/// Data that stays without an answer is no reason for another new port before this: the last one is
-/// not forgotten yet.
+/// Minimum time between two new local ports for data without a reply: a router still has the mapping
+/// of the last one.
 const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(60);
-/// Unanswered initiations, or as many as a hub has addresses, after which a preferred hub counts as
-/// still away, and the hub in use as gone if it was silent for [`LONG`] besides.
+/// Unanswered initiations, or as many as a hub has addresses, after which a probed hub counts as
+/// down, and the active one too if it was silent for [`HUB_SILENCE_LIMIT`].
 const MAX_UNANSWERED_PROBES: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct SiteTunnel {
     settings: Settings,
-    /// Our public key as text.
-    public_key: String,
-    endpoints: Vec<HubEndpoint>,
-    selector: HubSelector,
-    active: HubLink,
-    /// A preferred hub that is asked whether it is there again.
-    probe: Option<HubLink>,
+    links: HubLinks,
     pending: PendingPackets,
     black_hole: BlackHoleDetector,
     clock: ClockWatch,
     limiter: HandshakeLimiter,
     random: fastrand::Rng,
     requests: VecDeque<TunnelRequest>,
-    /// When a new port was asked for last.
+    /// When the last new port was requested.
     last_rebind: Option<Instant>,
     counters: Counters,
     last_handshake: Option<SystemTime>,
 }
 
-/// One of the two links.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum LinkRole {
-    Active,
-    Probe,
-}
-
 impl SiteTunnel {
     pub(super) fn new(settings: Settings, bounds: ClockBounds, now: Now, seed: u64) -> Self {
-        let places: Vec<_> = settings.hubs.iter().cloned().map(HubEndpoint::new).collect();
         let mut site = Self {
-            selector: HubSelector::new(places.len()),
-            endpoints: places,
-            active: HubLink::new(0, HandshakeTimer::new(now.instant), now.instant),
-            probe: None,
+            links: HubLinks::new(&settings.hubs, now.instant),
             pending: PendingPackets::default(),
             black_hole: BlackHoleDetector::default(),
             clock: ClockWatch::new(now, bounds),
@@ -83,7 +67,6 @@ impl SiteTunnel {
             last_rebind: None,
             counters: Counters::default(),
             last_handshake: None,
-            public_key: settings.private_key.public_key().to_string(),
             settings,
         };
         site.request_lookup(0, now.instant);
@@ -105,44 +88,37 @@ impl SiteTunnel {
     pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut SendBatch) {
         self.check_clock(now);
         let Some(packet) = self.check_outgoing(packet) else { return };
-        if self.active.peer.as_ref().is_some_and(|peer| peer.is_stale(now.instant)) {
-            self.update_timers(LinkRole::Active, now, out);
-        }
+        self.update_timers_if(LinkRole::Active, now, out, Peer::is_stale);
         if !self.encrypt(LinkRole::Active, now, packet, out) {
             self.pending.push(now.instant, packet, &mut self.counters);
-            self.active.timer.request_session(now.instant);
+            self.links.active_mut().timer.request_session(now.instant);
             self.run_handshakes(now, out);
         }
     }
 
-    /// The packet without what lies behind its end, if it may go to the hub in use.
+    /// Returns the packet without trailing bytes, or `None` if it must not go to the active hub.
     fn check_outgoing<'p>(&mut self, packet: &'p [u8]) -> Option<&'p [u8]> {
-        let verdict = match ip_header::parse(packet) {
+        let hub = self.links.active().hub;
+        let checked = match ip_header::parse(packet) {
             None => Err(DropReason::Malformed),
             Some(header) if header.length > usize::from(self.settings.mtu) => {
                 Err(DropReason::TooLong)
             }
-            Some(header) if !self.is_allowed(self.active.hub, header.destination) => {
+            Some(header) if !self.links.is_allowed(hub, header.destination) => {
                 Err(DropReason::NotAllowedOut)
             }
             Some(header) => packet.get(..header.length).ok_or(DropReason::Malformed),
         };
-        verdict.map_err(|reason| self.counters.count_dropped(reason)).ok()
+        checked.map_err(|reason| self.counters.count_dropped(reason)).ok()
     }
 
-    fn is_allowed(&self, hub: usize, address: std::net::IpAddr) -> bool {
-        let networks = self.endpoints.get(hub).map(|place| &place.settings.allowed_ips);
-        networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
-    }
-
-    /// Encrypts a packet, or a keepalive when it is empty; `false` if there is no session.
-    fn encrypt(&mut self, which: LinkRole, now: Now, packet: &[u8], out: &mut SendBatch) -> bool {
-        let Some(link) = link_mut(&mut self.active, &mut self.probe, which) else { return false };
-        let to = self.endpoints.get(link.hub).and_then(HubEndpoint::current_address);
+    /// Encrypts a packet, or a keepalive if it is empty; returns whether there is a session.
+    fn encrypt(&mut self, role: LinkRole, now: Now, packet: &[u8], out: &mut SendBatch) -> bool {
+        let Some((link, to)) = self.links.with_address(role) else { return false };
         let has_session = link.session_start(now.instant).is_some();
         let (Some(to), Some(peer), true) = (to, &mut link.peer, has_session) else { return false };
-        let room = out.reserve(to, (packet.len() + DATA_OVERHEAD).max(MAX_HANDSHAKE_LEN));
-        match peer.encrypt(now.instant, packet, room) {
+        let buffer = out.reserve(to, (packet.len() + DATA_OVERHEAD).max(MAX_HANDSHAKE_LEN));
+        match peer.encrypt(now.instant, packet, buffer) {
             Encrypted::Datagram(length) => {
                 out.commit(length);
                 link.last_sent = now.instant;
@@ -162,12 +138,12 @@ impl SiteTunnel {
         }
     }
 
-    /// Sends what has waited for a session.
+    /// Sends the packets that have waited for a session.
     fn send_pending(&mut self, now: Now, out: &mut SendBatch) {
         self.pending.expire(now.instant, &mut self.counters);
-        while self.active.session_start(now.instant).is_some() {
+        while self.links.active().session_start(now.instant).is_some() {
             let Some(packet) = self.pending.pop() else { break };
-            // It may have waited for another hub.
+            // It was checked for the hub that was active when it came.
             if let Some(packet) = self.check_outgoing(&packet)
                 && !self.encrypt(LinkRole::Active, now, packet, out)
             {
@@ -179,54 +155,42 @@ impl SiteTunnel {
     pub(super) fn handle_event(&mut self, now: Now, event: TunnelEvent) {
         self.check_clock(now);
         match event {
-            TunnelEvent::Resolved { hub, addresses } => self.on_resolved(now, hub, &addresses),
+            TunnelEvent::Resolved { hub, addresses } => {
+                self.links.on_resolved(now.instant, hub, &addresses);
+            }
             TunnelEvent::ResolvedInsideTunnel { hub } => {
-                if let Some(place) = self.endpoints.get_mut(hub) {
-                    place.on_resolve_failed(ResolveFailure::InsideTunnel);
+                if let Some(endpoint) = self.links.endpoint_mut(hub) {
+                    endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
                 }
             }
             TunnelEvent::NetworkChanged => {
                 self.black_hole = BlackHoleDetector::default();
                 self.request_rebind(now.instant);
-                self.request_lookup(self.active.hub, now.instant);
-                self.active.liveness.on_route_changed();
-                self.active.timer.retry_now(now.instant);
+                self.request_lookup(self.links.active().hub, now.instant);
+                let link = self.links.active_mut();
+                link.liveness.on_route_changed();
+                link.timer.retry_now(now.instant);
             }
             TunnelEvent::ClockBoundsChanged(bounds) => {
                 self.clock.bounds = bounds;
-                if self.active.peer.is_none() {
-                    self.active.timer.request_session(now.instant);
+                let link = self.links.active_mut();
+                if link.peer.is_none() {
+                    link.timer.request_session(now.instant);
                 }
             }
             TunnelEvent::PortUnreachable(from) => {
-                let place = self.endpoints.get(self.active.hub);
-                if place.and_then(HubEndpoint::current_address) == Some(from) {
-                    self.active.last_cause.on_cause(FailureCause::Refused);
-                }
-            }
-        }
-    }
-
-    fn on_resolved(&mut self, now: Now, hub: usize, addresses: &[SocketAddr]) {
-        let Some(place) = self.endpoints.get_mut(hub) else { return };
-        let was_unknown = place.current_address().is_none();
-        let has_moved = place.on_resolved(addresses);
-        for which in [LinkRole::Active, LinkRole::Probe] {
-            let Some(link) = link_mut(&mut self.active, &mut self.probe, which) else { continue };
-            if link.hub == hub && has_moved && link.session_start(now.instant).is_none() {
-                if was_unknown {
-                    link.timer = HandshakeTimer::new(now.instant);
-                } else {
-                    link.timer.retry_now(now.instant);
+                let endpoint = self.links.active_endpoint();
+                if endpoint.and_then(HubEndpoint::current_address) == Some(from) {
+                    self.links.active_mut().last_cause.on_cause(FailureCause::Refused);
                 }
             }
         }
     }
 
     fn request_lookup(&mut self, hub: usize, now: Instant) {
-        let Some(place) = self.endpoints.get_mut(hub) else { return };
-        if place.start_lookup(now) {
-            let endpoint = place.settings.endpoint.clone();
+        let Some(endpoint) = self.links.endpoint_mut(hub) else { return };
+        if endpoint.start_lookup(now) {
+            let endpoint = endpoint.settings.endpoint.clone();
             self.requests.push_back(TunnelRequest::Resolve(HubLookup { hub, endpoint }));
         }
     }
@@ -239,34 +203,401 @@ impl SiteTunnel {
         }
     }
 
-    /// A hub ignores a stamp that is not later than the last. Stamps that it has taken rise by
-    /// themselves, whatever the clock does: they stay, or a clock that is wrong for an hour would
-    /// spoil them. Others are made anew, with the keys, by a clock that may be better.
+    /// Reacts to a step of the wall clock.
+    ///
+    /// A hub ignores a handshake whose timestamp is not later than the last one it accepted
+    /// (WireGuard whitepaper, 5.1). boringtun counts up from the clock's value when the peer was
+    /// made. So a peer that its hub has accepted stays: its timestamps go on rising whatever the
+    /// clock does, and a clock that is wrong for an hour blocks nothing. Other peers are made again.
     fn check_clock(&mut self, now: Now) {
         let Some(step) = self.clock.detect_step(now) else { return };
         self.counters.clock_steps += 1;
         let is_ahead = self.clock.verdict(now.wall) == ClockVerdict::Ahead;
-        let links = [Some(&mut self.active), self.probe.as_mut()];
-        for link in links.into_iter().flatten() {
+        for role in [LinkRole::Active, LinkRole::Probe] {
+            let Some(link) = self.links.get_mut(role) else { continue };
             match step {
                 ClockStep::Forward if link.is_proven => link.mark_stale(now.instant),
-                // Better none that is too old than one of the far future.
+                // A timestamp that is too old is ignored; one of the far future blocks the key.
                 ClockStep::Forward if is_ahead => {}
                 ClockStep::Backward if link.is_proven => {}
                 ClockStep::Forward | ClockStep::Backward => link.reset_peer(now.instant),
             }
         }
     }
-}
 
-/// Borrows a link without the rest of the site.
-const fn link_mut<'l>(
-    active: &'l mut HubLink,
-    probe: &'l mut Option<HubLink>,
-    which: LinkRole,
-) -> Option<&'l mut HubLink> {
-    match which {
-        LinkRole::Active => Some(active),
-        LinkRole::Probe => probe.as_mut(),
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Now,
+        (from, datagram): (SocketAddr, &[u8]),
+        out: &mut SendBatch,
+        packets: &mut impl PacketSink,
+    ) {
+        self.check_clock(now);
+        match wire::message_type(datagram) {
+            None => self.counters.count_dropped(DropReason::Malformed),
+            Some(MessageType::Data) => self.handle_data(now, (from, datagram), out, packets),
+            Some(kind) => self.handle_handshake(now, kind, (from, datagram), out),
+        }
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Now,
+        (from, datagram): (SocketAddr, &[u8]),
+        out: &mut SendBatch,
+        packets: &mut impl PacketSink,
+    ) {
+        let receiver = wire::receiver_index(datagram, MessageType::Data).unwrap_or_default();
+        let Some(role) = self.links.role_of(receiver) else {
+            return self.counters.count_dropped(DropReason::Stranger);
+        };
+        self.update_timers_if(role, now, out, Peer::is_stale);
+        let Some(link) = self.links.get_mut(role) else { return };
+        let Some(peer) = &mut link.peer else { return };
+        let (hub, before) = (link.hub, peer.session_start(now.instant));
+        let buffer = packets.reserve(datagram.len());
+        let decrypted = peer.decrypt(now.instant, receiver, datagram, buffer);
+        let is_new = peer.session_start(now.instant) != before;
+        match decrypted {
+            Decrypted::Packet(length) => {
+                let header = buffer.get(..length).and_then(ip_header::parse);
+                let checked = header.ok_or(DropReason::Malformed).and_then(|header| {
+                    let is_allowed = self.links.is_allowed(hub, header.source);
+                    is_allowed.then_some(header.length).ok_or(DropReason::NotAllowedIn)
+                });
+                match checked {
+                    Ok(length) => {
+                        if let Some(packet) = buffer.get(..length) {
+                            self.black_hole.on_received(now.instant, packet);
+                        }
+                        packets.commit(length);
+                        self.counters.on_received(length);
+                    }
+                    Err(reason) => self.counters.count_dropped(reason),
+                }
+            }
+            Decrypted::KeepAlive => {}
+            Decrypted::NotAPacket => self.counters.count_dropped(DropReason::Malformed),
+            Decrypted::Dropped(reason) => return self.counters.count_dropped(reason),
+            Decrypted::Panicked => return self.on_panic(role, now),
+        }
+        self.on_authenticated(role, now, from);
+        if is_new {
+            self.on_session_confirmed(role, now, out);
+        }
+    }
+
+    /// Records an authentic datagram: the hub is where it came from.
+    fn on_authenticated(&mut self, role: LinkRole, now: Now, from: SocketAddr) {
+        let Some(link) = self.links.get_mut(role) else { return };
+        link.liveness.on_received(now.instant);
+        link.last_cause.on_cause(FailureCause::Unknown);
+        let hub = link.hub;
+        if self.links.endpoint_mut(hub).is_some_and(|endpoint| endpoint.roam(from)) {
+            self.counters.endpoint_changes += 1;
+        }
+    }
+
+    /// Records that the hub has used a session that it began.
+    fn on_session_confirmed(&mut self, role: LinkRole, now: Now, out: &mut SendBatch) {
+        let random = self.random.f64();
+        let Some(link) = self.links.get_mut(role) else { return };
+        link.timer.on_peer_established(now.instant, random);
+        self.on_session(role, now, out);
+    }
+
+    fn handle_handshake(
+        &mut self,
+        now: Now,
+        kind: MessageType,
+        (from, datagram): (SocketAddr, &[u8]),
+        out: &mut SendBatch,
+    ) {
+        self.limiter.reset_count();
+        let role = wire::receiver_index(datagram, kind)
+            .map_or(Some(LinkRole::Active), |receiver| self.links.role_of(receiver));
+        let Some(role) = role else {
+            return self.counters.count_dropped(DropReason::Stranger);
+        };
+        self.update_timers_if(role, now, out, Peer::is_stale_for_handshake);
+        let Some(link) = self.links.get_mut(role) else { return };
+        let Some(peer) = &mut link.peer else {
+            return self.counters.count_dropped(DropReason::Stranger);
+        };
+        let buffer = out.reserve(from, MAX_HANDSHAKE_LEN);
+        match peer.handle_handshake(now.instant, from.ip(), datagram, buffer) {
+            HandshakeOutcome::Established(length) => {
+                out.commit(length);
+                link.last_sent = now.instant;
+                // The hub is there, and would have acknowledged data of 15 s ago: it was lost.
+                if link.liveness.is_reply_overdue(now.instant) && link.timer.failed_attempts() == 0
+                {
+                    self.black_hole.on_missing(now.instant);
+                }
+                self.on_authenticated(role, now, from);
+                self.on_established(role, now, out);
+            }
+            // This may be a replay: the sender is known when it uses the session.
+            HandshakeOutcome::Responded(length) | HandshakeOutcome::CookieSent(length) => {
+                out.commit(length);
+            }
+            HandshakeOutcome::CookieReceived => {
+                link.last_cause.on_cause(FailureCause::Overloaded);
+                self.counters.cookies += 1;
+            }
+            HandshakeOutcome::Dropped(reason) => {
+                if kind == MessageType::Response && reason == DropReason::Undecryptable {
+                    link.last_cause.on_cause(FailureCause::WrongKey);
+                }
+                self.counters.count_dropped(reason);
+            }
+            HandshakeOutcome::Panicked => self.on_panic(role, now),
+        }
+    }
+
+    /// Records that the hub has answered an initiation.
+    fn on_established(&mut self, role: LinkRole, now: Now, out: &mut SendBatch) {
+        let random = self.random.f64();
+        let Some(link) = self.links.get_mut(role) else { return };
+        link.timer.on_established(now.instant, random);
+        link.is_proven = true;
+        self.on_session(role, now, out);
+    }
+
+    fn on_session(&mut self, role: LinkRole, now: Now, out: &mut SendBatch) {
+        let random = self.random.f64();
+        self.counters.handshakes += 1;
+        self.last_handshake = Some(now.wall);
+        if role == LinkRole::Probe && self.links.activate_probe(now.instant, random) {
+            self.counters.hub_changes += 1;
+            self.black_hole = BlackHoleDetector::default();
+        }
+        self.links.on_answered(now.instant, random);
+        self.send_pending(now, out);
+    }
+
+    fn on_panic(&mut self, role: LinkRole, now: Now) {
+        self.counters.panics += 1;
+        if let Some(link) = self.links.get_mut(role) {
+            link.reset_peer(now.instant);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now, out: &mut SendBatch) {
+        self.check_clock(now);
+        self.limiter.reset_count();
+        self.pending.expire(now.instant, &mut self.counters);
+        for role in [LinkRole::Active, LinkRole::Probe] {
+            self.update_timers_if(role, now, out, |peer, now| now >= peer.next_tick_at());
+        }
+        self.links.update_endpoints(now.instant);
+        self.run_handshakes(now, out);
+        let due = self.links.active().next_keepalive_at(self.settings.keep_alive);
+        if due.is_some_and(|due| now.instant >= due) {
+            // Also if it is too late and the session has ended: the next one is due later.
+            self.links.active_mut().last_sent = now.instant;
+            self.encrypt(LinkRole::Active, now, &[], out);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let keep_alive = self.settings.keep_alive;
+        let links = [Some(self.links.active()), self.links.probe()].into_iter().flatten();
+        let rest = [
+            self.links.active().next_keepalive_at(keep_alive),
+            self.pending.next_expiry_at(),
+            self.links.next_probe_at(),
+        ];
+        let deadlines = links.flat_map(|link| link.deadlines(keep_alive));
+        deadlines.chain(rest.into_iter().flatten()).min()
+    }
+
+    /// Runs the timers of a link's peer if `is_due` says so.
+    fn update_timers_if(
+        &mut self,
+        role: LinkRole,
+        now: Now,
+        out: &mut SendBatch,
+        is_due: impl FnOnce(&Peer, Instant) -> bool,
+    ) {
+        if !self.links.peer(role).is_some_and(|peer| is_due(peer, now.instant)) {
+            return;
+        }
+        let Some((link, to)) = self.links.with_address(role) else { return };
+        let Some(peer) = &mut link.peer else { return };
+        // There is no room for an initiation: the handshake timer decides when one is sent, and
+        // boringtun would send one every 5 s.
+        let mut buffer = [0; KEEPALIVE_LEN];
+        match (peer.update_timers(now.instant, &mut buffer), to) {
+            (TimerOutcome::KeepAlive(length), Some(to)) => {
+                out.push(to, buffer.get(..length).unwrap_or_default());
+                link.last_sent = now.instant;
+            }
+            (TimerOutcome::Panicked, _) => self.on_panic(role, now),
+            (
+                TimerOutcome::Nothing | TimerOutcome::Initiation(_) | TimerOutcome::KeepAlive(_),
+                _,
+            ) => {}
+        }
+    }
+
+    /// Starts the handshakes that are due.
+    fn run_handshakes(&mut self, now: Now, out: &mut SendBatch) {
+        let suspect_at = self.links.active().suspect_at(self.settings.keep_alive);
+        if suspect_at.is_some_and(|at| now.instant >= at) {
+            let is_fresh =
+                self.last_rebind.is_some_and(|at| now.instant < at + MIN_REBIND_INTERVAL);
+            let link = self.links.active_mut();
+            link.timer.request_session(now.instant);
+            if link.liveness.is_reply_overdue(now.instant) && !is_fresh {
+                // A router may have dropped the mapping of the old port; a new one costs nothing.
+                self.request_rebind(now.instant);
+            }
+        }
+        if self.links.active().timer.is_due(now.instant) {
+            if self.links.active().timer.is_outstanding() {
+                self.on_unanswered(now.instant);
+            }
+            if self.is_idle(now.instant) {
+                self.links.active_mut().timer.set_idle();
+            } else {
+                self.initiate(LinkRole::Active, now, out);
+            }
+        }
+        self.run_probe(now, out);
+    }
+
+    /// Returns whether the session may end because it is unused. With keepalives there is always one.
+    fn is_idle(&self, now: Instant) -> bool {
+        let link = self.links.active();
+        self.settings.keep_alive.is_none()
+            && self.pending.next_expiry_at().is_none()
+            && link.liveness.suspect_at(None).is_none()
+            && link.liveness.silent_for(now).is_some_and(|silence| silence > IDLE_AFTER)
+            && link.timer.failed_attempts() == 0
+    }
+
+    /// Records that the active hub has not answered an initiation.
+    fn on_unanswered(&mut self, now: Instant) {
+        self.counters.unanswered += 1;
+        let link = self.links.active_mut();
+        link.last_cause.on_unanswered();
+        if link.liveness.is_reachable(now) {
+            return link.timer.ignore_unanswered();
+        }
+        link.timer.on_unanswered();
+        let (hub, failed) = (link.hub, link.timer.failed_attempts());
+        let silence = link.liveness.silent_for(now);
+        if let Some(endpoint) = self.links.endpoint_mut(hub) {
+            endpoint.advance_address();
+        }
+        if failed % INITIATIONS_PER_REBIND == 1 {
+            self.request_rebind(now);
+        }
+        self.request_lookup(hub, now);
+        let Some(max_unanswered) = self.links.max_unanswered() else { return };
+        let is_tried = failed >= MAX_UNANSWERED_PROBES.max(self.links.address_count(hub));
+        let is_silent = silence.is_some_and(|silence| silence >= HUB_SILENCE_LIMIT);
+        if failed >= max_unanswered || (is_tried && is_silent) {
+            self.links.switch_to_next(now);
+            self.counters.hub_changes += 1;
+            self.black_hole = BlackHoleDetector::default();
+            self.request_lookup(self.links.active().hub, now);
+        }
+    }
+
+    /// Sends an initiation, or requests what it lacks.
+    fn initiate(&mut self, role: LinkRole, now: Now, out: &mut SendBatch) {
+        let random = self.random.f64();
+        let may_create = self.clock.verdict(now.wall) != ClockVerdict::Ahead;
+        let (private_key, limiter) = (&self.settings.private_key, &self.limiter);
+        let when = (now.instant, may_create);
+        self.links.ensure_peer(role, private_key, limiter, &mut self.random, when);
+        let Some((link, to)) = self.links.with_address(role) else { return };
+        let hub = link.hub;
+        let Some(peer) = &mut link.peer else { return link.timer.postpone(now.instant) };
+        let Some(to) = to else {
+            link.timer.on_no_address(now.instant, random);
+            return self.request_lookup(hub, now.instant);
+        };
+        let buffer = out.reserve(to, MAX_HANDSHAKE_LEN);
+        let initiation = peer.initiate(now.instant, buffer);
+        let addresses = self.links.address_count(hub);
+        if let Some(link) = self.links.get_mut(role) {
+            link.timer.on_initiation_sent(now.instant, addresses, random);
+        }
+        match initiation {
+            Some(length) => {
+                out.commit(length);
+                self.counters.initiations += 1;
+            }
+            None => self.on_panic(role, now),
+        }
+    }
+
+    fn run_probe(&mut self, now: Now, out: &mut SendBatch) {
+        if let Some(hub) = self.links.start_due_probe(now.instant) {
+            self.request_lookup(hub, now.instant);
+        }
+        let Some(probe) = self.links.get_mut(LinkRole::Probe) else { return };
+        if !probe.timer.is_due(now.instant) {
+            return;
+        }
+        probe.timer.on_unanswered();
+        let (hub, failed) = (probe.hub, probe.timer.failed_attempts());
+        if failed < MAX_UNANSWERED_PROBES.max(self.links.address_count(hub)) {
+            if failed > 0
+                && let Some(endpoint) = self.links.endpoint_mut(hub)
+            {
+                endpoint.advance_address();
+            }
+            return self.initiate(LinkRole::Probe, now, out);
+        }
+        let random = self.random.f64();
+        if let Some(next) = self.links.probe_next(hub, now.instant, random) {
+            self.request_lookup(next, now.instant);
+        }
+    }
+
+    pub(super) fn state(&self, now: Now) -> TunnelState {
+        let link = self.links.active();
+        let failed = link.timer.failed_attempts();
+        // A single lost datagram is normal.
+        if link.session_start(now.instant).is_some() && failed < MAX_UNANSWERED_PROBES {
+            let is_narrow = self.black_hole.is_detected();
+            return if is_narrow { TunnelState::MtuTooLarge } else { TunnelState::Up };
+        }
+        let verdict = self.clock.verdict(now.wall);
+        if verdict == ClockVerdict::Ahead && link.peer.is_none() {
+            return TunnelState::ClockAhead;
+        }
+        match self.links.active_endpoint().and_then(HubEndpoint::resolve_failure) {
+            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
+            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
+            None => {}
+        }
+        match link.last_cause.cause() {
+            FailureCause::Refused => TunnelState::Refused,
+            FailureCause::Overloaded => TunnelState::Overloaded,
+            FailureCause::WrongKey => TunnelState::WrongKey,
+            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
+                TunnelState::Connecting
+            }
+            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
+            FailureCause::Unknown => TunnelState::Silent,
+        }
+    }
+
+    pub(super) fn report(&self, now: Now) -> TunnelReport {
+        let state = self.state(now);
+        let endpoint = self.links.active_endpoint();
+        TunnelReport {
+            state,
+            diagnosis: TunnelDiagnosis::of_site(state, endpoint, &self.settings),
+            hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
+            endpoint: endpoint.and_then(HubEndpoint::current_address),
+            last_handshake: self.last_handshake,
+            counters: self.counters,
+        }
     }
 }

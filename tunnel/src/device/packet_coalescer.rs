@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::frame::{MAX_FRAME_LEN, VNET_HEADER_LEN, VnetHeader};
 use super::segment::segment;
 use super::{Device, Offload};
+use crate::packet_buffer::PacketSink;
 use flow::CoalescedPacket;
 
 /// Room for packets: all that one inbox of the path may hold.
@@ -71,32 +72,6 @@ impl PacketCoalescer {
             offload,
             dropped: 0,
         }
-    }
-
-    /// Gives `max_length` bytes to write a packet into, at most 65,567; [`Hostbound::commit`] then
-    /// adds it.
-    pub(crate) fn reserve(&mut self, max_length: usize) -> &mut [u8] {
-        self.reserved = max_length.min(MAX_PACKET_LEN);
-        self.bytes.get_mut(self.used..self.used + self.reserved).unwrap_or_default()
-    }
-
-    /// Adds the first `length` bytes of what was reserved, an IP packet of exactly that length. A
-    /// longer length is cut, 0 adds nothing.
-    pub(crate) fn commit(&mut self, length: usize) {
-        let length = length.min(self.reserved);
-        self.reserved = 0;
-        if length == 0 {
-            return;
-        }
-        if self.used + length > CAPACITY_BYTES
-            || self.frames.len() + self.tails.len() >= MAX_PACKETS
-        {
-            self.dropped += 1;
-            return;
-        }
-        let packet = self.used..self.used + length;
-        self.used += length;
-        self.coalesce(packet);
     }
 
     /// Adds a packet.
@@ -267,6 +242,30 @@ impl PacketCoalescer {
             break;
         }
         self.frames.push(PendingFrame { packet, aggregate: Some(new), tails: None, count: 1 });
+    }
+}
+
+impl PacketSink for PacketCoalescer {
+    fn reserve(&mut self, max_length: usize) -> &mut [u8] {
+        self.reserved = max_length.min(MAX_PACKET_LEN);
+        self.bytes.get_mut(self.used..self.used + self.reserved).unwrap_or_default()
+    }
+
+    fn commit(&mut self, length: usize) {
+        let length = length.min(self.reserved);
+        self.reserved = 0;
+        if length == 0 {
+            return;
+        }
+        if self.used + length > CAPACITY_BYTES
+            || self.frames.len() + self.tails.len() >= MAX_PACKETS
+        {
+            self.dropped += 1;
+            return;
+        }
+        let packet = self.used..self.used + length;
+        self.used += length;
+        self.coalesce(packet);
     }
 }
 

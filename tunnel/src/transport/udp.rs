@@ -18,6 +18,7 @@ use tracing::{debug, info};
 
 use super::{RecvBatch, Segments, SendBatch, Transport};
 use crate::netlink::{ChangeMonitor, RouteChange, RouteWatch};
+use crate::time::now;
 
 pub use socket::LocalPort;
 
@@ -220,7 +221,7 @@ impl UdpTransport {
     /// Looks whether the way is another, now that something of the network has changed.
     fn check_route(&mut self, inbox: &mut RecvBatch) {
         let Some(way) = &mut self.route else { return };
-        match way.check(time::Instant::now().into_std(), self.last_destination) {
+        match way.check(now(), self.last_destination) {
             RouteChange::Unchanged => {}
             RouteChange::Changed => {
                 info!("the way out of this host is another");

@@ -292,7 +292,7 @@ async fn the_report_tells_when_the_tunnel_is_up() {
     let mut reports = pair.site.reports();
     let report: TunnelReport =
         within(reports.wait_for(|report| report.state == TunnelState::Up)).await.unwrap().clone();
-    assert_eq!(report.sentence, "The tunnel to hub is up.");
+    assert_eq!(report.diagnosis.to_string(), "The tunnel to hub is up.");
     assert_eq!(report.endpoint, Some(at("192.0.2.1", 51820)));
 }
 

@@ -12,7 +12,7 @@ use crate::plc::PlcChange;
 pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<String, Value> {
     let (event, changed, [was, is], cause): (_, _, [Value; 2], _) = match change {
         PlcChange::State { was, is, cause } => {
-            ("state", None, [was.word().into(), is.word().into()], cause)
+            ("state", None, [was.as_str().into(), is.as_str().into()], cause)
         }
         PlcChange::Program { was, is } => {
             let values = [was, is].map(|signature| signature.to_string().into());
@@ -27,7 +27,7 @@ pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<Stri
         ("changed", changed.map(Value::from)),
         ("was", Some(was)),
         ("is", Some(is)),
-        ("cause", cause.map(|cause| cause.word().into())),
+        ("cause", cause.map(|cause| cause.as_str().into())),
     ];
     let present = |(key, value): (&str, Option<Value>)| Some((key.to_owned(), value?));
     members.into_iter().filter_map(present).collect()
@@ -36,7 +36,7 @@ pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plc::{ProgramState, Signature, StopCause};
+    use crate::plc::{ProgramSignature, ProgramState, StopCause};
 
     #[test]
     fn an_event_says_what_was_and_what_is() {
@@ -47,8 +47,8 @@ mod tests {
             state(running, stopped, Some(StopCause::User)),
             state(stopped, running, None),
             PlcChange::Program {
-                was: Signature([1, 2, 3, 4]),
-                is: Signature([5, 6, 7, 0xABCD_EF01]),
+                was: ProgramSignature([1, 2, 3, 4]),
+                is: ProgramSignature([5, 6, 7, 0xABCD_EF01]),
             },
             PlcChange::Device { was: 80_201_001, is: 80_201_002 },
         ]

@@ -42,10 +42,10 @@ impl Pump {
         if !has_room || self.storage_retry.is_open() || self.send_status().is_none() {
             return NextSend::Idle;
         }
-        match self.send_next() {
-            Some(()) => NextSend::Now,
-            None => self.queue.throttled_until(Instant::now()).map_or(NextSend::Idle, NextSend::At),
+        if self.send_next() {
+            return NextSend::Now;
         }
+        self.queue.throttled_until(Instant::now()).map_or(NextSend::Idle, NextSend::At)
     }
 
     /// Sends the status if it is due; nothing when the MQTT task is busy: the next turn comes with
@@ -62,48 +62,52 @@ impl Pump {
         Some(())
     }
 
-    /// Sends the next message; nothing when there is none, or no room for it.
-    fn send_next(&mut self) -> Option<()> {
+    /// Sends the next message. Returns whether there was one, and room for it.
+    fn send_next(&mut self) -> bool {
         let window = self.window();
-        let session = self.session.as_mut().filter(|it| it.unacknowledged < window)?;
-        let permit = self.outbox.try_reserve().ok()?;
-        let QueuedEntry { id, topic, epoch, seq, history, entry } =
-            self.queue.next(Instant::now())?;
-        let stamp = MessageStamp { epoch, seq, history, corrected: false };
-        let began = Instant::now();
-        let (payload, qos, retain) = match entry {
-            Entry::Record(record) => {
-                let source = self.pipelines.get(usize::from(record.plc))?;
-                let (record, corrected) = timestamp_correction::corrected(
-                    record,
-                    self.clock_history.correction(id.ticket()),
-                );
-                let payload = source.encoder.encode(&record, &MessageStamp { corrected, ..stamp });
-                // A retained message is the last value: nothing old may take its place.
-                (payload, source.qos, source.retain && !history)
-            }
-            Entry::Message(message) => {
-                let payload = payload::encode_message(&self.gateway_id, message, &stamp);
-                (payload, Qos::AtLeastOnce, false)
-            }
+        let session = self.session.as_mut().filter(|it| it.unacknowledged < window);
+        let (Some(session), Ok(permit)) = (session, self.outbox.try_reserve()) else {
+            return false;
         };
-        let topic = Arc::clone(self.queue.topic(topic)?);
-        if history {
-            self.queue.on_encoded(began.elapsed(), Instant::now());
-        }
-        if session.max_payload.is_some_and(|max| payload.len() > max) {
-            self.queue.discard(id, DropReason::TooLarge, Instant::now());
-            return Some(());
-        }
-        session.on_sent(id.ticket());
-        permit.send(OutgoingMessage {
-            session: session.number,
-            ticket: Some(id.ticket()),
-            topic,
-            payload,
-            qos,
-            retain,
+        let mut history_took = None;
+        let sent = self.queue.hand_out(Instant::now(), |queued| {
+            let QueuedEntry { id, topic_name, epoch, seq, history, entry, .. } = queued;
+            let stamp = MessageStamp { epoch, seq, history, corrected: false };
+            let began = Instant::now();
+            let (payload, qos, retain) = match entry {
+                Entry::Record(record) => {
+                    let pipeline = self.pipelines.get(usize::from(record.plc));
+                    let pipeline = pipeline.ok_or(DropReason::Unconfigured)?;
+                    let correction = self.clock_history.correction(id.ticket());
+                    let (record, corrected) = timestamp_correction::corrected(record, correction);
+                    let stamp = MessageStamp { corrected, ..stamp };
+                    let payload = pipeline.encoder.encode(&record, &stamp);
+                    // A retained message is the last value: nothing old may replace it.
+                    (payload, pipeline.qos, pipeline.retain && !history)
+                }
+                Entry::Message(message) => {
+                    let payload = payload::encode_message(&self.gateway_id, message, &stamp);
+                    (payload, Qos::AtLeastOnce, false)
+                }
+            };
+            history_took = history.then(|| began.elapsed());
+            if session.max_payload.is_some_and(|max| payload.len() > max) {
+                return Err(DropReason::TooLarge);
+            }
+            session.on_sent(id.ticket());
+            permit.send(OutgoingMessage {
+                session: session.number,
+                ticket: Some(id.ticket()),
+                topic: Arc::clone(topic_name),
+                payload,
+                qos,
+                retain,
+            });
+            Ok(())
         });
-        Some(())
+        if let Some(took) = history_took {
+            self.queue.on_encoded(took, Instant::now());
+        }
+        sent.is_some()
     }
 }

@@ -11,14 +11,11 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::UnixTime;
+use crate::model::{LearnedLimits, RateLimit, Sentence, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{
-    ClockStatus, ConnectionState, Identity, Learned, Limit, Program, Quarantined, QueueStatus,
-    Status, TunnelStatus,
-};
+use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
 /// The status and what it needs to stay true.
@@ -106,12 +103,10 @@ impl StatusTracker {
         self.update(|status| match state {
             plc::PlcState::Connected { identity, program } => {
                 let running = program.and_then(|program| program.state.is_running());
-                let (identity, program) =
-                    (identity.map(identity_in_words), program.map(program_in_words));
                 status.on_plc_connected(plc, identity, running, program, now);
             }
-            plc::PlcState::Disconnected { sentence, retry_within: tried_within } => {
-                status.on_plc_disconnected(plc, &sentence, tried_within, now);
+            plc::PlcState::Disconnected { diagnosis, retry_within } => {
+                status.on_plc_disconnected(plc, Sentence::new(&diagnosis), retry_within, now);
             }
         });
         let after = sentence(&self.status.borrow());
@@ -121,11 +116,7 @@ impl StatusTracker {
     }
 
     /// A ceiling costs cycles, or does not any more.
-    pub(super) fn on_throttled(&mut self, plc: u16, ceiling: Option<plc::RateLimit>) {
-        let limit = ceiling.map(|ceiling| match ceiling {
-            plc::RateLimit::Share(percent) => Limit::Share(percent),
-            plc::RateLimit::Requests(most) => Limit::Requests(most),
-        });
+    pub(super) fn on_throttled(&mut self, plc: u16, limit: Option<RateLimit>) {
         self.changed = true;
         self.update(|status| status.on_plc_throttled(plc, limit, clock::now()));
         let status = self.status.borrow();
@@ -149,9 +140,9 @@ impl StatusTracker {
     }
 
     /// The answers of a PLC corrected the plan.
-    pub(super) fn on_learned(&mut self, plc: u16, learned: plc::Learned) {
+    pub(super) fn on_learned(&mut self, plc: u16, learned: LearnedLimits) {
         self.changed = true;
-        self.update(|status| status.on_plc_learned(plc, learned_in_words(learned), clock::now()));
+        self.update(|status| status.on_plc_learned(plc, learned, clock::now()));
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         let refusal = plc.refusal.as_deref().unwrap_or("The PLC refuses no tag any more.");
@@ -172,7 +163,7 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
-                self.update(|status| status.on_broker_disconnected(sentence, now));
+                self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
                 // A broker that stays away is told once, not with every attempt.
                 if *after != before {
@@ -201,9 +192,12 @@ impl StatusTracker {
             .clock_synchronized
             .set((judgement.trust == clock::TrustLevel::Synchronised).into());
         let mut is_news = false;
-        self.update(|status| is_news = status.set_clock(to_clock_status(judgement), now));
+        self.update(|status| {
+            is_news =
+                status.set_clock(judgement.trust.as_str(), Sentence::new(&judgement.trust), now)
+        });
         if is_news && judgement.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", judgement.trust.sentence());
+            tracing::warn!("{}", judgement.trust);
         }
         self.changed |= is_news;
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
@@ -232,14 +226,16 @@ impl StatusTracker {
             dropped: self.metrics.queue.dropped(),
             hours: fills.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
-            storage: health.sentence().map(str::to_owned),
+            ..QueueStatus::default()
         };
-        self.changed |= self.status.borrow().queue.storage != queue.storage;
+        let storage = health.sentence();
+        let before = self.status.borrow().queue.storage.clone();
         let failing = health.sentence().filter(|_| health.is_memory_only());
         self.readiness.send_replace(
-            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.to_owned())),
+            failing.map_or(Readiness::Ready, |sentence| Readiness::NotReady(sentence.text)),
         );
-        self.update(|status| status.set_queue(queue, clock::now()));
+        self.update(|status| status.set_queue(queue, storage, clock::now()));
+        self.changed |= self.status.borrow().queue.storage != before;
     }
 
     /// Whether something changed since the last call that is worth a message.
@@ -286,53 +282,15 @@ impl StatusTracker {
     }
 }
 
-fn to_clock_status(judgement: ClockAssessment) -> ClockStatus {
-    let state = judgement.trust;
-    ClockStatus { state: state.as_str().to_owned(), sentence: state.sentence().to_owned() }
-}
-
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {
+    let Sentence { text, detail } = Sentence::new(&report.diagnosis);
     TunnelStatus {
         state: report.state.label().to_owned(),
-        sentence: report.sentence.clone(),
+        sentence: text,
+        sentence_detail: Some(detail),
         hub: report.hub.clone(),
         endpoint: report.endpoint.map(|endpoint| endpoint.to_string()),
         last_handshake: report.last_handshake.map(clock::to_unix_time),
         since: now,
-    }
-}
-
-fn learned_in_words(learned: plc::Learned) -> Learned {
-    let plc::Learned { quarantined, max_words, max_gap } = learned;
-    let word = |plc::Quarantined { tag, at, code }| Quarantined { tag, at, exception: code };
-    Learned { quarantined: quarantined.into_iter().map(word).collect(), max_words, max_gap }
-}
-
-fn identity_in_words(identity: plc::Identity) -> Identity {
-    match identity {
-        plc::Identity::Modicon(plc::ModiconIdentity {
-            product,
-            serial,
-            firmware: [a, b, c, d],
-        }) => {
-            Identity {
-                // PLC_R is only believed when the vendor is this one.
-                vendor: "Schneider Electric".to_owned(),
-                product: format!("16#{product:04X}, serial {serial}"),
-                revision: format!("{a}.{b}.{c}.{d}"),
-            }
-        }
-        plc::Identity::Named(plc::DeviceIdentification { vendor, product, revision }) => {
-            Identity { vendor, product, revision }
-        }
-    }
-}
-
-fn program_in_words(program: plc::Program) -> Program {
-    let plc::Program { state, last_stop, signature } = program;
-    Program {
-        state: state.word().to_owned(),
-        last_stop: last_stop.map(|cause| cause.word().to_owned()),
-        signature: signature.map(|signature| signature.to_string()),
     }
 }

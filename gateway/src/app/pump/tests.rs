@@ -87,7 +87,7 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
 
     let (was, is) = (plc::ProgramState::Running, plc::ProgramState::Stopped);
     let cause = Some(plc::StopCause::User);
-    let program = Some(plc::Program { state: is, last_stop: cause, signature: None });
+    let program = Some(plc::ProgramStatus { state: is, last_stop: cause, signature: None });
     let state = plc::PlcState::Connected { identity: None, program };
     plcs.send(plc::PlcEvent::State { plc: 0, state }).await.unwrap();
     let change = plc::PlcChange::State { was, is, cause };
@@ -103,7 +103,7 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     let sentence = status.borrow().plcs[0].sentence.clone();
     assert_eq!(
         sentence,
-        "The PLC answers, but its program is stopped, by somebody: values stand still."
+        "The PLC answers, but its program was stopped by a user; its values are frozen."
     );
 }
 

@@ -1,5 +1,5 @@
-//! A tunnel that goes from one hub to another under the connection. Its device is the loopback, to
-//! which a socket can be bound like to any other.
+//! A tunnel that changes its hub during a connection. Its interface is the loopback, to which a
+//! socket can be bound as to any other.
 
 use tokio::sync::watch;
 use tunnel::TunnelReport;
@@ -9,22 +9,22 @@ use crate::mock_broker::OnConnect;
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, testing};
 
-/// The way through a tunnel with two hubs: `hub-a` leads to 127.0.0.2 only, `hub-b` to all else of
-/// the loopback. What is sent here is what the tunnel says of itself.
+/// A route through a tunnel with two hubs: 127.0.0.2 is behind `hub-a`, all else of the loopback
+/// behind `hub-b`. The sender publishes the tunnel's reports.
 fn two_hubs(hub: &str) -> (Uplink, watch::Sender<TunnelReport>) {
     let hubs = [("hub-a", "127.0.0.2/32"), ("hub-b", "127.0.0.0/31")].map(testing::hub);
-    let (told, report) = watch::channel(testing::report(hub));
+    let (sender, report) = watch::channel(testing::report(hub));
     let way = Route::Device("lo".parse().unwrap(), TunnelHandle::new(&hubs, report));
-    (Uplink::new(way, Tls::default()), told)
+    (Uplink::new(way, Tls::default()), sender)
 }
 
 #[tokio::test]
-async fn a_hub_that_changes_before_the_first_session_costs_none() {
-    let (uplink, told) = two_hubs("hub-a");
+async fn a_hub_change_before_the_first_session_ends_no_session() {
+    let (uplink, reports) = two_hubs("hub-a");
     let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
         settings.uplink = uplink;
-        // As when the first hub is dead at the start, while the rest of the program comes up.
-        told.send_replace(testing::report("hub-b"));
+        // The first hub is dead at startup, and the tunnel changes over before the first dial.
+        reports.send_replace(testing::report("hub-b"));
     })
     .await;
 
@@ -33,32 +33,32 @@ async fn a_hub_that_changes_before_the_first_session_costs_none() {
 }
 
 #[tokio::test]
-async fn an_attempt_is_broken_off_when_the_hub_changes_and_the_next_one_keeps_its_session() {
-    let (uplink, told) = two_hubs("hub-b");
+async fn a_hub_change_aborts_a_connection_attempt_and_the_next_session_stays() {
+    let (uplink, reports) = two_hubs("hub-b");
     let silent = Script { connect: OnConnect::Ignore, ..Script::default() };
     let mut world =
         BrokerWorld::start_with(MqttVersion::V5, vec![silent, Script::default()], |settings| {
             settings.uplink = uplink;
         })
         .await;
-    // The broker has taken the connection, and would be waited for until its time is over.
+    // The broker has accepted the connection, and the client waits for its CONNACK.
     world.yield_to_tasks().await;
 
-    told.send_replace(testing::report("hub-a"));
+    reports.send_replace(testing::report("hub-a"));
 
     let (reason, sentence, retry_in) = world.disconnected().await;
     assert_eq!((reason, retry_in), (DisconnectReason::Renewed, Duration::ZERO), "{sentence}");
     let (reason, sentence, _) = world.disconnected().await;
     assert_eq!(reason, DisconnectReason::Unreachable);
-    assert!(sentence.contains("is not behind the hub hub-a"), "{sentence}");
-    told.send_replace(testing::report("hub-b"));
+    assert!(sentence.text.contains("is not behind the hub hub-a"), "{sentence}");
+    reports.send_replace(testing::report("hub-b"));
     assert_eq!(world.deliver_all(20, Qos::AtLeastOnce).await, vec![1; 20]);
     assert_eq!(world.session, 1);
 }
 
 #[tokio::test]
-async fn another_hub_ends_the_session_and_begins_the_choice_of_the_broker_at_its_top() {
-    let (uplink, told) = two_hubs("hub-a");
+async fn a_hub_change_ends_the_session_and_starts_at_the_first_broker() {
+    let (uplink, reports) = two_hubs("hub-a");
     let second = TcpListener::bind(("127.0.0.2", 0)).await.unwrap();
     let at = HostPort { host: "127.0.0.2".into(), port: second.local_addr().unwrap().port() };
     let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
@@ -67,16 +67,16 @@ async fn another_hub_ends_the_session_and_begins_the_choice_of_the_broker_at_its
     })
     .await;
     let stage = Stage::new("second");
-    let (hear, _heard) = mpsc::channel(4096);
-    stage.spawn(CancellationToken::new(), |stop| mock_broker::serve(second, vec![], hear, stop));
+    let (events, _events) = mpsc::channel(4096);
+    stage.spawn(CancellationToken::new(), |stop| mock_broker::serve(second, vec![], events, stop));
 
-    // Only the second one of the list is behind the hub in use.
+    // Only the second broker of the list is behind the hub in use.
     assert_eq!(world.disconnected().await.0, DisconnectReason::Unreachable);
     assert_eq!(world.connected().await.0, at.to_string());
-    told.send_replace(testing::report("hub-b"));
+    reports.send_replace(testing::report("hub-b"));
     assert_eq!(world.disconnected().await.0, DisconnectReason::Renewed);
     assert!(world.connected().await.0.starts_with("127.0.0.1:"));
-    told.send_replace(testing::report("hub-a"));
+    reports.send_replace(testing::report("hub-a"));
     assert_eq!(world.disconnected().await.0, DisconnectReason::Renewed);
     assert_eq!(world.disconnected().await.0, DisconnectReason::Unreachable);
     assert_eq!(world.connected().await.0, at.to_string());

@@ -1,4 +1,4 @@
-//! What becomes of a message.
+//! Delivery of messages.
 
 use super::*;
 use crate::mock_broker::{Acks, ConnackProperties};
@@ -23,7 +23,7 @@ async fn every_quality_of_service_is_acknowledged_once_and_arrives_once() {
 }
 
 #[tokio::test]
-async fn acknowledgements_may_come_late_and_in_reverse() {
+async fn acknowledgements_may_arrive_late_and_in_reverse_order() {
     for version in BOTH {
         for acks in [Acks::Late(Duration::from_millis(20)), Acks::Reversed(8)] {
             for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
@@ -37,7 +37,7 @@ async fn acknowledgements_may_come_late_and_in_reverse() {
 }
 
 #[tokio::test]
-async fn a_message_for_an_old_session_is_thrown_away() {
+async fn a_message_for_an_old_session_is_discarded() {
     let mut world = BrokerWorld::start(MqttVersion::V5, vec![]).await;
     world.connected().await;
 
@@ -49,7 +49,7 @@ async fn a_message_for_an_old_session_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn a_refused_topic_is_told_with_the_standards_name() {
+async fn a_refused_topic_is_reported_with_the_standards_name() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let script = Script { refused_topics: vec![("topic1".into(), 0x87)], ..Script::default() };
         let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
@@ -69,7 +69,7 @@ async fn a_refused_topic_is_told_with_the_standards_name() {
 }
 
 #[tokio::test]
-async fn a_topic_that_cannot_be_published_to_is_refused_here() {
+async fn an_invalid_topic_is_refused_by_the_client() {
     for version in BOTH {
         for topic in ["", "a/#", "a/+/b"] {
             let mut world = BrokerWorld::start(version, vec![]).await;
@@ -86,15 +86,15 @@ async fn a_topic_that_cannot_be_published_to_is_refused_here() {
 }
 
 #[tokio::test]
-async fn a_message_above_the_brokers_limit_is_refused_here_and_one_at_the_limit_is_not() {
+async fn the_client_refuses_a_message_above_the_brokers_limit_and_sends_one_at_the_limit() {
     let limits = ConnackProperties { max_packet: Some(200), ..ConnackProperties::default() };
     let mut world =
         BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
             .await;
     let (_, max_payload) = world.connected().await;
-    let room = max_payload.unwrap() - "topic1".len();
+    let capacity = max_payload.unwrap() - "topic1".len();
 
-    for (ticket, length) in [(1, room + 1), (2, room)] {
+    for (ticket, length) in [(1, capacity + 1), (2, capacity)] {
         let message = outgoing(ticket, Qos::AtLeastOnce);
         world.send(OutgoingMessage { payload: vec![b'x'; length], ..message }).await;
     }
@@ -102,11 +102,11 @@ async fn a_message_above_the_brokers_limit_is_refused_here_and_one_at_the_limit_
     let event = world.event().await;
     assert!(matches!(event, MqttEvent::Refused { ticket: Some(1), code: 0x95, .. }), "{event:?}");
     assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 2 });
-    assert_eq!(world.next_message().await.payload.len(), room);
+    assert_eq!(world.next_message().await.payload.len(), capacity);
 }
 
 #[tokio::test]
-async fn a_large_message_needs_no_permission_without_a_limit() {
+async fn a_large_message_is_sent_to_a_broker_without_a_limit() {
     for version in BOTH {
         let mut world = BrokerWorld::start(version, vec![]).await;
         assert_eq!(world.connected().await.1, None);
@@ -120,7 +120,7 @@ async fn a_large_message_needs_no_permission_without_a_limit() {
 }
 
 #[tokio::test]
-async fn what_the_broker_cannot_do_is_not_asked_for() {
+async fn features_that_the_broker_lacks_are_not_requested() {
     let limits = ConnackProperties {
         max_qos: Some(1),
         retain_available: Some(0),
@@ -156,7 +156,7 @@ async fn retain_and_untracked_messages_arrive() {
 }
 
 #[tokio::test]
-async fn no_more_is_under_way_than_half_of_what_the_broker_allows() {
+async fn at_most_half_of_the_brokers_receive_maximum_is_in_flight() {
     let limits = ConnackProperties { receive_max: Some(8), ..ConnackProperties::default() };
     let script = Script { connack: limits, acks: Acks::Never, ..Script::default() };
     let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;

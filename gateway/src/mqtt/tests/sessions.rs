@@ -1,14 +1,14 @@
-//! How sessions begin and end when nothing is wrong.
+//! How sessions start and end without faults.
 
 use super::*;
 use crate::mock_broker::{Acks, ConnackProperties, DisconnectKind, OnConnect, SessionStart};
 
 #[tokio::test]
-async fn a_connect_says_what_the_configuration_says() {
+async fn connect_carries_the_configured_values() {
     for version in BOTH {
         let mut world = BrokerWorld::start(version, vec![]).await;
 
-        let hello = world.next_connect().await;
+        let connect = world.next_connect().await;
 
         let expected = ConnectInfo {
             client_id: "amsterdam-01".into(),
@@ -18,7 +18,7 @@ async fn a_connect_says_what_the_configuration_says() {
             username: Some("user".into()),
             will: Some(will()),
         };
-        assert_eq!(hello, expected);
+        assert_eq!(connect, expected);
         let (broker, _) = world.connected().await;
         assert!(broker.starts_with("127.0.0.1:"));
         assert_eq!(world.metrics.mqtt.connected.get(), 1);
@@ -45,7 +45,7 @@ async fn keep_alive_zero_is_sent_as_zero() {
 }
 
 #[tokio::test]
-async fn a_keep_alive_that_rumqttc_would_panic_about_is_raised() {
+async fn a_keep_alive_below_rumqttcs_minimum_is_raised() {
     let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
         settings.mqtt.keep_alive = Duration::from_secs(1);
     })
@@ -55,7 +55,7 @@ async fn a_keep_alive_that_rumqttc_would_panic_about_is_raised() {
 }
 
 #[tokio::test]
-async fn a_broker_that_wants_no_keep_alive_gets_no_flood_of_pings() {
+async fn a_broker_without_keep_alive_gets_no_flood_of_pings() {
     let limits = ConnackProperties { keep_alive: Some(0), ..ConnackProperties::default() };
     let mut world =
         BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
@@ -65,8 +65,8 @@ async fn a_broker_that_wants_no_keep_alive_gets_no_flood_of_pings() {
     world.finish().await;
 
     let mut pings = 0;
-    while let Some(heard) = world.broker_events.recv().await {
-        match heard {
+    while let Some(event) = world.broker_events.recv().await {
+        match event {
             MockBrokerEvent::Pinged => pings += 1,
             MockBrokerEvent::Ended { .. } => break,
             _ => {}
@@ -76,7 +76,7 @@ async fn a_broker_that_wants_no_keep_alive_gets_no_flood_of_pings() {
 }
 
 #[tokio::test]
-async fn the_brokers_keep_alive_is_honoured() {
+async fn the_brokers_keep_alive_is_used() {
     let limits = ConnackProperties { keep_alive: Some(7), ..ConnackProperties::default() };
     let mut world =
         BrokerWorld::start(MqttVersion::V5, vec![Script { connack: limits, ..Script::default() }])
@@ -90,7 +90,7 @@ async fn the_brokers_keep_alive_is_honoured() {
 }
 
 #[tokio::test]
-async fn a_closed_outbox_waits_for_acknowledgements_and_says_goodbye() {
+async fn a_closed_outbox_waits_for_acknowledgements_and_sends_disconnect() {
     for version in BOTH {
         for qos in ALL_QOS {
             let acks = Acks::Late(Duration::from_millis(30));
@@ -113,7 +113,7 @@ async fn a_closed_outbox_waits_for_acknowledgements_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_drain_gives_up_on_a_broker_that_acknowledges_nothing_but_says_goodbye() {
+async fn a_drain_without_acknowledgements_times_out_and_sends_disconnect() {
     for version in BOTH {
         let script = Script { acks: Acks::Never, ..Script::default() };
         let mut world = BrokerWorld::start(version, vec![script]).await;
@@ -132,7 +132,7 @@ async fn a_drain_gives_up_on_a_broker_that_acknowledges_nothing_but_says_goodbye
 }
 
 #[tokio::test]
-async fn a_stop_leaves_at_once_and_lets_the_will_speak() {
+async fn a_stop_closes_at_once_without_a_disconnect() {
     for version in BOTH {
         let mut world = BrokerWorld::start(version, vec![]).await;
         world.next_connect().await;
@@ -160,7 +160,7 @@ async fn a_closed_outbox_ends_the_wait_for_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
+async fn the_next_broker_is_tried_without_a_pause() {
     let dead = {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         listener.local_addr().unwrap()
@@ -174,21 +174,21 @@ async fn the_next_broker_is_taken_without_a_pause_when_one_is_dead() {
     let (reason, sentence, retry_in) = world.disconnected().await;
 
     assert_eq!((reason, retry_in), (DisconnectReason::Unreachable, Duration::ZERO));
-    assert!(sentence.contains(&format!("{dead} refuses the connection")), "{sentence}");
+    assert!(sentence.text.contains(&format!("{dead} refuses the connection")), "{sentence}");
     assert_ne!(world.connected().await.0, dead.to_string());
 }
 
 #[tokio::test]
-async fn subscriptions_stand_before_the_session_is_told() {
+async fn subscriptions_are_made_before_the_session_is_reported() {
     for version in BOTH {
-        let greeting = PublishedMessage {
+        let message = PublishedMessage {
             topic: "edge/a/set/p".into(),
             payload: "{}".into(),
             qos: Qos::AtMostOnce,
             retain: true,
         };
         let script =
-            Script { subscription: 1, after_subscribe: vec![greeting], ..Script::default() };
+            Script { subscription: 1, after_subscribe: vec![message], ..Script::default() };
         let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["edge/a/set/#".into(), "edge/b/#".into()];
         })
@@ -208,7 +208,7 @@ async fn subscriptions_stand_before_the_session_is_told() {
 }
 
 #[tokio::test]
-async fn a_refused_subscription_is_told_and_the_session_goes_on() {
+async fn a_refused_subscription_is_reported_and_the_session_continues() {
     for (version, code, name) in
         [(MqttVersion::V311, 0x80, "unspecified error"), (MqttVersion::V5, 0x87, "not authorized")]
     {

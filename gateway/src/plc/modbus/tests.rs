@@ -305,9 +305,7 @@ async fn exchange(
     (asked, answer)
 }
 
-async fn identification_exchange(
-    answer: &[u8],
-) -> (Vec<u8>, Result<DeviceIdentification, RequestError>) {
+async fn identification_exchange(answer: &[u8]) -> (Vec<u8>, Result<PlcIdentity, RequestError>) {
     let (mut session, mut plc) = session();
     let serve = async {
         let mut asked = vec![0; 11];

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use provisioning::plan::MAX_BITS;
 
-use super::doubt::Doubt;
+use crate::plc::failed_once;
+use crate::schedule::RetryBackoff;
 
 /// After so many closed connections in a row over one length, the length is to blame.
 const MAX_PEER_CLOSES: u8 = 2;
@@ -23,7 +24,7 @@ pub(super) struct MaxLength {
 struct LengthLimit {
     max_len: u16,
     min_rejected: u16,
-    backoff: Doubt,
+    backoff: RetryBackoff,
 }
 
 impl MaxLength {
@@ -73,7 +74,7 @@ impl MaxLength {
             return false;
         }
         limit.max_len = count;
-        limit.backoff.hasten(now);
+        limit.backoff.retry_now(now);
         if limit.max_len >= limit.min_rejected {
             self.limit = None;
         }
@@ -107,10 +108,10 @@ impl MaxLength {
             self.peer_closes = 0;
             self.shorten(count, self.longest_answered.max(count / 2), now);
             if let Some(limit) = &mut self.limit
-                && !limit.backoff.is_confirmed()
+                && limit.backoff.failures() <= 1
             {
                 // A trial costs a connection.
-                limit.backoff.fail(now);
+                limit.backoff.on_failure(now, 0.0);
             }
         }
         is_too_long
@@ -119,10 +120,10 @@ impl MaxLength {
     fn shorten(&mut self, too_long: u16, most: u16, now: Instant) {
         let doubt = match self.limit {
             Some(LengthLimit { backoff: mut doubt, .. }) => {
-                doubt.fail(now);
+                doubt.on_failure(now, 0.0);
                 doubt
             }
-            None => Doubt::new(now),
+            None => failed_once(now),
         };
         self.limit =
             Some(LengthLimit { max_len: most.max(1), min_rejected: too_long, backoff: doubt });

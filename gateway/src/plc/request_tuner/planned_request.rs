@@ -8,9 +8,10 @@ use provisioning::config::Plc;
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{Location, Table};
 
-use super::doubt::Doubt;
 use super::max_len::MaxLength;
 use super::{AnswerVerdict, SplitHalf, SplitRequest, TagRange};
+use crate::plc::{failed_for_sure, failed_once};
+use crate::schedule::RetryBackoff;
 
 /// After so many broken connections, a refused request is not taken apart any further: its tags
 /// are tried one by one, with long pauses.
@@ -26,7 +27,7 @@ pub(super) struct PlannedRequest {
     slots: Vec<TagSlot>,
     quarantine: BTreeMap<usize, QuarantineEntry>,
     /// Positions that are not joined with the one before.
-    split_points: BTreeMap<usize, Doubt>,
+    split_points: BTreeMap<usize, RetryBackoff>,
     /// Stretches that were refused and have to be taken apart.
     unresolved: Vec<UnresolvedRange>,
 }
@@ -48,7 +49,7 @@ struct QuarantineEntry {
     code: u8,
     /// Whether connections broke over it.
     breaks_connection: bool,
-    backoff: Doubt,
+    backoff: RetryBackoff,
 }
 
 #[derive(Clone, Debug)]
@@ -210,13 +211,13 @@ impl PlannedRequest {
             self.unresolved.push(UnresolvedRange { tags, code, breaks: 0 });
             return (true, AnswerVerdict::Split);
         }
-        let new = QuarantineEntry { code, breaks_connection: false, backoff: Doubt::new(now) };
+        let new = QuarantineEntry { code, breaks_connection: false, backoff: failed_once(now) };
         self.quarantine
             .entry(tags.start)
             .and_modify(|culprit| {
                 *culprit =
                     QuarantineEntry { code, breaks_connection: false, backoff: culprit.backoff };
-                culprit.backoff.fail(now);
+                culprit.backoff.on_failure(now, 0.0);
             })
             .or_insert(new);
         (true, AnswerVerdict::Final)
@@ -227,7 +228,7 @@ impl PlannedRequest {
         let culprit = self.quarantine.get_mut(&tags.start).filter(|_| tags.len() == 1);
         let Some(culprit) = culprit else { return false };
         culprit.breaks_connection = true;
-        culprit.backoff.fail(now);
+        culprit.backoff.on_failure(now, 0.0);
         true
     }
 
@@ -258,14 +259,14 @@ impl PlannedRequest {
             return;
         }
         let culprit =
-            QuarantineEntry { code, breaks_connection: true, backoff: Doubt::confirmed(now) };
+            QuarantineEntry { code, breaks_connection: true, backoff: failed_for_sure(now) };
         self.quarantine.extend(tags.map(|position| (position, culprit)));
     }
 
     /// Keeps a position apart from the one before.
     pub(super) fn add_split_point(&mut self, position: usize, now: Instant) {
         let wall = self.split_points.entry(position);
-        wall.and_modify(|wall| wall.fail(now)).or_insert_with(|| Doubt::new(now));
+        wall.and_modify(|wall| wall.on_failure(now, 0.0)).or_insert_with(|| failed_once(now));
     }
 
     /// Tries what is in quarantine at the next opportunity, but not what breaks connections. Tells
@@ -273,7 +274,7 @@ impl PlannedRequest {
     pub(super) fn retry_quarantined(&mut self, now: Instant) -> bool {
         let mut are_any = false;
         for culprit in self.quarantine.values_mut().filter(|culprit| !culprit.breaks_connection) {
-            culprit.backoff.hasten(now);
+            culprit.backoff.retry_now(now);
             are_any = true;
         }
         are_any
@@ -284,8 +285,11 @@ impl PlannedRequest {
     }
 
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        let culprits = self.quarantine.values().map(|culprit| culprit.backoff.due());
-        culprits.chain(self.split_points.values().map(Doubt::due)).min()
+        let culprits = self.quarantine.values().map(|culprit| culprit.backoff);
+        culprits
+            .chain(self.split_points.values().copied())
+            .filter_map(|retry| retry.next_try())
+            .min()
     }
 
     pub(super) fn unresolved_requests(&self) -> impl Iterator<Item = ReadRequest> {
@@ -295,7 +299,7 @@ impl PlannedRequest {
     /// Indices of the tags in quarantine, without those on their first trial, and their codes.
     pub(super) fn quarantined(&self) -> impl Iterator<Item = (usize, u8)> {
         let confirmed =
-            self.quarantine.iter().filter(|(_, culprit)| culprit.backoff.is_confirmed());
+            self.quarantine.iter().filter(|(_, culprit)| culprit.backoff.failures() > 1);
         confirmed.flat_map(|(&position, culprit)| {
             let tags = self.slots.get(position).map_or(&[][..], |place| &place.tags);
             tags.iter().map(|&tag| (tag, culprit.code))
@@ -304,7 +308,7 @@ impl PlannedRequest {
 
     /// The widest gap that may be bridged so that no confirmed wall would be crossed.
     pub(super) fn widest_safe_gap(&self) -> Option<u16> {
-        let confirmed = self.split_points.iter().filter(|(_, wall)| wall.is_confirmed());
+        let confirmed = self.split_points.iter().filter(|(_, wall)| wall.failures() > 1);
         let gap = |position: usize| {
             let (before, after) = (self.slots.get(..position)?, self.slots.get(position)?);
             let end = before.iter().map(|place| place.end).max()?;

@@ -49,7 +49,7 @@ fn one_noise_costs_one_cycle_and_leaves_no_trace() {
         let bad_cycles = (0..20).filter(|_| world.cycle() != good(0..60, &[])).count();
         assert_eq!(bad_cycles, 0, "noise at request {noise}");
         assert_eq!(world.requests_in_a_cycle(), 1, "noise at request {noise}");
-        assert_eq!(world.learned(), Learned::default());
+        assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
 
@@ -62,7 +62,7 @@ fn noise_in_the_middle_of_a_search_disables_nothing_for_long() {
             world.run(200);
             assert_eq!(world.cycle(), good(0..60, &[]), "noise at {second} and {third}");
             assert_eq!(world.requests_in_a_cycle(), 1, "noise at {second} and {third}");
-            assert_eq!(world.learned(), Learned::default());
+            assert_eq!(world.learned(), LearnedLimits::default());
         }
     }
 }
@@ -93,7 +93,7 @@ fn a_tag_in_quarantine_is_tried_after_a_minute_and_never_given_up() {
     world.run(HOUR + 10);
     assert_eq!(world.cycle(), good(0..10, &[]));
     assert_eq!(world.requests_in_a_cycle(), 1);
-    assert_eq!(world.learned(), Learned::default());
+    assert_eq!(world.learned(), LearnedLimits::default());
 }
 
 #[test]
@@ -130,12 +130,15 @@ fn the_longest_request_is_learned_from_exception_3() {
             assert_eq!(world.cycle(), good(0..100, &[]), "{most}");
         }
         world.run(6 * HOUR);
-        assert_eq!(world.learned(), Learned { max_words: Some(most), ..Learned::default() });
+        assert_eq!(
+            world.learned(),
+            LearnedLimits { max_words: Some(most), ..LearnedLimits::default() }
+        );
         assert_eq!(world.requests_in_a_cycle(), 100_u64.div_ceil(u64::from(most)));
         world.device.longest = None;
         world.run(3 * HOUR);
         assert_eq!(world.requests_in_a_cycle(), 1);
-        assert_eq!(world.learned(), Learned::default());
+        assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
 
@@ -146,7 +149,7 @@ fn the_longest_request_is_learned_from_connections_that_are_closed() {
     world.run(10);
     assert_eq!(world.cycle(), good(0..100, &[]));
     world.run(24 * HOUR);
-    assert_eq!(world.learned(), Learned { max_words: Some(50), ..Learned::default() });
+    assert_eq!(world.learned(), LearnedLimits { max_words: Some(50), ..LearnedLimits::default() });
     let lost = world.device.hang_ups;
     assert!(lost < 45, "{lost} connections in a day");
 }
@@ -183,7 +186,7 @@ fn another_exception_takes_nothing_apart() {
         assert_eq!(world.cycle(), BTreeSet::new());
         assert_eq!(world.device.asked, 1);
         assert_eq!(world.cycle(), good(0..60, &[]));
-        assert_eq!(world.learned(), Learned::default());
+        assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
 
@@ -217,7 +220,7 @@ proptest! {
         world.device.bad.clear();
         world.run(HOUR + HOUR / 4);
         prop_assert_eq!(world.cycle(), tags);
-        prop_assert_eq!(world.learned(), Learned::default());
+        prop_assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
 
@@ -337,7 +340,7 @@ impl TunerHarness {
         self.run(1)
     }
 
-    fn learned(&self) -> Learned {
+    fn learned(&self) -> LearnedLimits {
         self.learning.learned_limits(&self.plc)
     }
 

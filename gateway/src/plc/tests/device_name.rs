@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_device_is_asked_for_its_name_once_in_a_session() {
-    let naming =
-        DeviceIdentification { vendor: "Acme".into(), product: "M1".into(), revision: "2".into() };
+    let naming = PlcIdentity { vendor: "Acme".into(), product: "M1".into(), revision: "2".into() };
     let (named, mut asked) = (naming.clone(), 0);
     let fake = FakePlc::answering_with(echo_addresses).identifying_with(move |_| {
         asked += 1;
@@ -14,7 +13,7 @@ async fn a_device_is_asked_for_its_name_once_in_a_session() {
     });
     let mut world = PollerHarness::start(plc("generic", &[("holding:0", 1000)]), fake);
     assert_eq!(world.state().await, PlcState::Connected { identity: None, program: None });
-    let identity = Some(Identity::Named(naming));
+    let identity = Some(naming);
     assert_eq!(world.state().await, PlcState::Connected { identity, program: None });
     for _ in 0..100 {
         assert_eq!(world.words(&[0]).await, [Ok(0)]);
@@ -33,8 +32,7 @@ async fn a_server_that_breaks_over_its_name_costs_few_connects_a_day_and_no_valu
     for failure in failures {
         let start = time::Instant::now();
         let is_well = move || start.elapsed() > DAY * 2;
-        let naming =
-            DeviceIdentification { vendor: "Acme".into(), ..DeviceIdentification::default() };
+        let naming = PlcIdentity { vendor: "Acme".into(), ..PlcIdentity::default() };
         let fake = FakePlc::with_units(|_, request| echo_addresses(request)).without_read_log();
         let fake = fake.identifying_with(move |_| {
             (SECOND / 2, if is_well() { Ok(naming.clone()) } else { Err(failure()) })
@@ -70,7 +68,7 @@ async fn a_server_that_breaks_over_its_name_costs_few_connects_a_day_and_no_valu
 
 #[tokio::test(start_paused = true)]
 async fn a_unit_that_always_breaks_over_its_name_keeps_no_other_from_telling() {
-    let naming = DeviceIdentification { vendor: "Acme".into(), ..DeviceIdentification::default() };
+    let naming = PlcIdentity { vendor: "Acme".into(), ..PlcIdentity::default() };
     let fake =
         FakePlc::with_units(|_, request| echo_addresses(request)).identifying_with(move |unit| {
             match unit {

@@ -75,10 +75,10 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
         states
     };
     let (states, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
-    let [PlcState::Disconnected { sentence, .. }, PlcState::Connected { .. }] = &states[..] else {
+    let [PlcState::Disconnected { diagnosis, .. }, PlcState::Connected { .. }] = &states[..] else {
         panic!("{states:?}");
     };
-    assert!(sentence.contains("closed the connection"), "{sentence}");
+    assert!(diagnosis.to_string().contains("closed the connection"), "{diagnosis}");
 }
 
 /// The next request to read; a request for a name is not known here.

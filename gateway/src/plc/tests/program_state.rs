@@ -57,7 +57,7 @@ impl SimulatedModicon {
     }
 
     /// The next state that is told.
-    async fn program(&mut self) -> Program {
+    async fn program(&mut self) -> ProgramStatus {
         loop {
             if let PlcEvent::State { state, .. } = self.event().await {
                 let PlcState::Connected { program, .. } = state else { panic!("{state:?}") };
@@ -113,7 +113,7 @@ async fn another_program_and_another_plc_are_told_once() {
     let mut site = SimulatedModicon::new(Mode::Running).await;
     let first = site.program().await.signature.unwrap();
     site.handle.set_signature([1, 2, 3, 4]).await.unwrap();
-    let (is, next) = (Signature([1, 2, 3, 4]), Signature([1, 2, 3, 5]));
+    let (is, next) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([1, 2, 3, 5]));
     assert_eq!(site.change().await, PlcChange::Program { was: first, is });
 
     // A download takes the connection with it; what is noticed is noticed all the same.
@@ -322,7 +322,7 @@ async fn a_plc_without_a_signature_tells_its_state_and_is_not_asked_for_more() {
         if let PlcEvent::State { state: PlcState::Connected { program, .. }, .. } =
             world.event().await
         {
-            let Program { state, signature, .. } = program.expect("it tells");
+            let ProgramStatus { state, signature, .. } = program.expect("it tells");
             states.push((state, signature));
         }
     }

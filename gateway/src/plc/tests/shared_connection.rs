@@ -101,14 +101,17 @@ async fn a_unit_that_nobody_answers_for_costs_no_connection_and_is_told_in_other
             unit => of_unit(unit, request),
         });
         let mut world = PollerHarness::start_all(units(5), fake, 0.4);
-        let PlcState::Disconnected { sentence, .. } = (loop {
+        let PlcState::Disconnected { diagnosis, .. } = (loop {
             if let PlcEvent::State { plc: 2, state } = world.event().await {
                 break state;
             }
         }) else {
             panic!("unit 3 answers")
         };
-        assert!(sentence.contains(&format!("unit_id 3 (exception {code})")), "{sentence}");
+        assert!(
+            diagnosis.to_string().contains(&format!("unit_id 3 (exception {code})")),
+            "{diagnosis}"
+        );
         let tallies = world.tally(HOUR).await;
         for (index, tally) in tallies.iter().enumerate() {
             match index {

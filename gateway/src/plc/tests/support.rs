@@ -12,7 +12,7 @@ use provisioning::plc::{IecType, PlcModel};
 use tokio::time;
 
 use crate::metrics::{Metrics, PlcMetrics};
-use crate::plc::DeviceIdentification;
+use crate::plc::PlcIdentity;
 use crate::plc::Registers;
 use crate::plc::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
 
@@ -30,7 +30,7 @@ pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
 type ScriptedConnect = (Duration, Result<(), ConnectError>);
 type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
 type IdentificationScript =
-    Box<dyn FnMut(u8) -> (Duration, Result<DeviceIdentification, RequestError>) + Send>;
+    Box<dyn FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send>;
 
 /// A PLC whose connects and answers a test decides.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl FakePlc {
     /// What it answers when it is asked for its name; else that it does not know the function.
     pub(super) fn identifying_with(
         self,
-        names: impl FnMut(u8) -> (Duration, Result<DeviceIdentification, RequestError>) + Send + 'static,
+        names: impl FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send + 'static,
     ) -> Self {
         *self.identification.lock().unwrap() = Box::new(names);
         self
@@ -158,7 +158,7 @@ impl PlcSession for FakeSession {
     async fn read_device_identification(
         &mut self,
         station: UnitAddress,
-    ) -> Result<DeviceIdentification, RequestError> {
+    ) -> Result<PlcIdentity, RequestError> {
         let (took, answer) = self.0.identification.lock().unwrap()(station.unit);
         time::sleep(took).await;
         answer

@@ -8,7 +8,7 @@ use provisioning::plan::ReadRequest;
 use super::{UnitPoll, now};
 use crate::plc::request_tuner::{AnswerVerdict, RequestList, TagRange};
 use crate::plc::session::Connector;
-use crate::plc::{Cycle, ReadFailure, ReadResult, diagnosis};
+use crate::plc::{Cycle, PlcDiagnosis, ReadFailure, ReadResult};
 
 /// Most refused requests that are taken apart in one cycle. Each costs two requests; the search is
 /// over after a few cycles, and none of them takes much longer than others.
@@ -56,8 +56,8 @@ impl<C: Connector> UnitPoll<'_, C> {
     /// Another unit has used up the connects of this minute.
     async fn report_throttled(&mut self) {
         if !self.connection.is_connected() && self.unit.is_reported_connected() {
-            let sentence = diagnosis::must_wait(&self.unit.config);
-            self.unit.report_disconnected(sentence, None, self.events).await;
+            let diagnosis = PlcDiagnosis::too_many_connects(&self.unit.config);
+            self.unit.report_disconnected(diagnosis, None, self.events).await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{UnitPoll, is_gateway_exception, now};
 use crate::metrics::RequestOutcome;
-use crate::plc::request_tuner::doubt::Doubt;
+use crate::plc::failed_for_sure;
 use crate::plc::session::{Connector, RequestError};
 
 impl<C: Connector> UnitPoll<'_, C> {
@@ -55,8 +55,8 @@ impl<C: Connector> UnitPoll<'_, C> {
         tracing::debug!(plc, error = error as &dyn std::error::Error, "broke over its name");
         self.unit.name_breaks = self.unit.name_breaks.saturating_add(1);
         match &mut self.server.name_backoff {
-            Some(doubt) => doubt.fail(now()),
-            names @ None => *names = Some(Doubt::confirmed(now())),
+            Some(doubt) => doubt.on_failure(now(), 0.0),
+            names @ None => *names = Some(failed_for_sure(now())),
         }
         self.connection.drop_unblamed();
     }

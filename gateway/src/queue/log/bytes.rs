@@ -1,6 +1,6 @@
-//! Numbers and texts as bytes: what is small takes few of them. Pure.
+//! Encodes numbers and texts: small numbers take few bytes. Pure.
 
-/// Reads from the front; nothing comes out of what does not hold.
+/// Decodes from the front. Every method returns `None` when the bytes do not hold what it reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByteReader<'a>(pub(super) &'a [u8]);
 
@@ -21,7 +21,7 @@ impl<'a> ByteReader<'a> {
         Some(*first)
     }
 
-    /// LEB128, at most 10 bytes.
+    /// Reads an LEB128 number of at most 10 bytes.
     pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -38,7 +38,7 @@ impl<'a> ByteReader<'a> {
         None
     }
 
-    /// Zigzag: -1 is 1, 1 is 2.
+    /// Reads a signed number in zigzag form: -1 is 1, 1 is 2.
     pub(super) fn signed(&mut self) -> Option<i64> {
         let raw = self.varint()?;
         Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
@@ -48,8 +48,8 @@ impl<'a> ByteReader<'a> {
         u16::try_from(self.varint()?).ok()
     }
 
-    /// A count of things of which each takes at least one byte, so that a wrong one cannot make
-    /// anybody reserve more than is there.
+    /// Reads a count of items that take at least one byte each. A damaged count cannot cause a larger
+    /// allocation than the bytes that follow.
     pub(super) fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.varint()?).ok()?;
         (count <= self.0.len()).then_some(count)
@@ -60,7 +60,7 @@ impl<'a> ByteReader<'a> {
         std::str::from_utf8(self.take(len)?).ok()
     }
 
-    /// So many things in a row.
+    /// Reads a count and that many items.
     pub(super) fn list<T>(
         &mut self,
         mut one: impl FnMut(&mut Self) -> Option<T>,
@@ -106,17 +106,17 @@ mod tests {
             put_signed(&mut bytes, signed);
             put_text(&mut bytes, "é");
 
-            let mut cursor = ByteReader(&bytes);
+            let mut reader = ByteReader(&bytes);
 
-            prop_assert_eq!(cursor.varint(), Some(number));
-            prop_assert_eq!(cursor.signed(), Some(signed));
-            prop_assert_eq!(cursor.text(), Some("é"));
-            prop_assert_eq!(cursor.byte(), None);
+            prop_assert_eq!(reader.varint(), Some(number));
+            prop_assert_eq!(reader.signed(), Some(signed));
+            prop_assert_eq!(reader.text(), Some("é"));
+            prop_assert_eq!(reader.byte(), None);
         }
     }
 
     #[test]
-    fn a_number_that_is_too_long_or_a_count_that_is_too_large_is_none() {
+    fn a_number_that_is_too_long_and_a_count_that_is_too_large_are_refused() {
         assert_eq!(ByteReader(&[0xFF; 11]).varint(), None);
         assert_eq!(
             ByteReader(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2]).varint(),

@@ -1,4 +1,4 @@
-//! What a log is at one moment, and how it is written down: context, checkpoint, small changes.
+//! The state of a log, and how it is encoded: context, checkpoint, and changes between checkpoints.
 //! Pure.
 
 use std::collections::BTreeMap;
@@ -12,45 +12,45 @@ use crate::queue::range_set::{NumberRange, RangeSet};
 use crate::queue::unclean::UncleanShutdown;
 use crate::queue::{Gap, TopicId, TopicTable, to_u64};
 
-/// Entries and losses are numbered through, modulo 65,536.
+/// Running number of entries and losses, modulo 65,536.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct ChainSeq(u16);
 
-/// Who writes.
+/// The run that writes a segment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct RunContext {
-    /// Number of the run's first segment.
+    /// Number of its first segment.
     pub(super) run: u64,
-    /// The epoch under which it counts.
+    /// The epoch under which it gives numbers.
     pub(super) epoch: Arc<str>,
-    /// Which start of the machine this is; a new one has lost what was not on the disk.
+    /// Id of the boot of the machine. After another boot, what was not on disk is lost.
     pub(super) boot: String,
-    /// Seconds of data that a power cut may take, as long as the storage works.
+    /// Seconds of data that a power cut may cost while the storage works.
     pub(super) power_window: u64,
-    /// Seconds of data that the death of the process may take, as long as the storage works.
+    /// Seconds of data that a killed process may cost while the storage works.
     pub(super) kill_window: u64,
     /// Topics by their numbers in this run.
     pub(super) topics: Vec<Arc<str>>,
 }
 
-/// What is open, and what has to be told.
+/// What waits, and what has to be announced.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Checkpoint {
-    /// The id that the next entry gets.
+    /// The id of the next entry.
     pub(super) next_id: u64,
-    /// One above the highest id that lies in segments.
+    /// One above the highest id in the segments.
     pub(super) appended: u64,
-    /// The link that the next entry or loss gets.
+    /// The running number of the next entry or loss.
     pub(super) chain_seq: ChainSeq,
-    /// The number that the next entry of each topic gets.
+    /// The number of the next entry of each topic.
     pub(super) next_seq: BTreeMap<TopicId, u64>,
-    /// Ids that lie in segments and wait.
+    /// Ids that wait in the segments.
     pub(super) waiting: RangeSet,
-    /// Oldest first, without those in which nothing waits. The last one is being written.
+    /// Segments in which something waits, oldest first, and the one being written last.
     pub(super) segments: Vec<Segment>,
-    /// Gaps whose announcement is not in the log.
+    /// Gaps that no event in the log announces.
     pub(super) gaps: Vec<Gap>,
-    /// Unclean starts whose announcement is not in the log.
+    /// Unclean shutdowns that no event in the log announces.
     pub(super) uncleans: Vec<UncleanShutdown>,
 }
 
@@ -63,13 +63,13 @@ impl ChainSeq {
         out.extend_from_slice(&self.0.to_le_bytes());
     }
 
-    pub(super) fn parse(cursor: &mut ByteReader<'_>) -> Option<Self> {
-        Some(Self(u16::from_le_bytes(cursor.array()?)))
+    pub(super) fn parse(reader: &mut ByteReader<'_>) -> Option<Self> {
+        Some(Self(u16::from_le_bytes(reader.array()?)))
     }
 }
 
 impl RunContext {
-    /// Seconds of its data that may be missing, for a run in this start of the machine.
+    /// Returns the seconds of its data that may be missing for a run of this boot.
     pub(super) fn loss_window(&self, boot: &str) -> u64 {
         let is_same_boot = !boot.is_empty() && self.boot == boot;
         if is_same_boot { self.kill_window } else { self.power_window }
@@ -86,35 +86,31 @@ impl RunContext {
     }
 
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let mut cursor = ByteReader(payload);
+        let mut reader = ByteReader(payload);
         Some(Self {
-            run: u64::from_le_bytes(cursor.array()?),
-            epoch: cursor.text()?.into(),
-            boot: cursor.text()?.to_owned(),
-            power_window: cursor.varint()?,
-            kill_window: cursor.varint()?,
-            topics: cursor.list(|cursor| Some(Arc::from(cursor.text()?)))?,
+            run: u64::from_le_bytes(reader.array()?),
+            epoch: reader.text()?.into(),
+            boot: reader.text()?.to_owned(),
+            power_window: reader.varint()?,
+            kill_window: reader.varint()?,
+            topics: reader.list(|reader| Some(Arc::from(reader.text()?)))?,
         })
     }
 
-    /// What the topic with this number is called today.
+    /// Returns today's number of the topic with this number.
     pub(super) fn topic(&self, number: u16, topics: &mut TopicTable) -> Option<TopicId> {
         Some(topics.intern(self.topics.get(usize::from(number))?))
     }
 }
 
 impl Checkpoint {
-    /// Topics are written by their numbers, which the run's context explains.
+    /// Encodes the state. Topics are written as numbers; the context of the run has their names.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.next_id);
         put_varint(out, self.appended);
         self.chain_seq.put(out);
         put_topics(out, &self.next_seq);
-        put_count(out, self.waiting.iter().len());
-        for (first, last) in self.waiting.iter() {
-            put_varint(out, first);
-            put_varint(out, last - first);
-        }
+        put_ranges(out, &self.waiting);
         put_count(out, self.segments.len());
         self.segments.iter().for_each(|segment| put_segment(out, segment));
         put_count(out, self.gaps.len());
@@ -128,23 +124,31 @@ impl Checkpoint {
         context: &RunContext,
         topics: &mut TopicTable,
     ) -> Option<Self> {
-        let mut cursor = ByteReader(payload);
+        let mut reader = ByteReader(payload);
         Some(Self {
-            next_id: cursor.varint()?,
-            appended: cursor.varint()?,
-            chain_seq: ChainSeq::parse(&mut cursor)?,
-            next_seq: decode_topics(&mut cursor, context, topics)?,
-            waiting: cursor.list(decode_range)?.into_iter().collect(),
-            segments: cursor.list(|cursor| decode_segment(cursor, context, topics))?,
-            gaps: cursor.list(|cursor| decode_gap(cursor, context, topics))?,
-            uncleans: cursor.list(|cursor| decode_unclean(cursor, context, topics))?,
+            next_id: reader.varint()?,
+            appended: reader.varint()?,
+            chain_seq: ChainSeq::parse(&mut reader)?,
+            next_seq: decode_topics(&mut reader, context, topics)?,
+            waiting: reader.list(decode_range)?.into_iter().collect(),
+            segments: reader.list(|reader| decode_segment(reader, context, topics))?,
+            gaps: reader.list(|reader| decode_gap(reader, context, topics))?,
+            uncleans: reader.list(|reader| decode_unclean(reader, context, topics))?,
         })
     }
 }
 
-fn decode_range(cursor: &mut ByteReader<'_>) -> Option<(u64, u64)> {
-    let first = cursor.varint()?;
-    Some((first, first.checked_add(cursor.varint()?)?))
+fn put_ranges(out: &mut Vec<u8>, ranges: &RangeSet) {
+    put_count(out, ranges.iter().len());
+    for (first, last) in ranges.iter() {
+        put_varint(out, first);
+        put_varint(out, last - first);
+    }
+}
+
+fn decode_range(reader: &mut ByteReader<'_>) -> Option<(u64, u64)> {
+    let first = reader.varint()?;
+    Some((first, first.checked_add(reader.varint()?)?))
 }
 
 fn put_topics(out: &mut Vec<u8>, numbers: &BTreeMap<TopicId, u64>) {
@@ -156,11 +160,11 @@ fn put_topics(out: &mut Vec<u8>, numbers: &BTreeMap<TopicId, u64>) {
 }
 
 fn decode_topics(
-    cursor: &mut ByteReader<'_>,
+    reader: &mut ByteReader<'_>,
     context: &RunContext,
     topics: &mut TopicTable,
 ) -> Option<BTreeMap<TopicId, u64>> {
-    let pairs = cursor.list(|cursor| Some((cursor.small()?, cursor.varint()?)))?;
+    let pairs = reader.list(|reader| Some((reader.small()?, reader.varint()?)))?;
     pairs.into_iter().map(|(topic, number)| Some((context.topic(topic, topics)?, number))).collect()
 }
 
@@ -168,11 +172,11 @@ fn put_counts(out: &mut Vec<u8>, tally: EntryCounts) {
     [tally.entries, tally.samples, tally.bytes].iter().for_each(|count| put_varint(out, *count));
 }
 
-fn decode_counts(cursor: &mut ByteReader<'_>) -> Option<EntryCounts> {
+fn decode_counts(reader: &mut ByteReader<'_>) -> Option<EntryCounts> {
     Some(EntryCounts {
-        entries: cursor.varint()?,
-        samples: cursor.varint()?,
-        bytes: cursor.varint()?,
+        entries: reader.varint()?,
+        samples: reader.varint()?,
+        bytes: reader.varint()?,
     })
 }
 
@@ -187,18 +191,18 @@ fn put_segment(out: &mut Vec<u8>, segment: &Segment) {
 }
 
 fn decode_segment(
-    cursor: &mut ByteReader<'_>,
+    reader: &mut ByteReader<'_>,
     context: &RunContext,
     topics: &mut TopicTable,
 ) -> Option<Segment> {
     Some(Segment {
-        number: cursor.varint()?,
-        first_id: cursor.varint()?,
-        epoch: cursor.text()?.into(),
-        waiting: decode_counts(cursor)?,
-        first_at: Some(cursor.signed()?).filter(|at| *at != i64::MIN).map(UnixTime::from_micros),
-        starts: decode_topics(cursor, context, topics)?,
-        ends: decode_topics(cursor, context, topics)?,
+        number: reader.varint()?,
+        first_id: reader.varint()?,
+        epoch: reader.text()?.into(),
+        waiting: decode_counts(reader)?,
+        first_at: Some(reader.signed()?).filter(|at| *at != i64::MIN).map(UnixTime::from_micros),
+        starts: decode_topics(reader, context, topics)?,
+        ends: decode_topics(reader, context, topics)?,
         size: 0,
     })
 }
@@ -213,15 +217,15 @@ pub(super) fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
 }
 
 pub(super) fn decode_gap(
-    cursor: &mut ByteReader<'_>,
+    reader: &mut ByteReader<'_>,
     context: &RunContext,
     topics: &mut TopicTable,
 ) -> Option<Gap> {
-    let epoch = cursor.text()?.into();
-    let topic = context.topic(cursor.small()?, topics)?;
-    let (first_seq, last_seq) = decode_range(cursor)?;
-    let samples = cursor.varint()?;
-    let reason = DropReason::from_label(cursor.text()?)?;
+    let epoch = reader.text()?.into();
+    let topic = context.topic(reader.small()?, topics)?;
+    let (first_seq, last_seq) = decode_range(reader)?;
+    let samples = reader.varint()?;
+    let reason = DropReason::from_label(reader.text()?)?;
     Some(Gap { epoch, topic, first_seq, last_seq, samples, reason })
 }
 
@@ -232,29 +236,25 @@ fn put_unclean(out: &mut Vec<u8>, unclean: &UncleanShutdown) {
 }
 
 fn decode_unclean(
-    cursor: &mut ByteReader<'_>,
+    reader: &mut ByteReader<'_>,
     context: &RunContext,
     topics: &mut TopicTable,
 ) -> Option<UncleanShutdown> {
     Some(UncleanShutdown {
-        epoch: cursor.text()?.into(),
-        seconds: cursor.varint()?.checked_sub(1),
-        next_seq: decode_topics(cursor, context, topics)?,
+        epoch: reader.text()?.into(),
+        seconds: reader.varint()?.checked_sub(1),
+        next_seq: decode_topics(reader, context, topics)?,
     })
 }
 
-/// Ids of one segment that are settled, and what they held.
+/// Encodes ids of one segment that are settled, and what they held.
 pub(super) fn put_settled(out: &mut Vec<u8>, segment: u64, ids: &RangeSet, held: EntryCounts) {
     put_varint(out, segment);
     put_counts(out, held);
-    put_count(out, ids.iter().len());
-    for (first, last) in ids.iter() {
-        put_varint(out, first);
-        put_varint(out, last - first);
-    }
+    put_ranges(out, ids);
 }
 
 pub(super) fn decode_settled(payload: &[u8]) -> Option<(u64, EntryCounts, Vec<NumberRange>)> {
-    let mut cursor = ByteReader(payload);
-    Some((cursor.varint()?, decode_counts(&mut cursor)?, cursor.list(decode_range)?))
+    let mut reader = ByteReader(payload);
+    Some((reader.varint()?, decode_counts(&mut reader)?, reader.list(decode_range)?))
 }

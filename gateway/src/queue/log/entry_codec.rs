@@ -1,4 +1,4 @@
-//! Entries as payloads of frames, and back. Pure.
+//! Encodes entries as payloads of frames, and decodes them. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,38 +11,51 @@ use super::value_codec;
 use crate::model::{Message, Record, Sample, UnixTime};
 use crate::queue::{ConfigNames, Entry, PlcNames, TagNames, to_u64};
 
-/// What stands in front of every entry.
+/// The first fields of every entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct EntryHeader {
     pub(super) id: u64,
-    /// Which link of the chain this is: one that is missing is a hole.
-    pub(super) link: ChainSeq,
-    /// Number of the topic in the run's table.
+    /// Running number of entries and losses; a missing one shows that something was lost.
+    pub(super) chain_seq: ChainSeq,
+    /// Number of the topic in the table of the run.
     pub(super) topic: u16,
     pub(super) seq: u64,
 }
 
-/// What can be said of an entry without reading it.
+/// What the first bytes of an entry state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct EntrySummary {
     pub(super) header: EntryHeader,
     pub(super) samples: u64,
-    /// When a record was read.
+    /// When a record was read; `None` for a message.
     pub(super) at: Option<UnixTime>,
 }
 
-/// From the names of the run that wrote a record to the numbers of today's configuration.
+/// Maps the numbers that a run used for a PLC and its tags to those of today's configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct NameMapping {
+    /// Number of the PLC now; `None` when it is not configured any more.
     plc: Option<u16>,
+    /// Numbers of its tags now, by their stored numbers.
     tags: Vec<Option<u16>>,
 }
 
-pub(super) fn put_entry(out: &mut Vec<u8>, head: EntryHeader, epoch: &str, entry: &Entry) {
-    put_varint(out, head.id);
-    head.link.put(out);
-    put_varint(out, u64::from(head.topic));
-    put_varint(out, head.seq);
+/// What an entry on disk means for today's configuration.
+#[derive(Debug)]
+pub(in crate::queue) enum StoredContent {
+    /// The entry, and how many of its samples belong to no configured tag.
+    Whole(Entry, u64),
+    /// None of its samples belongs to a configured tag.
+    UnknownTag,
+    /// The names that it was written with were lost.
+    NamesLost,
+}
+
+pub(super) fn put_entry(out: &mut Vec<u8>, header: EntryHeader, epoch: &str, entry: &Entry) {
+    put_varint(out, header.id);
+    header.chain_seq.put(out);
+    put_varint(out, u64::from(header.topic));
+    put_varint(out, header.seq);
     match entry {
         Entry::Record(Record { plc, at, samples }) => {
             put_signed(out, at.as_micros());
@@ -57,58 +70,61 @@ pub(super) fn put_entry(out: &mut Vec<u8>, head: EntryHeader, epoch: &str, entry
     }
 }
 
-fn decode_header(cursor: &mut ByteReader<'_>) -> Option<EntryHeader> {
-    let id = cursor.varint()?;
-    let link = ChainSeq::parse(cursor)?;
-    Some(EntryHeader { id, link, topic: cursor.small()?, seq: cursor.varint()? })
+fn decode_header(reader: &mut ByteReader<'_>) -> Option<EntryHeader> {
+    let id = reader.varint()?;
+    let chain_seq = ChainSeq::parse(reader)?;
+    Some(EntryHeader { id, chain_seq, topic: reader.small()?, seq: reader.varint()? })
 }
 
 pub(super) fn record_summary(payload: &[u8]) -> Option<EntrySummary> {
-    let mut cursor = ByteReader(payload);
-    let head = decode_header(&mut cursor)?;
-    let at = UnixTime::from_micros(cursor.signed()?);
-    cursor.small()?;
-    Some(EntrySummary { header: head, samples: to_u64(cursor.count()?), at: Some(at) })
+    let mut reader = ByteReader(payload);
+    let header = decode_header(&mut reader)?;
+    let at = UnixTime::from_micros(reader.signed()?);
+    reader.small()?;
+    Some(EntrySummary { header, samples: to_u64(reader.count()?), at: Some(at) })
 }
 
 pub(super) fn message_summary(payload: &[u8]) -> Option<EntrySummary> {
     Some(EntrySummary { header: decode_header(&mut ByteReader(payload))?, samples: 0, at: None })
 }
 
-/// The record with today's numbers, and how many of its samples have no tag there any more. A
-/// record that is left with none has no samples.
+/// Returns a record with today's numbers; `None` when its bytes or the names for it are damaged.
 pub(super) fn decode_record(
     payload: &[u8],
     names: &BTreeMap<u16, NameMapping>,
-) -> Option<(Record, u64)> {
-    let mut cursor = ByteReader(payload);
-    decode_header(&mut cursor)?;
-    let at = UnixTime::from_micros(cursor.signed()?);
-    let mapping = names.get(&cursor.small()?)?;
-    let samples = value_codec::decode_samples(&mut cursor, at)?;
+) -> Option<StoredContent> {
+    let mut reader = ByteReader(payload);
+    decode_header(&mut reader)?;
+    let at = UnixTime::from_micros(reader.signed()?);
+    let mapping = names.get(&reader.small()?)?;
+    let samples = value_codec::decode_samples(&mut reader, at)?;
+    let Some(plc) = mapping.plc else { return Some(StoredContent::UnknownTag) };
     let count = samples.len();
-    let kept: Vec<Sample> =
+    let samples: Vec<Sample> =
         samples.into_iter().filter_map(|sample| mapping.map_sample(sample)).collect();
-    let homeless = to_u64(count - kept.len());
-    Some((Record { plc: mapping.plc.unwrap_or_default(), at, samples: kept }, homeless))
+    if samples.is_empty() {
+        return Some(StoredContent::UnknownTag);
+    }
+    let unmapped_samples = to_u64(count - samples.len());
+    Some(StoredContent::Whole(Entry::Record(Record { plc, at, samples }), unmapped_samples))
 }
 
-/// The epoch under which a message got its number.
+/// Returns the epoch under which a message got its number.
 pub(super) fn epoch_of_message(payload: &[u8]) -> Option<&str> {
-    let mut cursor = ByteReader(payload);
-    decode_header(&mut cursor)?;
-    cursor.text()
+    let mut reader = ByteReader(payload);
+    decode_header(&mut reader)?;
+    reader.text()
 }
 
-/// A message on this topic, with the epoch of its number.
+/// Returns a message on this topic, with the epoch of its number.
 pub(super) fn decode_message<'a>(
     payload: &'a [u8],
     topic: &Arc<str>,
 ) -> Option<(&'a str, Message)> {
-    let mut cursor = ByteReader(payload);
-    decode_header(&mut cursor)?;
-    let epoch = cursor.text()?;
-    let body: Map<String, Value> = serde_json::from_slice(cursor.0).ok()?;
+    let mut reader = ByteReader(payload);
+    decode_header(&mut reader)?;
+    let epoch = reader.text()?;
+    let body: Map<String, Value> = serde_json::from_slice(reader.0).ok()?;
     Some((epoch, Message { topic: Arc::clone(topic), body }))
 }
 
@@ -119,15 +135,16 @@ pub(super) fn put_names(out: &mut Vec<u8>, plc: u16, names: &PlcNames) {
     names.tags.iter().for_each(|tag| put_text(out, tag));
 }
 
-/// The number that the names stand for, and where they are today.
+/// Returns the number that the run used for a PLC, and the mapping of its names to today's numbers.
 pub(super) fn decode_names(payload: &[u8], today: &ConfigNames) -> Option<(u16, NameMapping)> {
-    let mut cursor = ByteReader(payload);
-    let number = cursor.small()?;
-    let name = cursor.text()?;
+    let mut reader = ByteReader(payload);
+    let stored_plc = reader.small()?;
+    let name = reader.text()?;
     let known = (0..).zip(&today.plcs).find(|(_, plc)| plc.name == name);
-    let nowhere = TagNames::default();
-    let tags = known.map_or(&nowhere, |(_, plc)| &plc.tags);
-    // Mostly they come in today's order: searching for each would take the square of their number.
+    let no_tags = TagNames::default();
+    let tags = known.map_or(&no_tags, |(_, plc)| &plc.tags);
+    // Tags mostly come in today's order. A search for each would take quadratic time: a PLC may have
+    // tens of thousands.
     let from = |place| tags.iter().zip(0..).skip(place).peekable();
     let mut ahead = from(0);
     let mut place = |name: &str| {
@@ -137,13 +154,12 @@ pub(super) fn decode_names(payload: &[u8], today: &ConfigNames) -> Option<(u16, 
         }
         ahead.next().map(|(_, place): (&str, u16)| place)
     };
-    let tags = cursor.list(|cursor| Some(place(cursor.text()?)))?;
-    Some((number, NameMapping { plc: known.map(|(number, _)| number), tags }))
+    let tags = reader.list(|reader| Some(place(reader.text()?)))?;
+    Some((stored_plc, NameMapping { plc: known.map(|(number, _)| number), tags }))
 }
 
 impl NameMapping {
     fn map_sample(&self, sample: Sample) -> Option<Sample> {
-        self.plc?;
         let tag = (*self.tags.get(usize::from(sample.tag))?)?;
         Some(Sample { tag, ..sample })
     }
@@ -167,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tags_are_found_whatever_became_of_the_configuration(
+        fn tags_are_found_by_name_in_any_later_configuration(
             stored in some_tags(),
             today in some_tags(),
         ) {

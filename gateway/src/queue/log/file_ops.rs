@@ -1,5 +1,5 @@
-//! What is to be done to the files, in its order. A job does it: a card may take seconds for the
-//! shortest write, and whoever owns the log has machines to read meanwhile.
+//! Operations on files, in order. A job executes them: an SD card may take seconds for the shortest
+//! write, and the owner of the log must read PLCs meanwhile.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -7,37 +7,37 @@ use std::sync::{Arc, OnceLock};
 use super::segment::FAILING_MARKER;
 use crate::queue::storage::{Storage, StoredFile};
 
-/// A file that is open as soon as the step that opens it is done.
+/// A file that is open once the operation that opens it is done.
 pub(super) type FileSlot<F> = Arc<OnceLock<F>>;
 
-/// The name of a file that may be written over, and its length.
+/// The name and the length of a file that may be overwritten.
 pub(super) type IdleFile = (String, u64);
 
-/// One thing to do.
+/// An operation on a file.
 #[derive(Debug)]
 pub(super) enum FileOp<F> {
-    /// A file with this name: one that may be written over, or a new one.
+    /// Opens a file with this name: one that may be overwritten, renamed, or a new one.
     Open { name: String, over: Option<IdleFile>, file: FileSlot<F> },
-    /// These bytes into a file.
+    /// Writes these bytes into a file.
     Write { file: FileSlot<F>, bytes: Vec<u8>, at: u64 },
-    /// Cut off what is behind this.
+    /// Cuts a file off behind `size` bytes.
     Truncate { file: FileSlot<F>, size: u64 },
-    /// Nobody needs this file.
+    /// Removes a file.
     Remove { name: String },
-    /// A file that says that the storage fails.
+    /// Creates the marker of a failing storage.
     MarkFailing,
 }
 
-/// Steps that wait, in their order.
+/// Operations that wait, in order.
 #[derive(Debug)]
 pub(super) struct FileOps<F>(Vec<FileOp<F>>);
 
-/// What became of some steps.
+/// The result of some operations.
 #[derive(Debug)]
 pub(super) struct OpsResult {
-    /// The first error; nothing was begun or written after it.
+    /// The first error; nothing was opened or written after it.
     pub(super) result: io::Result<()>,
-    /// Files that are still there under their old names.
+    /// Files that were to be overwritten and still exist under their old names.
     pub(super) unused: Vec<IdleFile>,
 }
 
@@ -48,8 +48,8 @@ impl<F> Default for FileOps<F> {
 }
 
 impl<F> FileOps<F> {
-    pub(super) fn push(&mut self, step: FileOp<F>) {
-        self.0.push(step);
+    pub(super) fn push(&mut self, op: FileOp<F>) {
+        self.0.push(op);
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -60,65 +60,65 @@ impl<F> FileOps<F> {
         std::mem::take(&mut self.0)
     }
 
-    /// Forgets what was to be begun and written, and names the files that nobody writes over then.
-    /// What cleans up stays.
+    /// Removes what was to be opened and written, and returns the files that are not overwritten
+    /// then. What cleans up stays.
     pub(super) fn cancel_writes(&mut self) -> Vec<IdleFile> {
-        let mut left = Vec::new();
-        self.0.retain_mut(|step| match step {
+        let mut unused = Vec::new();
+        self.0.retain_mut(|op| match op {
             FileOp::Open { over, .. } => {
-                left.extend(over.take());
+                unused.extend(over.take());
                 false
             }
             FileOp::Write { .. } => false,
             FileOp::Truncate { .. } | FileOp::Remove { .. } | FileOp::MarkFailing => true,
         });
-        left
+        unused
     }
 }
 
-/// Does it; takes as long as the device takes. What cleans up is done whatever happens to the rest,
-/// and its errors change nothing.
-pub(super) fn execute<S: Storage>(storage: &S, steps: Vec<FileOp<S::File>>) -> OpsResult {
-    let mut walked = OpsResult { result: Ok(()), unused: Vec::new() };
-    for step in steps {
-        match step {
-            FileOp::Open { over, .. } if walked.result.is_err() => walked.unused.extend(over),
-            FileOp::Write { .. } if walked.result.is_err() => {}
+/// Executes operations; takes as long as the device takes. Those that clean up are executed in spite
+/// of errors of the others, and their own errors change nothing.
+pub(super) fn execute<S: Storage>(storage: &S, ops: Vec<FileOp<S::File>>) -> OpsResult {
+    let mut ended = OpsResult { result: Ok(()), unused: Vec::new() };
+    for op in ops {
+        match op {
+            FileOp::Open { over, .. } if ended.result.is_err() => ended.unused.extend(over),
+            FileOp::Write { .. } if ended.result.is_err() => {}
             FileOp::Open { name, over, file } => {
-                walked.result = open_segment_file(storage, &name, over, &mut walked.unused)
+                ended.result = open_segment_file(storage, &name, over, &mut ended.unused)
                     .map(|opened| drop(file.set(opened)));
             }
             FileOp::Write { file, bytes, at } => {
-                // INVARIANT: a step that opens a file comes before those that write into it.
+                // INVARIANT: the operation that opens a file comes before those that write into it.
                 let written = file.get().map(|file| file.write_at(&bytes, at));
-                walked.result = written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+                ended.result = written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
             }
-            // A device that takes nothing at all has nothing to lose.
+            // A device that refuses even this has stored nothing that could be read by mistake.
             FileOp::Truncate { file, size } => drop(file.get().map(|file| file.truncate(size))),
             FileOp::Remove { name } => match storage.remove(&name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(%name, %error, "cannot remove a part of the queue");
+                    tracing::debug!(%name, %error, "cannot remove a file of the queue");
                 }
                 _ => {}
             },
             FileOp::MarkFailing => drop(storage.create(FAILING_MARKER)),
         }
     }
-    walked
+    ended
 }
 
 fn open_segment_file<S: Storage>(
     storage: &S,
     name: &str,
     over: Option<IdleFile>,
-    left: &mut Vec<IdleFile>,
+    unused: &mut Vec<IdleFile>,
 ) -> io::Result<S::File> {
     let Some((old, size)) = over else { return storage.create(name) };
     match storage.rename(&old, name) {
         Ok(()) => return storage.open(name),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // It is still there, and counts.
-        Err(_) => left.push((old, size)),
+        // It still exists and takes space.
+        Err(_) => unused.push((old, size)),
     }
     storage.create(name)
 }

@@ -1,20 +1,20 @@
-//! Frames: how a record lies in a segment, and how it is found again behind damage. Pure.
+//! Frames: the form of a record in a segment, and how records behind damaged bytes are found. Pure.
 //!
-//! A segment begins with 16 bytes: a mark, the version of the format, and their checksum. Frames
-//! follow, each on a multiple of 4 bytes:
+//! A segment begins with 16 bytes: magic bytes, the version of the format, and their checksum. Frames
+//! follow, each at a multiple of 4 bytes:
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 2 | mark |
+//! | 2 | magic bytes |
 //! | 1 | kind |
 //! | 1 | 0 |
 //! | 4 | length of the payload, little endian |
 //! | 4 | CRC-32C over segment number, run, offset, kind, length and payload |
 //! | n | payload, then zeros up to a multiple of 4 |
 //!
-//! The segment's number in the checksum makes what a recycled file held before invalid, the run
-//! makes sure that numbers of topics are read with the table they were written with, and the offset
-//! that no frame is believed in another place.
+//! The segment number in the checksum invalidates what a recycled file held before. The run makes sure
+//! that numbers of topics are read with the table they were written with, and the offset that a frame
+//! is valid in its own place only.
 
 use super::bytes::ByteReader;
 use crate::queue::to_u64;
@@ -23,7 +23,7 @@ use crate::queue::to_u64;
 pub(super) const HEADER_LEN: usize = 16;
 /// Bytes before a payload.
 pub(super) const FRAME_LEN: usize = 12;
-/// Version of the format that this program writes.
+/// Version of the format that this version writes.
 pub(super) const VERSION: u32 = 1;
 /// A frame begins at a multiple of this.
 const FRAME_ALIGN: usize = 4;
@@ -33,7 +33,7 @@ const FRAME_MARK: [u8; 2] = [0xE9, 0x67];
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FrameKind {
-    /// Who writes: the run, its epoch and its table of topics. Its own checksum is without a run.
+    /// The run that writes, its epoch and its table of topics. Its checksum is without a run.
     Context,
     /// The state of the whole log.
     Checkpoint,
@@ -43,22 +43,22 @@ pub(super) enum FrameKind {
     Record,
     /// An event or a reply.
     Message,
-    /// Ids that need not be sent any more.
+    /// Ids that are delivered or dropped.
     Settled,
-    /// Numbers that will never be delivered and whose announcement is not in the log.
+    /// Numbers that will never be delivered and that no event in the log announces.
     Lost,
-    /// A clean end.
+    /// A clean shutdown.
     Stop,
 }
 
-/// What the checksums of a segment are salted with.
+/// What the checksums of a segment include beside the frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Salt {
     pub(super) segment: u64,
     pub(super) run: u64,
 }
 
-/// One frame as it was found.
+/// A frame in a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogFrame<'a> {
     pub(super) kind: FrameKind,
@@ -66,12 +66,12 @@ pub(super) struct LogFrame<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// What the first bytes of a segment say.
+/// What the first bytes of a segment state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FileHeader {
-    /// Written by a program that knows this format; or damaged, and then the frames decide.
+    /// A version that this one can read; or they are damaged, and then the frames decide.
     Readable,
-    /// Written by a program that is newer than this one.
+    /// A newer version.
     Newer(u32),
 }
 
@@ -97,18 +97,18 @@ impl FrameKind {
 }
 
 impl LogFrame<'_> {
-    /// Offset of the first byte behind it.
+    /// Returns the offset of the first byte behind it.
     pub(super) const fn end(&self) -> usize {
         self.start + frame_len(self.payload.len())
     }
 
-    /// Bytes that it takes.
+    /// Returns the bytes that it takes.
     pub(super) fn len(&self) -> u64 {
         to_u64(frame_len(self.payload.len()))
     }
 }
 
-/// Bytes that a payload of this length takes.
+/// Returns the bytes that the frame of a payload of this length takes.
 pub(super) const fn frame_len(payload: usize) -> usize {
     (FRAME_LEN + payload).next_multiple_of(FRAME_ALIGN)
 }
@@ -123,9 +123,9 @@ pub(super) fn header() -> [u8; HEADER_LEN] {
 }
 
 pub(super) fn read_header(bytes: &[u8]) -> FileHeader {
-    let mut cursor = ByteReader(bytes);
+    let mut reader = ByteReader(bytes);
     let (Some(mark), Some(version), Some(sum)) =
-        (cursor.array::<8>(), cursor.array(), cursor.array())
+        (reader.array::<8>(), reader.array(), reader.array())
     else {
         return FileHeader::Readable;
     };
@@ -137,7 +137,7 @@ pub(super) fn read_header(bytes: &[u8]) -> FileHeader {
     FileHeader::Readable
 }
 
-/// Appends a frame to `out`, whose first byte lies at offset `base` of the segment.
+/// Appends a frame to `out`, whose first byte is at offset `base` of the segment.
 pub(super) fn put(
     out: &mut Vec<u8>,
     base: u64,
@@ -169,7 +169,7 @@ fn checksum(salt: Salt, at: u64, kind: FrameKind, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(sum, payload)
 }
 
-/// Every valid frame of a segment, in order, whatever lies between them.
+/// Every valid frame of a segment, in order; bytes between them are skipped.
 #[derive(Clone, Debug)]
 pub(super) struct LogFrames<'a> {
     bytes: &'a [u8],
@@ -188,24 +188,24 @@ impl<'a> LogFrames<'a> {
     }
 }
 
-/// A frame that was found here before: its checksum is not computed again.
+/// Returns a frame that was found at this offset before, without checking it again.
 pub(super) fn frame_at(bytes: &[u8], at: usize) -> Option<LogFrame<'_>> {
     frame(bytes, at).map(|(frame, _)| frame)
 }
 
-/// What may be a frame, and its checksum.
+/// Returns what may be a frame, and the checksum that it states.
 fn frame(bytes: &[u8], at: usize) -> Option<(LogFrame<'_>, u32)> {
-    let mut cursor = ByteReader(bytes.get(at..)?);
-    if cursor.array()? != FRAME_MARK {
+    let mut reader = ByteReader(bytes.get(at..)?);
+    if reader.array()? != FRAME_MARK {
         return None;
     }
-    let kind = FrameKind::from_code(cursor.byte()?)?;
-    if cursor.byte()? != 0 {
+    let kind = FrameKind::from_code(reader.byte()?)?;
+    if reader.byte()? != 0 {
         return None;
     }
-    let len = usize::try_from(u32::from_le_bytes(cursor.array()?)).ok()?;
-    let sum = u32::from_le_bytes(cursor.array()?);
-    Some((LogFrame { kind, start: at, payload: cursor.take(len)? }, sum))
+    let len = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
+    let sum = u32::from_le_bytes(reader.array()?);
+    Some((LogFrame { kind, start: at, payload: reader.take(len)? }, sum))
 }
 
 impl<'a> Iterator for LogFrames<'a> {
@@ -214,7 +214,7 @@ impl<'a> Iterator for LogFrames<'a> {
     fn next(&mut self) -> Option<LogFrame<'a>> {
         loop {
             let rest = self.bytes.get(self.at..)?;
-            // Nearly all of what has to be skipped is zeros.
+            // Skips zeros fast: nearly all bytes without a frame are zeros.
             self.at += FRAME_ALIGN
                 * rest
                     .chunks_exact(FRAME_ALIGN)

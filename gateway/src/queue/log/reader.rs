@@ -1,11 +1,11 @@
-//! A segment that was read, entry by entry. Pure.
+//! A segment that was read back, entry by entry. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::checkpoint::RunContext;
-use super::entry_codec::{self, EntrySummary, NameMapping};
+use super::entry_codec::{self, EntrySummary, NameMapping, StoredContent};
 use super::frame::{self, FrameKind, LogFrame, LogFrames, Salt};
 use super::segment::{EntryCounts, Segment};
 use crate::metrics::DropReason;
@@ -13,111 +13,105 @@ use crate::model::Message;
 use crate::queue::range_set::RangeSet;
 use crate::queue::{ConfigNames, Entry, Gap, TopicId, TopicTable};
 
-/// The entries of one segment that wait, in their order.
+/// The entries of one segment that wait, in order.
 #[derive(Debug)]
 pub(in crate::queue) struct SegmentReader {
-    pub(super) number: u64,
+    number: u64,
     epoch: Arc<str>,
     bytes: Vec<u8>,
     names: BTreeMap<u16, NameMapping>,
-    /// What the numbers of topics mean today.
+    /// Today's numbers of the topics, by their stored numbers.
     topics: BTreeMap<u16, TopicId>,
     /// By id; taken from the front.
     offsets: Vec<EntryOffset>,
     next: usize,
-    /// What should be there and is not.
-    pub(in crate::queue) missing_ids: Vec<u64>,
+    /// Ids that should be there and are not.
+    missing_ids: Vec<u64>,
 }
 
-/// Where an entry lies. Of small ones there are very many, so that what the frame says is read again.
+/// Where an entry is in the segment. A segment may hold very many small entries, so this is small and
+/// the frame is parsed again.
 #[derive(Clone, Copy, Debug)]
 struct EntryOffset {
     id: u64,
     at: u32,
 }
 
-/// An entry that came back from the disk.
+/// An entry that was read back from disk.
 #[derive(Debug)]
 pub(in crate::queue) struct StoredEntry<C = StoredContent> {
     pub(in crate::queue) id: u64,
     pub(in crate::queue) topic: TopicId,
     pub(in crate::queue) seq: u64,
     pub(in crate::queue) epoch: Arc<str>,
-    /// Bytes on the disk.
+    /// Bytes on disk.
     pub(in crate::queue) bytes: u64,
     /// Samples that were stored.
     pub(in crate::queue) samples: u64,
     pub(in crate::queue) content: C,
 }
 
-/// What is left of an entry.
-#[derive(Debug)]
-pub(in crate::queue) enum StoredContent {
-    /// The entry, and how many of its samples belong to no tag of today's configuration.
-    Whole(Entry, u64),
-    /// None of its samples belongs to a tag of today's configuration.
-    UnknownTag,
-    /// The names that it was written with did not survive.
-    NamesLost,
-}
-
 impl SegmentReader {
-    /// Takes the bytes of a segment; `ids` are those that lie in it, `open` those that wait.
+    /// Reads the bytes of a segment in which `ids` lie; `waiting` are those that wait in the log.
     pub(super) fn new(
         segment: &Segment,
         bytes: Vec<u8>,
         ids: Range<u64>,
-        open: &RangeSet,
+        waiting: &RangeSet,
         topics: &mut TopicTable,
         today: &ConfigNames,
     ) -> Self {
-        let (mut places, mut names) = (Vec::new(), BTreeMap::new());
-        let (mut known, mut meant) = (BTreeSet::new(), BTreeMap::new());
+        let (mut offsets, mut names) = (Vec::new(), BTreeMap::new());
+        let (mut known, mut topics_now) = (BTreeSet::new(), BTreeMap::new());
         if let Some(context) = context(&bytes, segment.number) {
             let salt = Salt { segment: segment.number, run: context.run };
             for frame in LogFrames::new(&bytes, salt) {
-                // They are repeated, for the case of damage.
+                // Names are repeated against damage: equal copies are decoded once.
                 if frame.kind == FrameKind::Names && known.insert(frame.payload) {
                     names.extend(entry_codec::decode_names(frame.payload, today));
                 }
-                let Some(EntrySummary { header: head, .. }) = entry_summary(&frame) else {
-                    continue;
-                };
-                if !ids.contains(&head.id) || !open.contains(head.id) {
+                let Some(EntrySummary { header, .. }) = entry_summary(&frame) else { continue };
+                if !ids.contains(&header.id) || !waiting.contains(header.id) {
                     continue;
                 }
-                let Some(topic) = context.topic(head.topic, topics) else { continue };
-                meant.insert(head.topic, topic);
-                places.extend(u32::try_from(frame.start).map(|at| EntryOffset { id: head.id, at }));
+                let Some(topic) = context.topic(header.topic, topics) else { continue };
+                topics_now.insert(header.topic, topic);
+                let at = u32::try_from(frame.start);
+                offsets.extend(at.map(|at| EntryOffset { id: header.id, at }));
             }
         }
-        // The last word counts.
-        places.reverse();
-        places.sort_by_key(|place| place.id);
-        places.dedup_by_key(|place| place.id);
-        let missing = find_missing_ids(&places, &ids, open);
-        Self {
-            number: segment.number,
-            epoch: Arc::clone(&segment.epoch),
-            bytes,
-            names,
-            topics: meant,
-            offsets: places,
-            next: 0,
-            missing_ids: missing,
-        }
+        // An entry that was written again after a failure counts where it was written last.
+        offsets.reverse();
+        offsets.sort_by_key(|offset| offset.id);
+        offsets.dedup_by_key(|offset| offset.id);
+        let missing_ids = find_missing_ids(&offsets, &ids, waiting);
+        let (number, epoch) = (segment.number, Arc::clone(&segment.epoch));
+        Self { number, epoch, bytes, names, topics: topics_now, offsets, next: 0, missing_ids }
     }
 
-    /// What all that is left to take holds, and what it takes on the disk.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns the ids that should be there and are not, and forgets them.
+    pub(super) fn take_missing_ids(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.missing_ids)
+    }
+
+    pub(in crate::queue) const fn has_missing_ids(&self) -> bool {
+        !self.missing_ids.is_empty()
+    }
+
+    /// Returns how much all entries hold together.
     pub(super) fn counts(&self) -> EntryCounts {
         let mut all = EntryCounts::default();
-        self.entries().for_each(|(frame, outline, _)| {
-            all.add(EntryCounts { entries: 1, samples: outline.samples, bytes: frame.len() });
+        self.entries().for_each(|(frame, summary, _)| {
+            all.add(EntryCounts { entries: 1, samples: summary.samples, bytes: frame.len() });
         });
         all
     }
 
-    /// Numbers of the segment that cannot be read, by topic.
+    /// Returns the numbers of the segment that cannot be read, by topic. The first gap gets the samples.
     pub(super) fn gaps(&self, segment: &Segment, samples: u64) -> Vec<Gap> {
         let mut samples = samples;
         let mut gaps = Vec::new();
@@ -126,8 +120,8 @@ impl SegmentReader {
             let Some(last) = end.checked_sub(1).filter(|last| *last >= start) else { continue };
             let mut missing: RangeSet = std::iter::once((start, last)).collect();
             let here = self.entries().filter(|(_, _, here)| here == topic);
-            here.filter(|(frame, ..)| self.is_own(frame)).for_each(|(_, outline, _)| {
-                missing.remove(outline.header.seq);
+            here.filter(|(frame, ..)| self.is_own(frame)).for_each(|(_, summary, _)| {
+                missing.remove(summary.header.seq);
             });
             gaps.extend(missing.iter().map(|(first_seq, last_seq)| Gap {
                 epoch: Arc::clone(&self.epoch),
@@ -141,18 +135,17 @@ impl SegmentReader {
         gaps
     }
 
-    /// The entry with this id, if it is here and none behind it was taken.
+    /// Returns the entry with this id, if it is here and no later one was taken.
     pub(super) fn take(&mut self, id: u64, topics: &TopicTable) -> Option<StoredEntry> {
         let rest = self.offsets.get(self.next..)?;
-        self.next += rest.iter().take_while(|place| place.id < id).count();
-        let place = *self.offsets.get(self.next).filter(|place| place.id == id)?;
+        self.next += rest.iter().take_while(|offset| offset.id < id).count();
+        let offset = *self.offsets.get(self.next).filter(|offset| offset.id == id)?;
         self.next += 1;
-        Some(self.stored_entry(self.entry(place)?, topics, |frame, message| {
-            self.content(frame, message)
-        }))
+        let entry = self.entry(offset)?;
+        Some(self.stored_entry(entry, topics, |frame, message| self.content(frame, message)))
     }
 
-    /// Every entry, as far as it is needed to count it, or to keep it where it is a message.
+    /// Returns every entry as far as it is needed to count it, with its content if it is a message.
     pub(in crate::queue) fn all_entries(
         &self,
         topics: &TopicTable,
@@ -161,16 +154,17 @@ impl SegmentReader {
     }
 
     fn entries(&self) -> impl Iterator<Item = (LogFrame<'_>, EntrySummary, TopicId)> {
-        self.offsets.iter().filter_map(|place| self.entry(*place))
+        self.offsets.iter().filter_map(|offset| self.entry(*offset))
     }
 
-    fn entry(&self, place: EntryOffset) -> Option<(LogFrame<'_>, EntrySummary, TopicId)> {
-        let frame = frame::frame_at(&self.bytes, usize::try_from(place.at).ok()?)?;
-        let outline = entry_summary(&frame)?;
-        Some((frame, outline, *self.topics.get(&outline.header.topic)?))
+    fn entry(&self, offset: EntryOffset) -> Option<(LogFrame<'_>, EntrySummary, TopicId)> {
+        let frame = frame::frame_at(&self.bytes, usize::try_from(offset.at).ok()?)?;
+        let summary = entry_summary(&frame)?;
+        Some((frame, summary, *self.topics.get(&summary.header.topic)?))
     }
 
-    /// Whether it got its number in the run that wrote it; a message that was moved here did not.
+    /// Returns whether an entry got its number in the run that wrote the segment; a message that was
+    /// moved here did not.
     fn is_own(&self, frame: &LogFrame<'_>) -> bool {
         frame.kind == FrameKind::Record
             || entry_codec::epoch_of_message(frame.payload) == Some(&*self.epoch)
@@ -178,20 +172,20 @@ impl SegmentReader {
 
     fn stored_entry<C>(
         &self,
-        (frame, outline, topic): (LogFrame<'_>, EntrySummary, TopicId),
+        (frame, summary, topic): (LogFrame<'_>, EntrySummary, TopicId),
         topics: &TopicTable,
         content: impl FnOnce(&LogFrame<'_>, Option<Message>) -> C,
     ) -> StoredEntry<C> {
         let name = topics.name(topic).filter(|_| frame.kind == FrameKind::Message);
-        let (epoch, message) =
-            name.and_then(|name| entry_codec::decode_message(frame.payload, name)).unzip();
+        let message = name.and_then(|name| entry_codec::decode_message(frame.payload, name));
+        let (epoch, message) = message.unzip();
         StoredEntry {
-            id: outline.header.id,
+            id: summary.header.id,
             topic,
-            seq: outline.header.seq,
+            seq: summary.header.seq,
             epoch: epoch.map_or_else(|| Arc::clone(&self.epoch), Arc::from),
             bytes: frame.len(),
-            samples: outline.samples,
+            samples: summary.samples,
             content: content(&frame, message),
         }
     }
@@ -200,21 +194,23 @@ impl SegmentReader {
         if let Some(message) = message {
             return StoredContent::Whole(Entry::Message(message), 0);
         }
-        let record = (frame.kind == FrameKind::Record)
-            .then(|| entry_codec::decode_record(frame.payload, &self.names));
-        match record.flatten() {
-            None => StoredContent::NamesLost,
-            Some((record, _)) if record.samples.is_empty() => StoredContent::UnknownTag,
-            Some((record, homeless)) => StoredContent::Whole(Entry::Record(record), homeless),
-        }
+        let is_record = frame.kind == FrameKind::Record;
+        let record = is_record.then(|| entry_codec::decode_record(frame.payload, &self.names));
+        record.flatten().unwrap_or(StoredContent::NamesLost)
     }
 }
 
-/// What should be there, and is not.
-fn find_missing_ids(places: &[EntryOffset], ids: &Range<u64>, open: &RangeSet) -> Vec<u64> {
+impl<C> StoredEntry<C> {
+    /// Returns the gap that this entry leaves when it is dropped.
+    pub(in crate::queue) fn to_gap(&self, reason: DropReason) -> Gap {
+        Gap::single((self.topic, &self.epoch, self.seq), self.samples, reason)
+    }
+}
+
+fn find_missing_ids(offsets: &[EntryOffset], ids: &Range<u64>, waiting: &RangeSet) -> Vec<u64> {
     let (mut missing, mut from) = (Vec::new(), ids.start);
-    while let Some(id) = open.first_from(from).filter(|id| *id < ids.end) {
-        if places.binary_search_by_key(&id, |place| place.id).is_err() {
+    while let Some(id) = waiting.first_from(from).filter(|id| *id < ids.end) {
+        if offsets.binary_search_by_key(&id, |offset| offset.id).is_err() {
             missing.push(id);
         }
         from = id + 1;
@@ -222,7 +218,7 @@ fn find_missing_ids(places: &[EntryOffset], ids: &Range<u64>, open: &RangeSet) -
     missing
 }
 
-/// What an entry says of itself; nothing for any other frame.
+/// Returns what the first bytes of an entry state; `None` for any other frame.
 fn entry_summary(frame: &LogFrame<'_>) -> Option<EntrySummary> {
     match frame.kind {
         FrameKind::Record => entry_codec::record_summary(frame.payload),
@@ -236,7 +232,7 @@ fn entry_summary(frame: &LogFrame<'_>) -> Option<EntrySummary> {
     }
 }
 
-/// Who wrote a segment. The last word counts: a table of topics only grows.
+/// Returns the context of the run that wrote a segment, in its last copy: a table of topics only grows.
 pub(super) fn context(bytes: &[u8], segment: u64) -> Option<RunContext> {
     // Only contexts have a checksum without a run.
     let salt = Salt { segment, run: 0 };

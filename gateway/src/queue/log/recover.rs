@@ -1,4 +1,4 @@
-//! What a directory of segments says about the log that it was. Reads the newest segments only.
+//! Reads a directory of segments at a start, the newest ones only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,20 +11,21 @@ use super::segment::{FAILING_MARKER, file_name, segment_number};
 use crate::queue::TopicTable;
 use crate::queue::storage::{Storage, StoredFile};
 
-/// After so many attempts to read a segment what is in it counts as lost.
+/// After three failed attempts to read a segment, what is in it counts as lost.
 pub(super) const MAX_READ_ATTEMPTS: u32 = 3;
-/// Ending of the name of a segment that a newer program wrote.
+/// Suffix of the name of a segment that a newer version wrote.
 const NEWER_VERSION_SUFFIX: &str = ".unknown-version";
-/// Ending of the name of a segment that could not be read, whatever is in it.
+/// Suffix of the name of a segment that could not be read.
 const UNREADABLE_SUFFIX: &str = ".unreadable";
-/// So much of a file is read at most, whatever lies there: no segment is longer.
+/// At most 64 MiB of a file are read: no segment is longer.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-/// A context with the topics of a thousand PLCs lies within this.
+/// The first 64 KiB of a segment contain its context, even with the topics of a thousand PLCs.
 const HEAD_BYTES: u64 = 64 << 10;
 
 /// Reads the newest segments, back to the first with a checkpoint, and what was written behind it.
-/// One that cannot be read ends the first attempts with an error: what it holds would be written over.
-/// The last one sets it aside.
+///
+/// A segment that cannot be read ends the first attempts with an error: a run that began without it
+/// would overwrite what it holds. The last attempt sets it aside.
 pub(super) fn recover<S: Storage>(
     storage: &S,
     topics: &mut TopicTable,
@@ -65,7 +66,7 @@ pub(super) fn recover<S: Storage>(
         };
         if let FileHeader::Newer(version) = read_header(&bytes) {
             let name = file_name(number);
-            tracing::warn!(%name, version, "a newer program wrote this part of the queue; it is set aside");
+            tracing::warn!(%name, version, "a newer version wrote this file of the queue; it is set aside");
             storage.rename(&name, &format!("{name}{NEWER_VERSION_SUFFIX}")).ok();
             sizes.remove(&number);
             replay.found.newer_version_files += 1;
@@ -88,22 +89,24 @@ pub(super) fn recover<S: Storage>(
         }
     }
     let mut found = replay.finish(&sizes, storage);
-    // What was set aside may have given more numbers under the same epoch.
+    // Files set aside may contain more numbers of the same epoch: it must not be continued.
     found.is_clean &= found.newer_version_files + found.unreadable_files == 0;
     Ok(found)
 }
 
-/// Gives it a name under which nobody writes over it; what it holds may be read another time.
+/// Renames a segment so that it is not overwritten: it may be readable another time. Returns 1, the
+/// number of files set aside.
 fn set_aside<S: Storage>(storage: &S, number: u64, error: &io::Error) -> u64 {
     let name = file_name(number);
-    tracing::error!(%name, %error, "a part of the queue cannot be read; it is set aside");
+    tracing::error!(%name, %error, "cannot read a file of the queue; it is set aside");
     storage.rename(&name, &format!("{name}{UNREADABLE_SUFFIX}")).ok();
     1
 }
 
-/// Segments of a run that is older than one with lower numbers. A power cut can take back that a
-/// file was named so and leave what is in it; the next run gives the number again and may take the
-/// same file, and a second cut can lose what that has written there.
+/// Returns segments of a run that is older than one with lower numbers.
+///
+/// A power cut can undo the renaming of a file and keep what was written to it. The next run gives that
+/// number again, perhaps to the same file, and a second power cut can undo what it wrote there.
 fn superseded_segments<S: Storage>(
     storage: &S,
     numbers: impl Iterator<Item = u64>,
@@ -125,7 +128,7 @@ fn superseded_segments<S: Storage>(
     Ok(overtaken)
 }
 
-/// The first bytes of a segment, the context included.
+/// Returns the first bytes of a segment, the context included.
 fn read_head<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(&file_name(number))?;
     let size = usize::try_from(file.size()?.min(HEAD_BYTES)).map_err(io::Error::other)?;
@@ -143,7 +146,7 @@ fn has_checkpoint(bytes: &[u8], segment: u64, topics: &mut TopicTable) -> bool {
     })
 }
 
-/// The bytes of a segment.
+/// Returns the bytes of a segment.
 pub(super) fn read_segment<S: Storage>(storage: &S, number: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(&file_name(number))?;
     read_file(&file)
@@ -156,7 +159,7 @@ fn read_file(file: &impl StoredFile) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The length of a segment; nothing of ours lies behind the longest.
+/// Returns the length of a segment, and cuts off what is longer than any can be.
 fn segment_size<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
     let file = storage.open(&file_name(number))?;
     let size = file.size()?;
@@ -164,7 +167,7 @@ fn segment_size<S: Storage>(storage: &S, number: u64) -> io::Result<u64> {
         tracing::warn!(
             number,
             size,
-            "a part of the queue is longer than any can be; it is cut off"
+            "a file of the queue is longer than any can be; cutting it off"
         );
         file.truncate(MAX_FILE_BYTES).ok();
     }

@@ -1,4 +1,4 @@
-//! What is known of one segment without reading it. Pure.
+//! What is known of a segment without reading it. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,32 +6,32 @@ use std::sync::Arc;
 use crate::model::UnixTime;
 use crate::queue::TopicId;
 
-/// How much lies somewhere.
+/// How much there is of something.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::queue) struct EntryCounts {
     pub(in crate::queue) entries: u64,
     pub(in crate::queue) samples: u64,
-    /// On the disk, with the frame around it.
+    /// Bytes on disk, with the frames, or estimated memory.
     pub(in crate::queue) bytes: u64,
 }
 
 /// One file of the log. All of it was written by one run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Segment {
-    /// Rises from file to file, and is never used again.
+    /// Rises from file to file, and is never given twice.
     pub(super) number: u64,
-    /// Ids from here up to the first one of the next segment lie here, and no others count.
+    /// Only ids from here up to the first one of the next segment count.
     pub(super) first_id: u64,
     pub(super) epoch: Arc<str>,
     /// What waits in it.
     pub(super) waiting: EntryCounts,
-    /// When its first record was read.
+    /// When its first record was read from the PLC.
     pub(super) first_at: Option<UnixTime>,
-    /// The next number of each topic when it was begun.
+    /// The next number of each topic at its beginning.
     pub(super) starts: BTreeMap<TopicId, u64>,
-    /// The same when it was full; empty while it is written.
+    /// The same at its end; empty while it is written.
     pub(super) ends: BTreeMap<TopicId, u64>,
-    /// Length of the file; not written down.
+    /// Length of the file; not part of a checkpoint.
     pub(super) size: u64,
 }
 
@@ -40,9 +40,9 @@ pub(super) struct Segment {
 pub(in crate::queue) enum SegmentKind {
     /// Telemetry, and perhaps messages.
     Telemetry,
-    /// Messages alone.
+    /// Messages only.
     Messages,
-    /// Messages alone, in less than a quarter of it: moved together they take less room.
+    /// Messages only, in less than a quarter of it: moved to the end of the log they take less space.
     FewMessages,
 }
 
@@ -70,15 +70,17 @@ impl EntryCounts {
     }
 }
 
-/// Name of an empty file that is there while the storage fails.
+/// Name of an empty file that exists while the storage fails: after a run that could not write, the
+/// next one does not know how much is missing.
 pub(super) const FAILING_MARKER: &str = "failing";
 
-/// Name of the file of a segment.
+/// Returns the name of the file of a segment.
 pub(super) fn file_name(number: u64) -> String {
     format!("seg-{number:016x}.log")
 }
 
-/// The number in the name of a segment's file; nothing for one that no log comes to.
+/// Returns the number in the name of a segment's file; `None` for any other name, and for a number that
+/// no log reaches.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let number = (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();

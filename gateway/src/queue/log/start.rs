@@ -1,15 +1,19 @@
-//! The beginning of a run: what the last one left, and a first segment.
+//! The start of a run: what the last one left, and the first segment.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::capacity::Purpose;
 use super::checkpoint::RunContext;
+use super::durability::DurabilityTracker;
+use super::file_set::{FileSet, Purpose};
+use super::loader::SegmentLoader;
 use super::recover::recover;
 use super::replay::RecoveredLog;
-use super::segment::{Segment, file_name, segment_number};
-use super::{AppendError, DiskCounters, FileOps, Log, LogLimits, PendingRecycle, job};
+use super::segment::{file_name, segment_number};
+use super::segment_index::SegmentIndex;
+use super::writer::Writer;
+use super::{AppendError, DiskCounters, Log, LogLimits, job};
 use crate::metrics::DropReason;
 use crate::queue::ledger::{Ledger, PendingAnnouncement};
 use crate::queue::storage::{Storage, StoredFile};
@@ -19,183 +23,124 @@ use crate::queue::{ConfigNames, Gap};
 /// What a run is called and what it promises.
 #[derive(Clone, Debug)]
 pub(in crate::queue) struct RunSettings {
-    /// Which start of the machine this is.
+    /// Id of the boot of this machine; empty when it is not known.
     pub(in crate::queue) boot: String,
-    /// Seconds of data that a power cut may take.
+    /// Seconds of data that a power cut may cost.
     pub(in crate::queue) power_window: u64,
-    /// Seconds of data that the death of the process may take.
+    /// Seconds of data that a killed process may cost.
     pub(in crate::queue) kill_window: u64,
-    /// How often it was tried before: in the end what cannot be read is set aside.
+    /// Attempts that failed before. The last one sets aside what cannot be read.
     pub(in crate::queue) attempt: u32,
 }
 
-/// A log at the beginning of a run.
+/// A log at the start of a run, without a segment to write.
 #[derive(Debug)]
 pub(in crate::queue) struct OpenedLog<S: Storage> {
     pub(in crate::queue) log: Log<S>,
-    pub(in crate::queue) last_run: LastRunEnd,
-    /// Whether anything can be written.
-    pub(in crate::queue) first_segment: Result<(), AppendError>,
+    pub(in crate::queue) last_run: LastRun,
     /// Samples in segments that are gone.
     pub(in crate::queue) lost_samples: u64,
 }
 
 /// How the last run ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::queue) enum LastRunEnd {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::queue) enum LastRun {
     /// There was none.
     None,
-    /// With its last word.
+    /// With a record of its shutdown.
     Clean,
-    /// In the middle of something.
-    Unclean,
+    /// Without one.
+    Unclean { epoch: Arc<str> },
 }
 
 impl<S: Storage> Log<S> {
-    /// Reads what is there and begins a run. The ledger takes over what has to be remembered. A
-    /// storage that cannot be written is no error: what lies there can be sent all the same.
+    /// Reads what is there. The ledger takes over what has to be remembered.
     pub(in crate::queue) fn open(
         storage: S,
         limits: LogLimits,
         names: ConfigNames,
-        start: &RunSettings,
+        settings: &RunSettings,
         ledger: &mut Ledger,
+        now: Instant,
     ) -> io::Result<OpenedLog<S>> {
-        let found = recover(&storage, &mut ledger.topics, start.attempt)?;
-        let end = match &found.context {
-            None => LastRunEnd::None,
-            Some(_) if found.is_clean => LastRunEnd::Clean,
-            Some(_) => LastRunEnd::Unclean,
+        let found = recover(&storage, &mut ledger.topics, settings.attempt)?;
+        let last_run = match &found.context {
+            None => LastRun::None,
+            Some(_) if found.is_clean => LastRun::Clean,
+            Some(context) => LastRun::Unclean { epoch: Arc::clone(&context.epoch) },
         };
-        inherit(ledger, &found, start, end);
+        inherit(ledger, &found, settings, &last_run);
         let context = RunContext {
             run: found.next_number,
             epoch: Arc::clone(&ledger.epoch),
-            boot: start.boot.clone(),
-            power_window: start.power_window,
-            kill_window: start.kill_window,
+            boot: settings.boot.clone(),
+            power_window: settings.power_window,
+            kill_window: settings.kill_window,
             topics: ledger.topics.all().to_vec(),
         };
+        let free_bytes = job::free_bytes(&storage);
+        let (checkpoint, marker) = (found.checkpoint, found.has_failing_marker);
+        let next_id = checkpoint.appended.max(checkpoint.next_id);
         let mut log = Self {
-            storage,
-            limits,
-            names,
-            context,
-            segments: found.state.segments,
-            tail: None,
-            line: FileOps::default(),
-            idle: Vec::new(),
-            retiring: Vec::new(),
-            moved: BTreeSet::new(),
-            next_number: found.next_number,
-            waiting_ids: found.state.waiting,
-            appended: found.state.appended.max(found.state.next_id),
-            link: found.state.chain_seq,
-            has_lost: false,
-            settled: BTreeMap::new(),
-            position: 0,
-            written: 0,
-            synced: 0,
-            dirty: Vec::new(),
-            syncing: Vec::new(),
-            renamed: None,
-            loaded: None,
-            under_way: job::RunningJobs::default(),
-            counts: DiskCounters {
+            files: FileSet::new(limits, found.next_number, marker, (free_bytes, now)),
+            writer: Writer::new(names, context, checkpoint.chain_seq),
+            durability: DurabilityTracker::default(),
+            index: SegmentIndex::new(checkpoint.segments, checkpoint.waiting, next_id),
+            loader: SegmentLoader::default(),
+            counters: DiskCounters {
                 written: 0,
-                set_aside: found.newer_version_files,
-                unreadable: found.unreadable_files,
+                newer_version_files: found.newer_version_files,
+                unreadable_files: found.unreadable_files,
             },
-            is_marked: found.has_failing_marker,
+            storage,
         };
-        log.classify_files(found.idle_files);
-        let lost = log.drop_damaged(&found.damaged);
+        log.files.classify(found.idle_files);
+        let lost_samples = log.index.drop_damaged(&found.damaged);
         log.truncate_newest(found.used_bytes);
         let run = found.context.as_ref().map(|context| context.run);
         if run.is_some_and(|run| log.sync_previous_run(run).is_err()) {
-            log.on_previous_run_unsyncable(ledger);
+            // Nothing is free because of what it wrote, and what it announced is announced again. A
+            // sync is never tried twice on one file.
+            log.files.retire_idle();
+            let announced = std::mem::take(&mut ledger.announced_by_last_run);
+            announced.into_iter().for_each(|announced| ledger.requeue(announced));
         }
-        let began = log.begin_first_segment(ledger);
-        if began.is_err() {
-            // Nobody knows for how long it has been so.
-            let last = found.context.iter();
-            last.for_each(|context| ledger.clear_loss_window(&context.epoch));
-        }
-        Ok(OpenedLog { log, last_run: end, first_segment: began, lost_samples: lost })
+        Ok(OpenedLog { log, last_run, lost_samples })
     }
 
-    /// How many samples were in segments that are gone.
-    fn drop_damaged(&mut self, damaged: &[Segment]) -> u64 {
-        for segment in damaged {
-            let range = segment.first_id..self.first_id_after(segment.first_id);
-            if range.end > range.start {
-                self.waiting_ids.remove_range((range.start, range.end - 1));
-            }
-        }
-        damaged.iter().map(|segment| segment.waiting.samples).sum()
-    }
-
-    fn first_id_after(&self, id: u64) -> u64 {
-        let behind = self.segments.iter().find(|segment| segment.first_id > id);
-        behind.map_or(self.appended, |segment| segment.first_id)
-    }
-
-    /// The newest segment is what proves that the others are done with, and stays until the first
-    /// checkpoint of this run is durable.
-    fn classify_files(&mut self, files: Vec<(String, u64)>) {
-        let newest = self.next_number.checked_sub(1);
-        for (name, size) in files {
-            if self.is_reusable(size) && segment_number(&name) != newest {
-                self.idle.push((name, size));
-            } else {
-                self.retiring.push(PendingRecycle { name, size, from: None });
-            }
-        }
-    }
-
-    /// A segment that was left half full takes no more room than it needs.
-    fn truncate_newest(&mut self, end: u64) {
-        let newest = self.next_number.wrapping_sub(1);
-        let Some(last) = self.segments.last_mut().filter(|last| last.number == newest) else {
-            return;
-        };
-        if end > 0
-            && end < last.size
+    /// Cuts off what the newest segment does not use: it may have been left half full.
+    fn truncate_newest(&mut self, used_bytes: u64) {
+        let newest = self.files.next_number().wrapping_sub(1);
+        let Some(last) = self.index.sealed_segment(newest) else { return };
+        if used_bytes > 0
+            && used_bytes < last.size
             && let Ok(file) = self.storage.open(&file_name(newest))
-            && file.truncate(end).is_ok()
+            && file.truncate(used_bytes).is_ok()
         {
-            last.size = end;
+            self.index.shrink(newest, used_bytes);
         }
     }
 
-    /// What the last run wrote may still be in the memory of the operating system alone, and it is the
-    /// reason why files are free: it becomes durable before one of them is written over. One file after
-    /// the other: there may be more of them than a process may have open.
+    /// Makes the files of the last run durable. After a kill what it wrote may be in the memory of the
+    /// operating system alone, and it is the reason why files are free: it has to be durable before
+    /// one of them is overwritten.
     fn sync_previous_run(&self, run: u64) -> io::Result<()> {
-        let used = self.segments.iter().map(|segment| file_name(segment.number));
-        let idle = self.idle.iter().map(|(name, _)| name.clone());
-        let freed = self.retiring.iter().map(|file| file.name.clone());
-        let all = used.chain(idle).chain(freed);
-        let mut theirs =
-            all.filter(|name| segment_number(name).is_some_and(|number| number >= run));
-        theirs.try_for_each(|name| self.storage.open(&name)?.sync_data())?;
+        let used = self.index.all().map(|segment| file_name(segment.number));
+        let all = used.chain(self.files.names().map(str::to_owned));
+        let is_theirs = |name: &String| segment_number(name).is_some_and(|number| number >= run);
+        // One after the other: there may be more of them than a process may have open.
+        for name in all.filter(is_theirs) {
+            self.storage.open(&name)?.sync_data()?;
+        }
         self.storage.sync_dir()
     }
 
-    /// What the last run wrote cannot be made durable: nothing is free because of it, and what it told
-    /// is told again. A sync is never tried twice.
-    fn on_previous_run_unsyncable(&mut self, ledger: &mut Ledger) {
-        let idle = std::mem::take(&mut self.idle).into_iter();
-        self.retiring.extend(idle.map(|(name, size)| PendingRecycle { name, size, from: None }));
-        let told = std::mem::take(&mut ledger.announced_by_last_run);
-        told.into_iter().for_each(|told| ledger.requeue(told));
-    }
-
-    /// The first segment of a run, in a file that is prepared for it.
-    fn begin_first_segment(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
-        let size = self.limits.segment_bytes;
-        if !self.idle.iter().any(|(_, idle)| *idle == size) {
-            let name = format!("spare-{:x}", self.next_number);
+    /// Begins the first segment of a run. A storage that cannot be written still delivers what lies
+    /// there.
+    pub(in crate::queue) fn begin_run(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
+        if !self.files.has_spare() {
+            let size = self.files.segment_bytes();
+            let name = format!("spare-{:x}", self.files.next_number());
             let result = job::prepare(&self.storage, &name, size);
             self.on_prepared(name, size, result);
         }
@@ -204,11 +149,11 @@ impl<S: Storage> Log<S> {
     }
 }
 
-/// The ledger may hold what happened in memory before there was a storage.
-fn inherit(ledger: &mut Ledger, found: &RecoveredLog, start: &RunSettings, end: LastRunEnd) {
-    let state = &found.state;
-    ledger.next_id = ledger.next_id.max(state.next_id).max(state.appended);
-    state.gaps.iter().for_each(|gap| ledger.gaps.add(gap.clone()));
+/// Takes over what the last run left. The ledger may hold what happened before there was a storage.
+fn inherit(ledger: &mut Ledger, found: &RecoveredLog, settings: &RunSettings, last_run: &LastRun) {
+    let checkpoint = &found.checkpoint;
+    ledger.next_id = ledger.next_id.max(checkpoint.next_id).max(checkpoint.appended);
+    checkpoint.gaps.iter().for_each(|gap| ledger.gaps.add(gap.clone()));
     for segment in &found.damaged {
         let mut samples = segment.waiting.samples;
         for (topic, seq) in &segment.ends {
@@ -225,21 +170,21 @@ fn inherit(ledger: &mut Ledger, found: &RecoveredLog, start: &RunSettings, end: 
             }
         }
     }
-    let uncleans = state.uncleans.iter().cloned().map(PendingAnnouncement::Unclean);
+    let uncleans = checkpoint.uncleans.iter().cloned().map(PendingAnnouncement::Unclean);
     uncleans.for_each(|unclean| ledger.requeue(unclean));
     let Some(context) = &found.context else { return };
-    // Where numbers were given before there was a storage, their epoch goes on.
-    if end == LastRunEnd::Clean && !ledger.next_seq.is_empty() {
+    if *last_run == LastRun::Clean {
+        // Where numbers were given before there was a storage, their epoch goes on.
+        if ledger.next_seq.is_empty() {
+            ledger.epoch = Arc::clone(&context.epoch);
+            ledger.next_seq.clone_from(&checkpoint.next_seq);
+        }
         return;
     }
-    if end == LastRunEnd::Clean {
-        ledger.epoch = Arc::clone(&context.epoch);
-        ledger.next_seq.clone_from(&state.next_seq);
-        return;
-    }
-    ledger.announced_by_last_run = found.announced.iter().map(|(_, told)| told.clone()).collect();
-    let seconds = (!found.has_failing_marker).then(|| context.loss_window(&start.boot));
-    let next_seq = state.next_seq.clone();
+    ledger.announced_by_last_run =
+        found.announced.iter().map(|(_, announced)| announced.clone()).collect();
+    let seconds = (!found.has_failing_marker).then(|| context.loss_window(&settings.boot));
+    let next_seq = checkpoint.next_seq.clone();
     let unclean = UncleanShutdown { epoch: Arc::clone(&context.epoch), seconds, next_seq };
     ledger.requeue(PendingAnnouncement::Unclean(unclean));
 }

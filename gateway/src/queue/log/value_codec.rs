@@ -1,14 +1,14 @@
-//! Values of tags as bytes. Pure.
+//! Encodes values of tags, and decodes them. Pure.
 
 use std::sync::Arc;
 
 use super::bytes::{ByteReader, put_count, put_signed, put_text, put_varint};
 use crate::model::{Quality, Sample, UnixTime, Value};
 
-/// Arrays of arrays do not exist; whoever wrote them did not write this format.
+/// Arrays of arrays do not exist: bytes that hold one are damaged.
 const MAX_LIST_DEPTH: u8 = 1;
 
-/// Kinds of values, in the low bits of the byte in front of each.
+/// Kinds of values, in the low bits of the first byte of each.
 const NONE: u8 = 0;
 const FALSE: u8 = 1;
 const TRUE: u8 = 2;
@@ -18,10 +18,10 @@ const REAL: u8 = 5;
 const LREAL: u8 = 6;
 const TEXT: u8 = 7;
 const LIST: u8 = 8;
-/// How often a quality's number fits into the rest of that byte.
+/// The number of the quality is multiplied by this and added to the kind.
 const QUALITY_FACTOR: u8 = 16;
 
-/// Samples one behind the other: tag and time as the difference to the one before.
+/// Encodes samples: tag and time as the difference to those of the sample before.
 pub(super) fn put_samples(out: &mut Vec<u8>, at: UnixTime, samples: &[Sample]) {
     put_count(out, samples.len());
     let (mut tag, mut time) = (-1_i64, at.as_micros());
@@ -34,14 +34,14 @@ pub(super) fn put_samples(out: &mut Vec<u8>, at: UnixTime, samples: &[Sample]) {
     }
 }
 
-pub(super) fn decode_samples(cursor: &mut ByteReader<'_>, at: UnixTime) -> Option<Vec<Sample>> {
+pub(super) fn decode_samples(reader: &mut ByteReader<'_>, at: UnixTime) -> Option<Vec<Sample>> {
     let (mut tag, mut time) = (-1_i64, at.as_micros());
-    cursor.list(|cursor| {
-        tag = tag.checked_add(cursor.signed()?)?;
-        let head = cursor.byte()?;
+    reader.list(|reader| {
+        tag = tag.checked_add(reader.signed()?)?;
+        let head = reader.byte()?;
         let quality = *Quality::ALL.get(usize::from(head / QUALITY_FACTOR))?;
-        time = time.wrapping_add(cursor.signed()?);
-        let value = decode_value(cursor, head % QUALITY_FACTOR, 0)?;
+        time = time.wrapping_add(reader.signed()?);
+        let value = decode_value(reader, head % QUALITY_FACTOR, 0)?;
         Some(Sample {
             tag: u16::try_from(tag).ok()?,
             value,
@@ -83,22 +83,22 @@ fn put_value(out: &mut Vec<u8>, value: Option<&Value>) {
     }
 }
 
-/// Nothing when there is no such value; `Some(None)` for the absence of one.
+/// Returns `None` when the bytes hold no value of this kind, `Some(None)` for the absence of a value.
 #[expect(clippy::option_option, reason = "unreadable and absent are different things")]
-fn decode_value(cursor: &mut ByteReader<'_>, kind: u8, depth: u8) -> Option<Option<Value>> {
+fn decode_value(reader: &mut ByteReader<'_>, kind: u8, depth: u8) -> Option<Option<Value>> {
     Some(Some(match kind {
         NONE => return Some(None),
         FALSE => Value::Bool(false),
         TRUE => Value::Bool(true),
-        INT => Value::Int(cursor.signed()?),
-        UINT => Value::Uint(cursor.varint()?),
-        REAL => Value::Real(f32::from_le_bytes(cursor.array()?)),
-        LREAL => Value::Lreal(f64::from_le_bytes(cursor.array()?)),
-        TEXT => Value::Text(Arc::new(cursor.text()?.to_owned())),
+        INT => Value::Int(reader.signed()?),
+        UINT => Value::Uint(reader.varint()?),
+        REAL => Value::Real(f32::from_le_bytes(reader.array()?)),
+        LREAL => Value::Lreal(f64::from_le_bytes(reader.array()?)),
+        TEXT => Value::Text(Arc::new(reader.text()?.to_owned())),
         LIST if depth < MAX_LIST_DEPTH => {
-            let items = cursor.list(|cursor| {
-                let kind = cursor.byte()?;
-                decode_value(cursor, kind, depth + 1)
+            let items = reader.list(|reader| {
+                let kind = reader.byte()?;
+                decode_value(reader, kind, depth + 1)
             })?;
             Value::List(Arc::new(items))
         }

@@ -173,7 +173,7 @@ impl CrashTest {
             self.check_balance();
         }
         // Nobody knows what was in a file that is set aside.
-        if self.queue().log.as_ref().unwrap().disk_counters().unreadable > 0 {
+        if self.queue().log.as_ref().unwrap().disk_counters().unreadable_files > 0 {
             self.unreported_epochs.extend(0..self.starts);
         }
         self.trace("start");

@@ -50,7 +50,7 @@ fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
 
     let queue = open(&disk);
 
-    assert!(queue.health().sentence().unwrap().contains("newer version"));
+    assert!(queue.health().to_string().contains("newer version"));
     assert!(disk.list().unwrap().iter().any(|name| name.ends_with(".unknown-version")));
 }
 

@@ -16,7 +16,7 @@ fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
     world.run(Duration::from_secs(600));
 
     assert!(
-        matches!(&*world.healths, [Health::Healthy, Health::Failing { .. }]),
+        matches!(&*world.healths, [Health::Healthy, Health::StorageFailed { .. }]),
         "{:?}",
         world.healths
     );
@@ -48,7 +48,7 @@ fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
         world.run(Duration::from_secs(5));
         world.is_stalled = true;
         world.run(Duration::from_secs(60));
-        assert!(world.queue.health().sentence().unwrap().contains("does not answer"));
+        assert!(world.queue.health().to_string().contains("does not answer"));
         assert!(world.running.len() <= 3, "{} threads wait for it", world.running.len());
 
         world.is_stalled = false;
@@ -105,7 +105,7 @@ fn what_was_set_aside_is_told_again_after_a_failure() {
 
     world.run(Duration::from_secs(20));
 
-    assert!(world.queue.health().sentence().unwrap().contains("newer version"));
+    assert!(world.queue.health().to_string().contains("newer version"));
 }
 
 /// What the numbers say is true whatever happened; the seconds would be a lie.

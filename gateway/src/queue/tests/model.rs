@@ -192,7 +192,8 @@ impl ModelQueue {
         }
     }
 
-    fn compare(&self, queue: &Queue<SimulatedDisk>) {
+    fn compare(&self, queue: &mut Queue<SimulatedDisk>) {
+        queue.update_gauges();
         let stats = queue.stats();
         let bytes: u64 = self.open.iter().map(|open| open.entry.memory_bytes()).sum();
         let samples: u64 = self.open.iter().map(|open| open.entry.sample_count()).sum();

@@ -18,8 +18,8 @@ fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
         let mut ledger =
             Ledger { topics: TopicTable::new(identity("b").names.topics), ..Ledger::default() };
         let names = identity("b").names;
-        let mut log = Log::open(disk.clone(), LIMITS, names, &start(), &mut ledger).unwrap().log;
-        log.write_now().unwrap();
+        let opened = Log::open(disk.clone(), LIMITS, names, &start(), &mut ledger, now());
+        opened.unwrap().log.begin_run(&ledger).unwrap();
         disk.cut_power();
 
         let queue = open(&disk, "c");

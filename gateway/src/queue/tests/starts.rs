@@ -73,7 +73,7 @@ fn what_cannot_be_read_again_and_again_is_set_aside_and_told() {
     }
 
     let health = queue.health();
-    assert!(health.sentence().unwrap().contains("could not be read"), "{health:?}");
+    assert!(health.to_string().contains("could not be read"), "{health:?}");
     assert!(!health.is_memory_only());
     assert!(disk.list().unwrap().iter().any(|name| name.ends_with(".unreadable")));
 }

@@ -165,7 +165,7 @@ impl PowerLossTest {
 
     fn run_queue(&mut self) {
         while let Some(job) = self.queue.next_job(self.now) {
-            let takes = if job.is_write() { WRITE_TIME } else { self.sync_time };
+            let takes = if job.is_short() { WRITE_TIME } else { self.sync_time };
             self.running_jobs.push((self.now + takes, job));
         }
         let due = self.queue.next_deadline();
@@ -187,7 +187,7 @@ impl PowerLossTest {
     fn is_durable(&self, id: u64) -> bool {
         let synced = self.queue.log.as_ref().unwrap().synced();
         let place = self.queue.index.get(id).unwrap().location;
-        matches!(place, index::Location::Logged { position, .. } if position <= synced)
+        place.is_durable(synced)
     }
 
     fn check(&self) {

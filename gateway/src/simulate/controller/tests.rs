@@ -313,7 +313,7 @@ proptest! {
         let (frame, rest) = frame::split_first(&answer).unwrap().expect("a whole frame");
         prop_assert!(rest.is_empty());
         prop_assert_eq!((frame.transaction, frame.unit), ([0xAB, 0xCD], unit));
-        prop_assert!(frame.pdu.len() <= pdu::MAX_LEN, "{} bytes", frame.pdu.len());
+        prop_assert!(frame.pdu.len() <= frame::MAX_PDU_LEN, "{} bytes", frame.pdu.len());
         prop_assert_eq!(frame.pdu[0] & 0x7F, pdu[0] & 0x7F);
         prop_assert_eq!(plc.requests(), 1);
     }

@@ -1,59 +1,59 @@
-//! The ways to spoil one answer, and the bytes of a spoiled one.
+//! The faults of an answer, and the bytes of a corrupted one.
 
 use super::frame;
 
 /// The exception codes of Modbus Application Protocol V1.1b3, 7.
 const EXCEPTION_CODES: [u8; 9] = [1, 2, 3, 4, 5, 6, 8, 10, 11];
-/// The longest length that is right.
+/// Largest valid value of the length field.
 const MAX_LENGTH_FIELD: u16 = 254;
-/// Makes unit 255 of unit 1 and the other way round.
+/// XOR with this turns unit 255 into unit 1 and vice versa.
 const UNIT_SWAP_MASK: u8 = 254;
 
-/// One way to spoil an answer.
+/// A fault of one answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// It comes up to three seconds late.
+    /// Sent up to three seconds late.
     Late,
-    /// It comes in three pieces.
+    /// Sent in three pieces.
     Split,
-    /// It comes byte by byte.
+    /// Sent byte by byte.
     SlowDrip,
-    /// Another one, to a request that nobody made, comes in the same segment.
+    /// Sent in one segment with an unsolicited answer.
     Merged,
-    /// It comes twice.
+    /// Sent twice.
     Duplicated,
-    /// One to a request that nobody made comes before or after it.
+    /// Sent before or after an unsolicited answer.
     Unsolicited,
-    /// It is kept back and sent to whoever asks next, before that one's own.
+    /// Held back and sent before the answer to the next request, on any connection.
     Crossed,
-    /// Its transaction id is another.
+    /// Has another transaction id.
     WrongId,
-    /// Its protocol id is not that of Modbus.
+    /// Has a protocol id other than that of Modbus.
     WrongProtocol,
-    /// Another unit gives it.
+    /// Has another unit id.
     WrongUnit,
-    /// Its function code is another.
+    /// Has another function code.
     WrongFunction,
-    /// It holds less than was asked for, with and without saying so.
+    /// Has less data than requested, with a right or wrong byte count.
     TooShort,
-    /// It holds more than was asked for, with and without saying so.
+    /// Has more data than requested, with a right or wrong byte count.
     TooLong,
-    /// Its header tells of 255 to 65,535 bytes, which come or do not.
+    /// Has a length field of 255 to 65,535, with or without that many bytes.
     Oversize,
-    /// Its beginning comes, and then nothing on this connection ever again.
+    /// Only its beginning is sent, and nothing on this connection after it.
     Truncated,
-    /// It does not come.
+    /// Not sent.
     Silent,
-    /// The connection is reset, in the midst of it or before.
+    /// The connection is reset, before the answer or within it.
     Reset,
-    /// It is an exception, with any code of the standard.
+    /// Replaced by an exception with any code of the standard.
     Exception,
-    /// It is an exception as no standard knows it.
+    /// Replaced by a malformed exception.
     MalformedException,
 }
 
 impl Fault {
-    /// All of them.
+    /// Every fault.
     pub const ALL: [Self; 19] = [
         Self::Late,
         Self::Split,
@@ -76,46 +76,48 @@ impl Fault {
         Self::MalformedException,
     ];
 
-    /// As it is written on the command line.
+    /// Returns the name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        self.words().0
+        self.texts().0
     }
 
-    /// How the answer comes.
+    /// Returns what happens to the answer, for the help text.
     #[must_use]
     pub const fn help(self) -> &'static str {
-        self.words().1
+        self.texts().1
     }
 
-    const fn words(self) -> (&'static str, &'static str) {
+    const fn texts(self) -> (&'static str, &'static str) {
         match self {
             Self::Late => ("late", "up to three seconds late"),
             Self::Split => ("split", "in three pieces"),
             Self::SlowDrip => ("slow-drip", "byte by byte"),
-            Self::Merged => ("merged", "in one segment with an answer to nobody's request"),
+            Self::Merged => ("merged", "in one segment with an unsolicited answer"),
             Self::Duplicated => ("duplicated", "twice"),
-            Self::Unsolicited => ("unsolicited", "before or after an answer to nobody's request"),
-            Self::Crossed => ("crossed", "kept back for whoever asks next"),
+            Self::Unsolicited => ("unsolicited", "before or after an unsolicited answer"),
+            Self::Crossed => ("crossed", "held back until the next request"),
             Self::WrongId => ("wrong-id", "with another transaction id"),
             Self::WrongProtocol => ("wrong-protocol", "with another protocol id"),
             Self::WrongUnit => ("wrong-unit", "from another unit"),
             Self::WrongFunction => ("wrong-function", "with another function code"),
-            Self::TooShort => ("too-short", "with less data than asked for"),
-            Self::TooLong => ("too-long", "with more data than asked for"),
-            Self::Oversize => ("oversize", "with a length of 255 to 65535"),
-            Self::Truncated => ("truncated", "its beginning, and then silence on this connection"),
+            Self::TooShort => ("too-short", "with less data than requested"),
+            Self::TooLong => ("too-long", "with more data than requested"),
+            Self::Oversize => ("oversize", "with a length field of 255 to 65535"),
+            Self::Truncated => {
+                ("truncated", "only its beginning, then nothing more on this connection")
+            }
             Self::Silent => ("silent", "not at all"),
             Self::Reset => ("reset", "not at all, and the connection is reset"),
-            Self::Exception => ("exception", "an exception of any code instead"),
+            Self::Exception => ("exception", "replaced by an exception with any code"),
             Self::MalformedException => {
-                ("malformed-exception", "an exception against the standard instead")
+                ("malformed-exception", "replaced by a malformed exception")
             }
         }
     }
 }
 
-/// An answer with other data to the request that a counting client would make next.
+/// Returns an unsolicited answer: other data, and the transaction id after this one.
 pub(super) fn unsolicited(answer: &[u8]) -> Vec<u8> {
     let mut draft = FrameDraft::from_answer(answer);
     draft.transaction = draft.transaction.wrapping_add(1);
@@ -125,18 +127,18 @@ pub(super) fn unsolicited(answer: &[u8]) -> Vec<u8> {
     draft.into_frame()
 }
 
-/// The answer spoiled by a trick that changes its bytes; as it is by any other.
-pub(super) fn corrupt(trick: Fault, answer: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+/// Returns the answer with its bytes changed; unchanged if the fault affects only the sending.
+pub(super) fn corrupt(fault: Fault, answer: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut draft = FrameDraft::from_answer(answer);
     let function = draft.pdu.first().copied().unwrap_or_default();
-    match trick {
+    match fault {
         Fault::WrongId => {
             let off = if random.bool() { 1 } else { random.u16(1..) };
             draft.transaction = draft.transaction.wrapping_add(off);
         }
         Fault::WrongProtocol => draft.protocol = random.u16(1..),
         Fault::WrongUnit => {
-            // The two units that an M2xx has, 255 and 1, or any.
+            // The other of the two units of an M2xx, 255 and 1, or any unit.
             draft.unit ^= if random.bool() { UNIT_SWAP_MASK } else { random.u8(1..) };
         }
         Fault::WrongFunction => draft.set(0, function ^ random.u8(1..8)),
@@ -179,7 +181,7 @@ pub(super) fn corrupt(trick: Fault, answer: &[u8], random: &mut fastrand::Rng) -
 struct FrameDraft {
     transaction: u16,
     protocol: u16,
-    /// What the header says instead of the truth.
+    /// Value of the length field if it is wrong.
     length: Option<u16>,
     unit: u8,
     pdu: Vec<u8>,
@@ -196,9 +198,9 @@ impl FrameDraft {
     }
 
     fn into_frame(self) -> Vec<u8> {
-        let truth = u16::try_from(self.pdu.len() + 1).unwrap_or(u16::MAX);
+        let actual_length = u16::try_from(self.pdu.len() + 1).unwrap_or(u16::MAX);
         let mut frame = Vec::with_capacity(self.pdu.len() + 7);
-        for field in [self.transaction, self.protocol, self.length.unwrap_or(truth)] {
+        for field in [self.transaction, self.protocol, self.length.unwrap_or(actual_length)] {
             frame.extend(field.to_be_bytes());
         }
         frame.push(self.unit);
@@ -206,7 +208,7 @@ impl FrameDraft {
         frame
     }
 
-    /// Takes a register or eight bits away, and says so or not.
+    /// Removes a register or eight bits; an honest one adapts the byte count.
     fn shorten(&mut self, is_honest: bool) {
         let less = self.data_unit_len().min(self.pdu.len().saturating_sub(1));
         self.pdu.truncate(self.pdu.len() - less);
@@ -215,7 +217,7 @@ impl FrameDraft {
         }
     }
 
-    /// Adds a register or eight bits, and says so or not.
+    /// Adds a register or eight bits; an honest one adapts the byte count.
     fn lengthen(&mut self, is_honest: bool) {
         self.pdu.extend([0xA5, 0x5A].iter().take(self.data_unit_len()));
         if is_honest {

@@ -6,34 +6,34 @@ use super::*;
 const ANSWER: [u8; 13] = [0, 7, 0, 0, 0, 7, 255, 3, 4, 1, 2, 3, 4];
 
 #[test]
-fn a_script_is_played_once_in_its_order() {
-    let mut mischief = FaultInjector::script([Some(Fault::Silent), None, Some(Fault::Reset)], 0);
-    assert_eq!(mischief.apply(&ANSWER), []);
-    assert_eq!(mischief.apply(&ANSWER), [AnswerStep::Send(ANSWER.to_vec())]);
-    assert_eq!(mischief.apply(&ANSWER).last(), Some(&AnswerStep::Reset));
+fn a_script_is_applied_once_in_its_order() {
+    let mut injector = FaultInjector::script([Some(Fault::Silent), None, Some(Fault::Reset)], 0);
+    assert_eq!(injector.apply(&ANSWER), []);
+    assert_eq!(injector.apply(&ANSWER), [AnswerStep::Send(ANSWER.to_vec())]);
+    assert_eq!(injector.apply(&ANSWER).last(), Some(&AnswerStep::Reset));
     for _ in 0..10 {
-        assert_eq!(mischief.apply(&ANSWER), [AnswerStep::Send(ANSWER.to_vec())]);
+        assert_eq!(injector.apply(&ANSWER), [AnswerStep::Send(ANSWER.to_vec())]);
     }
-    assert_eq!(mischief.faulty(), 2);
+    assert_eq!(injector.faulty(), 2);
 }
 
 #[test]
-fn a_mixture_spoils_at_its_rate_and_the_same_for_the_same_seed() {
-    let play = |seed| {
-        let mut mischief = FaultInjector::random(&Fault::ALL, 0.1, seed);
-        let steps: Vec<_> = (0..10_000).map(|_| mischief.apply(&ANSWER)).collect();
-        (steps, mischief.faulty())
+fn random_faults_keep_their_rate_and_repeat_for_the_same_seed() {
+    let run = |seed| {
+        let mut injector = FaultInjector::random(&Fault::ALL, 0.1, seed);
+        let steps: Vec<_> = (0..10_000).map(|_| injector.apply(&ANSWER)).collect();
+        (steps, injector.faulty())
     };
-    let seven = play(7);
+    let seven = run(7);
     assert!((900..1100).contains(&seven.1), "{}", seven.1);
-    assert!(play(7) == seven, "the same again");
-    assert!(play(8) != seven, "another seed");
+    assert!(run(7) == seven, "the same again");
+    assert!(run(8) != seven, "another seed");
 }
 
 #[test]
-fn every_answer_of_a_pipelining_client_is_spoiled_by_itself() {
-    let mut mischief = FaultInjector::script([None, Some(Fault::Silent), Some(Fault::TooShort)], 1);
-    let steps = mischief.apply(&ANSWER.repeat(4));
+fn pipelined_answers_get_faults_one_by_one() {
+    let mut injector = FaultInjector::script([None, Some(Fault::Silent), Some(Fault::TooShort)], 1);
+    let steps = injector.apply(&ANSWER.repeat(4));
     assert_eq!(steps.len(), 3);
     assert_eq!(steps[0], AnswerStep::Send(ANSWER.to_vec()));
     assert_ne!(steps[1], AnswerStep::Send(ANSWER.to_vec()));
@@ -41,22 +41,22 @@ fn every_answer_of_a_pipelining_client_is_spoiled_by_itself() {
 }
 
 #[test]
-fn a_crossed_answer_comes_before_the_next_one() {
-    let mut mischief = FaultInjector::script([Some(Fault::Crossed)], 0);
-    assert_eq!(mischief.apply(&ANSWER), []);
+fn a_crossed_answer_is_sent_before_the_next_one() {
+    let mut injector = FaultInjector::script([Some(Fault::Crossed)], 0);
+    assert_eq!(injector.apply(&ANSWER), []);
     let mut next = ANSWER;
     next[1] = 8;
     let both = [&ANSWER, &next].map(|answer| AnswerStep::Send(answer.to_vec()));
-    assert_eq!(mischief.apply(&next), both);
+    assert_eq!(injector.apply(&next), both);
 }
 
 #[test]
-fn each_trick_does_what_its_name_says() {
+fn each_fault_does_what_its_name_says() {
     let field = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    for (trick, seed) in Fault::ALL.into_iter().flat_map(|t| (0..50).map(move |seed| (t, seed))) {
-        let steps = FaultInjector::random(&[trick], 1.0, seed).apply(&ANSWER);
+    for (fault, seed) in Fault::ALL.into_iter().flat_map(|t| (0..50).map(move |seed| (t, seed))) {
+        let steps = FaultInjector::random(&[fault], 1.0, seed).apply(&ANSWER);
         let sent = sent(&steps);
-        let is_as_named = match trick {
+        let is_as_named = match fault {
             Fault::Late => {
                 matches!(steps[..], [AnswerStep::Pause(_), AnswerStep::Send(_)]) && sent == ANSWER
             }
@@ -85,21 +85,21 @@ fn each_trick_does_what_its_name_says() {
             Fault::Exception => sent.len() == 9 && sent[7] == 0x83 && (1..=11).contains(&sent[8]),
             Fault::MalformedException => sent[7] == 0x80 || sent.len() != 9 || sent[8] > 11,
         };
-        assert!(is_as_named, "{} with seed {seed}: {steps:?}", trick.name());
+        assert!(is_as_named, "{} with seed {seed}: {steps:?}", fault.name());
     }
 }
 
 proptest! {
     #[test]
-    fn any_frame_can_be_spoiled_in_every_way(
+    fn every_fault_can_be_injected_into_any_frame(
         pdu in prop::collection::vec(any::<u8>(), 1..=253),
         seed: u64,
     ) {
         let length = u16::try_from(pdu.len() + 1).unwrap().to_be_bytes();
         let answer = [&[0, 1, 0, 0], &length[..], &[255], &pdu].concat();
-        for trick in Fault::ALL {
-            let mut mischief = FaultInjector::random(&[trick], 1.0, seed);
-            let pauses = mischief.apply(&answer).into_iter().filter_map(|step| match step {
+        for fault in Fault::ALL {
+            let mut injector = FaultInjector::random(&[fault], 1.0, seed);
+            let pauses = injector.apply(&answer).into_iter().filter_map(|step| match step {
                 AnswerStep::Pause(pause) => Some(pause),
                 AnswerStep::Send(_) | AnswerStep::GoSilent | AnswerStep::Reset => None,
             });

@@ -10,7 +10,7 @@ use crate::config::raw::{RawMqtt, RawWill};
 use crate::config::scalar::{Integer, Placeholder, PlainText};
 use crate::config::{Broker, Credentials, Gateway, Mqtt, MqttVersion, Qos, Will};
 
-/// The least keep alive that the client library takes with version 5.
+/// Minimum keep alive that the client library accepts with version 5.
 const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
 
 pub(super) fn check_mqtt(
@@ -18,17 +18,17 @@ pub(super) fn check_mqtt(
     gateway: Option<&Gateway>,
     tunnel: &TunnelPresence<'_>,
     file: &Path,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Mqtt> {
-    let brokers = check_brokers(raw, draft);
-    let via = check_via(raw, brokers.as_deref(), tunnel, draft);
-    let tls = check_tls(raw, brokers.as_deref(), file, draft);
-    let version = draft.optional(&raw.version).map(|version| version.0);
-    let client_id = check_client_id(raw, gateway, draft);
-    let keep_alive = check_keep_alive(raw, version, draft);
-    let credentials = check_credentials(raw, file, draft);
+    let brokers = check_brokers(raw, context);
+    let via = check_via(raw, brokers.as_deref(), tunnel, context);
+    let tls = check_tls(raw, brokers.as_deref(), file, context);
+    let version = context.optional(&raw.version).map(|version| version.0);
+    let client_id = check_client_id(raw, gateway, context);
+    let keep_alive = check_keep_alive(raw, version, context);
+    let credentials = check_credentials(raw, file, context);
     let will = match &raw.will.0 {
-        Some(raw) => check_will(raw, gateway, draft).map(Some),
+        Some(raw) => check_will(raw, gateway, context).map(Some),
         None => Some(None),
     };
     Some(Mqtt {
@@ -43,16 +43,19 @@ pub(super) fn check_mqtt(
     })
 }
 
-fn check_brokers(raw: &RawMqtt, draft: &mut ReadContext<'_>) -> Option<Vec<(KeyLocation, Broker)>> {
-    let brokers = draft.list(&raw.brokers);
+fn check_brokers(
+    raw: &RawMqtt,
+    context: &mut ReadContext<'_>,
+) -> Option<Vec<(KeyLocation, Broker)>> {
+    let brokers = context.list(&raw.brokers);
     let empty = brokers.as_ref().is_some_and(Vec::is_empty);
     if !raw.brokers.already_reported && (empty || raw.brokers.items.is_none()) {
         let example = "brokers = [\"mqtt://10.77.0.1:1883\"]";
         if empty {
             let help = Some(format!("write something like {example}"));
-            draft.reject(&raw.brokers.key, "`brokers` is empty", help);
+            context.reject(&raw.brokers.key, "`brokers` is empty", help);
         } else {
-            draft.reject_missing(&raw.brokers.key, example);
+            context.reject_missing(&raw.brokers.key, example);
         }
         return None;
     }
@@ -62,15 +65,15 @@ fn check_brokers(raw: &RawMqtt, draft: &mut ReadContext<'_>) -> Option<Vec<(KeyL
 fn check_client_id(
     raw: &RawMqtt,
     gateway: Option<&Gateway>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let id =
-        draft.derived(&raw.client_id, || gateway.map(|gateway| PlainText(gateway.id.clone())))?.0;
+        context.derived(&raw.client_id, || gateway.map(|gateway| PlainText(gateway.id.clone())))?.0;
     if id.is_empty() {
-        draft.reject(
+        context.reject(
             &raw.client_id.key,
             "`client_id` is empty",
-            Some("leave it out to use the gateway's id".to_owned()),
+            Some("remove it to use the gateway's id".to_owned()),
         );
         return None;
     }
@@ -80,42 +83,42 @@ fn check_client_id(
 fn check_keep_alive(
     raw: &RawMqtt,
     version: Option<MqttVersion>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Duration> {
-    let keep_alive = draft.optional(&raw.keep_alive)?.0;
+    let keep_alive = context.optional(&raw.keep_alive)?.0;
     let version = version?;
     let wrong = match version {
         MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
             "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
-            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also takes \"0s\"",
+            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \"0s\"",
         )),
         _ if keep_alive.subsec_nanos() != 0 => Some((
-            "`keep_alive` must be whole seconds, MQTT counts it so",
+            "`keep_alive` must be whole seconds, as MQTT transmits it",
             "write something like keep_alive = \"30s\"",
         )),
         MqttVersion::V5 | MqttVersion::V311 => None,
     };
     if let Some((message, help)) = wrong {
-        draft.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
+        context.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
     Some(keep_alive)
 }
 
-/// The outer option is the usual one, the inner one says whether there are credentials.
+/// Returns the credentials, `Some(None)` without any, or `None` after a problem.
 #[expect(clippy::option_option, reason = "absent credentials are a good value")]
 fn check_credentials(
     raw: &RawMqtt,
     file: &Path,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Option<Credentials>> {
-    let username = draft.optional(&raw.username);
-    let password_file = draft.optional(&raw.password_file);
+    let username = context.optional(&raw.username);
+    let password_file = context.optional(&raw.password_file);
     let password = match password_file {
         Some(secret) => match secret.read_secret("password", file) {
             Ok(password) => Some(password),
             Err(wrong) => {
-                draft.reject(&raw.password_file.key, wrong.message, wrong.help);
+                context.reject(&raw.password_file.key, wrong.message, wrong.help);
                 return None;
             }
         },
@@ -123,16 +126,16 @@ fn check_credentials(
     };
     match (username, password) {
         (Some(username), _) if username.0.is_empty() => {
-            let help = Some("leave it out to connect without a name".to_owned());
-            draft.reject(&raw.username.key, "`username` is empty", help);
+            let help = Some("remove it to connect without a user name".to_owned());
+            context.reject(&raw.username.key, "`username` is empty", help);
             None
         }
         (Some(username), password) => Some(Some(Credentials { username: username.0, password })),
         (None, Some(_)) => {
-            draft.reject(
+            context.reject(
                 &raw.password_file.key,
-                "there is a password and no user name",
-                Some("add username = \"...\" beside password_file".to_owned()),
+                "there is a password but no user name",
+                Some("add a line username = \"...\"".to_owned()),
             );
             None
         }
@@ -143,12 +146,12 @@ fn check_credentials(
 fn check_will(
     raw: &RawWill,
     gateway: Option<&Gateway>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Will> {
-    let topic = draft.required(&raw.topic, "topic = \"edge/{gateway}/will\"");
-    let payload = draft.required(&raw.payload, "payload = \"Disconnected\"");
-    let qos = draft.optional(&raw.qos);
-    let retain = draft.optional(&raw.retain);
+    let topic = context.required(&raw.topic, "topic = \"edge/{gateway}/will\"");
+    let payload = context.required(&raw.payload, "payload = \"Disconnected\"");
+    let qos = context.optional(&raw.qos);
+    let retain = context.optional(&raw.retain);
     let gateway = gateway?;
     let filled = topic?.fill(|placeholder| match placeholder {
         Placeholder::Gateway => Ok(gateway.id.as_str()),
@@ -160,17 +163,17 @@ fn check_will(
     let topic = match filled {
         Ok(topic) => topic,
         Err(Placeholder::Location) => {
-            draft.reject(
+            context.reject(
                 &raw.topic.key,
-                "`topic` holds {location}, and the gateway has none",
+                "`topic` contains {location}, but the gateway has no location",
                 Some("add location = \"...\" below [gateway]".to_owned()),
             );
             return None;
         }
         Err(other) => {
-            draft.reject(
+            context.reject(
                 &raw.topic.key,
-                format!("`topic` holds {{{}}}, and a will belongs to no PLC", other.name()),
+                format!("`topic` contains {{{}}}, but a will belongs to no PLC", other.name()),
                 Some("the placeholders here are {gateway} and {location}".to_owned()),
             );
             return None;
@@ -179,7 +182,7 @@ fn check_will(
     Some(Will { topic, payload: payload?.0, qos: to_qos(qos?), retain: retain?.0 })
 }
 
-/// `qos = 0`, `1` or `2`.
+/// Converts `qos = 0`, `1` or `2`.
 pub(super) const fn to_qos(qos: Integer<0, 2>) -> Qos {
     match qos.0 {
         0 => Qos::AtMostOnce,

@@ -1,4 +1,4 @@
-//! What holds, and is probably not what somebody meant.
+//! Notes on tags that are valid but probably a mistake.
 
 use std::time::Duration;
 
@@ -7,42 +7,42 @@ use crate::config::context::ReadContext;
 use crate::config::raw::RawTag;
 use crate::plc::{IecType, PlcFamily, PlcModel, ValueKind};
 
-/// Period of MAST in a new project of Machine Expert.
+/// Period of the MAST task in a new project of Machine Expert.
 const DEFAULT_TASK_PERIOD: Duration = Duration::from_millis(10);
 
-/// Looks at the tags of one PLC, of which each holds by itself.
+/// Adds notes on the tags of one PLC. Each tag has passed its own checks.
 pub(super) fn note_tags(
     raw: &[RawTag],
     tags: &[Tag],
     model: Option<PlcModel>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) {
     if model.is_some_and(|model| model.family() == PlcFamily::MachineExpert) {
         for (raw, tag) in raw.iter().zip(tags) {
-            note_misaligned(raw, tag, draft);
+            note_misaligned(raw, tag, context);
         }
-        note_fast_scan(raw, tags, draft);
+        note_fast_scan(raw, tags, context);
     }
-    note_overlaps(raw, tags, draft);
+    note_overlaps(raw, tags, context);
 }
 
-/// The first tag that is read more often than the program of an M241, M251 or M262 runs by default,
-/// every 10 ms, so that most reads bring what the last one brought.
-fn note_fast_scan(raw: &[RawTag], tags: &[Tag], draft: &mut ReadContext<'_>) {
+/// Adds a note on the first tag that is read more often than the program of an M241, M251 or M262
+/// runs by default (every 10 ms), because most reads would return the same value.
+fn note_fast_scan(raw: &[RawTag], tags: &[Tag], context: &mut ReadContext<'_>) {
     let hasty = raw.iter().zip(tags).find(|(_, tag)| tag.scan < DEFAULT_TASK_PERIOD);
     let Some((raw, tag)) = hasty else { return };
     let message = format!(
-        "\"{}\" is read every {:?}, and the program of the PLC runs every {DEFAULT_TASK_PERIOD:?} unless it says else",
+        "\"{}\" is read every {:?}, but the PLC program runs every {DEFAULT_TASK_PERIOD:?} by default",
         tag.name, tag.scan
     );
-    let help = "compare `scan` with the period of the PLC's task; `max_share` and `max_requests` \
-                spare the PLC, and cycles beyond them are skipped";
-    draft.add_note(&raw.scan.key, message, help.to_owned(), None);
+    let help = "compare `scan` with the period of the PLC's task; cycles beyond `max_share` and \
+                `max_requests` are skipped";
+    context.add_note(&raw.scan.key, message, help.to_owned(), None);
 }
 
-/// Machine Expert aligns a variable to its size, and warns where an address does not: a value at
-/// another one is more often a slip than a pragma.
-fn note_misaligned(raw: &RawTag, tag: &Tag, draft: &mut ReadContext<'_>) {
+/// Adds a note on a tag whose address is not a multiple of its size. Machine Expert aligns
+/// variables and warns otherwise, so such an address is more likely a typing error than a pragma.
+fn note_misaligned(raw: &RawTag, tag: &Tag, context: &mut ReadContext<'_>) {
     let item = tag.data_type.element;
     if tag.location.table.holds_bits() || matches!(item.kind(), ValueKind::Text | ValueKind::Bool) {
         return;
@@ -58,12 +58,13 @@ fn note_misaligned(raw: &RawTag, tag: &Tag, draft: &mut ReadContext<'_>) {
         words => format!("at a %MW that is a multiple of {words}"),
     };
     let below = start / size * words;
-    let message = format!("Machine Expert places {} {rule}, and {} is none", article(item), tag.at);
+    let message =
+        format!("Machine Expert places {} {rule}, which {} is not", article(item), tag.at);
     let help = format!(
-        "compare the address with the declaration; the next places are %MW{below} and %MW{}",
+        "compare the address with the declaration; the nearest addresses are %MW{below} and %MW{}",
         below + words
     );
-    draft.add_note(&raw.at.key, message, help, None);
+    context.add_note(&raw.at.key, message, help, None);
 }
 
 /// An INT, an LREAL (el), a UINT (you).
@@ -73,9 +74,9 @@ fn article(item: IecType) -> String {
     format!("{article} {name}")
 }
 
-/// Two values of different kinds cannot both be what lies in the same bytes. A bit of a word, and
-/// one variable under two names, are meant.
-fn note_overlaps(raw: &[RawTag], tags: &[Tag], draft: &mut ReadContext<'_>) {
+/// Adds a note on values of different types in the same bytes. A bit of a word, and the same
+/// variable under two names, are common and get no note.
+fn note_overlaps(raw: &[RawTag], tags: &[Tag], context: &mut ReadContext<'_>) {
     let has_bytes =
         |tag: &Tag| !tag.location.table.holds_bits() && tag.data_type.element != IecType::Bool;
     let mut places: Vec<_> = (0..tags.len())
@@ -90,7 +91,7 @@ fn note_overlaps(raw: &[RawTag], tags: &[Tag], draft: &mut ReadContext<'_>) {
         if let Some((last, other)) = last
             && is_overlap(other, tag)
         {
-            note_overlap(raw, tags, (index.min(last), index.max(last)), draft);
+            note_overlap(raw, tags, (index.min(last), index.max(last)), context);
         }
         if last.is_none_or(|(_, last)| {
             last.location.table != tag.location.table || end_byte(last) <= end_byte(tag)
@@ -105,20 +106,20 @@ fn is_overlap(below: &Tag, above: &Tag) -> bool {
     below.location.table == above.location.table && first_byte(above) < end_byte(below) && !is_same
 }
 
-fn note_overlap(raw: &[RawTag], tags: &[Tag], pair: (usize, usize), draft: &mut ReadContext<'_>) {
+fn note_overlap(raw: &[RawTag], tags: &[Tag], pair: (usize, usize), context: &mut ReadContext<'_>) {
     let (first, second) = pair;
     let (Some(one), Some(two)) = (tags.get(first), tags.get(second)) else { return };
     let (Some(raw_one), Some(raw_two)) = (raw.get(first), raw.get(second)) else { return };
     let message = format!(
-        "\"{}\" ({} at {}) lies in the same bytes as \"{}\" ({} at {})",
+        "\"{}\" ({} at {}) occupies the same bytes as \"{}\" ({} at {})",
         two.name, two.data_type, two.at, one.name, one.data_type, one.at
     );
-    let help = "compare addresses and types with their declarations; leave it if this is meant";
+    let help = "compare addresses and types with their declarations; ignore this if intended";
     let here = format!("\"{}\" is here", one.name);
-    draft.add_note(&raw_two.at.key, message, help.to_owned(), Some((&raw_one.at.key, here)));
+    context.add_note(&raw_two.at.key, message, help.to_owned(), Some((&raw_one.at.key, here)));
 }
 
-/// In the PLC's memory.
+/// Returns the first byte of a tag in the memory of the PLC.
 fn first_byte(tag: &Tag) -> usize {
     2 * usize::from(tag.location.first) + usize::from(tag.location.byte)
 }

@@ -12,21 +12,21 @@ use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
 use crate::config::{Gateway, Pacing, Plc};
 
-/// All PLCs; every one is looked at, whatever is wrong with the others.
+/// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(
     raw: &StreamedList<RawPlc>,
     root: &RawTable<'_>,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
     let mut seen = BTreeMap::new();
-    let plcs = raw.for_each(root, draft, |raw, draft| {
-        reject_repeated_name(&raw, &mut seen, draft);
-        check_plc(&raw, gateway, common, draft)
+    let plcs = raw.for_each(root, context, |raw, context| {
+        reject_repeated_name(&raw, &mut seen, context);
+        check_plc(&raw, gateway, common, context)
     });
     if plcs.is_empty() && !raw.already_reported {
-        draft.reject(
+        context.reject(
             &raw.key,
             "there is no PLC to read",
             Some(
@@ -42,15 +42,15 @@ pub(super) fn check_plcs(
 fn reject_repeated_name(
     raw: &RawPlc,
     seen: &mut BTreeMap<String, KeyLocation>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) {
     let FieldState::Valid(name, _) = &raw.name.state else { return };
     match seen.get(&name.0) {
-        Some(first) => draft.reject_duplicate(
+        Some(first) => context.reject_duplicate(
             &raw.name.key,
             first,
             format!("two PLCs have the name \"{}\"", name.0),
-            "give each PLC a name of its own; `machine` may be the same",
+            "give each PLC its own name; `machine` may be the same",
         ),
         None => {
             seen.insert(name.0.clone(), raw.name.key.clone());
@@ -62,35 +62,36 @@ fn check_plc(
     raw: &RawPlc,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Plc> {
-    let name = draft.required(&raw.name, "name = \"pump6\"").map(|name| name.0);
-    let model = draft.required(&raw.model, "model = \"M241\"").map(|model| model.0);
-    let machine = draft.derived(&raw.machine, || name.clone().map(PlainText)).map(|text| text.0);
-    let device = draft.derived(&raw.device, || model.map(|model| PlainText(model.to_string())));
+    let name = context.required(&raw.name, "name = \"pump6\"").map(|name| name.0);
+    let model = context.required(&raw.model, "model = \"M241\"").map(|model| model.0);
+    let machine = context.derived(&raw.machine, || name.clone().map(PlainText)).map(|text| text.0);
+    let device = context.derived(&raw.device, || model.map(|model| PlainText(model.to_string())));
     let device = device.map(|text| text.0);
-    let address = draft.required(&raw.address, "address = \"192.168.1.10:502\"");
-    let unit_id =
-        draft.derived(&raw.unit_id, || model.map(|model| Integer(model.default_unit_id().into())));
-    let scan = draft.optional(&raw.scan);
-    let timeout = draft.optional(&raw.timeout);
-    let max_words = draft.optional(&raw.max_words).map(|words| words.0);
+    let address = context.required(&raw.address, "address = \"192.168.1.10:502\"");
+    let unit_id = context
+        .derived(&raw.unit_id, || model.map(|model| Integer(model.default_unit_id().into())));
+    let scan = context.optional(&raw.scan);
+    let timeout = context.optional(&raw.timeout);
+    let max_words = context.optional(&raw.max_words).map(|words| words.0);
     let max_gap =
-        draft.derived(&raw.max_gap, || model.map(|model| Integer(model.default_max_gap())));
-    let pacing = check_pacing(raw, draft);
-    let order = draft.derived(&raw.order, || model.map(|model| Choice(model.default_byte_order())));
+        context.derived(&raw.max_gap, || model.map(|model| Integer(model.default_max_gap())));
+    let pacing = check_pacing(raw, context);
+    let order =
+        context.derived(&raw.order, || model.map(|model| Choice(model.default_byte_order())));
     let zone =
-        draft.derived(&raw.timezone, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
+        context.derived(&raw.timezone, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
     let owner = PlcDefaults { model, scan, order, max_words, zone };
-    let tags = tag::check_tags(&raw.tag, &owner, draft);
+    let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
-    let overridden = common.map(|common| publish::with_overrides(common, own, draft));
+    let overridden = common.map(|common| publish::with_overrides(common, own, context));
     let (name, machine, device) = (name?, machine?, device?);
     let names = TopicValues { gateway: gateway?, plc: &name, machine: &machine, device: &device };
     let tags = tags?;
     let tag_names: Vec<_> = tags.iter().map(|tag| tag.name.clone()).collect();
-    let publish = publish::publish_of_plc(overridden?, &names, &tag_names, draft);
+    let publish = publish::publish_of_plc(overridden?, &names, &tag_names, context);
     Some(Plc {
         model: model?,
         address: address?,
@@ -107,11 +108,11 @@ fn check_plc(
     })
 }
 
-fn check_pacing(raw: &RawPlc, draft: &mut ReadContext<'_>) -> Option<Pacing> {
-    let connect_pause = draft.optional(&raw.connect_pause);
-    let request_pause = draft.optional(&raw.request_pause);
-    let max_share = draft.optional(&raw.max_share);
-    let max_requests = draft.optional(&raw.max_requests);
+fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {
+    let connect_pause = context.optional(&raw.connect_pause);
+    let request_pause = context.optional(&raw.request_pause);
+    let max_share = context.optional(&raw.max_share);
+    let max_requests = context.optional(&raw.max_requests);
     Some(Pacing {
         connect_pause: connect_pause?.0,
         request_pause: request_pause?.0,

@@ -8,11 +8,11 @@ use crate::config::raw::{RawPlcPublish, RawPublish};
 use crate::config::scalar::{Placeholder, TopicTemplate};
 use crate::config::{DatetimeFormat, Gateway, PayloadShape, Publish, Qos};
 
-/// Names that the payload has already.
+/// Keys that the gateway itself puts into the payload.
 pub(super) const RESERVED_KEYS: [&str; 6] =
     ["location", "datetime", "device", "machine", "gateway", "write"];
 
-/// `[publish]`, whose topic is filled in for each PLC.
+/// Checked `[publish]`; placeholders of the topic are replaced for each PLC.
 #[derive(Clone)]
 pub(super) struct PublishDefaults {
     topic: TopicTemplate,
@@ -24,11 +24,11 @@ pub(super) struct PublishDefaults {
     heartbeat: Duration,
     stamp: bool,
     extra: serde_json::Map<String, serde_json::Value>,
-    /// Where members of `extra` come from.
+    /// Key that set the last members of `extra`.
     extra_at: KeyLocation,
 }
 
-/// What a topic can be made of.
+/// Values of the placeholders in a topic.
 pub(super) struct TopicValues<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) plc: &'a str,
@@ -38,16 +38,16 @@ pub(super) struct TopicValues<'a> {
 
 pub(super) fn check_publish(
     raw: &RawPublish,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<PublishDefaults> {
-    let topic = draft.optional(&raw.topic);
-    let shape = draft.optional(&raw.payload);
-    let qos = draft.optional(&raw.qos);
-    let retain = draft.optional(&raw.retain);
-    let datetime = draft.optional(&raw.datetime);
-    let heartbeat = draft.optional(&raw.heartbeat);
-    let stamp = draft.optional(&raw.stamp);
-    let extra = draft.optional(&raw.extra).map(|extra| extra.0).unwrap_or_default();
+    let topic = context.optional(&raw.topic);
+    let shape = context.optional(&raw.payload);
+    let qos = context.optional(&raw.qos);
+    let retain = context.optional(&raw.retain);
+    let datetime = context.optional(&raw.datetime);
+    let heartbeat = context.optional(&raw.heartbeat);
+    let stamp = context.optional(&raw.stamp);
+    let extra = context.optional(&raw.extra).map(|extra| extra.0).unwrap_or_default();
     Some(PublishDefaults {
         topic: topic?,
         topic_at: raw.topic.key.clone(),
@@ -62,52 +62,52 @@ pub(super) fn check_publish(
     })
 }
 
-/// `[publish]` with what `[plc.publish]` says otherwise.
+/// Returns `[publish]` with the overrides of `[plc.publish]`.
 pub(super) fn with_overrides(
     common: &PublishDefaults,
     raw: Option<&RawPlcPublish>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> PublishDefaults {
     let mut publish = common.clone();
     let Some(raw) = raw else { return publish };
-    if let Some(topic) = draft.optional(&raw.topic) {
+    if let Some(topic) = context.optional(&raw.topic) {
         publish.topic = topic;
         publish.topic_at = raw.topic.key.clone();
     }
-    if let Some(shape) = draft.optional(&raw.payload) {
+    if let Some(shape) = context.optional(&raw.payload) {
         publish.shape = shape.0;
     }
-    if let Some(qos) = draft.optional(&raw.qos) {
+    if let Some(qos) = context.optional(&raw.qos) {
         publish.qos = to_qos(qos);
     }
-    if let Some(retain) = draft.optional(&raw.retain) {
+    if let Some(retain) = context.optional(&raw.retain) {
         publish.retain = retain.0;
     }
-    if let Some(datetime) = draft.optional(&raw.datetime) {
+    if let Some(datetime) = context.optional(&raw.datetime) {
         publish.datetime = datetime.0;
     }
-    if let Some(heartbeat) = draft.optional(&raw.heartbeat) {
+    if let Some(heartbeat) = context.optional(&raw.heartbeat) {
         publish.heartbeat = heartbeat.0;
     }
-    if let Some(stamp) = draft.optional(&raw.stamp) {
+    if let Some(stamp) = context.optional(&raw.stamp) {
         publish.stamp = stamp.0;
     }
-    if let Some(extra) = draft.optional(&raw.extra) {
+    if let Some(extra) = context.optional(&raw.extra) {
         publish.extra.extend(extra.0);
         publish.extra_at = raw.extra.key.clone();
     }
     publish
 }
 
-/// How one PLC is published.
+/// Returns the settings for one PLC.
 pub(super) fn publish_of_plc(
     common: PublishDefaults,
     names: &TopicValues<'_>,
     tags: &[String],
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Publish> {
-    let topic = fill_topic(&common, names, draft);
-    let members = check_extra(&common, names, tags, draft);
+    let topic = fill_topic(&common, names, context);
+    let members = check_extra(&common, names, tags, context);
     members?;
     Some(Publish {
         topic: topic?,
@@ -124,7 +124,7 @@ pub(super) fn publish_of_plc(
 fn fill_topic(
     common: &PublishDefaults,
     names: &TopicValues<'_>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let filled = common.topic.fill(|placeholder| {
         let value = match placeholder {
@@ -138,12 +138,12 @@ fn fill_topic(
         if value.is_empty() || value.contains(wild) { Err((placeholder, value)) } else { Ok(value) }
     });
     let word = match filled {
-        Ok(topic) => return reject_reserved_topic(topic, common, names, draft),
+        Ok(topic) => return reject_reserved_topic(topic, common, names, context),
         Err((placeholder, "")) => {
             let word = placeholder.name();
-            draft.reject(
+            context.reject(
                 &common.topic_at,
-                format!("`topic` holds {{{word}}}, and `{word}` is empty"),
+                format!("`topic` contains {{{word}}}, but `{word}` is empty"),
                 Some(if placeholder == Placeholder::Location {
                     "add location = \"...\" below [gateway]".to_owned()
                 } else {
@@ -154,23 +154,23 @@ fn fill_topic(
         }
         Err((placeholder, _)) => placeholder.name(),
     };
-    draft.reject(
+    context.reject(
         &common.topic_at,
         format!(
-            "`topic` holds {{{word}}}, and the {word} of the PLC \"{}\" has a + or #",
+            "`topic` contains {{{word}}}, but the {word} of the PLC \"{}\" contains + or #",
             names.plc
         ),
-        Some(format!("take + and # out of `{word}`, or {{{word}}} out of `topic`")),
+        Some(format!("remove + and # from `{word}`, or {{{word}}} from `topic`")),
     );
     None
 }
 
-/// Status, events, commands and replies have topics that no data may take.
+/// Rejects the topics that the gateway uses for status, events, commands and replies.
 fn reject_reserved_topic(
     topic: String,
     common: &PublishDefaults,
     names: &TopicValues<'_>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let own = format!("edge/{}/", names.gateway.id);
     let taken = topic.strip_prefix(&own).is_some_and(|rest| {
@@ -178,40 +178,41 @@ fn reject_reserved_topic(
         ["status", "event", "set", "reply"].contains(&level)
     });
     if taken {
-        draft.reject(
+        context.reject(
             &common.topic_at,
-            format!("`topic` becomes {topic}, which the gateway uses for other messages"),
-            Some(
-                "write topic = \"edge/{gateway}/data/{plc}\", or any topic of your own".to_owned(),
-            ),
+            format!("`topic` is {topic} here, which the gateway uses for other messages"),
+            Some("write topic = \"edge/{gateway}/data/{plc}\", or another topic".to_owned()),
         );
         return None;
     }
     Some(topic)
 }
 
-/// Members of `extra` and the device's name must not hide other keys of the payload.
+/// Checks that members of `extra` and the device's name do not replace other keys of the payload.
 fn check_extra(
     common: &PublishDefaults,
     names: &TopicValues<'_>,
     tags: &[String],
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<()> {
     let taken = common.extra.keys().find(|key| {
         RESERVED_KEYS.contains(&key.as_str()) || tags.contains(key) || *key == names.device
     });
     if let Some(key) = taken {
-        draft.reject(
+        context.reject(
             &common.extra_at,
-            format!("`extra` holds `{key}`, and the payload of the PLC \"{}\" has that", names.plc),
+            format!(
+                "`extra` contains `{key}`, which the payload of the PLC \"{}\" already has",
+                names.plc
+            ),
             Some("give it another name".to_owned()),
         );
         return None;
     }
     if common.shape == PayloadShape::Nested && RESERVED_KEYS.contains(&names.device) {
-        draft.reject(
+        context.reject(
             &common.topic_at,
-            format!("the device of the PLC \"{}\" hides the key `{}`", names.plc, names.device),
+            format!("the device of the PLC \"{}\" replaces the key `{}`", names.plc, names.device),
             Some("give `device` another name, for example the model".to_owned()),
         );
         return None;

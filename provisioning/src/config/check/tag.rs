@@ -14,7 +14,7 @@ use crate::config::{EnumNames, JsonFormat, Scaling, Tag};
 use crate::plan::{MAX_BITS, TagGroup};
 use crate::plc::{ByteOrder, DataType, IecType, Location, PlcModel, ValueKind};
 
-/// What a tag takes over from its PLC, as far as that is known.
+/// Settings that a tag inherits from its PLC; absent when they are invalid.
 pub(super) struct PlcDefaults {
     pub(super) model: Option<PlcModel>,
     pub(super) scan: Option<Scan>,
@@ -23,34 +23,33 @@ pub(super) struct PlcDefaults {
     pub(super) zone: Option<TimeZone>,
 }
 
-/// All tags of one PLC; every one is looked at, whatever is wrong with the others.
+/// Checks all tags of one PLC, also after a problem in one of them.
 pub(super) fn check_tags(
     raw: &SectionList<RawTag>,
     owner: &PlcDefaults,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Vec<Tag>> {
     if raw.entries.is_empty() && !raw.already_reported {
-        draft.reject(
+        context.reject(
             &raw.key,
             "this PLC has no tags, so there is nothing to read",
             Some("add a section [[plc.tag]] with name, at and type below it".to_owned()),
         );
     }
-    reject_repeated_names(&raw.entries, draft);
-    let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, owner, draft)).collect();
+    reject_repeated_names(&raw.entries, context);
+    let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, owner, context)).collect();
     let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
-    reject_torn_groups(&raw.entries, &tags, owner, draft);
-    note::note_tags(&raw.entries, &tags, owner.model, draft);
+    reject_torn_groups(&raw.entries, &tags, owner, context);
+    note::note_tags(&raw.entries, &tags, owner.model, context);
     Some(tags)
 }
 
-/// A group is a promise: where one request cannot keep it, the first member that is out of reach is
-/// named.
+/// Rejects groups that do not fit into one request, naming the first tag that does not fit.
 fn reject_torn_groups(
     raw: &[RawTag],
     tags: &[Tag],
     owner: &PlcDefaults,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) {
     let (Some(model), Some(max_words)) = (owner.model, owner.max_words) else { return };
     let mut groups: BTreeMap<&str, TagGroup<'_>> = BTreeMap::new();
@@ -58,25 +57,25 @@ fn reject_torn_groups(
         let Some(name) = tag.group.as_deref() else { continue };
         let group = groups.entry(name).or_insert_with(|| TagGroup::new(tag));
         if let Err(why) = group.join(tag, model, max_words) {
-            draft.reject(
+            context.reject(
                 &raw.group.key,
                 format!("the group \"{name}\" cannot be read in one request: {why}"),
-                Some("place its variables together in the PLC, or leave `group` out".to_owned()),
+                Some("place its variables together in the PLC, or remove `group`".to_owned()),
             );
         }
     }
 }
 
-fn reject_repeated_names(entries: &[RawTag], draft: &mut ReadContext<'_>) {
+fn reject_repeated_names(entries: &[RawTag], context: &mut ReadContext<'_>) {
     let mut seen: BTreeMap<&str, &KeyLocation> = BTreeMap::new();
     for entry in entries {
         let FieldState::Valid(name, _) = &entry.name.state else { continue };
         match seen.get(name.0.as_str()) {
-            Some(first) => draft.reject_duplicate(
+            Some(first) => context.reject_duplicate(
                 &entry.name.key,
                 first,
                 format!("two tags of this PLC have the name \"{}\"", name.0),
-                "each is a key of the same JSON object: give it a name of its own",
+                "names are keys of one JSON object: give each tag its own name",
             ),
             None => {
                 seen.insert(&name.0, &entry.name.key);
@@ -85,24 +84,24 @@ fn reject_repeated_names(entries: &[RawTag], draft: &mut ReadContext<'_>) {
     }
 }
 
-fn check_tag(raw: &RawTag, owner: &PlcDefaults, draft: &mut ReadContext<'_>) -> Option<Tag> {
-    let name = check_name(raw, draft);
-    let at = draft.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
-    let iec = check_type(raw, draft);
+fn check_tag(raw: &RawTag, owner: &PlcDefaults, context: &mut ReadContext<'_>) -> Option<Tag> {
+    let name = check_name(raw, context);
+    let at = context.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
+    let iec = check_type(raw, context);
     let item = iec.map(|data| data.element);
-    let unit = draft.optional(&raw.unit).map(|unit| unit.0);
-    let location = check_location(raw, at.as_deref(), iec, owner, draft);
-    let scale = draft.optional(&raw.scale);
-    let offset = draft.optional(&raw.offset);
-    let deadband = draft.optional(&raw.deadband);
-    reject_number_keys(raw, item, draft);
-    reject_bad_numbers(raw, scale, deadband, draft);
-    let form = check_json_format(raw, item, owner, draft);
-    let scan = draft.derived(&raw.scan, || owner.scan);
-    let order = draft.derived(&raw.order, || owner.order);
+    let unit = context.optional(&raw.unit).map(|unit| unit.0);
+    let location = check_location(raw, at.as_deref(), iec, owner, context);
+    let scale = context.optional(&raw.scale);
+    let offset = context.optional(&raw.offset);
+    let deadband = context.optional(&raw.deadband);
+    reject_number_keys(raw, item, context);
+    reject_bad_numbers(raw, scale, deadband, context);
+    let form = check_json_format(raw, item, owner, context);
+    let scan = context.derived(&raw.scan, || owner.scan);
+    let order = context.derived(&raw.order, || owner.order);
     let scaling = scaling(scale, offset);
     let decimals =
-        draft.derived(&raw.decimals, || derived_decimals(scaling, [scale, offset], item?));
+        context.derived(&raw.decimals, || derived_decimals(scaling, [scale, offset], item?));
     Some(Tag {
         name: name?,
         at: at?,
@@ -115,23 +114,23 @@ fn check_tag(raw: &RawTag, owner: &PlcDefaults, draft: &mut ReadContext<'_>) -> 
         json_format: form?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
-        group: draft.optional(&raw.group).map(|group| group.0),
+        group: context.optional(&raw.group).map(|group| group.0),
     })
 }
 
-fn check_name(raw: &RawTag, draft: &mut ReadContext<'_>) -> Option<String> {
-    let name = draft.required(&raw.name, "name = \"temperature\"")?.0;
+fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
+    let name = context.required(&raw.name, "name = \"temperature\"")?.0;
     let wrong = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
     } else if RESERVED_KEYS.contains(&name.as_str()) {
-        Some(format!("`{name}` is a key that the gateway itself puts into the payload"))
+        Some(format!("`{name}` is a key that the gateway adds to the payload"))
     } else {
         None
     };
     let Some(message) = wrong else { return Some(name) };
     let example = if name.is_empty() { "temperature".to_owned() } else { format!("{name}_1") };
     let help = format!("give it another name, for example name = \"{example}\"");
-    draft.reject(&raw.name.key, message, Some(help));
+    context.reject(&raw.name.key, message, Some(help));
     None
 }
 
@@ -140,32 +139,33 @@ fn check_location(
     at: Option<&str>,
     iec: Option<DataType>,
     owner: &PlcDefaults,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Location> {
     let (at, iec, model) = (at?, iec?, owner.model?);
     let location = match model.locate(at, iec) {
         Ok(location) => location,
         Err(error) => {
-            draft.reject(&raw.at.key, error.message, error.help);
+            context.reject(&raw.at.key, error.message, error.help);
             return None;
         }
     };
     let most = owner.max_words?;
     match size_error(&location, most) {
         Some((message, help)) => {
-            draft.reject(&raw.at.key, format!("the type {iec} takes {message}"), Some(help));
+            context.reject(&raw.at.key, format!("the type {iec} takes {message}"), Some(help));
             None
         }
         None => Some(location),
     }
 }
 
-/// A value is read whole, in one request.
+/// Returns why a value does not fit into one request, and what to do. A value is never split over
+/// two requests.
 fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     /// Modbus Application Protocol V1.1b3, 6.3.
     const MOST_WORDS: u16 = 125;
     let count = location.count;
-    let divide = || "declare it as several tags, each with a part of it".to_owned();
+    let divide = || "declare several tags, each for a part of it".to_owned();
     if location.table.holds_bits() {
         let message = format!("{count} bits, and a request has at most {MAX_BITS}");
         return (count > MAX_BITS).then(|| (message, divide()));
@@ -179,32 +179,32 @@ fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     (count > max_words).then_some((message, help))
 }
 
-/// The type, with the code page of its text.
-fn check_type(raw: &RawTag, draft: &mut ReadContext<'_>) -> Option<DataType> {
-    let data = draft.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
-    let code_page = draft.optional(&raw.encoding).map(|choice| choice.0);
+/// Returns the type, including the encoding of a STRING.
+fn check_type(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<DataType> {
+    let data = context.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
+    let code_page = context.optional(&raw.encoding).map(|choice| choice.0);
     let (data, code_page) = (data?, code_page.unwrap_or_default());
     if let IecType::String(letters, _) = data.element {
         return Some(DataType { element: IecType::String(letters, code_page), ..data });
     }
     if matches!(raw.encoding.state, FieldState::Valid(..)) {
-        draft.reject(
+        context.reject(
             &raw.encoding.key,
             format!("`encoding` is for a STRING, and this is {} {data}", article(data)),
-            Some("leave `encoding` out; a WSTRING is always UTF-16".to_owned()),
+            Some("remove `encoding`; a WSTRING is always UTF-16".to_owned()),
         );
     }
     Some(data)
 }
 
-/// The names of an enumeration, or what its type asks for.
+/// Returns the names of an enumeration, or the format of its type.
 fn check_json_format(
     raw: &RawTag,
     iec: Option<IecType>,
     owner: &PlcDefaults,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<JsonFormat> {
-    let names = draft.optional(&raw.r#enum);
+    let names = context.optional(&raw.r#enum);
     let (iec, zone) = (iec?, owner.zone.as_ref()?);
     let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
     let bits = 8 * u32::from(iec.size());
@@ -215,19 +215,19 @@ fn check_json_format(
         ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => 0..0,
     };
     let wrong = if range.is_empty() {
-        Some((format!("`enum` is for whole numbers, and this is {iec}"), "leave `enum` out"))
+        Some((format!("`enum` is for whole numbers, and this is {iec}"), "remove `enum`"))
     } else if raw.has_number_keys() {
         let message = "`enum` publishes names, which have no scale and no deadband".to_owned();
-        Some((message, "leave `scale`, `offset`, `decimals` and `deadband` out"))
+        Some((message, "remove `scale`, `offset`, `decimals` and `deadband`"))
     } else {
         let beyond = names.0.keys().find(|number| !range.contains(number));
         beyond.map(|number| {
-            (format!("`enum` names {number}, which a {iec} cannot hold"), "leave that number out")
+            (format!("`enum` contains {number}, which a {iec} cannot hold"), "remove that number")
         })
     };
     match wrong {
         Some((message, help)) => {
-            draft.reject(&raw.r#enum.key, message, Some(help.to_owned()));
+            context.reject(&raw.r#enum.key, message, Some(help.to_owned()));
             None
         }
         None => EnumNames::new(names.0).map(JsonFormat::Named),
@@ -235,7 +235,7 @@ fn check_json_format(
 }
 
 impl RawTag {
-    /// Whether any key is set that only a number can have.
+    /// Returns whether a key is set that only a number can have.
     fn has_number_keys(&self) -> bool {
         let is_set = |field: &Field<DecimalNumber>| matches!(field.state, FieldState::Valid(..));
         [&self.scale, &self.offset, &self.deadband].into_iter().any(is_set)
@@ -247,7 +247,7 @@ fn article(data: DataType) -> &'static str {
     if data.to_string().starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }
 
-fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, draft: &mut ReadContext<'_>) {
+fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, context: &mut ReadContext<'_>) {
     let Some(iec) = iec else { return };
     let (what, number) = match iec.kind() {
         ValueKind::Unsigned | ValueKind::Signed | ValueKind::Real => return,
@@ -257,10 +257,10 @@ fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, draft: &mut ReadContex
         ValueKind::Text => ("text", "INT or REAL"),
     };
     let mut refuse = |at: &KeyLocation| {
-        draft.reject(
+        context.reject(
             at,
             format!("a {iec} is {what}, it has no `{}`", at.name),
-            Some(format!("leave `{}` out, or set type to {number} for a number", at.name)),
+            Some(format!("remove `{}`, or set type to {number} for a number", at.name)),
         );
     };
     for field in [&raw.scale, &raw.offset, &raw.deadband] {
@@ -277,22 +277,22 @@ fn reject_bad_numbers(
     raw: &RawTag,
     scale: Option<DecimalNumber>,
     deadband: Option<DecimalNumber>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) {
     let mut refuse = |field: &Field<DecimalNumber>, message: &str, help: &str| {
-        draft.reject(&field.key, message, Some(help.to_owned()));
+        context.reject(&field.key, message, Some(help.to_owned()));
     };
     if scale.is_some_and(|scale| scale.value == 0.0) {
-        let help = "write the factor from the raw value to the unit, for example 0.1";
-        refuse(&raw.scale, "`scale` is 0, which would make every value the same", help);
+        let help = "write the factor from raw value to engineering unit, for example 0.1";
+        refuse(&raw.scale, "`scale` is 0, which would make all values equal", help);
     }
     if deadband.is_some_and(|deadband| deadband.value < 0.0) {
-        let help = "write the least change that is worth publishing, for example 0.1";
+        let help = "write the smallest change to publish, for example 0.1";
         refuse(&raw.deadband, "`deadband` is negative", help);
     }
 }
 
-/// Absent when it would change nothing.
+/// Returns the scaling, or `None` when it would not change the value.
 #[expect(clippy::float_cmp, reason = "exactly 1 and 0 mean no scaling")]
 fn scaling(scale: Option<DecimalNumber>, offset: Option<DecimalNumber>) -> Option<Scaling> {
     let scale = scale.map_or(1.0, |scale| scale.value);
@@ -300,8 +300,8 @@ fn scaling(scale: Option<DecimalNumber>, offset: Option<DecimalNumber>) -> Optio
     (scale != 1.0 || offset != 0.0).then_some(Scaling { scale, offset })
 }
 
-/// A scaled integer has the digits of what it was scaled with; of a REAL nobody knows how many of
-/// its digits mean something.
+/// Returns the default of `decimals`: a scaled integer has the decimal places of its scale or
+/// offset. A REAL has no default, because its precision is unknown.
 fn derived_decimals(
     scaling: Option<Scaling>,
     parts: [Option<DecimalNumber>; 2],

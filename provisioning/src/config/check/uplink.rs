@@ -1,4 +1,4 @@
-//! How the brokers of `[mqtt]` are reached: `via` and TLS.
+//! Route to the brokers of `[mqtt]` (`via`), and TLS.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,37 +10,38 @@ use crate::config::raw::RawMqtt;
 use crate::config::scalar::{Choice, Scalar, ValueError};
 use crate::config::{Broker, ClientCertificate, Scheme, Tls, Via};
 
-/// Through the tunnel where there is one. A broker that no hub leads to would never be reached.
+/// Returns the route to the brokers, by default the tunnel if there is one. Rejects a broker
+/// address outside the allowed IPs of all hubs, because it could never be reached.
 pub(super) fn check_via(
     raw: &RawMqtt,
     brokers: Option<&[(KeyLocation, Broker)]>,
     tunnel: &TunnelPresence<'_>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Via> {
     let default = if tunnel.is_on() { Via::Tunnel } else { Via::Direct };
-    let via = draft.derived(&raw.via, || Some(Choice(default)))?.0;
+    let via = context.derived(&raw.via, || Some(Choice(default)))?.0;
     if via == Via::Direct {
         return Some(via);
     }
     if !tunnel.is_on() {
-        draft.reject(
+        context.reject(
             &raw.via.key,
-            "`via` is \"tunnel\", and there is no tunnel",
+            "`via` is \"tunnel\", but there is no tunnel",
             Some("add a section [tunnel], or write via = \"direct\"".to_owned()),
         );
         return None;
     }
-    for (at, broker) in brokers? {
+    for (location, broker) in brokers? {
         let Ok(address) = broker.address.host.parse::<IpAddr>() else {
-            note_plain_lookup(at, &broker.address.host, draft);
+            note_plain_lookup(location, &broker.address.host, context);
             continue;
         };
         if let TunnelPresence::On(Some(tunnel)) = tunnel
             && !tunnel.settings.hubs.iter().any(|hub| routes_to(hub, address))
         {
-            draft.reject(
-                at,
-                format!("no hub leads to the broker {address}"),
+            context.reject(
+                location,
+                format!("the broker {address} is not in allowed_ips of any hub"),
                 Some(
                     "add its network to allowed_ips of a hub, or write via = \"direct\"".to_owned(),
                 ),
@@ -50,12 +51,13 @@ pub(super) fn check_via(
     Some(via)
 }
 
-/// Names are not looked up through the tunnel: who sees the network sees them, and an answer of his
-/// may keep us from the broker. It cannot lead us past the tunnel.
-fn note_plain_lookup(at: &KeyLocation, host: &str, draft: &mut ReadContext<'_>) {
-    let message = format!("the name {host} is looked up outside the tunnel, in clear");
-    let help = "write the broker's address inside the tunnel, or put the name into /etc/hosts";
-    draft.add_note(at, message, help.to_owned(), None);
+/// Adds a note on a broker with a host name: the DNS query leaves outside the tunnel. Others on the
+/// network can read it, and a forged answer can make the broker unreachable, but cannot divert the
+/// connection from the tunnel.
+fn note_plain_lookup(location: &KeyLocation, host: &str, context: &mut ReadContext<'_>) {
+    let message = format!("the DNS query for {host} is sent outside the tunnel, unencrypted");
+    let help = "write the broker's address inside the tunnel, or add the name to /etc/hosts";
+    context.add_note(location, message, help.to_owned(), None);
 }
 
 fn routes_to(hub: &tunnel::Hub, address: IpAddr) -> bool {
@@ -66,39 +68,39 @@ pub(super) fn check_tls(
     raw: &RawMqtt,
     brokers: Option<&[(KeyLocation, Broker)]>,
     file: &Path,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
 ) -> Option<Tls> {
-    let ca_file = optional_file(&raw.ca_file, draft, |ca| ca.readable_path("certificate", file));
+    let ca_file = optional_file(&raw.ca_file, context, |ca| ca.readable_path("certificate", file));
     let cert_file =
-        optional_file(&raw.cert_file, draft, |cert| cert.readable_path("certificate", file));
+        optional_file(&raw.cert_file, context, |cert| cert.readable_path("certificate", file));
     let key_file =
-        optional_file(&raw.key_file, draft, |key| key.readable_path("private key", file));
+        optional_file(&raw.key_file, context, |key| key.readable_path("private key", file));
     let (ca_file, cert_file, key_file) = (ca_file?, cert_file?, key_file?);
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => {
-            let help = Some("add key_file = \"...\" beside it".to_owned());
-            draft.reject(&raw.cert_file.key, "there is a certificate and no key", help);
+            let help = Some("add a line key_file = \"...\"".to_owned());
+            context.reject(&raw.cert_file.key, "there is a certificate but no key", help);
             return None;
         }
         (None, Some(_)) => {
-            let help = Some("add cert_file = \"...\" beside it".to_owned());
-            draft.reject(&raw.key_file.key, "there is a key and no certificate", help);
+            let help = Some("add a line cert_file = \"...\"".to_owned());
+            context.reject(&raw.key_file.key, "there is a key but no certificate", help);
             return None;
         }
     };
     let used = brokers.is_none_or(|all| all.iter().any(|(_, one)| one.scheme == Scheme::Mqtts));
     if !used
-        && let Some(at) = [&raw.ca_file.key, &raw.cert_file.key]
+        && let Some(location) = [&raw.ca_file.key, &raw.cert_file.key]
             .into_iter()
             .zip([ca_file.is_some(), client.is_some()])
-            .find_map(|(at, is_set)| is_set.then_some(at))
+            .find_map(|(location, is_set)| is_set.then_some(location))
     {
-        let help = "write mqtts:// in front of the broker's address, or leave the key out";
-        draft.reject(
-            at,
-            format!("`{}` is for TLS, and no broker is mqtts://", at.name),
+        let help = "write mqtts:// before the broker's address, or remove the key";
+        context.reject(
+            location,
+            format!("`{}` is for TLS, but no broker is mqtts://", location.name),
             Some(help.to_owned()),
         );
         return None;
@@ -106,18 +108,18 @@ pub(super) fn check_tls(
     Some(Tls { ca_file, client })
 }
 
-/// The outer option is the usual one, the inner one says whether there is a file.
+/// Returns the path of a file, `Some(None)` when the key is missing, or `None` after a problem.
 #[expect(clippy::option_option, reason = "an absent file is a good value")]
 fn optional_file<T: Scalar>(
     field: &Field<T>,
-    draft: &mut ReadContext<'_>,
+    context: &mut ReadContext<'_>,
     check: impl FnOnce(&T) -> Result<PathBuf, ValueError>,
 ) -> Option<Option<PathBuf>> {
-    let Some(file) = draft.optional(field) else { return Some(None) };
+    let Some(file) = context.optional(field) else { return Some(None) };
     match check(&file) {
         Ok(path) => Some(Some(path)),
         Err(wrong) => {
-            draft.reject(&field.key, wrong.message, wrong.help);
+            context.reject(&field.key, wrong.message, wrong.help);
             None
         }
     }

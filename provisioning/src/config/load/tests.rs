@@ -1,4 +1,4 @@
-//! A file that is cut and the same file as a whole say the same.
+//! A split file and the same file as a whole give the same result.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::*;
 
-/// Everything that is said about a file: configuration, hash, settings, or every problem.
+/// Returns the whole result for a file: configuration, hash, settings, notes, or all problems.
 fn outcome(pieces: Option<&SplitDocument<'_>>, text: &str) -> String {
     let read = read_split(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
     match read {
@@ -17,7 +17,7 @@ fn outcome(pieces: Option<&SplitDocument<'_>>, text: &str) -> String {
     }
 }
 
-/// Whether it was cut.
+/// Compares both results; returns whether the file could be split.
 fn split_and_compare(text: &str) -> bool {
     let Some(pieces) = SplitDocument::split(text) else { return false };
     assert_eq!(outcome(Some(&pieces), text), outcome(None, text), "{text}");
@@ -33,13 +33,13 @@ fn corpus() -> Vec<String> {
 }
 
 #[test]
-fn a_file_in_pieces_says_what_the_whole_file_says() {
+fn a_split_file_gives_the_result_of_the_whole_file() {
     let cut = corpus().iter().filter(|text| split_and_compare(text)).count();
-    assert!(cut >= 40, "{cut} files were cut");
+    assert!(cut >= 40, "{cut} files were split");
 }
 
 #[test]
-fn a_file_of_lines_in_any_order_says_the_same_in_pieces() {
+fn a_split_file_of_shuffled_lines_gives_the_result_of_the_whole_file() {
     let corpus = corpus();
     let mut lines: Vec<&str> = corpus.iter().flat_map(|text| text.lines()).collect();
     lines.extend([
@@ -67,11 +67,11 @@ fn a_file_of_lines_in_any_order_says_the_same_in_pieces() {
         }
         cut += usize::from(split_and_compare(&text.join("\n")));
     }
-    assert!(cut > 500, "{cut} files were cut");
+    assert!(cut > 500, "{cut} files were split");
 }
 
 #[test]
-fn headers_in_a_text_are_no_headers() {
+fn headers_inside_a_string_or_an_array_do_not_split_the_file() {
     let text = "[a]\nx = \"\"\"\n[[plc]]\nname = \"p\"\n[b]\ny = \"\"\"\n";
     assert!(SplitDocument::split(text).is_none());
     let text = "[a]\nx = [\n[1],\n[[plc]]\n]\n";
@@ -79,7 +79,7 @@ fn headers_in_a_text_are_no_headers() {
 }
 
 #[test]
-fn what_stands_between_and_behind_the_plcs_is_read_too() {
+fn sections_between_and_after_the_plcs_are_read() {
     let text = "[[plc]]\nname = \"p\"\n[mqtt]\nqos = 9\n[[plc]]\n[plc.publish]\n[queue]\n";
     assert!(split_and_compare(text));
     assert!(SplitDocument::split("[[plc]]\n[mqtt]\n[[plc.tag]]\n").is_none());

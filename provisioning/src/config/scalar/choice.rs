@@ -1,23 +1,23 @@
-//! One of a few words.
+//! Keys whose value is one of a few keywords.
 
 use schemars::{Schema, json_schema};
 
 use super::{RawValue, Scalar, ValueError, toml_quoted};
 use crate::config::suggest::nearest;
 
-/// One of the words of `T`.
+/// One of the keywords of `T`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct Choice<T>(pub(in crate::config) T);
 
-/// What can be chosen.
+/// A set of values, each with a keyword.
 pub(in crate::config) trait Keywords: Copy + 'static {
-    /// All of them.
+    /// All values.
     const ALL: &'static [Self];
 
-    /// The word for one.
+    /// Returns the keyword of a value.
     fn keyword(self) -> &'static str;
 
-    /// What to write for a word that is none of them, where more can be said than "did you mean".
+    /// Returns what to write for another word, if more helpful than the list of keywords.
     fn hint(_word: &str) -> Option<String> {
         None
     }

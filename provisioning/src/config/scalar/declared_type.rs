@@ -1,10 +1,10 @@
-//! The type of a tag.
+//! The IEC type of a tag.
 
 use super::{TextScalar, ValueError};
 use crate::config::suggest::nearest;
 use crate::plc::{DataType, IecType};
 
-/// A type as declared in the PLC.
+/// A type as declared in the PLC: `REAL`, `ARRAY[0..9] OF INT`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct DeclaredType(pub(in crate::config) DataType);
 
@@ -28,10 +28,16 @@ fn hint_for(key: &str, text: &str) -> String {
         return format!("write {key} = \"{meant}\", its name in Machine Expert");
     }
     let upper = text.to_ascii_uppercase();
+    if upper.starts_with("ENUM") {
+        return format!(
+            "an enumeration is an INT unless it is declared with another type: \
+             {key} = \"INT\" and enum = {{ 0 = \"stop\", 1 = \"run\" }}"
+        );
+    }
     if upper.starts_with("ARRAY") {
         return format!(
-            "an array is written as {key} = \"ARRAY[0..9] OF REAL\": one dimension, the lower index \
-             first, at most 65535 elements"
+            "an array is {key} = \"ARRAY[0..9] OF REAL\": one dimension, the lower index first, at \
+             most 65535 elements"
         );
     }
     if upper.starts_with("STRING") || upper.starts_with("WSTRING") {
@@ -47,7 +53,7 @@ fn hint_for(key: &str, text: &str) -> String {
     }
 }
 
-/// What other products call it.
+/// Returns the IEC type for its name in other products and languages.
 fn equivalent_type(text: &str) -> Option<IecType> {
     Some(match text.to_ascii_uppercase().as_str() {
         "FLOAT" | "FLOAT32" | "SINGLE" => IecType::Real,

@@ -1,4 +1,4 @@
-//! Durations and sizes: text with a unit.
+//! Durations and sizes: a whole number with a unit, written as text.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(in crate::config) struct BoundedDuration<const MIN: u64, const MAX: u64>(
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct BoundedSize<const MIN: u64, const MAX: u64>(pub(in crate::config) u64);
 
-/// Largest first, in milliseconds.
+/// Units with their length in milliseconds, largest first.
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 4] =
     [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -65,7 +65,7 @@ impl<const MIN: u64, const MAX: u64> Scalar for BoundedSize<MIN, MAX> {
     }
 }
 
-/// Units that people write, and the ones that are meant.
+/// Common misspellings of units, and the correct unit.
 const DURATION_MISTAKES: [(&str, &str); 8] = [
     ("sec", "s"),
     ("secs", "s"),
@@ -90,7 +90,7 @@ const SIZE_MISTAKES: [(&str, &str); 9] = [
 
 struct Quantity {
     noun: &'static str,
-    /// Largest first.
+    /// Units with their factors, largest first.
     units: &'static [(&'static str, u64)],
     mistakes: &'static [(&'static str, &'static str)],
 }
@@ -145,7 +145,7 @@ impl Quantity {
     }
 }
 
-/// The amount in the largest unit that divides it.
+/// Returns the amount in the largest unit that divides it.
 fn in_largest_unit(amount: u64, units: &[(&str, u64)]) -> String {
     let unit = units.iter().find(|(_, scale)| amount > 0 && amount.is_multiple_of(*scale));
     match unit {

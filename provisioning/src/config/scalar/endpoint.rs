@@ -1,4 +1,4 @@
-//! Hosts and brokers.
+//! Addresses of hosts and brokers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -36,13 +36,13 @@ impl TextScalar for Broker {
         let text = text.trim();
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(ValueError::new(
-                format!("\"{text}\" does not say how to reach the broker"),
+                format!("\"{text}\" has no scheme mqtt:// or mqtts://"),
                 format!("write \"mqtt://{}\"", text.rsplit('@').next().unwrap_or_default()),
             ));
         };
         if rest.contains('@') {
             return Err(ValueError::new(
-                "user and password are not written into the address of a broker",
+                "user name and password do not belong in the address of a broker",
                 "write them as username = \"...\" and password_file = \"...\" in [mqtt]",
             ));
         }
@@ -60,8 +60,8 @@ impl TextScalar for Broker {
             }
             other => {
                 return Err(ValueError::new(
-                    format!("\"{text}\": a broker cannot be reached by {other}://"),
-                    "write its MQTT address, \"mqtt://10.77.0.1:1883\"",
+                    format!("\"{text}\": the scheme {other}:// is not supported"),
+                    "write the MQTT address of the broker: \"mqtt://10.77.0.1:1883\"",
                 ));
             }
         };
@@ -95,7 +95,7 @@ pub(super) fn parse_port(digits: &str) -> Result<u16, String> {
     }
 }
 
-/// Host and port, without the brackets of an IPv6 address.
+/// Splits `host:port`, `host` or `[IPv6]:port`; the host is returned without brackets.
 pub(super) fn split_host_port(text: &str) -> Result<(&str, Option<&str>), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or("the bracket [ is not closed")?;
@@ -103,7 +103,7 @@ pub(super) fn split_host_port(text: &str) -> Result<(&str, Option<&str>), String
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
-            None => Err(format!("there is \"{rest}\" behind the bracket")),
+            None => Err(format!("\"{rest}\" follows the bracket ]")),
         };
     }
     if text.parse::<Ipv6Addr>().is_ok() {
@@ -124,11 +124,13 @@ fn check_host_name(host: &str) -> Result<(), String> {
         return Err("the host is missing".to_owned());
     }
     if let Some(wrong) = host.chars().find(|c| !letter(*c)) {
-        return Err(format!("a host name cannot hold {wrong:?}"));
+        return Err(format!("a host name cannot contain {wrong:?}"));
     }
     let digits = host.chars().all(|c| c.is_ascii_digit() || c == '.');
     if digits && host.parse::<Ipv4Addr>().is_err() {
-        return Err(format!("\"{host}\" is not an IP address: it takes four numbers, 0 to 255"));
+        return Err(format!(
+            "\"{host}\" is not an IP address, which has four numbers from 0 to 255"
+        ));
     }
     if !labels_fit || host.len() > 253 {
         return Err(format!("\"{host}\" is not a host name"));

@@ -6,7 +6,7 @@ use schemars::{Schema, json_schema};
 
 use super::{RawValue, Scalar, ValueError, toml_quoted};
 
-/// Numbers with their names; none of either is there twice.
+/// Numbers with their names; numbers and names are unique.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct Enumeration(pub(in crate::config) BTreeMap<i128, String>);
 
@@ -15,17 +15,17 @@ impl Scalar for Enumeration {
         let key = found.key;
         let example = format!("write {key} = {{ 0 = \"stop\", 1 = \"run\" }}");
         let Some(dict) = found.value.as_dict().filter(|_| !found.is_from_environment) else {
-            return Err(found.type_error("a table of numbers with names", example));
+            return Err(found.type_error("a table of numbers and their names", example));
         };
         let mut names = BTreeMap::new();
         for (number, name) in dict {
             let (Ok(number), Some(name)) = (number.parse::<i128>(), name.as_str()) else {
-                let message = format!("`{key}` holds `{number}`, which is no number with a name");
+                let message = format!("`{key}`: `{number}` must be a whole number, its name text");
                 return Err(ValueError::new(message, example));
             };
             if names.values().any(|other| other == name) || names.contains_key(&number) {
-                let message = format!("`{key}` holds {number} or \"{name}\" twice");
-                return Err(ValueError::new(message, "give each number one name of its own"));
+                let message = format!("`{key}` contains {number} or \"{name}\" twice");
+                return Err(ValueError::new(message, "give each number its own name"));
             }
             names.insert(number, name.to_owned());
         }
@@ -44,7 +44,7 @@ impl Scalar for Enumeration {
         json_schema!({
             "type": "object",
             "additionalProperties": { "type": "string" },
-            "x-type": "table of numbers with names",
+            "x-type": "table of numbers and their names",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers, true and false, and free members for the payload.
+//! Numbers, booleans, and fixed members of the payload.
 
 use figment::value::{Num, Value};
 use schemars::{Schema, json_schema};
@@ -9,7 +9,7 @@ use super::{RawValue, Scalar, ValueError};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct Integer<const MIN: u16, const MAX: u16>(pub(in crate::config) u16);
 
-/// A finite number, and how many digits after the point it was written with.
+/// A finite number, and the number of decimal places that it was written with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::config) struct DecimalNumber {
     pub(in crate::config) value: f64,
@@ -108,7 +108,7 @@ impl Scalar for DecimalNumber {
     }
 }
 
-/// Digits after the point of a number as written: 2 for `0.10`, 3 for `1e-3`.
+/// Returns the number of decimal places of a number as written: 2 for `0.10`, 3 for `1e-3`.
 fn decimal_places_of(written: &str) -> u8 {
     let (mantissa, exponent) = written.split_once(['e', 'E']).unwrap_or((written, "0"));
     let after_point = mantissa.split_once('.').map_or(0, |(_, digits)| digits.len());
@@ -117,7 +117,7 @@ fn decimal_places_of(written: &str) -> u8 {
     u8::try_from(digits.clamp(0, MAX_DECIMAL_PLACES)).unwrap_or_default()
 }
 
-/// Digits of a decimal fraction that an f64 can always hold.
+/// Number of significant decimal digits that every f64 can represent.
 const MAX_DECIMAL_PLACES: i64 = 15;
 
 impl Scalar for Boolean {
@@ -160,7 +160,10 @@ impl Scalar for JsonMembers {
         let members =
             members.into_iter().map(|(name, value)| Some((name.clone(), json_value(value)?)));
         members.collect::<Option<_>>().map(Self).ok_or_else(|| {
-            ValueError::new(format!("`{key}` holds a number that JSON does not have"), example)
+            ValueError::new(
+                format!("`{key}` contains NaN or infinity, which JSON cannot represent"),
+                example,
+            )
         })
     }
 
@@ -202,7 +205,7 @@ fn toml_key(name: &str) -> String {
     }
 }
 
-/// Absent for NaN and infinity.
+/// Converts a value to JSON. Returns `None` for NaN and infinity.
 fn json_value(value: &Value) -> Option<serde_json::Value> {
     Some(match value {
         Value::String(_, text) => text.as_str().into(),

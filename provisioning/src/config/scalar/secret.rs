@@ -1,4 +1,4 @@
-//! Secrets live in files.
+//! Paths of files with secrets and certificates.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use super::{TextScalar, ValueError};
 use crate::config::Secret;
 
-/// Where a secret lies: a path, or `cred:NAME` for a systemd credential.
+/// File with a secret: a path, or `cred:NAME` for a systemd credential.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct SecretFile(String);
 
-/// Where something lies that anybody may read: a path.
+/// File without a secret: a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct PublicFile(String);
 
-/// MQTT counts the bytes of a password with 16 bits.
+/// Maximum size of a secret: MQTT has 16 bits for the length of a password (MQTT 5.0, 1.5.6).
 const MAX_SECRET_BYTES: u64 = 65_535;
 
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
@@ -28,7 +28,7 @@ impl TextScalar for SecretFile {
         let name = text.strip_prefix("cred:");
         if name.is_some_and(|name| name.is_empty() || name.contains('/')) {
             return Err(ValueError::new(
-                format!("`{key}` does not name a credential of systemd"),
+                format!("`{key}` is not the name of a systemd credential"),
                 format!("write {key} = \"cred:NAME\", with the NAME of a LoadCredential= line"),
             ));
         }
@@ -44,12 +44,12 @@ impl TextScalar for SecretFile {
     }
 }
 
-/// What lies in such a file, in words: `password`, `private key`.
+/// Content of a file in words: `password`, `private key`.
 type ContentNoun = &'static str;
 
 impl SecretFile {
-    /// Reads the secret; a path that does not begin at the root begins where the configuration
-    /// file lies. One line break at the end is not part of the secret.
+    /// Reads the secret. A relative path starts at the directory of the configuration file
+    /// `beside`. One line break at the end is not part of the secret.
     pub(in crate::config) fn read_secret(
         &self,
         noun: ContentNoun,
@@ -71,7 +71,7 @@ impl SecretFile {
         Ok(Secret::new(secret.to_owned()))
     }
 
-    /// Where it lies, once it is known that it can be read, and by whom.
+    /// Returns the path of the file, after checking that it can be read and is closed to others.
     pub(in crate::config) fn readable_path(
         &self,
         noun: ContentNoun,
@@ -88,10 +88,13 @@ impl SecretFile {
         };
         let directory = std::env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {
             ValueError::new(
-                format!("there are no credentials here: {CREDENTIALS_VARIABLE} is not set"),
                 format!(
-                    "systemd sets it for a service with LoadCredential={name}:/path/of/the/file; \
-                     elsewhere, write the path of a file"
+                    "`cred:{name}` is handed over by systemd when the service starts, so it cannot \
+                     be looked up from here"
+                ),
+                format!(
+                    "the unit needs a line LoadCredential={name}:/path/of/the/file; without \
+                     systemd, write the path of the file here"
                 ),
             )
         })?;
@@ -116,7 +119,7 @@ impl TextScalar for PublicFile {
 }
 
 impl PublicFile {
-    /// Where it lies, once it is known that it can be read.
+    /// Returns the path of the file, after checking that it can be read.
     pub(in crate::config) fn readable_path(
         &self,
         noun: ContentNoun,
@@ -127,17 +130,19 @@ impl PublicFile {
             Ok(metadata) if metadata.is_file() => Ok(path),
             Ok(_) => Err(ValueError::new(
                 format!("{} is not a file with a {noun}", path.display()),
-                "name a file in PEM form",
+                "give the path of a PEM file",
             )),
-            Err(error) => Err(ValueError {
-                help: Some(format!("put the {noun} there, readable by the user of the gateway")),
-                ..read_error(noun, &path, &error)
-            }),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let help =
+                    format!("the service runs as edge-gateway: chmod a+r {}", path.display());
+                Err(ValueError { help: Some(help), ..read_error(noun, &path, &error) })
+            }
+            Err(error) => Err(read_error(noun, &path, &error)),
         }
     }
 }
 
-/// A path that does not begin at the root begins where the configuration file lies.
+/// Returns the path; a relative one starts at the directory of the configuration file.
 fn relative_to_config(path: &str, beside: &Path) -> PathBuf {
     beside.parent().unwrap_or_else(|| Path::new("")).join(path)
 }
@@ -147,7 +152,7 @@ fn open_private(noun: ContentNoun, path: &Path) -> Result<File, ValueError> {
     if !metadata.is_file() || metadata.len() > MAX_SECRET_BYTES {
         return Err(ValueError::new(
             format!("{} is not a file with a {noun}", path.display()),
-            format!("name a file of at most {MAX_SECRET_BYTES} bytes"),
+            format!("give the path of a file of at most {MAX_SECRET_BYTES} bytes"),
         ));
     }
     let file = File::open(path).map_err(|error| read_error(noun, path, &error))?;
@@ -162,17 +167,20 @@ fn read_error(noun: ContentNoun, path: &Path, error: &io::Error) -> ValueError {
     } else if error.kind() == ErrorKind::PermissionDenied {
         "this user may not read it"
     } else if error.kind() == ErrorKind::InvalidData {
-        "it does not hold text"
+        "it is not a text file"
     } else {
         "it cannot be read"
     };
-    ValueError::new(
-        format!("the {noun} file {}: {why}", path.display()),
-        format!("put the {noun} into that file, readable by the user of the gateway only"),
-    )
+    // The installer usually creates the file as root, while the service runs as its own user.
+    let help = if error.kind() == ErrorKind::PermissionDenied {
+        format!("the service runs as edge-gateway: chown edge-gateway {}", path.display())
+    } else {
+        format!("put the {noun} into that file; the service must be able to read it")
+    };
+    ValueError::new(format!("the {noun} file {}: {why}", path.display()), help)
 }
 
-/// Others must not read a secret, and nobody but its owner may change it.
+/// Checks that other users cannot read the file, and that only its owner can change it.
 fn check_mode(noun: ContentNoun, path: &Path, mode: u32) -> Result<(), ValueError> {
     let shown = path.display();
     let who = match mode {
@@ -182,7 +190,7 @@ fn check_mode(noun: ContentNoun, path: &Path, mode: u32) -> Result<(), ValueErro
     };
     Err(ValueError::new(
         format!("{who} the {noun} file {shown} (mode {:03o})", mode & 0o777),
-        format!("close it: chmod 600 {shown}"),
+        format!("remove their access: chmod 600 {shown}"),
     ))
 }
 
@@ -191,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_file_that_is_closed_to_others_holds_a_secret() {
+    fn a_secret_that_others_can_read_or_change_is_rejected() {
         let path = Path::new("password");
         for open in [0o644, 0o604, 0o620, 0o660, 0o602, 0o666, 0o777] {
             assert!(check_mode("password", path, open).is_err(), "{open:o}");

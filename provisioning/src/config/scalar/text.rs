@@ -1,4 +1,4 @@
-//! Text with a meaning: names, topics, zones, paths.
+//! Text values: names, time zones, paths.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::config::suggest::nearest;
 
 /// A value that is written as text.
 pub(in crate::config) trait TextScalar: Clone + Sized {
-    /// What it is, in the reference.
+    /// Type of the value in the reference.
     const KIND: &'static str;
 
-    /// Reads the text; `key` is for the sentences of a refusal.
+    /// Parses the text; `key` is named in error texts.
     fn parse(key: &str, text: &str) -> Result<Self, ValueError>;
 
-    /// The text again.
+    /// Returns the value as text.
     fn to_text(&self) -> String;
 }
 
@@ -34,7 +34,7 @@ impl<T: TextScalar> Scalar for T {
     }
 }
 
-/// Any text on one line.
+/// Text without control characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct PlainText(pub(in crate::config) String);
 
@@ -42,7 +42,7 @@ pub(in crate::config) struct PlainText(pub(in crate::config) String);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct GatewayId(pub(in crate::config) String);
 
-/// One level of a topic.
+/// Name that can be one level of an MQTT topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct TopicLevel(pub(in crate::config) String);
 
@@ -50,7 +50,7 @@ pub(in crate::config) struct TopicLevel(pub(in crate::config) String);
 #[derive(Clone, Debug)]
 pub(in crate::config) struct NamedZone(pub(in crate::config) TimeZone, String);
 
-/// An absolute path of a directory.
+/// Absolute path of a directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct AbsolutePath(pub(in crate::config) PathBuf);
 
@@ -60,8 +60,8 @@ impl TextScalar for PlainText {
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
         if text.chars().any(char::is_control) {
             return Err(ValueError::new(
-                format!("`{key}` holds a line break or another control character"),
-                "write it as plain text on one line",
+                format!("`{key}` contains a line break or another control character"),
+                "write plain text on one line",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -87,7 +87,7 @@ impl TextScalar for GatewayId {
             tidy => format!("write something like {key} = \"{tidy}\""),
         };
         Err(ValueError::new(
-            format!("`{key}` takes small letters a-z, digits and -, 1 to 63 of them"),
+            format!("`{key}` must be 1 to 63 lower-case letters a-z, digits and -"),
             help,
         ))
     }
@@ -106,18 +106,21 @@ impl TextScalar for TopicLevel {
             return refuse("is empty", format!("write something like {key} = \"pump6\""));
         }
         if text.chars().count() > MAX_NAME_CHARS {
-            return refuse("is too long", format!("a name has at most {MAX_NAME_CHARS} letters"));
+            return refuse(
+                "is too long",
+                format!("a name has at most {MAX_NAME_CHARS} characters"),
+            );
         }
         if text.trim() != text || text.starts_with('$') {
             let tidy = text.trim_start_matches('$').trim();
             let help = format!("write {key} = \"{tidy}\"");
-            return refuse("begins with $, or begins or ends with a blank", help);
+            return refuse("begins with $, or begins or ends with a space", help);
         }
         match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control()) {
             Some(c) => {
                 let tidy =
                     text.replace(|c: char| matches!(c, '/' | '+' | '#') || c.is_control(), "-");
-                let why = format!("holds {c:?}, which means something else in an MQTT topic");
+                let why = format!("contains {c:?}, which has a special meaning in MQTT topics");
                 refuse(&why, format!("write something like {key} = \"{tidy}\""))
             }
             None => Ok(Self(text.to_owned())),
@@ -132,7 +135,7 @@ impl TextScalar for TopicLevel {
 const MAX_NAME_CHARS: usize = 64;
 
 impl NamedZone {
-    /// A zone that has been read before.
+    /// Wraps a time zone that has been read before.
     pub(in crate::config) fn from_zone(zone: &TimeZone) -> Self {
         Self(zone.clone(), zone.iana_name().unwrap_or("UTC").to_owned())
     }
@@ -178,7 +181,7 @@ impl TextScalar for AbsolutePath {
             return Ok(Self(path));
         }
         Err(ValueError::new(
-            format!("`{key}` must be a path from the root, and this is \"{text}\""),
+            format!("`{key}` must be an absolute path, and this is \"{text}\""),
             format!("write something like {key} = \"/var/lib/edge-gateway\""),
         ))
     }

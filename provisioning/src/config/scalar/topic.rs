@@ -1,9 +1,9 @@
-//! Topics with placeholders.
+//! MQTT topics with placeholders.
 
 use super::{TextScalar, ValueError};
 use crate::config::suggest::nearest;
 
-/// A topic as written, with placeholders.
+/// A topic with placeholders.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct TopicTemplate {
     text: String,
@@ -16,7 +16,7 @@ enum TopicPart {
     Placeholder(Placeholder),
 }
 
-/// What can stand in braces.
+/// A name in braces that is replaced by a setting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) enum Placeholder {
     Gateway,
@@ -35,14 +35,14 @@ impl Placeholder {
         ("plc", Self::Plc),
     ];
 
-    /// The word between the braces.
+    /// Returns the name between the braces.
     pub(in crate::config) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, this)| *this == self).map_or("", |(word, _)| word)
     }
 }
 
 impl TopicTemplate {
-    /// The topic with `value` in place of each placeholder.
+    /// Returns the topic with each placeholder replaced by `value` of it.
     pub(in crate::config) fn fill<'v, E>(
         &self,
         mut value: impl FnMut(Placeholder) -> Result<&'v str, E>,
@@ -84,7 +84,7 @@ impl TextScalar for TopicTemplate {
         }
         if text.starts_with('$') || text.len() > usize::from(u16::MAX) {
             return Err(ValueError::new(
-                format!("`{key}` begins with $ or is too long; $ topics belong to the broker"),
+                format!("`{key}` begins with $, which is reserved for the broker, or is too long"),
                 format!("write something like {key} = \"topic1\""),
             ));
         }
@@ -105,7 +105,7 @@ fn parse_placeholder(key: &str, word: &str) -> Result<Placeholder, ValueError> {
             Some(near) => format!("did you mean {{{near}}}?"),
             None => format!("the placeholders are {all}"),
         };
-        ValueError::new(format!("`{key}` holds {{{word}}}, which is not a placeholder"), help)
+        ValueError::new(format!("`{key}` contains {{{word}}}, which is not a placeholder"), help)
     })
 }
 
@@ -119,12 +119,12 @@ fn unclosed_brace(key: &str, text: &str) -> ValueError {
 fn check_literal(key: &str, text: &str) -> Result<(), ValueError> {
     match text.chars().find(|c| matches!(c, '+' | '#' | '}') || c.is_control()) {
         Some('}') => Err(ValueError::new(
-            format!("`{key}` closes a brace }} that was not opened"),
+            format!("`{key}` contains a closing brace }} without an opening one"),
             "write placeholders as {plc}",
         )),
         Some(c) => Err(ValueError::new(
-            format!("`{key}` holds {c:?}: that is for subscribing, not for publishing"),
-            "leave it out; each PLC can have a topic of its own with {plc}",
+            format!("`{key}` contains {c:?}: wildcards are for subscribing, not for publishing"),
+            "leave it out; {plc} gives each PLC its own topic",
         )),
         None => Ok(()),
     }

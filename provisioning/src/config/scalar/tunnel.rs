@@ -1,4 +1,4 @@
-//! Keys, hubs and networks of the tunnel, and what listens in it.
+//! Keys, addresses and networks of the tunnel, and listen addresses.
 
 use std::net::IpAddr;
 
@@ -9,15 +9,19 @@ use super::endpoint::{parse_port, split_host_port};
 use super::{TextScalar, ValueError};
 use crate::config::{Listen, TunnelMode};
 
-/// `tunnel.mode`; nothing for `off`.
+/// `tunnel.mode`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::config) struct TunnelSwitch(pub(in crate::config) Option<TunnelMode>);
+pub(in crate::config) enum TunnelSwitch {
+    Userspace,
+    Tun,
+    Off,
+}
 
-/// An address with the network that it lies in; alone when nothing else is said.
+/// An IP address with its prefix length; without one, the address alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct TunnelAddress(pub(in crate::config) IpNet);
 
-/// A network.
+/// A network; bits after its prefix are cleared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct TunnelNetwork(pub(in crate::config) IpNet);
 
@@ -25,14 +29,25 @@ pub(in crate::config) struct TunnelNetwork(pub(in crate::config) IpNet);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::config) struct HubKey(pub(in crate::config) PublicKey);
 
-/// Where a hub listens.
+/// UDP address of a hub.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::config) struct EndpointText(pub(in crate::config) Endpoint);
 
-/// The port that WireGuard's documentation uses.
+/// Port used in WireGuard's documentation.
 const EXAMPLE_PORT: u16 = 51_820;
 
 const METRICS_PORT: u16 = 9464;
+
+impl TunnelSwitch {
+    /// Returns the mode, or `None` when the tunnel is off.
+    pub(in crate::config) const fn mode(self) -> Option<TunnelMode> {
+        match self {
+            Self::Userspace => Some(TunnelMode::Userspace),
+            Self::Tun => Some(TunnelMode::Tun),
+            Self::Off => None,
+        }
+    }
+}
 
 impl TextScalar for TunnelAddress {
     const KIND: &'static str = "IP address/prefix length";
@@ -63,7 +78,7 @@ fn parse_network(key: &str, text: &str, example: &str) -> Result<IpNet, ValueErr
     let alone = text.parse::<IpAddr>().map(IpNet::from);
     text.parse::<IpNet>().or(alone).map_err(|_| {
         ValueError::new(
-            format!("`{key}` holds \"{text}\", which is not an IP address with a prefix length"),
+            format!("`{key}` contains \"{text}\", which is not an IP address with prefix length"),
             format!("write something like \"{example}\""),
         )
     })
@@ -76,8 +91,8 @@ impl TextScalar for HubKey {
         text.trim().parse().map(Self).map_err(|_| {
             ValueError::new(
                 format!("`{key}` is not a public key"),
-                "a key has 44 letters, digits, + and /, and ends with =: copy it from the hub, \
-                 where `wg show` prints it",
+                "a key has 44 letters, digits, + and /, and ends with =: copy it from the output \
+                 of `wg show` on the hub",
             )
         })
     }
@@ -121,7 +136,7 @@ impl TextScalar for Listen {
         match text.strip_prefix("tunnel:") {
             Some(digits) => port(digits).map(Self::Tunnel).ok_or_else(|| {
                 ValueError::new(
-                    format!("\"{text}\" names no port, ports are 1 to 65535"),
+                    format!("\"{text}\" has no valid port, ports are 1 to 65535"),
                     format!("write \"tunnel:{METRICS_PORT}\""),
                 )
             }),

@@ -8,74 +8,75 @@ use std::time::Duration;
 /// `[mqtt]`.
 #[derive(Clone, Debug)]
 pub struct Mqtt {
-    /// Tried in this order; never empty.
+    /// Brokers in order of preference, at least one.
     pub brokers: Vec<Broker>,
-    /// How they are reached.
+    /// Route to the brokers.
     pub via: Via,
-    /// What proves who a broker is, and who we are; used for [`Scheme::Mqtts`].
+    /// Certificates for brokers with [`Scheme::Mqtts`].
     pub tls: Tls,
     /// Protocol version.
     pub version: MqttVersion,
-    /// Client identifier; the gateway's id unless given.
+    /// Client identifier; by default the gateway's id.
     pub client_id: String,
-    /// Keep alive; zero switches it off (3.1.1 only).
+    /// Keep alive in whole seconds; zero disables it (3.1.1 only).
     pub keep_alive: Duration,
-    /// User name and password.
+    /// User name and password; absent for an anonymous connection.
     pub credentials: Option<Credentials>,
-    /// The user's own will, which replaces "offline" on the status topic.
+    /// Configured will, which replaces "offline" on the status topic.
     pub will: Option<Will>,
 }
 
 /// One entry of `mqtt.brokers`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Broker {
-    /// Whether TLS is spoken.
+    /// With or without TLS.
     pub scheme: Scheme,
     /// Host and port.
     pub address: HostPort,
 }
 
-/// The first part of a broker's address.
+/// Scheme of a broker's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scheme {
-    /// `mqtt://`.
+    /// `mqtt://`: plain TCP.
     Mqtt,
-    /// `mqtts://`.
+    /// `mqtts://`: TLS.
     Mqtts,
 }
 
 /// `mqtt.via`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Via {
-    /// Through the tunnel, and never past it.
+    /// Through the tunnel only.
     Tunnel,
-    /// As the operating system routes.
+    /// By the routes of the operating system.
     Direct,
 }
 
-/// TLS towards the brokers. The files are read again for each connection, so that a renewed
-/// certificate is taken without a restart.
+/// TLS settings for the brokers. The files are read again for each connection, so that a renewed
+/// certificate is used without a restart.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tls {
-    /// Authorities that a broker's certificate must come from; absent: those of the system.
+    /// Certificate authorities (PEM) that a broker's certificate must chain to; absent: the
+    /// authorities of the operating system.
     pub ca_file: Option<PathBuf>,
-    /// What proves who we are.
+    /// Certificate of the gateway, for brokers that ask for one.
     pub client: Option<ClientCertificate>,
 }
 
 /// A certificate with its key, both PEM.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientCertificate {
-    /// The certificate and those between it and the authority.
+    /// The certificate, followed by its intermediate certificates.
     pub cert_file: PathBuf,
-    /// Its private key.
+    /// Private key of the certificate.
     pub key_file: PathBuf,
 }
 
-/// Host name or IP address with a port. Names are resolved when connecting, every time.
+/// Host name or IP address with a port. A name is resolved for every connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HostPort {
-    /// Name, IPv4 or IPv6 address without brackets.
+    /// Host name, IPv4 address, or IPv6 address without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -99,11 +100,11 @@ pub struct Credentials {
     pub password: Option<Secret>,
 }
 
-/// Text that never shows itself in a log or an error.
+/// Text that is redacted in `Debug` output, so that no log or error contains it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(String);
 
-/// The message that the broker publishes when this gateway vanishes.
+/// The message that the broker publishes when the connection to this gateway is lost.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Will {
     /// Topic.
@@ -112,7 +113,7 @@ pub struct Will {
     pub payload: String,
     /// Quality of service.
     pub qos: Qos,
-    /// Whether the broker keeps it.
+    /// Whether the broker retains the message.
     pub retain: bool,
 }
 
@@ -128,9 +129,8 @@ pub enum Qos {
 }
 
 impl HostPort {
-    /// The same for every way to write one place: capitals, the dot at the end of a name and the
-    /// forms of an IPv6 address make no difference. Whether two names lead to one address is not
-    /// known here.
+    /// Returns one spelling for all spellings of the same host: lower case, without the final dot
+    /// of a name, with the canonical form of an IP address. Names are not resolved.
     #[must_use]
     pub fn normalised(&self) -> Self {
         let host = self.host.trim_end_matches('.').to_lowercase();
@@ -156,7 +156,7 @@ impl Secret {
         Self(text)
     }
 
-    /// Gives the text away, to the one place that has to send it.
+    /// Returns the text, for the code that sends it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! `[tunnel]`, and what is reached through it.
+//! `[tunnel]`, and the addresses that the metrics listener can have.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 /// `[tunnel]`.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
-    /// Where its packets come from and go to.
+    /// Where packets enter and leave the tunnel on this machine.
     pub mode: TunnelMode,
     /// Keys, addresses and hubs.
     pub settings: tunnel::Settings,
@@ -15,9 +15,9 @@ pub struct Tunnel {
 /// `tunnel.mode`, when it is not `off`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TunnelMode {
-    /// A TCP stack in this process: no privileges, no routes.
+    /// A TCP stack in this process: needs no privileges and no routes.
     Userspace,
-    /// A device of the operating system; wants CAP_NET_ADMIN.
+    /// A network interface of the operating system; needs CAP_NET_ADMIN.
     Tun,
 }
 
@@ -26,7 +26,7 @@ pub enum TunnelMode {
 pub enum Listen {
     /// An address of this machine.
     Address(SocketAddr),
-    /// A port of our address in the tunnel, reachable through it only.
+    /// A port of the gateway's address in the tunnel, reachable through the tunnel only.
     Tunnel(u16),
 }
 

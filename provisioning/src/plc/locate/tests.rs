@@ -8,7 +8,7 @@ fn place(model: PlcModel, at: &str, iec: impl Into<DataType>) -> (Table, u16, u1
 }
 
 #[test]
-fn a_modicon_counts_memory_in_bytes_whatever_the_prefix() {
+fn every_prefix_of_a_modicon_counts_in_units_of_its_own_size() {
     use Table::HoldingRegister as Holding;
     let at = |at, iec| place(PlcModel::M241, at, iec);
     assert_eq!(at("%MW10", IecType::Int), (Holding, 10, 1, 0, None));
@@ -28,7 +28,7 @@ fn a_modicon_counts_memory_in_bytes_whatever_the_prefix() {
 }
 
 #[test]
-fn an_array_takes_the_room_of_its_elements_and_bits_are_packed() {
+fn an_array_has_the_size_of_its_elements_and_bits_are_packed() {
     use Table::HoldingRegister as Holding;
     let at = |at, data: &str| place(PlcModel::M241, at, data.parse::<DataType>().unwrap());
     assert_eq!(at("%MW10", "ARRAY[1..5] OF REAL"), (Holding, 10, 10, 0, None));
@@ -54,7 +54,7 @@ fn outputs_are_coils_and_inputs_are_discrete_inputs() {
 }
 
 #[test]
-fn an_m262_counts_as_the_m241_does() {
+fn an_m262_has_the_addresses_of_an_m241() {
     for (at, iec) in
         [("%MD5", IecType::Real), ("%MX21.3", IecType::Bool), ("%QX1.2", IecType::Bool)]
     {
@@ -63,7 +63,7 @@ fn an_m262_counts_as_the_m241_does() {
 }
 
 #[test]
-fn an_m221_counts_words_whatever_the_prefix_and_its_bits_are_coils() {
+fn every_prefix_of_an_m221_counts_in_words_and_its_bits_are_coils() {
     use Table::HoldingRegister as Holding;
     let at = |at, iec| place(PlcModel::M221, at, iec);
     assert_eq!(at("%MW10", IecType::Int), (Holding, 10, 1, 0, None));
@@ -86,7 +86,7 @@ fn a_generic_device_has_four_tables() {
 }
 
 #[test]
-fn every_window_of_the_memory_map_can_be_read_up_to_its_last_word() {
+fn every_memory_area_can_be_read_up_to_its_last_word() {
     for last in [59_999, 60_199, 61_999, 62_199, 63_999] {
         assert!(PlcModel::M241.locate(&format!("%MW{last}"), IecType::Int).is_ok());
         assert!(PlcModel::M241.locate(&format!("%MW{last}"), IecType::Real).is_err());
@@ -104,12 +104,12 @@ fn any_model() -> impl Strategy<Value = PlcModel> {
 
 proptest! {
     #[test]
-    fn arbitrary_text_is_answered(text in ".*", model in any_model(), iec in any_type()) {
+    fn arbitrary_text_does_not_panic(text in ".*", model in any_model(), iec in any_type()) {
         let _ = model.locate(&text, iec);
     }
 
     #[test]
-    fn an_accepted_address_lies_inside_one_window(
+    fn an_accepted_address_is_inside_one_memory_area(
         text in "(%[MIQ][XBWDLF]?|holding:|input:|coil:|discrete:)[0-9]{1,6}(\\.[0-9]{1,2})?",
         model in any_model(),
         iec in any_type(),
@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn a_refusal_that_names_an_address_names_one_that_works(
+    fn an_address_suggested_by_an_error_is_valid(
         text in "(%[MIQ][XBWDLF]?|holding:|coil:|discrete:)[0-9]{1,5}(\\.[0-9]{1,2})?",
         model in any_model(),
         iec in any_type(),

@@ -238,7 +238,7 @@ fn a_valid_cookie_from_elsewhere_does_not_move_the_hub() {
     world.deliver_to_site(stranger(), &cookie.expect("one"));
     assert_eq!(world.report().counters.cookies, 1);
     assert_eq!(world.report().endpoint, Some(world.hubs[0].address));
-    assert_eq!(world.report().state, TunnelState::Overloaded, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::Overloaded, "{}", world.report().diagnosis);
     assert!(answered_under_a_flood(&mut world, false).is_some());
     assert_eq!(world.report().counters.endpoint_changes, 0);
 }

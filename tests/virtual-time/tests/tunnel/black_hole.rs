@@ -111,7 +111,7 @@ fn a_way_too_narrow_for_long_packets_is_told_within_10_minutes_and_its_end_too()
     client.streams.world.network.max_datagram_len = 1280;
     assert!(client.run(10 * MINUTE, |client| client.state() == TunnelState::MtuTooLarge));
     assert!(client.answered < answered + 2);
-    let sentence = client.streams.site.tunnel.report(Now::read()).sentence;
+    let sentence = client.streams.site.tunnel.report(Now::read()).diagnosis.to_string();
     assert!(sentence.contains("let UDP packets of 1360 bytes"), "{sentence}");
     // It stays so through the handshakes that go on.
     assert!(!client.run(HOUR, |client| client.state() == TunnelState::Up));

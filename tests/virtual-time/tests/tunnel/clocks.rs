@@ -19,7 +19,7 @@ fn a_box_that_boots_years_in_the_past_says_so_and_is_up_10_s_after_the_clock_is_
     world.bounds.floor = Some(SystemTime::UNIX_EPOCH + 50 * YEAR);
     world.restart_site();
     world.run_for(5 * MINUTE);
-    assert_eq!(world.report().state, TunnelState::ClockBehind, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::ClockBehind, "{}", world.report().diagnosis);
     clock::step_forward(10 * YEAR);
     assert!(world.is_answered_within(10 * SECOND));
 }
@@ -45,7 +45,7 @@ fn a_clock_beyond_the_ceiling_sends_nothing_and_spoils_no_key() {
     world.run_for(HOUR);
     let seen = world.network.captured.take().unwrap_or_default();
     assert!(seen.iter().all(|datagram| datagram.from.ip() != world.site_address.ip()));
-    assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().diagnosis);
     clock::step_back(10 * YEAR);
     assert!(world.is_answered_within(10 * SECOND));
     assert_eq!(world.report().counters.unanswered, 0);
@@ -91,7 +91,7 @@ fn a_step_of_ten_years_while_up_burns_no_key() {
         world.network.unreachable_hosts.clear();
         world.restart_site();
         world.run_for(5 * MINUTE);
-        assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().sentence);
+        assert_eq!(world.report().state, TunnelState::ClockAhead, "{}", world.report().diagnosis);
 
         clock::step_back(10 * YEAR);
         world.bounds = bounds_of_product(kept, true);

@@ -182,7 +182,7 @@ fn a_name_that_cannot_be_found_for_10_minutes_is_asked_for_again() {
     world.restart_site();
     world.ping_interval = Some(SECOND);
     world.run_for(10 * MINUTE);
-    assert_eq!(world.report().state, TunnelState::NoAddress, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::NoAddress, "{}", world.report().diagnosis);
     world.dns.insert("hub-1.test".to_owned(), addresses);
     assert!(world.is_answered_within(MINUTE));
 }

@@ -121,7 +121,7 @@ fn with_the_wrong_preshared_key_nothing_passes_and_the_sentence_says_so() {
     });
     world.ping_interval = Some(SECOND);
     world.run_for(MINUTE);
-    assert_eq!(world.report().state, TunnelState::WrongKey, "{}", world.report().sentence);
+    assert_eq!(world.report().state, TunnelState::WrongKey, "{}", world.report().diagnosis);
     assert!(world.received_at_hubs.is_empty() && world.received_at_site.is_empty());
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tunnel::{ClockBounds, Now, TunnelEvent, TunnelState};
+use tunnel::{ClockBounds, Now, TunnelDiagnosis, TunnelEvent, TunnelState};
 use virtual_time::{World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,27 +15,23 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 #[track_caller]
 fn assert_report(world: &World, state: TunnelState, words: &str) {
     let report = world.report();
-    assert_eq!(report.state, state, "{}", report.sentence);
-    assert!(report.sentence.contains(words), "{}", report.sentence);
+    assert_eq!(report.state, state, "{}", report.diagnosis);
+    assert!(report.diagnosis.to_string().contains(words), "{}", report.diagnosis);
 }
 
 #[test]
 fn a_tunnel_is_connecting_and_then_up() {
     let mut world = World::new(130, 1);
-    assert_report(
-        &world,
-        TunnelState::Connecting,
-        "The tunnel to hub-1 (hub-1.test) is being set up.",
-    );
+    assert_report(&world, TunnelState::Connecting, "Connecting to hub-1 (hub-1.test).");
     world.run_for(SECOND);
     assert_report(&world, TunnelState::Up, "The tunnel to hub-1 is up.");
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
-    assert_eq!((hub.state, hub.sentence.as_str()), (TunnelState::Up, "A site is connected."));
+    assert_eq!((hub.state, hub.diagnosis), (TunnelState::Up, TunnelDiagnosis::SiteConnected));
     world.start_hub(0);
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
     assert_eq!(
-        (hub.state, hub.sentence.as_str()),
-        (TunnelState::Waiting, "No site has called yet.")
+        (hub.state, hub.diagnosis),
+        (TunnelState::Waiting, TunnelDiagnosis::WaitingForSites)
     );
 }
 
@@ -85,7 +81,7 @@ fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
     assert_report(
         &world,
         TunnelState::AddressInside,
-        "lies in a network that the tunnel itself leads to",
+        "is in a network that is routed through the tunnel",
     );
     let address = world.hubs[0].address;
     world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![address] });

@@ -67,8 +67,7 @@ impl CrashTest {
                 continue;
             }
             let held = queue.index.get(id).unwrap();
-            if matches!(held.location, index::Location::Logged { position: at, .. } if at <= position)
-            {
+            if held.location.is_durable(position) {
                 let topic = consumer::topic(queue.topic(held.topic).unwrap());
                 self.safe_ids.insert(id);
                 self.safe.insert((topic, consumer::epoch(&held.epoch), held.seq));
@@ -84,7 +83,8 @@ impl CrashTest {
         taken.wrapping_sub(metrics.delivered.get() + metrics.dropped() + stored)
     }
 
-    pub(super) fn check_balance(&self) {
+    pub(super) fn check_balance(&mut self) {
+        self.queue().update_gauges();
         assert_eq!(self.imbalance(), self.base_imbalance, "seed {}", self.seed);
         // In a full log a start, a trial after a failure, and the record that frees files may each take
         // a segment more.
@@ -112,7 +112,8 @@ pub(super) fn describe(queue: &Queue<SimulatedDisk>) -> String {
         .map(|(id, held)| {
             let place = match held.location {
                 index::Location::Memory => "memory".to_owned(),
-                index::Location::Logged { position, .. } => position.to_string(),
+                index::Location::Appended { position, .. } => position.to_string(),
+                index::Location::Stored { .. } => "disk".to_owned(),
             };
             let sent = if held.handed_out_at.is_some() { " sent" } else { "" };
             format!("{id}:{}/{}/{}@{place}{sent}", held.topic.index(), held.epoch, held.seq)

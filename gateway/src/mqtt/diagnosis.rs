@@ -1,0 +1,181 @@
+//! Why there is no session, as sentences for an installer.
+
+use provisioning::config::{Mqtt, MqttVersion, Scheme};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::failure::SessionFailure;
+use super::inflight::ACK_TIMEOUT;
+use super::reason_code;
+use crate::model::Sentence;
+use crate::uplink::DialError;
+
+/// Why a session ended or was not established. `broker` is host and port, `reason` the standard's
+/// name of a reason code, `cause` the text of the operating system or of the MQTT library.
+#[derive(Clone, Debug, Error, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+pub(super) enum BrokerDiagnosis {
+    #[error("The gateway cannot open a socket: {cause}.")]
+    NoSocket { cause: String },
+    #[error(
+        "{broker} accepts the connection but does not answer: check that an MQTT broker without \
+         TLS listens there."
+    )]
+    NoConnack { broker: String },
+    #[error("The broker {broker} does not answer the subscription.")]
+    NoSuback { broker: String },
+    #[error(
+        "The broker {broker} rejects the user name or the password. After correcting the \
+         password: systemctl restart edge-gateway."
+    )]
+    BadPassword { broker: String },
+    #[error(
+        "The broker {broker} rejects this gateway ({reason}): check the user name, the password \
+         and the rights of {client_id}. After correcting the password: systemctl restart \
+         edge-gateway."
+    )]
+    Unauthorized { broker: String, reason: &'static str, client_id: String },
+    #[error(
+        "The broker {broker} does not support this version of MQTT: try version = \
+         \"{other_version}\"."
+    )]
+    UnsupportedVersion { broker: String, other_version: &'static str },
+    #[error("The broker {broker} rejects the client id {client_id}.")]
+    BadClientId { broker: String, client_id: String },
+    #[error("The broker {broker} rejects the connection: {reason}.")]
+    Rejected { broker: String, reason: &'static str },
+    #[error(
+        "The broker {broker} closes the connection at once: check that it accepts this gateway's \
+         certificate, cert_file and key_file, or try version = \"{other_version}\"."
+    )]
+    ClosedAtOnceTls { broker: String, other_version: &'static str },
+    #[error(
+        "{broker} closes the connection at once: check that an MQTT broker without TLS listens \
+         there, or try version = \"{other_version}\"."
+    )]
+    ClosedAtOnce { broker: String, other_version: &'static str },
+    #[error(
+        "Another client uses the client id {client_id} at {broker}: every gateway needs its own."
+    )]
+    TakenOver { broker: String, client_id: String },
+    #[error("The broker {broker} ended the connection: {reason}{}.", in_brackets(text.as_deref()))]
+    Disconnected {
+        broker: String,
+        reason: &'static str,
+        /// The broker's own explanation, if it sent one.
+        text: Option<String>,
+    },
+    #[error(
+        "The broker {broker} closed the connection; if this repeats, check that no other client \
+         uses the client id {client_id}."
+    )]
+    Closed { broker: String, client_id: String },
+    #[error("The connection to {broker} was lost: {cause}.")]
+    ConnectionLost { broker: String, cause: String },
+    #[error("The broker {broker} no longer answers.")]
+    NoPingresp { broker: String },
+    #[error("Nothing has come back from the broker {broker} for {seconds} s.")]
+    NoAcknowledgement { broker: String, seconds: u64 },
+    #[error("The connection to {broker} is too slow or has stalled.")]
+    NotWritten { broker: String },
+    #[error(
+        "{broker} sent a message of {size} bytes, above the gateway's limit of 1 MiB; \
+         subscriptions pause for 10 minutes."
+    )]
+    MessageTooLarge { broker: String, size: usize },
+    #[error("{broker} violates the MQTT protocol: {cause}.")]
+    ProtocolViolation { broker: String, cause: String },
+    #[error("{broker} did not acknowledge a message, although it acknowledged later ones.")]
+    AcknowledgementMissing { broker: String },
+    #[error("The broker {broker} rejected many messages of QoS 2; the gateway reconnects.")]
+    InflightSlotsLeaked { broker: String },
+    #[error("The tunnel uses another hub; the gateway selects a broker again.")]
+    HubChanged,
+    #[error("The gateway reconnects to {broker} to subscribe again.")]
+    SubscribeRetry { broker: String },
+    /// Serialised like the error itself: its codes differ from those above.
+    #[error(transparent)]
+    #[serde(untagged)]
+    Dial(DialError),
+}
+
+impl SessionFailure {
+    /// Renders the failure for an installer. `broker` is host and port.
+    pub(super) fn sentence(&self, broker: &str, mqtt: &Mqtt) -> Sentence {
+        Sentence::new(&self.diagnosis(broker.to_owned(), mqtt))
+    }
+
+    fn diagnosis(&self, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
+        use BrokerDiagnosis as Diagnosis;
+        let client_id = mqtt.client_id.clone();
+        let other_version = other_version(mqtt.version);
+        match self {
+            Self::Dial(error) => Diagnosis::Dial(error.clone()),
+            Self::Bridge(error) => Diagnosis::NoSocket { cause: error.to_string() },
+            Self::NoConnack => Diagnosis::NoConnack { broker },
+            Self::NoSuback => Diagnosis::NoSuback { broker },
+            Self::Connack { code } => rejected(*code, broker, mqtt),
+            // In TLS 1.3 a broker checks the client's certificate after the client has finished
+            // the handshake, so a rejected certificate looks like an early close.
+            Self::ClosedBeforeConnack if uses_tls(&broker, mqtt) => {
+                Diagnosis::ClosedAtOnceTls { broker, other_version }
+            }
+            Self::ClosedBeforeConnack => Diagnosis::ClosedAtOnce { broker, other_version },
+            Self::Disconnected { code: reason_code::SESSION_TAKEN_OVER, .. } => {
+                Diagnosis::TakenOver { broker, client_id }
+            }
+            Self::Disconnected { code, text } => Diagnosis::Disconnected {
+                broker,
+                reason: reason_code::name(*code),
+                text: text.clone(),
+            },
+            Self::Closed => Diagnosis::Closed { broker, client_id },
+            Self::Broken(error) => Diagnosis::ConnectionLost { broker, cause: error.to_string() },
+            Self::NoPingresp => Diagnosis::NoPingresp { broker },
+            Self::NoAcknowledgement => {
+                Diagnosis::NoAcknowledgement { broker, seconds: ACK_TIMEOUT.as_secs() }
+            }
+            Self::NotWritten => Diagnosis::NotWritten { broker },
+            Self::TooLarge { size } => Diagnosis::MessageTooLarge { broker, size: *size },
+            Self::Protocol(cause) => Diagnosis::ProtocolViolation { broker, cause: cause.clone() },
+            Self::Collision => Diagnosis::AcknowledgementMissing { broker },
+            Self::InflightSlotsLeaked => Diagnosis::InflightSlotsLeaked { broker },
+            Self::HubChanged => Diagnosis::HubChanged,
+            Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
+        }
+    }
+}
+
+/// Returns what a CONNACK with this failure code means.
+fn rejected(code: u8, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
+    let client_id = mqtt.client_id.clone();
+    let reason = reason_code::name(code);
+    match code {
+        reason_code::BAD_USER_NAME_OR_PASSWORD => BrokerDiagnosis::BadPassword { broker },
+        code if reason_code::is_login_refused(code) => {
+            BrokerDiagnosis::Unauthorized { broker, reason, client_id }
+        }
+        reason_code::UNSUPPORTED_VERSION => BrokerDiagnosis::UnsupportedVersion {
+            broker,
+            other_version: other_version(mqtt.version),
+        },
+        reason_code::CLIENT_ID_NOT_VALID => BrokerDiagnosis::BadClientId { broker, client_id },
+        _ => BrokerDiagnosis::Rejected { broker, reason },
+    }
+}
+
+fn uses_tls(broker: &str, mqtt: &Mqtt) -> bool {
+    let mut brokers = mqtt.brokers.iter().filter(|known| known.address.to_string() == broker);
+    brokers.any(|known| known.scheme == Scheme::Mqtts)
+}
+
+const fn other_version(version: MqttVersion) -> &'static str {
+    match version {
+        MqttVersion::V311 => "5",
+        MqttVersion::V5 => "3.1.1",
+    }
+}
+
+fn in_brackets(text: Option<&str>) -> String {
+    text.map_or_else(String::new, |text| format!(" ({text})"))
+}

@@ -1,0 +1,170 @@
+//! A session of MQTT 3.1.1 on rumqttc.
+
+use std::time::Duration;
+
+use provisioning::config::Qos;
+use rumqttc::mqttbytes::Error as PacketError;
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet,
+    QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+};
+
+use super::types::{
+    ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, MAX_PACKET_LEN, REQUEST_CAPACITY,
+    SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
+};
+use crate::mqtt::failure::SessionFailure;
+use crate::mqtt::{ClientSettings, IncomingMessage, reason_code};
+
+/// Longest keep alive that fits CONNECT (3.1.2.10).
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
+
+pub(in crate::mqtt) struct DriverV4(EventLoop);
+
+pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
+    let mqtt = &settings.mqtt;
+    let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
+    options
+        .set_transport(Transport::unix())
+        .set_clean_session(true)
+        .set_keep_alive(keep_alive(mqtt.keep_alive))
+        .set_inflight(MAX_PACKET_IDS)
+        .set_max_packet_size(MAX_INCOMING_PACKET_LEN as usize, MAX_PACKET_LEN);
+    if let Some(will) = &settings.will {
+        options.set_last_will(LastWill::new(
+            will.topic.clone(),
+            will.payload.clone(),
+            qos(will.qos),
+            will.retain,
+        ));
+    }
+    if let Some(credentials) = &mqtt.credentials {
+        let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
+        options.set_credentials(credentials.username.clone(), password);
+    }
+    let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
+    let mut network = NetworkOptions::new();
+    network.set_connection_timeout(WRITE_TIMEOUT_SECONDS);
+    event_loop.set_network_options(network);
+    (client, DriverV4(event_loop))
+}
+
+/// Returns the keep alive that rumqttc accepts: zero, which disables it, or at least one second.
+fn keep_alive(configured: Duration) -> Duration {
+    if configured.is_zero() {
+        Duration::ZERO
+    } else {
+        configured.clamp(Duration::from_secs(1), MAX_KEEP_ALIVE)
+    }
+}
+
+pub(super) const fn qos(qos: Qos) -> QoS {
+    match qos {
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+        Qos::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
+pub(super) fn filters(filters: &[String]) -> impl Iterator<Item = SubscribeFilter> {
+    filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce))
+}
+
+impl DriverV4 {
+    pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
+        match self.0.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(ConnackLimits {
+                packet_ids: MAX_PACKET_IDS,
+                max_packet_len: None,
+                max_qos: Qos::ExactlyOnce,
+                retain_available: true,
+            }),
+            Ok(event) => Err(SessionFailure::Protocol(format!("{event:?} instead of CONNACK"))),
+            Err(error) => Err(session_failure(error).before_connack()),
+        }
+    }
+
+    pub(super) async fn next_event(&mut self) -> Result<SessionEvent, SessionFailure> {
+        self.0.poll().await.map(session_event).map_err(session_failure)
+    }
+
+    pub(super) fn buffered_events(&mut self) -> Vec<SessionEvent> {
+        self.0.state.events.drain(..).map(session_event).collect()
+    }
+}
+
+fn session_event(event: Event) -> SessionEvent {
+    let packet = match event {
+        Event::Outgoing(packet) => return outgoing_event(&packet),
+        Event::Incoming(packet) => packet,
+    };
+    match packet {
+        Packet::PubAck(ack) => acked(ack.pkid),
+        Packet::PubComp(ack) => acked(ack.pkid),
+        Packet::PubRec(_) => SessionEvent::PubrecReceived,
+        Packet::Publish(publish) => SessionEvent::Received(IncomingMessage {
+            topic: publish.topic,
+            payload: publish.payload.into(),
+            retain: publish.retain,
+        }),
+        Packet::SubAck(ack) => SessionEvent::Subscribed(
+            ack.return_codes.iter().map(|code| suback_code(*code)).collect(),
+        ),
+        Packet::Connect(_)
+        | Packet::ConnAck(_)
+        | Packet::PubRel(_)
+        | Packet::Subscribe(_)
+        | Packet::Unsubscribe(_)
+        | Packet::UnsubAck(_)
+        | Packet::PingReq
+        | Packet::PingResp
+        | Packet::Disconnect => SessionEvent::Other,
+    }
+}
+
+/// Under 3.1.1 every acknowledgement means success: the protocol has no other.
+const fn acked(packet_id: u16) -> SessionEvent {
+    SessionEvent::Acked { packet_id, code: reason_code::SUCCESS, text: None, slot: SlotState::Free }
+}
+
+const fn suback_code(answer: SubscribeReasonCode) -> u8 {
+    match answer {
+        SubscribeReasonCode::Success(_) => reason_code::SUCCESS,
+        SubscribeReasonCode::Failure => 0x80,
+    }
+}
+
+fn session_failure(error: ConnectionError) -> SessionFailure {
+    match error {
+        ConnectionError::MqttState(error) => state_failure(error),
+        ConnectionError::NetworkTimeout => SessionFailure::NoConnack,
+        ConnectionError::FlushTimeout => SessionFailure::NotWritten,
+        ConnectionError::Io(error) => SessionFailure::Broken(error),
+        ConnectionError::ConnectionRefused(code) => {
+            SessionFailure::Connack { code: reason_code::from_v3(code as u8) }
+        }
+        ConnectionError::NotConnAck(packet) => {
+            SessionFailure::Protocol(format!("{packet:?} instead of CONNACK"))
+        }
+        ConnectionError::RequestsDone => SessionFailure::Closed,
+    }
+}
+
+fn state_failure(error: StateError) -> SessionFailure {
+    match error {
+        StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
+            SessionFailure::Broken(error)
+        }
+        StateError::ConnectionAborted => SessionFailure::Closed,
+        StateError::AwaitPingResp => SessionFailure::NoPingresp,
+        StateError::CollisionTimeout => SessionFailure::Collision,
+        StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size)) => {
+            SessionFailure::TooLarge { size }
+        }
+        StateError::Deserialization(error) => SessionFailure::Protocol(error.to_string()),
+        error @ (StateError::InvalidState
+        | StateError::Unsolicited(_)
+        | StateError::WrongPacket
+        | StateError::EmptySubscription) => SessionFailure::Protocol(error.to_string()),
+    }
+}

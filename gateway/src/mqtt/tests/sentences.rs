@@ -1,0 +1,94 @@
+//! What an installer reads about a failure.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use serde_json::json;
+
+use super::*;
+use crate::uplink::DialError;
+
+#[test]
+fn a_failed_dial_keeps_its_own_code_and_arguments() {
+    let error = DialError::Refused { broker: "b:1883".to_owned(), port: 1883 };
+
+    let sentence = sentence(&SessionFailure::Dial(error.clone()));
+
+    assert_eq!(sentence, Sentence::new(&error));
+    assert_eq!(sentence.detail.code, "refused");
+}
+
+#[test]
+fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
+    let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+    let failures = [
+        SessionFailure::Bridge(broken()),
+        SessionFailure::NoConnack,
+        SessionFailure::NoSuback,
+        SessionFailure::Connack { code: reason_code::BAD_USER_NAME_OR_PASSWORD },
+        SessionFailure::Connack { code: reason_code::NOT_AUTHORIZED },
+        SessionFailure::Connack { code: reason_code::UNSUPPORTED_VERSION },
+        SessionFailure::Connack { code: reason_code::CLIENT_ID_NOT_VALID },
+        SessionFailure::Connack { code: reason_code::SERVER_UNAVAILABLE },
+        SessionFailure::ClosedBeforeConnack,
+        SessionFailure::Disconnected { code: reason_code::SESSION_TAKEN_OVER, text: None },
+        SessionFailure::Disconnected { code: 0x97, text: Some("too many".to_owned()) },
+        SessionFailure::Closed,
+        SessionFailure::Broken(broken()),
+        SessionFailure::NoPingresp,
+        SessionFailure::NoAcknowledgement,
+        SessionFailure::NotWritten,
+        SessionFailure::TooLarge { size: 2_000_000 },
+        SessionFailure::Protocol("no".to_owned()),
+        SessionFailure::Collision,
+        SessionFailure::InflightSlotsLeaked,
+        SessionFailure::SubscribeRetry,
+        SessionFailure::HubChanged,
+    ];
+    let sentences = failures.each_ref().map(sentence);
+
+    let codes: BTreeSet<_> = sentences.iter().map(|sentence| &sentence.detail.code).collect();
+    assert_eq!(codes.len(), failures.len(), "{codes:?}");
+    for Sentence { text, detail } in &sentences {
+        assert!(text.ends_with('.') && !text.ends_with(".."), "{text}");
+        assert_ne!(detail.code, "unknown", "{text}");
+        for (name, value) in &detail.arguments {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert!(value == "null" || text.contains(&value), "{name} is not in: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_rejected_login_names_the_restart() {
+    let code = reason_code::NOT_AUTHORIZED;
+
+    let sentence = sentence(&SessionFailure::Connack { code });
+
+    assert_eq!(
+        sentence.text,
+        "The broker b:1883 rejects this gateway (not authorized): check the user name, the \
+         password and the rights of amsterdam-01. After correcting the password: systemctl \
+         restart edge-gateway."
+    );
+    assert_eq!(
+        json!(sentence.detail),
+        json!({"code": "unauthorized", "arguments": {
+            "broker": "b:1883", "reason": "not authorized", "client_id": "amsterdam-01",
+        }})
+    );
+}
+
+#[test]
+fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
+    let mut mqtt = settings(MqttVersion::V5, 8883).mqtt;
+    let sentence =
+        |mqtt: &Mqtt| SessionFailure::ClosedBeforeConnack.sentence("127.0.0.1:8883", mqtt).text;
+    assert!(sentence(&mqtt).contains("without TLS"));
+    mqtt.brokers[0].scheme = Scheme::Mqtts;
+    assert!(sentence(&mqtt).contains("this gateway's certificate"), "{}", sentence(&mqtt));
+}
+
+fn sentence(failure: &SessionFailure) -> Sentence {
+    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883).mqtt)
+}

@@ -1,0 +1,238 @@
+//! The hubs of a site: where they are, which one is in use, and the links to them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::handshake::HandshakeTimer;
+use super::hub_link::{HubEndpoint, HubLink};
+use super::hub_selector::HubSelector;
+use super::limiter::HandshakeLimiter;
+use super::peer::{Peer, PeerKeys};
+use super::wire;
+use crate::key::PrivateKey;
+use crate::settings::Hub;
+
+/// The link to the hub in use, and at times one to a preferred hub that is probed.
+#[derive(Debug)]
+pub(super) struct HubLinks {
+    /// By the hub's number in the settings.
+    endpoints: Vec<HubEndpoint>,
+    selector: HubSelector,
+    active: HubLink,
+    probe: Option<HubLink>,
+}
+
+/// Which of the two links.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LinkRole {
+    Active,
+    Probe,
+}
+
+impl HubLinks {
+    /// Starts with a link to the first hub.
+    pub(super) fn new(hubs: &[Hub], now: Instant) -> Self {
+        let endpoints: Vec<_> = hubs.iter().cloned().map(HubEndpoint::new).collect();
+        Self {
+            selector: HubSelector::new(endpoints.len()),
+            endpoints,
+            active: HubLink::new(0, HandshakeTimer::new(now), now),
+            probe: None,
+        }
+    }
+
+    pub(super) const fn active(&self) -> &HubLink {
+        &self.active
+    }
+
+    pub(super) const fn active_mut(&mut self) -> &mut HubLink {
+        &mut self.active
+    }
+
+    pub(super) const fn probe(&self) -> Option<&HubLink> {
+        self.probe.as_ref()
+    }
+
+    pub(super) const fn get_mut(&mut self, role: LinkRole) -> Option<&mut HubLink> {
+        match role {
+            LinkRole::Active => Some(&mut self.active),
+            LinkRole::Probe => self.probe.as_mut(),
+        }
+    }
+
+    /// Returns the peer of a link.
+    pub(super) fn peer(&self, role: LinkRole) -> Option<&Peer> {
+        let link = match role {
+            LinkRole::Active => Some(&self.active),
+            LinkRole::Probe => self.probe.as_ref(),
+        };
+        link?.peer.as_ref()
+    }
+
+    /// Returns a link with the address of its hub.
+    pub(super) fn with_address(
+        &mut self,
+        role: LinkRole,
+    ) -> Option<(&mut HubLink, Option<SocketAddr>)> {
+        let link = match role {
+            LinkRole::Active => &mut self.active,
+            LinkRole::Probe => self.probe.as_mut()?,
+        };
+        let address = self.endpoints.get(link.hub).and_then(HubEndpoint::current_address);
+        Some((link, address))
+    }
+
+    /// Returns the link that a receiver index belongs to.
+    pub(super) fn role_of(&self, receiver: u32) -> Option<LinkRole> {
+        let index = Some(wire::peer_index(receiver));
+        let mut roles = [LinkRole::Active, LinkRole::Probe].into_iter();
+        roles.find(|role| self.peer(*role).map(Peer::index) == index)
+    }
+
+    pub(super) fn endpoint_mut(&mut self, hub: usize) -> Option<&mut HubEndpoint> {
+        self.endpoints.get_mut(hub)
+    }
+
+    pub(super) fn active_endpoint(&self) -> Option<&HubEndpoint> {
+        self.endpoints.get(self.active.hub)
+    }
+
+    /// Returns the number of addresses of a hub.
+    pub(super) fn address_count(&self, hub: usize) -> u32 {
+        self.endpoints.get(hub).map_or(0, HubEndpoint::address_count)
+    }
+
+    /// Returns whether a hub's allowed networks contain an address.
+    pub(super) fn is_allowed(&self, hub: usize, address: IpAddr) -> bool {
+        let networks = self.endpoints.get(hub).map(|endpoint| &endpoint.settings.allowed_ips);
+        networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
+    }
+
+    /// Lets the peers that no link uses expire.
+    pub(super) fn update_endpoints(&mut self, now: Instant) {
+        for endpoint in &mut self.endpoints {
+            endpoint.update_timers(now);
+        }
+    }
+
+    /// Takes the addresses of a name. Links without a session try a new address at once.
+    pub(super) fn on_resolved(&mut self, now: Instant, hub: usize, addresses: &[SocketAddr]) {
+        let Some(endpoint) = self.endpoints.get_mut(hub) else { return };
+        let was_unknown = endpoint.current_address().is_none();
+        if !endpoint.on_resolved(addresses) {
+            return;
+        }
+        for link in [Some(&mut self.active), self.probe.as_mut()].into_iter().flatten() {
+            if link.hub == hub && link.session_start(now).is_none() {
+                if was_unknown {
+                    link.timer = HandshakeTimer::new(now);
+                } else {
+                    link.timer.retry_now(now);
+                }
+            }
+        }
+    }
+
+    /// Gives a link a peer if it has none: the one that its hub knows from before, or a new one. A
+    /// new one is made only if `may_create`.
+    pub(super) fn ensure_peer(
+        &mut self,
+        role: LinkRole,
+        private_key: &PrivateKey,
+        limiter: &HandshakeLimiter,
+        random: &mut fastrand::Rng,
+        (now, may_create): (Instant, bool),
+    ) {
+        let link = match role {
+            LinkRole::Active => Some(&mut self.active),
+            LinkRole::Probe => self.probe.as_mut(),
+        };
+        let Some(link) = link.filter(|link| link.peer.is_none()) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(link.hub) else { return };
+        if let Some(proven) = endpoint.take_proven_peer() {
+            (link.peer, link.is_proven) = (Some(proven), true);
+        } else if may_create {
+            let keys = PeerKeys {
+                private_key: private_key.clone(),
+                public_key: endpoint.settings.public_key,
+                preshared_key: endpoint.settings.preshared_key.clone(),
+            };
+            link.peer = Peer::new(&keys, random.u32(..), limiter, now);
+        }
+    }
+
+    /// Records a session with the active hub. `random` is in `[0, 1)`.
+    pub(super) fn on_answered(&mut self, now: Instant, random: f64) {
+        self.selector.on_answered(now, random);
+    }
+
+    /// Returns whether a hub was left and none has answered since.
+    pub(super) const fn is_searching(&self) -> bool {
+        self.selector.is_searching()
+    }
+
+    /// Returns after how many unanswered initiations the active hub is left; `None` if it is the
+    /// only one.
+    pub(super) fn max_unanswered(&self) -> Option<u32> {
+        self.selector.max_unanswered(self.address_count(self.active.hub))
+    }
+
+    /// Leaves the active hub for the next one.
+    pub(super) fn switch_to_next(&mut self, now: Instant) {
+        self.selector.switch_to_next(now);
+        let timer = if self.selector.are_all_down() {
+            HandshakeTimer::with_pause_of(now, &self.active.timer)
+        } else {
+            HandshakeTimer::new(now)
+        };
+        let next = HubLink::new(self.selector.active(), timer, now);
+        let left = std::mem::replace(&mut self.active, next);
+        self.retire(left);
+        self.end_probe();
+    }
+
+    /// Returns when a preferred hub is probed next; `None` while one is.
+    pub(super) fn next_probe_at(&self) -> Option<Instant> {
+        self.selector.next_probe_at().filter(|_| self.probe.is_none())
+    }
+
+    /// Starts a probe if one is due. Returns the hub.
+    pub(super) fn start_due_probe(&mut self, now: Instant) -> Option<usize> {
+        if self.probe.is_some() {
+            return None;
+        }
+        let hub = self.selector.take_due_probe(now)?;
+        self.probe = Some(HubLink::new(hub, HandshakeTimer::new(now), now));
+        Some(hub)
+    }
+
+    /// Ends a probe without an answer and starts that of the next preferred hub, if there is one.
+    /// Returns that hub.
+    pub(super) fn probe_next(&mut self, hub: usize, now: Instant, random: f64) -> Option<usize> {
+        self.end_probe();
+        let next = self.selector.on_probe_unanswered(hub, now, random)?;
+        self.probe = Some(HubLink::new(next, HandshakeTimer::new(now), now));
+        Some(next)
+    }
+
+    /// Makes the probed hub the active one. Returns whether there was one.
+    pub(super) fn activate_probe(&mut self, now: Instant, random: f64) -> bool {
+        let Some(link) = self.probe.take() else { return false };
+        self.selector.on_probe_answered(link.hub, now, random);
+        let left = std::mem::replace(&mut self.active, link);
+        self.retire(left);
+        true
+    }
+
+    fn end_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            self.retire(probe);
+        }
+    }
+
+    fn retire(&mut self, link: HubLink) {
+        if let Some(endpoint) = self.endpoints.get_mut(link.hub) {
+            endpoint.keep_proven_peer(link);
+        }
+    }
+}
