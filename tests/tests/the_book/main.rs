@@ -27,6 +27,7 @@ fn every_page_with_commands_is_played_here() {
         "docs/hub/completeness.md",
         "docs/hub/maintenance.md",
         "docs/hub/monitoring.md",
+        // Measurements, which take hours: `cargo xtask bench` and other tests run them.
         "docs/performance-measurements.md",
         "docs/plc/m262.md",
         "docs/plc/machine-expert.md",
