@@ -1,9 +1,7 @@
-//! Records to message bytes, at sending time. Pure.
+//! Encodes records as message payloads when they are sent. Pure.
 //!
-//! Encoding this late keeps the stamp, the mark of history and the form of the payload out of
-//! what is stored.
+//! Encoding late keeps the stamp, the history flag and the payload format out of the stored data.
 
-mod date;
 mod object;
 mod shapes;
 
@@ -18,16 +16,16 @@ use self::object::{TagKeys, write_json};
 use self::shapes::{MessageParts, StampedBody};
 use crate::model::{Message, Record, Sample};
 
-/// What the queue and the process know about a message, for its `gateway` member.
+/// Properties of a message for its `gateway` member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MessageStamp<'a> {
-    /// Changes at every unclean start.
+    /// Changes after every unclean shutdown.
     pub epoch: &'a str,
     /// Number of the message within its topic and epoch.
     pub seq: u64,
-    /// Whether it is sent late.
+    /// Whether the message comes from the backlog.
     pub history: bool,
-    /// Whether its times were corrected after the clock had been set.
+    /// Whether its times were corrected after the clock was set.
     pub corrected: bool,
 }
 
@@ -40,22 +38,22 @@ pub struct Encoder {
     machine: String,
     tags: Arc<Vec<Tag>>,
     keys: TagKeys,
-    /// The user's fixed members, without those whose key is taken.
+    /// The configured extra members, without those whose key is in use.
     extra: Vec<(String, Value)>,
     shape: PayloadShape,
     datetime: DatetimeFormat,
     timezone: TimeZone,
     stamp: bool,
-    /// Length that a message rarely exceeds, so that its buffer grows once.
+    /// Length that few messages exceed, in bytes: the buffer is allocated once.
     typical_len: usize,
 }
 
 impl Encoder {
-    /// Keys of ours that neither a tag nor an extra member may take.
+    /// Keys of the gateway, which neither a tag nor an extra member may use.
     const RESERVED_KEYS: [&str; 6] =
         ["location", "datetime", "device", "machine", "samples", "gateway"];
 
-    /// Prepares what stays the same from message to message.
+    /// Prepares everything that is the same in all messages of a PLC.
     #[must_use]
     pub fn new(gateway: &config::Gateway, plc: &config::Plc) -> Self {
         let publish = &plc.publish;
@@ -79,10 +77,11 @@ impl Encoder {
         }
     }
 
-    /// The bytes of one message: a JSON object.
+    /// Encodes one message: a JSON object.
     ///
-    /// Tags stand in the order of the configuration. One without a good value is `null` and named
-    /// in the stamp; a value that JSON cannot hold is treated as `invalid`.
+    /// Tags are in the order of the configuration. A tag without a value is `null`, and the stamp
+    /// names every tag whose quality is not good. A value that JSON cannot represent (NaN, infinity)
+    /// is `null` and `invalid`.
     #[must_use]
     pub fn encode(&self, record: &Record, stamp: &MessageStamp<'_>) -> Vec<u8> {
         let samples = in_config_order(&record.samples);
@@ -97,7 +96,7 @@ impl Encoder {
     }
 }
 
-/// The bytes of an event or a reply: its own members, then `gateway` with id, epoch and seq.
+/// Encodes an event or a reply: its own members, then `gateway` with id, epoch and seq.
 #[must_use]
 pub fn encode_message(gateway_id: &str, message: &Message, stamp: &MessageStamp<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
@@ -105,6 +104,7 @@ pub fn encode_message(gateway_id: &str, message: &Message, stamp: &MessageStamp<
     bytes
 }
 
+/// Returns whether the key of an extra member is in use at its place in the payload.
 fn is_key_taken(key: &str, plc: &config::Plc) -> bool {
     let fixed = Encoder::RESERVED_KEYS.contains(&key);
     let tag = plc.tags.iter().any(|tag| tag.name == key);

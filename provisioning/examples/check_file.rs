@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run -p provisioning --example check_file -- /etc/edge-gateway/gateway.toml
 //! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its result")]
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run -p provisioning --example locate_addresses -- %MD5 REAL
 //! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its result")]
 
 use std::process::ExitCode;
 

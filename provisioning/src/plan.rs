@@ -17,8 +17,8 @@ use crate::plc::{PlcModel, Table};
 /// Maximum number of bits in one request (Modbus Application Protocol V1.1b3, 6.1 and 6.2).
 pub const MAX_BITS: u16 = 2000;
 
-/// Assumed time that a PLC takes to answer a request. The system task of an M2xx answers between two
-/// IEC tasks: 1 to 20 ms at normal load.
+/// Assumed time that a PLC takes to answer a request. The system task of an M2xx answers between
+/// two IEC tasks: 1 to 20 ms at normal load.
 pub const ASSUMED_ANSWER_TIME: Duration = Duration::from_millis(5);
 
 /// All reads of one PLC.
@@ -52,11 +52,11 @@ pub struct ReadRequest {
 
 /// Returns a plan that joins the tags of one PLC into as few requests as its limits allow.
 ///
-/// Every tag is read by exactly one request of its scan class, as a whole. A request bridges at most
-/// `plc.max_gap` unused registers (sixteen times as many bits), stays within one memory area of the
-/// model, and reads at most `plc.max_words` registers or [`MAX_BITS`] bits; only a single value that
-/// is larger makes a larger request. The tags of one [`Tag::group`] share a request, regardless of
-/// the gaps between them.
+/// Every tag is read by exactly one request of its scan class, as a whole. A request bridges at
+/// most `plc.max_gap` unused registers (sixteen times as many bits), stays within one memory area
+/// of the model, and reads at most `plc.max_words` registers or [`MAX_BITS`] bits; only a single
+/// value that is larger makes a larger request. The tags of one [`Tag::group`] share a request,
+/// regardless of the gaps between them.
 #[must_use]
 pub fn plan(plc: &Plc) -> Plan {
     let mut classes: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
@@ -69,6 +69,8 @@ pub fn plan(plc: &Plc) -> Plan {
 
 fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
     let mut items = indivisible_spans(plc, tags);
+    // In address order, joining greedily gives the fewest requests: ending a request early never
+    // makes a later one longer.
     items.sort_by_key(|item| (item.table, item.first, item.end));
     let mut spans: Vec<PendingRequest> = Vec::new();
     for item in items {

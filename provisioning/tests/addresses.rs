@@ -1,12 +1,12 @@
-//! An address that a PLC cannot serve is explained in the PLC's own words.
+//! An invalid address is explained in the terms of the PLC, with what to write instead.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use provisioning::plc::IecType::{self, Bool, Int, Lreal, Real};
 use provisioning::plc::PlcModel;
 
-fn says(model: PlcModel, at: &str, iec: IecType) -> String {
-    let refusal = model.locate(at, iec).unwrap_err();
-    format!("{}\n  {}", refusal.message, refusal.help.unwrap_or_default())
+fn error_text(model: PlcModel, at: &str, iec: IecType) -> String {
+    let error = model.locate(at, iec).unwrap_err();
+    format!("{}\n  {}", error.message, error.help.unwrap_or_default())
 }
 
 const M241: &[(&str, IecType)] = &[
@@ -89,13 +89,13 @@ const GENERIC: &[(&str, IecType)] = &[
 ];
 
 #[test]
-fn each_refusal_says_what_to_write_instead() {
-    let say = |model, of: &[(&str, IecType)]| {
-        let said: Vec<_> = of.iter().map(|&(at, iec)| says(model, at, iec)).collect();
-        said.join("\n")
+fn every_error_says_what_to_write_instead() {
+    let texts = |model, of: &[(&str, IecType)]| {
+        let texts: Vec<_> = of.iter().map(|&(at, iec)| error_text(model, at, iec)).collect();
+        texts.join("\n")
     };
-    insta::assert_snapshot!("m241", say(PlcModel::M241, M241));
-    insta::assert_snapshot!("m221", say(PlcModel::M221, M221));
-    insta::assert_snapshot!("m262", say(PlcModel::M262, M262));
-    insta::assert_snapshot!("generic", say(PlcModel::Generic, GENERIC));
+    insta::assert_snapshot!("m241", texts(PlcModel::M241, M241));
+    insta::assert_snapshot!("m221", texts(PlcModel::M221, M221));
+    insta::assert_snapshot!("m262", texts(PlcModel::M262, M262));
+    insta::assert_snapshot!("generic", texts(PlcModel::Generic, GENERIC));
 }

@@ -1,4 +1,4 @@
-//! A configuration that holds: what becomes of it, and where each setting came from.
+//! Valid configurations: their settings and where each was set.
 #![expect(clippy::panic, reason = "test code may stop on the spot")]
 
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ fn every_key_reaches_the_typed_configuration() {
 }
 
 #[test]
-fn a_short_configuration_takes_the_defaults() {
+fn a_short_configuration_has_the_defaults() {
     insta::assert_debug_snapshot!(load("shortest.toml"));
 }
 
 #[test]
-fn a_scaled_integer_has_the_digits_that_its_scale_was_written_with() {
+fn a_scaled_integer_has_the_decimal_places_of_its_scale() {
     let decimals = |name: &str| {
         let config = load("scales.toml");
         config.plcs[0].tags.iter().find(|tag| tag.name == name).unwrap().decimals
@@ -53,7 +53,7 @@ fn print_config_names_the_source_of_every_setting() {
 }
 
 #[test]
-fn the_hash_follows_the_settings_and_not_the_text() {
+fn the_hash_depends_on_the_settings_and_not_on_the_text() {
     let hash = |name: &str| config::load(&good(name)).unwrap().hash;
     let short = hash("shortest.toml");
     assert_eq!(short.len(), 12);

@@ -1,7 +1,6 @@
-//! The environment overrides the file, and secrets come from files.
+//! The environment overrides the file, and secrets are read from files.
 //!
-//! Everything here runs in a `Jail`, which holds the process-wide environment for one test at a
-//! time.
+//! All tests run in a `Jail`, which locks the environment of the process for one test at a time.
 #![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
@@ -50,9 +49,9 @@ fn load() -> Config {
     }
 }
 
-fn refused() -> String {
+fn error_text() -> String {
     match config::load(Path::new("gateway.toml")) {
-        Ok(_) => unreachable!("a broken configuration was taken"),
+        Ok(_) => unreachable!("an invalid configuration was accepted"),
         Err(rejected) => {
             assert!(!format!("{rejected:?}").contains("geheim"));
             rejected.to_string()
@@ -84,7 +83,7 @@ fn a_variable_overrides_the_file() {
 }
 
 #[test]
-fn a_number_for_a_text_stays_the_text_that_it_is() {
+fn a_variable_with_a_number_stays_text_for_a_text_key() {
     let variables = [("EDGE_MQTT__USERNAME", "007"), ("EDGE_GATEWAY__LOCATION", "true")];
     with(&variables, || {
         let config = load();
@@ -114,13 +113,13 @@ fn a_problem_in_a_variable_names_the_variable() {
         ("EDGE_GATWAY__ID", "x"),
     ];
     with(&variables, || {
-        let refused = refused();
-        assert!(!refused.contains("geheim"));
-        insta::assert_snapshot!(refused);
+        let text = error_text();
+        assert!(!text.contains("geheim"));
+        insta::assert_snapshot!(text);
     });
 }
 
-/// A configuration whose password file has these contents and this mode.
+/// Runs a check on a configuration whose password file has these contents and this mode.
 fn with_password(contents: &str, mode: u32, check: impl FnOnce()) {
     with(&[("EDGE_MQTT__PASSWORD_FILE", "password")], || {
         fs::write("password", contents).unwrap();
@@ -143,36 +142,36 @@ fn one_line_break_at_the_end_is_not_part_of_the_password() {
 }
 
 #[test]
-fn a_password_that_others_can_read_or_change_is_refused() {
+fn a_password_file_that_others_can_read_or_change_is_rejected() {
     for mode in [0o644, 0o604, 0o660, 0o602] {
         with_password("geheim\n", mode, || {
-            let refused = refused();
-            assert!(refused.contains("chmod 600"), "{mode:o}: {refused}");
-            assert!(!refused.contains("geheim"));
+            let text = error_text();
+            assert!(text.contains("chmod 600"), "{mode:o}: {text}");
+            assert!(!text.contains("geheim"));
         });
     }
     with_password("geheim\n", 0o640, || assert!(load().mqtt.credentials.is_some()));
 }
 
 #[test]
-fn an_empty_password_is_refused() {
-    with_password("\n", 0o600, || assert!(refused().contains("is empty")));
+fn an_empty_password_is_rejected() {
+    with_password("\n", 0o600, || assert!(error_text().contains("is empty")));
 }
 
 #[test]
-fn a_password_without_a_user_name_is_refused() {
+fn a_password_without_a_user_name_is_rejected() {
     Jail::expect_with(|jail| {
         let file = FILE.replace("username = \"plant-7\"", "password_file = \"password\"");
         jail.create_file("gateway.toml", &file)?;
         jail.create_file("password", "geheim")?;
         fs::set_permissions("password", fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(refused().contains("no user name"));
+        assert!(error_text().contains("no user name"));
         Ok(())
     });
 }
 
 #[test]
-fn a_credential_of_systemd_is_found_by_its_name() {
+fn a_systemd_credential_is_found_by_its_name() {
     Jail::expect_with(|jail| {
         let credentials = jail.create_dir("credentials")?;
         jail.create_file("credentials/mqtt", "geheim\n")?;
@@ -187,7 +186,7 @@ fn a_credential_of_systemd_is_found_by_its_name() {
 }
 
 #[test]
-fn a_relative_password_file_lies_beside_the_configuration() {
+fn a_relative_password_file_is_next_to_the_configuration() {
     Jail::expect_with(|jail| {
         jail.create_dir("etc")?;
         jail.create_file("etc/gateway.toml", FILE)?;

@@ -1,5 +1,4 @@
 //! The examples compile and do what they say.
-#![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
-//! What a tag costs in memory: while its file is read, and as long as the configuration is held.
+//! Memory per tag: at the peak while a file is read, and held by the configuration.
 //!
-//! The only test of its binary, since it counts whatever the process allocates.
+//! The only test of its binary, because it counts all allocations of the process.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
-#![expect(unsafe_code, reason = "counting what is allocated takes an allocator")]
+#![expect(unsafe_code, reason = "counting allocations needs an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write;
@@ -14,34 +14,34 @@ use provisioning::config;
 
 const PLCS: usize = 50;
 const TAGS: usize = 500;
-/// Most bytes per tag at the peak: what stays, the text (57, twice where sections follow the PLCs),
-/// and the tables of one PLC.
-const PEAK: usize = 580;
-/// Most bytes per tag that stay.
-const HELD: usize = 290;
+/// Maximum number of bytes per tag at the peak: the configuration, the text (57, twice if sections
+/// follow the PLCs), and the tables of one PLC.
+const MAX_PEAK: usize = 580;
+/// Maximum number of bytes per tag in the configuration.
+const MAX_HELD: usize = 290;
 
 struct Counting;
 
 static HELD_NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// What glibc takes for an allocation: a word in front of it, sixteenths, at least two of them.
-fn taken(size: usize) -> usize {
+/// Returns the bytes that glibc uses for an allocation: 8 more, rounded up to 16, at least 32.
+fn allocated(size: usize) -> usize {
     (size + 8).next_multiple_of(16).max(32)
 }
 
-// SAFETY: everything is handed to the system's allocator as it came.
+// SAFETY: all calls are passed unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = HELD_NOW.fetch_add(taken(layout.size()), Relaxed) + taken(layout.size());
-        MOST.fetch_max(now, Relaxed);
-        // SAFETY: as the caller promised.
+        let now = HELD_NOW.fetch_add(allocated(layout.size()), Relaxed) + allocated(layout.size());
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD_NOW.fetch_sub(taken(layout.size()), Relaxed);
-        // SAFETY: as the caller promised.
+        HELD_NOW.fetch_sub(allocated(layout.size()), Relaxed);
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -50,24 +50,26 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn a_tag_takes_no_more_memory_than_its_bound() {
+fn a_tag_uses_no_more_memory_than_allowed() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("large.toml");
     fs::write(&path, file()).unwrap();
-    // What is made once stays out of it: the time zone, the lines of the standard output.
+    // Loads a file first, so that one-time allocations (time zone, standard output) do not count.
     drop(config::load("tests/good/every_key.toml".as_ref()).unwrap());
     let before = HELD_NOW.load(Relaxed);
-    MOST.store(before, Relaxed);
+    PEAK.store(before, Relaxed);
 
     let config = config::load(&path).unwrap().config;
 
-    let peak = (MOST.load(Relaxed) - before) / (PLCS * TAGS);
+    let peak = (PEAK.load(Relaxed) - before) / (PLCS * TAGS);
     let held = (HELD_NOW.load(Relaxed) - before) / (PLCS * TAGS);
-    println!("{peak} bytes per tag at the peak, at most {PEAK}; {held} stay, at most {HELD}");
+    println!(
+        "{peak} bytes per tag at the peak, at most {MAX_PEAK}; {held} held, at most {MAX_HELD}"
+    );
     assert_eq!(config.plcs.iter().map(|plc| plc.tags.len()).sum::<usize>(), PLCS * TAGS);
-    assert!(peak <= PEAK && held <= HELD, "{peak} and {held} bytes per tag");
+    assert!(peak <= MAX_PEAK && held <= MAX_HELD, "{peak} and {held} bytes per tag");
 }
 
-/// The workload W3 of docs/performance.md.
+/// Returns the workload W3 of docs/performance.md.
 fn file() -> String {
     let mut toml = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://127.0.0.1\"]\n".to_owned();
     for plc in 0..PLCS {

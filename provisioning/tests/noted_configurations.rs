@@ -1,7 +1,6 @@
-//! What holds and is probably not meant is told: where, and what to look at.
+//! Valid settings that are probably a mistake have a note: where, and what to compare.
 //!
-//! `tests/noted` holds one small configuration per kind of note, `tests/noted/snapshots` what is
-//! said about it.
+//! `tests/noted` has one small configuration per kind of note, `tests/noted/snapshots` its text.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
@@ -17,30 +16,30 @@ fn files(dir: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_probably_not_meant_is_told() {
+fn probable_mistakes_are_noted() {
     for path in files("tests/noted") {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let notes = config::load(&path).unwrap().notes;
-        let said = notes.to_string().replace(&path.display().to_string(), "gateway.toml");
+        let text = notes.to_string().replace(&path.display().to_string(), "gateway.toml");
         insta::with_settings!({
             snapshot_path => "noted/snapshots",
             prepend_module_to_snapshot => false,
             omit_expression => true,
         }, {
-            insta::assert_snapshot!(name, said);
+            insta::assert_snapshot!(name, text);
         });
     }
 }
 
 #[test]
-fn a_note_fits_on_a_line_of_a_log() {
+fn a_note_is_one_line_of_a_log() {
     let notes = config::load("tests/noted/misaligned_real.toml".as_ref()).unwrap().notes;
     let lines: Vec<_> = notes.lines().collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
 
 #[test]
-fn what_is_meant_is_not_noted() {
+fn common_configurations_have_no_notes() {
     for name in ["neighbours_and_bits", "generic_is_not_aligned", "shortest"] {
         let loaded = config::load(format!("tests/good/{name}.toml").as_ref()).unwrap();
         assert!(loaded.notes.is_empty(), "{}", loaded.notes);

@@ -1,4 +1,4 @@
-//! What is written about the configuration is what it takes.
+//! The reference and the schema describe exactly the accepted keys.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeSet;
@@ -22,18 +22,19 @@ fn the_reference_is_up_to_date() {
 }
 
 #[test]
-fn the_schema_is_as_it_was() {
+fn the_schema_has_not_changed() {
     insta::assert_json_snapshot!(config::schema());
 }
 
 #[test]
-fn every_key_of_the_schema_has_a_meaning_a_type_and_a_default_and_is_in_the_full_example() {
+fn every_key_has_a_description_a_type_and_a_default_and_is_in_the_full_example() {
     let schema = config::schema().to_value();
     let example: toml::Table =
         fs::read_to_string("tests/good/every_key.toml").unwrap().parse().unwrap();
     let mut used = BTreeSet::new();
     collect(&toml::Value::Table(example), "", &mut used);
-    // Git keeps no file that is closed to others; environment.rs and tunnel.rs have these.
+    // Git does not store file modes, so the full example has no secret files; environment.rs and
+    // tunnel.rs test these keys.
     for key in ["mqtt.password_file", "mqtt.cert_file", "mqtt.key_file"] {
         used.insert(key.to_owned());
     }
@@ -42,7 +43,7 @@ fn every_key_of_the_schema_has_a_meaning_a_type_and_a_default_and_is_in_the_full
     assert_eq!(used, known);
 }
 
-/// Every path that is set, without the numbers of list entries.
+/// Collects the paths of all keys that are set, without the indices of list entries.
 fn collect(value: &toml::Value, path: &str, used: &mut BTreeSet<String>) {
     let free = path.ends_with("publish.extra") || path.ends_with("tag.enum");
     if let Some(table) = value.as_table().filter(|_| !free) {
@@ -65,7 +66,7 @@ fn walk(root: &Value, schema: &Value, path: &str, known: &mut BTreeSet<String>) 
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (key, schema) in properties {
             let path = format!("{path}.{key}").trim_start_matches('.').to_owned();
-            assert!(schema["description"].is_string(), "{path} has no meaning");
+            assert!(schema["description"].is_string(), "{path} has no description");
             walk(root, schema, &path, known);
         }
         return;

@@ -1,4 +1,4 @@
-//! `[tunnel]`: what holds, and what follows from it for `[mqtt]` and `[metrics]`.
+//! `[tunnel]`, and its effect on `[mqtt]` and `[metrics]`.
 #![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
@@ -57,15 +57,15 @@ fn load() -> Config {
     }
 }
 
-fn refused() -> String {
+fn error_text() -> String {
     match config::load(Path::new("gateway.toml")) {
-        Ok(_) => unreachable!("a broken configuration was taken"),
+        Ok(_) => unreachable!("an invalid configuration was accepted"),
         Err(rejected) => rejected.to_string(),
     }
 }
 
 #[test]
-fn a_tunnel_carries_mqtt_and_metrics_unless_told_otherwise() {
+fn mqtt_and_metrics_use_the_tunnel_by_default() {
     with(FILE, 0o600, || {
         let config = load();
         let tunnel = config.tunnel.unwrap();
@@ -81,7 +81,7 @@ fn a_tunnel_carries_mqtt_and_metrics_unless_told_otherwise() {
 }
 
 #[test]
-fn a_tunnel_that_is_off_is_none_whatever_else_stands_there() {
+fn a_tunnel_with_mode_off_is_absent_and_its_keys_are_ignored() {
     let off = FILE.replace("private_key_file = \"tunnel.key\"", "mode = \"off\"");
     with(&off, 0o600, || {
         let config = load();
@@ -92,21 +92,21 @@ fn a_tunnel_that_is_off_is_none_whatever_else_stands_there() {
 }
 
 #[test]
-fn mqtt_may_go_past_the_tunnel_when_told_so() {
+fn mqtt_can_be_configured_to_bypass_the_tunnel() {
     let direct = FILE.replace("brokers =", "via = \"direct\"\nbrokers =");
     let direct = direct.replace("mqtt://10.77.0.1", "mqtt://192.168.7.7");
     with(&direct, 0o600, || assert_eq!(load().mqtt.via, Via::Direct));
 }
 
 #[test]
-fn a_broker_that_no_hub_leads_to_is_refused() {
+fn a_broker_outside_the_allowed_ips_is_rejected() {
     with(&FILE.replace("mqtt://10.77.0.1", "mqtt://192.168.7.7"), 0o600, || {
-        insta::assert_snapshot!("broker_outside_the_hubs", refused());
+        insta::assert_snapshot!("broker_outside_the_hubs", error_text());
     });
 }
 
 #[test]
-fn a_broker_that_is_looked_up_outside_the_tunnel_is_noted() {
+fn a_broker_name_that_is_resolved_outside_the_tunnel_is_noted() {
     let notes = || config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
     with(FILE, 0o600, || assert_eq!(notes(), ""));
     let named = FILE.replace("mqtt://10.77.0.1", "mqtt://broker.example.net");
@@ -120,38 +120,38 @@ fn a_broker_that_is_looked_up_outside_the_tunnel_is_noted() {
 }
 
 #[test]
-fn a_private_key_that_others_can_read_is_refused() {
+fn a_private_key_that_others_can_read_is_rejected() {
     with(FILE, 0o644, || {
-        let refused = refused();
-        insta::assert_snapshot!("key_open_to_all", refused);
-        assert!(!refused.contains(KEY.trim()));
+        let text = error_text();
+        insta::assert_snapshot!("key_open_to_all", text);
+        assert!(!text.contains(KEY.trim()));
     });
 }
 
 #[test]
-fn a_file_without_a_key_is_refused_and_not_shown() {
+fn a_file_without_a_key_is_rejected_and_not_shown() {
     with(FILE, 0o600, || {
         fs::write("tunnel.key", "geheim").unwrap();
-        let refused = refused();
-        insta::assert_snapshot!("no_key_in_the_file", refused);
-        assert!(!refused.contains("geheim"));
+        let text = error_text();
+        insta::assert_snapshot!("no_key_in_the_file", text);
+        assert!(!text.contains("geheim"));
     });
 }
 
 #[test]
-fn the_hub_cannot_have_the_gateways_own_key() {
+fn a_hub_with_the_gateways_key_is_rejected() {
     let own: tunnel::PrivateKey = KEY.parse().unwrap();
     let hub = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
     with(&FILE.replace(hub, &own.public_key().to_string()), 0o600, || {
         insta::assert_snapshot!(
             "own_key_as_hub",
-            refused().replace(&own.public_key().to_string(), "OWN")
+            error_text().replace(&own.public_key().to_string(), "OWN")
         );
     });
 }
 
 #[test]
-fn the_key_is_in_no_form_of_the_configuration() {
+fn debug_output_and_settings_do_not_contain_the_key() {
     with(FILE, 0o600, || {
         let loaded = config::load(Path::new("gateway.toml")).unwrap();
         assert!(!format!("{loaded:?}").contains(KEY.trim()));

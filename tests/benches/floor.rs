@@ -1,5 +1,5 @@
-//! The floor of the load tests: what tokio-modbus, `write!` and rumqttc cost when nothing else is
-//! done. No plan, no quality, no queue, no reconnect: what a gateway does beyond this is its price.
+//! The floor of the load tests: the cost of tokio-modbus, `write!` and rumqttc alone, without a plan,
+//! quality, a queue or reconnects. The difference to the gateway is the cost of those.
 //!
 //! `floor BROKER_PORT TAGS PERIOD_MS PLC_PORT...`
 #![expect(
@@ -21,7 +21,7 @@ use tokio_modbus::prelude::{Reader, Slave};
 
 /// Registers of four tags: INT, UINT, DINT, REAL.
 const QUAD: usize = 6;
-/// Most registers in one request that end on the border of a quad.
+/// Most registers in one request that end at the boundary of a quad.
 const BLOCK: usize = 120;
 
 #[tokio::main(flavor = "current_thread")]
@@ -31,8 +31,7 @@ async fn main() {
     let mut options = MqttOptions::new("floor", "127.0.0.1", *broker);
     options.set_max_packet_size(1 << 20, 1 << 20);
     let (client, mut events) = AsyncClient::new(options, 100);
-    // As any gateway that is a good neighbour, and as ours: the PLCs one after the other, spread
-    // over the period, not all at the same instant.
+    // Like edge-gateway, the PLCs are read one after the other, spread over the period.
     let start = Instant::now();
     for (&port, index) in plcs.iter().zip(0u32..) {
         let period = Duration::from_millis((*period).into());
@@ -84,7 +83,7 @@ fn json(words: &[u16]) -> String {
             dint.cast_signed(),
             real
         )
-        .expect("a string takes text");
+        .expect("a String accepts text");
     }
     json.push('}');
     json

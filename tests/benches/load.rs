@@ -1,9 +1,9 @@
-//! The gateway beside its floor and its peers, under the load of the published comparisons, in one
-//! run.
+//! Compares the gateway with its floor and other gateways, under the load of the published comparisons,
+//! in one run.
 //!
-//! `cargo xtask bench` builds what is measured in release, sets the peers up and runs this. Each is
-//! measured in turns, so that a busy neighbour hits all. Prints a table of medians and writes one
-//! JSON line per cell; docs/performance.md keeps the result.
+//! `cargo xtask bench` builds the programs in release, installs the peers and runs this. The programs
+//! take turns, so that other load on the machine affects all of them. Prints a table of medians and
+//! writes one JSON line per cell; docs/performance.md keeps the results.
 //!
 //! `load [WORKLOAD].. [--only NAME].. [--peers DIR] [--turns N] [--seconds N] [--json FILE]`
 #![expect(
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use e2e::Mosquitto;
-use load::contender::{Contender, OURS, PEERS, Places, Task};
+use load::contender::{Contender, OWN_PROGRAMS, PEERS, ProgramPaths, Task};
 use load::hub::Hub;
 use load::plc::Plcs;
 use load::process::Processes;
@@ -44,19 +44,19 @@ use load::report::{Cell, Turn};
 use load::subscriber::Subscriber;
 use load::workload::{self, Workload};
 
-/// Before the window: connections, first messages, and for interpreters their warming up.
+/// Before the measured window: connections, first messages, and the warm-up of interpreters.
 const SETTLE: Duration = Duration::from_secs(3);
-/// On top of it for each process, since starting fifty interpreters takes their time.
+/// Added for each process, since starting fifty interpreters takes time.
 const SETTLE_PER_PROCESS: Duration = Duration::from_millis(200);
-/// A contender that has published nothing by then does not work.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A program that has published nothing by then has failed.
+const FIRST_VALUE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is wanted of this run.
+/// Options of a run.
 #[derive(Debug)]
-struct Wanted {
+struct LoadOptions {
     workloads: Vec<Workload>,
     contenders: Vec<Contender>,
-    places: Places,
+    places: ProgramPaths,
     turns: usize,
     window: Duration,
     json: Option<PathBuf>,
@@ -67,17 +67,17 @@ fn main() {
         println!("load: run by `cargo xtask bench`, which builds what it measures");
         return;
     }
-    let wanted = wanted();
-    for workload in &wanted.workloads {
-        let cells = compare(workload, &wanted);
+    let options = options();
+    for workload in &options.workloads {
+        let cells = compare(workload, &options);
         load::report::print(workload, &cells);
-        if let Some(path) = &wanted.json {
-            load::report::append(path, workload, &cells, wanted.window);
+        if let Some(path) = &options.json {
+            load::report::append(path, workload, &cells, options.window);
         }
     }
 }
 
-fn wanted() -> Wanted {
+fn options() -> LoadOptions {
     let this = std::env::current_exe().expect("this program has a path");
     let deps = this.parent().expect("it lies in a directory");
     let mut args = std::env::args().skip(1).peekable();
@@ -96,12 +96,12 @@ fn wanted() -> Wanted {
             _ => names.push(arg),
         }
     }
-    let contenders = OURS.into_iter().chain(PEERS.into_iter().filter(|_| peers.is_some()));
+    let contenders = OWN_PROGRAMS.into_iter().chain(PEERS.into_iter().filter(|_| peers.is_some()));
     let is_wanted = |list: &[String], name| list.is_empty() || list.iter().any(|n| n == name);
-    Wanted {
+    LoadOptions {
         workloads: workload::ALL.into_iter().filter(|w| is_wanted(&names, w.name)).collect(),
         contenders: contenders.filter(|c| is_wanted(&only, c.name)).collect(),
-        places: Places {
+        places: ProgramPaths {
             floor: newest(deps, "floor-"),
             gateway: deps.with_file_name("edge-gateway"),
             peers: peers.unwrap_or_default(),
@@ -112,7 +112,7 @@ fn wanted() -> Wanted {
     }
 }
 
-/// The program that was built last among those whose name begins so.
+/// Returns the newest program whose name has this prefix.
 fn newest(directory: &Path, prefix: &str) -> PathBuf {
     let files = std::fs::read_dir(directory).expect("it is our own");
     let programs = files.flatten().filter(|file| {
@@ -123,16 +123,16 @@ fn newest(directory: &Path, prefix: &str) -> PathBuf {
     newest.expect("`cargo xtask bench` has built it").path()
 }
 
-/// Measures all contenders in turns.
-fn compare(workload: &Workload, wanted: &Wanted) -> Vec<Cell> {
+/// Measures all programs, in turns.
+fn compare(workload: &Workload, options: &LoadOptions) -> Vec<Cell> {
     let plcs = load::plc::start(workload.plcs, workload.delay).expect("ports are free");
-    let mut cells: Vec<Cell> = wanted.contenders.iter().map(|c| Cell::new(c.name)).collect();
-    for turn in 1..=wanted.turns {
-        for (contender, cell) in wanted.contenders.iter().zip(&mut cells) {
+    let mut cells: Vec<Cell> = options.contenders.iter().map(|c| Cell::new(c.name)).collect();
+    for turn in 1..=options.turns {
+        for (contender, cell) in options.contenders.iter().zip(&mut cells) {
             if cell.failure.is_some() {
                 continue;
             }
-            match measure(workload, &plcs, contender, wanted) {
+            match measure(workload, &plcs, contender, options) {
                 Ok(result) => {
                     println!("{} turn {turn} {}: {result}", workload.name, contender.name);
                     cell.turns.push(result);
@@ -147,35 +147,35 @@ fn compare(workload: &Workload, wanted: &Wanted) -> Vec<Cell> {
     cells
 }
 
-/// One turn, with a broker and a directory of its own: what another one retained or left is gone.
+/// Measures one turn, with a new broker and directory: nothing of an earlier turn remains.
 fn measure(
     workload: &Workload,
     plcs: &Plcs,
     contender: &Contender,
-    wanted: &Wanted,
+    options: &LoadOptions,
 ) -> Result<Turn, String> {
-    // Else it holds a message back until the subscriber has acknowledged the one before: 40 ms.
+    // Without it Mosquitto delays a message until the previous one is acknowledged: 40 ms.
     let broker = Mosquitto::builder().line("set_tcp_nodelay true").start();
     let dir = e2e::temp_dir();
     let hub = Hub::start(broker.port());
     let task =
         Task { workload, plcs: &plcs.ports, broker: broker.port(), hub: &hub, dir: dir.path() };
-    let commands = (contender.prepare)(&task, &wanted.places)?;
+    let commands = (contender.prepare)(&task, &options.places)?;
     let subscriber = Subscriber::start(broker.port());
     let started = Instant::now();
     let processes = Processes::start(commands);
-    let Some(first) = subscriber.first(PATIENCE) else {
-        return Err(format!("no value within {} s", PATIENCE.as_secs()));
+    let Some(first) = subscriber.first(FIRST_VALUE_TIMEOUT) else {
+        return Err(format!("no value within {} s", FIRST_VALUE_TIMEOUT.as_secs()));
     };
     std::thread::sleep(SETTLE + SETTLE_PER_PROCESS * processes.len() as u32);
     let (cpu, requests) = (processes.cpu_seconds(), plcs.requests());
-    let mut arrived = subscriber.measure(wanted.window);
+    let mut arrived = subscriber.measure(options.window);
     let (cpu, requests) = (processes.cpu_seconds() - cpu, plcs.requests() - requests);
     if arrived.values == 0 {
         return Err("it has stopped publishing".to_owned());
     }
     let values = arrived.values as f64;
-    let seconds = wanted.window.as_secs_f64();
+    let seconds = options.window.as_secs_f64();
     let memory = processes.memory();
     Ok(Turn {
         cpu_per_million: cpu / values * 1e6,

@@ -1,5 +1,5 @@
-//! How fast the queue on disk is, and how soon the program is there with a backlog:
-//! `cargo xtask bench queue`. In a directory of its own on the file system of temporary files.
+//! Speed of the queue on disk, and the start of the program with a backlog: `cargo xtask bench queue`.
+//! Uses a new directory on the file system of temporary files.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -31,7 +31,7 @@ fn main() {
     let state = dir.path().join("state");
     let place = state.join("queue");
     fs::create_dir(&state).expect("its own directory is writable");
-    fill(&loaded, &place, number("E2E_BACKLOG", 1024) << 20);
+    fill(&loaded, &place, test_settings::BACKLOG.number() << 20);
     forget_peak();
     let start = Instant::now();
     let mut queue = open(&loaded, &place);
@@ -44,10 +44,10 @@ fn main() {
     }
 }
 
-/// The program itself, with what is left and, as root, nothing in the memory of the system.
+/// Starts the program with the backlog; as root, with an empty page cache.
 fn start_program(state: &Path, toml: &str) {
     const PATIENCE: Duration = Duration::from_secs(60);
-    let synced = Command::new("sync").status().expect("it is there");
+    let synced = Command::new("sync").status().expect("it exists");
     let is_cold = synced.success() && fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
     let start = Instant::now();
     let mut gateway = Gateway::start_on(state, toml);
@@ -62,14 +62,9 @@ fn start_program(state: &Path, toml: &str) {
     gateway.kill();
 }
 
-/// A variable of the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 fn fill(loaded: &LoadedConfig, place: &Path, bytes: u64) {
     let mut queue = open(loaded, place);
-    let tags = u16::try_from(number("E2E_SAMPLES", 100)).expect("a PLC has not as many tags");
+    let tags = u16::try_from(test_settings::SAMPLES.number()).expect("a PLC has not as many tags");
     let (start, mut samples) = (Instant::now(), 0);
     while queue.stats().bytes < bytes {
         for number in 0..100 {
@@ -129,7 +124,7 @@ fn open(loaded: &LoadedConfig, place: &Path) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = DirStorage::open(place).expect("it is nobody else's");
+    let files = DirStorage::open(place).expect("no other queue uses the directory");
     Queue::open(files, &loaded.config.queue, identity, metrics(loaded), Instant::now())
 }
 
@@ -137,14 +132,14 @@ fn metrics(loaded: &LoadedConfig) -> QueueMetrics {
     Metrics::new(&loaded.config, &loaded.hash).expect("a registry of its own").queue
 }
 
-/// What comes now counts for [`memory`].
+/// Resets the peak of [`memory`].
 fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").expect("Linux knows it (proc(5))");
 }
 
-/// Resident memory in KiB, at most.
+/// Returns the peak of the resident memory, in KiB.
 fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = fs::read_to_string("/proc/self/status").expect("Linux provides the file");
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words.and_then(|kib| kib.parse().ok()).unwrap_or(0)

@@ -1,7 +1,7 @@
 /* libmodbus as the PLC of the tests: libmodbus_server PORT
  *
  * Standard input: lines "TABLE ADDRESS VALUE", TABLE being coil, discrete, input or holding, then
- * end of file. Writes "ready" when it takes connections; serves one after the other. */
+ * end of file. Writes "ready" when it accepts connections; serves one after the other. */
 #include <errno.h>
 #include <modbus.h>
 #include <stdio.h>

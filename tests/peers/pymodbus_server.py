@@ -1,4 +1,4 @@
-"""A Modbus TCP server for tests, steered by JSON lines.
+"""A Modbus TCP server for tests, controlled by JSON lines.
 
 Usage: pymodbus_server.py PORT
 
@@ -21,7 +21,7 @@ ADDRESSES = 65536
 
 
 class Plc:
-    """The memory, what is wrong with it, and the listening socket in front of it."""
+    """The memory, its injected faults, and the listening socket."""
 
     def __init__(self, port):
         self.port = port

@@ -1,30 +1,31 @@
-//! An authority that signs certificates of a test's own.
+//! A certificate authority for tests.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// It lives as long as the test.
+/// An authority with a new key. Its certificate is in no trust store.
 #[derive(Debug)]
 pub struct CertificateAuthority(CertifiedIssuer<'static, KeyPair>);
 
 impl CertificateAuthority {
-    /// A new one that nobody knows.
+    /// Creates an authority with a new key.
     #[must_use]
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no name is a right name");
-        // OpenSSL takes who has the name of his issuer for his own issuer.
+        // Without a name of its own, OpenSSL would take a signed certificate for self-signed:
+        // issuer and subject would be equal.
         params.distinguished_name.push(DnType::CommonName, "an authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("there is randomness");
         Self(CertifiedIssuer::self_signed(params, key).expect("the key fits"))
     }
 
-    /// Its own certificate, in PEM form.
+    /// Returns its own certificate, in PEM form.
     #[must_use]
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a name or an address, and its key, both in PEM form.
+    /// Returns a certificate for a host name or an address, and its key, both in PEM form.
     #[must_use]
     pub fn sign(&self, name: &str) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");

@@ -1,4 +1,4 @@
-//! What a consumer got, and whether that is all of it.
+//! The messages that a consumer received, and checks for gaps in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 
 use crate::{Gateway, Message};
 
-/// Data messages in the order of their arrival.
+/// Messages with a sequence number, in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Capture {
     lines: Vec<String>,
-    /// Numbers by topic and epoch.
+    /// Sequence numbers by topic and epoch.
     numbers: BTreeMap<(String, String), BTreeSet<u64>>,
 }
 
-/// What became of the samples, from one scrape, so that the figures belong together.
+/// Counters of samples. They come from one scrape, so that they are consistent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SampleCounts {
-    /// Taken from the PLCs.
+    /// Read from the PLCs.
     pub produced: u64,
     /// Acknowledged by the broker.
     pub delivered: u64,
-    /// Waiting or under way.
+    /// In the queue, including those in flight.
     pub stored: u64,
-    /// Given up, for whatever reason.
+    /// Dropped, for any reason.
     pub dropped: u64,
 }
 
 impl SampleCounts {
-    /// Scrapes them.
+    /// Scrapes the counters of a gateway.
     #[must_use]
     pub fn of(gateway: &Gateway) -> Self {
         let text = gateway.get("/metrics").body;
@@ -47,10 +47,10 @@ impl SampleCounts {
 }
 
 impl Capture {
-    /// Takes messages as they arrived, but for those that tell the status, which have no number.
+    /// Collects messages in the order of arrival, except status messages, which have no number.
     ///
     /// # Panics
-    /// When another one has no stamp.
+    /// When another message has no stamp.
     #[must_use]
     pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Self {
         let mut capture = Self::default();
@@ -59,10 +59,10 @@ impl Capture {
         capture
     }
 
-    /// Takes a message.
+    /// Adds a message.
     ///
     /// # Panics
-    /// When it has no stamp.
+    /// When the message has no stamp.
     pub fn add(&mut self, message: &Message) {
         let payload = message.json();
         let stamp = &payload["gateway"];
@@ -74,22 +74,22 @@ impl Capture {
         self.lines.push(line.to_string());
     }
 
-    /// How many different messages there are.
+    /// Returns the number of distinct messages.
     #[must_use]
     pub fn distinct(&self) -> usize {
         self.numbers.values().map(BTreeSet::len).sum()
     }
 
-    /// How many messages came more than once, each time counted.
+    /// Returns the number of repeated messages, counting each repetition.
     #[must_use]
     pub fn duplicates(&self) -> usize {
         self.lines.len() - self.distinct()
     }
 
-    /// Takes messages until there are so many more different ones.
+    /// Adds messages until `wanted` more distinct ones have arrived.
     ///
     /// # Panics
-    /// When they do not come in time.
+    /// When they do not arrive in time.
     pub fn add_distinct(
         &mut self,
         wanted: usize,
@@ -105,12 +105,11 @@ impl Capture {
         }
     }
 
-    /// Takes messages until they are as many as the samples that the gateway calls delivered, and
-    /// it has nothing left. For PLCs with one tag each that have gone silent: then a message is a
-    /// sample.
+    /// Adds messages until their number equals the delivered samples and the gateway stores none.
+    /// This needs PLCs with one tag each that have stopped: then one message is one sample.
     ///
     /// # Panics
-    /// When that is not so in time, or more came than was delivered.
+    /// When the numbers do not agree in time.
     pub fn add_rest(
         &mut self,
         gateway: &Gateway,
@@ -136,14 +135,14 @@ impl Capture {
         }
     }
 
-    /// Checks that every topic is there from number 0 on without a hole, and that
-    /// `edge-gateway audit` says so too.
+    /// Checks that the numbers of every topic begin at 0 and have no gap, and that
+    /// `edge-gateway audit` reports none.
     ///
     /// # Panics
-    /// When it is not.
+    /// When a number is missing.
     pub fn assert_complete(&self) {
         for ((topic, epoch), numbers) in &self.numbers {
-            let count = u64::try_from(numbers.len()).expect("it fits");
+            let count = u64::try_from(numbers.len()).expect("the number fits");
             let last = numbers.last().expect("there is a number");
             assert_eq!(last + 1, count, "{topic} in epoch {epoch} has holes: {numbers:?}");
         }
@@ -151,13 +150,14 @@ impl Capture {
         assert!(is_clean, "{report}");
     }
 
-    /// Which numbers of a topic came under an epoch.
+    /// Returns the numbers of a topic that arrived with an epoch.
     #[must_use]
     pub fn numbers(&self, topic: &str, epoch: &str) -> BTreeSet<u64> {
         self.numbers.get(&(topic.to_owned(), epoch.to_owned())).cloned().unwrap_or_default()
     }
 
-    /// What `edge-gateway audit` says: whether all that is missing was announced, and why.
+    /// Runs `edge-gateway audit`. Returns whether every missing message was announced, and the
+    /// report.
     #[must_use]
     pub fn audit(&self) -> (bool, String) {
         let mut audit = Command::new(Gateway::program())
@@ -165,13 +165,13 @@ impl Capture {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the program is there");
+            .expect("the program is built");
         let mut input = audit.stdin.take().expect("it is piped");
         for line in &self.lines {
-            writeln!(input, "{line}").expect("it reads");
+            writeln!(input, "{line}").expect("the process reads its input");
         }
         drop(input);
-        let output = audit.wait_with_output().expect("it ends");
+        let output = audit.wait_with_output().expect("the process ends");
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

@@ -1,5 +1,6 @@
-//! The program that a customer runs, as a child process.
+//! The gateway program as a child process.
 
+use std::fmt::Display;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::{HttpResponse, Log, Port, Process, TempDir, eventually, http_get, resources, temp_dir};
 
-/// The metrics address of the documents' examples; each gateway gets one of its own in its place.
+/// Metrics address in the examples of the documentation; replaced by a free one.
 const DOCUMENTED_METRICS: &str = "127.0.0.1:9464";
 
 /// `edge-gateway run` with its own directory and metrics port. Dropping it kills it.
 #[derive(Debug)]
 pub struct Gateway {
     process: Option<Process>,
-    /// What it has told its service manager since its last start.
+    /// Messages to its service manager since its last start.
     notifications: Receiver<String>,
     metrics: Port,
     environment: Vec<(String, String)>,
@@ -29,12 +30,11 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it with this `gateway.toml`; [`Self::wait_until_ready`] waits for it.
     ///
-    /// `state_dir` lies in the gateway's own directory, whatever the text says. Where the text
-    /// listens for metrics on 127.0.0.1:9464 it gets a free port instead; without a `[metrics]`
-    /// section it gets one.
+    /// `state_dir` is always a directory of this gateway. A metrics listener on 127.0.0.1:9464 gets
+    /// a free port instead; without a `[metrics]` section one is added.
     #[must_use]
-    pub fn start(config: &str) -> Self {
-        let metrics = Port::reserve();
+    pub fn start(config: impl Display) -> Self {
+        let (config, metrics) = (config.to_string(), Port::reserve());
         let address = metrics.address().to_string();
         let config = if config.contains("[metrics]") {
             assert!(config.contains(DOCUMENTED_METRICS), "[metrics] must use {DOCUMENTED_METRICS}");
@@ -45,19 +45,20 @@ impl Gateway {
         Self::launch(&config, metrics, &[], None)
     }
 
-    /// The same with this `state_dir`, which is there.
+    /// Starts it with an existing `state_dir`.
     #[must_use]
-    pub fn start_on(state: &Path, config: &str) -> Self {
+    pub fn start_on(state: &Path, config: impl Display) -> Self {
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
         Self::launch(&config, metrics, &[], Some(state))
     }
 
-    /// The same with variables of the environment, and with `[metrics]` as it is written.
+    /// Starts it with environment variables. A `[metrics]` section is left unchanged.
     #[must_use]
-    pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(config: impl Display, environment: &[(&str, &str)]) -> Self {
+        let config = config.to_string();
         if config.contains("[metrics]") {
-            return Self::launch(config, Port::reserve(), environment, None);
+            return Self::launch(&config, Port::reserve(), environment, None);
         }
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
@@ -82,16 +83,16 @@ impl Gateway {
         gateway
     }
 
-    /// [`Self::start`], then waits until it is ready.
+    /// Starts it and waits until it is ready.
     #[must_use]
-    pub fn start_ready(config: &str) -> Self {
+    pub fn start_ready(config: impl Display) -> Self {
         const READY_TIMEOUT: Duration = Duration::from_secs(10);
         let mut gateway = Self::start(config);
         gateway.wait_until_ready(READY_TIMEOUT);
         gateway
     }
 
-    /// Starts it after it has ended, with the same configuration and state.
+    /// Starts it after it has ended, with the same configuration and state directory.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "the gateway already runs");
         let socket = self.dir.path().join("notify");
@@ -106,13 +107,13 @@ impl Gateway {
         ));
     }
 
-    /// The program: `E2E_GATEWAY`, else the one that was built with the test.
+    /// Returns the path of the program under test.
     #[must_use]
     pub fn program() -> PathBuf {
-        resources::workspace_program("edge-gateway", "E2E_GATEWAY")
+        resources::workspace_program("edge-gateway", test_settings::GATEWAY)
     }
 
-    /// Runs a command of the program on its configuration and state; gives what it prints.
+    /// Runs a command of the program with its configuration and state; returns the output.
     ///
     /// # Panics
     /// When the command fails.
@@ -128,34 +129,34 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
-    /// Its `gateway.toml`.
+    /// Returns the path of its `gateway.toml`.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
     }
 
-    /// Its `state_dir`.
+    /// Returns its `state_dir`.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.state.clone()
     }
 
-    /// Where its HTTP server listens, unless the configuration says otherwise.
+    /// Returns the reserved address of its HTTP server.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics.address()
     }
 
-    /// Process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.running().id()
     }
 
-    /// Waits until it tells its service manager that it is ready (sd_notify(3), `READY=1`).
+    /// Waits until it notifies its service manager that it is ready (sd_notify(3), `READY=1`).
     ///
     /// # Panics
-    /// When it ends before that, or does not get there in time.
+    /// When it ends before, or is not ready in time.
     pub fn wait_until_ready(&mut self, deadline: Duration) {
         const PROCESS_CHECK_INTERVAL: Duration = Duration::from_millis(100);
         let end = Instant::now() + deadline;
@@ -171,24 +172,24 @@ impl Gateway {
         }
     }
 
-    /// What it logs.
+    /// Returns its log since the last start.
     #[must_use]
     pub fn log(&self) -> &Log {
         self.running().log()
     }
 
-    /// Asks its HTTP server.
+    /// Sends a GET request to its HTTP server.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// When there is no response.
     #[must_use]
     pub fn get(&self, path: &str) -> HttpResponse {
         http_get(self.metrics.address(), path)
             .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log().text()))
     }
 
-    /// Value of one series, written as in the exposition: `edge_plc_up{plc="pump6"}`. Absent when
-    /// there is no such series.
+    /// Returns the value of one series, if it exists. The name is that of the exposition:
+    /// `edge_plc_up{plc="pump6"}`.
     #[must_use]
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.get("/metrics").body;
@@ -196,7 +197,7 @@ impl Gateway {
         Some(value.parse().expect("a sample is a number"))
     }
 
-    /// Waits until a series satisfies a condition, and gives its value.
+    /// Waits until a series satisfies a condition and returns its value.
     ///
     /// # Panics
     /// When it does not in time.
@@ -209,54 +210,54 @@ impl Gateway {
         eventually(series, deadline, || self.metric(series).filter(|value| wanted(*value)))
     }
 
-    /// Resident memory in bytes: now.
+    /// Returns the resident memory, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.memory_field("VmRSS:")
     }
 
-    /// Resident memory in bytes: the most so far.
+    /// Returns the peak of the resident memory, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.memory_field("VmHWM:")
     }
 
-    /// CPU time so far, of all threads, user and system (proc(5), /proc/pid/schedstat).
+    /// Returns the CPU time of all threads, user and system (proc(5), /proc/pid/schedstat).
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         let tasks = format!("/proc/{}/task", self.running().id());
         let threads = fs::read_dir(tasks).expect("a running process has threads");
         let nanos = |thread: fs::DirEntry| -> Option<u64> {
-            // A thread may end while we look; its time is then missing, not wrong.
+            // A thread may end during the loop; its time is then missing.
             let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
             text.split(' ').next()?.parse().ok()
         };
         Duration::from_nanos(threads.filter_map(Result::ok).filter_map(nanos).sum())
     }
 
-    /// Asks it to stop (SIGTERM) and waits until it has drained.
+    /// Sends SIGTERM and waits until it has drained its queue and ended.
     pub fn terminate(&mut self, deadline: Duration) -> (ExitStatus, Log) {
         let mut process = self.process.take().expect("the gateway runs");
         process.terminate();
         (process.wait(deadline), process.log().clone())
     }
 
-    /// Lets it stand still ([`Process::pause`]).
+    /// Stops it with its connections open ([`Process::pause`]).
     pub fn pause(&self) {
         self.running().pause();
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn resume(&self) {
         self.running().resume();
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.process.take().expect("the gateway runs").kill();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends.
     pub fn wait_for_end(&mut self, deadline: Duration) -> (ExitStatus, Log) {
         let mut process = self.process.take().expect("the gateway was started");
         (process.wait(deadline), process.log().clone())
@@ -276,8 +277,8 @@ impl Gateway {
     }
 }
 
-/// Binds the socket anew, so that nothing of an earlier life waits in it, and keeps it empty: a
-/// gateway must not block on a service manager that does not listen.
+/// Binds the notification socket and reads it on a thread. An existing socket is replaced, since
+/// messages of an earlier run may wait in it. It is kept empty: a gateway must not block on it.
 fn listen(path: &Path) -> Receiver<String> {
     if path.exists() {
         fs::remove_file(path).expect("its own directory is writable");
@@ -288,7 +289,7 @@ fn listen(path: &Path) -> Receiver<String> {
         let mut buffer = [0; 1024];
         while let Ok(size) = socket.recv(&mut buffer) {
             if told.send(String::from_utf8_lossy(&buffer[..size]).into_owned()).is_err() {
-                return; // The test looks at a later life.
+                return; // The gateway was started again.
             }
         }
     });

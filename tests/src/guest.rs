@@ -1,6 +1,5 @@
 //! A small virtual machine: Debian's kernel under QEMU's emulation (no KVM, no root), busybox, and
-//! whatever programs of this machine a test puts into it. It is up a few seconds after its start,
-//! and its console is the test's.
+//! programs of this machine. It is up a few seconds after its start; the test types at its console.
 
 mod cpio;
 mod image;
@@ -18,10 +17,10 @@ use image::GuestImage;
 
 /// A boot takes 3 s on an idle machine, and many times that beside a busy compiler.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
-/// For one command at the console.
+/// Longest time of one command at the console.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a virtual machine is to be like.
+/// Configuration of a virtual machine.
 #[derive(Clone, Debug, Default)]
 pub struct GuestBuilder {
     modules: Vec<String>,
@@ -33,8 +32,7 @@ pub struct GuestBuilder {
     packed: Option<Arc<[u8]>>,
 }
 
-/// A virtual machine that is up. Dropping it kills it, and it does not outlive the thread that
-/// booted it.
+/// A running virtual machine. Dropping it kills it; it also ends with the thread that booted it.
 #[derive(Debug)]
 pub struct Guest {
     process: Process,
@@ -44,40 +42,40 @@ pub struct Guest {
     _dir: TempDir,
 }
 
-/// What a command at the console has done.
+/// Result of a command at the console.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandResult {
     /// Exit code.
     pub code: u8,
-    /// What it wrote to both outputs, and what else came to the console meanwhile.
+    /// Both outputs, and anything else that was written to the console meanwhile.
     pub output: String,
 }
 
 impl GuestBuilder {
-    /// Kernel modules, loaded at boot behind those that they need.
+    /// Adds kernel modules, loaded at boot after their dependencies.
     #[must_use]
     pub fn modules(mut self, names: &[&str]) -> Self {
         self.modules.extend(names.iter().map(|name| (*name).to_owned()));
         self
     }
 
-    /// A program of this machine, by its path or by its name in Debian: it lies in /bin with the
-    /// libraries that it needs, in front of busybox's applet of the same name.
+    /// Adds a program of this machine, by its path or its name, with its libraries. It is in /bin
+    /// and hides the applet of busybox with the same name.
     #[must_use]
     pub fn program(mut self, program: impl AsRef<Path>) -> Self {
         self.programs.push(program.as_ref().to_owned());
         self
     }
 
-    /// A file, by its absolute path.
+    /// Adds a file, by its absolute path.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.to_owned(), content.into()));
         self
     }
 
-    /// Lines of shell that run before the machine counts as up, in order. `$(disk NAME)` is the
-    /// device of a disk. One that fails stops the boot.
+    /// Adds lines of shell that run during the boot, in order. `$(disk NAME)` is the device of a
+    /// disk. A failing line stops the boot.
     #[must_use]
     pub fn setup(mut self, script: &str) -> Self {
         self.setup.push_str(script);
@@ -85,8 +83,7 @@ impl GuestBuilder {
         self
     }
 
-    /// A disk that a server of network block devices offers at this unix socket. QEMU keeps nothing
-    /// of it to itself.
+    /// Adds a disk that an NBD server offers at this Unix socket. QEMU does not cache it.
     #[must_use]
     pub fn disk(mut self, name: &str, socket: &Path) -> Self {
         let socket = socket.display();
@@ -99,8 +96,8 @@ impl GuestBuilder {
         self.modules(&["virtio_pci", "virtio_blk"])
     }
 
-    /// A network interface eth0, 10.0.2.15/24, with this machine's loopback at 10.0.2.2 and nothing
-    /// else behind it.
+    /// Adds the network interface eth0, 10.0.2.15/24. It reaches only this machine's loopback, at
+    /// 10.0.2.2.
     #[must_use]
     pub fn network(mut self) -> Self {
         if self.forwards.is_some() {
@@ -111,13 +108,13 @@ impl GuestBuilder {
             .setup("ip link set lo up\nip address add 10.0.2.15/24 dev eth0\nip link set eth0 up")
     }
 
-    /// Passes UDP from a port of 127.0.0.1 on to one of the guest.
+    /// Forwards a UDP port of 127.0.0.1 to a port of the guest.
     #[must_use]
     pub fn forward_udp(self, from: u16, to: u16) -> Self {
         self.forward("udp", from, to)
     }
 
-    /// Passes TCP from a port of 127.0.0.1 on to one of the guest.
+    /// Forwards a TCP port of 127.0.0.1 to a port of the guest.
     #[must_use]
     pub fn forward_tcp(self, from: u16, to: u16) -> Self {
         self.forward("tcp", from, to)
@@ -130,7 +127,7 @@ impl GuestBuilder {
         with_network
     }
 
-    /// Packs programs and files now, for a machine that is booted often: nothing more may be put in.
+    /// Packs programs and files once, for a machine that boots often. Nothing can be added later.
     #[must_use]
     pub(crate) fn packed(mut self) -> Self {
         self.packed = Some(self.initramfs(&GuestImage::find()).into());
@@ -140,7 +137,7 @@ impl GuestBuilder {
     /// Boots it and waits until it is up.
     ///
     /// # Panics
-    /// When it does not come up, with what it wrote to its console.
+    /// When it does not come up; the message contains its console.
     #[must_use]
     pub fn boot(&self) -> Guest {
         let (kit, dir) = (GuestImage::find(), temp_dir());
@@ -150,7 +147,7 @@ impl GuestBuilder {
         let mut qemu = kit.qemu(&initramfs);
         qemu.args(&self.devices);
         if let Some(forwards) = &self.forwards {
-            // The empty romfile leaves out an option ROM to boot from, which costs time.
+            // The empty romfile removes the boot ROM of the card, which costs time.
             qemu.args(["-netdev", &format!("user,id=net{forwards}")]);
             qemu.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
         }
@@ -187,25 +184,25 @@ impl GuestBuilder {
 }
 
 impl Guest {
-    /// Starts to describe one.
+    /// Returns an empty configuration.
     #[must_use]
     pub fn builder() -> GuestBuilder {
         GuestBuilder::default()
     }
 
-    /// Process id of QEMU.
+    /// Returns the process id of QEMU.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Everything that came to its console.
+    /// Returns everything written to its console.
     #[must_use]
     pub const fn console(&self) -> &Log {
         &self.console
     }
 
-    /// Waits for the first line on its console that contains this, past or future.
+    /// Waits for the first line on its console, past or future, that contains `part`.
     ///
     /// # Panics
     /// When there is none in time, or the machine has ended.
@@ -219,8 +216,8 @@ impl Guest {
         })
     }
 
-    /// Types a line of shell at the console and does not wait for its end. The console takes the
-    /// next line after it.
+    /// Types a line of shell at the console without waiting for its end. The console runs lines one
+    /// after the other.
     pub fn send(&self, line: &str) -> u32 {
         assert!(!line.contains('\n'), "the console takes one line: {line}");
         let id = self.commands.get() + 1;
@@ -232,7 +229,7 @@ impl Guest {
         id
     }
 
-    /// Types a line of shell and waits for its end, which may be a failure.
+    /// Types a line of shell and waits for its end; it may fail.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -242,7 +239,7 @@ impl Guest {
         command_result(id, &end, &self.console.text())
     }
 
-    /// Types a line of shell, waits for its end, and gives what it wrote.
+    /// Types a line of shell, waits for its end and returns its output.
     ///
     /// # Panics
     /// When it fails.
@@ -252,7 +249,7 @@ impl Guest {
         outcome.output
     }
 
-    /// Ends it as the loss of its power does, and gives all that had come to its console.
+    /// Kills it like a power cut and returns everything that was written to its console.
     pub fn kill(mut self) -> Log {
         self.process.kill();
         assert!(
@@ -263,12 +260,12 @@ impl Guest {
     }
 }
 
-/// Cuts what a command wrote out of the console's text.
+/// Extracts the output of a command from the text of the console.
 fn command_result(id: u32, end: &str, console: &str) -> CommandResult {
     let begin = format!("[begin {id}]");
     let lines = console.lines().skip_while(|line| *line != begin).skip(1);
     let mut output: Vec<&str> = lines.take_while(|line| *line != end).collect();
-    // Output without a newline at its end stands on the line of the mark.
+    // Output without a final newline is on the line of the mark.
     let (last, mark) = end.split_at(end.find("[end ").expect("the mark was found by this"));
     if !last.is_empty() {
         output.push(last);

@@ -1,10 +1,10 @@
-//! As much HTTP as it takes to read `/metrics` and `/healthz`.
+//! A minimal HTTP client for `/metrics` and `/healthz`.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What a server answered.
+/// Response of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpResponse {
     /// Status code.
@@ -16,7 +16,7 @@ pub struct HttpResponse {
 /// Sends one GET request on its own connection (RFC 9112, 9.6: the server closes it).
 ///
 /// # Errors
-/// When nobody listens, nothing comes back within 5 s, or it is not HTTP.
+/// When the connection is refused, no response arrives within 5 s, or it is not HTTP.
 pub fn http_get(address: SocketAddr, path: &str) -> io::Result<HttpResponse> {
     const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, HTTP_TIMEOUT)?;

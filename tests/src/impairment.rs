@@ -1,24 +1,23 @@
-//! What a bad network does to datagrams. Pure: the same seed and the same datagrams have the same
-//! fate.
+//! A simulated bad network. Pure: the same seed and datagrams give the same result.
 
 use std::time::{Duration, Instant};
 
-/// How badly a network treats datagrams; probabilities are in `[0, 1]`.
+/// Faults of a network; probabilities are in `[0, 1]`.
 #[derive(Clone, Copy, Debug)]
 pub struct NetworkConditions {
-    /// Time from one end to the other.
+    /// Delay in one direction.
     pub delay: Duration,
-    /// Up to this is added, so that datagrams overtake each other.
+    /// Highest random addition to the delay, which reorders datagrams.
     pub jitter: Duration,
-    /// How many are lost.
+    /// Probability of loss.
     pub loss: f64,
-    /// How many come twice.
+    /// Probability of a second copy.
     pub duplicate: f64,
-    /// How many come with a flipped bit.
+    /// Probability of one flipped bit.
     pub corrupt: f64,
 }
 
-/// A good line.
+/// A good network: 20 ms and no faults.
 impl Default for NetworkConditions {
     fn default() -> Self {
         Self {
@@ -31,23 +30,23 @@ impl Default for NetworkConditions {
     }
 }
 
-/// Decides the fate of datagrams.
+/// Applies [`NetworkConditions`] to datagrams.
 #[derive(Debug)]
 pub struct Impairment {
-    /// How bad it is; may change at any time.
+    /// Current faults; may change at any time.
     pub conditions: NetworkConditions,
     random: fastrand::Rng,
 }
 
 impl Impairment {
-    /// Makes one with this seed.
+    /// Creates one with a seed for its random decisions.
     #[must_use]
     pub fn new(seed: u64, conditions: NetworkConditions) -> Self {
         Self { conditions, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// Takes a datagram that is sent now; gives what becomes of it and when that arrives. Nothing
-    /// is left of one that is lost. Of two copies either may be lost or spoiled by itself.
+    /// Returns the copies of a datagram sent at `now`, each with its time of arrival: none when it
+    /// is lost. Each of two copies may be lost or corrupted on its own.
     pub fn pass(&mut self, now: Instant, datagram: &[u8]) -> Vec<(Instant, Vec<u8>)> {
         let copies = if self.random.f64() < self.conditions.duplicate { 2 } else { 1 };
         let mut arriving = Vec::new();
@@ -78,7 +77,7 @@ mod tests {
 
     const DATAGRAMS: usize = 10_000;
     const SECOND: Duration = Duration::from_secs(1);
-    /// It changes nothing.
+    /// No faults.
     const GOOD: NetworkConditions = NetworkConditions {
         delay: Duration::ZERO,
         jitter: Duration::ZERO,
@@ -87,7 +86,7 @@ mod tests {
         corrupt: 0.0,
     };
 
-    /// What becomes of numbered datagrams that are sent at one instant, in the order of arrival.
+    /// Sends numbered datagrams at one instant and returns them in the order of arrival.
     fn passed(seed: u64, conditions: NetworkConditions) -> Vec<(Duration, Vec<u8>)> {
         let (mut impairment, now) = (Impairment::new(seed, conditions), Instant::now());
         let mut arrived: Vec<_> =
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_line_changes_nothing() {
+    fn a_good_network_changes_nothing() {
         let arrived = passed(1, GOOD);
         assert!(arrived.iter().all(|(after, _)| after.is_zero()));
         assert_eq!(only(arrived), sent());
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_lost_as_was_asked_for_and_the_rest_is_whole() {
+    fn the_configured_part_is_lost_and_the_rest_is_unchanged() {
         let sent = BTreeSet::from_iter(sent());
         let arrived = only(passed(4, NetworkConditions { loss: 0.1, ..GOOD }));
         assert!((8_800..9_200).contains(&arrived.len()), "{}", arrived.len());
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_come_twice_as_was_asked_for() {
+    fn the_configured_part_is_duplicated() {
         let arrived = only(passed(6, NetworkConditions { duplicate: 0.3, ..GOOD }));
         assert!((12_800..13_200).contains(&arrived.len()), "{}", arrived.len());
         let mut once = arrived;

@@ -1,5 +1,4 @@
-//! The hub as most will run it: the Linux kernel's own WireGuard with a broker behind it, in a
-//! guest.
+//! The usual kind of hub: the WireGuard of the Linux kernel with a broker, in a guest.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,17 +14,17 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 const MODULES: [&str; 6] =
     ["wireguard", "sch_netem", "sch_ingress", "cls_matchall", "act_mirred", "ifb"];
 
-/// It says one line when it is up, and none for each connection.
+/// Logs one line when it is up, and nothing for connections.
 const MOSQUITTO_CONF: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
     log_type information\nlog_type warning\nlog_type error\n\
     max_queued_messages 1000000\nmax_inflight_messages 0\n";
 
-/// What comes in leaves by another device first, because netem works on what leaves.
+/// Redirects incoming packets through another device, because netem only delays outgoing ones.
 const INGRESS_SETUP: &str = "ip link set ifb0 up
 tc qdisc add dev eth0 ingress
 tc filter add dev eth0 ingress matchall action mirred egress redirect dev ifb0";
 
-/// A hub with one site. Inside the tunnel it is [`Self::ADDRESS`], with an echo and a broker.
+/// A hub with one site. Inside the tunnel, [`Self::ADDRESS`] runs an echo server and a broker.
 #[derive(Debug)]
 pub struct KernelHub {
     guest: Guest,
@@ -35,16 +34,16 @@ pub struct KernelHub {
 }
 
 impl KernelHub {
-    /// The hub inside the tunnel.
+    /// Address of the hub inside the tunnel.
     pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-    /// The site inside the tunnel: the only source that the hub takes from it.
+    /// Address of the site inside the tunnel, its only allowed IP.
     pub const SITE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
-    /// TCP port at [`Self::ADDRESS`] that answers with what it gets.
+    /// TCP port of the echo server at [`Self::ADDRESS`].
     pub const ECHO_PORT: u16 = 7;
-    /// TCP port at [`Self::ADDRESS`] of a Mosquitto that lets everybody in.
+    /// TCP port of Mosquitto at [`Self::ADDRESS`]; it accepts anonymous clients.
     pub const BROKER_PORT: u16 = 1883;
 
-    /// Starts it for the site of this public key, as `wg pubkey` prints it.
+    /// Starts it for the site with this public key, as `wg pubkey` prints it.
     #[must_use]
     pub fn start(site: &str) -> Self {
         let (key, port, broker) = (PrivateKey::generate(), free_udp_port(), Port::reserve());
@@ -56,7 +55,7 @@ impl KernelHub {
         )
         .and_then(|()| writeln!(setup, "ip address add {hub}/16 dev wg0\nip link set wg0 up"))
         .and_then(|()| writeln!(setup, "{INGRESS_SETUP}\nnc -ll -p {} -e cat &", Self::ECHO_PORT))
-        .expect("a string takes text");
+        .expect("a String accepts text");
         let guest = Guest::builder()
             .modules(&MODULES)
             .program("wg")
@@ -74,25 +73,25 @@ impl KernelHub {
         Self { guest, public_key: key.public_key().to_string(), endpoint, broker }
     }
 
-    /// What the site knows it by, as `wg pubkey` prints it.
+    /// Returns its public key, as `wg pubkey` prints it.
     #[must_use]
     pub fn public_key(&self) -> &str {
         &self.public_key
     }
 
-    /// Where a site on this machine reaches it.
+    /// Returns its endpoint for a site on this machine.
     #[must_use]
     pub const fn endpoint(&self) -> SocketAddr {
         self.endpoint
     }
 
-    /// The machine, for what else a test wants to do to it.
+    /// Returns the machine that it runs on.
     #[must_use]
     pub const fn guest(&self) -> &Guest {
         &self.guest
     }
 
-    /// Subscribes to its broker, past the tunnel, with QoS 2.
+    /// Subscribes to its broker, not through the tunnel, with QoS 2.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Subscriber {
         let mut client = Command::new(SUBSCRIBE_COMMAND[0]);
@@ -101,7 +100,7 @@ impl KernelHub {
         Subscriber::start(client, filter)
     }
 
-    /// Bytes that came from the site and went to it, by the kernel's count (wg(8), `transfer`).
+    /// Returns the bytes received from the site and sent to it (wg(8), `transfer`).
     #[must_use]
     pub fn transferred_bytes(&self) -> (u64, u64) {
         let shown = self.guest.run("wg show wg0 transfer");
@@ -112,14 +111,13 @@ impl KernelHub {
         }
     }
 
-    /// Whether a handshake was ever completed (wg(8), `latest-handshakes`).
+    /// Returns whether a handshake was completed (wg(8), `latest-handshakes`).
     #[must_use]
     pub fn has_handshake(&self) -> bool {
         !self.guest.run("wg show wg0 latest-handshakes").trim().ends_with("\t0")
     }
 
-    /// From now on everything on the wire comes this much later, and this part of it never, in both
-    /// directions each.
+    /// Delays every packet and drops a part of them, in each direction.
     pub fn impair(&self, delay: Duration, loss_percent: u8) {
         for device in ["eth0", "ifb0"] {
             self.guest.run(&format!(
@@ -129,7 +127,7 @@ impl KernelHub {
         }
     }
 
-    /// The end of [`Self::impair`].
+    /// Ends [`Self::impair`].
     pub fn clear_impairment(&self) {
         for device in ["eth0", "ifb0"] {
             self.guest.run(&format!("tc qdisc delete dev {device} root"));

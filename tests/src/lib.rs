@@ -1,9 +1,9 @@
-//! The simulated world around a gateway: foreign peers as child processes, and the gateway itself
-//! as the program that a customer runs.
+//! The surroundings of a gateway under test: third-party peers as child processes, and the gateway
+//! itself as the program that is shipped.
 //!
-//! Everything here blocks, so a test reads from top to bottom. Every child dies with its owner,
-//! every peer listens on a port of 127.0.0.1 that nobody else can get meanwhile, and a helper that
-//! cannot do its work panics with the reason and the peer's own log.
+//! All calls block, so a test reads from top to bottom. A child process ends with its owner, a peer
+//! listens on a port of 127.0.0.1 that stays reserved for it, and a helper that fails panics with
+//! the reason and the log of the peer.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -14,6 +14,7 @@
 mod authority;
 mod capture;
 mod gateway;
+mod gateway_config;
 mod guest;
 mod http;
 mod impairment;
@@ -35,12 +36,14 @@ mod sandbox;
 mod simulator;
 mod subscriber;
 mod third_party_plc;
+mod timeouts;
 mod tunnel_testbed;
 mod wireguard_go;
 
 pub use authority::CertificateAuthority;
 pub use capture::{Capture, SampleCounts};
 pub use gateway::Gateway;
+pub use gateway_config::{GatewayConfig, PlcConfig};
 pub use guest::{CommandResult, Guest, GuestBuilder};
 pub use http::{HttpResponse, http_get};
 pub use impairment::{Impairment, NetworkConditions};
@@ -62,5 +65,6 @@ pub use sandbox::Sandbox;
 pub use simulator::Simulator;
 pub use subscriber::{Message, Subscriber};
 pub use third_party_plc::{PlcMemory, ThirdPartyPlc};
+pub use timeouts::{EVENT_TIMEOUT, RECOVERY_TIMEOUT, STOP_TIMEOUT};
 pub use tunnel_testbed::{TunnelTestbed, TunnelTestbedBuilder};
 pub use wireguard_go::WireguardGo;

@@ -1,4 +1,4 @@
-//! The other end of the tunnel in the test's own process: it needs neither root nor a namespace.
+//! A hub in the process of the test: it needs neither root nor a namespace.
 
 use std::future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,24 +16,25 @@ use tunnel::{
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 const SEED: u64 = 7;
 
-/// A hub for one site with a broker behind it. It forgets nothing as long as it lives.
+/// A hub for one site that forwards connections to a broker. It keeps its session state until it
+/// is dropped.
 #[derive(Debug)]
 pub struct LocalHub {
     runtime: Runtime,
     address: SocketAddr,
     key: PublicKey,
     preshared: Option<PresharedKey>,
-    /// The hub ends when nobody holds it any more.
+    /// The hub ends when this is dropped.
     _stack: UserspaceTunnel,
 }
 
 impl LocalHub {
-    /// The hub inside the tunnel, where its broker is at port 1883.
+    /// Address of the hub inside the tunnel; the broker is at port 1883.
     pub const ADDRESS: &str = "10.77.0.1";
-    /// The site inside the tunnel.
+    /// Address of the site inside the tunnel.
     pub const SITE_ADDRESS: &str = "10.77.0.12";
 
-    /// Starts it for the site of this key. What comes for the broker is passed on to `broker`.
+    /// Starts it for the site with this key. Connections to its broker are forwarded to `broker`.
     #[must_use]
     pub fn start(site: PublicKey, preshared: Option<PresharedKey>, broker: SocketAddr) -> Self {
         let mut builder = Builder::new_multi_thread();
@@ -64,23 +65,23 @@ impl LocalHub {
         Self { runtime, address, key, preshared, _stack: stack }
     }
 
-    /// Where it takes datagrams.
+    /// Returns the address that it receives datagrams on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the site knows it by.
+    /// Returns its public key.
     #[must_use]
     pub const fn public_key(&self) -> PublicKey {
         self.key
     }
 
-    /// Lets a site with this key call it from this process, whose clock is right, until there is a
-    /// session: it takes no call any more that says it is earlier.
+    /// Connects a site with this key from this process, whose clock is right, until there is a
+    /// session. From then on the hub rejects handshakes with an earlier timestamp.
     ///
     /// # Panics
-    /// When there is none in time.
+    /// When there is no session in time.
     pub fn connect_once(&self, key: &PrivateKey) {
         let address = self.address;
         let settings = Settings {
@@ -114,12 +115,12 @@ fn network(address: &str) -> ipnet::IpNet {
     format!("{address}/32").parse().expect("an address")
 }
 
-/// Carries each connection between the tunnel and the broker.
+/// Forwards each connection from the tunnel to the broker.
 async fn forward_connections(mut listener: TcpListener, broker: SocketAddr) {
     let mut carried = JoinSet::new();
     while let Ok(mut near) = listener.accept().await {
         carried.spawn(async move {
-            // A broker that is not there is a connection that is closed.
+            // Without a broker the connection is closed.
             if let Ok(mut far) = TcpStream::connect(broker).await {
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             }

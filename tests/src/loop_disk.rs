@@ -1,5 +1,5 @@
-//! A file system of its own, on a loop device: one that can be filled, that can break, and that counts
-//! what it is told to write. Needs root.
+//! A file system on a loop device that a test can fill and break, and that counts the bytes
+//! written. Needs root.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -8,12 +8,12 @@ use std::process::Command;
 
 use crate::{TempDir, system_program, temp_dir};
 
-/// Unit of /sys/block/*/stat, whatever the device's own is.
+/// Unit of /sys/block/*/stat for every device.
 const SECTOR_BYTES: f64 = 512.0;
-/// Takes what others have left.
+/// File that fills the file system.
 const FILLER_FILE: &str = "filler";
 
-/// An ext4, mounted. Nothing is reserved for root.
+/// A mounted ext4 without blocks reserved for root.
 #[derive(Debug)]
 pub struct LoopDisk {
     device: String,
@@ -22,10 +22,10 @@ pub struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// Makes one of this size and mounts it.
+    /// Creates and mounts one of this size.
     ///
     /// # Panics
-    /// When this is not root.
+    /// When the test does not run as root.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let dir = temp_dir();
@@ -43,13 +43,13 @@ impl LoopDisk {
         disk
     }
 
-    /// Where it is mounted.
+    /// Returns its mount point.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.mounted
     }
 
-    /// Takes every block that is free.
+    /// Fills every free block.
     pub fn fill(&self) {
         let mut filler = File::create(self.mounted.join(FILLER_FILE)).expect("it is writable");
         for piece in [64 << 10, 4096, 1] {
@@ -63,27 +63,27 @@ impl LoopDisk {
         }
     }
 
-    /// Gives back what [`LoopDisk::fill`] took.
+    /// Frees the blocks of [`LoopDisk::fill`].
     pub fn free_filled(&self) {
         fs::remove_file(self.mounted.join(FILLER_FILE)).expect("it is full");
     }
 
-    /// Mounts it anew for reading alone, or for writing again. Nobody may write there.
+    /// Remounts it with the option `ro` or `rw`. No file may be open for writing.
     pub fn remount(&self, mode: &str) {
         succeed(tool("mount").args(["-o", &format!("remount,{mode}")]).arg(&self.mounted));
     }
 
-    /// Lets the file system find an error, upon which nothing can be written any more.
+    /// Triggers a file system error, after which ext4 refuses writes.
     pub fn inject_error(&self) {
         let path = format!("/sys/fs/ext4/{}/trigger_fs_error", self.name());
         fs::write(&path, "broken by a test").unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
-    /// Repairs it. Nobody may use it.
+    /// Unmounts, repairs and mounts it. No file may be open.
     pub fn repair(&self) {
         succeed(tool("umount").arg(&self.mounted));
-        let code = tool("e2fsck").arg("-fy").arg(&self.device).output().expect("it is there");
-        // Errors were found, and corrected.
+        let code = tool("e2fsck").arg("-fy").arg(&self.device).output().expect("it exists");
+        // e2fsck(8): errors were corrected.
         assert_eq!(code.status.code(), Some(1), "{code:?}");
         self.mount();
     }
@@ -93,16 +93,16 @@ impl LoopDisk {
         succeed(tool("mount").args(["-o", options, &self.device]).arg(&self.mounted));
     }
 
-    /// Makes everything arrive at the device.
+    /// Syncs the file system.
     pub fn sync(&self) {
         succeed(Command::new("sync").arg("-f").arg(&self.mounted));
     }
 
-    /// Bytes that the device was told to write so far.
+    /// Returns the bytes written to the device so far.
     #[must_use]
     pub fn bytes_written(&self) -> f64 {
         let path = format!("/sys/block/{}/stat", self.name());
-        let stat = fs::read_to_string(path).expect("it is there");
+        let stat = fs::read_to_string(path).expect("it exists");
         let sectors =
             stat.split_whitespace().nth(6).and_then(|sectors| sectors.parse::<f64>().ok());
         sectors.expect("the seventh field counts sectors written") * SECTOR_BYTES
@@ -121,7 +121,7 @@ impl Drop for LoopDisk {
     }
 }
 
-/// A program of the administrator's.
+/// Returns a system program, such as those in /usr/sbin.
 fn tool(name: &str) -> Command {
     Command::new(system_program(Path::new(name)))
 }

@@ -9,10 +9,10 @@ use crate::subscriber::SUBSCRIBE_COMMAND;
 use crate::{Log, Port, Process, Subscriber, TempDir, temp_dir};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The account of the test itself where the broker asks for one; its ACL allows everything.
+/// Account of the test's own clients where the broker requires one; its ACL allows everything.
 const OBSERVER_ACCOUNT: (&str, &str) = ("observer", "observer");
 
-/// A broker on a port that stays its own across restarts. Dropping it kills it.
+/// A broker that keeps its port across restarts. Dropping it kills it.
 #[derive(Debug)]
 pub struct Mosquitto {
     process: Option<Process>,
@@ -21,8 +21,8 @@ pub struct Mosquitto {
     has_accounts: bool,
 }
 
-/// What a broker is to be like. The plain one takes anonymous clients and forgets everything when
-/// it stops.
+/// Configuration of a broker. By default it accepts anonymous clients and loses its state when it
+/// stops.
 #[derive(Clone, Debug, Default)]
 pub struct MosquittoBuilder {
     is_persistent: bool,
@@ -31,12 +31,12 @@ pub struct MosquittoBuilder {
     extra: String,
 }
 
-/// Whether the broker keeps a message for those who subscribe later.
+/// Whether the broker keeps a message for later subscribers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Retain {
-    /// It does.
+    /// It keeps the message.
     Yes,
-    /// It does not.
+    /// It does not keep it.
     No,
 }
 
@@ -48,22 +48,22 @@ impl MosquittoBuilder {
         self
     }
 
-    /// Lets this user in; with at least one, anonymous clients are refused.
+    /// Adds a user. With at least one, anonymous clients are rejected.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
         self.users.push((name.to_owned(), password.to_owned()));
         self
     }
 
-    /// Text of an ACL file (mosquitto.conf(5), `acl_file`). The test's own clients may do
-    /// everything regardless.
+    /// Sets the text of the ACL file (mosquitto.conf(5), `acl_file`). The test's own clients may
+    /// always do everything.
     #[must_use]
     pub fn acl(mut self, text: &str) -> Self {
         self.acl = Some(text.to_owned());
         self
     }
 
-    /// A further line of mosquitto.conf.
+    /// Adds a line to mosquitto.conf.
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {
         self.extra.push_str(line);
@@ -71,7 +71,7 @@ impl MosquittoBuilder {
         self
     }
 
-    /// Starts it and waits until it takes connections.
+    /// Starts it and waits until it accepts connections.
     #[must_use]
     pub fn start(self) -> Mosquitto {
         let (dir, port) = (temp_dir(), Port::reserve());
@@ -102,9 +102,10 @@ impl MosquittoBuilder {
         }
     }
 
-    /// `user root` only matters to root: Mosquitto would give up its rights to a user that cannot
-    /// reach the test's directory. The three limits make it keep what it acknowledges: its
-    /// defaults drop after 1,000 queued messages, and save every half hour.
+    /// Returns the text of mosquitto.conf. `user root` only matters to root: Mosquitto would drop
+    /// its privileges and could not read the directory of the test. The limits make it keep every
+    /// message that it acknowledges: by default it drops after 1,000 queued messages and saves
+    /// every 30 minutes.
     fn configuration(&self, dir: &Path, port: &Port) -> String {
         let mut text = format!(
             "listener {} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n\
@@ -131,47 +132,47 @@ impl MosquittoBuilder {
 }
 
 impl Mosquitto {
-    /// Starts a plain broker.
+    /// Starts a broker with the default configuration.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// Starts to describe a broker.
+    /// Returns the default configuration.
     #[must_use]
     pub fn builder() -> MosquittoBuilder {
         MosquittoBuilder::default()
     }
 
-    /// What to write into `mqtt.brokers`.
+    /// Returns its URL, for `mqtt.brokers`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("mqtt://{}", self.port.address())
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// Stops it as its service manager would.
+    /// Stops it with SIGTERM.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("the broker runs");
         process.terminate();
         process.wait(BROKER_TIMEOUT);
     }
 
-    /// Stops it without a word: `kill -9`.
+    /// Stops it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.take().expect("the broker runs").kill();
     }
 
-    /// Starts it on the same port with the same files, and waits until it takes connections.
+    /// Starts it on the same port with the same files, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "the broker already runs");
         let process = Process::start(
-            // Debian keeps it in a directory that is not in everybody's PATH.
+            // Debian installs it in /usr/sbin, which may not be in PATH.
             Command::new("sh")
                 .args(["-c", "PATH=$PATH:/usr/sbin exec mosquitto -c \"$1\"", "mosquitto"])
                 .arg(self.dir.path().join("mosquitto.conf")),
@@ -180,7 +181,7 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
-    /// Sends it a signal: `STOP` makes it stand still with its connections open, `CONT` go on.
+    /// Sends it a signal: `STOP` stops it with its connections open, `CONT` continues it.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("the broker runs").signal(name);
     }
@@ -191,20 +192,20 @@ impl Mosquitto {
         self.start_again();
     }
 
-    /// The broker's log since its last start.
+    /// Returns its log since the last start.
     #[must_use]
     pub fn log(&self) -> &Log {
         self.process.as_ref().expect("the broker runs").log()
     }
 
-    /// Subscribes with QoS 2, so that messages arrive as they were sent.
+    /// Subscribes with QoS 2, so that messages arrive once and with the QoS of the publisher.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Subscriber {
         Subscriber::start(self.client(&SUBSCRIBE_COMMAND), filter)
     }
 
-    /// Subscribes with a session that outlives the connection for an hour, or takes up the one that
-    /// this client has left behind: it gets what came meanwhile.
+    /// Subscribes with a session that the broker keeps for an hour after the connection ends, or
+    /// resumes the session of this client id, with the messages that were stored meanwhile.
     #[must_use]
     pub fn subscribe_persistent(&self, client_id: &str, filter: &str) -> Subscriber {
         let mut client = self.client(&SUBSCRIBE_COMMAND);

@@ -12,8 +12,8 @@ use crate::{Port, Process, Subscriber, TempDir, eventually, http_get, temp_dir};
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(30);
 const NODE_COUNT: usize = 3;
 
-/// A cluster that keeps every message and every session on all nodes, so that it goes on without
-/// one of them. Dropping it kills it.
+/// A cluster that replicates messages and sessions to all nodes, so that it survives the loss of
+/// one. Dropping it kills it.
 #[derive(Debug)]
 pub struct NatsCluster {
     nodes: Vec<NatsNode>,
@@ -25,12 +25,12 @@ struct NatsNode {
     process: Option<Process>,
     mqtt: Port,
     monitor: Port,
-    /// Reserved as long as the node may run.
+    /// Reserved for the node.
     _others: [Port; 2],
 }
 
 impl NatsCluster {
-    /// Starts all nodes and waits until they have a leader and know each other.
+    /// Starts all nodes and waits until they have elected a leader that all follow.
     #[must_use]
     pub fn start() -> Self {
         let dir = temp_dir();
@@ -49,15 +49,13 @@ impl NatsCluster {
         cluster
     }
 
-    /// What to write into `mqtt.brokers`: every node.
+    /// Returns the URL of every node, for `mqtt.brokers`.
     #[must_use]
-    pub fn brokers(&self) -> String {
-        let urls: Vec<String> =
-            self.nodes.iter().map(|node| format!("\"mqtt://{}\"", node.mqtt.address())).collect();
-        format!("[{}]", urls.join(", "))
+    pub fn brokers(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("mqtt://{}", node.mqtt.address())).collect()
     }
 
-    /// Waits until a client has a session, and gives the index of the node that holds it.
+    /// Waits until a client has a session and returns the index of its node.
     #[must_use]
     pub fn session_node(&self, client_id: &str) -> usize {
         eventually("a node holds the session", CLUSTER_TIMEOUT, || {
@@ -65,19 +63,19 @@ impl NatsCluster {
         })
     }
 
-    /// `kill -9` of a node.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, index: usize) {
         self.nodes[index].process.take().expect("the node runs").kill();
     }
 
-    /// Subscribes at a node with a session that outlives the connection, or takes up the one that
-    /// this client has left behind at whatever node.
+    /// Subscribes at a node with a persistent session, or resumes the session of this client id
+    /// from any node.
     #[must_use]
     pub fn subscribe_persistent(&self, index: usize, client_id: &str, filter: &str) -> Subscriber {
         Subscriber::start_persistent_v4(self.nodes[index].mqtt.number(), client_id, filter)
     }
 
-    /// What the running nodes log.
+    /// Returns the logs of the running nodes.
     #[must_use]
     pub fn log(&self) -> String {
         let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
@@ -86,8 +84,9 @@ impl NatsCluster {
 }
 
 impl NatsNode {
-    /// Without `stream_replicas` only one node has the messages, and nobody can connect when that
-    /// one is away. `no_advertise`: nobody is to know a second address of a node.
+    /// Starts a node. Without `stream_replicas` only one node stores the messages, and no client
+    /// can connect while that node is down. `no_advertise`: nodes know each other by one address
+    /// only.
     fn start(index: usize, dir: &Path, cluster: Port, routes: &str) -> Self {
         let (mqtt, monitor, client) = (Port::reserve(), Port::reserve(), Port::reserve());
         let config = format!(
@@ -104,7 +103,7 @@ impl NatsNode {
         let path = dir.join(format!("n{index}.conf"));
         std::fs::write(&path, config).expect("its own directory is writable");
         let process = Process::start(
-            // Debian keeps it in a directory that is not in everybody's PATH.
+            // Debian installs it in /usr/sbin, which may not be in PATH.
             Command::new("sh")
                 .args(["-c", "PATH=$PATH:/usr/sbin exec nats-server -c \"$1\"", "nats-server"])
                 .arg(path),
@@ -113,7 +112,7 @@ impl NatsNode {
         Self { process: Some(process), mqtt, monitor, _others: [cluster, client] }
     }
 
-    /// Whether it leads JetStream and all others are up to date.
+    /// Returns whether it leads JetStream and all followers are up to date.
     fn leads_current_followers(&self) -> bool {
         let state = self.monitor("/jsz");
         let followers = state["meta_cluster"]["replicas"].as_array();
@@ -128,7 +127,7 @@ impl NatsNode {
         connections.is_some_and(|all| all.iter().any(|one| one["mqtt_client"] == client_id))
     }
 
-    /// Null when it does not run, or is too busy.
+    /// Reads a page of its monitoring server; null when it does not run or does not answer.
     fn monitor(&self, path: &str) -> Value {
         let Some(_running) = &self.process else { return Value::Null };
         let address: SocketAddr = self.monitor.address();

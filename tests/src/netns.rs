@@ -1,4 +1,4 @@
-//! Network namespaces of a test's own: two machines and a cable between them. Needs root.
+//! Network namespaces: two machines and a cable between them. Needs root.
 
 use std::path::PathBuf;
 use std::process::{self, Command};
@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::Subscriber;
 use crate::subscriber::SUBSCRIBE_COMMAND;
 
-/// A machine with nothing but a loopback and what is plugged into it. Gone when dropped.
+/// A machine with a loopback and the interfaces that are moved into it. Removed when dropped.
 #[derive(Debug)]
 pub struct Namespace(String);
 
-/// Two machines joined by a cable: 192.0.2.1 and 192.0.2.2 (TEST-NET-1).
+/// Two machines connected by a veth cable: 192.0.2.1 and 192.0.2.2 (TEST-NET-1).
 #[derive(Debug)]
 pub struct NamespacePair {
-    /// 192.0.2.1, as a site.
+    /// The site, 192.0.2.1.
     pub site: Namespace,
-    /// 192.0.2.2, as a hub.
+    /// The hub, 192.0.2.2.
     pub hub: Namespace,
 }
 
 impl Namespace {
-    /// Makes it.
+    /// Creates it.
     ///
     /// # Panics
     /// When the test does not run as root.
@@ -36,7 +36,7 @@ impl Namespace {
         namespace
     }
 
-    /// A command that will run inside.
+    /// Returns a command that runs inside.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -44,12 +44,12 @@ impl Namespace {
         command
     }
 
-    /// Runs a command inside and gives what it printed.
+    /// Runs a command inside and returns its output.
     ///
     /// # Panics
     /// When it fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.command(program).args(arguments).output().expect("ip is there");
+        let output = self.command(program).args(arguments).output().expect("ip is installed");
         assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -63,18 +63,18 @@ impl Namespace {
         Subscriber::start(command, filter)
     }
 
-    /// Runs `ip` for it.
+    /// Runs `ip` for this namespace.
     pub fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
-    /// The file that stands for it (ip-netns(8)).
+    /// Returns the file of the namespace (ip-netns(8)).
     #[must_use]
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/var/run/netns").join(&self.0)
     }
 
-    /// Its name, for `ip`.
+    /// Returns its name, for `ip`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0
@@ -95,7 +95,7 @@ impl Drop for Namespace {
 }
 
 impl NamespacePair {
-    /// Makes both and plugs the cable in.
+    /// Creates both machines and the cable.
     ///
     /// # Panics
     /// When the test does not run as root.
@@ -119,6 +119,6 @@ impl Default for NamespacePair {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip is there");
+    let output = Command::new("ip").args(arguments).output().expect("ip is installed");
     assert!(output.status.success(), "ip {arguments:?}: {output:?}");
 }

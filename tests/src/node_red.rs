@@ -1,13 +1,13 @@
-//! Node-RED as the consumer: an `mqtt in` node whose messages a function and a `file` node tell.
+//! Node-RED as the consumer: an `mqtt in` node, and a function and a `file` node that print its
+//! messages.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Mosquitto, Port, Subscriber, TempDir, resources, temp_dir};
 
-/// A Node-RED with its flow, its files and its port, which does not run yet.
+/// Node-RED with its flow, directory and port; not yet started.
 #[derive(Debug)]
 pub struct NodeRed {
     home: PathBuf,
@@ -16,13 +16,13 @@ pub struct NodeRed {
 }
 
 impl NodeRed {
-    /// Its client id at the broker, where its session lasts for an hour.
+    /// Its client id; the broker keeps its session for an hour.
     pub const CLIENT_ID: &str = "node-red";
 
-    /// Sets it up to subscribe to `edge/+/data/#` with QoS 1.
+    /// Prepares it to subscribe to `edge/+/data/#` with QoS 1.
     ///
-    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With its default,
-    /// on, a Node-RED that is stopped ends its subscription, and its session keeps nothing for it.
+    /// "Automatically unsubscribe when disconnecting" is off in its broker node. With the default,
+    /// on, Node-RED unsubscribes when it stops, and the broker stores no messages for it.
     #[must_use]
     pub fn new() -> Self {
         let (home, dir) = (home(), temp_dir());
@@ -52,9 +52,9 @@ impl NodeRed {
                 .arg(dir.join("settings.js"))
                 .arg("--userDir")
                 .arg(dir)
-                .env("E2E_EDITOR_PORT", self.editor.number().to_string())
-                .env("E2E_BROKER_PORT", broker.port().to_string())
-                .env("E2E_CLIENT_ID", Self::CLIENT_ID),
+                .env(test_settings::EDITOR_PORT.name, self.editor.number().to_string())
+                .env(test_settings::BROKER_PORT.name, broker.port().to_string())
+                .env(test_settings::CLIENT_ID.name, Self::CLIENT_ID),
         )
     }
 }
@@ -65,10 +65,11 @@ impl Default for NodeRed {
     }
 }
 
-/// `E2E_NODE_RED`, or where `cargo xtask test` installs it.
+/// Returns the directory with Node-RED, which `cargo xtask test` installs.
 fn home() -> PathBuf {
-    let home = env::var_os("E2E_NODE_RED")
-        .map_or_else(|| resources::target_dir().join("e2e-node-red"), PathBuf::from);
+    let home = test_settings::NODE_RED
+        .path()
+        .unwrap_or_else(|| resources::target_dir().join("e2e-node-red"));
     let is_there = home.join("node_modules/node-red/red.js").is_file();
     assert!(is_there, "`cargo xtask test` installs Node-RED");
     home

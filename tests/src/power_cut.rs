@@ -1,4 +1,4 @@
-//! A machine whose power is cut, and what its disk then holds.
+//! A machine whose power is cut, and the disk after the cut.
 
 mod nbd_disk;
 
@@ -12,10 +12,10 @@ use nbd_disk::NbdDisk;
 
 const DISK_BYTES: u64 = 64 << 20;
 
-/// A machine with an ext4 at /data, on a disk that goes through all its lives.
+/// A machine with an ext4 at /data, on a disk that survives all power cuts.
 ///
-/// Every life is a cold boot: one that is resumed from a snapshot would be quicker and draw the same
-/// random numbers as the life before.
+/// Every start is a cold boot. Resuming a snapshot would be faster, but every run would draw the
+/// same random numbers.
 #[derive(Debug)]
 pub struct PowerCut {
     machine: GuestBuilder,
@@ -24,48 +24,48 @@ pub struct PowerCut {
     dir: TempDir,
 }
 
-/// Whether the filesystem hands the flushes of programs on to the disk.
+/// Whether the file system passes the flushes of programs on to the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Barriers {
-    /// It does, as everywhere.
+    /// It does, as by default.
     Kept,
-    /// It does not (ext4(5), `barrier=0`): a program that flushes rightly loses all the same. With
-    /// this a test proves that it would notice.
+    /// It does not (ext4(5), `barrier=0`): data is lost although the program flushes. A test uses
+    /// this to prove that it would notice a loss.
     Ignored,
 }
 
-/// What a cut has left.
+/// State after a power cut.
 #[derive(Debug)]
 pub struct CutOutcome {
-    /// Everything that had come to the console.
+    /// Everything written to the console.
     pub console: Log,
-    /// Flushes that the disk had been asked for.
+    /// Flush requests that the disk received.
     pub flushes: u64,
-    /// Sectors that were written, not flushed, and are gone.
+    /// Sectors that were written but not flushed, and are lost.
     pub lost_sectors: usize,
-    /// How the filesystem is.
+    /// State of the file system.
     pub filesystem: FilesystemState,
 }
 
-/// What e2fsck(8) says, once it has replayed the journal.
+/// Result of e2fsck(8) after the replay of the journal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FilesystemState {
-    /// There was nothing to repair.
+    /// No errors.
     Sound,
-    /// There was, as it reports.
+    /// Errors were repaired; the report of e2fsck.
     Repaired(String),
 }
 
 impl PowerCut {
-    /// Takes a machine and gives it an empty disk. The power is off. What a cut does to the disk
-    /// follows the seed.
+    /// Adds an empty disk to a machine, which stays off. The seed decides which sectors a cut
+    /// loses.
     #[must_use]
     pub fn new(machine: GuestBuilder, barriers: Barriers, seed: u64) -> Self {
         let dir = temp_dir();
         let disk = dir.path().join("disk");
         let file = File::create(&disk).expect("its own directory is writable");
         file.set_len(DISK_BYTES).expect("a sparse file takes no space");
-        // What mkfs leaves for later is otherwise done in the first life, beside the test.
+        // Without these options, the kernel initialises tables in the background during the test.
         let at_once = "lazy_itable_init=0,lazy_journal_init=0";
         succeed(tool("mkfs.ext4").args(["-q", "-F", "-E", at_once]).arg(&disk));
         let options = match barriers {
@@ -102,7 +102,7 @@ impl PowerCut {
         &self.running.as_ref().expect("the power is on").0
     }
 
-    /// The disk answers nothing as long as the caller keeps this.
+    /// Blocks every request to the disk until the returned guard is dropped.
     ///
     /// # Panics
     /// When the power is off.
@@ -110,8 +110,8 @@ impl PowerCut {
         self.running.as_ref().expect("the power is on").1.block()
     }
 
-    /// Cuts the power. What was not flushed is lost as it happens to be: all of it, half of it, or
-    /// hardly any, sector by sector.
+    /// Cuts the power. Each sector that was not flushed is lost with a random probability: all,
+    /// half or one sixteenth of them.
     ///
     /// # Panics
     /// When the power is off.
@@ -123,7 +123,7 @@ impl PowerCut {
         left
     }
 
-    /// Cuts the power, and everything that was not flushed is lost.
+    /// Cuts the power and loses every sector that was not flushed.
     ///
     /// # Panics
     /// When the power is off.
@@ -138,12 +138,12 @@ impl PowerCut {
         CutOutcome { console, flushes, lost_sectors, filesystem: self.check() }
     }
 
-    /// Checks a copy: the disk stays as the cut has left it.
+    /// Checks a copy of the disk, which stays as the cut has left it.
     fn check(&self) -> FilesystemState {
         let copy = self.dir.path().join("copy");
         succeed(tool("cp").arg("--sparse=always").arg(self.disk()).arg(&copy));
-        // The first replays the journal and may then count anew what a crash leaves uncounted;
-        // whether anything was wrong beyond that is what a second, forced one finds.
+        // The first run replays the journal and updates counters, which is normal after a crash.
+        // Only a second, forced run shows whether anything else was wrong.
         let replayed = run(tool("e2fsck").args(["-y"]).arg(&copy));
         let forced = run(tool("e2fsck").args(["-fy"]).arg(&copy));
         match forced.status.code() {

@@ -1,4 +1,4 @@
-//! Child processes that cannot outlive their owner, and waiting for what they do.
+//! Child processes that end with their owner, their logs, and waiting for conditions.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A child process with its standard error captured. Dropping it kills it.
+/// A child process whose standard error is captured. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -14,7 +14,7 @@ pub struct Process {
     log: Log,
 }
 
-/// The lines that a child has written so far, and a way to wait for more.
+/// The lines that a child has written so far; a test can wait for more.
 #[derive(Clone, Debug, Default)]
 pub struct Log(Arc<SharedLog>);
 
@@ -45,29 +45,29 @@ impl Process {
         Self { name, child, log }
     }
 
-    /// Gives the pipe to its standard input away; it sees end of file when the pipe is dropped.
+    /// Returns the pipe to its standard input; dropping the pipe is its end of file.
     pub fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("standard input is taken once")
     }
 
-    /// Gives the pipe from its standard output away.
+    /// Returns the pipe from its standard output.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("standard output is taken once")
     }
 
-    /// What it has written to standard error.
+    /// Returns the lines of its standard error.
     #[must_use]
     pub const fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
@@ -77,12 +77,12 @@ impl Process {
         self.signal("TERM");
     }
 
-    /// Sends SIGSTOP: it stands still, with its connections open.
+    /// Sends SIGSTOP: it stops with its connections open.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Sends SIGCONT: it goes on where it stood.
+    /// Sends SIGCONT: it continues.
     pub fn resume(&self) {
         self.signal("CONT");
     }
@@ -92,18 +92,18 @@ impl Process {
         let sent = Command::new("sh")
             .args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &self.id().to_string()])
             .status()
-            .expect("sh is there");
+            .expect("sh is installed");
         assert!(sent.success(), "cannot send SIG{name} to {}", self.name);
     }
 
     /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) -> ExitStatus {
-        // An error means that it has ended already, which is what was asked for.
+        // An error means that it has already ended.
         let _ = self.child.kill();
         self.child.wait().expect("a child can be waited for")
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         assert!(
             self.log.wait_for_end(deadline),
@@ -129,20 +129,20 @@ impl Drop for Process {
 }
 
 impl Log {
-    /// Everything so far.
+    /// Returns all lines so far.
     #[must_use]
     pub fn text(&self) -> String {
         self.written().lines.join("\n")
     }
 
-    /// Whether a line so far contains this.
+    /// Returns whether a line so far contains `part`.
     #[must_use]
     pub fn contains(&self, part: &str) -> bool {
         self.written().lines.iter().any(|line| line.contains(part))
     }
 
-    /// Waits for the first line that contains this, past or future. Absent when the child has
-    /// closed its end or the time is over without one.
+    /// Waits for the first line, past or future, that contains `part`. Returns `None` when the
+    /// child closes its pipe, or at the deadline.
     #[must_use]
     pub fn wait_for_line(&self, part: &str, deadline: Duration) -> Option<String> {
         let find = |written: &LogLines| written.lines.iter().find(|l| l.contains(part)).cloned();
@@ -156,7 +156,7 @@ impl Log {
         find(&written)
     }
 
-    /// Waits until the child has closed its end, which it does at the latest by ending.
+    /// Waits until the child closes its pipe, at the latest when it ends. Returns whether it did.
     #[must_use]
     pub fn wait_for_end(&self, deadline: Duration) -> bool {
         let (written, _) = self
@@ -167,7 +167,7 @@ impl Log {
         written.closed
     }
 
-    /// The lines of a pipe, from now until its other end is closed.
+    /// Starts to collect the lines of a pipe, until its other end is closed.
     pub(crate) fn following(pipe: impl Read + Send + 'static) -> Self {
         let log = Self::default();
         log.follow(pipe);
@@ -191,11 +191,11 @@ impl Log {
     }
 }
 
-/// Asks `probe` until it gives a value. For conditions that nothing announces, like a metric that
-/// has to reach a number; where there is an event, wait for the event.
+/// Calls `probe` until it returns a value. This is for conditions without an event, such as a
+/// metric that must reach a number; where there is an event, wait for the event.
 ///
 /// # Panics
-/// When there is no value before the deadline; `what` says which condition it was.
+/// When there is no value before the deadline; `what` names the condition.
 pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     const POLL_INTERVAL: Duration = Duration::from_millis(10);
     let end = Instant::now() + deadline;

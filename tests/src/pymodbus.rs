@@ -1,7 +1,6 @@
-//! pymodbus as the PLC, steered over its standard input and output.
+//! pymodbus as the PLC, controlled over its standard input and output.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -14,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{Port, Process, resources};
 
-/// A Modbus TCP server with all 65,536 addresses of all four tables at zero, for every unit id, on
-/// a port that stays its own. Dropping it ends it.
+/// A Modbus TCP server that answers for every unit id. All 65,536 addresses of all four tables
+/// begin at zero. It keeps its port; dropping it ends it.
 #[derive(Debug)]
 pub struct Pymodbus {
     process: Process,
@@ -25,7 +24,7 @@ pub struct Pymodbus {
 }
 
 impl Pymodbus {
-    /// Starts it and waits until it takes connections.
+    /// Starts it and waits until it accepts connections.
     #[must_use]
     pub fn start() -> Self {
         let port = Port::reserve();
@@ -38,7 +37,7 @@ impl Pymodbus {
         server
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.port.address()
@@ -76,7 +75,7 @@ impl Pymodbus {
         serde_json::from_value(reply).expect("bits are booleans")
     }
 
-    /// Answers every request that touches these registers of a table with an exception.
+    /// Answers every request that includes one of these registers with an exception.
     pub fn refuse(&mut self, table: Table, registers: RangeInclusive<u16>, exception: u8) {
         assert!(!table.holds_bits(), "only registers can be refused");
         let (first, last) = registers.into_inner();
@@ -86,12 +85,12 @@ impl Pymodbus {
         }));
     }
 
-    /// Takes every [`Self::refuse`] back.
+    /// Ends every [`Self::refuse`].
     pub fn clear_refusals(&mut self) {
         self.request(&json!({"op": "refuse_nothing"}));
     }
 
-    /// Lets this much time pass before each answer.
+    /// Delays each answer.
     pub fn set_answer_delay(&mut self, delay: Duration) {
         self.request(&json!({"op": "answer_after", "seconds": delay.as_secs_f64()}));
     }
@@ -106,13 +105,13 @@ impl Pymodbus {
         self.request(&json!({"op": "open"}));
     }
 
-    /// How often each function code has been asked for.
+    /// Returns the number of requests of each function code.
     pub fn request_counts(&mut self) -> BTreeMap<u8, u64> {
         let reply = self.request(&json!({"op": "function_codes"}));
         serde_json::from_value(reply).expect("function codes are bytes")
     }
 
-    /// How many connections have been opened so far.
+    /// Returns the number of connections so far.
     pub fn connection_count(&mut self) -> u64 {
         self.request(&json!({"op": "connections"})).as_u64().expect("a count is a number")
     }
@@ -131,7 +130,7 @@ impl Pymodbus {
     }
 }
 
-/// The function code that reads a table stands for it.
+/// Returns the function code that reads a table.
 const fn read_function(table: Table) -> u8 {
     match table {
         Table::Coil => 1,
@@ -141,12 +140,11 @@ const fn read_function(table: Table) -> u8 {
     }
 }
 
-/// The interpreter that has pymodbus: `E2E_PYTHON`, the one that `cargo xtask test` prepares,
-/// or whatever `python3` is.
+/// Returns the interpreter with pymodbus that `cargo xtask test` prepares, or else `python3`.
 #[must_use]
 pub fn python() -> PathBuf {
-    if let Some(path) = env::var_os("E2E_PYTHON") {
-        return path.into();
+    if let Some(path) = test_settings::PYTHON.path() {
+        return path;
     }
     let prepared = resources::target_dir().join("e2e-python/bin/python");
     if prepared.exists() { prepared } else { "python3".into() }

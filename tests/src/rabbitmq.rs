@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::{Port, Process, Subscriber, TempDir, temp_dir};
 
-/// It takes 12 s on an idle machine, and several times that where others compile.
+/// A start takes 12 s on an idle machine, and several times that beside a compiler.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// One node with its own registry of names (epmd), which would otherwise outlive it as a daemon.
-/// Ports and files stay its own across restarts. Dropping it kills both.
+/// One node with an epmd of its own, which would otherwise stay as a daemon. It keeps its ports and
+/// files across restarts. Dropping it kills both.
 #[derive(Debug)]
 pub struct RabbitMq {
     broker: Option<Process>,
@@ -21,7 +21,7 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts it and waits until it takes connections.
+    /// Starts it and waits until it accepts connections.
     #[must_use]
     pub fn start() -> Self {
         let (mqtt, distribution, names) = (Port::reserve(), Port::reserve(), Port::reserve());
@@ -44,14 +44,15 @@ impl RabbitMq {
         broker
     }
 
-    /// Starts it with the same files and waits until it takes connections.
+    /// Starts it with the same files and waits until it accepts connections.
     pub fn start_again(&mut self) {
         assert!(self.broker.is_none(), "the broker already runs");
         let dir = self.dir.path();
         let process = Process::start(
             Command::new("sh")
                 .args(["-c", "exec /usr/lib/rabbitmq/bin/rabbitmq-server >&2"])
-                // Else the broker is a child of a shell, and killing the shell leaves it behind.
+                // Without it the broker is a child of a shell, and killing the shell leaves it
+                // running.
                 .env("RUNNING_UNDER_SYSTEMD", "true")
                 .env_remove("NOTIFY_SOCKET")
                 .env("HOME", dir)
@@ -68,25 +69,25 @@ impl RabbitMq {
                 .env("RABBITMQ_PID_FILE", dir.join("pid"))
                 .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq"))
                 .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("enabled_plugins"))
-                // A file that is not there: the system's own settings are not ours.
+                // A file that does not exist: the settings of this machine must not apply.
                 .env("RABBITMQ_CONF_ENV_FILE", dir.join("none")),
         );
         process.wait_for_line("Server startup complete", STARTUP_TIMEOUT);
         self.broker = Some(process);
     }
 
-    /// Stops it without a word: `kill -9`.
+    /// Stops it with SIGKILL.
     pub fn kill(&mut self) {
         self.broker.take().expect("the broker runs").kill();
     }
 
-    /// What to write into `mqtt.brokers`.
+    /// Returns its URL, for `mqtt.brokers`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("mqtt://{}", self.mqtt.address())
     }
 
-    /// Subscribes with a session that outlives the connection: a durable queue.
+    /// Subscribes with a persistent session, a durable queue in RabbitMQ.
     #[must_use]
     pub fn subscribe_persistent(&self, client_id: &str, filter: &str) -> Subscriber {
         Subscriber::start_persistent_v4(self.mqtt.number(), client_id, filter)

@@ -1,4 +1,4 @@
-//! A router with address translation between a site and its hub, and the bad network behind it.
+//! A router with address translation between a site and its hub, with a simulated bad network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,67 +15,67 @@ use tokio::sync::mpsc as orders;
 
 use crate::{Impairment, Namespace, NetworkConditions};
 
-/// Orders that may wait; a test gives one at a time.
+/// A test sends one command at a time.
 const MAX_QUEUED_COMMANDS: usize = 8;
 
-/// A router for one site, which sends to it what it would send to the hub. Dropping it ends it.
+/// A router for one site, which uses it as the endpoint of its hub. Dropping it ends it.
 ///
-/// As a router of a customer does, it gives the site another port, and another one again when the
-/// site takes a new port itself.
+/// It maps the site's port to another one, and to a new one when the site changes its port, as
+/// routers with address translation do.
 #[derive(Debug)]
 pub struct Router {
     address: SocketAddr,
     orders: orders::Sender<RouterCommand>,
 }
 
-/// What has passed so far in one direction.
+/// Datagrams of one direction so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DirectionCounts {
-    /// Datagrams that came to the router.
+    /// Datagrams received by the router.
     pub received: u64,
-    /// Datagrams that it lost, those to and from forgotten ports included.
+    /// Datagrams dropped, including those of blocked ports.
     pub lost: u64,
-    /// Datagrams that it sent on twice.
+    /// Datagrams forwarded twice.
     pub duplicated: u64,
-    /// Copies that it sent on with a flipped bit.
+    /// Copies forwarded with a flipped bit.
     pub corrupted: u64,
-    /// Copies that it sent on after one that had come later.
+    /// Copies forwarded after a datagram that was received later.
     pub reordered: u64,
-    /// Datagrams that it sent on, by WireGuard's type less one (whitepaper, 5.4): initiations,
+    /// Datagrams forwarded, by WireGuard's type minus one (whitepaper, 5.4): initiations,
     /// responses, cookie replies, data.
     pub kinds: [u64; 4],
 }
 
 impl DirectionCounts {
-    /// Initiations that it sent on.
+    /// Returns the forwarded initiations.
     #[must_use]
     pub const fn initiations(&self) -> u64 {
         self.kinds[0]
     }
 
-    /// Responses that it sent on.
+    /// Returns the forwarded responses.
     #[must_use]
     pub const fn responses(&self) -> u64 {
         self.kinds[1]
     }
 
-    /// Packets and keepalives that it sent on.
+    /// Returns the forwarded packets and keepalives.
     #[must_use]
     pub const fn data(&self) -> u64 {
         self.kinds[3]
     }
 }
 
-/// What the router knows about what has passed.
+/// Traffic of a router so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
     /// From the site to the hub.
     pub up: DirectionCounts,
     /// From the hub to the site.
     pub down: DirectionCounts,
-    /// Where the hub sees the site.
+    /// Address of the site as seen by the hub.
     pub mapped: Option<SocketAddr>,
-    /// How many ports of the site's were seen.
+    /// Number of ports that the site has used.
     pub ports: usize,
 }
 
@@ -87,8 +87,8 @@ enum RouterCommand {
 }
 
 impl Router {
-    /// Starts it inside a namespace, where it listens at `at` for the site and sends to `hub`. The
-    /// seed decides the fate of each datagram by its number.
+    /// Starts it inside a namespace, where it listens at `at` for the site and forwards to `hub`.
+    /// The seed decides which datagrams are impaired.
     ///
     /// # Panics
     /// When the address is taken, or the test does not run as root.
@@ -103,7 +103,7 @@ impl Router {
         let (orders, inbox) = orders::channel(MAX_QUEUED_COMMANDS);
         let (told, address) = mpsc::channel();
         thread::spawn(move || {
-            // Only this thread is in it, and so are the sockets that it opens.
+            // setns(2) moves only this thread, and the sockets that it opens.
             setns(place, CloneFlags::CLONE_NEWNET).expect("it is a network namespace");
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().expect("a runtime can be made");
@@ -118,25 +118,25 @@ impl Router {
         Self { address, orders }
     }
 
-    /// Where the site sends to, as if it were the hub.
+    /// Returns the address that the site uses as the endpoint of its hub.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives the site another port towards the hub, as after a restart of the router. What the hub
-    /// sends to the old one is lost.
+    /// Maps the site to another port, as after a restart of the router. Datagrams of the hub to the
+    /// old port are lost.
     pub fn rebind_port(&self) {
         self.send_command(RouterCommand::RebindPort);
     }
 
-    /// Forgets the port that the site uses now, or the first one that it will use: nothing passes
-    /// from it or to it any more. Another one is served.
+    /// Blocks the port that the site uses now, or the first one that it will use, in both
+    /// directions. Other ports of the site are forwarded.
     pub fn block_port(&self) {
         self.send_command(RouterCommand::BlockPort);
     }
 
-    /// What has passed so far, after all that was ordered.
+    /// Returns the traffic so far, after all earlier commands.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let (tell, told) = mpsc::channel();
@@ -155,16 +155,16 @@ enum Direction {
     Down,
 }
 
-/// One direction.
+/// State of one direction.
 #[derive(Debug)]
 struct DirectionState {
     impairment: Impairment,
     passed: DirectionCounts,
-    /// Number of the last datagram that was sent on.
+    /// Highest number of a forwarded datagram.
     last: u64,
 }
 
-/// A datagram on its way, the site's address, and its number in its direction.
+/// A datagram in transit, the site's address, and its number in its direction.
 struct DelayedDatagram {
     way: Direction,
     site: SocketAddr,
@@ -175,7 +175,7 @@ struct DelayedDatagram {
 struct RouterTask {
     site: UdpSocket,
     hub: SocketAddr,
-    /// The site's port and the socket that stands for it.
+    /// Address of the site and the socket mapped to it.
     mapped: Option<(SocketAddr, UdpSocket)>,
     seen: BTreeSet<SocketAddr>,
     forgotten: BTreeSet<SocketAddr>,
@@ -186,7 +186,7 @@ struct RouterTask {
     count: u64,
 }
 
-/// Something that the router does not wait for in vain.
+/// Events that the router waits for.
 enum RouterEvent {
     FromSite(SocketAddr, usize),
     FromHub(usize),
@@ -227,7 +227,7 @@ impl RouterTask {
             };
             match event {
                 RouterEvent::FromSite(from, length) => {
-                    self.handle_from_site(from, &from_site[..length])
+                    self.handle_from_site(from, &from_site[..length]);
                 }
                 RouterEvent::FromHub(length) => self.handle_from_hub(&from_hub[..length]),
                 RouterEvent::Order(Some(order)) => self.handle_command(order).await?,
@@ -291,7 +291,7 @@ impl RouterTask {
         Ok(())
     }
 
-    /// A new port towards the hub.
+    /// Opens a new port towards the hub.
     async fn bind_port(&self) -> io::Result<UdpSocket> {
         UdpSocket::bind((self.site.local_addr()?.ip(), 0)).await
     }
@@ -315,7 +315,7 @@ impl RouterTask {
                     mapped: mapped.transpose()?,
                     ports: self.seen.len(),
                 };
-                // A test that has ended needs no answer.
+                // The test may have ended.
                 let _ = tell.send(traffic);
             }
         }
@@ -336,7 +336,7 @@ impl DirectionState {
         Self { impairment, passed: DirectionCounts::default(), last: 0 }
     }
 
-    /// Counts a datagram that is sent on.
+    /// Counts a forwarded datagram.
     fn on_forwarded(&mut self, number: u64, bytes: &[u8]) {
         self.passed.reordered += u64::from(number < self.last);
         self.last = self.last.max(number);
@@ -347,7 +347,7 @@ impl DirectionState {
     }
 }
 
-/// Receives a datagram from the hub; for ever, while the site has no port.
+/// Receives a datagram from the hub; waits forever while the site has no port.
 async fn receive(
     mapped: Option<&(SocketAddr, UdpSocket)>,
     hub: SocketAddr,
@@ -356,7 +356,7 @@ async fn receive(
     let Some((_, socket)) = mapped else { return future::pending().await };
     loop {
         let (length, from) = socket.recv_from(buffer).await?;
-        // Anybody else is a stranger to a router with address translation.
+        // A router with address translation drops datagrams from other sources.
         if from == hub {
             return Ok(length);
         }

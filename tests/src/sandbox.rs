@@ -1,5 +1,5 @@
-//! This machine's own root under an overlay: packages can be installed and purged in it, and
-//! nothing of it is left afterwards. It has a loopback interface of its own and no other network.
+//! The root of this machine under an overlay: packages can be installed and purged in it without a
+//! trace. It has its own loopback interface and no other network.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{ChildStdin, Command, Output};
 
 use crate::Process;
 
-/// A mount namespace whose root is writable, private and thrown away. Needs root.
+/// A mount namespace with a private, writable root that is discarded. Needs root.
 #[derive(Debug)]
 pub struct Sandbox {
     holder: Process,
@@ -15,8 +15,8 @@ pub struct Sandbox {
     _leash: ChildStdin,
 }
 
-/// Everything that is written goes to a tmpfs that only this namespace sees. The root of a
-/// container may be an overlay itself, which cannot be an upper layer: a tmpfs always can.
+/// All writes go to a tmpfs that only this namespace sees. The root of a container may be an
+/// overlay itself, which cannot be the upper layer of another; a tmpfs can.
 const SETUP_SCRIPT: &str = r"
 set -eu
 mount -t tmpfs -o mode=0755 tmpfs /mnt
@@ -34,7 +34,7 @@ exec chroot . cat
 ";
 
 impl Sandbox {
-    /// Sets it up.
+    /// Creates it.
     ///
     /// # Panics
     /// When the test does not run as root.
@@ -56,7 +56,7 @@ impl Sandbox {
         Self { holder, _leash: leash }
     }
 
-    /// A command that will run inside, as root, in `/`.
+    /// Returns a command that runs inside, as root, in `/`.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
@@ -74,7 +74,7 @@ impl Sandbox {
         command
     }
 
-    /// Runs a command inside and gives what it printed.
+    /// Runs a command inside and returns its output.
     ///
     /// # Panics
     /// When it fails.
@@ -84,23 +84,23 @@ impl Sandbox {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a command inside that may fail.
+    /// Runs a command inside; it may fail.
     pub fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
-        self.command(program).args(arguments).output().expect("nsenter is there")
+        self.command(program).args(arguments).output().expect("nsenter is installed")
     }
 
-    /// Copies a file of the outside into it.
+    /// Copies a file of this machine into it.
     pub fn copy_in(&self, from: &Path, to: &str) {
         let file = std::fs::File::open(from)
             .unwrap_or_else(|error| panic!("cannot open {}: {error}", from.display()));
         let copied =
             self.command("dd").args([&format!("of={to}"), "status=none"]).stdin(file).status();
-        assert!(copied.expect("nsenter is there").success(), "cannot copy to {to}");
+        assert!(copied.expect("nsenter is installed").success(), "cannot copy to {to}");
     }
 }
 
-/// Whether the test may do everything.
+/// Returns whether the test runs as root.
 fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id is there");
+    let id = Command::new("id").arg("-u").output().expect("id is installed");
     id.stdout == b"0\n"
 }

@@ -1,4 +1,4 @@
-//! `mosquitto_sub` as the consumer, or a program that tells what it gets in the same form.
+//! `mosquitto_sub` as the consumer, or a program that prints messages in the same form.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,31 +12,30 @@ use serde_json::Value;
 
 use crate::{Log, Process};
 
-/// It writes its SUBACK line with the next message only, unless its output is line buffered.
+/// Without line buffering it would print its SUBACK line only with the next message.
 pub(crate) const SUBSCRIBE_COMMAND: [&str; 3] = ["stdbuf", "-oL", "mosquitto_sub"];
 
-/// A consumer that is subscribed. It comes back by itself when the broker does. Dropping it kills
-/// it.
+/// A subscribed consumer. It reconnects automatically. Dropping it kills it.
 #[derive(Debug)]
 pub struct Subscriber {
     process: Process,
     events: Receiver<SubscriberEvent>,
-    /// What a session that was taken up again had waiting, sent before the SUBACK.
+    /// Stored messages of a resumed session, which arrive before the SUBACK.
     waiting: RefCell<VecDeque<Message>>,
 }
 
-/// One message as it arrived.
+/// A received message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message {
     /// Topic.
     pub topic: String,
     /// Payload.
     pub payload: String,
-    /// The lower of the publisher's and the subscriber's quality of service; the latter is 2.
+    /// Quality of service of the publisher, since that of the subscriber is 2.
     pub qos: u8,
-    /// Whether it is an old message that the broker had kept.
+    /// Whether it is a retained message of the broker.
     pub retained: bool,
-    /// When it arrived: `2026-11-23T18:44:20.110549Z+0000`.
+    /// Time of arrival: `2026-11-23T18:44:20.110549Z+0000`.
     pub arrived: String,
 }
 
@@ -47,7 +46,7 @@ enum SubscriberEvent {
 }
 
 impl Message {
-    /// The payload as JSON.
+    /// Returns the payload as JSON.
     ///
     /// # Panics
     /// When it is not JSON.
@@ -59,9 +58,9 @@ impl Message {
 }
 
 impl Subscriber {
-    /// Starts `mosquitto_sub` with what `client` already holds, and waits for the SUBACK.
+    /// Starts `mosquitto_sub` with the arguments of `client` and waits for the SUBACK.
     pub(crate) fn start(mut client: Command, filter: &str) -> Self {
-        /// A cluster that has just lost a node is silent for up to 20 s.
+        /// A cluster that has just lost a node does not answer for up to 20 s.
         const SUBACK_TIMEOUT: Duration = Duration::from_secs(40);
         let mut subscriber = Self::launch(client.args(["-q", "2", "-d", "-F", "%j", "-t", filter]));
         let log = subscriber.process.log().clone();
@@ -69,15 +68,14 @@ impl Subscriber {
             match subscriber.events.recv_timeout(SUBACK_TIMEOUT) {
                 Ok(SubscriberEvent::Subscribed) => return subscriber,
                 Ok(SubscriberEvent::Message(message)) => {
-                    subscriber.waiting.get_mut().push_back(message)
+                    subscriber.waiting.get_mut().push_back(message);
                 }
                 Err(error) => panic!("not subscribed: {error}; {}", log.text()),
             }
         }
     }
 
-    /// [`Self::start`] at a broker of 127.0.0.1 that speaks MQTT 3.1.1, with a session that
-    /// outlives the connection.
+    /// Subscribes at a broker on 127.0.0.1 with MQTT 3.1.1 and a persistent session.
     pub(crate) fn start_persistent_v4(port: u16, client_id: &str, filter: &str) -> Self {
         let mut client = Command::new(SUBSCRIBE_COMMAND[0]);
         client.args(&SUBSCRIBE_COMMAND[1..]).args(["-V", "mqttv311", "-h", "127.0.0.1"]);
@@ -85,16 +83,16 @@ impl Subscriber {
         Self::start(client, filter)
     }
 
-    /// Starts any program that writes what it gets as `mosquitto_sub -F %j` does. Nothing is known
-    /// about its subscription.
+    /// Starts any program that prints messages like `mosquitto_sub -F %j`. Does not wait for its
+    /// subscription.
     pub(crate) fn launch(program: &mut Command) -> Self {
         let mut process = Process::start(program);
         let events = follow(process.stdout());
         Self { process, events, waiting: RefCell::default() }
     }
 
-    /// Asks it to stop (SIGTERM), so that it says goodbye to the broker, waits for its end, and
-    /// gives what came until then and nobody has looked at: the broker will not send it again.
+    /// Sends SIGTERM, so that it disconnects from the broker, and waits for its end. Returns the
+    /// messages that were received but not read yet: the broker does not send them again.
     #[must_use]
     pub fn stop(mut self) -> Vec<Message> {
         const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -107,13 +105,13 @@ impl Subscriber {
         self.waiting.into_inner().into_iter().chain(rest).collect()
     }
 
-    /// What it writes to standard error.
+    /// Returns the lines of its standard error.
     #[must_use]
     pub const fn log(&self) -> &Log {
         self.process.log()
     }
 
-    /// The next message; absent when none comes in time.
+    /// Returns the next message, if one arrives in time.
     pub fn try_next(&self, deadline: Duration) -> Option<Message> {
         if let Some(message) = self.waiting.borrow_mut().pop_front() {
             return Some(message);
@@ -132,18 +130,18 @@ impl Subscriber {
         }
     }
 
-    /// The next message.
+    /// Returns the next message.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// When none arrives in time.
     pub fn next(&self, deadline: Duration) -> Message {
         self.try_next(deadline).unwrap_or_else(|| panic!("no message within {deadline:?}"))
     }
 
-    /// The next message that satisfies `wanted`; those before it are gone.
+    /// Returns the next message that satisfies `wanted` and discards those before it.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// When none arrives in time.
     pub fn wait_for(
         &self,
         what: &str,
@@ -161,13 +159,13 @@ impl Subscriber {
         panic!("not within {deadline:?}, with {others} other messages: {what}")
     }
 
-    /// Everything that arrives until nothing has come for `quiet`.
+    /// Returns all messages until none arrives for `quiet`.
     pub fn drain(&self, quiet: Duration) -> Vec<Message> {
         std::iter::from_fn(|| self.try_next(quiet)).collect()
     }
 }
 
-/// With `-d` it tells about the protocol on the same pipe; only its SUBACK line matters.
+/// With `-d` it prints protocol messages to the same pipe; only the SUBACK line matters.
 fn follow(pipe: ChildStdout) -> Receiver<SubscriberEvent> {
     let (events, receiver) = mpsc::channel();
     thread::spawn(move || {

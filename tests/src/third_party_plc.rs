@@ -1,6 +1,5 @@
-//! Modbus TCP servers of other makes, with a memory that is given to them once.
+//! Third-party Modbus TCP servers, whose memory is set once at the start.
 
-use std::env;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -9,30 +8,30 @@ use std::process::Command;
 
 use crate::{Port, Process, TempDir, resources, temp_dir};
 
-/// What a server holds; every other register is 0 and every other bit off.
+/// Memory of a server. Registers that are not set are 0, bits are off.
 #[derive(Clone, Debug, Default)]
 pub struct PlcMemory(String);
 
-/// A server that answers to every unit id. Dropping it ends it.
+/// A server that answers for every unit id. Dropping it ends it.
 #[derive(Debug)]
 pub struct ThirdPartyPlc {
     _process: Process,
     port: Port,
-    /// Where it was compiled, if it was.
+    /// Directory of the compiled program.
     _dir: Option<TempDir>,
 }
 
 impl PlcMemory {
-    /// Fills a table, `coil`, `discrete`, `input` or `holding`, from an address on.
+    /// Sets values of a table (`coil`, `discrete`, `input` or `holding`), starting at an address.
     pub fn set(&mut self, table: &str, first: u16, values: &[u16]) {
         for (address, value) in (first..).zip(values) {
-            writeln!(self.0, "{table} {address} {value}").expect("a string takes text");
+            writeln!(self.0, "{table} {address} {value}").expect("a String accepts text");
         }
     }
 }
 
 impl ThirdPartyPlc {
-    /// A server on libmodbus, compiled here.
+    /// Compiles and starts a server on libmodbus.
     #[must_use]
     pub fn libmodbus(memory: &PlcMemory) -> Self {
         let dir = temp_dir();
@@ -47,7 +46,7 @@ impl ThirdPartyPlc {
         Self::start(&mut Command::new(program), memory, Some(dir))
     }
 
-    /// A server on modbus-serial under Node.js.
+    /// Starts a server on modbus-serial under Node.js.
     #[must_use]
     pub fn modbus_serial(memory: &PlcMemory) -> Self {
         let home = node_home();
@@ -56,7 +55,7 @@ impl ThirdPartyPlc {
         Self::start(Command::new("node").arg(script), memory, None)
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.port.address()
@@ -77,7 +76,7 @@ fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-/// `E2E_NODE`, or where `cargo xtask test` prepares it: the servers and what they need.
+/// Returns the directory with modbus-serial, which `cargo xtask test` installs.
 fn node_home() -> PathBuf {
-    env::var_os("E2E_NODE").map_or_else(|| resources::target_dir().join("e2e-node"), PathBuf::from)
+    test_settings::NODE.path().unwrap_or_else(|| resources::target_dir().join("e2e-node"))
 }

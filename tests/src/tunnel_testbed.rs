@@ -1,5 +1,5 @@
-//! A site whose gateway reaches its broker through the tunnel, and the hub: wireguard-go with a
-//! Mosquitto behind it, in a network namespace of its own. Needs root.
+//! A site whose gateway reaches its broker through the tunnel, and the hub: wireguard-go and
+//! Mosquitto in a network namespace. Needs root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,9 +13,9 @@ use crate::{
 };
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
-/// A hub that was away is noticed, and found again, within this.
+/// Includes noticing that the hub is down and connecting again.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Nobody, without any privilege, on a machine without `/dev/net/tun`.
+/// Runs a command as `nobody`, without privileges, on a machine without `/dev/net/tun`.
 const AS_UNPRIVILEGED_USER: [&str; 14] = [
     "unshare",
     "--mount",
@@ -32,13 +32,13 @@ const AS_UNPRIVILEGED_USER: [&str; 14] = [
     "--clear-groups",
     "--no-new-privs",
 ];
-/// Where the router stands in for the hub.
+/// Address of the router, which the site uses as the endpoint of the hub.
 const ROUTER_ADDRESS: &str = "192.0.2.2:51821";
 
-/// TCP port of the broker for those who come with TLS and a certificate.
+/// TCP port of the broker for TLS with client certificates.
 const TLS_PORT: u16 = 8883;
 
-/// Without `set_tcp_nodelay` the second acknowledgement of several waits for a whole round trip.
+/// Without `set_tcp_nodelay` the second of several acknowledgements waits for a round trip.
 const MOSQUITTO_CONF: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
                       log_type all\nset_tcp_nodelay true\n";
 
@@ -47,27 +47,27 @@ import sys, urllib.request
 print(urllib.request.urlopen(f'http://{sys.argv[1]}:9464/metrics', timeout=20).read().decode())
 ";
 
-/// Two machines: a site with a PLC and a gateway, and a hub with a broker and a consumer. In every
-/// scan the PLC has news.
+/// Two machines: a site with a PLC and a gateway, and a hub with a broker and a consumer. The value
+/// of the PLC changes in every scan.
 #[derive(Debug)]
 pub struct TunnelTestbed {
     /// The machines.
     pub pair: NamespacePair,
-    /// The other end of the tunnel.
+    /// The hub of the tunnel.
     pub hub: WireguardGo,
-    /// What is between them, if anything.
+    /// The router between them, if any.
     pub router: Option<Router>,
-    /// Mosquitto, at the hub's machine on every address.
+    /// Mosquitto on the hub's machine, listening on every address.
     pub broker: Process,
     /// `edge-gateway run`.
     pub gateway: Process,
-    /// It hears everything.
+    /// It is subscribed to every topic.
     pub consumer: Subscriber,
     _dir: TempDir,
     _plc: Process,
 }
 
-/// How it is to be.
+/// Configuration of a testbed.
 #[derive(Clone, Debug, Default)]
 pub struct TunnelTestbedBuilder {
     mode: TestbedMode,
@@ -81,15 +81,15 @@ pub struct TunnelTestbedBuilder {
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum TestbedMode {
-    /// As nobody, without any privilege.
+    /// `userspace`, as the user `nobody` without privileges.
     #[default]
     Userspace,
-    /// As root, with a device.
+    /// `tun`, as root with a device.
     Tun,
 }
 
 impl TunnelTestbedBuilder {
-    /// Lets the gateway run as root with a device of its own, `edge0`.
+    /// Runs the gateway as root with a network device, `edge0`.
     #[must_use]
     pub const fn with_device(mut self) -> Self {
         self.mode = TestbedMode::Tun;
@@ -103,14 +103,14 @@ impl TunnelTestbedBuilder {
         self
     }
 
-    /// The router forgets the first port that the gateway uses at once ([`Router::forget_port`]).
+    /// Blocks the first port that the gateway uses ([`Router::block_port`]).
     #[must_use]
     pub const fn with_first_port_blocked(mut self) -> Self {
         self.forgets_first_port = true;
         self
     }
 
-    /// Gives either end a preshared key, as `wg genpsk` prints one.
+    /// Sets the preshared keys of the two ends, as `wg genpsk` prints them.
     #[must_use]
     pub fn with_preshared_keys(mut self, at_site: Option<&str>, at_hub: Option<&str>) -> Self {
         self.preshared_at_site = at_site.map(str::to_owned);
@@ -118,15 +118,15 @@ impl TunnelTestbedBuilder {
         self
     }
 
-    /// The broker is reached by TLS inside the tunnel, with certificates of an authority of the
-    /// test's at both ends.
+    /// Uses TLS to the broker inside the tunnel, with certificates of a test authority at both
+    /// ends.
     #[must_use]
     pub const fn with_tls(mut self) -> Self {
         self.is_secured = true;
         self
     }
 
-    /// What the gateway logs, as in `RUST_LOG`.
+    /// Sets the log filter of the gateway (`RUST_LOG`).
     #[must_use]
     pub const fn with_log_level(mut self, what: &'static str) -> Self {
         self.log = Some(what);
@@ -140,8 +140,9 @@ impl TunnelTestbedBuilder {
     #[must_use]
     pub fn start(self) -> TunnelTestbed {
         let (pair, dir) = (NamespacePair::new(), temp_dir());
-        // Everybody may look into it, so that a gateway of another user can.
-        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).expect("it is ours");
+        // The gateway may run as another user.
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777))
+            .expect("the test owns it");
         let key = PrivateKey::generate();
         let mut hub = WireguardGo::start(&pair, key.public_key(), TunnelTestbed::MTU);
         if let Some(key) = &self.preshared_at_hub {
@@ -161,8 +162,8 @@ impl TunnelTestbedBuilder {
             self.write_private(&dir, "preshared.key", key);
         }
         let state = dir.path().join("state");
-        fs::create_dir(&state).expect("it is ours");
-        fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).expect("it is ours");
+        fs::create_dir(&state).expect("the test owns it");
+        fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).expect("the test owns it");
         let text = self.configuration(&hub, &dir);
         let file = self.write_private(&dir, "gateway.toml", &text);
         let words = [self.user_command(), &[program.as_str(), "run", &file]].concat();
@@ -173,7 +174,7 @@ impl TunnelTestbedBuilder {
         TunnelTestbed { pair, hub, router, broker, gateway, consumer, _dir: dir, _plc: plc }
     }
 
-    /// Makes those of both ends. Gives what the broker has to know.
+    /// Writes the certificates of both ends. Returns the lines for mosquitto.conf.
     fn write_certificates(&self, dir: &TempDir) -> String {
         if !self.is_secured {
             return String::new();
@@ -211,10 +212,10 @@ impl TunnelTestbedBuilder {
         }
     }
 
-    /// A file that only the gateway's user can read; gives its path.
+    /// Writes a file that only the gateway's user can read; returns its path.
     fn write_private(&self, dir: &TempDir, name: &str, text: &str) -> String {
         let path = dir.write(name, text);
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("the test owns it");
         if self.mode == TestbedMode::Userspace {
             std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).expect("root may");
         }
@@ -281,16 +282,16 @@ type = "WORD"
 }
 
 impl TunnelTestbed {
-    /// Longest packet inside, in bytes.
+    /// Largest packet inside the tunnel, in bytes.
     pub const MTU: u16 = 1280;
 
-    /// How it may be.
+    /// Returns the default configuration.
     #[must_use]
     pub fn builder() -> TunnelTestbedBuilder {
         TunnelTestbedBuilder::default()
     }
 
-    /// Whether a message brings data that is new.
+    /// Returns whether a message is new data.
     #[must_use]
     pub fn is_data(message: &Message) -> bool {
         message.topic == "edge/plant-7/data/pump6" && !message.retained
@@ -299,7 +300,7 @@ impl TunnelTestbed {
     /// Waits for a message with data.
     ///
     /// # Panics
-    /// When none comes within a minute.
+    /// When none arrives within a minute.
     pub fn wait_for_data(&self, what: &str) {
         let end = std::time::Instant::now() + RECONNECT_TIMEOUT;
         while let Some(message) =
@@ -312,21 +313,21 @@ impl TunnelTestbed {
         panic!("{what}:\n{}", self.gateway.log().text());
     }
 
-    /// Asks the gateway for its metrics from the hub, through the tunnel.
+    /// Reads the metrics of the gateway from the hub, through the tunnel.
     #[must_use]
     pub fn scrape(&self) -> String {
         self.pair.hub.run("python3", &["-c", SCRAPE_SCRIPT, WireguardGo::SITE_ADDRESS])
     }
 
-    /// Waits for a line of the metrics, which are brought up to date every second.
+    /// Waits for a line of the metrics, which are updated every second.
     ///
     /// # Panics
-    /// When it does not come in time.
+    /// When it does not appear in time.
     pub fn wait_for_metric(&self, line: &str) {
         eventually(line, STEP_TIMEOUT, || self.scrape().contains(line).then_some(()));
     }
 
-    /// What has passed the router.
+    /// Returns the router.
     ///
     /// # Panics
     /// When there is none.

@@ -1,4 +1,4 @@
-//! wireguard-go as the hub, in the hub's half of a pair of network namespaces.
+//! wireguard-go as the hub, in a network namespace.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,40 +16,40 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct WireguardGo {
     process: Option<Process>,
     program: String,
-    /// Its socket lies in a directory that all namespaces share.
+    /// Unique, since all namespaces share the directory of its control socket.
     device: String,
     dir: TempDir,
     address: &'static str,
     site: PublicKey,
     key: PrivateKey,
-    /// The text of a key.
+    /// Preshared key, in base64.
     preshared: Option<String>,
 }
 
 impl WireguardGo {
-    /// The hub inside the tunnel.
+    /// Address of the hub inside the tunnel.
     pub const ADDRESS: &str = "10.9.0.2";
-    /// The second hub inside the tunnel.
+    /// Address of the second hub inside the tunnel.
     pub const SECOND_ADDRESS: &str = "10.9.0.3";
-    /// The site inside the tunnel: the only source that the hub takes from it.
+    /// Address of the site inside the tunnel, its only allowed IP.
     pub const SITE_ADDRESS: &str = "10.9.0.1";
-    /// Where the hub listens (UDP).
+    /// UDP address that the hub listens on.
     pub const ENDPOINT: &str = "192.0.2.2:51820";
 
-    /// Starts Debian's in the hub's half.
+    /// Starts Debian's wireguard-go in the hub's namespace.
     #[must_use]
     pub fn start(pair: &NamespacePair, site: PublicKey, mtu: u16) -> Self {
         Self::start_program(Path::new("wireguard-go"), pair, site, mtu)
     }
 
-    /// Starts the one at this path.
+    /// Starts the wireguard-go at this path.
     #[must_use]
     pub fn start_program(program: &Path, pair: &NamespacePair, site: PublicKey, mtu: u16) -> Self {
         Self::start_at(Self::ADDRESS, program, &pair.hub, (site, mtu))
     }
 
-    /// Starts Debian's in another namespace, as another hub of the same site: [`Self::SECOND`] is its
-    /// address inside the tunnel.
+    /// Starts Debian's wireguard-go in another namespace, as the second hub of the site, with
+    /// [`Self::SECOND_ADDRESS`].
     #[must_use]
     pub fn start_second(namespace: &Namespace, site: PublicKey, mtu: u16) -> Self {
         Self::start_at(Self::SECOND_ADDRESS, Path::new("wireguard-go"), namespace, (site, mtu))
@@ -75,14 +75,14 @@ impl WireguardGo {
     /// Starts it after it was killed, with the same key.
     pub fn start_again(&mut self, namespace: &Namespace, mtu: u16) {
         assert!(self.process.is_none(), "the hub already runs");
-        // What a killed one has left keeps wg from talking to the next.
+        // The control socket of a killed process would make wg fail.
         let socket = format!("/var/run/wireguard/{}.sock", self.device);
         let _ = std::fs::remove_file(socket);
         let arguments = ["--foreground", &self.device];
         self.process = Some(Process::start(namespace.command(&self.program).args(arguments)));
         eventually("wireguard-go takes settings", START_TIMEOUT, || {
             let shown = namespace.command("wg").args(["show", &self.device]).output();
-            shown.expect("wg is there").status.success().then_some(())
+            shown.expect("wg is installed").status.success().then_some(())
         });
         let key = self.dir.write("hub.key", &self.key.expose()).display().to_string();
         let (site, allowed) = (self.site.to_string(), format!("{}/32", Self::SITE_ADDRESS));
@@ -97,15 +97,14 @@ impl WireguardGo {
         namespace.ip(&["link", "set", &self.device, "mtu", &mtu.to_string(), "up"]);
     }
 
-    /// Gives it a preshared key for the site, as `wg genpsk` prints one. It keeps it when it is
-    /// started again.
+    /// Sets the preshared key of the site, as `wg genpsk` prints it. It survives a restart.
     pub fn set_preshared_key(&mut self, namespace: &Namespace, key: &str) {
         let file = self.dir.write("preshared.key", key).display().to_string();
         self.preshared = Some(key.to_owned());
         self.set_peer(namespace, &["preshared-key", &file]);
     }
 
-    /// Tells it where the site is, so that it can call first.
+    /// Sets the endpoint of the site, so that the hub can initiate a handshake.
     pub fn set_site_endpoint(&self, namespace: &Namespace, endpoint: SocketAddr) {
         self.set_peer(namespace, &["endpoint", &endpoint.to_string()]);
     }
@@ -115,19 +114,19 @@ impl WireguardGo {
         namespace.run("wg", &[&["set", &self.device, "peer", &site], settings].concat());
     }
 
-    /// Whether it has completed a handshake since its start (wg(8), `latest-handshakes`).
+    /// Returns whether a handshake was completed since its start (wg(8), `latest-handshakes`).
     #[must_use]
     pub fn has_handshake(&self, namespace: &Namespace) -> bool {
         let shown = namespace.run("wg", &["show", &self.device, "latest-handshakes"]);
         !shown.trim().ends_with("\t0")
     }
 
-    /// Ends it at once; its device goes with it.
+    /// Kills it; its device is removed with it.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// What the site knows it by.
+    /// Returns its public key.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.key.public_key()

@@ -1,5 +1,5 @@
-//! Promise 3: after an outage everything arrives: with `order = "strict"` as it was taken, by default
-//! what is new first and the rest marked as history.
+//! Promise 3: after an outage everything arrives: with `order = "strict"` in the order of reading,
+//! by default new messages first and the backlog marked as history.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeMap;
@@ -7,29 +7,27 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, Message, Mosquitto, Port, Simulator};
+use e2e::{Capture, Gateway, GatewayConfig, Message, Mosquitto, Port, RECOVERY_TIMEOUT, Simulator};
 use serde_json::Value;
 
-const LONG: Duration = Duration::from_secs(60);
 /// Together 200 messages a second.
 const PLCS: usize = 4;
 const SCAN: Duration = Duration::from_millis(20);
-/// Messages that pile up: more than are new when the broker is back, which are those of 5 seconds.
-const PILE: f64 = 1_800.0;
+/// Size of the backlog, in messages: more than the gateway treats as new, which is 5 seconds of
+/// them.
+const BACKLOG: f64 = 1_800.0;
 
-/// What arrives of a gateway that finds its broker late, until it has caught up.
-fn after_an_outage(queue: &str) -> Vec<Message> {
+/// Returns the messages of a gateway that connects late to its broker, until the backlog is sent.
+fn after_an_outage(configure: impl Fn(GatewayConfig) -> GatewayConfig) -> Vec<Message> {
     let (plc, broker, way) = (Simulator::start(), Mosquitto::start(), Port::reserve());
     let consumer = broker.subscribe("edge/g/data/#");
-    let mut gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n[queue]\n{queue}\n{}",
-        way.address(),
-        plc.plc_sections(PLCS, SCAN)
-    ));
-    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count > PILE);
+    let url = format!("mqtt://{}", way.address());
+    let config = GatewayConfig::with_broker("g", url).plcs(plc.plc_sections(PLCS, SCAN));
+    let mut gateway = Gateway::start_ready(configure(config));
+    gateway.wait_for_metric("edge_samples_stored", RECOVERY_TIMEOUT, |count| count > BACKLOG);
     open(way.address(), broker.port());
-    gateway.wait_for_metric("edge_samples_stored", LONG, |count| count < 50.0);
-    let (status, log) = gateway.terminate(LONG);
+    gateway.wait_for_metric("edge_samples_stored", RECOVERY_TIMEOUT, |count| count < 50.0);
+    let (status, log) = gateway.terminate(RECOVERY_TIMEOUT);
     assert!(status.success(), "{}", log.text());
     let messages = consumer.drain(Duration::from_secs(1));
     let mut capture = Capture::default();
@@ -38,7 +36,7 @@ fn after_an_outage(queue: &str) -> Vec<Message> {
     messages
 }
 
-/// From now on whoever connects to `from` reaches this port.
+/// Forwards connections from `from` to a port of this machine.
 fn open(from: SocketAddr, to: u16) {
     let listener = TcpListener::bind(from).expect("the port is reserved for this");
     thread::spawn(move || {
@@ -47,7 +45,7 @@ fn open(from: SocketAddr, to: u16) {
             for (from, to) in [(&there, &back), (&back, &there)] {
                 let (mut from, mut to) = (copy(from), copy(to));
                 thread::spawn(move || {
-                    // An error is an end like any other.
+                    // An error ends the connection like a close.
                     drop(std::io::copy(&mut from, &mut to));
                     drop(to.shutdown(Shutdown::Write));
                 });
@@ -69,8 +67,8 @@ fn is_history(message: &Message) -> bool {
 }
 
 #[test]
-fn with_the_strict_order_every_topic_arrives_as_it_was_taken() {
-    let messages = after_an_outage("order = \"strict\"");
+fn with_the_strict_order_every_topic_arrives_in_the_order_of_reading() {
+    let messages = after_an_outage(|config| config.set("queue.order", "strict"));
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     for message in &messages {
         let next = next.entry(&message.topic).or_default();
@@ -81,13 +79,13 @@ fn with_the_strict_order_every_topic_arrives_as_it_was_taken() {
 }
 
 #[test]
-fn by_default_what_is_new_overtakes_what_is_old_and_marked() {
-    let messages = after_an_outage("");
+fn by_default_new_messages_overtake_the_backlog_which_is_marked() {
+    let messages = after_an_outage(|config| config);
     let old = messages.iter().filter(|message| is_history(message));
     let newest_old = old.clone().map(seq).max().expect("there is a backlog");
     let last_old = messages.iter().rposition(is_history).expect("there is a backlog");
     let overtaking = |message: &&Message| !is_history(message) && seq(message) > newest_old;
     let overtaken = messages[..last_old].iter().filter(overtaking).count();
-    assert!(old.count() > 500, "hardly anything is marked");
+    assert!(old.count() > 500, "too few messages are marked");
     assert!(overtaken > 500, "only {overtaken} new messages came before the last old one");
 }

@@ -1,31 +1,35 @@
-//! A file system that others fill, that breaks, or that may not be written: the gateway reads and
-//! publishes all the same, says what is wrong, and loses nothing that it does not announce.
+//! A file system that is full, broken or read-only: the gateway reads and publishes, reports the
+//! problem, and announces every loss.
 
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, LoopDisk, Mosquitto, Simulator, Subscriber, eventually};
+use e2e::{
+    Capture, Gateway, GatewayConfig, LoopDisk, Mosquitto, Simulator, Subscriber, eventually,
+};
 
-const LONG: Duration = Duration::from_secs(60);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn as_root_others_fill_the_disk_during_an_outage() {
+fn as_root_other_programs_fill_the_disk_during_an_outage() {
     let mut world = World::new();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.broker.stop();
-    // Several files: there is something to give up.
+    // Several segments, so that one can be evicted.
     world.wait_for("edge_queue_bytes", 128.0 * 1024.0);
 
     world.disk.fill();
 
     let status = || world.storage().filter(|told| told.contains("the file system is full"));
-    eventually("it says so", LONG, status);
+    eventually("the status reports it", SLOW_TIMEOUT, status);
     world.wait_for("edge_samples_dropped_total{reason=\"full\"}", 0.0);
     assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));
     world.broker.start_again();
-    world.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored < 500.0);
+    world.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |stored| stored < 500.0);
     world.disk.free_filled();
-    eventually("it is well again", LONG, || world.storage().is_none().then_some(()));
+    eventually("the storage is healthy again", SLOW_TIMEOUT, || {
+        world.storage().is_none().then_some(())
+    });
     world.ends_accounted_for();
 }
 
@@ -35,61 +39,62 @@ fn as_root_the_disk_is_full_at_the_start() {
     disk.fill();
     let mut world = World::on(disk);
 
-    world.wait_until_ready_is(503);
+    world.wait_for_readyz(503);
     world.wait_for("edge_samples_delivered_total", 500.0);
     world.disk.free_filled();
 
-    world.wait_until_ready_is(200);
+    world.wait_for_readyz(200);
     assert_eq!(world.storage(), None);
     world.broker.stop();
     world.wait_for("edge_samples_stored", 500.0);
     world.gateway.kill();
     world.broker.start_again();
     world.gateway.start_again();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.wait_for("edge_samples_recovered_total", 499.0);
     world.ends_accounted_for();
 }
 
-/// As a card that breaks leaves it: with `errors=remount-ro`, as Debian mounts it.
+/// As a failing SD card does it: ext4 becomes read-only, with `errors=remount-ro` as Debian mounts
+/// it.
 #[test]
 fn as_root_the_file_system_breaks_while_it_runs() {
     let mut world = World::new();
-    world.gateway.wait_until_ready(LONG);
+    world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.wait_for("edge_queue_sync_seconds_count", 2.0);
 
     world.disk.inject_error();
 
-    world.wait_until_ready_is(503);
+    world.wait_for_readyz(503);
     let told = world.storage();
     assert!(told.is_some_and(|told| told.contains("samples wait in memory only")));
     let delivered = world.wait_for("edge_samples_delivered_total", 0.0);
     world.wait_for("edge_samples_delivered_total", delivered + 500.0);
-    let (status, log) = world.gateway.terminate(LONG);
+    let (status, log) = world.gateway.terminate(SLOW_TIMEOUT);
     assert!(status.success(), "{}", log.text());
     world.disk.repair();
     world.gateway.start_again();
-    world.wait_until_ready_is(200);
+    world.wait_for_readyz(200);
     assert_eq!(world.storage(), None);
     world.ends_accounted_for();
 }
 
 #[test]
-fn as_root_the_disk_may_not_be_written_at_the_start() {
+fn as_root_the_disk_is_read_only_at_the_start() {
     let disk = LoopDisk::new(24 * MIB);
     disk.remount("ro");
     let world = World::on(disk);
 
-    world.wait_until_ready_is(503);
+    world.wait_for_readyz(503);
     world.wait_for("edge_samples_delivered_total", 500.0);
     world.disk.remount("rw");
 
-    world.wait_until_ready_is(200);
+    world.wait_for_readyz(200);
     assert_eq!(world.storage(), None);
     world.ends_accounted_for();
 }
 
-/// A gateway on a disk of its own, whose queue takes a new file every other second.
+/// A gateway on its own disk, whose queue begins a new segment every two seconds.
 struct World {
     gateway: Gateway,
     broker: Mosquitto,
@@ -105,46 +110,42 @@ impl World {
 
     fn on(disk: LoopDisk) -> Self {
         let plc = Simulator::start();
-        // It saves once a second and when it is stopped, not with every message: nobody kills it here,
-        // and it shares a busy disk.
+        // It saves once a second and when it is stopped, not at every message: it is not killed
+        // here, and it shares a busy disk.
         let broker = Mosquitto::builder().persistent().line("autosave_on_changes false").start();
         let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
-        let gateway = Gateway::start_on(
-            disk.path(),
-            &format!(
-                "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-                 [queue]\nmax_size = \"256KiB\"\nmin_free = \"1MiB\"\n{}",
-                broker.url(),
-                plc.plc_sections(10, Duration::from_millis(20)),
-            ),
-        );
+        let config = GatewayConfig::with_broker("g", broker.url())
+            .set("queue.max_size", "256KiB")
+            .set("queue.min_free", "1MiB")
+            .plcs(plc.plc_sections(10, Duration::from_millis(20)));
+        let gateway = Gateway::start_on(disk.path(), config);
         Self { gateway, broker, consumer, plc, disk }
     }
 
     fn wait_for(&self, series: &str, more_than: f64) -> f64 {
-        self.gateway.wait_for_metric(series, LONG, |value| value > more_than)
+        self.gateway.wait_for_metric(series, SLOW_TIMEOUT, |value| value > more_than)
     }
 
-    fn wait_until_ready_is(&self, status: u16) {
+    fn wait_for_readyz(&self, status: u16) {
         let is_so = || {
             let answer = e2e::http_get(self.gateway.metrics_address(), "/readyz").ok()?;
             (answer.status == status).then_some(())
         };
-        eventually(&format!("/readyz is {status}"), LONG, is_so);
+        eventually(&format!("/readyz is {status}"), SLOW_TIMEOUT, is_so);
     }
 
-    /// What the status says of the storage.
+    /// Returns the storage problem of the status, if any.
     fn storage(&self) -> Option<String> {
         let status: serde_json::Value =
             serde_json::from_str(&self.gateway.get("/status").body).ok()?;
         status.pointer("/queue/storage")?.as_str().map(str::to_owned)
     }
 
-    /// The PLCs go silent, and everything that they gave arrives or is told to be lost.
+    /// Stops the PLCs; every sample arrives or is announced as lost.
     fn ends_accounted_for(mut self) {
         drop(self.plc);
-        self.gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored == 0.0);
-        let (status, log) = self.gateway.terminate(LONG);
+        self.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |stored| stored == 0.0);
+        let (status, log) = self.gateway.terminate(SLOW_TIMEOUT);
         assert!(status.success(), "{}", log.text());
         let messages = self.consumer.drain(Duration::from_secs(3));
         let capture = Capture::of(&messages);

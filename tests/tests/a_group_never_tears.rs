@@ -1,11 +1,10 @@
-//! Tags of one group belong to the same moment, although a gap parts them.
+//! Tags of one group come from one request, even with unused registers between them.
 
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus};
 use provisioning::plc::Table;
 
-const SOON: Duration = Duration::from_secs(10);
 const LAST: u16 = 300;
 
 #[test]
@@ -13,20 +12,15 @@ fn a_value_and_its_factor_come_from_one_request() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/p");
     // 89 registers apart: without the group this would be two requests.
-    let tag = |name: &str, word: u16| {
-        format!(
-            "[[plc.tag]]\nname = \"{name}\"\nat = \"%MW{word}\"\ntype = \"UINT\"\ngroup = \"pair\"\n"
-        )
-    };
-    let _gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\nscan = \"10ms\"\n{}{}",
-        broker.url(),
-        plc.address(),
-        tag("value", 10),
-        tag("factor", 99),
-    ));
-    messages.next(SOON);
+    let config = PlcConfig::new("p", "M241", plc.address())
+        .scan(Duration::from_millis(10))
+        .tag("value", "%MW10", "UINT")
+        .set_tag("group", "pair")
+        .tag("factor", "%MW99", "UINT")
+        .set_tag("group", "pair");
+    let config = GatewayConfig::with_broker("g", broker.url()).plc(config);
+    let _gateway = Gateway::start_ready(config);
+    messages.next(EVENT_TIMEOUT);
 
     for moment in 1..=LAST {
         let mut registers = [0; 90];
@@ -36,7 +30,7 @@ fn a_value_and_its_factor_come_from_one_request() {
 
     let mut moments = 0;
     loop {
-        let payload = messages.next(SOON).json();
+        let payload = messages.next(EVENT_TIMEOUT).json();
         assert_eq!(payload["value"], payload["factor"], "torn: {payload}");
         moments += 1;
         if payload["value"] == LAST {

@@ -1,49 +1,46 @@
-//! Promises 2 and 3 against brokers that misbehave: each is told in words, none is hammered, and no
-//! message is lost without a reason or sent for ever.
+//! Promises 2 and 3 with misbehaving brokers: each fault is reported, none causes a storm of
+//! connects, and no message is lost without a reason or sent forever.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus, RECOVERY_TIMEOUT,
+    STOP_TIMEOUT,
+};
 use provisioning::plc::Table;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(40);
-
-fn config(broker: &str, more: &str, plc: &Pymodbus) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker}\"]\n{more}\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\nscan = \"50ms\"\n\
-         [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",
-        plc.address()
-    )
+fn counter(plc: &Pymodbus) -> PlcConfig {
+    PlcConfig::new("p", "M241", plc.address())
+        .scan(Duration::from_millis(50))
+        .tag("count", "%MW10", "UINT")
 }
 
-/// A PLC whose tag has something new in every cycle would drown the test; this one keeps still.
+fn config(broker: impl Display, plc: &Pymodbus) -> GatewayConfig {
+    GatewayConfig::with_broker("g", broker).plc(counter(plc))
+}
+
+/// A PLC whose value does not change: the test controls every message.
 fn plc() -> Pymodbus {
     let mut plc = Pymodbus::start();
     plc.set_registers(Table::HoldingRegister, 10, &[7]);
     plc
 }
 
-/// 300 more tags in a scan class of their own: messages of some 6 kB.
-fn bulk(config: &mut String) {
-    for word in 100..400 {
-        let _ = write!(
-            config,
-            "[[plc.tag]]\nname = \"bulk{word}\"\nat = \"%MW{word}\"\ntype = \"INT\"\n\
-             scan = \"1s\"\n"
-        );
-    }
+/// The counter and 300 more tags in a scan class of their own: messages of about 6 kB.
+fn bulk(plc: &Pymodbus) -> PlcConfig {
+    (100..400).fold(counter(plc), |plc, word| {
+        plc.tag(&format!("bulk{word}"), &format!("%MW{word}"), "INT").set_tag("scan", "1s")
+    })
 }
 
-/// Listens, and does this with every connection. Tells about each.
+/// Listens, calls `act` with every connection, and reports each to the returned channel.
 fn peer(act: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> (SocketAddr, Receiver<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -63,73 +60,73 @@ fn peer(act: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> (SocketAddr,
 fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others() {
     let (mut plc, broker) = (plc(), Mosquitto::builder().line("max_packet_size 1000").start());
     let everything = broker.subscribe("edge/g/#");
-    let mut config = config(&broker.url(), "version = \"3.1.1\"", &plc);
-    bulk(&mut config);
-    let gateway = Gateway::start_ready(&config);
+    let config = GatewayConfig::with_broker("g", broker.url()).set("mqtt.version", "3.1.1");
+    let gateway = Gateway::start_ready(config.plc(bulk(&plc)));
 
     let too_large = "edge_samples_dropped_total{reason=\"too_large\"}";
-    gateway.wait_for_metric(too_large, LONG, |dropped| dropped >= 300.0);
+    gateway.wait_for_metric(too_large, RECOVERY_TIMEOUT, |dropped| dropped >= 300.0);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
 
-    everything.wait_for("what fits", LONG, |message| message.json()["count"] == 8);
-    let event =
-        everything.wait_for("the gap", SOON, |message| message.topic == "edge/g/event").json();
+    everything.wait_for("what fits", RECOVERY_TIMEOUT, |message| message.json()["count"] == 8);
+    let event = everything
+        .wait_for("the gap", EVENT_TIMEOUT, |message| message.topic == "edge/g/event")
+        .json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert!(gateway.log().contains("closes the connection whenever"));
 }
 
 #[test]
-fn the_limit_that_a_broker_tells_is_kept() {
+fn the_packet_limit_of_the_broker_is_respected() {
     let (plc, broker) = (plc(), Mosquitto::builder().line("max_packet_size 1000").start());
     let events = broker.subscribe("edge/g/event");
-    let mut config = config(&broker.url(), "", &plc);
-    bulk(&mut config);
-    let gateway = Gateway::start_ready(&config);
+    let config = GatewayConfig::with_broker("g", broker.url()).plc(bulk(&plc));
+    let gateway = Gateway::start_ready(config);
 
-    let event = events.next(SOON).json();
+    let event = events.next(EVENT_TIMEOUT).json();
 
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert_eq!(gateway.metric("edge_mqtt_connected"), Some(1.0), "{}", gateway.log().text());
 }
 
 #[test]
-fn a_web_server_in_the_place_of_the_broker_is_told() {
+fn a_web_server_at_the_address_of_the_broker_is_reported() {
     let (address, connections) = peer(|stream| {
         let mut request = [0; 64];
         let _ = stream.read(&mut request);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     });
     let plc = plc();
-    let gateway = Gateway::start_ready(&config(&format!("mqtt://{address}"), "", &plc));
+    let gateway = Gateway::start_ready(config(format!("mqtt://{address}"), &plc));
 
-    connections.recv_timeout(SOON).expect("it is tried");
+    connections.recv_timeout(EVENT_TIMEOUT).expect("the gateway connects");
 
-    let line = gateway.log().wait_for_line("MQTT", SOON).expect("it is told");
+    let line = gateway.log().wait_for_line("MQTT", EVENT_TIMEOUT).expect("the gateway reports it");
     assert!(line.contains(&address.to_string()), "{line}");
 }
 
 #[test]
-fn a_plc_in_the_place_of_the_broker_is_told() {
+fn a_plc_at_the_address_of_the_broker_is_reported() {
     let plc = plc();
-    let gateway = Gateway::start_ready(&config(&format!("mqtt://{}", plc.address()), "", &plc));
+    let gateway = Gateway::start_ready(config(format!("mqtt://{}", plc.address()), &plc));
 
-    let line = gateway.log().wait_for_line("MQTT", LONG).expect("it is told");
+    let line =
+        gateway.log().wait_for_line("MQTT", RECOVERY_TIMEOUT).expect("the gateway reports it");
 
     assert!(line.contains("check that an MQTT broker"), "{line}");
 }
 
 #[test]
-fn a_silent_broker_does_not_hold_the_stop_up() {
+fn a_silent_broker_does_not_delay_the_stop() {
     let (hold, held) = mpsc::channel();
     let (address, connections) = peer(move |stream| {
         let _ = hold.send(stream.try_clone());
     });
     let plc = plc();
-    let mut gateway = Gateway::start_ready(&config(&format!("mqtt://{address}"), "", &plc));
-    connections.recv_timeout(SOON).expect("it is tried");
-    gateway.wait_for_metric("edge_samples_stored", SOON, |stored| stored > 0.0);
+    let mut gateway = Gateway::start_ready(config(format!("mqtt://{address}"), &plc));
+    connections.recv_timeout(EVENT_TIMEOUT).expect("the gateway connects");
+    gateway.wait_for_metric("edge_samples_stored", EVENT_TIMEOUT, |stored| stored > 0.0);
 
-    let (status, log) = gateway.terminate(SOON);
+    let (status, log) = gateway.terminate(STOP_TIMEOUT);
 
     assert!(status.success(), "{}", log.text());
     assert!(log.contains("left for the next start"), "{}", log.text());
@@ -140,31 +137,32 @@ fn a_silent_broker_does_not_hold_the_stop_up() {
 fn a_name_that_does_not_resolve_hides_no_other_broker() {
     let (plc, broker) = (plc(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
-    let two = format!("mqtt://no-such-broker.invalid:1883\", \"{}", broker.url());
-    let gateway = Gateway::start_ready(&config(&two, "", &plc));
+    let two = ["mqtt://no-such-broker.invalid:1883".to_owned(), broker.url()];
+    let config = GatewayConfig::new("g").brokers(two).plc(counter(&plc));
+    let gateway = Gateway::start_ready(config);
 
-    messages.wait_for("a value", LONG, |message| message.json()["count"] == 7);
+    messages.wait_for("a value", RECOVERY_TIMEOUT, |message| message.json()["count"] == 7);
 
     assert!(gateway.log().contains("no-such-broker.invalid"), "{}", gateway.log().text());
 }
 
 #[test]
-fn a_broker_that_stands_still_for_a_while_loses_nothing() {
+fn a_broker_that_stops_for_a_while_loses_nothing() {
     let (mut plc, broker) = (plc(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
-    let gateway = Gateway::start_ready(&config(&broker.url(), "", &plc));
-    messages.wait_for("a value", SOON, |message| message.json()["count"] == 7);
+    let gateway = Gateway::start_ready(config(broker.url(), &plc));
+    messages.wait_for("a value", EVENT_TIMEOUT, |message| message.json()["count"] == 7);
 
     broker.signal("STOP");
     for value in 100..120 {
         let produced = gateway.metric("edge_samples_produced_total").expect("is there");
         plc.set_registers(Table::HoldingRegister, 10, &[value]);
-        gateway.wait_for_metric("edge_samples_produced_total", SOON, |now| now > produced);
+        gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > produced);
     }
     broker.signal("CONT");
 
     for value in 100..120 {
-        let payload = messages.next(SOON).json();
+        let payload = messages.next(EVENT_TIMEOUT).json();
         assert_eq!(payload["count"], value, "each once and in order");
     }
 }
@@ -172,25 +170,25 @@ fn a_broker_that_stands_still_for_a_while_loses_nothing() {
 #[test]
 fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
     let (mut plc, mut broker) = (plc(), Mosquitto::builder().persistent().start());
-    let config = config(&broker.url(), "[publish]\nqos = 2", &plc);
-    let gateway = Gateway::start_ready(&config);
-    gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up > 0.0);
+    let config = config(broker.url(), &plc).set("publish.qos", 2);
+    let gateway = Gateway::start_ready(config);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
     let next = |plc: &mut Pymodbus, value: u16| {
         let produced = gateway.metric("edge_samples_produced_total").expect("is there");
         plc.set_registers(Table::HoldingRegister, 10, &[value]);
-        gateway.wait_for_metric("edge_samples_produced_total", SOON, |now| now > produced);
+        gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > produced);
     };
-    broker.signal("STOP"); // What is sent now is half way when the broker dies.
+    broker.signal("STOP"); // Messages sent now are not acknowledged when the broker dies.
     (100..110).for_each(|value| next(&mut plc, value));
     broker.kill();
     (110..120).for_each(|value| next(&mut plc, value));
 
     broker.start_again();
     let consumer = broker.subscribe("edge/g/data/#");
-    gateway.wait_for_metric("edge_samples_stored", LONG, |stored| stored < 1.0);
+    gateway.wait_for_metric("edge_samples_stored", RECOVERY_TIMEOUT, |stored| stored < 1.0);
 
     let text = gateway.get("/metrics").body;
     assert_eq!(gateway.metric("edge_samples_dropped_total{reason=\"full\"}"), Some(0.0), "{text}");
     next(&mut plc, 200);
-    consumer.wait_for("what came last", SOON, |message| message.json()["count"] == 200);
+    consumer.wait_for("what came last", EVENT_TIMEOUT, |message| message.json()["count"] == 200);
 }

@@ -1,4 +1,4 @@
-//! The programs as a customer has them: a PLC that spoils every third answer, and its neighbour.
+//! The shipped programs: a simulated PLC that corrupts every third answer, and a healthy one.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{BufRead, BufReader};
@@ -6,31 +6,26 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Process};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Process};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(10);
-/// What the registers of PLC_R from %MW60000 on always hold in the simulator.
+/// Constant registers of PLC_R in the simulator, from %MW60000 on.
 const VENDOR: u16 = 0x101A;
 const SERIAL_NUMBER: u32 = 80_201_001;
 
 #[test]
-fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
+fn its_published_values_are_correct_or_null_and_its_neighbour_is_on_time() {
     const MESSAGES: u32 = 60;
     let broker = Mosquitto::start();
     let spoiled = ["--mischief", "all", "--rate", "0.33", "--seed", "7"];
     let (_hostile, hostile) = simulate(&spoiled);
     let (_faithful, faithful) = simulate(&[]);
     let messages = broker.subscribe("edge/g/data/+");
-    let gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}{}",
-        broker.url(),
-        plc("hostile", hostile),
-        plc("faithful", faithful)
-    ));
+    let plcs = [plc("hostile", hostile), plc("faithful", faithful)];
+    let gateway = Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plcs(plcs));
     let (mut of_faithful, mut of_hostile) = (0, [0, 0]);
     while of_faithful < MESSAGES || of_hostile.contains(&0) {
-        let message = messages.next(SOON);
+        let message = messages.next(EVENT_TIMEOUT);
         let payload = message.json();
         let vendor = &payload["vendor"];
         assert!([json!(VENDOR), Value::Null].contains(vendor), "{payload}");
@@ -44,20 +39,17 @@ fn what_it_publishes_is_right_or_null_and_its_neighbour_is_on_time() {
         }
     }
     let missed = gateway.metric(r#"edge_plc_cycles_missed_total{plc="faithful"}"#);
-    // One that had to wait for the other would miss a dozen at the first silence.
+    // If it had to wait for the other PLC, it would miss a dozen at the first time-out.
     assert!(missed.is_some_and(|missed| missed < 10.0), "{missed:?}");
 }
 
 /// `life` changes all the time, so that every cycle is published.
-fn plc(name: &str, address: SocketAddr) -> String {
-    let tag = |name: &str, at: &str, iec: &str| {
-        format!("[[plc.tag]]\nname = \"{name}\"\nat = \"{at}\"\ntype = \"{iec}\"\n")
-    };
-    format!(
-        "[[plc]]\nname = \"{name}\"\nmodel = \"M241\"\naddress = \"{address}\"\nscan = \"80ms\"\n"
-    ) + &tag("life", "%MW0", "WORD")
-        + &tag("vendor", "%MW60000", "WORD")
-        + &tag("number", "%MW60002", "UDINT")
+fn plc(name: &str, address: SocketAddr) -> PlcConfig {
+    PlcConfig::new(name, "M241", address)
+        .scan(Duration::from_millis(80))
+        .tag("life", "%MW0", "WORD")
+        .tag("vendor", "%MW60000", "WORD")
+        .tag("number", "%MW60002", "UDINT")
 }
 
 fn simulate(options: &[&str]) -> (Process, SocketAddr) {
@@ -65,7 +57,9 @@ fn simulate(options: &[&str]) -> (Process, SocketAddr) {
     simulate.args(["simulate", "--listen", "127.0.0.1:0"]).args(options);
     let mut process = Process::start(&mut simulate);
     let mut line = String::new();
-    BufReader::new(process.stdout()).read_line(&mut line).expect("it says where it listens");
+    BufReader::new(process.stdout())
+        .read_line(&mut line)
+        .expect("the simulator prints its address");
     let address = line.split_whitespace().find_map(|word| word.trim_end_matches(',').parse().ok());
-    (process, address.expect("it says where it listens"))
+    (process, address.expect("the simulator prints its address"))
 }

@@ -1,14 +1,11 @@
 //! Promise 1: a value at `%MW10` in the PLC is that value in the JSON, for every type and model.
 #![expect(clippy::expect_used, clippy::string_slice, reason = "test code may stop on the spot")]
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus};
 use provisioning::plc::Table;
 use serde_json::{Value, json};
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// Address, type, registers from the address on, value. The registers are those of a Modicon M2xx:
 /// little-endian memory, so the low word comes first.
@@ -64,30 +61,26 @@ fn first_register(at: &str) -> u16 {
     }
 }
 
-fn configuration(broker: &Mosquitto, plc: &Pymodbus, model: &str, tags: &str) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\ntimezone = \"Europe/Amsterdam\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"{model}\"\naddress = \"{}\"\nscan = \"200ms\"\n{tags}",
-        broker.url(),
-        plc.address()
-    )
+fn section(plc: &Pymodbus, model: &str) -> PlcConfig {
+    PlcConfig::new("p", model, plc.address()).scan(Duration::from_millis(200))
 }
 
-fn tag(name: &str, at: &str, iec: &str) -> String {
-    format!("[[plc.tag]]\nname = \"{name}\"\nat = \"{at}\"\ntype = \"{iec}\"\n")
+fn start(broker: &Mosquitto, plc: PlcConfig) -> Gateway {
+    let config = GatewayConfig::with_broker("g", broker.url());
+    Gateway::start(config.set("gateway.timezone", "Europe/Amsterdam").plc(plc))
 }
 
 fn every_type_of_a_modicon(model: &str) {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let mut tags = String::new();
+    let mut config = section(&plc, model);
     for (index, (at, iec, registers, _)) in VECTORS.iter().enumerate() {
         plc.set_registers(Table::HoldingRegister, first_register(at), registers);
-        tags += &tag(&format!("t{index}"), at, iec);
+        config = config.tag(&format!("t{index}"), at, iec);
     }
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, model, &tags));
+    let _gateway = start(&broker, config);
 
-    let message = messages.next(SOON);
+    let message = messages.next(EVENT_TIMEOUT);
 
     for (index, (at, iec, _, value)) in VECTORS.iter().enumerate() {
         let member = format!("\"t{index}\":{value},");
@@ -116,16 +109,17 @@ fn an_m221_counts_words_and_its_memory_bits_are_coils() {
     plc.set_registers(Table::HoldingRegister, 10, &[0xFFFE, 0x0008]);
     plc.set_registers(Table::HoldingRegister, 12, &[0xE979, 0x42F6, 0x5678, 0x1234]);
     plc.set_bits(Table::Coil, 163, &[true]);
-    let tags = tag("int", "%MW10", "INT")
-        + &tag("bit", "%MW11:X3", "BOOL")
-        + &tag("real", "%MF12", "REAL")
-        + &tag("dint", "%MD14", "DINT")
-        + &tag("coil", "%M163", "BOOL")
-        + &tag("off", "%M164", "BOOL");
+    let config = section(&plc, "M221")
+        .tag("int", "%MW10", "INT")
+        .tag("bit", "%MW11:X3", "BOOL")
+        .tag("real", "%MF12", "REAL")
+        .tag("dint", "%MD14", "DINT")
+        .tag("coil", "%M163", "BOOL")
+        .tag("off", "%M164", "BOOL");
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "M221", &tags));
+    let _gateway = start(&broker, config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     let read = ["int", "bit", "real", "dint", "coil", "off"].map(|name| payload[name].clone());
     let set = [json!(-2), json!(true), json!(123.456), json!(305_419_896), json!(true)];
@@ -138,31 +132,34 @@ fn outputs_and_inputs_of_a_modicon_are_coils_and_discrete_inputs() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_bits(Table::Coil, 8, &[false, true]);
     plc.set_bits(Table::DiscreteInput, 3, &[true]);
-    let tags =
-        tag("q", "%QX1.1", "BOOL") + &tag("i", "%IX0.3", "BOOL") + &tag("off", "%IX0.4", "BOOL");
+    let config = section(&plc, "M241")
+        .tag("q", "%QX1.1", "BOOL")
+        .tag("i", "%IX0.3", "BOOL")
+        .tag("off", "%IX0.4", "BOOL");
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+    let _gateway = start(&broker, config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     let read = ["q", "i", "off"].map(|name| payload[name].clone());
     assert_eq!(read, [json!(true), json!(true), json!(false)]);
 }
 
 #[test]
-fn a_bad_element_is_null_and_a_broken_text_too() {
+fn a_bad_array_element_is_null_and_so_is_an_invalid_string() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[0x0000, 0x3FC0, 0x0000, 0x7FC0]);
     plc.set_registers(Table::HoldingRegister, 14, &[0xFC5A, 0x6972, 0x6863, 0x0000]);
     plc.set_bits(Table::Coil, 3, &[true, false, true]);
-    let tags = tag("reals", "%MW10", "ARRAY[0..1] OF REAL")
-        + &tag("broken", "%MW14", "STRING(6)")
-        + "encoding = \"utf-8\"\n"
-        + &tag("coils", "%QX0.3", "ARRAY[0..2] OF BOOL");
+    let config = section(&plc, "M241")
+        .tag("reals", "%MW10", "ARRAY[0..1] OF REAL")
+        .tag("broken", "%MW14", "STRING(6)")
+        .set_tag("encoding", "utf-8")
+        .tag("coils", "%QX0.3", "ARRAY[0..2] OF BOOL");
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+    let _gateway = start(&broker, config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     assert_eq!(payload["reals"], json!([1.5, null]));
     assert_eq!(payload["broken"], Value::Null);
@@ -174,17 +171,19 @@ fn a_bad_element_is_null_and_a_broken_text_too() {
 fn an_enumeration_publishes_names_and_an_unknown_number_as_it_is() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[1, 7, 0xFFFF, 1]);
-    let names = "enum = { 0 = \"stop\", 1 = \"run\", -1 = \"fault\" }\n";
-    let tags = tag("known", "%MW10", "INT")
-        + names
-        + &tag("unknown", "%MW11", "INT")
-        + names
-        + &tag("several", "%MW12", "ARRAY[0..1] OF INT")
-        + names;
+    let tags = [
+        ("known", "%MW10", "INT"),
+        ("unknown", "%MW11", "INT"),
+        ("several", "%MW12", "ARRAY[0..1] OF INT"),
+    ];
+    let config = tags.into_iter().fold(section(&plc, "M241"), |plc, (name, at, iec)| {
+        let tag = plc.tag(name, at, iec).set_tag("enum.0", "stop");
+        tag.set_tag("enum.1", "run").set_tag("enum.-1", "fault")
+    });
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+    let _gateway = start(&broker, config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     assert_eq!((&payload["known"], &payload["unknown"]), (&json!("run"), &json!(7)));
     assert_eq!(payload["several"], json!(["fault", "run"]));
@@ -202,18 +201,19 @@ fn on_a_generic_server_for_every_table_and_byte_order() {
     plc.set_registers(Table::InputRegister, 7, &[42]);
     plc.set_bits(Table::Coil, 5, &[true]);
     plc.set_bits(Table::DiscreteInput, 9, &[true]);
-    let mut tags = String::new();
-    for (register, order) in [(0, "ABCD"), (2, "CDAB"), (4, "BADC"), (6, "DCBA")] {
-        tags += &tag(order, &format!("holding:{register}"), "DINT");
-        writeln!(tags, "order = \"{order}\"").expect("a string takes text");
-    }
-    tags += &tag("input", "input:7", "INT");
-    tags += &tag("coil", "coil:5", "BOOL");
-    tags += &tag("discrete", "discrete:9", "BOOL");
+    let orders = [(0, "ABCD"), (2, "CDAB"), (4, "BADC"), (6, "DCBA")];
+    let config = orders.into_iter().fold(section(&plc, "generic"), |plc, (register, order)| {
+        plc.tag(order, &format!("holding:{register}"), "DINT").set_tag("order", order)
+    });
+    let config = config.tag("input", "input:7", "INT").tag("coil", "coil:5", "BOOL").tag(
+        "discrete",
+        "discrete:9",
+        "BOOL",
+    );
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "generic", &tags));
+    let _gateway = start(&broker, config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     for order in ["ABCD", "CDAB", "BADC", "DCBA"] {
         assert_eq!(payload[order], 305_419_896, "{order}");
@@ -223,17 +223,18 @@ fn on_a_generic_server_for_every_table_and_byte_order() {
 }
 
 #[test]
-fn scaling_prints_the_digits_it_is_written_with_and_nan_is_null() {
+fn a_scaled_value_has_the_decimals_of_its_factor_and_nan_is_null() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[3, 0, 0x0000, 0x7FC0, 0x0000, 0x7F80]);
-    let tags = tag("scaled", "%MW10", "INT")
-        + "scale = 0.1\n"
-        + &tag("nan", "%MW12", "REAL")
-        + &tag("inf", "%MW14", "REAL");
+    let config = section(&plc, "M241")
+        .tag("scaled", "%MW10", "INT")
+        .set_tag("scale", 0.1)
+        .tag("nan", "%MW12", "REAL")
+        .tag("inf", "%MW14", "REAL");
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start(&configuration(&broker, &plc, "M241", &tags));
+    let _gateway = start(&broker, config);
 
-    let message = messages.next(SOON);
+    let message = messages.next(EVENT_TIMEOUT);
 
     assert!(message.payload.contains("\"scaled\":0.3,"), "{}", message.payload);
     let payload = message.json();

@@ -1,36 +1,37 @@
-//! What the document promises: the subscribing server can connect and receive the data when it is
-//! able.
+//! A persistent consumer that was away receives everything that was published meanwhile.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
 
-use e2e::{Capture, Gateway, Mosquitto, NodeRed, SampleCounts, Simulator, Subscriber};
+use e2e::{
+    Capture, Gateway, GatewayConfig, Mosquitto, NodeRed, SampleCounts, Simulator, Subscriber,
+};
 
-const LONG: Duration = Duration::from_secs(60);
-/// Messages that pile up: three times what Mosquitto keeps by default. `E2E_PILE` makes it more.
-const PILE: f64 = 3000.0;
+const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
+/// Messages for which [`SLOW_TIMEOUT`] is meant: three times what Mosquitto stores by default.
+const USUAL_MESSAGES: u32 = 3000;
 /// Together 400 messages a second.
 const PLCS: usize = 8;
 const SCAN: Duration = Duration::from_millis(20);
 
-fn pile() -> f64 {
-    std::env::var("E2E_PILE").map_or(PILE, |pile| pile.parse().expect("a number"))
+/// Returns the number of messages that the broker stores for the consumer.
+fn messages() -> u32 {
+    u32::try_from(test_settings::MESSAGES.number()).expect("at most four billion messages")
 }
 
-/// As long as it takes for a pile of the usual height.
-fn long() -> Duration {
-    LONG.mul_f64((pile() / PILE).max(1.0))
+/// Returns the time-out for that many messages.
+fn timeout() -> Duration {
+    SLOW_TIMEOUT * (messages() / USUAL_MESSAGES).max(1)
 }
 
-/// Lets messages pile up at the broker, then the PLCs go silent.
-fn pile_up(broker: &Mosquitto) -> Gateway {
+/// Publishes until the broker has stored enough messages, then ends the PLCs.
+fn store_messages(broker: &Mosquitto) -> Gateway {
     let plc = Simulator::start();
-    let gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
-        broker.url(),
-        plc.plc_sections(PLCS, SCAN)
-    ));
-    gateway.wait_for_metric("edge_samples_delivered_total", long(), |count| count > pile());
+    let config = GatewayConfig::with_broker("g", broker.url());
+    let gateway = Gateway::start_ready(config.plcs(plc.plc_sections(PLCS, SCAN)));
+    gateway.wait_for_metric("edge_samples_delivered_total", timeout(), |count| {
+        count > messages().into()
+    });
     gateway
 }
 
@@ -41,7 +42,7 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
         assert_eq!(message.qos, 1);
         Some(message)
     };
-    let figures = capture.add_rest(gateway, long(), next);
+    let figures = capture.add_rest(gateway, timeout(), next);
     assert_eq!(
         figures,
         SampleCounts { produced: figures.delivered, stored: 0, dropped: 0, ..figures }
@@ -51,11 +52,11 @@ fn gets_everything(gateway: &Gateway, consumer: &Subscriber) {
 }
 
 #[test]
-fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
+fn a_consumer_that_was_away_gets_the_messages_published_meanwhile() {
     let broker = Mosquitto::start();
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     assert_eq!(consumer.stop(), []);
-    let gateway = pile_up(&broker);
+    let gateway = store_messages(&broker);
 
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
 
@@ -63,14 +64,14 @@ fn a_consumer_that_was_away_gets_what_was_published_meanwhile() {
 }
 
 #[test]
-fn node_red_that_was_away_gets_what_was_published_meanwhile() {
+fn node_red_that_was_away_gets_the_messages_published_meanwhile() {
     let (broker, node_red) = (Mosquitto::start(), NodeRed::new());
     let consumer = node_red.start(&broker);
     let subscribed = format!("Sending SUBACK to {}", NodeRed::CLIENT_ID);
-    let subscribed = broker.log().wait_for_line(&subscribed, LONG);
+    let subscribed = broker.log().wait_for_line(&subscribed, SLOW_TIMEOUT);
     assert!(subscribed.is_some(), "{}", consumer.log().text());
     assert_eq!(consumer.stop(), []);
-    let gateway = pile_up(&broker);
+    let gateway = store_messages(&broker);
 
     let consumer = node_red.start(&broker);
 

@@ -1,7 +1,7 @@
-//! Promise 3: an outage of hours at 1,000 samples a second, in time that is only counted, on real
-//! files: memory stays bounded, and everything arrives or is announced.
+//! Promise 3: an outage of hours at 1,000 samples a second, in simulated time on real files: memory
+//! stays bounded, and everything arrives or is announced.
 //!
-//! Here an hour; `E2E_OUTAGE_HOURS` makes it more, and `cargo xtask long` a day.
+//! An hour by default (`E2E_OUTAGE_HOURS`); `cargo xtask long` simulates a day.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -27,19 +27,19 @@ use provisioning::config::{self, LoadedConfig};
 const PLCS: u16 = 10;
 const TAGS: u16 = 100;
 const EVERY: Duration = Duration::from_millis(100);
-/// The topic of events, behind those of the PLCs.
+/// Topic of events; those of the PLCs come before it.
 const EVENTS: TopicId = TopicId::new(PLCS);
-/// What the session with the broker allows to be under way.
+/// Messages that may be in flight to the broker.
 const WINDOW: usize = 64;
-/// What may be added to the memory of the process: the cache, a segment that is read and its index,
-/// entries on their way, and what the allocator keeps.
+/// Allowed growth of the process: the cache, a segment that is read with its index, entries in
+/// flight, and memory retained by the allocator.
 const MEMORY_KIB: u64 = 24 << 10;
-/// The memory of the process is measured, and the tests share one.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Serialises the tests, because they measure the memory of their common process.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
 #[test]
-fn everything_arrives_and_what_is_new_hardly_waits() {
-    let _alone = ALONE.lock();
+fn everything_arrives_and_new_messages_are_hardly_delayed() {
+    let _exclusive = EXCLUSIVE.lock();
     let mut world = World::new("2GiB");
     let memory = memory();
     let usual = world.run(Duration::from_secs(20), true);
@@ -50,15 +50,15 @@ fn everything_arrives_and_what_is_new_hardly_waits() {
 
     assert_eq!(world.missing(), Vec::new());
     assert_eq!(world.metrics.dropped(), 0);
-    assert!(world.taken() > taken, "nothing was new while it caught up");
+    assert!(world.taken() > taken, "no new samples while it caught up");
     println!("99 of 100 acknowledged after: usually {usual:?}, beside the backlog {beside:?}");
     assert!(beside <= usual * 2, "{beside:?} beside the backlog, usually {usual:?}");
     world.check_memory(memory);
 }
 
 #[test]
-fn what_does_not_fit_is_announced_to_the_number() {
-    let _alone = ALONE.lock();
+fn dropped_samples_are_announced_exactly() {
+    let _exclusive = EXCLUSIVE.lock();
     let mut world = World::new("8MiB");
     let memory = memory();
     world.run(outage(), false);
@@ -70,26 +70,25 @@ fn what_does_not_fit_is_announced_to_the_number() {
 
     let dropped = world.metrics.dropped();
     assert_eq!(world.missing(), Vec::new());
-    assert!(dropped > world.metrics.produced.get() / 4, "nearly everything did fit: {dropped}");
+    assert!(dropped > world.metrics.produced.get() / 4, "too little was dropped: {dropped}");
     assert_eq!(world.announced_samples, dropped);
     world.check_memory(memory);
 }
 
 fn outage() -> Duration {
-    let hours = std::env::var("E2E_OUTAGE_HOURS").ok().map(|hours| hours.parse());
-    Duration::from_secs(3600) * hours.map_or(1, |hours| hours.expect("a number"))
+    Duration::from_secs(3600 * test_settings::OUTAGE_HOURS.number())
 }
 
-/// A queue between PLCs and a broker, and the clock of all.
+/// A queue between simulated PLCs and a broker, with simulated time.
 struct World {
     queue: Queue,
     metrics: QueueMetrics,
     now: Instant,
     due: Instant,
-    /// When the broker came, or went.
+    /// When the broker connected or disconnected.
     since: Instant,
     broker: Broker,
-    /// By topic, when each number was taken, whether it came, and whether it was announced as lost.
+    /// For each topic and number: when it was read, and how often it arrived and was announced.
     numbers: Vec<Vec<Fate>>,
     announced_samples: u64,
     most_memory: u64,
@@ -111,7 +110,7 @@ struct UnderWay {
     record: Option<(usize, usize)>,
 }
 
-/// Takes messages one after the other, and is some way off.
+/// A broker that takes messages one after the other, at the end of a slow link.
 #[derive(Default)]
 struct Broker {
     under_way: VecDeque<UnderWay>,
@@ -122,7 +121,7 @@ impl Broker {
     const SERVICE: Duration = Duration::from_micros(500);
     const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-    /// When a message that is sent now is acknowledged.
+    /// Returns when a message that is sent now is acknowledged.
     fn take(&mut self, now: Instant) -> Instant {
         let done = self.busy_until.map_or(now, |until| until.max(now)) + Self::SERVICE;
         self.busy_until = Some(done);
@@ -149,7 +148,8 @@ impl World {
             epoch: "abcdef".into(),
             boot: String::new(),
         };
-        let files = DirStorage::open(&dir.path().join("queue")).expect("it is nobody else's");
+        let files =
+            DirStorage::open(&dir.path().join("queue")).expect("no other queue uses the directory");
         let now = Instant::now();
         let queue = Queue::open(files, &loaded.config.queue, identity, metrics.clone(), now);
         Self {
@@ -234,7 +234,7 @@ impl World {
 
     fn push(&mut self) {
         let turn = u64::try_from(self.numbers.iter().map(Vec::len).sum::<usize>());
-        let turn = turn.expect("it fits");
+        let turn = turn.expect("the number fits");
         if turn.is_multiple_of(1000) {
             self.most_memory = self.most_memory.max(memory());
             self.most_files = self.most_files.max(files(&self.dir.path().join("queue")));
@@ -256,7 +256,7 @@ impl World {
             let mut record = None;
             match queued.entry {
                 Entry::Record(arrived) => {
-                    let number = usize::try_from(queued.seq).expect("it fits");
+                    let number = usize::try_from(queued.seq).expect("the number fits");
                     assert_eq!(*arrived, taken(arrived.plc, number));
                     record = Some((queued.topic.index(), number));
                 }
@@ -266,7 +266,7 @@ impl World {
                     let plc = gap.topic.trim_start_matches("edge/g/data/p").parse::<usize>();
                     let numbers = &mut self.numbers[plc.expect("a topic of a PLC")];
                     for number in gap.first_seq..=gap.last_seq {
-                        numbers[usize::try_from(number).expect("it fits")].announced += 1;
+                        numbers[usize::try_from(number).expect("the number fits")].announced += 1;
                     }
                 }
             }
@@ -306,7 +306,7 @@ fn ninety_nine(mut ages: Vec<Duration>) -> Duration {
 }
 
 fn taken(plc: u16, number: usize) -> Record {
-    let number = i64::try_from(number).expect("it fits");
+    let number = i64::try_from(number).expect("the number fits");
     let at = UnixTime::from_micros(1_600_000_000_000_000 + number * 1_000_000);
     let sample = |tag: u16| Sample {
         tag,
@@ -326,10 +326,10 @@ fn load(dir: &e2e::TempDir, max_size: &str) -> LoadedConfig {
     config::load(&dir.write("gateway.toml", &toml)).expect("the configuration holds")
 }
 
-/// Memory for what the test itself notes of the numbers of a PLC, in use from the beginning: it is not
-/// the queue's.
+/// Memory for what the test itself notes of the numbers of a PLC, in use from the beginning: it is
+/// not the queue's.
 fn notes() -> Vec<Fate> {
-    let seconds = usize::try_from(outage().as_secs()).expect("it fits");
+    let seconds = usize::try_from(outage().as_secs()).expect("the number fits");
     // The catching up takes less than a quarter of the outage.
     let mut notes =
         vec![Fate { taken: Instant::now(), arrived: 0, announced: 0 }; seconds * 5 / 4 + 600];
@@ -345,7 +345,7 @@ fn files(dir: &Path) -> u64 {
 
 /// Resident memory in KiB.
 fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = fs::read_to_string("/proc/self/status").expect("Linux provides the file");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let words = line.and_then(|line| line.split_whitespace().next());
     words.and_then(|kib| kib.parse().ok()).expect("a number")

@@ -1,14 +1,13 @@
-//! The live metrics pass promtool, and health says what it promises.
+//! The metrics pass promtool, and the health pages return what is documented.
 
 use std::io::Write;
+use std::net::SocketAddr;
+
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, Pymodbus};
 
-const SOON: Duration = Duration::from_secs(10);
-
-/// Names that alerts and dashboards rely on.
+/// Series that alerts and dashboards use.
 const SERIES: [&str; 20] = [
     "edge_build_info{",
     "edge_config_info{",
@@ -32,19 +31,16 @@ const SERIES: [&str; 20] = [
     "edge_queue_oldest_timestamp_seconds",
 ];
 
-fn configuration(broker: &str, plc: &str) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{broker}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{plc}\"\n\
-         [[plc.tag]]\nname = \"t\"\nat = \"%MW10\"\ntype = \"INT\"\n"
-    )
+fn configuration(broker: &str, plc: SocketAddr) -> GatewayConfig {
+    let plc = PlcConfig::new("p", "M241", plc).tag("t", "%MW10", "INT");
+    GatewayConfig::with_broker("g", broker).plc(plc)
 }
 
 #[test]
 fn the_live_endpoint_passes_promtool_and_has_every_series() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::start_ready(&configuration(&broker.url(), &plc.address().to_string()));
-    gateway.wait_for_metric("edge_samples_delivered_total", SOON, |samples| samples > 0.0);
+    let gateway = Gateway::start_ready(configuration(&broker.url(), plc.address()));
+    gateway.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |samples| samples > 0.0);
 
     let answer = gateway.get("/metrics");
 
@@ -59,21 +55,29 @@ fn the_live_endpoint_passes_promtool_and_has_every_series() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is installed");
-    promtool.stdin.take().expect("piped").write_all(answer.body.as_bytes()).expect("it reads");
-    let verdict = promtool.wait_with_output().expect("it ends");
+    promtool
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(answer.body.as_bytes())
+        .expect("the process reads its input");
+    let verdict = promtool.wait_with_output().expect("the process ends");
     assert!(verdict.status.success(), "{verdict:?}");
     assert!(verdict.stdout.is_empty() && verdict.stderr.is_empty(), "{verdict:?}");
 }
 
 #[test]
-fn without_broker_and_plc_it_is_healthy_and_ready_and_says_what_is_missing() {
+fn without_broker_and_plc_it_is_healthy_and_ready_and_reports_what_is_missing() {
     let (nobody, no_plc) = (Port::reserve(), Port::reserve());
     let broker = format!("mqtt://{}", nobody.address());
-    let gateway = Gateway::start_ready(&configuration(&broker, &no_plc.address().to_string()));
-    gateway.log().wait_for_line("Modbus server", SOON).expect("the PLC's absence is told");
+    let gateway = Gateway::start_ready(configuration(&broker, no_plc.address()));
+    gateway
+        .log()
+        .wait_for_line("Modbus server", EVENT_TIMEOUT)
+        .expect("the log reports the missing PLC");
 
     assert_eq!(gateway.get("/healthz").status, 200);
-    assert_eq!(gateway.get("/readyz").status, 200, "a missing broker is normal life");
+    assert_eq!(gateway.get("/readyz").status, 200, "a missing broker is no failure");
     let status = gateway.get("/status").body;
     assert!(status.contains(&nobody.address().to_string()), "{status}");
     assert_eq!(gateway.metric("edge_mqtt_connected"), Some(0.0));

@@ -3,52 +3,48 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, LocalHub, Mosquitto, Port, Pymodbus, TempDir, key_encodings, temp_dir};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, GatewayConfig, LocalHub, Mosquitto, PlcConfig, Port, Pymodbus,
+    key_encodings, temp_dir,
+};
 use tunnel::{PresharedKey, PrivateKey};
 
-const SOON: Duration = Duration::from_secs(10);
 const SECRET: &str = "sesame-4711-open";
 
-fn config(mqtt: &str, plc: &Pymodbus) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\n{mqtt}\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\nscan = \"50ms\"\n\
-         [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",
-        plc.address()
-    )
+fn config(broker: impl Display, plc: &Pymodbus) -> GatewayConfig {
+    let plc = PlcConfig::new("p", "M241", plc.address())
+        .scan(Duration::from_millis(50))
+        .tag("count", "%MW10", "UINT");
+    GatewayConfig::with_broker("g", broker).plc(plc)
 }
 
-/// The program's own commands over this configuration, output and errors together.
-fn said(arguments: &[&str], gateway: &Gateway) -> String {
+/// Runs a command of the program on this configuration; returns both outputs.
+fn output_of(arguments: &[&str], gateway: &Gateway) -> String {
     let output = Command::new(Gateway::program())
         .args(arguments)
         .arg(gateway.config_path())
         .env("RUST_LOG", "trace")
         .output()
-        .expect("the program is there");
+        .expect("the program is built");
     format!("{output:?}")
 }
 
-/// A file that only its owner can read; gives its path.
-fn secret(dir: &TempDir, name: &str, text: &str) -> String {
-    let path = dir.write(name, text);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
-    path.display().to_string()
-}
-
-/// Looks for secrets everywhere that a gateway with this configuration tells something.
-fn nothing_is_told(config: &str, secrets: &[String]) {
+/// Searches every output of a gateway with this configuration for secrets.
+fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
     let mut gateway = Gateway::start_with(config, &[("RUST_LOG", "trace")]);
-    gateway.wait_until_ready(SOON);
-    gateway.wait_for_metric("edge_samples_delivered_total", SOON, |delivered| delivered > 0.0);
+    gateway.wait_until_ready(EVENT_TIMEOUT);
+    gateway.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |delivered| {
+        delivered > 0.0
+    });
     let log = gateway.log().text();
-    assert!(log.contains("TRACE"), "trace is on, or this tests nothing: {log}");
+    assert!(log.contains("TRACE"), "the log has no trace lines: {log}");
 
     let process = format!("/proc/{}", gateway.id());
     let outputs = [
@@ -57,9 +53,9 @@ fn nothing_is_told(config: &str, secrets: &[String]) {
         ("status", gateway.get("/status").body),
         ("arguments", fs::read_to_string(format!("{process}/cmdline")).expect("it runs")),
         ("environment", fs::read_to_string(format!("{process}/environ")).expect("it runs")),
-        ("print-config", said(&["print-config", "--with-source"], &gateway)),
-        ("plan", said(&["plan"], &gateway)),
-        ("check", said(&["check"], &gateway)),
+        ("print-config", output_of(&["print-config", "--with-source"], &gateway)),
+        ("plan", output_of(&["plan"], &gateway)),
+        ("check", output_of(&["check"], &gateway)),
     ];
 
     for (place, text) in outputs {
@@ -72,14 +68,12 @@ fn nothing_is_told(config: &str, secrets: &[String]) {
 fn a_password_stays_secret(version: &str) {
     let (plc, dir) = (Pymodbus::start(), temp_dir());
     let broker = Mosquitto::builder().user("g", SECRET).start();
-    let password = secret(&dir, "password", SECRET);
-    let mqtt = format!(
-        "brokers = [\"{}\"]\nversion = \"{version}\"\nusername = \"g\"\npassword_file = \"{}\"",
-        broker.url(),
-        password
-    );
+    let config = config(broker.url(), &plc)
+        .set("mqtt.version", version)
+        .set("mqtt.username", "g")
+        .set("mqtt.password_file", dir.write_private("password", SECRET));
     let secrets = [SECRET.to_owned(), format!("{:?}", SECRET.as_bytes())];
-    nothing_is_told(&config(&mqtt, &plc), &secrets);
+    nothing_is_told(&config, &secrets);
 }
 
 #[test]
@@ -96,48 +90,41 @@ fn a_password_stays_secret_with_version_3_1_1() {
 fn the_keys_of_the_tunnel_stay_secret() {
     let (plc, dir, broker) = (Pymodbus::start(), temp_dir(), Mosquitto::start());
     let key = PrivateKey::generate();
-    // A preshared key is 32 bytes of chance, as a private one is.
+    // A preshared key is 32 random bytes, like a private key.
     let preshared = PrivateKey::generate().expose();
     let shared: PresharedKey = preshared.parse().expect("a key");
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
     let hub = LocalHub::start(key.public_key(), Some(shared), behind);
-    let tunnel = format!(
-        "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}/32\"\n\
-         [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
-         preshared_key_file = \"{}\"\nallowed_ips = [\"{address}/32\"]\n",
-        secret(&dir, "tunnel.key", &key.expose()),
-        LocalHub::SITE_ADDRESS,
-        hub.address(),
-        hub.public_key(),
-        secret(&dir, "preshared.key", &preshared),
-        address = LocalHub::ADDRESS,
-    );
-    let mqtt = format!("brokers = [\"mqtt://{}:1883\"]", LocalHub::ADDRESS);
+    let config = config(format!("mqtt://{}:1883", LocalHub::ADDRESS), &plc)
+        .set("tunnel.private_key_file", dir.write_private("tunnel.key", &key.expose()))
+        .set("tunnel.address", format!("{}/32", LocalHub::SITE_ADDRESS))
+        .hub("hub-a", hub.address(), hub.public_key(), LocalHub::ADDRESS)
+        .set_hub("preshared_key_file", dir.write_private("preshared.key", &preshared));
     let secrets = [key_encodings(&key.expose()), key_encodings(&preshared)].concat();
-    nothing_is_told(&(config(&mqtt, &plc) + &tunnel), &secrets);
+    nothing_is_told(&config, &secrets);
 }
 
 #[test]
-fn nothing_listens_but_what_is_configured() {
+fn only_the_configured_addresses_listen() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let mqtt = format!("brokers = [\"{}\"]", broker.url());
     let (first, second) = (Port::reserve(), Port::reserve());
     let addresses = [first.address(), second.address()];
-    let listen = format!("[metrics]\nlisten = [\"{}\", \"{}\"]\n", addresses[0], addresses[1]);
+    let listen = addresses.map(|address| address.to_string()).to_vec();
     let messages = broker.subscribe("edge/g/data/#");
-    let gateway = Gateway::start_with(&(config(&mqtt, &plc) + &listen), &[]);
-    messages.next(SOON);
+    let config = config(broker.url(), &plc).set("metrics.listen", listen);
+    let gateway = Gateway::start_with(config, &[]);
+    messages.next(EVENT_TIMEOUT);
 
     assert_eq!(listening(gateway.id()), BTreeSet::from(addresses));
 }
 
 #[test]
-fn without_metrics_nothing_listens_but_the_owners_socket() {
+fn without_metrics_only_the_status_socket_listens() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let messages = broker.subscribe("edge/g/data/#");
-    let mqtt = format!("brokers = [\"{}\"]", broker.url());
-    let gateway = Gateway::start_with(&(config(&mqtt, &plc) + "[metrics]\nlisten = []\n"), &[]);
-    messages.next(SOON);
+    let config = config(broker.url(), &plc).set("metrics.listen", Vec::<String>::new());
+    let gateway = Gateway::start_with(config, &[]);
+    messages.next(EVENT_TIMEOUT);
 
     assert_eq!(listening(gateway.id()), BTreeSet::new());
     let socket = gateway.state_dir().join("status.sock");
@@ -146,7 +133,7 @@ fn without_metrics_nothing_listens_but_the_owners_socket() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
 
-/// TCP addresses on which a process listens, from the kernel's own tables (proc(5)).
+/// Returns the TCP addresses that a process listens on (proc(5), /proc/PID/net/tcp).
 fn listening(process: u32) -> BTreeSet<SocketAddr> {
     const LISTEN: &str = "0A";
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");

@@ -1,48 +1,48 @@
 //! Promise 5: one failing tag, block or PLC never hides another.
 
-use std::fmt::Write;
+use std::fmt::Display;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Port, Pymodbus, Simulator};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, Pymodbus, RECOVERY_TIMEOUT,
+    Simulator,
+};
 use provisioning::plc::Table;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(40);
-
-fn plc(name: &str, address: impl std::fmt::Display) -> String {
-    format!(
-        "[[plc]]\nname = \"{name}\"\nmodel = \"M241\"\naddress = \"{address}\"\nscan = \"200ms\"\n\
-         [[plc.tag]]\nname = \"temperature\"\nat = \"%MW10\"\ntype = \"INT\"\n"
+fn plc(name: &str, address: impl Display) -> PlcConfig {
+    PlcConfig::new(name, "M241", address).scan(Duration::from_millis(200)).tag(
+        "temperature",
+        "%MW10",
+        "INT",
     )
 }
 
-fn gateway(broker: &Mosquitto) -> String {
-    format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n[publish]\nheartbeat = \"1s\"\n",
-        broker.url()
-    )
+fn config(broker: &Mosquitto) -> GatewayConfig {
+    GatewayConfig::with_broker("g", broker.url()).set("publish.heartbeat", "1s")
 }
 
 #[test]
-fn one_dead_plc_of_ten_leaves_nine_on_time() {
+fn one_dead_plc_of_ten_delays_none_of_the_others() {
     let (live, broker) = (Simulator::start(), Mosquitto::start());
     let dead = Port::reserve();
     let live = live.plc_sections(9, Duration::from_millis(200));
-    let config = gateway(&broker) + &live + &plc("dead", dead.address());
+    let config = config(&broker).plcs(live).plc(plc("dead", dead.address()));
     let messages = broker.subscribe("edge/g/data/#");
-    let gateway = Gateway::start_ready(&config);
+    let gateway = Gateway::start_ready(config);
 
-    let first = messages.wait_for("the dead one", SOON, |message| message.topic.ends_with("/dead"));
+    let first = messages
+        .wait_for("the dead one", EVENT_TIMEOUT, |message| message.topic.ends_with("/dead"));
     assert_eq!(first.json()["temperature"], Value::Null);
     assert_eq!(first.json()["gateway"]["quality"], json!({"temperature": "unreachable"}));
-    // All of them have been greeted when each has sent something.
+    // A PLC is identified before its first message.
     let missed =
         |index| gateway.metric(&format!("edge_plc_cycles_missed_total{{plc=\"p{index}\"}}"));
     let wait_for_all = || {
         for index in 0..9 {
             let topic = format!("edge/g/data/p{index}");
-            let message = messages.wait_for(&topic, SOON, |message| message.topic == topic);
+            let message =
+                messages.wait_for(&topic, EVENT_TIMEOUT, |message| message.topic == topic);
             assert_ne!(message.json()["life"], Value::Null);
         }
     };
@@ -54,25 +54,30 @@ fn one_dead_plc_of_ten_leaves_nine_on_time() {
     assert_eq!((0..9).map(missed).collect::<Vec<_>>(), before);
     assert_eq!(gateway.metric("edge_plc_up{plc=\"dead\"}"), Some(0.0));
     let status = gateway.get("/status").body;
-    assert!(status.contains("Modbus server"), "an installer is told where to look: {status}");
+    assert!(
+        status.contains("Modbus server"),
+        "the diagnosis does not name the Modbus server: {status}"
+    );
 }
 
 #[test]
-fn a_plc_that_goes_is_told_and_comes_back_by_itself() {
+fn a_plc_that_disconnects_is_reported_and_recovers() {
     let (mut server, broker) = (Pymodbus::start(), Mosquitto::start());
     server.set_registers(Table::HoldingRegister, 10, &[7]);
     let messages = broker.subscribe("edge/g/data/p");
-    let gateway = Gateway::start_ready(&(gateway(&broker) + &plc("p", server.address())));
-    messages.wait_for("a value", SOON, |message| message.json()["temperature"] == 7);
+    let gateway = Gateway::start_ready(config(&broker).plc(plc("p", server.address())));
+    messages.wait_for("a value", EVENT_TIMEOUT, |message| message.json()["temperature"] == 7);
 
     server.close();
-    let gone = messages
-        .wait_for("bad quality", SOON, |message| message.json()["temperature"] == Value::Null);
+    let gone = messages.wait_for("bad quality", EVENT_TIMEOUT, |message| {
+        message.json()["temperature"] == Value::Null
+    });
     assert_eq!(gone.json()["gateway"]["quality"]["temperature"], "unreachable");
     server.set_registers(Table::HoldingRegister, 10, &[8]);
     server.open();
 
-    messages.wait_for("the new value", LONG, |message| message.json()["temperature"] == 8);
+    messages
+        .wait_for("the new value", RECOVERY_TIMEOUT, |message| message.json()["temperature"] == 8);
     assert_eq!(gateway.metric("edge_plc_up{plc=\"p\"}"), Some(1.0));
     let connects = gateway.metric("edge_plc_connects_total{plc=\"p\"}").expect("is there");
     assert!(connects <= 12.0, "{connects} connects: no storm");
@@ -85,14 +90,11 @@ fn a_refused_block_does_not_hide_the_others() {
     server.set_registers(Table::HoldingRegister, 5000, &[9]);
     server.refuse(Table::HoldingRegister, 3000..=3000, 2);
     let messages = broker.subscribe("edge/g/data/p");
-    let _gateway = Gateway::start_ready(
-        &(gateway(&broker)
-            + &plc("p", server.address())
-            + "[[plc.tag]]\nname = \"hole\"\nat = \"%MW3000\"\ntype = \"INT\"\n\
-               [[plc.tag]]\nname = \"behind\"\nat = \"%MW5000\"\ntype = \"INT\"\n"),
-    );
+    let plc =
+        plc("p", server.address()).tag("hole", "%MW3000", "INT").tag("behind", "%MW5000", "INT");
+    let _gateway = Gateway::start_ready(config(&broker).plc(plc));
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     assert_eq!((&payload["temperature"], &payload["behind"]), (&json!(7), &json!(9)));
     assert_eq!(payload["hole"], Value::Null);
@@ -106,33 +108,31 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
     server.set_registers(Table::HoldingRegister, 0, &registers);
     server.refuse(Table::HoldingRegister, 17..=17, 2);
     let messages = broker.subscribe("edge/g/data/p");
-    let mut config = gateway(&broker) + &plc("p", server.address());
-    for register in (0..40).filter(|register| *register != 10) {
-        let _ = write!(
-            config,
-            "[[plc.tag]]\nname = \"t{register}\"\nat = \"%MW{register}\"\ntype = \"INT\"\n"
-        );
-    }
-    let gateway = Gateway::start_ready(&config);
+    let plc = (0..40)
+        .filter(|register| *register != 10)
+        .fold(plc("p", server.address()), |plc, register| {
+            plc.tag(&format!("t{register}"), &format!("%MW{register}"), "INT")
+        });
+    let gateway = Gateway::start_ready(config(&broker).plc(plc));
 
     for _ in 0..5 {
-        let payload = messages.next(SOON).json();
+        let payload = messages.next(EVENT_TIMEOUT).json();
         assert_eq!(payload["gateway"]["quality"], json!({"t17": "refused"}));
         for register in (0..40).filter(|register| ![10, 17].contains(register)) {
             assert_eq!(payload[format!("t{register}")], register);
         }
     }
     let quarantined = "edge_plc_tags_quarantined{plc=\"p\"}";
-    gateway.wait_for_metric(quarantined, SOON, |tags| tags > 0.5 && tags < 1.5);
+    gateway.wait_for_metric(quarantined, EVENT_TIMEOUT, |tags| tags > 0.5 && tags < 1.5);
     let status = gateway.get("/status").body;
     assert!(status.contains("The PLC refuses t17 (%MW17)"), "{status}");
     let advice = gateway.command_output(&["plan", "--learned"]);
     assert!(advice.contains("remove or correct the tag t17:"), "{advice}");
 
-    // A PLC that was loaded with another program opens its port anew.
+    // A PLC closes and opens its port when a new program is downloaded.
     server.clear_refusals();
     server.close();
     server.open();
-    messages.wait_for("the tag is back", LONG, |message| message.json()["t17"] == 17);
-    gateway.wait_for_metric(quarantined, SOON, |tags| tags < 0.5);
+    messages.wait_for("the tag is back", RECOVERY_TIMEOUT, |message| message.json()["t17"] == 17);
+    gateway.wait_for_metric(quarantined, EVENT_TIMEOUT, |tags| tags < 0.5);
 }

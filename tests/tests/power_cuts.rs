@@ -1,7 +1,6 @@
-//! Promise 3: the power is cut at any moment, the start included. The gateway starts every time, and
-//! what its durability promises arrives: the receiver decides.
+//! Promise 3: the power is cut at any moment, the start included. The gateway starts every time,
+//! and the receiver gets everything that its durability promises.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "test code may stop on the spot, and prints what it has measured"
@@ -12,21 +11,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Barriers, Capture, CutOutcome, FilesystemState, Gateway, Guest, Log, Message, Mosquitto, Port,
-    PowerCut, Simulator, Subscriber, eventually, http_get,
+    Barriers, Capture, CutOutcome, FilesystemState, Gateway, GatewayConfig, Guest, Log, Message,
+    Mosquitto, Port, PowerCut, Simulator, Subscriber, eventually, http_get,
 };
 
-const LONG: Duration = Duration::from_secs(100);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(100);
 const TOPIC: &str = "edge/boxed/data/p0";
 const SCAN: Duration = Duration::from_millis(20);
-/// How often the gateway is asked.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Interval between scrapes of the gateway.
+const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 
 #[test]
 fn in_a_guest_strict_keeps_what_it_made_durable_and_all_that_it_sent() {
     let lives = live("strict", Duration::ZERO, 8);
     for life in lives.iter().filter(|life| !life.received.is_empty()) {
-        // What was sent was on the disk before, so that the next life knows about it.
+        // With `strict`, a message is on the disk before it is sent, so the next run knows its
+        // number.
         assert!(life.known > life.received.last().copied(), "{life:?}");
     }
 }
@@ -41,14 +41,16 @@ fn in_a_guest_low_wear_keeps_what_it_made_durable_and_had_waited_for_five_second
     live("low-wear", Duration::from_secs(5), 4);
 }
 
-/// The negative control: the others would notice.
+/// The negative control: proves that the other tests would notice a loss.
 #[test]
 fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_made_durable() {
     let mut world = World::new("balanced", Barriers::Ignored);
     world.broker.stop();
     world.start();
-    let mut asked = Asked::new(Duration::ZERO);
-    eventually("something is durable", LONG, || asked.ask(&world).filter(|()| asked.durable() > 0));
+    let mut scrapes = Scrapes::new(Duration::ZERO);
+    eventually("something is durable", SLOW_TIMEOUT, || {
+        scrapes.ask(&world).filter(|()| scrapes.durable() > 0)
+    });
     let left = world.power.cut_losing_all();
     world.broker.start_again();
 
@@ -58,58 +60,59 @@ fn in_a_guest_a_disk_that_is_never_flushed_loses_what_was_made_durable() {
     assert_eq!(capture.numbers(TOPIC, &epoch), BTreeSet::new(), "it survived without a flush");
 }
 
-/// One life of the machine, as it looks in the end.
+/// Result of one run of the machine, from boot to power cut.
 #[derive(Debug)]
 struct Life {
-    /// So many samples were taken when the gateway was last asked. Every sample is a message.
+    /// Samples read by the last scrape. Every sample is a message.
     taken: u64,
-    /// So many of them were durable by then.
+    /// Samples that were durable by then.
     durable: u64,
-    /// The numbers that the receiver got.
+    /// Numbers that the receiver got.
     received: BTreeSet<u64>,
-    /// The first number of which the next life knew nothing.
+    /// First number that the next run did not know.
     known: Option<u64>,
 }
 
-/// Lets a machine live and die so often (`E2E_CUTS` makes it more), every other life without a
-/// broker, and checks what must hold for every durability: what was written is safe when it had
-/// waited for `settling` and was then made durable.
-fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
-    let more = std::env::var("E2E_CUTS").ok().map(|cuts| cuts.parse().expect("a number"));
+/// Boots a machine and cuts its power, `usual` times or `E2E_CUTS` times, every other time without
+/// a broker. Checks the promise of every durability: samples that had waited for `settling` and
+/// were then synced are not lost.
+fn live(durability: &str, settling: Duration, usual: u64) -> Vec<Life> {
     let mut world = World::new(durability, Barriers::Kept);
-    let mut random = fastrand::Rng::with_seed(cuts.try_into().expect("it is small"));
+    let mut random = fastrand::Rng::with_seed(usual);
     let mut ends = Vec::new();
-    for cut in 0..more.unwrap_or(cuts) {
+    for cut in 0..test_settings::CUTS.number_or(usual) {
         let is_outage = cut % 2 == 0;
         if is_outage {
             world.broker.stop();
         }
         world.start();
-        let mut asked = Asked::new(settling);
-        // Outages end when there is something to lose; others in the start, or some time behind it.
+        let mut scrapes = Scrapes::new(settling);
+        // Runs without a broker end when something is durable; the others during the start or
+        // later.
         if is_outage {
-            eventually("something is durable", LONG, || {
-                asked.ask(&world).filter(|()| asked.durable() > 0)
+            eventually("something is durable", SLOW_TIMEOUT, || {
+                scrapes.ask(&world).filter(|()| scrapes.durable() > 0)
             });
         } else if cut % 4 == 1 {
-            eventually("it answers", LONG, || asked.ask(&world));
+            eventually("it answers", SLOW_TIMEOUT, || scrapes.ask(&world));
         }
-        // From there any moment is as good as any other.
+        // A random moment from here on.
         let end = Instant::now() + Duration::from_millis(random.u64(..2_000));
         while Instant::now() < end {
-            thread::sleep(PAUSE);
-            asked.ask(&world);
+            thread::sleep(SCRAPE_INTERVAL);
+            scrapes.ask(&world);
         }
         let CutOutcome { console, flushes, lost_sectors, filesystem } = world.power.cut();
         assert_eq!(filesystem, FilesystemState::Sound);
         println!("cut {cut}: {flushes} flushes, {lost_sectors} sectors lost");
-        ends.push((epoch(&console), asked));
+        ends.push((epoch(&console), scrapes));
         if is_outage {
             world.broker.start_again();
         }
     }
     let messages = world.finish();
-    let lives: Vec<Life> = ends.iter().map(|(epoch, asked)| asked.life(epoch, &messages)).collect();
+    let lives: Vec<Life> =
+        ends.iter().map(|(epoch, scrapes)| scrapes.life(epoch, &messages)).collect();
     let (is_clean, report) = capture(&messages).audit();
     assert!(is_clean, "{report}");
     for life in &lives {
@@ -120,7 +123,7 @@ fn live(durability: &str, settling: Duration, cuts: usize) -> Vec<Life> {
     lives
 }
 
-/// A gateway in a machine whose power is cut; its PLC, its broker and the receiver outside.
+/// A gateway in a machine whose power is cut; PLC, broker and receiver are outside.
 struct World {
     power: PowerCut,
     broker: Mosquitto,
@@ -134,19 +137,17 @@ impl World {
         let (plc, metrics) = (Simulator::start(), Port::reserve());
         let broker = Mosquitto::builder().persistent().start();
         let consumer = broker.subscribe_persistent("consumer", "edge/boxed/#");
-        let config = format!(
-            "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
-             [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
-             [queue]\ndurability = \"{durability}\"\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
-            broker.port(),
-            plc.plc_sections(1, SCAN),
-        );
-        // This machine's loopback is at 10.0.2.2 there.
-        let config = config.replace("127.0.0.1", "10.0.2.2");
+        let config = GatewayConfig::with_broker("boxed", broker.url())
+            .set("gateway.state_dir", "/data")
+            .set("metrics.listen", vec!["0.0.0.0:9464"])
+            .set("queue.durability", durability)
+            .set("queue.max_size", "16MiB")
+            .set("queue.min_free", "1MiB")
+            .plcs(plc.plc_sections(1, SCAN));
         let machine = Guest::builder()
             .program(Gateway::program())
             .forward_tcp(metrics.number(), 9464)
-            .file("/gateway.toml", config);
+            .file("/gateway.toml", config.for_guest());
         Self { power: PowerCut::new(machine, barriers, 1), broker, consumer, metrics, _plc: plc }
     }
 
@@ -156,28 +157,30 @@ impl World {
         guest
     }
 
-    /// A last life with a broker and a clean end; gives everything that ever arrived.
+    /// Runs once more with a broker and a clean stop; returns all messages of all runs.
     fn finish(mut self) -> Vec<Message> {
         self.start();
-        // Many lives leave much behind, and the processor is emulated: as long as it becomes less, that
-        // may take.
+        // Many runs leave a large backlog, and the processor is emulated: wait as long as it
+        // shrinks.
         let mut least = u64::MAX;
         while least >= 10 {
-            least = eventually("less waits", LONG, || self.waiting().filter(|left| *left < least));
+            least = eventually("less waits", SLOW_TIMEOUT, || {
+                self.waiting().filter(|left| *left < least)
+            });
         }
         let guest = self.power.guest();
         guest.run("kill -TERM $! && wait $!");
         self.consumer.drain(Duration::from_secs(2))
     }
 
-    /// How many samples wait, with a broker.
+    /// Returns the number of stored samples, if the broker is connected.
     fn waiting(&self) -> Option<u64> {
         let metrics = self.metrics()?;
         metrics("edge_mqtt_connected").filter(|connected| *connected > 0)?;
         metrics("edge_samples_stored")
     }
 
-    /// One scrape, so that the figures belong together; nothing while nobody answers.
+    /// Scrapes once, so that the values are consistent; `None` while the gateway does not answer.
     fn metrics(&self) -> Option<impl Fn(&str) -> Option<u64> + use<>> {
         let text = http_get(self.metrics.address(), "/metrics").ok()?.body;
         Some(move |series: &str| {
@@ -188,19 +191,19 @@ impl World {
     }
 }
 
-/// What the gateway told of itself in one life.
-struct Asked {
+/// Scrapes of the gateway in one run.
+struct Scrapes {
     settling: Duration,
-    answers: Vec<Answer>,
+    answers: Vec<Scrape>,
 }
 
-struct Answer {
+struct Scrape {
     at: Instant,
     taken: u64,
     syncs: u64,
 }
 
-impl Asked {
+impl Scrapes {
     const fn new(settling: Duration) -> Self {
         Self { settling, answers: Vec::new() }
     }
@@ -210,17 +213,18 @@ impl Asked {
         let metrics = world.metrics()?;
         let taken = metrics("edge_samples_produced_total")?;
         let syncs = metrics("edge_queue_sync_seconds_count")?;
-        self.answers.push(Answer { at, taken, syncs });
+        self.answers.push(Scrape { at, taken, syncs });
         Some(())
     }
 
-    /// How many samples must be safe: syncs follow one another, so when there were two more, the last
-    /// one began after the first answer and took everything along that was written by then.
+    /// Returns the number of samples that must be safe. Syncs run one after the other: when two
+    /// more have ended since a scrape, the second began after it and covers everything written by
+    /// then.
     fn durable(&self) -> u64 {
         let last = self.answers.last().map_or(0, |answer| answer.syncs);
         let mut answers = self.answers.iter().rev();
         let Some(synced) = answers.find(|answer| answer.syncs + 2 <= last) else { return 0 };
-        let settled = |answer: &&Answer| answer.at + self.settling <= synced.at;
+        let settled = |answer: &&Scrape| answer.at + self.settling <= synced.at;
         self.answers.iter().rev().find(settled).map_or(0, |answer| answer.taken)
     }
 
@@ -244,11 +248,11 @@ fn capture(messages: &[Message]) -> Capture {
     capture
 }
 
-/// Under which epoch a gateway began, by its log.
+/// Returns the epoch of a gateway, from its log.
 fn epoch(console: &Log) -> Option<String> {
     let text = console.text();
     let opened = text.lines().find(|line| line.contains("queue opened"))?;
-    // Colours stand between the words.
+    // Colour codes separate the words.
     let (_, rest) = opened.split_once("epoch")?;
     Some(rest.split('"').nth(1)?.to_owned())
 }

@@ -1,10 +1,10 @@
-//! TLS to the broker with the authorities that the system knows.
+//! TLS to the broker with the trusted authorities of the system.
 
 use std::time::Duration;
 
-use e2e::{CertificateAuthority, Gateway, Mosquitto, Simulator, temp_dir};
-
-const SOON: Duration = Duration::from_secs(20);
+use e2e::{
+    CertificateAuthority, EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, Simulator, temp_dir,
+};
 
 #[test]
 fn an_authority_of_the_system_is_trusted_and_another_is_not() {
@@ -19,26 +19,26 @@ fn an_authority_of_the_system_is_trusted_and_another_is_not() {
         .line(&format!("keyfile {}", key.display()))
         .start();
     let consumer = broker.subscribe("edge/#");
-    let config = format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtts://localhost:{}\"]\n{}",
-        port.number(),
-        plc.plc_sections(1, Duration::from_millis(100)),
-    );
-    // Where the system keeps them (rustls-native-certs, openssl(1)).
+    let url = format!("mqtts://localhost:{}", port.number());
+    let plcs = plc.plc_sections(1, Duration::from_millis(100));
+    let config = GatewayConfig::with_broker("g", url).plcs(plcs);
+    // Overrides the trust store of the system (rustls-native-certs, openssl(1)).
     let roots = |name: &str, authority: &CertificateAuthority| {
         let file = dir.write(name, &authority.pem()).display().to_string();
         let mut gateway = Gateway::start_with(&config, &[("SSL_CERT_FILE", &file)]);
-        gateway.wait_until_ready(SOON);
+        gateway.wait_until_ready(EVENT_TIMEOUT);
         gateway
     };
 
     let stranger = roots("other.pem", &CertificateAuthority::new());
-    stranger.wait_for_metric("edge_plc_up{plc=\"p0\"}", SOON, |up| up > 0.0);
-    let words = "does not come from an authority that this gateway knows";
-    e2e::eventually(words, SOON, || stranger.get("/status").body.contains(words).then_some(()));
+    stranger.wait_for_metric("edge_plc_up{plc=\"p0\"}", EVENT_TIMEOUT, |up| up > 0.0);
+    let words = "was not issued by an authority that this gateway knows";
+    e2e::eventually(words, EVENT_TIMEOUT, || {
+        stranger.get("/status").body.contains(words).then_some(())
+    });
     drop(stranger);
     assert!(consumer.drain(Duration::ZERO).is_empty());
 
     let _gateway = roots("ca.pem", &authority);
-    consumer.wait_for("data", SOON, |message| message.topic.starts_with("edge/g/data/"));
+    consumer.wait_for("data", EVENT_TIMEOUT, |message| message.topic.starts_with("edge/g/data/"));
 }

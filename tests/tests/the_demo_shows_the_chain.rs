@@ -1,4 +1,4 @@
-//! Promise 10: the demo, on a machine that has nothing, as anybody.
+//! Promise 10: the demo runs on a machine without a PLC or a broker, as any user.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -7,11 +7,11 @@ use e2e::Gateway;
 use serde_json::Value;
 
 #[test]
-fn it_ends_by_itself_with_a_summary_and_right_values() {
+fn it_ends_after_the_given_time_with_a_summary_and_correct_values() {
     let demo = Command::new(Gateway::program())
         .args(["demo", "--for", "4s"])
         .output()
-        .expect("the program is there");
+        .expect("the program is built");
 
     let (out, err) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
     assert!(demo.status.success(), "{out}{err}");
@@ -26,11 +26,11 @@ fn its_json_lines_are_a_capture_that_the_audit_accepts() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("the program is there");
+        .expect("the program is built");
     let output = demo.stdout.take().expect("it is piped");
     let lines: Vec<String> =
         BufReader::new(output).lines().map(|line| line.expect("text")).collect();
-    assert!(demo.wait().expect("it ends").success());
+    assert!(demo.wait().expect("the process ends").success());
 
     for line in &lines {
         let message: Value = serde_json::from_str(line).expect("one JSON object per line");
@@ -42,6 +42,6 @@ fn its_json_lines_are_a_capture_that_the_audit_accepts() {
         .args(["audit", "--capture"])
         .arg(capture)
         .output()
-        .expect("the program is there");
+        .expect("the program is built");
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
 }

@@ -1,50 +1,48 @@
 //! The messages of the M262 document, from an M241.
 
-use std::time::Duration;
-
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus, STOP_TIMEOUT};
 use provisioning::plc::Table;
 use serde_json::Value;
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_example_of_the_m262_on_topic1_with_qos_1() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[220]);
     let messages = broker.subscribe("topic1");
-    let _gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [publish]\ntopic = \"topic1\"\nqos = 1\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [plc.publish]\npayload = \"nested\"\nstamp = false\nextra = {{ id = 0 }}\n\
-         [[plc.tag]]\nname = \"temp\"\nat = \"%MW10\"\ntype = \"INT\"\n",
-        broker.url(),
-        plc.address()
-    ));
+    let plc = PlcConfig::new("p", "M241", plc.address())
+        .set("publish.payload", "nested")
+        .set("publish.stamp", false)
+        .set("publish.extra.id", 0)
+        .tag("temp", "%MW10", "INT");
+    let config = GatewayConfig::with_broker("g", broker.url())
+        .set("publish.topic", "topic1")
+        .set("publish.qos", 1)
+        .plc(plc);
+    let _gateway = Gateway::start_ready(config);
 
-    let message = messages.next(SOON);
+    let message = messages.next(EVENT_TIMEOUT);
 
     assert_eq!(message.payload, r#"{"M241":{"id":0,"temp":220}}"#);
     assert_eq!(message.qos, 1);
 }
 
 #[test]
-fn the_datagram_in_its_own_form_of_dates() {
+fn the_datagram_with_its_own_date_format() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     plc.set_registers(Table::HoldingRegister, 10, &[12, 6]);
     let messages = broker.subscribe("edge/g/data/pump6");
-    let _gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\nlocation = \"amsterdam\"\ntimezone = \"Europe/Amsterdam\"\n\
-         [mqtt]\nbrokers = [\"{}\"]\n[publish]\ndatetime = \"plain\"\nstamp = false\n\
-         [[plc]]\nname = \"pump6\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [[plc.tag]]\nname = \"temperature\"\nat = \"%MW10\"\ntype = \"INT\"\n\
-         [[plc.tag]]\nname = \"pressure\"\nat = \"%MW11\"\ntype = \"INT\"\n",
-        broker.url(),
-        plc.address()
-    ));
+    let plc = PlcConfig::new("pump6", "M241", plc.address())
+        .tag("temperature", "%MW10", "INT")
+        .tag("pressure", "%MW11", "INT");
+    let config = GatewayConfig::with_broker("g", broker.url())
+        .set("gateway.location", "amsterdam")
+        .set("gateway.timezone", "Europe/Amsterdam")
+        .set("publish.datetime", "plain")
+        .set("publish.stamp", false)
+        .plc(plc);
+    let _gateway = Gateway::start_ready(config);
 
-    let payload = messages.next(SOON).json();
+    let payload = messages.next(EVENT_TIMEOUT).json();
 
     let members: Vec<&str> =
         payload.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -65,25 +63,27 @@ fn the_datagram_in_its_own_form_of_dates() {
 fn the_will_of_the_document_and_a_keep_alive_of_zero() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let will = broker.subscribe("M262");
-    let mut gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n\
-         [mqtt]\nbrokers = [\"{}\"]\nversion = \"3.1.1\"\nkeep_alive = \"0s\"\nclient_id = \"M262\"\n\
-         [mqtt.will]\ntopic = \"M262\"\npayload = \"Disconnected\"\nqos = 1\nretain = true\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [[plc.tag]]\nname = \"temp\"\nat = \"%MW10\"\ntype = \"INT\"\n",
-        broker.url(),
-        plc.address()
-    ));
-    gateway.wait_for_metric("edge_mqtt_connected", SOON, |up| up > 0.0);
-    // Mosquitto logs: New client connected from .. as M262 (p2, c1, k0): version, clean, keep alive.
-    let line = broker.log().wait_for_line(" as M262 (", SOON).expect("it has connected");
+    let config = GatewayConfig::with_broker("g", broker.url())
+        .set("mqtt.version", "3.1.1")
+        .set("mqtt.keep_alive", "0s")
+        .set("mqtt.client_id", "M262")
+        .set("mqtt.will.topic", "M262")
+        .set("mqtt.will.payload", "Disconnected")
+        .set("mqtt.will.qos", 1)
+        .set("mqtt.will.retain", true)
+        .plc(PlcConfig::new("p", "M241", plc.address()).tag("temp", "%MW10", "INT"));
+    let mut gateway = Gateway::start_ready(config);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
+    // Mosquitto logs: New client connected from .. as M262 (p2, c1, k0): version, clean, keep
+    // alive.
+    let line = broker.log().wait_for_line(" as M262 (", EVENT_TIMEOUT).expect("it has connected");
     assert!(line.contains("c1, k0"), "{line}");
 
     gateway.kill();
 
-    let message = will.next(SOON);
+    let message = will.next(EVENT_TIMEOUT);
     assert_eq!(message.payload, "Disconnected");
-    let late = broker.subscribe("M262").next(SOON);
+    let late = broker.subscribe("M262").next(EVENT_TIMEOUT);
     assert!(late.retained, "a will with retain is kept");
 }
 
@@ -91,22 +91,20 @@ fn the_will_of_the_document_and_a_keep_alive_of_zero() {
 fn a_graceful_stop_leaves_offline_and_no_will() {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let everything = broker.subscribe("#");
-    let mut gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [mqtt.will]\ntopic = \"will\"\npayload = \"Disconnected\"\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [[plc.tag]]\nname = \"temp\"\nat = \"%MW10\"\ntype = \"INT\"\n",
-        broker.url(),
-        plc.address()
-    ));
-    everything.wait_for("data", SOON, |message| message.topic == "edge/g/data/p");
+    let config = GatewayConfig::with_broker("g", broker.url())
+        .set("mqtt.will.topic", "will")
+        .set("mqtt.will.payload", "Disconnected")
+        .plc(PlcConfig::new("p", "M241", plc.address()).tag("temp", "%MW10", "INT"));
+    let mut gateway = Gateway::start_ready(config);
+    everything.wait_for("data", EVENT_TIMEOUT, |message| message.topic == "edge/g/data/p");
 
-    let (status, log) = gateway.terminate(SOON);
+    let (status, log) = gateway.terminate(STOP_TIMEOUT);
 
     assert!(status.success(), "{}", log.text());
-    let last = everything.wait_for("offline", SOON, |message| message.payload.contains("offline"));
+    let last = everything
+        .wait_for("offline", EVENT_TIMEOUT, |message| message.payload.contains("offline"));
     assert_eq!(last.topic, "edge/g/status");
     broker.publish("end", "1", e2e::Retain::No);
-    let next = everything.next(SOON);
+    let next = everything.next(EVENT_TIMEOUT);
     assert_eq!(next.topic, "end", "no will after a graceful stop: {next:?}");
 }

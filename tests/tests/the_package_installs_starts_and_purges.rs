@@ -1,17 +1,17 @@
-//! The Debian package in a sandbox of this machine: owners and modes bite, the program runs as its
-//! own user, an upgrade keeps the configuration, and a purge leaves nothing behind.
+//! The Debian package in a sandbox of this machine: owners and modes are right, the program runs as
+//! its own user, an upgrade keeps the configuration, and a purge removes everything.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use e2e::{Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program,
+};
 
-const SOON: Duration = Duration::from_secs(10);
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
-/// Ten times the exposure that systemd-analyze may find at most, on its scale from 0 to 10.
-const MOST_EXPOSURE: &str = "15";
+/// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
+const MAX_EXPOSURE: &str = "15";
 
 #[test]
 fn lintian_finds_nothing_in_the_package() {
@@ -42,7 +42,7 @@ fn as_root_the_package_installs_starts_and_purges() {
     assert_eq!(files_of_that_name(&sandbox), before);
 }
 
-/// This machine may hold some of its own, in a checkout below /var for example.
+/// This machine may have such files of its own, for example in a checkout below /var.
 fn files_of_that_name(sandbox: &Sandbox) -> String {
     sandbox.run("find", &["/etc", "/usr", "/var", "-xdev", "-name", "*edge-gateway*"])
 }
@@ -65,10 +65,10 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
     assert!(account.trim().ends_with(":/var/lib/edge-gateway:/usr/sbin/nologin"), "{account}");
 }
 
-/// systemd says something about keys that are younger than itself, but does not fail on them.
+/// An older systemd warns about keys that it does not know, but does not fail.
 fn the_unit_is_valid_and_tight(sandbox: &Sandbox) {
     sandbox.run("systemd-analyze", &["verify", UNIT]);
-    let threshold = format!("--threshold={MOST_EXPOSURE}");
+    let threshold = format!("--threshold={MAX_EXPOSURE}");
     sandbox.run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, UNIT]);
 }
 
@@ -83,14 +83,14 @@ fn the_program_runs_as_its_user(sandbox: &Sandbox) {
     let mut command = sandbox.command("setpriv");
     let mut process =
         Process::start(command.args(as_user("edge-gateway", &["edge-gateway", "run"])));
-    let answer = eventually("/healthz answers 200", SOON, || {
+    let answer = eventually("/healthz answers 200", EVENT_TIMEOUT, || {
         assert!(process.is_running(), "it ended:\n{}", process.log().text());
         let answer = sandbox.try_run("bash", &["-c", HEALTHZ]);
         answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).into_owned())
     });
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     process.terminate();
-    let status = process.wait(SOON);
+    let status = process.wait(EVENT_TIMEOUT);
     assert!(status.success(), "{status}:\n{}", process.log().text());
 }
 
@@ -110,7 +110,7 @@ fn nothing_is_left(sandbox: &Sandbox) {
     assert!(!sandbox.try_run("dpkg", &["--status", "edge-gateway"]).status.success());
 }
 
-/// A GET with nothing but bash, because the sandbox has its own view of the network.
+/// A GET request in bash, because the sandbox has its own network namespace.
 const HEALTHZ: &str = r"
 exec 3<>/dev/tcp/127.0.0.1/9464
 printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
@@ -123,7 +123,7 @@ fn as_user<'a>(user: &'a str, command: &[&'a str]) -> Vec<&'a str> {
     [&rights, command].concat()
 }
 
-/// The package around the program that was built with the tests.
+/// A package of the program that was built with the tests.
 struct Package {
     path: PathBuf,
     _dir: TempDir,
@@ -132,7 +132,7 @@ struct Package {
 impl Package {
     fn build() -> Self {
         let dir = temp_dir();
-        let built = Command::new(workspace_program("xtask", "E2E_XTASK"))
+        let built = Command::new(workspace_program("xtask", test_settings::XTASK))
             .args([Path::new("deb"), Path::new("--binary"), &Gateway::program()])
             .args([Path::new("--output"), dir.path()])
             .output()

@@ -1,5 +1,5 @@
-//! The simulated PLC in the words of clients that share no code with us: mbpoll (on libmodbus) and
-//! pymodbus.
+//! The simulated PLC, read and written by clients that share no code with it: mbpoll (on libmodbus)
+//! and pymodbus.
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than any of these clients needs; their own time-outs are one second a request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest run of a client; its own time-outs are one second per request.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn mbpoll_reads_holding_registers() {
@@ -69,7 +69,7 @@ async fn mbpoll_is_refused_what_the_manual_does_not_list() {
 }
 
 #[tokio::test]
-async fn mbpoll_finds_the_slave_device_at_unit_1_and_nobody_at_2() {
+async fn mbpoll_finds_the_slave_device_at_unit_1_and_no_device_at_2() {
     let plc = Plc::start(PlcModel::M241).await;
 
     plc.mbpoll_at(1, &["-t", "4", "-r", "39", "77"]).await;
@@ -109,7 +109,7 @@ async fn pymodbus_sees_the_pump_station_move() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "all as expected");
 }
 
-/// A simulated PLC on a free port; dropping it pulls its plug.
+/// A simulated PLC on a free port. Dropping it stops it.
 struct Plc {
     address: SocketAddr,
     handle: Handle,
@@ -117,7 +117,7 @@ struct Plc {
 }
 
 impl Plc {
-    /// A PLC whose memory holds what is put there.
+    /// Starts a PLC whose memory changes only by writes.
     async fn start(model: PlcModel) -> Self {
         Self::running(model, SimulatedProgram::Idle).await
     }
@@ -134,7 +134,7 @@ impl Plc {
         Self { address, handle, _task: task }
     }
 
-    /// The values that mbpoll prints when it reads once from unit id 255: `[10]: 42`.
+    /// Reads once with mbpoll from unit id 255 and returns the printed values: `[10]: 42`.
     async fn mbpoll(&self, arguments: &[&str]) -> Vec<String> {
         let output = self.mbpoll_at(255, arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
@@ -147,7 +147,7 @@ impl Plc {
         assert!(output.status.success() && told.contains("Written"), "{arguments:?}: {told}");
     }
 
-    /// What mbpoll says about a request that is refused.
+    /// Returns the exception that mbpoll prints for a refused request.
     async fn mbpoll_refusal(&self, arguments: &[&str]) -> String {
         let told = text(&self.mbpoll_at(255, arguments).await);
         let refusal = told.lines().find_map(|line| line.split_once("failed: "));
@@ -175,18 +175,20 @@ impl Plc {
     }
 }
 
-/// How many of mbpoll's arguments are options with their values; what follows is to be written.
+/// Returns how many arguments of mbpoll are options with values; the others are values to write.
 fn options_in(arguments: &[&str]) -> usize {
     2 * arguments.iter().step_by(2).take_while(|argument| argument.starts_with('-')).count()
 }
 
 async fn run(program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, output).await;
-    output.expect("it ends in time").unwrap_or_else(|error| panic!("cannot run {program}: {error}"))
+    let output = tokio::time::timeout(CLIENT_TIMEOUT, output).await;
+    output
+        .expect("the process ends in time")
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}"))
 }
 
-/// The lines of mbpoll's output that show a value, with the blanks made one.
+/// Returns the lines of mbpoll's output that show a value, with single blanks.
 fn values(output: &Output) -> Vec<String> {
     let told = text(output);
     let lines = told.lines().filter(|line| line.starts_with('['));

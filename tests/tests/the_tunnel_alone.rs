@@ -5,31 +5,28 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use e2e::{
-    Gateway, Namespace, NamespacePair, Process, TempDir, TunnelTestbed, WireguardGo, eventually,
-    key_encodings, temp_dir,
+    EVENT_TIMEOUT, Gateway, Namespace, NamespacePair, Process, TempDir, TunnelTestbed, WireguardGo,
+    eventually, key_encodings, temp_dir,
 };
 use tunnel::{PrivateKey, PublicKey};
 
-const SOON: Duration = Duration::from_secs(20);
-
 fn keygen(arguments: &[&Path]) -> Output {
     let output = Command::new(Gateway::program()).arg("keygen").args(arguments).output();
-    output.expect("the program is there")
+    output.expect("the program is built")
 }
 
 #[test]
-fn a_key_lies_with_its_owner_only_and_its_public_half_is_all_that_is_shown() {
+fn a_new_key_is_readable_by_its_owner_only_and_only_its_public_key_is_printed() {
     let dir = temp_dir();
     let path = dir.path().join("tunnel.key");
 
     let made = keygen(&[&path]);
 
     assert!(made.status.success(), "{made:?}");
-    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
-    let text = fs::read_to_string(&path).expect("it is ours");
+    assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&path).expect("the test owns it");
     let key: PrivateKey = text.trim().parse().expect("it holds a key");
     assert_eq!(String::from_utf8_lossy(&made.stdout), format!("{}\n", key.public_key()));
     assert!(!format!("{made:?}").contains(text.trim()));
@@ -37,7 +34,7 @@ fn a_key_lies_with_its_owner_only_and_its_public_half_is_all_that_is_shown() {
 }
 
 #[test]
-fn a_key_that_is_there_is_left_alone() {
+fn an_existing_key_is_not_overwritten() {
     let dir = temp_dir();
     let path = dir.write("tunnel.key", "the only one\n");
 
@@ -46,13 +43,13 @@ fn a_key_that_is_there_is_left_alone() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
     assert_eq!(refused.stdout, b"");
-    assert_eq!(fs::read_to_string(&path).expect("it is ours"), "the only one\n");
+    assert_eq!(fs::read_to_string(&path).expect("the test owns it"), "the only one\n");
     let nowhere = keygen(&[&dir.path().join("nowhere/tunnel.key")]);
     assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
     assert_eq!(keygen(&[&path, &path]).status.code(), Some(2));
 }
 
-/// A file of wg-quick that its owner only can read.
+/// Writes a wg-quick file that only its owner can read.
 fn conf(dir: &TempDir, hub: PublicKey, extra: &str) -> String {
     let (address, network) = (WireguardGo::SITE_ADDRESS, WireguardGo::ADDRESS);
     let key = PrivateKey::generate();
@@ -67,11 +64,11 @@ fn write(dir: &TempDir, key: &PrivateKey, hub: PublicKey, lines: &str, network: 
         WireguardGo::ENDPOINT,
     );
     let path = dir.write("site.conf", &text);
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("the test owns it");
     path.display().to_string()
 }
 
-/// What a machine has of devices, addresses and routes.
+/// Returns the interfaces, addresses and routes of a machine.
 fn network_of(namespace: &Namespace) -> String {
     let shown: [&[&str]; 4] = [
         &["-o", "link", "show"],
@@ -85,7 +82,7 @@ fn network_of(namespace: &Namespace) -> String {
 }
 
 #[test]
-fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
+fn as_root_the_hub_is_reached_and_every_kind_of_exit_leaves_nothing_behind() {
     let (pair, dir, key) = (NamespacePair::new(), temp_dir(), PrivateKey::generate());
     let hub = WireguardGo::start(&pair, key.public_key(), TunnelTestbed::MTU);
     let address = format!("Address = {}/32", WireguardGo::SITE_ADDRESS);
@@ -98,7 +95,7 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
         let arguments = ["tunnel", &file, "--interface", "site0", "--state-dir", &state];
         let mut command = pair.site.command(&program);
         let mut tunnel = Process::start(command.args(arguments).env("RUST_LOG", "trace"));
-        tunnel.wait_for_line("is up.", SOON);
+        tunnel.wait_for_line("is up.", EVENT_TIMEOUT);
         pair.site.run("ping", &["-c", "2", "-i", "0.2", "-W", "5", WireguardGo::ADDRESS]);
         assert!(network_of(&pair.site).contains("site0"));
         let arguments = fs::read_to_string(format!("/proc/{}/cmdline", tunnel.id()));
@@ -108,9 +105,11 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
 
         tunnel.signal(signal);
 
-        let status = tunnel.wait(SOON);
+        let status = tunnel.wait(EVENT_TIMEOUT);
         assert_eq!(status.success(), signal == "TERM", "{status}: {}", tunnel.log().text());
-        eventually("nothing is left", SOON, || (network_of(&pair.site) == before).then_some(()));
+        eventually("nothing is left", EVENT_TIMEOUT, || {
+            (network_of(&pair.site) == before).then_some(())
+        });
     }
 }
 
@@ -118,7 +117,7 @@ fn as_root_the_hub_is_reached_and_nothing_is_left_however_the_program_ends() {
 fn refused(file: &str) -> (Option<i32>, String) {
     let mut command = Command::new(Gateway::program());
     let output = command.args(["tunnel", file, "--interface", "edge-none"]).output();
-    let output = output.expect("the program is there");
+    let output = output.expect("the program is built");
     assert_eq!(output.stdout, b"");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -147,7 +146,7 @@ fn a_file_that_others_can_read_is_refused() {
     let dir = temp_dir();
     let file = conf(&dir, PrivateKey::generate().public_key(), "");
     for mode in [0o644, 0o640, 0o604, 0o620] {
-        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("it is ours");
+        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("the test owns it");
         let (code, said) = refused(&file);
         assert_eq!(code, Some(1), "{mode:o}: {said}");
         assert!(said.contains("chmod 600"), "{mode:o}: {said}");
@@ -155,9 +154,9 @@ fn a_file_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn as_root_nobody_is_told_which_capability_is_missing() {
+fn as_root_an_unprivileged_user_gets_the_missing_capability_named() {
     let (pair, dir) = (NamespacePair::new(), temp_dir());
-    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("the test owns it");
     let file = conf(&dir, PrivateKey::generate().public_key(), "");
     std::os::unix::fs::chown(&file, Some(65_534), Some(65_534)).expect("root may");
     let program = Gateway::program().display().to_string();

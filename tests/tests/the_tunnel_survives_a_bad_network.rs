@@ -1,22 +1,22 @@
-//! Whatever a network does to the tunnel's datagrams, everything that the gateway publishes through
-//! it arrives. Between the program and wireguard-go stands a router that treats them badly.
+//! Every published message arrives through a bad network. A router between the gateway and
+//! wireguard-go loses, duplicates, delays, reorders and corrupts datagrams.
 
 use std::time::{Duration, Instant};
 
-use e2e::{Capture, NetworkConditions, Traffic, TunnelTestbed, TunnelTestbedBuilder};
+use e2e::{
+    Capture, NetworkConditions, RECOVERY_TIMEOUT, Traffic, TunnelTestbed, TunnelTestbedBuilder,
+};
 
-/// Each of these is far more than it takes.
-const LONG: Duration = Duration::from_secs(40);
 const MESSAGES: usize = 50;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A quick and good line.
+/// A fast network without faults.
 fn good() -> NetworkConditions {
     NetworkConditions { delay: MILLISECOND, ..NetworkConditions::default() }
 }
 
-/// Lets the gateway publish through such a network, then stops it and holds that everything that it
-/// published arrived. Gives what has passed the router.
+/// Publishes through such a network, stops the gateway and checks that everything arrived. Returns
+/// the traffic of the router.
 fn all_arrives(world: TunnelTestbedBuilder, seed: u64, conditions: NetworkConditions) -> Traffic {
     let world = world.behind_router(seed, conditions).start();
     let mut arrived = Capture::default();
@@ -24,12 +24,12 @@ fn all_arrives(world: TunnelTestbedBuilder, seed: u64, conditions: NetworkCondit
     finish(world, arrived)
 }
 
-/// Takes so many messages more.
+/// Receives `count` more messages.
 fn take(world: &TunnelTestbed, arrived: &mut Capture, count: usize) {
-    arrived.add_distinct(count, LONG, |left| next(world, left));
+    arrived.add_distinct(count, RECOVERY_TIMEOUT, |left| next(world, left));
 }
 
-/// The next message with data.
+/// Returns the next message with data.
 fn next(world: &TunnelTestbed, left: Duration) -> Option<e2e::Message> {
     let end = Instant::now() + left;
     loop {
@@ -41,14 +41,14 @@ fn next(world: &TunnelTestbed, left: Duration) -> Option<e2e::Message> {
     }
 }
 
-/// Stops the gateway. Its last word is that it is offline: then everything is there.
+/// Stops the gateway and receives the rest. Its last message says that it is offline.
 fn finish(mut world: TunnelTestbed, mut arrived: Capture) -> Traffic {
     world.gateway.terminate();
-    let status = world.gateway.wait(LONG);
+    let status = world.gateway.wait(RECOVERY_TIMEOUT);
     let log = world.gateway.log().text();
     assert!(status.success() && !log.contains("left for the next start"), "{status}: {log}");
     loop {
-        let message = world.consumer.next(LONG);
+        let message = world.consumer.next(RECOVERY_TIMEOUT);
         if TunnelTestbed::is_data(&message) {
             arrived.add(&message);
         } else if message.topic == "edge/plant-7/status" && message.payload.contains("offline") {
@@ -67,14 +67,14 @@ fn as_root_everything_arrives_when_datagrams_are_lost() {
 }
 
 #[test]
-fn as_root_everything_arrives_when_datagrams_come_twice() {
+fn as_root_everything_arrives_when_datagrams_are_duplicated() {
     let conditions = NetworkConditions { duplicate: 0.5, ..good() };
     let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 2, conditions);
     assert!(up.duplicated > 0 && down.duplicated > 0, "{up:?} {down:?}");
 }
 
 #[test]
-fn as_root_everything_arrives_when_datagrams_overtake_each_other() {
+fn as_root_everything_arrives_when_datagrams_are_reordered() {
     let conditions = NetworkConditions { jitter: 200 * MILLISECOND, ..good() };
     let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 3, conditions);
     assert!(up.reordered > 0 && down.reordered > 0, "{up:?} {down:?}");
@@ -88,13 +88,13 @@ fn as_root_everything_arrives_when_each_datagram_takes_300_ms() {
 }
 
 #[test]
-fn as_root_everything_arrives_when_datagrams_are_spoiled() {
+fn as_root_everything_arrives_when_datagrams_are_corrupted() {
     let conditions = NetworkConditions { corrupt: 0.15, ..good() };
     let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 5, conditions);
     assert!(up.corrupted > 0 && down.corrupted > 0, "{up:?} {down:?}");
 }
 
-/// What a site at the edge of a mobile network has.
+/// The faults of a weak mobile network.
 fn everything() -> NetworkConditions {
     NetworkConditions {
         delay: 40 * MILLISECOND,
@@ -106,20 +106,20 @@ fn everything() -> NetworkConditions {
 }
 
 #[test]
-fn as_root_everything_arrives_when_all_of_it_happens() {
+fn as_root_everything_arrives_with_all_faults_at_once() {
     let Traffic { up, down, .. } = all_arrives(TunnelTestbed::builder(), 6, everything());
     assert!(up.lost + down.lost > 0 && up.reordered + down.reordered > 0, "{up:?} {down:?}");
 }
 
 #[test]
-fn as_root_everything_arrives_through_the_device_when_all_of_it_happens() {
+fn as_root_everything_arrives_through_the_device_with_all_faults_at_once() {
     let builder = TunnelTestbed::builder().with_device();
     let Traffic { up, down, .. } = all_arrives(builder, 7, everything());
     assert!(up.lost + down.lost > 0 && up.reordered + down.reordered > 0, "{up:?} {down:?}");
 }
 
 #[test]
-fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
+fn as_root_a_new_port_at_the_router_ends_neither_session() {
     let world = TunnelTestbed::builder().behind_router(8, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
@@ -132,8 +132,12 @@ fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
 
     let after = world.router().traffic();
     assert_ne!(after.mapped, before.mapped);
-    assert_eq!(after.up.initiations(), before.up.initiations(), "the tunnel began anew");
-    assert_eq!(after.down.initiations(), before.down.initiations(), "the tunnel began anew");
+    assert_eq!(after.up.initiations(), before.up.initiations(), "the tunnel made a new handshake");
+    assert_eq!(
+        after.down.initiations(),
+        before.down.initiations(),
+        "the tunnel made a new handshake"
+    );
     let log = world.broker.log().text();
     let sessions = log.lines().filter(|line| line.contains("as plant-7")).count();
     assert_eq!(sessions, 1, "{log}");
@@ -141,7 +145,7 @@ fn as_root_a_router_that_gives_the_site_another_port_ends_neither_session() {
 }
 
 #[test]
-fn as_root_a_port_that_a_router_has_forgotten_is_left() {
+fn as_root_a_port_that_the_router_blocks_at_once_is_replaced() {
     let builder = TunnelTestbed::builder().behind_router(9, good());
     let world = builder.with_first_port_blocked().start();
     let mut arrived = Capture::default();
@@ -152,7 +156,7 @@ fn as_root_a_port_that_a_router_has_forgotten_is_left() {
 }
 
 #[test]
-fn as_root_a_port_that_a_router_forgets_in_the_middle_is_left() {
+fn as_root_a_port_that_the_router_blocks_later_is_replaced() {
     let world = TunnelTestbed::builder().behind_router(10, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
@@ -163,8 +167,8 @@ fn as_root_a_port_that_a_router_forgets_in_the_middle_is_left() {
     assert!(traffic.up.lost > 0);
 }
 
-/// The machine has another address from one moment to the next, as after a change of its network.
-fn another_address_costs_little(builder: TunnelTestbedBuilder, seed: u64) {
+/// Changes the address of the machine, as after a change of its network.
+fn an_address_change_costs_two_handshakes_at_most(builder: TunnelTestbedBuilder, seed: u64) {
     let world = builder.behind_router(seed, good()).start();
     let mut arrived = Capture::default();
     take(&world, &mut arrived, 10);
@@ -183,11 +187,11 @@ fn another_address_costs_little(builder: TunnelTestbedBuilder, seed: u64) {
 }
 
 #[test]
-fn as_root_another_address_of_the_site_costs_little() {
-    another_address_costs_little(TunnelTestbed::builder(), 11);
+fn as_root_an_address_change_of_the_site_costs_two_handshakes_at_most() {
+    an_address_change_costs_two_handshakes_at_most(TunnelTestbed::builder(), 11);
 }
 
 #[test]
-fn as_root_another_address_of_a_site_with_a_device_costs_little() {
-    another_address_costs_little(TunnelTestbed::builder().with_device(), 12);
+fn as_root_an_address_change_of_a_site_with_a_device_costs_two_handshakes_at_most() {
+    an_address_change_costs_two_handshakes_at_most(TunnelTestbed::builder().with_device(), 12);
 }

@@ -1,22 +1,20 @@
-//! A second gateway on the same `state_dir` is refused in words and disturbs nothing; after the death
-//! of the first, however sudden, the next one starts at once.
+//! A second gateway with the same `state_dir` ends with a message and disturbs nothing. After the
+//! first one ends, even by SIGKILL, the next one starts at once.
 
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Gateway, Mosquitto, Process, Simulator};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, Process, Simulator};
 
-const SOON: Duration = Duration::from_secs(20);
-
-/// Starts a second gateway on the first one's directory, waits for its end, and gives its log.
+/// Starts a second gateway with the directory of the first, waits for its end and returns its log.
 fn refused(first: &Gateway) -> String {
     let mut second = Command::new(Gateway::program());
     second.arg("run").arg(first.config_path());
     second.env("EDGE_GATEWAY__STATE_DIR", first.state_dir());
     second.env("EDGE_METRICS__LISTEN", "127.0.0.1:0");
     let mut second = Process::start(&mut second);
-    let status = second.wait(SOON);
+    let status = second.wait(EVENT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{}", second.log().text());
     second.log().text()
 }
@@ -24,25 +22,25 @@ fn refused(first: &Gateway) -> String {
 #[test]
 fn the_second_is_refused_and_the_first_goes_on() {
     let (plc, broker) = (Simulator::start(), Mosquitto::start());
-    let mut first = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n{}",
-        broker.url(),
-        plc.plc_sections(1, Duration::from_millis(20))
-    ));
-    first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > 0.0);
+    let plcs = plc.plc_sections(1, Duration::from_millis(20));
+    let config = GatewayConfig::with_broker("g", broker.url()).plcs(plcs);
+    let mut first = Gateway::start_ready(config);
+    first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| count > 0.0);
 
     let log = refused(&first);
     assert!(log.contains("another gateway runs with state_dir"), "{log}");
-    // Where the socket is gone the lock of the queue still tells.
-    fs::remove_file(first.state_dir().join("status.sock")).expect("it is there");
+    // Without the socket, the lock of the queue still detects it.
+    fs::remove_file(first.state_dir().join("status.sock")).expect("it exists");
     let log = refused(&first);
     assert!(log.contains("another gateway has the queue in"), "{log}");
 
     let before = first.metric("edge_samples_delivered_total").expect("the series is there");
-    first.wait_for_metric("edge_samples_delivered_total", SOON, |count| count > before + 10.0);
+    first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| {
+        count > before + 10.0
+    });
     assert_eq!(first.metric("edge_queue_storage_failing"), Some(0.0));
     first.kill();
     first.start_again();
-    first.wait_until_ready(SOON);
+    first.wait_until_ready(EVENT_TIMEOUT);
     assert_eq!(first.metric("edge_queue_storage_failing"), Some(0.0));
 }

@@ -1,8 +1,9 @@
 //! The tunnel as a state machine: no socket, no runtime, and no clock but boringtun's own.
 //!
-//! `peer` is the only file that names boringtun's `Tunn`. Everything else decides: `handshake` when
-//! to begin one, `hubs` with whom, `link` where to, `clock` whether the wall clock allows it,
-//! `packet` and `allowed` what may pass, `long` whether the MTU is too large.
+//! `peer` is the only module that uses boringtun's `Tunn`. The other modules decide: `handshake`
+//! when to begin one, `hub_selector` with which hub, `hub_link` at which address, `clock` whether
+//! the wall clock allows it, `ip_header` and `allowed_ips` which packets pass, `black_hole` whether
+//! the MTU is too large.
 
 mod allowed_ips;
 mod black_hole;
@@ -36,10 +37,11 @@ use crate::transport::SendBatch;
 
 /// One end of a tunnel.
 ///
-/// Whoever drives it calls one of the verbs whenever something happens, at the latest at
-/// [`Tunnel::poll_timeout`], then obeys [`Tunnel::next_request`] and at last sends what is in the
-/// [`Outbox`]: an initiation that follows a [`Request::Rebind`] leaves from the new port, or its
-/// answer is lost. It may be driven late, or not for days: it then catches up.
+/// The driver calls a `handle_` method for each input, and [`Tunnel::handle_timeout`] at
+/// [`Tunnel::poll_timeout`] at the latest. Then it executes what [`Tunnel::next_request`] returns,
+/// and last sends the [`SendBatch`]: an initiation that follows a [`TunnelRequest::Rebind`] must
+/// leave from the new port, or its response is lost. Calls that come late, even by days, do no
+/// harm.
 #[derive(Debug)]
 pub struct Tunnel {
     role: Role,
@@ -51,65 +53,66 @@ enum Role {
     Hub(Box<hub::HubTunnel>),
 }
 
-/// Something that has happened outside.
+/// Something that has happened outside the tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TunnelEvent {
-    /// A name was looked up; no addresses mean that it failed.
+    /// A look-up has ended; no addresses mean that it failed.
     Resolved {
-        /// The hub's number in the settings.
+        /// Number of the hub in the settings.
         hub: usize,
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// A name was looked up, and all of its addresses lie in networks that the tunnel leads to: it
-    /// cannot carry itself.
+    /// A look-up has ended, and all addresses are in networks that are routed into the tunnel,
+    /// which cannot carry itself.
     ResolvedInsideTunnel {
-        /// The hub's number in the settings.
+        /// Number of the hub in the settings.
         hub: usize,
     },
-    /// The way out is another: device, router or our address; or there is one again.
+    /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,
-    /// What is known about the right time.
+    /// New bounds for the wall clock.
     ClockBoundsChanged(ClockBounds),
-    /// The host at this address says that nothing listens there (ICMP port unreachable). Only makes
-    /// the sentence better, since anybody can say so.
+    /// The host at this address reports that nothing listens on the port (ICMP port unreachable).
+    /// It only changes the diagnosis, because the report can be forged.
     PortUnreachable(SocketAddr),
 }
 
-/// Something that has to be done outside.
+/// Something that the driver must do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TunnelRequest {
-    /// Look up a name and answer with [`Event::Resolved`] or [`Event::Inside`]. What is not answered
-    /// within a minute is asked again.
+    /// Look up a name and answer with [`TunnelEvent::Resolved`] or
+    /// [`TunnelEvent::ResolvedInsideTunnel`]. Without an answer it is requested again after a
+    /// minute.
     Resolve(HubLookup),
-    /// Take a new local port: [`Path::rebind`](crate::Path::rebind).
+    /// Open another local port: [`Transport::rebind`](crate::Transport::rebind).
     Rebind,
 }
 
-/// A name that has to be looked up.
+/// A name to look up.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HubLookup {
-    /// The hub's number in the settings.
+    /// Number of the hub in the settings.
     pub hub: usize,
-    /// What to look up.
+    /// The name and port.
     pub endpoint: Endpoint,
 }
 
 impl Tunnel {
-    /// Makes the site's end; its first initiation is due at once. `seed` decides jitter and
-    /// indices: another one at each start.
+    /// Creates the site's end; its first initiation is due at once. `seed` determines jitter and
+    /// indices and must differ at each start.
     #[must_use]
     pub fn site(settings: settings::Settings, bounds: ClockBounds, now: Now, seed: u64) -> Self {
         Self { role: Role::Site(Box::new(site::SiteTunnel::new(settings, bounds, now, seed))) }
     }
 
-    /// Makes the hub's end. `seed` as for a site.
+    /// Creates the hub's end. `seed` as for a site.
     #[must_use]
     pub fn hub(settings: settings::HubSettings, now: Now, seed: u64) -> Self {
         Self { role: Role::Hub(Box::new(hub::HubTunnel::new(settings, now, seed))) }
     }
 
-    /// Takes a datagram. A packet inside it goes to `packets`, what answers it to `out`.
+    /// Handles a datagram. A packet inside it goes to `packets`, a reply to `out`.
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -123,8 +126,8 @@ impl Tunnel {
         }
     }
 
-    /// Takes an IP packet to the other end. It is encrypted into `out`; without a session up to 64
-    /// of them wait, 5 s at most. Whatever is dropped is counted.
+    /// Encrypts an IP packet for the other end into `out`. Without a session up to 64 packets wait
+    /// for at most 5 s. Each packet that is dropped is counted.
     pub fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut SendBatch) {
         match &mut self.role {
             Role::Site(site) => site.handle_packet(now, packet, out),
@@ -140,7 +143,7 @@ impl Tunnel {
         }
     }
 
-    /// When to call [`Tunnel::handle_timeout`] at the latest. May lie in the past.
+    /// Returns when to call [`Tunnel::handle_timeout`] at the latest; may be in the past.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.role {
@@ -149,8 +152,8 @@ impl Tunnel {
         }
     }
 
-    /// Takes what has happened outside. What follows from it is done at the next
-    /// [`Tunnel::handle_timeout`], which is due at once.
+    /// Records an event. Its effects follow at the next [`Tunnel::handle_timeout`], which is due at
+    /// once.
     pub fn handle_event(&mut self, now: Now, event: TunnelEvent) {
         match &mut self.role {
             Role::Site(site) => site.handle_event(now, event),
@@ -158,7 +161,7 @@ impl Tunnel {
         }
     }
 
-    /// What has to be done outside, if anything.
+    /// Returns the next thing that the driver must do.
     pub fn next_request(&mut self) -> Option<TunnelRequest> {
         match &mut self.role {
             Role::Site(site) => site.next_request(),
@@ -166,7 +169,7 @@ impl Tunnel {
         }
     }
 
-    /// Counts what was lost outside.
+    /// Counts packets that were dropped outside the tunnel.
     pub fn add_dropped(&mut self, reason: DropReason, count: u64) {
         let counters = match &mut self.role {
             Role::Site(site) => site.counters_mut(),
@@ -175,7 +178,7 @@ impl Tunnel {
         counters.add_dropped(reason, count);
     }
 
-    /// How it is; cheap.
+    /// Returns the state; cheap.
     #[must_use]
     pub fn state(&self, now: Now) -> TunnelState {
         match &self.role {
@@ -184,7 +187,7 @@ impl Tunnel {
         }
     }
 
-    /// How it is, with everything that can be told.
+    /// Returns state, diagnosis and counters.
     #[must_use]
     pub fn report(&self, now: Now) -> TunnelReport {
         match &self.role {
@@ -193,7 +196,7 @@ impl Tunnel {
         }
     }
 
-    /// Our addresses inside.
+    /// Returns the addresses of this end inside the tunnel.
     #[must_use]
     pub fn addresses(&self) -> &[IpNet] {
         match &self.role {
@@ -202,7 +205,7 @@ impl Tunnel {
         }
     }
 
-    /// Longest packet inside, in bytes.
+    /// Returns the length of the longest packet inside the tunnel, in bytes.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         match &self.role {

@@ -1,4 +1,4 @@
-//! Packets in and out of the host: a network device, and what lets it take many at once.
+//! The TUN interface: packets from and to the host, with segmentation offload.
 
 mod bytes;
 mod checksum;
@@ -24,34 +24,33 @@ pub(crate) use segment::segment;
 pub(crate) use tun::Tun;
 pub use tun::{InterfaceName, InterfaceNameError, TunError, bind_to_device};
 
-/// Where the host puts packets for the tunnel, and takes those from it.
+/// An interface of the host that is read and written in frames.
 ///
-/// A frame is a header of 10 bytes (struct virtio_net_hdr, VIRTIO 1.2, 5.1.6, in the byte order of
-/// the machine) and an IP packet; where [`Offload`] allows it, of up to 64 KiB that stand for
-/// several.
+/// A frame is a header of 10 bytes (struct virtio_net_hdr, VIRTIO 1.2, 5.1.6, in native byte order)
+/// and an IP packet. With [`Offload`] it is up to 64 KiB long and stands for several packets.
 pub(crate) trait Device: Send {
-    /// Waits until the host has sent something. Cancel safe. Fails when the device is gone.
+    /// Waits until the host has sent a frame. Cancel safe. Fails when the interface was removed.
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Reads one frame into `buffer`, which holds [`FRAME`] bytes, and gives its length; `None`
-    /// when there is none now.
+    /// Reads one frame into `buffer`, which holds [`MAX_FRAME_LEN`] bytes, and returns its length;
+    /// `None` if there is none now.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
-    /// Gives the host one frame in pieces. `InvalidInput` means that the host does not take such a
-    /// one, `WouldBlock` that it does not take any now; after other errors the device is of no use.
+    /// Writes one frame, given in pieces. `InvalidInput` means that the host rejects this frame,
+    /// `WouldBlock` that it takes none now; after other errors the device is unusable.
     fn write(&mut self, frame: &[IoSlice<'_>]) -> io::Result<()>;
 
-    /// What it takes.
+    /// Returns the offload that the host supports.
     fn offload(&self) -> Offload;
 }
 
-/// What a device joins, which is what it gives and takes as one frame.
+/// Which packets the host joins into one frame.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Offload {
-    /// Nothing: a frame is a packet.
+    /// None: a frame is a packet.
     Nothing,
-    /// Segments of TCP.
+    /// TCP segments.
     Tcp,
-    /// Segments of TCP, and datagrams of UDP (Linux 6.2).
+    /// TCP segments and UDP datagrams (Linux 6.2).
     TcpAndUdp,
 }

@@ -71,8 +71,8 @@ pub struct DeviceDriver<T> {
 /// in a tokio runtime. The kernel removes everything with the driver, or with the process.
 ///
 /// A network that this host reaches through another interface stays there, with a warning: sockets
-/// that are bound to the tunnel's interface use the tunnel all the same, and PLCs must be read
-/// whatever the LAN looks like.
+/// that are bound to the tunnel's interface use the tunnel anyway, and PLCs must be read in any
+/// case.
 ///
 /// # Errors
 /// Fails without CAP_NET_ADMIN, when the name is in use, and when a route would lead the hub's own

@@ -1,4 +1,4 @@
-//! Where a hub listens, as people write it.
+//! Parses the address of a hub.
 
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -7,25 +7,25 @@ use thiserror::Error;
 
 use crate::settings::Endpoint;
 
-/// Longest DNS name (RFC 1035, 2.3.4) as text without the dot at its end.
+/// Longest DNS name without the final dot, in characters (RFC 1035, 2.3.4).
 const MAX_NAME_LEN: usize = 253;
-/// Longest part of a DNS name.
+/// Longest label of a DNS name, in characters.
 const MAX_LABEL_LEN: usize = 63;
 
-/// Why a text is no endpoint, and what to write.
+/// Why a text is not an endpoint, and what to write.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum EndpointError {
     /// There is no port.
     #[error("the port is missing: write `hub.example.net:51820`")]
     MissingPort,
     /// The port is not a number from 1 to 65535.
-    #[error("the port has to be a number from 1 to 65535: write `hub.example.net:51820`")]
+    #[error("the port must be a number from 1 to 65535: write `hub.example.net:51820`")]
     InvalidPort,
     /// An IPv6 address without brackets.
     #[error("an IPv6 address needs brackets: write `[2001:db8::1]:51820`")]
     MissingBrackets,
     /// Neither a name nor an address.
-    #[error("it has to begin with a name or an address: write `hub.example.net:51820`")]
+    #[error("it must begin with a name or an address: write `hub.example.net:51820`")]
     InvalidHost,
 }
 
@@ -33,6 +33,7 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
+        // Without this check the last group of an address would be taken for the port.
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(EndpointError::MissingBrackets);
         }
@@ -46,7 +47,7 @@ impl FromStr for Endpoint {
             None if is_host_name(host) => host.to_owned(),
             None => return Err(EndpointError::InvalidHost),
         };
-        // `parse` would take a sign.
+        // `parse` alone would accept a sign.
         let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse() {
             Ok(port) if port > 0 && is_number => Ok(Self { host, port }),
@@ -55,7 +56,8 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Whether it can be a DNS name, or an IPv4 address; underscores are common in private ones.
+/// Returns whether the text can be a DNS name or an IPv4 address. Underscores are common in private
+/// names.
 fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=MAX_LABEL_LEN).contains(&label.len())
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_explained() {
+    fn text_that_is_not_an_endpoint_is_rejected_with_the_reason() {
         for (text, error) in [
             ("", EndpointError::MissingPort),
             ("hub.example.net", EndpointError::MissingPort),

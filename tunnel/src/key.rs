@@ -1,4 +1,4 @@
-//! Keys as WireGuard writes them: 32 bytes in base64.
+//! Keys in WireGuard's form: 32 bytes in base64.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,33 +20,60 @@ pub enum KeyError {
     Malformed,
 }
 
-/// The secret half of a peer's identity. Wiped from memory when dropped; its Debug shows nothing.
+/// The private key of a peer. Wiped from memory when dropped; `Debug` does not show it.
+///
+/// ```
+/// use tunnel::{KeyError, PrivateKey};
+///
+/// let key: PrivateKey = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=".parse()?;
+/// assert_eq!(format!("{key:?}"), "PrivateKey(..)");
+/// assert_eq!("yAnz5TF".parse::<PrivateKey>().unwrap_err(), KeyError::Malformed);
+/// # Ok::<(), KeyError>(())
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PrivateKey([u8; KEY_LEN]);
 
-/// The name of a peer.
+/// The public key of a peer, which identifies it.
+///
+/// ```
+/// use tunnel::{KeyError, PublicKey};
+///
+/// let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+/// assert_eq!(text.parse::<PublicKey>()?.to_string(), text);
+/// assert_eq!("not base64!".parse::<PublicKey>(), Err(KeyError::Malformed));
+/// # Ok::<(), KeyError>(())
+/// ```
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PublicKey([u8; KEY_LEN]);
 
-/// A second secret that both peers share beside their keys. Wiped when dropped; its Debug shows
-/// nothing.
+/// A secret that two peers share in addition to their keys. Wiped from memory when dropped; `Debug`
+/// does not show it.
+///
+/// ```
+/// use tunnel::{KeyError, PresharedKey};
+///
+/// let text = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
+/// assert!(text.parse::<PresharedKey>().is_ok());
+/// assert_eq!("".parse::<PresharedKey>().unwrap_err(), KeyError::Malformed);
+/// # Ok::<(), KeyError>(())
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PresharedKey([u8; KEY_LEN]);
 
 impl PrivateKey {
-    /// Makes a new key from the operating system's randomness.
+    /// Generates a key from the operating system's random numbers.
     #[must_use]
     pub fn generate() -> Self {
         Self(x25519::StaticSecret::random_from_rng(OsRng).to_bytes())
     }
 
-    /// The name that belongs to it.
+    /// Returns the public key that belongs to it.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         PublicKey(x25519::PublicKey::from(&self.to_static_secret()).to_bytes())
     }
 
-    /// Its text, for the file that keeps it.
+    /// Returns its text, for the file that stores it.
     #[must_use]
     pub fn expose(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0))
@@ -122,6 +149,7 @@ impl fmt::Debug for PresharedKey {
 }
 
 fn parse_key(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
+    // The decoded bytes may be a private key.
     let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?);
     bytes.as_slice().try_into().map_err(|_| KeyError::Malformed)
 }
@@ -131,13 +159,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_key_prints_as_it_was_read() {
+    fn a_public_key_prints_as_it_was_parsed() {
         let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
         assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
     }
 
     #[test]
-    fn a_new_key_reads_back_and_names_the_same_peer() {
+    fn a_generated_key_parses_back_to_the_same_key() {
         let key = PrivateKey::generate();
         let again: PrivateKey = key.expose().parse().unwrap();
         assert_eq!(key.public_key(), again.public_key());
@@ -145,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_print() {
+    fn secret_keys_are_not_printed() {
         let key = PrivateKey::generate();
         assert_eq!(format!("{key:?}"), "PrivateKey(..)");
         let shared: PresharedKey = key.expose().parse().unwrap();
@@ -153,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused() {
+    fn text_that_is_not_a_key_is_rejected() {
         for text in ["", "abc", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg", "AAAA"] {
             assert_eq!(text.parse::<PublicKey>(), Err(KeyError::Malformed), "{text}");
         }

@@ -1,4 +1,7 @@
-//! WireGuard between a site and its hub, on boringtun, and a TCP stack in it.
+//! A WireGuard tunnel between a site and its hub, based on boringtun, with a TCP stack inside.
+//!
+//! [`Tunnel`] is the protocol as a state machine without I/O. [`userspace_tunnel`] drives it with
+//! TCP streams of this process, [`open_device_tunnel`] with a network interface of the host.
 
 mod core;
 mod device;
@@ -24,7 +27,7 @@ pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_t
 pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use netlink::InterfaceError;
+pub use netlink::{InterfaceError, InterfaceSetting};
 pub use packet_buffer::{PacketBuffer, PacketSink};
 pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, RoutePolicy, Settings, SitePeer};
 pub use stack::{ListeningSockets, SocketError, Stack};

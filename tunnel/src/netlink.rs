@@ -1,5 +1,5 @@
-//! What the kernel knows of the host's network, by rtnetlink: what is set for the tunnel's device, and
-//! what others change.
+//! The kernel's network configuration through rtnetlink: what is set for the tunnel's interface,
+//! and what others change.
 
 mod interface;
 mod message;
@@ -14,23 +14,22 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-pub use interface::InterfaceError;
 pub(crate) use interface::{HostInterface, Repaired};
+pub use interface::{InterfaceError, InterfaceSetting};
 pub(crate) use monitor::ChangeMonitor;
 pub(crate) use route::{RouteChange, RouteWatch};
 
 use message::NetlinkMessage;
 use reply::{DumpMessage, HostRoute};
 
-/// Room for one datagram of an answer: the kernel fills up to 8 KiB with routes, fewer only where
-/// its pages are smaller.
+/// Buffer for one datagram of a reply: the kernel fills at most 8 KiB with routes.
 const REPLY_BUFFER_LEN: usize = 16 * 1024;
 
-/// Asks the kernel, which answers at once.
+/// A socket for requests, which the kernel answers at once.
 #[derive(Debug)]
 struct NetlinkSocket {
     socket: OwnedFd,
-    /// Of the last request.
+    /// Sequence number of the last request.
     sequence: u32,
 }
 
@@ -39,19 +38,19 @@ impl NetlinkSocket {
         Ok(Self { socket: open_socket(SockFlag::empty())?, sequence: 0 })
     }
 
-    /// Wants something done.
+    /// Sends a request and returns whether the kernel executed it.
     fn execute(&mut self, message: NetlinkMessage) -> Result<(), Errno> {
         reply::parse_ack(&self.request(message)?)
     }
 
-    /// Sends one request and takes its answer, which the kernel gives before it returns.
+    /// Sends a request and returns its reply, which the kernel queues before `send` returns.
     fn request(&mut self, message: NetlinkMessage) -> Result<Vec<u8>, Errno> {
         self.send(message)?;
         let datagram = self.receive_reply()?;
         Ok(self.own_messages(&datagram).next().unwrap_or_default().to_vec())
     }
 
-    /// All routes of the main table.
+    /// Returns all routes of the main table.
     fn dump_routes(&mut self) -> Result<Vec<HostRoute>, Errno> {
         self.send(NetlinkMessage::dump_routes())?;
         let mut routes = Vec::new();
@@ -73,11 +72,12 @@ impl NetlinkSocket {
         send(self.socket.as_raw_fd(), message.bytes(), MsgFlags::empty()).map(drop)
     }
 
-    /// The next datagram with an answer to the last request. What answers an earlier one, which
-    /// somebody has given up, is thrown away.
+    /// Returns the next datagram with a reply to the last request. Replies to an earlier request,
+    /// which was abandoned, are discarded.
     fn receive_reply(&self) -> Result<Vec<u8>, Errno> {
         loop {
             let mut datagram = vec![0; REPLY_BUFFER_LEN];
+            // The kernel has queued the reply before `send` returned, so this never has to block.
             let length = recv(self.socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT)?;
             datagram.truncate(length);
             if self.own_messages(&datagram).next().is_some() {
@@ -86,7 +86,7 @@ impl NetlinkSocket {
         }
     }
 
-    /// The messages of a datagram that answer the last request.
+    /// Returns the messages of a datagram that reply to the last request.
     fn own_messages<'a>(&self, datagram: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let number = self.sequence;
         reply::messages(datagram).filter(move |message| reply::sequence(message) == Some(number))
@@ -104,23 +104,23 @@ mod tests {
     use crate::testing::{Namespace, ip};
 
     #[test]
-    fn as_root_an_answer_that_nobody_took_is_not_taken_for_the_next() {
+    fn as_root_a_reply_that_was_not_read_is_not_mistaken_for_the_next() {
         let _namespace = Namespace::enter();
-        let mut asker = NetlinkSocket::open().unwrap();
-        let way = || NetlinkMessage::get_route("127.0.0.1".parse().unwrap());
-        let right = reply::route_fingerprint(&asker.request(way()).unwrap());
+        let mut socket = NetlinkSocket::open().unwrap();
+        let get_route = || NetlinkMessage::get_route("127.0.0.1".parse().unwrap());
+        let right = reply::route_fingerprint(&socket.request(get_route()).unwrap());
         assert_ne!(right, None);
-        asker.send(NetlinkMessage::set_link_state(4711, 1280, 1000)).unwrap();
-        asker.send(NetlinkMessage::dump_routes()).unwrap();
-        assert_eq!(reply::route_fingerprint(&asker.request(way()).unwrap()), right);
+        socket.send(NetlinkMessage::set_link_state(4711, 1280, 1000)).unwrap();
+        socket.send(NetlinkMessage::dump_routes()).unwrap();
+        assert_eq!(reply::route_fingerprint(&socket.request(get_route()).unwrap()), right);
         assert_eq!(
-            asker.execute(NetlinkMessage::set_link_state(4711, 1280, 1000)),
+            socket.execute(NetlinkMessage::set_link_state(4711, 1280, 1000)),
             Err(Errno::ENODEV)
         );
     }
 
     #[test]
-    fn as_root_all_routes_are_told_however_many_there_are() {
+    fn as_root_thousands_of_routes_are_listed_completely() {
         let _namespace = Namespace::enter();
         let file = std::env::temp_dir().join(format!("edge-routes-{}", std::process::id()));
         let lines =

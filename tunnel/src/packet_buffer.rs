@@ -1,49 +1,49 @@
-//! IP packets that came out of a tunnel.
+//! Decrypted IP packets.
 
-/// Takes packets that come out of a tunnel, decrypted in place.
+/// Receives the packets of a tunnel, which are decrypted in place.
 pub trait PacketSink {
-    /// Gives `length` bytes to write into. Whatever was given before and not committed is gone.
+    /// Returns `length` bytes to write to. An earlier reservation that was not committed is void.
     fn reserve(&mut self, length: usize) -> &mut [u8];
 
-    /// Adds the first `length` bytes of what was given: one whole IP packet.
+    /// Adds the first `length` bytes of the reservation: one complete IP packet.
     fn commit(&mut self, length: usize);
 }
 
-/// Packets in one buffer, back to back. Keeps its memory when it is cleared.
+/// Packets in one buffer, back to back. Clearing it keeps the memory.
 #[derive(Debug, Default)]
 pub struct PacketBuffer {
     bytes: Vec<u8>,
     used: usize,
-    /// Start and length of each.
+    /// Start and length of each packet.
     packets: Vec<(usize, usize)>,
 }
 
 impl PacketBuffer {
-    /// Makes an empty one.
+    /// Creates an empty buffer.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether there is none.
+    /// Returns whether it holds no packet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of packets.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.packets.len()
     }
 
-    /// Forgets all.
+    /// Removes all packets.
     pub fn clear(&mut self) {
         self.used = 0;
         self.packets.clear();
     }
 
-    /// Forgets the first `count`. Cheap when these are all.
+    /// Removes the first `count` packets. Cheap if these are all.
     pub fn remove_first(&mut self, count: usize) {
         if count >= self.packets.len() {
             self.clear();
@@ -52,19 +52,19 @@ impl PacketBuffer {
         }
     }
 
-    /// The packet at `index`, in the order in which they came.
+    /// Returns the packet at `index`, in order of arrival.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         let (start, length) = self.packets.get(index)?;
         self.bytes.get(*start..start + length)
     }
 
-    /// All, in the order in which they came.
+    /// Returns all packets, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// The same, to be rewritten in place.
+    /// Returns the packet at `index` for changes in place.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut [u8]> {
         let (start, length) = self.packets.get(index)?;
         self.bytes.get_mut(*start..start + length)

@@ -1,4 +1,4 @@
-//! What every driver does alike: looks names up, and tells how the tunnel is.
+//! Shared by all drivers: name resolution and publication of reports.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use tokio::time;
 use crate::core::{DropReason, Now, Tunnel, TunnelReport, TunnelState};
 use crate::settings::Endpoint;
 
-/// A look-up that takes longer has failed.
+/// Time after which a look-up counts as failed.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reports are not more frequent than this while the state does not change.
+/// Minimum time between two reports while the state does not change.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All addresses of a name; none if it cannot be found in time.
+/// Returns all addresses of a name; none if it does not resolve within [`LOOKUP_TIMEOUT`].
 pub(crate) async fn resolve(endpoint: Endpoint) -> Vec<SocketAddr> {
     let found = time::timeout(LOOKUP_TIMEOUT, lookup_host((endpoint.host.as_str(), endpoint.port)));
     found.await.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
 }
 
-/// Publishes reports: at every change of state, which is also logged, and once a second while the
-/// tunnel is used.
+/// Publishes reports: at each change of state, which is also logged, and once a second while the
+/// tunnel is in use.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     publish: watch::Sender<TunnelReport>,
@@ -35,8 +35,9 @@ impl Reporter {
         (Self { publish, last_published: now.instant }, reports)
     }
 
-    /// Publishes if there is a reason.
+    /// Publishes a report if the state has changed or the last one is a second old.
     pub(crate) fn publish_if_due(&mut self, tunnel: &Tunnel, now: Now) {
+        // `state` is cheap, `report` allocates: this runs for every batch of packets.
         let is_new = tunnel.state(now) != self.publish.borrow().state;
         if is_new || now.instant >= self.last_published + MIN_REPORT_INTERVAL {
             let report = tunnel.report(now);
@@ -49,16 +50,16 @@ impl Reporter {
     }
 }
 
-/// What was lost outside the core, of which it only learns.
+/// Totals of drops outside the core, to pass on what was added since the last time.
 #[derive(Debug, Default)]
 pub(crate) struct DropDeltas([u64; DropReason::ALL.len()]);
 
 impl DropDeltas {
-    /// What has come to the sum of all losses for a reason since it was told last, if anything.
-    pub(crate) fn since_last(&mut self, reason: DropReason, sum: u64) -> Option<u64> {
-        let told = self.0.get_mut(reason as usize)?;
-        let more = sum.saturating_sub(*told);
-        *told = sum;
+    /// Returns by how much the total for a reason has grown since the last call, if it has.
+    pub(crate) fn since_last(&mut self, reason: DropReason, total: u64) -> Option<u64> {
+        let last = self.0.get_mut(reason as usize)?;
+        let more = total.saturating_sub(*last);
+        *last = total;
         (more > 0).then_some(more)
     }
 }

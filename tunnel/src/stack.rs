@@ -1,6 +1,6 @@
-//! TCP inside the tunnel, without a device of the host: smoltcp straight on the core.
+//! TCP inside the tunnel without a network interface: smoltcp on top of the core.
 //!
-//! No socket, no runtime, no clock, like the core below it.
+//! No socket, no runtime and no clock, like the core.
 
 mod device;
 #[cfg(test)]
@@ -20,26 +20,28 @@ use crate::packet_buffer::PacketBuffer;
 use crate::transport::SendBatch;
 use device::TunnelPhy;
 
-/// Bytes of a connection under way to the other end. Twice and four times what its stream gives at
-/// once (`PIPE`), so that the kernel gets full runs of datagrams; memory that was not used is none.
+/// Send buffer of a connection, in bytes. Two and four times what its stream delivers at once
+/// (`PIPE_BYTES`), so that the kernel gets full batches of datagrams; untouched memory is not
+/// allocated.
 const SEND_BUFFER_BYTES: usize = 1024 * 1024;
-/// The same from the other end: 40 Mbit/s over a line of 100 ms. A connection that nobody reads
-/// fills it.
+/// Receive buffer, in bytes: 40 Mbit/s on a link with a round trip of 100 ms. It fills up if the
+/// connection is not read.
 const RECV_BUFFER_BYTES: usize = 512 * 1024;
-/// A peer that acknowledges nothing for this long is gone (RFC 9293, 3.8.3: 100 s at least, five minutes by
-/// default). With pauses between attempts that double up to a minute, 60 s ended more than half of the
-/// connections over a satellite in the rain; whoever is in more of a hurry asks its peer, as MQTT does.
+/// A connection fails when nothing was acknowledged for this long (RFC 9293, 3.8.3: at least 100 s,
+/// by default five minutes). Retransmissions back off to one a minute, so 60 s ended more than half
+/// of the connections over a lossy satellite link. Protocols that need an earlier answer ping their
+/// peer, as MQTT does.
 const USER_TIMEOUT: Duration = Duration::from_secs(300);
-/// An idle connection asks whether its peer is there.
+/// Interval at which an idle connection probes its peer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// Connections that may be on their way to a listener at once.
+/// Connections that one listener may be establishing at once.
 const BACKLOG: usize = 8;
-/// Where local ports begin (RFC 6335, 6).
+/// First local port (RFC 6335, 6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
 /// A TCP/IP stack in a tunnel.
 pub struct Stack {
-    /// What it stands on. Its verbs may be called; its datagrams go through the stack.
+    /// The tunnel below. Its methods may be called; its datagrams go through the stack.
     pub tunnel: Tunnel,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -49,18 +51,18 @@ pub struct Stack {
     last_port: u16,
 }
 
-/// Why a connection cannot be begun.
+/// Why a socket cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum SocketError {
-    /// The tunnel has no address of that family, or that is none to connect to.
-    #[error("the tunnel has no address from which that one can be reached")]
+    /// The tunnel has no address of that family, or the address cannot be connected to.
+    #[error("the tunnel has no address from which this one can be reached")]
     Unreachable,
-    /// Port 0, or one that something listens on.
+    /// The port is 0 or in use.
     #[error("the port is 0 or in use")]
     PortUnavailable,
 }
 
-/// Sockets that wait at one port.
+/// Sockets that listen on one port.
 #[derive(Debug)]
 pub struct ListeningSockets {
     port: u16,
@@ -68,14 +70,14 @@ pub struct ListeningSockets {
 }
 
 impl Stack {
-    /// Puts a stack on a tunnel. `seed` decides ports and sequence numbers: another one at each
-    /// start, or the peer takes the first connection for one from before.
+    /// Creates a stack in a tunnel. `seed` determines ports and sequence numbers and must differ at
+    /// each start, or a peer mistakes the first connection for an old one.
     #[must_use]
     pub fn new(mut tunnel: Tunnel, now: Now, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let inbound = PacketBuffer::new();
-        // smoltcp asks it for its MTU and checksums, once.
+        // smoltcp only reads the MTU and the checksum capabilities.
         let mut device = TunnelPhy {
             tunnel: &mut tunnel,
             now,
@@ -100,16 +102,16 @@ impl Stack {
             .iter()
             .map(|net| IpCidr::new(net.addr().into(), net.prefix_len()))
             .collect();
-        stack.interface.update_ip_addrs(|own| {
-            // A ninth address is left out.
+        stack.interface.update_ip_addrs(|addresses_of_interface| {
+            // smoltcp holds eight addresses; further ones are ignored.
             for address in addresses {
-                let _ = own.push(address);
+                let _ = addresses_of_interface.push(address);
             }
         });
         stack
     }
 
-    /// Takes a datagram; [`Stack::poll`] does what follows from it.
+    /// Handles a datagram; its effects follow in [`Stack::poll`].
     pub fn handle_datagram(
         &mut self,
         now: Now,
@@ -119,23 +121,23 @@ impl Stack {
         self.tunnel.handle_datagram(now, datagram, out, &mut self.inbound);
     }
 
-    /// Does everything that can be done now, until `out` is full: then it is to be sent, and polled
-    /// again. Returns whether nothing is left.
+    /// Does everything that can be done now, until `out` is full and must be sent. Returns whether
+    /// nothing is left.
     pub fn poll(&mut self, now: Now, out: &mut SendBatch) -> bool {
         if self.tunnel.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.tunnel.handle_timeout(now, out);
         }
-        let Self { tunnel, interface, sockets, inbound, scratch: room, start, .. } = self;
+        let Self { tunnel, interface, sockets, inbound, scratch, start, .. } = self;
         let mut next = 0;
         let at = smoltcp_time(*start, now.instant);
-        let mut device = TunnelPhy { tunnel, now, out, inbound, next: &mut next, scratch: room };
+        let mut device = TunnelPhy { tunnel, now, out, inbound, next: &mut next, scratch };
         interface.poll(at, &mut device, sockets);
         let is_done = next >= inbound.len() && !out.is_full();
         inbound.remove_first(next);
         is_done
     }
 
-    /// When to call [`Stack::poll`] at the latest.
+    /// Returns when to call [`Stack::poll`] at the latest.
     pub fn poll_at(&mut self, now: Instant) -> Option<Instant> {
         let at = self.interface.poll_at(smoltcp_time(self.start, now), &self.sockets);
         let at = at.map(|at| {
@@ -145,9 +147,11 @@ impl Stack {
         at.into_iter().chain(self.tunnel.poll_timeout()).min()
     }
 
-    /// Begins a connection.
+    /// Opens a connection.
     pub fn connect(&mut self, to: SocketAddr) -> Result<SocketHandle, SocketError> {
-        let has_family = |own: &&ipnet::IpNet| own.addr().is_ipv4() == to.is_ipv4();
+        let has_family = |addresses_of_interface: &&ipnet::IpNet| {
+            addresses_of_interface.addr().is_ipv4() == to.is_ipv4()
+        };
         self.tunnel.addresses().iter().find(has_family).ok_or(SocketError::Unreachable)?;
         let port = self.allocate_port();
         let mut socket = new_socket();
@@ -157,7 +161,7 @@ impl Stack {
         Ok(self.sockets.add(socket))
     }
 
-    /// The next port after the last that no connection of ours uses.
+    /// Returns the next port after the last one that no connection uses.
     fn allocate_port(&mut self) -> u16 {
         let is_used = |sockets: &SocketSet<'_>, port| {
             let mut ports = sockets.iter().filter_map(|(_, socket)| {
@@ -176,7 +180,7 @@ impl Stack {
         self.last_port
     }
 
-    /// Listens at a port, on all addresses of the tunnel.
+    /// Listens on a port, on all addresses of the tunnel.
     pub fn listen(&mut self, port: u16) -> Result<ListeningSockets, SocketError> {
         let mut sockets = Vec::new();
         for _ in 0..BACKLOG {
@@ -189,17 +193,17 @@ impl Stack {
         Ok(ListeningSockets { port, sockets })
     }
 
-    /// The next connection that has come, and has been answered: open, or closed again by the other
-    /// end. Another socket takes its place.
-    pub fn accept(&mut self, waiting: &mut ListeningSockets) -> Option<SocketHandle> {
-        for handle in &mut waiting.sockets {
+    /// Returns the next connection that was established, even if the peer has closed it since.
+    /// Another socket takes its place.
+    pub fn accept(&mut self, listener: &mut ListeningSockets) -> Option<SocketHandle> {
+        for handle in &mut listener.sockets {
             let state = self.sockets.get::<Socket<'_>>(*handle).state();
             if matches!(state, TcpState::Listen | TcpState::SynReceived) {
                 continue;
             }
             let mut fresh = new_socket();
-            // It has been listened there before.
-            let _ = fresh.listen(IpListenEndpoint::from(waiting.port));
+            // The port was valid before.
+            let _ = fresh.listen(IpListenEndpoint::from(listener.port));
             let accepted = std::mem::replace(handle, self.sockets.add(fresh));
             if state != TcpState::Closed {
                 return Some(accepted);
@@ -209,19 +213,19 @@ impl Stack {
         None
     }
 
-    /// Listens no longer.
-    pub fn close_listener(&mut self, waiting: &ListeningSockets) {
-        for handle in &waiting.sockets {
+    /// Stops listening.
+    pub fn close_listener(&mut self, listener: &ListeningSockets) {
+        for handle in &listener.sockets {
             self.sockets.remove(*handle);
         }
     }
 
-    /// A connection. It is there until [`Stack::remove`].
+    /// Returns a connection, which exists until [`Stack::remove`].
     pub fn socket(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
     }
 
-    /// Forgets a connection; what it still has to say is lost.
+    /// Removes a connection; unsent data is lost.
     pub fn remove(&mut self, handle: SocketHandle) {
         self.sockets.remove(handle);
     }
@@ -232,6 +236,7 @@ fn new_socket() -> Socket<'static> {
     let mut socket = Socket::new(buffer(RECV_BUFFER_BYTES), buffer(SEND_BUFFER_BYTES));
     socket.set_timeout(Some(USER_TIMEOUT.into()));
     socket.set_keep_alive(Some(KEEPALIVE_INTERVAL.into()));
+    // MQTT packets are small, and waiting for an acknowledgement would add a round trip to each.
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(CongestionControl::Cubic);
     socket
@@ -246,7 +251,7 @@ fn ip_endpoint(address: SocketAddr) -> IpEndpoint {
     IpEndpoint::new(address.ip().into(), address.port())
 }
 
-/// The other end's address of a connection, or ours.
+/// Returns an address in the form of the standard library.
 pub(crate) fn socket_addr(endpoint: Option<IpEndpoint>) -> Option<SocketAddr> {
     endpoint.map(|endpoint| SocketAddr::new(IpAddr::from(endpoint.addr), endpoint.port))
 }

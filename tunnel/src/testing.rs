@@ -1,5 +1,5 @@
-//! What tests have in common: two ends that know each other, and network namespaces for those that
-//! need root.
+//! Helpers of the tests: two ends that know each other, and network namespaces for tests that need
+//! root.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -11,25 +11,25 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::key::PrivateKey;
 use crate::settings::{Endpoint, Hub, HubSettings, Settings, SitePeer};
 
-/// A network namespace of its own, which goes when nothing is left in it.
+/// A network namespace, which the kernel removes when nothing is left in it.
 ///
-/// Only the thread that entered it is in it, so tests do not see each other.
+/// Only the thread that entered it is in it, so tests do not affect each other.
 #[derive(Debug)]
 pub(crate) struct Namespace(File);
 
 impl Namespace {
-    /// Makes one with a loopback interface, and enters it.
+    /// Creates a namespace with a loopback interface and enters it.
     ///
     /// # Panics
-    /// When the test does not run as root.
+    /// If the test does not run as root.
     pub(crate) fn enter() -> Self {
         unshare(CloneFlags::CLONE_NEWNET)
             .expect("needs root; `cargo xtask test` as another user names what it left out");
         ip(&["link", "set", "lo", "up"]);
-        Self(File::open("/proc/thread-self/ns/net").expect("procfs is there"))
+        Self(File::open("/proc/thread-self/ns/net").expect("procfs is mounted"))
     }
 
-    /// Its path in procfs, for programs that are to move something into it.
+    /// Returns its path in procfs, for programs that move something into it.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
@@ -40,14 +40,14 @@ impl Namespace {
     }
 }
 
-/// Runs `ip` in the thread's namespace and gives what it prints.
+/// Runs `ip` in the thread's namespace and returns its output.
 pub(crate) fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().expect("iproute2 is there");
+    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The same as JSON.
+/// The same with JSON output.
 pub(crate) fn ip_json(arguments: &[&str]) -> String {
     ip(&[&["-j", "-d"], arguments].concat())
 }
@@ -56,7 +56,7 @@ fn net(text: &str) -> ipnet::IpNet {
     text.parse().unwrap()
 }
 
-/// A site (10.77.0.12, fd77::12) and its hub (10.77.0.1, fd77::1) at 192.0.2.1:51820.
+/// Returns a site (10.77.0.12, fd77::12) and its hub (10.77.0.1, fd77::1) at 192.0.2.1:51820.
 pub(crate) fn site_and_hub() -> (Settings, HubSettings) {
     let (site, hub) = (PrivateKey::generate(), PrivateKey::generate());
     let keys = SitePeer {

@@ -1,4 +1,4 @@
-//! The way that datagrams take between the two ends of a tunnel.
+//! Carries datagrams between the two ends of a tunnel.
 
 mod memory;
 mod recv_batch;
@@ -12,29 +12,29 @@ pub use recv_batch::RecvBatch;
 pub use send_batch::{Segments, SendBatch};
 pub use udp::{Batching, LocalPort, UdpTransport};
 
-/// Longest datagram of WireGuard: a whole IP packet and 32 bytes around it. Longer than UDP can
-/// carry, so that a buffer of this length is always long enough.
+/// Longest datagram: an IP packet and 32 bytes of WireGuard. Longer than UDP can carry, so a buffer
+/// of this length always suffices.
 pub const MAX_DATAGRAM: usize = u16::MAX as usize + 32;
 
-/// A way to the other end. UDP is the first; the in-memory one joins two ends in one process.
+/// Carries datagrams to the other end: over UDP, or in memory between two ends in one process.
 ///
-/// Not a connection: datagrams may be lost, doubled, reordered, and come from anybody.
+/// It is connectionless: datagrams can be lost, duplicated, reordered, and come from anyone.
 pub trait Transport: Send {
-    /// Waits until something has arrived and adds it to `inbox`, as much as is there and fits.
+    /// Waits until something has arrived and adds as much as fits to `received`.
     ///
-    /// What has arrived may also be the news that the way out of this host is another.
+    /// That can also be the notification that the route to the hub has changed.
     ///
-    /// Cancel safe. An error that concerns a single datagram (an ICMP answer, a too long datagram)
-    /// is no error of the path and is swallowed here.
-    fn receive(&mut self, inbox: &mut RecvBatch) -> impl Future<Output = io::Result<()>> + Send;
+    /// Cancel safe. Errors that concern a single datagram (an ICMP error, a datagram that is too
+    /// long) are not errors of the transport and are dropped here.
+    fn receive(&mut self, received: &mut RecvBatch) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Sends everything in `outbox`, in order, and empties it. What the system does not take is
-    /// dropped, as a network would, and counted.
-    fn send(&mut self, outbox: &mut SendBatch) -> impl Future<Output = io::Result<()>> + Send;
+    /// Sends everything in `outgoing`, in order, and empties it. Datagrams that the system rejects
+    /// are dropped and counted.
+    fn send(&mut self, outgoing: &mut SendBatch) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Datagrams that the system did not take, since the start.
+    /// Returns the number of datagrams that the system has rejected since the start.
     fn unsent(&self) -> u64;
 
-    /// Takes a new local port: some router on the way has forgotten us.
+    /// Opens another local port, because a router may have dropped the mapping of the old one.
     fn rebind(&mut self) -> io::Result<()>;
 }

@@ -1,8 +1,7 @@
-//! A tunnel that needs no privileges: TCP streams of this process, carried by one task.
+//! A tunnel that needs no privileges: TCP streams of this process.
 //!
-//! `driver` is the task; it owns the tunnel, the stack and the path alone. `connection` moves bytes
-//! between a socket of the stack and the stream that the user holds, `listener` hands out what has
-//! come in.
+//! `driver` is the task, which owns the tunnel, the stack and the transport. `connection` moves
+//! bytes between a socket of the stack and the user's stream, and `stream` holds the user's types.
 
 mod connection;
 mod driver;
@@ -22,7 +21,7 @@ use crate::core::{Now, Tunnel, TunnelEvent, TunnelReport};
 use crate::reporter::Reporter;
 use crate::transport::Transport;
 
-/// Orders that wait for the task.
+/// Commands that may wait for the task.
 const COMMAND_QUEUE_LEN: usize = 16;
 
 /// A handle to a tunnel in userspace mode; cheap to clone.
@@ -32,7 +31,7 @@ pub struct UserspaceTunnel {
     reports: watch::Receiver<TunnelReport>,
 }
 
-/// What the task is asked to do.
+/// A command to the task.
 #[derive(Debug)]
 enum Command {
     Connect { to: SocketAddr, answer: oneshot::Sender<io::Result<TcpStream>> },
@@ -40,35 +39,37 @@ enum Command {
     Event(TunnelEvent),
 }
 
-/// Makes a tunnel and the task that drives it, which does nothing before [`Driver::run`]. `seed`
-/// decides ports and sequence numbers: another one at each start.
+/// Creates a tunnel and the task that drives it, which does nothing before
+/// [`UserspaceDriver::run`]. `seed` determines ports and sequence numbers and must differ at each
+/// start.
 pub fn userspace_tunnel<P: Transport>(
     tunnel: Tunnel,
-    path: P,
+    transport: P,
     seed: u64,
 ) -> (UserspaceTunnel, UserspaceDriver<P>) {
     let now = Now::read();
-    let (orders, inbox) = mpsc::channel(COMMAND_QUEUE_LEN);
+    let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN);
     let (reporter, reports) = Reporter::new(&tunnel, now);
-    let driver = UserspaceDriver::new(tunnel, path, seed, inbox, reporter);
-    (UserspaceTunnel { commands: orders, reports }, driver)
+    let driver = UserspaceDriver::new(tunnel, transport, seed, queue, reporter);
+    (UserspaceTunnel { commands, reports }, driver)
 }
 
 impl UserspaceTunnel {
     /// Connects to an address inside the tunnel.
     ///
-    /// Takes as long as the tunnel needs to come up and the other end to answer, at most 60 s from
-    /// the first packet on; dropping the future gives up. Fails with `ConnectionRefused` when
-    /// nothing listens there, with `TimedOut` when nothing answers, with `AddrNotAvailable` when the
-    /// tunnel has no address of that family, and with `NotConnected` when the task has ended.
+    /// Waits until the tunnel is up and the peer answers, for at most five minutes; dropping the
+    /// future cancels the connection. Fails with `ConnectionRefused` if nothing listens there, with
+    /// `TimedOut` if nothing answers, with `AddrNotAvailable` if the tunnel has no address of that
+    /// family, with `ResourceBusy` above 96 connections, and with `NotConnected` if the task has
+    /// ended.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let (answer, connected) = oneshot::channel();
         self.send_command(Command::Connect { to, answer }).await?;
         connected.await.map_err(|_| ended_error())?
     }
 
-    /// Listens at a port on every address of the tunnel. Fails with `AddrInUse` for a port that is
-    /// 0 or taken.
+    /// Listens on a port on every address of the tunnel. Fails with `AddrInUse` if the port is 0 or
+    /// in use.
     pub async fn listen(&self, port: u16) -> io::Result<TcpListener> {
         let (answer, listening) = oneshot::channel();
         self.send_command(Command::Listen { port, answer }).await?;
@@ -80,14 +81,15 @@ impl UserspaceTunnel {
         self.send_command(Command::Event(event)).await
     }
 
-    /// How the tunnel is: at every change of state, and once a second while it is used.
+    /// Returns the reports of the tunnel: one at each change of state, and at most one a second
+    /// while it is in use.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<TunnelReport> {
         self.reports.clone()
     }
 
-    async fn send_command(&self, order: Command) -> io::Result<()> {
-        self.commands.send(order).await.map_err(|_| ended_error())
+    async fn send_command(&self, command: Command) -> io::Result<()> {
+        self.commands.send(command).await.map_err(|_| ended_error())
     }
 }
 

@@ -6,33 +6,33 @@ use clap::Args;
 use crate::peers;
 use crate::run::{cargo, run, step, target_dir};
 
-/// What is measured and how long.
+/// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
     /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
-    /// it goes. W5: W2 with PLCs that take 2 ms for an answer. All without a name.
-    /// `tunnel`: throughput and processor time beside wireguard-go, in network namespaces, as root.
+    /// possible. W5: W2 with PLCs that answer after 2 ms. All four without a name. `tunnel`:
+    /// throughput and processor time, compared with wireguard-go, in network namespaces, as root.
     /// `queue`: appending, replay, start with a backlog. `replay`: the age of what is new beside a
-    /// backlog that goes to Mosquitto, after an outage of so many seconds. `wear`: bytes that arrive at the device,
-    /// beside SQLite and redb, on loop devices, as root.
+    /// backlog that goes to Mosquitto, after an outage of so many seconds. `wear`: bytes that
+    /// arrive at the device, beside SQLite and redb, on loop devices, as root.
     #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear"])]
     workloads: Vec<String>,
-    /// Measures the peers too: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED. Sets
-    /// them up below target/peers; needs python3-venv and npm.
+    /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.
+    /// Installs them below target/peers; needs python3-venv and npm.
     #[arg(long)]
     peers: bool,
-    /// Only these programs, named as in the table.
+    /// Only these programs, by their names in the table.
     #[arg(long, value_delimiter = ',', value_name = "PROGRAM", value_parser = program)]
     only: Vec<String>,
-    /// Turns of each program; the table shows medians.
+    /// Runs of each program; the table shows medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
-    /// Length of the measured window of a turn.
+    /// Measured seconds of each run.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 }
 
-/// Builds in release what is measured, then measures it.
+/// Builds the measured programs in release and runs the measurements.
 pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
     let named = |name: &str| bench.workloads.iter().any(|workload| workload == name);

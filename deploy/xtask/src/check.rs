@@ -1,4 +1,4 @@
-//! `cargo xtask check`: everything that can be judged without running the product.
+//! `cargo xtask check`: every check that needs no running program.
 
 use std::env;
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 
 use crate::run::{cargo, run, step, succeeds, target_dir};
-use crate::{prose, sizes};
+use crate::{prose, sizes, type_names};
 
-/// A cargo command of others, pinned, and how it is installed when it is not there.
-struct CargoTool {
-    name: &'static str,
-    version: &'static str,
-    features: &'static [&'static str],
+/// A third-party cargo command: the pinned version, and how to install it.
+pub(crate) struct CargoTool {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) features: &'static [&'static str],
 }
 
 /// Without its default features it builds in half the time and needs no C library.
@@ -22,13 +22,14 @@ const DENY: CargoTool =
 /// The last one that builds with the pinned toolchain.
 const SHEAR: CargoTool = CargoTool { name: "shear", version: "1.11.2", features: &[] };
 
-/// Goes on after a failure, so that one run shows everything.
+/// Runs all checks. A failure does not stop the others, so that one run reports everything.
 pub(crate) fn check() -> Result<()> {
     let outcomes = [
         step("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
         step("lints", clippy),
         step("documentation", documentation),
         step("sizes", sizes::check),
+        step("names of types", type_names::check),
         step("documents: links, words, lines", prose::check),
         step("dependencies: bans, licences, sources", dependency_rules),
         step("dependencies: advisories", advisories),
@@ -74,7 +75,7 @@ fn advisories() -> Result<()> {
     run(&mut cargo(&["deny", "--workspace", "check", "--disable-fetch", "advisories"]))
 }
 
-/// cargo-deny keeps one directory for each database.
+/// Returns whether there is an advisory database. cargo-deny keeps one directory for each.
 fn has_advisories() -> Result<bool> {
     let databases = cargo_home()?.join("advisory-dbs");
     Ok(fs::read_dir(databases).is_ok_and(|mut entries| {
@@ -94,14 +95,15 @@ fn unused_dependencies() -> Result<()> {
 }
 
 impl CargoTool {
-    fn provide(&self) -> Result<()> {
+    /// Installs it unless it is there.
+    pub(crate) fn provide(&self) -> Result<()> {
         let package = format!("cargo-{}", self.name);
         if succeeds(&mut cargo(&[self.name, "--version"])) {
             return Ok(());
         }
         println!("    installing {package} {}, which takes minutes", self.version);
         let arguments = ["install", "--quiet", "--locked", "--version", self.version, &package];
-        // Kept apart from our own build, so that neither throws the other's work away.
+        // A target directory of its own: the two builds would invalidate each other.
         let build = target_dir().join("tools");
         run(cargo(&arguments).args(self.features).env("CARGO_TARGET_DIR", build))
     }

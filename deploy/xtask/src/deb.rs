@@ -1,7 +1,7 @@
-//! `cargo xtask deb`: the Debian package, staged by hand and packed by dpkg-deb.
+//! `cargo xtask deb`: the Debian package, staged by this program and packed by dpkg-deb.
 //!
-//! cargo-deb would do most of this, but it takes minutes to build on every fresh machine, and what
-//! it leaves to do (users, modes, maintainer scripts) is what matters here.
+//! cargo-deb takes minutes to build on every fresh machine, and does not handle the important
+//! parts: users, modes and maintainer scripts.
 
 mod dependencies;
 mod staging;
@@ -43,7 +43,7 @@ fn pack(binary: &Path, output: &Path, is_release: bool) -> Result<PathBuf> {
     fill(&stage, binary)?;
     stage.control(&architecture, &dependencies::depends(binary)?)?;
     let package = output.join(format!("{PACKAGE_NAME}_{VERSION}_{architecture}.deb"));
-    // A package for a test lives for seconds: packing it well would take longer than that.
+    // A package for a test is used for seconds; compressing it well would take longer.
     let level = if is_release { "-z9" } else { "-z0" };
     let mut dpkg_deb = command("dpkg-deb", &["--root-owner-group", "-Zxz", level, "--build"]);
     dpkg_deb.arg(stage.root()).arg(&package);
@@ -51,7 +51,7 @@ fn pack(binary: &Path, output: &Path, is_release: bool) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Everything but the program comes from the repository.
+/// Copies the program and the files of the repository.
 fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     let source = workspace().join("deploy");
     stage.copy(binary, "usr/bin/edge-gateway", 0o755)?;
@@ -75,7 +75,7 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     stage.copy(&deb.join("conffiles"), "DEBIAN/conffiles", 0o644)
 }
 
-/// The pages and pictures of the book, to be read as they are.
+/// Copies the pages and pictures of the book into the package.
 fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let path = entry?.path();
@@ -90,7 +90,7 @@ fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// The changelog's date in seconds since 1970, so that the same input gives the same package.
+/// Returns the date of the changelog in seconds since 1970, for reproducible packages.
 fn built_at() -> Result<String> {
     let path = workspace().join("deploy/deb/changelog");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

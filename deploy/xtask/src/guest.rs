@@ -1,7 +1,7 @@
-//! What the tests' virtual machines are made of, below target/: QEMU, Debian's kernel, busybox.
+//! QEMU, Debian's kernel and busybox for the virtual machines of the tests, below target/.
 //!
-//! Nothing of it is installed, so that no package of this machine has to make room, and nobody has
-//! to be root: the packages are downloaded and unpacked.
+//! The packages are downloaded and unpacked, not installed: this needs no root and cannot conflict
+//! with packages of this machine.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,12 +11,11 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::run::{command, output_of, run, target_dir};
 
-/// Changes whenever what is made here does: an older one is then thrown away.
+/// Identifies the content of the directory; a directory with another stamp is rebuilt.
 const CONTENT_STAMP: &str = "qemu-system-x86, linux-image-amd64, busybox-static; layout 1";
 
-/// Makes it unless it is there, and gives its directory: `root` with the unpacked packages,
-/// `vmlinux`, and `kernel` with the name of the kernel's version. Absent where this machine's
-/// programs would not run in it.
+/// Prepares the directory if needed and returns it: `root` with the unpacked packages, `vmlinux`,
+/// and `kernel` with the version of the kernel. `None` on machines whose programs cannot run in it.
 pub(crate) fn provide() -> Result<Option<PathBuf>> {
     let architecture = output_of(&mut command("dpkg", &["--print-architecture"]))?;
     if architecture.trim() != "amd64" {
@@ -48,8 +47,8 @@ fn make(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The kernel behind its meta package, busybox, and QEMU with what this machine lacks of its
-/// dependencies: nothing where QEMU is installed.
+/// Returns the packages to download: the kernel of the meta package, busybox, and QEMU with its
+/// missing dependencies, none if QEMU is installed.
 fn packages() -> Result<Vec<String>> {
     let depends = output_of(&mut command("apt-cache", &["depends", "linux-image-amd64"]))
         .context("`apt-get update` as root lets apt know its packages")?;
@@ -67,7 +66,7 @@ fn unpack(packages: &[String], dir: &Path, root: &Path) -> Result<()> {
     let debs = dir.join("debs");
     fs::create_dir(&debs)?;
     let download = ["download", "-q"];
-    // APT warns root that its own unprivileged user cannot write here; it then does without it.
+    // Without this option APT warns root that its unprivileged user cannot write here.
     let sandbox = ["-o", "APT::Sandbox::User=root"];
     let mut apt = command("apt-get", &download);
     run(apt.args(sandbox).args(packages).current_dir(&debs).stdout(std::process::Stdio::null()))?;
@@ -78,8 +77,8 @@ fn unpack(packages: &[String], dir: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lets modprobe find the kernel's modules, in the directory of whichever Debian; gives the
-/// kernel's version.
+/// Indexes the kernel's modules for modprobe, in the directory of Debian 12 or 13. Returns the
+/// version of the kernel.
 fn index_modules(root: &Path) -> Result<String> {
     let (old, new) = (root.join("lib/modules"), root.join("usr/lib/modules"));
     if new.is_dir() && !old.exists() {
@@ -91,16 +90,16 @@ fn index_modules(root: &Path) -> Result<String> {
     }
     let version = fs::read_dir(&old)?.next().context("the kernel has modules")??.file_name();
     let version = version.to_string_lossy().into_owned();
-    // Debian keeps it in a directory that is not in everybody's PATH.
+    // Debian installs it in /usr/sbin, which may not be in PATH.
     let depmod = r#"PATH=$PATH:/usr/sbin:/sbin exec depmod --basedir "$1" "$2""#;
     run(command("sh", &["-c", depmod, "depmod"]).arg(root).arg(&version))?;
     Ok(version)
 }
 
-/// The compressed kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst, `payload_offset`),
-/// without the length that follows it.
+/// Returns the compressed kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst,
+/// `payload_offset`), without the length that follows it.
 ///
-/// Booting what is in it saves its decompression, which is half of the boot under emulation.
+/// Booting the decompressed kernel saves half of the boot time under emulation.
 fn payload(image: &[u8]) -> Result<&[u8]> {
     let u32_at = |at: usize| {
         let bytes = image.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
@@ -112,7 +111,7 @@ fn payload(image: &[u8]) -> Result<&[u8]> {
     image.get(start..end).context("the kernel's header names bytes beyond its end")
 }
 
-/// The ELF file in it: Debian 12 compresses by xz, Debian 13 by zstd.
+/// Returns the decompressed ELF file: Debian 12 uses xz, Debian 13 zstd.
 fn decompress(payload: &[u8], dir: &Path) -> Result<Vec<u8>> {
     let program = match payload {
         [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => "xz",

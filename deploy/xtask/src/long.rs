@@ -1,16 +1,19 @@
-//! `cargo xtask long`: tests that take too long for every merge. Their last results stand in
-//! docs/long-runs.md.
+//! `cargo xtask long`: tests that take too long for every merge. docs/long-runs.md keeps the last
+//! results.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use test_settings::{CRASHES, CUTS, LIVES, MESSAGES, MUTATIONS, OUTAGE_HOURS};
 
+use crate::docs;
+use crate::mutants::{self, MODULES};
 use crate::run::{cargo, output_of, run};
 
-/// One long test: some of `cargo test --release`, and what makes them long.
+/// One long test: some of `cargo test --release`, with settings that make it long.
 struct LongTest {
     name: &'static str,
-    /// What has to be built.
+    /// Options of cargo that select what is built.
     target: &'static [&'static str],
     /// Part of the names of the tests.
     filter: &'static str,
@@ -22,67 +25,76 @@ const LONG_TESTS: &[LongTest] = &[
         name: "mutated configurations",
         target: &["-p", "provisioning", "--test", "mutated_files"],
         filter: "mutated_files",
-        environment: &[("E2E_MUTATIONS", "1000000")],
+        environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
         name: "mutated files of wg-quick",
         target: &["-p", "provisioning", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
-        environment: &[("E2E_MUTATIONS", "1000000")],
+        environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
         name: "mutated answers",
         target: &["-p", "gateway", "--lib"],
         filter: "plc::modbus::tests::mutated",
-        environment: &[("E2E_MUTATIONS", "1000000")],
+        environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
         name: "crashes of the queue",
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
-        environment: &[("E2E_CRASHES", "1000000")],
+        environment: &[(CRASHES.name, "1000000")],
     },
     LongTest {
         name: "garbage at a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
-        filter: "hostile::garbage",
-        environment: &[("E2E_MUTATIONS", "1000000")],
+        filter: "attacks::garbage",
+        environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
         name: "lives of a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
-        filter: "life::in_24_days",
-        environment: &[("E2E_LIVES", "20")],
+        filter: "random_faults::in_24_days",
+        environment: &[(LIVES.name, "20")],
     },
-    // All three durabilities at once: most of the time is that of three guests that boot.
+    // All three durabilities at once: most of the time is spent booting three guests.
     LongTest {
         name: "power cuts",
         target: &["-p", "e2e", "--test", "power_cuts"],
         filter: "keeps_what",
-        environment: &[("E2E_CUTS", "170"), ("RUST_TEST_THREADS", "3")],
+        environment: &[(CUTS.name, "170"), ("RUST_TEST_THREADS", "3")],
     },
     LongTest {
         name: "outage of a day",
         target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
         filter: "",
-        environment: &[("E2E_OUTAGE_HOURS", "24")],
+        environment: &[(OUTAGE_HOURS.name, "24")],
     },
-    // What ten PLCs publish in an hour, once a second each.
+    // The messages of ten PLCs in an hour, one a second each.
     LongTest {
         name: "consumer away for an hour",
         target: &["-p", "e2e", "--test", "an_absent_consumer_gets_everything"],
         filter: "a_consumer_that_was_away",
-        environment: &[("E2E_PILE", "36000")],
+        environment: &[(MESSAGES.name, "36000")],
     },
 ];
 
-/// Runs all long tests, or those whose name contains `filter`, and sums up.
+/// Runs all long tests, or those whose name contains `filter`, and prints a summary.
 pub(crate) fn long(filter: Option<&str>) -> Result<()> {
-    let chosen =
-        LONG_TESTS.iter().filter(|long| filter.is_none_or(|filter| long.name.contains(filter)));
-    let lines: Vec<_> = chosen.map(LongTest::run).collect();
+    let is_chosen = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let chosen = LONG_TESTS.iter().filter(|test| is_chosen(test.name));
+    let mut lines: Vec<_> = chosen.map(LongTest::run).collect();
+    let modules: Vec<_> = MODULES.into_iter().filter(|module| is_chosen(module.name)).collect();
+    if !modules.is_empty() {
+        lines.push(run_mutants(&modules));
+    }
+    if is_chosen("book") {
+        lines.push(build_book());
+    }
     if lines.is_empty() {
-        let names: Vec<_> = LONG_TESTS.iter().map(|long| long.name).collect();
+        let names = LONG_TESTS.iter().map(|test| test.name);
+        let names: Vec<_> =
+            names.chain(MODULES.iter().map(|module| module.name)).chain(["book"]).collect();
         bail!("no long test has that in its name; there are: {}", names.join(", "));
     }
     for (line, _) in &lines {
@@ -94,8 +106,29 @@ pub(crate) fn long(filter: Option<&str>) -> Result<()> {
     }
 }
 
+/// Returns a line of the summary, and whether mdBook builds the book of docs/.
+fn build_book() -> (String, bool) {
+    let start = Instant::now();
+    let outcome = docs::docs();
+    let seconds = start.elapsed().as_secs_f64();
+    let word = if outcome.is_ok() { "held" } else { "FAILED" };
+    (format!("book: {word} after {seconds:.0} s"), outcome.is_ok())
+}
+
+/// Returns a line of the summary, and whether enough mutants were caught.
+fn run_mutants(modules: &[mutants::Module]) -> (String, bool) {
+    println!("==> mutants");
+    let start = Instant::now();
+    let outcome = mutants::mutate(modules);
+    let seconds = start.elapsed().as_secs_f64();
+    match outcome {
+        Ok(counts) => (format!("mutants: {counts}: held after {seconds:.0} s"), true),
+        Err(error) => (format!("mutants: {error:#}: FAILED after {seconds:.0} s"), false),
+    }
+}
+
 impl LongTest {
-    /// A line of the summary, and whether the test held.
+    /// Returns a line of the summary, and whether the test held.
     fn run(&self) -> (String, bool) {
         println!("==> {}", self.name);
         let test = || {
@@ -108,7 +141,7 @@ impl LongTest {
         if let Err(error) = program.and_then(|()| run(test().arg("--no-run"))) {
             return (format!("{}: NOT BUILT: {error:#}", self.name), false);
         }
-        // A filter that fits nothing is no success.
+        // A filter that matches no test is no success.
         let list = output_of(test().arg(self.filter).args(["--", "--list"]));
         if !list.is_ok_and(|list| list.lines().any(|line| line.ends_with(": test"))) {
             return (format!("{}: NO SUCH TEST: {}", self.name, self.filter), false);

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask VERB`.
+//! The project's own commands: `cargo xtask COMMAND`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a person")]
 
 mod bench;
@@ -7,6 +7,7 @@ mod deb;
 mod docs;
 mod guest;
 mod long;
+mod mutants;
 mod node;
 mod packages;
 mod peers;
@@ -15,6 +16,7 @@ mod python;
 mod run;
 mod sizes;
 mod test;
+mod type_names;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,20 +25,21 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask test                  everything that has to hold before a merge
+  cargo xtask test                  all tests that must pass before a merge
   cargo xtask test a_broker         only the tests whose name contains this
-  cargo xtask check                 format, lints, documentation, dependencies, sizes
-  cargo xtask bench W2              the gateway beside its floor, in one run
-  cargo xtask bench W3 --peers      and beside other gateways, which it sets up
+  cargo xtask check                 format, lints, documentation, dependencies, sizes, names
+  cargo xtask bench W2              the gateway and its floor, in one run
+  cargo xtask bench W3 --peers      and other gateways, which it installs
   cargo xtask bench W4 --peers --only gateway,script --turns 1 --seconds 10
-  cargo xtask long                  the long tests, in release; results go to docs/long-runs.md
+  cargo xtask long                  the long tests, in release; add the results to docs/long-runs.md
   cargo xtask long answers          only those whose name contains this
+  cargo xtask long mutants          mutation tests of the pure modules (cargo-mutants)
   cargo xtask docs                  builds the book of docs/ into target/book
   cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
   cargo xtask deb --binary target/debug/edge-gateway
-                                    the same from a program that is built already
+                                    the same from an existing program
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong use.";
+Exit codes: 0 success, 1 failure, 2 usage error.";
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -48,17 +51,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum XtaskCommand {
-    /// Runs every test. As root it installs the Debian packages that are missing; otherwise it
-    /// names them.
+    /// Runs every test. As root it installs missing Debian packages; otherwise it lists them.
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
-    /// Checks everything that needs no running program.
+    /// Runs every check that needs no running program.
     Check,
-    /// Measures the gateway beside its floor and its peers: processor time, memory, age of values.
+    /// Measures the gateway, its floor and other gateways: processor time, memory, age of values.
     Bench(bench::BenchArguments),
-    /// Runs the tests that take too long for every merge, in release, and sums up.
+    /// Runs the tests that take too long for every merge, in release, and prints a summary.
     Long {
         /// Only tests whose name contains this.
         filter: Option<String>,
@@ -67,10 +69,10 @@ enum XtaskCommand {
     Docs,
     /// Builds the Debian package.
     Deb {
-        /// A program that is built already, instead of a release build.
+        /// An existing program, instead of a release build.
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
-        /// Where the package goes.
+        /// Directory for the package.
         #[arg(long, value_name = "DIR")]
         output: Option<PathBuf>,
     },

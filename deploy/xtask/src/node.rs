@@ -1,4 +1,4 @@
-//! Peers of the tests that run under Node.js, each in a directory below target/.
+//! Peers of the tests that run under Node.js, each installed below target/.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,18 +7,18 @@ use anyhow::{Context, Result};
 
 use crate::run::{command, run, target_dir, workspace};
 
-/// Programs of npm, exactly as locked.
+/// A program of npm, in the locked version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NpmPeer {
     name: &'static str,
-    /// Where its lock is, and what of ours runs with it.
+    /// Directory of its lock file and of our scripts for it.
     source: &'static str,
     files: &'static [&'static str],
     /// Name of its directory below target/.
     home: &'static str,
 }
 
-/// A PLC.
+/// modbus-serial as a PLC.
 pub(crate) const MODBUS_SERIAL: NpmPeer = NpmPeer {
     name: "modbus-serial",
     source: "tests/peers/node",
@@ -26,7 +26,7 @@ pub(crate) const MODBUS_SERIAL: NpmPeer = NpmPeer {
     home: "e2e-node",
 };
 
-/// A consumer. Its flow is copied by each test, which changes it.
+/// Node-RED as a consumer. Each test copies and changes its flow.
 pub(crate) const NODE_RED: NpmPeer = NpmPeer {
     name: "Node-RED",
     source: "tests/peers/node-red",
@@ -34,8 +34,8 @@ pub(crate) const NODE_RED: NpmPeer = NpmPeer {
     home: "e2e-node-red",
 };
 
-/// Copies our files to a place of their own and installs what they need, exactly as locked, and
-/// gives its path.
+/// Copies the files of the repository to its directory, installs the locked packages and returns
+/// the path.
 pub(crate) fn provide(peer: NpmPeer) -> Result<PathBuf> {
     let dir = target_dir().join(peer.home);
     let (source, stamp) = (workspace().join(peer.source), dir.join("holds"));
@@ -51,8 +51,8 @@ pub(crate) fn provide(peer: NpmPeer) -> Result<PathBuf> {
         println!("    {} is there", peer.name);
         return Ok(dir);
     }
-    // Without the optional parts: they have code of the machine's kind, and are for serial lines
-    // and for passwords of an editor that nobody logs in to.
+    // Without the optional packages: they contain native code, for serial ports and for passwords
+    // of the editor.
     let arguments = ["ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"];
     run(command("npm", &arguments).arg("--silent").current_dir(&dir))?;
     fs::write(&stamp, lock).with_context(|| format!("cannot write {}", stamp.display()))?;

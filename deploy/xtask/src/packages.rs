@@ -9,32 +9,32 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{command, is_root, run};
 
-/// Each package and what it is for.
+/// Each package and its use.
 const PACKAGES: &[(&str, &str)] = &[
-    ("adduser", "the package's own user, made by its postinst"),
+    ("adduser", "creates the user of the package"),
     ("binutils", "strip and objdump for the package"),
-    ("e2fsprogs", "makes and checks the disk whose power is cut, without mounting it"),
-    ("iproute2", "ip brings the loopback of the sandbox up"),
-    ("iperf3", "loads the tunnel of the benches"),
-    ("iputils-ping", "asks through the tunnel of the benches"),
+    ("e2fsprogs", "creates and checks the disks of the power cuts"),
+    ("iproute2", "ip configures the loopback of the sandbox"),
+    ("iperf3", "load for the tunnel benches"),
+    ("iputils-ping", "pings through the tunnel"),
     ("kmod", "indexes and orders the kernel modules of the guest"),
-    ("libmodbus-dev", "libmodbus as a PLC that our client reads"),
-    ("lintian", "judges the package"),
-    ("mbpoll", "libmodbus as a client of our simulator"),
+    ("libmodbus-dev", "libmodbus as a PLC"),
+    ("lintian", "checks the package"),
+    ("mbpoll", "libmodbus as a client of the simulator"),
     ("mosquitto", "the broker of the tests, and mosquitto_passwd"),
-    ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and commander"),
-    ("mount", "a file system of its own that is filled and broken, on a loop device"),
-    ("nats-server", "three of them are the cluster of brokers of the tests"),
-    ("nodejs", "runs modbus-serial, a PLC that our client reads, and Node-RED"),
+    ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and publisher"),
+    ("mount", "mounts a file system on a loop device"),
+    ("nats-server", "a cluster of three brokers"),
+    ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
-    ("prometheus", "promtool judges /metrics"),
-    ("python3-venv", "holds pymodbus, the PLC of the tests, apart from everything else"),
-    ("rabbitmq-server", "a broker of another make, with its MQTT plugin"),
-    ("systemd", "systemd-analyze judges the unit"),
+    ("prometheus", "promtool checks /metrics"),
+    ("python3-venv", "a virtual environment for pymodbus, the PLC of the tests"),
+    ("rabbitmq-server", "a third-party broker, with its MQTT plugin"),
+    ("systemd", "systemd-analyze checks the unit"),
     ("tzdata", "time zones of dates in the payload"),
-    ("util-linux", "unshare, nsenter and setpriv try the package out in a sandbox"),
-    ("valgrind", "callgrind counts the instructions that a value costs"),
-    ("wireguard-go", "another make of WireGuard as the hub"),
+    ("util-linux", "unshare, nsenter and setpriv run the package in a sandbox"),
+    ("valgrind", "callgrind counts the instructions per value"),
+    ("wireguard-go", "a third-party WireGuard as the hub"),
     ("wireguard-tools", "wg, for the hub in the guest"),
     ("xz-utils", "unpacks the guest's kernel, as Debian 12 packs it"),
     ("zstd", "unpacks the guest's kernel, as Debian 13 packs it"),
@@ -44,11 +44,11 @@ const PACKAGES: &[(&str, &str)] = &[
 const POLICY: &str = "#!/bin/sh\nexit 101\n";
 const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
 
-/// Makes sure that all are there: installs what is missing when root, else names it and fails.
+/// Installs missing packages when run as root; otherwise lists them and fails.
 pub(crate) fn provide() -> Result<()> {
     let missing: Vec<_> = PACKAGES.iter().filter(|(name, _)| !is_installed(name)).collect();
     if missing.is_empty() {
-        println!("    all {} packages are there", PACKAGES.len());
+        println!("    all {} packages are installed", PACKAGES.len());
         return Ok(());
     }
     for (name, reason) in &missing {
@@ -61,7 +61,8 @@ pub(crate) fn provide() -> Result<()> {
     install(&names)
 }
 
-/// Whether dpkg has it, or something that provides it: Node.js of other makes brings npm along.
+/// Returns whether a package is installed, or another one that provides it: a Node.js from
+/// elsewhere may include npm.
 fn is_installed(package: &str) -> bool {
     let format = "${db:Status-Abbrev} ${Package}, ${Provides}\n";
     let query = command("dpkg-query", &["-W", "-f", format]).output();
@@ -85,10 +86,10 @@ fn apt_get(arguments: &[&str]) -> Command {
     apt
 }
 
-/// While this lives, installing a package starts no service: the tests start their own.
+/// Prevents that installing a package starts its service, until dropped: the tests start their own.
 #[derive(Debug)]
 struct ServiceStartBlock {
-    /// Somebody's own policy stays as it is.
+    /// An existing policy is kept.
     created_policy: bool,
 }
 
@@ -106,7 +107,7 @@ impl ServiceStartBlock {
 impl Drop for ServiceStartBlock {
     fn drop(&mut self) {
         if self.created_policy && fs::remove_file(POLICY_PATH).is_err() {
-            eprintln!("xtask: remove {POLICY_PATH} yourself, or no package will start a service");
+            eprintln!("xtask: remove {POLICY_PATH}, or packages cannot start their services");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Gateways of others, set up below target/ for `cargo xtask bench --peers`.
+//! Third-party gateways, installed below target/ for `cargo xtask bench --peers`.
 //!
-//! Each has a directory in tests/benches/peers that pins its versions. One that cannot be set up
-//! leaves `NAME.failed` with the reason, which then stands in the table of results.
+//! Each has a directory in tests/benches/peers that pins its versions. A failed installation leaves
+//! `NAME.failed` with the reason, which the table of results shows.
 
 pub(crate) mod wireguard_go;
 
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::run::{command, target_dir, workspace};
 
-/// How a peer is installed.
+/// How to install a peer.
 #[derive(Clone, Copy, Debug)]
 enum PeerKind {
-    /// An environment of its own from requirements.txt.
+    /// A virtual environment from requirements.txt.
     Python,
     /// node_modules from package.json.
     Node,
@@ -26,17 +26,17 @@ const PEERS: [(&str, PeerKind); 4] = [
     ("script", PeerKind::Python),
     ("modpoll", PeerKind::Python),
     ("modbus2mqtt", PeerKind::Python),
-    // Its Modbus nodes name a fork of modbus-serial by a URL; package.json puts the released one in
-    // its place.
+    // Its Modbus nodes depend on a fork of modbus-serial by URL; package.json replaces it by the
+    // released one.
     ("node-red", PeerKind::Node),
 ];
 
-/// Names of all peers.
+/// Returns the names of all peers.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     PEERS.into_iter().map(|(name, _)| name)
 }
 
-/// Sets all peers up that are not there in the pinned version, and gives their directory.
+/// Installs the peers that are missing in the pinned version and returns their directory.
 pub(crate) fn provide() -> Result<PathBuf> {
     let all = target_dir().join("peers");
     fs::create_dir_all(&all).with_context(|| all.display().to_string())?;
@@ -70,7 +70,7 @@ fn install(name: &str, kind: PeerKind, dir: &Path) -> Result<&'static str> {
     let copy = copy.display().to_string();
     match kind {
         PeerKind::Python => {
-            // Debian's own, as for the tests: it brings what python3-venv needs.
+            // Debian's python3, as for the tests: it has python3-venv.
             run_quietly(&mut command("/usr/bin/python3", &["-m", "venv", &path]))?;
             let pip = ["-m", "pip", "install", "--quiet", "--requirement", &copy];
             run_quietly(&mut command(&dir.join("bin/python").display().to_string(), &pip))?;
@@ -93,7 +93,7 @@ impl PeerKind {
     }
 }
 
-/// Runs it; a failure is its last complaint.
+/// Runs a command; an error contains the last line of its standard error.
 fn run_quietly(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot start {program}"))?;
@@ -124,14 +124,14 @@ mod tests {
                     assert!(text.lines().all(|line| line.contains("==")), "{}", path.display());
                 }
                 PeerKind::Node => {
-                    assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display())
+                    assert!(!text.contains(['^', '~', '*', '>']), "{}", path.display());
                 }
             }
         }
     }
 
     #[test]
-    fn a_failure_tells_the_last_complaint() {
+    fn an_error_contains_the_last_line_of_standard_error() {
         let error =
             run_quietly(&mut command("sh", &["-c", "echo first >&2; echo last >&2; exit 1"]));
         assert_eq!(error.unwrap_err().to_string(), "sh: last");

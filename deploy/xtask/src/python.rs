@@ -1,4 +1,4 @@
-//! pymodbus, the PLC of the tests, in an environment below target/.
+//! pymodbus, the PLC of the tests, in a virtual environment below target/.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::run::{command, run, target_dir};
 /// The version whose interface `tests/peers/pymodbus_server.py` is written for.
 const PYMODBUS: &str = "pymodbus==3.16.1";
 
-/// Makes the environment unless it is there, and gives the path of its interpreter.
+/// Creates the environment if needed and returns the path of its interpreter.
 pub(crate) fn provide() -> Result<PathBuf> {
     let dir = target_dir().join("e2e-python");
     let interpreter = dir.join("bin/python");
@@ -20,7 +20,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
         return Ok(interpreter);
     }
     let (path, python) = (dir.display().to_string(), interpreter.display().to_string());
-    // Debian's own: another python3 in the PATH may lack what python3-venv brings.
+    // Debian's python3: another one in the PATH may lack python3-venv.
     run(&mut command("/usr/bin/python3", &["-m", "venv", "--clear", &path]))?;
     run(&mut command(&python, &["-m", "pip", "install", "--quiet", PYMODBUS]))?;
     fs::write(&stamp, PYMODBUS).with_context(|| format!("cannot write {}", stamp.display()))?;

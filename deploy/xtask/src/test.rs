@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that has to hold, on a machine that needs nothing but Rust.
+//! `cargo xtask test`: every test, on a machine that needs only Rust.
 
 use std::env;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::run::{cargo, is_root, run, step, succeeds};
 use crate::{guest, node, packages, python};
 
-/// Tests that cannot run on every machine, by what they have in their name.
+/// Tests that cannot run on every machine, selected by a part of their name.
 #[derive(Clone, Copy, Debug)]
 struct SkippedTests {
     name: &'static str,
@@ -35,13 +35,15 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     if guest.is_none() {
         left_out.push(IN_A_GUEST);
     }
-    // Everything in one build, so that the programs and the tests share their dependencies.
+    // One build, so that programs and tests share the same dependencies.
     let build = ["build", "--workspace", "--all-targets", "--locked"];
     step("build", || run(&mut cargo(&build)))?;
     step("tests", || {
         let mut tests = test_command(filter, &left_out);
-        tests.envs(guest.map(|guest| ("E2E_GUEST", guest)));
-        tests.env("E2E_PYTHON", &python).env("E2E_NODE", &node).env("E2E_NODE_RED", &node_red);
+        tests.envs(guest.map(|guest| (test_settings::GUEST.name, guest)));
+        tests.env(test_settings::PYTHON.name, &python);
+        tests.env(test_settings::NODE.name, &node);
+        tests.env(test_settings::NODE_RED.name, &node_red);
         run(&mut tests)
     })?;
     if filter.is_none() {
@@ -58,12 +60,12 @@ fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
     let mut tests = if succeeds(&mut cargo(&["nextest", "--version"])) {
         nextest_command(left_out)
     } else {
-        println!("    cargo-nextest is not installed: cargo test does it, slower");
+        println!("    cargo-nextest is not installed: using cargo test, which is slower");
         cargo_test_command(left_out)
     };
     tests.args(filter);
-    // As many as the queue is promised to survive; a developer's own run has fewer.
-    tests.env("E2E_CRASHES", "100000");
+    // The number that the documentation promises; a plain cargo test runs fewer.
+    tests.env(test_settings::CRASHES.name, "100000");
     // A snapshot that differs is a failure, not a file to review.
     tests.env("INSTA_UPDATE", "no");
     tests

@@ -1,52 +1,15 @@
 //! Values of labels, as closed sets.
 
-/// Value of the label `outcome` of `edge_plc_requests_total`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RequestOutcome {
-    /// The PLC answered with the requested values.
-    Ok,
-    /// The PLC answered with a Modbus exception.
-    Refused,
-    /// The PLC did not answer in time.
-    TimedOut,
-    /// The answer does not match the request.
-    Garbled,
-    /// The connection broke.
-    Disconnected,
-}
-
-/// Value of the label `reason` of `edge_samples_dropped_total`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum DropReason {
-    /// The queue was full.
-    Full,
-    /// The broker rejected the message with a reason code.
-    Refused,
-    /// The message exceeds the broker's limit, or the broker disconnects whenever it receives it.
-    TooLarge,
-    /// The gateway stopped before delivery, and had no storage.
-    Shutdown,
-    /// The storage failed and the memory limit was reached.
-    Storage,
-    /// The stored data is unreadable.
-    Corrupt,
-    /// The tag is no longer in the configuration.
-    Unconfigured,
-}
-
-/// Value of the label `outcome` of `edge_mqtt_messages_total`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MessageOutcome {
-    /// Acknowledged with a success code, or written to the connection under QoS 0.
-    Delivered,
-    /// Acknowledged with a failure code.
-    Refused,
-    /// Not acknowledged when the connection was lost; the message is sent again.
-    Interrupted,
-}
-
+/// Declares an enum with the label of each variant.
 macro_rules! labels {
-    ($name:ident { $($variant:ident = $label:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* pub enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $label:literal,)+
+    }) => {
+        $(#[$meta])*
+        pub enum $name {
+            $($(#[$doc])* $variant,)+
+        }
+
         impl $name {
             /// Every variant, in the order of declaration.
             pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
@@ -62,27 +25,56 @@ macro_rules! labels {
     };
 }
 
-labels!(RequestOutcome {
-    Ok = "ok",
-    Refused = "refused",
-    TimedOut = "timed_out",
-    Garbled = "garbled",
-    Disconnected = "disconnected",
-});
-labels!(DropReason {
-    Full = "full",
-    Refused = "refused",
-    TooLarge = "too_large",
-    Shutdown = "shutdown",
-    Storage = "storage",
-    Corrupt = "corrupt",
-    Unconfigured = "unconfigured",
-});
-labels!(MessageOutcome {
-    Delivered = "delivered",
-    Refused = "refused",
-    Interrupted = "interrupted",
-});
+labels! {
+    /// Value of the label `outcome` of `edge_plc_requests_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum RequestOutcome {
+        /// The PLC answered with the requested values.
+        Ok = "ok",
+        /// The PLC answered with a Modbus exception.
+        Refused = "refused",
+        /// The PLC did not answer in time.
+        TimedOut = "timed_out",
+        /// The answer does not match the request.
+        Garbled = "garbled",
+        /// The connection was lost.
+        Disconnected = "disconnected",
+    }
+}
+
+labels! {
+    /// Value of the label `reason` of `edge_samples_dropped_total`.
+    #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+    pub enum DropReason {
+        /// The queue was full.
+        Full = "full",
+        /// The broker rejected the message with a reason code.
+        Refused = "refused",
+        /// The message exceeds the broker's limit, or the broker disconnects whenever it receives it.
+        TooLarge = "too_large",
+        /// The gateway stopped before delivery, and had no storage.
+        Shutdown = "shutdown",
+        /// The storage failed and the memory limit was reached.
+        Storage = "storage",
+        /// The stored data is unreadable.
+        Corrupt = "corrupt",
+        /// The tag is no longer in the configuration.
+        Unconfigured = "unconfigured",
+    }
+}
+
+labels! {
+    /// Value of the label `outcome` of `edge_mqtt_messages_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum MessageOutcome {
+        /// Acknowledged with a success code, or written to the connection under QoS 0.
+        Delivered = "delivered",
+        /// Acknowledged with a failure code.
+        Refused = "refused",
+        /// Not acknowledged when the connection was lost; the message is sent again.
+        Interrupted = "interrupted",
+    }
+}
 
 impl DropReason {
     /// Returns the reason with this label, if there is one.

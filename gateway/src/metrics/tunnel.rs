@@ -3,59 +3,46 @@
 use prometheus::{Gauge, IntCounter, IntGauge};
 use tunnel::{Counters, DropReason};
 
-use super::registrar::Registrar;
+use super::registrar::series;
 
-/// Series of the tunnel; all 0 when there is no tunnel.
-#[derive(Clone, Debug)]
-pub struct TunnelMetrics {
-    /// `edge_tunnel_up`.
-    pub up: IntGauge,
-    /// `edge_tunnel_last_handshake_timestamp_seconds`; 0 before the first.
-    pub last_handshake_timestamp: Gauge,
-    established: IntCounter,
-    unanswered: IntCounter,
-    received: IntCounter,
-    sent: IntCounter,
-    dropped: [IntCounter; DropReason::ALL.len()],
+series! {
+    /// Series of the tunnel; all 0 when there is no tunnel.
+    pub struct TunnelMetrics {
+        pub up: IntGauge = gauge("edge_tunnel_up", "1 while the tunnel has a session, else 0."),
+        pub last_handshake_timestamp: Gauge = float_gauge(
+            "edge_tunnel_last_handshake_timestamp_seconds",
+            "Unix time of the last completed handshake with a hub; 0 before the first."
+        ),
+        handshakes: [IntCounter; 2] = counters(
+            "edge_tunnel_handshakes_total",
+            "WireGuard handshakes by outcome.",
+            "outcome",
+            ["established", "unanswered"]
+        ),
+        bytes: [IntCounter; 2] = counters(
+            "edge_tunnel_bytes_total",
+            "Bytes of the packets that passed through the tunnel.",
+            "direction",
+            ["received", "sent"]
+        ),
+        dropped: [IntCounter; DropReason::ALL.len()] = counters(
+            "edge_tunnel_dropped_packets_total",
+            "Packets and datagrams that the tunnel dropped, by reason.",
+            "reason",
+            DropReason::ALL.map(DropReason::label)
+        ),
+    }
 }
 
 impl TunnelMetrics {
-    pub(super) fn register(series: &Registrar) -> Result<Self, prometheus::Error> {
-        let handshakes = series.counters(
-            "edge_tunnel_handshakes_total",
-            "WireGuard handshakes by outcome.",
-            &["outcome"],
-        )?;
-        let bytes = series.counters(
-            "edge_tunnel_bytes_total",
-            "Bytes of the packets that passed through the tunnel.",
-            &["direction"],
-        )?;
-        let dropped = series.counters(
-            "edge_tunnel_dropped_packets_total",
-            "Packets and datagrams that the tunnel dropped, by reason.",
-            &["reason"],
-        )?;
-        Ok(Self {
-            up: series.gauge("edge_tunnel_up", "1 while the tunnel has a session, else 0.")?,
-            last_handshake_timestamp: series.float_gauge(
-                "edge_tunnel_last_handshake_timestamp_seconds",
-                "Unix time of the last completed handshake with a hub; 0 before the first.",
-            )?,
-            established: handshakes.with_label_values(&["established"]),
-            unanswered: handshakes.with_label_values(&["unanswered"]),
-            received: bytes.with_label_values(&["received"]),
-            sent: bytes.with_label_values(&["sent"]),
-            dropped: DropReason::ALL.map(|reason| dropped.with_label_values(&[reason.label()])),
-        })
-    }
-
     /// Raises the counters to those of the tunnel.
     pub fn update(&self, counters: &Counters) {
-        set_max(&self.established, counters.handshakes);
-        set_max(&self.unanswered, counters.unanswered);
-        set_max(&self.received, counters.received_bytes);
-        set_max(&self.sent, counters.sent_bytes);
+        let [established, unanswered] = &self.handshakes;
+        let [received, sent] = &self.bytes;
+        set_max(established, counters.handshakes);
+        set_max(unanswered, counters.unanswered);
+        set_max(received, counters.received_bytes);
+        set_max(sent, counters.sent_bytes);
         for (counter, reason) in self.dropped.iter().zip(DropReason::ALL) {
             set_max(counter, counters.dropped(reason));
         }

@@ -239,16 +239,16 @@ pub(super) fn write(
         (_, Reply::PingResp) => buffer.put_slice(&[0xD0, 0]),
         (_, Reply::PubComp(packet_id)) => write_ack(buffer, 0x70, packet_id, &[]),
         (MqttVersion::V311, Reply::PubAck { packet_id, .. }) => {
-            write_ack(buffer, 0x40, packet_id, &[])
+            write_ack(buffer, 0x40, packet_id, &[]);
         }
         (MqttVersion::V311, Reply::PubRec { packet_id, .. }) => {
-            write_ack(buffer, 0x50, packet_id, &[])
+            write_ack(buffer, 0x50, packet_id, &[]);
         }
         (MqttVersion::V5, Reply::PubAck { packet_id, code }) => {
-            write_ack(buffer, 0x40, packet_id, &[code])
+            write_ack(buffer, 0x40, packet_id, &[code]);
         }
         (MqttVersion::V5, Reply::PubRec { packet_id, code }) => {
-            write_ack(buffer, 0x50, packet_id, &[code])
+            write_ack(buffer, 0x50, packet_id, &[code]);
         }
         (MqttVersion::V311, Reply::SubAck { packet_id, codes }) => {
             write_ack(buffer, 0x90, packet_id, &codes);
@@ -257,7 +257,7 @@ pub(super) fn write(
             write_ack(buffer, 0x90, packet_id, &[&[0], codes.as_slice()].concat());
         }
         (MqttVersion::V311, Reply::UnsubAck { packet_id, .. }) => {
-            write_ack(buffer, 0xB0, packet_id, &[])
+            write_ack(buffer, 0xB0, packet_id, &[]);
         }
         (MqttVersion::V5, Reply::UnsubAck { packet_id, filters }) => {
             write_ack(buffer, 0xB0, packet_id, &vec![0; filters + 1]);

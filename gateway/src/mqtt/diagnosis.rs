@@ -25,12 +25,12 @@ pub(super) enum BrokerDiagnosis {
     #[error("The broker {broker} does not answer the subscription.")]
     NoSuback { broker: String },
     #[error(
-        "The broker {broker} rejects the user name or the password. After correcting the \
+        "The broker {broker} refuses the user name or the password. After correcting the \
          password: systemctl restart edge-gateway."
     )]
     BadPassword { broker: String },
     #[error(
-        "The broker {broker} rejects this gateway ({reason}): check the user name, the password \
+        "The broker {broker} refuses this gateway ({reason}): check the user name, the password \
          and the rights of {client_id}. After correcting the password: systemctl restart \
          edge-gateway."
     )]
@@ -40,10 +40,10 @@ pub(super) enum BrokerDiagnosis {
          \"{other_version}\"."
     )]
     UnsupportedVersion { broker: String, other_version: &'static str },
-    #[error("The broker {broker} rejects the client id {client_id}.")]
+    #[error("The broker {broker} refuses the client id {client_id}.")]
     BadClientId { broker: String, client_id: String },
-    #[error("The broker {broker} rejects the connection: {reason}.")]
-    Rejected { broker: String, reason: &'static str },
+    #[error("The broker {broker} refuses the connection: {reason}.")]
+    ConnackRefused { broker: String, reason: &'static str },
     #[error(
         "The broker {broker} closes the connection at once: check that it accepts this gateway's \
          certificate, cert_file and key_file, or try version = \"{other_version}\"."
@@ -87,7 +87,7 @@ pub(super) enum BrokerDiagnosis {
     ProtocolViolation { broker: String, cause: String },
     #[error("{broker} did not acknowledge a message, although it acknowledged later ones.")]
     AcknowledgementMissing { broker: String },
-    #[error("The broker {broker} rejected many messages of QoS 2; the gateway reconnects.")]
+    #[error("The broker {broker} refused many messages of QoS 2; the gateway reconnects.")]
     InflightSlotsLeaked { broker: String },
     #[error("The tunnel uses another hub; the gateway selects a broker again.")]
     HubChanged,
@@ -114,7 +114,7 @@ impl SessionFailure {
             Self::Bridge(error) => Diagnosis::NoSocket { cause: error.to_string() },
             Self::NoConnack => Diagnosis::NoConnack { broker },
             Self::NoSuback => Diagnosis::NoSuback { broker },
-            Self::Connack { code } => rejected(*code, broker, mqtt),
+            Self::Connack { code } => connack_refused(*code, broker, mqtt),
             // In TLS 1.3 a broker checks the client's certificate after the client has finished
             // the handshake, so a rejected certificate looks like an early close.
             Self::ClosedBeforeConnack if uses_tls(&broker, mqtt) => {
@@ -147,7 +147,7 @@ impl SessionFailure {
 }
 
 /// Returns what a CONNACK with this failure code means.
-fn rejected(code: u8, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
+fn connack_refused(code: u8, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
     let client_id = mqtt.client_id.clone();
     let reason = reason_code::name(code);
     match code {
@@ -160,7 +160,7 @@ fn rejected(code: u8, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
             other_version: other_version(mqtt.version),
         },
         reason_code::CLIENT_ID_NOT_VALID => BrokerDiagnosis::BadClientId { broker, client_id },
-        _ => BrokerDiagnosis::Rejected { broker, reason },
+        _ => BrokerDiagnosis::ConnackRefused { broker, reason },
     }
 }
 

@@ -8,6 +8,7 @@ use crate::schedule::{RetryBackoff, RetryPolicy};
 const FIRST_MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Upper bound of any random pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Full jitter, so that gateways that lost the same broker do not all reconnect at once.
 const RECONNECT: RetryPolicy = RetryPolicy::full_jitter(FIRST_MAX_PAUSE, MAX_PAUSE);
 /// A session of at least this length clears the failures before it.
 const STABLE_SESSION: Duration = Duration::from_secs(60);

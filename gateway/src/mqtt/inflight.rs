@@ -129,7 +129,7 @@ impl Inflight {
         self.leaked_slots += 1;
     }
 
-    /// Returns whether so many slots are leaked that rumqttc would stop accepting messages before
+    /// Returns whether the leaked slots would make rumqttc stop accepting messages before
     /// the window is full.
     pub(super) fn is_exhausted(&self) -> bool {
         self.leaked_slots + self.window > self.packet_id_limit

@@ -3,7 +3,7 @@
 use provisioning::config::Tag;
 use serde::Serialize;
 
-/// An object that is being written.
+/// A JSON object under construction.
 #[derive(Debug)]
 pub(super) struct JsonObject<'a> {
     bytes: &'a mut Vec<u8>,
@@ -19,19 +19,19 @@ impl<'a> JsonObject<'a> {
         object.bytes.push(b'}');
     }
 
-    /// A member.
+    /// Writes a member.
     pub(super) fn entry(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         self.key(key);
         write_json(self.bytes, value);
     }
 
-    /// A member that is an object itself.
+    /// Writes a member that is an object.
     pub(super) fn object(&mut self, key: &str, f: impl FnOnce(&mut JsonObject<'_>)) {
         self.key(key);
         JsonObject::write(self.bytes, f);
     }
 
-    /// A member whose key is written already, as [`Keys`] has it; `null` without a value.
+    /// Writes a member with an encoded key from [`TagKeys`]; `null` without a value.
     pub(super) fn entry_with_key(&mut self, key: &[u8], value: Option<&impl Serialize>) {
         let comma = usize::from(self.is_empty);
         self.is_empty = false;
@@ -52,12 +52,12 @@ impl<'a> JsonObject<'a> {
     }
 }
 
-/// The names of tags as they stand in front of values: `,"temperature":`. Finding out what has to
-/// be escaped costs more than a number does, so it is done once.
+/// The names of tags, encoded as keys: `,"temperature":`. Escaping a name costs more than encoding a
+/// number, so it is done once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TagKeys {
     text: Box<[u8]>,
-    /// Where each ends.
+    /// End of each key in `text`.
     ends: Box<[u32]>,
 }
 

@@ -1,15 +1,18 @@
-//! Payloads, written straight from the record, tag by tag.
+//! The three payload formats, written from the record tag by tag.
 
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use provisioning::config::DatetimeFormat;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Map;
 
-use super::date::FormattedTime;
 use super::object::JsonObject;
 use super::{Encoder, MessageStamp, Tag};
 use crate::codec::json::FormattedValue;
 use crate::model::{Quality, Sample, UnixTime, Value};
 
-/// Everything that one message is made of. The samples are in the order of the configuration.
+/// Everything that one message contains. The samples are in the order of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MessageParts<'a> {
     pub(super) encoder: &'a Encoder,
@@ -18,7 +21,7 @@ pub(super) struct MessageParts<'a> {
     pub(super) stamp: &'a MessageStamp<'a>,
 }
 
-/// The members of an event or a reply, and the stamp.
+/// The members of an event or a reply, followed by the stamp.
 pub(super) struct StampedBody<'a> {
     pub(super) gateway_id: &'a str,
     pub(super) body: &'a Map<String, serde_json::Value>,
@@ -38,7 +41,7 @@ impl MessageParts<'_> {
         });
     }
 
-    /// `{"M241":{"temperature":12},"gateway":{..}}`; the time stands in the stamp.
+    /// `{"M241":{"temperature":12},"gateway":{..}}`; the time is in the stamp.
     pub(super) fn write_nested(&self, bytes: &mut Vec<u8>) {
         JsonObject::write(bytes, |object| {
             let mut values = ValueQuality::AllGood;
@@ -121,7 +124,7 @@ impl Serialize for StampedBody<'_> {
     }
 }
 
-/// `{"id":..,"epoch":..,"seq":..}`, and what else has to be said.
+/// `{"id":..,"epoch":..,"seq":..}` with its optional members.
 struct GatewayMember<'a> {
     id: &'a str,
     stamp: &'a MessageStamp<'a>,
@@ -151,7 +154,7 @@ impl Serialize for GatewayMember<'_> {
     }
 }
 
-/// `{"pressure":"unreachable"}`: the tags whose value is not good.
+/// `{"pressure":"unreachable"}`: the tags without a good value.
 struct BadTags<'a>(&'a MessageParts<'a>);
 
 impl Serialize for BadTags<'_> {
@@ -223,8 +226,8 @@ impl<'a> MessageParts<'a> {
     }
 }
 
-/// Value and quality as they are published: JSON has no NaN and no infinity, and a good value
-/// that is not there is not good.
+/// Returns value and quality as they are published. JSON has no NaN and no infinity; a good sample
+/// without a value becomes `invalid`.
 fn published_value(sample: &Sample) -> (Option<&Value>, Quality) {
     let value = match &sample.value {
         Some(Value::Real(value)) if !value.is_finite() => None,
@@ -234,5 +237,34 @@ fn published_value(sample: &Sample) -> (Option<&Value>, Quality) {
     match (value, sample.quality) {
         (None, Quality::Good) => (None, Quality::Invalid),
         (value, quality) => (value, quality),
+    }
+}
+
+/// A time in the configured format.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FormattedTime<'a> {
+    pub(super) at: UnixTime,
+    pub(super) form: DatetimeFormat,
+    pub(super) timezone: &'a TimeZone,
+}
+
+impl Serialize for FormattedTime<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.form {
+            DatetimeFormat::Rfc3339 => self.at.serialize(serializer),
+            DatetimeFormat::Plain => serializer.collect_str(&PlainTime(self)),
+            DatetimeFormat::UnixMs => serializer.serialize_i64(self.at.as_millis()),
+        }
+    }
+}
+
+/// `2020-06-24 12:01:44`.
+struct PlainTime<'a>(&'a FormattedTime<'a>);
+
+impl fmt::Display for PlainTime<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = self.0.timezone.to_datetime(self.0.at.timestamp());
+        let (date, time) = (local.date(), local.time());
+        write!(f, "{date} {:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
     }
 }

@@ -14,7 +14,7 @@ const STAMP: MessageStamp<'_> =
     MessageStamp { epoch: "k3f9", seq: 4711, history: false, corrected: false };
 
 #[test]
-fn flat_without_stamp_is_the_datagram_of_the_document() {
+fn flat_without_stamp_is_the_message_of_the_documentation() {
     let plc = plc(&["temperature", "pressure"], |publish| {
         publish.stamp = false;
         publish.datetime = DatetimeFormat::Plain;
@@ -42,7 +42,7 @@ fn nested_without_stamp_is_the_example_of_the_m262() {
 }
 
 #[test]
-fn flat_carries_the_stamp_behind_the_tags() {
+fn flat_has_the_stamp_after_the_tags() {
     let plc = plc(&["temperature", "running"], |_| {});
     let record = record([good(0, TagValue::Real(0.1)), good(1, TagValue::Bool(true))]);
 
@@ -53,7 +53,7 @@ fn flat_carries_the_stamp_behind_the_tags() {
 }
 
 #[test]
-fn nested_tells_its_time_in_the_stamp() {
+fn nested_has_its_time_in_the_stamp() {
     let plc = plc(&["temp"], |publish| publish.shape = PayloadShape::Nested);
 
     insta::assert_snapshot!(
@@ -63,7 +63,7 @@ fn nested_tells_its_time_in_the_stamp() {
 }
 
 #[test]
-fn samples_list_every_tag_with_its_own_time_and_unit() {
+fn samples_lists_every_tag_with_its_own_time_and_unit() {
     let mut plc = plc(&["temperature", "pressure"], |publish| {
         publish.shape = PayloadShape::Samples;
         publish.datetime = DatetimeFormat::UnixMs;
@@ -104,7 +104,42 @@ fn a_tag_without_a_good_value_is_null_and_named() {
 }
 
 #[test]
-fn history_is_marked_only_when_it_is_history() {
+fn values_that_are_not_finite_are_null_and_invalid_in_every_shape() {
+    let not_finite = [
+        TagValue::Real(f32::NAN),
+        TagValue::Real(f32::NEG_INFINITY),
+        TagValue::Lreal(f64::NAN),
+        TagValue::Lreal(f64::INFINITY),
+    ];
+    for shape in [PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples] {
+        for value in not_finite.clone() {
+            let plc = plc(&["a", "b", "c"], |publish| publish.shape = shape);
+            let unsynced = Sample { quality: Quality::Unsynced, ..good(1, value.clone()) };
+            let record = record([good(0, value.clone()), unsynced, good(2, TagValue::Lreal(0.5))]);
+
+            let message = parse(&encode(&plc, &record));
+
+            let quality = &message["gateway"]["quality"];
+            assert_eq!(*quality, json!({"a": "invalid", "b": "unsynced"}), "{shape:?} {value:?}");
+            let values = values(&message, shape);
+            let found = ["a", "b", "c"].map(|name| &values[name]);
+            assert_eq!(found, [&json!(null), &json!(null), &json!(0.5)], "{shape:?} {value:?}");
+        }
+    }
+}
+
+#[test]
+fn a_name_and_a_text_are_escaped_once() {
+    let plc = plc(&["a\"b", "c\\d"], |publish| publish.stamp = false);
+    let text = TagValue::Text(Arc::new("\"\n".to_owned()));
+
+    let message = encode(&plc, &record([good(0, text), good(1, TagValue::Int(2))]));
+
+    assert!(message.ends_with(r#","a\"b":"\"\n","c\\d":2}"#), "{message}");
+}
+
+#[test]
+fn only_messages_from_the_backlog_are_marked_as_history() {
     let plc = plc(&["a"], |_| {});
     let encoder = Encoder::new(&testing::gateway(), &plc);
     let record = record([good(0, TagValue::Int(1))]);
@@ -116,7 +151,7 @@ fn history_is_marked_only_when_it_is_history() {
 }
 
 #[test]
-fn tags_stand_in_the_order_of_the_file_whatever_the_order_of_reading() {
+fn tags_are_in_the_order_of_the_configuration_for_any_order_of_reading() {
     let plc = plc(&["z", "y", "x"], |_| {});
     let record = record([2, 0, 1].map(|tag| good(tag, TagValue::Int(i64::from(tag)))));
 
@@ -127,7 +162,7 @@ fn tags_stand_in_the_order_of_the_file_whatever_the_order_of_reading() {
 }
 
 #[test]
-fn an_extra_member_never_hides_a_tag_or_a_member_of_ours() {
+fn an_extra_member_never_replaces_a_tag_or_a_member_of_the_gateway() {
     let extra = json!({"temperature": 0, "gateway": 0, "line": 3});
     let plc = plc(&["temperature"], |publish| publish.extra = members(&extra));
 
@@ -139,7 +174,7 @@ fn an_extra_member_never_hides_a_tag_or_a_member_of_ours() {
 }
 
 #[test]
-fn a_gateway_without_a_location_leaves_it_out() {
+fn an_empty_location_is_left_out() {
     let gateway = config::Gateway { location: String::new(), ..testing::gateway() };
     let encoder = Encoder::new(&gateway, &plc(&["a"], |_| {}));
 
@@ -149,7 +184,7 @@ fn a_gateway_without_a_location_leaves_it_out() {
 }
 
 #[test]
-fn numbers_are_the_shortest_text_that_is_them() {
+fn numbers_have_the_shortest_text_that_reads_back_exactly() {
     let plc = plc(&["a", "b", "c", "d", "e"], |publish| publish.stamp = false);
     let record = record([
         good(0, TagValue::Real(21.6)),
@@ -173,7 +208,7 @@ fn numbers_are_the_shortest_text_that_is_them() {
 fn plain_dates_follow_the_daylight_saving_time_of_the_zone() {
     let timezone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let text = |micros| {
-        let date = date::FormattedTime {
+        let date = shapes::FormattedTime {
             at: UnixTime::from_micros(micros),
             form: DatetimeFormat::Plain,
             timezone: &timezone,
@@ -186,7 +221,7 @@ fn plain_dates_follow_the_daylight_saving_time_of_the_zone() {
 }
 
 #[test]
-fn an_event_gets_its_stamp_behind_its_own_members() {
+fn an_event_has_its_stamp_after_its_own_members() {
     let body = members(&json!({"event": "gap", "gateway": "not ours"}));
     let message = Message { topic: Arc::from("edge/amsterdam-01/event"), body };
 
@@ -270,7 +305,7 @@ fn is(found: &Value, value: &TagValue) -> bool {
     }
 }
 
-/// Any text but the keys that the configuration refuses as names of tags.
+/// Any text except for the keys that the configuration rejects as names of tags.
 fn name() -> impl Strategy<Value = String> {
     any::<String>().prop_filter("reserved", |name| !Encoder::RESERVED_KEYS.contains(&name.as_str()))
 }

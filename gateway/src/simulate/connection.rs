@@ -65,26 +65,26 @@ async fn serve(
     stream.disable_nagle()?;
     let mut incoming = Vec::with_capacity(BUFFER_CAPACITY);
     let (requests, answers, steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut exchange = RequestBatch { client: client, requests, answers, steps };
-    while split_whole_frames(&mut incoming, &mut exchange.requests).is_ok() {
-        if exchange.requests.is_empty() {
+    let mut batch = RequestBatch { client, requests, answers, steps };
+    while split_whole_frames(&mut incoming, &mut batch.requests).is_ok() {
+        if batch.requests.is_empty() {
             if stream.read_buf(&mut incoming).await? == 0 {
                 return Ok(());
             }
             continue;
         }
         let (reply, answered) = oneshot::channel();
-        if plc.send(SimulatorCommand::Exchange(exchange, reply)).await.is_err() {
+        if plc.send(SimulatorCommand::Exchange(batch, reply)).await.is_err() {
             return Ok(());
         }
         let Ok(back) = answered.await else { return Ok(()) };
-        exchange = back;
-        write_answers(&mut stream, &exchange.answers).await?;
-        for step in exchange.steps.drain(..) {
+        batch = back;
+        write_answers(&mut stream, &batch.answers).await?;
+        for step in batch.steps.drain(..) {
             perform_step(&mut stream, step).await?;
         }
-        exchange.requests.clear();
-        exchange.answers.clear();
+        batch.requests.clear();
+        batch.answers.clear();
     }
     tracing::debug!(client, "closed: not Modbus");
     Ok(())

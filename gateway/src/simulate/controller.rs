@@ -1,4 +1,4 @@
-//! One PLC without its network: memory, program, state. Pure; the caller brings the time.
+//! One PLC without its network: memory, program, state. Pure; time is an argument.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{SimulatedProgram, SimulatorSettings, pdu, system};
 
 const EMBEDDED_UNIT: u8 = 255;
 const SLAVE_UNIT: u8 = 1;
-/// Words that clients write to the slave device, and words that they read from it.
+/// Number of words that clients write to the slave device, and number that they read from it.
 const SLAVE_WORDS: u16 = 40;
 
-/// A PLC in the hands of its one owner, the task of [`super::serve`].
+/// A PLC, owned by the task of [`super::serve`].
 #[derive(Debug)]
 pub(super) struct Controller {
     pub(super) image: PlcMemory,
@@ -23,13 +23,13 @@ pub(super) struct Controller {
     state: RunState,
     /// Age at the last call.
     age: Duration,
-    /// Running time that is not yet a whole step.
+    /// Running time that is less than a step of the program.
     unspent_time: Duration,
     requests: u64,
 }
 
 impl Controller {
-    /// A PLC at an age of zero.
+    /// Creates a PLC at an age of zero.
     pub(super) fn new(settings: &SimulatorSettings) -> Self {
         let hardware = settings.hardware;
         let mut image = PlcMemory::new(hardware.model);
@@ -55,7 +55,7 @@ impl Controller {
         }
     }
 
-    /// Lets the program run up to this age.
+    /// Runs the program up to this age.
     pub(super) fn advance(&mut self, age: Duration) {
         let passed = age.saturating_sub(self.age);
         self.age = age;
@@ -86,7 +86,7 @@ impl Controller {
     fn answer_pdu(&mut self, request: &MbapFrame<'_>, out: &mut Vec<u8>) {
         match request.unit {
             EMBEDDED_UNIT => {
-                pdu::answer_embedded(&mut self.image, &self.hardware, request.pdu, out)
+                pdu::answer_embedded(&mut self.image, &self.hardware, request.pdu, out);
             }
             SLAVE_UNIT => pdu::answer_slave_device(&mut self.slave, request.pdu, out),
             _ => pdu::answer_unknown_unit(request.pdu, out),
@@ -99,12 +99,12 @@ impl Controller {
         system::write_state(&mut self.image.words, state);
     }
 
-    /// Makes it another PLC of the same kind.
+    /// Turns it into another PLC of the same model.
     pub(super) fn set_serial_number(&mut self, serial_number: u32) {
         self.hardware.fill_plc_r(&mut self.image.words, serial_number);
     }
 
-    /// Writes registers of the slave device as its own program would: %QW too.
+    /// Writes registers of the slave device as the PLC's own program would, %QW included.
     pub(super) fn set_slave_registers(&mut self, first: u16, bytes: &[u8]) -> bool {
         self.slave.store(first, bytes)
     }
@@ -114,7 +114,7 @@ impl Controller {
         system::write_signature(&mut self.image.words, signature);
     }
 
-    /// Requests answered so far, exceptions included.
+    /// Returns the number of requests answered so far, exceptions included.
     pub(super) const fn requests(&self) -> u64 {
         self.requests
     }

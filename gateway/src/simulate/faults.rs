@@ -63,7 +63,7 @@ impl FaultInjector {
 
     fn new(source: FaultSource, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { source: source, random, held_back: Vec::new(), faulty: 0 }
+        Self { source, random, held_back: Vec::new(), faulty: 0 }
     }
 
     /// Returns what to do instead of sending `answers`, which are whole frames.
@@ -120,7 +120,7 @@ impl FaultInjector {
                 steps.push(AnswerStep::Send([answer, &fault::unsolicited(answer)].concat()));
             }
             Fault::Duplicated => {
-                steps.extend([send(answer), self.random_pause(MAX_PAUSE), send(answer)])
+                steps.extend([send(answer), self.random_pause(MAX_PAUSE), send(answer)]);
             }
             Fault::Unsolicited => {
                 let unsolicited = fault::unsolicited(answer);

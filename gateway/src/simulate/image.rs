@@ -1,4 +1,4 @@
-//! The memory of a PLC as its Modbus server sees it, and who may touch what of it.
+//! The memory of a PLC as its Modbus server sees it, with the ranges that clients may access.
 
 use std::ops::RangeInclusive;
 
@@ -15,8 +15,8 @@ pub(super) struct PlcMemory {
     pub(super) inputs: BitMemory,
 }
 
-/// Registers, kept as the bytes that the PLC's little-endian processor has in memory: register n
-/// is byte 2n (low) and byte 2n + 1 (high).
+/// Registers, stored as the PLC's little-endian processor does: register n is byte 2n (low) and byte
+/// 2n + 1 (high).
 #[derive(Debug)]
 pub(super) struct WordMemory {
     bytes: Vec<u8>,
@@ -32,7 +32,7 @@ pub(super) struct BitMemory {
 }
 
 impl PlcMemory {
-    /// Zeroed memory of this model.
+    /// Creates the zeroed memory of this model.
     pub(super) fn new(model: PlcModel) -> Self {
         let windows = model.memory_areas(Table::HoldingRegister);
         let ranges = |windows: &mut dyn Iterator<Item = &MemoryArea>| {
@@ -49,7 +49,7 @@ impl PlcMemory {
 }
 
 impl WordMemory {
-    /// Zeroed registers up to the last readable one. A request must not leave its range.
+    /// Creates zeroed registers up to the last readable one. A request must stay in one range.
     pub(super) fn new(
         readable: Vec<RangeInclusive<u16>>,
         writable: Vec<RangeInclusive<u16>>,
@@ -58,33 +58,34 @@ impl WordMemory {
         Self { bytes: vec![0; 2 * registers.unwrap_or(0)], readable, writable }
     }
 
-    /// The bytes of `count` registers for a client to read; `None` if it may not.
+    /// Returns the bytes of `count` registers; `None` if a client may not read all of them.
     pub(super) fn read(&self, first: u16, count: u16) -> Option<&[u8]> {
         any_covers(&self.readable, first, count).then_some(())?;
         self.bytes.get(bytes_of(first, count))
     }
 
-    /// The bytes of `count` registers for a client to write; `None` if it may not.
+    /// Returns the bytes of `count` registers; `None` if a client may not write all of them.
     pub(super) fn write(&mut self, first: u16, count: u16) -> Option<&mut [u8]> {
         any_covers(&self.writable, first, count).then_some(())?;
         self.bytes.get_mut(bytes_of(first, count))
     }
 
-    /// One register; `None` beyond the end.
+    /// Returns one register; `None` beyond the end.
     pub(super) fn word(&self, register: u16) -> Option<u16> {
         let bytes = self.bytes.get(2 * usize::from(register)..)?;
         bytes.first_chunk().copied().map(u16::from_le_bytes)
     }
 
-    /// `N` bytes from a register on as the PLC's own program loads them; zeros beyond the end.
+    /// Returns `N` bytes from a register on, as the PLC's own program reads them; zeros beyond the end.
     pub(super) fn load<const N: usize>(&self, register: u16) -> [u8; N] {
         let from = self.bytes.get(2 * usize::from(register)..);
         from.and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
-    /// Stores bytes from a register on as the PLC's own program does, windows or not.
+    /// Stores bytes from a register on, as the PLC's own program does, also outside of what clients may
+    /// write.
     ///
-    /// Returns whether they lie inside the memory; otherwise nothing is stored.
+    /// Returns whether they are inside the memory; otherwise stores nothing.
     pub(super) fn store(&mut self, register: u16, bytes: &[u8]) -> bool {
         let first = 2 * usize::from(register);
         let target = self.bytes.get_mut(first..first + bytes.len());
@@ -107,12 +108,12 @@ impl BitMemory {
         Self { bytes: vec![0; bits.unwrap_or(0).div_ceil(8)], windows }
     }
 
-    /// Whether a client may read (and, for outputs, write) these `count` bits.
+    /// Returns whether a client may read (outputs: also write) these `count` bits.
     pub(super) fn contains(&self, first: u16, count: u16) -> bool {
         self.windows.iter().any(|window| covers(&window.registers, first, count))
     }
 
-    /// One bit; `false` beyond the end.
+    /// Returns one bit; `false` beyond the end.
     pub(super) fn bit(&self, address: u16) -> bool {
         let byte = self.bytes.get(usize::from(address / 8)).copied().unwrap_or_default();
         byte >> (address % 8) & 1 == 1
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_sees_memory_little_endian() {
+    fn memory_is_little_endian() {
         let mut words = PlcMemory::new(PlcModel::M251).words;
 
         assert!(words.store(10, &123.456_f32.to_le_bytes()));
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_memory_is_not_stored() {
+    fn bytes_beyond_the_memory_are_not_stored() {
         let mut words = PlcMemory::new(PlcModel::M241).words;
 
         assert!(!words.store(63_999, &[1, 2, 3, 4]));

@@ -1,30 +1,30 @@
-//! A pump station with a heated tank: what the simulated PLC's program does.
+//! The program of the simulated PLC: a pump station with a heated tank.
 //!
-//! Deterministic: the same seed at the same age, with the same writes, gives the same values.
+//! It is deterministic: the same seed, age and writes give the same values.
 //!
 //! | address | declared as | meaning |
 //! |---|---|---|
 //! | `%MW0` | `life : WORD` | counts the program's steps of 10 ms, and wraps |
 //! | `%MW10` | `temperature : REAL` | of the water, °C; follows the setpoint with inertia |
-//! | `%MW12` | `pressure : REAL` | behind the pump, bar |
+//! | `%MW12` | `pressure : REAL` | downstream of the pump, bar |
 //! | `%MW14` | `level : INT` | of the tank, mm: fills in about 20 s, is pumped out in about 15 s |
 //! | `%MW15` | `speed : UINT` | of the pump, 1/min |
 //! | `%MW16` | `starts : UDINT` | of the pump |
 //! | `%MW18` | `hours : TIME` | that the pump ran |
-//! | `%MW20` | `setpoint : REAL` | of the temperature, °C: the client's, 60 at first |
+//! | `%MW20` | `setpoint : REAL` | of the temperature, °C: set by clients, 60 at first |
 //! | `%ML6` (`%MW24`) | `total : LREAL` | volume pumped, m³ |
 //! | `%MX56.0` | `running : BOOL` | the pump turns |
 //! | `%MX56.1` | `heating : BOOL` | the heater is on |
 //! | `%MX57.0` | `alarm_level : BOOL` | the tank is about to overflow |
 //! | `%MX57.1` | `alarm_cold : BOOL` | more than 5 °C below the setpoint |
 //! | `%MW40` | `mode : UINT` | 0 by level, 1 pump off, 2 pump on: comes from `%MW62200` |
-//! | `%MW60200`..`%MW60219` | read relocation table | `%MW10`..`%MW29` in one piece |
-//! | `%MW62200` | write relocation table | to `%MW40`, the client's |
+//! | `%MW60200`..`%MW60219` | read relocation table | `%MW10`..`%MW29` in one block |
+//! | `%MW62200` | write relocation table | to `%MW40`, set by clients |
 //! | `%Q0.0` .. `%Q0.3` | outputs | pump, heater, alarm lamp, a lamp that blinks once a second |
 //! | `%I0.0` .. `%I0.4` | inputs | level high, level low, pump turns, flow, door closed |
 //!
-//! The program owns what it computes: a client's write to `%MW10` lasts until the next step, a
-//! write to `%MW20`, `%MW62200` or to anything that is not in this list lasts.
+//! The program overwrites what it computes: a client's write to `%MW10` lasts until the next step. A
+//! write to `%MW20`, `%MW62200` or to an address that is not in this list stays.
 
 use std::time::Duration;
 
@@ -39,14 +39,14 @@ const LEVEL_LOW_MM: f64 = 500.0;
 const LEVEL_HIGH_MM: f64 = 1500.0;
 const LEVEL_ALARM_MM: f64 = 1700.0;
 const LEVEL_FULL_MM: f64 = 2000.0;
-/// Water that rises the level by one millimetre, litres: a tank of 0.25 m².
+/// Litres of water that raise the level by one millimetre: a tank of 0.25 m².
 const LITRES_PER_MM: f64 = 0.25;
 const INFLOW_LITRES_PER_S: f64 = 12.0;
 const PUMP_FLOW_LITRES_PER_S: f64 = 30.0;
 const FULL_SPEED_RPM: f64 = 2900.0;
 const PUMP_HEAD_BAR: f64 = 6.0;
 
-/// What the machine is doing.
+/// State of the machine.
 #[derive(Debug)]
 pub(super) struct PumpStation {
     random: fastrand::Rng,
@@ -60,14 +60,14 @@ pub(super) struct PumpStation {
     litres: f64,
 }
 
-/// What the client decides, read at the beginning of a cycle.
+/// Values that clients set, read at the start of a cycle.
 struct ClientInputs {
     setpoint: f64,
     mode: u16,
 }
 
 impl PumpStation {
-    /// A station at an age of zero.
+    /// Creates a station at an age of zero.
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let temperature = 18.0 + 6.0 * random.f64();
@@ -91,32 +91,32 @@ impl PumpStation {
         self.publish(image, &ClientInputs::read(image));
     }
 
-    /// Lets the program run for so many steps.
+    /// Runs the program for `steps` steps of 10 ms.
     pub(super) fn run(&mut self, image: &mut PlcMemory, steps: u64) {
         image.words.relocate(62_200, 1, 40);
-        let orders = ClientInputs::read(image);
+        let inputs = ClientInputs::read(image);
         for _ in 0..steps {
-            self.step(&orders);
+            self.step(&inputs);
         }
-        self.publish(image, &orders);
+        self.publish(image, &inputs);
     }
 
-    fn step(&mut self, orders: &ClientInputs) {
+    fn step(&mut self, inputs: &ClientInputs) {
         self.steps += 1;
-        let wanted = orders.wants_pump(self.level, self.pump);
-        self.starts = self.starts.wrapping_add(u32::from(wanted && !self.pump));
-        self.pump = wanted;
+        let pump_wanted = inputs.wants_pump(self.level, self.pump);
+        self.starts = self.starts.wrapping_add(u32::from(pump_wanted && !self.pump));
+        self.pump = pump_wanted;
         let target = if self.pump { FULL_SPEED_RPM } else { 0.0 };
         self.speed += (target - self.speed) * STEP_SECONDS / 1.5;
         if self.is_turning() {
             self.hours = self.hours.wrapping_add(STEP_MS);
         }
         self.move_water();
-        self.temperature += (orders.setpoint - self.temperature) * STEP_SECONDS / 20.0;
+        self.temperature += (inputs.setpoint - self.temperature) * STEP_SECONDS / 20.0;
         self.temperature += 0.02 * (self.random.f64() - 0.5);
     }
 
-    /// Moves water: in with the day's swing and some turbulence, out with the pump.
+    /// Moves water: in at a rate that varies over a minute, with some noise; out with the pump.
     fn move_water(&mut self) {
         let swing = 1.0 + 0.3 * (self.seconds() / 60.0 * std::f64::consts::TAU).sin();
         let inflow = INFLOW_LITRES_PER_S * swing * (0.9 + 0.2 * self.random.f64()) * STEP_SECONDS;
@@ -126,10 +126,10 @@ impl PumpStation {
         self.level = (self.level + (inflow - outflow) / LITRES_PER_MM).clamp(0.0, LEVEL_FULL_MM);
     }
 
-    fn publish(&self, image: &mut PlcMemory, orders: &ClientInputs) {
-        let heating = self.temperature < orders.setpoint - 0.2;
+    fn publish(&self, image: &mut PlcMemory, inputs: &ClientInputs) {
+        let heating = self.temperature < inputs.setpoint - 0.2;
         let flooded = self.level > LEVEL_ALARM_MM;
-        let cold = self.temperature < orders.setpoint - 5.0;
+        let cold = self.temperature < inputs.setpoint - 5.0;
         let flags = [(self.is_turning(), 0), (heating, 1), (flooded, 8), (cold, 9)]
             .map(|(on, at)| u16::from(on) << at);
         let flags = flags.into_iter().fold(0, |word, flag| word | flag);
@@ -160,7 +160,7 @@ impl PumpStation {
         }
     }
 
-    /// Height of the water above the pump, and what the pump adds.
+    /// Returns the pressure in bar: the height of the water, and what the pump adds.
     fn pressure(&self) -> f64 {
         self.level / 10_200.0 + PUMP_HEAD_BAR * (self.speed / FULL_SPEED_RPM).powi(2)
     }
@@ -182,7 +182,7 @@ impl ClientInputs {
         Self { setpoint, mode: u16::from_le_bytes(image.words.load(40)) }
     }
 
-    /// Whether the pump is to turn, with hysteresis when it goes by level.
+    /// Returns whether the pump is to run; by level with hysteresis.
     fn wants_pump(&self, level: f64, was_on: bool) -> bool {
         match self.mode {
             1 => false,
@@ -202,7 +202,7 @@ const fn to_real(value: f64) -> f32 {
     value as f32
 }
 
-/// Nearest INT or UINT of a value that the machine keeps between 0 and 2900.
+/// Returns the nearest INT or UINT of a value between 0 and 2900.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn to_word(value: f64) -> u16 {
     value.round() as u16
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_machine_however_often_it_is_looked_at() {
+    fn the_same_seed_gives_the_same_values_for_any_number_of_runs() {
         let (mut often, mut once) = (TestStation::new(7), TestStation::new(7));
 
         (0..60 * STEPS_PER_SECOND).for_each(|_| often.run(1));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tank_fills_and_drains_and_what_is_pumped_is_counted() {
+    fn the_tank_fills_and_drains_and_the_pumped_volume_is_counted() {
         let mut station = TestStation::new(1);
         let levels: Vec<_> = (0..120)
             .map(|_| {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_read_relocation_table_holds_the_measurements_in_one_piece() {
+    fn the_read_relocation_table_holds_the_measurements_in_one_block() {
         let mut station = TestStation::new(1);
         station.run(STEPS_PER_SECOND);
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setpoint_that_is_no_number_does_no_harm() {
+    fn a_setpoint_that_is_not_a_number_is_replaced() {
         let mut station = TestStation::new(1);
         station.image.words.store(20, &f32::NAN.to_le_bytes());
 

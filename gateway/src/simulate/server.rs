@@ -39,7 +39,7 @@ pub async fn serve(plc: SimulatedPlc, listener: TcpListener, stop: CancellationT
             ServerEvent::Stop => return,
             ServerEvent::Accepted(stream) => server.admit(stream),
             ServerEvent::Disconnected(task) => {
-                server.clients.retain(|client| client.task.id() != task)
+                server.clients.retain(|client| client.task.id() != task);
             }
             ServerEvent::Command(command) => server.on_command(command).await,
             ServerEvent::CycleEnd => server.on_cycle_end(),

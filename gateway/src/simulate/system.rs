@@ -1,4 +1,4 @@
-//! Who the PLC is: its hardware, and the PLC_R block that tells clients about it.
+//! The hardware of the PLC, and the PLC_R block that describes it to clients.
 
 use provisioning::plc::PlcModel;
 
@@ -22,9 +22,9 @@ pub enum RunState {
     Halted,
 }
 
-/// What is printed on the housing and burnt into the flash.
+/// Identity of the hardware.
 ///
-/// Reference and firmware have the shape of real ones; the product id and the exact firmware were
+/// Reference and firmware have the format of real ones; the product id and the exact firmware were
 /// not read from a real PLC.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hardware {
@@ -36,7 +36,7 @@ pub(super) struct Hardware {
 }
 
 impl Hardware {
-    /// `None` for a model whose manual has not been followed.
+    /// Returns the hardware of a model; `None` if the model is not simulated.
     pub(super) const fn of(model: PlcModel) -> Option<Self> {
         let (reference, product_id) = match model {
             PlcModel::M241 => ("TM241CEC24T", 0x0702),
@@ -47,13 +47,13 @@ impl Hardware {
         Some(Self { model, vendor: "Schneider Electric", reference, product_id, firmware })
     }
 
-    /// Firmware as people write it: `V5.1.9.44`.
+    /// Returns the firmware version as text: `V5.1.9.44`.
     pub(super) fn revision(&self) -> String {
         let [a, b, c, d] = self.firmware;
         format!("V{a}.{b}.{c}.{d}")
     }
 
-    /// Fills PLC_R (system library guide, "PLC_R structure"); status and signature come later.
+    /// Fills PLC_R (system library guide, "PLC_R structure") except for status and signature.
     pub(super) fn fill_plc_r(&self, words: &mut WordMemory, serial_number: u32) {
         words.store(60_000, &VENDOR_ID.to_le_bytes());
         words.store(60_001, &self.product_id.to_le_bytes());
@@ -66,7 +66,7 @@ impl Hardware {
     }
 }
 
-/// Shows the state of the program at %MW60012, and why it stopped last at %MW60014.
+/// Writes the state of the program to %MW60012, and the cause of its last stop to %MW60014.
 pub(super) fn write_state(words: &mut WordMemory, state: RunState) {
     let (status, cause): (u16, Option<u16>) = match state {
         RunState::Stopped => (1, Some(STOPPED_BY_USER)),
@@ -79,7 +79,7 @@ pub(super) fn write_state(words: &mut WordMemory, state: RunState) {
     }
 }
 
-/// Shows the application signature at %MW60028..=%MW60035.
+/// Writes the application signature to %MW60028..=%MW60035.
 pub(super) fn write_signature(words: &mut WordMemory, signature: [u32; 4]) {
     for (at, part) in (SIGNATURE_WORD..).step_by(2).zip(signature) {
         words.store(at, &part.to_le_bytes());

@@ -9,24 +9,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static BROKERS: AtomicU32 = AtomicU32::new(0);
 
-/// A broker with a directory and a port of its own. Dropping it kills it.
+/// A broker with its own directory and port. Dropping it kills the process.
 pub(crate) struct Mosquitto {
     pub(crate) port: u16,
     directory: PathBuf,
     process: Child,
 }
 
-/// A subscriber that is sure to be subscribed.
+/// A subscriber whose subscription the broker has acknowledged.
 pub(crate) struct Subscriber {
     process: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Mosquitto {
-    /// Starts a broker with these additional lines; `ACL` stands for a file that allows
-    /// `topic1` and nothing else.
+    /// Starts a broker with these additional lines of configuration; `ACL` is replaced by the path
+    /// of a file that allows `topic1` only.
     ///
-    /// `max_queued_messages 0` (no limit) would not do: with it, Mosquitto 2.0.11 closes the
+    /// `max_queued_messages 0` (no limit) does not work: with it, Mosquitto 2.0.11 closes the
     /// connection after every refused message of QoS 1.
     pub(crate) fn start(more: &str) -> Self {
         let number = BROKERS.fetch_add(1, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Mosquitto {
         Self { port, directory, process }
     }
 
-    /// As a power cut would.
+    /// Kills the broker, as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it was killed");
@@ -103,7 +103,7 @@ impl Subscriber {
         subscriber
     }
 
-    /// The next payloads.
+    /// Waits for `count` messages and returns their payloads.
     pub(crate) fn take(&mut self, count: usize) -> Vec<String> {
         let mut payloads = Vec::with_capacity(count);
         while payloads.len() < count {

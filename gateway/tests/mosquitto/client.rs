@@ -1,4 +1,4 @@
-//! The connection under test.
+//! The client under test.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A connection that runs beside the test.
+/// A client that runs in a task of its own.
 pub(crate) struct Client {
     pub(crate) sessions: u32,
     session: u32,
@@ -80,8 +80,8 @@ impl Client {
         outbox.send(message).await.expect("the connection lives");
     }
 
-    /// Publishes tickets `0..count` on `topic1`, and again what was under way when a session
-    /// ended. `at` is told how many were acknowledged so far. Gives how often each was.
+    /// Publishes tickets `0..count` on `topic1`, and again those that were in flight when a session
+    /// ended. Calls `at` with the number acknowledged so far. Returns how often each was acknowledged.
     pub(crate) async fn deliver(
         &mut self,
         count: u64,
@@ -114,13 +114,13 @@ impl Client {
         acknowledged
     }
 
-    /// Closes the outbox and waits for the end.
-    pub(crate) async fn goodbye(mut self) {
+    /// Closes the outbox and waits until the client has ended.
+    pub(crate) async fn disconnect(mut self) {
         self.outbox = None;
         (&mut self.task).await.expect("the connection does not panic");
     }
 
-    /// Cancels the connection and waits for the end.
+    /// Cancels the client and waits until it has ended.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         (&mut self.task).await.expect("the connection does not panic");

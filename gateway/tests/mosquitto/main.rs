@@ -1,4 +1,4 @@
-//! The connection against Mosquitto, which nobody here wrote. Needs the Debian packages
+//! The client against Mosquitto, a broker from another project. Needs the Debian packages
 //! `mosquitto` and `mosquitto-clients`.
 #![expect(
     clippy::expect_used,
@@ -38,7 +38,7 @@ async fn two_thousand_messages_are_acknowledged_once_and_arrive_once() {
 }
 
 #[tokio::test]
-async fn a_broker_killed_in_the_middle_gets_everything_that_it_had_not_acknowledged() {
+async fn a_broker_killed_in_between_gets_every_unacknowledged_message_again() {
     for version in BOTH {
         for qos in ACKNOWLEDGED {
             let mut broker = Mosquitto::start("");
@@ -60,7 +60,7 @@ async fn a_broker_killed_in_the_middle_gets_everything_that_it_had_not_acknowled
 }
 
 #[tokio::test]
-async fn a_topic_that_the_acl_refuses_is_told_under_5_and_only_there() {
+async fn a_topic_refused_by_the_acl_is_reported_under_mqtt_5_only() {
     let broker = Mosquitto::start("acl_file ACL");
     for qos in ACKNOWLEDGED {
         let mut client = Client::start(settings(MqttVersion::V5, broker.port));
@@ -93,13 +93,13 @@ async fn a_second_gateway_with_the_same_id_is_named_as_a_possible_cause() {
 
     let (reason, sentence) = first.disconnected().await;
 
-    // Mosquitto 2.0.11 just closes the first one; others say DISCONNECT with 0x8E.
+    // Mosquitto 2.0.11 closes the first connection without a DISCONNECT; others send one with 0x8E.
     assert!(matches!(reason, DisconnectReason::Closed | DisconnectReason::TakenOver), "{reason:?}");
     assert!(sentence.contains("uses the client id amsterdam-01"), "{sentence}");
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told() {
+async fn a_wrong_password_is_reported() {
     let broker = Mosquitto::start("allow_anonymous false");
     for version in BOTH {
         let mut client = Client::start(settings(version, broker.port));
@@ -109,7 +109,7 @@ async fn a_wrong_password_is_told() {
 }
 
 #[tokio::test]
-async fn the_brokers_packet_limit_is_kept() {
+async fn the_brokers_packet_limit_is_observed() {
     let broker = Mosquitto::start("max_packet_size 1000");
     let mut client = Client::start(settings(MqttVersion::V5, broker.port));
     assert_eq!(client.connected().await, Some(990));
@@ -123,13 +123,13 @@ async fn the_brokers_packet_limit_is_kept() {
 }
 
 #[tokio::test]
-async fn the_will_speaks_after_a_stop_and_not_after_a_goodbye() {
+async fn the_will_is_published_after_a_stop_and_not_after_a_disconnect() {
     let broker = Mosquitto::start("");
     for version in BOTH {
         let mut subscriber = Subscriber::start(&broker, "#");
         let mut client = Client::start(settings(version, broker.port));
         client.connected().await;
-        client.goodbye().await;
+        client.disconnect().await;
 
         let mut client = Client::start(settings(version, broker.port));
         client.connected().await;
@@ -142,7 +142,7 @@ async fn the_will_speaks_after_a_stop_and_not_after_a_goodbye() {
 }
 
 #[tokio::test]
-async fn messages_to_us_arrive() {
+async fn messages_for_the_client_arrive() {
     let broker = Mosquitto::start("");
     for version in BOTH {
         let mut listening = settings(version, broker.port);

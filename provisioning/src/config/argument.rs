@@ -19,7 +19,16 @@ const DAY_MS: u64 = 86_400_000;
 const DURATION_HELP: &str =
     "write a whole number and a unit, such as 200ms, 20s, 5m or 1h; 1ms to 8760h";
 
-/// Reads a duration from 1 ms to 365 days, written as in `gateway.toml`: `200ms`, `20s`, `5m`, `1h`.
+/// Parses a duration from 1 ms to 365 days, written as in `gateway.toml`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use provisioning::config::parse_duration;
+///
+/// assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+/// assert!(parse_duration("5").is_err());
+/// ```
 ///
 /// # Errors
 /// When the text is not a duration in that range; the error says what to write.
@@ -54,10 +63,10 @@ impl FromStr for Broker {
 }
 
 impl From<ValueError> for ArgumentError {
-    fn from(wrong: ValueError) -> Self {
-        match wrong.help {
-            Some(help) => Self(format!("{}; {help}", wrong.message)),
-            None => Self(wrong.message),
+    fn from(error: ValueError) -> Self {
+        match error.help {
+            Some(help) => Self(format!("{}; {help}", error.message)),
+            None => Self(error.message),
         }
     }
 }

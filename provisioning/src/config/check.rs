@@ -28,11 +28,11 @@ pub(super) fn check_config(
     let raw = root.read_section::<RawConfig>(context);
     let gateway = check_gateway(&raw.gateway.0, context);
     let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, context);
-    let underway = tunnel.presence();
-    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &underway, file, context);
+    let presence = tunnel.presence();
+    let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &presence, file, context);
     let publish = publish::check_publish(&raw.publish.0, context);
     let queue = check_queue(&raw.queue.0, context);
-    let metrics = check_metrics(&raw.metrics.0, &underway, context);
+    let metrics = check_metrics(&raw.metrics.0, &presence, context);
     let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), context);
     let tunnel = match tunnel {
         CheckedTunnel::Off => None,
@@ -49,10 +49,10 @@ pub(super) fn check_config(
 }
 
 fn check_gateway(raw: &RawGateway, context: &mut ReadContext<'_>) -> Option<Gateway> {
-    let id = context.required(&raw.id, "id = \"amsterdam-01\"");
-    let location = context.optional(&raw.location);
-    let timezone = context.optional(&raw.timezone);
-    let state_dir = context.optional(&raw.state_dir);
+    let id = raw.id.required(context, "id = \"amsterdam-01\"");
+    let location = raw.location.optional(context);
+    let timezone = raw.timezone.optional(context);
+    let state_dir = raw.state_dir.optional(context);
     Some(Gateway {
         id: id?.0,
         location: location?.0,
@@ -62,11 +62,11 @@ fn check_gateway(raw: &RawGateway, context: &mut ReadContext<'_>) -> Option<Gate
 }
 
 fn check_queue(raw: &RawQueue, context: &mut ReadContext<'_>) -> Option<Queue> {
-    let durability = context.optional(&raw.durability);
-    let max_size = context.optional(&raw.max_size);
-    let min_free = context.optional(&raw.min_free);
-    let on_full = context.optional(&raw.on_full);
-    let order = context.optional(&raw.order);
+    let durability = raw.durability.optional(context);
+    let max_size = raw.max_size.optional(context);
+    let min_free = raw.min_free.optional(context);
+    let on_full = raw.on_full.optional(context);
+    let order = raw.order.optional(context);
     Some(Queue {
         durability: durability?.0,
         max_size: max_size?.0,
@@ -87,10 +87,10 @@ fn check_metrics(
         } else {
             Listen::Address((Ipv4Addr::LOCALHOST, METRICS_PORT).into())
         };
-        context.record_default(&raw.listen.key, format!("[\"{listen}\"]"));
+        context.record(&raw.listen.key, format!("[\"{listen}\"]"), false);
         return Some(Metrics { listen: vec![listen] });
     }
-    let listen = context.list(&raw.listen)?;
+    let listen = raw.listen.values(context)?;
     for (index, (location, address)) in listen.iter().enumerate() {
         if let Some((first, _)) = listen.iter().take(index).find(|(_, other)| other == address) {
             let message = format!("the list contains {address} twice");

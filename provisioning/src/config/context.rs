@@ -6,10 +6,8 @@ use std::rc::Rc;
 
 use figment::value::Value;
 
-use super::field::{Field, FieldState, ListField};
 use super::layers::{ENV_PREFIX, Layers};
 use super::redact::redacted;
-use super::scalar::Scalar;
 use super::settings_hash::SettingsHash;
 use super::suggest::{nearest, not_supported_yet, without_indices};
 use super::toml_split::SplitDocument;
@@ -23,7 +21,7 @@ pub(super) struct ReadContext<'a> {
     /// PLCs of a file that could be split; the tables are those of the rest in that case.
     pub(super) split: Option<&'a SplitDocument<'a>>,
     /// Byte position of the part that is being read; spans in its tables are relative to it.
-    pub(super) piece_start: usize,
+    pub(super) part_start: usize,
     pub(super) problems: Vec<Problem>,
     /// Valid settings that are probably a mistake.
     pub(super) notes: Vec<Problem>,
@@ -86,7 +84,7 @@ impl KeyLocation {
 impl ReadContext<'_> {
     /// Returns the place in the file of a span in the current part.
     pub(super) const fn file_span(&self, span: &Range<usize>) -> SourceSpan {
-        SourceSpan::File(self.piece_start + span.start..self.piece_start + span.end)
+        SourceSpan::File(self.part_start + span.start..self.part_start + span.end)
     }
 
     /// Records a problem.
@@ -108,8 +106,8 @@ impl ReadContext<'_> {
         help: String,
         other: Option<(&KeyLocation, String)>,
     ) {
-        let related = other.and_then(|(other, words)| match &other.span {
-            SourceSpan::File(span) => Some((span.clone(), words)),
+        let related = other.and_then(|(other, label)| match &other.span {
+            SourceSpan::File(span) => Some((span.clone(), label)),
             SourceSpan::WholeFile | SourceSpan::Environment(_) => None,
         });
         let note = Problem::new(location.span.clone(), message, help);
@@ -168,16 +166,6 @@ impl ReadContext<'_> {
         self.reject(location, message, Some(help));
     }
 
-    /// Returns the value of a required key; `example` is a complete line to write.
-    pub(super) fn required<T: Scalar>(&mut self, field: &Field<T>, example: &str) -> Option<T> {
-        if let FieldState::Absent = field.state
-            && !self.suggested.contains(&field.key.path())
-        {
-            self.reject_missing(&field.key, example);
-        }
-        self.optional(field)
-    }
-
     /// Records that a key is missing.
     pub(super) fn reject_missing(&mut self, location: &KeyLocation, example: &str) {
         let section = location.section_header();
@@ -185,56 +173,16 @@ impl ReadContext<'_> {
         self.reject(location, format!("`{}` is missing in {section}", location.name), Some(help));
     }
 
-    /// Returns the value of a key that is optional or has a fixed default.
-    pub(super) fn optional<T: Scalar>(&mut self, field: &Field<T>) -> Option<T> {
-        let FieldState::Valid(value, set) = &field.state else { return None };
-        self.record(&field.key, value.to_toml(), *set);
-        Some(value.clone())
+    /// Returns whether this key was suggested for an unknown key.
+    pub(super) fn is_suggested(&self, location: &KeyLocation) -> bool {
+        self.suggested.contains(&location.path())
     }
 
-    /// Returns the value of a key whose default depends on other keys.
-    pub(super) fn derived<T: Scalar>(
-        &mut self,
-        field: &Field<T>,
-        default: impl FnOnce() -> Option<T>,
-    ) -> Option<T> {
-        if let FieldState::Absent = field.state {
-            let value = default()?;
-            self.record(&field.key, value.to_toml(), false);
-            return Some(value);
-        }
-        self.optional(field)
-    }
-
-    /// Returns the values of a list with their keys, or `None` when one of them is invalid.
-    pub(super) fn list<T: Scalar>(
-        &mut self,
-        items: &ListField<T>,
-    ) -> Option<Vec<(KeyLocation, T)>> {
-        let fields = items.items.as_ref()?;
-        let values: Option<Vec<_>> = fields
-            .iter()
-            .map(|field| match &field.state {
-                FieldState::Valid(value, _) => Some((field.key.clone(), value.clone())),
-                FieldState::Absent | FieldState::Invalid => None,
-            })
-            .collect();
-        let values = values?;
-        let shown = values.iter().map(|(_, value)| value.to_toml()).collect::<Vec<_>>().join(", ");
-        let set = fields.iter().any(|field| matches!(field.state, FieldState::Valid(_, true)));
-        self.record(&items.key, format!("[{shown}]"), set);
-        Some(values)
-    }
-
-    /// Records the default of a list that depends on other keys.
-    pub(super) fn record_default(&mut self, location: &KeyLocation, value: String) {
-        self.record(location, value, false);
-    }
-
-    fn record(&mut self, location: &KeyLocation, value: String, set: bool) {
+    /// Records an effective setting.
+    pub(super) fn record(&mut self, location: &KeyLocation, value: String, is_set: bool) {
         self.hash.add(&location.table, &location.name, &value);
         if let Some(settings) = &mut self.effective {
-            settings.push(EffectiveSetting { key: location.clone(), value, is_set: set });
+            settings.push(EffectiveSetting { key: location.clone(), value, is_set });
         }
     }
 }

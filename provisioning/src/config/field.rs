@@ -18,7 +18,7 @@ use crate::diagnostics::SourceSpan;
 /// A field that can be read from the unread value of its key.
 pub(super) trait ReadField {
     /// Reads the field and records its problems.
-    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self;
+    fn read(field: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self;
 }
 
 /// A single value.
@@ -72,16 +72,16 @@ pub(super) struct StreamedList<T> {
 }
 
 impl<T: Scalar> ReadField for Field<T> {
-    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        let RawField { key: location, value, spans, already_reported: broken } = slot;
+    fn read(field: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let RawField { key: location, value, spans, already_reported } = field;
         let Some(found) = value.or(default.as_ref()) else {
             return Self {
                 key: location,
-                state: if broken { FieldState::Invalid } else { FieldState::Absent },
+                state: if already_reported { FieldState::Invalid } else { FieldState::Absent },
             };
         };
         let environment = matches!(location.span, SourceSpan::Environment(_));
-        let written = match (&location.span, spans) {
+        let source_text = match (&location.span, spans) {
             (SourceSpan::File(span), Some(_)) => context.text.get(span.clone()),
             _ => None,
         };
@@ -90,13 +90,13 @@ impl<T: Scalar> ReadField for Field<T> {
         let state = match T::read(&RawValue {
             key,
             value: found,
-            source_text: written,
+            source_text,
             is_from_environment: environment,
             spans,
         }) {
             Ok(read) => FieldState::Valid(read, value.is_some()),
-            Err(wrong) => {
-                context.reject(&location, wrong.message, wrong.help);
+            Err(error) => {
+                context.reject(&location, error.message, error.help);
                 FieldState::Invalid
             }
         };
@@ -104,32 +104,85 @@ impl<T: Scalar> ReadField for Field<T> {
     }
 }
 
+impl<T: Scalar> Field<T> {
+    /// Returns the value of a required key and reports it when missing; `example` is a complete
+    /// line to write.
+    pub(super) fn required(&self, context: &mut ReadContext<'_>, example: &str) -> Option<T> {
+        if let FieldState::Absent = self.state
+            && !context.is_suggested(&self.key)
+        {
+            context.reject_missing(&self.key, example);
+        }
+        self.optional(context)
+    }
+
+    /// Returns the value of a key that is optional or has a fixed default.
+    pub(super) fn optional(&self, context: &mut ReadContext<'_>) -> Option<T> {
+        let FieldState::Valid(value, is_set) = &self.state else { return None };
+        context.record(&self.key, value.to_toml(), *is_set);
+        Some(value.clone())
+    }
+
+    /// Returns the value of a key whose default depends on other keys.
+    pub(super) fn derived(
+        &self,
+        context: &mut ReadContext<'_>,
+        default: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        if let FieldState::Absent = self.state {
+            let value = default()?;
+            context.record(&self.key, value.to_toml(), false);
+            return Some(value);
+        }
+        self.optional(context)
+    }
+}
+
+impl<T: Scalar> ListField<T> {
+    /// Returns the values with their keys, or `None` when one of them is invalid.
+    pub(super) fn values(&self, context: &mut ReadContext<'_>) -> Option<Vec<(KeyLocation, T)>> {
+        let fields = self.items.as_ref()?;
+        let values: Option<Vec<_>> = fields
+            .iter()
+            .map(|field| match &field.state {
+                FieldState::Valid(value, _) => Some((field.key.clone(), value.clone())),
+                FieldState::Absent | FieldState::Invalid => None,
+            })
+            .collect();
+        let values = values?;
+        let shown = values.iter().map(|(_, value)| value.to_toml()).collect::<Vec<_>>().join(", ");
+        let is_set = fields.iter().any(|field| matches!(field.state, FieldState::Valid(_, true)));
+        context.record(&self.key, format!("[{shown}]"), is_set);
+        Some(values)
+    }
+}
+
 impl<T: Scalar> ReadField for ListField<T> {
-    fn read(slot: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        let location = slot.key.clone();
-        let broken = slot.already_reported;
-        let Some(value) = slot.value else {
+    fn read(field: RawField<'_>, default: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let location = field.key.clone();
+        let already_reported = field.already_reported;
+        let Some(value) = field.value else {
             let items = default.as_ref().and_then(Value::as_array).map(|values| {
                 let item = |value| {
-                    let slot = RawField {
+                    let field = RawField {
                         key: location.clone(),
                         value: None,
                         spans: None,
-                        already_reported: broken,
+                        already_reported,
                     };
-                    Field::read(slot, Some(value), context)
+                    Field::read(field, Some(value), context)
                 };
                 values.iter().cloned().map(item).collect()
             });
-            return Self { key: location, items, already_reported: broken };
+            return Self { key: location, items, already_reported };
         };
-        if let Some(slots) = slot.list_items(context) {
-            let items = slots.into_iter().map(|slot| Field::read(slot, None, context)).collect();
-            return Self { key: location, items: Some(items), already_reported: broken };
+        if let Some(slots) = field.list_items(context) {
+            let items = slots.into_iter().map(|field| Field::read(field, None, context)).collect();
+            return Self { key: location, items: Some(items), already_reported };
         }
         if matches!(location.span, SourceSpan::Environment(_)) {
-            let items = vec![Field::read(slot, None, context)];
-            return Self { key: location, items: Some(items), already_reported: broken };
+            let items = vec![Field::read(field, None, context)];
+            return Self { key: location, items: Some(items), already_reported };
         }
         let help = value.as_str().map(|text| format!("write {} = [\"{text}\"]", location.name));
         context.reject(&location, format!("`{}` is a list", location.name), help);
@@ -138,35 +191,35 @@ impl<T: Scalar> ReadField for ListField<T> {
 }
 
 impl<T: ReadSection> ReadField for Section<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        let table = slot.into_table(context);
+    fn read(field: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let table = field.into_table(context);
         Self(table.read_section(context))
     }
 }
 
 impl<T: ReadSection> ReadField for OptionalSection<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        if slot.value.is_none() {
+    fn read(field: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        if field.value.is_none() {
             return Self(None);
         }
-        let table = slot.into_table(context);
+        let table = field.into_table(context);
         Self(Some(table.read_section(context)))
     }
 }
 
 impl<T: ReadSection> ReadField for SectionList<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        let location = slot.key.clone();
-        let broken = slot.already_reported;
-        if slot.value.is_none() {
-            return Self { key: location, entries: Vec::new(), already_reported: broken };
+    fn read(field: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let location = field.key.clone();
+        let already_reported = field.already_reported;
+        if field.value.is_none() {
+            return Self { key: location, entries: Vec::new(), already_reported };
         }
-        if let Some(slots) = slot.list_items(context) {
+        if let Some(slots) = field.list_items(context) {
             let entries = slots
                 .into_iter()
-                .map(|slot| slot.into_table(context).read_section(context))
+                .map(|field| field.into_table(context).read_section(context))
                 .collect();
-            return Self { key: location, entries, already_reported: broken };
+            return Self { key: location, entries, already_reported };
         }
         reject_non_list(&location, context);
         Self { key: location, entries: Vec::new(), already_reported: true }
@@ -187,13 +240,13 @@ pub(super) fn reject_non_list(location: &KeyLocation, context: &mut ReadContext<
 }
 
 impl<T: ReadSection> ReadField for StreamedList<T> {
-    fn read(slot: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
-        let no_list = slot.value.is_some_and(|value| value.as_array().is_none());
+    fn read(field: RawField<'_>, _: Option<Value>, context: &mut ReadContext<'_>) -> Self {
+        let no_list = field.value.is_some_and(|value| value.as_array().is_none());
         if no_list {
-            reject_non_list(&slot.key, context);
+            reject_non_list(&field.key, context);
         }
-        let broken = slot.already_reported || no_list;
-        Self { key: slot.key, already_reported: broken, entry: PhantomData }
+        let already_reported = field.already_reported || no_list;
+        Self { key: field.key, already_reported, entry: PhantomData }
     }
 }
 
@@ -210,13 +263,13 @@ impl<T: ReadSection> StreamedList<T> {
         if self.already_reported {
             return read;
         }
-        if let Some(pieces) = context.split {
-            pieces.for_each_plc(|start, spans| {
-                context.piece_start = start;
+        if let Some(split) = context.split {
+            split.for_each_plc(|start, spans| {
+                context.part_start = start;
                 let raw = self.read_entry(read.len(), spans, context);
                 read.push(f(raw, context));
             });
-            context.piece_start = 0;
+            context.part_start = 0;
             return read;
         }
         for spans in table.list_entries(&self.key.name).into_iter().flatten() {
@@ -236,13 +289,13 @@ impl<T: ReadSection> StreamedList<T> {
         let key = format!("{}[{index}]", self.key.name).into();
         let place = context.file_span(&spans.span());
         let location = KeyLocation { name: key, span: place, ..self.key.clone() };
-        let slot = RawField {
+        let field = RawField {
             key: location,
             value: Some(&value),
             spans: Some(spans),
             already_reported: false,
         };
-        slot.into_table(context).read_section(context)
+        field.into_table(context).read_section(context)
     }
 }
 
@@ -267,7 +320,9 @@ macro_rules! schema_as {
 
 schema_as! {
     Field<T: Scalar> as |_generator| T::schema();
-    ListField<T: Scalar> as |_generator| schemars::json_schema!({ "type": "array", "items": T::schema() });
+    ListField<T: Scalar> as |_generator| {
+        schemars::json_schema!({ "type": "array", "items": T::schema() })
+    };
     Section<T: JsonSchema> as |generator| generator.subschema_for::<T>();
     OptionalSection<T: JsonSchema> as |generator| generator.subschema_for::<T>();
     StreamedList<T: JsonSchema> as |generator| generator.subschema_for::<Vec<T>>();

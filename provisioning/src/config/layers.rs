@@ -25,7 +25,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Overrides the tables of a file by the environment. `cut` names a list that was split off.
-    pub(super) fn new(path: &Path, tables: &DeTable<'_>, cut: Option<&str>) -> Self {
+    pub(super) fn new(path: &Path, tables: &DeTable<'_>, split_list: Option<&str>) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
         let file = Layer { metadata: Metadata::from("file", path), data: figment_dict(sections) };
@@ -36,7 +36,7 @@ impl Layers {
         let mut merged = merged.unwrap_or_default();
         // Lists do not merge, and the list of PLCs may be long: `StreamedList` reads it from the
         // tables of the file. An empty list marks that the key is set.
-        let lists = lists.into_iter().map(|(key, _)| key.as_ref().as_ref()).chain(cut);
+        let lists = lists.into_iter().map(|(key, _)| key.as_ref().as_ref()).chain(split_list);
         for key in lists {
             let empty = Value::from(Vec::<Value>::new());
             merged.entry(key.to_owned()).or_insert(empty);

@@ -85,17 +85,17 @@ impl LoadedConfig {
         let settings =
             read_text(&self.file, &self.text, Some(Vec::new())).map(|read| read.settings);
         let lines: Vec<_> = self.text.match_indices('\n').map(|(at, _)| at + 1).collect();
-        let setting = |held: EffectiveSetting| Setting {
-            path: held.key.path(),
-            source: self.source(&held, &lines),
-            value: held.value,
+        let setting = |setting: EffectiveSetting| Setting {
+            path: setting.key.path(),
+            source: self.source(&setting, &lines),
+            value: setting.value,
         };
         settings.unwrap_or_default().into_iter().map(setting).collect()
     }
 
-    fn source(&self, held: &EffectiveSetting, lines: &[usize]) -> String {
-        match &held.key.span {
-            _ if !held.is_set => "default".to_owned(),
+    fn source(&self, setting: &EffectiveSetting, lines: &[usize]) -> String {
+        match &setting.key.span {
+            _ if !setting.is_set => "default".to_owned(),
             SourceSpan::Environment(variable) => format!("environment {}", variable.name),
             SourceSpan::File(span) => {
                 let line = lines.partition_point(|start| *start <= span.start) + 1;
@@ -108,6 +108,7 @@ impl LoadedConfig {
 
 /// Returns the contents of a file, up to the size limit: a device such as /dev/zero has no end.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // One byte more than allowed, to recognise a longer file without reading its end.
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
@@ -134,19 +135,19 @@ fn read_text(
 }
 
 fn read_split(
-    pieces: Option<&SplitDocument<'_>>,
+    split: Option<&SplitDocument<'_>>,
     path: &Path,
     text: &str,
     settings: Option<Vec<EffectiveSetting>>,
 ) -> Result<CheckedFile, RejectedFile> {
-    let rest = pieces.map_or(text, |pieces| &pieces.rest);
+    let rest = split.map_or(text, |split| &split.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
-    let layers = Layers::new(path, tables.as_ref(), pieces.map(|_| toml_split::PLC_LIST));
+    let layers = Layers::new(path, tables.as_ref(), split.map(|_| toml_split::PLC_LIST));
     let mut context = ReadContext {
         layers: &layers,
         text,
-        split: pieces,
-        piece_start: 0,
+        split,
+        part_start: 0,
         problems: Vec::new(),
         notes: Vec::new(),
         effective: settings,

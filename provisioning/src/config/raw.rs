@@ -57,7 +57,8 @@ section! {
 section! {
     /// Identity of this gateway and its state directory.
     struct RawGateway {
-        /// Name of this gateway in topics, payloads and status. Each gateway of a fleet needs its own.
+        /// Name of this gateway in topics, payloads and status. Each gateway of a fleet needs its
+        /// own.
         id: Field<GatewayId>, else "required";
         /// Location of the gateway: `location` in the payload, `{location}` in topics.
         location: Field<PlainText> = "";
@@ -72,18 +73,18 @@ section! {
 section! {
     /// The WireGuard tunnel to the hub.
     struct RawTunnel {
-        /// Where packets enter the tunnel: `userspace` is a TCP stack in this process, which needs no
-        /// privileges and changes no routes; `tun` is a network interface, which needs CAP_NET_ADMIN;
-        /// `off` disables the tunnel.
+        /// Where packets enter the tunnel: `userspace` is a TCP stack in this process, which needs
+        /// no privileges and changes no routes; `tun` is a network interface, which needs
+        /// CAP_NET_ADMIN; `off` disables the tunnel.
         mode: Field<Choice<TunnelSwitch>> = "userspace";
         /// File with the private key, as `edge-gateway keygen` writes it: a path, relative to this
-        /// file, or `cred:NAME` for the credential NAME of systemd. The file must not be readable by
-        /// other users, nor writable by its group.
+        /// file, or `cred:NAME` for the credential NAME of systemd. The file must not be readable
+        /// by other users, nor writable by its group.
         private_key_file: Field<SecretFile>, else "required unless mode is off";
         /// Address of this gateway in the tunnel.
         address: Field<TunnelAddress>, else "required unless mode is off";
-        /// Maximum size of a packet in the tunnel, in bytes. 1280 works on every line, 1420 on every
-        /// Ethernet.
+        /// Maximum size of a packet in the tunnel, in bytes. 1280 works on every line, 1420 on
+        /// every Ethernet.
         mtu: Field<Integer<1280, 9000>> = 1280u16;
         /// An idle tunnel sends a small packet at this interval, so that NAT routers keep its UDP
         /// mapping. 0s disables it; the hub then cannot reach an idle gateway.
@@ -94,7 +95,8 @@ section! {
 }
 
 section! {
-    /// A hub. Several hubs are in order of preference: if one does not respond, the next one is used.
+    /// A hub. Several hubs are in order of preference: if one does not respond, the next one is
+    /// used.
     struct RawHub {
         /// Unique name of the hub in the status.
         name: Field<TopicLevel>, else "required";
@@ -129,7 +131,8 @@ section! {
         /// User name.
         username: Field<PlainText>, else "none";
         /// File with the password: a path, relative to this file, or `cred:NAME` for the credential
-        /// NAME of systemd. The file must not be readable by other users, nor writable by its group.
+        /// NAME of systemd. The file must not be readable by other users, nor writable by its
+        /// group.
         password_file: Field<SecretFile>, else "none";
         /// File with the certificate authorities (PEM) that a broker's certificate must chain to.
         ca_file: Field<PublicFile>, else "those of the system";
@@ -171,8 +174,8 @@ section! {
         qos: Field<Integer<0, 2>> = 1u16;
         /// Whether the broker retains the last message for later subscribers.
         retain: Field<Boolean> = false;
-        /// Format of dates: 2020-06-24T10:01:44.250Z, 2020-06-24 12:01:44 in the gateway's time zone,
-        /// or milliseconds since 1970.
+        /// Format of dates: 2020-06-24T10:01:44.250Z, 2020-06-24 12:01:44 in the gateway's time
+        /// zone, or milliseconds since 1970.
         datetime: Field<Choice<DatetimeFormat>> = "rfc3339";
         /// Time after which an unchanged value is published again.
         heartbeat: Field<Heartbeat> = "60s";
@@ -218,8 +221,8 @@ section! {
         min_free: Field<BoundedSize<0, { 4 * GIB }>> = "64MiB";
         /// Which samples are dropped when the queue is full: the oldest or the newest.
         on_full: Field<Choice<OnFull>> = "drop-oldest";
-        /// Order after an outage: new samples first, with the backlog in parallel, or all samples in
-        /// the order in which they were taken.
+        /// Order after an outage: new samples first, with the backlog in parallel, or all samples
+        /// in the order in which they were taken.
         order: Field<Choice<QueueOrder>> = "live-first";
     }
 }
@@ -227,8 +230,8 @@ section! {
 section! {
     /// The listener for /metrics, /healthz, /readyz and /status.
     struct RawMetrics {
-        /// IP addresses with ports, and `tunnel:PORT` for a port that is reachable through the tunnel
-        /// only. An empty list disables the listener.
+        /// IP addresses with ports, and `tunnel:PORT` for a port that is reachable through the
+        /// tunnel only. An empty list disables the listener.
         listen: ListField<Listen>, else "\"tunnel:9464\" with [tunnel], else \"127.0.0.1:9464\"";
     }
 }
@@ -265,7 +268,8 @@ section! {
         /// of any 10s. Cycles beyond it are skipped and counted as missed. It does not limit the
         /// cycle load of the PLC program.
         max_share: Field<Integer<1, 100>> = 50u16;
-        /// Maximum number of requests per second. Cycles beyond it are skipped and counted as missed.
+        /// Maximum number of requests per second. Cycles beyond it are skipped and counted as
+        /// missed.
         max_requests: Field<Integer<1, 10000>> = 200u16;
         /// Order of the bytes of a value in its registers; A is the most significant byte.
         order: Field<Choice<ByteOrder>>, else "CDAB, generic: ABCD";
@@ -288,15 +292,16 @@ section! {
         /// %IX0.3, %QX0.3; of an M221: %MW10, %MW10:X3, %MD10, %MF10, %M5; or holding:10,
         /// holding:10.3, coil:3, discrete:3; generic also input:10.
         at: Field<PlainText>, else "required";
-        /// Type as declared in Machine Expert: BOOL, BYTE, WORD, DWORD, LWORD, SINT, INT, DINT, LINT,
-        /// USINT, UINT, UDINT, ULINT, REAL, LREAL, TIME, LTIME, DATE, TOD, DT, LDATE, LTOD, LDT,
-        /// STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them. An enumeration is an INT unless
-        /// it is declared with another type.
+        /// Type as declared in Machine Expert: BOOL, BYTE, WORD, DWORD, LWORD, SINT, INT, DINT,
+        /// LINT, USINT, UINT, UDINT, ULINT, REAL, LREAL, TIME, LTIME, DATE, TOD, DT, LDATE, LTOD,
+        /// LDT, STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them. An enumeration is an INT
+        /// unless it is declared with another type.
         r#type: Field<DeclaredType>, else "required";
         /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project.
         encoding: Field<Choice<CodePage>>, else "latin-1";
-        /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`. The name
-        /// is published; a number without a name is published as a number, with quality invalid.
+        /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`. The
+        /// name is published; a number without a name is published as a number, with quality
+        /// invalid.
         r#enum: Field<Enumeration>, else "none";
         /// Engineering unit, for the payload `samples`.
         unit: Field<PlainText>, else "none";
@@ -304,9 +309,9 @@ section! {
         scale: Field<DecimalNumber>, else "1";
         /// Value that is added after scaling.
         offset: Field<DecimalNumber>, else "0";
-        /// Number of digits after the decimal point. The default for an integer with scale or offset
-        /// is the number of digits that these are written with (`scale = 0.1` has one), so that 3
-        /// times 0.1 is 0.3.
+        /// Number of digits after the decimal point. The default for an integer with scale or
+        /// offset is the number of digits that these are written with (`scale = 0.1` has one), so
+        /// that 3 times 0.1 is 0.3.
         decimals: Field<Integer<0, 15>>, else "see meaning";
         /// Changes smaller than this are not published. Without it, every change is published.
         deadband: Field<DecimalNumber>, else "none";

@@ -34,12 +34,15 @@ macro_rules! section {
         impl super::read::ReadSection for $name {
             const KEYS: &'static [&'static str] = &[$(super::read::key_name(stringify!($key))),*];
 
-            fn read(table: &super::read::RawTable<'_>, context: &mut super::context::ReadContext<'_>) -> Self {
+            fn read(
+                table: &super::read::RawTable<'_>,
+                context: &mut super::context::ReadContext<'_>,
+            ) -> Self {
                 $(
                     let default: Option<figment::value::Value> = None;
-                    $(let default = default.or_else(|| Some(figment::value::Value::from($default)));)?
-                    let slot = table.field(super::read::key_name(stringify!($key)), context);
-                    let $key = super::field::ReadField::read(slot, default, context);
+                    $(let default = default.or_else(|| Some($default.into()));)?
+                    let field = table.field(super::read::key_name(stringify!($key)), context);
+                    let $key = super::field::ReadField::read(field, default, context);
                 )*
                 Self { $($key),* }
             }
@@ -152,8 +155,8 @@ impl<'a> RawField<'a> {
     pub(super) fn into_table(self, context: &mut ReadContext<'_>) -> RawTable<'a> {
         let path: Rc<str> = self.key.path().into();
         let dict = self.value.and_then(Value::as_dict);
-        let broken = self.already_reported || (self.value.is_some() && dict.is_none());
-        if broken && !self.already_reported {
+        let already_reported = self.already_reported || (self.value.is_some() && dict.is_none());
+        if already_reported && !self.already_reported {
             context.reject(
                 &self.key,
                 format!("`{path}` is a section of its own, not a value"),
@@ -162,7 +165,7 @@ impl<'a> RawField<'a> {
         }
         let spans = self.spans.and_then(|spans| spans.as_ref().as_table());
         let location = KeyLocation { table: path, name: "".into(), span: self.key.span };
-        RawTable { key: location, dict, spans, already_reported: broken }
+        RawTable { key: location, dict, spans, already_reported }
     }
 
     /// Returns the items of the list at this key, or `None` when the value is not a list.

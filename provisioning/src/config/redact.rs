@@ -24,6 +24,7 @@ fn redact_urls(line: &str) -> String {
     let Some((scheme, rest)) = line.split_once("://") else { return line.to_owned() };
     let host = rest.find(['"', '\'', ',', ' ']).unwrap_or(rest.len());
     let (url, tail) = rest.split_at_checked(host).unwrap_or((rest, ""));
+    // The last @ ends the credentials: a password may contain one.
     let url = match url.rsplit_once('@') {
         Some((user, host)) => format!("{}@{host}", asterisks(user)),
         None => url.to_owned(),

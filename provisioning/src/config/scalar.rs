@@ -29,7 +29,7 @@ pub(super) use tunnel::{EndpointText, HubKey, TunnelAddress, TunnelNetwork, Tunn
 /// A value that a key can hold.
 pub(super) trait Scalar: Clone + Sized {
     /// Reads the value.
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError>;
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError>;
 
     /// Returns the value as written in TOML.
     fn to_toml(&self) -> String;

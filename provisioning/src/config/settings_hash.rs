@@ -12,6 +12,7 @@ impl SettingsHash {
     }
 
     pub(super) fn add(&mut self, table: &str, key: &str, value: &str) {
+        // NUL separates the parts, so that they cannot be confused: "a", "bc" and "ab", "c".
         for byte in [table, "\0", key, "\0", value, "\0"].into_iter().flat_map(str::bytes) {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -6,11 +6,11 @@ pub(super) fn nearest<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let most = (word.chars().count() / 3).clamp(1, 3);
+    let max_distance = (word.chars().count() / 3).clamp(1, 3);
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= most)
+        .filter(|(distance, _)| *distance <= max_distance)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -43,12 +43,12 @@ fn edit_distance(a: &str, b: &str) -> usize {
         for (j, to) in b.iter().enumerate() {
             let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
             let replaced = at(&last, j) + usize::from(from != to);
-            let mut least = replaced.min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let mut distance = replaced.min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
             let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
             if swapped {
-                least = least.min(at(&before_last, j - 1) + 1);
+                distance = distance.min(at(&before_last, j - 1) + 1);
             }
-            row.push(least);
+            row.push(distance);
         }
         before_last = std::mem::replace(&mut last, row);
     }

@@ -30,7 +30,7 @@ pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     for error in errors {
         let span = error.span().unwrap_or_default();
         let (start, line) = line_at(text, span.start);
-        // After its first error the parser also rejects the rest of the line; one message is enough.
+        // After its first error the parser also rejects the rest of the line; one is enough.
         if explained.replace(start) != Some(start) {
             let (message, help) = explain(error.message(), line);
             problems.push(Problem::new(SourceSpan::File(span), message, help));
@@ -40,7 +40,7 @@ pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
 }
 
 /// Returns what is wrong with a line about which the parser `said` something, and what to write.
-fn explain(said: &str, line: &str) -> (String, String) {
+fn explain(parser_message: &str, line: &str) -> (String, String) {
     // The help repeats parts of the line, which must not contain a secret.
     let line = redacted(line);
     let (key, value) = line.split_once('=').unwrap_or((&line, ""));
@@ -49,18 +49,18 @@ fn explain(said: &str, line: &str) -> (String, String) {
     if has_foreign_comment(&line, value) {
         return ("this is not a comment in TOML".to_owned(), "a comment begins with #".to_owned());
     }
-    if let Some(flag) = flag(&word).filter(|_| said.contains("must be quoted")) {
-        let message = format!("`{value}` is neither true or false, nor text between quotes");
+    if let Some(flag) = flag(&word).filter(|_| parser_message.contains("must be quoted")) {
+        let message = format!("`{value}` is not true, false or text between quotes");
         return (message, format!("write {key} = {flag}"));
     }
-    if said.contains("must be quoted") {
+    if parser_message.contains("must be quoted") {
         let example = if value.contains("**") { "\"...\"".to_owned() } else { quoted(value) };
         return ("this text is not between quotes".to_owned(), format!("write {key} = {example}"));
     }
-    match common_mistake(said, &line, value) {
+    match common_mistake(parser_message, &line, value) {
         Some((message, help)) => (message.to_owned(), help.to_owned()),
         None => (
-            format!("this line cannot be read as TOML: {said}"),
+            format!("this line cannot be read as TOML: {parser_message}"),
             "a line is key = value, with text between quotes; a comment begins with #".to_owned(),
         ),
     }
@@ -96,26 +96,31 @@ fn line_at(text: &str, at: usize) -> (usize, &str) {
 }
 
 /// Returns message and help for a common mistake.
-fn common_mistake(said: &str, line: &str, value: &str) -> Option<(&'static str, &'static str)> {
+fn common_mistake(
+    parser_message: &str,
+    line: &str,
+    value: &str,
+) -> Option<(&'static str, &'static str)> {
     let boolean = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
     let digit = value.starts_with(|c: char| c.is_ascii_digit() || c == '-');
     Some(if boolean {
         ("true and false are written in lower case", "write true or false")
     } else if digit && value.contains(',') {
         ("this is not a number", "a number is written with a point: 0.1")
-    } else if said.contains("duplicate key") {
+    } else if parser_message.contains("duplicate key") {
         (
             "this key is in its section twice",
-            "remove one of them; a second PLC or tag begins with its own line [[plc]] or [[plc.tag]]",
+            "remove one of them; a second PLC or tag begins with its own line [[plc]] or \
+             [[plc.tag]]",
         )
-    } else if said.contains("escape") || value.contains('\\') {
+    } else if parser_message.contains("escape") || value.contains('\\') {
         (
             "a backslash has a special meaning between quotes \"...\"",
             "write / instead, or use single quotes '...'",
         )
-    } else if said.contains("basic string") || said.contains("literal string") {
+    } else if parser_message.contains("basic string") || parser_message.contains("literal string") {
         ("this text has no closing quote", "close it on the same line: id = \"plant-7\"")
-    } else if said.contains("no value") || said.contains("missing value") {
+    } else if parser_message.contains("no value") || parser_message.contains("missing value") {
         ("this key has no value", "write key = value, with text between quotes")
     } else if line.trim_start().starts_with('[') && !line.contains('=') {
         (

@@ -40,11 +40,11 @@ impl<'a> TagGroup<'a> {
         {
             return Err(format!("{} and {} are in different memory areas", first.at, last.at));
         }
-        let most = max_count(self.table, max_words);
-        if count > most {
+        let max = max_count(self.table, max_words);
+        if count > max {
             let unit = if self.table.holds_bits() { "bits" } else { "registers" };
             return Err(format!(
-                "{} to {} are {count} {unit}, but one request reads at most {most}",
+                "{} to {} are {count} {unit}, but one request reads at most {max}",
                 first.at, last.at
             ));
         }

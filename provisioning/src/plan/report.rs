@@ -32,8 +32,8 @@ fn write_report(text: &mut String, plc: &Plc, plan: &Plan) -> fmt::Result {
     write_basis(text)
 }
 
-/// Returns a description of each connection that several PLCs share, with the sum of their requests;
-/// empty when each PLC has its own connection. The strictest of their limits applies.
+/// Returns a description of each connection that several PLCs share, with the sum of their
+/// requests; empty when each PLC has its own connection. The strictest of their limits applies.
 #[must_use]
 pub fn report_shared(plcs: &[Plc], plans: &[Plan]) -> Vec<String> {
     let mut links: Vec<(HostPort, Vec<(&Plc, &Plan)>)> = Vec::new();

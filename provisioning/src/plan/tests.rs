@@ -52,7 +52,7 @@ fn a_value_larger_than_max_words_gets_its_own_request() {
 }
 
 #[test]
-fn the_report_tells_what_is_asked_and_what_it_costs() {
+fn the_report_lists_requests_and_their_load() {
     let mut plc = plc(
         PlcModel::M241,
         &[
@@ -77,14 +77,14 @@ fn the_report_tells_what_is_asked_and_what_it_costs() {
 }
 
 #[test]
-fn the_report_of_another_device_speaks_of_tables_and_warns_of_too_much() {
+fn the_report_of_a_generic_device_names_tables_and_warns_of_overload() {
     let tags = [("holding:3", "REAL", 10), ("holding:9", "INT", 10), ("input:7", "INT", 10)];
     let plc = plc(PlcModel::Generic, &tags);
     insta::assert_snapshot!(report(&plc, &plan(&plc)));
 }
 
 #[test]
-fn plcs_that_share_a_connection_are_added_up_and_the_strictest_ceiling_holds() {
+fn plcs_that_share_a_connection_are_added_up_and_the_strictest_limit_applies() {
     let unit = |number: u8, host: &str, scan, max_share| {
         let mut plc =
             plc(PlcModel::Generic, &[("holding:3", "REAL", scan), ("holding:90", "INT", scan)]);
@@ -131,8 +131,8 @@ proptest! {
     fn no_request_is_too_long_or_leaves_its_memory_area(plc in any_plc()) {
         for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
             let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
-            let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
-            prop_assert!(request.count <= most.max(largest.unwrap()));
+            let max = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
+            prop_assert!(request.count <= max.max(largest.unwrap()));
             let last = u16::try_from(request_end(request) - 1).unwrap();
             let fits = |w: &crate::plc::MemoryArea| {
                 w.registers.contains(&request.first) && w.registers.contains(&last)
@@ -183,8 +183,8 @@ proptest! {
             plan.classes.iter().flat_map(|class| &class.requests).collect();
         for request in &requests {
             let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
-            let most = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
-            prop_assert!(request.count <= most.max(largest.unwrap()));
+            let max = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
+            prop_assert!(request.count <= max.max(largest.unwrap()));
         }
         for index in 0..plc.tags.len() {
             let at = requests.iter().filter(|request| request.tags.contains(&index));
@@ -221,10 +221,10 @@ fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bo
     let shortest =
         right.tags.iter().filter(begins_right).map(|&index| end_of(&plc.tags[index])).min();
     let joined = request_end(left).max(shortest.unwrap()) - u32::from(left.first);
-    let most = if left.table.holds_bits() { MAX_BITS } else { plc.max_words };
+    let max = if left.table.holds_bits() { MAX_BITS } else { plc.max_words };
     let gap = usize::try_from(u32::from(right.first).saturating_sub(request_end(left))).unwrap();
     left.table == right.table
-        && joined <= most.into()
+        && joined <= max.into()
         && gap <= allowed_gap(plc, left.table)
         && plc.model.memory_areas(left.table).iter().any(|window| {
             window.registers.contains(&left.first) && window.registers.contains(&right.first)
@@ -291,7 +291,7 @@ fn plc(model: PlcModel, tags: &[(&str, &str, u64)]) -> Plc {
 
 fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
     let iec: DataType = iec.parse().unwrap();
-    let nowhere =
+    let anywhere =
         Location { table: Table::HoldingRegister, first: 0, count: 1, byte: 0, bit: None };
     Tag {
         name: format!(
@@ -300,7 +300,7 @@ fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
             at.replace(['%', ':', '.'], "_")
         ),
         at: at.into(),
-        location: if at.is_empty() { nowhere } else { model.locate(at, iec).unwrap() },
+        location: if at.is_empty() { anywhere } else { model.locate(at, iec).unwrap() },
         data_type: iec,
         byte_order: model.default_byte_order(),
         unit: None,

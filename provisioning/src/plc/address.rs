@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn other_text_is_not_an_address() {
-        let wrong =
+        let invalid =
             ["", "%", "%MW", "%10", "%M W10", "MW10", "%MW-1", "%MW+1", "%MW1.", "%MW1.2.3"];
         for text in
-            wrong.into_iter().chain(["holding:", "holding:a", "register:1", "%MW4294967296"])
+            invalid.into_iter().chain(["holding:", "holding:a", "register:1", "%MW4294967296"])
         {
             assert_eq!(parse_address(text), None, "{text}");
         }

@@ -89,8 +89,8 @@ impl fmt::Display for DataType {
 impl FromStr for DataType {
     type Err = UnknownType;
 
-    /// Parses a type as Machine Expert does, in upper or lower case. An array has one dimension, and
-    /// its bounds are numbers.
+    /// Parses a type as Machine Expert does, in upper or lower case. An array has one dimension,
+    /// and its bounds are numbers.
     fn from_str(text: &str) -> Result<Self, UnknownType> {
         parse_array(text)
             .or_else(|| text.parse::<IecType>().ok().map(Self::from))

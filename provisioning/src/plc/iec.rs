@@ -328,8 +328,8 @@ mod tests {
         assert_eq!("string".parse(), Ok(IecType::String(80, CodePage::Latin1)));
         assert_eq!("STRING(20)".parse(), Ok(IecType::String(20, CodePage::Latin1)));
         assert_eq!("WSTRING [3]".parse(), Ok(IecType::Wstring(3)));
-        for wrong in ["STRING(0)", "STRING(32767)", "STRING(20", "STRING()", "TEXT(3)"] {
-            assert!(wrong.parse::<IecType>().is_err(), "{wrong}");
+        for invalid in ["STRING(0)", "STRING(32767)", "STRING(20", "STRING()", "TEXT(3)"] {
+            assert!(invalid.parse::<IecType>().is_err(), "{invalid}");
         }
         assert_eq!("REA".parse::<IecType>(), Err(UnknownType("REA".to_owned())));
     }

@@ -211,6 +211,7 @@ fn check_area(
     count: u64,
 ) -> Result<(u16, u16), LocationError> {
     let windows = variable.model.memory_areas(table);
+    // Indices are u32 and units up to 8 bytes, so the first address needs 64 bits.
     let start = u16::try_from(first).ok();
     let window = start.and_then(|start| windows.iter().find(|w| w.registers.contains(&start)));
     let (Some(start), Some(window)) = (start, window) else {

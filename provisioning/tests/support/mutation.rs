@@ -58,7 +58,7 @@ impl<'a> Mutations<'a> {
 
 /// Returns the number of mutations to run: `E2E_MUTATIONS`, or `default`.
 pub(crate) fn count(default: usize) -> usize {
-    std::env::var("E2E_MUTATIONS").map_or(default, |count| count.parse().unwrap())
+    usize::try_from(test_settings::MUTATIONS.number_or(default as u64)).unwrap()
 }
 
 /// Returns the files with this extension in directories below `tests`, in the order of their paths.

@@ -1,4 +1,4 @@
-//! Who takes part, and how each is told what to read: the gateway, its floor, and its peers.
+//! The compared programs and their configurations: the gateway, its floor, and other gateways.
 
 use std::fmt::Write;
 use std::fs::Permissions;
@@ -11,44 +11,44 @@ use serde_json::{Value, json};
 use super::hub::Hub;
 use super::workload::{Block, Workload};
 
-/// What to read, from where, and where to publish it.
+/// The PLCs to read and the broker to publish to.
 #[derive(Debug)]
 pub(crate) struct Task<'a> {
     pub(crate) workload: &'a Workload,
-    /// One PLC listens on each.
+    /// Ports of the PLCs.
     pub(crate) plcs: &'a [u16],
     pub(crate) broker: u16,
-    /// Another way to the same broker.
+    /// A hub in front of the same broker.
     pub(crate) hub: &'a Hub,
-    /// For configurations; empty at the start.
+    /// Directory for configurations; empty at the start.
     pub(crate) dir: &'a Path,
 }
 
-/// A program, or several, that does the task.
+/// One or several programs that do the task.
 #[derive(Debug)]
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    /// Writes its configuration and gives the commands that start it, or tells why there are none.
-    pub(crate) prepare: fn(&Task<'_>, &Places) -> Result<Vec<Command>, String>,
+    /// Writes its configuration and returns the commands that start it, or the reason why it cannot.
+    pub(crate) prepare: fn(&Task<'_>, &ProgramPaths) -> Result<Vec<Command>, String>,
 }
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ProgramPaths {
     pub(crate) floor: std::path::PathBuf,
     pub(crate) gateway: std::path::PathBuf,
-    /// As `cargo xtask bench --peers` has set them up.
+    /// As `cargo xtask bench --peers` installs them.
     pub(crate) peers: std::path::PathBuf,
 }
 
-/// The gateway and what it is measured against.
-pub(crate) const OURS: [Contender; 3] = [
+/// The gateway and its floor.
+pub(crate) const OWN_PROGRAMS: [Contender; 3] = [
     Contender { name: "floor", prepare: floor },
     Contender { name: "gateway", prepare: gateway },
     Contender { name: "tunnelled", prepare: tunnelled },
 ];
 
-/// Gateways of others. Their QoS is 0, which is their default and the cheaper one; ours is 1.
+/// Other gateways. They use QoS 0, their default and the cheaper one; edge-gateway uses QoS 1.
 pub(crate) const PEERS: [Contender; 4] = [
     Contender { name: "script", prepare: script },
     Contender { name: "modpoll", prepare: modpoll },
@@ -56,16 +56,15 @@ pub(crate) const PEERS: [Contender; 4] = [
     Contender { name: "node-red", prepare: node_red },
 ];
 
-/// The shortest scan that the gateway allows; where it is to read as fast as it goes, its ceilings
-/// are lifted too.
+/// Shortest scan of the gateway. To read as fast as possible, its limits are lifted too.
 const SHORTEST_SCAN_MS: u128 = 1;
-const NO_CEILING: &str = "max_share = 100\nmax_requests = 10000\n";
-/// The shortest period that Node-RED is asked for.
+const NO_LIMITS: &str = "max_share = 100\nmax_requests = 10000\n";
+/// Shortest period used for Node-RED.
 const SHORTEST_RATE_MS: u128 = 10;
 const TEXT: &str = "a string takes text";
 
-impl Places {
-    /// A program of a peer, unless its set-up failed.
+impl ProgramPaths {
+    /// Returns the path of a peer's program, unless its installation failed.
     fn peer(&self, name: &str, program: &str) -> Result<std::path::PathBuf, String> {
         let dir = self.peers.join(name);
         let found = dir.join(program);
@@ -89,7 +88,7 @@ impl Task<'_> {
     }
 }
 
-fn floor(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+fn floor(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let mut floor = Command::new(&places.floor);
     let period = task.workload.period.as_millis();
     floor
@@ -98,15 +97,15 @@ fn floor(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     Ok(vec![floor])
 }
 
-fn gateway(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+fn gateway(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     Ok(vec![start(task, places, &format!("127.0.0.1:{}", task.broker), "")])
 }
 
-/// The gateway through a tunnel in its own process, as on site.
-fn tunnelled(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+/// The gateway with a tunnel in `userspace` mode.
+fn tunnelled(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let key = task.write("tunnel.key", task.hub.site.expose().as_str());
     let readable_by_us = Permissions::from_mode(0o600);
-    std::fs::set_permissions(&key, readable_by_us).expect("the file is ours");
+    std::fs::set_permissions(&key, readable_by_us).expect("the test owns the file");
     let tunnel = format!(
         "[tunnel]\nprivate_key_file = \"{}\"\naddress = \"{}\"\n[[tunnel.hub]]\nname = \"hub\"\n\
          endpoint = \"127.0.0.1:{}\"\npublic_key = \"{}\"\nallowed_ips = [\"10.77.0.0/16\"]\n",
@@ -118,20 +117,20 @@ fn tunnelled(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     Ok(vec![start(task, places, Hub::BROKER, &tunnel)])
 }
 
-/// With the configuration that a user would write: names, addresses, types, and all defaults.
-fn start(task: &Task<'_>, places: &Places, broker: &str, tunnel: &str) -> Command {
+/// Writes a typical configuration: names, addresses, types, and defaults.
+fn start(task: &Task<'_>, places: &ProgramPaths, broker: &str, tunnel: &str) -> Command {
     let dir = task.dir.display();
     let mut toml = format!(
         "[gateway]\nid = \"load\"\nstate_dir = \"{dir}/state\"\n\
          [mqtt]\nbrokers = [\"mqtt://{broker}\"]\n[metrics]\nlisten = []\n{tunnel}"
     );
     let scan = task.workload.period.as_millis().max(SHORTEST_SCAN_MS);
-    let ceilings = if task.workload.period.is_zero() { NO_CEILING } else { "" };
+    let limits = if task.workload.period.is_zero() { NO_LIMITS } else { "" };
     for (plc, port) in task.plcs.iter().enumerate() {
         write!(
             toml,
             "[[plc]]\nname = \"plc{plc}\"\nmodel = \"M241\"\naddress = \"127.0.0.1:{port}\"\n\
-             scan = \"{scan}ms\"\n{ceilings}"
+             scan = \"{scan}ms\"\n{limits}"
         )
         .expect(TEXT);
         for tag in task.workload.tags() {
@@ -151,8 +150,8 @@ fn start(task: &Task<'_>, places: &Places, broker: &str, tunnel: &str) -> Comman
     gateway
 }
 
-/// asyncio, pymodbus and aiomqtt: one process, all PLCs in one instant.
-fn script(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+/// asyncio, pymodbus and aiomqtt: one process that reads all PLCs at the same instant.
+fn script(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/script/script.py");
     let plcs = task.plcs.iter().enumerate();
     let argument = json!({
@@ -168,15 +167,14 @@ fn script(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
     Ok(vec![script])
 }
 
-/// Tag, kind, place in the block.
+/// Returns name, kind and offset in the block of each tag.
 fn offsets(block: &Block) -> Vec<Value> {
     let tags = block.tags.iter();
     tags.map(|tag| json!([tag.name, tag.kind, tag.register - block.first])).collect()
 }
 
-/// One process for each PLC. It only gets to a broker with MQTT 5; its pause between blocks is
-/// taken out.
-fn modpoll(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+/// One process for each PLC. It connects only with MQTT 5; its pause between blocks is set to 0.
+fn modpoll(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let program = places.peer("modpoll", "bin/modpoll")?;
     let command = |(plc, port): (usize, &u16)| {
         let mut csv = format!("device,plc{plc},255,,\n");
@@ -203,7 +201,7 @@ fn modpoll(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
 const KINDS: [&str; 4] = ["i16", "u16", "i32", "f32"];
 
 /// One process for each PLC, one retained message for each value.
-fn modbus2mqtt(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+fn modbus2mqtt(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let program = places.peer("modbus2mqtt", "bin/modbus2mqtt")?;
     let seconds = task.seconds();
     let command = |(plc, port): (usize, &u16)| {
@@ -213,7 +211,7 @@ fn modbus2mqtt(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String>
             writeln!(csv, "poll,plc{plc},255,{first},{count},holding_register,{seconds}")
                 .expect(TEXT);
             for tag in tags {
-                // What it calls BE has the low word first.
+                // Its kinds with BE have the low word first.
                 let kind = ["int16", "uint16", "int32BE", "float32BE"];
                 let kind = kind[KINDS.iter().position(|known| *known == tag.kind).expect("one")];
                 writeln!(csv, "ref,{},{},r,{kind},,", tag.name, tag.register).expect(TEXT);
@@ -235,7 +233,7 @@ fn modbus2mqtt(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String>
 
 /// Node-RED with node-red-contrib-modbus: one process, one read node and one message for each
 /// block.
-fn node_red(task: &Task<'_>, places: &Places) -> Result<Vec<Command>, String> {
+fn node_red(task: &Task<'_>, places: &ProgramPaths) -> Result<Vec<Command>, String> {
     let program = places.peer("node-red", "node_modules/node-red/red.js")?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node-red");
     let read = |name| std::fs::read_to_string(sources.join(name)).expect("it is in the repository");

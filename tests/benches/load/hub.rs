@@ -1,5 +1,5 @@
-//! A hub before the broker, for what goes through a tunnel: the other end of the tunnel's own
-//! crate, on a thread of this process, since only the site's end is measured.
+//! A hub in front of the broker, on the tunnel crate. It runs on a thread of this process, since only
+//! the site is measured.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -12,7 +12,7 @@ use tunnel::{HubSettings, LocalPort, Now, PrivateKey, PublicKey, SitePeer, Tunne
 /// A hub for one site. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    /// Where it takes datagrams, on loopback.
+    /// UDP port on loopback.
     pub(crate) port: u16,
     pub(crate) key: PublicKey,
     pub(crate) site: PrivateKey,
@@ -20,12 +20,12 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// The broker inside the tunnel.
+    /// Address of the broker inside the tunnel.
     pub(crate) const BROKER: &str = "10.77.0.1:1883";
-    /// The site inside the tunnel.
+    /// Address of the site inside the tunnel.
     pub(crate) const SITE: &str = "10.77.0.12/32";
 
-    /// Leads to the broker at this port of the loopback.
+    /// Starts a hub that forwards to the broker at this port of loopback.
     pub(crate) fn start(broker: u16) -> Self {
         let (site, key) = (PrivateKey::generate(), PrivateKey::generate());
         let hub_key = key.public_key();
@@ -64,7 +64,7 @@ async fn forward(stack: tunnel::UserspaceTunnel, broker: u16) {
             let outside = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)).await;
             let mut outside = outside.expect("the broker listens");
             outside.set_nodelay(true).expect("it is a socket");
-            // Ends with either side, as the connections that it joins.
+            // Ends when either connection ends.
             drop(copy_bidirectional(&mut inside, &mut outside).await);
         });
     }

@@ -25,7 +25,7 @@ pub(crate) fn start(count: usize, delay: Duration) -> io::Result<Plcs> {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let requests = Arc::clone(&requests);
-                // An error only means that the client has gone.
+                // An error only means that the client has disconnected.
                 thread::spawn(move || serve(stream, delay, &requests));
             }
         });
@@ -34,7 +34,7 @@ pub(crate) fn start(count: usize, delay: Duration) -> io::Result<Plcs> {
 }
 
 impl Plcs {
-    /// Requests to all of them so far.
+    /// Returns the number of requests to all PLCs so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
@@ -71,7 +71,7 @@ fn serve(mut stream: TcpStream, delay: Duration, requests: &AtomicU64) -> io::Re
     }
 }
 
-/// INT, UINT, DINT, REAL repeated; low word first, as a Modicon lays them.
+/// Returns the registers: INT, UINT, DINT, REAL repeated, low word first as in a Modicon.
 fn word(register: u16, micros: u64) -> u16 {
     let tick = micros / 100_000;
     let [low, high] = match register % 6 {

@@ -1,4 +1,4 @@
-//! The programs under test with all their children, and what the kernel says they used.
+//! The measured programs with all their child processes, and their use of processor and memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,11 @@ pub(crate) struct Processes(Vec<Child>);
 pub(crate) struct Memory {
     /// Largest resident set so far, summed over the processes.
     pub(crate) peak: f64,
-    /// Now, with what they share counted once.
+    /// Proportional set size now: shared memory counted once.
     pub(crate) proportional: f64,
 }
 
-/// Times of /proc/PID/stat are in these (USER_HZ, the same on every Linux).
+/// Unit of the times in /proc/PID/stat (USER_HZ, the same on every Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Processes {
@@ -33,7 +33,7 @@ impl Processes {
         self.0.len()
     }
 
-    /// Processor time of the whole tree so far, in seconds.
+    /// Returns the processor time of all processes so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.tree().into_iter().filter_map(cpu_seconds).sum()
     }
@@ -46,7 +46,7 @@ impl Processes {
         Memory { peak: sum("status", "VmHWM:"), proportional: sum("smaps_rollup", "Pss:") }
     }
 
-    /// The children and everything below them.
+    /// Returns the child processes and their descendants.
     fn tree(&self) -> Vec<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let entries = fs::read_dir("/proc").expect("there is a /proc").flatten();
@@ -79,15 +79,15 @@ impl Drop for Processes {
     }
 }
 
-/// Fields of /proc/PID/stat from the third (the state) on (proc(5)).
+/// Returns the fields of /proc/PID/stat from the third (the state) on (proc(5)).
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The scheduler's count of the living threads is exact; the coarse one of the process knows those
-/// that have ended too, and its children that it has waited for.
+/// Returns the larger of two counts. That of the scheduler is exact but covers only living threads; that
+/// of the process is coarse but includes ended threads and waited-for children.
 fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = stat(pid)?;
     let ticks = |field: usize| stat.get(field)?.parse::<f64>().ok();

@@ -1,4 +1,4 @@
-//! What came out, for people and for programs.
+//! Results as a table and as JSON lines.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::workload::Workload;
 
-/// What one turn of one contender gave.
+/// Result of one turn of one program.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
     pub(crate) cpu_per_million: f64,
@@ -24,14 +24,14 @@ pub(crate) struct Turn {
     pub(crate) processes: f64,
     pub(crate) requests_per_cycle: f64,
     pub(crate) bytes_per_value: f64,
-    /// Values that cannot be right.
+    /// Values that must be wrong.
     pub(crate) wrong: f64,
     pub(crate) first_ms: f64,
     /// Load average of the machine at the end of the turn.
     pub(crate) load: f64,
 }
 
-/// One contender under one workload.
+/// Results of one program with one workload.
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) name: &'static str,
@@ -100,7 +100,7 @@ impl Cell {
     }
 }
 
-/// Prints the medians of all contenders, and how they stand to the first one.
+/// Prints the medians of all programs, and their ratio to the first.
 pub(crate) fn print(workload: &Workload, cells: &[Cell]) {
     let Workload { name, plcs, tags, period, delay } = workload;
     let pace =

@@ -1,4 +1,4 @@
-//! The other end: counts values, and tells how old each DINT is when it arrives.
+//! The consumer: counts values and measures the age of each DINT on arrival.
 
 use std::sync::mpsc;
 use std::thread;
@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 
 use rumqttc::{Client, Event, MqttOptions, Packet, Publish, QoS};
 
-/// Endings of the names of tags.
+/// Suffixes of tag names.
 const KINDS: [&str; 4] = ["i16", "u16", "i32", "f32"];
-/// No gateway keeps a value for so long here: ten minutes, in 100 µs.
+/// Highest plausible age of a value: ten minutes, in units of 100 µs.
 const OLDEST: u32 = 6_000_000;
 
-/// What arrived in the measured window.
+/// Values that arrived in the measured window.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     pub(crate) messages: u64,
     pub(crate) values: u64,
-    /// Payload bytes of the messages that held values.
+    /// Payload bytes of messages with values.
     pub(crate) bytes: u64,
-    /// Values that cannot be right.
+    /// Values that must be wrong.
     pub(crate) wrong: u64,
-    /// Ages in 100 µs, unsorted.
+    /// Ages in units of 100 µs, unsorted.
     pub(crate) ages: Vec<u32>,
 }
 
 impl Arrived {
-    /// The age in milliseconds below which this share of the values lies.
+    /// Returns a percentile of the ages, in milliseconds.
     pub(crate) fn percentile(&mut self, share: f64) -> f64 {
         self.ages.sort_unstable();
         let index = ((self.ages.len() as f64 * share) as usize).min(self.ages.len().max(1) - 1);
@@ -33,14 +33,14 @@ impl Arrived {
     }
 }
 
-/// A subscription to everything.
+/// A subscription to all topics.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     messages: mpsc::Receiver<(u64, Publish)>,
 }
 
 impl Subscriber {
-    /// Subscribes, and returns when the broker has confirmed it.
+    /// Subscribes and waits for the SUBACK.
     pub(crate) fn start(port: u16) -> Self {
         let mut options = MqttOptions::new("load-subscriber", "127.0.0.1", port);
         options.set_max_packet_size(1 << 20, 1 << 20);
@@ -81,19 +81,19 @@ impl Subscriber {
         Some(Instant::now())
     }
 
-    /// The next message, and when it arrived, in microseconds since 1970.
+    /// Returns the next message and its time of arrival, in microseconds since 1970.
     pub(crate) fn next(&self, limit: Duration) -> Option<(u64, Publish)> {
         self.messages.recv_timeout(limit).ok()
     }
 
-    /// Counts what arrives within `window`.
+    /// Counts the values that arrive within `window`.
     pub(crate) fn measure(&self, window: Duration) -> Arrived {
         while self.messages.try_recv().is_ok() {}
         let end = Instant::now() + window;
         let last = super::clock::now_micros() + window.as_micros() as u64;
         let mut arrived = Arrived::default();
         while let Some((at, publish)) = self.next(end.saturating_duration_since(Instant::now())) {
-            // What waits here after the end arrived before it, or after it.
+            // Messages in the channel may have arrived before the end or after it.
             if at > last {
                 break;
             }
@@ -104,8 +104,8 @@ impl Subscriber {
 }
 
 impl Arrived {
-    /// Counts the values of a message. Finds `tN_KIND":VALUE` in the JSON of any gateway, or a plain
-    /// value under a topic that ends in `tN_KIND`.
+    /// Counts the values of a message: `tN_KIND":VALUE` in the JSON of any gateway, or a plain value on a
+    /// topic that ends in `tN_KIND`.
     pub(crate) fn count(&mut self, topic: &str, payload: &[u8], at: u64) {
         let Ok(text) = std::str::from_utf8(payload) else { return };
         let before = self.values;
@@ -131,7 +131,7 @@ impl Arrived {
         }
     }
 
-    /// Takes the number that `text` begins with.
+    /// Counts the number at the start of `text`.
     fn take(&mut self, kind: &str, text: &str, at: u64) {
         let text = text.trim_start();
         if !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
@@ -141,7 +141,7 @@ impl Arrived {
         if kind == "i32" {
             let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             let age = text[..end].parse().map(|then| super::clock::stamp(at).wrapping_sub(then));
-            // A DINT from the future or long ago is no time at all, but words in a wrong order.
+            // A time in the future or long ago shows a wrong word order.
             match age.map(|age| age & 0x7fff_ffff) {
                 Ok(age) if age < OLDEST => self.ages.push(age),
                 Ok(_) | Err(_) => self.wrong += 1,

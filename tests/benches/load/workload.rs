@@ -1,4 +1,4 @@
-//! What everybody has to read: the workloads of the published comparisons.
+//! The workloads of the published comparisons.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use std::time::Duration;
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) plcs: usize,
-    /// Tags of each PLC: INT, UINT, DINT, REAL in turn, one behind the other from register 0.
+    /// Tags of each PLC: INT, UINT, DINT and REAL in turn, without gaps from register 0.
     pub(crate) tags: usize,
-    /// Zero: as fast as it goes.
+    /// Zero: as fast as possible.
     pub(crate) period: Duration,
-    /// What a PLC takes for an answer.
+    /// Delay of each answer of a PLC.
     pub(crate) delay: Duration,
 }
 
@@ -26,19 +26,19 @@ pub(crate) const ALL: [Workload; 4] = [
 const SECOND: Duration = Duration::from_secs(1);
 /// Registers of four tags: INT, UINT, DINT, REAL.
 const QUAD: usize = 6;
-/// Most registers in one request that end on the border of a quad.
+/// Most registers in one request that end at the boundary of a quad.
 const BLOCK: usize = 120;
 
-/// One tag, as every contender is told of it.
+/// One tag, for the configuration of any program.
 #[derive(Clone, Debug)]
 pub(crate) struct Tag {
     pub(crate) name: String,
-    /// `i16`, `u16`, `i32` or `f32`; the 32-bit ones lie with the low word first.
+    /// `i16`, `u16`, `i32` or `f32`; 32-bit values have the low word first.
     pub(crate) kind: &'static str,
     pub(crate) register: usize,
 }
 
-/// Registers that are read in one request, for contenders that have it cut by hand.
+/// Registers of one request, for programs whose requests are configured.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) first: usize,
@@ -69,7 +69,7 @@ impl Workload {
         (0..registers).step_by(BLOCK).map(block).collect()
     }
 
-    /// Values in a second, where that is not as many as possible.
+    /// Returns the expected values per second, unless it is as many as possible.
     pub(crate) fn expected(&self) -> Option<f64> {
         let per_cycle = (self.plcs * self.tags) as f64;
         (!self.period.is_zero()).then(|| per_cycle / self.period.as_secs_f64())

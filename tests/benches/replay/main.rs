@@ -1,10 +1,10 @@
-//! What a backlog does to what is new: the age of live values beside its replay, and without one.
+//! The age of live values during the replay of a backlog, and without one.
 //!
-//! 50 PLCs of 500 tags, every second (W3), Mosquitto as broker, on the loopback, 10 ms away each
-//! way, and over the air: 15 ms each way and, drawn for each piece, 30 more in the mean. The way is
-//! shut for some seconds and opened again. Counted from the first message of the backlog that
-//! arrives to the last: values of it in a second, and the age of every value that was taken
-//! meanwhile. `cargo xtask bench replay` builds what it measures.
+//! 50 PLCs with 500 tags, once a second (W3). Mosquitto is on loopback, 10 ms away in each direction, or
+//! over a simulated mobile link: 15 ms in each direction plus a random delay with a mean of 30 ms. The
+//! link is closed for some seconds and opened again. From the first message of the backlog to the last,
+//! the bench counts its values per second and the age of every value read meanwhile.
+//! `cargo xtask bench replay` builds the programs.
 #![expect(
     dead_code,
     clippy::expect_used,
@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::Mosquitto;
-use load::contender::{OURS, Places, Task};
+use load::contender::{OWN_PROGRAMS, ProgramPaths, Task};
 use load::hub::Hub;
 use load::plc::Plcs;
 use load::process::Processes;
@@ -44,19 +44,19 @@ use load::subscriber::{Arrived, Subscriber};
 use load::workload;
 use relay::Relay;
 
-/// Connections, first messages.
+/// Time for connections and first messages.
 const SETTLE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The backlog is through when none of it has come for so long.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The backlog ends when none of its messages has arrived for this time.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long each way takes, and by how much more in the mean.
-const WAYS: [(&str, Duration, Duration); 3] = [
+/// Name, delay of each direction and mean random delay of each link.
+const LINKS: [(&str, Duration, Duration); 3] = [
     ("loopback", Duration::ZERO, Duration::ZERO),
     ("20 ms away", Duration::from_millis(10), Duration::ZERO),
     ("over the air", Duration::from_millis(15), Duration::from_millis(30)),
 ];
 
-/// One turn.
+/// Result of one turn.
 #[derive(Debug)]
 struct Turn {
     before: Arrived,
@@ -83,8 +83,8 @@ fn main() {
     );
     println!("|{}", "---|".repeat(7));
     for _ in 0..turns {
-        for (way, delay, hesitates) in WAYS {
-            let relay = |port| Relay::start(port, delay, hesitates);
+        for (way, delay, jitter) in LINKS {
+            let relay = |port| Relay::start(port, delay, jitter);
             let mut turn = measure(workload, &plcs, relay, Duration::from_secs(seconds));
             println!(
                 "| {way} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} |",
@@ -105,7 +105,7 @@ fn measure(
     relay: impl Fn(u16) -> Relay,
     outage: Duration,
 ) -> Turn {
-    // Else it holds a message back until the subscriber has acknowledged the one before: 40 ms.
+    // Without it Mosquitto delays a message until the previous one is acknowledged: 40 ms.
     let broker = Mosquitto::builder().line("set_tcp_nodelay true").start();
     let (relay, hub) = (relay(broker.port()), Hub::start(broker.port()));
     let dir = e2e::temp_dir();
@@ -113,12 +113,13 @@ fn measure(
     let this = std::env::current_exe().expect("this program has a path");
     let deps = this.parent().expect("it lies in a directory");
     let gateway = deps.with_file_name("edge-gateway");
-    let places = Places { floor: PathBuf::new(), gateway, peers: PathBuf::new() };
-    let contender = OURS.iter().find(|contender| contender.name == "gateway").expect("it is ours");
+    let places = ProgramPaths { floor: PathBuf::new(), gateway, peers: PathBuf::new() };
+    let contender =
+        OWN_PROGRAMS.iter().find(|contender| contender.name == "gateway").expect("it is ours");
     let subscriber = Subscriber::start(broker.port());
     let commands = (contender.prepare)(&task, &places).expect("there is nothing to fail");
     let _gateway = Processes::start(commands);
-    subscriber.first(PATIENCE).expect("values come");
+    subscriber.first(MESSAGE_TIMEOUT).expect("values come");
     std::thread::sleep(SETTLE);
     let before = subscriber.measure(outage);
     relay.shut();
@@ -128,12 +129,12 @@ fn measure(
     Turn { before, beside, backlog: messages * workload.tags as u64, took }
 }
 
-/// Live values that were taken and arrived while the backlog came; its messages, and how long they
-/// took.
+/// Returns the live values that were read and arrived during the backlog, the number of its messages
+/// and its duration.
 fn catch_up(subscriber: &Subscriber) -> (Arrived, u64, Duration) {
     let (mut messages, mut from, mut to) = (0, 0, 0);
     let mut live = Vec::new();
-    let mut patience = PATIENCE;
+    let mut patience = MESSAGE_TIMEOUT;
     while let Some((at, publish)) = subscriber.next(patience) {
         if messages > 0 && at > to + QUIET.as_micros() as u64 {
             break;
@@ -149,7 +150,7 @@ fn catch_up(subscriber: &Subscriber) -> (Arrived, u64, Duration) {
     let mut beside = Arrived::default();
     for (at, publish) in live.iter().filter(|(at, _)| *at <= to) {
         beside.count(&publish.topic, &publish.payload, *at);
-        // What was taken before is old because the way was shut.
+        // Values read before are old because the link was closed.
         while beside.ages.last().is_some_and(|age| at - u64::from(*age) * 100 < from) {
             beside.ages.pop();
         }

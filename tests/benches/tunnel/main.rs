@@ -1,8 +1,8 @@
-//! The tunnel beside wireguard-go: throughput, and processor time for a gigabyte.
+//! Compares the tunnel with wireguard-go: throughput, and processor time per gigabyte.
 //!
-//! Two network namespaces joined by a veth; the hub's end is always wireguard-go, the site's end is
-//! each contender in turn. Turns are interleaved, since the machine's speed moves between minutes:
-//! only ratios within one run count. Needs root; `cargo xtask bench tunnel` sets everything up.
+//! Two network namespaces connected by a veth. The hub is always wireguard-go, the site is each program
+//! in turn. Turns are interleaved because the speed of the machine varies; only ratios within one run
+//! are meaningful. Needs root; `cargo xtask bench tunnel` prepares everything.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -22,7 +22,7 @@ use report::{Row, Table};
 use site::Contender;
 use world::World;
 
-/// What is asked of the bench.
+/// Options of the bench.
 struct Options {
     turns: u32,
     seconds: u32,
@@ -31,7 +31,7 @@ struct Options {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    // The other halves of a measurement are this program again, in another namespace.
+    // The program starts itself in other namespaces for the other parts of a measurement.
     if let Some(part) = arguments.iter().position(|word| word == "--part") {
         let words: Vec<&str> = arguments.iter().skip(part + 1).map(String::as_str).collect();
         return stream::part(&words);

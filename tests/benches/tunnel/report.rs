@@ -1,4 +1,4 @@
-//! Medians, and what they are of wireguard-go's.
+//! Medians, and their ratios to those of wireguard-go.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,29 +9,29 @@ use crate::site::{Contender, SIZES};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) mbit: f64,
-    /// Processor seconds of the site's process for 10^9 bytes.
+    /// Processor seconds of the site's process per 10^9 bytes.
     pub(crate) cpu_per_gb: f64,
 }
 
-/// One direction of a flood of datagrams: those that arrived.
+/// One direction of a flood of datagrams; only arrived ones count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Datagrams {
     pub(crate) per_second: f64,
-    /// Processor seconds of the site's process for 10^6 of them.
+    /// Processor seconds of the site's process per 10^6 datagrams.
     pub(crate) cpu_per_million: f64,
 }
 
 /// Up and down.
 pub(crate) type BothWays = [Datagrams; 2];
 
-/// One contender, one turn.
+/// Result of one turn of one program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) contender: Contender,
     pub(crate) mtu: u16,
     pub(crate) up: Flow,
     pub(crate) down: Flow,
-    /// One for each of [`SIZES`], where there is a device to send them through.
+    /// One for each of [`SIZES`], for programs with a device.
     pub(crate) datagrams: Option<[BothWays; SIZES.len()]>,
     /// Share of a processor while nothing passes; measured in the first turn only.
     pub(crate) idle_percent: Option<f64>,
@@ -47,14 +47,14 @@ impl Table {
         self.0.entry((row.mtu, row.contender)).or_default().push(row);
     }
 
-    /// What `of` takes from a row, as a share of wireguard-go's in the same turn.
+    /// Returns the ratio of a figure to that of wireguard-go in the same turn.
     fn share(&self, mtu: u16, contender: Contender, of: impl Fn(&Row) -> f64) -> Spread {
         let rows = |contender| self.0.get(&(mtu, contender)).map_or(&[][..], Vec::as_slice);
         let pairs = rows(contender).iter().zip(rows(Contender::WireguardGo));
         Spread::of(pairs.map(|(ours, theirs)| of(ours) / of(theirs)))
     }
 
-    /// One line for each size and direction.
+    /// Writes one line for each size and direction.
     fn write_datagrams(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -86,7 +86,7 @@ impl Table {
     }
 }
 
-/// The turns of one figure.
+/// Median and range of one figure over the turns.
 #[derive(Clone, Copy, Debug)]
 struct Spread {
     least: f64,

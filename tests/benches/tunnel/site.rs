@@ -1,4 +1,4 @@
-//! The site's end: who competes.
+//! The compared programs at the site.
 
 use std::fs;
 use std::thread;
@@ -11,21 +11,21 @@ use crate::report::{Datagrams, Flow, Row};
 use crate::stream;
 use crate::world::{World, wait_for_device};
 
-/// Times of /proc/PID/stat are in these (USER_HZ, the same on every Linux).
+/// Unit of the times in /proc/PID/stat (USER_HZ, the same on every Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Payload of the datagrams: small ones, and such as fill a packet at either MTU.
+/// Payloads of the datagrams: a small one, and one that fills a packet with either MTU.
 pub(crate) const SIZES: [u32; 2] = [100, 1232];
-/// From the first ping to quiet.
+/// Time from the first ping until the tunnel is idle.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Longer than a keepalive's interval, which is 25 s here.
+/// Longer than the keepalive interval of 25 s.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A site's end.
+/// A program at the site.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Contender {
     /// `edge-gateway tunnel`, with a TUN device.
     Device,
-    /// The tunnel crate's TCP stack in a process.
+    /// The TCP stack of the tunnel crate, in a process.
     Userspace,
     /// The newest wireguard-go of Debian.
     WireguardGo,
@@ -55,7 +55,7 @@ impl Contender {
             Self::WireguardGo => start_wireguard_go(world),
             Self::Device | Self::Userspace => {
                 let program =
-                    workspace_program("edge-gateway", "E2E_GATEWAY").display().to_string();
+                    workspace_program("edge-gateway", test_settings::GATEWAY).display().to_string();
                 let conf = world.conf().display().to_string();
                 let arguments = ["tunnel", &conf, "--interface", "site0"];
                 Process::start(site.command(&program).args(arguments))
@@ -64,7 +64,7 @@ impl Contender {
         eventually("the hub answers a ping", Duration::from_secs(15), || {
             let ping =
                 site.command("ping").args(["-c", "1", "-W", "1", WireguardGo::ADDRESS]).output();
-            ping.expect("ping is there").status.success().then_some(())
+            ping.expect("ping is installed").status.success().then_some(())
         });
         let pid = process.id();
         let idle_percent = with_idle.then(|| idle(pid));
@@ -112,14 +112,14 @@ fn start_wireguard_go(world: &World) -> Process {
     process
 }
 
-/// One TCP stream through the tunnel.
+/// Measures one TCP stream through the tunnel.
 fn iperf(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Flow {
     let (result, cpu) = iperf3(world, pid, seconds, flags);
     let received = |key: &str| result["end"]["sum_received"][key].as_f64().expect("a number");
     Flow { mbit: received("bits_per_second") / 1e6, cpu_per_gb: cpu / (received("bytes") / 1e9) }
 }
 
-/// As many UDP datagrams through the tunnel as the sender can send. What counts is what arrives.
+/// Sends as many UDP datagrams through the tunnel as possible and counts those that arrive.
 fn datagrams(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Datagrams {
     let (result, cpu) = iperf3(world, pid, seconds, flags);
     let sum = |key: &str| result["end"]["sum"][key].as_f64().expect("a number");
@@ -127,7 +127,7 @@ fn datagrams(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> Datagrams
     Datagrams { per_second: arrived / sum("seconds"), cpu_per_million: cpu / (arrived / 1e6) }
 }
 
-/// What iperf3 tells at its end, and the processor time that the site's process took meanwhile.
+/// Runs iperf3 and returns its report, and the processor time of the site's process meanwhile.
 fn iperf3(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> (Value, f64) {
     let _server = Process::start(world.pair.hub.command("iperf3").args(["-s", "-1"]));
     eventually("iperf3 listens", Duration::from_secs(5), || {
@@ -142,7 +142,7 @@ fn iperf3(world: &World, pid: u32, seconds: u32, flags: &[&str]) -> (Value, f64)
     (serde_json::from_str(&printed).expect("iperf3 prints JSON"), cpu)
 }
 
-/// Share of a processor that a process takes while nothing passes, in percent.
+/// Returns the processor use of an idle process, in percent.
 pub(crate) fn idle(pid: u32) -> f64 {
     thread::sleep(SETTLE);
     let before = scheduled(pid);
@@ -150,7 +150,7 @@ pub(crate) fn idle(pid: u32) -> f64 {
     (scheduled(pid) - before) / IDLE.as_secs_f64() * 100.0
 }
 
-/// Processor time so far by the scheduler's count, which is exact, of the threads that live.
+/// Returns the processor time of the living threads by the scheduler's count, which is exact.
 fn scheduled(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let of = |thread: fs::DirEntry| -> Option<f64> {
@@ -160,7 +160,7 @@ fn scheduled(pid: u32) -> f64 {
     threads.flatten().filter_map(of).sum::<f64>() / 1e9
 }
 
-/// Processor time of a process so far, with all of its threads.
+/// Returns the processor time of a process so far, including all threads.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
     let (_, fields) = text.rsplit_once(')').expect("a name in brackets");

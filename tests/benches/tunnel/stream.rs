@@ -1,5 +1,5 @@
-//! One TCP stream through the tunnel's stack in a process, both ways. Its other end is a plain
-//! socket behind the hub.
+//! One TCP stream through the userspace stack, in both directions. The other end is a kernel socket on
+//! the hub's machine.
 
 use std::future::pending;
 use std::io::{Read, Write};
@@ -19,11 +19,11 @@ use crate::world::World;
 
 const PORT: u16 = 7000;
 const CHUNK: usize = 64 * 1024;
-/// First byte of a connection: who sends.
+/// First byte of a connection: the sender.
 const UP: u8 = b'u';
 const DOWN: u8 = b'd';
 
-/// Measures it: this program again, once on each machine.
+/// Measures it; starts this program on each machine.
 pub(crate) fn userspace(world: &World, seconds: u32, with_idle: bool) -> Row {
     let program = std::env::current_exe().expect("its own path").display().to_string();
     let _server = Process::start(world.pair.hub.command(&program).args(["--part", "serve"]));
@@ -51,7 +51,7 @@ pub(crate) fn userspace(world: &World, seconds: u32, with_idle: bool) -> Row {
     Row { contender, mtu: world.mtu, up, down, datagrams: None, idle_percent, rss_mb }
 }
 
-/// Plays one of the two parts.
+/// Runs the part of one machine.
 pub(crate) fn part(words: &[&str]) {
     match *words {
         ["serve", ..] => serve(),
@@ -65,7 +65,7 @@ pub(crate) fn part(words: &[&str]) {
 fn serve() {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a free port");
     for stream in listener.incoming() {
-        // A connection that breaks ends its part of the measurement; the next one may come.
+        // A broken connection ends its part of the measurement; another one may follow.
         let _ = stream.and_then(answer);
     }
 }

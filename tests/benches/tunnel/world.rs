@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::{Namespace, NamespacePair, TempDir, WireguardGo, eventually, temp_dir};
 use tunnel::{PrivateKey, PublicKey};
 
-/// Everything but the site's end.
+/// The machines and the hub, without the measured program.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) pair: NamespacePair,
@@ -29,7 +29,7 @@ impl World {
         Self { pair, mtu, wireguard_go, directory, site_key, hub_key, _hub: hub }
     }
 
-    /// The site's end as a file of wg-quick.
+    /// Writes the site as a wg-quick file and returns its path.
     pub(crate) fn conf(&self) -> PathBuf {
         let text = format!(
             "[Interface]\nPrivateKey = {}\nAddress = {}/32\nMTU = {}\n\n[Peer]\nPublicKey = \
@@ -42,15 +42,16 @@ impl World {
             WireguardGo::ADDRESS,
         );
         let path = self.directory.write("site.conf", &text);
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the test owns the file");
         path
     }
 }
 
-/// Waits until a program has made its device and takes its settings.
+/// Waits until a program has created its device and accepts settings.
 pub(crate) fn wait_for_device(namespace: &Namespace, device: &str) {
     eventually("the device is there", Duration::from_secs(10), || {
-        let shown = namespace.command("wg").args(["show", device]).output().expect("wg is there");
+        let shown =
+            namespace.command("wg").args(["show", device]).output().expect("wg is installed");
         shown.status.success().then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Stores that keep what waits for a broker.
+//! The compared stores for messages that wait for a broker.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::{PER_SECOND, RECORD, database, tick};
 
 const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queue");
 
-/// Who keeps it.
+/// A store, with its durability.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Contender {
     Queue(Durability),
@@ -43,7 +43,7 @@ impl Contender {
         }
     }
 
-    /// A store that has been in use: what is done once is not measured.
+    /// Opens a store that has been used before: work that is done once is not measured.
     pub(crate) fn open(self, directory: &Path) -> Store {
         match self {
             Self::Queue(durability) => Store::Queue(Box::new(used(open(directory, durability)))),
@@ -58,7 +58,7 @@ impl Contender {
     }
 }
 
-/// What is measured.
+/// An open store.
 #[derive(Debug)]
 pub(crate) enum Store {
     Queue(Box<Queue>),
@@ -76,7 +76,7 @@ impl Store {
     }
 }
 
-/// A queue that has filled some files with zeros and gone round through them.
+/// Uses a queue until it has preallocated its files and recycled each of them.
 fn used(mut queue: Queue) -> Queue {
     const FILES: u32 = 16 << 20;
     queue.rewind(Instant::now());
@@ -90,7 +90,7 @@ fn used(mut queue: Queue) -> Queue {
     queue
 }
 
-/// As the gateway drives it: what is due is done after everything that happens.
+/// Drives the queue like the gateway: jobs that are due run after every event.
 fn run(mut queue: Queue, seconds: u32) {
     for number in 0..seconds * PER_SECOND {
         queue.push(TopicId::new(1), record(number), Instant::now());
@@ -99,7 +99,7 @@ fn run(mut queue: Queue, seconds: u32) {
     }
 }
 
-/// The broker takes what there is.
+/// Sends and acknowledges everything in the queue.
 fn settle(queue: &mut Queue) {
     while let Some(sent) = queue.hand_out(Instant::now(), |queued| Ok(queued.id)) {
         queue.acknowledge(sent.expect("it is accepted"), Instant::now());
@@ -134,7 +134,8 @@ fn open(directory: &Path, durability: Durability) -> Queue {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
-    let files = DirStorage::open(&directory.join("queue")).expect("it is nobody else's");
+    let files =
+        DirStorage::open(&directory.join("queue")).expect("no other queue uses the directory");
     Queue::open(files, &config.queue, identity, metrics, Instant::now())
 }
 
@@ -143,7 +144,7 @@ fn sqlite(directory: &Path, seconds: u32) {
     let numbers = [seconds.to_string(), PER_SECOND.to_string(), RECORD.to_string()];
     let mut python = Command::new("python3");
     let status = python.arg(script).arg(database(directory)).args(numbers).status();
-    assert!(status.expect("python3 is there").success(), "it ends well");
+    assert!(status.expect("python3 is installed").success(), "it ends well");
 }
 
 fn redb(database: &Database, seconds: u32) {

@@ -1,8 +1,8 @@
-//! What a day of the queue costs a card: bytes that arrive at the device for each byte of payload,
-//! beside SQLite and redb. Every contender has an ext4 of its own on a loop device, and all run at
-//! the same time, in real time: the file system commits by the clock. Needs root.
+//! Wear of an SD card by the queue: bytes written to the device per byte of payload, compared with
+//! SQLite and redb. Every store has its own ext4 on a loop device. All run at the same time and in real
+//! time, because the file system commits at fixed intervals. Needs root.
 //!
-//! 50 records of 300 bytes come in a second, and a broker takes each within the second.
+//! The load is 50 records of 300 bytes per second; the broker acknowledges each within a second.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -20,7 +20,7 @@ use e2e::LoopDisk;
 
 const PER_SECOND: u32 = 50;
 const RECORD: u16 = 300;
-/// Of each file system.
+/// Size of each file system.
 const BYTES: u64 = 512 << 20;
 
 fn main() {
@@ -51,7 +51,7 @@ fn measure(contender: Contender, seconds: u32) -> f64 {
     (disk.bytes_written() - before) / payload
 }
 
-/// One step of the clock of a contender.
+/// Waits for the next record.
 fn tick() {
     thread::sleep(Duration::from_secs(1) / PER_SECOND);
 }

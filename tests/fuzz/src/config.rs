@@ -19,5 +19,5 @@ pub fn config(bytes: &[u8]) {
             assert!(!rejected.problems.is_empty() && !rejected.to_string().is_empty());
         }
     }
-    fs::remove_file(&path).expect("it is ours");
+    fs::remove_file(&path).expect("the test owns it");
 }

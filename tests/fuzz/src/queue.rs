@@ -87,7 +87,7 @@ fn loaded() -> LoadedConfig {
     let path = std::env::temp_dir().join(format!("edge-fuzz-queue-{}.toml", std::process::id()));
     std::fs::write(&path, text).expect("the temporary directory is writable");
     let loaded = config::load(&path).expect("the configuration holds");
-    std::fs::remove_file(&path).expect("it is ours");
+    std::fs::remove_file(&path).expect("the test owns it");
     loaded
 }
 
@@ -110,13 +110,13 @@ fn content(bytes: Vec<u8>) -> Content {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Content>> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with the lock")
     }
 }
 
 impl MemoryFile {
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics with the lock")
     }
 }
 

@@ -1,4 +1,4 @@
-// Settings of Node-RED as a consumer of the tests: nothing but the flow, on loopback.
+// Settings of Node-RED as a consumer of the tests: only the flow, on loopback.
 module.exports = {
     uiHost: "127.0.0.1",
     uiPort: Number(process.env.E2E_EDITOR_PORT),
@@ -8,7 +8,7 @@ module.exports = {
     telemetry: { enabled: false, updateNotification: false },
     externalModules: { autoInstall: false },
     editorTheme: { projects: { enabled: false }, tours: false },
-    // Standard output belongs to the messages.
+    // Standard output is only for the messages.
     logging: {
         console: { level: "off", metrics: false, audit: false },
         stderr: {

@@ -1,7 +1,7 @@
 // modbus-serial as the PLC of the tests: node modbus_serial_server.js PORT
 //
 // Standard input: lines "TABLE ADDRESS VALUE", TABLE being coil, discrete, input or holding, then
-// end of file. Writes "ready" when it takes connections.
+// end of file. Writes "ready" when it accepts connections.
 "use strict";
 
 const fs = require("node:fs");

@@ -1,4 +1,4 @@
-//! The archive that Linux unpacks as its first root: cpio in the form `newc`
+//! The archive that Linux unpacks as its initial root: cpio in the format `newc`
 //! (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ const MAGIC: &str = "070701";
 const FILE: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
 
-/// An archive that grows. A path that is added twice stays as it was first.
+/// An archive in memory. The first content of a path stays; later ones are ignored.
 #[derive(Debug, Default)]
 pub(super) struct CpioArchive {
     bytes: Vec<u8>,
@@ -16,7 +16,7 @@ pub(super) struct CpioArchive {
 }
 
 impl CpioArchive {
-    /// Adds a file by its absolute path, behind the directories that lead to it.
+    /// Adds a file by its absolute path, after its parent directories.
     pub(super) fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
         let path = path.strip_prefix('/').unwrap_or_else(|| panic!("{path} is not absolute"));
         for (at, _) in path.match_indices('/') {
@@ -41,7 +41,7 @@ impl CpioArchive {
         let numbers =
             [inode, mode as usize, 0, 0, 1, 0, size, 0, 0, 0, 0, name, 0].map(|n| n as u64);
         for number in numbers {
-            write!(header, "{number:08X}").expect("a string takes text");
+            write!(header, "{number:08X}").expect("a String accepts text");
         }
         self.bytes.extend_from_slice(header.as_bytes());
         self.bytes.extend_from_slice(path.as_bytes());

@@ -1,20 +1,19 @@
-//! What `cargo xtask test` has prepared for virtual machines, and what they take of this machine.
+//! The files that `cargo xtask test` prepares for virtual machines, and programs of this machine.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{resources, temp_dir};
 
-/// `quiet` keeps the kernel's own lines off the console, `panic=-1` ends QEMU when the kernel
-/// panics, `no_timer_check` believes in a timer that a busy machine lets tick late (else the kernel
-/// panics), the others save a third of the boot.
+/// `quiet` hides the kernel's messages, `panic=-1` ends QEMU when the kernel panics,
+/// `no_timer_check` accepts a timer that ticks late on a busy machine (without it the kernel panics),
+/// the others save a third of the boot time.
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 no_timer_check nokaslr mitigations=off";
 
-/// A program of this size is a debug build, most of which is of no use in a guest.
+/// A program of this size is a debug build; its symbols are useless in a guest.
 const STRIP_FROM_BYTES: usize = 8 << 20;
 
 /// The directory that xtask fills.
@@ -25,18 +24,18 @@ pub(super) struct GuestImage {
 }
 
 impl GuestImage {
-    /// `E2E_GUEST`, or where `cargo xtask test` prepares it.
+    /// Finds the directory that `cargo xtask test` prepares.
     pub(super) fn find() -> Self {
-        let dir = env::var_os("E2E_GUEST");
-        let dir = dir.map_or_else(|| resources::target_dir().join("guest"), PathBuf::from);
+        let dir = test_settings::GUEST.path();
+        let dir = dir.unwrap_or_else(|| resources::target_dir().join("guest"));
         let kernel = fs::read_to_string(dir.join("kernel"));
         let kernel = kernel.expect("`cargo xtask test` prepares the kernel and QEMU of the guests");
         Self { dir, kernel }
     }
 
-    /// QEMU with its console at its standard input and output, and no device beside.
+    /// Returns QEMU with its console at standard input and output, and without devices.
     ///
-    /// setpriv lets it die with the thread that started it, even where that is killed.
+    /// setpriv ends it with the thread that started it, even if that thread is killed.
     pub(super) fn qemu(&self, initramfs: &Path) -> Command {
         let unpacked = self.root().join("usr/bin/qemu-system-x86_64");
         let mut qemu = Command::new("setpriv");
@@ -61,15 +60,15 @@ impl GuestImage {
         read(found)
     }
 
-    /// These modules and what they need, by their file names, in the order to load them.
+    /// Returns these modules and their dependencies, by file name, in the order of loading.
     pub(super) fn modules(&self, names: &[String]) -> Vec<(String, Vec<u8>)> {
         let mut seen = BTreeSet::new();
         let paths = names.iter().flat_map(|name| self.load_order(name));
         paths.filter(|path| seen.insert(path.clone())).map(|path| module(&path)).collect()
     }
 
-    /// What modprobe would do for one module, in lines of `insmod PATH OPTIONS` and `builtin NAME`.
-    /// What this machine has configured for its own modules is no concern of the guest's.
+    /// Returns the files that modprobe would load for one module. It prints lines of `insmod PATH
+    /// OPTIONS` and `builtin NAME`. The module configuration of this machine is ignored.
     fn load_order(&self, name: &str) -> Vec<PathBuf> {
         let mut modprobe = Command::new(resources::system_program(Path::new("modprobe")));
         modprobe.arg("--dirname").arg(self.root()).args(["--set-version", &self.kernel]);
@@ -84,19 +83,19 @@ impl GuestImage {
     }
 }
 
-/// Debian's own shell as /bin/sh.
+/// Returns this machine's shell as /bin/sh.
 pub(super) fn shell() -> Vec<(String, Vec<u8>)> {
     with_libraries("sh", Path::new("/bin/sh"))
 }
 
-/// A program of this machine as /bin/NAME.
+/// Returns a program of this machine as /bin/NAME.
 pub(super) fn program(program: impl AsRef<Path>) -> Vec<(String, Vec<u8>)> {
     let found = resources::system_program(program.as_ref());
     let name = found.file_name().expect("a program has a name").to_string_lossy();
     with_libraries(&name, &found)
 }
 
-/// A program in /bin, and its libraries at their own paths.
+/// Returns a program in /bin, and its libraries at their own paths.
 fn with_libraries(name: &str, program: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = vec![(format!("/bin/{name}"), stripped(program))];
     for path in libraries(program) {
@@ -105,14 +104,14 @@ fn with_libraries(name: &str, program: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// What ld.so(8) will load with it: the absolute paths in what ldd prints.
+/// Returns the libraries that ld.so(8) loads: the absolute paths in the output of ldd.
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let listed = print(Command::new("ldd").arg(program));
     let words = listed.split_whitespace().filter(|word| word.starts_with('/'));
     words.map(|word| PathBuf::from(word.trim_end_matches(':'))).collect()
 }
 
-/// The program without its symbols, where they are most of it.
+/// Returns the program, without its symbols if it is large.
 fn stripped(program: &Path) -> Vec<u8> {
     let whole = read(program);
     if whole.len() < STRIP_FROM_BYTES {
@@ -124,7 +123,7 @@ fn stripped(program: &Path) -> Vec<u8> {
     read(&small)
 }
 
-/// The name and content of a module that may be compressed, as Debian 13 has them.
+/// Returns the name and the content of a module. Debian 13 compresses its modules.
 fn module(path: &Path) -> (String, Vec<u8>) {
     let name = path.file_name().expect("a module has a name").to_string_lossy().into_owned();
     match name.strip_suffix(".xz") {
@@ -144,7 +143,7 @@ fn print(command: &mut Command) -> String {
     String::from_utf8(output(command)).expect("it prints text")
 }
 
-/// What a command of this machine writes to its standard output.
+/// Returns the standard output of a command.
 fn output(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {output:?}");

@@ -1,8 +1,8 @@
-//! A disk that forgets: what was written and not flushed is lost when the power goes, in sectors of
-//! 512 bytes, each by itself, as a drive with a cache of its own loses it.
+//! A disk with a volatile write cache: sectors of 512 bytes that were written but not flushed can
+//! be lost at a power cut, each on its own.
 //!
-//! A virtual machine reaches it as a network block device (the NBD protocol, fixed newstyle, simple
-//! replies) over a unix socket.
+//! A virtual machine uses it as a network block device (the NBD protocol, fixed newstyle, simple
+//! replies) over a Unix socket.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 const SECTOR_BYTES: u64 = 512;
-/// The longest request that QEMU makes by itself.
+/// Longest request that QEMU sends.
 const MAX_REQUEST_BYTES: u32 = 32 << 20;
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
@@ -33,27 +33,27 @@ const REP_ERR_UNSUP: u32 = 1 << 31 | 1;
 /// `NBD_FLAG_HAS_FLAGS` and `NBD_FLAG_SEND_FLUSH`.
 const TRANSMISSION_FLAGS: u16 = 1 | 1 << 2;
 
-/// A disk that is switched on. Its machine is the only one that can use it.
+/// A running disk for one machine.
 #[derive(Debug)]
 pub(super) struct NbdDisk {
     thread: JoinHandle<WriteCache>,
-    /// Whoever has it holds up every request.
+    /// Requests wait while this is locked.
     gate: Arc<Mutex<()>>,
 }
 
-/// What is on the medium, and what is not there yet.
+/// The medium, and the sectors that are not on it yet.
 #[derive(Debug)]
 pub(super) struct WriteCache {
     medium: File,
     size: u64,
-    /// Sectors that were written and not flushed, by their number.
+    /// Sectors that were written but not flushed, by number.
     volatile: BTreeMap<u64, [u8; 512]>,
-    /// How often a flush was asked for.
+    /// Number of flush requests.
     flushes: u64,
 }
 
 impl NbdDisk {
-    /// Switches it on: it waits for its machine at this socket.
+    /// Starts the disk, which waits for its machine at this socket.
     pub(super) fn serve(medium: File, socket: &Path) -> Self {
         let size = medium.metadata().expect("an open file has a length").len();
         let listener = UnixListener::bind(socket).expect("its own directory is writable");
@@ -63,7 +63,7 @@ impl NbdDisk {
         let thread = thread::spawn(move || {
             let (mut machine, _) = listener.accept().expect("the machine comes");
             match negotiate(&mut machine, size).and_then(|()| cache.serve(&mut machine, &passed)) {
-                // The machine is dead, and its last request may be half there.
+                // The machine was killed; its last request may be incomplete.
                 Err(error) if is_end(&error) => cache,
                 Err(error) => panic!("the disk's protocol: {error}"),
                 Ok(()) => cache,
@@ -72,23 +72,23 @@ impl NbdDisk {
         Self { thread, gate }
     }
 
-    /// Answers no request as long as the caller keeps this.
+    /// Blocks requests until the returned guard is dropped.
     pub(super) fn block(&self) -> MutexGuard<'_, ()> {
-        self.gate.lock().expect("nobody panics with it")
+        self.gate.lock().expect("no thread panics with the lock")
     }
 
-    /// What there is once the machine is dead.
+    /// Returns the cache after the machine was killed.
     ///
     /// # Panics
-    /// When the disk had to give up, which the machine has seen as errors of its device.
+    /// When the disk failed before, which the machine saw as errors of its device.
     pub(super) fn switch_off(self) -> WriteCache {
         self.thread.join().expect("the disk served until the end")
     }
 }
 
 impl WriteCache {
-    /// Keeps what was flushed, and of the rest each sector for which `survives` says so. Returns how
-    /// many flushes there were, and how many sectors are lost.
+    /// Writes each unflushed sector for which `survives` returns true and discards the others.
+    /// Returns the number of flushes and of lost sectors.
     pub(super) fn discard_unflushed(self, mut survives: impl FnMut() -> bool) -> (u64, usize) {
         let mut lost = 0;
         for (number, sector) in &self.volatile {
@@ -143,7 +143,7 @@ impl WriteCache {
     }
 
     fn write(&mut self, at: u64, length: u32, machine: &mut UnixStream) -> io::Result<()> {
-        // Sector by sector: one that has arrived counts, although the machine dies in the middle.
+        // Sector by sector: those that have arrived count even if the machine dies in the middle.
         for number in at / SECTOR_BYTES..(at + u64::from(length)) / SECTOR_BYTES {
             let sector = read_array(machine)?;
             self.volatile.insert(number, sector);
@@ -160,9 +160,9 @@ impl WriteCache {
     }
 }
 
-/// Agrees with the machine on the one export there is.
+/// Negotiates the only export with the machine.
 fn negotiate(machine: &mut UnixStream, size: u64) -> io::Result<()> {
-    // Fixed newstyle, without the zeros of the older one.
+    // Fixed newstyle, without the padding of the older handshake.
     machine.write_all(&[&b"NBDMAGIC"[..], OPTION_MAGIC, &[0, 3]].concat())?;
     let _flags: [u8; 4] = read_array(machine)?;
     loop {

@@ -36,8 +36,8 @@ impl Site {
         Self { runtime, stack }
     }
 
-    /// Connects through the tunnel, sends `request` and gives an answer of that length; nothing when
-    /// it is not there in time.
+    /// Connects through the tunnel, sends `request` and gives an answer of that length; nothing
+    /// when it is not there in time.
     pub(crate) fn exchange(
         &mut self,
         port: u16,

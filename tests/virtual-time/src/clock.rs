@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_long};
 use std::time::Duration;
 
-/// Noon of 26 November 2026 in seconds of Unix time: where every test begins.
+/// Noon of 26 November 2026 in seconds of Unix time, when every test begins.
 const START: i64 = 1_795_694_400;
 const NANOSECONDS: i64 = 1_000_000_000;
 
@@ -17,7 +17,7 @@ const SYS_CLOCK_GETTIME: c_long = 228;
 #[cfg(not(target_arch = "x86_64"))]
 const SYS_CLOCK_GETTIME: c_long = 113;
 
-/// In nanoseconds.
+/// All values are in nanoseconds.
 #[derive(Clone, Copy)]
 struct Clocks {
     monotonic: i64,
@@ -37,13 +37,13 @@ pub struct Timespec {
     nanoseconds: i64,
 }
 
-/// Takes this thread out of real time.
+/// Switches this thread from real to virtual time.
 pub fn start() {
     let clocks = Clocks { monotonic: 1_000 * NANOSECONDS, suspended: 0, wall: START * NANOSECONDS };
     CLOCKS.set(Some(clocks));
 }
 
-/// Lets time pass.
+/// Advances all clocks.
 pub fn advance(by: Duration) {
     change(|clocks| {
         clocks.monotonic += nanoseconds(by);
@@ -51,7 +51,7 @@ pub fn advance(by: Duration) {
     });
 }
 
-/// Suspends the machine: the monotonic clock stands, the others go on.
+/// Suspends the machine: the monotonic clock stops, the others go on.
 pub fn suspend(by: Duration) {
     change(|clocks| {
         clocks.suspended += nanoseconds(by);
@@ -59,7 +59,7 @@ pub fn suspend(by: Duration) {
     });
 }
 
-/// Sets the wall clock ahead.
+/// Sets the wall clock forward.
 pub fn step_forward(by: Duration) {
     change(|clocks| clocks.wall += nanoseconds(by));
 }
@@ -69,13 +69,13 @@ pub fn step_back(by: Duration) {
     change(|clocks| clocks.wall -= nanoseconds(by));
 }
 
-/// Sets the boot-time clock back, as broken virtual machines do.
+/// Sets the boot-time clock back, as faulty virtual machines do.
 pub fn step_boot_time_back(by: Duration) {
     change(|clocks| clocks.suspended -= nanoseconds(by));
 }
 
 fn change(by: impl FnOnce(&mut Clocks)) {
-    let mut clocks = CLOCKS.get().expect("the test has called clock::start()");
+    let mut clocks = CLOCKS.get().expect("the test calls clock::start() first");
     by(&mut clocks);
     CLOCKS.set(Some(clocks));
 }
@@ -84,31 +84,31 @@ fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).expect("a test lasts less than 292 years")
 }
 
-#[expect(unsafe_code, reason = "the C library's door to clocks that are not moved")]
+#[expect(unsafe_code, reason = "calls the kernel for clocks that are not virtual")]
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
 }
 
-/// Takes the place of the C library's: the standard library and boringtun call it.
+/// Replaces the function of the C library, which the standard library and boringtun call.
 ///
 /// # Safety
 ///
-/// `time` points to a `timespec`, as POSIX demands of every caller.
-#[expect(unsafe_code, reason = "boringtun takes no time as argument, only the C library's")]
+/// `time` points to a `timespec`, as POSIX requires.
+#[expect(unsafe_code, reason = "boringtun takes no time as an argument and asks the C library")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int {
     let clocks = CLOCKS.try_with(Cell::get).ok().flatten();
-    let moved = clocks.and_then(|clocks| match clock {
+    let virtual_time = clocks.and_then(|clocks| match clock {
         CLOCK_REALTIME => Some(clocks.wall),
         CLOCK_MONOTONIC => Some(clocks.monotonic),
         CLOCK_BOOTTIME => Some(clocks.monotonic + clocks.suspended),
         _ => None,
     });
-    match moved {
-        Some(moved) => {
+    match virtual_time {
+        Some(virtual_time) => {
             let (seconds, nanoseconds) =
-                (moved.div_euclid(NANOSECONDS), moved.rem_euclid(NANOSECONDS));
-            // SAFETY: the caller gives a valid pointer.
+                (virtual_time.div_euclid(NANOSECONDS), virtual_time.rem_euclid(NANOSECONDS));
+            // SAFETY: the caller passes a valid pointer.
             unsafe { time.write(Timespec { seconds, nanoseconds }) };
             0
         }

@@ -1,4 +1,4 @@
-//! The other end of a site's tunnel.
+//! The hubs of a simulated world.
 
 use std::net::SocketAddr;
 
@@ -7,14 +7,14 @@ use tunnel::{Endpoint, Hub, HubSettings, PrivateKey, SitePeer, Tunnel};
 use crate::world::parse_net;
 use crate::{HUB_TUNNEL_IP, SITE_TUNNEL_IP};
 
-/// A hub, and whether it runs.
+/// A hub, which may be stopped.
 #[derive(Debug)]
 pub struct SimulatedHub {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it was told.
+    /// Its settings.
     pub settings: HubSettings,
-    /// Absent while it does not run.
+    /// `None` while it is stopped.
     pub tunnel: Option<Tunnel>,
 }
 

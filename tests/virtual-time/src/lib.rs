@@ -1,7 +1,7 @@
-//! A simulated network between a site and its hubs, in time that only the test moves.
+//! A simulated network between a site and its hubs, in virtual time.
 //!
-//! boringtun reads the system's clocks by itself, so this package defines `clock_gettime` for its
-//! own test binaries (no other package may depend on it). Each test's thread has its own time.
+//! boringtun reads the system's clocks itself, so this package defines `clock_gettime` for its own
+//! test binaries, and no other package may depend on it. Each thread of a test has its own time.
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 pub mod clock;

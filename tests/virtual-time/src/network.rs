@@ -1,4 +1,4 @@
-//! What lies between a site and its hubs.
+//! The network between a site and its hubs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -6,31 +6,31 @@ use std::time::Instant;
 
 use e2e::{Impairment, NetworkConditions};
 
-/// A datagram on its way.
+/// A datagram in flight.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Datagram {
-    /// Where it comes from.
+    /// Source address.
     pub from: SocketAddr,
-    /// Where it goes.
+    /// Destination address.
     pub to: SocketAddr,
-    /// What is in it.
+    /// Payload.
     pub bytes: Vec<u8>,
 }
 
 /// The network.
 #[derive(Debug)]
 pub struct Network {
-    /// How it treats what is sent.
+    /// Delay, loss and other impairments.
     pub impairment: Impairment,
-    /// Hosts that nothing reaches and from which nothing comes.
+    /// Hosts whose datagrams are dropped in both directions.
     pub unreachable_hosts: BTreeSet<IpAddr>,
-    /// Ports whose mapping a router has forgotten: what they send is lost.
+    /// Addresses whose mapping a router has dropped: their datagrams are dropped.
     pub forgotten_ports: BTreeSet<SocketAddr>,
-    /// Longest datagram that passes.
+    /// Longest datagram that passes, in bytes.
     pub max_datagram_len: usize,
-    /// So many of the next initiations of a handshake are lost.
+    /// Number of the next handshake initiations to drop.
     pub initiations_to_drop: u32,
-    /// The last ones that were sent, if a test wants to see them.
+    /// All datagrams that are sent, while a test captures them.
     pub captured: Option<Vec<Datagram>>,
     in_flight: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
@@ -55,9 +55,9 @@ impl Network {
         if let Some(seen) = &mut self.captured {
             seen.push(datagram.clone());
         }
-        let is_dead = self.forgotten_ports.contains(&datagram.from)
+        let is_forgotten = self.forgotten_ports.contains(&datagram.from)
             || self.forgotten_ports.contains(&datagram.to);
-        if is_dead || datagram.bytes.len() > self.max_datagram_len {
+        if is_forgotten || datagram.bytes.len() > self.max_datagram_len {
             return;
         }
         if self.initiations_to_drop > 0 && datagram.bytes.first() == Some(&1) {
@@ -70,18 +70,19 @@ impl Network {
         }
     }
 
-    /// When the next one arrives.
+    /// Returns when the next datagram arrives.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.in_flight.keys().next().map(|(at, _)| *at)
     }
 
-    /// The next one that has arrived.
+    /// Returns the next datagram that has arrived.
     pub fn next_arrived(&mut self, now: Instant) -> Option<Datagram> {
         while self.next_at().is_some_and(|at| at <= now) {
             let (_, datagram) = self.in_flight.pop_first()?;
-            let is_cut = |address: &SocketAddr| self.unreachable_hosts.contains(&address.ip());
-            if !is_cut(&datagram.from) && !is_cut(&datagram.to) {
+            let is_unreachable =
+                |address: &SocketAddr| self.unreachable_hosts.contains(&address.ip());
+            if !is_unreachable(&datagram.from) && !is_unreachable(&datagram.to) {
                 return Some(datagram);
             }
         }

@@ -1,8 +1,8 @@
-//! IP packets, made by hand.
+//! Builds IP packets.
 
 use std::net::IpAddr;
 
-/// Makes a packet of `length` bytes, at least a header long, that carries `mark` where it can.
+/// Returns a packet of `length` bytes, at least a header long, that carries `mark` if it fits.
 #[must_use]
 pub fn ip_packet(source: IpAddr, destination: IpAddr, length: usize, mark: u64) -> Vec<u8> {
     let total = u16::try_from(length).expect("a packet is at most 65,535 bytes long");
@@ -30,7 +30,7 @@ pub fn ip_packet(source: IpAddr, destination: IpAddr, length: usize, mark: u64) 
     packet
 }
 
-/// Sends a packet back to where it came from.
+/// Swaps source and destination, so that the packet goes back.
 pub fn swap_addresses(packet: &mut [u8]) {
     let (at, length) =
         if packet.first().is_some_and(|first| first >> 4 == 4) { (12, 4) } else { (8, 16) };

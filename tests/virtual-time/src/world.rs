@@ -16,38 +16,38 @@ use crate::{clock, packet};
 
 /// The site's address inside the tunnel.
 pub const SITE_TUNNEL_IP: &str = "10.77.0.12";
-/// The hub's address inside the tunnel; every hub answers there.
+/// The hub's address inside the tunnel, which is the same for every hub.
 pub const HUB_TUNNEL_IP: &str = "10.77.0.1";
-/// How long a look-up takes, and how long until one fails.
+/// Time until a look-up succeeds, and until one fails.
 const LOOKUP_DELAY: Duration = Duration::from_millis(50);
 const LOOKUP_FAILURE_DELAY: Duration = Duration::from_secs(5);
 
-/// A simulated world. Hub `n` has the name `hub-n.test` and the address `198.51.100.n`, from 1 on.
+/// A simulated world. Hub `n`, from 1 on, has the name `hub-n.test` and the address `198.51.100.n`.
 #[derive(Debug)]
 pub struct World {
     /// The site's end.
     pub site: Tunnel,
-    /// Where the site sends from.
+    /// Source address of the site's datagrams.
     pub site_address: SocketAddr,
     /// The hubs.
     pub hubs: Vec<SimulatedHub>,
-    /// What lies between them.
+    /// The network between them.
     pub network: Network,
-    /// What names mean; a name that is not there cannot be found.
+    /// Addresses of each name; other names do not resolve.
     pub dns: BTreeMap<String, Vec<IpAddr>>,
-    /// Packets that came out at the site.
+    /// Packets that were decrypted at the site.
     pub received_at_site: Vec<Vec<u8>>,
-    /// Packets that came out at the hubs.
+    /// Packets that were decrypted at the hubs.
     pub received_at_hubs: Vec<Vec<u8>>,
-    /// Whether hubs send back what arrives.
+    /// Whether hubs send packets back.
     pub hubs_echo: bool,
-    /// The site sends a packet in this time.
+    /// Interval at which the site sends a packet.
     pub ping_interval: Option<Duration>,
-    /// How often the site took a new port.
+    /// Number of times the site has opened a new port.
     pub rebinds: u32,
-    /// What the site was told.
+    /// Settings of the site.
     pub settings: Settings,
-    /// What is known about the right time.
+    /// Bounds of the true time.
     pub bounds: ClockBounds,
     last_ping: Instant,
     pings_sent: u64,
@@ -55,18 +55,18 @@ pub struct World {
     out: SendBatch,
     packets: PacketBuffer,
     seed: u64,
-    /// Steps in which no time passed.
+    /// Steps in which no time has passed.
     stalled_steps: u32,
 }
 
 impl World {
-    /// Makes a world with so many hubs, all running, and moves this thread into virtual time.
+    /// Creates a world with `hubs` running hubs and switches this thread to virtual time.
     #[must_use]
     pub fn new(seed: u64, hubs: u8) -> Self {
         Self::with_settings(seed, hubs, |_| {})
     }
 
-    /// The same with other settings for the site; they are changed before it starts.
+    /// The same with other settings for the site.
     #[must_use]
     pub fn with_settings(seed: u64, hubs: u8, change: impl FnOnce(&mut Settings)) -> Self {
         clock::start();
@@ -116,10 +116,10 @@ impl World {
         world
     }
 
-    /// Makes one that has been up for a minute and talks every second.
+    /// Creates a world that has been up for a minute and sends a packet every second.
     ///
     /// # Panics
-    /// When it is not up by then.
+    /// If it is not up by then.
     #[must_use]
     pub fn connected(seed: u64, hubs: u8) -> Self {
         let mut world = Self::new(seed, hubs);
@@ -129,19 +129,19 @@ impl World {
         world
     }
 
-    /// Starts a hub, or starts it anew: it has forgotten everything.
+    /// Starts or restarts a hub without any state.
     pub fn start_hub(&mut self, hub: usize) {
         self.seed += 1;
-        let hub = self.hubs.get_mut(hub).expect("there is such a hub");
+        let hub = self.hubs.get_mut(hub).expect("the hub exists");
         hub.tunnel = Some(Tunnel::hub(hub.settings.clone(), Now::read(), self.seed));
     }
 
     /// Stops a hub.
     pub fn stop_hub(&mut self, hub: usize) {
-        self.hubs.get_mut(hub).expect("there is such a hub").tunnel = None;
+        self.hubs.get_mut(hub).expect("the hub exists").tunnel = None;
     }
 
-    /// Starts the site anew: it has forgotten everything.
+    /// Restarts the site without any state.
     pub fn restart_site(&mut self) {
         self.seed += 1;
         self.site = Tunnel::site(self.settings.clone(), self.bounds, Now::read(), self.seed);
@@ -150,13 +150,13 @@ impl World {
         self.serve_requests();
     }
 
-    /// Whether there is a session at the site.
+    /// Returns whether there is a session at the site.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.site.state(Now::read()) == TunnelState::Up
     }
 
-    /// How the site is.
+    /// Returns the site's report.
     #[must_use]
     pub fn report(&self) -> TunnelReport {
         self.site.report(Now::read())
@@ -176,33 +176,33 @@ impl World {
         self.pings_sent
     }
 
-    /// How many packets [`World::ping`] has sent.
+    /// Returns how many packets [`World::ping`] has sent.
     #[must_use]
     pub const fn pings_sent(&self) -> u64 {
         self.pings_sent
     }
 
-    /// Tells the site that something has happened.
+    /// Passes an event to the site.
     pub fn send_event(&mut self, event: TunnelEvent) {
         self.site.handle_event(Now::read(), event);
         self.with_site(|site, now, out, _| site.handle_timeout(now, out));
     }
 
-    /// Gives the site a datagram as if it had come from there, past the network.
+    /// Delivers a datagram to the site as if it came from `from`, bypassing the network.
     pub fn deliver_to_site(&mut self, from: SocketAddr, bytes: &[u8]) {
         self.with_site(|site, now, out, packets| {
             site.handle_datagram(now, (from, bytes), out, packets);
         });
     }
 
-    /// Gives a hub a datagram as if it had come from there, past the network.
+    /// Delivers a datagram to a hub as if it came from `from`, bypassing the network.
     pub fn deliver_to_hub(&mut self, hub: usize, from: SocketAddr, bytes: &[u8]) {
         self.with_hub(hub, |tunnel, now, out, packets| {
             tunnel.handle_datagram(now, (from, bytes), out, packets);
         });
     }
 
-    /// Runs until `is_done`, but not longer than `limit`; returns how long it took.
+    /// Runs until `is_done`, but at most for `limit`; returns the time it took.
     #[must_use]
     pub fn run_until(
         &mut self,
@@ -219,24 +219,24 @@ impl World {
         }
     }
 
-    /// Whether something that is sent from now on is answered within this time.
+    /// Returns whether a packet that is sent from now on is answered within `limit`.
     #[must_use]
     pub fn is_answered_within(&mut self, limit: Duration) -> bool {
         self.received_at_site.clear();
         self.run_until(limit, |world| !world.received_at_site.is_empty()).is_some()
     }
 
-    /// Lets this much time pass.
+    /// Runs for `time`.
     pub fn run_for(&mut self, time: Duration) {
         let _ = self.run_until(time, |_| false);
     }
 
-    /// Moves time to the next thing that happens, at most by `most`, and lets it happen.
+    /// Advances time to the next deadline, by `most` at most, and does what is due.
     pub fn step(&mut self, most: Duration) {
         let before = Instant::now();
         let next = self.next_at().map_or(most, |at| at.saturating_duration_since(before));
         self.stalled_steps = if next.is_zero() { self.stalled_steps + 1 } else { 0 };
-        assert!(self.stalled_steps < 10_000, "something is due again and again: {self:?}");
+        assert!(self.stalled_steps < 10_000, "the same deadline is due over and over: {self:?}");
         clock::advance(next.min(most));
         let now = Instant::now();
         self.answer_lookups(now);
@@ -358,13 +358,13 @@ fn is_due(tunnel: &Tunnel, now: Instant) -> bool {
     tunnel.poll_timeout().is_some_and(|at| now >= at)
 }
 
-/// An address as text.
+/// Parses an address.
 #[must_use]
 pub fn parse_ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// A network as text; an address alone is one of itself.
+/// Parses a network; a single address is a network of its own.
 #[must_use]
 pub fn parse_net(text: &str) -> IpNet {
     text.parse().unwrap_or_else(|_| IpNet::from(parse_ip(text)))

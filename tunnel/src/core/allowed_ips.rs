@@ -1,30 +1,31 @@
-//! Which peer an address inside the tunnel belongs to.
+//! Allowed networks of each peer.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Networks and the peers that they belong to. The longest network that holds an address decides,
-/// in both directions: a peer neither gets nor sends packets of a more specific network of another.
+/// Networks with their peers. The longest matching prefix decides, in both directions: a peer
+/// neither receives nor may send packets of a more specific network of another peer.
 #[derive(Clone, Debug)]
 pub(super) struct AllowedIps {
-    /// Longest prefix first; of equal networks the first peer's.
+    /// Longest prefix first; of equal networks the first peer's first.
     networks: Vec<(IpNet, usize)>,
 }
 
 impl AllowedIps {
-    /// Takes the networks of each peer, in the order of their numbers.
+    /// Takes the networks of each peer, in the order of the peers' numbers.
     pub(super) fn new<'a>(peers: impl IntoIterator<Item = &'a [IpNet]>) -> Self {
         let mut networks: Vec<_> = peers
             .into_iter()
             .enumerate()
             .flat_map(|(peer, networks)| networks.iter().map(move |network| (*network, peer)))
             .collect();
+        // The sort is stable, so the first peer keeps a network that two peers have.
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         Self { networks }
     }
 
-    /// The peer that an address belongs to.
+    /// Returns the peer that an address belongs to.
     pub(super) fn peer_for(&self, address: IpAddr) -> Option<usize> {
         let (_, peer) = self.networks.iter().find(|(network, _)| network.contains(&address))?;
         Some(*peer)
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_network_decides_and_families_do_not_mix() {
+    fn the_longest_prefix_decides_and_families_do_not_mix() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let first = [net("10.0.0.0/8"), net("::/0")];
         let second = [net("10.77.0.0/16"), net("10.77.0.9/32")];
@@ -59,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_search_through_all_networks(
+        fn lookup_agrees_with_a_search_through_all_networks(
             networks in prop::collection::vec((any::<u32>(), 0_u8..=32, 0_usize..4), 0..40),
             address: u32,
         ) {

@@ -1,44 +1,44 @@
-//! Whether long packets get through where short ones do. Pure.
+//! Detects that long packets are lost while short ones pass (a path MTU black hole). Pure.
 //!
 //! WireGuard acknowledges nothing, and its datagrams may be fragmented on the way, so neither the
-//! core nor the kernel is told when a router drops the long ones. But most of what a tunnel carries
-//! is TCP, which repeats what was not acknowledged: one long segment is watched at a time. That it
-//! was lost counts only when it was repeated, and the other end has shown since that short packets
-//! pass both ways. So a line that loses everything alike, a dead line, and a dead host behind the
-//! hub are not mistaken for it.
+//! core nor the kernel learns when a router drops the long ones. But most traffic in a tunnel is
+//! TCP, which retransmits what is not acknowledged. So one long segment is watched at a time. Its
+//! loss counts only after a retransmission, and after the other end has shown that short packets
+//! pass both ways. Random loss, a link that is down and a dead host behind the hub are therefore
+//! not mistaken for a black hole.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::ip_header;
 
-/// Packets of more bytes are long. A way that is too narrow for this one is too narrow for IPv6.
+/// Packets longer than this are watched. A path that drops them is too narrow for IPv6.
 const MIN_LONG_PACKET: usize = 1200;
-/// How often a segment has to have been sent, each time [`APART`] from the last, before its loss
-/// counts, and for how long.
+/// How often a segment must be sent, [`RETRANSMIT_SPACING`] apart, and how long after the first
+/// time, before its loss counts.
 const MIN_TRANSMISSIONS: u32 = 3;
 const RETRANSMIT_SPACING: Duration = Duration::from_secs(1);
 const LOSS_AFTER: Duration = Duration::from_secs(5);
-/// A segment of another stream is watched after this, whatever became of the first: its stream may
-/// be dead for reasons of its own.
+/// Time after which a segment of another flow is watched: the first flow may be dead for other
+/// reasons.
 const FLOW_SWITCH: Duration = Duration::from_secs(10);
-/// The same for one of the same stream, which may repeat seldom.
+/// The same for another segment of the same flow, which may retransmit rarely.
 const SAME_FLOW_SWITCH: Duration = Duration::from_secs(60);
-/// Losses in a row from which to say so.
+/// Consecutive losses that make a black hole.
 const LOSS_THRESHOLD: u32 = 8;
-/// Losses further apart are no row.
+/// Longest time between two consecutive losses.
 const LOSS_WINDOW: Duration = Duration::from_secs(30 * 60);
 
-/// What became of long packets.
+/// The watched segment and the losses so far.
 #[derive(Debug, Default)]
 pub(super) struct BlackHoleDetector {
     watched: Option<WatchedSegment>,
-    /// Losses since a long segment got through, and when the last was.
+    /// Losses since a long segment was acknowledged, and the time of the last one.
     losses: u32,
     last_loss: Option<Instant>,
 }
 
-/// A long segment that was sent and not acknowledged yet.
+/// A long segment that was sent and is not acknowledged yet.
 #[derive(Debug)]
 struct WatchedSegment {
     from: SocketAddr,
@@ -48,11 +48,11 @@ struct WatchedSegment {
     first_sent: Instant,
     last_sent: Instant,
     transmissions: u32,
-    /// It was sent since its loss counted last.
+    /// Whether it was sent again since its loss was last counted.
     is_resent_since_loss: bool,
 }
 
-/// What the header of a TCP segment says.
+/// The header of a TCP segment, as far as it matters here.
 #[derive(Debug, Eq, PartialEq)]
 struct TcpSegment {
     from: SocketAddr,
@@ -64,7 +64,7 @@ struct TcpSegment {
 }
 
 impl BlackHoleDetector {
-    /// A packet goes to the hub.
+    /// Records a packet to the hub.
     pub(super) fn on_sent(&mut self, now: Instant, packet: &[u8]) {
         let Some(segment) = (packet.len() > MIN_LONG_PACKET).then(|| parse_tcp(packet)).flatten()
         else {
@@ -76,6 +76,7 @@ impl BlackHoleDetector {
         };
         let is_same_stream = (watched.from, watched.to) == (segment.from, segment.to);
         if is_same_stream && watched.first_sequence == segment.first_sequence {
+            // Fast retransmissions come in bursts that may be lost together, so they count once.
             if now >= watched.last_sent + RETRANSMIT_SPACING {
                 watched.transmissions += 1;
                 watched.last_sent = now;
@@ -89,18 +90,19 @@ impl BlackHoleDetector {
         }
     }
 
-    /// A packet came from the hub.
+    /// Records a packet from the hub.
     pub(super) fn on_received(&mut self, now: Instant, packet: &[u8]) {
         let Some(watched) = &self.watched else { return };
         let Some(segment) = parse_tcp(packet) else { return };
         if (segment.from, segment.to) != (watched.to, watched.from) {
             return;
         }
+        // A reset says nothing about the path.
         if segment.is_reset {
             self.watched = None;
         } else if segment
             .acknowledged
-            .is_some_and(|upto| upto.wrapping_sub(watched.end_sequence) < 1 << 31)
+            .is_some_and(|acknowledged| acknowledged.wrapping_sub(watched.end_sequence) < 1 << 31)
         {
             *self = Self::default();
         } else {
@@ -108,11 +110,13 @@ impl BlackHoleDetector {
         }
     }
 
-    /// The other end has shown that short packets pass, and that the long one has not come.
+    /// Records that the other end is reachable with short packets and has not received the watched
+    /// one.
     pub(super) fn on_missing(&mut self, now: Instant) {
         let Some(watched) = &mut self.watched else { return };
         let is_late =
             watched.transmissions >= MIN_TRANSMISSIONS && now >= watched.first_sent + LOSS_AFTER;
+        // One retransmission proves one loss, however many acknowledgements follow it.
         if !is_late || !std::mem::take(&mut watched.is_resent_since_loss) {
             return;
         }
@@ -122,7 +126,7 @@ impl BlackHoleDetector {
         self.losses = self.losses.saturating_add(1);
     }
 
-    /// Whether long packets are lost although short ones pass.
+    /// Returns whether long packets are lost while short ones pass.
     pub(super) const fn is_detected(&self) -> bool {
         self.losses >= LOSS_THRESHOLD
     }
@@ -143,7 +147,7 @@ impl WatchedSegment {
     }
 }
 
-/// Reads a TCP segment (RFC 9293, 3.1); `None` for anything else, and for a fragment.
+/// Parses a TCP segment (RFC 9293, 3.1); `None` for anything else, and for a fragment.
 fn parse_tcp(packet: &[u8]) -> Option<TcpSegment> {
     const TCP: u8 = 6;
     let header = ip_header::parse(packet)?;
@@ -160,7 +164,7 @@ fn parse_tcp(packet: &[u8]) -> Option<TcpSegment> {
     let tcp = packet.get(at..header.length).filter(|_| protocol == TCP)?;
     let (ports, rest) = tcp.split_first_chunk::<4>()?;
     let (start, rest) = rest.split_first_chunk::<4>()?;
-    let (upto, rest) = rest.split_first_chunk::<4>()?;
+    let (acknowledged, rest) = rest.split_first_chunk::<4>()?;
     let [offset, flags, ..] = *rest else { return None };
     let [from_high, from_low, to_high, to_low] = *ports;
     let start = u32::from_be_bytes(*start);
@@ -170,7 +174,7 @@ fn parse_tcp(packet: &[u8]) -> Option<TcpSegment> {
         to: SocketAddr::new(header.destination, u16::from_be_bytes([to_high, to_low])),
         first_sequence: start,
         end_sequence: start.wrapping_add(u32::try_from(length).ok()?),
-        acknowledged: (flags & 0x10 != 0).then(|| u32::from_be_bytes(*upto)),
+        acknowledged: (flags & 0x10 != 0).then(|| u32::from_be_bytes(*acknowledged)),
         is_reset: flags & 0x04 != 0,
     })
 }
@@ -185,104 +189,117 @@ mod tests {
     const ACK: u8 = 0x10;
     const RST: u8 = 0x04;
 
-    /// A segment between the site's `port` and port 1883 of a host, either way.
-    fn tcp(is_ours: bool, port: u16, start: u32, upto: u32, flags: u8, length: usize) -> Vec<u8> {
+    /// Returns a segment from the site's `port` to port 1883 of a host, or back.
+    fn tcp(
+        from_site: bool,
+        port: u16,
+        start: u32,
+        acknowledged: u32,
+        flags: u8,
+        length: usize,
+    ) -> Vec<u8> {
         let total = u16::try_from(40 + length).unwrap().to_be_bytes();
         let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 6, 0, 0];
         let (ours, theirs) = ([10, 77, 0, 12], [10, 77, 0, 1]);
-        packet.extend(if is_ours { [ours, theirs] } else { [theirs, ours] }.concat());
-        let ports = if is_ours { [port, 1883] } else { [1883, port] };
+        packet.extend(if from_site { [ours, theirs] } else { [theirs, ours] }.concat());
+        let ports = if from_site { [port, 1883] } else { [1883, port] };
         ports.iter().for_each(|port| packet.extend(port.to_be_bytes()));
         packet.extend(start.to_be_bytes());
-        packet.extend(upto.to_be_bytes());
+        packet.extend(acknowledged.to_be_bytes());
         packet.extend([0x50, flags, 1, 0, 0, 0, 0, 0]);
         packet.resize(40 + length, 7);
         packet
     }
 
     /// Sends a long segment four times in seven seconds.
-    fn repeat(long: &mut BlackHoleDetector, start: Instant, port: u16) -> Instant {
+    fn retransmit(detector: &mut BlackHoleDetector, start: Instant, port: u16) -> Instant {
         for second in [0, 1, 3, 7] {
-            long.on_sent(start + second * SECOND, &tcp(true, port, 1000, 0, ACK, 1240));
+            detector.on_sent(start + second * SECOND, &tcp(true, port, 1000, 0, ACK, 1240));
         }
         start + 8 * SECOND
     }
 
-    /// The other end says what it has.
-    fn says(long: &mut BlackHoleDetector, now: Instant, port: u16, upto: u32, flags: u8) {
-        long.on_received(now, &tcp(false, port, 0, upto, flags, 0));
+    /// Receives an acknowledgement from the other end.
+    fn acknowledge(
+        detector: &mut BlackHoleDetector,
+        now: Instant,
+        port: u16,
+        acknowledged: u32,
+        flags: u8,
+    ) {
+        detector.on_received(now, &tcp(false, port, 0, acknowledged, flags, 0));
     }
 
     #[test]
-    fn long_segments_that_the_other_end_keeps_asking_for_are_lost_until_one_comes() {
-        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+    fn eight_lost_segments_are_a_black_hole_until_one_is_acknowledged() {
+        let (mut detector, mut now) = (BlackHoleDetector::default(), Instant::now());
         for port in 1..=8 {
-            assert!(!long.is_detected());
-            now = repeat(&mut long, now, port);
-            says(&mut long, now, port, 1000, ACK);
-            says(&mut long, now, port, 1000, ACK);
+            assert!(!detector.is_detected());
+            now = retransmit(&mut detector, now, port);
+            acknowledge(&mut detector, now, port, 1000, ACK);
+            acknowledge(&mut detector, now, port, 1000, ACK);
             now += FLOW_SWITCH;
         }
-        assert!(long.is_detected());
-        now = repeat(&mut long, now, 9);
-        says(&mut long, now, 9, 2240, ACK);
-        assert!(!long.is_detected());
+        assert!(detector.is_detected());
+        now = retransmit(&mut detector, now, 9);
+        acknowledge(&mut detector, now, 9, 2240, ACK);
+        assert!(!detector.is_detected());
     }
 
     #[test]
-    fn a_host_that_says_nothing_or_ends_the_stream_misses_nothing() {
-        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+    fn a_silent_host_and_a_reset_are_no_black_hole() {
+        let (mut detector, mut now) = (BlackHoleDetector::default(), Instant::now());
         for port in 1..=50 {
-            now = repeat(&mut long, now, port);
-            says(&mut long, now, port + 1, 1000, ACK);
-            says(&mut long, now, port, 1000, ACK | RST);
-            says(&mut long, now, port, 1000, ACK);
+            now = retransmit(&mut detector, now, port);
+            acknowledge(&mut detector, now, port + 1, 1000, ACK);
+            acknowledge(&mut detector, now, port, 1000, ACK | RST);
+            acknowledge(&mut detector, now, port, 1000, ACK);
             now += FLOW_SWITCH;
         }
-        assert_eq!(long.losses, 0);
+        assert_eq!(detector.losses, 0);
     }
 
     #[test]
-    fn what_was_sent_a_moment_ago_or_once_is_not_missed_yet() {
-        let (mut long, now) = (BlackHoleDetector::default(), Instant::now());
+    fn a_segment_that_was_sent_once_or_a_moment_ago_is_not_lost() {
+        let (mut detector, now) = (BlackHoleDetector::default(), Instant::now());
         for burst in 0..100 {
-            long.on_sent(now + burst * SECOND / 100, &tcp(true, 1, 1000, 0, ACK, 1240));
+            detector.on_sent(now + burst * SECOND / 100, &tcp(true, 1, 1000, 0, ACK, 1240));
         }
         for second in 1..20 {
-            says(&mut long, now + second * SECOND, 1, 1000, ACK);
-            long.on_missing(now + second * SECOND);
+            acknowledge(&mut detector, now + second * SECOND, 1, 1000, ACK);
+            detector.on_missing(now + second * SECOND);
         }
-        assert_eq!(long.losses, 0);
+        assert_eq!(detector.losses, 0);
     }
 
     #[test]
-    fn a_stuck_stream_beside_one_that_works_and_losses_far_apart_are_no_pattern() {
-        let (mut long, mut now) = (BlackHoleDetector::default(), Instant::now());
+    fn one_stuck_flow_among_others_and_losses_far_apart_are_no_black_hole() {
+        let (mut detector, mut now) = (BlackHoleDetector::default(), Instant::now());
         for round in 0..50 {
-            now = repeat(&mut long, now, 1);
-            long.on_missing(now);
+            now = retransmit(&mut detector, now, 1);
+            detector.on_missing(now);
             now += FLOW_SWITCH;
-            long.on_sent(now, &tcp(true, 2, round, 0, ACK, 1240));
-            says(&mut long, now, 2, round + 1240, ACK);
-            assert!(!long.is_detected());
+            detector.on_sent(now, &tcp(true, 2, round, 0, ACK, 1240));
+            acknowledge(&mut detector, now, 2, round + 1240, ACK);
+            assert!(!detector.is_detected());
         }
         for _ in 0..50 {
-            now = repeat(&mut long, now + LOSS_WINDOW, 1);
-            long.on_missing(now);
+            now = retransmit(&mut detector, now + LOSS_WINDOW, 1);
+            detector.on_missing(now);
         }
-        assert!(!long.is_detected());
+        assert!(!detector.is_detected());
     }
 
     #[test]
     fn only_long_segments_are_watched_in_both_families() {
-        let (mut long, now) = (BlackHoleDetector::default(), Instant::now());
+        let (mut detector, now) = (BlackHoleDetector::default(), Instant::now());
         let mut udp = tcp(true, 1, 0, 0, ACK, 1240);
         udp[9] = 17;
         let mut fragment = tcp(true, 1, 0, 0, ACK, 1240);
         fragment[7] = 9;
         for other in [tcp(true, 1, 0, 0, ACK, 1160), udp, fragment] {
-            long.on_sent(now, &other);
-            assert!(long.watched.is_none());
+            detector.on_sent(now, &other);
+            assert!(detector.watched.is_none());
         }
         let mut v6 = vec![0x60, 0, 0, 0, 4, 0xec, 6, 64];
         v6.extend([[0xfd; 16], [0xfe; 16]].concat());

@@ -1,20 +1,21 @@
-//! What the wall clock may do to a tunnel.
+//! Steps and bounds of the wall clock.
 //!
-//! A handshake carries a stamp of the wall clock, and a hub ignores one that is not later than the
-//! last it has seen. boringtun reads the clock once, when a peer's state is made.
+//! A handshake carries a timestamp of the wall clock, and a hub ignores one that is not later than
+//! the last one it accepted (WireGuard whitepaper, 5.1). boringtun reads the clock once, when a
+//! peer is made.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// A jump of the wall clock against the monotonic one that is more than drift. Time asleep looks
-/// the same, and ends sessions as well.
+/// Difference between the wall clock and the monotonic clock from which on it counts as a step and
+/// not as drift. Suspend looks the same, and ends sessions too.
 const STEP_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Now {
-    /// The monotonic clock: all deadlines.
+    /// The monotonic clock, for all deadlines.
     pub instant: Instant,
-    /// The wall clock: the stamps of handshakes.
+    /// The wall clock, for the timestamps of handshakes.
     pub wall: SystemTime,
 }
 
@@ -25,31 +26,34 @@ impl Now {
         Self::at(Instant::now())
     }
 
-    /// Reads the wall clock; `instant` was just read.
+    /// Reads the wall clock; `instant` must just have been read.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the tunnel's only look at the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the only place where the tunnel reads the wall clock"
+    )]
     pub fn at(instant: Instant) -> Self {
         Self { instant, wall: SystemTime::now() }
     }
 }
 
-/// What is known about the right time.
+/// Bounds of the true time.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ClockBounds {
-    /// It is certainly later than this: the moment of the build, or the last that was seen.
+    /// The true time is later than this: the time of the build, or the latest time on record.
     pub floor: Option<SystemTime>,
-    /// It is certainly earlier than this.
+    /// The true time is earlier than this.
     pub ceiling: Option<SystemTime>,
 }
 
-/// What to think of the wall clock.
+/// Whether the wall clock is within its bounds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ClockVerdict {
-    /// Before the floor: worth a try, since a hub only ignores a stamp that is too old.
+    /// Before the floor. A handshake is tried: a hub only ignores a timestamp that is too old.
     Behind,
     Plausible,
-    /// Beyond the ceiling. A hub that sees such a stamp ignores every right one afterwards: this
-    /// must not be tried.
+    /// Beyond the ceiling. No handshake is sent: a hub that accepts such a timestamp ignores every
+    /// correct one afterwards.
     Ahead,
 }
 
@@ -62,7 +66,7 @@ pub(super) enum ClockStep {
 #[derive(Debug)]
 pub(super) struct ClockWatch {
     reference: Now,
-    /// The last moment: a batch has one for all of its packets.
+    /// The last moment, which all packets of a batch share.
     last: Now,
     pub(super) bounds: ClockBounds,
 }
@@ -73,7 +77,7 @@ impl ClockWatch {
     }
 
     pub(super) fn verdict(&self, wall: SystemTime) -> ClockVerdict {
-        // boringtun cannot be made before 1970; a clock beyond reason is treated alike.
+        // boringtun panics before 1970, so such a clock must not be used either.
         if wall < SystemTime::UNIX_EPOCH || self.bounds.ceiling.is_some_and(|end| wall > end) {
             ClockVerdict::Ahead
         } else if self.bounds.floor.is_some_and(|start| wall < start) {
@@ -83,13 +87,14 @@ impl ClockWatch {
         }
     }
 
-    /// Whether the wall clock has jumped since the last jump.
+    /// Returns the step of the wall clock since the last one, if there is one.
     pub(super) fn detect_step(&mut self, now: Now) -> Option<ClockStep> {
         if now == self.last {
             return None;
         }
         self.last = now;
         let passed = now.instant.saturating_duration_since(self.reference.instant);
+        // Measured from the last step, so that slow drift adds up and is noticed too.
         let expected = self.reference.wall + passed;
         let (step, by) = match now.wall.duration_since(expected) {
             Ok(by) => (ClockStep::Forward, by),

@@ -1,64 +1,64 @@
-//! What a tunnel has done since it started.
+//! Counters of a tunnel.
 
 use std::fmt;
 
-/// Counters of a tunnel since its start; none ever wraps or goes back.
+/// Counters of a tunnel since its start; they only grow and do not wrap.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
     /// Packets that were encrypted and sent.
     pub sent_packets: u64,
-    /// Their bytes, without what WireGuard adds.
+    /// Bytes of these packets, without WireGuard's overhead.
     pub sent_bytes: u64,
-    /// Packets that were decrypted and handed on.
+    /// Packets that were decrypted and passed on.
     pub received_packets: u64,
-    /// Their bytes, without what WireGuard adds.
+    /// Bytes of these packets, without WireGuard's overhead.
     pub received_bytes: u64,
-    /// Initiations of a handshake that were sent.
+    /// Handshake initiations that were sent.
     pub initiations: u64,
-    /// Handshakes that ended in a session, whoever began them.
+    /// Handshakes that led to a session, begun by either end.
     pub handshakes: u64,
-    /// Initiations that stayed without an answer.
+    /// Initiations without a response.
     pub unanswered: u64,
     /// Cookie replies: the other end is under load, or under attack.
     pub cookies: u64,
-    /// Times that a new local port was asked for.
+    /// Requests for a new local port.
     pub rebinds: u64,
     /// Changes from one hub to another.
     pub hub_changes: u64,
     /// Changes of the address that the other end sends from.
     pub endpoint_changes: u64,
-    /// Jumps of the wall clock.
+    /// Steps of the wall clock.
     pub clock_steps: u64,
-    /// Faults inside the protocol's implementation that were caught. Each costs one handshake.
+    /// Panics inside boringtun that were caught. Each costs one handshake.
     pub panics: u64,
-    /// What was dropped, by reason; read with [`Counters::dropped`].
+    /// By reason; read with [`Counters::dropped`].
     pub(super) dropped: [u64; DropReason::ALL.len()],
 }
 
 /// Why a packet or a datagram was dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DropReason {
-    /// Our packet: it waited for a session longer than 5 s.
+    /// Outgoing packet: waited for a session for more than 5 s.
     Waited,
-    /// Our packet: more than 64 waited for a session.
+    /// Outgoing packet: more than 64 waited for a session.
     QueueFull,
-    /// Our packet: it goes to an address outside the allowed networks of the hub in use.
+    /// Outgoing packet: its destination is outside the allowed networks of the active hub.
     NotAllowedOut,
-    /// Their packet: it comes from an address outside the allowed networks of its sender.
+    /// Incoming packet: its source is outside the allowed networks of the sender.
     NotAllowedIn,
-    /// It is no whole IP packet, no WireGuard datagram, or has no valid first MAC.
+    /// Not a complete IP packet, not a WireGuard datagram, or without a valid first MAC.
     Malformed,
-    /// Our packet: it is longer than the MTU.
+    /// Outgoing packet: longer than the MTU.
     TooLong,
-    /// It belongs to no peer, session or handshake that is known here.
+    /// Belongs to no known peer, session or handshake.
     Stranger,
-    /// It does not decrypt: garbage, or a wrong key.
+    /// Does not decrypt: garbage, or the wrong key.
     Undecryptable,
-    /// It was there before, or is older than the window of 1024 packets or the last handshake.
+    /// Received before, or older than the window of 1024 packets or than the last handshake.
     Replayed,
-    /// There was no room for it between the tunnel and the network or the host.
+    /// A buffer between the tunnel and the network or the host was full.
     NoRoom,
-    /// Our datagram: the kernel did not take it. No route, a firewall, or a link that stands still.
+    /// Outgoing datagram: refused by the kernel. No route, a firewall, or a stalled link.
     Unsent,
 }
 
@@ -78,7 +78,7 @@ impl DropReason {
         Self::Unsent,
     ];
 
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl fmt::Display for DropReason {
 }
 
 impl Counters {
-    /// How many packets or datagrams were dropped for a reason.
+    /// Returns how many packets or datagrams were dropped for a reason.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped.get(reason as usize).copied().unwrap_or_default()

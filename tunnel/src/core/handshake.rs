@@ -1,32 +1,33 @@
-//! When to begin a handshake. Pure: `now` and randomness are arguments.
+//! Handshake timer and liveness of a peer. Pure: `now` and randomness are arguments.
 
 use std::time::{Duration, Instant};
 
-/// First pause after an initiation (REKEY_TIMEOUT); each further one is half as long again.
+/// Pause after the first initiation (REKEY_TIMEOUT); each further pause is 1.5 times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause, with its jitter: a hub that comes back is found within this.
+/// Longest pause with its jitter: a hub that is up again is found within this time.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// Keeps a fleet apart that lost its hub in the same moment.
+/// Largest random delay, which spreads a fleet that loses its hub at the same moment.
 const MAX_JITTER: Duration = Duration::from_millis(333);
-/// Age of a session at which the next one is made (REKEY_AFTER_TIME).
+/// Age of a session at which it is renewed (REKEY_AFTER_TIME).
 const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// How much longer to wait when the other end began the session: its turn comes first.
+/// Additional age if the other end began the session: it renews the session first.
 const PEER_REKEY_GRACE: Duration = Duration::from_secs(15);
-/// The least time between two initiations, whatever happens.
+/// Minimum time between two initiations.
 const MIN_RETRY: Duration = Duration::from_secs(1);
-/// An answer to data is due after this: the other end sends a keepalive after 10 s, and the way
-/// takes its time.
+/// Time until a reply to data is overdue: the other end sends a keepalive after 10 s
+/// (KEEPALIVE_TIMEOUT), and the network adds its delay.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Nothing came at all for this long, although nothing was asked for. A hub answers no keepalive, so
-/// then only a handshake shows that it is there.
+/// Time without any datagram, although no reply is awaited, until the hub is suspected to be down.
+/// A hub answers no keepalive, so only a handshake shows that it is up.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
-/// The same beyond the time between two keepalives: whoever wants to send seldom is not to ask often.
+/// Added to the keepalive interval for the same purpose, so that a long interval does not cause
+/// frequent handshakes.
 const KEEPALIVE_GRACE: Duration = Duration::from_secs(20);
-/// Whoever was heard this recently can be reached, whatever becomes of a handshake.
+/// A peer that sent something within this time is reachable, even if a handshake fails.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The initiations of one peer: at once, again and again with growing pauses, for ever, until there
-/// is a session, and then before it gets too old.
+/// When to send initiations to one peer: at once, then with growing pauses until there is a
+/// session, and again before the session is too old.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HandshakeTimer {
     next_initiation_at: Option<Instant>,
@@ -39,9 +40,8 @@ pub(super) struct HandshakeTimer {
 impl HandshakeTimer {
     /// Makes the first initiation due now.
     pub(super) const fn new(now: Instant) -> Self {
-        let due = Some(now);
         Self {
-            next_initiation_at: due,
+            next_initiation_at: Some(now),
             last_initiation: None,
             pause: FIRST_PAUSE,
             failed_attempts: 0,
@@ -49,7 +49,7 @@ impl HandshakeTimer {
         }
     }
 
-    /// Goes on with the pauses of another that had no success.
+    /// Starts with the pause of another timer that had no success.
     pub(super) const fn with_pause_of(now: Instant, other: &Self) -> Self {
         Self { pause: other.pause, ..Self::new(now) }
     }
@@ -58,7 +58,7 @@ impl HandshakeTimer {
         self.next_initiation_at
     }
 
-    /// No initiation goes out before this.
+    /// Returns the time before which no initiation may be sent.
     pub(super) fn earliest_retry_at(&self) -> Option<Instant> {
         self.last_initiation.map(|last| last + MIN_RETRY)
     }
@@ -67,17 +67,17 @@ impl HandshakeTimer {
         self.next_initiation_at.is_some_and(|due| now >= due)
     }
 
-    /// Whether an initiation waits for its answer.
+    /// Returns whether an initiation awaits its response.
     pub(super) const fn is_outstanding(&self) -> bool {
         self.is_outstanding
     }
 
-    /// Initiations without an answer since the last session.
+    /// Returns the number of initiations without a response since the last session.
     pub(super) const fn failed_attempts(&self) -> u32 {
         self.failed_attempts
     }
 
-    /// The outstanding initiation will not be answered any more.
+    /// Counts the outstanding initiation as failed.
     pub(super) const fn on_unanswered(&mut self) {
         if self.is_outstanding {
             self.is_outstanding = false;
@@ -85,15 +85,15 @@ impl HandshakeTimer {
         }
     }
 
-    /// The same when the hub was heard meanwhile: an accident, which says nothing about the way. The
-    /// next one goes out after the first pause.
+    /// Drops the outstanding initiation without counting it, because the hub is reachable. The next
+    /// one follows after the first pause.
     pub(super) const fn ignore_unanswered(&mut self) {
         (self.is_outstanding, self.pause) = (false, FIRST_PAUSE);
     }
 
-    /// An initiation goes out now to one of so many addresses, which take turns: all of them are tried
-    /// in the time of one pause. `random` is in `[0, 1)`.
+    /// Records an initiation to one of `addresses`, which take turns. `random` is in `[0, 1)`.
     pub(super) fn on_initiation_sent(&mut self, now: Instant, addresses: u32, random: f64) {
+        // All addresses are tried within one pause, so only the last one waits for the rest of it.
         let is_last = (self.failed_attempts + 1).is_multiple_of(addresses.max(1));
         let pause = if is_last {
             let others = FIRST_PAUSE * addresses.saturating_sub(1);
@@ -103,69 +103,69 @@ impl HandshakeTimer {
         } else {
             FIRST_PAUSE
         };
+        // Without jitter a fleet would retry in step, and overload its hub when it returns.
         let pause = (pause + MAX_JITTER.mul_f64(random)).min(MAX_PAUSE);
         self.next_initiation_at = Some(now + pause);
         self.last_initiation = Some(now);
         self.is_outstanding = true;
     }
 
-    /// An initiation is due, and nobody knows where to send it to: counts like one that is not
-    /// answered.
+    /// Records that an initiation was due without an address to send it to; it counts as
+    /// unanswered.
     pub(super) fn on_no_address(&mut self, now: Instant, random: f64) {
+        // Nothing was sent, so the minimum interval between initiations does not start.
         let last = self.last_initiation;
         self.on_initiation_sent(now, 1, random);
         self.last_initiation = last;
     }
 
-    /// Nothing can go out now; the same again soon.
+    /// Retries after the first pause, without counting an attempt.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.next_initiation_at = Some(now + FIRST_PAUSE);
     }
 
-    /// Nobody needs a session now.
+    /// Stops the timer until a session is requested.
     pub(super) const fn set_idle(&mut self) {
         self.next_initiation_at = None;
     }
 
-    /// A session would be good to have; does nothing while an initiation waits for its answer.
+    /// Makes an initiation due as soon as allowed, unless one awaits its response.
     pub(super) fn request_session(&mut self, now: Instant) {
         if !self.is_outstanding {
             self.retry_now(now);
         }
     }
 
-    /// The way may be another than a moment ago: the next initiation goes out at once, and the last
-    /// one does not count as failed.
+    /// Makes an initiation due as soon as allowed, because the route to the hub may have changed.
+    /// The outstanding one does not count as failed.
     pub(super) fn retry_now(&mut self, now: Instant) {
         let earliest = self.earliest_retry_at().map_or(now, |earliest| earliest.max(now));
         self.next_initiation_at =
             Some(self.next_initiation_at.map_or(earliest, |due| due.min(earliest)));
+        // A late response is still accepted: boringtun keeps the state of the last two initiations.
         self.is_outstanding = false;
     }
 
-    /// There is a session that we began.
+    /// Records a session that this end began.
     pub(super) fn on_established(&mut self, now: Instant, random: f64) {
-        let due = Some(now + REKEY_AFTER + MAX_JITTER.mul_f64(random));
-        *self = Self {
-            next_initiation_at: due,
-            last_initiation: self.last_initiation,
-            ..Self::new(now)
-        };
+        let last_initiation = self.last_initiation;
+        *self = Self { last_initiation, ..Self::new(now) };
+        self.next_initiation_at = Some(now + REKEY_AFTER + MAX_JITTER.mul_f64(random));
     }
 
-    /// There is a session that the other end began.
+    /// Records a session that the other end began.
     pub(super) fn on_peer_established(&mut self, now: Instant, random: f64) {
         self.on_established(now + PEER_REKEY_GRACE, random);
     }
 }
 
-/// What has been heard from the other end, and whether it is time to worry.
+/// What was received from the other end, and when its silence is suspicious.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Liveness {
     last_received: Option<Instant>,
-    /// The first data that was sent since.
+    /// When data was first sent after that.
     awaiting_reply_since: Option<Instant>,
-    /// The way is another since: that it could be heard says nothing any more.
+    /// The route has changed since: earlier datagrams do not prove that the hub is reachable.
     has_route_changed: bool,
 }
 
@@ -174,42 +174,42 @@ impl Liveness {
         Self { last_received: None, awaiting_reply_since: None, has_route_changed: false }
     }
 
-    /// Something authentic came.
+    /// Records an authentic datagram.
     pub(super) const fn on_received(&mut self, now: Instant) {
         *self = Self { last_received: Some(now), ..Self::new() };
     }
 
-    /// The way out is another than before.
+    /// Records that this host has another route to the hub.
     pub(super) const fn on_route_changed(&mut self) {
         self.has_route_changed = true;
     }
 
-    /// Whether something came only a moment ago, by the way that is used now.
+    /// Returns whether a datagram arrived within the last 10 s on the current route.
     pub(super) fn is_reachable(&self, now: Instant) -> bool {
         !self.has_route_changed
             && self.silent_for(now).is_some_and(|silence| silence < REACHABLE_WITHIN)
     }
 
-    /// Data went out.
+    /// Records that data was sent.
     pub(super) fn on_sent(&mut self, now: Instant) {
         self.awaiting_reply_since.get_or_insert(now);
     }
 
-    /// How long nothing has come; `None` when nothing ever has.
+    /// Returns the time since the last datagram; `None` if there was none.
     pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
-        self.last_received.map(|heard| now.saturating_duration_since(heard))
+        self.last_received.map(|received| now.saturating_duration_since(received))
     }
 
-    /// When silence is no longer normal. Without keepalives a tunnel may be idle for ever.
+    /// Returns when silence becomes suspicious. Without keepalives an idle tunnel may be silent.
     pub(super) fn suspect_at(&self, keep_alive: Option<Duration>) -> Option<Instant> {
         let unanswered = self.awaiting_reply_since.map(|asked| asked + REPLY_TIMEOUT);
         let silent = self.last_received.zip(keep_alive);
         let silent =
-            silent.map(|(heard, every)| heard + SILENCE_TIMEOUT.max(every + KEEPALIVE_GRACE));
+            silent.map(|(received, every)| received + SILENCE_TIMEOUT.max(every + KEEPALIVE_GRACE));
         unanswered.into_iter().chain(silent).min()
     }
 
-    /// Whether data has gone out that should have been answered by now.
+    /// Returns whether a reply to data is overdue.
     pub(super) fn is_reply_overdue(&self, now: Instant) -> bool {
         self.awaiting_reply_since.is_some_and(|asked| now >= asked + REPLY_TIMEOUT)
     }
@@ -221,20 +221,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The pauses between the first initiations that nobody answers.
+    /// Returns the pauses between the first unanswered initiations.
     fn pauses(addresses: u32, random: f64) -> Vec<Duration> {
         let mut now = Instant::now();
-        let mut schedule = HandshakeTimer::new(now);
+        let mut timer = HandshakeTimer::new(now);
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            assert!(schedule.is_due(now));
-            schedule.on_unanswered();
-            schedule.on_initiation_sent(now, addresses, random);
-            let due = schedule.next_initiation_at().unwrap();
+            assert!(timer.is_due(now));
+            timer.on_unanswered();
+            timer.on_initiation_sent(now, addresses, random);
+            let due = timer.next_initiation_at().unwrap();
             pauses.push(due - now);
             now = due;
         }
-        assert_eq!(schedule.failed_attempts(), 9);
+        assert_eq!(timer.failed_attempts(), 9);
         pauses
     }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_a_hub_have_their_turn_within_one_pause() {
+    fn all_addresses_of_a_hub_are_tried_within_one_pause() {
         for addresses in 2..8 {
             let pauses = pauses(addresses, 0.999);
             let turns = usize::try_from(addresses).unwrap();
@@ -261,44 +261,44 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_renewed_after_120_s_and_a_third_of_a_second_at_most() {
+    fn a_session_is_renewed_after_120_s_with_a_jitter_of_a_third_of_a_second() {
         let now = Instant::now();
-        let mut schedule = HandshakeTimer::new(now);
-        schedule.on_initiation_sent(now, 1, 0.0);
-        schedule.on_established(now, 0.5);
-        let due = schedule.next_initiation_at().unwrap() - now;
+        let mut timer = HandshakeTimer::new(now);
+        timer.on_initiation_sent(now, 1, 0.0);
+        timer.on_established(now, 0.5);
+        let due = timer.next_initiation_at().unwrap() - now;
         assert!(due >= REKEY_AFTER && due <= REKEY_AFTER + MAX_JITTER);
-        assert!(!schedule.is_outstanding() && schedule.failed_attempts() == 0);
+        assert!(!timer.is_outstanding() && timer.failed_attempts() == 0);
     }
 
     #[test]
-    fn whoever_wants_a_session_waits_while_an_answer_is_due() {
+    fn a_request_for_a_session_waits_while_a_response_is_outstanding() {
         let now = Instant::now();
-        let mut schedule = HandshakeTimer::new(now);
-        schedule.on_initiation_sent(now, 1, 0.0);
-        schedule.request_session(now + SECOND);
-        assert_eq!(schedule.next_initiation_at(), Some(now + FIRST_PAUSE));
-        schedule.retry_now(now + SECOND);
-        assert_eq!(schedule.next_initiation_at(), Some(now + SECOND));
-        schedule.set_idle();
-        schedule.request_session(now + 2 * SECOND);
-        assert!(schedule.is_due(now + 2 * SECOND));
+        let mut timer = HandshakeTimer::new(now);
+        timer.on_initiation_sent(now, 1, 0.0);
+        timer.request_session(now + SECOND);
+        assert_eq!(timer.next_initiation_at(), Some(now + FIRST_PAUSE));
+        timer.retry_now(now + SECOND);
+        assert_eq!(timer.next_initiation_at(), Some(now + SECOND));
+        timer.set_idle();
+        timer.request_session(now + 2 * SECOND);
+        assert!(timer.is_due(now + 2 * SECOND));
     }
 
     #[test]
-    fn silence_is_a_worry_15_s_after_data_or_45_s_and_20_s_beyond_a_keepalive_after_anything() {
+    fn silence_is_suspicious_15_s_after_data_and_45_s_after_a_datagram_or_20_s_after_a_keepalive() {
         let (short, long) = (Some(SECOND), Some(60 * SECOND));
         let now = Instant::now();
-        let mut hearing = Liveness::new();
-        assert_eq!(hearing.suspect_at(short), None);
-        hearing.on_received(now);
-        assert_eq!(hearing.suspect_at(short), Some(now + SILENCE_TIMEOUT));
-        assert_eq!(hearing.suspect_at(long), Some(now + 80 * SECOND));
-        assert_eq!(hearing.suspect_at(None), None);
-        hearing.on_sent(now + SECOND);
-        hearing.on_sent(now + 2 * SECOND);
-        assert_eq!(hearing.suspect_at(None), Some(now + SECOND + REPLY_TIMEOUT));
-        hearing.on_received(now + 3 * SECOND);
-        assert_eq!(hearing.suspect_at(None), None);
+        let mut liveness = Liveness::new();
+        assert_eq!(liveness.suspect_at(short), None);
+        liveness.on_received(now);
+        assert_eq!(liveness.suspect_at(short), Some(now + SILENCE_TIMEOUT));
+        assert_eq!(liveness.suspect_at(long), Some(now + 80 * SECOND));
+        assert_eq!(liveness.suspect_at(None), None);
+        liveness.on_sent(now + SECOND);
+        liveness.on_sent(now + 2 * SECOND);
+        assert_eq!(liveness.suspect_at(None), Some(now + SECOND + REPLY_TIMEOUT));
+        liveness.on_received(now + 3 * SECOND);
+        assert_eq!(liveness.suspect_at(None), None);
     }
 }

@@ -1,7 +1,7 @@
-//! The hub's end: waits to be called by its sites.
+//! The hub's end, for the demo and for tests: waits for its sites to connect.
 //!
-//! It begins no handshake of its own accord. What boringtun sends when a site has not answered data
-//! for 15 s goes out, as from every WireGuard hub.
+//! It begins no handshake itself. What boringtun sends when a site has not answered data for 15 s
+//! is sent, as by every WireGuard hub.
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
@@ -75,7 +75,8 @@ impl HubTunnel {
         &mut self.counters
     }
 
-    /// Sessions may be older than they seem after a jump of the clocks: boringtun counts time asleep.
+    /// Marks all sessions stale after a step of the clock: boringtun counts suspended time, so
+    /// sessions may be older than they seem.
     fn check_clock(&mut self, now: Now) {
         if self.clock.detect_step(now).is_some() {
             self.counters.clock_steps += 1;
@@ -86,7 +87,7 @@ impl HubTunnel {
     pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8], out: &mut SendBatch) {
         self.check_clock(now);
         let header = ip_header::parse(packet);
-        let verdict = match header {
+        let peer = match header {
             None => Err(DropReason::Malformed),
             Some(header) if header.length > usize::from(self.settings.mtu) => {
                 Err(DropReason::TooLong)
@@ -95,7 +96,7 @@ impl HubTunnel {
                 self.allowed.peer_for(header.destination).ok_or(DropReason::NotAllowedOut)
             }
         };
-        let site = match verdict {
+        let site = match peer {
             Ok(site) => site,
             Err(reason) => return self.counters.count_dropped(reason),
         };
@@ -119,8 +120,8 @@ impl HubTunnel {
         if peer.session_start(now.instant).is_none() {
             return false;
         }
-        let room = out.reserve(to, (packet.len() + DATA_OVERHEAD).max(MAX_HANDSHAKE_LEN));
-        match peer.encrypt(now.instant, packet, room) {
+        let buffer = out.reserve(to, (packet.len() + DATA_OVERHEAD).max(MAX_HANDSHAKE_LEN));
+        match peer.encrypt(now.instant, packet, buffer) {
             Encrypted::Datagram(length) => {
                 out.commit(length);
                 self.counters.on_sent(packet.len());
@@ -159,7 +160,7 @@ impl HubTunnel {
         };
         match site {
             Ok(site) if kind == MessageType::Data => {
-                self.handle_data(site, now, (from, datagram), out, packets)
+                self.handle_data(site, now, (from, datagram), out, packets);
             }
             Ok(site) => self.handle_handshake(site, now, (from, datagram), out),
             Err(reason) => self.counters.count_dropped(reason),
@@ -209,12 +210,12 @@ impl HubTunnel {
             return;
         };
         let before = peer.session_start(now.instant);
-        let room = packets.reserve(datagram.len());
-        let opened = peer.decrypt(now.instant, receiver, datagram, room);
+        let buffer = packets.reserve(datagram.len());
+        let decrypted = peer.decrypt(now.instant, receiver, datagram, buffer);
         let is_new = peer.session_start(now.instant) != before;
-        match opened {
+        match decrypted {
             Decrypted::Packet(length) => {
-                let header = room.get(..length).and_then(ip_header::parse);
+                let header = buffer.get(..length).and_then(ip_header::parse);
                 let owner = header.and_then(|header| self.allowed.peer_for(header.source));
                 match header {
                     Some(header) if owner == Some(site) => {
@@ -258,15 +259,15 @@ impl HubTunnel {
         let Some(peer) = self.sites.get_mut(site).and_then(|site| site.peer.as_mut()) else {
             return;
         };
-        let room = out.reserve(from, MAX_HANDSHAKE_LEN);
-        match peer.handle_handshake(now.instant, from.ip(), datagram, room) {
+        let buffer = out.reserve(from, MAX_HANDSHAKE_LEN);
+        match peer.handle_handshake(now.instant, from.ip(), datagram, buffer) {
             HandshakeOutcome::Established(length) => {
                 out.commit(length);
                 self.on_authenticated(site, from);
                 self.on_session(site, now, out);
             }
             HandshakeOutcome::Responded(length) | HandshakeOutcome::CookieSent(length) => {
-                out.commit(length)
+                out.commit(length);
             }
             HandshakeOutcome::CookieReceived => self.counters.cookies += 1,
             HandshakeOutcome::Dropped(reason) => self.counters.count_dropped(reason),
@@ -288,17 +289,17 @@ impl HubTunnel {
     }
 
     fn update_timers(&mut self, site: usize, now: Now, out: &mut SendBatch) {
-        let Some(one) = self.sites.get_mut(site) else { return };
-        one.pending.expire(now.instant, &mut self.counters);
-        let Some(peer) = &mut one.peer else { return };
-        let mut room = [0; MAX_HANDSHAKE_LEN];
-        match (peer.update_timers(now.instant, &mut room), one.endpoint) {
+        let Some(session) = self.sites.get_mut(site) else { return };
+        session.pending.expire(now.instant, &mut self.counters);
+        let Some(peer) = &mut session.peer else { return };
+        let mut buffer = [0; MAX_HANDSHAKE_LEN];
+        match (peer.update_timers(now.instant, &mut buffer), session.endpoint) {
             (TimerOutcome::Initiation(length), Some(to)) => {
-                out.push(to, room.get(..length).unwrap_or_default());
+                out.push(to, buffer.get(..length).unwrap_or_default());
                 self.counters.initiations += 1;
             }
             (TimerOutcome::KeepAlive(length), Some(to)) => {
-                out.push(to, room.get(..length).unwrap_or_default());
+                out.push(to, buffer.get(..length).unwrap_or_default());
             }
             (TimerOutcome::Panicked, _) => self.on_panic(site, now.instant),
             (

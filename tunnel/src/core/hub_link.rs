@@ -1,4 +1,4 @@
-//! One hub: its keys, where it is, and what has been heard from it.
+//! One hub: its keys, its addresses, and the link to it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,36 +7,36 @@ use super::handshake::{HandshakeTimer, Liveness};
 use super::peer::{KEEPALIVE_LEN, Peer, TimerOutcome};
 use crate::settings::{self, Endpoint};
 
-/// Addresses of one hub that are tried; a name with more is a mistake or an attack.
+/// Addresses of a hub that are tried; a name with more is a mistake or an attack.
 const MAX_ADDRESSES: usize = 8;
-/// A look-up that has not been answered by now never will be: its task has failed.
+/// Time after which a look-up without an answer counts as lost.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Initiations without an answer after which a reason that was not seen again is forgotten.
+/// Unanswered initiations after which a cause that was not seen again is forgotten.
 const CAUSE_MAX_UNANSWERED: u32 = 3;
 
-/// Where a hub may be found. Outlives the link: the last good address helps when DNS does not.
+/// Where a hub is. It outlives the link: the last good address helps while DNS is down.
 #[derive(Debug)]
 pub(super) struct HubEndpoint {
     pub(super) settings: settings::Hub,
     addresses: Vec<SocketAddr>,
-    /// Which of them is used.
+    /// Index of the address in use.
     current: usize,
-    /// Where the last authentic datagram came from, if from elsewhere.
+    /// Source of the last authentic datagram, if it is none of the addresses.
     roamed_to: Option<SocketAddr>,
-    /// When the look-up began that is under way.
+    /// Start of the look-up in progress.
     lookup_started: Option<Instant>,
-    /// Why the last look-up brought nothing, if it did not.
+    /// Why the last look-up gave no usable address.
     resolve_failure: Option<ResolveFailure>,
-    /// Keys and stamps that it has taken, while no link uses them.
+    /// Keys and timestamps that the hub has accepted, while no link uses them.
     proven_peer: Option<Peer>,
 }
 
-/// Why a name has no address that can be used.
+/// Why a name has no usable address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ResolveFailure {
-    /// It cannot be found.
+    /// The name does not resolve.
     NotFound,
-    /// All that it has lie inside the tunnel.
+    /// All addresses are inside the tunnel.
     InsideTunnel,
 }
 
@@ -55,8 +55,8 @@ impl HubEndpoint {
         }
     }
 
-    /// Takes what a link has that is not used any more. A hub ignores a stamp that is not later than
-    /// the last: what it has taken is better than another by a clock that may be wrong.
+    /// Keeps the peer of a link that is no longer used, if the hub has accepted its timestamps. A
+    /// new peer would take its timestamps from a clock that may be wrong.
     pub(super) fn keep_proven_peer(&mut self, link: HubLink) {
         if let Some(mut peer) = link.peer.filter(|_| link.is_proven) {
             peer.discard_session();
@@ -68,7 +68,7 @@ impl HubEndpoint {
         self.proven_peer.take()
     }
 
-    /// Lets what was put away see the time: keys that are too old are forgotten.
+    /// Runs the timers of the kept peer, so that old keys expire.
     pub(super) fn update_timers(&mut self, now: Instant) {
         let Some(peer) = self.proven_peer.as_mut().filter(|peer| now >= peer.next_tick_at()) else {
             return;
@@ -78,17 +78,18 @@ impl HubEndpoint {
         }
     }
 
-    /// Where to send to.
+    /// Returns the address to send to.
     pub(super) fn current_address(&self) -> Option<SocketAddr> {
         self.roamed_to.or_else(|| self.addresses.get(self.current).copied())
     }
 
-    /// How many addresses there are to try.
+    /// Returns how many addresses there are to try.
     pub(super) fn address_count(&self) -> u32 {
         u32::try_from(self.addresses.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes the address that an authentic datagram came from; returns whether it is another.
+    /// Records the source of an authentic datagram; returns whether it differs from the address in
+    /// use.
     pub(super) fn roam(&mut self, from: SocketAddr) -> bool {
         let is_other = self.current_address() != Some(from);
         if is_other {
@@ -100,20 +101,22 @@ impl HubEndpoint {
         is_other
     }
 
-    /// The address in use does not answer.
+    /// Moves on to the next address, because the current one does not answer.
     pub(super) fn advance_address(&mut self) {
+        // The address the hub has roamed to is given up first, for those of its name.
         if self.roamed_to.take().is_none() {
             self.current = (self.current + 1) % self.addresses.len().max(1);
         }
     }
 
-    /// Why there is nothing to send to, if that is known.
+    /// Returns why there is no address, if that is known.
     pub(super) fn resolve_failure(&self) -> Option<ResolveFailure> {
         self.resolve_failure.filter(|_| self.current_address().is_none())
     }
 
-    /// Whether its name has to be looked up now; then it counts as being looked up.
+    /// Starts a look-up; returns whether one is needed and none is in progress.
     pub(super) fn start_lookup(&mut self, now: Instant) -> bool {
+        // A literal address never changes.
         let is_name = self.settings.endpoint.host.parse::<IpAddr>().is_err();
         let is_under_way = self.lookup_started.is_some_and(|since| now < since + LOOKUP_TIMEOUT);
         let begins = is_name && !is_under_way;
@@ -123,12 +126,12 @@ impl HubEndpoint {
         begins
     }
 
-    /// The name has no address that can be used: the old ones may still be right.
-    pub(super) const fn on_resolve_failed(&mut self, missing: ResolveFailure) {
-        (self.lookup_started, self.resolve_failure) = (None, Some(missing));
+    /// Records a failed look-up. The old addresses stay, because they may still be right.
+    pub(super) const fn on_resolve_failed(&mut self, failure: ResolveFailure) {
+        (self.lookup_started, self.resolve_failure) = (None, Some(failure));
     }
 
-    /// Takes what the name means. Returns whether the address in use has changed.
+    /// Records the addresses of the name; returns whether the address in use has changed.
     pub(super) fn on_resolved(&mut self, addresses: &[SocketAddr]) -> bool {
         if addresses.is_empty() {
             self.on_resolve_failed(ResolveFailure::NotFound);
@@ -138,42 +141,43 @@ impl HubEndpoint {
         let before = self.current_address();
         let used = self.addresses.get(self.current).copied();
         self.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
+        // Round-robin DNS reorders addresses; one that works must stay in use.
         let kept = self.addresses.iter().position(|address| Some(*address) == used);
         self.current = kept.unwrap_or_default();
         before != self.current_address()
     }
 }
 
-/// Why there is no session, as far as can be seen from here.
+/// Why there is no session, as far as this end can tell.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum FailureCause {
     /// Nothing is known.
     #[default]
     Unknown,
-    /// The host says that nothing listens on the port.
+    /// The host reports that nothing listens on the port.
     Refused,
-    /// It answers that it is under load.
+    /// The hub answers that it is under load.
     Overloaded,
-    /// It answers, and its answer does not fit our keys.
+    /// The hub answers, but its answer does not match the keys.
     WrongKey,
 }
 
-/// The last reason that was seen. A host that refuses while it shuts down says nothing afterwards:
-/// what is not seen again is forgotten.
+/// The last cause that was seen. A host that refuses while it shuts down is silent afterwards, so a
+/// cause that is not seen again is forgotten.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LastCause {
     cause: FailureCause,
-    /// Initiations that stayed without an answer since.
+    /// Unanswered initiations since then.
     unanswered: u32,
 }
 
 impl LastCause {
-    /// A reason was seen.
-    pub(super) const fn on_cause(&mut self, trouble: FailureCause) {
-        *self = Self { cause: trouble, unanswered: 0 };
+    /// Records a cause.
+    pub(super) const fn on_cause(&mut self, cause: FailureCause) {
+        *self = Self { cause, unanswered: 0 };
     }
 
-    /// An initiation has stayed without an answer.
+    /// Records an unanswered initiation.
     pub(super) fn on_unanswered(&mut self) {
         self.unanswered = self.unanswered.saturating_add(1);
         if self.unanswered >= CAUSE_MAX_UNANSWERED {
@@ -186,28 +190,28 @@ impl LastCause {
     }
 }
 
-/// The tunnel to one hub.
+/// The link to one hub.
 #[derive(Debug)]
 pub(super) struct HubLink {
-    /// Its number in the settings.
+    /// Number of the hub in the settings.
     pub(super) hub: usize,
-    /// Absent while the clock forbids a handshake, and after a panic.
+    /// `None` while the clock forbids a handshake, and after a panic.
     pub(super) peer: Option<Peer>,
     pub(super) timer: HandshakeTimer,
     pub(super) liveness: Liveness,
     pub(super) last_cause: LastCause,
-    /// Whether the hub has answered an initiation of this peer state: its stamps are good.
+    /// Whether the hub has accepted the timestamps of this peer.
     pub(super) is_proven: bool,
     /// When the last authentic datagram was sent.
     pub(super) last_sent: Instant,
 }
 
 impl HubLink {
-    pub(super) const fn new(hub: usize, schedule: HandshakeTimer, now: Instant) -> Self {
+    pub(super) const fn new(hub: usize, timer: HandshakeTimer, now: Instant) -> Self {
         Self {
             hub,
             peer: None,
-            timer: schedule,
+            timer,
             liveness: Liveness::new(),
             last_cause: LastCause { cause: FailureCause::Unknown, unanswered: 0 },
             is_proven: false,
@@ -215,7 +219,7 @@ impl HubLink {
         }
     }
 
-    /// When the session that may be used for sending began.
+    /// Returns when the session that is used for sending began.
     pub(super) fn session_start(&self, now: Instant) -> Option<Instant> {
         self.peer.as_ref()?.session_start(now)
     }
@@ -238,14 +242,14 @@ impl HubLink {
         Some(self.timer.earliest_retry_at().map_or(at, |earliest| earliest.max(at)))
     }
 
-    /// When to send a keepalive, if there is a session then.
+    /// Returns when to send a keepalive, if there is a session then.
     pub(super) fn next_keepalive_at(&self, every: Option<Duration>) -> Option<Instant> {
         let at = self.last_sent + every?;
         self.session_start(at).map(|_| at)
     }
 
-    /// The clocks have jumped forward: the session may be older than it seems, and the router may
-    /// have forgotten us while we slept.
+    /// Reacts to a forward step of the clock, which may be a suspend: the session may be older than
+    /// it seems, and a router may have dropped its mapping.
     pub(super) fn mark_stale(&mut self, now: Instant) {
         if let Some(peer) = &mut self.peer {
             peer.mark_stale();
@@ -253,7 +257,7 @@ impl HubLink {
         self.timer.retry_now(now);
     }
 
-    /// Forgets keys and sessions; new ones are made for the next initiation, which is due now.
+    /// Drops keys and sessions. An initiation with new ones is due now.
     pub(super) fn reset_peer(&mut self, now: Instant) {
         self.peer = None;
         self.is_proven = false;
@@ -277,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_that_is_never_answered_is_begun_again() {
+    fn a_lookup_without_an_answer_is_repeated() {
         let now = Instant::now();
-        let mut place = hub("hub.example.net");
-        assert!(place.start_lookup(now));
-        assert!(!place.start_lookup(now + LOOKUP_TIMEOUT / 2));
-        assert!(place.start_lookup(now + LOOKUP_TIMEOUT));
-        place.on_resolve_failed(ResolveFailure::NotFound);
-        assert!(place.start_lookup(now + LOOKUP_TIMEOUT));
+        let mut endpoint = hub("hub.example.net");
+        assert!(endpoint.start_lookup(now));
+        assert!(!endpoint.start_lookup(now + LOOKUP_TIMEOUT / 2));
+        assert!(endpoint.start_lookup(now + LOOKUP_TIMEOUT));
+        endpoint.on_resolve_failed(ResolveFailure::NotFound);
+        assert!(endpoint.start_lookup(now + LOOKUP_TIMEOUT));
         assert!(!hub("192.0.2.1").start_lookup(now));
     }
 }

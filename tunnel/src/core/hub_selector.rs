@@ -2,34 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-/// Unanswered initiations before the next hub gets its turn.
+/// Unanswered initiations after which the next hub is tried.
 const MAX_UNANSWERED: u32 = 3;
-/// The same when no hub has answered in a whole round: now the longest pause is between any two.
+/// The same while all hubs are down: the pauses are at their longest by then.
 const MAX_UNANSWERED_ALL_DOWN: u32 = 1;
-/// The preferred hub is asked again after between one and two of these: a fleet comes back spread
-/// over this time.
+/// Time after which a preferred hub is probed, plus up to as much again at random, so that a fleet
+/// returns spread over this time.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// A preferred hub that is left again after a short stay is asked at twice the distance each time,
-/// this often at most: 80 to 160 minutes.
+/// How often the interval is doubled for a preferred hub that fails again soon: it is then 80 to
+/// 160 minutes.
 const MAX_DOUBLINGS: u32 = 4;
-/// A stay that proves a hub.
+/// Time in use after which a preferred hub counts as stable.
 const STABLE_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The order of preference is that of the numbers.
+/// Selects the hub. Lower numbers are preferred.
 #[derive(Debug)]
 pub(super) struct HubSelector {
     count: usize,
     active: usize,
-    /// Hubs that have not answered since one did.
+    /// Hubs without an answer since the last one that answered.
     unanswered_hubs: usize,
     next_probe_at: Option<Instant>,
     doublings: u32,
-    /// When the hub in use was taken because it was preferred.
+    /// When the active hub was chosen because it is preferred.
     returned_at: Option<Instant>,
 }
 
 impl HubSelector {
-    /// Starts with the first.
+    /// Starts with the first hub.
     pub(super) const fn new(count: usize) -> Self {
         Self {
             count,
@@ -45,26 +45,27 @@ impl HubSelector {
         self.active
     }
 
-    /// Whether a hub was left and none has answered since.
+    /// Returns whether a hub was left and none has answered since.
     pub(super) const fn is_searching(&self) -> bool {
         self.unanswered_hubs > 0
     }
 
-    /// Whether no hub has answered in a whole round.
+    /// Returns whether no hub has answered in a whole round.
     pub(super) const fn are_all_down(&self) -> bool {
         self.unanswered_hubs >= self.count
     }
 
-    /// Unanswered initiations after which to leave a hub that has so many addresses to try; `None`
-    /// if there is no other.
+    /// Returns the number of unanswered initiations after which to leave a hub with this many
+    /// addresses; `None` if there is only one hub.
     pub(super) fn max_unanswered(&self, addresses: u32) -> Option<u32> {
-        let patience = if self.are_all_down() { MAX_UNANSWERED_ALL_DOWN } else { MAX_UNANSWERED };
-        (self.count > 1).then_some(patience.max(addresses))
+        let limit = if self.are_all_down() { MAX_UNANSWERED_ALL_DOWN } else { MAX_UNANSWERED };
+        (self.count > 1).then_some(limit.max(addresses))
     }
 
-    /// The active hub does not answer: moves to the next one.
+    /// Leaves the active hub for the next one.
     pub(super) fn switch_to_next(&mut self, now: Instant) {
         if let Some(since) = self.returned_at.take() {
+            // A hub that flaps would otherwise cost a change every few minutes.
             let is_short = now.saturating_duration_since(since) < STABLE_AFTER;
             self.doublings = if is_short { (self.doublings + 1).min(MAX_DOUBLINGS) } else { 0 };
         }
@@ -73,7 +74,7 @@ impl HubSelector {
         self.next_probe_at = None;
     }
 
-    /// The active hub has answered. `random` is in `[0, 1)`.
+    /// Records an answer of the active hub. `random` is in `[0, 1)`.
     pub(super) fn on_answered(&mut self, now: Instant, random: f64) {
         self.unanswered_hubs = 0;
         if self.active > 0 && self.next_probe_at.is_none() {
@@ -81,17 +82,18 @@ impl HubSelector {
         }
     }
 
-    /// When a preferred hub is asked whether it is there again.
+    /// Returns when a preferred hub is probed.
     pub(super) const fn next_probe_at(&self) -> Option<Instant> {
         self.next_probe_at
     }
 
-    /// The preferred hub to ask now, if it is time.
+    /// Returns the preferred hub to probe, once it is due.
     pub(super) fn take_due_probe(&mut self, now: Instant) -> Option<usize> {
         self.next_probe_at.take_if(|at| now >= *at).map(|_| 0)
     }
 
-    /// A preferred hub did not answer; the next one to ask, if any is preferred to the active one.
+    /// Records that a preferred hub did not answer a probe. Returns the next one to probe, if it is
+    /// preferred to the active hub.
     pub(super) fn on_probe_unanswered(
         &mut self,
         hub: usize,
@@ -106,7 +108,7 @@ impl HubSelector {
         None
     }
 
-    /// A preferred hub has answered and is used from now on.
+    /// Makes a preferred hub that has answered its probe the active one.
     pub(super) fn on_probe_answered(&mut self, hub: usize, now: Instant, random: f64) {
         self.active = hub;
         self.returned_at = Some(now);
@@ -115,8 +117,8 @@ impl HubSelector {
     }
 
     fn schedule_probe(&mut self, now: Instant, random: f64) {
-        let distance = PROBE_INTERVAL * 2_u32.saturating_pow(self.doublings);
-        self.next_probe_at = Some(now + distance + distance.mul_f64(random));
+        let interval = PROBE_INTERVAL * 2_u32.saturating_pow(self.doublings);
+        self.next_probe_at = Some(now + interval + interval.mul_f64(random));
     }
 }
 
@@ -125,12 +127,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_single_hub_is_never_left() {
+    fn the_only_hub_is_never_left() {
         assert_eq!(HubSelector::new(1).max_unanswered(1), None);
     }
 
     #[test]
-    fn all_addresses_of_a_hub_are_tried_and_a_lost_round_goes_faster() {
+    fn all_addresses_of_a_hub_are_tried_and_hubs_change_faster_while_all_are_down() {
         let now = Instant::now();
         let mut hubs = HubSelector::new(2);
         assert_eq!((hubs.max_unanswered(1), hubs.max_unanswered(5)), (Some(3), Some(5)));
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn preferred_hubs_are_asked_in_order_and_then_left_alone_for_a_while() {
+    fn preferred_hubs_are_probed_in_order_and_again_after_a_pause() {
         let now = Instant::now();
         let mut hubs = HubSelector::new(3);
         hubs.switch_to_next(now);
@@ -160,21 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn a_preferred_hub_that_does_not_stay_is_asked_more_and_more_seldom() {
+    fn a_preferred_hub_that_fails_again_soon_is_probed_less_and_less_often() {
         let mut now = Instant::now();
         let mut hubs = HubSelector::new(2);
-        let mut distances = Vec::new();
+        let mut intervals = Vec::new();
         for _ in 0..6 {
             hubs.switch_to_next(now);
             hubs.on_answered(now, 0.0);
             let at = hubs.next_probe_at().unwrap();
-            distances.push((at - now).as_secs() / 60);
+            intervals.push((at - now).as_secs() / 60);
             now = at;
             assert_eq!(hubs.take_due_probe(now), Some(0));
             hubs.on_probe_answered(0, now, 0.0);
             now += Duration::from_secs(60);
         }
-        assert_eq!(distances, [5, 10, 20, 40, 80, 80]);
+        assert_eq!(intervals, [5, 10, 20, 40, 80, 80]);
         now += STABLE_AFTER;
         hubs.switch_to_next(now);
         hubs.on_answered(now, 0.0);

@@ -1,21 +1,21 @@
-//! What the header of an IP packet says, as far as a tunnel has to know it.
+//! Headers of IP packets: addresses and length.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
 
-/// Where a packet comes from and goes to.
+/// Source, destination and length of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct IpHeader {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
-    /// Length of the packet as its header tells it, at most the length of what was parsed.
+    /// Length of the packet according to its header, at most the length of the parsed bytes.
     pub(super) length: usize,
 }
 
-/// Reads the header of a packet; `None` if it is not a whole IPv4 or IPv6 packet. Bytes behind the
-/// packet are allowed: WireGuard pads.
+/// Parses the header of a packet; `None` if it is not a complete IPv4 or IPv6 packet. Trailing
+/// bytes are allowed, because WireGuard pads.
 pub(super) fn parse(packet: &[u8]) -> Option<IpHeader> {
     match packet.first()? >> 4 {
         4 => parse_v4(packet),
@@ -29,6 +29,7 @@ fn parse_v4(packet: &[u8]) -> Option<IpHeader> {
     let [first, _, length_high, length_low, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let header_length = usize::from(first & 0x0f) * 4;
     let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    // A length beyond the bytes would let a peer read what was in the buffer before.
     let is_whole =
         header_length >= IPV4_HEADER_LEN && length >= header_length && length <= packet.len();
     is_whole.then(|| IpHeader {
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_tells_source_destination_and_length() {
+    fn a_header_has_source_destination_and_length() {
         let mut packet = vec![0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         packet.extend([0; 4]);
         let expected = IpHeader {
@@ -87,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_it_reads_lies_within_the_bytes(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn the_parsed_length_is_in_bounds(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             if let Some(header) = parse(&bytes) {
                 prop_assert!(header.length <= bytes.len() && header.length >= IPV4_HEADER_LEN);
             }

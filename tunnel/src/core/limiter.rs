@@ -1,4 +1,4 @@
-//! What a handshake message has to show before anything is computed for it.
+//! Rate limit of handshake messages, which are expensive to process.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use super::counters::DropReason;
 use super::peer;
 use crate::key::{PrivateKey, PublicKey};
 
-/// Handshake messages per second that are answered without proof of their sender's address. Each
+/// Handshake messages per second that are processed without proof of the sender's address. Each
 /// initiation counts twice at a hub.
 const HANDSHAKES_PER_SECOND: u64 = 20;
 
-/// Keeps a flood of handshake messages from costing much: when there are many, only those are looked
-/// at whose sender has proven its address by a cookie.
+/// Bounds the cost of a flood of handshake messages: above the limit only those are processed whose
+/// sender has proven its address with a cookie (WireGuard whitepaper, 5.3).
 #[derive(Clone)]
 pub(super) struct HandshakeLimiter(Arc<RateLimiter>);
 
@@ -31,7 +31,7 @@ impl HandshakeLimiter {
         &self.0
     }
 
-    /// Lets the next second begin, if it has. To be called whenever a message comes.
+    /// Starts the next second once the current one is over. To be called for each message.
     pub(super) fn reset_count(&self) {
         self.0.reset_count();
     }
@@ -46,24 +46,26 @@ impl fmt::Debug for HandshakeLimiter {
 /// Who sent an initiation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Initiator {
-    /// It says that it is this one; the handshake will show.
+    /// The sender claims this key; the handshake proves it.
     ClaimsKey(PublicKey),
-    /// We are under load: this answers it.
+    /// This end is under load and replies with this cookie.
     Cookie(Vec<u8>),
-    /// Nobody who knows us.
+    /// The initiation is not valid for this end.
     Dropped(DropReason),
 }
 
-/// Finds out who sent an initiation, at the price of two points multiplied; only for one whose first
-/// MAC is valid and, under load, whose second is.
+/// Returns who sent an initiation, at the cost of two point multiplications. They are only spent on
+/// a valid first MAC and, under load, on a valid second one.
 pub(super) fn check_initiator(
     private_key: &PrivateKey,
     limiter: &HandshakeLimiter,
     from: IpAddr,
     datagram: &[u8],
 ) -> Initiator {
-    let mut room = [0; peer::MAX_HANDSHAKE_LEN];
-    let packet = match limiter.0.verify_packet(Some(from), datagram, &mut room) {
+    // The MACs are checked before any curve operation, which an attacker could otherwise cause at
+    // will.
+    let mut buffer = [0; peer::MAX_HANDSHAKE_LEN];
+    let packet = match limiter.0.verify_packet(Some(from), datagram, &mut buffer) {
         Ok(Packet::HandshakeInit(packet)) => packet,
         Err(TunnResult::WriteToNetwork(cookie)) => return Initiator::Cookie(cookie.to_vec()),
         Ok(_) | Err(_) => return Initiator::Dropped(DropReason::Malformed),

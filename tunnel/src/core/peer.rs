@@ -1,8 +1,8 @@
-//! One peer's keys and sessions. The only file that names boringtun's `Tunn`.
+//! The keys and sessions of one peer. The only module that uses boringtun's `Tunn`.
 //!
-//! boringtun keeps its own clock and its own mind about when to begin a handshake. Here its calls
-//! become results without borrowed buffers, its panics become a result, and the age of its sessions
-//! is known, so that the rest of the core can decide when to do what.
+//! boringtun reads its own clock and decides itself when to begin a handshake. This module turns
+//! its results into values without borrowed buffers and its panics into results, and tracks the age
+//! of its sessions, so that the rest of the core can decide instead.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,31 +18,31 @@ use super::limiter::HandshakeLimiter;
 use super::wire;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 
-/// What WireGuard adds to a packet.
+/// Bytes that WireGuard adds to a packet.
 pub(super) const DATA_OVERHEAD: usize = 32;
-/// Room that every message of a handshake and every keepalive needs.
+/// Length that holds every handshake message and every keepalive.
 pub(super) const MAX_HANDSHAKE_LEN: usize = 148;
-/// Room for a keepalive only: boringtun computes no initiation that it has no room for, and goes on
-/// remembering the two that were sent last, whose answers may still come.
+/// Length of a keepalive. With a buffer of this length boringtun makes no initiation, and keeps the
+/// state of the last two, whose responses may still arrive.
 pub(super) const KEEPALIVE_LEN: usize = DATA_OVERHEAD;
-/// The other end may refuse a session from 180 s on (REJECT_AFTER_TIME), by its own clock and
-/// after the way there.
+/// How long a session is used for sending. The other end may refuse it from 180 s on
+/// (REJECT_AFTER_TIME), by its own clock and after the network's delay.
 const SESSION_USABLE_FOR: Duration = Duration::from_secs(170);
-/// boringtun sees time pass only when it is told to look.
+/// boringtun notices the passing of time only in its timer function, which is called this often.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// The same for a peer that has nothing to do: a box that idles should sleep.
+/// The same for an idle peer, so that an idle machine can sleep.
 const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(10);
-/// boringtun may have something to send this long after the last datagram: a keepalive after 10 s,
-/// an initiation after 15 s.
+/// boringtun may have something to send until this long after the last datagram: a keepalive after
+/// 10 s, an initiation after 15 s.
 const BUSY_AFTER_USE: Duration = Duration::from_secs(16);
-/// Whoever got data and has sent nothing since sends a keepalive (KEEPALIVE_TIMEOUT). boringtun
-/// forgets it when both were in the same tick, and the other end then begins a handshake to see
-/// whether we live.
+/// A peer that has received data and sent nothing sends a keepalive after this (KEEPALIVE_TIMEOUT).
+/// boringtun forgets it if both happen in the same tick, and the other end then begins a handshake
+/// to find out whether this end is alive.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same before a handshake, whose moment decides about the age of a session.
+/// Maximum age of a tick before a handshake, whose time decides the age of the session.
 const HANDSHAKE_TICK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Who the other end is.
+/// The keys of both ends.
 #[derive(Clone, Debug)]
 pub(super) struct PeerKeys {
     pub(super) private_key: PrivateKey,
@@ -55,62 +55,64 @@ pub(super) struct Peer {
     tunn: Box<Tunn>,
     index: u32,
     last_tick: Instant,
-    /// The clocks have jumped since: boringtun may know of time that we do not.
+    /// Whether the clocks have stepped since the last tick, so that boringtun may have expired the
+    /// session.
     is_marked_stale: bool,
-    /// When the last datagram passed.
+    /// When the last datagram was sent or received.
     last_used: Instant,
     /// When the session that is used for sending began.
     sending_since: Option<Instant>,
-    /// When a keepalive is due, because data came and nothing was sent since.
+    /// When a keepalive is due, because data was received and nothing sent since.
     keepalive_due: Option<Instant>,
-    /// A session that we answered and that the other end has not used yet, and since when.
+    /// Index and start of a session that the other end began and has not used yet.
     unconfirmed: Option<(u32, Instant)>,
 }
 
-/// What a data datagram was.
+/// Content of a data datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Decrypted {
     /// A packet of this length.
     Packet(usize),
     /// A keepalive.
     KeepAlive,
-    /// Authentic, but no packet.
+    /// Authentic, but not an IP packet.
     NotAPacket,
-    /// Neither.
+    /// Not authentic, or a replay.
     Dropped(DropReason),
     /// boringtun panicked.
     Panicked,
 }
 
-/// What a handshake datagram was.
+/// Result of a handshake datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum HandshakeOutcome {
-    /// The answer to our initiation; the keepalive of this length confirms the session.
+    /// It was the response to this end's initiation; a keepalive of this length confirms the
+    /// session.
     Established(usize),
-    /// An initiation; the response has this length.
+    /// It was an initiation; the response has this length.
     Responded(usize),
-    /// We are under load; the cookie reply has this length.
+    /// This end is under load; the cookie reply has this length.
     CookieSent(usize),
-    /// The other end is under load; its cookie goes into our next initiation.
+    /// The other end is under load; its cookie goes into the next initiation.
     CookieReceived,
-    /// None of these.
+    /// It was none of these.
     Dropped(DropReason),
     /// boringtun panicked.
     Panicked,
 }
 
-/// What became of a packet to be encrypted.
+/// Result of encrypting a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Encrypted {
     /// A datagram of this length.
     Datagram(usize),
-    /// boringtun has no session any more.
+    /// boringtun has no session.
     NoSession,
     /// boringtun panicked.
     Panicked,
 }
 
-/// What boringtun wants to send because time has passed.
+/// What boringtun sends because time has passed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum TimerOutcome {
     Nothing,
@@ -120,88 +122,89 @@ pub(super) enum TimerOutcome {
 }
 
 impl Peer {
-    /// Takes 24 random bits for `index`. `None` if the wall clock is before 1970.
+    /// Creates a peer; 24 bits of `index` are used. `None` if the wall clock is before 1970.
     pub(super) fn new(
-        identity: &PeerKeys,
+        keys: &PeerKeys,
         index: u32,
         limiter: &HandshakeLimiter,
         now: Instant,
     ) -> Option<Self> {
         let index = index & wire::PEER_INDEX_MASK;
+        // boringtun panics on clocks before 1970 and on a boot-time clock that goes back. Its state
+        // may be invalid afterwards, so the peer is discarded.
         let tunn = catch_unwind(AssertUnwindSafe(|| {
-            let preshared_key = identity.preshared_key.as_ref().map(|key| *key.bytes());
+            let preshared_key = keys.preshared_key.as_ref().map(|key| *key.bytes());
             let mut tunn = Tunn::new(
-                identity.private_key.to_static_secret(),
-                identity.public_key.to_x25519(),
+                keys.private_key.to_static_secret(),
+                keys.public_key.to_x25519(),
                 preshared_key,
                 None,
                 index,
                 Some(Arc::clone(limiter.inner())),
             );
-            // Else a handshake in the first second is taken to have been at time 0.
-            let mut room = [0; MAX_HANDSHAKE_LEN];
-            tunn.update_timers(&mut room);
+            // Without this call boringtun dates a handshake in the first second at time 0.
+            let mut buffer = [0; MAX_HANDSHAKE_LEN];
+            tunn.update_timers(&mut buffer);
             tunn
         }));
         let tunn = Box::new(tunn.ok()?);
-        let (ticked, used, is_doubtful) = (now, now, false);
-        let (sending, owed, answered) = (None, None, None);
         Some(Self {
             tunn,
             index,
-            last_tick: ticked,
-            is_marked_stale: is_doubtful,
-            last_used: used,
-            sending_since: sending,
-            keepalive_due: owed,
-            unconfirmed: answered,
+            last_tick: now,
+            is_marked_stale: false,
+            last_used: now,
+            sending_since: None,
+            keepalive_due: None,
+            unconfirmed: None,
         })
     }
 
-    /// The upper 24 bits of the receiver index of every datagram to us.
+    /// Returns the upper 24 bits of the receiver index of every datagram to this peer.
     pub(super) const fn index(&self) -> u32 {
         self.index
     }
 
-    /// When the session that is used for sending began; `None` when it may not be used any more.
+    /// Returns when the session that is used for sending began; `None` when it is too old.
     pub(super) fn session_start(&self, now: Instant) -> Option<Instant> {
         self.sending_since.filter(|since| now < *since + SESSION_USABLE_FOR)
     }
 
-    /// When [`Peer::tick`] has something to do at the latest.
+    /// Returns when [`Peer::update_timers`] is due.
     pub(super) fn next_tick_at(&self) -> Instant {
+        // boringtun owes nothing once a tick has come this long after the last datagram.
         let is_busy = self.last_tick < self.last_used + BUSY_AFTER_USE;
         let at = self.last_tick + if is_busy { TICK_INTERVAL } else { IDLE_TICK_INTERVAL };
         let at = if self.is_marked_stale { self.last_tick } else { at };
         self.keepalive_due.map_or(at, |owed| at.min(owed))
     }
 
-    /// The clocks have jumped, perhaps because the machine has slept: boringtun has to see the time
-    /// before anything passes.
+    /// Records a step of the clocks, perhaps a suspend: the timers must run before the next
+    /// datagram.
     pub(super) const fn mark_stale(&mut self) {
         self.is_marked_stale = true;
     }
 
-    /// The session is of no use any more; its stamps are.
+    /// Discards the session and keeps the timestamps.
     pub(super) const fn discard_session(&mut self) {
         (self.sending_since, self.keepalive_due, self.unconfirmed) = (None, None, None);
         self.is_marked_stale = true;
     }
 
-    /// Lets boringtun see the time. `room` holds [`HANDSHAKE_ROOM`], or [`KEEPALIVE_ROOM`] for a peer
-    /// that is to begin no handshake by itself.
-    pub(super) fn update_timers(&mut self, now: Instant, room: &mut [u8]) -> TimerOutcome {
+    /// Runs boringtun's timers. `buffer` holds [`MAX_HANDSHAKE_LEN`], or [`KEEPALIVE_LEN`] for a
+    /// peer that must not begin handshakes itself.
+    pub(super) fn update_timers(&mut self, now: Instant, buffer: &mut [u8]) -> TimerOutcome {
         (self.last_tick, self.is_marked_stale) = (now, false);
         let Self { tunn, .. } = self;
         let seen = catch_unwind(AssertUnwindSafe(|| {
-            let message = network_message(tunn.update_timers(room));
+            let message = network_message(tunn.update_timers(buffer));
             let message = message.map(|message| (wire::message_type(message), message.len()));
             (message, tunn.time_since_last_handshake().is_some())
         }));
         let Ok((message, has_session)) = seen else { return TimerOutcome::Panicked };
         if !has_session {
-            // It has expired by boringtun's clock, which counts time asleep. What is given to
-            // boringtun to encrypt now would wait there, for nothing.
+            // Expired by boringtun's clock, which counts suspended time. Packets would now be
+            // queued inside boringtun, where nothing sends them.
             self.sending_since = None;
         }
         match message {
@@ -211,129 +214,134 @@ impl Peer {
                 TimerOutcome::KeepAlive(length)
             }
             _ if self.keepalive_due.take_if(|owed| now >= *owed).is_some() => {
-                self.send_keepalive(now, room)
+                self.send_keepalive(now, buffer)
             }
             _ => TimerOutcome::Nothing,
         }
     }
 
-    fn send_keepalive(&mut self, now: Instant, room: &mut [u8]) -> TimerOutcome {
+    fn send_keepalive(&mut self, now: Instant, buffer: &mut [u8]) -> TimerOutcome {
         if self.session_start(now).is_none() {
             return TimerOutcome::Nothing;
         }
-        match self.encrypt(now, &[], room) {
+        match self.encrypt(now, &[], buffer) {
             Encrypted::Datagram(length) => TimerOutcome::KeepAlive(length),
             Encrypted::NoSession => TimerOutcome::Nothing,
             Encrypted::Panicked => TimerOutcome::Panicked,
         }
     }
 
-    /// Whether boringtun has not seen the time for so long that data must not pass before it does.
+    /// Returns whether the timers must run before data is sent or received.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.is_marked_stale || now > self.last_tick + TICK_INTERVAL
     }
 
-    /// The same for a handshake.
+    /// Returns whether the timers must run before a handshake.
     pub(super) fn is_stale_for_handshake(&self, now: Instant) -> bool {
         self.is_marked_stale || now > self.last_tick + HANDSHAKE_TICK_INTERVAL
     }
 
-    /// Encrypts a packet, or a keepalive when it is empty, into `room`: [`OVERHEAD`] longer than the
-    /// packet. Only while there is a [`Peer::session`].
-    pub(super) fn encrypt(&mut self, now: Instant, packet: &[u8], room: &mut [u8]) -> Encrypted {
+    /// Encrypts a packet, or a keepalive if it is empty, into `buffer`, which is [`DATA_OVERHEAD`]
+    /// longer. To be called only while there is a [`Peer::session_start`].
+    pub(super) fn encrypt(&mut self, now: Instant, packet: &[u8], buffer: &mut [u8]) -> Encrypted {
         self.last_used = now;
         let Self { tunn, .. } = self;
-        let sealed = catch_unwind(AssertUnwindSafe(|| {
-            let message = network_message(tunn.encapsulate(packet, room));
+        let encrypted = catch_unwind(AssertUnwindSafe(|| {
+            let message = network_message(tunn.encapsulate(packet, buffer));
             message
                 .filter(|message| wire::is_data(message))
                 .map_or(Encrypted::NoSession, |message| Encrypted::Datagram(message.len()))
         }));
-        let sealed = sealed.unwrap_or(Encrypted::Panicked);
+        let encrypted = encrypted.unwrap_or(Encrypted::Panicked);
         self.keepalive_due = None;
-        if !matches!(sealed, Encrypted::Datagram(_)) {
+        // Without a session boringtun answers with an initiation, which the handshake timer sends
+        // instead.
+        if !matches!(encrypted, Encrypted::Datagram(_)) {
             self.sending_since = None;
         }
-        sealed
+        encrypted
     }
 
-    /// Decrypts a data datagram into `room`, which is as long as the datagram.
+    /// Decrypts a data datagram into `buffer`, which is as long as the datagram.
     pub(super) fn decrypt(
         &mut self,
         now: Instant,
         receiver: u32,
         datagram: &[u8],
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Decrypted {
         self.last_used = now;
         let Self { tunn, .. } = self;
-        let opened =
-            catch_unwind(AssertUnwindSafe(|| match tunn.decapsulate(None, datagram, room) {
+        let decrypted =
+            catch_unwind(AssertUnwindSafe(|| match tunn.decapsulate(None, datagram, buffer) {
                 TunnResult::WriteToTunnelV4(packet, _) => Decrypted::Packet(packet.len()),
                 TunnResult::WriteToTunnelV6(packet, _) => Decrypted::Packet(packet.len()),
                 TunnResult::Done => Decrypted::KeepAlive,
-                // It was parsed before: this is the verdict on what was decrypted.
+                // The datagram was parsed before, so this is about the decrypted content.
                 TunnResult::Err(WireGuardError::InvalidPacket) => Decrypted::NotAPacket,
                 TunnResult::Err(error) => Decrypted::Dropped(drop_reason(&error)),
                 TunnResult::WriteToNetwork(_) => Decrypted::Dropped(DropReason::Malformed),
             }));
-        let opened = opened.unwrap_or(Decrypted::Panicked);
-        if !matches!(opened, Decrypted::Dropped(_) | Decrypted::Panicked) {
+        let decrypted = decrypted.unwrap_or(Decrypted::Panicked);
+        if !matches!(decrypted, Decrypted::Dropped(_) | Decrypted::Panicked) {
             self.confirm_session(receiver);
         }
-        if matches!(opened, Decrypted::Packet(_) | Decrypted::NotAPacket) {
+        if matches!(decrypted, Decrypted::Packet(_) | Decrypted::NotAPacket) {
             self.keepalive_due.get_or_insert(now + KEEPALIVE_TIMEOUT);
         }
-        opened
+        decrypted
     }
 
-    /// A session that we answered may be used from the other end's first use on.
+    /// Uses a session that the other end began, from its first datagram on.
     fn confirm_session(&mut self, receiver: u32) {
         if let Some((_, since)) = self.unconfirmed.take_if(|(index, _)| *index == receiver) {
             self.sending_since = Some(since);
         }
     }
 
-    /// Takes a handshake message; what answers it is written to `room`, at least
-    /// [`HANDSHAKE_ROOM`] long.
+    /// Handles a handshake message. The reply is written to `buffer`, which holds
+    /// [`MAX_HANDSHAKE_LEN`].
     pub(super) fn handle_handshake(
         &mut self,
         now: Instant,
         from: IpAddr,
         datagram: &[u8],
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> HandshakeOutcome {
         self.last_used = now;
         let Self { tunn, .. } = self;
-        let shaken =
-            catch_unwind(AssertUnwindSafe(|| match tunn.decapsulate(Some(from), datagram, room) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            match tunn.decapsulate(Some(from), datagram, buffer) {
                 TunnResult::WriteToNetwork(answer) => classify_reply(answer),
                 TunnResult::Done => (HandshakeOutcome::CookieReceived, 0),
                 TunnResult::Err(error) => (HandshakeOutcome::Dropped(drop_reason(&error)), 0),
                 TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
                     (HandshakeOutcome::Dropped(DropReason::Malformed), 0)
                 }
-            }));
-        let (shaken, index) = shaken.unwrap_or((HandshakeOutcome::Panicked, 0));
-        match shaken {
-            HandshakeOutcome::Established(_) => {
-                (self.sending_since, self.keepalive_due) = (Some(now), None)
             }
+        }));
+        let (outcome, index) = outcome.unwrap_or((HandshakeOutcome::Panicked, 0));
+        match outcome {
+            HandshakeOutcome::Established(_) => {
+                (self.sending_since, self.keepalive_due) = (Some(now), None);
+            }
+            // The responder must not send before the initiator has (WireGuard whitepaper, 5):
+            // until then the response may answer a replay.
             HandshakeOutcome::Responded(_) => self.unconfirmed = Some((index, now)),
             HandshakeOutcome::CookieSent(_)
             | HandshakeOutcome::CookieReceived
             | HandshakeOutcome::Dropped(_)
             | HandshakeOutcome::Panicked => {}
         }
-        shaken
+        outcome
     }
 
-    /// Begins a handshake, whatever is in flight. `None` when boringtun panicked.
-    pub(super) fn initiate(&mut self, now: Instant, room: &mut [u8]) -> Option<usize> {
+    /// Begins a handshake, also while another is outstanding. `None` if boringtun panicked.
+    pub(super) fn initiate(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.last_used = now;
         let Self { tunn, .. } = self;
         let initiation = catch_unwind(AssertUnwindSafe(|| {
-            network_message(tunn.format_handshake_initiation(room, true))
+            network_message(tunn.format_handshake_initiation(buffer, true))
                 .map(|message| message.len())
         }));
         initiation.ok().flatten()

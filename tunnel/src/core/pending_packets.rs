@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::counters::{Counters, DropReason};
 
-/// Most packets that wait. The newest matter: who sent the oldest has given up first.
+/// Packets that may wait. The oldest are dropped first: their senders time out first.
 const MAX_PACKETS: usize = 64;
-/// Longest wait. After that the sender has repeated the packet, and the old one only does harm.
+/// Longest wait. Later the sender has retransmitted the packet, and a duplicate does harm.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl PendingPackets {
         self.packets.push_back((now, packet.to_vec()));
     }
 
-    /// Drops what has waited too long.
+    /// Drops the packets that have waited too long.
     pub(super) fn expire(&mut self, now: Instant, counters: &mut Counters) {
         while self.packets.front().is_some_and(|(since, _)| now >= *since + MAX_WAIT) {
             self.packets.pop_front();
@@ -32,7 +32,7 @@ impl PendingPackets {
         }
     }
 
-    /// When the next one has waited too long.
+    /// Returns when the next packet has waited too long.
     pub(super) fn next_expiry_at(&self) -> Option<Instant> {
         self.packets.front().map(|(since, _)| *since + MAX_WAIT)
     }

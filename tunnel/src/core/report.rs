@@ -179,15 +179,14 @@ impl fmt::Display for TunnelDiagnosis {
             Self::PathTooNarrow { hub, address, mtu, datagram_bytes } => write!(
                 f,
                 "The tunnel to {hub} ({address}) is up, but packets of {mtu} bytes are lost on \
-                 the way while short ones pass. Ask the network administrator of this site to let \
-                 UDP packets of {datagram_bytes} bytes to that address through, whole or \
-                 fragmented."
+                 the way while short ones pass. Ask this site's network administrator to let UDP \
+                 packets of {datagram_bytes} bytes to that address through, whole or fragmented."
             ),
             Self::Connecting { hub, address } => write!(f, "Connecting to {hub} ({address})."),
             Self::NoAddress { hub, host } => write!(
                 f,
-                "The address of {hub} ({host}) cannot be found. Check that this site has Internet \
-                 access and that its DNS server answers."
+                "The address of {hub} ({host}) cannot be found. Check the site's Internet access \
+                 and its DNS server."
             ),
             Self::AddressInside { hub, host } => write!(
                 f,
@@ -197,8 +196,8 @@ impl fmt::Display for TunnelDiagnosis {
             ),
             Self::Silent { hub, address, public_key } => write!(
                 f,
-                "Nothing comes back from {hub} ({address}). Ask the network administrator of this \
-                 site to allow UDP to that address. If it is allowed, ask the operator of the hub \
+                "Nothing comes back from {hub} ({address}). Ask this site's network administrator \
+                 to allow UDP to that address. If it is allowed, ask the operator of the hub \
                  whether WireGuard runs there and knows the key {public_key}, and compare \
                  `public_key` here with the hub's."
             ),
@@ -210,16 +209,16 @@ impl fmt::Display for TunnelDiagnosis {
             Self::Overloaded { hub, address } => write!(
                 f,
                 "{hub} ({address}) answers that it is under load. The gateway keeps trying; if \
-                 this lasts longer than an hour, inform the operator of the hub."
+                 this lasts for hours, inform the operator of the hub."
             ),
             Self::WrongKey { hub, address } => write!(
                 f,
                 "{hub} ({address}) answers, but with a different preshared key. Ask the operator \
-                 of the hub for the preshared key of this site."
+                 of the hub for this site's preshared key."
             ),
             Self::ClockAhead => f.write_str(
-                "The clock of this device is far in the future, so the tunnel sends no handshake. \
-                 Set the clock, or let NTP through; the tunnel then connects automatically.",
+                "The clock of this device is far in the future, so no handshake is sent. Set the \
+                 clock, or let NTP through; the tunnel then connects automatically.",
             ),
             Self::ClockBehind { hub, address } => write!(
                 f,
@@ -230,5 +229,35 @@ impl fmt::Display for TunnelDiagnosis {
             Self::SiteConnected => f.write_str("A site is connected."),
             Self::WaitingForSites => f.write_str("No site has connected yet."),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_diagnosis_is_a_code_with_named_arguments() {
+        let narrow = TunnelDiagnosis::PathTooNarrow {
+            hub: "hub-a".to_owned(),
+            address: "192.0.2.1:51820".to_owned(),
+            mtu: 1280,
+            datagram_bytes: 1360,
+        };
+        let expected = json!({
+            "code": "path_too_narrow",
+            "arguments": {
+                "hub": "hub-a",
+                "address": "192.0.2.1:51820",
+                "mtu": 1280,
+                "datagram_bytes": 1360,
+            },
+        });
+        assert_eq!(serde_json::to_value(&narrow).unwrap(), expected);
+        assert!(narrow.to_string().contains("let UDP packets of 1360 bytes to that address"));
+        let ahead = serde_json::to_value(TunnelDiagnosis::ClockAhead).unwrap();
+        assert_eq!(ahead, json!({"code": "clock_ahead"}));
     }
 }

@@ -31,8 +31,8 @@ const HUB_SILENCE_LIMIT: Duration = Duration::from_secs(25);
 /// Unanswered initiations between two new local ports, the first included: the most likely fault is
 /// a router that has dropped its mapping, and a new port costs nothing.
 const INITIATIONS_PER_REBIND: u32 = 3;
-/// Minimum time between two new local ports for data without a reply: a router still has the mapping
-/// of the last one.
+/// Minimum time between two new local ports for data without a reply: routers keep the mapping of
+/// the last one.
 const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(60);
 /// Unanswered initiations, or as many as a hub has addresses, after which a probed hub counts as
 /// down, and the active one too if it was silent for [`HUB_SILENCE_LIMIT`].
@@ -207,8 +207,8 @@ impl SiteTunnel {
     ///
     /// A hub ignores a handshake whose timestamp is not later than the last one it accepted
     /// (WireGuard whitepaper, 5.1). boringtun counts up from the clock's value when the peer was
-    /// made. So a peer that its hub has accepted stays: its timestamps go on rising whatever the
-    /// clock does, and a clock that is wrong for an hour blocks nothing. Other peers are made again.
+    /// made. So a peer that its hub has accepted stays: its timestamps keep rising whatever the
+    /// clock does, and a clock that is wrong for an hour blocks nothing. Others are made again.
     fn check_clock(&mut self, now: Now) {
         let Some(step) = self.clock.detect_step(now) else { return };
         self.counters.clock_steps += 1;
@@ -428,16 +428,12 @@ impl SiteTunnel {
         // There is no room for an initiation: the handshake timer decides when one is sent, and
         // boringtun would send one every 5 s.
         let mut buffer = [0; KEEPALIVE_LEN];
-        match (peer.update_timers(now.instant, &mut buffer), to) {
-            (TimerOutcome::KeepAlive(length), Some(to)) => {
-                out.push(to, buffer.get(..length).unwrap_or_default());
-                link.last_sent = now.instant;
-            }
-            (TimerOutcome::Panicked, _) => self.on_panic(role, now),
-            (
-                TimerOutcome::Nothing | TimerOutcome::Initiation(_) | TimerOutcome::KeepAlive(_),
-                _,
-            ) => {}
+        let outcome = peer.update_timers(now.instant, &mut buffer);
+        if outcome == TimerOutcome::Panicked {
+            self.on_panic(role, now);
+        } else if let (TimerOutcome::KeepAlive(length), Some(to)) = (outcome, to) {
+            out.push(to, buffer.get(..length).unwrap_or_default());
+            link.last_sent = now.instant;
         }
     }
 
@@ -467,7 +463,7 @@ impl SiteTunnel {
         self.run_probe(now, out);
     }
 
-    /// Returns whether the session may end because it is unused. With keepalives there is always one.
+    /// Returns whether the session may end because it is unused. With keepalives it never may.
     fn is_idle(&self, now: Instant) -> bool {
         let link = self.links.active();
         self.settings.keep_alive.is_none()

@@ -1,21 +1,18 @@
-//! The Internet checksum (RFC 1071): sums in the machine's byte order, 64 bits at a time.
-
-#[cfg(test)]
-mod tests;
+//! The Internet checksum (RFC 1071): sums in native byte order, 64 bits at a time.
 
 use super::bytes::put;
 
-/// Where the checksum stands in a header of TCP and of UDP.
+/// Offset of the checksum in a TCP and in a UDP header.
 pub(super) const TCP_CHECKSUM_OFFSET: usize = 16;
 pub(super) const UDP_CHECKSUM_OFFSET: usize = 6;
 
-/// A sum that is not folded yet: no packet is long enough to let it overflow. So wide, since a
-/// carry that is kept costs half of what splitting the words costs.
+/// A sum before folding; no packet is long enough to overflow it. 128 bits keep the carries, which
+/// costs half as much as splitting the words.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ChecksumSum(u128);
 
 impl ChecksumSum {
-    /// Adds bytes. Only the last ones that are added may be odd in number.
+    /// Adds bytes. Only the last call may add an odd number.
     pub(super) fn add(self, bytes: &[u8]) -> Self {
         let mut sum = self.0;
         let (words, rest) = bytes.as_chunks::<8>();
@@ -34,7 +31,7 @@ impl ChecksumSum {
         self.add(&value.to_be_bytes())
     }
 
-    /// The sum as it stands in a packet whose checksum is still to be completed.
+    /// Returns the sum in the form of a partial checksum.
     pub(super) fn folded(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
@@ -43,20 +40,20 @@ impl ChecksumSum {
         u16::try_from(sum).unwrap_or_default().to_ne_bytes()
     }
 
-    /// The checksum.
+    /// Returns the checksum.
     pub(super) fn checksum(self) -> [u8; 2] {
         let [a, b] = self.folded();
         [!a, !b]
     }
 
-    /// Whether the bytes, with a checksum in them, are as they were sent.
+    /// Returns whether bytes that include their checksum are intact.
     pub(super) fn is_valid(self) -> bool {
         self.folded() == [0xff, 0xff]
     }
 }
 
-/// Sum of what TCP and UDP take from the packet's header (RFC 9293, 3.1; RFC 8200, 8.1), for a
-/// packet whose transport part is `length` bytes. `None` when it is too short for its addresses.
+/// Returns the sum of the pseudo header of TCP or UDP (RFC 9293, 3.1; RFC 8200, 8.1) for `length`
+/// bytes of transport header and payload. `None` if the packet is too short for its addresses.
 pub(super) fn pseudo_header(packet: &[u8], protocol: u8, length: usize) -> Option<ChecksumSum> {
     let addresses = match packet.first()? >> 4 {
         4 => packet.get(12..20)?,
@@ -66,12 +63,75 @@ pub(super) fn pseudo_header(packet: &[u8], protocol: u8, length: usize) -> Optio
     Some(ChecksumSum::default().add(addresses).add_u16(protocol.into()).add_u16(length))
 }
 
-/// Writes the checksum of everything from `start` to `start + offset`, where the sum of the pseudo
-/// header stands so far (struct virtio_net_hdr, VIRTIO_NET_HDR_F_NEEDS_CSUM).
+/// Completes a partial checksum: the field at `start + offset` holds the sum of the pseudo header
+/// and receives the checksum of everything from `start` on (VIRTIO_NET_HDR_F_NEEDS_CSUM).
 pub(super) fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let checksum = ChecksumSum::default().add(packet.get(start..)?).checksum();
-    // In UDP, 0 means that there is none (RFC 768); both are the same number.
+    // In UDP, 0 means that there is no checksum (RFC 768); 0xffff is the same number.
     let is_none = offset == UDP_CHECKSUM_OFFSET && checksum == [0, 0];
     let checksum = if is_none { [0xff, 0xff] } else { checksum };
     put(packet, start.checked_add(offset)?, checksum)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Computes the checksum as in RFC 1071, two bytes at a time.
+    fn simple_checksum(bytes: &[u8]) -> u16 {
+        let mut sum = 0_u64;
+        for pair in bytes.chunks(2) {
+            sum += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        }
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !u16::try_from(sum).unwrap()
+    }
+
+    #[test]
+    fn the_checksum_matches_the_example_of_the_rfc() {
+        let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(ChecksumSum::default().add(&example).checksum(), [!0xdd, !0xf2]);
+        assert_eq!(
+            ChecksumSum::default().add(&[0xff; 65_535]).checksum(),
+            simple_checksum(&[0xff; 65_535]).to_be_bytes()
+        );
+    }
+
+    #[test]
+    fn a_checksum_beyond_the_packet_is_rejected() {
+        for (start, offset) in [(20, 0), (21, 0), (usize::MAX, 0), (0, 19), (10, usize::MAX)] {
+            assert_eq!(complete_checksum(&mut [0; 20], start, offset), None, "{start} {offset}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_checksum_matches_the_simple_algorithm(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+        ) {
+            let checksum = ChecksumSum::default().add(&bytes).checksum();
+            prop_assert_eq!(checksum, simple_checksum(&bytes).to_be_bytes());
+        }
+
+        #[test]
+        fn sums_of_pieces_add_up(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            at in 0..150_usize,
+        ) {
+            let (a, b) = bytes.split_at((at * 2).min(bytes.len() & !1));
+            let sum = ChecksumSum::default().add(&bytes);
+            prop_assert_eq!(ChecksumSum::default().add(a).add(b).folded(), sum.folded());
+        }
+
+        #[test]
+        fn a_completed_checksum_is_valid(mut bytes in prop::collection::vec(any::<u8>(), 20..300)) {
+            (bytes[6], bytes[7]) = (0, 0);
+            complete_checksum(&mut bytes, 0, 6).unwrap();
+            prop_assert!(ChecksumSum::default().add(&bytes).is_valid());
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What the host writes before a packet: whether it stands for several, and what is left to do.
+//! The header before each packet: segmentation and partial checksum (struct virtio_net_hdr).
 
 use thiserror::Error;
 
@@ -12,36 +12,36 @@ const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
-/// Marks a TCP segment with ECN; each of its segments keeps the bits, except CWR.
+/// Marks a TCP packet with ECN; each of its segments keeps the bits, except CWR.
 const GSO_ECN: u8 = 0x80;
 
-/// The frame is not one that a host sends.
+/// A frame that no host sends.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("a frame from the network device contradicts itself")]
+#[error("a frame from the network interface is malformed")]
 pub(crate) struct MalformedFrame;
 
 /// The header before a packet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct VnetHeader {
-    /// A checksum that the host has left to others.
+    /// A checksum that the receiver must complete.
     pub checksum: Option<PartialChecksum>,
     /// Whether the packet stands for several.
     pub gso: GsoType,
 }
 
-/// Where a checksum is missing.
+/// Position of a partial checksum.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct PartialChecksum {
-    /// Where in the packet its transport header begins, and what is summed.
+    /// Offset of the transport header in the packet, from which on the checksum is computed.
     pub start: u16,
-    /// Where it belongs, from there.
+    /// Offset of the checksum from there.
     pub offset: u16,
 }
 
-/// What is joined in a packet, with the length of each payload but the last.
+/// Protocol of the joined packets, with the length of each payload but the last.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum GsoType {
-    /// It is one packet.
+    /// It is a single packet.
     #[default]
     None,
     /// TCP segments over IPv4.
@@ -53,12 +53,12 @@ pub(crate) enum GsoType {
 }
 
 impl VnetHeader {
-    /// Takes a frame apart into what its header says and the packet.
+    /// Splits a frame into its header and the packet.
     pub(crate) fn parse(frame: &mut [u8]) -> Result<(Self, &mut [u8]), MalformedFrame> {
         let (header, packet) =
             frame.split_first_chunk_mut::<VNET_HEADER_LEN>().ok_or(MalformedFrame)?;
         let [flags, kind, l0, l1, s0, s1, c0, c1, o0, o1] = *header;
-        let _length_of_headers_that_is_wrong_when_forwarded = [l0, l1];
+        let _header_length_which_is_wrong_for_forwarded_packets = [l0, l1];
         let size = u16::from_ne_bytes([s0, s1]);
         let joined = match kind & !GSO_ECN {
             GSO_NONE => GsoType::None,
@@ -73,7 +73,7 @@ impl VnetHeader {
         Ok((Self { checksum, gso: joined }, packet))
     }
 
-    /// The header for a packet whose IP and transport headers are `headers` bytes long.
+    /// Encodes the header for a packet with `headers` bytes of IP and transport headers.
     #[must_use]
     pub(crate) fn to_bytes(self, headers: u16) -> [u8; VNET_HEADER_LEN] {
         let (kind, size) = match self.gso {

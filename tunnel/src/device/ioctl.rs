@@ -1,4 +1,4 @@
-//! What no safe wrapper knows: the only file with unsafe code.
+//! Calls without a safe wrapper; the only module with unsafe code.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -13,19 +13,20 @@ use tokio::io::unix::AsyncFd;
 use super::Offload;
 
 ioctl_write_ptr_bad!(
-    /// Makes an open /dev/net/tun the other end of a device.
+    /// Attaches an open /dev/net/tun to an interface.
     set_interface,
     TUNSETIFF,
     libc::ifreq
 );
 ioctl_write_int_bad!(
-    /// Tells the kernel what it may leave to us.
+    /// Tells the kernel which work it may leave to the reader.
     set_offload,
     TUNSETOFFLOAD
 );
 
-/// Makes a device of that name behind `fd`. It lives as long as `fd`.
+/// Creates an interface behind `fd`. It exists as long as `fd` is open.
 pub(super) fn create_interface(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix::Result<()> {
+    // IFF_TUN_EXCL: fail instead of attaching to an interface of another program.
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL;
     let ifru_flags = libc::c_short::from_ne_bytes(
         flags.to_le_bytes().first_chunk().copied().unwrap_or_default(),
@@ -41,7 +42,7 @@ pub(super) fn create_interface(fd: &OwnedFd, name: &[u8; libc::IFNAMSIZ]) -> nix
     unsafe { set_interface(fd.as_raw_fd(), &raw const request) }.map(drop)
 }
 
-/// Has the kernel join as much as it can, up to `most`, and tells how much that is.
+/// Enables as much offload as the kernel supports, up to `most`; returns what is enabled.
 pub(super) fn enable_offload(fd: &OwnedFd, most: Offload) -> Offload {
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     let udp = TUN_F_USO4 | TUN_F_USO6;
@@ -58,7 +59,7 @@ fn try_offload(fd: &OwnedFd, flags: libc::c_uint) -> bool {
     unsafe { set_offload(fd.as_raw_fd(), flags) }.is_ok()
 }
 
-/// Has the runtime watch `fd`, which must not block.
+/// Registers `fd`, which must be non-blocking, with the runtime.
 pub(crate) fn watch_fd(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         unsafe_code,

@@ -1,4 +1,4 @@
-//! Packets for the host, joined where they follow each other, so that it takes many at once.
+//! Joins packets for the host that follow each other (GRO), so that it takes many at once.
 
 mod flow;
 #[cfg(test)]
@@ -13,28 +13,28 @@ use super::{Device, Offload};
 use crate::packet_buffer::PacketSink;
 use flow::CoalescedPacket;
 
-/// Room for packets: all that one inbox of the path may hold.
+/// Capacity for packets: everything that one [`RecvBatch`](crate::RecvBatch) may hold.
 const CAPACITY_BYTES: usize = 256 * 1024;
-/// Longest packet, and what decrypting it needs behind it.
+/// Longest packet, with the padding that decryption leaves behind it.
 const MAX_PACKET_LEN: usize = u16::MAX as usize + 32;
-/// Packets that wait at most: as many of the shortest useful length as fit, about.
+/// Packets that may wait; about as many of the shortest useful length as fit.
 const MAX_PACKETS: usize = 4096;
-/// Packets in one frame. More would gain nothing, and a kernel takes at most 1,024 pieces.
+/// Packets in one frame. More would gain nothing, and the kernel takes at most 1,024 pieces.
 const MAX_SEGMENTS: usize = 64;
-/// Frames that may still grow at the same time. More streams than that gain less.
+/// Frames that may grow at the same time. More streams than that gain less.
 const MAX_OPEN_FRAMES: usize = 16;
 
-/// Packets for the host, in the order in which they came within each stream. Allocated once and
-/// reused; what does not fit is lost, as on a network, and counted.
+/// Packets for the host, in order of arrival within each flow. Allocated once and reused; packets
+/// that do not fit are dropped, as on a network, and counted.
 #[derive(Debug)]
 pub(crate) struct PacketCoalescer {
     bytes: Vec<u8>,
     used: usize,
     reserved: usize,
     frames: Vec<PendingFrame>,
-    /// Payloads behind the first packet of each frame.
-    tails: Vec<JoinedPayload>,
-    /// Frames before this one do not grow any more.
+    /// Payloads after the first packet of each frame.
+    joined: Vec<JoinedPayload>,
+    /// Frames before this one are complete.
     first_open: usize,
     offload: Offload,
     dropped: u64,
@@ -45,10 +45,10 @@ pub(crate) struct PacketCoalescer {
 struct PendingFrame {
     /// Its first packet.
     packet: Range<usize>,
-    /// Absent when nothing may be joined to it.
+    /// `None` if nothing may be joined to it.
     aggregate: Option<CoalescedPacket>,
-    /// The first and the last of its tails.
-    tails: Option<(usize, usize)>,
+    /// Index of the first and of the last joined payload.
+    joined: Option<(usize, usize)>,
     count: usize,
 }
 
@@ -59,7 +59,7 @@ struct JoinedPayload {
 }
 
 impl PacketCoalescer {
-    /// Makes an empty one for a device that takes `offload`.
+    /// Creates an empty one for a device with this offload.
     #[must_use]
     pub(crate) fn new(offload: Offload) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl PacketCoalescer {
             used: 0,
             reserved: 0,
             frames: Vec::new(),
-            tails: Vec::new(),
+            joined: Vec::new(),
             first_open: 0,
             offload,
             dropped: 0,
@@ -77,50 +77,50 @@ impl PacketCoalescer {
     /// Adds a packet.
     #[cfg(test)]
     pub(crate) fn push(&mut self, packet: &[u8]) {
-        let place = self.reserve(packet.len());
-        if let Some(fitting) = packet.get(..place.len()) {
-            place.copy_from_slice(fitting);
+        let buffer = self.reserve(packet.len());
+        if let Some(fitting) = packet.get(..buffer.len()) {
+            buffer.copy_from_slice(fitting);
         }
         self.commit(packet.len());
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no packet waits.
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Whether it is time to write: another packet might not fit.
+    /// Returns whether it must be written: another packet might not fit.
     #[must_use]
     pub(crate) const fn is_full(&self) -> bool {
         self.used + MAX_PACKET_LEN > CAPACITY_BYTES
-            || self.frames.len() + self.tails.len() + 8 > MAX_PACKETS
+            || self.frames.len() + self.joined.len() + 8 > MAX_PACKETS
     }
 
-    /// Packets that were lost, for want of room or because the host did not take them.
+    /// Returns the number of packets dropped because a buffer was full or the host rejected them.
     #[must_use]
     pub(crate) const fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Whether packets are still joined, and which.
+    /// Returns the offload that is still in use.
     #[cfg(test)]
     pub(crate) const fn offload(&self) -> Offload {
         self.offload
     }
 
-    /// Writes everything to `device` and is empty then. A packet that the host does not take is
-    /// lost; an error of the device comes back, and what was not written yet is lost.
+    /// Writes everything to `device`. A packet that the host rejects is dropped. If the device
+    /// fails, the rest is dropped and the error is returned.
     ///
-    /// A host that refuses a joined frame (Linux e269d79c7d35, in some stable kernels of 2024) has
-    /// its packets one by one, and none is joined from then on.
+    /// If the host rejects a joined frame (Linux e269d79c7d35, in some stable kernels of 2024), its
+    /// packets are written one by one, and no more are joined.
     pub(crate) fn write_to(&mut self, device: &mut impl Device) -> io::Result<()> {
         let result = self.flush(|frame| device.write(frame));
         self.used = 0;
         self.reserved = 0;
         self.first_open = 0;
         self.frames.clear();
-        self.tails.clear();
+        self.joined.clear();
         result
     }
 
@@ -129,6 +129,7 @@ impl PacketCoalescer {
             let frame = self.finish_headers(index);
             let Err(error) = self.write_frame(index, frame, &mut write) else { continue };
             if error.kind() == io::ErrorKind::InvalidInput && frame != VnetHeader::default() {
+                // The kernel will reject further ones too, and each costs a failed call.
                 self.offload = Offload::Nothing;
                 self.write_separately(index, frame, &mut write)?;
             } else if is_packet_error(&error) {
@@ -141,19 +142,19 @@ impl PacketCoalescer {
         Ok(())
     }
 
-    /// How many packets some frames stand for.
+    /// Returns the number of packets in some frames.
     fn packet_count(&self, frames: Range<usize>) -> u64 {
         let frames = self.frames.get(frames).unwrap_or_default();
         frames.iter().map(|frame| frame.count as u64).sum()
     }
 
-    /// Makes the headers of a frame fit what was joined to it.
+    /// Adapts the headers of a frame to the joined payloads.
     fn finish_headers(&mut self, index: usize) -> VnetHeader {
-        let Some(waiting) = self.frames.get(index).filter(|waiting| waiting.count > 1) else {
+        let Some(frame) = self.frames.get(index).filter(|frame| frame.count > 1) else {
             return VnetHeader::default();
         };
-        let packet = self.bytes.get_mut(waiting.packet.clone()).unwrap_or_default();
-        waiting.aggregate.as_ref().and_then(|joined| joined.finish(packet)).unwrap_or_default()
+        let packet = self.bytes.get_mut(frame.packet.clone()).unwrap_or_default();
+        frame.aggregate.as_ref().and_then(|joined| joined.finish(packet)).unwrap_or_default()
     }
 
     fn write_frame(
@@ -162,7 +163,7 @@ impl PacketCoalescer {
         frame: VnetHeader,
         write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let headers = self.frames.get(index).and_then(|waiting| waiting.aggregate.as_ref());
+        let headers = self.frames.get(index).and_then(|frame| frame.aggregate.as_ref());
         let header = frame.to_bytes(headers.map_or(0, CoalescedPacket::headers));
         let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
         let contents = std::iter::once(header.as_slice()).chain(self.pieces(index));
@@ -174,21 +175,21 @@ impl PacketCoalescer {
         write(pieces.get(..count).unwrap_or_default())
     }
 
-    /// The first packet of a frame, and the payloads that are joined to it.
+    /// Returns the first packet of a frame and the joined payloads.
     fn pieces(&self, index: usize) -> impl Iterator<Item = &[u8]> {
-        let waiting = self.frames.get(index);
-        let first = waiting.map(|waiting| waiting.packet.clone());
-        let tail = waiting.and_then(|waiting| waiting.tails).map(|(first, _)| first);
-        let tails = std::iter::successors(tail.and_then(|at| self.tails.get(at)), |tail| {
-            tail.next.and_then(|at| self.tails.get(at))
+        let frame = self.frames.get(index);
+        let first = frame.map(|frame| frame.packet.clone());
+        let payload = frame.and_then(|frame| frame.joined).map(|(first, _)| first);
+        let joined = std::iter::successors(payload.and_then(|at| self.joined.get(at)), |payload| {
+            payload.next.and_then(|at| self.joined.get(at))
         });
         first
             .into_iter()
-            .chain(tails.map(|tail| tail.payload.clone()))
+            .chain(joined.map(|payload| payload.payload.clone()))
             .map(|range| self.bytes.get(range).unwrap_or_default())
     }
 
-    /// Writes the packets of a frame that the host has refused.
+    /// Writes the packets of a rejected frame one by one.
     fn write_separately(
         &mut self,
         index: usize,
@@ -205,43 +206,43 @@ impl PacketCoalescer {
                 Err(error) => result = Err(error),
             }
         });
-        debug_assert!(segmented.is_ok(), "what was joined comes apart");
+        debug_assert!(segmented.is_ok(), "a joined frame can be split");
         self.dropped += lost;
         result
     }
 
-    /// Joins a packet that lies in the buffer to a frame, or makes it one.
+    /// Joins a packet in the buffer to a frame, or starts a frame with it.
     fn coalesce(&mut self, packet: Range<usize>) {
         let bytes = self.bytes.get(packet.clone()).unwrap_or_default();
         let Some(new) = CoalescedPacket::new(bytes, self.offload) else {
-            self.frames.push(PendingFrame { packet, aggregate: None, tails: None, count: 1 });
+            self.frames.push(PendingFrame { packet, aggregate: None, joined: None, count: 1 });
             self.first_open = self.frames.len();
             return;
         };
         let open = self.frames.iter_mut().skip(self.first_open).rev().take(MAX_OPEN_FRAMES);
-        for waiting in open {
-            let Some(aggregate) = &mut waiting.aggregate else { continue };
-            let first = self.bytes.get(waiting.packet.clone()).unwrap_or_default();
+        for frame in open {
+            let Some(aggregate) = &mut frame.aggregate else { continue };
+            let first = self.bytes.get(frame.packet.clone()).unwrap_or_default();
             if !aggregate.is_same_flow(first, bytes, &new) {
                 continue;
             }
-            if waiting.count < MAX_SEGMENTS && aggregate.try_append(first, bytes, &new) {
+            if frame.count < MAX_SEGMENTS && aggregate.try_append(first, bytes, &new) {
                 let payload = packet.start + usize::from(new.headers())..packet.end;
-                let at = self.tails.len();
-                if let Some((_, last)) = waiting.tails
-                    && let Some(last) = self.tails.get_mut(last)
+                let at = self.joined.len();
+                if let Some((_, last)) = frame.joined
+                    && let Some(last) = self.joined.get_mut(last)
                 {
                     last.next = Some(at);
                 }
-                self.tails.push(JoinedPayload { payload, next: None });
-                waiting.tails = Some((waiting.tails.map_or(at, |(first, _)| first), at));
-                waiting.count += 1;
+                self.joined.push(JoinedPayload { payload, next: None });
+                frame.joined = Some((frame.joined.map_or(at, |(first, _)| first), at));
+                frame.count += 1;
                 return;
             }
-            // What comes now comes behind: an earlier frame must not take it.
+            // An earlier frame of the flow must not take it, or packets would be reordered.
             break;
         }
-        self.frames.push(PendingFrame { packet, aggregate: Some(new), tails: None, count: 1 });
+        self.frames.push(PendingFrame { packet, aggregate: Some(new), joined: None, count: 1 });
     }
 }
 
@@ -258,7 +259,7 @@ impl PacketSink for PacketCoalescer {
             return;
         }
         if self.used + length > CAPACITY_BYTES
-            || self.frames.len() + self.tails.len() >= MAX_PACKETS
+            || self.frames.len() + self.joined.len() >= MAX_PACKETS
         {
             self.dropped += 1;
             return;
@@ -269,7 +270,7 @@ impl PacketSink for PacketCoalescer {
     }
 }
 
-/// Whether an error concerns one packet and not the device.
+/// Returns whether an error concerns one packet and not the device.
 fn is_packet_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::WouldBlock)
 }

@@ -1,40 +1,37 @@
-//! Which networks the host reaches through the tunnel. Pure.
-
-#[cfg(test)]
-mod tests;
+//! Which networks the host routes into the tunnel. Pure.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-/// Why a network cannot be reached through the tunnel.
+/// Why a network cannot be routed into the tunnel.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum RouteError {
-    /// The hub is in it.
+    /// It contains the hub.
     #[error(
-        "the route to {network} would take the hub's own address {hub} into the tunnel, which is \
-         reached through it: name smaller networks in allowed_ips"
+        "the route to {network} would lead the hub's local address {hub} into the tunnel, which \
+         cannot carry itself: use smaller networks in allowed_ips"
     )]
     ContainsHub {
-        /// What would be routed.
+        /// The network.
         network: IpNet,
-        /// Where the hub is.
+        /// Address of the hub.
         hub: IpAddr,
     },
-    /// It is all there is, so whatever the hub's address is or becomes, it is in it.
+    /// It covers all addresses, and so also every address of the hub.
     #[error(
-        "allowed_ips that cover all of {0} would take everything this host sends into the tunnel, \
-         the way to the hub too: name the networks behind the hub, or use the mode \"userspace\", \
+        "allowed_ips that cover all of {0} would lead all traffic of this host into the tunnel, \
+         including that to the hub: use the networks behind the hub, or the mode \"userspace\", \
          which needs no routes"
     )]
     CoversEverything(IpNet),
 }
 
-/// The routes for what is behind the hubs. `addresses` are the device's own, whose networks the
-/// kernel routes by itself; `hubs` are those addresses of hubs that are known by now.
+/// Returns the routes to the networks behind the hubs. `addresses` are the interface's local, whose
+/// networks the kernel routes itself; `hubs` are the addresses of hubs that are known so far.
 ///
-/// What comes back is sorted, and holds no network twice.
+/// The result is sorted and without duplicates.
 pub(crate) fn tunnel_routes(
     allowed_ips: &[IpNet],
     addresses: &[IpNet],
@@ -48,20 +45,57 @@ pub(crate) fn tunnel_routes(
     routes.sort_unstable();
     routes.dedup();
     for &hub in hubs {
-        let own = addresses.iter().map(IpNet::trunc).filter(|own| own.prefix_len() < 31);
+        let local = addresses.iter().map(IpNet::trunc).filter(|local| local.prefix_len() < 31);
         if let Some(network) = containing_route(&routes, hub)
-            .or_else(|| own.into_iter().find(|own| own.contains(&hub)))
+            .or_else(|| local.into_iter().find(|local| local.contains(&hub)))
         {
             return Err(RouteError::ContainsHub { network, hub });
         }
     }
-    routes.retain(|route| !addresses.iter().any(|own| own.trunc() == *route));
+    routes.retain(|route| !addresses.iter().any(|local| local.trunc() == *route));
     Ok(routes)
 }
 
-/// The network among `routes` that holds a hub's address: datagrams to it would go into the tunnel.
-/// To be asked again for each address that a name turns out to have.
+/// Returns the network among `routes` that contains a hub's address; datagrams to it would be
+/// routed into the tunnel. To be checked for each address that a name resolves to.
 #[must_use]
 pub(crate) fn containing_route(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
     routes.iter().copied().find(|route| route.contains(&hub))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(text: &str) -> Vec<IpNet> {
+        text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+    }
+
+    fn hub() -> IpAddr {
+        "192.0.2.1".parse().unwrap()
+    }
+
+    #[test]
+    fn networks_behind_the_hub_are_routed_once() {
+        let allowed = nets("10.77.3.9/16 10.77.0.0/16 fd00::/64 10.1.0.0/24");
+        let routes = tunnel_routes(&allowed, &nets("10.1.0.5/24 10.77.0.12/32"), &[hub()]);
+        assert_eq!(routes, Ok(nets("10.77.0.0/16 fd00::/64")));
+    }
+
+    #[test]
+    fn the_hubs_own_address_is_never_routed_into_the_tunnel() {
+        let network = nets("192.0.0.0/16")[0];
+        let refused = Err(RouteError::ContainsHub { network, hub: hub() });
+        assert_eq!(tunnel_routes(&nets("10.0.0.0/8 192.0.2.0/16"), &[], &[hub()]), refused);
+        assert_eq!(tunnel_routes(&[], &nets("192.0.9.9/16"), &[hub()]), refused);
+        assert_eq!(containing_route(&nets("10.0.0.0/8"), hub()), None);
+    }
+
+    #[test]
+    fn networks_that_cover_everything_are_rejected() {
+        for all in ["0.0.0.0/0", "0.0.0.0/1 128.0.0.0/1", "10.0.0.0/8 ::/0", "::/1 8000::/1"] {
+            let refused = tunnel_routes(&nets(all), &[], &[]);
+            assert!(matches!(refused, Err(RouteError::CoversEverything(_))), "{all}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Takes a packet that stands for several apart, in its own place.
+//! Splits a joined packet into its segments, in position.
 
 #[cfg(test)]
 mod tests;
@@ -15,13 +15,13 @@ pub(super) const FIN: u8 = 0x01;
 pub(super) const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 /// Longest headers that are copied before each segment: 60 bytes each of IPv4 and TCP, or 40 of
-/// IPv6 and room for what may stand between.
+/// IPv6 with extensions.
 const MAX_HEADERS_LEN: usize = 256;
 
-/// Gives `each` the packets that a frame stands for, in order, with everything in its place that
-/// the host has left to its network card: lengths, numbers, flags, checksums.
+/// Passes the packets of a frame to `each`, in order, and completes the fields that the host has
+/// left to its network card: lengths, sequence numbers, flags, checksums.
 ///
-/// None is longer than the frame says, and together they hold its payload once. The packet is
+/// No packet is longer than the frame says, and together they hold its payload once. The packet is
 /// overwritten.
 pub(crate) fn segment(
     frame: VnetHeader,
@@ -48,28 +48,28 @@ pub(crate) fn segment(
     let size = usize::from(size);
     let count = payload.div_ceil(size);
     for index in 0..count {
-        // Its headers go over the end of the payload before, which is done with.
+        // The headers overwrite the end of the previous payload, which was passed on already.
         let start = index * size;
         let part = size.min(payload - start);
         let segment =
             packet.get_mut(start..start + template.length + part).ok_or(MalformedFrame)?;
-        let place = SegmentPosition { index, offset: start, is_last: index + 1 == count };
-        template.write(segment, place).ok_or(MalformedFrame)?;
+        let position = SegmentPosition { index, offset: start, is_last: index + 1 == count };
+        template.write(segment, position).ok_or(MalformedFrame)?;
         each(segment);
     }
     Ok(())
 }
 
-/// The headers that all segments begin with.
+/// The headers of all segments.
 struct SegmentTemplate {
     headers: [u8; MAX_HEADERS_LEN],
     length: usize,
-    /// Where the transport header begins.
+    /// Offset of the transport header.
     transport: usize,
     protocol: u8,
 }
 
-/// Which segment it is.
+/// Position of a segment.
 #[derive(Clone, Copy)]
 struct SegmentPosition {
     index: usize,
@@ -103,12 +103,13 @@ impl SegmentTemplate {
     }
 
     /// Writes the headers of one segment before its payload.
-    fn write(&self, segment: &mut [u8], place: SegmentPosition) -> Option<()> {
+    fn write(&self, segment: &mut [u8], position: SegmentPosition) -> Option<()> {
         segment.get_mut(..self.length)?.copy_from_slice(self.headers.get(..self.length)?);
         let total = segment.len();
         if *segment.first()? >> 4 == 4 {
             put(segment, 2, length_bytes(total))?;
-            let step = u16::try_from(place.index).ok()?;
+            let step = u16::try_from(position.index).ok()?;
+            // The identification must differ, since a router may fragment each segment.
             put(segment, 4, u16_at(&self.headers, 4)?.wrapping_add(step).to_be_bytes())?;
             write_ipv4_checksum(segment, self.transport)?;
         } else {
@@ -116,12 +117,13 @@ impl SegmentTemplate {
         }
         let at = self.transport;
         let checksum_at = if self.protocol == TCP {
-            let step = u32::try_from(place.offset).ok()?;
+            let step = u32::try_from(position.offset).ok()?;
             let number = u32_at(&self.headers, at + 4)?.wrapping_add(step);
             put(segment, at + 4, number.to_be_bytes())?;
             let mut flags = *segment.get(at + 13)?;
-            flags &= if place.is_last { 0xff } else { !(FIN | PSH) };
-            flags &= if place.index == 0 { 0xff } else { !CWR };
+            // FIN and PSH belong to the end of the data, CWR to its beginning (RFC 3168, 6.1.2).
+            flags &= if position.is_last { 0xff } else { !(FIN | PSH) };
+            flags &= if position.index == 0 { 0xff } else { !CWR };
             put(segment, at + 13, [flags])?;
             TCP_CHECKSUM_OFFSET
         } else {

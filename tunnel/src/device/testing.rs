@@ -1,4 +1,4 @@
-//! Packets for tests, and a device that keeps what it is given.
+//! Packets for tests.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::segment::{TCP, UDP, write_ipv4_checksum};
 
 pub(super) const ACK: u8 = 0x10;
 
-/// What a packet says, apart from what follows from it.
+/// The fields of a packet that cannot be derived from others.
 #[derive(Clone, Debug)]
 pub(super) struct TestPacket {
     pub(super) version: u8,
@@ -107,7 +107,7 @@ impl TestPacket {
     }
 }
 
-/// A few streams, mostly in order, with everything that can come between.
+/// A few flows, mostly in order, with all kinds of disturbances.
 pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let burst = (
         (prop::bool::ANY, prop::bool::ANY, 0..3_u16, any::<u32>(), any::<u16>()),
@@ -115,7 +115,7 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
         prop::option::weighted(0.3, (0..40_usize, 0..9_u8)),
     );
     let burst = burst.prop_map(
-        |((is_v4, is_tcp, port, number, id), (is_whole, size, last, count), odd)| {
+        |((is_v4, is_tcp, port, number, id), (dont_fragment, size, last, count), disturbance)| {
             let mut packets = Vec::new();
             let (mut number, mut id) = (number, id);
             for index in 0..count {
@@ -127,13 +127,13 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
                     version: if is_v4 { 4 } else { 6 },
                     port,
                     id,
-                    dont_fragment: is_whole,
+                    dont_fragment,
                     ..packet
                 };
                 number = number.wrapping_add(u32::try_from(length).unwrap());
                 id = id.wrapping_add(1);
                 let mut bytes = packet.bytes();
-                if let Some((at, what)) = odd
+                if let Some((at, what)) = disturbance
                     && at == index
                 {
                     bytes = altered(packet, what);
@@ -143,7 +143,7 @@ pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
             packets
         },
     );
-    // Bursts are dealt out like cards, so that streams are mixed.
+    // Bursts are interleaved, so that flows are mixed.
     prop::collection::vec(burst, 1..5).prop_map(|bursts| {
         let mut all = Vec::new();
         let longest = bursts.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A network device of Linux whose other end is this process.
+//! A TUN interface of Linux.
 
 #[cfg(test)]
 mod tests;
@@ -23,45 +23,53 @@ use tokio::io::{Interest, Ready};
 use super::{Device, Offload, ioctl};
 
 const TUN_DEVICE_PATH: &str = "/dev/net/tun";
-/// Longest name of a device, without the byte that ends it.
+/// Longest name of an interface, without the terminating zero.
 const MAX_NAME_LEN: usize = libc::IFNAMSIZ - 1;
 
-/// Name of a network device: 1 to 15 printable characters of ASCII without `/`, `:` and `%`.
+/// Name of a network interface: 1 to 15 printable ASCII characters without `/`, `:` and `%`.
+///
+/// ```
+/// use tunnel::InterfaceName;
+///
+/// assert!("edge0".parse::<InterfaceName>().is_ok());
+/// let error = "sixteen-letters-".parse::<InterfaceName>().unwrap_err();
+/// assert!(error.to_string().contains("1 to 15 letters"));
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct InterfaceName([u8; libc::IFNAMSIZ]);
 
-/// It cannot be the name of a network device.
+/// A text that cannot be the name of a network interface.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error(
-    "`{0}` cannot be the name of a network device: use 1 to 15 letters, digits, `-`, `_` and `.`"
+    "`{0}` cannot be the name of a network interface: use 1 to 15 letters, digits, `-`, `_` and `.`"
 )]
 pub struct InterfaceNameError(String);
 
-/// Why there is no device.
+/// Why no interface was created.
 #[derive(Debug, Error)]
 pub enum TunError {
-    /// The process may not make one.
+    /// The process lacks the privilege.
     #[error(
-        "making the network device `{0}` needs the capability CAP_NET_ADMIN: run as root, give the \
-         service AmbientCapabilities=CAP_NET_ADMIN, or use the mode \"userspace\""
+        "creating the network interface `{0}` needs the capability CAP_NET_ADMIN: run as root, \
+         give the service AmbientCapabilities=CAP_NET_ADMIN, or use the mode \"userspace\""
     )]
     Denied(InterfaceName),
-    /// The kernel has no such devices, or keeps them from us.
+    /// The kernel has no TUN devices, or a sandbox hides them.
     #[error(
-        "there is no {TUN_DEVICE_PATH} here: load the kernel module `tun`, allow the container or service the \
-         device, or use the mode \"userspace\""
+        "{TUN_DEVICE_PATH} is missing: load the kernel module `tun`, allow the container or \
+         service to use the device, or use the mode \"userspace\""
     )]
     NoTun,
-    /// Another program has it.
-    #[error("there is a network device `{0}` already: choose another name, or remove it")]
+    /// The name is in use.
+    #[error("the network interface `{0}` exists already: choose another name, or remove it")]
     Taken(InterfaceName),
-    /// Something else.
-    #[error("cannot make the network device `{0}`")]
+    /// Another error.
+    #[error("cannot create the network interface `{0}`")]
     Failed(InterfaceName, #[source] io::Error),
 }
 
-/// A TUN device. When it is dropped, or the process ends in whatever way, the kernel removes it
-/// with its addresses and routes.
+/// A TUN interface. When it is dropped, or the process ends in any way, the kernel removes it with
+/// its addresses and routes.
 #[derive(Debug)]
 pub(crate) struct Tun {
     fd: AsyncFd<OwnedFd>,
@@ -70,7 +78,7 @@ pub(crate) struct Tun {
 }
 
 impl Tun {
-    /// Makes the device, down and without an address. Has to be called in a tokio runtime.
+    /// Creates the interface, down and without an address. Must be called in a tokio runtime.
     pub(crate) fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |errno| TunError::from_errno(name, errno);
@@ -85,7 +93,7 @@ impl Tun {
         Ok(Self { fd, index, offload })
     }
 
-    /// Its number in this network namespace, which stays when it is renamed.
+    /// Returns its index in this network namespace, which a rename does not change.
     #[must_use]
     pub(crate) const fn index(&self) -> u32 {
         self.index
@@ -96,6 +104,7 @@ impl TunError {
     fn from_errno(name: InterfaceName, errno: Errno) -> Self {
         if [Errno::EPERM, Errno::EACCES].contains(&errno) {
             Self::Denied(name)
+        // EINVAL is the answer for the name of an interface that is not a TUN.
         } else if [Errno::EBUSY, Errno::EEXIST, Errno::EINVAL].contains(&errno) {
             Self::Taken(name)
         } else {
@@ -107,6 +116,7 @@ impl TunError {
 impl Device for Tun {
     async fn readable(&mut self) -> io::Result<()> {
         let mut guard = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+        // The kernel reports a removed interface as POLLERR.
         if guard.ready().is_error() {
             guard.clear_ready_matching(Ready::ERROR);
             return Err(Errno::ENODEV.into());
@@ -126,7 +136,7 @@ impl Device for Tun {
     fn write(&mut self, frame: &[IoSlice<'_>]) -> io::Result<()> {
         match writev(self.fd.get_ref(), frame) {
             Ok(_) => Ok(()),
-            // The device is down, or the kernel has no memory now.
+            // The interface is down, or the kernel is out of memory.
             Err(Errno::EIO | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => {
                 Err(io::ErrorKind::WouldBlock.into())
             }
@@ -139,17 +149,17 @@ impl Device for Tun {
     }
 }
 
-/// Binds a socket to a device: it sends and receives through that one and no other, and fails
-/// without it. An address alone does not do this: Linux takes packets for any of its addresses on
-/// any device, and sends by whatever route there is.
+/// Binds a socket to an interface: it sends and receives through that interface only, and fails
+/// without it. Binding to an address is not enough: Linux accepts packets for any of its addresses
+/// on any interface, and sends by any route.
 ///
-/// For a socket that is not connected and not bound to another device; needs no capability.
+/// The socket must not be connected or bound to another interface. Needs no capability.
 pub fn bind_to_device(socket: &impl AsFd, interface: InterfaceName) -> io::Result<()> {
     setsockopt(socket, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
     Ok(())
 }
 
-/// A removed device says "file descriptor in bad state", which helps nobody.
+/// Replaces the error of a removed interface, "file descriptor in bad state".
 fn map_removed(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EBADFD) => Errno::ENODEV.into(),
@@ -158,7 +168,7 @@ fn map_removed(error: io::Error) -> io::Error {
 }
 
 impl InterfaceName {
-    /// Its text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(MAX_NAME_LEN);
@@ -172,11 +182,11 @@ impl FromStr for InterfaceName {
     fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
         let is_good = |c: char| c.is_ascii_graphic() && !"/:%".contains(c);
         let mut name = [0; libc::IFNAMSIZ];
-        let place =
-            name.get_mut(..text.len()).filter(|place| (1..=MAX_NAME_LEN).contains(&place.len()));
-        match place {
-            Some(place) if text.chars().all(is_good) && text != "." && text != ".." => {
-                place.copy_from_slice(text.as_bytes());
+        let target =
+            name.get_mut(..text.len()).filter(|target| (1..=MAX_NAME_LEN).contains(&target.len()));
+        match target {
+            Some(target) if text.chars().all(is_good) && text != "." && text != ".." => {
+                target.copy_from_slice(text.as_bytes());
                 Ok(Self(name))
             }
             _ => Err(InterfaceNameError(text.to_owned())),

@@ -86,7 +86,7 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
         (device_loop, reports)
     }
 
-    /// Runs until every sender of `events` is dropped; fails when the device or the transport fails.
+    /// Runs until every sender of `events` is dropped; fails with the device or the transport.
     ///
     /// Dropping the future loses nothing but packets in flight.
     pub(super) async fn run(
@@ -109,6 +109,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 }
                 DeviceWake::Abandoned => return Ok(()),
             };
+            // Also while packets keep coming: the timer branch of `wake` may not be chosen for
+            // long.
             self.run_timers();
             if remaining == Remaining::Possible {
                 // The thread is shared: PLCs must be polled on time.
@@ -250,8 +252,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
     }
 }
 
-/// Returns the event for a finished look-up. Addresses that the host routes into the tunnel are left
-/// out: datagrams to them would carry themselves.
+/// Returns the event for a finished look-up, without addresses that the host routes into the
+/// tunnel: datagrams to them would carry themselves.
 fn lookup_event(hub: usize, mut addresses: Vec<SocketAddr>, routes: &[IpNet]) -> TunnelEvent {
     let found = addresses.len();
     addresses.retain(|address| {

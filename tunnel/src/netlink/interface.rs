@@ -1,4 +1,4 @@
-//! Addresses, routes and the state of a network device.
+//! Addresses, routes and the state of a network interface.
 
 #[cfg(test)]
 mod tests;
@@ -13,53 +13,53 @@ use tracing::debug;
 use super::NetlinkSocket;
 use super::message::{NetlinkMessage, TUNNEL_METRIC};
 
-/// Packets that wait in the device: a whole window of one fast stream over a long line. With the
-/// usual 500, Firezone measured half the throughput.
+/// Packets that may wait in the interface: the window of a fast stream on a link with a long delay.
+/// With the default of 500, Firezone measured half the throughput.
 const TX_QUEUE_LEN: u32 = 1000;
 
-/// Why the host does not do what it was asked for.
+/// Why the kernel rejects a setting.
 #[derive(Debug, Error)]
 pub enum InterfaceError {
-    /// The process may not.
+    /// The process lacks the privilege.
     #[error("setting {0} needs the capability CAP_NET_ADMIN")]
     Denied(InterfaceSetting),
-    /// Somebody has removed it.
-    #[error("the network device is gone")]
+    /// The interface was removed.
+    #[error("the network interface was removed")]
     Gone,
-    /// Somebody has taken it down.
-    #[error("the network device is down")]
+    /// The interface was taken down.
+    #[error("the network interface is down")]
     Down,
-    /// Another device has that route, perhaps the machine network.
+    /// Another interface has that route, perhaps that of the machine network.
     #[error(
-        "this host reaches {0} by another way already, and the tunnel does not take it over: name \
-         other networks in allowed_ips, or use the mode \"userspace\", which needs no routes"
+        "this host already reaches {0} through another interface, and the tunnel does not take it \
+         over: use other networks in allowed_ips, or the mode \"userspace\", which needs no routes"
     )]
     RouteTaken(IpNet),
-    /// IPv6 is switched off.
+    /// IPv6 is disabled.
     #[error("cannot set {0}: IPv6 is switched off on this host")]
     NoIpv6(InterfaceSetting),
-    /// Something else.
+    /// Another error.
     #[error("cannot set {0}")]
     Failed(InterfaceSetting, #[source] io::Error),
 }
 
-/// What was being set.
+/// A setting of an interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InterfaceSetting {
-    /// Talking to the kernel at all.
+    /// The netlink socket itself.
     Netlink,
-    /// Which routes there are.
+    /// The list of routes.
     Routes,
-    /// MTU, length of the queue, and up.
+    /// MTU, queue length, and up.
     State,
     /// One of its addresses.
     Address(IpNet),
-    /// A network that is reached through it.
+    /// A network that is routed to it.
     Route(IpNet),
 }
 
-/// A network device of this host, as others see it. Everything that is set here goes with the
-/// device; dropping this changes nothing.
+/// A network interface of this host. The kernel removes all settings with the interface; dropping
+/// this value changes nothing.
 #[derive(Debug)]
 pub(crate) struct HostInterface {
     socket: NetlinkSocket,
@@ -76,23 +76,23 @@ pub(crate) enum Repaired {
 }
 
 impl HostInterface {
-    /// Speaks of the device with that number.
+    /// Opens a socket for the interface with that index.
     pub(crate) fn new(
         index: u32,
         addresses: &[IpNet],
         routes: &[IpNet],
     ) -> Result<Self, InterfaceError> {
-        let asker = NetlinkSocket::open()
+        let socket = NetlinkSocket::open()
             .map_err(|errno| InterfaceError::Failed(InterfaceSetting::Netlink, errno.into()))?;
         let (addresses, routes) = (addresses.to_vec(), routes.to_vec());
-        Ok(Self { socket: asker, index, addresses, routes })
+        Ok(Self { socket, index, addresses, routes })
     }
 
-    /// Takes the device up, with its MTU, addresses and routes. May be repeated.
+    /// Takes the interface up with its MTU, addresses and routes. Can be repeated.
     pub(crate) fn configure(&mut self, mtu: u16) -> Result<(), InterfaceError> {
-        // Else it would send router solicitations into the tunnel, each a paid packet.
+        // Otherwise it would send router solicitations into the tunnel, which cost data volume.
         if let Err(errno) = self.socket.execute(NetlinkMessage::disable_link_local(self.index)) {
-            debug!(error = errno.desc(), "cannot switch off link-local addresses");
+            debug!(error = errno.desc(), "cannot disable link-local addresses");
         }
         let state = NetlinkMessage::set_link_state(self.index, mtu, TX_QUEUE_LEN);
         self.socket
@@ -101,14 +101,15 @@ impl HostInterface {
         self.repair().map(drop)
     }
 
-    /// Sets those addresses and routes that are not there; the kernel takes the routes of a device
-    /// away that goes down. Changes nothing and is heard of by nobody while all are there.
+    /// Sets missing addresses and routes: the kernel removes the routes of an interface that goes
+    /// down. While nothing is missing, it changes nothing and causes no notification.
     ///
-    /// Fails for a network that this host reaches by another device, when everything is set, and never
-    /// takes it over: routes of ours go behind whatever others there are, and only sockets that are
-    /// bound to the device find them then.
+    /// Fails, after everything is set, for a network that this host reaches through another
+    /// interface. The tunnel's routes have the lowest priority and never take such a network over;
+    /// only sockets that are bound to the interface use them.
     pub(crate) fn repair(&mut self) -> Result<Repaired, InterfaceError> {
-        let taken = self.conflicting_networks()?;
+        // Before setting anything, so that the tunnel's own routes are not mistaken for conflicts.
+        let conflicts = self.conflicting_networks()?;
         let mut mended = Repaired::Nothing;
         for address in &self.addresses {
             match self.socket.execute(NetlinkMessage::add_address(self.index, *address)) {
@@ -126,17 +127,17 @@ impl HostInterface {
                 Err(errno) => return Err(interface_error(InterfaceSetting::Route(*route), errno)),
             }
         }
-        taken.first().map_or(Ok(mended), |network| Err(InterfaceError::RouteTaken(*network)))
+        conflicts.first().map_or(Ok(mended), |network| Err(InterfaceError::RouteTaken(*network)))
     }
 
-    /// Networks of ours that this host reaches by another device. The kernel takes a second route to
-    /// a network as long as its metric is another.
+    /// Returns the tunnel's networks that this host reaches through another interface. The kernel
+    /// accepts a second route to a network if its metric differs.
     fn conflicting_networks(&mut self) -> Result<Vec<IpNet>, InterfaceError> {
         let routes = self
             .socket
             .dump_routes()
             .map_err(|errno| InterfaceError::Failed(InterfaceSetting::Routes, errno.into()))?;
-        let own = self.addresses.iter().map(IpNet::trunc).chain(self.routes.iter().copied());
+        let networks = self.addresses.iter().map(IpNet::trunc).chain(self.routes.iter().copied());
         let is_taken = |network: &IpNet| {
             routes.iter().any(|route| {
                 route.to == *network
@@ -144,32 +145,32 @@ impl HostInterface {
                     && route.metric <= TUNNEL_METRIC
             })
         };
-        Ok(own.filter(is_taken).collect())
+        Ok(networks.filter(is_taken).collect())
     }
 }
 
-fn interface_error(step: InterfaceSetting, errno: Errno) -> InterfaceError {
-    let is_v6 = match step {
+fn interface_error(setting: InterfaceSetting, errno: Errno) -> InterfaceError {
+    let is_v6 = match setting {
         InterfaceSetting::Address(net) | InterfaceSetting::Route(net) => net.addr().is_ipv6(),
         InterfaceSetting::Netlink | InterfaceSetting::Routes | InterfaceSetting::State => false,
     };
     match (errno, is_v6) {
         (Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, true) => {
-            InterfaceError::NoIpv6(step)
+            InterfaceError::NoIpv6(setting)
         }
-        (Errno::EPERM | Errno::EACCES, _) => InterfaceError::Denied(step),
+        (Errno::EPERM | Errno::EACCES, _) => InterfaceError::Denied(setting),
         (Errno::ENODEV, _) => InterfaceError::Gone,
         (Errno::ENETDOWN, _) => InterfaceError::Down,
-        (errno, _) => InterfaceError::Failed(step, errno.into()),
+        (errno, _) => InterfaceError::Failed(setting, errno.into()),
     }
 }
 
 impl std::fmt::Display for InterfaceSetting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Netlink => f.write_str("up a network device"),
-            Self::Routes => f.write_str("routes without a list of those that there are"),
-            Self::State => f.write_str("the MTU and the state of the network device"),
+            Self::Netlink => f.write_str("up a network interface"),
+            Self::Routes => f.write_str("routes without the list of existing routes"),
+            Self::State => f.write_str("the MTU and the state of the network interface"),
             Self::Address(address) => write!(f, "the address {address}"),
             Self::Route(route) => write!(f, "the route to {route}"),
         }

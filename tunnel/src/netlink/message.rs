@@ -1,4 +1,4 @@
-//! Requests of rtnetlink, as bytes (RFC 3549; rtnetlink(7)). Pure.
+//! Encodes rtnetlink requests (RFC 3549; rtnetlink(7)). Pure.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -10,7 +10,7 @@ const NLM_F_REQUEST: u16 = 0x01;
 const NLM_F_ACK: u16 = 0x04;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
-/// All there are (NLM_F_DUMP).
+/// NLM_F_ROOT and NLM_F_MATCH: the whole table.
 const NLM_F_DUMP: u16 = 0x300;
 
 const RTM_NEWLINK: u16 = 16;
@@ -25,14 +25,14 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-/// The metric of the route to the address's own network (Linux 4.18).
+/// Metric of the route to the address's own network (since Linux 4.18).
 const IFA_RT_PRIORITY: u16 = 9;
 pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
 pub(super) const RTA_PRIORITY: u16 = 6;
 
 const IFF_UP: u32 = 1;
-/// The address is ours alone in the tunnel: it need not be asked for (RFC 4862, 5.4).
+/// No other host in the tunnel has the address, so duplicates need not be detected (RFC 4862, 5.4).
 const IFA_F_NODAD: u8 = 2;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
 /// Set by an administrator, not by a routing daemon.
@@ -41,16 +41,16 @@ const RTN_UNICAST: u8 = 1;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 
-/// Of all routes of ours. It is above whatever others give the routes of a machine's own networks
-/// (0 by hand, 100 to 20,600 by NetworkManager, 1,024 by networkd), so that a route to the same
-/// network goes before ours, whichever came first.
+/// Metric of the tunnel's routes. It is higher than that of any other route to the machine's
+/// networks (0 by hand, 100 to 20,600 by NetworkManager, 1,024 by networkd), so that those take
+/// precedence, also if they are added later.
 pub(super) const TUNNEL_METRIC: u32 = 1_000_000;
 
-/// Length of a header; requests and attributes begin at multiples of 4.
+/// Length of a header; requests and attributes are aligned to 4 bytes.
 pub(super) const NLMSG_HEADER_LEN: usize = 16;
-/// The same with what precedes the attributes of a route (struct rtmsg).
+/// The same with the fixed part of a route message (struct rtmsg).
 pub(super) const RTMSG_HEADER_LEN: usize = NLMSG_HEADER_LEN + 12;
-/// Where in a header the number of the request stands.
+/// Position of the sequence number in a header.
 pub(super) const SEQUENCE_RANGE: Range<usize> = 8..12;
 
 /// One request.
@@ -58,7 +58,7 @@ pub(super) const SEQUENCE_RANGE: Range<usize> = 8..12;
 pub(super) struct NetlinkMessage(Vec<u8>);
 
 impl NetlinkMessage {
-    /// MTU, length of the queue, and up.
+    /// Sets MTU and queue length, and takes the interface up.
     pub(super) fn set_link_state(index: u32, mtu: u16, queue: u32) -> Self {
         let mut message = Self::link_request(index, IFF_UP);
         message.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
@@ -66,7 +66,7 @@ impl NetlinkMessage {
         message
     }
 
-    /// No address that the kernel makes up by itself.
+    /// Disables the addresses that the kernel assigns automatically.
     pub(super) fn disable_link_local(index: u32) -> Self {
         let (mut mode, mut family) = (Vec::new(), Vec::new());
         attribute(&mut mode, IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
@@ -77,7 +77,7 @@ impl NetlinkMessage {
     }
 
     fn link_request(index: u32, up: u32) -> Self {
-        // struct ifinfomsg: family, type, index, flags, which of them change
+        // struct ifinfomsg: family, type, index, flags, mask of flags to change
         let mut body = vec![0; 4];
         body.extend_from_slice(&index.to_ne_bytes());
         body.extend_from_slice(&up.to_ne_bytes());
@@ -85,9 +85,9 @@ impl NetlinkMessage {
         Self::new(RTM_NEWLINK, NLM_F_ACK, &body)
     }
 
-    /// One of the device's addresses. Fails when it is there.
+    /// Adds an address to the interface. Fails if it exists.
     pub(super) fn add_address(index: u32, address: IpNet) -> Self {
-        // struct ifaddrmsg: family, length of the prefix, flags, scope, index
+        // struct ifaddrmsg: family, prefix length, flags, scope, index
         let family = address_family(address.addr().is_ipv6());
         let mut body = vec![family, address.prefix_len(), IFA_F_NODAD, RT_SCOPE_UNIVERSE];
         body.extend_from_slice(&index.to_ne_bytes());
@@ -98,9 +98,10 @@ impl NetlinkMessage {
         message
     }
 
-    /// A network that is reached through the device. Fails when it is there.
+    /// Adds a route through the interface. Fails if it exists.
     pub(super) fn add_route(index: u32, to: IpNet) -> Self {
-        // struct rtmsg: family, lengths of destination and source, TOS; table, who, scope, type
+        // struct rtmsg: family, lengths of destination and source, TOS; table, protocol, scope,
+        // type
         let family = address_family(to.addr().is_ipv6());
         let scope = if to.addr().is_ipv6() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
         let body = [
@@ -124,12 +125,12 @@ impl NetlinkMessage {
         message
     }
 
-    /// All routes of both families; [`super::answer::listed`] reads the answer.
+    /// Requests all routes of both families; [`super::reply::parse_dump`] parses the reply.
     pub(super) fn dump_routes() -> Self {
         Self::new(RTM_GETROUTE, NLM_F_DUMP, &[0; RTMSG_HEADER_LEN - NLMSG_HEADER_LEN])
     }
 
-    /// How this host reaches another; [`super::answer::hop`] reads the answer.
+    /// Requests the route to a host; [`super::reply::route_fingerprint`] parses the reply.
     pub(super) fn get_route(to: IpAddr) -> Self {
         let length = if to.is_ipv6() { 128 } else { 32 };
         let body = [address_family(to.is_ipv6()), length, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -161,17 +162,17 @@ impl NetlinkMessage {
         self.write_length();
     }
 
-    /// Numbers it, so that its answer can be told from others.
+    /// Sets the sequence number, by which the reply is recognised.
     pub(super) fn set_sequence(&mut self, number: u32) {
-        if let Some(place) = self.0.get_mut(SEQUENCE_RANGE) {
-            place.copy_from_slice(&number.to_ne_bytes());
+        if let Some(field) = self.0.get_mut(SEQUENCE_RANGE) {
+            field.copy_from_slice(&number.to_ne_bytes());
         }
     }
 
     fn write_length(&mut self) {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        if let Some(place) = self.0.first_chunk_mut() {
-            *place = length.to_ne_bytes();
+        if let Some(field) = self.0.first_chunk_mut() {
+            *field = length.to_ne_bytes();
         }
     }
 
@@ -180,7 +181,7 @@ impl NetlinkMessage {
     }
 }
 
-/// Adds an attribute behind what is there.
+/// Appends an attribute.
 pub(super) fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&length.to_ne_bytes());
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn a_route_is_ordered_as_the_kernel_reads_it() {
+    fn a_route_is_encoded_as_the_kernel_expects_it() {
         let mut message = NetlinkMessage::add_route(5, "10.77.3.0/24".parse().unwrap());
         message.set_sequence(7);
         let expected = [

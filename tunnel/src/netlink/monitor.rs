@@ -1,5 +1,5 @@
-//! That something of the host's network has changed. What it was does not matter: who listens looks
-//! for himself, and so nothing depends on news that were lost.
+//! Notifications that the host's network has changed. What has changed is not reported: the
+//! receiver checks the current state, so a lost notification does no harm.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,24 +14,24 @@ use tokio::time::{self, Instant};
 use super::open_socket;
 use crate::device::watch_fd;
 
-/// From the first of several changes to the look at what has become of them. A storm of changes is
-/// looked at as often.
+/// Time from the first of several changes to the notification, which is also the interval during a
+/// storm of changes.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
-/// Messages that are thrown away at once; more are more than the kernel keeps.
+/// Messages discarded at once, which is more than the kernel queues.
 const MAX_DISCARDED: usize = 1024;
 
-/// Hears of changes of links, addresses and routes. Needs no privilege.
+/// Watches links, addresses and routes. Needs no privilege.
 #[derive(Debug)]
 pub(crate) struct ChangeMonitor {
-    /// Absent where the kernel tells nothing.
+    /// `None` where the kernel does not notify.
     socket: Option<AsyncFd<OwnedFd>>,
-    /// When to look, once something has been heard.
+    /// When to notify, once a change was seen.
     due: Option<Instant>,
 }
 
 impl ChangeMonitor {
-    /// Listens in this network namespace. Has to be called in a tokio runtime. Fails where a
-    /// sandbox keeps netlink away.
+    /// Starts to watch this network namespace. Must be called in a tokio runtime. Fails where a
+    /// sandbox forbids netlink.
     pub(crate) fn listen() -> io::Result<Self> {
         let fd = open_socket(SockFlag::SOCK_NONBLOCK)?;
         let groups = libc::RTMGRP_LINK
@@ -43,21 +43,22 @@ impl ChangeMonitor {
         Ok(Self { socket: Some(watch_fd(fd)?), due: None })
     }
 
-    /// Hears nothing, ever.
+    /// Creates a monitor that never notifies.
     pub(crate) const fn disabled() -> Self {
         Self { socket: None, due: None }
     }
 
-    /// Waits until something has changed and half a second has passed since. Cancel safe.
+    /// Waits until something has changed and half a second has passed. Cancel safe.
     pub(crate) async fn changed(&mut self) {
         let Some(socket) = &self.socket else { return std::future::pending().await };
         let due = match self.due {
             Some(due) => due,
             None => {
                 if socket.readable().await.is_err() {
-                    // The runtime ends.
+                    // The runtime is shutting down.
                     return std::future::pending().await;
                 }
+                // Kept in `self`, so that a dropped future does not lose the change.
                 *self.due.insert(Instant::now() + SETTLE_TIME)
             }
         };
@@ -66,21 +67,21 @@ impl ChangeMonitor {
         discard_pending(socket);
     }
 
-    /// Makes [`News::changed`] ready at this time, whatever happens before.
+    /// Makes [`ChangeMonitor::changed`] ready at this time at the latest.
     pub(crate) const fn wake_at(&mut self, at: Instant) {
         self.due = Some(at);
     }
 }
 
-/// Takes what has been told up to now.
+/// Discards all messages that have arrived.
 fn discard_pending(socket: &AsyncFd<OwnedFd>) {
-    // The rest of a message that does not fit is thrown away by the kernel.
+    // The kernel truncates a message that does not fit.
     let mut start = [0; 16];
     for _ in 0..MAX_DISCARDED {
-        let told = socket.try_io(Interest::READABLE, |fd| {
+        let received = socket.try_io(Interest::READABLE, |fd| {
             Ok(recv(fd.as_raw_fd(), &mut start, MsgFlags::MSG_DONTWAIT)?)
         });
-        if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        if received.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return;
         }
     }
@@ -93,22 +94,23 @@ mod tests {
     use super::*;
     use crate::testing::{Namespace, ip};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Waits until nothing is told any more: the kernel has afterthoughts, about its own addresses.
-    async fn quiet(news: &mut ChangeMonitor) {
+    /// Waits until there are no more notifications: the kernel sends late ones about its own
+    /// addresses.
+    async fn quiet(monitor: &mut ChangeMonitor) {
         for _ in 0..20 {
-            if timeout(SETTLE_TIME * 6 / 5, news.changed()).await.is_err() {
+            if timeout(SETTLE_TIME * 6 / 5, monitor.changed()).await.is_err() {
                 return;
             }
         }
-        panic!("something is told for ever");
+        panic!("notifications do not end");
     }
 
     #[tokio::test]
-    async fn as_root_links_addresses_and_routes_of_both_families_are_news_once() {
+    async fn as_root_changes_of_links_addresses_and_routes_are_reported_once() {
         let _namespace = Namespace::enter();
-        let mut news = ChangeMonitor::listen().unwrap();
+        let mut monitor = ChangeMonitor::listen().unwrap();
         for change in [
             "link add cable type veth peer name other",
             "addr add 192.0.2.1/24 dev cable",
@@ -118,22 +120,22 @@ mod tests {
             "-6 route add fd00::/16 via fd02::2",
         ] {
             let lines = change.split(';');
-            quiet(&mut news).await;
+            quiet(&mut monitor).await;
             lines.for_each(|line| drop(ip(&line.split(' ').collect::<Vec<_>>())));
-            timeout(PATIENCE, news.changed()).await.expect(change);
+            timeout(TEST_TIMEOUT, monitor.changed()).await.expect(change);
         }
-        quiet(&mut news).await;
+        quiet(&mut monitor).await;
     }
 
     #[tokio::test]
-    async fn as_root_what_is_heard_is_not_lost_with_the_waiting_future_or_in_a_storm() {
+    async fn as_root_a_change_is_not_lost_with_a_dropped_future_or_in_a_storm() {
         let _namespace = Namespace::enter();
-        let mut news = ChangeMonitor::listen().unwrap();
+        let mut monitor = ChangeMonitor::listen().unwrap();
         ip(&["link", "set", "lo", "mtu", "9000"]);
-        assert!(timeout(SETTLE_TIME / 10, news.changed()).await.is_err());
-        timeout(PATIENCE, news.changed()).await.unwrap();
-        quiet(&mut news).await;
-        // More than the kernel keeps: it says so, and nothing else is of interest.
+        assert!(timeout(SETTLE_TIME / 10, monitor.changed()).await.is_err());
+        timeout(TEST_TIMEOUT, monitor.changed()).await.unwrap();
+        quiet(&mut monitor).await;
+        // More than the kernel queues: it reports the overflow, which is all that is needed.
         let storm: String = (0..1_000)
             .map(|n| format!("addr add 10.1.{}.{}/32 dev lo\n", n / 250, n % 250))
             .collect();
@@ -141,14 +143,14 @@ mod tests {
         std::fs::write(&file, storm).unwrap();
         ip(&["-batch", file.to_str().unwrap()]);
         std::fs::remove_file(file).unwrap();
-        timeout(PATIENCE, news.changed()).await.unwrap();
-        quiet(&mut news).await;
+        timeout(TEST_TIMEOUT, monitor.changed()).await.unwrap();
+        quiet(&mut monitor).await;
         ip(&["link", "set", "lo", "mtu", "1500"]);
-        timeout(PATIENCE, news.changed()).await.unwrap();
+        timeout(TEST_TIMEOUT, monitor.changed()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_nothing_is_told_nothing_is_heard() {
-        assert!(timeout(PATIENCE, ChangeMonitor::disabled().changed()).await.is_err());
+    async fn a_disabled_monitor_never_reports() {
+        assert!(timeout(TEST_TIMEOUT, ChangeMonitor::disabled().changed()).await.is_err());
     }
 }

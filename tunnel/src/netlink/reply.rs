@@ -1,4 +1,4 @@
-//! What rtnetlink answers, as bytes (RFC 3549; rtnetlink(7)). Pure.
+//! Decodes rtnetlink replies (RFC 3549; rtnetlink(7)). Pure.
 
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,10 +16,10 @@ const NLMSG_DONE: u16 = 3;
 
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
-/// A router of the other family.
+/// A gateway of the other address family.
 const RTA_VIA: u16 = 18;
 
-/// The messages in one datagram, without what cannot be one.
+/// Returns the messages in a datagram, up to the first invalid one.
 pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     iter::from_fn(move || {
@@ -30,7 +30,7 @@ pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Which request it answers.
+/// Returns the sequence number of the request that a message answers.
 pub(super) fn sequence(message: &[u8]) -> Option<u32> {
     message.get(SEQUENCE_RANGE)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
@@ -39,7 +39,7 @@ fn message_type(message: &[u8]) -> Option<u16> {
     message.get(4..6)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-/// Whether the kernel has done what was ordered.
+/// Returns whether the kernel has executed a request.
 pub(super) fn parse_ack(message: &[u8]) -> Result<(), Errno> {
     let number = message.get(NLMSG_HEADER_LEN..).and_then(|rest| rest.first_chunk().copied());
     match (message_type(message), number.map(i32::from_ne_bytes)) {
@@ -53,22 +53,22 @@ pub(super) fn parse_ack(message: &[u8]) -> Result<(), Errno> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct HostRoute {
     pub(super) to: IpNet,
-    /// Number of its device; absent where several share it, or where it refuses.
+    /// Index of its interface; `None` for a multipath or a prohibited route.
     pub(super) device: Option<u32>,
-    /// The lowest goes first.
+    /// Priority: the lowest wins.
     pub(super) metric: u32,
 }
 
-/// One message of the answer to [`super::message::Message::all_routes`].
+/// One message of the reply to [`super::message::NetlinkMessage::dump_routes`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum DumpMessage {
     Route(HostRoute),
-    /// Of another table or family.
+    /// A route of another table or family.
     Other,
     End(Result<(), Errno>),
 }
 
-/// Reads one.
+/// Decodes one message of a dump.
 pub(super) fn parse_dump(message: &[u8]) -> DumpMessage {
     match message_type(message) {
         Some(RTM_NEWROUTE) => parse_route(message).map_or(DumpMessage::Other, DumpMessage::Route),
@@ -110,7 +110,7 @@ fn parse_u32(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-/// Kinds and values up to the first that cannot be one.
+/// Returns the attributes as types and values, up to the first invalid one.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     iter::from_fn(move || {
@@ -123,17 +123,18 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Device, router and our address on the way to a host, as the kernel writes them: to be compared.
+/// Interface, gateway and source address of the route to a host, as encoded by the kernel. Only
+/// used for comparison.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct RouteFingerprint(pub(super) Vec<(u16, Vec<u8>)>);
 
-/// What the kernel answers to [`super::message::Message::way`]; `None` when there is no way.
+/// Decodes the reply to [`super::message::NetlinkMessage::get_route`]; `None` if there is no route.
 pub(super) fn route_fingerprint(message: &[u8]) -> Option<RouteFingerprint> {
     let rest =
         message.get(RTMSG_HEADER_LEN..).filter(|_| message_type(message) == Some(RTM_NEWROUTE))?;
     let kinds = [RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA];
-    let told = attributes(rest).filter(|(kind, _)| kinds.contains(kind));
-    Some(RouteFingerprint(told.map(|(kind, value)| (kind, value.to_vec())).collect()))
+    let kept = attributes(rest).filter(|(kind, _)| kinds.contains(kind));
+    Some(RouteFingerprint(kept.map(|(kind, value)| (kind, value.to_vec())).collect()))
 }
 
 #[cfg(test)]
@@ -144,7 +145,7 @@ mod tests {
     use crate::netlink::message::{NetlinkMessage, TUNNEL_METRIC, attribute};
 
     #[test]
-    fn an_answer_is_yes_or_a_reason() {
+    fn a_reply_is_success_or_an_error() {
         let mut bytes = [0; 36];
         bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
         assert_eq!(parse_ack(&bytes), Ok(()));
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_way_only_what_makes_it_another_is_kept() {
+    fn a_fingerprint_keeps_only_interface_gateway_and_source() {
         let mut answer = vec![0; RTMSG_HEADER_LEN];
         answer[4..6].copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
         for (kind, value) in
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_read_as_it_was_ordered_and_others_are_passed_over() {
+    fn a_route_decodes_as_it_was_encoded_and_other_tables_are_skipped() {
         for to in ["10.77.3.0/24", "fd77::/64", "0.0.0.0/0", "10.9.0.2/32"] {
             let to = to.parse().unwrap();
             let message = NetlinkMessage::add_route(5, to);
@@ -195,11 +196,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_panics(mut bytes in prop::collection::vec(0..32_u8, 0..100), is_way: bool) {
-            if is_way && let Some(kind) = bytes.get_mut(4..6) {
+        fn no_reply_panics(mut bytes in prop::collection::vec(0..32_u8, 0..100), is_route: bool) {
+            if is_route && let Some(kind) = bytes.get_mut(4..6) {
                 kind.copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
             }
-            let _ = (parse_ack(&bytes), route_fingerprint(&bytes), parse_dump(&bytes), messages(&bytes).count());
+            let _ = (parse_ack(&bytes), route_fingerprint(&bytes), parse_dump(&bytes));
+            let _ = messages(&bytes).count();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tunnel as smoltcp's device: packets go straight into it and out of it.
+//! The tunnel as a smoltcp device: packets go directly into it and out of it.
 
 use smoltcp::phy::{self, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
@@ -7,22 +7,22 @@ use crate::core::{Now, Tunnel};
 use crate::packet_buffer::PacketBuffer;
 use crate::transport::SendBatch;
 
-/// The tunnel for the time of one poll.
+/// The tunnel during one poll.
 pub(super) struct TunnelPhy<'d> {
     pub(super) tunnel: &'d mut Tunnel,
     pub(super) now: Now,
     pub(super) out: &'d mut SendBatch,
     pub(super) inbound: &'d PacketBuffer,
-    /// The first of `inbound` that has not been taken.
+    /// Index of the first packet of `inbound` that was not received yet.
     pub(super) next: &'d mut usize,
-    /// Room for one packet before it is encrypted.
+    /// Holds one packet before it is encrypted.
     pub(super) scratch: &'d mut Vec<u8>,
 }
 
-/// A packet that came out of the tunnel.
+/// A packet from the tunnel.
 pub(super) struct TunnelRxToken<'d>(&'d [u8]);
 
-/// A packet that goes into the tunnel.
+/// A packet for the tunnel.
 pub(super) struct TunnelTxToken<'d> {
     tunnel: &'d mut Tunnel,
     now: Now,
@@ -42,7 +42,7 @@ impl phy::Device for TunnelPhy<'_> {
 
     fn receive(&mut self, timestamp: Instant) -> Option<(TunnelRxToken<'_>, TunnelTxToken<'_>)> {
         let packet = self.inbound.get(*self.next)?;
-        // An answer must have room, or the sender has to repeat.
+        // Without room for a reply the peer would have to retransmit.
         let at = *self.next;
         *self.next += usize::from(!self.out.is_full());
         (*self.next > at).then_some(())?;
@@ -53,8 +53,8 @@ impl phy::Device for TunnelPhy<'_> {
         if self.out.is_full() {
             return None;
         }
-        let Self { tunnel, now, out, scratch: room, .. } = self;
-        Some(TunnelTxToken { tunnel, now: *now, out, scratch: room })
+        let Self { tunnel, now, out, scratch, .. } = self;
+        Some(TunnelTxToken { tunnel, now: *now, out, scratch })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

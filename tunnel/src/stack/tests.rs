@@ -1,4 +1,4 @@
-//! A stack at the site, and a bare tunnel end at the hub.
+//! A stack at the site and a bare tunnel at the hub.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::testing::site_and_hub;
 const SYN: u8 = 0x02;
 const PORT: u16 = 9464;
 
-/// A SYN from the hub to [`PORT`] of the site, with its checksums.
+/// Returns a SYN from the hub to [`PORT`] of the site, with valid checksums.
 fn syn() -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 77, 0, 1, 10, 77, 0, 12];
     packet.extend([0xc0, 0x01]);
@@ -23,7 +23,7 @@ fn syn() -> Vec<u8> {
     packet
 }
 
-/// Plainly as RFC 1071 puts it.
+/// Computes the checksum as in RFC 1071.
 fn checksum(bytes: &[u8]) -> [u8; 2] {
     let sum: u32 =
         bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
@@ -31,7 +31,7 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
     (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
 }
 
-/// Hands what one end has to say to the other.
+/// Delivers the datagrams of one end to the other.
 fn deliver(out: &mut SendBatch, mut to: impl FnMut(&[u8], &mut SendBatch)) -> usize {
     let datagrams: Vec<Vec<u8>> = out.datagrams().map(|(_, datagram)| datagram.to_vec()).collect();
     out.clear();
@@ -40,7 +40,7 @@ fn deliver(out: &mut SendBatch, mut to: impl FnMut(&[u8], &mut SendBatch)) -> us
 }
 
 #[test]
-fn a_segment_that_was_damaged_behind_the_hub_is_not_taken() {
+fn a_segment_that_was_damaged_behind_the_hub_is_dropped() {
     let (site, hub) = site_and_hub();
     let (there, here) =
         (SocketAddr::from(([192, 0, 2, 1], 51820)), SocketAddr::from(([192, 0, 2, 9], 4000)));
@@ -49,12 +49,12 @@ fn a_segment_that_was_damaged_behind_the_hub_is_not_taken() {
     let mut site = Stack::new(Tunnel::site(site, ClockBounds::default(), now, 1), now, 1);
     site.listen(PORT).unwrap();
     let mut out = SendBatch::new();
-    let mut talk = |packet: Option<&[u8]>| {
+    let mut exchange = |packet: Option<&[u8]>| {
         if let Some(packet) = packet {
             hub.handle_packet(now, packet, &mut out);
         }
         let mut inside = PacketBuffer::new();
-        // Initiation, response, keepalive; or a packet and what answers it.
+        // Initiation, response, keepalive; or a packet and its reply.
         for _ in 0..4 {
             deliver(&mut out, |datagram, out| site.handle_datagram(now, (there, datagram), out));
             while !site.poll(now, &mut out) {}
@@ -64,11 +64,11 @@ fn a_segment_that_was_damaged_behind_the_hub_is_not_taken() {
         }
         inside.len()
     };
-    assert_eq!(talk(None), 0);
+    assert_eq!(exchange(None), 0);
     for damaged in [11, 25, 37] {
         let mut packet = syn();
         packet[damaged] ^= 1;
-        assert_eq!(talk(Some(&packet)), 0, "byte {damaged}");
+        assert_eq!(exchange(Some(&packet)), 0, "byte {damaged}");
     }
-    assert_eq!(talk(Some(&syn())), 1);
+    assert_eq!(exchange(Some(&syn())), 1);
 }

@@ -1,4 +1,4 @@
-//! A way between two ends in one process.
+//! A transport between two ends in one process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use super::{RecvBatch, SendBatch, Transport};
 
-/// Sendings that wait at each end; more are lost, as on a network.
+/// Batches that may wait at each end; further ones are dropped, as on a network.
 const MAX_QUEUED_BATCHES: usize = 64;
-/// A sending is not much longer than this, so that it fits where a kernel's would.
+/// Length at which a batch is split, in bytes, so that it fits into the receiver's buffer.
 const BATCH_BYTES: usize = 32 * 1024;
 
-/// One of two ends that are joined in memory.
+/// One end of a transport in memory.
 #[derive(Debug)]
 pub struct MemoryTransport {
     address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct MemoryTransport {
     unsent: u64,
 }
 
-/// Everything that one end sent at once.
+/// Datagrams that one end has sent at once.
 #[derive(Debug)]
 struct MemoryBatch {
     from: SocketAddr,
@@ -35,8 +35,8 @@ impl MemoryBatch {
     }
 }
 
-/// Makes both ends of a way. The addresses are only names: what is sent goes to the other end,
-/// whatever address it is sent to, and seems to come from this end's.
+/// Creates both ends. The addresses are only labels: everything goes to the other end, for any
+/// destination, and has this end's address as source.
 #[must_use]
 pub fn memory_pair(one: SocketAddr, other: SocketAddr) -> (MemoryTransport, MemoryTransport) {
     let (to_other, from_one) = mpsc::channel(MAX_QUEUED_BATCHES);
@@ -48,51 +48,52 @@ pub fn memory_pair(one: SocketAddr, other: SocketAddr) -> (MemoryTransport, Memo
 }
 
 impl MemoryTransport {
-    /// Without room, or with nobody there, it is lost.
-    fn deliver(&mut self, sending: MemoryBatch) {
-        let count = sending.lengths.len() as u64;
-        if self.to_peer.try_send(sending).is_err() {
+    /// Passes a batch on, or drops it if the other end is full or gone.
+    fn deliver(&mut self, batch: MemoryBatch) {
+        let count = batch.lengths.len() as u64;
+        // Waiting for the other end could deadlock two ends that send to each other.
+        if self.to_peer.try_send(batch).is_err() {
             self.unsent += count;
         }
     }
 }
 
 impl Transport for MemoryTransport {
-    async fn receive(&mut self, inbox: &mut RecvBatch) -> io::Result<()> {
-        let Some(mut sending) = self.from_peer.recv().await else {
-            // The other end is gone, like a host that was switched off.
+    async fn receive(&mut self, received: &mut RecvBatch) -> io::Result<()> {
+        let Some(mut batch) = self.from_peer.recv().await else {
+            // The other end was dropped, like a host that was switched off.
             return std::future::pending().await;
         };
         loop {
-            let mut rest = sending.bytes.as_slice();
-            for length in sending.lengths {
+            let mut rest = batch.bytes.as_slice();
+            for length in batch.lengths {
                 let (datagram, after) = rest.split_at_checked(length).unwrap_or_default();
-                inbox.push(sending.from, datagram);
+                received.push(batch.from, datagram);
                 rest = after;
             }
-            if !inbox.has_room() {
+            if !received.has_room() {
                 return Ok(());
             }
             match self.from_peer.try_recv() {
-                Ok(next) => sending = next,
+                Ok(next) => batch = next,
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    async fn send(&mut self, outbox: &mut SendBatch) -> io::Result<()> {
-        let mut sending = MemoryBatch::new(self.address);
-        for (_, datagram) in outbox.datagrams() {
-            sending.bytes.extend_from_slice(datagram);
-            sending.lengths.push(datagram.len());
-            if sending.bytes.len() >= BATCH_BYTES {
-                let full = std::mem::replace(&mut sending, MemoryBatch::new(self.address));
+    async fn send(&mut self, outgoing: &mut SendBatch) -> io::Result<()> {
+        let mut batch = MemoryBatch::new(self.address);
+        for (_, datagram) in outgoing.datagrams() {
+            batch.bytes.extend_from_slice(datagram);
+            batch.lengths.push(datagram.len());
+            if batch.bytes.len() >= BATCH_BYTES {
+                let full = std::mem::replace(&mut batch, MemoryBatch::new(self.address));
                 self.deliver(full);
             }
         }
-        outbox.clear();
-        if !sending.lengths.is_empty() {
-            self.deliver(sending);
+        outgoing.clear();
+        if !batch.lengths.is_empty() {
+            self.deliver(batch);
         }
         Ok(())
     }

@@ -1,19 +1,16 @@
-//! Datagrams that have arrived, as the kernel joins them.
+//! A buffer for received datagrams, as the kernel joins them.
 
 use std::net::SocketAddr;
 
-#[cfg(test)]
-mod tests;
-
-/// Room for datagrams. Four reads of the longest run that a kernel joins, and small enough for the
-/// second cache level of a Raspberry Pi.
+/// Capacity in bytes: four reads of the longest run that the kernel joins, small enough for the
+/// second-level cache of a Raspberry Pi.
 const CAPACITY_BYTES: usize = 4 * MAX_RUN_BYTES;
-/// The longest run of datagrams that a kernel gives at once.
+/// Longest run of datagrams that the kernel returns at once, in bytes.
 const MAX_RUN_BYTES: usize = 64 * 1024;
-/// Senders that are remembered as not listening. One tunnel asks one or two hubs.
+/// Hosts without a listener that are remembered; a tunnel sends to one or two hubs.
 const MAX_REFUSED: usize = 8;
 
-/// Datagrams that have arrived. Allocated once and reused; what does not fit is lost, as on a
+/// Received datagrams. Allocated once and reused; datagrams that do not fit are dropped, as on a
 /// network, and counted.
 #[derive(Debug)]
 pub struct RecvBatch {
@@ -31,12 +28,12 @@ struct ReceivedSegments {
     from: SocketAddr,
     start: usize,
     length: usize,
-    /// Length of each but the last, above zero.
+    /// Length of each datagram but the last; not 0.
     segment_size: usize,
 }
 
 impl RecvBatch {
-    /// Makes an empty one.
+    /// Creates an empty batch.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -49,7 +46,7 @@ impl RecvBatch {
         }
     }
 
-    /// Forgets everything that has arrived, not what was lost.
+    /// Removes everything that has arrived, but keeps the number of dropped datagrams.
     pub fn clear(&mut self) {
         self.used = 0;
         self.segments.clear();
@@ -57,7 +54,7 @@ impl RecvBatch {
         self.has_network_changed = false;
     }
 
-    /// Whether nothing has arrived: no datagram, and no news of whoever does not listen or of the way.
+    /// Returns whether nothing has arrived: no datagram, no refusal and no change of the network.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty() && self.refused.is_empty() && !self.has_network_changed
@@ -66,78 +63,75 @@ impl RecvBatch {
     /// Adds a datagram.
     pub fn push(&mut self, from: SocketAddr, datagram: &[u8]) {
         match self.bytes.get_mut(self.used..self.used + datagram.len()) {
-            Some(place) => {
-                place.copy_from_slice(datagram);
+            Some(space) => {
+                space.copy_from_slice(datagram);
                 self.commit(from, datagram.len(), datagram.len());
             }
             None => self.dropped += 1,
         }
     }
 
-    /// Whether [`Inbox::spare`] takes the longest run that a kernel gives, 64 KiB.
+    /// Returns whether [`RecvBatch::spare_capacity`] holds the longest run that the kernel returns,
+    /// 64 KiB.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.bytes.len() - self.used >= MAX_RUN_BYTES
     }
 
-    /// Where to put what is read; [`Inbox::filled`] then adds it. At least 64 KiB long while
-    /// [`Inbox::has_room`].
+    /// Returns the space to read into; [`RecvBatch::commit`] then adds it. At least 64 KiB while
+    /// [`RecvBatch::has_room`].
     pub fn spare_capacity(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.used..).unwrap_or_default()
     }
 
-    /// Adds the first `length` bytes of [`Inbox::spare`]: datagrams of `stride` bytes each, the
-    /// last as long as is left. A stride of 0 is one datagram; a length beyond the room is cut.
-    pub fn commit(&mut self, from: SocketAddr, length: usize, stride: usize) {
+    /// Adds the first `length` bytes of [`RecvBatch::spare_capacity`]: datagrams of `segment_size`
+    /// bytes each, the last as long as is left. A size of 0 is one datagram; a longer length is
+    /// cut.
+    pub fn commit(&mut self, from: SocketAddr, length: usize, segment_size: usize) {
         let length = length.min(self.bytes.len() - self.used);
-        let stride = if stride == 0 { length.max(1) } else { stride };
-        self.segments.push(ReceivedSegments {
-            from,
-            start: self.used,
-            length,
-            segment_size: stride,
-        });
+        let segment_size = if segment_size == 0 { length.max(1) } else { segment_size };
+        self.segments.push(ReceivedSegments { from, start: self.used, length, segment_size });
         self.used += length;
     }
 
-    /// Notes that the host at `to` has said that nothing listens on that port.
+    /// Records that the host at `to` reports that nothing listens on that port.
     pub fn push_refused(&mut self, to: SocketAddr) {
         if self.refused.len() < MAX_REFUSED && !self.refused.contains(&to) {
             self.refused.push(to);
         }
     }
 
-    /// Who has said, since the last [`Inbox::clear`], that nothing listens there (ICMP port
-    /// unreachable). Anybody can forge it: a reason for a sentence, not for a decision.
+    /// Returns the hosts that have reported, since the last [`RecvBatch::clear`], that nothing
+    /// listens there (ICMP port unreachable). The reports can be forged and must only affect the
+    /// diagnosis.
     #[must_use]
     pub fn refused(&self) -> &[SocketAddr] {
         &self.refused
     }
 
-    /// Notes that the way out of this host is another.
+    /// Records that this host has another route to the hub.
     pub const fn note_network_change(&mut self) {
         self.has_network_changed = true;
     }
 
-    /// Whether the way out of this host has become another since the last [`Inbox::clear`], or there
-    /// is one again.
+    /// Returns whether the route to the hub has changed since the last [`RecvBatch::clear`].
     #[must_use]
     pub const fn has_network_changed(&self) -> bool {
         self.has_network_changed
     }
 
-    /// Counts datagrams that were lost on their way here.
+    /// Counts datagrams that were dropped before they got here.
     pub const fn add_dropped(&mut self, count: u64) {
         self.dropped += count;
     }
 
-    /// Datagrams that did not fit, since the start.
+    /// Returns the number of datagrams that did not fit, since the start.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// What has arrived and from where, in order. Empty datagrams are left out.
+    /// Returns the datagrams with their sources, in order, without empty ones.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         self.segments.iter().flat_map(|run| {
             let bytes = self.bytes.get(run.start..run.start + run.length).unwrap_or_default();
@@ -149,5 +143,64 @@ impl RecvBatch {
 impl Default for RecvBatch {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn all(batch: &RecvBatch) -> Vec<(u16, Vec<u8>)> {
+        batch.datagrams().map(|(from, bytes)| (from.port(), bytes.to_vec())).collect()
+    }
+
+    #[test]
+    fn pushed_datagrams_come_out_in_order() {
+        let mut batch = RecvBatch::new();
+        assert!(batch.is_empty());
+        batch.push(hub(1), b"one");
+        batch.push(hub(2), b"two");
+        assert_eq!(all(&batch), [(1, b"one".to_vec()), (2, b"two".to_vec())]);
+        batch.clear();
+        assert!(batch.is_empty() && all(&batch).is_empty());
+    }
+
+    #[test]
+    fn a_run_is_split_into_segments() {
+        let mut batch = RecvBatch::new();
+        batch.spare_capacity()[..8].copy_from_slice(b"abcdefgh");
+        batch.commit(hub(1), 8, 3);
+        batch.push(hub(2), b"z");
+        let expected: [(u16, &[u8]); 4] = [(1, b"abc"), (1, b"def"), (1, b"gh"), (2, b"z")];
+        assert_eq!(all(&batch), expected.map(|(port, bytes)| (port, bytes.to_vec())));
+    }
+
+    #[test]
+    fn lengths_out_of_range_are_cut() {
+        let mut batch = RecvBatch::new();
+        batch.commit(hub(1), usize::MAX, 0);
+        assert_eq!(batch.datagrams().map(|(_, bytes)| bytes.len()).sum::<usize>(), CAPACITY_BYTES);
+        assert!(!batch.has_room() && batch.spare_capacity().is_empty());
+        batch.commit(hub(1), 3, 0);
+        batch.push(hub(1), b"no room");
+        assert_eq!((batch.datagrams().count(), batch.dropped()), (1, 1));
+    }
+
+    #[test]
+    fn a_host_that_refuses_is_reported_once() {
+        let mut batch = RecvBatch::new();
+        for port in [1, 1, 2] {
+            batch.push_refused(hub(port));
+        }
+        assert_eq!(batch.refused(), [hub(1), hub(2)]);
+        assert!(!batch.is_empty());
+        batch.clear();
+        assert!(batch.refused().is_empty());
+        (0..1000).for_each(|port| batch.push_refused(hub(port)));
+        assert_eq!(batch.refused().len(), MAX_REFUSED);
     }
 }

@@ -1,4 +1,4 @@
-//! UDP, with as many datagrams in one call of the kernel as it takes.
+//! UDP, with many datagrams in one call of the kernel.
 
 mod socket;
 #[cfg(test)]
@@ -22,16 +22,16 @@ use crate::time::now;
 
 pub use socket::LocalPort;
 
-/// Reads before the other tasks have a turn. More made no difference in speed.
+/// Reads before the other tasks get a turn. More made no difference in speed.
 const MAX_READS_PER_WAKE: usize = 16;
-/// How long a full send buffer of the kernel may take to drain before what is left is dropped. A
-/// link that stands still must not stop the timers of the tunnel.
+/// Time for the kernel's send buffer to drain before the rest is dropped. A stalled link must not
+/// stop the timers of the tunnel.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Datagrams over UDP, to and from anybody, on IPv4 and, where the kernel has it, IPv6.
+/// Datagrams over UDP to and from any address, on IPv4 and, if the kernel supports it, IPv6.
 ///
-/// Sends and receives joined datagrams (UDP_SEGMENT, UDP_GRO) until the kernel refuses, then one
-/// by one. Datagrams may be fragmented on the way: the sizes of WireGuard's are not ours to change.
+/// Sends and receives joined datagrams (UDP_SEGMENT, UDP_GRO) until the kernel refuses, then single
+/// ones. Datagrams may be fragmented on the way, because their size is up to WireGuard.
 #[derive(Debug)]
 pub struct UdpTransport {
     port: LocalPort,
@@ -39,17 +39,17 @@ pub struct UdpTransport {
     family: SocketFamily,
     batching: Batching,
     unsent: u64,
-    /// What this socket's buffer had no room for, as the kernel counts.
+    /// The kernel's count of datagrams that did not fit into the socket's buffer.
     overflow: u32,
     last_send_error: Option<io::Error>,
     monitor: ChangeMonitor,
-    /// The way to the last receiver; absent where the kernel does not tell.
+    /// Watches the route to the last destination; `None` where the kernel does not notify.
     route: Option<RouteWatch>,
-    /// The last receiver.
+    /// Address of the last datagram that was sent.
     last_destination: Option<IpAddr>,
 }
 
-/// What a socket speaks.
+/// Address families of a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SocketFamily {
     /// IPv6, and IPv4 as mapped addresses.
@@ -58,34 +58,34 @@ enum SocketFamily {
     Ipv4Only,
 }
 
-/// Whether the kernel takes joined datagrams.
+/// Whether the kernel accepts joined datagrams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Batching {
     /// It has not refused any.
     On,
-    /// It has refused, so each datagram is sent by itself until the next rebind.
+    /// It has refused some, so each datagram is sent alone until the next rebind.
     Refused,
 }
 
-/// What became of an attempt to send.
+/// Result of an attempt to send.
 enum SendOutcome {
     Sent,
     /// The kernel's buffer is full.
     BufferFull,
-    /// It does not take joined datagrams.
+    /// The kernel does not accept joined datagrams.
     NoSegmentation,
 }
 
 impl UdpTransport {
     /// Opens a socket on every address of the host.
     ///
-    /// Has to be called in a tokio runtime. Fails when a fixed port is taken.
+    /// Must be called in a tokio runtime. Fails if a fixed port is in use.
     pub fn bind(port: LocalPort) -> io::Result<Self> {
         let (socket, family) = socket::open(port)?;
         let listening =
-            ChangeMonitor::listen().and_then(|news| Ok((news, Some(RouteWatch::new()?))));
-        let (news, way) = listening.unwrap_or_else(|error| {
-            info!(%error, "changes of this host's network are noticed by silence only");
+            ChangeMonitor::listen().and_then(|monitor| Ok((monitor, Some(RouteWatch::new()?))));
+        let (monitor, route) = listening.unwrap_or_else(|error| {
+            info!(%error, "cannot monitor the network; only the hub's silence shows a change");
             (ChangeMonitor::disabled(), None)
         });
         Ok(Self {
@@ -96,109 +96,110 @@ impl UdpTransport {
             unsent: 0,
             overflow: 0,
             last_send_error: None,
-            monitor: news,
-            route: way,
+            monitor,
+            route,
             last_destination: None,
         })
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Whether the kernel takes joined datagrams.
+    /// Returns whether the kernel accepts joined datagrams.
     #[must_use]
     pub const fn batching(&self) -> Batching {
         self.batching
     }
 
-    /// Why the last datagram could not be sent; `None` when it was. For a sentence: no route, a
-    /// firewall, an interface that is down.
+    /// Returns why the last datagram could not be sent, for example no route, a firewall, or an
+    /// interface that is down; `None` if it was sent.
     #[must_use]
     pub const fn last_send_error(&self) -> Option<&io::Error> {
         self.last_send_error.as_ref()
     }
 
-    /// Sends a run, apart if need be.
-    async fn send_segments(&mut self, run: Segments<'_>, end: time::Instant) {
-        self.last_destination = Some(run.to.ip());
-        if self.batching == Batching::On && run.bytes.len() > run.segment_size {
-            if self.send_or_drop(run, end).await {
+    /// Sends a segments of datagrams, one by one if necessary.
+    async fn send_segments(&mut self, segments: Segments<'_>, end: time::Instant) {
+        self.last_destination = Some(segments.to.ip());
+        if self.batching == Batching::On && segments.bytes.len() > segments.segment_size {
+            if self.send_or_drop(segments, end).await {
                 return;
             }
-            info!(to = %run.to, "the kernel does not take joined datagrams: sending them one by one");
+            info!(to = %segments.to, "the kernel rejects joined datagrams: sending single ones");
             self.batching = Batching::Refused;
         }
-        for datagram in run.bytes.chunks(run.segment_size) {
-            self.send_or_drop(Segments { bytes: datagram, ..run }, end).await;
+        for datagram in segments.bytes.chunks(segments.segment_size) {
+            self.send_or_drop(Segments { bytes: datagram, ..segments }, end).await;
         }
     }
 
-    /// Sends or drops; returns false if the kernel wants the datagrams apart.
-    async fn send_or_drop(&mut self, run: Segments<'_>, end: time::Instant) -> bool {
-        let mut sent = self.try_send(run);
+    /// Sends or drops a segments; returns `false` if the kernel accepts only single datagrams.
+    async fn send_or_drop(&mut self, segments: Segments<'_>, end: time::Instant) -> bool {
+        let mut sent = self.try_send(segments);
         if matches!(sent, Ok(SendOutcome::BufferFull)) {
-            let patient = time::timeout_at(end, self.send_when_writable(run)).await;
-            sent = patient.unwrap_or(Ok(SendOutcome::BufferFull));
+            let in_time = time::timeout_at(end, self.send_when_writable(segments)).await;
+            sent = in_time.unwrap_or(Ok(SendOutcome::BufferFull));
         }
         match sent {
             Ok(SendOutcome::NoSegmentation) => return false,
             Ok(SendOutcome::Sent) => self.last_send_error = None,
-            Ok(SendOutcome::BufferFull) => self.drop_segments(run, Errno::EAGAIN),
-            Err(errno) => self.drop_segments(run, errno),
+            Ok(SendOutcome::BufferFull) => self.drop_segments(segments, Errno::EAGAIN),
+            Err(errno) => self.drop_segments(segments, errno),
         }
         true
     }
 
-    async fn send_when_writable(&self, run: Segments<'_>) -> Result<SendOutcome, Errno> {
+    async fn send_when_writable(&self, segments: Segments<'_>) -> Result<SendOutcome, Errno> {
         loop {
             let Ok(ready) = self.socket.ready(Interest::WRITABLE).await else {
                 return Ok(SendOutcome::BufferFull);
             };
-            let attempt = self.socket.try_io(Interest::WRITABLE, || match self.try_send(run) {
-                Ok(SendOutcome::BufferFull) => Err(io::ErrorKind::WouldBlock.into()),
-                sent => Ok(sent),
-            });
+            let attempt =
+                self.socket.try_io(Interest::WRITABLE, || match self.try_send(segments) {
+                    Ok(SendOutcome::BufferFull) => Err(io::ErrorKind::WouldBlock.into()),
+                    sent => Ok(sent),
+                });
             match attempt {
                 Ok(sent) => return sent,
-                // The runtime says so for ever after an ICMP answer that is still to be taken.
+                // tokio reports this forever after an ICMP error that was not read yet.
                 Err(_) if ready.is_write_closed() => return Ok(SendOutcome::BufferFull),
                 Err(_) => {}
             }
         }
     }
 
-    fn drop_segments(&mut self, run: Segments<'_>, errno: Errno) {
-        self.unsent += run.bytes.len().div_ceil(run.segment_size.max(1)) as u64;
+    fn drop_segments(&mut self, segments: Segments<'_>, errno: Errno) {
+        self.unsent += segments.bytes.len().div_ceil(segments.segment_size.max(1)) as u64;
         if self.last_send_error.as_ref().and_then(io::Error::raw_os_error) != Some(errno as i32) {
-            debug!(to = %run.to, error = errno.desc(), "cannot send");
+            debug!(to = %segments.to, error = errno.desc(), "cannot send");
         }
         self.last_send_error = Some(errno.into());
     }
 
-    fn try_send(&self, run: Segments<'_>) -> Result<SendOutcome, Errno> {
-        // An ICMP answer to something earlier is reported once, in place of the next call.
-        match self.send_once(run) {
+    fn try_send(&self, segments: Segments<'_>) -> Result<SendOutcome, Errno> {
+        // The kernel reports an ICMP error for an earlier datagram once, instead of sending.
+        match self.send_once(segments) {
             Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
-                self.send_once(run)
+                self.send_once(segments)
             }
             sent => sent,
         }
     }
 
-    fn send_once(&self, run: Segments<'_>) -> Result<SendOutcome, Errno> {
-        let to = SockaddrStorage::from(self.socket_address(run.to));
-        let stride = u16::try_from(run.segment_size).unwrap_or(u16::MAX);
+    fn send_once(&self, segments: Segments<'_>) -> Result<SendOutcome, Errno> {
+        let to = SockaddrStorage::from(self.socket_address(segments.to));
+        let stride = u16::try_from(segments.segment_size).unwrap_or(u16::MAX);
         let joined = [ControlMessage::UdpGsoSegments(&stride)];
-        let is_joined = run.bytes.len() > run.segment_size;
+        let is_joined = segments.bytes.len() > segments.segment_size;
         let control = if is_joined { joined.as_slice() } else { &[] };
-        let bytes = [IoSlice::new(run.bytes)];
+        let bytes = [IoSlice::new(segments.bytes)];
         let fd = self.socket.as_raw_fd();
         match sendmsg(fd, &bytes, control, MsgFlags::MSG_NOSIGNAL, Some(&to)) {
             Ok(_) => Ok(SendOutcome::Sent),
             Err(Errno::EAGAIN) => Ok(SendOutcome::BufferFull),
-            // No such option; no checksums in the device; longer than the way takes in one piece.
+            // Unknown option; no checksum offload; longer than the path MTU.
             Err(
                 Errno::EIO
                 | Errno::EINVAL
@@ -210,7 +211,7 @@ impl UdpTransport {
         }
     }
 
-    /// The address as the socket wants it.
+    /// Returns an address in the form that the socket expects.
     fn socket_address(&self, to: SocketAddr) -> SocketAddr {
         match (self.family, to.ip()) {
             (SocketFamily::DualStack, IpAddr::V4(ip)) => (ip.to_ipv6_mapped(), to.port()).into(),
@@ -218,28 +219,28 @@ impl UdpTransport {
         }
     }
 
-    /// Looks whether the way is another, now that something of the network has changed.
-    fn check_route(&mut self, inbox: &mut RecvBatch) {
-        let Some(way) = &mut self.route else { return };
-        match way.check(now(), self.last_destination) {
+    /// Checks the route to the hub, because something in the network has changed.
+    fn check_route(&mut self, received: &mut RecvBatch) {
+        let Some(route) = &mut self.route else { return };
+        match route.check(now(), self.last_destination) {
             RouteChange::Unchanged => {}
             RouteChange::Changed => {
-                info!("the way out of this host is another");
-                inbox.note_network_change();
+                info!("the route to the hub has changed");
+                received.note_network_change();
             }
             RouteChange::DeferredUntil(at) => self.monitor.wake_at(at.into()),
         }
     }
 
-    /// Takes what ICMP has answered from the socket's queue of errors.
-    fn handle_icmp_errors(&mut self, inbox: &mut RecvBatch) {
-        socket::drain_error_queue(&self.socket, inbox);
-        // The runtime takes an error on a writable socket for its end, and would say for ever that
-        // there is room to send. A new registration of the same socket knows nothing of it.
+    /// Reads the ICMP errors from the socket's error queue.
+    fn handle_icmp_errors(&mut self, received: &mut RecvBatch) {
+        socket::drain_error_queue(&self.socket, received);
+        // tokio treats an error on a writable socket as its end and would report it as writable
+        // forever. A new registration of the same socket starts afresh.
         let same = self.socket.as_fd().try_clone_to_owned();
         match same.and_then(|same| UdpSocket::from_std(same.into())) {
             Ok(same) => self.socket = same,
-            // No file descriptor is left now. Sending may drop instead of waiting.
+            // No file descriptor is left. Datagrams may now be dropped instead of waiting.
             Err(_) => {
                 let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                 let _cleared = self.socket.try_io(Interest::ERROR, nothing);
@@ -249,36 +250,36 @@ impl UdpTransport {
 }
 
 impl Transport for UdpTransport {
-    async fn receive(&mut self, inbox: &mut RecvBatch) -> io::Result<()> {
+    async fn receive(&mut self, received: &mut RecvBatch) -> io::Result<()> {
         loop {
             let ready = tokio::select! {
                 ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => Some(ready?),
                 () = self.monitor.changed() => None,
             };
             match ready {
-                None => self.check_route(inbox),
+                None => self.check_route(received),
                 Some(ready) => {
                     if ready.is_readable() {
-                        receive_available(&self.socket, &mut self.overflow, inbox)?;
+                        receive_available(&self.socket, &mut self.overflow, received)?;
                     }
                     if ready.is_error() {
-                        self.handle_icmp_errors(inbox);
+                        self.handle_icmp_errors(received);
                     }
                 }
             }
-            if !inbox.is_empty() {
+            if !received.is_empty() {
                 return Ok(());
             }
         }
     }
 
-    async fn send(&mut self, outbox: &mut SendBatch) -> io::Result<()> {
-        // One limit for all: after it every run is tried once more and dropped.
+    async fn send(&mut self, outgoing: &mut SendBatch) -> io::Result<()> {
+        // One limit for all: after it each segments is tried once more and then dropped.
         let end = time::Instant::now() + SEND_TIMEOUT;
-        for run in outbox.segments() {
-            self.send_segments(run, end).await;
+        for segments in outgoing.segments() {
+            self.send_segments(segments, end).await;
         }
-        outbox.clear();
+        outgoing.clear();
         Ok(())
     }
 
@@ -287,6 +288,7 @@ impl Transport for UdpTransport {
     }
 
     fn rebind(&mut self) -> io::Result<()> {
+        // The hub or a firewall expects the fixed port, so a rebind must keep it.
         let LocalPort::Any = self.port else { return Ok(()) };
         let (socket, family) = socket::open(self.port)?;
         (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
@@ -296,24 +298,25 @@ impl Transport for UdpTransport {
     }
 }
 
-/// Reads what is there and fits.
+/// Reads the datagrams that are available and fit.
 fn receive_available(
     socket: &UdpSocket,
     overflow: &mut u32,
-    inbox: &mut RecvBatch,
+    received: &mut RecvBatch,
 ) -> io::Result<()> {
     for _ in 0..MAX_READS_PER_WAKE {
-        if !inbox.has_room() {
+        if !received.has_room() {
             break;
         }
-        match socket.try_io(Interest::READABLE, || Ok(socket::receive(socket, inbox)?)) {
+        match socket.try_io(Interest::READABLE, || Ok(socket::receive(socket, received)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if socket::is_fatal(&error) => return Err(error),
             Ok(Some(count)) => {
-                inbox.add_dropped(count.wrapping_sub(*overflow).into());
+                // The kernel counts modulo 2^32 over the life of the socket.
+                received.add_dropped(count.wrapping_sub(*overflow).into());
                 *overflow = count;
             }
-            // ICMP answers come here too, each once, and anybody can send them.
+            // ICMP errors are returned here too, each once; anyone can cause them.
             Ok(None) | Err(_) => {}
         }
     }

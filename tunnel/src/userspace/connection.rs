@@ -1,4 +1,4 @@
-//! Bytes between a socket of the stack and the stream that the user holds.
+//! Moves bytes between a socket of the stack and the user's stream.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,11 +14,12 @@ use tokio::sync::oneshot;
 use super::stream::{ResetFlag, TcpStream};
 use crate::stack::socket_addr;
 
-/// Bytes between the stream and the task, in each direction: one turn of the task moves as much.
+/// Bytes that the pipe between stream and task holds in each direction: the most that is moved at
+/// once.
 const PIPE_BYTES: usize = 256 * 1024;
-/// A connection whose stream is gone and has said everything waits this long for the other end's.
+/// Time that a connection without a stream waits for the peer's FIN after its own.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A call that fails after this was not answered; the stack gives up after five minutes.
+/// A connection attempt that fails after this got no answer; the stack ends it after five minutes.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(299);
 
 /// One connection.
@@ -26,17 +27,17 @@ pub(super) struct Connection {
     pub(super) socket: SocketHandle,
     phase: ConnectionPhase,
     reset_flag: ResetFlag,
-    /// When it is ended by force.
+    /// When it is aborted.
     abort_at: Option<Instant>,
     started_at: Instant,
 }
 
 enum ConnectionPhase {
-    /// We have called, and somebody waits for the outcome.
+    /// The SYN was sent, and the caller of `connect` waits.
     Connecting(oneshot::Sender<io::Result<TcpStream>>),
-    /// Our end of the pipe to the stream, and whether the stream may still write and read.
+    /// The task's end of the pipe to the stream, and whether each direction is open.
     Open { io: DuplexStream, to_socket: HalfState, to_stream: HalfState },
-    /// The stream is gone or has been told how it ended.
+    /// The stream was dropped or has been told how the connection ended.
     Closed,
 }
 
@@ -46,7 +47,7 @@ enum HalfState {
     Closed,
 }
 
-/// Whether anything was done that the stack has to know.
+/// Whether anything was moved that the stack must process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Progress {
     Idle,
@@ -54,7 +55,7 @@ pub(super) enum Progress {
 }
 
 impl Connection {
-    /// One that we begin.
+    /// Creates a connection that this end opens.
     pub(super) fn connecting(
         socket: SocketHandle,
         answer: oneshot::Sender<io::Result<TcpStream>>,
@@ -64,7 +65,7 @@ impl Connection {
         Self { socket, phase, reset_flag: ResetFlag::default(), abort_at: None, started_at: now }
     }
 
-    /// One that has come in, and its stream.
+    /// Creates a connection that the peer has opened, and its stream.
     pub(super) fn accepted(
         handle: SocketHandle,
         socket: &Socket<'_>,
@@ -88,13 +89,13 @@ impl Connection {
             to_socket: HalfState::Open,
             to_stream: HalfState::Open,
         };
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let local = socket_addr(socket.local_endpoint()).unwrap_or(nowhere);
-        let peer = socket_addr(socket.remote_endpoint()).unwrap_or(nowhere);
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let local = socket_addr(socket.local_endpoint()).unwrap_or(unknown);
+        let peer = socket_addr(socket.remote_endpoint()).unwrap_or(unknown);
         TcpStream { io, reset_flag: self.reset_flag.clone(), local, peer }
     }
 
-    /// Moves what can be moved; the rest wakes `cx`, or comes with the next datagram.
+    /// Moves all bytes that can be moved. The rest wakes `cx`, or follows with the next datagram.
     pub(super) fn pump(
         &mut self,
         cx: &mut Context<'_>,
@@ -105,32 +106,33 @@ impl Connection {
             return self.poll_connect(cx, socket, now);
         }
         let mut moved = Progress::Idle;
-        if let ConnectionPhase::Open { io, to_socket: upward, to_stream: downward } =
-            &mut self.phase
-        {
+        if let ConnectionPhase::Open { io, to_socket, to_stream } = &mut self.phase {
             let (mut up, mut down) = (Progress::Idle, Progress::Idle);
-            if *upward == HalfState::Open {
-                up = pump_to_socket(cx, io, socket, upward);
+            if *to_socket == HalfState::Open {
+                up = pump_to_socket(cx, io, socket, to_socket);
             }
-            if *downward == HalfState::Open {
-                down = pump_to_stream(cx, io, socket, downward, &self.reset_flag);
+            if *to_stream == HalfState::Open {
+                down = pump_to_stream(cx, io, socket, to_stream, &self.reset_flag);
             }
             if (up, down) != (Progress::Idle, Progress::Idle) {
                 moved = Progress::Made;
             }
-            if socket.state() == State::Closed && *upward == HalfState::Open {
+            // smoltcp has no error for a reset: the socket is closed although this end has not
+            // closed it.
+            if socket.state() == State::Closed && *to_socket == HalfState::Open {
                 self.reset_flag.set();
             }
             if matches!(socket.state(), State::Closed | State::TimeWait)
-                && *downward == HalfState::Closed
+                && *to_stream == HalfState::Closed
             {
                 self.phase = ConnectionPhase::Closed;
             }
         }
-        let has_said_all = socket.send_queue() == 0 && !socket.may_send();
-        if self.reset_flag.is_stream_dropped() && has_said_all {
-            let ends_at = *self.abort_at.get_or_insert(now + LINGER_TIMEOUT);
-            if now >= ends_at && socket.is_active() {
+        let has_sent_all = socket.send_queue() == 0 && !socket.may_send();
+        if self.reset_flag.is_stream_dropped() && has_sent_all {
+            // A peer that never sends its FIN must not keep the socket and its buffers.
+            let abort_at = *self.abort_at.get_or_insert(now + LINGER_TIMEOUT);
+            if now >= abort_at && socket.is_active() {
                 socket.abort();
                 moved = Progress::Made;
             }
@@ -146,6 +148,7 @@ impl Connection {
     ) -> Progress {
         let ConnectionPhase::Connecting(answer) = &mut self.phase else { return Progress::Idle };
         if answer.poll_closed(cx).is_ready() {
+            // The caller has dropped its future, so nothing would ever use the connection.
             socket.abort();
             self.phase = ConnectionPhase::Closed;
             return Progress::Made;
@@ -158,38 +161,41 @@ impl Connection {
         else {
             return Progress::Idle;
         };
-        let outcome = if socket.state() == State::Closed {
-            let is_late = now >= self.started_at + UNANSWERED_AFTER;
-            let kind =
-                if is_late { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionRefused };
+        let connected = if socket.state() == State::Closed {
+            let got_no_answer = now >= self.started_at + UNANSWERED_AFTER;
+            let kind = if got_no_answer {
+                io::ErrorKind::TimedOut
+            } else {
+                io::ErrorKind::ConnectionRefused
+            };
             Err(kind.into())
         } else {
             Ok(self.open_stream(socket))
         };
-        // Whoever waited may be gone by now: then the stream is dropped, and closed.
-        let _ = answer.send(outcome);
+        // If the caller is gone, the stream is dropped, which closes the connection.
+        let _ = answer.send(connected);
         Progress::Made
     }
 
-    /// Sends what the stream has written, then FIN, whatever the stream does.
+    /// Sends what the stream has written, then FIN.
     pub(super) fn close(&mut self, socket: &mut Socket<'_>) {
         self.phase = ConnectionPhase::Closed;
         socket.close();
     }
 
-    /// Whether nothing is left to do.
+    /// Returns whether nothing is left to do.
     pub(super) fn is_finished(&self, socket: &Socket<'_>) -> bool {
         matches!(self.phase, ConnectionPhase::Closed)
             && matches!(socket.state(), State::Closed | State::TimeWait)
     }
 
-    /// When it is ended by force.
+    /// Returns when the connection is aborted.
     pub(super) const fn abort_at(&self) -> Option<Instant> {
         self.abort_at
     }
 }
 
-/// From the stream into the socket.
+/// Moves bytes from the stream to the socket.
 fn pump_to_socket(
     cx: &mut Context<'_>,
     io: &mut DuplexStream,
@@ -217,13 +223,13 @@ fn pump_to_socket(
     moved
 }
 
-/// From the socket into the stream.
+/// Moves bytes from the socket to the stream.
 fn pump_to_stream(
     cx: &mut Context<'_>,
     io: &mut DuplexStream,
     socket: &mut Socket<'_>,
     half: &mut HalfState,
-    fate: &ResetFlag,
+    reset_flag: &ResetFlag,
 ) -> Progress {
     let mut moved = Progress::Idle;
     loop {
@@ -235,7 +241,7 @@ fn pump_to_stream(
         match written {
             Ok(Poll::Ready(Ok(length))) if length > 0 => moved = Progress::Made,
             Ok(Poll::Ready(Ok(_)) | Poll::Pending) => return moved,
-            // The stream is gone: TCP has to say that nobody reads this (RFC 1122, 4.2.2.13).
+            // The stream was dropped: TCP must report that data was not read (RFC 1122, 4.2.2.13).
             Ok(Poll::Ready(Err(_))) if socket.can_recv() => {
                 *half = HalfState::Closed;
                 socket.abort();
@@ -249,8 +255,9 @@ fn pump_to_stream(
             }
             Err(RecvError::InvalidState) => {
                 *half = HalfState::Closed;
+                // Before the shutdown below, or the reader would see a proper end of file.
                 if socket.state() == State::Closed {
-                    fate.set();
+                    reset_flag.set();
                 }
                 let _ = Pin::new(&mut *io).poll_shutdown(cx);
                 return Progress::Made;

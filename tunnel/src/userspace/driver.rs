@@ -1,4 +1,4 @@
-//! The task that owns the tunnel, the stack and the path.
+//! The task that owns the tunnel, the stack and the transport.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,31 +19,31 @@ use crate::reporter::{DropDeltas, Reporter, resolve};
 use crate::stack::{ListeningSockets, SocketError, Stack};
 use crate::transport::{RecvBatch, SendBatch, Transport};
 
-/// Connections at once: 192 MiB of buffers if all of them were full both ways, 72 MiB if nobody
-/// reads what the other ends send.
+/// Most connections: their buffers take 192 MiB if all are full both ways, and 72 MiB if only
+/// received data is not read.
 const MAX_CONNECTIONS: usize = 96;
-/// Connections that have come in and that nobody has accepted; more are reset.
+/// Most established connections that wait to be accepted; further ones are reset.
 const MAX_UNACCEPTED: usize = 16;
-/// Time to say goodbye on stop.
+/// Time to close connections on stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest wait when nothing is due.
+/// Longest wait if nothing is due.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// The task of a tunnel in userspace mode.
 #[derive(Debug)]
 pub struct UserspaceDriver<P> {
     stack: Stack,
-    path: P,
+    transport: P,
     commands: mpsc::Receiver<Command>,
-    /// No more orders are taken.
+    /// Whether commands are no longer accepted.
     is_ending: bool,
     reporter: Reporter,
     drop_deltas: DropDeltas,
     connections: Vec<Connection>,
     listeners: Vec<ActiveListener>,
     lookups: JoinSet<(usize, Vec<SocketAddr>)>,
-    inbox: RecvBatch,
-    outbox: SendBatch,
+    received: RecvBatch,
+    outgoing: SendBatch,
 }
 
 #[derive(Debug)]
@@ -66,31 +66,31 @@ enum UserspaceWake {
 impl<P: Transport> UserspaceDriver<P> {
     pub(super) fn new(
         tunnel: Tunnel,
-        path: P,
+        transport: P,
         seed: u64,
-        orders: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Command>,
         reporter: Reporter,
     ) -> Self {
         let now = Now::read();
         Self {
             stack: Stack::new(tunnel, now, seed),
-            path,
-            commands: orders,
+            transport,
+            commands,
             is_ending: false,
             reporter,
             drop_deltas: DropDeltas::default(),
             connections: Vec::new(),
             listeners: Vec::new(),
             lookups: JoinSet::new(),
-            inbox: RecvBatch::new(),
-            outbox: SendBatch::new(),
+            received: RecvBatch::new(),
+            outgoing: SendBatch::new(),
         }
     }
 
-    /// Carries everything until `stop` is ready or every handle is gone. Then all connections send
-    /// what was written and say goodbye, which takes 2 s at most.
+    /// Runs the tunnel until `stop` is ready or the last handle is dropped. Then all connections
+    /// send what was written and close, which takes at most 2 s.
     ///
-    /// Fails only when the path fails for good.
+    /// Fails only if the transport fails.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -103,10 +103,10 @@ impl<P: Transport> UserspaceDriver<P> {
             if matches!(wake, UserspaceWake::Stop | UserspaceWake::Command(None)) {
                 break;
             }
-            let is_more = !self.inbox.has_room();
+            let is_full = !self.received.has_room();
             self.handle(wake)?;
-            if is_more {
-                // Others share the thread: a PLC wants to be read on time.
+            if is_full {
+                // The thread is shared: PLCs must be polled on time.
                 task::yield_now().await;
             }
         }
@@ -116,21 +116,15 @@ impl<P: Transport> UserspaceDriver<P> {
     }
 
     async fn wake(&mut self, due: Instant) -> UserspaceWake {
-        let Self {
-            stack,
-            path,
-            commands: orders,
-            is_ending,
-            connections,
-            lookups: look_ups,
-            inbox,
-            ..
-        } = self;
+        let Self { stack, transport, commands, is_ending, connections, lookups, received, .. } =
+            self;
         tokio::select! {
-            received = path.receive(inbox) => UserspaceWake::Received(received),
+            received = transport.receive(received) => UserspaceWake::Received(received),
             () = poll_fn(|cx| pump_all(cx, stack, connections)) => UserspaceWake::Moved,
-            order = orders.recv(), if !*is_ending => UserspaceWake::Command(order),
-            Some(Ok((hub, addresses))) = look_ups.join_next() => UserspaceWake::LookupDone(hub, addresses),
+            command = commands.recv(), if !*is_ending => UserspaceWake::Command(command),
+            Some(Ok((hub, addresses))) = lookups.join_next() => {
+                UserspaceWake::LookupDone(hub, addresses)
+            }
             () = time::sleep_until(due.into()) => UserspaceWake::Timer,
         }
     }
@@ -140,18 +134,18 @@ impl<P: Transport> UserspaceDriver<P> {
         match wake {
             UserspaceWake::Received(received) => {
                 received?;
-                for from in self.inbox.refused() {
+                for from in self.received.refused() {
                     self.stack.tunnel.handle_event(now, TunnelEvent::PortUnreachable(*from));
                 }
-                if self.inbox.has_network_changed() {
+                if self.received.has_network_changed() {
                     self.stack.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
                 }
-                for datagram in self.inbox.datagrams() {
-                    self.stack.handle_datagram(now, datagram, &mut self.outbox);
+                for datagram in self.received.datagrams() {
+                    self.stack.handle_datagram(now, datagram, &mut self.outgoing);
                 }
-                self.inbox.clear();
+                self.received.clear();
             }
-            UserspaceWake::Command(Some(order)) => self.handle_command(now, order),
+            UserspaceWake::Command(Some(command)) => self.handle_command(now, command),
             UserspaceWake::LookupDone(hub, addresses) => {
                 self.stack.tunnel.handle_event(now, TunnelEvent::Resolved { hub, addresses });
             }
@@ -163,14 +157,14 @@ impl<P: Transport> UserspaceDriver<P> {
         Ok(())
     }
 
-    fn handle_command(&mut self, now: Now, order: Command) {
-        match order {
+    fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
             Command::Connect { to, answer } if self.connections.len() < MAX_CONNECTIONS => {
                 match self.stack.connect(to) {
                     Ok(socket) => {
                         self.connections.push(Connection::connecting(socket, answer, now.instant));
                     }
-                    // Whoever asked may be gone.
+                    // The caller may be gone.
                     Err(error) => drop(answer.send(Err(to_io_error(error)))),
                 }
             }
@@ -196,12 +190,12 @@ impl<P: Transport> UserspaceDriver<P> {
     async fn run_until_blocked(&mut self) -> io::Result<()> {
         loop {
             let now = Now::read();
-            let is_done = self.stack.poll(now, &mut self.outbox);
+            let is_done = self.stack.poll(now, &mut self.outgoing);
             self.accept(now.instant);
             self.remove_closed();
             self.serve_requests();
-            if !self.outbox.is_empty() {
-                self.path.send(&mut self.outbox).await?;
+            if !self.outgoing.is_empty() {
+                self.transport.send(&mut self.outgoing).await?;
             }
             self.count_dropped();
             self.reporter.publish_if_due(&self.stack.tunnel, now);
@@ -218,12 +212,13 @@ impl<P: Transport> UserspaceDriver<P> {
                 stack.close_listener(&listening.sockets);
                 return false;
             }
+            // The connection is registered even if it is reset at once: its RST must still be sent.
             while let Some(handle) = stack.accept(&mut listening.sockets) {
                 let (connection, stream) = Connection::accepted(handle, stack.socket(handle), now);
                 connections.push(connection);
                 let is_full = connections.len() > MAX_CONNECTIONS;
                 if is_full || listening.accepted.try_send(stream).is_err() {
-                    debug!(port = listening.port, "nobody accepts connections");
+                    debug!(port = listening.port, "connection reset: too many wait to be accepted");
                     stack.socket(handle).abort();
                 }
             }
@@ -231,26 +226,29 @@ impl<P: Transport> UserspaceDriver<P> {
         });
     }
 
-    /// Forgets connections that are over.
+    /// Removes closed connections.
     fn remove_closed(&mut self) {
         let Self { stack, connections, .. } = self;
         connections.retain(|connection| {
-            let is_over = connection.is_finished(stack.socket(connection.socket));
-            if is_over {
+            let is_finished = connection.is_finished(stack.socket(connection.socket));
+            if is_finished {
                 stack.remove(connection.socket);
             }
-            !is_over
+            !is_finished
         });
     }
 
-    /// Does what the tunnel asks for. Before anything is sent: an initiation that follows a rebind
-    /// must leave from the new port.
+    /// Executes what the tunnel requests. This comes before sending: an initiation that follows a
+    /// rebind must leave from the new port.
     fn serve_requests(&mut self) {
         while let Some(request) = self.stack.tunnel.next_request() {
             match request {
                 TunnelRequest::Rebind => {
-                    if let Err(error) = self.path.rebind() {
-                        debug!(error = &error as &dyn std::error::Error, "no new port");
+                    if let Err(error) = self.transport.rebind() {
+                        debug!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot open another port"
+                        );
                     }
                 }
                 TunnelRequest::Resolve(HubLookup { hub, endpoint }) => {
@@ -260,10 +258,10 @@ impl<P: Transport> UserspaceDriver<P> {
         }
     }
 
-    /// Tells the tunnel what was lost outside.
+    /// Tells the tunnel how many datagrams were dropped outside.
     fn count_dropped(&mut self) {
-        let no_room = self.inbox.dropped() + self.outbox.dropped();
-        let sums = [(DropReason::NoRoom, no_room), (DropReason::Unsent, self.path.unsent())];
+        let no_room = self.received.dropped() + self.outgoing.dropped();
+        let sums = [(DropReason::NoRoom, no_room), (DropReason::Unsent, self.transport.unsent())];
         for (reason, sum) in sums {
             if let Some(more) = self.drop_deltas.since_last(reason, sum) {
                 self.stack.tunnel.add_dropped(reason, more);
@@ -280,7 +278,7 @@ impl<P: Transport> UserspaceDriver<P> {
 
     async fn shut_down(mut self) -> io::Result<()> {
         let end = Instant::now() + SHUTDOWN_TIMEOUT;
-        // What streams have written and the task has not seen yet.
+        // Data that streams have written and the task has not read yet.
         poll_fn(|cx| {
             let _ = pump_all(cx, &mut self.stack, &mut self.connections);
             Poll::Ready(())
@@ -299,7 +297,7 @@ impl<P: Transport> UserspaceDriver<P> {
         Ok(())
     }
 
-    /// Whether a connection has not been told everything.
+    /// Returns whether a connection still has data or a FIN to send.
     fn has_unsent_data(&mut self) -> bool {
         let Self { stack, connections, .. } = self;
         connections.iter().any(|connection| {
@@ -310,7 +308,7 @@ impl<P: Transport> UserspaceDriver<P> {
     }
 }
 
-/// Moves bytes of all connections; ready when the stack has something to do.
+/// Moves bytes of all connections; ready if the stack must process them.
 fn pump_all(cx: &mut Context<'_>, stack: &mut Stack, connections: &mut [Connection]) -> Poll<()> {
     let now = Instant::now();
     let mut moved = Progress::Idle;

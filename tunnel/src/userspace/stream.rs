@@ -1,4 +1,4 @@
-//! What the user of a tunnel holds.
+//! The user's end of connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 /// A TCP connection inside a tunnel.
 ///
-/// `shutdown` sends what was written and then FIN, and returns at once. Dropping it does the same,
-/// and answers what still comes with RST. A connection that the other end has reset, or that nobody
-/// acknowledges for five minutes, fails with `ConnectionReset`; it does not look like a proper end.
+/// `shutdown` sends what was written and then FIN, and returns at once. Dropping does the same, and
+/// answers later data with RST. A connection that the peer resets, or that gets no acknowledgement
+/// for five minutes, fails with `ConnectionReset` instead of an end of file.
 #[derive(Debug)]
 pub struct TcpStream {
     pub(super) io: DuplexStream,
@@ -23,7 +23,7 @@ pub struct TcpStream {
     pub(super) peer: SocketAddr,
 }
 
-/// How a connection has ended, known to its stream and to the task.
+/// Whether a connection was reset; shared by its stream and the task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResetFlag(Arc<AtomicBool>);
 
@@ -36,20 +36,20 @@ impl ResetFlag {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Whether the stream is gone.
+    /// Returns whether the stream was dropped.
     pub(super) fn is_stream_dropped(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }
 
 impl TcpStream {
-    /// Our end's address.
+    /// Returns the address of this end.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// The other end's address.
+    /// Returns the address of the peer.
     #[must_use]
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
@@ -72,6 +72,8 @@ impl AsyncRead for TcpStream {
     ) -> Poll<io::Result<()>> {
         let before = (buf.filled().len(), buf.remaining());
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        // A read of zero bytes into a buffer with room is an end of file; after a reset it must be an
+        // error, or truncated data would look complete.
         let is_end = before.1 > 0 && buf.filled().len() == before.0;
         Poll::Ready(if is_end && self.reset_flag.is_set() { Err(reset_error()) } else { Ok(()) })
     }
@@ -96,7 +98,7 @@ impl AsyncWrite for TcpStream {
     }
 }
 
-/// Connections that come in at one port of a tunnel. Dropping it closes the port.
+/// Accepts connections on one port of a tunnel. Dropping it closes the port.
 #[derive(Debug)]
 pub struct TcpListener {
     pub(super) port: u16,
@@ -104,12 +106,13 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// The next connection. Fails with `NotConnected` when the tunnel has ended. Cancel safe.
+    /// Returns the next connection. Fails with `NotConnected` when the tunnel has ended. Cancel
+    /// safe.
     pub async fn accept(&mut self) -> io::Result<TcpStream> {
         self.accepted.recv().await.ok_or_else(super::ended_error)
     }
 
-    /// Where it listens.
+    /// Returns the port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port

@@ -18,9 +18,9 @@ use crate::transport::{LocalPort, RecvBatch, SendBatch, Transport, UdpTransport,
 const HUB: &str = "10.77.0.1";
 const SITE: &str = "10.77.0.12";
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A tunnel with both ends, each with its task.
+/// Both ends of a tunnel, each with its task.
 struct Pair {
     site: UserspaceTunnel,
     hub: UserspaceTunnel,
@@ -36,9 +36,9 @@ fn at(host: &str, port: u16) -> SocketAddr {
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 fn spawn(
     tunnel: Tunnel,
-    path: impl Transport + 'static,
+    transport: impl Transport + 'static,
 ) -> (UserspaceTunnel, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
-    let (handle, driver) = userspace_tunnel(tunnel, path, fastrand::u64(..));
+    let (handle, driver) = userspace_tunnel(tunnel, transport, fastrand::u64(..));
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(driver.run(async move {
         if stopped.await.is_err() {
@@ -61,7 +61,7 @@ impl Pair {
         Self { site, hub, stop_hub: Some(stop_hub), hub_task, _site_task }
     }
 
-    /// A connection from the site to the hub, and its other end.
+    /// Returns a connection from the site to the hub, and its other end.
     async fn connected(&self, listener: &mut TcpListener) -> (TcpStream, TcpStream) {
         let to = at(HUB, listener.port());
         let (ours, theirs) = tokio::join!(self.site.connect(to), listener.accept());
@@ -70,7 +70,7 @@ impl Pair {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it takes much less")
+    timeout(TEST_TIMEOUT, future).await.expect("it takes much less")
 }
 
 fn bytes(length: usize) -> Vec<u8> {
@@ -78,7 +78,7 @@ fn bytes(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_written_at_one_end_is_read_at_the_other_in_both_directions() {
+async fn data_that_is_written_at_one_end_is_read_at_the_other() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(1883).await.unwrap();
     within(async {
@@ -105,10 +105,10 @@ async fn what_is_written_at_one_end_is_read_at_the_other_in_both_directions() {
 }
 
 #[tokio::test]
-async fn the_hub_can_call_the_site_and_both_families_work() {
+async fn the_hub_can_connect_to_the_site_in_both_families() {
     let pair = Pair::new();
     let mut listener = pair.site.listen(9464).await.unwrap();
-    // The hub learns where the site is from its first packet.
+    // The hub learns the site's address from its first datagram.
     let mut reports = pair.hub.reports();
     within(reports.wait_for(|report| report.state == TunnelState::Up)).await.unwrap();
     for address in [at(SITE, 9464), at("fd77::12", 9464)] {
@@ -116,16 +116,16 @@ async fn the_hub_can_call_the_site_and_both_families_work() {
             let (ours, theirs) = tokio::join!(pair.hub.connect(address), listener.accept());
             let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
             ours.write_all(b"GET").await.unwrap();
-            let mut room = [0; 3];
-            theirs.read_exact(&mut room).await.unwrap();
-            assert_eq!(&room, b"GET");
+            let mut buffer = [0; 3];
+            theirs.read_exact(&mut buffer).await.unwrap();
+            assert_eq!(&buffer, b"GET");
         })
         .await;
     }
 }
 
 #[tokio::test]
-async fn a_thousand_that_connect_and_close_do_not_keep_the_next_one_out() {
+async fn a_thousand_closed_connections_do_not_block_the_next_one() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(80).await.unwrap();
     within(async {
@@ -136,14 +136,14 @@ async fn a_thousand_that_connect_and_close_do_not_keep_the_next_one_out() {
         }
         let (mut ours, mut theirs) = pair.connected(&mut listener).await;
         ours.write_all(b"still here").await.unwrap();
-        let mut room = [0; 10];
-        theirs.read_exact(&mut room).await.unwrap();
+        let mut buffer = [0; 10];
+        theirs.read_exact(&mut buffer).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_before_it_is_accepted_is_accepted_and_then_ends() {
+async fn a_connection_that_is_closed_before_it_is_accepted_is_accepted_and_ends() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(80).await.unwrap();
     within(async {
@@ -162,7 +162,7 @@ async fn a_client_that_is_gone_before_it_is_accepted_is_accepted_and_then_ends()
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
+async fn a_stream_that_is_not_read_stops_the_writer_and_loses_nothing() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(1883).await.unwrap();
     within(async {
@@ -187,13 +187,13 @@ async fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_reset_is_an_error_and_no_end() {
+async fn a_reset_is_an_error_and_not_an_end_of_file() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(1883).await.unwrap();
     within(async {
         let (mut ours, theirs) = pair.connected(&mut listener).await;
         drop(theirs);
-        // Nobody reads this: the answer is RST.
+        // Nothing reads this, so the reply is RST.
         let error = loop {
             if let Err(error) = ours.write_all(&[0; 1000]).await {
                 break error;
@@ -209,7 +209,7 @@ async fn a_reset_is_an_error_and_no_end() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_a_call_is_refused() {
+async fn a_connection_to_a_closed_port_is_refused() {
     let pair = Pair::new();
     within(async {
         let error = pair.site.connect(at(HUB, 7)).await.unwrap_err();
@@ -240,19 +240,19 @@ async fn sixty_four_connections_at_once_each_get_their_own_bytes() {
             streams.push((number, ours, theirs));
         }
         for (number, ours, theirs) in &mut streams {
-            let mut room = vec![0; 10_000];
-            theirs.read_exact(&mut room).await.unwrap();
-            assert!(room.iter().all(|byte| byte == number));
-            theirs.write_all(&room).await.unwrap();
-            ours.read_exact(&mut room).await.unwrap();
-            assert!(room.iter().all(|byte| byte == number));
+            let mut buffer = vec![0; 10_000];
+            theirs.read_exact(&mut buffer).await.unwrap();
+            assert!(buffer.iter().all(|byte| byte == number));
+            theirs.write_all(&buffer).await.unwrap();
+            ours.read_exact(&mut buffer).await.unwrap();
+            assert!(buffer.iter().all(|byte| byte == number));
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn on_stop_everything_written_arrives_and_then_the_end() {
+async fn on_stop_all_written_data_arrives_before_the_end_of_file() {
     let mut pair = Pair::new();
     let mut listener = pair.hub.listen(1883).await.unwrap();
     within(async {
@@ -272,22 +272,22 @@ async fn on_stop_everything_written_arrives_and_then_the_end() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_any_more_is_given_up() {
+async fn an_abandoned_connection_attempt_is_cancelled() {
     let (site, _) = site_and_hub();
-    let (path, _dead) = memory_pair(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
+    let (transport, _dead) = memory_pair(at("192.0.2.9", 4000), at("192.0.2.1", 51820));
     let site = Tunnel::site(site, ClockBounds::default(), Now::read(), 1);
-    let (site, _stop, _task) = spawn(site, path);
+    let (site, _stop, _task) = spawn(site, transport);
     for _ in 0..300 {
-        let call = timeout(Duration::from_millis(1), site.connect(at(HUB, 1))).await;
-        assert!(call.is_err() || call.is_ok_and(|call| call.is_err()));
+        let attempt = timeout(Duration::from_millis(1), site.connect(at(HUB, 1))).await;
+        assert!(attempt.is_err() || attempt.is_ok_and(|connected| connected.is_err()));
     }
-    // 96 connections may be there at once: the ones before are gone, or this one would be busy.
-    let call = timeout(Duration::from_millis(50), site.connect(at(HUB, 1))).await;
-    assert!(call.is_err());
+    // At most 96 connections exist at once: the earlier ones are removed, or this one would fail.
+    let attempt = timeout(Duration::from_millis(50), site.connect(at(HUB, 1))).await;
+    assert!(attempt.is_err());
 }
 
 #[tokio::test]
-async fn the_report_tells_when_the_tunnel_is_up() {
+async fn the_report_shows_when_the_tunnel_is_up() {
     let pair = Pair::new();
     let mut reports = pair.site.reports();
     let report: TunnelReport =
@@ -297,33 +297,33 @@ async fn the_report_tells_when_the_tunnel_is_up() {
 }
 
 #[tokio::test]
-async fn as_root_what_the_hosts_kernel_refuses_to_send_is_counted() {
-    // There is no way to anywhere.
+async fn as_root_datagrams_that_the_kernel_refuses_are_counted() {
+    // The namespace has no route.
     let _namespace = Namespace::enter();
-    let path = UdpTransport::bind(LocalPort::Any).unwrap();
+    let transport = UdpTransport::bind(LocalPort::Any).unwrap();
     let site = Tunnel::site(site_and_hub().0, ClockBounds::default(), Now::read(), 1);
-    let (site, _stop, _task) = spawn(site, path);
+    let (site, _stop, _task) = spawn(site, transport);
     let mut reports = site.reports();
     let is_counted = |report: &TunnelReport| report.counters.dropped(DropReason::Unsent) > 0;
     within(reports.wait_for(is_counted)).await.unwrap();
 }
 
-/// A way on which nothing happens but that it becomes another, once.
-struct Moving {
+/// A transport that reports one change of the route and nothing else.
+struct RouteChangeOnly {
     has_moved: bool,
 }
 
-impl Transport for Moving {
-    async fn receive(&mut self, inbox: &mut RecvBatch) -> std::io::Result<()> {
+impl Transport for RouteChangeOnly {
+    async fn receive(&mut self, received: &mut RecvBatch) -> std::io::Result<()> {
         if std::mem::replace(&mut self.has_moved, true) {
             std::future::pending::<()>().await;
         }
-        inbox.note_network_change();
+        received.note_network_change();
         Ok(())
     }
 
-    async fn send(&mut self, outbox: &mut SendBatch) -> std::io::Result<()> {
-        outbox.clear();
+    async fn send(&mut self, outgoing: &mut SendBatch) -> std::io::Result<()> {
+        outgoing.clear();
         Ok(())
     }
 
@@ -337,11 +337,11 @@ impl Transport for Moving {
 }
 
 #[tokio::test]
-async fn another_way_out_takes_another_port() {
-    // With such a clock the tunnel does nothing of its own accord.
+async fn a_change_of_the_route_opens_another_port() {
+    // With this clock the tunnel sends nothing on its own.
     let bounds = ClockBounds { floor: None, ceiling: Some(std::time::UNIX_EPOCH) };
     let site = Tunnel::site(site_and_hub().0, bounds, Now::read(), 1);
-    let (site, _stop, _task) = spawn(site, Moving { has_moved: false });
+    let (site, _stop, _task) = spawn(site, RouteChangeOnly { has_moved: false });
     let mut reports = site.reports();
     within(reports.wait_for(|report| report.counters.rebinds == 1)).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Packages that the program needs, read from the program itself.
+//! Packages that the program depends on, read from the program.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::run::{command, output_of};
 /// init-system-helpers; the rest follows from the libraries that the program is linked to.
 const FIXED_DEPENDS: &str = "adduser, init-system-helpers (>= 1.54), tzdata";
 
-/// The `Depends` field.
+/// Returns the `Depends` field.
 pub(crate) fn depends(binary: &Path) -> Result<String> {
     let path = binary.display().to_string();
     let headers = output_of(&mut command("objdump", &["-p", &path]))?;
@@ -37,7 +37,7 @@ fn is_part_of_libc(library: &str) -> bool {
         .any(|part| library.starts_with(part))
 }
 
-/// The newest version of a symbol is the oldest libc6 that will do.
+/// Returns the newest version of a glibc symbol, which is the oldest libc6 that works.
 fn newest_glibc(symbols: &str) -> Result<String> {
     let version = |rest: &str| -> Option<(u32, u32)> {
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);

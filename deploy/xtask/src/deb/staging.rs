@@ -1,4 +1,4 @@
-//! The tree that becomes the package.
+//! The directory that is packed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::VERSION;
 use crate::run::{command, output_of, run, workspace};
 
-/// A directory that is filled and packed; removed when dropped.
+/// A directory for the files of the package; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct StagingDir(PathBuf);
 
@@ -36,18 +36,18 @@ impl StagingDir {
             .with_context(|| format!("cannot set the mode of {path}"))
     }
 
-    /// Removes what only a debugger reads.
+    /// Removes debug symbols.
     pub(crate) fn strip(&self, path: &str) -> Result<()> {
         run(command("strip", &["--strip-unneeded", "--remove-section=.comment"])
             .arg(self.0.join(path)))
     }
 
-    /// Without name and time, so that the result only depends on the content.
+    /// Compresses without name and time, so that the result depends only on the content.
     pub(crate) fn compress(&self, path: &str) -> Result<()> {
         run(command("gzip", &["-9n"]).arg(self.0.join(path)))
     }
 
-    /// Writes DEBIAN/md5sums and DEBIAN/control, once everything else is there.
+    /// Writes DEBIAN/md5sums and DEBIAN/control, after all other files.
     pub(crate) fn control(&self, architecture: &str, depends: &str) -> Result<()> {
         let files = output_of(command("find", &["usr", "-type", "f"]).current_dir(&self.0))?;
         let mut files: Vec<_> = files.lines().collect();
@@ -70,7 +70,7 @@ impl StagingDir {
         self.set_mode(to, 0o644)
     }
 
-    /// Directories get their modes here: the umask of whoever builds must not decide.
+    /// Creates parent directories with mode 0755, independent of the umask.
     fn make_parents(&self, path: &str) -> Result<()> {
         let Some(parent) = Path::new(path).parent() else { return Ok(()) };
         fs::create_dir_all(self.0.join(parent)).with_context(|| path.to_owned())?;
@@ -91,7 +91,7 @@ impl StagingDir {
 
 impl Drop for StagingDir {
     fn drop(&mut self) {
-        // It lies below target/: what cannot be removed now goes with the next cargo clean.
+        // It is below target/: cargo clean removes it later.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

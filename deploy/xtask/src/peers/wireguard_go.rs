@@ -1,5 +1,5 @@
-//! The newest wireguard-go that Debian has. The one of the stable release is older than its use of
-//! the kernel's segmentation, so it is nothing to compare with.
+//! The newest wireguard-go of Debian. The version of the stable release does not use the
+//! segmentation offload of the kernel yet, which would make the comparison unfair.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 
 use crate::run::{command, output_of, run, target_dir};
 
-/// Debian's suite that gets every new version first.
+/// Debian's suite with the newest versions.
 const DEBIAN_SUITE: &str = "sid";
 
-/// Unpacks it below target/ and gives the path of the program. What is there already is kept.
+/// Unpacks it below target/ if needed and returns the path of the program.
 pub(crate) fn provide() -> Result<PathBuf> {
     let dir = target_dir().join("peers/wireguard-go");
     let program = dir.join("root/usr/bin/wireguard-go");
@@ -46,7 +46,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Where this machine gets its own packages from.
+/// Returns the package mirror of this machine.
 fn mirror() -> Result<String> {
     let filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"];
     let targets = ["indextargets", "--format", "$(REPO_URI)"];

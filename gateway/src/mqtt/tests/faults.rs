@@ -139,7 +139,7 @@ async fn after_a_refused_login_the_client_waits_a_minute() {
 
         assert_eq!(reason, DisconnectReason::Unauthorized);
         assert!(retry_in >= Duration::from_secs(60), "{retry_in:?}");
-        assert!(sentence.text.contains("rejects"), "{sentence}");
+        assert!(sentence.text.contains("refuses"), "{sentence}");
         assert!(sentence.text.contains("user name"), "{sentence}");
         world.yield_to_tasks().await;
         advance_clock(retry_in).await;

@@ -8,6 +8,9 @@ use serde_json::json;
 use super::*;
 use crate::uplink::DialError;
 
+/// The page that lists the codes.
+const STATUS_PAGE: &str = include_str!("../../../../docs/status.md");
+
 #[test]
 fn a_failed_dial_keeps_its_own_code_and_arguments() {
     let error = DialError::Refused { broker: "b:1883".to_owned(), port: 1883 };
@@ -50,6 +53,11 @@ fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
     let codes: BTreeSet<_> = sentences.iter().map(|sentence| &sentence.detail.code).collect();
     assert_eq!(codes.len(), failures.len(), "{codes:?}");
     for Sentence { text, detail } in &sentences {
+        assert!(
+            STATUS_PAGE.contains(&format!("`{}`", detail.code)),
+            "docs/status.md: {}",
+            detail.code
+        );
         assert!(text.ends_with('.') && !text.ends_with(".."), "{text}");
         assert_ne!(detail.code, "unknown", "{text}");
         for (name, value) in &detail.arguments {
@@ -60,14 +68,14 @@ fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
 }
 
 #[test]
-fn a_rejected_login_names_the_restart() {
+fn a_refused_login_names_the_restart() {
     let code = reason_code::NOT_AUTHORIZED;
 
     let sentence = sentence(&SessionFailure::Connack { code });
 
     assert_eq!(
         sentence.text,
-        "The broker b:1883 rejects this gateway (not authorized): check the user name, the \
+        "The broker b:1883 refuses this gateway (not authorized): check the user name, the \
          password and the rights of amsterdam-01. After correcting the password: systemctl \
          restart edge-gateway."
     );

@@ -14,8 +14,6 @@ use self::consumer::{Consumer, EntryNumber};
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
-/// `E2E_CRASHES` makes it more, as `cargo xtask test` does, and `E2E_SEED` follows one history.
-const DEFAULT_CRASHES: u64 = 4_000;
 /// Lives in one history.
 const LIVES_PER_HISTORY: u64 = 8;
 /// Histories that have found faults.
@@ -30,13 +28,12 @@ const MAX_SEGMENT: u64 = 4096;
 
 #[test]
 fn after_thousands_of_crashes_everything_is_accounted_for() {
-    let number = |name| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
     let metrics = metrics();
-    if let Some(seed) = number("E2E_SEED") {
+    if let Some(seed) = test_settings::SEED.get() {
         CrashTest::new(seed, &metrics).run_history();
         return;
     }
-    let most = number("E2E_CRASHES").unwrap_or(DEFAULT_CRASHES);
+    let most = test_settings::CRASHES.number();
     let found =
         REGRESSION_SEEDS.into_iter().map(|seed| CrashTest::new(seed, &metrics).run_history());
     let mut crashes: u64 = found.sum();
@@ -97,7 +94,7 @@ impl CrashTest {
             config,
             queue: None,
             metrics: metrics.clone(),
-            is_tracing: std::env::var("E2E_SEED").is_ok(),
+            is_tracing: test_settings::SEED.get().is_some(),
             base_imbalance: 0,
             safe_ids: BTreeSet::new(),
             now: Instant::now(),

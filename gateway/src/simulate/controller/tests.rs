@@ -1,4 +1,4 @@
-//! What the PLC says to which bytes, and what its program does meanwhile.
+//! Answers byte for byte, and the effect of the program on them.
 
 use proptest::prelude::*;
 use provisioning::plc::PlcModel;
@@ -12,7 +12,7 @@ const EMBEDDED_FUNCTIONS: [u8; 9] = [1, 2, 3, 6, 8, 15, 16, 23, 43];
 const SLAVE_FUNCTIONS: [u8; 4] = [3, 6, 16, 23];
 
 #[test]
-fn answers_are_right_byte_for_byte() {
+fn answers_are_exact_byte_for_byte() {
     let mut plc = idle_plc(PlcModel::M241);
     plc.image.words.store(10, &123.456_f32.to_le_bytes());
     [0, 3, 8].into_iter().for_each(|output| assert!(plc.image.outputs.set(output, true)));
@@ -98,7 +98,7 @@ fn outputs_are_written_bit_by_bit() {
 }
 
 #[test]
-fn the_plc_says_who_it_is() {
+fn the_device_identification_names_vendor_reference_and_firmware() {
     let mut plc = idle_plc(PlcModel::M251);
 
     assert_answer(
@@ -124,7 +124,7 @@ fn the_plc_says_who_it_is() {
 }
 
 #[test]
-fn plc_r_tells_vendor_state_and_signature() {
+fn plc_r_holds_vendor_state_and_signature() {
     let mut settings = SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated");
     settings.serial_number = 0x0102_0304;
     let mut plc = Controller::new(&settings);
@@ -169,8 +169,8 @@ fn every_function_code_is_answered_as_the_manual_says() {
             assert_eq!(outcome(255), expected(&EMBEDDED_FUNCTIONS), "function {function}");
         }
         assert_eq!(outcome(1), expected(&SLAVE_FUNCTIONS), "function {function}, slave device");
-        assert_eq!(outcome(2), Some(11), "function {function}, nobody");
-        assert_eq!(outcome(0), Some(11), "function {function}, nobody");
+        assert_eq!(outcome(2), Some(11), "function {function}, unknown unit");
+        assert_eq!(outcome(0), Some(11), "function {function}, unknown unit");
     }
 }
 
@@ -223,7 +223,7 @@ fn a_request_of_the_wrong_length_is_refused() {
 }
 
 #[test]
-fn what_is_read_only_refuses_writes() {
+fn read_only_registers_refuse_writes() {
     assert_eq!(exception_code(&[6, 0xEA, 0x6C, 0, 0]), Some(2), "PLC_R");
     assert_eq!(exception_code(&[6, 0xEB, 0x28, 0, 0]), Some(2), "the read relocation table");
     assert_eq!(exception_code(&[6, 0xF2, 0xF8, 0, 0]), None, "the write relocation table");
@@ -237,7 +237,7 @@ fn what_is_read_only_refuses_writes() {
 }
 
 #[test]
-fn the_slave_device_has_a_memory_of_its_own() {
+fn the_slave_device_has_its_own_memory() {
     let mut plc = idle_plc(PlcModel::M241);
     plc.image.words.store(0, &[9, 9]);
 
@@ -249,7 +249,7 @@ fn the_slave_device_has_a_memory_of_its_own() {
 }
 
 #[test]
-fn the_program_shows_its_first_words_on_the_slave_device() {
+fn the_slave_device_copies_the_first_words_of_the_program() {
     let mut plc =
         Controller::new(&SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated"));
 
@@ -260,7 +260,7 @@ fn the_program_shows_its_first_words_on_the_slave_device() {
 }
 
 #[test]
-fn stop_freezes_the_values_and_the_plc_goes_on_answering() {
+fn a_stop_freezes_the_values_and_the_plc_keeps_answering() {
     let mut plc =
         Controller::new(&SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated"));
     let life = "0001 0000 0006 ff 03 0000 0001";
@@ -270,7 +270,7 @@ fn stop_freezes_the_values_and_the_plc_goes_on_answering() {
     plc.advance(60 * SECOND);
     assert_answer(&mut plc, life, "0001 0000 0005 ff 03 02 0064");
     assert_answer(&mut plc, "0001 0000 0006 ff 06 000a 0007", "0001 0000 0006 ff 06 000a 0007");
-    assert_eq!(plc.image.words.word(10), Some(7), "nobody overwrites it");
+    assert_eq!(plc.image.words.word(10), Some(7), "the stopped program does not overwrite it");
 
     plc.set_state(RunState::Running);
     plc.advance(61 * SECOND);
@@ -278,7 +278,7 @@ fn stop_freezes_the_values_and_the_plc_goes_on_answering() {
 }
 
 #[test]
-fn looking_often_makes_no_time_pass() {
+fn frequent_calls_do_not_speed_up_the_program() {
     let mut plc =
         Controller::new(&SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated"));
 
@@ -290,7 +290,7 @@ fn looking_often_makes_no_time_pass() {
 }
 
 #[test]
-fn an_idle_program_leaves_memory_alone() {
+fn an_idle_program_does_not_change_memory() {
     let mut plc = idle_plc(PlcModel::M241);
     plc.image.words.store(0, &[1, 2, 3, 4]);
 
@@ -302,7 +302,7 @@ fn an_idle_program_leaves_memory_alone() {
 
 proptest! {
     #[test]
-    fn any_pdu_gets_one_answer_that_fits(unit: u8, pdu in requests()) {
+    fn any_pdu_gets_one_valid_answer(unit: u8, pdu in requests()) {
         let mut plc = idle_plc(PlcModel::M241);
         let len = u16::try_from(pdu.len() + 1).unwrap().to_be_bytes();
         let request = [&[0xAB, 0xCD, 0, 0], &len[..], &[unit], &pdu].concat();
@@ -310,7 +310,7 @@ proptest! {
         let mut answer = Vec::new();
         plc.answer(&request, &mut answer);
 
-        let (frame, rest) = frame::split_first(&answer).unwrap().expect("a whole frame");
+        let (frame, rest) = frame::split_first(&answer).unwrap().expect("a complete frame");
         prop_assert!(rest.is_empty());
         prop_assert_eq!((frame.transaction, frame.unit), ([0xAB, 0xCD], unit));
         prop_assert!(frame.pdu.len() <= frame::MAX_PDU_LEN, "{} bytes", frame.pdu.len());
@@ -319,12 +319,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_accepted_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         idle_plc(PlcModel::M251).answer(&bytes, &mut Vec::new());
     }
 
     #[test]
-    fn what_is_written_is_read_back(first in 0..60_000_u16, values in prop::collection::vec(any::<u16>(), 1..=123)) {
+    fn written_registers_are_read_back(first in 0..60_000_u16, values in prop::collection::vec(any::<u16>(), 1..=123)) {
         prop_assume!(usize::from(first) + values.len() <= 60_000);
         let mut plc = idle_plc(PlcModel::M241);
         let count = u16::try_from(values.len()).unwrap();
@@ -352,7 +352,7 @@ proptest! {
     }
 }
 
-/// Bytes that begin like a request that means something, more often than chance would have it.
+/// Random bytes that often start like a valid request.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let function = prop_oneof![any::<u8>(), prop::sample::select(&EMBEDDED_FUNCTIONS[..])];
     let fields = prop::collection::vec(prop_oneof![any::<u8>(), 0..3_u8], 0..252);
@@ -364,7 +364,7 @@ fn idle_plc(model: PlcModel) -> Controller {
     Controller::new(&SimulatorSettings { program: SimulatedProgram::Idle, ..settings })
 }
 
-/// Code of the exception with which a fresh M241 answers this PDU under unit id 255.
+/// Returns the exception code with which a new M241 answers this PDU under unit id 255.
 fn exception_code(request: &[u8]) -> Option<u8> {
     let answer = answer_pdu(&mut idle_plc(PlcModel::M241), request);
     (answer[0] & 0x80 != 0).then(|| answer[1])

@@ -1,4 +1,4 @@
-//! The PLC on a real port of loopback.
+//! The PLC on a port of loopback.
 
 use provisioning::plc::PlcModel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +10,7 @@ use crate::simulate::{Fault, Handle, HandleError, RunState, SimulatedProgram, Si
 const READ: [u8; 12] = [0, 7, 0, 0, 0, 6, 255, 3, 0, 0, 0, 1];
 
 #[tokio::test]
-async fn a_client_reads_what_the_plc_holds() {
+async fn a_client_reads_the_memory_of_the_plc() {
     let plc = ServedPlc::start(|_| {}).await;
     plc.handle.set_registers(0, &[0x1234]).await.unwrap();
     let mut client = plc.connect().await;
@@ -20,7 +20,7 @@ async fn a_client_reads_what_the_plc_holds() {
 }
 
 #[tokio::test]
-async fn requests_in_pieces_and_in_one_go_are_answered_in_order() {
+async fn fragmented_and_pipelined_requests_are_answered_in_order() {
     let plc = ServedPlc::start(|_| {}).await;
     let mut client = plc.connect().await;
     let many: Vec<u8> = (0..100).flat_map(|id| [&[0, id], &READ[2..]].concat()).collect();
@@ -37,7 +37,7 @@ async fn requests_in_pieces_and_in_one_go_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_not_modbus_is_answered_up_to_there_and_closed() {
+async fn requests_before_a_broken_header_are_answered_then_the_connection_is_closed() {
     let plc = ServedPlc::start(|_| {}).await;
     for broken in [[0, 7, 0, 1, 0, 6], [0, 7, 0, 0, 0, 1], [0, 7, 0, 0, 1, 0]] {
         let mut client = plc.connect().await;
@@ -50,7 +50,7 @@ async fn what_is_not_modbus_is_answered_up_to_there_and_closed() {
 }
 
 #[tokio::test]
-async fn the_ninth_client_takes_the_place_of_the_oldest() {
+async fn the_ninth_client_evicts_the_oldest() {
     let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
 
@@ -65,13 +65,13 @@ async fn the_ninth_client_takes_the_place_of_the_oldest() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_makes_room() {
+async fn a_client_that_disconnects_frees_its_connection() {
     let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
 
-    let mut leaver = clients.remove(3);
-    leaver.stream.shutdown().await.unwrap();
-    assert!(leaver.is_closed().await);
+    let mut leaving = clients.remove(3);
+    leaving.stream.shutdown().await.unwrap();
+    assert!(leaving.is_closed().await);
     plc.wait_until(|counts| counts.open == 7).await;
     clients.extend(plc.connect_and_ask(1).await);
 
@@ -82,8 +82,8 @@ async fn a_client_that_leaves_makes_room() {
 }
 
 #[tokio::test]
-async fn when_all_clients_are_being_served_the_ninth_is_turned_away() {
-    // A cycle that never ends in this test: what is asked stays being served.
+async fn the_ninth_client_is_rejected_while_all_others_have_requests_in_progress() {
+    // The cycle does not end during the test, so requests stay in progress.
     let plc = ServedPlc::start(|settings| settings.mast = Duration::from_secs(3600)).await;
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -135,11 +135,11 @@ async fn the_server_is_switched_off_and_on_at_the_same_port() {
     assert_eq!(plc.handle.counts().await.unwrap().open, 0);
 
     plc.handle.switch_on().await.unwrap();
-    assert_eq!(plc.connect().await.ask(&READ).await[10], 5, "memory has outlived it");
+    assert_eq!(plc.connect().await.ask(&READ).await[10], 5, "memory is kept");
 }
 
 #[tokio::test]
-async fn answers_are_spoiled_as_told_and_right_again_when_it_ends() {
+async fn faults_are_injected_as_scripted_and_end_with_the_script() {
     let script = [Some(Fault::TooShort), None, Some(Fault::Silent)];
     let plc =
         ServedPlc::start(|settings| settings.faults = Some(FaultInjector::script(script, 0))).await;
@@ -158,7 +158,7 @@ async fn answers_are_spoiled_as_told_and_right_again_when_it_ends() {
 }
 
 #[tokio::test]
-async fn a_reset_is_one_on_the_wire() {
+async fn a_reset_fault_resets_the_connection() {
     let reset = FaultInjector::script([Some(Fault::Reset)], 0);
     let plc = ServedPlc::start(|settings| settings.faults = Some(reset)).await;
     let mut client = plc.connect().await;
@@ -169,7 +169,7 @@ async fn a_reset_is_one_on_the_wire() {
 }
 
 #[tokio::test]
-async fn a_connection_in_memory_is_one_of_the_eight_and_ends_when_switched_off() {
+async fn an_in_memory_connection_counts_as_one_of_eight_and_ends_with_the_server() {
     let plc = ServedPlc::start(|_| {}).await;
     let mut clients = plc.connect_and_ask(8).await;
     let mut stream = plc.handle.connect().await.unwrap();
@@ -185,7 +185,7 @@ async fn a_connection_in_memory_is_one_of_the_eight_and_ends_when_switched_off()
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_freezes_the_values_and_run_moves_them_again() {
+async fn a_stop_freezes_the_values_and_a_run_resumes_them() {
     let plc = ServedPlc::start(|settings| settings.program = SimulatedProgram::PumpStation).await;
     let values = async || plc.handle.registers(0, 30).await.unwrap();
     let minute = Duration::from_secs(60);
@@ -205,7 +205,7 @@ async fn stop_freezes_the_values_and_run_moves_them_again() {
 }
 
 #[tokio::test]
-async fn the_handle_reaches_bits_and_refuses_what_is_not_there() {
+async fn the_handle_sets_bits_and_rejects_unknown_addresses() {
     let plc = ServedPlc::start(|_| {}).await;
 
     plc.handle.set_output(9, true).await.unwrap();
@@ -233,7 +233,7 @@ async fn stopping_closes_everything() {
     assert!(matches!(plc.handle.counts().await, Err(HandleError::ServerStopped)));
 }
 
-/// A served PLC; dropping it pulls its plug.
+/// A served PLC; dropping it stops the server.
 struct ServedPlc {
     address: SocketAddr,
     handle: Handle,
@@ -305,13 +305,13 @@ impl RawClient {
         answer
     }
 
-    /// Waits for the other end to close, orderly or not.
+    /// Waits until the server closes or resets the connection.
     async fn is_closed(&mut self) -> bool {
         matches!(within_timeout(self.stream.read(&mut [0])).await, Ok(0) | Err(_))
     }
 }
 
-/// So that what never comes fails the test instead of hanging it.
+/// Fails the test if the future does not complete within 10 s.
 async fn within_timeout<T>(happens: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), happens).await.expect("it happens in time")
+    tokio::time::timeout(Duration::from_secs(10), happens).await.expect("it completes in time")
 }

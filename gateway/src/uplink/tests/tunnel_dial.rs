@@ -35,17 +35,22 @@ async fn a_failed_dial_reports_the_state_of_a_tunnel_without_a_session() {
         listener.local_addr().unwrap().port()
     };
     let (uplink, reports) = through_tunnel("lo", "127.0.0.1/32");
-    let report_state = |state, diagnosis| {
+    let send_report = |state, diagnosis| {
         reports.send_replace(TunnelReport { state, diagnosis, ..testing::report("hub-a") });
     };
     let broker = broker("127.0.0.1", port);
 
     let clock_ahead = TunnelDiagnosis::ClockAhead;
-    let sentence = clock_ahead.to_string();
-    report_state(TunnelState::ClockAhead, clock_ahead);
-    assert_eq!(uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err().to_string(), sentence);
-    // Short packets pass, and a dial sends only short ones.
-    report_state(TunnelState::MtuTooLarge, testing::report("hub-a").diagnosis);
+    let text = clock_ahead.to_string();
+    send_report(TunnelState::ClockAhead, clock_ahead);
+    let sentence = Sentence::new(&uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err());
+    assert_eq!(sentence.text, text);
+    assert_eq!(
+        json!(sentence.detail),
+        json!({"code": "no_tunnel", "arguments": {"tunnel": {"code": "clock_ahead"}}})
+    );
+    // An MTU that is too large does not stop the short packets of a dial.
+    send_report(TunnelState::MtuTooLarge, testing::report("hub-a").diagnosis);
     let error = uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, DialError::Refused { .. }), "{error:?}");
 }

@@ -23,7 +23,7 @@ pub(super) fn check_mqtt(
     let brokers = check_brokers(raw, context);
     let via = check_via(raw, brokers.as_deref(), tunnel, context);
     let tls = check_tls(raw, brokers.as_deref(), file, context);
-    let version = context.optional(&raw.version).map(|version| version.0);
+    let version = raw.version.optional(context).map(|version| version.0);
     let client_id = check_client_id(raw, gateway, context);
     let keep_alive = check_keep_alive(raw, version, context);
     let credentials = check_credentials(raw, file, context);
@@ -47,7 +47,7 @@ fn check_brokers(
     raw: &RawMqtt,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<(KeyLocation, Broker)>> {
-    let brokers = context.list(&raw.brokers);
+    let brokers = raw.brokers.values(context);
     let empty = brokers.as_ref().is_some_and(Vec::is_empty);
     if !raw.brokers.already_reported && (empty || raw.brokers.items.is_none()) {
         let example = "brokers = [\"mqtt://10.77.0.1:1883\"]";
@@ -68,7 +68,7 @@ fn check_client_id(
     context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let id =
-        context.derived(&raw.client_id, || gateway.map(|gateway| PlainText(gateway.id.clone())))?.0;
+        raw.client_id.derived(context, || gateway.map(|gateway| PlainText(gateway.id.clone())))?.0;
     if id.is_empty() {
         context.reject(
             &raw.client_id.key,
@@ -85,12 +85,13 @@ fn check_keep_alive(
     version: Option<MqttVersion>,
     context: &mut ReadContext<'_>,
 ) -> Option<Duration> {
-    let keep_alive = context.optional(&raw.keep_alive)?.0;
+    let keep_alive = raw.keep_alive.optional(context)?.0;
     let version = version?;
-    let wrong = match version {
+    let problem = match version {
         MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
             "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
-            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \"0s\"",
+            "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \
+             \"0s\"",
         )),
         _ if keep_alive.subsec_nanos() != 0 => Some((
             "`keep_alive` must be whole seconds, as MQTT transmits it",
@@ -98,7 +99,7 @@ fn check_keep_alive(
         )),
         MqttVersion::V5 | MqttVersion::V311 => None,
     };
-    if let Some((message, help)) = wrong {
+    if let Some((message, help)) = problem {
         context.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
@@ -112,13 +113,13 @@ fn check_credentials(
     file: &Path,
     context: &mut ReadContext<'_>,
 ) -> Option<Option<Credentials>> {
-    let username = context.optional(&raw.username);
-    let password_file = context.optional(&raw.password_file);
+    let username = raw.username.optional(context);
+    let password_file = raw.password_file.optional(context);
     let password = match password_file {
         Some(secret) => match secret.read_secret("password", file) {
             Ok(password) => Some(password),
-            Err(wrong) => {
-                context.reject(&raw.password_file.key, wrong.message, wrong.help);
+            Err(problem) => {
+                context.reject(&raw.password_file.key, problem.message, problem.help);
                 return None;
             }
         },
@@ -148,10 +149,10 @@ fn check_will(
     gateway: Option<&Gateway>,
     context: &mut ReadContext<'_>,
 ) -> Option<Will> {
-    let topic = context.required(&raw.topic, "topic = \"edge/{gateway}/will\"");
-    let payload = context.required(&raw.payload, "payload = \"Disconnected\"");
-    let qos = context.optional(&raw.qos);
-    let retain = context.optional(&raw.retain);
+    let topic = raw.topic.required(context, "topic = \"edge/{gateway}/will\"");
+    let payload = raw.payload.required(context, "payload = \"Disconnected\"");
+    let qos = raw.qos.optional(context);
+    let retain = raw.retain.optional(context);
     let gateway = gateway?;
     let filled = topic?.fill(|placeholder| match placeholder {
         Placeholder::Gateway => Ok(gateway.id.as_str()),

@@ -32,7 +32,8 @@ fn note_fast_scan(raw: &[RawTag], tags: &[Tag], context: &mut ReadContext<'_>) {
     let hasty = raw.iter().zip(tags).find(|(_, tag)| tag.scan < DEFAULT_TASK_PERIOD);
     let Some((raw, tag)) = hasty else { return };
     let message = format!(
-        "\"{}\" is read every {:?}, but the PLC program runs every {DEFAULT_TASK_PERIOD:?} by default",
+        "\"{}\" is read every {:?}, but the PLC program runs every {DEFAULT_TASK_PERIOD:?} by \
+         default",
         tag.name, tag.scan
     );
     let help = "compare `scan` with the period of the PLC's task; cycles beyond `max_share` and \
@@ -84,6 +85,7 @@ fn note_overlaps(raw: &[RawTag], tags: &[Tag], context: &mut ReadContext<'_>) {
         .map(|(tag, index)| (tag.location.table, first_byte(tag), index))
         .collect();
     places.sort_unstable();
+    // In order of the first byte, only the value that ends furthest can overlap the next one.
     let mut furthest: Option<usize> = None;
     for (_, _, index) in places {
         let last = furthest.and_then(|last| Some((last, tags.get(last)?)));

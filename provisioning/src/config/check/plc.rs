@@ -64,24 +64,24 @@ fn check_plc(
     common: Option<&PublishDefaults>,
     context: &mut ReadContext<'_>,
 ) -> Option<Plc> {
-    let name = context.required(&raw.name, "name = \"pump6\"").map(|name| name.0);
-    let model = context.required(&raw.model, "model = \"M241\"").map(|model| model.0);
-    let machine = context.derived(&raw.machine, || name.clone().map(PlainText)).map(|text| text.0);
-    let device = context.derived(&raw.device, || model.map(|model| PlainText(model.to_string())));
+    let name = raw.name.required(context, "name = \"pump6\"").map(|name| name.0);
+    let model = raw.model.required(context, "model = \"M241\"").map(|model| model.0);
+    let machine = raw.machine.derived(context, || name.clone().map(PlainText)).map(|text| text.0);
+    let device = raw.device.derived(context, || model.map(|model| PlainText(model.to_string())));
     let device = device.map(|text| text.0);
-    let address = context.required(&raw.address, "address = \"192.168.1.10:502\"");
-    let unit_id = context
-        .derived(&raw.unit_id, || model.map(|model| Integer(model.default_unit_id().into())));
-    let scan = context.optional(&raw.scan);
-    let timeout = context.optional(&raw.timeout);
-    let max_words = context.optional(&raw.max_words).map(|words| words.0);
+    let address = raw.address.required(context, "address = \"192.168.1.10:502\"");
+    let unit_id =
+        raw.unit_id.derived(context, || model.map(|model| Integer(model.default_unit_id().into())));
+    let scan = raw.scan.optional(context);
+    let timeout = raw.timeout.optional(context);
+    let max_words = raw.max_words.optional(context).map(|words| words.0);
     let max_gap =
-        context.derived(&raw.max_gap, || model.map(|model| Integer(model.default_max_gap())));
+        raw.max_gap.derived(context, || model.map(|model| Integer(model.default_max_gap())));
     let pacing = check_pacing(raw, context);
     let order =
-        context.derived(&raw.order, || model.map(|model| Choice(model.default_byte_order())));
+        raw.order.derived(context, || model.map(|model| Choice(model.default_byte_order())));
     let zone =
-        context.derived(&raw.timezone, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
+        raw.timezone.derived(context, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
     let owner = PlcDefaults { model, scan, order, max_words, zone };
     let tags = tag::check_tags(&raw.tag, &owner, context);
@@ -109,10 +109,10 @@ fn check_plc(
 }
 
 fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {
-    let connect_pause = context.optional(&raw.connect_pause);
-    let request_pause = context.optional(&raw.request_pause);
-    let max_share = context.optional(&raw.max_share);
-    let max_requests = context.optional(&raw.max_requests);
+    let connect_pause = raw.connect_pause.optional(context);
+    let request_pause = raw.request_pause.optional(context);
+    let max_share = raw.max_share.optional(context);
+    let max_requests = raw.max_requests.optional(context);
     Some(Pacing {
         connect_pause: connect_pause?.0,
         request_pause: request_pause?.0,

@@ -40,14 +40,14 @@ pub(super) fn check_publish(
     raw: &RawPublish,
     context: &mut ReadContext<'_>,
 ) -> Option<PublishDefaults> {
-    let topic = context.optional(&raw.topic);
-    let shape = context.optional(&raw.payload);
-    let qos = context.optional(&raw.qos);
-    let retain = context.optional(&raw.retain);
-    let datetime = context.optional(&raw.datetime);
-    let heartbeat = context.optional(&raw.heartbeat);
-    let stamp = context.optional(&raw.stamp);
-    let extra = context.optional(&raw.extra).map(|extra| extra.0).unwrap_or_default();
+    let topic = raw.topic.optional(context);
+    let shape = raw.payload.optional(context);
+    let qos = raw.qos.optional(context);
+    let retain = raw.retain.optional(context);
+    let datetime = raw.datetime.optional(context);
+    let heartbeat = raw.heartbeat.optional(context);
+    let stamp = raw.stamp.optional(context);
+    let extra = raw.extra.optional(context).map(|extra| extra.0).unwrap_or_default();
     Some(PublishDefaults {
         topic: topic?,
         topic_at: raw.topic.key.clone(),
@@ -70,29 +70,29 @@ pub(super) fn with_overrides(
 ) -> PublishDefaults {
     let mut publish = common.clone();
     let Some(raw) = raw else { return publish };
-    if let Some(topic) = context.optional(&raw.topic) {
+    if let Some(topic) = raw.topic.optional(context) {
         publish.topic = topic;
         publish.topic_at = raw.topic.key.clone();
     }
-    if let Some(shape) = context.optional(&raw.payload) {
+    if let Some(shape) = raw.payload.optional(context) {
         publish.shape = shape.0;
     }
-    if let Some(qos) = context.optional(&raw.qos) {
+    if let Some(qos) = raw.qos.optional(context) {
         publish.qos = to_qos(qos);
     }
-    if let Some(retain) = context.optional(&raw.retain) {
+    if let Some(retain) = raw.retain.optional(context) {
         publish.retain = retain.0;
     }
-    if let Some(datetime) = context.optional(&raw.datetime) {
+    if let Some(datetime) = raw.datetime.optional(context) {
         publish.datetime = datetime.0;
     }
-    if let Some(heartbeat) = context.optional(&raw.heartbeat) {
+    if let Some(heartbeat) = raw.heartbeat.optional(context) {
         publish.heartbeat = heartbeat.0;
     }
-    if let Some(stamp) = context.optional(&raw.stamp) {
+    if let Some(stamp) = raw.stamp.optional(context) {
         publish.stamp = stamp.0;
     }
-    if let Some(extra) = context.optional(&raw.extra) {
+    if let Some(extra) = raw.extra.optional(context) {
         publish.extra.extend(extra.0);
         publish.extra_at = raw.extra.key.clone();
     }
@@ -173,11 +173,11 @@ fn reject_reserved_topic(
     context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let own = format!("edge/{}/", names.gateway.id);
-    let taken = topic.strip_prefix(&own).is_some_and(|rest| {
+    let conflict = topic.strip_prefix(&own).is_some_and(|rest| {
         let level = rest.split('/').next().unwrap_or_default();
         ["status", "event", "set", "reply"].contains(&level)
     });
-    if taken {
+    if conflict {
         context.reject(
             &common.topic_at,
             format!("`topic` is {topic} here, which the gateway uses for other messages"),
@@ -195,10 +195,10 @@ fn check_extra(
     tags: &[String],
     context: &mut ReadContext<'_>,
 ) -> Option<()> {
-    let taken = common.extra.keys().find(|key| {
+    let conflict = common.extra.keys().find(|key| {
         RESERVED_KEYS.contains(&key.as_str()) || tags.contains(key) || *key == names.device
     });
-    if let Some(key) = taken {
+    if let Some(key) = conflict {
         context.reject(
             &common.extra_at,
             format!(

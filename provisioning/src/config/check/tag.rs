@@ -26,7 +26,7 @@ pub(super) struct PlcDefaults {
 /// Checks all tags of one PLC, also after a problem in one of them.
 pub(super) fn check_tags(
     raw: &SectionList<RawTag>,
-    owner: &PlcDefaults,
+    defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<Tag>> {
     if raw.entries.is_empty() && !raw.already_reported {
@@ -37,10 +37,10 @@ pub(super) fn check_tags(
         );
     }
     reject_repeated_names(&raw.entries, context);
-    let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, owner, context)).collect();
+    let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, defaults, context)).collect();
     let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
-    reject_torn_groups(&raw.entries, &tags, owner, context);
-    note::note_tags(&raw.entries, &tags, owner.model, context);
+    reject_torn_groups(&raw.entries, &tags, defaults, context);
+    note::note_tags(&raw.entries, &tags, defaults.model, context);
     Some(tags)
 }
 
@@ -48,18 +48,18 @@ pub(super) fn check_tags(
 fn reject_torn_groups(
     raw: &[RawTag],
     tags: &[Tag],
-    owner: &PlcDefaults,
+    defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) {
-    let (Some(model), Some(max_words)) = (owner.model, owner.max_words) else { return };
+    let (Some(model), Some(max_words)) = (defaults.model, defaults.max_words) else { return };
     let mut groups: BTreeMap<&str, TagGroup<'_>> = BTreeMap::new();
     for (raw, tag) in raw.iter().zip(tags) {
         let Some(name) = tag.group.as_deref() else { continue };
         let group = groups.entry(name).or_insert_with(|| TagGroup::new(tag));
-        if let Err(why) = group.join(tag, model, max_words) {
+        if let Err(reason) = group.join(tag, model, max_words) {
             context.reject(
                 &raw.group.key,
-                format!("the group \"{name}\" cannot be read in one request: {why}"),
+                format!("the group \"{name}\" cannot be read in one request: {reason}"),
                 Some("place its variables together in the PLC, or remove `group`".to_owned()),
             );
         }
@@ -84,50 +84,50 @@ fn reject_repeated_names(entries: &[RawTag], context: &mut ReadContext<'_>) {
     }
 }
 
-fn check_tag(raw: &RawTag, owner: &PlcDefaults, context: &mut ReadContext<'_>) -> Option<Tag> {
+fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>) -> Option<Tag> {
     let name = check_name(raw, context);
-    let at = context.required(&raw.at, "at = \"%MW10\"").map(|at| at.0);
-    let iec = check_type(raw, context);
-    let item = iec.map(|data| data.element);
-    let unit = context.optional(&raw.unit).map(|unit| unit.0);
-    let location = check_location(raw, at.as_deref(), iec, owner, context);
-    let scale = context.optional(&raw.scale);
-    let offset = context.optional(&raw.offset);
-    let deadband = context.optional(&raw.deadband);
-    reject_number_keys(raw, item, context);
+    let at = raw.at.required(context, "at = \"%MW10\"").map(|at| at.0);
+    let data_type = check_type(raw, context);
+    let element = data_type.map(|data| data.element);
+    let unit = raw.unit.optional(context).map(|unit| unit.0);
+    let location = check_location(raw, at.as_deref(), data_type, defaults, context);
+    let scale = raw.scale.optional(context);
+    let offset = raw.offset.optional(context);
+    let deadband = raw.deadband.optional(context);
+    reject_number_keys(raw, element, context);
     reject_bad_numbers(raw, scale, deadband, context);
-    let form = check_json_format(raw, item, owner, context);
-    let scan = context.derived(&raw.scan, || owner.scan);
-    let order = context.derived(&raw.order, || owner.order);
+    let json_format = check_json_format(raw, element, defaults, context);
+    let scan = raw.scan.derived(context, || defaults.scan);
+    let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
     let decimals =
-        context.derived(&raw.decimals, || derived_decimals(scaling, [scale, offset], item?));
+        raw.decimals.derived(context, || derived_decimals(scaling, [scale, offset], element?));
     Some(Tag {
         name: name?,
         at: at?,
         location: location?,
-        data_type: iec?,
-        byte_order: order?.0,
+        data_type: data_type?,
+        byte_order: byte_order?.0,
         unit,
         scaling,
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
-        json_format: form?,
+        json_format: json_format?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         scan: scan?.0,
-        group: context.optional(&raw.group).map(|group| group.0),
+        group: raw.group.optional(context).map(|group| group.0),
     })
 }
 
 fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
-    let name = context.required(&raw.name, "name = \"temperature\"")?.0;
-    let wrong = if name.is_empty() {
+    let name = raw.name.required(context, "name = \"temperature\"")?.0;
+    let problem = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
     } else if RESERVED_KEYS.contains(&name.as_str()) {
         Some(format!("`{name}` is a key that the gateway adds to the payload"))
     } else {
         None
     };
-    let Some(message) = wrong else { return Some(name) };
+    let Some(message) = problem else { return Some(name) };
     let example = if name.is_empty() { "temperature".to_owned() } else { format!("{name}_1") };
     let help = format!("give it another name, for example name = \"{example}\"");
     context.reject(&raw.name.key, message, Some(help));
@@ -138,10 +138,10 @@ fn check_location(
     raw: &RawTag,
     at: Option<&str>,
     iec: Option<DataType>,
-    owner: &PlcDefaults,
+    defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) -> Option<Location> {
-    let (at, iec, model) = (at?, iec?, owner.model?);
+    let (at, iec, model) = (at?, iec?, defaults.model?);
     let location = match model.locate(at, iec) {
         Ok(location) => location,
         Err(error) => {
@@ -149,8 +149,8 @@ fn check_location(
             return None;
         }
     };
-    let most = owner.max_words?;
-    match size_error(&location, most) {
+    let max_words = defaults.max_words?;
+    match size_error(&location, max_words) {
         Some((message, help)) => {
             context.reject(&raw.at.key, format!("the type {iec} takes {message}"), Some(help));
             None
@@ -163,15 +163,15 @@ fn check_location(
 /// two requests.
 fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     /// Modbus Application Protocol V1.1b3, 6.3.
-    const MOST_WORDS: u16 = 125;
+    const MAX_REQUEST_WORDS: u16 = 125;
     let count = location.count;
     let divide = || "declare several tags, each for a part of it".to_owned();
     if location.table.holds_bits() {
         let message = format!("{count} bits, and a request has at most {MAX_BITS}");
         return (count > MAX_BITS).then(|| (message, divide()));
     }
-    if count > MOST_WORDS {
-        let message = format!("{count} registers, and a request has at most {MOST_WORDS}");
+    if count > MAX_REQUEST_WORDS {
+        let message = format!("{count} registers, and a request has at most {MAX_REQUEST_WORDS}");
         return Some((message, divide()));
     }
     let message = format!("{count} registers, max_words is {max_words}");
@@ -181,8 +181,8 @@ fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
 
 /// Returns the type, including the encoding of a STRING.
 fn check_type(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<DataType> {
-    let data = context.required(&raw.r#type, "type = \"REAL\"").map(|declared| declared.0);
-    let code_page = context.optional(&raw.encoding).map(|choice| choice.0);
+    let data = raw.r#type.required(context, "type = \"REAL\"").map(|declared| declared.0);
+    let code_page = raw.encoding.optional(context).map(|choice| choice.0);
     let (data, code_page) = (data?, code_page.unwrap_or_default());
     if let IecType::String(letters, _) = data.element {
         return Some(DataType { element: IecType::String(letters, code_page), ..data });
@@ -201,11 +201,11 @@ fn check_type(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<DataType> {
 fn check_json_format(
     raw: &RawTag,
     iec: Option<IecType>,
-    owner: &PlcDefaults,
+    defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) -> Option<JsonFormat> {
-    let names = context.optional(&raw.r#enum);
-    let (iec, zone) = (iec?, owner.zone.as_ref()?);
+    let names = raw.r#enum.optional(context);
+    let (iec, zone) = (iec?, defaults.zone.as_ref()?);
     let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
     let bits = 8 * u32::from(iec.size());
     let range = match iec.kind() {
@@ -214,7 +214,7 @@ fn check_json_format(
         ValueKind::Bool | ValueKind::Real | ValueKind::Text => 0..0,
         ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => 0..0,
     };
-    let wrong = if range.is_empty() {
+    let problem = if range.is_empty() {
         Some((format!("`enum` is for whole numbers, and this is {iec}"), "remove `enum`"))
     } else if raw.has_number_keys() {
         let message = "`enum` publishes names, which have no scale and no deadband".to_owned();
@@ -225,7 +225,7 @@ fn check_json_format(
             (format!("`enum` contains {number}, which a {iec} cannot hold"), "remove that number")
         })
     };
-    match wrong {
+    match problem {
         Some((message, help)) => {
             context.reject(&raw.r#enum.key, message, Some(help.to_owned()));
             None

@@ -50,10 +50,11 @@ pub(super) fn check_tunnel(
     context: &mut ReadContext<'_>,
 ) -> CheckedTunnel {
     let Some(raw) = raw else { return CheckedTunnel::Off };
-    match context.optional(&raw.mode).map(|switch| switch.0.mode()) {
+    match raw.mode.optional(context).map(|switch| switch.0.mode()) {
         Some(Some(mode)) => CheckedTunnel::On(check_enabled(raw, mode, file, context)),
         // With mode = "off" the other keys are not used and may be incomplete.
         Some(None) => CheckedTunnel::Off,
+        // An invalid mode: the other keys are checked too, so that all problems are reported.
         None => {
             check_enabled(raw, TunnelMode::Userspace, file, context);
             CheckedTunnel::On(None)
@@ -68,11 +69,11 @@ fn check_enabled(
     context: &mut ReadContext<'_>,
 ) -> Option<Tunnel> {
     let example = "private_key_file = \"cred:tunnel.key\"";
-    let private_key_file = context.required(&raw.private_key_file, example);
+    let private_key_file = raw.private_key_file.required(context, example);
     let private_key: Option<PrivateKey> =
         read_key(&raw.private_key_file, private_key_file, file, context);
-    let address = context.required(&raw.address, "address = \"10.77.0.12/32\"");
-    let mtu = context.optional(&raw.mtu);
+    let address = raw.address.required(context, "address = \"10.77.0.12/32\"");
+    let mtu = raw.mtu.optional(context);
     let keep_alive = check_keep_alive(raw, context);
     let hubs = check_hubs(raw, file, context);
     let private_key = private_key?;
@@ -95,7 +96,7 @@ fn check_enabled(
 }
 
 fn check_keep_alive(raw: &RawTunnel, context: &mut ReadContext<'_>) -> Option<std::time::Duration> {
-    let keep_alive = context.optional(&raw.keep_alive)?.0;
+    let keep_alive = raw.keep_alive.optional(context)?.0;
     if keep_alive.subsec_nanos() == 0 {
         return Some(keep_alive);
     }
@@ -114,8 +115,8 @@ fn read_key<K: std::str::FromStr<Err = tunnel::KeyError>>(
 ) -> Option<K> {
     let secret = match named?.read_secret("key", file) {
         Ok(secret) => secret,
-        Err(wrong) => {
-            context.reject(&field.key, wrong.message, wrong.help);
+        Err(error) => {
+            context.reject(&field.key, error.message, error.help);
             return None;
         }
     };
@@ -159,14 +160,14 @@ fn check_hubs(raw: &RawTunnel, file: &Path, context: &mut ReadContext<'_>) -> Op
 }
 
 fn check_hub(raw: &RawHub, file: &Path, context: &mut ReadContext<'_>) -> Option<Hub> {
-    let name = context.required(&raw.name, "name = \"hub-a\"");
-    let endpoint = context.required(&raw.endpoint, "endpoint = \"hub-a.example.net:51820\"");
-    let public_key = context.required(&raw.public_key, "public_key = \"...\"");
-    let named = context.optional(&raw.preshared_key_file);
+    let name = raw.name.required(context, "name = \"hub-a\"");
+    let endpoint = raw.endpoint.required(context, "endpoint = \"hub-a.example.net:51820\"");
+    let public_key = raw.public_key.required(context, "public_key = \"...\"");
+    let named = raw.preshared_key_file.optional(context);
     let is_named = named.is_some();
     let preshared_key: Option<PresharedKey> =
         read_key(&raw.preshared_key_file, named, file, context);
-    let networks = context.list(&raw.allowed_ips);
+    let networks = raw.allowed_ips.values(context);
     let example = "allowed_ips = [\"10.77.0.0/16\"]";
     let empty = networks.as_ref().is_some_and(Vec::is_empty);
     if empty {

@@ -19,7 +19,7 @@ pub(super) fn check_via(
     context: &mut ReadContext<'_>,
 ) -> Option<Via> {
     let default = if tunnel.is_on() { Via::Tunnel } else { Via::Direct };
-    let via = context.derived(&raw.via, || Some(Choice(default)))?.0;
+    let via = raw.via.derived(context, || Some(Choice(default)))?.0;
     if via == Via::Direct {
         return Some(via);
     }
@@ -115,11 +115,11 @@ fn optional_file<T: Scalar>(
     context: &mut ReadContext<'_>,
     check: impl FnOnce(&T) -> Result<PathBuf, ValueError>,
 ) -> Option<Option<PathBuf>> {
-    let Some(file) = context.optional(field) else { return Some(None) };
+    let Some(file) = field.optional(context) else { return Some(None) };
     match check(&file) {
         Ok(path) => Some(Some(path)),
-        Err(wrong) => {
-            context.reject(&field.key, wrong.message, wrong.help);
+        Err(error) => {
+            context.reject(&field.key, error.message, error.help);
             None
         }
     }

@@ -7,8 +7,8 @@ use fastrand::Rng;
 use super::*;
 
 /// Returns the whole result for a file: configuration, hash, settings, notes, or all problems.
-fn outcome(pieces: Option<&SplitDocument<'_>>, text: &str) -> String {
-    let read = read_split(pieces, Path::new("gateway.toml"), text, Some(Vec::new()));
+fn outcome(split: Option<&SplitDocument<'_>>, text: &str) -> String {
+    let read = read_split(split, Path::new("gateway.toml"), text, Some(Vec::new()));
     match read {
         Ok(CheckedFile { config, hash, settings, notes }) => {
             format!("{config:?} {hash} {settings:?} {notes:?}")
@@ -19,8 +19,8 @@ fn outcome(pieces: Option<&SplitDocument<'_>>, text: &str) -> String {
 
 /// Compares both results; returns whether the file could be split.
 fn split_and_compare(text: &str) -> bool {
-    let Some(pieces) = SplitDocument::split(text) else { return false };
-    assert_eq!(outcome(Some(&pieces), text), outcome(None, text), "{text}");
+    let Some(split) = SplitDocument::split(text) else { return false };
+    assert_eq!(outcome(Some(&split), text), outcome(None, text), "{text}");
     true
 }
 
@@ -34,8 +34,8 @@ fn corpus() -> Vec<String> {
 
 #[test]
 fn a_split_file_gives_the_result_of_the_whole_file() {
-    let cut = corpus().iter().filter(|text| split_and_compare(text)).count();
-    assert!(cut >= 40, "{cut} files were split");
+    let split_count = corpus().iter().filter(|text| split_and_compare(text)).count();
+    assert!(split_count >= 40, "{split_count} files were split");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_split_file_of_shuffled_lines_gives_the_result_of_the_whole_file() {
         "]",
     ]);
     let mut random = Rng::with_seed(11);
-    let mut cut = 0;
+    let mut split_count = 0;
     for _ in 0..3_000 {
         let mut text: Vec<&str> = random.choice(&corpus).unwrap().lines().collect();
         for _ in 0..random.u8(1..4) {
@@ -65,9 +65,9 @@ fn a_split_file_of_shuffled_lines_gives_the_result_of_the_whole_file() {
             let at = random.usize(0..=text.len());
             text.insert(at, random.choice(&lines).unwrap());
         }
-        cut += usize::from(split_and_compare(&text.join("\n")));
+        split_count += usize::from(split_and_compare(&text.join("\n")));
     }
-    assert!(cut > 500, "{cut} files were split");
+    assert!(split_count > 500, "{split_count} files were split");
 }
 
 #[test]

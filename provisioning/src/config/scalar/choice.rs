@@ -24,11 +24,12 @@ pub(in crate::config) trait Keywords: Copy + 'static {
 }
 
 impl<T: Keywords> Scalar for Choice<T> {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let text = found.value.as_str().map(str::trim);
-        let chosen = text
-            .and_then(|text| T::ALL.iter().find(|one| one.keyword().eq_ignore_ascii_case(text)));
-        chosen.map(|chosen| Self(*chosen)).ok_or_else(|| not_a_keyword::<T>(found))
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let text = raw.value.as_str().map(str::trim);
+        let chosen = text.and_then(|text| {
+            T::ALL.iter().find(|value| value.keyword().eq_ignore_ascii_case(text))
+        });
+        chosen.map(|chosen| Self(*chosen)).ok_or_else(|| not_a_keyword::<T>(raw))
     }
 
     fn to_toml(&self) -> String {
@@ -36,19 +37,19 @@ impl<T: Keywords> Scalar for Choice<T> {
     }
 
     fn schema() -> Schema {
-        let words: Vec<_> = T::ALL.iter().map(|one| one.keyword()).collect();
+        let words: Vec<_> = T::ALL.iter().map(|value| value.keyword()).collect();
         json_schema!({ "type": "string", "enum": words, "x-type": keyword_list::<T>() })
     }
 }
 
-fn not_a_keyword<T: Keywords>(found: &RawValue<'_>) -> ValueError {
+fn not_a_keyword<T: Keywords>(raw: &RawValue<'_>) -> ValueError {
     let all = keyword_list::<T>();
-    let text = match found.as_text(&format!("one of {all}")) {
+    let text = match raw.as_text(&format!("one of {all}")) {
         Ok(text) => text,
-        Err(wrong) => return wrong,
+        Err(error) => return error,
     };
-    let key = found.key;
-    let near = nearest(text, T::ALL.iter().map(|one| one.keyword()));
+    let key = raw.key;
+    let near = nearest(text, T::ALL.iter().map(|value| value.keyword()));
     let help = match near {
         Some(near) => format!("did you mean {key} = \"{near}\"?"),
         None => T::hint(text).unwrap_or_else(|| format!("write one of {all}")),
@@ -57,5 +58,5 @@ fn not_a_keyword<T: Keywords>(found: &RawValue<'_>) -> ValueError {
 }
 
 fn keyword_list<T: Keywords>() -> String {
-    T::ALL.iter().map(|one| toml_quoted(one.keyword())).collect::<Vec<_>>().join(", ")
+    T::ALL.iter().map(|value| toml_quoted(value.keyword())).collect::<Vec<_>>().join(", ")
 }

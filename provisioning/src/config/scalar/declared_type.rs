@@ -24,8 +24,8 @@ impl TextScalar for DeclaredType {
 }
 
 fn hint_for(key: &str, text: &str) -> String {
-    if let Some(meant) = equivalent_type(text) {
-        return format!("write {key} = \"{meant}\", its name in Machine Expert");
+    if let Some(iec) = equivalent_type(text) {
+        return format!("write {key} = \"{iec}\", its name in Machine Expert");
     }
     let upper = text.to_ascii_uppercase();
     if upper.starts_with("ENUM") {

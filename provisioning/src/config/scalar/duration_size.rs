@@ -23,10 +23,10 @@ const SIZE_UNITS: [(&str, u64); 4] =
     [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl<const MIN: u64, const MAX: u64> Scalar for BoundedDuration<MIN, MAX> {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
         let kind =
             Quantity { noun: "a duration", units: &DURATION_UNITS, mistakes: &DURATION_MISTAKES };
-        kind.read(found, MIN, MAX).map(|millis| Self(Duration::from_millis(millis)))
+        kind.read(raw, MIN, MAX).map(|millis| Self(Duration::from_millis(millis)))
     }
 
     fn to_toml(&self) -> String {
@@ -35,20 +35,20 @@ impl<const MIN: u64, const MAX: u64> Scalar for BoundedDuration<MIN, MAX> {
     }
 
     fn schema() -> Schema {
-        let (least, most) =
+        let (min, max) =
             (in_largest_unit(MIN, &DURATION_UNITS), in_largest_unit(MAX, &DURATION_UNITS));
         json_schema!({
             "type": "string",
             "pattern": "^[0-9]+(ms|s|m|h)$",
-            "x-type": format!("duration, {least} to {most}"),
+            "x-type": format!("duration, {min} to {max}"),
         })
     }
 }
 
 impl<const MIN: u64, const MAX: u64> Scalar for BoundedSize<MIN, MAX> {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
         let kind = Quantity { noun: "a size", units: &SIZE_UNITS, mistakes: &SIZE_MISTAKES };
-        kind.read(found, MIN, MAX).map(Self)
+        kind.read(raw, MIN, MAX).map(Self)
     }
 
     fn to_toml(&self) -> String {
@@ -56,11 +56,11 @@ impl<const MIN: u64, const MAX: u64> Scalar for BoundedSize<MIN, MAX> {
     }
 
     fn schema() -> Schema {
-        let (least, most) = (in_largest_unit(MIN, &SIZE_UNITS), in_largest_unit(MAX, &SIZE_UNITS));
+        let (min, max) = (in_largest_unit(MIN, &SIZE_UNITS), in_largest_unit(MAX, &SIZE_UNITS));
         json_schema!({
             "type": "string",
             "pattern": "^[0-9]+(B|KiB|MiB|GiB)$",
-            "x-type": format!("size, {least} to {most}"),
+            "x-type": format!("size, {min} to {max}"),
         })
     }
 }
@@ -96,10 +96,10 @@ struct Quantity {
 }
 
 impl Quantity {
-    fn read(&self, found: &RawValue<'_>, least: u64, most: u64) -> Result<u64, ValueError> {
+    fn read(&self, raw: &RawValue<'_>, min: u64, max: u64) -> Result<u64, ValueError> {
         let Self { noun: words, units, .. } = self;
-        let key = found.key;
-        if let (Value::Num(..), Some(written)) = (found.value, found.source_text) {
+        let key = raw.key;
+        if let (Value::Num(..), Some(written)) = (raw.value, raw.source_text) {
             let help = match *units {
                 [.., (_, _), (large, _), (small, 1)] => {
                     format!("write {key} = \"{written}{small}\" or {key} = \"{written}{large}\"")
@@ -108,7 +108,7 @@ impl Quantity {
             };
             return Err(ValueError::new(format!("`{key}` needs a unit"), help));
         }
-        let text = found.as_text(words)?.trim();
+        let text = raw.as_text(words)?.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
         let unit = unit.trim();
@@ -117,24 +117,24 @@ impl Quantity {
             return Err(self.parse_error(key, text, number, unit));
         };
         match number.checked_mul(scale) {
-            Some(amount) if (least..=most).contains(&amount) => Ok(amount),
+            Some(amount) if (min..=max).contains(&amount) => Ok(amount),
             _ => Err(ValueError::new(
                 format!("`{key}` is \"{text}\", which is out of range"),
                 format!(
                     "write {} from {} to {}",
                     words,
-                    in_largest_unit(least, units),
-                    in_largest_unit(most, units)
+                    in_largest_unit(min, units),
+                    in_largest_unit(max, units)
                 ),
             )),
         }
     }
 
     fn parse_error(&self, key: &str, text: &str, number: &str, unit: &str) -> ValueError {
-        let meant = self.mistakes.iter().find(|(wrong, _)| wrong.eq_ignore_ascii_case(unit));
-        let help = match meant {
-            Some((_, meant)) if !number.is_empty() && unit != "d" => {
-                format!("write {key} = \"{number}{meant}\"")
+        let correction = self.mistakes.iter().find(|(wrong, _)| wrong.eq_ignore_ascii_case(unit));
+        let help = match correction {
+            Some((_, correction)) if !number.is_empty() && unit != "d" => {
+                format!("write {key} = \"{number}{correction}\"")
             }
             _ => {
                 let units: Vec<_> = self.units.iter().rev().map(|(unit, _)| *unit).collect();

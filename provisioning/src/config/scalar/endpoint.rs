@@ -21,7 +21,7 @@ impl TextScalar for HostPort {
             return Err(ValueError::new(message, format!("write {key} = \"{host}\"")));
         }
         parse_host_port(text, MODBUS_PORT)
-            .map_err(|why| ValueError::new(format!("`{key}` is \"{text}\": {why}"), example))
+            .map_err(|reason| ValueError::new(format!("`{key}` is \"{text}\": {reason}"), example))
     }
 
     fn to_text(&self) -> String {
@@ -65,10 +65,12 @@ impl TextScalar for Broker {
                 ));
             }
         };
-        parse_host_port(rest, default_port).map(|address| Self { scheme, address }).map_err(|why| {
-            let example = format!("write something like \"mqtt://10.77.0.1:{MQTT_PORT}\"");
-            ValueError::new(format!("\"{text}\": {why}"), example)
-        })
+        parse_host_port(rest, default_port).map(|address| Self { scheme, address }).map_err(
+            |reason| {
+                let example = format!("write something like \"mqtt://10.77.0.1:{MQTT_PORT}\"");
+                ValueError::new(format!("\"{text}\": {reason}"), example)
+            },
+        )
     }
 
     fn to_text(&self) -> String {
@@ -123,8 +125,8 @@ fn check_host_name(host: &str) -> Result<(), String> {
     if host.is_empty() {
         return Err("the host is missing".to_owned());
     }
-    if let Some(wrong) = host.chars().find(|c| !letter(*c)) {
-        return Err(format!("a host name cannot contain {wrong:?}"));
+    if let Some(invalid) = host.chars().find(|c| !letter(*c)) {
+        return Err(format!("a host name cannot contain {invalid:?}"));
     }
     let digits = host.chars().all(|c| c.is_ascii_digit() || c == '.');
     if digits && host.parse::<Ipv4Addr>().is_err() {

@@ -11,11 +11,11 @@ use super::{RawValue, Scalar, ValueError, toml_quoted};
 pub(in crate::config) struct Enumeration(pub(in crate::config) BTreeMap<i128, String>);
 
 impl Scalar for Enumeration {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let key = found.key;
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let key = raw.key;
         let example = format!("write {key} = {{ 0 = \"stop\", 1 = \"run\" }}");
-        let Some(dict) = found.value.as_dict().filter(|_| !found.is_from_environment) else {
-            return Err(found.type_error("a table of numbers and their names", example));
+        let Some(dict) = raw.value.as_dict().filter(|_| !raw.is_from_environment) else {
+            return Err(raw.type_error("a table of numbers and their names", example));
         };
         let mut names = BTreeMap::new();
         for (number, name) in dict {

@@ -27,27 +27,27 @@ pub(in crate::config) struct JsonMembers(
 );
 
 impl<const MIN: u16, const MAX: u16> Scalar for Integer<MIN, MAX> {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let number = match found.value.to_num() {
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let number = match raw.value.to_num() {
             Some(number) => integer_value(number),
-            None => found.variable_text().and_then(|text| text.parse::<i128>().ok()),
+            None => raw.variable_text().and_then(|text| text.parse::<i128>().ok()),
         };
-        let key = found.key;
+        let key = raw.key;
         match number.map(u16::try_from) {
             Some(Ok(number)) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
             Some(_) => Err(ValueError::new(
-                format!("`{key}` is {}, which is out of range", found.as_written()),
+                format!("`{key}` is {}, which is out of range", raw.as_written()),
                 format!("write a whole number from {MIN} to {MAX}"),
             )),
             None => {
-                let unquoted = found.value.as_str().map(str::trim).filter(|text| {
+                let unquoted = raw.value.as_str().map(str::trim).filter(|text| {
                     text.parse().is_ok_and(|number: u16| (MIN..=MAX).contains(&number))
                 });
                 let help = match unquoted {
                     Some(text) => format!("write it without quotes: {key} = {text}"),
                     None => format!("write a whole number from {MIN} to {MAX}"),
                 };
-                Err(found.type_error("a whole number", help))
+                Err(raw.type_error("a whole number", help))
             }
         }
     }
@@ -71,12 +71,12 @@ fn integer_value(number: Num) -> Option<i128> {
 }
 
 impl Scalar for DecimalNumber {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let written = match found.value.to_num() {
-            Some(_) => found.source_text.map(|text| text.replace('_', "")),
-            None => found.variable_text().map(str::to_owned),
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let written = match raw.value.to_num() {
+            Some(_) => raw.source_text.map(|text| text.replace('_', "")),
+            None => raw.variable_text().map(str::to_owned),
         };
-        let key = found.key;
+        let key = raw.key;
         let number =
             written.and_then(|text| Some((text.parse::<f64>().ok()?, decimal_places_of(&text))));
         match number {
@@ -88,13 +88,13 @@ impl Scalar for DecimalNumber {
                 format!("write a number such as {key} = 0.1"),
             )),
             None => {
-                let comma = found.value.as_str().map(|text| text.trim().replace(',', "."));
+                let comma = raw.value.as_str().map(|text| text.trim().replace(',', "."));
                 let help = match comma.filter(|text| text.parse::<f64>().is_ok_and(f64::is_finite))
                 {
                     Some(number) => format!("write it without quotes: {key} = {number}"),
                     None => format!("write a number such as {key} = 0.1"),
                 };
-                Err(found.type_error("a number", help))
+                Err(raw.type_error("a number", help))
             }
         }
     }
@@ -121,15 +121,15 @@ fn decimal_places_of(written: &str) -> u8 {
 const MAX_DECIMAL_PLACES: i64 = 15;
 
 impl Scalar for Boolean {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let flag = match found.variable_text() {
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let flag = match raw.variable_text() {
             Some(text) => text.parse().ok(),
-            None => found.value.to_bool(),
+            None => raw.value.to_bool(),
         };
         flag.map(Self).ok_or_else(|| {
-            let key = found.key;
+            let key = raw.key;
             let help = format!("write {key} = true or {key} = false, without quotes");
-            found.type_error("true or false", help)
+            raw.type_error("true or false", help)
         })
     }
 
@@ -143,13 +143,13 @@ impl Scalar for Boolean {
 }
 
 impl Scalar for JsonMembers {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        let key = found.key;
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        let key = raw.key;
         let example = format!("write {key} = {{ id = 0 }}");
-        let Some(dict) = found.value.as_dict().filter(|_| !found.is_from_environment) else {
-            return Err(found.type_error("a table of members", example));
+        let Some(dict) = raw.value.as_dict().filter(|_| !raw.is_from_environment) else {
+            return Err(raw.type_error("a table of members", example));
         };
-        let spans = found.spans.and_then(|spans| spans.as_ref().as_table());
+        let spans = raw.spans.and_then(|spans| spans.as_ref().as_table());
         let place = |member: &String| {
             spans
                 .and_then(|table| table.get_key_value(member.as_str()))

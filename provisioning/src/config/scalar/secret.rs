@@ -33,7 +33,7 @@ impl TextScalar for SecretFile {
             ));
         }
         if text.is_empty() {
-            let help = format!("write {key} = \"/etc/edge-gateway/secret\", or leave it out");
+            let help = format!("write {key} = \"/etc/edge-gateway/secret\", or remove the key");
             return Err(ValueError::new(format!("`{key}` is empty"), help));
         }
         Ok(Self(text.to_owned()))
@@ -48,14 +48,13 @@ impl TextScalar for SecretFile {
 type ContentNoun = &'static str;
 
 impl SecretFile {
-    /// Reads the secret. A relative path starts at the directory of the configuration file
-    /// `beside`. One line break at the end is not part of the secret.
+    /// Reads the secret. A relative path starts at the directory of `config_file`. One line break at the end is not part of the secret.
     pub(in crate::config) fn read_secret(
         &self,
         noun: ContentNoun,
-        beside: &Path,
+        config_file: &Path,
     ) -> Result<Secret, ValueError> {
-        let path = self.path(beside)?;
+        let path = self.path(config_file)?;
         let shown = path.display();
         let mut text = String::new();
         open_private(noun, &path)?
@@ -65,7 +64,7 @@ impl SecretFile {
         let secret = text.strip_suffix('\n').unwrap_or(&text);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
         if secret.is_empty() {
-            let help = format!("put the {noun} into it, or leave the key out");
+            let help = format!("put the {noun} into it, or remove the key");
             return Err(ValueError::new(format!("the {noun} file {shown} is empty"), help));
         }
         Ok(Secret::new(secret.to_owned()))
@@ -75,16 +74,16 @@ impl SecretFile {
     pub(in crate::config) fn readable_path(
         &self,
         noun: ContentNoun,
-        beside: &Path,
+        config_file: &Path,
     ) -> Result<PathBuf, ValueError> {
-        let path = self.path(beside)?;
+        let path = self.path(config_file)?;
         open_private(noun, &path)?;
         Ok(path)
     }
 
-    fn path(&self, beside: &Path) -> Result<PathBuf, ValueError> {
+    fn path(&self, config_file: &Path) -> Result<PathBuf, ValueError> {
         let Some(name) = self.0.strip_prefix("cred:") else {
-            return Ok(relative_to_config(&self.0, beside));
+            return Ok(relative_to_config(&self.0, config_file));
         };
         let directory = std::env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {
             ValueError::new(
@@ -107,7 +106,7 @@ impl TextScalar for PublicFile {
 
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
         if text.is_empty() {
-            let help = format!("write {key} = \"/etc/edge-gateway/ca.pem\", or leave it out");
+            let help = format!("write {key} = \"/etc/edge-gateway/ca.pem\", or remove the key");
             return Err(ValueError::new(format!("`{key}` is empty"), help));
         }
         Ok(Self(text.to_owned()))
@@ -123,9 +122,9 @@ impl PublicFile {
     pub(in crate::config) fn readable_path(
         &self,
         noun: ContentNoun,
-        beside: &Path,
+        config_file: &Path,
     ) -> Result<PathBuf, ValueError> {
-        let path = relative_to_config(&self.0, beside);
+        let path = relative_to_config(&self.0, config_file);
         match File::open(&path).and_then(|file| file.metadata()) {
             Ok(metadata) if metadata.is_file() => Ok(path),
             Ok(_) => Err(ValueError::new(
@@ -143,11 +142,12 @@ impl PublicFile {
 }
 
 /// Returns the path; a relative one starts at the directory of the configuration file.
-fn relative_to_config(path: &str, beside: &Path) -> PathBuf {
-    beside.parent().unwrap_or_else(|| Path::new("")).join(path)
+fn relative_to_config(path: &str, config_file: &Path) -> PathBuf {
+    config_file.parent().unwrap_or_else(|| Path::new("")).join(path)
 }
 
 fn open_private(noun: ContentNoun, path: &Path) -> Result<File, ValueError> {
+    // A pipe is rejected before it is opened, because opening it would block.
     let metadata = fs::metadata(path).map_err(|error| read_error(noun, path, &error))?;
     if !metadata.is_file() || metadata.len() > MAX_SECRET_BYTES {
         return Err(ValueError::new(
@@ -156,6 +156,7 @@ fn open_private(noun: ContentNoun, path: &Path) -> Result<File, ValueError> {
         ));
     }
     let file = File::open(path).map_err(|error| read_error(noun, path, &error))?;
+    // The mode of the open file: the path may name another file by now.
     let metadata = file.metadata().map_err(|error| read_error(noun, path, &error))?;
     check_mode(noun, path, metadata.permissions().mode())?;
     Ok(file)
@@ -183,13 +184,13 @@ fn read_error(noun: ContentNoun, path: &Path, error: &io::Error) -> ValueError {
 /// Checks that other users cannot read the file, and that only its owner can change it.
 fn check_mode(noun: ContentNoun, path: &Path, mode: u32) -> Result<(), ValueError> {
     let shown = path.display();
-    let who = match mode {
+    let access = match mode {
         mode if mode & 0o004 != 0 => "every user of this machine can read",
         mode if mode & 0o022 != 0 => "other users can change",
         _ => return Ok(()),
     };
     Err(ValueError::new(
-        format!("{who} the {noun} file {shown} (mode {:03o})", mode & 0o777),
+        format!("{access} the {noun} file {shown} (mode {:03o})", mode & 0o777),
         format!("remove their access: chmod 600 {shown}"),
     ))
 }
@@ -207,5 +208,18 @@ mod tests {
         for closed in [0o600, 0o400, 0o440, 0o640] {
             assert!(check_mode("password", path, closed).is_ok(), "{closed:o}");
         }
+    }
+
+    #[test]
+    fn a_file_of_another_user_names_the_command_that_gives_it_to_the_service() {
+        let denied = io::Error::from(ErrorKind::PermissionDenied);
+        let error = read_error("key", Path::new("/etc/edge-gateway/tunnel.key"), &denied);
+        assert_eq!(
+            error.message,
+            "the key file /etc/edge-gateway/tunnel.key: this user may not read it"
+        );
+        let help =
+            "the service runs as edge-gateway: chown edge-gateway /etc/edge-gateway/tunnel.key";
+        assert_eq!(error.help.as_deref(), Some(help));
     }
 }

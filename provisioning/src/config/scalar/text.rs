@@ -21,8 +21,8 @@ pub(in crate::config) trait TextScalar: Clone + Sized {
 }
 
 impl<T: TextScalar> Scalar for T {
-    fn read(found: &RawValue<'_>) -> Result<Self, ValueError> {
-        T::parse(found.key, found.as_text("text")?)
+    fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
+        T::parse(raw.key, raw.as_text("text")?)
     }
 
     fn to_toml(&self) -> String {
@@ -101,7 +101,8 @@ impl TextScalar for TopicLevel {
     const KIND: &'static str = "text without / + #, at most 64";
 
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
-        let refuse = |why: &str, help: String| Err(ValueError::new(format!("`{key}` {why}"), help));
+        let refuse =
+            |reason: &str, help: String| Err(ValueError::new(format!("`{key}` {reason}"), help));
         if text.is_empty() {
             return refuse("is empty", format!("write something like {key} = \"pump6\""));
         }
@@ -120,8 +121,8 @@ impl TextScalar for TopicLevel {
             Some(c) => {
                 let tidy =
                     text.replace(|c: char| matches!(c, '/' | '+' | '#') || c.is_control(), "-");
-                let why = format!("contains {c:?}, which has a special meaning in MQTT topics");
-                refuse(&why, format!("write something like {key} = \"{tidy}\""))
+                let reason = format!("contains {c:?}, which has a special meaning in MQTT topics");
+                refuse(&reason, format!("write something like {key} = \"{tidy}\""))
             }
             None => Ok(Self(text.to_owned())),
         }

@@ -124,7 +124,7 @@ fn check_literal(key: &str, text: &str) -> Result<(), ValueError> {
         )),
         Some(c) => Err(ValueError::new(
             format!("`{key}` contains {c:?}: wildcards are for subscribing, not for publishing"),
-            "leave it out; {plc} gives each PLC its own topic",
+            "remove it; {plc} gives each PLC its own topic",
         )),
         None => Ok(()),
     }

@@ -107,15 +107,15 @@ impl TextScalar for EndpointText {
 
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
         let text = text.trim();
-        let wrong = |why: String| {
+        let error = |reason: String| {
             ValueError::new(
-                format!("`{key}` is \"{text}\": {why}"),
+                format!("`{key}` is \"{text}\": {reason}"),
                 format!("write something like {key} = \"hub-a.example.net:{EXAMPLE_PORT}\""),
             )
         };
-        let (host, port) = split_host_port(text).map_err(wrong)?;
-        let port = port.ok_or_else(|| wrong("the port is missing".to_owned()))?;
-        let port = parse_port(port).map_err(wrong)?;
+        let (host, port) = split_host_port(text).map_err(error)?;
+        let port = port.ok_or_else(|| error("the port is missing".to_owned()))?;
+        let port = parse_port(port).map_err(error)?;
         Ok(Self(Endpoint { host: host.to_owned(), port }))
     }
 

@@ -13,14 +13,14 @@ use crate::forger::Forger;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Random datagrams in a normal run; `E2E_MUTATIONS` sets another number.
-const MUTATIONS: usize = 100_000;
+const MUTATIONS: u64 = 100_000;
 
 fn stranger() -> SocketAddr {
     "203.0.113.66:666".parse().expect("an address")
 }
 
-fn mutations() -> usize {
-    std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |text| text.parse().expect("a number"))
+fn mutations() -> u64 {
+    test_settings::MUTATIONS.number_or(MUTATIONS)
 }
 
 fn connected_world(seed: u64) -> World {
@@ -31,14 +31,14 @@ fn connected_world(seed: u64) -> World {
     world
 }
 
-/// Runs for so long and returns everything that passed the network.
+/// Runs for `time` and returns everything that passed the network.
 fn capture_traffic(world: &mut World, time: Duration) -> Vec<Datagram> {
     world.network.captured = Some(Vec::new());
     world.run_for(time);
     world.network.captured.take().unwrap_or_default()
 }
 
-/// How many packets are lost in a minute.
+/// Returns how many packets are lost in a minute.
 fn lost_in_a_minute(world: &mut World) -> u64 {
     world.ping_interval = None;
     world.run_for(SECOND);
@@ -53,7 +53,7 @@ fn lost_in_a_minute(world: &mut World) -> u64 {
 }
 
 #[test]
-fn everything_that_ever_passed_is_worth_nothing_a_second_time() {
+fn replayed_datagrams_have_no_effect() {
     let mut world = connected_world(70);
     let seen = capture_traffic(&mut world, 10 * MINUTE);
     assert!(seen.len() > 2_000);
@@ -71,7 +71,7 @@ fn everything_that_ever_passed_is_worth_nothing_a_second_time() {
             }
         }
     }
-    // What the flood of old handshakes has set off dies out.
+    // Until the replies to the flood of old handshakes have arrived.
     world.run_for(SECOND);
     assert_eq!((world.received_at_site.len(), world.received_at_hubs.len()), (received, arrived));
     assert_eq!(world.report().endpoint, endpoint);
@@ -80,7 +80,7 @@ fn everything_that_ever_passed_is_worth_nothing_a_second_time() {
 }
 
 #[test]
-fn an_old_initiation_replayed_to_a_restarted_hub_or_site_takes_nothing_over() {
+fn an_old_initiation_replayed_after_a_restart_takes_no_session_over() {
     let mut world = connected_world(71);
     let seen = capture_traffic(&mut world, 5 * MINUTE);
     for restart in [World::restart_site as fn(&mut World), |world: &mut World| world.start_hub(0)] {
@@ -127,7 +127,7 @@ fn garbage_of_every_length_and_kind_changes_nothing() {
     assert_eq!(
         world.pings_sent() - world.received_at_site.len() as u64,
         lost_before,
-        "lost meanwhile"
+        "packets were lost"
     );
     let counters = world.report().counters;
     let renewals = start.elapsed().as_secs() / 120 + 1;
@@ -144,7 +144,7 @@ fn garbage(random: &mut fastrand::Rng, valid: &[Datagram]) -> Vec<u8> {
         _ => std::iter::repeat_with(|| random.u8(..)).take(length).collect(),
     };
     match random.u8(..4) {
-        // A kind with its right length.
+        // The first byte of a type with the matching length.
         0 => {
             let kind = random.u8(1..5);
             bytes.resize(
@@ -168,7 +168,8 @@ fn garbage(random: &mut fastrand::Rng, valid: &[Datagram]) -> Vec<u8> {
     bytes
 }
 
-/// More initiations than a hub or a site looks at in a second. The same again counts as much as others.
+/// Returns more initiations than a hub or a site processes in a second. Repeating the same ones has
+/// the same effect.
 fn flood(world: &World, at_site: bool) -> Vec<Vec<u8>> {
     let victim =
         if at_site { &world.settings.private_key } else { &world.hubs[0].settings.private_key };
@@ -188,7 +189,7 @@ fn send_flood(world: &mut World, at_site: bool, flood: &[Vec<u8>]) {
     world.run_for(SECOND / 100);
 }
 
-/// Floods until a packet is answered; returns how long that took.
+/// Floods until a packet is answered; returns the time that took.
 fn answered_under_a_flood(world: &mut World, at_site: bool) -> Option<Duration> {
     let flood = flood(world, at_site);
     world.received_at_site.clear();
@@ -205,11 +206,11 @@ fn under_a_flood_a_handshake_succeeds_by_its_cookie() {
     world.restart_site();
     let took = answered_under_a_flood(&mut world, false);
     assert!(took.is_some_and(|took| took < 7 * SECOND), "{took:?}");
-    // The first initiation was answered by a cookie, and the second carried it.
+    // The first initiation was answered with a cookie, and the second carried it.
     let counters = world.report().counters;
     assert_eq!((counters.cookies, counters.initiations, counters.handshakes), (1, 2, 1));
 
-    // At the site it is the hub's response that has to carry one.
+    // At the site the hub's response must carry the cookie.
     let mut world = connected_world(79);
     world.restart_site();
     let took = answered_under_a_flood(&mut world, true);
@@ -234,7 +235,7 @@ fn a_valid_cookie_from_elsewhere_does_not_move_the_hub() {
         let seen = world.network.captured.as_ref().expect("it is watched");
         cookie = seen.iter().find(is_cookie).map(|datagram| datagram.bytes.clone());
     }
-    // It is faster than the hub's own.
+    // It arrives before the hub's own.
     world.deliver_to_site(stranger(), &cookie.expect("one"));
     assert_eq!(world.report().counters.cookies, 1);
     assert_eq!(world.report().endpoint, Some(world.hubs[0].address));
@@ -244,7 +245,7 @@ fn a_valid_cookie_from_elsewhere_does_not_move_the_hub() {
 }
 
 #[test]
-fn a_flood_of_initiations_with_a_valid_first_mac_keeps_nobody_out() {
+fn a_flood_of_initiations_with_a_valid_first_mac_blocks_no_peer() {
     for (at_site, restart) in [
         (true, World::restart_site as fn(&mut World)),
         (true, |world: &mut World| world.start_hub(0)),
@@ -278,7 +279,7 @@ fn a_flood_of_initiations_with_a_valid_first_mac_keeps_nobody_out() {
 }
 
 #[test]
-fn whoever_is_not_known_gets_no_answer_and_is_counted() {
+fn an_unknown_peer_gets_no_answer_and_is_counted() {
     let mut world = connected_world(74);
     let hub = world.hubs[0].settings.private_key.public_key();
     let mut forger = Forger::new(&PrivateKey::generate(), hub);
@@ -302,7 +303,7 @@ fn dropped_at_hub(world: &World, reason: DropReason) -> u64 {
 }
 
 #[test]
-fn packets_with_a_source_that_is_not_the_senders_go_no_further() {
+fn packets_with_the_source_of_another_site_are_dropped() {
     let mut world = World::new(75, 1);
     // Another site owns a more specific part of the first one's network.
     let sites = &mut world.hubs[0].settings.sites;
@@ -327,7 +328,7 @@ fn packets_with_a_source_that_is_not_the_senders_go_no_further() {
 }
 
 #[test]
-fn a_hub_cannot_send_from_outside_its_networks_nor_anything_that_is_no_packet() {
+fn packets_from_outside_the_hubs_networks_and_non_packets_are_dropped() {
     let mut world = World::new(76, 1);
     world.stop_hub(0);
     let HubSettings { private_key, .. } = world.hubs[0].settings.clone();
@@ -377,7 +378,7 @@ fn a_hub_cannot_send_from_outside_its_networks_nor_anything_that_is_no_packet() 
 }
 
 #[test]
-fn a_bad_line_loses_packets_and_still_carries_a_third_of_them() {
+fn a_bad_link_still_carries_a_third_of_the_packets() {
     let mut world = connected_world(77);
     world.network.impairment.conditions = NetworkConditions {
         delay: Duration::from_millis(1500),
@@ -391,7 +392,7 @@ fn a_bad_line_loses_packets_and_still_carries_a_third_of_them() {
     let sent = world.pings_sent();
     world.run_for(10 * MINUTE);
     let share = world.received_at_site.len() as f64 / (world.pings_sent() - sent) as f64;
-    // (1 - 0.3)^2 with 5 % corrupt each way, without the outages that 3 lost initiations make.
+    // (1 - 0.3)^2 with 5 % corrupt each way, without the outages after three lost initiations.
     assert!(share > 0.35, "{share}");
     assert_eq!(world.report().counters.panics, 0);
 }

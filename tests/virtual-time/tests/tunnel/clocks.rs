@@ -1,4 +1,4 @@
-//! Clocks that are wrong, jump, stand still or go back.
+//! Clocks that are wrong, step, stop or go back.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[test]
-fn a_box_that_boots_years_in_the_past_says_so_and_is_up_10_s_after_the_clock_is_set() {
+fn a_clock_years_behind_is_reported_and_the_tunnel_is_up_10_s_after_it_is_set() {
     let mut world = World::connected(20, 1);
     clock::step_back(10 * YEAR);
     world.bounds.floor = Some(SystemTime::UNIX_EPOCH + 50 * YEAR);
@@ -25,7 +25,7 @@ fn a_box_that_boots_years_in_the_past_says_so_and_is_up_10_s_after_the_clock_is_
 }
 
 #[test]
-fn a_clock_in_the_past_is_no_reason_not_to_try() {
+fn a_handshake_is_tried_with_a_clock_that_is_behind() {
     clock::start();
     let mut world = World::new(21, 1);
     world.bounds.floor = Some(Now::read().wall + YEAR);
@@ -35,7 +35,7 @@ fn a_clock_in_the_past_is_no_reason_not_to_try() {
 }
 
 #[test]
-fn a_clock_beyond_the_ceiling_sends_nothing_and_spoils_no_key() {
+fn with_a_clock_beyond_the_ceiling_nothing_is_sent_and_no_key_is_blocked() {
     let mut world = World::connected(22, 1);
     let right = Now::read().wall;
     clock::step_forward(10 * YEAR);
@@ -65,10 +65,11 @@ fn a_step_beyond_the_ceiling_does_not_end_a_tunnel_that_is_up() {
     world.run_for(10 * MINUTE);
     assert!(world.is_answered_within(2 * SECOND));
     world.restart_site();
-    assert!(world.is_answered_within(2 * SECOND), "the key is spoiled");
+    assert!(world.is_answered_within(2 * SECOND), "the key is blocked");
 }
 
-/// What the product thinks of the clock, with a floor that was kept a moment ago.
+/// Returns the bounds that the gateway derives from the clock, with a floor that was stored just
+/// now.
 fn bounds_of_product(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
     let mut judge = ClockTrust::new(Some(kept));
     let wall = gateway::clock::to_unix_time(Now::read().wall);
@@ -76,14 +77,15 @@ fn bounds_of_product(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
 }
 
 #[test]
-fn a_step_of_ten_years_while_up_burns_no_key() {
+fn a_step_of_ten_years_while_up_blocks_no_key() {
     for is_synchronised in [false, true] {
         let mut world = World::connected(31, 2);
         let kept = gateway::clock::to_unix_time(Now::read().wall);
         clock::step_forward(10 * YEAR);
         world.bounds = bounds_of_product(kept, is_synchronised);
         world.send_event(TunnelEvent::ClockBoundsChanged(world.bounds));
-        // Through renewals, to another hub, through a restart: nothing of it is sent.
+        // No timestamp of the far future is sent: not with renewals, to another hub, or after a
+        // restart.
         world.run_for(5 * MINUTE);
         let hub = world.hubs[0].address.ip();
         world.network.unreachable_hosts.insert(hub);
@@ -96,12 +98,12 @@ fn a_step_of_ten_years_while_up_burns_no_key() {
         clock::step_back(10 * YEAR);
         world.bounds = bounds_of_product(kept, true);
         world.restart_site();
-        assert!(world.is_answered_within(10 * SECOND), "the key is spoiled");
+        assert!(world.is_answered_within(10 * SECOND), "the key is blocked");
     }
 }
 
 #[test]
-fn a_clock_that_is_wrong_by_years_for_an_hour_spoils_no_tunnel_that_is_up() {
+fn a_clock_that_is_years_ahead_for_an_hour_blocks_no_key_of_a_tunnel_that_is_up() {
     let mut world = World::connected(32, 1);
     clock::step_forward(5 * YEAR);
     for _ in 0..60 {
@@ -111,7 +113,7 @@ fn a_clock_that_is_wrong_by_years_for_an_hour_spoils_no_tunnel_that_is_up() {
     clock::step_back(5 * YEAR);
     world.run_for(5 * MINUTE);
     world.restart_site();
-    assert!(world.is_answered_within(10 * SECOND), "the key is spoiled");
+    assert!(world.is_answered_within(10 * SECOND), "the key is blocked");
 }
 
 #[test]
@@ -134,19 +136,19 @@ fn a_step_of_the_clock_costs_a_tunnel_that_is_up_no_packet() {
 }
 
 #[test]
-fn time_asleep_costs_no_packet() {
-    for asleep in [1, 2, 3, 4, 8, 9, 10, 60].map(|minutes| minutes * MINUTE) {
+fn suspending_the_machine_costs_no_packet() {
+    for suspended in [1, 2, 3, 4, 8, 9, 10, 60].map(|minutes| minutes * MINUTE) {
         let mut world = World::connected(34, 1);
         world.ping_interval = None;
         world.run_for(SECOND);
         world.received_at_site.clear();
         let sent = world.pings_sent();
-        clock::suspend(asleep);
+        clock::suspend(suspended);
         world.ping_interval = Some(SECOND);
         world.run_for(MINUTE);
         world.ping_interval = None;
         world.run_for(SECOND);
-        assert_eq!(world.received_at_site.len() as u64, world.pings_sent() - sent, "{asleep:?}");
+        assert_eq!(world.received_at_site.len() as u64, world.pings_sent() - sent, "{suspended:?}");
     }
 }
 
@@ -161,7 +163,7 @@ fn a_step_back_of_an_hour_does_not_interrupt() {
 }
 
 #[test]
-fn a_step_back_before_the_first_session_gives_no_stamp_of_the_future() {
+fn after_a_step_back_before_the_first_session_no_future_timestamp_is_sent() {
     let mut world = World::new(25, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
@@ -173,14 +175,14 @@ fn a_step_back_before_the_first_session_gives_no_stamp_of_the_future() {
 }
 
 #[test]
-fn a_step_forward_heals_at_once() {
+fn traffic_resumes_at_once_after_a_step_forward() {
     let mut world = World::connected(26, 1);
     clock::step_forward(HOUR);
     assert!(world.is_answered_within(2 * SECOND));
 }
 
 #[test]
-fn after_10_minutes_asleep_nothing_leaves_on_the_dead_session() {
+fn after_10_minutes_suspended_nothing_is_sent_on_the_expired_session() {
     let mut world = World::connected(27, 1);
     world.ping_interval = None;
     world.run_for(SECOND);
@@ -194,7 +196,7 @@ fn after_10_minutes_asleep_nothing_leaves_on_the_dead_session() {
 }
 
 #[test]
-fn a_driver_that_was_held_up_for_20_minutes_sends_nothing_on_the_dead_session() {
+fn a_driver_that_was_delayed_by_20_minutes_sends_nothing_on_the_expired_session() {
     let mut world = World::connected(28, 1);
     world.ping_interval = None;
     world.run_for(SECOND);
@@ -208,18 +210,18 @@ fn a_driver_that_was_held_up_for_20_minutes_sends_nothing_on_the_dead_session() 
 }
 
 #[test]
-fn a_boot_clock_that_goes_back_is_survived() {
+fn a_boot_time_clock_that_goes_back_is_tolerated() {
     let mut world = World::connected(29, 1);
-    // Older than what boringtun remembers of its last session.
+    // Longer than boringtun remembers its last session.
     world.run_for(3 * MINUTE);
     clock::step_boot_time_back(4 * MINUTE);
     world.run_for(5 * MINUTE);
     assert!(world.is_answered_within(2 * SECOND));
-    assert!(world.report().counters.panics >= 1, "boringtun has learned to live with it");
+    assert!(world.report().counters.panics >= 1, "boringtun no longer panics");
 }
 
 #[test]
-fn a_clock_before_1970_is_survived() {
+fn a_clock_before_1970_is_tolerated() {
     let mut world = World::connected(30, 1);
     clock::step_back(60 * YEAR);
     world.restart_site();

@@ -1,4 +1,4 @@
-//! The promise that a tunnel comes back by itself after anything, in time that only tests move.
+//! The tunnel recovers from every fault, tested in virtual time.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
-//! Weeks of what happens to a box that nobody looks after: two hubs, each with an address that leads
-//! nowhere beside the one that works, and troubles that overlap.
+//! Weeks of random, overlapping faults: two hubs, each with one address that works and one that
+//! does not.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// MQTT's. What is answered needs no handshake to show that the hub lives, which costs a test the most.
+/// Interval of MQTT's pings. A reply proves that the hub is up without a handshake, which is what
+/// takes the most time in a test.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A session is there so long after all is well again: the longest pause for each address of a hub, and
-/// the way.
+/// Time to a session after all faults have ended: the longest pause for each address of a hub, and
+/// the network's delay.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(61);
 
-/// What happens.
+/// A fault.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     LinkDown,
@@ -50,7 +51,7 @@ impl Fault {
             7 => Self::NetworkChanges,
             8 => Self::MachineSuspended(MINUTE * random.u32(1..600)),
             9 => Self::ClockSetLate(MINUTE * random.u32(1..600)),
-            // By less than the quiet that follows, before the next restart.
+            // Less than the calm that follows, so that it is over before the next restart.
             10 => Self::ClockAhead(MINUTE * random.u32(1..50)),
             11 => Self::HalfOfPacketsLost,
             12 => Self::DnsUnavailable,
@@ -62,7 +63,7 @@ impl Fault {
         match self {
             Self::LinkDown => world.network.unreachable_hosts.extend(hubs(world)),
             Self::HubUnreachable(hub) => {
-                drop(world.network.unreachable_hosts.insert(hubs(world)[hub]))
+                world.network.unreachable_hosts.insert(hubs(world)[hub]);
             }
             Self::HubRestarts(hub) => world.start_hub(hub),
             Self::HubStopped(hub) => world.stop_hub(hub),
@@ -89,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// What does not end by itself.
+    /// Ends a fault that does not end without help.
     fn end(self, world: &mut World) {
         match self {
             Self::HubStopped(hub) => world.start_hub(hub),
@@ -104,7 +105,7 @@ fn hubs(world: &World) -> [IpAddr; 2] {
     [0, 1].map(|hub| world.hubs[hub].address.ip())
 }
 
-/// A world that lives.
+/// A world with random faults.
 struct FaultedWorld {
     world: World,
     random: fastrand::Rng,
@@ -123,42 +124,42 @@ impl FaultedWorld {
         Self { world, random: fastrand::Rng::with_seed(seed), names }
     }
 
-    /// One to three troubles that overlap, and then a good line.
+    /// Injects one to three faults that overlap, then ends them.
     fn inject_faults(&mut self) -> Vec<Fault> {
         let count = self.random.usize(1..4);
-        let mut troubles: Vec<_> = (0..count).map(|_| Fault::random(&mut self.random)).collect();
-        if troubles.iter().any(|trouble| matches!(trouble, Fault::ClockAhead(_))) {
-            // Whoever starts with a clock that is ahead has to wait until it is right: no cure is known.
-            troubles
-                .retain(|trouble| !matches!(trouble, Fault::SiteRestarts | Fault::ClockSetLate(_)));
+        let mut faults: Vec<_> = (0..count).map(|_| Fault::random(&mut self.random)).collect();
+        if faults.iter().any(|fault| matches!(fault, Fault::ClockAhead(_))) {
+            // A site that starts with a clock that is ahead must wait until it is right.
+            faults.retain(|fault| !matches!(fault, Fault::SiteRestarts | Fault::ClockSetLate(_)));
         }
         self.world.ping_interval = Some(PING_INTERVAL);
-        for trouble in &troubles {
-            trouble.begin(&mut self.world);
+        for fault in &faults {
+            fault.begin(&mut self.world);
             self.world.run_for(SECOND * self.random.u32(1..1_800));
         }
-        for trouble in &troubles {
-            trouble.end(&mut self.world);
+        for fault in &faults {
+            fault.end(&mut self.world);
         }
         let network = &mut self.world.network;
         network.unreachable_hosts.clear();
         network.forgotten_ports.clear();
         network.impairment.conditions = NetworkConditions::default();
         self.world.dns.clone_from(&self.names);
-        troubles
+        faults
     }
 
-    /// Whether something is answered soon.
+    /// Returns whether a packet is answered within [`RECOVERY_LIMIT`].
     fn recovers(&mut self) -> bool {
         self.world.ping_interval = Some(SECOND);
         self.world.is_answered_within(RECOVERY_LIMIT)
     }
 
-    /// An hour or more of which each loses a packet at most: that of a change back to the first hub.
-    fn assert_calm(&mut self, troubles: &[Fault]) {
+    /// Runs for some hours, in each of which at most one packet is lost: when the first hub is used
+    /// again.
+    fn assert_calm(&mut self, faults: &[Fault]) {
         for _ in 0..self.random.u32(1..4) {
             self.world.ping_interval = None;
-            // What was sent on a slow line is still under way.
+            // Datagrams of a slow link are still in flight.
             self.world.run_for(10 * SECOND);
             self.world.received_at_site.clear();
             let sent = self.world.pings_sent();
@@ -167,47 +168,42 @@ impl FaultedWorld {
             self.world.ping_interval = None;
             self.world.run_for(2 * SECOND);
             let lost = self.world.pings_sent() - sent - self.world.received_at_site.len() as u64;
-            assert!(lost <= 1, "{lost} lost in an hour after {troubles:?}");
+            assert!(lost <= 1, "{lost} lost in an hour after {faults:?}");
         }
         (self.world.received_at_site, self.world.received_at_hubs) = (Vec::new(), Vec::new());
     }
 }
 
 fn run_scenario(seed: u64) {
-    let mut life = FaultedWorld::new(seed);
+    let mut faulted = FaultedWorld::new(seed);
     let start = Instant::now();
-    let (mut suffered, mut settled) = (0, None);
+    let (mut injected, mut baseline) = (0, None);
     while start.elapsed() < 24 * DAY {
-        let troubles = life.inject_faults();
-        assert!(life.recovers(), "seed {seed}, {troubles:?}: {:?}", life.world.report());
-        life.assert_calm(&troubles);
-        suffered += troubles.len();
+        let faults = faulted.inject_faults();
+        assert!(faulted.recovers(), "seed {seed}, {faults:?}: {:?}", faulted.world.report());
+        faulted.assert_calm(&faults);
+        injected += faults.len();
         if start.elapsed() > 2 * DAY {
-            settled.get_or_insert_with(memory::allocated_bytes);
+            baseline.get_or_insert_with(memory::allocated_bytes);
         }
     }
-    let grown = memory::allocated_bytes() - settled.unwrap_or_default();
-    assert!(grown < 16 * 1024, "seed {seed}: {grown} bytes in {suffered} troubles");
-    assert!(suffered > 300, "seed {seed}: {suffered}");
-    assert_eq!(life.world.report().counters.panics, 0);
+    let grown = memory::allocated_bytes() - baseline.unwrap_or_default();
+    assert!(grown < 16 * 1024, "seed {seed}: {grown} bytes in {injected} faults");
+    assert!(injected > 300, "seed {seed}: {injected}");
+    assert_eq!(faulted.world.report().counters.panics, 0);
 }
 
-/// A setting of the environment.
-fn env_number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
-/// `E2E_SEED` chooses the life, and `E2E_LIVES` how many are lived from there on.
+/// `E2E_SEED` sets the first seed, and `E2E_LIVES` the number of seeds.
 #[test]
-fn in_24_days_of_trouble_a_session_is_there_61_s_after_each_and_memory_does_not_grow() {
-    let first = env_number("E2E_SEED", 80);
-    for seed in first..first + env_number("E2E_LIVES", 1) {
+fn in_24_days_of_faults_a_session_is_up_61_s_after_each_and_memory_does_not_grow() {
+    let first = test_settings::SEED.number_or(80);
+    for seed in first..first + test_settings::LIVES.number() {
         run_scenario(seed);
     }
 }
 
 #[test]
-fn a_tunnel_that_nearly_nothing_happens_to_for_twelve_days_does_not_grow() {
+fn memory_does_not_grow_in_twelve_almost_idle_days() {
     let mut world = World::with_settings(81, 1, |settings| settings.keep_alive = None);
     world.ping_interval = Some(10 * MINUTE);
     world.run_for(2 * DAY);

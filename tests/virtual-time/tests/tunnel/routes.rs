@@ -1,4 +1,4 @@
-//! Addresses that change, names that lie, ports that are forgotten, hubs that come and go.
+//! Changes of addresses, names, ports and hubs.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn when_our_address_changes_nothing_is_lost_after_the_next_packet() {
+fn after_a_change_of_the_sites_address_traffic_resumes_with_the_next_packet() {
     let mut world = World::connected(40, 1);
     world.site_address = "203.0.113.77:1234".parse().expect("an address");
     assert!(world.is_answered_within(2 * SECOND));
 }
 
 #[test]
-fn a_change_of_the_network_takes_a_new_port_and_reaches_the_hub_at_once() {
+fn a_change_of_the_network_opens_a_new_port_and_reaches_the_hub_at_once() {
     let mut world = World::connected(41, 1);
     world.network.forgotten_ports.insert(world.site_address);
     world.send_event(TunnelEvent::NetworkChanged);
@@ -26,7 +26,7 @@ fn a_change_of_the_network_takes_a_new_port_and_reaches_the_hub_at_once() {
 }
 
 #[test]
-fn a_storm_of_network_changes_is_no_storm_of_handshakes() {
+fn a_storm_of_network_changes_causes_no_storm_of_handshakes() {
     let mut world = World::connected(42, 1);
     let before = world.report().counters.initiations;
     for _ in 0..1_000 {
@@ -39,7 +39,7 @@ fn a_storm_of_network_changes_is_no_storm_of_handshakes() {
 }
 
 #[test]
-fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
+fn only_an_authentic_datagram_changes_the_hubs_address() {
     let mut world = World::connected(43, 1);
     let good = world.report().endpoint;
     let stranger = "203.0.113.5:9".parse().expect("an address");
@@ -70,7 +70,7 @@ fn a_hub_that_moves_is_followed_only_by_what_is_authentic() {
 }
 
 #[test]
-fn a_forgotten_port_is_left_within_17_s() {
+fn a_port_without_a_mapping_is_replaced_within_17_s() {
     let mut world = World::connected(44, 1);
     world.network.forgotten_ports.insert(world.site_address);
     assert!(world.is_answered_within(17 * SECOND));
@@ -78,9 +78,9 @@ fn a_forgotten_port_is_left_within_17_s() {
 }
 
 #[test]
-fn data_that_nobody_answers_takes_a_new_port_once_a_minute_at_most() {
+fn unanswered_data_opens_a_new_port_at_most_once_a_minute() {
     let mut world = World::connected(60, 1);
-    // Handshakes pass, as with a way that is too narrow for what is sent.
+    // Handshakes pass, as on a link that drops long packets.
     world.network.max_datagram_len = 148;
     let before = world.rebinds;
     world.ping_interval = None;
@@ -98,7 +98,7 @@ fn data_that_nobody_answers_takes_a_new_port_once_a_minute_at_most() {
     assert!((1..=60).contains(&rebinds), "{rebinds}");
 }
 
-/// A hub with two addresses, of which the other one is broken, and a tunnel that is used.
+/// Returns a world with traffic whose hub has two addresses, one of them broken.
 fn world_with_broken_address(seed: u64) -> World {
     let mut world = World::new(seed, 1);
     let (good, broken) = (world.hubs[0].address.ip(), "2001:db8::1".parse().expect("an address"));
@@ -111,7 +111,7 @@ fn world_with_broken_address(seed: u64) -> World {
 }
 
 #[test]
-fn a_lost_renewal_disturbs_no_session_that_works() {
+fn a_lost_renewal_does_not_disturb_a_working_session() {
     for lost in 1..=5 {
         let mut world = world_with_broken_address(57);
         world.network.initiations_to_drop = lost;
@@ -133,12 +133,12 @@ fn a_lost_renewal_disturbs_no_session_that_works() {
 }
 
 #[test]
-fn a_lost_renewal_forgets_no_address_that_the_hub_has_moved_to() {
+fn after_a_lost_renewal_the_hubs_new_address_is_kept() {
     let mut world = world_with_broken_address(58);
     let moved = "198.51.100.200:4000".parse().expect("an address");
     world.hubs[0].address = moved;
     world.network.initiations_to_drop = 1;
-    // Its next answer shows where it is.
+    // Its next datagram shows where it is.
     let mut out = tunnel::SendBatch::new();
     let (hub, site) =
         (virtual_time::world::parse_ip("10.77.0.1"), virtual_time::world::parse_ip("10.77.0.12"));
@@ -154,9 +154,9 @@ fn a_lost_renewal_forgets_no_address_that_the_hub_has_moved_to() {
 }
 
 #[test]
-fn another_network_without_ipv6_is_found_out_by_the_first_initiation_that_is_lost() {
+fn after_one_lost_initiation_another_address_of_the_hub_is_tried() {
     let mut world = world_with_broken_address(59);
-    // What was heard a moment ago, by the old way, does not hold it back.
+    // A datagram that arrived just before, on the old route, does not delay the change.
     let old = world.hubs[0].address;
     let other: std::net::SocketAddr = "198.51.100.99:51820".parse().expect("an address");
     world.dns.insert("hub-1.test".to_owned(), vec![old.ip(), other.ip()]);
@@ -166,7 +166,7 @@ fn another_network_without_ipv6_is_found_out_by_the_first_initiation_that_is_los
 }
 
 #[test]
-fn a_name_that_means_another_address_is_looked_up_again() {
+fn a_new_address_of_a_name_is_found() {
     let mut world = World::connected(45, 1);
     let moved = "198.51.100.77:51820".parse().expect("an address");
     world.hubs[0].address = moved;
@@ -176,7 +176,7 @@ fn a_name_that_means_another_address_is_looked_up_again() {
 }
 
 #[test]
-fn a_name_that_cannot_be_found_for_10_minutes_is_asked_for_again() {
+fn a_name_that_does_not_resolve_for_10_minutes_is_looked_up_again() {
     let mut world = World::new(46, 1);
     let addresses = world.dns.remove("hub-1.test").expect("it was there");
     world.restart_site();
@@ -188,7 +188,7 @@ fn a_name_that_cannot_be_found_for_10_minutes_is_asked_for_again() {
 }
 
 #[test]
-fn the_last_good_address_is_kept_while_dns_is_away() {
+fn the_last_good_address_is_kept_while_dns_is_down() {
     let mut world = World::connected(47, 1);
     world.dns.clear();
     world.start_hub(0);
@@ -200,20 +200,20 @@ fn the_last_good_address_is_kept_while_dns_is_away() {
 }
 
 #[test]
-fn a_box_that_starts_while_dns_is_away_is_up_at_once_by_the_address_that_it_is_told() {
+fn a_site_that_starts_while_dns_is_down_uses_a_stored_address_at_once() {
     let mut world = World::new(61, 1);
     let addresses = vec![world.hubs[0].address];
     world.dns.clear();
     world.restart_site();
     world.send_event(TunnelEvent::Resolved { hub: 0, addresses });
     assert!(world.run_until(SECOND, |world| world.is_up()).is_some());
-    // The look-up fails, and is not needed.
+    // The look-up fails, but its result is not needed.
     world.run_for(HOUR);
     assert!(world.is_up());
 }
 
 #[test]
-fn of_several_addresses_one_that_works_is_found() {
+fn the_address_that_works_is_found_among_several() {
     let mut world = World::new(48, 1);
     let good = world.hubs[0].address.ip();
     let broken = "2001:db8::1".parse().expect("an address");
@@ -240,7 +240,7 @@ fn a_hub_with_only_a_v6_address_is_reached() {
 }
 
 #[test]
-fn a_dead_hub_is_left_for_the_next_within_30_s() {
+fn a_dead_hub_is_replaced_by_the_next_within_30_s() {
     let mut world = World::connected(50, 2);
     world.stop_hub(0);
     world.received_at_site.clear();
@@ -250,7 +250,7 @@ fn a_dead_hub_is_left_for_the_next_within_30_s() {
 }
 
 #[test]
-fn a_box_that_starts_while_its_first_hub_is_dead_is_up_within_30_s() {
+fn a_site_that_starts_while_its_first_hub_is_dead_is_up_within_30_s() {
     let mut world = World::new(51, 2);
     world.stop_hub(0);
     world.ping_interval = Some(SECOND);
@@ -258,7 +258,7 @@ fn a_box_that_starts_while_its_first_hub_is_dead_is_up_within_30_s() {
 }
 
 #[test]
-fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_and_at_most_one_answer_is_lost() {
+fn the_preferred_hub_is_used_again_after_5_to_10_minutes_and_at_most_one_reply_is_lost() {
     let mut world = World::connected(52, 2);
     world.stop_hub(0);
     assert!(world.run_until(MINUTE, |world| world.report().hub == "hub-2").is_some());
@@ -274,12 +274,12 @@ fn the_preferred_hub_is_taken_again_after_5_to_10_minutes_and_at_most_one_answer
     world.ping_interval = None;
     world.run_for(SECOND);
     let lost = (world.pings_sent() - sent).saturating_sub(world.received_at_site.len() as u64);
-    // Answers that were under way on the session that was left.
+    // Replies that were in flight on the old session.
     assert!(lost <= 1, "{lost} lost in {:?}", start.elapsed());
 }
 
 #[test]
-fn while_the_preferred_hub_stays_dead_the_other_one_is_not_disturbed() {
+fn probes_of_a_dead_preferred_hub_do_not_disturb_the_active_one() {
     let mut world = World::connected(53, 2);
     world.stop_hub(0);
     world.run_for(MINUTE);
@@ -292,7 +292,7 @@ fn while_the_preferred_hub_stays_dead_the_other_one_is_not_disturbed() {
 }
 
 #[test]
-fn with_all_hubs_dead_all_are_tried_and_the_first_that_comes_back_is_taken() {
+fn while_all_hubs_are_dead_all_are_tried_and_the_first_that_answers_is_used() {
     for back in [0, 1] {
         let mut world = World::connected(54, 2);
         world.stop_hub(0);
@@ -307,7 +307,7 @@ fn with_all_hubs_dead_all_are_tried_and_the_first_that_comes_back_is_taken() {
 }
 
 #[test]
-fn a_flapping_preferred_hub_does_not_make_us_flap() {
+fn a_flapping_preferred_hub_causes_few_changes() {
     let mut world = World::connected(55, 2);
     let before = world.report().counters.hub_changes;
     let start = Instant::now();
@@ -323,7 +323,7 @@ fn a_flapping_preferred_hub_does_not_make_us_flap() {
 }
 
 #[test]
-fn two_gateways_with_one_key_are_noticed_by_the_hub_and_break_nothing() {
+fn two_gateways_with_one_key_are_visible_at_the_hub_and_break_nothing() {
     let mut world = World::connected(56, 1);
     let mut other =
         tunnel::Tunnel::site(world.settings.clone(), world.bounds, tunnel::Now::read(), 99);

@@ -1,4 +1,4 @@
-//! Handshakes, data, and sessions that never run out.
+//! Handshakes, data, and the renewal of sessions.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn the_clocks_of_the_standard_library_are_moved_by_the_test() {
+fn the_clocks_of_the_standard_library_are_virtual() {
     clock::start();
     let before = Now::read();
     clock::advance(HOUR);
@@ -29,7 +29,7 @@ fn packets_of_every_length_pass_both_ways_in_both_families() {
     world.run_for(SECOND);
     assert!(world.is_up());
     for (from, to, header) in [(SITE_TUNNEL_IP, HUB_TUNNEL_IP, 20), ("fd77::12", "fd77::1", 40)] {
-        // Eight bytes are its mark.
+        // Eight bytes hold the mark.
         for length in header + 8..=1280 {
             let sent = packet::ip_packet(parse_ip(from), parse_ip(to), length, 0);
             world.received_at_site.clear();
@@ -51,13 +51,13 @@ fn the_first_packet_leaves_within_a_round_trip_and_10_ms_of_the_start() {
     });
     world.ping();
     let took = world.run_until(SECOND, |world| world.received_at_hubs.len() == 1);
-    // 20 ms each way: the handshake there and back, and the packet itself.
+    // 20 ms each way: handshake, response, and the packet itself.
     assert!(took.is_some_and(|took| took <= MILLISECOND * (20 + 20 + 10 + 20)), "{took:?}");
     assert!(world.run_until(SECOND, |world| world.received_at_site.len() == 1).is_some());
 }
 
 #[test]
-fn packets_that_overtake_up_to_a_thousand_others_all_arrive_once() {
+fn packets_reordered_by_up_to_a_thousand_all_arrive_once() {
     let mut world = World::new(12, 1);
     world.run_for(SECOND);
     world.network.impairment.conditions.jitter = SECOND;
@@ -72,7 +72,7 @@ fn packets_that_overtake_up_to_a_thousand_others_all_arrive_once() {
     assert_eq!(world.report().counters.dropped(DropReason::Replayed), 0);
 }
 
-/// By how many others a packet was overtaken at most, by the marks that begin there.
+/// Returns the largest number of packets that overtook one, by the marks at offset `at`.
 fn max_overtaken(packets: &[Vec<u8>], at: usize) -> usize {
     let marks: Vec<u64> = packets
         .iter()
@@ -92,7 +92,7 @@ fn a_response_that_takes_twelve_seconds_still_makes_a_session() {
     world.restart_site();
     assert!(world.run_until(MINUTE, |world| world.is_up()).is_some());
     let counters = world.report().counters;
-    // Those at 0, 5 and 12.5 s: the first left from a port that was given up, the second is answered.
+    // At 0, 5 and 12.5 s: the first left from a port that was replaced, the second is answered.
     assert!(counters.initiations <= 3, "{}", counters.initiations);
 }
 
@@ -114,7 +114,7 @@ fn only_the_newest_64_packets_wait_and_only_for_5_s() {
 }
 
 #[test]
-fn with_the_wrong_preshared_key_nothing_passes_and_the_sentence_says_so() {
+fn with_the_wrong_preshared_key_nothing_passes_and_the_state_says_so() {
     let mut world = World::with_settings(4, 1, |settings| {
         let other = tunnel::PrivateKey::generate().expose().parse().expect("a key");
         settings.hubs[0].preshared_key = Some(other);
@@ -150,13 +150,13 @@ fn an_idle_tunnel_with_keepalives_always_has_a_session() {
         down += if world.is_up() { Duration::ZERO } else { before.elapsed() };
     }
     assert!(down <= 5 * SECOND, "{down:?}");
-    // One each 45 s: see `thrift`.
+    // One every 45 s: see `data_use`.
     let handshakes = world.report().counters.handshakes;
     assert!((30..=82).contains(&handshakes), "{handshakes}");
 }
 
 #[test]
-fn an_idle_tunnel_without_keepalives_is_silent_and_comes_back_with_the_first_packet() {
+fn an_idle_tunnel_without_keepalives_is_silent_until_the_next_packet() {
     let mut world = World::with_settings(7, 1, |settings| settings.keep_alive = None);
     world.ping();
     world.run_for(10 * MINUTE);
@@ -169,7 +169,7 @@ fn an_idle_tunnel_without_keepalives_is_silent_and_comes_back_with_the_first_pac
 }
 
 #[test]
-fn a_hub_that_was_silent_is_found_within_a_minute_with_a_bounded_number_of_initiations() {
+fn a_hub_that_was_down_is_found_within_a_minute_with_a_bounded_number_of_initiations() {
     for (outage, most) in [(90 * SECOND, 8), (HOUR, 130), (24 * HOUR, 2_900)] {
         let mut world = World::new(8, 1);
         world.ping_interval = Some(10 * SECOND);
@@ -211,7 +211,7 @@ fn after_a_restart_of_the_site_traffic_resumes_at_once() {
 }
 
 #[test]
-fn packets_outside_the_allowed_networks_and_longer_than_the_mtu_do_not_leave() {
+fn packets_outside_the_allowed_networks_or_longer_than_the_mtu_are_dropped() {
     let mut world = World::new(11, 1);
     world.run_for(SECOND);
     let site = parse_ip(SITE_TUNNEL_IP);

@@ -1,5 +1,5 @@
-//! What a tunnel says of itself, in a word and in a sentence, in each of its states but two: those of a way
-//! that is too narrow are in `long`, those of a wrong clock in `clocks` as well.
+//! State and diagnosis of a tunnel. The state `mtu_too_large` is tested in `black_hole`, and wrong
+//! clocks also in `clocks`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A tunnel is in this state, and its sentence says this.
+/// Asserts a state and a part of its sentence.
 #[track_caller]
 fn assert_report(world: &World, state: TunnelState, words: &str) {
     let report = world.report();
@@ -36,7 +36,7 @@ fn a_tunnel_is_connecting_and_then_up() {
 }
 
 #[test]
-fn a_hub_from_which_nothing_comes_back_is_silent_and_the_sentence_names_the_key() {
+fn a_hub_without_an_answer_is_silent_and_the_sentence_names_the_key() {
     let mut world = World::new(131, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
@@ -47,8 +47,9 @@ fn a_hub_from_which_nothing_comes_back_is_silent_and_the_sentence_names_the_key(
         "Nothing comes back from hub-1 (198.51.100.1:51820).",
     );
     assert_report(&world, TunnelState::Silent, &key);
+    assert_report(&world, TunnelState::Silent, "compare `public_key` here with the hub's");
     assert_eq!(world.report().state.label(), "silent");
-    // So is one that is lost after it was up, when its session is of no use any more.
+    // Also after the tunnel was up, once its session has expired.
     let mut world = World::connected(132, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
@@ -59,7 +60,7 @@ fn a_hub_from_which_nothing_comes_back_is_silent_and_the_sentence_names_the_key(
 }
 
 #[test]
-fn a_name_that_cannot_be_found_has_no_address() {
+fn a_name_that_does_not_resolve_is_reported() {
     let mut world = World::new(133, 1);
     world.dns.clear();
     world.restart_site();
@@ -72,7 +73,7 @@ fn a_name_that_cannot_be_found_has_no_address() {
 }
 
 #[test]
-fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
+fn a_name_with_only_addresses_inside_the_tunnel_is_reported() {
     let mut world = World::new(134, 1);
     world.dns.clear();
     world.restart_site();
@@ -87,7 +88,7 @@ fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
     world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![address] });
     world.run_for(2 * SECOND);
     assert_report(&world, TunnelState::Up, "is up");
-    // An address that works is not doubted.
+    // An address that works stays in use.
     world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
     world.ping_interval = Some(SECOND);
     assert!(world.is_answered_within(2 * SECOND));
@@ -95,13 +96,13 @@ fn a_name_whose_addresses_all_lie_inside_the_tunnel_is_told_as_that() {
 }
 
 #[test]
-fn a_host_that_refuses_is_told_until_it_says_no_more() {
+fn a_host_that_refuses_is_reported_until_it_stops() {
     let mut world = World::connected(135, 1);
     let address = world.hubs[0].address;
     world.stop_hub(0);
     // It refuses each initiation while WireGuard is stopped.
     let mut initiations = world.report().counters.initiations;
-    let mut live = |world: &mut World, time: Duration, refuses: bool| {
+    let mut run_with_refusals = |world: &mut World, time: Duration, refuses: bool| {
         let _ = world.run_until(time, |world| {
             let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
             if refuses && before != initiations {
@@ -111,18 +112,18 @@ fn a_host_that_refuses_is_told_until_it_says_no_more() {
         });
     };
     for _ in 0..60 {
-        live(&mut world, MINUTE, true);
+        run_with_refusals(&mut world, MINUTE, true);
         assert_report(&world, TunnelState::Refused, "answers, but hub-1 is not running there");
     }
-    // Then it is switched off.
-    live(&mut world, 2 * MINUTE, false);
+    // Then the host is switched off.
+    run_with_refusals(&mut world, 2 * MINUTE, false);
     assert_report(&world, TunnelState::Silent, "Nothing comes back");
-    live(&mut world, HOUR, true);
+    run_with_refusals(&mut world, HOUR, true);
     assert_report(&world, TunnelState::Refused, "is not running there");
 }
 
 #[test]
-fn what_somebody_else_says_of_another_address_is_not_believed() {
+fn a_refusal_of_another_address_is_ignored() {
     let mut world = World::new(136, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
@@ -133,7 +134,7 @@ fn what_somebody_else_says_of_another_address_is_not_believed() {
 }
 
 #[test]
-fn a_lost_handshake_is_not_worth_a_word() {
+fn a_single_lost_handshake_changes_no_state() {
     let mut world = World::new(137, 1);
     world.run_for(SECOND);
     let mut states = std::collections::BTreeSet::new();
@@ -148,7 +149,7 @@ fn a_lost_handshake_is_not_worth_a_word() {
 }
 
 #[test]
-fn a_clock_that_is_behind_and_one_that_is_far_ahead_are_told() {
+fn a_clock_that_is_behind_and_one_that_is_far_ahead_are_reported() {
     let mut world = World::connected(138, 1);
     clock::step_back(YEAR);
     world.bounds = ClockBounds { floor: Some(Now::read().wall + YEAR / 2), ceiling: None };

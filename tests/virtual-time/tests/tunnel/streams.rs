@@ -1,4 +1,4 @@
-//! TCP through the tunnel over lines that deserve pity.
+//! TCP through the tunnel over very bad links.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) struct Streams {
     pub(super) site: Stack,
     pub(super) hub: Stack,
     pub(super) listener: ListeningSockets,
-    /// The host behind the hub's end of the tunnel does not run.
+    /// The host behind the hub is down.
     pub(super) is_broker_down: bool,
     out: SendBatch,
 }
@@ -56,14 +56,14 @@ impl Streams {
         self.site.connect(to).expect("it can be reached")
     }
 
-    /// Lets happen what is due now, then moves time to what is next.
+    /// Does what is due now, then advances time to the next deadline.
     pub(super) fn step(&mut self) {
         let Self { world, site, hub, out, is_broker_down: is_dead, .. } = self;
-        let (outside, address) = (world.site_address, world.hubs[0].address);
+        let (site_address, address) = (world.site_address, world.hubs[0].address);
         let now = Now::read();
         while let Some(datagram) = world.network.next_arrived(now.instant) {
             let bytes = (datagram.from, datagram.bytes.as_slice());
-            if datagram.to == outside {
+            if datagram.to == site_address {
                 site.handle_datagram(now, bytes, out);
             } else if *is_dead {
                 hub.tunnel.handle_datagram(now, bytes, out, &mut PacketBuffer::new());
@@ -71,16 +71,16 @@ impl Streams {
                 hub.handle_datagram(now, bytes, out);
             }
         }
-        // What the handling has answered goes where it is addressed to.
-        flush(&mut world.network, out, outside, address);
-        for (stack, from) in [(&mut *site, outside), (&mut *hub, address)] {
+        // Replies go to their destination.
+        flush(&mut world.network, out, site_address, address);
+        for (stack, from) in [(&mut *site, site_address), (&mut *hub, address)] {
             if from == address && *is_dead {
                 stack.tunnel.handle_timeout(now, out);
-                flush(&mut world.network, out, outside, address);
+                flush(&mut world.network, out, site_address, address);
                 continue;
             }
             while !stack.poll(now, out) {
-                flush(&mut world.network, out, outside, address);
+                flush(&mut world.network, out, site_address, address);
             }
             while let Some(request) = stack.tunnel.next_request() {
                 assert!(
@@ -88,7 +88,7 @@ impl Streams {
                     "{from}"
                 );
             }
-            flush(&mut world.network, out, outside, address);
+            flush(&mut world.network, out, site_address, address);
         }
         let hub_at = if *is_dead { hub.tunnel.poll_timeout() } else { hub.poll_at(now.instant) };
         let at = [site.poll_at(now.instant), hub_at, world.network.next_at()];
@@ -98,17 +98,22 @@ impl Streams {
     }
 }
 
-fn flush(network: &mut Network, out: &mut SendBatch, outside: SocketAddr, address: SocketAddr) {
+fn flush(
+    network: &mut Network,
+    out: &mut SendBatch,
+    site_address: SocketAddr,
+    address: SocketAddr,
+) {
     let now = Instant::now();
     for (to, bytes) in out.datagrams() {
-        let from = if to == address { outside } else { address };
+        let from = if to == address { site_address } else { address };
         network.send(now, &Datagram { from, to, bytes: bytes.to_vec() });
     }
     out.clear();
 }
 
-/// Sends so many bytes from the site to the hub and back; returns how long it took, and nothing if
-/// the connection ended.
+/// Sends `length` bytes from the site to the hub and back; returns the time it took, and `None` if
+/// the connection failed.
 fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duration> {
     let start = Instant::now();
     let sent: Vec<u8> =
@@ -116,8 +121,8 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
     let ours = streams.connect();
     let mut theirs = None;
     let (mut up, mut back) = (0, Vec::new());
-    let mut room = vec![0; 16 * 1024];
-    let mut turned: Vec<u8> = Vec::new();
+    let mut buffer = vec![0; 16 * 1024];
+    let mut echoed: Vec<u8> = Vec::new();
     while start.elapsed() < limit {
         streams.step();
         let socket = streams.site.socket(ours);
@@ -128,18 +133,18 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
             up += socket.send_slice(&sent[up..]).expect("it may");
         }
         while socket.can_recv() {
-            let length = socket.recv_slice(&mut room).expect("it can");
-            back.extend_from_slice(&room[..length]);
+            let length = socket.recv_slice(&mut buffer).expect("it can");
+            back.extend_from_slice(&buffer[..length]);
         }
         theirs = theirs.or_else(|| streams.hub.accept(&mut streams.listener));
         if let Some(theirs) = theirs {
             let socket = streams.hub.socket(theirs);
             while socket.can_recv() {
-                let length = socket.recv_slice(&mut room).expect("it can");
-                turned.extend_from_slice(&room[..length]);
+                let length = socket.recv_slice(&mut buffer).expect("it can");
+                echoed.extend_from_slice(&buffer[..length]);
             }
-            let Ok(length) = socket.send_slice(&turned) else { return None };
-            turned.drain(..length);
+            let Ok(length) = socket.send_slice(&echoed) else { return None };
+            echoed.drain(..length);
         }
         if back.len() == sent.len() {
             assert!(back == sent);
@@ -150,14 +155,14 @@ fn echo(streams: &mut Streams, length: usize, limit: Duration) -> Option<Duratio
 }
 
 #[test]
-fn a_megabyte_passes_both_ways_over_a_good_line_in_seconds() {
+fn a_megabyte_passes_both_ways_over_a_good_link_in_seconds() {
     let mut streams = Streams::new(90, NetworkConditions::default());
     let took = echo(&mut streams, 1 << 20, MINUTE);
     assert!(took.is_some_and(|took| took < 5 * SECOND), "{took:?}");
 }
 
 #[test]
-fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
+fn tcp_completes_over_a_link_with_3_percent_loss_and_reordering() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: Duration::from_millis(100),
@@ -171,7 +176,7 @@ fn tcp_completes_over_a_line_with_3_percent_loss_and_reordering() {
 }
 
 #[test]
-fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
+fn tcp_completes_over_a_link_that_reorders_hundreds_of_packets() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(50),
         jitter: SECOND,
@@ -184,7 +189,7 @@ fn tcp_completes_over_a_line_that_reorders_hundreds_of_packets() {
 }
 
 #[test]
-fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
+fn tcp_completes_over_a_link_with_30_percent_loss_and_1500_ms_delay() {
     let conditions = NetworkConditions {
         delay: Duration::from_millis(1500),
         jitter: Duration::from_millis(500),
@@ -192,8 +197,8 @@ fn tcp_completes_over_a_line_with_30_percent_loss_and_1500_ms_delay() {
         duplicate: 0.1,
         corrupt: 0.05,
     };
-    // A few have nothing acknowledged for five minutes at some time, of which most are pauses of a
-    // minute between two attempts.
+    // In a few runs nothing is acknowledged for five minutes, mostly during pauses of a minute
+    // between two retransmissions.
     let completes =
         |seed| echo(&mut Streams::new(seed, conditions), 8 * 1024, 60 * MINUTE).is_some();
     let completed = (0..40).filter(|seed| completes(*seed)).count();
@@ -212,7 +217,7 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
     let start = Instant::now();
     while streams.site.socket(old).is_active() {
         let socket = streams.site.socket(old);
-        let _ = socket.send_slice(b"is anybody there");
+        let _ = socket.send_slice(b"are you there");
         streams.step();
         assert!(start.elapsed() < 30 * SECOND, "{:?}", streams.site.socket(old).state());
     }
@@ -220,7 +225,7 @@ fn after_a_restart_of_the_hub_the_old_connection_ends_and_a_new_one_works() {
 }
 
 #[test]
-fn a_line_that_is_dead_for_25_s_interrupts_no_connection_and_loses_nothing() {
+fn a_link_that_is_down_for_25_s_interrupts_no_connection_and_loses_nothing() {
     let mut streams = Streams::new(94, NetworkConditions::default());
     assert!(echo(&mut streams, 1000, MINUTE).is_some());
     let old = streams.connect();
@@ -240,8 +245,8 @@ fn a_line_that_is_dead_for_25_s_interrupts_no_connection_and_loses_nothing() {
         streams.step();
         assert!(start.elapsed() < 40 * SECOND);
     }
-    let mut room = [0; 16];
-    let length = streams.hub.socket(theirs).recv_slice(&mut room).expect("it can");
-    assert_eq!(&room[..length], b"held up");
+    let mut buffer = [0; 16];
+    let length = streams.hub.socket(theirs).recv_slice(&mut buffer).expect("it can");
+    assert_eq!(&buffer[..length], b"held up");
     assert!(streams.site.socket(old).may_send());
 }

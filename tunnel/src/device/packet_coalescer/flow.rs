@@ -1,4 +1,4 @@
-//! Which packets follow each other so closely that they may travel as one.
+//! Decides which packets can be joined.
 
 use crate::device::Offload;
 use crate::device::bytes::{length_bytes, put, u16_at, u32_at};
@@ -9,10 +9,11 @@ use crate::device::frame::{GsoType, PartialChecksum, VnetHeader};
 use crate::device::segment::{PSH, TCP, UDP, write_ipv4_checksum};
 
 const ACK: u8 = 0x10;
-/// Flag of an IPv4 packet that nobody may take apart; its number means nothing (RFC 6864, 4).
+/// Flag of an IPv4 packet that must not be fragmented; its identification is meaningless (RFC 6864,
+/// 4).
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// What may be joined.
+/// Kinds of packets that can be joined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FlowKind {
     Tcp4,
@@ -21,21 +22,21 @@ pub(super) enum FlowKind {
     Udp6,
 }
 
-/// One packet, or several that are one by now.
+/// A packet, or several joined ones.
 #[derive(Clone, Debug)]
 pub(super) struct CoalescedPacket {
     kind: FlowKind,
-    /// Length of its IP and transport headers.
+    /// Length of the IP and transport headers.
     headers: u16,
     /// Payload of each packet but the last.
     size: u16,
     /// Length of the whole packet.
     total: usize,
-    /// Number of the next byte of a TCP stream.
+    /// Sequence number after the last byte of a TCP stream.
     next: u32,
-    /// Number of the next IPv4 packet.
+    /// Identification of the next IPv4 packet.
     id: u16,
-    /// Whether the last packet was shorter or pushed: nothing may follow it.
+    /// Closed if the last packet was shorter or had PSH set: nothing may follow it.
     state: GrowthState,
     pushed: bool,
 }
@@ -61,7 +62,7 @@ impl FlowKind {
         }
     }
 
-    /// What two packets have in common if they belong to the same stream: addresses, and ports.
+    /// Position of addresses and ports, which identify a flow.
     const fn flow_key(self) -> std::ops::Range<usize> {
         match self {
             Self::Tcp4 | Self::Udp4 => 12..24,
@@ -71,10 +72,10 @@ impl FlowKind {
 }
 
 impl CoalescedPacket {
-    /// What a packet is if it may be joined with others: TCP data without flags that mean more, or
-    /// a datagram of UDP; headers without extensions, lengths and checksums that are right.
+    /// Returns a packet that others may be joined to: a TCP segment with no flags but ACK and PSH,
+    /// or a UDP datagram; without IP options or extensions, with correct lengths and checksums.
     ///
-    /// A wrong checksum must reach the host as it is: a joined packet gets a new one.
+    /// A wrong checksum must reach the host unchanged, and a joined packet gets a new one.
     pub(super) fn new(packet: &[u8], offload: Offload) -> Option<Self> {
         if offload == Offload::Nothing {
             return None;
@@ -114,19 +115,19 @@ impl CoalescedPacket {
         })
     }
 
-    /// Length of its IP and transport headers.
+    /// Returns the length of the IP and transport headers.
     pub(super) const fn headers(&self) -> u16 {
         self.headers
     }
 
-    /// Whether a packet goes the same way from the same port to the same port.
+    /// Returns whether a packet has the same addresses and ports.
     pub(super) fn is_same_flow(&self, first: &[u8], packet: &[u8], new: &Self) -> bool {
         let addresses = self.kind.flow_key();
         self.kind == new.kind && first.get(addresses.clone()) == packet.get(addresses)
     }
 
-    /// Joins a packet of the same stream if it is the one that follows and no bit of its headers
-    /// says anything else.
+    /// Joins a packet of the same flow if it is the next one and its headers do not differ
+    /// otherwise.
     pub(super) fn try_append(&mut self, first: &[u8], packet: &[u8], new: &Self) -> bool {
         let payload = new.size;
         let total = self.total + usize::from(payload);
@@ -155,8 +156,7 @@ impl CoalescedPacket {
             && (!is_tcp || new.next == self.next.wrapping_add(new.size.into()))
     }
 
-    /// Makes the headers of the first packet those of the joined one; tells the host how to take
-    /// it.
+    /// Adapts the headers of the first packet to the joined one; returns the header of the frame.
     pub(super) fn finish(&self, first: &mut [u8]) -> Option<VnetHeader> {
         let at = self.kind.transport_offset();
         let joined = match self.kind {
@@ -185,7 +185,7 @@ impl CoalescedPacket {
     }
 }
 
-/// What a packet with plain headers and a right length is.
+/// Returns the kind of a packet with plain headers and a correct length.
 fn flow_kind(packet: &[u8]) -> Option<FlowKind> {
     match packet.first()? {
         0x45 => {
@@ -212,7 +212,8 @@ fn flow_kind(packet: &[u8]) -> Option<FlowKind> {
     }
 }
 
-/// Whether two packets of one stream differ only in what segments of one message differ in.
+/// Returns whether the headers of two packets of a flow differ only where segments of one message
+/// differ.
 fn is_same_header(kind: FlowKind, a: &[u8], b: &[u8], headers: usize) -> bool {
     let at = kind.transport_offset();
     let same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
@@ -221,8 +222,8 @@ fn is_same_header(kind: FlowKind, a: &[u8], b: &[u8], headers: usize) -> bool {
         FlowKind::Tcp6 | FlowKind::Udp6 => same(0..4) && same(6..8),
     };
     let same_transport = match kind {
-        // Acknowledged number, length of the header; window; urgent pointer and options. Of the
-        // flags only PSH can differ.
+        // Acknowledgement number and data offset; window; urgent pointer and options. Of the flags
+        // only PSH can differ.
         FlowKind::Tcp4 | FlowKind::Tcp6 => {
             same(at + 8..at + 13) && same(at + 14..at + 16) && same(at + 18..headers)
         }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::device::testing::{ACK, TestPacket, traffic};
 
-/// Keeps frames, and refuses some.
+/// A device that stores frames and can reject them.
 #[derive(Debug, Default)]
 struct FakeHost {
     frames: Vec<Vec<u8>>,
@@ -41,7 +41,7 @@ impl Device for FakeHost {
 }
 
 impl FakeHost {
-    /// What the frames stand for.
+    /// Returns the packets of all frames.
     fn packets(&mut self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         for frame in &mut self.frames {
@@ -54,16 +54,16 @@ impl FakeHost {
 
 fn written(offload: Offload, packets: &[Vec<u8>]) -> FakeHost {
     let mut host = FakeHost::default();
-    let mut hostbound = PacketCoalescer::new(offload);
+    let mut coalescer = PacketCoalescer::new(offload);
     for packet in packets {
-        hostbound.push(packet);
-        if hostbound.is_full() {
-            hostbound.write_to(&mut host).unwrap();
+        coalescer.push(packet);
+        if coalescer.is_full() {
+            coalescer.write_to(&mut host).unwrap();
         }
     }
-    hostbound.write_to(&mut host).unwrap();
-    assert!(hostbound.is_empty());
-    assert_eq!(hostbound.dropped(), 0);
+    coalescer.write_to(&mut host).unwrap();
+    assert!(coalescer.is_empty());
+    assert_eq!(coalescer.dropped(), 0);
     host
 }
 
@@ -75,7 +75,7 @@ fn frames(packets: &[TestPacket]) -> usize {
     count
 }
 
-/// `count` segments of `length` bytes that follow each other.
+/// Returns `count` consecutive segments of `length` bytes.
 fn stream(count: u16, length: u16) -> Vec<TestPacket> {
     (0..count)
         .map(|index| TestPacket {
@@ -86,7 +86,7 @@ fn stream(count: u16, length: u16) -> Vec<TestPacket> {
 }
 
 #[test]
-fn segments_that_follow_each_other_become_one_frame() {
+fn consecutive_segments_are_joined_into_one_frame() {
     assert_eq!(frames(&stream(40, 1368)), 1);
     let six: Vec<_> =
         stream(40, 1368).into_iter().map(|it| TestPacket { version: 6, ..it }).collect();
@@ -96,13 +96,13 @@ fn segments_that_follow_each_other_become_one_frame() {
 }
 
 #[test]
-fn a_frame_has_a_longest_length_and_a_largest_number() {
+fn a_frame_has_a_maximum_length_and_number_of_segments() {
     assert_eq!(frames(&stream(48, 1368)), 2);
     assert_eq!(frames(&stream(65, 10)), 2);
 }
 
 #[test]
-fn whatever_differs_stays_apart() {
+fn packets_whose_headers_differ_are_not_joined() {
     let change = |change: fn(&mut TestPacket)| {
         let mut packets = stream(2, 100);
         change(&mut packets[1]);
@@ -134,7 +134,7 @@ fn nothing_follows_a_push_or_a_shorter_segment() {
 }
 
 #[test]
-fn a_wrong_checksum_reaches_the_host_as_it_is() {
+fn a_wrong_checksum_reaches_the_host_unchanged() {
     let mut packets: Vec<_> = stream(3, 100).iter().map(TestPacket::bytes).collect();
     *packets[1].last_mut().unwrap() ^= 1;
     let mut host = written(Offload::TcpAndUdp, &packets);
@@ -142,7 +142,7 @@ fn a_wrong_checksum_reaches_the_host_as_it_is() {
 }
 
 #[test]
-fn a_packet_of_another_kind_is_not_overtaken() {
+fn a_packet_of_another_protocol_is_not_overtaken() {
     let icmp =
         [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0, 0, 0, 0, 0, 0];
     let mut packets: Vec<_> = stream(4, 100).iter().map(TestPacket::bytes).collect();
@@ -152,7 +152,7 @@ fn a_packet_of_another_kind_is_not_overtaken() {
 }
 
 #[test]
-fn a_device_that_joins_nothing_gets_packets() {
+fn a_device_without_offload_gets_single_packets() {
     let packets: Vec<_> = stream(4, 100).iter().map(TestPacket::bytes).collect();
     assert_eq!(written(Offload::Nothing, &packets).frames.len(), 4);
     assert_eq!(written(Offload::Tcp, &packets).frames.len(), 1);
@@ -161,51 +161,51 @@ fn a_device_that_joins_nothing_gets_packets() {
 }
 
 #[test]
-fn a_host_that_refuses_a_joined_frame_gets_its_packets_and_no_further_one() {
+fn a_host_that_rejects_a_joined_frame_gets_single_packets_from_then_on() {
     let packets: Vec<_> = stream(10, 100).iter().map(TestPacket::bytes).collect();
     let mut host = FakeHost { refuses_joined: true, ..FakeHost::default() };
-    let mut hostbound = PacketCoalescer::new(Offload::TcpAndUdp);
+    let mut coalescer = PacketCoalescer::new(Offload::TcpAndUdp);
     for _ in 0..2 {
-        packets.iter().for_each(|packet| hostbound.push(packet));
-        hostbound.write_to(&mut host).unwrap();
-        assert_eq!(hostbound.offload(), Offload::Nothing);
+        packets.iter().for_each(|packet| coalescer.push(packet));
+        coalescer.write_to(&mut host).unwrap();
+        assert_eq!(coalescer.offload(), Offload::Nothing);
     }
     assert_eq!(host.packets(), [packets.clone(), packets].concat());
-    assert_eq!(hostbound.dropped(), 0);
+    assert_eq!(coalescer.dropped(), 0);
 }
 
 #[test]
-fn what_a_failed_device_does_not_take_is_counted() {
+fn packets_that_a_failed_device_does_not_take_are_counted() {
     let mut host = FakeHost { fails: true, ..FakeHost::default() };
-    let mut hostbound = PacketCoalescer::new(Offload::TcpAndUdp);
-    stream(10, 100).iter().for_each(|packet| hostbound.push(&packet.bytes()));
-    hostbound.push(&[0]);
-    assert!(hostbound.write_to(&mut host).is_err());
-    assert_eq!((hostbound.dropped(), hostbound.is_empty()), (11, true));
+    let mut coalescer = PacketCoalescer::new(Offload::TcpAndUdp);
+    stream(10, 100).iter().for_each(|packet| coalescer.push(&packet.bytes()));
+    coalescer.push(&[0]);
+    assert!(coalescer.write_to(&mut host).is_err());
+    assert_eq!((coalescer.dropped(), coalescer.is_empty()), (11, true));
 }
 
 #[test]
-fn there_is_always_a_place_to_write_to() {
-    let mut hostbound = PacketCoalescer::new(Offload::TcpAndUdp);
+fn there_is_always_a_buffer_to_write_to() {
+    let mut coalescer = PacketCoalescer::new(Offload::TcpAndUdp);
     for _ in 0..10 {
-        assert_eq!(hostbound.reserve(usize::MAX).len(), MAX_PACKET_LEN);
-        hostbound.commit(usize::MAX);
+        assert_eq!(coalescer.reserve(usize::MAX).len(), MAX_PACKET_LEN);
+        coalescer.commit(usize::MAX);
     }
-    assert!(hostbound.is_full());
-    assert_eq!(hostbound.dropped(), 10 - (CAPACITY_BYTES / MAX_PACKET_LEN) as u64);
+    assert!(coalescer.is_full());
+    assert_eq!(coalescer.dropped(), 10 - (CAPACITY_BYTES / MAX_PACKET_LEN) as u64);
 
-    let mut hostbound = PacketCoalescer::new(Offload::TcpAndUdp);
-    (0..MAX_PACKETS + 5).for_each(|_| hostbound.push(&[0]));
-    assert_eq!(hostbound.dropped(), 5);
+    let mut coalescer = PacketCoalescer::new(Offload::TcpAndUdp);
+    (0..MAX_PACKETS + 5).for_each(|_| coalescer.push(&[0]));
+    assert_eq!(coalescer.dropped(), 5);
 }
 
-/// Packets by what orders them: streams keep their own order, everything else keeps its place.
+/// Groups packets by flow, within which the order must be kept.
 fn by_stream(packets: Vec<Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for mut packet in packets {
         let (addresses, protocol) = if packet[0] >> 4 == 4 { (12..24, 9) } else { (8..44, 6) };
         let key = [&packet[addresses], &[packet[protocol]]].concat();
-        // The number of a packet that nobody takes apart means nothing.
+        // The identification of a packet that must not be fragmented is meaningless.
         if packet[0] >> 4 == 4 && packet[6] == 0x40 {
             for at in [4, 5, 10, 11] {
                 packet[at] = 0;
@@ -218,14 +218,17 @@ fn by_stream(packets: Vec<Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
 
 proptest! {
     #[test]
-    fn what_is_joined_comes_apart_as_it_was(packets in traffic()) {
+    fn joined_packets_split_into_the_original_ones(packets in traffic()) {
         let mut host = written(Offload::TcpAndUdp, &packets);
         prop_assert_eq!(by_stream(host.packets()), by_stream(packets));
     }
 
     #[test]
-    fn garbage_reaches_the_host_as_it_is(
-        packets in prop::collection::vec((prop::bool::ANY, prop::collection::vec(any::<u8>(), 1..90)), 1..30),
+    fn garbage_reaches_the_host_unchanged(
+        packets in prop::collection::vec(
+            (prop::bool::ANY, prop::collection::vec(any::<u8>(), 1..90)),
+            1..30,
+        ),
     ) {
         let mut all = Vec::new();
         for (is_likely, mut packet) in packets {
@@ -238,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_streams_come_apart_as_they_were(
+    fn mutated_streams_split_into_the_original_packets(
         mutations in prop::collection::vec((0..20_usize, 0..80_usize, any::<u8>()), 0..10),
     ) {
         let mut packets: Vec<_> = stream(20, 60).iter().map(TestPacket::bytes).collect();

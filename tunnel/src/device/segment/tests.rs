@@ -4,7 +4,7 @@ use super::*;
 use crate::device::frame::{PartialChecksum, VNET_HEADER_LEN};
 use crate::device::testing::{ACK, TestPacket};
 
-fn apart(frame: VnetHeader, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, MalformedFrame> {
+fn split(frame: VnetHeader, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, MalformedFrame> {
     let mut packets = Vec::new();
     segment(frame, packet, |packet| packets.push(packet.to_vec()))?;
     Ok(packets)
@@ -15,13 +15,13 @@ fn joined(start: u16, offset: u16, joined: GsoType) -> VnetHeader {
 }
 
 #[test]
-fn a_long_segment_becomes_segments_that_follow_each_other() {
+fn a_joined_packet_is_split_into_consecutive_segments() {
     let whole = TestPacket {
         id: 0xffff,
         flags: ACK | FIN | PSH | CWR,
         ..TestPacket::tcp(u32::MAX - 500, 2500)
     };
-    let packets = apart(joined(20, 16, GsoType::Tcp4(1000)), &mut whole.bytes()).unwrap();
+    let packets = split(joined(20, 16, GsoType::Tcp4(1000)), &mut whole.bytes()).unwrap();
     let part = |number, id, flags, range: std::ops::Range<usize>| {
         TestPacket { number, id, flags, payload: whole.payload[range].to_vec(), ..whole.clone() }
             .bytes()
@@ -35,9 +35,9 @@ fn a_long_segment_becomes_segments_that_follow_each_other() {
 }
 
 #[test]
-fn ipv6_and_udp_come_apart_too() {
+fn ipv6_and_udp_are_split_too() {
     let six = TestPacket { version: 6, ..TestPacket::tcp(1, 300) };
-    let packets = apart(joined(40, 16, GsoType::Tcp6(200)), &mut six.bytes()).unwrap();
+    let packets = split(joined(40, 16, GsoType::Tcp6(200)), &mut six.bytes()).unwrap();
     let part = |number, range: std::ops::Range<usize>| {
         TestPacket { number, payload: six.payload[range].to_vec(), ..six.clone() }.bytes()
     };
@@ -46,7 +46,7 @@ fn ipv6_and_udp_come_apart_too() {
     for version in [4, 6] {
         let udp = TestPacket { version, ..TestPacket::udp(300) };
         let start = if version == 4 { 20 } else { 40 };
-        let packets = apart(joined(start, 6, GsoType::Udp(200)), &mut udp.bytes()).unwrap();
+        let packets = split(joined(start, 6, GsoType::Udp(200)), &mut udp.bytes()).unwrap();
         let part = |id, range: std::ops::Range<usize>| {
             TestPacket { id, payload: udp.payload[range].to_vec(), ..udp.clone() }.bytes()
         };
@@ -55,18 +55,18 @@ fn ipv6_and_udp_come_apart_too() {
 }
 
 #[test]
-fn a_missing_checksum_is_filled_in() {
+fn a_partial_checksum_is_completed() {
     for (packet, offset) in [(TestPacket::tcp(1, 99), 16), (TestPacket::udp(99), 6)] {
         let right = packet.bytes();
         let mut packet = right.clone();
         let pseudo = pseudo_header(&right, right[9], right.len() - 20).unwrap();
         put(&mut packet, 20 + usize::from(offset), pseudo.folded()).unwrap();
-        assert_eq!(apart(joined(20, offset, GsoType::None), &mut packet).unwrap(), [right]);
+        assert_eq!(split(joined(20, offset, GsoType::None), &mut packet).unwrap(), [right]);
     }
 }
 
 #[test]
-fn a_frame_that_contradicts_itself_is_refused() {
+fn a_malformed_frame_is_rejected() {
     let tcp = || TestPacket::tcp(1, 100).bytes();
     for (frame, mut packet) in [
         (joined(20, 16, GsoType::Tcp4(0)), tcp()),
@@ -83,12 +83,12 @@ fn a_frame_that_contradicts_itself_is_refused() {
         (joined(2000, 16, GsoType::None), tcp()),
         (VnetHeader { checksum: None, gso: GsoType::Tcp4(10) }, tcp()),
     ] {
-        assert_eq!(apart(frame, &mut packet), Err(MalformedFrame), "{frame:?}");
+        assert_eq!(split(frame, &mut packet), Err(MalformedFrame), "{frame:?}");
     }
 }
 
 #[test]
-fn a_header_reads_back() {
+fn a_header_decodes_as_it_was_encoded() {
     for frame in [
         VnetHeader::default(),
         joined(20, 16, GsoType::Tcp4(1380)),
@@ -105,9 +105,9 @@ fn a_header_reads_back() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever a frame says: no panic, no packet longer than it announces, no byte twice.
+    /// For any frame: no panic, no packet longer than announced, no byte twice.
     #[test]
-    fn garbage_has_bounds(
+    fn garbage_stays_within_bounds(
         mut header in prop::array::uniform10(any::<u8>()),
         mut packet in prop::collection::vec(any::<u8>(), 0..600),
         likely in prop::bool::ANY,

@@ -12,13 +12,13 @@ use crate::device::{GsoType, MAX_FRAME_LEN, VNET_HEADER_LEN, VnetHeader, segment
 use crate::netlink::HostInterface;
 use crate::testing::{Namespace, ip};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn name() -> InterfaceName {
     "edge0".parse().unwrap()
 }
 
-/// A device that is up, with 10.77.0.1/24.
+/// Returns an interface that is up, with 10.77.0.1/24.
 fn up(offload: Offload) -> Tun {
     let tun = Tun::create(name(), offload).unwrap();
     let address: IpNet = "10.77.0.1/24".parse().unwrap();
@@ -29,7 +29,7 @@ fn up(offload: Offload) -> Tun {
 async fn read(tun: &mut Tun) -> Vec<u8> {
     let mut buffer = vec![0; MAX_FRAME_LEN];
     loop {
-        timeout(PATIENCE, tun.readable()).await.expect("the host sends").unwrap();
+        timeout(TEST_TIMEOUT, tun.readable()).await.expect("the host sends").unwrap();
         if let Some(length) = tun.read(&mut buffer).unwrap() {
             buffer.truncate(length);
             return buffer;
@@ -38,7 +38,7 @@ async fn read(tun: &mut Tun) -> Vec<u8> {
 }
 
 #[test]
-fn names_of_devices_are_checked() {
+fn names_of_interfaces_are_checked() {
     assert_eq!("edge0".parse::<InterfaceName>().unwrap().to_string(), "edge0");
     assert_eq!("fifteen-letters".parse::<InterfaceName>().unwrap().as_str().len(), 15);
     for bad in ["", ".", "..", "a/b", "a b", "a:1", "sixteen-letters-", "é", "a\0", "wg%d", "\n"] {
@@ -47,7 +47,7 @@ fn names_of_devices_are_checked() {
 }
 
 #[tokio::test]
-async fn as_root_packets_go_in_and_out() {
+async fn as_root_packets_pass_both_ways() {
     let _namespace = Namespace::enter();
     let mut tun = up(Offload::Nothing);
     assert_eq!(tun.offload(), Offload::Nothing);
@@ -57,7 +57,7 @@ async fn as_root_packets_go_in_and_out() {
     let (frame, packet) = VnetHeader::parse(&mut sent).unwrap();
     assert_eq!(&packet[28..], b"hello");
 
-    // The same packet back: addresses and ports change places, which leaves every sum as it is.
+    // The same packet back: swapping addresses and ports leaves every checksum valid.
     let mut answers = Vec::new();
     segment(frame, packet, |packet| answers.push(packet.to_vec())).unwrap();
     let answer = &mut answers[0];
@@ -65,14 +65,14 @@ async fn as_root_packets_go_in_and_out() {
     answer[12..20].copy_from_slice(&[to, from].concat());
     answer[20..24].copy_from_slice(&[5000_u16.to_be_bytes(), 4000_u16.to_be_bytes()].concat());
     tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(answer)]).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut buffer = [0; 10];
     assert_eq!(socket.recv_from(&mut buffer).unwrap(), (5, "10.77.0.2:5000".parse().unwrap()));
     assert!(tun.read(&mut [0; 100]).unwrap().is_none());
 }
 
 #[tokio::test]
-async fn as_root_datagrams_that_the_host_joins_come_apart() {
+async fn as_root_datagrams_that_the_host_joins_are_split() {
     let _namespace = Namespace::enter();
     for most in [Offload::Nothing, Offload::Tcp, Offload::TcpAndUdp] {
         let mut tun = up(most);
@@ -94,7 +94,7 @@ async fn as_root_datagrams_that_the_host_joins_come_apart() {
 }
 
 #[tokio::test]
-async fn as_root_a_frame_that_is_none_is_refused_and_the_device_goes_on() {
+async fn as_root_an_invalid_frame_is_rejected_and_the_device_still_works() {
     let _namespace = Namespace::enter();
     let mut tun = up(Offload::TcpAndUdp);
     let refused = tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(&[0xff; 40])]);
@@ -105,7 +105,7 @@ async fn as_root_a_frame_that_is_none_is_refused_and_the_device_goes_on() {
 }
 
 #[tokio::test]
-async fn as_root_a_device_that_somebody_removes_is_told() {
+async fn as_root_a_removed_interface_is_reported() {
     let _namespace = Namespace::enter();
     let mut tun = up(Offload::TcpAndUdp);
     {
@@ -113,14 +113,14 @@ async fn as_root_a_device_that_somebody_removes_is_told() {
         assert!(waits.is_err(), "{waits:?}");
     }
     ip(&["link", "del", "edge0"]);
-    let told = timeout(PATIENCE, tun.readable()).await.expect("it is told");
-    assert_eq!(told.unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    let reported = timeout(TEST_TIMEOUT, tun.readable()).await.expect("it is reported");
+    assert_eq!(reported.unwrap_err().raw_os_error(), Some(libc::ENODEV));
     let written = tun.write(&[IoSlice::new(&[0; VNET_HEADER_LEN]), IoSlice::new(&[0x45; 40])]);
     assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::ENODEV));
 }
 
 #[tokio::test]
-async fn as_root_a_name_that_is_in_use_is_told() {
+async fn as_root_a_name_that_is_in_use_is_reported() {
     let _namespace = Namespace::enter();
     let tun = up(Offload::Nothing);
     for name in ["edge0", "lo"] {
@@ -132,11 +132,10 @@ async fn as_root_a_name_that_is_in_use_is_told() {
     up(Offload::Nothing);
 }
 
-/// The device of a process that is killed, with its addresses and routes. The other half of the
-/// test below, which is its parent.
+/// The process to kill, with an interface, addresses and routes. Its parent is the test below.
 #[tokio::test]
-async fn as_root_victim() {
-    if std::env::var_os("EDGE_VICTIM").is_none() {
+async fn as_root_child_to_kill() {
+    if std::env::var_os("EDGE_CHILD_TO_KILL").is_none() {
         return;
     }
     let tun = up(Offload::TcpAndUdp);
@@ -150,35 +149,35 @@ async fn as_root_victim() {
 fn as_root_nothing_is_left_of_a_process_that_is_killed() {
     let _namespace = Namespace::enter();
     let before = [ip(&["addr"]), ip(&["route"]), ip(&["-6", "route"])];
-    let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "device::tun::tests::as_root_victim", "--nocapture"])
-        .env("EDGE_VICTIM", "1")
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "device::tun::tests::as_root_child_to_kill", "--nocapture"])
+        .env("EDGE_CHILD_TO_KILL", "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("READY")));
     assert!(ip(&["route"]).contains("10.99.0.0/16 dev edge0"));
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
     assert_eq!([ip(&["addr"]), ip(&["route"]), ip(&["-6", "route"])], before);
 }
 
-/// Tries to make a device. The other half of the test below.
+/// Tries to create an interface, in a child process of the test below.
 #[tokio::test]
-async fn as_root_beggar() {
-    if std::env::var_os("EDGE_BEGGAR").is_some() {
+async fn as_root_child_without_privilege() {
+    if std::env::var_os("EDGE_CHILD_WITHOUT_PRIVILEGE").is_some() {
         println!("ANSWER {}", Tun::create(name(), Offload::Nothing).unwrap_err());
     }
 }
 
 #[test]
-fn as_root_without_the_capability_the_answer_names_it() {
+fn as_root_without_the_capability_the_error_names_it() {
     let output = Command::new("setpriv")
         .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "device::tun::tests::as_root_beggar", "--nocapture"])
-        .env("EDGE_BEGGAR", "1")
+        .args(["--exact", "device::tun::tests::as_root_child_without_privilege", "--nocapture"])
+        .env("EDGE_CHILD_WITHOUT_PRIVILEGE", "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

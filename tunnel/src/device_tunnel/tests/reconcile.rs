@@ -24,9 +24,9 @@ fn shown() -> String {
 }
 
 /// Waits until there are no more changes.
-async fn quiet(news: &mut ChangeMonitor) {
+async fn quiet(monitor: &mut ChangeMonitor) {
     for _ in 0..10 {
-        if timeout(Duration::from_secs(2), news.changed()).await.is_err() {
+        if timeout(Duration::from_secs(2), monitor.changed()).await.is_err() {
             return;
         }
     }
@@ -37,14 +37,15 @@ async fn quiet(news: &mut ChangeMonitor) {
 async fn as_root_addresses_and_routes_are_restored_unless_the_interface_is_down() {
     let _namespace = Namespace::enter();
     let (settings, _) = site_and_hub();
-    let (path, _hub) = memory_pair("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
+    let (transport, _hub) =
+        memory_pair("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
     let site = Tunnel::site(settings.clone(), ClockBounds::default(), Now::read(), 1);
     let name = "edge0".parse().unwrap();
     let (_handle, driver) =
-        open_device_tunnel(&settings, RoutePolicy::Auto, name, site, path).unwrap();
+        open_device_tunnel(&settings, RoutePolicy::Auto, name, site, transport).unwrap();
     let whole = shown();
     assert!(whole.contains("fd77::/64") && whole.contains("10.77.0.0/16"), "{whole}");
-    let mut news = ChangeMonitor::listen().unwrap();
+    let mut monitor = ChangeMonitor::listen().unwrap();
     let others = async {
         for damage in [
             "link set edge0 down;link set edge0 up",
@@ -58,18 +59,18 @@ async fn as_root_addresses_and_routes_are_restored_unless_the_interface_is_down(
             assert_ne!(shown(), whole, "{damage}");
             timeout(TEST_TIMEOUT, async {
                 while shown() != whole {
-                    news.changed().await;
+                    monitor.changed().await;
                 }
             })
             .await
             .unwrap_or_else(|_| panic!("{damage}: {}", shown()));
         }
         // The reconciler's own changes cause no further ones.
-        quiet(&mut news).await;
+        quiet(&mut monitor).await;
         assert_eq!(shown(), whole);
         // An administrator takes it down.
         ip(&["link", "set", "edge0", "down"]);
-        quiet(&mut news).await;
+        quiet(&mut monitor).await;
         assert!(!ip(&["link", "show", "dev", "edge0"]).contains(",UP"));
     };
     driver.run(others).await.unwrap();

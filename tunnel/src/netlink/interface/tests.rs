@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{Namespace, ip, ip_json};
 
 #[test]
-fn an_error_says_what_to_do() {
+fn an_error_names_its_remedy() {
     let net: IpNet = "fd00::1/64".parse().unwrap();
     let text = |errno, step| interface_error(step, errno).to_string();
     assert!(text(Errno::EPERM, InterfaceSetting::State).contains("CAP_NET_ADMIN"));
@@ -14,7 +14,7 @@ fn nets(text: &str) -> Vec<IpNet> {
     text.split_whitespace().map(|net| net.parse().unwrap()).collect()
 }
 
-/// Routes of the device, as `ip` prints them.
+/// Returns the routes of an interface, as `ip` prints them.
 fn routes_of(device: &str) -> Vec<String> {
     let mut all: Vec<_> = ["-4", "-6"]
         .iter()
@@ -30,8 +30,8 @@ fn routes_of(device: &str) -> Vec<String> {
     all
 }
 
-/// A pair of cables as a device, and its number.
-fn device(name: &str) -> u32 {
+/// Creates a veth pair; returns the index of the first interface.
+fn veth(name: &str) -> u32 {
     let other = format!("{name}-end");
     ip(&["link", "add", name, "type", "veth", "peer", "name", &other]);
     ip(&["link", "set", &other, "up"]);
@@ -39,14 +39,14 @@ fn device(name: &str) -> u32 {
 }
 
 #[test]
-fn as_root_addresses_and_routes_are_set_and_what_is_missing_is_set_again() {
+fn as_root_addresses_and_routes_are_set_and_missing_ones_are_restored() {
     let _namespace = Namespace::enter();
-    let index = device("veth0");
+    let index = veth("veth0");
     let (addresses, routes) = (nets("10.77.0.12/32 fd77::12/128"), nets("10.77.0.0/16 fd77::/64"));
-    let mut link = HostInterface::new(index, &addresses, &routes).unwrap();
-    link.configure(1280).unwrap();
-    link.configure(1280).unwrap();
-    assert_eq!(link.repair().unwrap(), Repaired::Nothing);
+    let mut interface = HostInterface::new(index, &addresses, &routes).unwrap();
+    interface.configure(1280).unwrap();
+    interface.configure(1280).unwrap();
+    assert_eq!(interface.repair().unwrap(), Repaired::Nothing);
     let shown = ip_json(&["addr", "show", "dev", "veth0"]);
     for expected in ["\"mtu\":1280", "\"txqlen\":1000", "\"10.77.0.12\"", "\"fd77::12\"", "\"UP\""]
     {
@@ -68,44 +68,44 @@ fn as_root_addresses_and_routes_are_set_and_what_is_missing_is_set_again() {
             ip(&line.split(' ').collect::<Vec<_>>());
         }
         assert_ne!(state(), whole, "{damage} does no damage");
-        assert_eq!(link.repair().unwrap(), Repaired::Something, "{damage}");
-        assert_eq!(link.repair().unwrap(), Repaired::Nothing, "{damage}");
+        assert_eq!(interface.repair().unwrap(), Repaired::Something, "{damage}");
+        assert_eq!(interface.repair().unwrap(), Repaired::Nothing, "{damage}");
         assert_eq!(state(), whole, "{damage}");
     }
 }
 
 #[test]
-fn as_root_a_device_that_is_down_stays_down() {
+fn as_root_an_interface_that_is_down_stays_down() {
     let _namespace = Namespace::enter();
-    let mut link =
-        HostInterface::new(device("veth0"), &nets("10.77.0.12/32"), &nets("10.77.0.0/16")).unwrap();
-    link.configure(1280).unwrap();
+    let mut interface =
+        HostInterface::new(veth("veth0"), &nets("10.77.0.12/32"), &nets("10.77.0.0/16")).unwrap();
+    interface.configure(1280).unwrap();
     ip(&["link", "set", "veth0", "down"]);
-    let down = link.repair();
+    let down = interface.repair();
     assert!(matches!(down, Err(InterfaceError::Down)), "{down:?}");
     assert!(!ip_json(&["link", "show", "dev", "veth0"]).contains("\"UP\""));
 }
 
-/// Two devices that are up: `tun`, whose number this gives, and `lan`.
+/// Creates two interfaces that are up, `tun` and `lan`; returns the index of `tun`.
 fn tun_and_lan() -> u32 {
-    let index = device("tun");
-    device("lan");
+    let index = veth("tun");
+    veth("lan");
     for name in ["lan", "tun"] {
         ip(&["link", "set", name, "up"]);
     }
     index
 }
 
-/// Through which device a host is reached.
+/// Returns the interface through which a host is reached.
 fn device_to(host: &str) -> String {
-    let way = ip(&["route", "get", host]);
-    let mut words = way.split_whitespace().skip_while(|word| *word != "dev");
+    let route = ip(&["route", "get", host]);
+    let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
     words.nth(1).unwrap_or_default().to_owned()
 }
 
 #[test]
-fn as_root_a_route_of_the_machine_network_is_not_taken_over_whatever_its_metric() {
-    // By hand; by NetworkManager for a cable, and for a Wi-Fi; by networkd.
+fn as_root_a_route_of_the_machine_network_is_not_taken_over_at_any_metric() {
+    // By hand; by NetworkManager for Ethernet, and for Wi-Fi; by networkd.
     for metric in ["0", "100", "600", "1024"] {
         let _namespace = Namespace::enter();
         let index = tun_and_lan();
@@ -125,28 +125,28 @@ fn as_root_a_route_of_the_machine_network_is_not_taken_over_whatever_its_metric(
 }
 
 #[test]
-fn as_root_a_machine_network_that_comes_later_goes_before_the_tunnel_and_is_told() {
+fn as_root_a_machine_network_that_is_added_later_takes_precedence_and_is_reported() {
     let _namespace = Namespace::enter();
     let index = tun_and_lan();
-    let mut link =
+    let mut interface =
         HostInterface::new(index, &nets("10.77.0.12/24"), &nets("192.168.1.0/24")).unwrap();
-    link.repair().unwrap();
+    interface.repair().unwrap();
     assert_eq!(device_to("192.168.1.10"), "tun");
     for (address, host) in [("192.168.1.5/24", "192.168.1.10"), ("10.77.0.5/24", "10.77.0.1")] {
         ip(&["addr", "add", address, "dev", "lan", "metric", "1024"]);
         assert_eq!(device_to(host), "lan");
         let bound = ip(&["route", "get", host, "oif", "tun"]);
         assert!(bound.contains("dev tun"), "a socket that is bound to the device: {bound}");
-        let taken = link.repair();
+        let taken = interface.repair();
         assert!(matches!(taken, Err(InterfaceError::RouteTaken(_))), "{taken:?}");
         ip(&["addr", "del", address, "dev", "lan"]);
         assert_eq!(device_to(host), "tun");
-        assert_eq!(link.repair().unwrap(), Repaired::Nothing);
+        assert_eq!(interface.repair().unwrap(), Repaired::Nothing);
     }
 }
 
 #[test]
-fn as_root_a_device_that_is_gone_is_told() {
+fn as_root_a_removed_interface_is_reported() {
     let _namespace = Namespace::enter();
     let gone = HostInterface::new(4711, &[], &[]).unwrap().configure(1280);
     assert!(matches!(gone, Err(InterfaceError::Gone)), "{gone:?}");

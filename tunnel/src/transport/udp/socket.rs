@@ -1,4 +1,4 @@
-//! The socket and its options.
+//! The UDP socket and its options.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,18 +16,18 @@ use tracing::debug;
 use super::SocketFamily;
 use crate::transport::RecvBatch;
 
-/// Wanted for both buffers of the kernel. With the usual 208 KiB, one stream into the site lost
+/// Requested size of both kernel buffers. With the default of 208 KiB, one stream to the site lost
 /// 109,000 segments in three seconds.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// ICMP answers that are taken at once. Whoever sends more has the rest ignored.
+/// ICMP errors that are read at once; further ones are ignored.
 const MAX_ERRORS_READ: usize = 64;
 
-/// Which port this end listens on.
+/// The local port of this end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LocalPort {
-    /// A new one with each rebind.
+    /// A new one at the start and with each rebind.
     Any,
-    /// Always this one: others have it written down. A rebind then does nothing.
+    /// Always this one, because others have it in their configuration. A rebind does nothing.
     Fixed(u16),
 }
 
@@ -59,7 +59,7 @@ pub(super) fn open(port: LocalPort) -> io::Result<(UdpSocket, SocketFamily)> {
     };
     let (fd, family) = match open_dual_stack(port) {
         Ok(fd) => (fd, SocketFamily::DualStack),
-        // A kernel without IPv6, or one where it is switched off.
+        // A kernel without IPv6, or with IPv6 disabled.
         Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => (open_v4(port)?, SocketFamily::Ipv4Only),
         Err(errno) => return Err(errno.into()),
     };
@@ -68,6 +68,7 @@ pub(super) fn open(port: LocalPort) -> io::Result<(UdpSocket, SocketFamily)> {
 
 fn open_dual_stack(port: u16) -> Result<OwnedFd, Errno> {
     let fd = new_socket(AddressFamily::Inet6)?;
+    // Must precede `bind`. Distributions differ in the default (net.ipv6.bindv6only).
     setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
     set_optional(&fd, sockopt::Ipv6RecvErr, &true);
     set_optional(&fd, MtuDiscover6, &libc::IPV6_PMTUDISC_DONT);
@@ -89,13 +90,15 @@ fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket(family, SockType::Datagram, flags, None)
 }
 
-/// Sets what makes it faster or tells more, and works without.
+/// Sets the options that improve speed or diagnosis but are not required.
 fn set_options(fd: &OwnedFd) {
     set_optional(fd, sockopt::Ipv4RecvErr, &true);
+    // With path MTU discovery the kernel would reject datagrams longer than the path MTU, and
+    // WireGuard cannot split them. Without it routers fragment them.
     set_optional(fd, MtuDiscover, &libc::IP_PMTUDISC_DONT);
     set_optional(fd, sockopt::UdpGroSegment, &true);
     set_optional(fd, sockopt::RxqOvfl, &1);
-    // The first needs CAP_NET_ADMIN, the second is cut to what the host allows.
+    // The first needs CAP_NET_ADMIN, the second is limited by the host's configuration.
     if setsockopt(fd, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
         set_optional(fd, sockopt::RcvBuf, &BUFFER_BYTES);
     }
@@ -110,39 +113,44 @@ fn set_optional<O: SetSockOpt>(fd: &OwnedFd, option: O, value: &O::Val) {
     }
 }
 
-/// Reads one run of datagrams. Gives how many this socket had no room for in its life, if any.
-pub(super) fn receive(socket: &impl AsRawFd, inbox: &mut RecvBatch) -> Result<Option<u32>, Errno> {
+/// Receives one run of datagrams. Returns the number of datagrams that did not fit into this
+/// socket's buffer since it was opened, if there were any.
+pub(super) fn receive(
+    socket: &impl AsRawFd,
+    received: &mut RecvBatch,
+) -> Result<Option<u32>, Errno> {
+    // Space for UDP_GRO and SO_RXQ_OVFL.
     let mut control = cmsg_space!(i32, u32);
-    let mut place = [IoSliceMut::new(inbox.spare_capacity())];
+    let mut space = [IoSliceMut::new(received.spare_capacity())];
     let message = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
-        &mut place,
+        &mut space,
         Some(&mut control),
         MsgFlags::empty(),
     )?;
-    let (mut stride, mut overflow) = (0, None);
+    let (mut segment_size, mut overflow) = (0, None);
     for message in message.cmsgs()? {
         if let ControlMessageOwned::UdpGroSegments(length) = message {
-            stride = usize::try_from(length).unwrap_or_default();
+            segment_size = usize::try_from(length).unwrap_or_default();
         } else if let ControlMessageOwned::RxqOvfl(count) = message {
             overflow = Some(count);
         }
     }
     let (from, length) = (message.address.as_ref().and_then(to_socket_addr), message.bytes);
     if let Some(from) = from {
-        inbox.commit(from, length, stride);
+        received.commit(from, length, segment_size);
     }
     Ok(overflow)
 }
 
-/// Whether an error is the socket's own, which no other datagram will cure.
+/// Returns whether an error concerns the socket and not a single datagram.
 pub(super) fn is_fatal(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     errno.is_none_or(|errno| [Errno::EBADF, Errno::ENOTSOCK, Errno::EINVAL].contains(&errno))
 }
 
-/// Empties the queue of errors, keeping who does not listen.
-pub(super) fn drain_error_queue(socket: &impl AsRawFd, inbox: &mut RecvBatch) {
+/// Empties the error queue and records the hosts that refuse.
+pub(super) fn drain_error_queue(socket: &impl AsRawFd, received: &mut RecvBatch) {
     let fd = socket.as_raw_fd();
     for _ in 0..MAX_ERRORS_READ {
         let mut control = cmsg_space!(libc::sock_extended_err, SockaddrIn6, i32);
@@ -161,14 +169,14 @@ pub(super) fn drain_error_queue(socket: &impl AsRawFd, inbox: &mut RecvBatch) {
             };
             error.ee_errno == Errno::ECONNREFUSED as u32
         });
-        // The address of such a message is where the datagram went.
+        // Here the address is the destination of the datagram.
         if let Some(to) = message.address.as_ref().and_then(to_socket_addr).filter(|_| is_refusal) {
-            inbox.push_refused(to);
+            received.push_refused(to);
         }
     }
 }
 
-/// An address as people know it: an IPv4 one is not mapped into IPv6.
+/// Returns an address, with IPv4-mapped ones as IPv4.
 fn to_socket_addr(storage: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(&address) = storage.as_sockaddr_in() {
         return Some(address.into());

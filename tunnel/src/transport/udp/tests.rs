@@ -3,24 +3,27 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::testing::{Namespace, ip};
 
-/// Long enough for a busy machine; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough for a busy machine; only a failing test waits this long.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn open() -> UdpTransport {
     UdpTransport::bind(LocalPort::Any).unwrap()
 }
 
-fn at(ip: impl Into<IpAddr>, path: &UdpTransport) -> SocketAddr {
-    (ip.into(), path.local_addr().unwrap().port()).into()
+fn at(ip: impl Into<IpAddr>, transport: &UdpTransport) -> SocketAddr {
+    (ip.into(), transport.local_addr().unwrap().port()).into()
 }
 
-async fn receive(path: &mut UdpTransport, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+async fn receive(transport: &mut UdpTransport, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut all = Vec::new();
-    let mut inbox = RecvBatch::new();
+    let mut incoming = RecvBatch::new();
     while all.len() < count {
-        time::timeout(PATIENCE, path.receive(&mut inbox)).await.expect("it arrives").unwrap();
-        all.extend(inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())));
-        inbox.clear();
+        time::timeout(TEST_TIMEOUT, transport.receive(&mut incoming))
+            .await
+            .expect("it arrives")
+            .unwrap();
+        all.extend(incoming.datagrams().map(|(from, bytes)| (from, bytes.to_vec())));
+        incoming.clear();
     }
     all
 }
@@ -31,12 +34,12 @@ async fn datagrams_of_any_size_arrive_as_they_were_sent() {
     let to = at(Ipv4Addr::LOCALHOST, &there);
     let sizes =
         [1, 32, 148, 148, 148, 92, 1452, 1452, 1452, 7, 1452, 20_000, 20_000, 20_000, 65_507];
-    let mut outbox = SendBatch::new();
+    let mut batch = SendBatch::new();
     for (index, size) in sizes.into_iter().enumerate() {
-        outbox.push(to, &vec![index.to_le_bytes()[0]; size]);
+        batch.push(to, &vec![index.to_le_bytes()[0]; size]);
     }
-    here.send(&mut outbox).await.unwrap();
-    assert!(outbox.is_empty() && here.last_send_error().is_none());
+    here.send(&mut batch).await.unwrap();
+    assert!(batch.is_empty() && here.last_send_error().is_none());
     let from = at(Ipv4Addr::LOCALHOST, &here);
     for (index, received) in receive(&mut there, sizes.len()).await.into_iter().enumerate() {
         assert_eq!(received, (from, vec![index.to_le_bytes()[0]; sizes[index]]));
@@ -48,13 +51,13 @@ async fn datagrams_of_any_size_arrive_as_they_were_sent() {
 async fn a_hundred_datagrams_arrive_in_order() {
     let (mut here, mut there) = (open(), open());
     let to = at(Ipv4Addr::LOCALHOST, &there);
-    let mut outbox = SendBatch::new();
+    let mut batch = SendBatch::new();
     for index in 0..100_u16 {
         let mut datagram = [0; 1452];
         datagram[..2].copy_from_slice(&index.to_be_bytes());
-        outbox.push(to, &datagram);
+        batch.push(to, &datagram);
     }
-    here.send(&mut outbox).await.unwrap();
+    here.send(&mut batch).await.unwrap();
     let received = receive(&mut there, 100).await;
     let order = received.iter().map(|(_, bytes)| u16::from_be_bytes([bytes[0], bytes[1]]));
     assert!(order.eq(0..100));
@@ -67,9 +70,9 @@ async fn ipv6_goes_through_the_same_socket() {
     if here.family == SocketFamily::Ipv4Only {
         return;
     }
-    let mut outbox = SendBatch::new();
-    (0..100).for_each(|index| outbox.push(at(Ipv6Addr::LOCALHOST, &there), &[index; 1452]));
-    here.send(&mut outbox).await.unwrap();
+    let mut batch = SendBatch::new();
+    (0..100).for_each(|index| batch.push(at(Ipv6Addr::LOCALHOST, &there), &[index; 1452]));
+    here.send(&mut batch).await.unwrap();
     let received = receive(&mut there, 100).await;
     assert!(received.iter().map(|(_, bytes)| bytes[0]).eq(0..100));
     assert_eq!(received[0].0, at(Ipv6Addr::LOCALHOST, &here));
@@ -77,60 +80,60 @@ async fn ipv6_goes_through_the_same_socket() {
 }
 
 #[tokio::test]
-async fn a_kernel_without_ipv6_will_do() {
+async fn a_kernel_without_ipv6_is_sufficient() {
     let (mut here, mut there) = (open(), open());
     here.socket = UdpSocket::from_std(socket::open_v4(0).unwrap().into()).unwrap();
     here.family = SocketFamily::Ipv4Only;
-    let mut outbox = SendBatch::new();
-    outbox.push(at(Ipv6Addr::LOCALHOST, &there), b"six");
-    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"four");
-    here.send(&mut outbox).await.unwrap();
+    let mut batch = SendBatch::new();
+    batch.push(at(Ipv6Addr::LOCALHOST, &there), b"six");
+    batch.push(at(Ipv4Addr::LOCALHOST, &there), b"four");
+    here.send(&mut batch).await.unwrap();
     let received = receive(&mut there, 1).await;
     assert_eq!(received, [(at(Ipv4Addr::LOCALHOST, &here), b"four".to_vec())]);
     assert_eq!(here.unsent(), 1);
 }
 
 #[tokio::test]
-async fn who_does_not_listen_is_named_and_the_path_goes_on() {
+async fn a_host_that_refuses_is_reported_and_the_transport_still_works() {
     let (mut here, mut there) = (open(), open());
-    let (gone, gone_at) = {
-        let gone = open();
-        let to = at(Ipv4Addr::LOCALHOST, &gone);
-        (gone, to)
+    let (closed, closed_port) = {
+        let closed = open();
+        let to = at(Ipv4Addr::LOCALHOST, &closed);
+        (closed, to)
     };
-    drop(gone);
-    let mut outbox = SendBatch::new();
-    let mut inbox = RecvBatch::new();
+    drop(closed);
+    let mut batch = SendBatch::new();
+    let mut incoming = RecvBatch::new();
     for _ in 0..3 {
-        outbox.push(gone_at, b"anybody?");
-        here.send(&mut outbox).await.unwrap();
-        time::timeout(PATIENCE, here.receive(&mut inbox)).await.expect("an answer").unwrap();
-        assert_eq!(inbox.refused(), [gone_at]);
-        inbox.clear();
+        batch.push(closed_port, b"hello?");
+        here.send(&mut batch).await.unwrap();
+        time::timeout(TEST_TIMEOUT, here.receive(&mut incoming)).await.expect("an answer").unwrap();
+        assert_eq!(incoming.refused(), [closed_port]);
+        incoming.clear();
     }
-    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"hello");
-    here.send(&mut outbox).await.unwrap();
+    batch.push(at(Ipv4Addr::LOCALHOST, &there), b"hello");
+    here.send(&mut batch).await.unwrap();
     assert_eq!(receive(&mut there, 1).await.len(), 1);
 }
 
 #[tokio::test]
-async fn an_answered_error_does_not_keep_the_path_awake() {
+async fn an_icmp_error_does_not_keep_the_transport_awake() {
     let mut here = open();
-    let gone_at = at(Ipv4Addr::LOCALHOST, &open());
-    let mut outbox = SendBatch::new();
-    let mut inbox = RecvBatch::new();
-    outbox.push(gone_at, b"anybody?");
-    here.send(&mut outbox).await.unwrap();
-    here.receive(&mut inbox).await.unwrap();
-    inbox.clear();
-    let again = time::timeout(Duration::from_millis(50), here.receive(&mut inbox)).await;
-    assert!(again.is_err(), "{inbox:?}");
+    let closed_port = at(Ipv4Addr::LOCALHOST, &open());
+    let mut batch = SendBatch::new();
+    let mut incoming = RecvBatch::new();
+    batch.push(closed_port, b"hello?");
+    here.send(&mut batch).await.unwrap();
+    here.receive(&mut incoming).await.unwrap();
+    incoming.clear();
+    let again = time::timeout(Duration::from_millis(50), here.receive(&mut incoming)).await;
+    assert!(again.is_err(), "{incoming:?}");
     let ready = here.socket.ready(Interest::WRITABLE).await.unwrap();
     assert!(!ready.is_write_closed());
 }
 
 #[tokio::test]
-async fn a_rebind_takes_another_port_unless_it_is_fixed() {
+async fn a_rebind_opens_another_port_unless_it_is_fixed() {
     let mut here = open();
     let before = here.local_addr().unwrap();
     here.rebind().unwrap();
@@ -144,31 +147,31 @@ async fn a_rebind_takes_another_port_unless_it_is_fixed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_counted_and_explained() {
+async fn datagrams_that_cannot_be_sent_are_counted_with_the_error() {
     let (mut here, mut there) = (open(), open());
-    let mut outbox = SendBatch::new();
-    outbox.push(at(Ipv4Addr::LOCALHOST, &there), &[0; 65_508]);
-    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"after it");
-    here.send(&mut outbox).await.unwrap();
+    let mut batch = SendBatch::new();
+    batch.push(at(Ipv4Addr::LOCALHOST, &there), &[0; 65_508]);
+    batch.push(at(Ipv4Addr::LOCALHOST, &there), b"after it");
+    here.send(&mut batch).await.unwrap();
     assert_eq!((here.unsent(), here.last_send_error().is_none()), (1, true));
     assert_eq!(receive(&mut there, 1).await[0].1, b"after it");
 
-    outbox.push((Ipv4Addr::new(127, 255, 255, 255), 9).into(), b"not allowed");
-    here.send(&mut outbox).await.unwrap();
+    batch.push((Ipv4Addr::new(127, 255, 255, 255), 9).into(), b"not allowed");
+    here.send(&mut batch).await.unwrap();
     assert_eq!(here.last_send_error().unwrap().kind(), io::ErrorKind::PermissionDenied);
     assert_eq!(here.unsent(), 2);
 }
 
 #[tokio::test]
-async fn as_root_a_way_that_takes_no_joined_datagrams_gets_them_one_by_one() {
+async fn as_root_a_link_without_segmentation_gets_datagrams_one_by_one() {
     let _namespace = Namespace::enter();
-    // Each datagram has to be fragmented, which a kernel does not do to joined ones.
+    // Each datagram must be fragmented, which the kernel does not do with joined ones.
     ip(&["link", "set", "lo", "mtu", "1300"]);
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let (mut here, mut there) = (open(), open());
-        let mut outbox = SendBatch::new();
-        (0..10).for_each(|index| outbox.push(at(ip, &there), &[index; 1452]));
-        here.send(&mut outbox).await.unwrap();
+        let mut batch = SendBatch::new();
+        (0..10).for_each(|index| batch.push(at(ip, &there), &[index; 1452]));
+        here.send(&mut batch).await.unwrap();
         let received = receive(&mut there, 10).await;
         assert!(received.iter().map(|(_, bytes)| bytes[0]).eq(0..10));
         assert_eq!((here.batching(), here.unsent()), (Batching::Refused, 0));
@@ -178,27 +181,27 @@ async fn as_root_a_way_that_takes_no_joined_datagrams_gets_them_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_flood_of_answers_does_not_end_the_path() {
+async fn a_flood_of_icmp_errors_does_not_stop_the_transport() {
     let (mut here, mut there) = (open(), open());
-    let gone_at = at(Ipv4Addr::LOCALHOST, &open());
-    let mut outbox = SendBatch::new();
+    let closed_port = at(Ipv4Addr::LOCALHOST, &open());
+    let mut batch = SendBatch::new();
     for _ in 0..300 {
-        outbox.push(gone_at, b"anybody?");
-        outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"hello");
+        batch.push(closed_port, b"hello?");
+        batch.push(at(Ipv4Addr::LOCALHOST, &there), b"hello");
     }
-    here.send(&mut outbox).await.unwrap();
+    here.send(&mut batch).await.unwrap();
     let arrived = receive(&mut there, 100).await.len();
     assert!(arrived >= 100);
-    let mut inbox = RecvBatch::new();
-    here.receive(&mut inbox).await.unwrap();
-    assert_eq!(inbox.refused(), [gone_at]);
-    outbox.push(at(Ipv4Addr::LOCALHOST, &there), b"at the end");
-    here.send(&mut outbox).await.unwrap();
+    let mut incoming = RecvBatch::new();
+    here.receive(&mut incoming).await.unwrap();
+    assert_eq!(incoming.refused(), [closed_port]);
+    batch.push(at(Ipv4Addr::LOCALHOST, &there), b"at the end");
+    here.send(&mut batch).await.unwrap();
     assert!(here.last_send_error().is_none());
 }
 
 #[tokio::test]
-async fn garbage_of_any_length_arrives_as_it_is() {
+async fn garbage_of_any_length_arrives_unchanged() {
     let (here, mut there) = (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), open());
     let to = at(Ipv4Addr::LOCALHOST, &there);
     here.send_to(&[], to).unwrap();
@@ -210,49 +213,59 @@ async fn garbage_of_any_length_arrives_as_it_is() {
 }
 
 #[tokio::test]
-async fn as_root_another_way_out_is_told_once_and_other_changes_are_not() {
+async fn as_root_a_change_of_the_route_is_reported_once_and_other_changes_are_not() {
     let _namespace = Namespace::enter();
     ip(&["link", "add", "lan", "type", "veth", "peer", "name", "other"]);
     ip(&["link", "set", "other", "up"]);
     ip(&["link", "set", "lan", "up"]);
     ip(&["addr", "add", "192.0.2.5/24", "dev", "lan"]);
     ip(&["route", "add", "default", "via", "192.0.2.1"]);
-    let (mut path, mut inbox, mut outbox) = (open(), RecvBatch::new(), SendBatch::new());
-    outbox.push("198.51.100.1:51820".parse().unwrap(), b"hello");
-    path.send(&mut outbox).await.unwrap();
-    let of_others = time::timeout(Duration::from_secs(3), path.receive(&mut inbox));
+    let (mut transport, mut incoming, mut batch) = (open(), RecvBatch::new(), SendBatch::new());
+    batch.push("198.51.100.1:51820".parse().unwrap(), b"hello");
+    transport.send(&mut batch).await.unwrap();
+    let of_others = time::timeout(Duration::from_secs(3), transport.receive(&mut incoming));
     ip(&["route", "add", "10.0.0.0/8", "via", "192.0.2.9"]);
-    assert!(of_others.await.is_err() && inbox.is_empty());
+    assert!(of_others.await.is_err() && incoming.is_empty());
     ip(&["route", "replace", "default", "via", "192.0.2.2"]);
-    time::timeout(PATIENCE, path.receive(&mut inbox)).await.expect("it is told").unwrap();
-    assert!(inbox.has_network_changed() && !inbox.is_empty());
-    inbox.clear();
-    assert!(!inbox.has_network_changed());
-    path.rebind().unwrap();
-    assert!(time::timeout(Duration::from_secs(2), path.receive(&mut inbox)).await.is_err());
+    time::timeout(TEST_TIMEOUT, transport.receive(&mut incoming))
+        .await
+        .expect("it is reported")
+        .unwrap();
+    assert!(incoming.has_network_changed() && !incoming.is_empty());
+    incoming.clear();
+    assert!(!incoming.has_network_changed());
+    transport.rebind().unwrap();
+    assert!(time::timeout(Duration::from_secs(2), transport.receive(&mut incoming)).await.is_err());
 }
 
 #[tokio::test]
-async fn what_the_kernel_has_no_room_for_is_counted() {
+async fn datagrams_that_the_kernel_drops_are_counted() {
     let (mut here, mut there) = (open(), open());
-    let (to, mut inbox, mut outbox) =
+    let (to, mut incoming, mut batch) =
         (at(Ipv4Addr::LOCALHOST, &there), RecvBatch::new(), SendBatch::new());
     let mut send = async |datagram: &[u8]| {
-        outbox.push(to, datagram);
-        here.send(&mut outbox).await.unwrap();
+        batch.push(to, datagram);
+        here.send(&mut batch).await.unwrap();
     };
     for _ in 0..400 {
         send(&[0; 60_000]).await;
     }
     let (mut arrived, mut turns) = (0, 0);
-    while arrived + inbox.dropped() < 400 {
+    while arrived + incoming.dropped() < 400 {
         turns += 1;
-        assert!(turns < 1_000, "{arrived} arrived, {} lost", inbox.dropped());
-        // The kernel tells with a datagram how many were lost before it came.
+        assert!(turns < 1_000, "{arrived} arrived, {} lost", incoming.dropped());
+        // The kernel reports the number of lost datagrams with the next one.
         send(b"last").await;
-        time::timeout(PATIENCE, there.receive(&mut inbox)).await.expect("it arrives").unwrap();
-        arrived += inbox.datagrams().filter(|(_, bytes)| bytes.len() > 4).count() as u64;
-        inbox.clear();
+        time::timeout(TEST_TIMEOUT, there.receive(&mut incoming))
+            .await
+            .expect("it arrives")
+            .unwrap();
+        arrived += incoming.datagrams().filter(|(_, bytes)| bytes.len() > 4).count() as u64;
+        incoming.clear();
     }
-    assert!(inbox.dropped() > 0 && arrived > 0, "{arrived} arrived, {} lost", inbox.dropped());
+    assert!(
+        incoming.dropped() > 0 && arrived > 0,
+        "{arrived} arrived, {} lost",
+        incoming.dropped()
+    );
 }

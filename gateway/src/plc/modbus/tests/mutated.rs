@@ -5,7 +5,7 @@
 use super::*;
 
 const CORPUS: &str = include_str!("answers.txt");
-const MUTATIONS: u32 = 30_000;
+const MUTATIONS: u64 = 30_000;
 /// Bytes that mean something in a frame.
 const MEANINGFUL: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 0x7F, 0x80, 0x81, 0x83, 0xFE, 0xFF];
 
@@ -18,7 +18,7 @@ async fn the_corpus_is_judged_right() {
 
 #[tokio::test]
 async fn mutated_answers_are_judged_right() {
-    let mutations = std::env::var("E2E_MUTATIONS").map_or(MUTATIONS, |n| n.parse().unwrap());
+    let mutations = test_settings::MUTATIONS.number_or(MUTATIONS);
     let corpus = corpus();
     let mut random = fastrand::Rng::with_seed(7);
     let mut right = 0;
@@ -29,7 +29,7 @@ async fn mutated_answers_are_judged_right() {
             mutate(&mut answer, &mut random, &corpus);
         }
         let cut = random.usize(0..=answer.len());
-        right += u32::from(judge(request, &answer, cut).await);
+        right += u64::from(judge(request, &answer, cut).await);
     }
     assert!((1..mutations / 2).contains(&right), "{right} of {mutations} are right");
 }

@@ -1,4 +1,4 @@
-//! The helpers themselves: each foreign peer answers a plain request.
+//! The helpers of the tests: each third-party peer answers a simple request.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
@@ -6,10 +6,8 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Mosquitto, Process, Pymodbus, Retain};
+use e2e::{EVENT_TIMEOUT, Mosquitto, Process, Pymodbus, Retain};
 use provisioning::plc::Table;
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_published_message_reaches_the_subscriber() {
@@ -18,7 +16,7 @@ fn a_published_message_reaches_the_subscriber() {
 
     broker.publish("a/b", r#"{"x":1.50}"#, Retain::No);
 
-    let message = subscriber.next(SOON);
+    let message = subscriber.next(EVENT_TIMEOUT);
     assert_eq!(message.topic, "a/b");
     assert_eq!(message.payload, r#"{"x":1.50}"#);
     assert_eq!(message.json()["x"], 1.5);
@@ -26,11 +24,11 @@ fn a_published_message_reaches_the_subscriber() {
 }
 
 #[test]
-fn a_retained_message_is_told_apart() {
+fn a_retained_message_is_marked_as_retained() {
     let broker = Mosquitto::start();
     broker.publish("kept", "old", Retain::Yes);
 
-    let message = broker.subscribe("kept").next(SOON);
+    let message = broker.subscribe("kept").next(EVENT_TIMEOUT);
 
     assert_eq!((message.payload.as_str(), message.retained), ("old", true));
 }
@@ -47,12 +45,12 @@ fn a_persistent_broker_keeps_messages_for_an_absent_consumer() {
 
     let subscriber = broker.subscribe_persistent("node-red", "a");
 
-    assert_eq!(subscriber.next(SOON).payload, "while away");
-    assert_eq!(subscriber.next(SOON).payload, "after a restart");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).payload, "while away");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).payload, "after a restart");
 }
 
 #[test]
-fn a_broker_that_forgets_forgets() {
+fn a_broker_without_persistence_loses_its_messages() {
     let mut broker = Mosquitto::start();
     broker.publish("kept", "old", Retain::Yes);
     broker.kill();
@@ -62,7 +60,7 @@ fn a_broker_that_forgets_forgets() {
 }
 
 #[test]
-fn accounts_and_acl_hold_for_everybody_but_the_test() {
+fn accounts_and_acl_apply_to_all_clients_except_those_of_the_test() {
     let broker =
         Mosquitto::builder().user("gw", "secret").acl("user gw\ntopic write mine/#").start();
     let subscriber = broker.subscribe("#");
@@ -78,7 +76,7 @@ fn accounts_and_acl_hold_for_everybody_but_the_test() {
     publish("secret", "others/a");
     assert!(publish("secret", "mine/b").status.success());
 
-    assert_eq!(subscriber.next(SOON).topic, "mine/b");
+    assert_eq!(subscriber.next(EVENT_TIMEOUT).topic, "mine/b");
     assert!(broker.log().contains("Denied PUBLISH"), "{}", broker.log().text());
 }
 
@@ -86,7 +84,7 @@ fn accounts_and_acl_hold_for_everybody_but_the_test() {
 fn pymodbus_answers_a_raw_frame_and_counts_it() {
     let mut plc = Pymodbus::start();
     plc.set_registers(Table::HoldingRegister, 10, &[0x1234, 0xABCD]);
-    let mut connection = TcpStream::connect(plc.address()).expect("it listens");
+    let mut connection = TcpStream::connect(plc.address()).expect("the server listens");
 
     let answer = ask(&mut connection, &[3, 0, 10, 0, 2]);
 
@@ -101,7 +99,7 @@ fn pymodbus_serves_all_four_tables_and_takes_writes() {
     plc.set_bits(Table::Coil, 65_520, &[true, false, true]);
     plc.set_bits(Table::DiscreteInput, 3, &[true]);
     plc.set_registers(Table::InputRegister, 65_535, &[7]);
-    let mut connection = TcpStream::connect(plc.address()).expect("it listens");
+    let mut connection = TcpStream::connect(plc.address()).expect("the server listens");
 
     assert_eq!(ask(&mut connection, &[1, 0xFF, 0xF0, 0, 3]), [1, 1, 0b101]);
     assert_eq!(ask(&mut connection, &[2, 0, 3, 0, 1]), [2, 1, 1]);
@@ -115,7 +113,7 @@ fn pymodbus_serves_all_four_tables_and_takes_writes() {
 fn pymodbus_refuses_what_it_is_told_to_refuse() {
     let mut plc = Pymodbus::start();
     plc.refuse(Table::HoldingRegister, 20..=29, 2);
-    let mut connection = TcpStream::connect(plc.address()).expect("it listens");
+    let mut connection = TcpStream::connect(plc.address()).expect("the server listens");
 
     assert_eq!(ask(&mut connection, &[3, 0, 15, 0, 5]).first(), Some(&3));
     assert_eq!(ask(&mut connection, &[3, 0, 15, 0, 6]), [0x83, 2]);
@@ -127,7 +125,7 @@ fn pymodbus_refuses_what_it_is_told_to_refuse() {
 fn pymodbus_closes_its_port_and_comes_back_with_its_values() {
     let mut plc = Pymodbus::start();
     plc.set_registers(Table::HoldingRegister, 0, &[5]);
-    let mut old = TcpStream::connect(plc.address()).expect("it listens");
+    let mut old = TcpStream::connect(plc.address()).expect("the server listens");
     ask(&mut old, &[3, 0, 0, 0, 1]);
 
     plc.close();
@@ -141,7 +139,7 @@ fn pymodbus_closes_its_port_and_comes_back_with_its_values() {
 }
 
 #[test]
-fn a_dropped_process_is_gone() {
+fn dropping_a_process_kills_it() {
     let process = Process::start(Command::new("sleep").arg("1000"));
     let proc = format!("/proc/{}", process.id());
     assert!(std::fs::exists(&proc).expect("/proc can be read"));

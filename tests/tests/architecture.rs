@@ -1,4 +1,5 @@
-//! Holds the map of ARCHITECTURE.md true: code uses only the rooms that its own room may use.
+//! Compares the code with the tables of ARCHITECTURE.md: a module uses only the modules that its
+//! row lists.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-/// Each room of the gateway and the rooms it may use. `model` is everybody's vocabulary.
-const ROOMS: &[(&str, &[&str])] = &[
+/// Each module of the gateway and the modules that it may use. Every module may use `model`.
+const MODULES: &[(&str, &[&str])] = &[
     ("app", ALL),
     ("audit", &["queue", "model"]),
     ("cli", ALL),
@@ -32,100 +33,102 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("web", &["status", "metrics", "model"]),
 ];
 
-/// Marks the rooms that may use every other.
+/// Marks the modules that may use every other.
 const ALL: &[&str] = &["*"];
 
-/// Files that belong to no room: they only name rooms, or are there for tests alone.
-const DOORS: [&str; 3] = ["lib.rs", "main.rs", "testing.rs"];
+/// Files that belong to no module: they only declare modules, or exist for tests alone.
+const ROOT_FILES: [&str; 3] = ["lib.rs", "main.rs", "testing.rs"];
 
-/// Rooms that decide and therefore take `now` and randomness as arguments.
+/// Modules that decide and therefore take `now` and randomness as arguments.
 const PURE: [&str; 7] = ["audit", "codec", "model", "payload", "sampling", "schedule", "status"];
 
-/// Names that a pure room must not contain.
+/// Names that a pure module must not contain.
 const IMPURE: [&str; 7] =
     ["tokio::", "use tokio", "Instant::now", "SystemTime", "fastrand", "std::net::Tcp", "std::fs"];
 
-/// Foreign names and the only files, as prefixes of their paths, that may contain them.
-const DOORKEEPERS: &[(&str, &[&str])] = &[
+/// Names of crates and types, and the only files that may use them, as prefixes of their paths.
+const ONLY_USERS: &[(&str, &[&str])] = &[
     ("tokio_modbus", &["plc/modbus"]),
     ("rumqttc", &["mqtt/session", "mock_broker"]),
     ("SystemTime", &["clock"]),
 ];
 
-/// The crates, each with those of ours that it may depend on.
+/// The crates, each with the crates of the workspace that it may depend on.
 const CRATES: &[(&str, &[&str])] = &[
     ("tunnel", &[]),
-    ("provisioning", &["tunnel"]),
-    ("gateway", &["provisioning", "tunnel"]),
-    ("tests", &["gateway", "provisioning", "tunnel"]),
+    ("provisioning", &["test-settings", "tunnel"]),
+    ("gateway", &["provisioning", "test-settings", "tunnel"]),
+    ("tests", &["gateway", "provisioning", "test-settings", "tunnel"]),
     ("tests/fuzz", &["gateway", "provisioning", "tunnel"]),
-    ("tests/virtual-time", &["e2e", "gateway", "tunnel"]),
-    ("deploy/xtask", &[]),
+    ("tests/settings", &[]),
+    ("tests/virtual-time", &["e2e", "gateway", "test-settings", "tunnel"]),
+    ("deploy/xtask", &["test-settings"]),
 ];
 
-const ADVICE: &str = "add the room to the table in tests/tests/rooms.rs and to ARCHITECTURE.md";
+const ADVICE: &str = "change the tables of tests/tests/architecture.rs and ARCHITECTURE.md";
 
 #[test]
-fn every_file_belongs_to_a_room() {
+fn every_file_belongs_to_a_module() {
     for source in product() {
-        let room = source.room();
-        let is_known = ROOMS.iter().any(|(name, _)| *name == room);
-        assert!(is_known || DOORS.contains(&source.path.as_str()), "{}: {ADVICE}", source.path);
+        let module = source.module();
+        let is_known = MODULES.iter().any(|(name, _)| *name == module);
+        assert!(
+            is_known || ROOT_FILES.contains(&source.path.as_str()),
+            "{}: {ADVICE}",
+            source.path
+        );
     }
 }
 
 #[test]
 fn architecture_md_shows_the_same_table() {
-    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it is there");
+    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it exists");
     let shown: BTreeMap<&str, BTreeSet<&str>> = text.lines().filter_map(row).collect();
-    let held: BTreeMap<&str, BTreeSet<&str>> = ROOMS
+    let held: BTreeMap<&str, BTreeSet<&str>> = MODULES
         .iter()
-        .map(|(room, allowed)| {
-            (*room, allowed.iter().copied().filter(|used| *used != "model").collect())
+        .map(|(module, allowed)| {
+            (*module, allowed.iter().copied().filter(|used| *used != "model").collect())
         })
         .collect();
-    assert_eq!(
-        shown, held,
-        "the table of rooms in ARCHITECTURE.md, left, is not the one held here"
-    );
+    assert_eq!(shown, held, "left: the table of modules in ARCHITECTURE.md, right: the table here");
 }
 
-/// A room and what it may use, from `| room | holds | may use |`; brackets explain.
+/// Returns a module and what it may use, from `| module | holds | may use |`; brackets explain.
 fn row(line: &str) -> Option<(&str, BTreeSet<&str>)> {
     let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-    let [room, _, may_use] = cells.as_slice() else { return None };
-    let is_room = ROOMS.iter().any(|(name, _)| name == room);
+    let [module, _, may_use] = cells.as_slice() else { return None };
+    let is_module = MODULES.iter().any(|(name, _)| name == module);
     let names = may_use.split(", ").map(|name| match name {
         "everything" => "*",
         name => name.split(" (").next().unwrap_or(name),
     });
-    is_room.then(|| (*room, names.filter(|name| *name != "-").collect()))
+    is_module.then(|| (*module, names.filter(|name| *name != "-").collect()))
 }
 
 #[test]
-fn rooms_use_only_the_rooms_they_may_use() {
-    let mut crossings = Vec::new();
+fn modules_use_only_the_modules_they_may_use() {
+    let mut violations = Vec::new();
     for source in product() {
-        let room = source.room();
-        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else { continue };
-        let is_free = *allowed == ALL;
-        for used in uses(&source.text).into_iter().filter(|used| *used != room) {
-            if !is_free && !allowed.contains(&used.as_str()) {
-                crossings.push(format!("{}: `{room}` must not use `{used}`", source.path));
+        let module = source.module();
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else { continue };
+        let may_use_all = *allowed == ALL;
+        for used in uses(&source.text).into_iter().filter(|used| *used != module) {
+            if !may_use_all && !allowed.contains(&used.as_str()) {
+                violations.push(format!("{}: `{module}` must not use `{used}`", source.path));
             }
         }
     }
-    assert!(crossings.is_empty(), "{}\nif the arrow is right, {ADVICE}", crossings.join("\n"));
+    assert!(violations.is_empty(), "{}\nif the use is right, {ADVICE}", violations.join("\n"));
 }
 
 #[test]
-fn foreign_crates_stop_at_their_door() {
+fn only_the_listed_files_use_a_crate_of_others() {
     for source in product() {
-        for (name, keepers) in DOORKEEPERS {
-            let is_keeper = keepers.iter().any(|keeper| source.path.starts_with(keeper));
+        for (name, users) in ONLY_USERS {
+            let is_user = users.iter().any(|user| source.path.starts_with(user));
             assert!(
-                is_keeper || !source.text.contains(name),
-                "{}: only {keepers:?} may name {name}",
+                is_user || !source.text.contains(name),
+                "{}: only {users:?} may use {name}",
                 source.path
             );
         }
@@ -133,18 +136,18 @@ fn foreign_crates_stop_at_their_door() {
 }
 
 #[test]
-fn pure_rooms_see_no_runtime_no_clock_and_no_dice() {
-    for source in product().iter().filter(|source| PURE.contains(&source.room().as_str())) {
+fn pure_modules_use_no_runtime_no_clock_and_no_randomness() {
+    for source in product().iter().filter(|source| PURE.contains(&source.module().as_str())) {
         for name in IMPURE {
             let path = &source.path;
-            assert!(!source.text.contains(name), "{path}: a pure room must not name {name}");
+            assert!(!source.text.contains(name), "{path}: a pure module must not use {name}");
         }
     }
 }
 
 #[test]
 fn crates_depend_only_downwards() {
-    let ours: BTreeSet<_> = CRATES.iter().map(|(name, _)| *name).collect();
+    let names: BTreeSet<_> = CRATES.iter().flat_map(|(_, allowed)| *allowed).copied().collect();
     for (name, allowed) in CRATES {
         let text = fs::read_to_string(workspace().join(name).join("Cargo.toml"))
             .expect("every member has a manifest");
@@ -153,7 +156,7 @@ fn crates_depend_only_downwards() {
             .iter()
             .filter_map(|section| manifest.get(*section)?.as_table())
             .flat_map(Table::keys);
-        for used in used.filter(|used| ours.contains(used.as_str())) {
+        for used in used.filter(|used| names.contains(used.as_str())) {
             assert!(allowed.contains(&used.as_str()), "`{name}` must not depend on `{used}`");
         }
     }
@@ -170,9 +173,9 @@ fn the_table_of_crates_is_complete() {
     }
 }
 
-/// The checks are only worth something if they see every way to name a room.
+/// The checks above rely on this.
 #[test]
-fn every_way_to_name_a_room_is_seen() {
+fn every_way_to_name_a_module_is_found() {
     let text = "
         use crate::alpha::{Thing, crate_level};
         use crate::{beta, gamma::{self, Other}, delta as d,
@@ -185,7 +188,7 @@ fn every_way_to_name_a_room_is_seen() {
         macro_rules! m { () => { $crate::iota::x() } }
     ";
     let expected = ["alpha", "beta", "delta", "epsilon", "eta", "gamma", "iota", "theta", "zeta"];
-    let text = rooted("room/file.rs", &without_comments(text));
+    let text = rooted("module/file.rs", &without_comments(text));
     assert_eq!(uses(&text), expected.map(str::to_owned).into());
 }
 
@@ -205,7 +208,7 @@ struct Source {
 }
 
 impl Source {
-    fn room(&self) -> String {
+    fn module(&self) -> String {
         let first = self.path.split('/').next().unwrap_or_default();
         first.trim_end_matches(".rs").to_owned()
     }
@@ -223,9 +226,10 @@ fn product() -> Vec<Source> {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a directory can be read");
             todo.extend(entries.map(|entry| entry.expect("readable").path()));
-        } else if is_product(&path) {
+        } else if is_product(path.strip_prefix(&root).expect("it is below the root")) {
             let text = fs::read_to_string(&path).expect("sources are text");
-            let path = path.strip_prefix(&root).expect("it lies below").display().to_string();
+            let path = path.strip_prefix(&root).expect("it is below the root");
+            let path = path.display().to_string();
             let text = rooted(&path, &without_comments(product_part(&text)));
             sources.push(Source { path, text });
         }
@@ -234,12 +238,13 @@ fn product() -> Vec<Source> {
     sources
 }
 
+/// Returns whether a file, by its path below the root, holds product code.
 fn is_product(path: &Path) -> bool {
     let is_test = |part: &std::ffi::OsStr| part == "tests" || part == "tests.rs";
     path.extension().is_some_and(|extension| extension == "rs") && !path.iter().any(is_test)
 }
 
-/// Everything before an inline test module, which the house rules put last.
+/// Returns the text before an inline test module, which the house rules put last.
 fn product_part(text: &str) -> &str {
     let inline = text.match_indices("#[cfg(test)]").find(|(at, _)| {
         let item = text[*at..].lines().find(|line| line.trim_start().starts_with("mod "));
@@ -253,12 +258,12 @@ fn without_comments(text: &str) -> String {
     text.lines().map(code).collect()
 }
 
-/// Writes the crate's root as `crate::` where a file climbs to it by `super::`.
+/// Replaces `super::super::` by `crate::` where it reaches the root of the crate.
 fn rooted(path: &str, text: &str) -> String {
     text.replace(&"super::".repeat(path.split('/').count()), "crate::")
 }
 
-/// Rooms that a text names by `crate::room` or in a `use crate::{..}` group.
+/// Returns the modules that a text names by `crate::module` or in a `use crate::{..}` group.
 fn uses(text: &str) -> BTreeSet<String> {
     text.split("crate::")
         .skip(1)
@@ -266,12 +271,12 @@ fn uses(text: &str) -> BTreeSet<String> {
             Some(group) => first_names(group),
             None => vec![identifier(rest)],
         })
-        // Constants, macros and types of the crate root are no rooms.
+        // Constants, macros and types of the crate root are no modules.
         .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
         .collect()
 }
 
-/// The first identifier of every member of a group that has been opened.
+/// Returns the first identifier of every member of a group whose brace is already consumed.
 fn first_names(group: &str) -> Vec<String> {
     let mut names = Vec::new();
     let (mut depth, mut is_start) = (0_u32, true);

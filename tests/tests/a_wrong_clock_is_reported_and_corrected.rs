@@ -1,33 +1,32 @@
-//! A box without a battery-backed clock wakes up in 1970, in a machine whose clock the test may set.
-//! What it takes is marked; what it still has when the clock is set is dated again.
+//! A box without a battery-backed clock starts in 1970, in a machine whose clock the test can set.
+//! Samples are marked; when the clock is set, the times of samples still in the queue are
+//! corrected.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use e2e::{Gateway, Guest, LocalHub, Mosquitto, Simulator, eventually};
+use e2e::{Gateway, GatewayConfig, Guest, LocalHub, Mosquitto, Simulator, eventually};
 use tunnel::PrivateKey;
 
-/// An emulated machine beside a busy compiler is slow.
-const SOON: Duration = Duration::from_secs(60);
+/// An emulated machine is slow beside a compiler.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again() {
+fn in_a_guest_samples_before_the_clock_was_set_are_marked_and_corrected() {
     let (mut broker, plc) = (Mosquitto::start(), Simulator::start());
     let consumer = broker.subscribe("edge/+/data/#");
-    let config = format!(
-        "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n[mqtt]\nbrokers = [\"mqtt://{}\"]\n\
-         [publish]\ndatetime = \"unix_ms\"\n{}",
-        broker.url().trim_start_matches("mqtt://"),
-        plc.plc_sections(1, Duration::from_millis(500)),
-    );
+    let config = GatewayConfig::with_broker("site", broker.url())
+        .set("gateway.state_dir", "/state")
+        .set("publish.datetime", "unix_ms")
+        .plcs(plc.plc_sections(1, Duration::from_millis(500)));
     let since = unix_ms();
     let guest = Guest::builder()
         .network()
         .program(Gateway::program())
-        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2"))
+        .file("/gateway.toml", config.for_guest())
         .setup("date -s @3600\nmkdir /state\nedge-gateway run /gateway.toml &")
         .boot();
 
-    let early = consumer.next(SOON).json();
+    let early = consumer.next(GUEST_TIMEOUT).json();
     assert_eq!(early["gateway"]["quality"]["life"], "unsynced", "{early}");
     assert!(early["life"].is_u64(), "the value is there: {early}");
     assert!(early["datetime"].as_u64() < Some(86_400_000), "{early}");
@@ -36,7 +35,7 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
     consumer.drain(Duration::from_millis(500));
     let asks = |page: &str, answer: &str| {
         let line = format!("wget -q -O - http://127.0.0.1:9464/{page} | grep -q '{answer}'");
-        eventually(answer, SOON, || (guest.try_run(&line).code == 0).then_some(()));
+        eventually(answer, GUEST_TIMEOUT, || (guest.try_run(&line).code == 0).then_some(()));
     };
     asks("metrics", "^edge_samples_stored [1-9]");
     guest.run(&format!("date -s @{}", unix_ms() / 1000));
@@ -45,7 +44,7 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
 
     let mut corrected = 0;
     loop {
-        let message = consumer.next(SOON).json();
+        let message = consumer.next(GUEST_TIMEOUT).json();
         let stamp = &message["gateway"];
         assert_eq!(stamp.get("quality"), None, "{message}");
         let at = message["datetime"].as_u64().expect("milliseconds");
@@ -60,38 +59,33 @@ fn in_a_guest_what_was_taken_before_the_clock_was_set_is_marked_and_dated_again(
 }
 
 #[test]
-fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is_set() {
+fn in_a_guest_a_tunnel_that_starts_in_1970_reports_it_and_connects_when_the_clock_is_set() {
     let (broker, plc) = (Mosquitto::start(), Simulator::start());
     let consumer = broker.subscribe("edge/+/data/#");
     let key = PrivateKey::generate();
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
     let hub = LocalHub::start(key.public_key(), None, behind);
-    // Yesterday the clock was right.
+    // The hub has accepted a handshake with a later time.
     hub.connect_once(&key);
     let address = LocalHub::ADDRESS;
-    let config = format!(
-        "[gateway]\nid = \"site\"\nstate_dir = \"/state\"\n\
-         [mqtt]\nbrokers = [\"mqtt://{address}:1883\"]\n\
-         [tunnel]\nprivate_key_file = \"/tunnel.key\"\naddress = \"{}/32\"\n\
-         [[tunnel.hub]]\nname = \"hub-a\"\nendpoint = \"{}\"\npublic_key = \"{}\"\n\
-         allowed_ips = [\"{address}/32\"]\n{}",
-        LocalHub::SITE_ADDRESS,
-        hub.address(),
-        hub.public_key(),
-        plc.plc_sections(1, Duration::from_millis(500)),
-    );
-    let metrics = "[metrics]\nlisten = [\"127.0.0.1:9464\"]\n";
+    let config = GatewayConfig::with_broker("site", format!("mqtt://{address}:1883"))
+        .set("gateway.state_dir", "/state")
+        .set("metrics.listen", vec!["0.0.0.0:9464"])
+        .set("tunnel.private_key_file", "/tunnel.key")
+        .set("tunnel.address", format!("{}/32", LocalHub::SITE_ADDRESS))
+        .hub("hub-a", hub.address(), hub.public_key(), address)
+        .plcs(plc.plc_sections(1, Duration::from_millis(500)));
     let guest = Guest::builder()
         .network()
         .program(Gateway::program())
-        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2") + metrics)
+        .file("/gateway.toml", config.for_guest())
         .file("/tunnel.key", key.expose().as_bytes())
         .setup("chmod 600 /tunnel.key\ndate -s @3600\nmkdir /state")
         .setup("edge-gateway run /gateway.toml &")
         .boot();
     let says = |answer: &str| {
         let line = format!("wget -q -O - http://127.0.0.1:9464/status | grep -q '{answer}'");
-        eventually(answer, SOON, || (guest.try_run(&line).code == 0).then_some(()));
+        eventually(answer, GUEST_TIMEOUT, || (guest.try_run(&line).code == 0).then_some(()));
     };
 
     says("\"state\":\"clock_behind\",\"sentence\":\"Nothing comes back from hub-a");
@@ -99,14 +93,14 @@ fn in_a_guest_a_tunnel_that_wakes_up_in_1970_says_so_and_opens_when_the_clock_is
     assert_eq!(consumer.try_next(Duration::ZERO), None);
     guest.run(&format!("date -s @{}", unix_ms() / 1000));
 
-    consumer.next(SOON);
+    consumer.next(GUEST_TIMEOUT);
     says("\"state\":\"up\",\"sentence\":\"The tunnel to hub-a is up.");
 }
 
 #[expect(
     clippy::disallowed_methods,
     clippy::expect_used,
-    reason = "the test sets the clock of the guest by it"
+    reason = "the test sets the clock of the guest"
 )]
 fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");

@@ -1,4 +1,4 @@
-//! Whatever a file holds, it is taken or explained: reading and explaining never panic.
+//! Any file is accepted or explained: reading and explaining never panic.
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use provisioning::config;
 
-/// Reads a file with these contents and renders what is said about it.
-fn answer(name: &str, contents: &[u8]) {
+/// Loads a file with these contents and renders the result.
+fn load_and_render(name: &str, contents: &[u8]) {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
     match config::load(&path) {
@@ -22,7 +22,7 @@ fn answer(name: &str, contents: &[u8]) {
 
 proptest! {
     #[test]
-    fn a_damaged_file_is_answered(
+    fn a_damaged_file_is_accepted_or_explained(
         cut in any::<prop::sample::Index>(),
         length in 0_usize..40,
         instead in prop_oneof![
@@ -34,11 +34,11 @@ proptest! {
         let start = cut.index(contents.len());
         let end = (start + length).min(contents.len());
         contents.splice(start..end, instead);
-        answer("damaged.toml", &contents);
+        load_and_render("damaged.toml", &contents);
     }
 
     #[test]
-    fn any_value_at_any_key_is_answered(
+    fn any_value_of_any_key_is_accepted_or_explained(
         line in any::<prop::sample::Index>(),
         value in prop_oneof![
             "\"[^\"\\\\\\p{Cc}]{0,12}\"",
@@ -58,18 +58,18 @@ proptest! {
         if let Some((key, _)) = lines[index].split_once('=') {
             lines[index] = format!("{key}= {value}");
         }
-        answer("other_value.toml", lines.join("\n").as_bytes());
+        load_and_render("other_value.toml", lines.join("\n").as_bytes());
     }
 }
 
 #[test]
-fn a_file_without_an_end_is_refused() {
+fn an_endless_file_is_rejected() {
     let rejected = config::load("/dev/zero".as_ref()).unwrap_err();
     assert!(rejected.to_string().contains("16 MiB"), "{rejected}");
 }
 
 #[test]
-fn a_thousand_problems_are_counted_and_the_first_are_shown() {
+fn all_problems_are_counted_and_the_first_200_are_shown() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("thousand.toml");
     fs::write(&path, "a = 1\n".repeat(1001)).unwrap();
     let rejected = config::load(&path).unwrap_err();
@@ -78,7 +78,7 @@ fn a_thousand_problems_are_counted_and_the_first_are_shown() {
 }
 
 #[test]
-fn a_file_from_windows_is_read() {
+fn a_file_with_byte_order_mark_and_crlf_is_read() {
     let text = "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtt://h\"]\n[[plc]]\nname = \"p\"\n\
                 model = \"M241\"\naddress = \"h\"\n[[plc.tag]]\nname = \"t\"\nat = \"%MW1\"\n\
                 type = \"INT\"\n";

@@ -1,16 +1,15 @@
-//! Whoever reaches the metrics port can waste its time, not the gateway's: the next scrape is
-//! answered, and the data flows on.
+//! A client of the metrics port cannot block the gateway: the next scrape is answered, and data is
+//! still published.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use e2e::{Gateway, Mosquitto, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus};
 
-const SOON: Duration = Duration::from_secs(10);
-/// The life of a connection is 10 s; what it holds up is free then.
-const LIFE: Duration = Duration::from_secs(12);
+/// The server closes a connection after 10 s, which frees its slot.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(12);
 
 struct World {
     gateway: Gateway,
@@ -19,27 +18,22 @@ struct World {
 
 fn world() -> World {
     let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
-    let gateway = Gateway::start_ready(&format!(
-        "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"{}\"]\n\
-         [[plc]]\nname = \"p\"\nmodel = \"M241\"\naddress = \"{}\"\n\
-         [[plc.tag]]\nname = \"count\"\nat = \"%MW10\"\ntype = \"UINT\"\n",
-        broker.url(),
-        plc.address()
-    ));
+    let count = PlcConfig::new("p", "M241", plc.address()).tag("count", "%MW10", "UINT");
+    let gateway = Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plc(count));
     World { gateway, _peers: (plc, broker) }
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, SOON).expect("it listens");
-    stream.set_read_timeout(Some(LIFE)).expect("a time-out is allowed");
-    stream.set_write_timeout(Some(LIFE)).expect("a time-out is allowed");
+    let stream = TcpStream::connect_timeout(&address, EVENT_TIMEOUT).expect("the server listens");
+    stream.set_read_timeout(Some(CONNECTION_TIMEOUT)).expect("a time-out is allowed");
+    stream.set_write_timeout(Some(CONNECTION_TIMEOUT)).expect("a time-out is allowed");
     stream
 }
 
-/// Sends this and gives the first line of the answer; empty when there is none.
+/// Sends a request and returns the first line of the response; empty when there is none.
 fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = connect(address);
-    // The server may have heard enough before we have said all.
+    // The server may respond and close before the whole request is sent.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -47,14 +41,14 @@ fn ask(address: SocketAddr, request: &[u8]) -> String {
 }
 
 #[test]
-fn silent_and_slow_askers_hold_a_scrape_up_no_longer_than_the_time_out() {
+fn silent_and_slow_clients_delay_a_scrape_by_the_time_out_at_most() {
     let world = world();
     let address = world.gateway.metrics_address();
     let slow: Vec<TcpStream> = (0..8)
         .map(|index| {
             let mut stream = connect(address);
             if index % 2 == 0 {
-                stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").expect("it listens");
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").expect("the server listens");
             }
             stream
         })
@@ -64,12 +58,12 @@ fn silent_and_slow_askers_hold_a_scrape_up_no_longer_than_the_time_out() {
     let answer = ask(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
 
     assert!(answer.contains("200"), "{answer:?} after {:?}", asked.elapsed());
-    assert!(asked.elapsed() < LIFE);
+    assert!(asked.elapsed() < CONNECTION_TIMEOUT);
     drop(slow);
 }
 
 #[test]
-fn a_thousand_askers_who_leave_at_once_cost_nothing() {
+fn a_thousand_connections_that_close_at_once_take_no_memory() {
     let world = world();
     let address = world.gateway.metrics_address();
     let before = world.gateway.memory();
@@ -84,7 +78,7 @@ fn a_thousand_askers_who_leave_at_once_cost_nothing() {
 }
 
 #[test]
-fn what_is_not_a_small_get_is_refused_in_words_of_http() {
+fn a_request_that_is_not_a_small_get_is_rejected_with_an_http_status() {
     let world = world();
     let address = world.gateway.metrics_address();
 

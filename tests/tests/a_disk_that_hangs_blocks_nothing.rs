@@ -1,48 +1,46 @@
-//! A card that answers nothing for a while, as cheap ones do when they tidy up, costs no cycle and no
-//! sample: PLCs are read and values delivered meanwhile, the gateway says so, and goes on with the
-//! card as soon as it answers.
+//! A disk that does not answer for a while, as cheap SD cards do during garbage collection, costs
+//! no cycle and no sample: the gateway reads and delivers meanwhile, reports the hang, and writes
+//! again as soon as the disk answers.
 
 use std::time::Duration;
 
 use e2e::{
-    Barriers, Capture, Gateway, Guest, HttpResponse, Mosquitto, Port, PowerCut, Simulator,
-    eventually, http_get,
+    Barriers, Capture, Gateway, GatewayConfig, Guest, HttpResponse, Mosquitto, Port, PowerCut,
+    Simulator, eventually, http_get,
 };
 
-const LONG: Duration = Duration::from_secs(100);
+const SLOW_TIMEOUT: Duration = Duration::from_secs(100);
 const TOPIC: &str = "edge/boxed/data/p0";
 const SCAN: Duration = Duration::from_millis(20);
 
 #[test]
-fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
+fn in_a_guest_values_read_while_the_disk_hangs_are_delivered_and_the_hang_is_reported() {
     let (plc, metrics, broker) = (Simulator::start(), Port::reserve(), Mosquitto::start());
     let consumer = broker.subscribe("edge/boxed/#");
-    let config = format!(
-        "[gateway]\nid = \"boxed\"\nstate_dir = \"/data\"\n\
-         [mqtt]\nbrokers = [\"mqtt://127.0.0.1:{}\"]\n[metrics]\nlisten = [\"0.0.0.0:9464\"]\n\
-         [queue]\nmax_size = \"16MiB\"\nmin_free = \"1MiB\"\n{}",
-        broker.port(),
-        plc.plc_sections(1, SCAN),
-    );
+    let config = GatewayConfig::with_broker("boxed", broker.url())
+        .set("gateway.state_dir", "/data")
+        .set("metrics.listen", vec!["0.0.0.0:9464"])
+        .set("queue.max_size", "16MiB")
+        .set("queue.min_free", "1MiB")
+        .plcs(plc.plc_sections(1, SCAN));
     let machine = Guest::builder()
         .program(Gateway::program())
         .forward_tcp(metrics.number(), 9464)
-        // This machine's loopback is at 10.0.2.2 there.
-        .file("/gateway.toml", config.replace("127.0.0.1", "10.0.2.2"));
+        .file("/gateway.toml", config.for_guest());
     let mut power = PowerCut::new(machine, Barriers::Kept, 1);
     power.power_on().send("edge-gateway run /gateway.toml &");
-    let gateway = Asked(metrics);
+    let gateway = Metrics(metrics);
     let before = gateway.wait_for("edge_queue_sync_seconds_count", 2);
 
     let hanging = power.block_disk();
-    let told = gateway.wait_until_ready_is(503);
+    let told = gateway.wait_for_readyz(503);
     let delivered = gateway.wait_for("edge_samples_delivered_total", 0);
-    // It still hangs, and 100 cycles of the PLC are read and delivered.
+    // While it still hangs, 100 cycles of the PLC are read and delivered.
     gateway.wait_for("edge_samples_delivered_total", delivered + 100);
     drop(hanging);
 
     assert!(told.body.contains("does not answer"), "{}", told.body);
-    gateway.wait_until_ready_is(200);
+    gateway.wait_for_readyz(200);
     gateway.wait_for("edge_queue_sync_seconds_count", before + 2);
     power.guest().run("kill -TERM $! && wait $!");
     let mut capture = Capture::default();
@@ -58,19 +56,19 @@ fn in_a_guest_what_is_read_while_it_hangs_is_delivered_and_told() {
     );
 }
 
-struct Asked(Port);
+struct Metrics(Port);
 
-impl Asked {
+impl Metrics {
     fn wait_for(&self, series: &str, more_than: u64) -> u64 {
-        eventually(series, LONG, || {
+        eventually(series, SLOW_TIMEOUT, || {
             let text = http_get(self.0.address(), "/metrics").ok()?.body;
             let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
             value?.parse().ok().filter(|value| *value > more_than)
         })
     }
 
-    fn wait_until_ready_is(&self, status: u16) -> HttpResponse {
-        eventually(&format!("/readyz is {status}"), LONG, || {
+    fn wait_for_readyz(&self, status: u16) -> HttpResponse {
+        eventually(&format!("/readyz is {status}"), SLOW_TIMEOUT, || {
             http_get(self.0.address(), "/readyz").ok().filter(|answer| answer.status == status)
         })
     }

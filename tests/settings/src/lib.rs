@@ -1,0 +1,194 @@
+//! The environment variables that change what the tests do. Tests, benches and xtask read and set
+//! them only through [`ALL`]; CONTRIBUTING.md shows the same table, which a test compares.
+#![expect(clippy::panic, reason = "a wrong setting stops the test that reads it")]
+
+use std::env;
+use std::path::PathBuf;
+
+/// One variable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Setting {
+    /// Name of the variable.
+    pub name: &'static str,
+    /// Value that holds while the variable is not set, or a word about where it comes from.
+    pub default: &'static str,
+    /// What the variable sets, in one sentence.
+    pub meaning: &'static str,
+}
+
+/// Records of the backlog bench, in MiB.
+pub const BACKLOG: Setting = Setting {
+    name: "E2E_BACKLOG",
+    default: "1024",
+    meaning: "Size of the backlog in `cargo xtask bench queue`, in MiB.",
+};
+/// Port of the broker for Node-RED's flow.
+pub const BROKER_PORT: Setting = Setting {
+    name: "E2E_BROKER_PORT",
+    default: "set by the tests",
+    meaning: "Port of the broker, passed to the flow of Node-RED.",
+};
+/// Client id of Node-RED's flow.
+pub const CLIENT_ID: Setting = Setting {
+    name: "E2E_CLIENT_ID",
+    default: "set by the tests",
+    meaning: "MQTT client id, passed to the flow of Node-RED.",
+};
+/// Crashes of the queue's model test.
+pub const CRASHES: Setting = Setting {
+    name: "E2E_CRASHES",
+    default: "4000",
+    meaning: "Simulated crashes of the queue; `cargo xtask test` sets 100000.",
+};
+/// Power cuts per durability.
+pub const CUTS: Setting = Setting {
+    name: "E2E_CUTS",
+    default: "by test",
+    meaning: "Power cuts of a guest for each durability.",
+};
+/// Port of Node-RED's editor.
+pub const EDITOR_PORT: Setting = Setting {
+    name: "E2E_EDITOR_PORT",
+    default: "set by the tests",
+    meaning: "Port of the editor, passed to the settings of Node-RED.",
+};
+/// Path of the gateway program.
+pub const GATEWAY: Setting = Setting {
+    name: "E2E_GATEWAY",
+    default: "next to the test",
+    meaning: "Path of the `edge-gateway` program under test.",
+};
+/// Directory of the guests' kernel and QEMU.
+pub const GUEST: Setting = Setting {
+    name: "E2E_GUEST",
+    default: "`target/guest`",
+    meaning: "Directory with the kernel, QEMU and busybox of the guests.",
+};
+/// Kills of a running gateway.
+pub const KILLS: Setting = Setting {
+    name: "E2E_KILLS",
+    default: "200",
+    meaning: "`kill -9` of a gateway with durability `balanced`.",
+};
+/// Lives of a tunnel.
+pub const LIVES: Setting = Setting {
+    name: "E2E_LIVES",
+    default: "1",
+    meaning: "Simulated lives of a tunnel, 24 days each, with consecutive seeds.",
+};
+/// Messages that wait for an absent consumer.
+pub const MESSAGES: Setting = Setting {
+    name: "E2E_MESSAGES",
+    default: "3000",
+    meaning: "Messages that the broker stores for an absent consumer.",
+};
+/// Mutated inputs of a parser.
+pub const MUTATIONS: Setting = Setting {
+    name: "E2E_MUTATIONS",
+    default: "by test",
+    meaning: "Mutated or random inputs for each parser.",
+};
+/// Directory of modbus-serial.
+pub const NODE: Setting = Setting {
+    name: "E2E_NODE",
+    default: "`target/e2e-node`",
+    meaning: "Directory with modbus-serial and its server script.",
+};
+/// Directory of Node-RED.
+pub const NODE_RED: Setting = Setting {
+    name: "E2E_NODE_RED",
+    default: "`target/e2e-node-red`",
+    meaning: "Directory with Node-RED.",
+};
+/// Length of the simulated outage.
+pub const OUTAGE_HOURS: Setting = Setting {
+    name: "E2E_OUTAGE_HOURS",
+    default: "1",
+    meaning: "Length of the simulated outage, in hours.",
+};
+/// Interpreter with pymodbus.
+pub const PYTHON: Setting = Setting {
+    name: "E2E_PYTHON",
+    default: "`target/e2e-python`",
+    meaning: "Python interpreter with pymodbus.",
+};
+/// Samples per record of the queue bench.
+pub const SAMPLES: Setting = Setting {
+    name: "E2E_SAMPLES",
+    default: "100",
+    meaning: "Samples in each record of `cargo xtask bench queue`.",
+};
+/// Seed of one random history.
+pub const SEED: Setting = Setting {
+    name: "E2E_SEED",
+    default: "by test",
+    meaning: "Seed of the one history to run, for the crashes of the queue or the life of a tunnel.",
+};
+/// Path of the xtask program.
+pub const XTASK: Setting = Setting {
+    name: "E2E_XTASK",
+    default: "next to the test",
+    meaning: "Path of the `xtask` program that builds the Debian package.",
+};
+
+/// Every variable, in the order of the names.
+pub const ALL: [Setting; 19] = [
+    BACKLOG,
+    BROKER_PORT,
+    CLIENT_ID,
+    CRASHES,
+    CUTS,
+    EDITOR_PORT,
+    GATEWAY,
+    GUEST,
+    KILLS,
+    LIVES,
+    MESSAGES,
+    MUTATIONS,
+    NODE,
+    NODE_RED,
+    OUTAGE_HOURS,
+    PYTHON,
+    SAMPLES,
+    SEED,
+    XTASK,
+];
+
+impl Setting {
+    /// Returns the number that is set, if one is.
+    ///
+    /// # Panics
+    /// When the variable is set to anything else.
+    #[must_use]
+    pub fn get(self) -> Option<u64> {
+        let text = env::var(self.name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{}={text} is not a number", self.name)))
+    }
+
+    /// Returns the number that is set, or the default of the table.
+    ///
+    /// # Panics
+    /// When the variable, or the default, is not a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.get().unwrap_or_else(|| {
+            let default = self.default.parse();
+            default.unwrap_or_else(|_| panic!("{} has no number as its default", self.name))
+        })
+    }
+
+    /// Returns the number that is set, or the default of this test.
+    ///
+    /// # Panics
+    /// When the variable is set to anything but a number.
+    #[must_use]
+    pub fn number_or(self, default: u64) -> u64 {
+        self.get().unwrap_or(default)
+    }
+
+    /// Returns the path that is set, if one is.
+    #[must_use]
+    pub fn path(self) -> Option<PathBuf> {
+        env::var_os(self.name).map(PathBuf::from)
+    }
+}
