@@ -1,12 +1,13 @@
-//! Puts the rooms together: starts the tasks, stops them in an order that loses nothing.
+//! Wires the modules together: starts the tasks, and stops them in an order that loses nothing.
 //!
-//! The only room that knows all others.
+//! The only module that knows all others.
 
 mod certificates;
 mod hub_cache;
 mod local_socket;
 mod network;
 mod pump;
+mod systemd;
 
 use std::io;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::network::Network;
-use self::pump::{HealthInputs, Pump};
+use self::pump::{HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, ClientSettings};
 use crate::plc;
@@ -28,49 +29,49 @@ use crate::web::{self, Sources};
 
 pub use self::local_socket::socket_path;
 
-/// Readings on their way to the pump. It takes them faster than PLCs answer; a full channel makes
-/// the PLC tasks wait, and missed cycles are counted there.
+/// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
+/// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
 const PLC_EVENT_CAPACITY: usize = 64;
-/// Longest wait for PLC tasks to finish the request that is on the wire.
+/// Time for the PLC tasks to finish the request that is on the wire.
 const POLLING_GRACE: Duration = Duration::from_secs(4);
-/// Longest wait for the broker to take what is left.
+/// Time for the broker to acknowledge what is left in the queue.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// Longest wait for the tunnel to say goodbye.
+/// Time for the tunnel to close.
 const TUNNEL_CLOSE_GRACE: Duration = Duration::from_secs(3);
 
-/// Why the gateway does not run, or stopped by itself.
+/// Why the gateway could not start, or stopped without being asked to.
 #[derive(Debug, Error)]
 pub enum AppError {
-    /// A metrics address cannot be had.
+    /// A metrics address cannot be listened on.
     #[error(
         "cannot serve metrics on {listen}; stop the program that listens there, or change metrics.listen"
     )]
     Listen {
-        /// As configured.
+        /// The address of `metrics.listen`.
         listen: Listen,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The tunnel's network device cannot be had.
+    /// The network interface of the tunnel cannot be created.
     #[error("cannot open the tunnel")]
     Tunnel(#[from] tunnel::DeviceError),
-    /// Its name is none.
+    /// The name of that interface is invalid.
     #[error(transparent)]
     InterfaceName(#[from] tunnel::InterfaceNameError),
-    /// No socket for the tunnel.
+    /// The UDP socket of the tunnel cannot be opened.
     #[error("cannot open a UDP socket for the tunnel")]
     UdpSocket(#[source] io::Error),
-    /// The metrics could not be set up.
+    /// The metrics could not be registered.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// Another gateway answers on the socket in the state directory.
-    #[error("another gateway runs with state_dir {0}; two must not share one")]
+    /// Another gateway answers on the status socket in `state_dir`.
+    #[error("another gateway is running with state_dir {0}; each needs its own")]
     AlreadyRunning(String),
-    /// Another process has the queue.
-    #[error("another gateway has the queue in {0}; two must not share one state_dir")]
+    /// Another process has locked the directory of the queue.
+    #[error("another gateway is using the queue in {0}; each needs its own state_dir")]
     QueueInUse(String),
-    /// A task ended that should not have.
+    /// A task ended that should run until the stop.
     #[error("a task ended unexpectedly; the log says which")]
     TaskEnded,
 }
@@ -78,20 +79,21 @@ pub enum AppError {
 /// Runs the gateway until `stop` fires, then drains it.
 ///
 /// # Errors
-/// Fails when a listener cannot be opened, or when a task ends by itself.
+/// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
+/// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
     let (config, hash) = loaded.into_parts();
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
-    let local = local_socket::bind(&state_dir).await?;
+    let status_socket = local_socket::bind(&state_dir).await?;
     let fatal = CancellationToken::new();
-    let mut reach = Network::open(&config, &fatal).await?;
+    let mut network = Network::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
-    let watched = HealthInputs { tunnel: reach.tunnel.clone(), clock: reach.clock.clone() };
-    let pump = Pump::new(&config, &hash, &metrics, watched, open_storage(&config)?, outbox);
+    let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
+    let pump = Pump::new(&config, &hash, &metrics, inputs, open_storage(&config)?, outbox);
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
@@ -99,10 +101,11 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
         status: pump.status(),
     });
     let serving = Stage::new("serving");
-    reach.serve(&router, &serving, &fatal);
-    serving.spawn(fatal.clone(), |stop| local_socket::serve(state_dir, local, router, stop));
+    network.serve(&router, &serving, &fatal);
+    serving
+        .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let publishing = Stage::new("publishing");
-    let settings = mqtt_settings(&config, reach.uplink.clone());
+    let settings = mqtt_settings(&config, network.uplink.clone());
     let tls = config.mqtt.tls.clone();
     let expiries = metrics.certificates.clone();
     serving.spawn(fatal.clone(), |stop| certificates::watch(tls, expiries, stop));
@@ -113,43 +116,44 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for link in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
+    for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
         let events = plc_events.clone();
-        polling.spawn(fatal.clone(), |stop| plc::run(link, events, stop));
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, events, stop));
     }
     drop(plc_events);
 
-    local_socket::notify_ready();
+    systemd::notify_ready();
     let failed = tokio::select! {
         () = stop.cancelled() => false,
         () = fatal.cancelled() => true,
     };
-    local_socket::notify_stopping();
-    // Each ends when its source does: the PLC tasks at the token, the pump when the last of them is
-    // gone and the queue is empty, the MQTT task when the pump has closed the outbox.
+    systemd::notify_stopping();
+    // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
+    // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
     tokio::join!(
         polling.drain(POLLING_GRACE),
         pumping.drain(POLLING_GRACE + DRAIN_GRACE),
         publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
     );
     serving.drain(Duration::from_secs(1)).await;
-    reach.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
+    network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
 }
 
-/// Where the queue lies. That there is no such place is lived with; that another process has it is
-/// not.
-fn open_storage(config: &Config) -> Result<Result<DirStorage, DirStorageError>, AppError> {
+/// Opens the directory of the queue. An unusable one does not stop the gateway: PLCs are read and
+/// published from memory. One that another process uses does.
+fn open_storage(config: &Config) -> Result<QueueStorage, AppError> {
     match DirStorage::open(&config.gateway.state_dir.join(pump::QUEUE_DIR)) {
+        Ok(storage) => Ok(QueueStorage::Open(storage)),
         Err(DirStorageError::InUse(dir)) => Err(AppError::QueueInUse(dir.display().to_string())),
-        usable_or_not => Ok(usable_or_not),
+        Err(error) => Ok(QueueStorage::Unusable(error)),
     }
 }
 
-/// Payload of the default will, and of the last status before a stop.
+/// Payload of the default will, and of the last status message before a stop.
 const OFFLINE_PAYLOAD: &str = r#"{"state":"offline"}"#;
 
-/// Topic of the retained status.
+/// Returns the topic of the retained status.
 fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }

@@ -54,8 +54,8 @@ struct GatewayStamp {
 impl Auditor {
     /// Records a message.
     ///
-    /// The caller leaves out retained messages: they were sent before, and an old one would count as out
-    /// of order. A payload without a stamp is only counted.
+    /// The caller leaves out retained messages: they were sent before, and an old one would count
+    /// as out of order. A payload without a stamp is only counted.
     pub fn on_message(&mut self, topic: &str, payload: &[u8]) {
         let Ok(StampedPayload { gateway: stamp }) = serde_json::from_slice(payload) else {
             self.unstamped += 1;
@@ -132,8 +132,8 @@ impl Auditor {
             epoch: epoch.to_owned(),
             topic: topic.to_owned(),
         };
-        // An epoch that follows another one began while this audit listened: it must be complete from
-        // 0. Not so an old epoch that is sent late.
+        // An epoch that follows another one began while this audit listened: it must be complete
+        // from 0. Not so an old epoch that is sent late.
         let epochs = self.epochs.get(&stamp.id);
         let follows_another = epochs.is_some_and(|all| all.iter().any(|one| one != epoch));
         let from_start = follows_another && !stamp.history && epoch == stamp.epoch;

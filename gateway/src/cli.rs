@@ -1,8 +1,9 @@
-//! The command line: what each command does stands in its own file.
+//! The command line. Each command has a file of its own.
 
 mod audit;
 mod configuration;
 mod demo;
+mod generate;
 mod keygen;
 mod run;
 mod simulate;
@@ -16,46 +17,50 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-/// The answer is yes, or it is done.
+/// Exit code: success.
 const EXIT_OK: u8 = 0;
-/// The answer is no.
+/// Exit code: the check failed, or the command could not do its work.
 const EXIT_NEGATIVE: u8 = 1;
-/// What a disk gets beyond everything else at the end.
+/// Time for a disk to finish after everything else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
-  edge-gateway demo --for 20s              see the whole chain on this machine
-  edge-gateway check gateway.toml          find every problem of a configuration
-  edge-gateway plan gateway.toml           see which requests the PLCs will get
+  edge-gateway demo --for 20s              show the whole chain on this machine
+  edge-gateway check gateway.toml          report every problem of a configuration
+  edge-gateway plan gateway.toml           show which requests the PLCs will receive
   edge-gateway run                         run with /etc/edge-gateway/gateway.toml
+  edge-gateway status                      show how the running gateway is doing
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong use.";
+Exit codes: 0 success, 1 check failed, 2 usage error.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   edge-gateway run                         with /etc/edge-gateway/gateway.toml
-  edge-gateway run gateway.toml            with a file of your own
-  RUST_LOG=debug edge-gateway run          with more in the log, on standard error
+  edge-gateway run gateway.toml            with another file
+  RUST_LOG=debug edge-gateway run          with a more detailed log
 
-SIGTERM and Ctrl-C send what is left to the broker and end it; a second one ends it at once.";
+Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at most
+5 seconds, and exits; a second signal ends it at once.";
 
 const CHECK_EXAMPLES: &str = "\
 Example:
   edge-gateway check gateway.toml && systemctl restart edge-gateway
 
-Exit code 1 when there is a problem.";
+Exit code 1 if the configuration has a problem.";
 
 const PLAN_EXAMPLES: &str = "\
 Example:
   edge-gateway plan gateway.toml
 
-`max_gap` and `max_words` of a [[plc]] change how tags are joined to requests, `scan` how often.";
+In a [[plc]], `max_gap` and `max_words` control how tags are combined into requests, and `scan`
+controls how often they are read.";
 
 const SCHEMA_EXAMPLES: &str = "\
 Example:
   edge-gateway schema > gateway.schema.json
-  then write as first line of gateway.toml:  #:schema ./gateway.schema.json";
+
+Then begin gateway.toml with the line:  #:schema ./gateway.schema.json";
 
 /// Reads Modicon PLCs over Modbus TCP and publishes their values as JSON over MQTT.
 #[derive(Debug, Parser)]
@@ -67,35 +72,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Show the whole chain on this machine: simulated PLCs, gateway, broker end.
+    /// Run the whole chain on this machine: simulated PLCs, gateway, tunnel and broker.
     Demo(demo::DemoOptions),
     /// Run the gateway.
     #[command(after_help = RUN_EXAMPLES)]
     Run(ConfigFile),
-    /// Find every problem of a configuration, each with what to write instead.
+    /// Report every problem of a configuration, each with what to write instead.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ConfigFile),
-    /// Show the requests that will be sent, registers used and wasted, and the load on each PLC.
+    /// Show the requests that the PLCs will receive, and the load on each.
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(configuration::PlanOptions),
-    /// Show the effective configuration, secrets redacted.
+    /// Print the effective configuration, without secrets.
     PrintConfig(configuration::PrintConfigOptions),
-    /// Print the JSON Schema of gateway.toml, for editors.
+    /// Print the JSON Schema of gateway.toml, for editors that complete and check it.
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
     /// Show how the running gateway is doing.
     Status(status::StatusOptions),
-    /// Prove that nothing is missing: follow `seq` at a broker or in a capture.
+    /// Check that no message is missing, at a broker or in a capture.
     Audit(audit::AuditOptions),
-    /// Run only the tunnel, with a network device, from a file of wg-quick.
+    /// Run only the tunnel, from a wg-quick file, with a network interface.
     Tunnel(tunnel::TunnelOptions),
-    /// Make a key for the tunnel.
+    /// Generate a private key for the tunnel, and print its public key.
     Keygen(keygen::KeygenOptions),
-    /// Run a simulated PLC to try things on.
+    /// Run a simulated PLC for testing.
     Simulate(simulate::SimulateOptions),
+    /// Print a completion script for a shell.
+    #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
+    Completions(generate::CompletionsOptions),
+    /// Write the manual pages into a directory; the Debian package calls this.
+    #[command(hide = true)]
+    Man(generate::ManOptions),
 }
 
-/// The configuration to use.
+/// The configuration file.
 #[derive(Args, Debug)]
 struct ConfigFile {
     /// Configuration file.
@@ -103,7 +114,7 @@ struct ConfigFile {
     path: PathBuf,
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -118,12 +129,15 @@ pub fn main() -> ExitCode {
         CliCommand::Tunnel(options) => tunnel::tunnel(&options),
         CliCommand::Keygen(options) => keygen::keygen(&options),
         CliCommand::Simulate(options) => simulate::simulate(&options),
+        CliCommand::Completions(options) => generate::completions(&options),
+        CliCommand::Man(options) => generate::man(&options),
     };
     match done {
         Ok(code) => ExitCode::from(code),
-        // The reader of our output has gone, as `head` does: nothing is wrong.
+        // The reader of standard output has closed it, as `head` does: nothing is wrong.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            // Nothing can be done if standard error is closed too; the exit code remains.
             let _ = writeln!(io::stderr(), "edge-gateway: {error:#}");
             ExitCode::from(EXIT_NEGATIVE)
         }
@@ -135,14 +149,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Writes to standard output.
+/// Prints a line to standard output. Unlike `println!` it does not panic when that is closed.
 fn print_line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
 }
 
-/// Runs the gateway's work to its end. What still waits for a disk then gets a moment more: a card
-/// that hangs must not hold up the stop.
+/// Runs `work` to its end, then waits [`SHUTDOWN_GRACE`] for blocking threads: an SD card that hangs
+/// must not hang the stop.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = runtime()?;
     let done = runtime.block_on(work);
@@ -150,7 +164,8 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     done
 }
 
-/// One thread is enough for any number of PLCs, and spares the memory of more.
+/// Returns a runtime with one thread: it is enough for any number of PLCs, and saves the memory of
+/// more (docs/decisions/0006-one-thread.md).
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
@@ -160,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_hangs_does_not_hold_up_the_stop() {
+    fn a_hanging_disk_does_not_hang_the_stop() {
         let (_held, hangs) = std::sync::mpsc::channel::<()>();
 
         let done = block_on(async {

@@ -1,10 +1,10 @@
-//! The one place that reads or judges wall time.
+//! The only module that reads the wall clock, and decides how far to trust it.
 //!
-//! A box without a battery-backed clock wakes up in the past. Nothing waits for the right time:
-//! values are read and sent at once. But it is told, and three things depend on it: the tunnel does
-//! not shake hands with a time that would burn its key, what the clock was once known to have
-//! passed (the floor) is kept on disk, and what was taken by a wrong clock is marked, and dated
-//! again as soon as the clock is right.
+//! A device without a battery-backed clock starts with a time in the past. Nothing waits for the
+//! right time: values are read and sent at once. Three things depend on the trust in the clock: the
+//! tunnel sends no handshake with a time that would block its key at the hub; the latest time that
+//! the clock is known to have passed (the floor) is stored on disk; and samples taken by a wrong
+//! clock are marked, and their times are corrected once the clock is right.
 
 mod anchor;
 mod floor;
@@ -26,19 +26,19 @@ pub use trust::{ClockAssessment, ClockTrust, TrustLevel};
 
 use crate::model::UnixTime;
 
-/// How often a clock is looked at that is not wrong.
+/// How often a plausible clock is assessed.
 const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
-/// How often one that is, since what is taken by it is marked.
+/// How often a wrong clock is assessed: until it is right, every sample is marked.
 const UNSET_ASSESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads the wall clock.
+/// Returns the time of the wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> UnixTime {
     to_unix_time(SystemTime::now())
 }
 
-/// A moment of the system's clock.
+/// Converts a time of the system's clock.
 #[must_use]
 pub fn to_unix_time(moment: SystemTime) -> UnixTime {
     let micros = match moment.duration_since(UNIX_EPOCH) {
@@ -48,73 +48,73 @@ pub fn to_unix_time(moment: SystemTime) -> UnixTime {
     UnixTime::from_micros(micros)
 }
 
-/// What a tunnel may think of the clock.
+/// Returns the bounds within which a tunnel may trust the clock.
 #[must_use]
-pub fn tunnel_bounds(judgement: ClockAssessment) -> ClockBounds {
+pub fn tunnel_bounds(assessment: ClockAssessment) -> ClockBounds {
     let system = |time: UnixTime| {
         let micros = u64::try_from(time.as_micros()).unwrap_or_default();
         UNIX_EPOCH.checked_add(Duration::from_micros(micros))
     };
-    ClockBounds { floor: system(judgement.floor), ceiling: system(judgement.ceiling) }
+    ClockBounds { floor: system(assessment.floor), ceiling: system(assessment.ceiling) }
 }
 
-/// Judges the clock now, with the floor that `state_dir` holds.
+/// Assesses the clock now, with the floor stored in `state_dir`.
 #[must_use]
 pub fn assess(state_dir: &Path) -> ClockAssessment {
     assess_now(&mut ClockTrust::new(floor::load(&floor::state_file(state_dir))))
 }
 
-fn assess_now(judge: &mut ClockTrust) -> ClockAssessment {
-    judge.assess(Instant::now(), now(), kernel::is_synchronised())
+fn assess_now(trust: &mut ClockTrust) -> ClockAssessment {
+    trust.assess(Instant::now(), now(), kernel::is_synchronised())
 }
 
-/// Watches the clock until `stop` fires, keeps the floor in `state_dir`, and tells every change of
-/// judgement to everybody who listens to `told`, and what it means to a tunnel.
+/// Watches the clock until `stop` fires: stores the floor in `state_dir`, sends each changed
+/// assessment to `changes`, and its bounds to a tunnel by `send_bounds`.
 pub async fn watch<T: Future<Output = ()>>(
     state_dir: &Path,
-    told: watch::Sender<ClockAssessment>,
-    tell: impl Fn(ClockBounds) -> T,
+    changes: watch::Sender<ClockAssessment>,
+    send_bounds: impl Fn(ClockBounds) -> T,
     stop: CancellationToken,
 ) {
-    let mut news = told.subscribe();
-    let telling = async {
-        while news.changed().await.is_ok() {
-            let bounds = tunnel_bounds(*news.borrow_and_update());
-            tell(bounds).await;
+    let mut changed = changes.subscribe();
+    let sending = async {
+        while changed.changed().await.is_ok() {
+            let bounds = tunnel_bounds(*changed.borrow_and_update());
+            send_bounds(bounds).await;
         }
     };
     tokio::select! {
-        () = assess_until_stopped(state_dir, told, stop) => {}
-        () = telling => {}
+        () = assess_until_stopped(state_dir, changes, stop) => {}
+        () = sending => {}
     }
 }
 
 async fn assess_until_stopped(
     state_dir: &Path,
-    told: watch::Sender<ClockAssessment>,
+    changes: watch::Sender<ClockAssessment>,
     stop: CancellationToken,
 ) {
     let mut file = floor::state_file(state_dir);
-    let mut judge = ClockTrust::new(floor::load(&file));
+    let mut trust = ClockTrust::new(floor::load(&file));
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
         }
-        let judgement = assess_now(&mut judge);
-        if let Some(floor) = judge.take_floor_to_store() {
+        let assessment = assess_now(&mut trust);
+        if let Some(floor) = trust.take_floor_to_store() {
             file.write(floor::to_text(floor)).await;
         }
-        wait = if judgement.trust == TrustLevel::Unset {
+        wait = if assessment.trust == TrustLevel::Unset {
             UNSET_ASSESS_INTERVAL
         } else {
             ASSESS_INTERVAL
         };
-        told.send_if_modified(|known| {
-            let is_news = *known != judgement;
-            *known = judgement;
-            is_news
+        changes.send_if_modified(|known| {
+            let is_changed = *known != assessment;
+            *known = assessment;
+            is_changed
         });
     }
 }

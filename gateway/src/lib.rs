@@ -1,4 +1,4 @@
-//! The gateway: reads PLCs, publishes their values, tells how it is doing.
+//! The gateway: reads PLCs, publishes their values, and reports its own state.
 //!
 //! The rooms and who may use whom are drawn in ARCHITECTURE.md and held by `tests/rooms.rs`.
 

@@ -1,4 +1,4 @@
-//! `edge-gateway`: the appliance, and the commands around it.
+//! `edge-gateway`: the gateway, and the commands around it.
 
 use std::process::ExitCode;
 

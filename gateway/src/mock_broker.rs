@@ -1,7 +1,7 @@
 //! A minimal MQTT broker, 3.1.1 and 5, for the demo and for tests with a faulty broker.
 //!
-//! It accepts connections and messages and reports them as events. It forwards no messages and keeps
-//! neither sessions nor retained messages. A [`Script`] makes it misbehave.
+//! It accepts connections and messages and reports them as events. It forwards no messages and
+//! keeps neither sessions nor retained messages. A [`Script`] makes it misbehave.
 
 mod codec;
 mod connection;

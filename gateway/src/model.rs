@@ -1,4 +1,4 @@
-//! The words of the data path: value, quality, sample, record.
+//! The types of the data path that all modules share: value, quality, sample, record, message.
 
 mod escape;
 mod plc;
@@ -19,15 +19,15 @@ pub use plc::{
 pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
 pub use sentence::{Detail, Sentence};
 
-/// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal that is it.
-/// Only texts and arrays take memory beside it, which its copies share.
+/// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL. Only
+/// texts and arrays use heap memory, which clones share.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// BOOL.
     Bool(bool),
     /// Signed integers.
     Int(i64),
-    /// Unsigned integers, bit strings, and whatever counts time.
+    /// Unsigned integers, bit strings, durations, dates and times.
     Uint(u64),
     /// REAL, finite.
     Real(f32),
@@ -35,11 +35,11 @@ pub enum Value {
     Lreal(f64),
     /// STRING and WSTRING.
     Text(Arc<String>),
-    /// The elements of an array; one that holds no value of its type is absent.
+    /// The elements of an array; an element without a valid value is `None`.
     List(Arc<Vec<Option<Self>>>),
 }
 
-/// How far a value can be trusted; the same words in payload, status and documents.
+/// How far a value can be trusted; the words are the same in messages, status and documentation.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Quality {
     /// Read and decoded.
@@ -50,11 +50,11 @@ pub enum Quality {
     Unreachable,
     /// The PLC answered with a Modbus exception.
     Refused,
-    /// The answer holds no value of this type: NaN, infinity, a broken text, a bad element.
+    /// The answer is not a valid value of the type: NaN, infinity, malformed text, a bad element.
     Invalid,
-    /// The PLC's program does not run.
+    /// The program of the PLC does not run.
     Stopped,
-    /// Taken before the clock was right.
+    /// Taken while the clock was known to be wrong.
     Unsynced,
 }
 
@@ -67,7 +67,7 @@ pub struct UnixTime(i64);
 pub struct Sample {
     /// Index into `config::Plc::tags`.
     pub tag: u16,
-    /// Absent unless the quality is one that carries a value.
+    /// `None` unless the quality is one with a value.
     pub value: Option<Value>,
     /// How far it can be trusted.
     pub quality: Quality,
@@ -86,12 +86,12 @@ pub struct Record {
     pub samples: Vec<Sample>,
 }
 
-/// A message that is ready to be sent: an event, later a reply.
+/// A message that is ready to be sent, such as an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Topic.
     pub topic: Arc<str>,
-    /// The members of its JSON object, to which the stamp is added at sending time.
+    /// The members of its JSON object; the stamp is added when it is sent.
     pub body: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -107,7 +107,7 @@ impl Quality {
         Self::Unsynced,
     ];
 
-    /// The word for it.
+    /// Returns its word in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -143,7 +143,7 @@ impl Serialize for Value {
 }
 
 impl Value {
-    /// Memory that it takes beside itself.
+    /// Returns the size of its heap memory in bytes.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match self {
@@ -158,32 +158,32 @@ impl Value {
 }
 
 impl UnixTime {
-    /// From microseconds since 1970-01-01 UTC.
+    /// Returns the time at this number of microseconds since 1970-01-01 UTC.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since 1970-01-01 UTC.
+    /// Returns the microseconds since 1970-01-01 UTC.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// Milliseconds since 1970-01-01 UTC, rounded down.
+    /// Returns the milliseconds since 1970-01-01 UTC, rounded down.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// Seconds since 1970-01-01 UTC, as Prometheus wants them.
+    /// Returns the seconds since 1970-01-01 UTC, the unit of Prometheus.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "microseconds stay exact until the year 2255")]
     pub fn as_seconds(self) -> f64 {
         self.0 as f64 / 1e6
     }
 
-    /// The instant in the middle between this one and a later one.
+    /// Returns the time in the middle between this one and a later one.
     #[must_use]
     pub const fn midpoint(self, later: Self) -> Self {
         Self(self.0 + (later.0 - self.0) / 2)
@@ -191,8 +191,8 @@ impl UnixTime {
 }
 
 impl UnixTime {
-    /// The same instant for calendars, rounded down to milliseconds and held within the years
-    /// -9999 to 9999.
+    /// Returns the time as a date, rounded down to milliseconds and limited to the years -9999 to
+    /// 9999.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
         let edge = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };

@@ -50,7 +50,8 @@ const SUBSCRIBE_RETRY: Duration = Duration::from_secs(600);
 pub struct ClientSettings {
     /// Brokers, version, client id, keep alive, credentials.
     pub mqtt: config::Mqtt,
-    /// The message that the broker publishes if the gateway disappears; the one in `mqtt` is ignored.
+    /// The message that the broker publishes if the gateway disappears; the one in `mqtt` is
+    /// ignored.
     pub will: Option<config::Will>,
     /// Topic filters, subscribed to at QoS 1 in every session.
     pub subscriptions: Vec<String>,

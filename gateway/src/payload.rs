@@ -80,8 +80,8 @@ impl Encoder {
     /// Encodes one message: a JSON object.
     ///
     /// Tags are in the order of the configuration. A tag without a value is `null`, and the stamp
-    /// names every tag whose quality is not good. A value that JSON cannot represent (NaN, infinity)
-    /// is `null` and `invalid`.
+    /// names every tag whose quality is not good. A value that JSON cannot represent (NaN,
+    /// infinity) is `null` and `invalid`.
     #[must_use]
     pub fn encode(&self, record: &Record, stamp: &MessageStamp<'_>) -> Vec<u8> {
         let samples = in_config_order(&record.samples);

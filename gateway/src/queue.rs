@@ -161,8 +161,8 @@ impl<S: Storage> Queue<S> {
         queue
     }
 
-    /// Opens the queue in a storage. If that cannot be read or written, [`Queue::health`] reports it
-    /// and the queue works in memory: PLCs must be read all the same.
+    /// Opens the queue in a storage. If that cannot be read or written, [`Queue::health`] reports
+    /// it and the queue works in memory: PLCs must be read all the same.
     #[must_use]
     pub fn open(
         storage: S,
@@ -207,11 +207,11 @@ impl<S: Storage> Queue<S> {
         self.pending_storage.is_some()
     }
 
-    /// Opens the log in a storage that has become usable. What waits in memory moves there, with its
-    /// numbers, and counts as late. Returns the new ids.
+    /// Opens the log in a storage that has become usable. What waits in memory moves there, with
+    /// its numbers, and counts as late. Returns the new ids.
     ///
-    /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its acknowledgement
-    /// would find another entry under its id.
+    /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its
+    /// acknowledgement would find another entry under its id.
     pub fn attach_storage(&mut self, storage: S, now: Instant) -> Option<IdRemap> {
         if !self.nothing_in_flight() {
             return None;
@@ -252,13 +252,13 @@ impl<S: Storage> Queue<S> {
 
     fn start_with_log(&mut self, opened: OpenedLog<S>, own_epoch: Arc<str>, now: Instant) {
         let OpenedLog { mut log, last_run, lost_samples } = opened;
-        let waiting = log.waiting_counts();
+        let waiting = log.index().total();
         self.metrics.recovered.inc_by(waiting.samples + lost_samples);
         self.metrics.count_dropped(DropReason::Corrupt, lost_samples);
         let (epoch, entries, samples) = (&*self.ledger.epoch, waiting.entries, waiting.samples);
         tracing::debug!(?last_run, epoch, entries, samples, "queue opened");
         let began = log.begin_run(&self.ledger);
-        self.index.set_disk_only(log.waiting_ids().clone());
+        self.index.set_disk_only(log.index().waiting_ids().clone());
         self.log = Some(log);
         self.health = self.working_health();
         self.cursors = Cursors::starting_at(self.ledger.next_id);

@@ -3,7 +3,7 @@
 //! It serves, after the M241 and M251 programming guides, chapter "Modbus TCP server":
 //!
 //! - unit id 255, the embedded server: %MW as holding registers with the memory map of
-//!   [`Model::windows`], %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
+//!   [`PlcModel::windows`], %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
 //!   23 and 43/14, nothing else;
 //! - unit id 1, a "Modbus TCP Slave Device": registers 0..=39 are %IW, written by clients, 40..=79
 //!   are %QW, a copy of %MW0..=%MW39; function codes 3, 6, 16, 23;
@@ -12,17 +12,18 @@
 //!   the last stop, signature;
 //! - 8 connections, a 9th evicts the oldest; answers leave at the end of a MAST cycle.
 //!
-//! With [`SimulatedProgram::PumpStation`] the values move like those of a machine; its variables are listed in
-//! [`mod@process`]. A [`FaultInjector`] damages its answers as a broken PLC or network would. It has
-//! its own framing and shares no protocol code with the gateway's client, so that the two check each
-//! other.
+//! With [`SimulatedProgram::PumpStation`] the values move like those of a machine; its variables
+//! are listed in [`mod@process`]. A [`FaultInjector`] damages its answers as a broken PLC or
+//! network would. It has its own framing and shares no protocol code with the gateway's client, so
+//! that the two check each other.
 //!
 //! ```no_run
 //! use gateway::simulate::{SimulatedPlc, SimulatorSettings, serve};
-//! use provisioning::plc::Model;
+//! use provisioning::plc::PlcModel;
 //!
 //! # async fn example() -> std::io::Result<()> {
-//! let plc = SimulatedPlc::new(SimulatorSettings::new(Model::M241).expect("an M241 can be simulated"));
+//! let settings = SimulatorSettings::new(PlcModel::M241).expect("an M241 can be simulated");
+//! let plc = SimulatedPlc::new(settings);
 //! let handle = plc.handle();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let stop = tokio_util::sync::CancellationToken::new();
@@ -90,8 +91,8 @@ pub enum SimulatedProgram {
 }
 
 impl SimulatorSettings {
-    /// Returns the settings of a new PLC; `None` for a model other than [`Model::M241`] and
-    /// [`Model::M251`].
+    /// Returns the settings of a new PLC; `None` for a model other than [`PlcModel::M241`] and
+    /// [`PlcModel::M251`].
     #[must_use]
     pub fn new(model: PlcModel) -> Option<Self> {
         Some(Self {

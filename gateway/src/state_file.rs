@@ -1,4 +1,4 @@
-//! Small texts in `state_dir` that outlive the process.
+//! Small state files in `state_dir` that survive a restart.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,33 +6,34 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-/// A small text in a file of its own.
+/// A small text file that is replaced atomically.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// What it costs when the text cannot be kept, for the log.
+    /// Log message for a failed write: what is lost by it.
     loss_message: &'static str,
     is_failing: bool,
 }
 
 impl StateFile {
-    /// The file of this name; touches nothing. `loss` says what it costs when it cannot be written.
+    /// Returns the file with this name, without opening it. `loss_message` is logged when a write
+    /// fails.
     #[must_use]
-    pub fn new(state_dir: &Path, name: &str, loss: &'static str) -> Self {
-        Self { path: state_dir.join(name), loss_message: loss, is_failing: false }
+    pub fn new(state_dir: &Path, name: &str, loss_message: &'static str) -> Self {
+        Self { path: state_dir.join(name), loss_message, is_failing: false }
     }
 
-    /// What an earlier run has kept; nothing when there is nothing legible.
+    /// Returns the text that was written last; `None` when the file is missing or unreadable.
     #[must_use]
     pub fn read(&self) -> Option<String> {
         fs::read_to_string(&self.path).ok()
     }
 
-    /// Replaces it: a power cut leaves the old text or the new one. Returns whether it is on disk; a
-    /// trouble is logged once until it is over, and the gateway goes on without.
+    /// Replaces the text: a power cut leaves the old one or the new one. Returns whether it is on
+    /// disk. The first of consecutive failures is logged.
     pub async fn write(&mut self, text: String) -> bool {
         let path = self.path.clone();
-        // A card may take seconds, and everything else shares this thread.
+        // An SD card may take seconds, and everything else shares this thread.
         let written = spawn_blocking(move || replace_atomically(&path, &text)).await;
         let error = match written {
             Ok(Ok(())) => {
@@ -50,6 +51,7 @@ impl StateFile {
 }
 
 fn replace_atomically(path: &Path, text: &str) -> io::Result<()> {
+    // rename(2) is atomic, but only a synced file is sure to have its text after a power cut.
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_written_last_is_read_and_a_trouble_ends() {
+    async fn the_last_text_is_read_back_and_a_failure_ends() {
         let name = format!("edge-gateway-kept-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
         let mut kept = StateFile::new(&directory, "text", "nothing");

@@ -50,7 +50,7 @@ pub enum Presence {
     Offline,
 }
 
-/// Identity, version and clock of the gateway.
+/// PlcIdentity, version and clock of the gateway.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct GatewayStatus {
     /// `gateway.id`.
@@ -153,7 +153,7 @@ pub struct QueueStatus {
     pub entries: u64,
     /// Size of the waiting messages in bytes.
     pub bytes: u64,
-    /// Limit of the queue in bytes.
+    /// RateLimit of the queue in bytes.
     pub max_bytes: u64,
     /// Number of samples dropped since the start.
     pub dropped: u64,
@@ -258,8 +258,8 @@ impl Status {
     /// Records the content of the queue, and what is wrong with its storage.
     pub fn set_queue(&mut self, queue: QueueStatus, storage: Option<Sentence>, now: UnixTime) {
         self.mark_updated(now);
-        let (storage, storage_detail) = optional_parts(storage);
-        self.queue = QueueStatus { storage, storage_detail, ..queue };
+        self.queue = queue;
+        (self.queue.storage, self.queue.storage_detail) = optional_parts(storage);
     }
 
     /// Records that PLC number `index` answers; `running` says whether its program runs, where that

@@ -1,4 +1,4 @@
-//! Stages: start, fatal on early end, drain in order.
+//! Stages: groups of tasks that stop together. A task that ends too early stops the process.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Tasks that stop together: first those that read, then the queue, then the broker connection.
+/// A group of tasks that stop together. The stages are drained in order: the tasks that read, the
+/// queue, the connection to the broker.
 #[derive(Debug)]
 pub struct Stage {
     name: &'static str,
@@ -15,16 +16,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage without tasks; the name is for the log.
+    /// Returns a stage without tasks; `name` is shown in the log.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self { name, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    /// Starts a task that ends soon after the token it is given fires.
+    /// Starts a task, which must end soon after the token that it is given fires.
     ///
-    /// A task that ends earlier, by return or by panic, fires `fatal`: the service manager
-    /// restarts a gateway better than the gateway can restart its parts.
+    /// A task that ends earlier, by return or by panic, fires `fatal`: a restart of the process by the
+    /// service manager is more reliable than restarting parts of it.
     ///
     /// # Panics
     /// Panics outside a tokio runtime.
@@ -40,10 +41,9 @@ impl Stage {
         });
     }
 
-    /// Asks every task of this stage to stop and waits for them, at most `grace`.
+    /// Tells every task of this stage to stop, and waits for them for at most `grace`.
     ///
-    /// Returns whether all of them came to an end. One that did not runs on until the runtime
-    /// stops.
+    /// Returns whether all of them ended. A task that did not runs until the runtime stops.
     pub async fn drain(self, grace: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();
@@ -56,7 +56,7 @@ impl Stage {
     }
 }
 
-/// Fires `fatal` when it is dropped before the stage was asked to stop; a panic drops it too.
+/// Fires `fatal` when it is dropped before the stage was told to stop; a panic drops it too.
 #[derive(Debug)]
 struct Alarm {
     stage: &'static str,
@@ -67,7 +67,7 @@ struct Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
-            tracing::error!(stage = self.stage, "a task ended that should run for ever");
+            tracing::error!(stage = self.stage, "a task ended before the stop");
             self.fatal.cancel();
         }
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_stops_when_asked_is_not_fatal() {
+    async fn a_task_that_stops_when_told_is_not_fatal() {
         let (stage, fatal) = stage();
         stage.spawn(fatal.clone(), |stop| async move { stop.cancelled().await });
 
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn drain_waits_for_work_that_is_still_on_hand() {
+    async fn drain_waits_for_unfinished_work() {
         let (stage, fatal) = stage();
         let (done, result) = tokio::sync::oneshot::channel();
         stage.spawn(fatal, |stop| async move {
             stop.cancelled().await;
             tokio::time::sleep(GRACE / 2).await;
-            let _ = done.send("written");
+            done.send("written").unwrap();
         });
 
         assert!(stage.drain(GRACE).await);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn drain_gives_up_on_a_task_that_does_not_stop() {
+    async fn drain_ends_after_the_grace_period() {
         let (stage, fatal) = stage();
         stage.spawn(fatal.clone(), |_| pending());
         let before = tokio::time::Instant::now();

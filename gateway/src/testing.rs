@@ -12,7 +12,7 @@ use provisioning::config::{
 };
 use provisioning::plc::{ByteOrder, IecType, Location, PlcModel, Table};
 
-/// A configuration with this many PLCs: `plc0`, `plc1`, ...
+/// Returns a configuration with this number of PLCs: `plc0`, `plc1`, ...
 pub(crate) fn config(plcs: usize) -> Config {
     Config {
         gateway: gateway(),
@@ -33,7 +33,7 @@ pub(crate) fn config(plcs: usize) -> Config {
     }
 }
 
-/// A queue of a mebibyte, with the defaults for the rest.
+/// Returns the settings of a queue of 1 MiB, with the defaults for the rest.
 pub(crate) fn queue() -> Queue {
     Queue {
         durability: Durability::Balanced,
@@ -44,7 +44,7 @@ pub(crate) fn queue() -> Queue {
     }
 }
 
-/// The gateway of the documents' examples.
+/// Returns the gateway of the examples in the documentation.
 pub(crate) fn gateway() -> Gateway {
     Gateway {
         id: "amsterdam-01".to_owned(),
@@ -54,7 +54,7 @@ pub(crate) fn gateway() -> Gateway {
     }
 }
 
-/// An M241 of machine `pump6` with these tags, published flat and stamped.
+/// Returns an M241 of machine `pump6` with these tags, published flat and with a stamp.
 pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
     Plc {
         name: name.to_owned(),

@@ -1,16 +1,15 @@
-//! Metrics, health and status over HTTP.
+//! Serves metrics, health and status over HTTP.
 //!
-//! | path | answers |
+//! | path | answer |
 //! |---|---|
 //! | `/metrics` | Prometheus text exposition format 0.0.4 |
-//! | `/healthz` | 200 while the tasks are alive, else 503 |
-//! | `/readyz` | 200 while configuration and storage are usable, else 503; a missing broker is normal life |
+//! | `/healthz` | 200 while the event loop runs, else 503 |
+//! | `/readyz` | 200 while the storage is usable, else 503; a missing broker or PLC does not matter |
 //! | `/status` | the status as JSON |
 
 mod client;
 mod liveness;
 mod server;
-mod tunnel_listener;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,34 +21,33 @@ use tokio::sync::watch;
 
 pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
 pub use self::liveness::Liveness;
-pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, serve};
-pub use self::tunnel_listener::TunnelListener;
+pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, TunnelListener, serve};
 use crate::metrics::Metrics;
 use crate::status::Status;
 
-/// Where the answers come from.
+/// What the pages are made from.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Rendered by `/metrics`.
+    /// For `/metrics`.
     pub metrics: Metrics,
-    /// Asked by `/healthz`.
+    /// For `/healthz`.
     pub liveness: Liveness,
-    /// Shown by `/readyz`.
+    /// For `/readyz`.
     pub readiness: watch::Receiver<Readiness>,
-    /// Shown by `/status`.
+    /// For `/status`.
     pub status: watch::Receiver<Status>,
 }
 
-/// Whether the gateway can do its work as far as that depends on itself.
+/// Whether the gateway can do its work, apart from PLCs, broker and network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Readiness {
-    /// Configuration and storage are usable.
+    /// The storage is usable.
     Ready,
-    /// They are not; the text says what is wrong.
+    /// The storage is not usable; the text says why.
     NotReady(String),
 }
 
-/// The four pages. Other paths are 404, other methods than GET and HEAD 405.
+/// Returns a router for the four pages. Other paths give 404, methods other than GET and HEAD 405.
 pub fn router(sources: Sources) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -73,7 +71,7 @@ async fn healthz(State(sources): State<Sources>) -> Response {
     if sources.liveness.is_alive() {
         "alive\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the tasks do not move\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "the event loop hangs\n").into_response()
     }
 }
 

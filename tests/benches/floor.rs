@@ -61,7 +61,7 @@ async fn poll(port: u16, tags: usize, mut ticks: Option<Interval>, client: Async
             let count = BLOCK.min(registers - first);
             let (first, count) = (first.try_into().expect("fits"), count.try_into().expect("fits"));
             let answer = modbus.read_holding_registers(first, count).await;
-            words.extend(answer.expect("the line holds").expect("the registers exist"));
+            words.extend(answer.expect("the PLC answers").expect("the registers exist"));
         }
         let payload = json(&words);
         client.publish(&topic, QoS::AtLeastOnce, false, payload).await.expect("the loop runs");

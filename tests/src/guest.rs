@@ -15,7 +15,7 @@ use crate::{Log, Process, TempDir, temp_dir};
 use cpio::CpioArchive;
 use image::GuestImage;
 
-/// A boot takes 3 s on an idle machine, and many times that beside a busy compiler.
+/// A boot takes 3 s on an idle machine, and many times that while a compiler runs.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
 /// Longest time of one command at the console.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);

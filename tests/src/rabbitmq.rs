@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{Port, Process, Subscriber, TempDir, temp_dir};
 
-/// A start takes 12 s on an idle machine, and several times that beside a compiler.
+/// A start takes 12 s on an idle machine, and several times that while a compiler runs.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// One node with an epmd of its own, which would otherwise stay as a daemon. It keeps its ports and

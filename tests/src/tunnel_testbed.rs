@@ -8,8 +8,8 @@ use std::time::Duration;
 use tunnel::PrivateKey;
 
 use crate::{
-    CertificateAuthority, Gateway, Message, NamespacePair, NetworkConditions, Process, Router,
-    Subscriber, TempDir, WireguardGo, eventually, temp_dir,
+    CertificateAuthority, Gateway, GatewayConfig, Message, NamespacePair, NetworkConditions,
+    PlcConfig, Process, Router, Subscriber, TempDir, WireguardGo, eventually, temp_dir,
 };
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -164,7 +164,7 @@ impl TunnelTestbedBuilder {
         let state = dir.path().join("state");
         fs::create_dir(&state).expect("the test owns it");
         fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).expect("the test owns it");
-        let text = self.configuration(&hub, &dir);
+        let text = self.configuration(&hub, &dir).to_string();
         let file = self.write_private(&dir, "gateway.toml", &text);
         let words = [self.user_command(), &[program.as_str(), "run", &file]].concat();
         let (first, rest) = words.split_first().expect("a program");
@@ -222,62 +222,35 @@ impl TunnelTestbedBuilder {
         path.display().to_string()
     }
 
-    fn configuration(&self, hub: &WireguardGo, dir: &TempDir) -> String {
-        let preshared = match self.preshared_at_site {
-            Some(_) => "preshared_key_file = \"preshared.key\"\n",
-            None => "",
+    fn configuration(&self, hub: &WireguardGo, dir: &TempDir) -> GatewayConfig {
+        let mode = match self.mode {
+            TestbedMode::Userspace => "userspace",
+            TestbedMode::Tun => "tun",
         };
-        let address = WireguardGo::ADDRESS;
-        let (broker, files) = if self.is_secured {
-            let files =
-                ["ca_file = \"ca.pem\"", "cert_file = \"site.pem\"", "key_file = \"site.key\""];
-            (format!("mqtts://{address}:{TLS_PORT}"), files.join("\n") + "\n")
-        } else {
-            (format!("mqtt://{address}:1883"), String::new())
-        };
-        format!(
-            r#"
-[gateway]
-id = "plant-7"
-state_dir = "{}"
-
-[tunnel]
-mode = "{}"
-private_key_file = "tunnel.key"
-address = "{}/32"
-
-[[tunnel.hub]]
-name = "hub-a"
-endpoint = "{}"
-public_key = "{}"
-{preshared}allowed_ips = ["{}/32"]
-
-[mqtt]
-brokers = ["{}"]
-{files}keep_alive = "5s"
-
-[[plc]]
-name = "pump6"
-model = "M241"
-address = "127.0.0.1:1502"
-scan = "100ms"
-
-[[plc.tag]]
-name = "life"
-at = "%MW0"
-type = "WORD"
-"#,
-            dir.path().join("state").display(),
-            match self.mode {
-                TestbedMode::Userspace => "userspace",
-                TestbedMode::Tun => "tun",
-            },
-            WireguardGo::SITE_ADDRESS,
-            self.network.map_or(WireguardGo::ENDPOINT, |_| ROUTER_ADDRESS),
-            hub.public_key(),
-            address,
-            broker,
-        )
+        let (address, endpoint) = (WireguardGo::ADDRESS, self.network.map(|_| ROUTER_ADDRESS));
+        let endpoint = endpoint.unwrap_or(WireguardGo::ENDPOINT);
+        let plc = PlcConfig::new("pump6", "M241", "127.0.0.1:1502")
+            .scan(Duration::from_millis(100))
+            .tag("life", "%MW0", "WORD");
+        let mut config = GatewayConfig::new("plant-7")
+            .set("gateway.state_dir", dir.path().join("state").display().to_string())
+            .set("tunnel.mode", mode)
+            .set("tunnel.private_key_file", "tunnel.key")
+            .set("tunnel.address", format!("{}/32", WireguardGo::SITE_ADDRESS))
+            .hub("hub-a", endpoint, hub.public_key(), address)
+            .set("mqtt.keep_alive", "5s")
+            .plc(plc);
+        if self.preshared_at_site.is_some() {
+            config = config.set_hub("preshared_key_file", "preshared.key");
+        }
+        if !self.is_secured {
+            return config.brokers([format!("mqtt://{address}:1883")]);
+        }
+        config
+            .brokers([format!("mqtts://{address}:{TLS_PORT}")])
+            .set("mqtt.ca_file", "ca.pem")
+            .set("mqtt.cert_file", "site.pem")
+            .set("mqtt.key_file", "site.key")
     }
 }
 

@@ -17,7 +17,7 @@ const SERIAL_NUMBER: u32 = 80_201_001;
 fn its_published_values_are_correct_or_null_and_its_neighbour_is_on_time() {
     const MESSAGES: u32 = 60;
     let broker = Mosquitto::start();
-    let spoiled = ["--mischief", "all", "--rate", "0.33", "--seed", "7"];
+    let spoiled = ["--faults", "all", "--rate", "0.33", "--seed", "7"];
     let (_hostile, hostile) = simulate(&spoiled);
     let (_faithful, faithful) = simulate(&[]);
     let messages = broker.subscribe("edge/g/data/+");

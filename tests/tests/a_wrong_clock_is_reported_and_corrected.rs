@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use e2e::{Gateway, GatewayConfig, Guest, LocalHub, Mosquitto, Simulator, eventually};
 use tunnel::PrivateKey;
 
-/// An emulated machine is slow beside a compiler.
+/// An emulated machine is slow, and slower while a compiler runs.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]

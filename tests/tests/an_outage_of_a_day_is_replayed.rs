@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    /// Lets so much time pass, with a broker or without one. Returns the age that 99 of 100 new
+    /// Simulates this time, with a broker or without one. Returns the age that 99 of 100 new
     /// messages did not exceed when they were acknowledged.
     fn run(&mut self, time: Duration, has_broker: bool) -> Duration {
         let (end, mut ages) = (self.now + time, Vec::new());
@@ -261,7 +261,7 @@ impl World {
                     record = Some((queued.topic.index(), number));
                 }
                 Entry::Message(message) => {
-                    let gap = GapEvent::parse(&message.body).expect("nothing else is told");
+                    let gap = GapEvent::parse(&message.body).expect("only gaps are announced");
                     self.announced_samples += gap.samples;
                     let plc = gap.topic.trim_start_matches("edge/g/data/p").parse::<usize>();
                     let numbers = &mut self.numbers[plc.expect("a topic of a PLC")];

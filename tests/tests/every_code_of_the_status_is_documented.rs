@@ -52,7 +52,14 @@ pub enum Weather {
     HeavyRain {
         /// In millimetres.
         amount: u8,
+        #[serde(skip)]
+        text: String,
     },
+    #[error(
+        "A tornado: {0}."
+    )]
+    #[serde(untagged)]
+    Tornado(Other),
 }
 pub enum Other { A }
 "#;
@@ -84,30 +91,40 @@ fn codes(text: &str) -> Vec<Code> {
 
 fn codes_of_enum(text: &str) -> Vec<Code> {
     let mut codes: Vec<Code> = Vec::new();
-    let mut rename = None;
+    let mut attributes = String::new();
     let body = text.lines().skip_while(|line| !line.contains("enum ")).skip(1);
     for line in body.take_while(|line| !line.starts_with('}')) {
         let code = line.trim_start();
-        if let Some(rest) = code.strip_prefix("#[serde(rename = \"") {
-            rename = rest.split('"').next().map(str::to_owned);
-        }
-        let name: String = code.chars().take_while(char::is_ascii_alphanumeric).collect();
-        if line.starts_with("    ") && code.starts_with(|c: char| c.is_ascii_uppercase()) {
-            let arguments = code.split_once('{').map_or("", |(_, fields)| fields);
-            let code = rename.take().unwrap_or_else(|| snake_case(&name));
-            codes.push((code, field_names(arguments)));
-        } else if let Some((_, arguments)) = codes.last_mut() {
-            arguments.extend(field_names(code));
+        let is_in_attribute = !attributes.is_empty() && !attributes.ends_with(']');
+        if code.starts_with("#[") || is_in_attribute {
+            attributes.push_str(code);
+        } else if !code.starts_with("//") {
+            read_line(line, &std::mem::take(&mut attributes), &mut codes);
         }
     }
     codes
 }
 
-/// `a: u8, b: Option<String> }` and the like, but not comments and attributes.
-fn field_names(text: &str) -> BTreeSet<String> {
-    if text.starts_with(['/', '#']) {
-        return BTreeSet::new();
+/// Reads a variant, a field, or the end of a variant. What serde leaves out has no code.
+fn read_line(line: &str, attributes: &str, codes: &mut Vec<Code>) {
+    let code = line.trim_start();
+    if attributes.contains("serde(skip)") || attributes.contains("serde(untagged)") {
+        return;
     }
+    if !code.starts_with(|c: char| c.is_ascii_uppercase()) {
+        if let Some((_, arguments)) = codes.last_mut() {
+            arguments.extend(field_names(code));
+        }
+        return;
+    }
+    let name: String = code.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let renamed = attributes.split("rename = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let arguments = code.split_once('{').map_or("", |(_, fields)| fields);
+    codes.push((renamed.map_or_else(|| snake_case(&name), str::to_owned), field_names(arguments)));
+}
+
+/// The names in `a: u8, b: Option<String> }`.
+fn field_names(text: &str) -> BTreeSet<String> {
     let names = text.split(", ").filter_map(|field| field.trim().split_once(": "));
     names.map(|(name, _)| name.trim_start_matches("pub ").to_owned()).collect()
 }
@@ -138,7 +155,10 @@ fn sources() -> Vec<PathBuf> {
             sources.push(path);
         }
     }
-    sources.retain(|path| !path.iter().any(|part| part == "tests" || part == "tests.rs"));
+    // Below the workspace: its own directory may be called tests.
+    let root = workspace();
+    let below = |path: &PathBuf| path.strip_prefix(&root).unwrap_or(path).to_owned();
+    sources.retain(|path| !below(path).iter().any(|part| part == "tests" || part == "tests.rs"));
     sources
 }
 

@@ -76,7 +76,7 @@ fn only_its_user_reads_the_configuration(sandbox: &Sandbox) {
     let read = |user: &str| sandbox.try_run("setpriv", &as_user(user, &["edge-gateway", "check"]));
     let own = read("edge-gateway");
     assert!(own.status.success(), "the shipped configuration is refused: {own:?}");
-    assert_eq!(read("nobody").status.code(), Some(1), "nobody may read it");
+    assert_eq!(read("nobody").status.code(), Some(1), "the user nobody can read the configuration");
 }
 
 fn the_program_runs_as_its_user(sandbox: &Sandbox) {

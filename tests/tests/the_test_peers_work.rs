@@ -153,7 +153,7 @@ fn dropping_a_process_kills_it() {
 fn ask(connection: &mut TcpStream, pdu: &[u8]) -> Vec<u8> {
     let length = u16::try_from(pdu.len() + 1).expect("a PDU is short").to_be_bytes();
     let header = [0, 1, 0, 0, length[0], length[1], 255];
-    connection.write_all(&[&header, pdu].concat()).expect("the connection stands");
+    connection.write_all(&[&header, pdu].concat()).expect("the connection is open");
     let mut header = [0; 7];
     connection.read_exact(&mut header).expect("the server answers");
     let mut pdu = vec![0; usize::from(u16::from_be_bytes([header[4], header[5]])) - 1];

@@ -41,7 +41,7 @@ fn an_existing_key_is_not_overwritten() {
     let refused = keygen(&[&path]);
 
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is there already"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("exists already"), "{refused:?}");
     assert_eq!(refused.stdout, b"");
     assert_eq!(fs::read_to_string(&path).expect("the test owns it"), "the only one\n");
     let nowhere = keygen(&[&dir.path().join("nowhere/tunnel.key")]);
@@ -113,7 +113,7 @@ fn as_root_the_hub_is_reached_and_every_kind_of_exit_leaves_nothing_behind() {
     }
 }
 
-/// Runs it on a file to its end; gives its exit code and what it said.
+/// Runs `edge-gateway tunnel` on a file until it ends. Returns its exit code and its output.
 fn refused(file: &str) -> (Option<i32>, String) {
     let mut command = Command::new(Gateway::program());
     let output = command.args(["tunnel", file, "--interface", "edge-none"]).output();

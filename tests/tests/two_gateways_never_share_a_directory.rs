@@ -28,11 +28,11 @@ fn the_second_is_refused_and_the_first_goes_on() {
     first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| count > 0.0);
 
     let log = refused(&first);
-    assert!(log.contains("another gateway runs with state_dir"), "{log}");
+    assert!(log.contains("another gateway is running with state_dir"), "{log}");
     // Without the socket, the lock of the queue still detects it.
     fs::remove_file(first.state_dir().join("status.sock")).expect("it exists");
     let log = refused(&first);
-    assert!(log.contains("another gateway has the queue in"), "{log}");
+    assert!(log.contains("another gateway is using the queue in"), "{log}");
 
     let before = first.metric("edge_samples_delivered_total").expect("the series is there");
     first.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |count| {

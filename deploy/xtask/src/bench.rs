@@ -12,9 +12,9 @@ pub(crate) struct BenchArguments {
     /// W2: 10 PLCs x 200 tags, every second. W3: 50 x 500, every second. W4: 1 x 500, as fast as
     /// possible. W5: W2 with PLCs that answer after 2 ms. All four without a name. `tunnel`:
     /// throughput and processor time, compared with wireguard-go, in network namespaces, as root.
-    /// `queue`: appending, replay, start with a backlog. `replay`: the age of what is new beside a
-    /// backlog that goes to Mosquitto, after an outage of so many seconds. `wear`: bytes that
-    /// arrive at the device, beside SQLite and redb, on loop devices, as root.
+    /// `queue`: appending, replay, start with a backlog. `replay`: the age of new values during the
+    /// replay of a backlog to Mosquitto, after an outage of `--seconds`. `wear`: bytes written to
+    /// the device, compared with SQLite and redb, on loop devices, as root.
     #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear"])]
     workloads: Vec<String>,
     /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.

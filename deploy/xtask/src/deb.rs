@@ -8,6 +8,7 @@ mod staging;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -67,6 +68,8 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;
     copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
+    manual_pages(stage, binary)?;
+    completions(stage, binary)?;
     let overrides = "usr/share/lintian/overrides/edge-gateway";
     stage.copy(&deb.join("lintian-overrides"), overrides, 0o644)?;
     for script in ["postinst", "prerm", "postrm"] {
@@ -86,6 +89,34 @@ fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
         {
             stage.copy(&path, &to, 0o644)?;
         }
+    }
+    Ok(())
+}
+
+/// The program writes its own manual pages: `edge-gateway.1`, and one for each command.
+fn manual_pages(stage: &StagingDir, binary: &Path) -> Result<()> {
+    let pages = stage.root().join("man");
+    run(Command::new(binary).arg("man").arg(&pages))?;
+    for page in fs::read_dir(&pages).with_context(|| pages.display().to_string())? {
+        let page = page?;
+        let to = format!("usr/share/man/man1/{}", page.file_name().to_string_lossy());
+        stage.copy(&page.path(), &to, 0o644)?;
+        stage.compress(&to)?;
+    }
+    fs::remove_dir_all(&pages).with_context(|| pages.display().to_string())
+}
+
+/// Where bash, zsh and fish look for completions of installed programs.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/edge-gateway"),
+    ("zsh", "usr/share/zsh/vendor-completions/_edge-gateway"),
+    ("fish", "usr/share/fish/vendor_completions.d/edge-gateway.fish"),
+];
+
+fn completions(stage: &StagingDir, binary: &Path) -> Result<()> {
+    for (shell, path) in COMPLETIONS {
+        let script = output_of(Command::new(binary).args(["completions", shell]))?;
+        stage.write(path, &script)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::run::{cargo, output_of, run};
 /// One long test: some of `cargo test --release`, with settings that make it long.
 struct LongTest {
     name: &'static str,
-    /// Options of cargo that select what is built.
+    /// Options of cargo that select the target.
     target: &'static [&'static str],
     /// Part of the names of the tests.
     filter: &'static str,

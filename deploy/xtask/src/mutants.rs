@@ -1,5 +1,5 @@
 //! `cargo xtask long mutants`: cargo-mutants over the pure modules, with their unit tests alone.
-//! What is changed, which survivors are excused and why stands in .cargo/mutants.toml.
+//! .cargo/mutants.toml lists the mutants that are excused, each with its reason.
 
 use std::fs;
 use std::path::Path;

@@ -108,7 +108,8 @@ fn is_definition(word: &str) -> bool {
     matches!(word, "struct" | "enum" | "union" | "trait" | "type")
 }
 
-/// Types begin with a capital letter, which also tells `union` the keyword from `union` the name.
+/// Returns whether a token is the name of a type. The capital letter distinguishes the keyword
+/// `union` from a variable of this name.
 fn is_identifier(token: &str) -> bool {
     token.starts_with(|first: char| first.is_uppercase())
 }
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn the_list_of_gone_names_is_sorted_and_names_known_crates() {
         let lines: Vec<&str> = GONE.lines().collect();
-        assert!(lines.is_sorted_by(|a, b| a < b), "sort gone_types.txt; no line stands twice");
+        assert!(lines.is_sorted_by(|a, b| a < b), "sort gone_types.txt and remove duplicates");
         for line in lines {
             let (owner, name) = line.split_once(' ').unwrap();
             assert!(CRATES.iter().any(|(known, _)| *known == owner), "{line}");

@@ -1,36 +1,38 @@
-//! When certificates expire, for whoever watches the metrics.
+//! Expiry dates of the configured certificates, as a metric.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prometheus::GaugeVec;
 use provisioning::config::Tls;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
+use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
-/// A renewed file is noticed within this.
+/// How often the files are read: a renewed certificate shows within this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Keeps `edge_certificate_not_after_timestamp_seconds` true until `stop` fires.
+/// Updates `edge_certificate_not_after_timestamp_seconds` until `stop` fires. A file that cannot be
+/// read counts as expired (0) and is logged at each check.
 pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken) {
     let files = tls.ca_file.iter().chain(tls.client.iter().map(|own| &own.cert_file));
-    let files: Vec<_> = files.collect();
-    let mut looks = interval(CHECK_INTERVAL);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+    let files: Vec<PathBuf> = files.cloned().collect();
+    let mut checks = interval(CHECK_INTERVAL);
+    while stop.run_until_cancelled(checks.tick()).await.is_some() {
         for file in &files {
             let label = file.display().to_string();
-            match first_expiry(file) {
+            match read_first_expiry(file.clone()).await {
                 Ok(seconds) => expiries.with_label_values(&[label.as_str()]).set(seconds),
                 Err(why) => {
                     expiries.with_label_values(&[label.as_str()]).set(0.0);
                     tracing::warn!(
                         file = label,
                         why,
-                        "cannot tell when this certificate expires: \
-                         put a PEM file there that the gateway's user may read"
+                        "cannot read when this certificate expires: \
+                         put a PEM file there that the user edge-gateway may read"
                     );
                 }
             }
@@ -38,8 +40,15 @@ pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken)
     }
 }
 
-/// When the first of the certificates in a file expires, in seconds since 1970, or why nobody can
-/// tell: one that is illegible spoils the file, as it does for the connection.
+/// Reads the file on a thread of its own: an SD card may take seconds, and PLCs, broker and tunnel
+/// share this one.
+async fn read_first_expiry(file: PathBuf) -> Result<f64, String> {
+    let read = spawn_blocking(move || first_expiry(&file)).await;
+    read.unwrap_or_else(|panicked| Err(panicked.to_string()))
+}
+
+/// Returns when the first of the certificates in a file expires, in seconds since 1970, or why that
+/// is not known. One unreadable certificate makes the whole file invalid, as it does for rustls.
 fn first_expiry(file: &Path) -> Result<f64, String> {
     let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
     let expiry = |certificate: Result<CertificateDer<'_>, pem::Error>| {
@@ -60,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_certificate_that_expires_counts() {
+    fn the_earliest_expiry_in_a_file_counts() {
         let name = format!("edge-gateway-expiry-{}.pem", fastrand::u64(..));
         let file = std::env::temp_dir().join(name);
         let pem = |year| {

@@ -1,4 +1,5 @@
-//! Where the hubs were found last: a box that starts while DNS is away reaches them all the same.
+//! The last known address of each hub, on disk: a gateway that starts while DNS is down reaches its
+//! hub all the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,21 +13,85 @@ use tunnel::{Hub, TunnelEvent, TunnelReport};
 
 use crate::state_file::StateFile;
 
-/// The address at which each name was found last. On disk, a line for each.
-pub(super) type HubAddresses = BTreeMap<String, IpAddr>;
-
-/// The file, in `state_dir`.
-pub(super) fn state_file(state_dir: &Path) -> StateFile {
-    let loss = "the hub's address cannot be kept: a start without DNS will wait for it";
-    StateFile::new(state_dir, "hubs", loss)
+/// The address at which each host name was reached last, and the file that keeps it.
+#[derive(Debug)]
+pub(super) struct HubAddressCache {
+    file: StateFile,
+    /// By host name. On disk, one line with name and address each.
+    addresses: BTreeMap<String, IpAddr>,
+    /// Whether the file holds these addresses.
+    is_stored: bool,
 }
 
-/// What an earlier run has kept; nothing when there is nothing legible.
-pub(super) fn load(file: &StateFile) -> HubAddresses {
-    file.read().map(|text| parse(&text)).unwrap_or_default()
+impl HubAddressCache {
+    /// Loads what an earlier run stored in `state_dir`; unreadable lines are ignored.
+    pub(super) fn load(state_dir: &Path) -> Self {
+        let loss = "cannot store the hub's address: a start without DNS will wait for DNS";
+        let file = StateFile::new(state_dir, "hubs", loss);
+        let addresses = file.read().map(|text| parse(&text)).unwrap_or_default();
+        Self { file, addresses, is_stored: true }
+    }
+
+    /// Returns the events that tell a new tunnel the cached addresses, before any look-up.
+    pub(super) fn resolved_events(&self, tunnel: &config::Tunnel) -> Vec<TunnelEvent> {
+        let hubs = &tunnel.settings.hubs;
+        let networks: Vec<_> = hubs.iter().flat_map(|hub| &hub.allowed_ips).collect();
+        // A tunnel cannot carry its own datagrams: such an address would be routed into the device.
+        let is_inside = |address: IpAddr| {
+            tunnel.mode == TunnelMode::Tun
+                && networks.iter().any(|network| network.contains(&address))
+        };
+        let resolved = hubs.iter().enumerate().filter_map(|(number, hub)| {
+            let address = self.addresses.get(&hub.endpoint.host);
+            let address = address.filter(|address| !is_inside(**address))?;
+            let addresses = vec![SocketAddr::new(*address, hub.endpoint.port)];
+            Some(TunnelEvent::Resolved { hub: number, addresses })
+        });
+        resolved.collect()
+    }
+
+    /// Stores the address of every hub that completes a handshake, until `stop` fires. The file is
+    /// written only when an address changed, or when the last write failed.
+    pub(super) async fn follow(
+        mut self,
+        hubs: Vec<Hub>,
+        mut reports: watch::Receiver<TunnelReport>,
+        stop: CancellationToken,
+    ) {
+        let mut handshakes = 0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = reports.changed() => if changed.is_err() {
+                    // The tunnel has ended, and its stage ends the process.
+                    return stop.cancelled().await;
+                },
+            }
+            let report = reports.borrow_and_update().clone();
+            let before = std::mem::replace(&mut handshakes, report.counters.handshakes);
+            if handshakes != before
+                && let Some((host, address)) = host_and_address(&hubs, &report)
+            {
+                self.store(host, address).await;
+            }
+        }
+    }
+
+    async fn store(&mut self, host: String, address: IpAddr) {
+        if self.addresses.insert(host, address) != Some(address) || !self.is_stored {
+            self.is_stored = self.file.write(to_text(&self.addresses)).await;
+        }
+    }
 }
 
-fn parse(text: &str) -> HubAddresses {
+/// Returns host name and address of the hub in use, unless its endpoint is configured by address.
+fn host_and_address(hubs: &[Hub], report: &TunnelReport) -> Option<(String, IpAddr)> {
+    let host = &hubs.iter().find(|hub| hub.name == report.hub)?.endpoint.host;
+    let is_name = host.parse::<IpAddr>().is_err();
+    Some((host.clone(), report.endpoint?.ip())).filter(|_| is_name)
+}
+
+fn parse(text: &str) -> BTreeMap<String, IpAddr> {
     let lines = text.lines().filter_map(|line| {
         let (host, address) = line.split_once(' ')?;
         Some((host.to_owned(), address.parse().ok()?))
@@ -34,68 +99,12 @@ fn parse(text: &str) -> HubAddresses {
     lines.collect()
 }
 
-fn to_text(known: &HubAddresses) -> String {
-    known.iter().fold(String::new(), |mut text, (host, address)| {
+fn to_text(addresses: &BTreeMap<String, IpAddr>) -> String {
+    addresses.iter().fold(String::new(), |mut text, (host, address)| {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{host} {address}");
         text
     })
-}
-
-/// What a tunnel can be told before anything was looked up.
-pub(super) fn resolved_events(tunnel: &config::Tunnel, known: &HubAddresses) -> Vec<TunnelEvent> {
-    let hubs = &tunnel.settings.hubs;
-    let networks: Vec<_> = hubs.iter().flat_map(|hub| &hub.allowed_ips).collect();
-    let is_inside = |address| {
-        tunnel.mode == TunnelMode::Tun && networks.iter().any(|network| network.contains(address))
-    };
-    let found = hubs.iter().enumerate().filter_map(|(number, hub)| {
-        let address = known.get(&hub.endpoint.host).filter(|address| !is_inside(*address))?;
-        let addresses = vec![SocketAddr::new(*address, hub.endpoint.port)];
-        Some(TunnelEvent::Resolved { hub: number, addresses })
-    });
-    found.collect()
-}
-
-/// Keeps the address of every hub with which a handshake was completed, until `stop` fires. It is
-/// written when it is another one, or was not written yet.
-pub(super) async fn store_on_handshake(
-    mut file: StateFile,
-    hubs: Vec<Hub>,
-    mut known: HubAddresses,
-    mut reports: watch::Receiver<TunnelReport>,
-    stop: CancellationToken,
-) {
-    let (mut handshakes, mut is_kept) = (0, true);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            told = reports.changed() => if told.is_err() {
-                // The tunnel has ended, and takes the process with it.
-                return stop.cancelled().await;
-            },
-        }
-        let found = address_after_handshake(&hubs, &reports.borrow_and_update(), &mut handshakes);
-        let Some((host, address)) = found else { continue };
-        if known.insert(host, address) != Some(address) || !is_kept {
-            is_kept = file.write(to_text(&known)).await;
-        }
-    }
-}
-
-/// A name and its address, if there was another handshake than the first so many.
-fn address_after_handshake(
-    hubs: &[Hub],
-    report: &TunnelReport,
-    handshakes: &mut u64,
-) -> Option<(String, IpAddr)> {
-    let before = std::mem::replace(handshakes, report.counters.handshakes);
-    if *handshakes == before {
-        return None;
-    }
-    let host = &hubs.iter().find(|hub| hub.name == report.hub)?.endpoint.host;
-    let is_name = host.parse::<IpAddr>().is_err();
-    Some((host.clone(), report.endpoint?.ip())).filter(|_| is_name)
 }
 
 #[cfg(test)]
@@ -130,32 +139,37 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn cache(address: &str) -> HubAddressCache {
+        let mut cache = HubAddressCache::load(Path::new("/nowhere"));
+        cache.addresses.insert("b.example.net".to_owned(), self::address(address));
+        cache
+    }
+
     #[test]
-    fn what_was_printed_is_read_and_garbage_is_left_out() {
+    fn unreadable_lines_are_ignored() {
         let known = parse("b.example.net 192.0.2.7\nc.example.net 2001:db8::7\n");
         assert_eq!(known["c.example.net"], address("2001:db8::7"));
         assert_eq!(parse(&to_text(&known)), known);
         assert_eq!(parse("\0\nb.example.net\nb.example.net 192.0.2\n 192.0.2.7").len(), 1);
-        assert_eq!(load(&state_file(Path::new("/nowhere"))), HubAddresses::new());
+        assert!(HubAddressCache::load(Path::new("/nowhere")).addresses.is_empty());
     }
 
     #[test]
-    fn a_tunnel_is_told_the_last_address_of_each_name_with_the_port_that_is_configured() {
-        let known = HubAddresses::from([("b.example.net".to_owned(), address("192.0.2.7"))]);
+    fn a_cached_address_is_used_with_the_configured_port() {
         let addresses = vec![SocketAddr::new(address("192.0.2.7"), 51820)];
-        let told = resolved_events(&tunnel(TunnelMode::Userspace), &known);
-        assert_eq!(told, [TunnelEvent::Resolved { hub: 1, addresses }]);
+        let events = cache("192.0.2.7").resolved_events(&tunnel(TunnelMode::Userspace));
+        assert_eq!(events, [TunnelEvent::Resolved { hub: 1, addresses }]);
     }
 
     #[test]
-    fn an_address_that_the_tunnels_device_would_lead_to_is_not_told() {
-        let known = HubAddresses::from([("b.example.net".to_owned(), address("10.77.0.1"))]);
-        assert_eq!(resolved_events(&tunnel(TunnelMode::Tun), &known), []);
-        assert_eq!(resolved_events(&tunnel(TunnelMode::Userspace), &known).len(), 1);
+    fn in_tun_mode_an_address_inside_the_tunnel_is_not_used() {
+        let cache = cache("10.77.0.1");
+        assert_eq!(cache.resolved_events(&tunnel(TunnelMode::Tun)), []);
+        assert_eq!(cache.resolved_events(&tunnel(TunnelMode::Userspace)).len(), 1);
     }
 
     #[tokio::test]
-    async fn the_address_of_each_handshake_is_kept_once_and_read_at_the_next_start() {
+    async fn the_address_of_a_handshake_is_stored_once_and_loaded_at_the_next_start() {
         let name = format!("edge-gateway-hubs-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
         let settings = tunnel(TunnelMode::Userspace).settings;
@@ -169,15 +183,9 @@ mod tests {
         };
         let (publish, reports) = watch::channel(report("b", "192.0.2.1:1", 0));
         let stop = CancellationToken::new();
-        let keeping = store_on_handshake(
-            state_file(&directory),
-            hubs,
-            HubAddresses::new(),
-            reports,
-            stop.clone(),
-        );
-        let telling = async {
-            // No handshake yet; a hub without a name; and one by its name, while there is no directory.
+        let following = HubAddressCache::load(&directory).follow(hubs, reports, stop.clone());
+        let reporting = async {
+            // No handshake; a hub given by address; a hub given by name while the directory is missing.
             for report in [
                 report("b", "192.0.2.9:1", 0),
                 report("a", "192.0.2.1:1", 1),
@@ -187,23 +195,21 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             std::fs::create_dir(&directory).unwrap();
-            // It is written with the next handshake although the address is the same.
+            // The failed write is repeated at the next handshake, although the address is the same.
             for handshakes in 3.. {
                 publish.send_replace(report("b", "192.0.2.7:1", handshakes));
                 tokio::task::yield_now().await;
-                if state_file(&directory).read().is_some() {
+                if directory.join("hubs").exists() {
                     break;
                 }
             }
             stop.cancel();
         };
-        tokio::join!(keeping, telling);
-        let kept = state_file(&directory);
-        assert_eq!(kept.read().as_deref(), Some("b.example.net 192.0.2.7\n"));
-        assert_eq!(
-            load(&kept),
-            HubAddresses::from([("b.example.net".to_owned(), address("192.0.2.7"))])
-        );
+        tokio::join!(following, reporting);
+        let text = std::fs::read_to_string(directory.join("hubs")).unwrap();
+        assert_eq!(text, "b.example.net 192.0.2.7\n");
+        let loaded = HubAddressCache::load(&directory).addresses;
+        assert_eq!(loaded, BTreeMap::from([("b.example.net".to_owned(), address("192.0.2.7"))]));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! How the gateway reaches the broker and how it is reached: sockets of this machine, and the
-//! tunnel in one of its two modes.
+//! The network side of the gateway: the tunnel in one of its two modes, the route to the broker, and
+//! the listeners for metrics.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,30 +15,31 @@ use tunnel::{
     UdpTransport, UserspaceTunnel, bind_to_device,
 };
 
-use super::{AppError, hub_cache};
+use super::AppError;
+use super::hub_cache::HubAddressCache;
 use crate::clock::{self, ClockAssessment};
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, Uplink};
 use crate::web;
 
-/// Name of the tunnel's network device.
+/// Name of the network interface of the tunnel in `tun` mode.
 const INTERFACE_NAME: &str = "edge0";
-/// Connections that wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const LISTEN_BACKLOG: u32 = 16;
 
-/// Everything that leads out and in.
+/// The tunnel, the route to the broker, and the metrics listeners that are not served yet.
 pub(super) struct Network {
-    /// The way to the brokers.
+    /// How connections to a broker are opened.
     pub(super) uplink: Uplink,
-    /// How the tunnel is, if there is one.
+    /// State and counters of the tunnel; `None` without one.
     pub(super) tunnel: Option<watch::Receiver<TunnelReport>>,
-    /// How far the clock can be believed.
+    /// How far the clock can be trusted.
     pub(super) clock: watch::Receiver<ClockAssessment>,
     listeners: Vec<MetricsListener>,
     stage: Stage,
 }
 
-/// A listener for /metrics and its kind.
+/// A listener for `/metrics` and the other pages.
 enum MetricsListener {
     Socket(TcpListener),
     Tunnel(web::TunnelListener),
@@ -52,33 +53,35 @@ enum RunningTunnel {
 }
 
 impl Network {
-    /// Opens the tunnel and every listener.
+    /// Starts the tunnel and opens every listener.
     pub(super) async fn open(config: &Config, fatal: &CancellationToken) -> Result<Self, AppError> {
-        let stage = Stage::new("reach");
-        let judgement = clock::assess(&config.gateway.state_dir);
-        let (told, clock) = watch::channel(judgement);
+        let stage = Stage::new("network");
+        let assessment = clock::assess(&config.gateway.state_dir);
+        let (clock_changes, clock) = watch::channel(assessment);
         let running = match &config.tunnel {
-            Some(tunnel) => Some(start_tunnel(config, tunnel, judgement, &stage, fatal)?),
+            Some(tunnel) => Some(start_tunnel(config, tunnel, assessment, &stage, fatal)?),
             None => None,
         };
         let state_dir = config.gateway.state_dir.clone();
-        stage.spawn(fatal.clone(), |stop| watch_clock(state_dir, told, running.clone(), stop));
-        let mut entrances = Vec::new();
+        stage.spawn(fatal.clone(), |stop| {
+            watch_clock(state_dir, clock_changes, running.clone(), stop)
+        });
+        let mut listeners = Vec::new();
         for &listen in &config.metrics.listen {
-            let entrance = open_listener(listen, running.as_ref(), config.tunnel.as_ref()).await;
-            entrances.push(entrance.map_err(|source| AppError::Listen { listen, source })?);
+            let listener = open_listener(listen, running.as_ref(), config.tunnel.as_ref()).await;
+            listeners.push(listener.map_err(|source| AppError::Listen { listen, source })?);
         }
         let tunnel = running.as_ref().map(RunningTunnel::reports);
-        let way = broker_route(config, running);
-        let uplink = Uplink::new(way, config.mqtt.tls.clone());
-        Ok(Self { uplink, tunnel, clock, listeners: entrances, stage })
+        let route = broker_route(config, running);
+        let uplink = Uplink::new(route, config.mqtt.tls.clone());
+        Ok(Self { uplink, tunnel, clock, listeners, stage })
     }
 
-    /// Serves the router at every entrance.
+    /// Serves the router on every listener.
     pub(super) fn serve(&mut self, router: &Router, serving: &Stage, fatal: &CancellationToken) {
-        for entrance in self.listeners.drain(..) {
+        for listener in self.listeners.drain(..) {
             let router = router.clone();
-            match entrance {
+            match listener {
                 MetricsListener::Socket(listener) => {
                     serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
                 }
@@ -89,7 +92,7 @@ impl Network {
         }
     }
 
-    /// Says goodbye, last of all.
+    /// Returns the stage of the tunnel, to be drained last: everything else may still use it.
     pub(super) fn into_stage(self) -> Stage {
         self.stage
     }
@@ -100,49 +103,46 @@ fn broker_route(config: &Config, running: Option<RunningTunnel>) -> Route {
     else {
         return Route::Direct;
     };
-    let known = TunnelHandle::new(&tunnel.settings.hubs, running.reports());
+    let handle = TunnelHandle::new(&tunnel.settings.hubs, running.reports());
     match running {
-        RunningTunnel::Userspace(stack) => Route::Userspace(stack, known),
-        RunningTunnel::Device(_, interface) => Route::Device(interface, known),
+        RunningTunnel::Userspace(stack) => Route::Userspace(stack, handle),
+        RunningTunnel::Device(_, interface) => Route::Device(interface, handle),
     }
 }
 
-/// Starts the tunnel's task.
+/// Starts the tunnel and the task that stores the addresses of its hubs.
 fn start_tunnel(
     config: &Config,
     tunnel: &config::Tunnel,
-    judgement: ClockAssessment,
+    assessment: ClockAssessment,
     stage: &Stage,
     fatal: &CancellationToken,
 ) -> Result<RunningTunnel, AppError> {
     let settings = tunnel.settings.clone();
     let (seed, now) = (fastrand::u64(..), Now::read());
-    let mut site = Tunnel::site(settings, clock::tunnel_bounds(judgement), now, seed);
-    let file = hub_cache::state_file(&config.gateway.state_dir);
-    let known = hub_cache::load(&file);
-    for event in hub_cache::resolved_events(tunnel, &known) {
-        site.handle_event(now, event);
+    let mut client = Tunnel::site(settings, clock::tunnel_bounds(assessment), now, seed);
+    let hub_cache = HubAddressCache::load(&config.gateway.state_dir);
+    for event in hub_cache.resolved_events(tunnel) {
+        client.handle_event(now, event);
     }
-    let path = UdpTransport::bind(LocalPort::Any).map_err(AppError::UdpSocket)?;
-    let running = spawn_tunnel(tunnel, site, path, seed, stage, fatal)?;
+    let transport = UdpTransport::bind(LocalPort::Any).map_err(AppError::UdpSocket)?;
+    let running = spawn_tunnel(tunnel, client, transport, seed, stage, fatal)?;
     let (hubs, reports) = (tunnel.settings.hubs.clone(), running.reports());
-    stage.spawn(fatal.clone(), |stop| {
-        hub_cache::store_on_handshake(file, hubs, known, reports, stop)
-    });
+    stage.spawn(fatal.clone(), |stop| hub_cache.follow(hubs, reports, stop));
     Ok(running)
 }
 
 fn spawn_tunnel(
     tunnel: &config::Tunnel,
-    site: Tunnel,
-    path: UdpTransport,
+    client: Tunnel,
+    transport: UdpTransport,
     seed: u64,
     stage: &Stage,
     fatal: &CancellationToken,
 ) -> Result<RunningTunnel, AppError> {
     match tunnel.mode {
         TunnelMode::Userspace => {
-            let (stack, driver) = tunnel::userspace_tunnel(site, path, seed);
+            let (stack, driver) = tunnel::userspace_tunnel(client, transport, seed);
             stage.spawn(fatal.clone(), |stop| async move {
                 if let Err(error) = driver.run(stop.cancelled_owned()).await {
                     tracing::error!(%error, "the tunnel has ended");
@@ -152,9 +152,9 @@ fn spawn_tunnel(
         }
         TunnelMode::Tun => {
             let name: InterfaceName = INTERFACE_NAME.parse()?;
-            let opened =
-                tunnel::open_device_tunnel(&tunnel.settings, RoutePolicy::Auto, name, site, path)?;
-            let (device, driver) = opened;
+            let settings = &tunnel.settings;
+            let (device, driver) =
+                tunnel::open_device_tunnel(settings, RoutePolicy::Auto, name, client, transport)?;
             stage.spawn(fatal.clone(), |stop| async move {
                 if let Err(error) = driver.run(stop.cancelled_owned()).await {
                     let error: &dyn std::error::Error = &error;
@@ -184,13 +184,13 @@ async fn open_listener(
             let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?.addr();
             listen_on_device((address, port).into(), *interface).map(MetricsListener::Socket)
         }
-        // The configuration has been checked: there is a tunnel.
+        // The configuration was checked: `tunnel:PORT` needs a `[tunnel]` section.
         (Listen::Tunnel(_), None) => Err(io::ErrorKind::AddrNotAvailable.into()),
     }
 }
 
-/// Linux takes packets for an address of its own on any device, so the socket is bound to the
-/// tunnel's: nothing answers on the machine's network.
+/// Listens on the tunnel's interface only. Linux accepts packets for any of its addresses on any
+/// interface, so a bound address alone would also answer on the machine's network.
 fn listen_on_device(address: SocketAddr, interface: InterfaceName) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     bind_to_device(&socket, interface)?;
@@ -199,14 +199,14 @@ fn listen_on_device(address: SocketAddr, interface: InterfaceName) -> io::Result
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Watches the clock, and tells the tunnel.
+/// Watches the clock, and passes its bounds to the tunnel.
 async fn watch_clock(
     state_dir: PathBuf,
-    told: watch::Sender<ClockAssessment>,
+    changes: watch::Sender<ClockAssessment>,
     running: Option<RunningTunnel>,
     stop: CancellationToken,
 ) {
-    let tell = |bounds| {
+    let send_bounds = |bounds| {
         let running = running.clone();
         async move {
             if let Some(running) = running {
@@ -214,7 +214,7 @@ async fn watch_clock(
             }
         }
     };
-    clock::watch(&state_dir, told, tell, stop).await;
+    clock::watch(&state_dir, changes, send_bounds, stop).await;
 }
 
 impl RunningTunnel {
@@ -227,7 +227,7 @@ impl RunningTunnel {
 
     async fn send_event(&self, event: TunnelEvent) {
         match self {
-            // A tunnel that has ended takes the process with it.
+            // Sending fails only after the tunnel has ended, and its stage ends the process.
             Self::Userspace(stack) => drop(stack.send_event(event).await),
             Self::Device(device, _) => device.send_event(event).await,
         }

@@ -1,10 +1,10 @@
-//! The pump: takes what the PLC tasks read, keeps it in the queue, and moves it to the broker.
+//! The pump: the event loop that moves readings from the PLC tasks into the queue, and messages from
+//! the queue to the broker.
 //!
 //! One task owns queue, samplers and status, so that there is no lock on the data path. A record
-//! leaves the queue only when the broker acknowledged it with a good reason code.
+//! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
-mod drain;
 mod fill_rate;
 mod pipeline;
 mod poison;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Config;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::pipeline::PlcPipeline;
 use self::poison::PoisonDetector;
@@ -26,25 +26,62 @@ use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
-use super::local_socket;
+use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
 use crate::model::{Message, Record};
 use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{DiskJobDone, Entry, EntryId, Queue, TopicId};
+use crate::queue::{CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
-/// How often drops are announced, changes of status told, and the watchdog fed.
+/// How often drops are announced, status changes published, and the watchdog reset.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// A pump that has not turned for this long hangs.
+/// The pump counts as hanging when its loop has not run for this long.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// Ticket of the status, which is not in the queue: no entry ever gets as far.
-const STATUS: u64 = u64::MAX;
-/// The part of `state_dir` that is the queue's.
+/// Time for the storage to finish a write after the deadline of the drain. Bounded, so that a card
+/// that hangs does not hang the stop.
+const STORAGE_GRACE: Duration = Duration::from_secs(2);
+/// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
+
+/// The directory of the queue as it was found at the start.
+#[derive(Debug)]
+pub(super) enum QueueStorage {
+    Open(DirStorage),
+    /// Entries wait in memory until the directory can be opened.
+    Unusable(DirStorageError),
+}
+
+/// What a ticket that the MQTT task returns stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ticket {
+    /// The status, which is not in the queue.
+    Status,
+    Entry(EntryId),
+}
+
+impl Ticket {
+    /// Ids of entries count from 0 and never come this far.
+    const STATUS_NUMBER: u64 = u64::MAX;
+
+    const fn number(self) -> u64 {
+        match self {
+            Self::Status => Self::STATUS_NUMBER,
+            Self::Entry(id) => id.ticket(),
+        }
+    }
+
+    const fn from_number(number: u64) -> Self {
+        match number {
+            Self::STATUS_NUMBER => Self::Status,
+            number => Self::Entry(EntryId::from_ticket(number)),
+        }
+    }
+}
+
 /// Owner of everything between the PLC tasks and the MQTT task.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -52,7 +89,7 @@ pub(super) struct Pump {
     pipelines: Vec<PlcPipeline>,
     queue: Queue,
     storage_retry: StorageRetry,
-    /// What the queue has others do: reading and waiting for the disk.
+    /// Disk jobs of the queue that run on blocking threads.
     jobs: JoinSet<DiskJobDone>,
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
@@ -62,76 +99,82 @@ pub(super) struct Pump {
     liveness: Liveness,
 }
 
-/// The connection to the broker as the pump sees it.
+/// The current MQTT session.
 #[derive(Debug)]
 struct BrokerSession {
     number: u32,
+    /// Number of messages handed to the MQTT task and not answered by the broker.
     unacknowledged: usize,
+    /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
-    /// Whether the broker has answered any message of the queue.
+    /// Whether the broker has acknowledged or refused any message of the queue.
     has_acked: bool,
-    /// The ticket that was handed over last.
-    last_ticket: u64,
+    /// The ticket of the message that was handed over last.
+    last_ticket: Ticket,
 }
 
 impl BrokerSession {
-    const fn on_sent(&mut self, ticket: u64) {
+    const fn on_sent(&mut self, ticket: Ticket) {
         self.unacknowledged += 1;
         self.last_ticket = ticket;
     }
 }
 
 impl Pump {
-    /// Makes the pump of this configuration; `watched` goes into the status.
+    /// Returns the pump for this configuration; `health_inputs` are shown in the status.
     pub(super) fn new(
         config: &Config,
         hash: &str,
         metrics: &Metrics,
-        watched: HealthInputs,
-        storage: Result<DirStorage, DirStorageError>,
+        health_inputs: HealthInputs,
+        storage: QueueStorage,
         outbox: mpsc::Sender<OutgoingMessage>,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
-        let (sources, identity) = pipeline::build_all(config);
+        let (pipelines, identity) = pipeline::build_all(config);
         let (settings, series) = (&config.queue, metrics.queue.clone());
         let queue = match storage {
-            Ok(files) => Queue::open(files, settings, identity, series, Instant::now()),
-            Err(error) => Queue::without_storage(settings, identity, series, &error),
+            QueueStorage::Open(storage) => {
+                Queue::open(storage, settings, identity, series, Instant::now())
+            }
+            QueueStorage::Unusable(error) => {
+                Queue::without_storage(settings, identity, series, &error)
+            }
         };
-        let mut board = StatusTracker::new(config, hash, metrics, watched);
-        board.update_queue(&queue);
+        let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
+        status_tracker.update_queue(&queue);
         Self {
-            pipelines: sources,
+            pipelines,
             queue,
             storage_retry: StorageRetry::new(config.gateway.state_dir.join(QUEUE_DIR)),
             jobs: JoinSet::new(),
             outbox,
             session: None,
             poison: PoisonDetector::default(),
-            status_tracker: board,
+            status_tracker,
             clock_history: ClockHistory::new(Instant::now()),
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
     }
 
-    /// Where the status can be read.
+    /// Returns a receiver of the status.
     pub(super) fn status(&self) -> watch::Receiver<Status> {
         self.status_tracker.subscribe()
     }
 
-    /// Whether the storage is usable.
+    /// Returns a receiver of whether the storage is usable.
     pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
         self.status_tracker.readiness()
     }
 
-    /// Where one can see that the pump turns.
+    /// Returns a handle that tells whether the loop of the pump runs.
     pub(super) fn liveness(&self) -> Liveness {
         self.liveness.clone()
     }
 
-    /// Pumps until the last PLC task is gone, then until the queue is empty or `grace` is over.
+    /// Runs until the last PLC task has ended, then until the queue is empty or `grace` is over.
     pub(super) async fn run(
         mut self,
         mut plcs: mpsc::Receiver<plc::PlcEvent>,
@@ -156,42 +199,44 @@ impl Pump {
                 _ = ticks.tick() => self.on_tick(),
             }
         }
-        // What it needs for the end is no part of what it needs for years.
+        // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
     }
 
-    /// Takes what a PLC task has to say.
+    /// Handles an event of a PLC task.
     fn on_plc_event(&mut self, event: plc::PlcEvent) {
         match event {
             plc::PlcEvent::Cycle(cycle) => {
-                let Some(source) = self.pipelines.get_mut(usize::from(cycle.plc)) else { return };
+                let Some(pipeline) = self.pipelines.get_mut(usize::from(cycle.plc)) else { return };
                 self.status_tracker.on_cycle(cycle.plc, cycle.took);
-                if let Some(record) = source.sampler.on_cycle(&cycle, Instant::now()) {
-                    let topic = source.topic;
+                if let Some(record) = pipeline.sampler.on_cycle(&cycle, Instant::now()) {
+                    let topic = pipeline.topic;
                     self.push_record(topic, record);
                 }
             }
             plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
             plc::PlcEvent::Learned { plc, learned } => self.status_tracker.on_learned(plc, learned),
-            plc::PlcEvent::Throttled { plc, limit } => self.status_tracker.on_throttled(plc, limit),
+            plc::PlcEvent::Throttled { plc, limit } => {
+                self.status_tracker.on_throttled(plc, limit);
+            }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
         }
     }
 
     fn push_record(&mut self, topic: TopicId, mut record: Record) {
-        let (at, now, state) = (record.at, Instant::now(), self.status_tracker.clock_trust());
-        if state == clock::TrustLevel::Unset {
+        let (at, now, trust) = (record.at, Instant::now(), self.status_tracker.clock_trust());
+        if trust == clock::TrustLevel::Unset {
             timestamp_correction::mark_unsynced(&mut record);
         }
         let Some(id) = self.push_entry(topic, Entry::Record(record), now) else { return };
-        self.clock_history.record(id.ticket(), at, now, clock::now(), state);
+        self.clock_history.record(id.ticket(), at, now, clock::now(), trust);
     }
 
-    /// Queues the event that something changed at a PLC.
+    /// Queues the event message for a change at a PLC.
     fn push_change_event(&mut self, plc: u16, change: plc::PlcChange) {
-        let Some(source) = self.pipelines.get(usize::from(plc)) else { return };
-        let body = change_event::event_body(&source.name, change, clock::now());
-        tracing::info!(plc = source.name, ?change, "changed");
+        let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
+        let body = change_event::event_body(&pipeline.name, change, clock::now());
+        tracing::info!(plc = pipeline.name, ?change, "changed");
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
         self.push_entry(
             pipeline::EVENT_TOPIC,
@@ -207,7 +252,7 @@ impl Pump {
         id
     }
 
-    /// Takes what the MQTT task has to say.
+    /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         self.status_tracker.on_mqtt_event(event);
         match *event {
@@ -219,17 +264,19 @@ impl Pump {
                     max_payload,
                     status_due: Some(Instant::now()),
                     has_acked: false,
-                    last_ticket: STATUS,
+                    last_ticket: Ticket::Status,
                 });
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
             mqtt::MqttEvent::Acknowledged { ticket } => {
-                self.on_answered(ticket);
-                self.queue.acknowledge(EntryId::from_ticket(ticket), Instant::now());
+                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
+                    self.queue.acknowledge(id, Instant::now());
+                }
             }
             mqtt::MqttEvent::Refused { ticket: Some(ticket), .. } => {
-                self.on_answered(ticket);
-                self.discard(ticket, DropReason::Refused);
+                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
+                    self.queue.discard(id, DropReason::Refused, Instant::now());
+                }
             }
             mqtt::MqttEvent::Refused { ticket: None, .. }
             | mqtt::MqttEvent::SubscriptionRefused { .. }
@@ -237,17 +284,21 @@ impl Pump {
         }
     }
 
-    /// The broker has answered a message.
-    fn on_answered(&mut self, ticket: u64) {
-        let Some(session) = &mut self.session else { return };
-        session.unacknowledged = session.unacknowledged.saturating_sub(1);
-        if ticket != STATUS {
+    /// Records that the broker acknowledged or refused a message. Returns its entry of the queue,
+    /// `None` for the status.
+    fn on_answered(&mut self, ticket: Ticket) -> Option<EntryId> {
+        if let Some(session) = &mut self.session {
+            session.unacknowledged = session.unacknowledged.saturating_sub(1);
+        }
+        let Ticket::Entry(id) = ticket else { return None };
+        if let Some(session) = &mut self.session {
             session.has_acked = true;
             self.poison.on_answered();
         }
+        Some(id)
     }
 
-    /// The session is over. A message that ends every session is given up.
+    /// Records the end of the session. Drops a message over which the broker ends every session.
     fn on_disconnected(&mut self, reason: DisconnectReason) {
         let Some(session) = self.session.take() else { return };
         if reason != DisconnectReason::Closed || session.has_acked || session.unacknowledged == 0 {
@@ -256,22 +307,18 @@ impl Pump {
         let alone = (session.unacknowledged == 1).then_some(session.last_ticket);
         let Some(ticket) = self.poison.on_closed(alone) else { return };
         tracing::warn!(
-            "the broker closes the connection whenever it gets a certain message, which is given \
-             up: it may be longer than the broker allows, or on a topic that is forbidden to us"
+            "the broker closes the connection each time it receives a certain message, which is \
+             dropped: it may be longer than the broker accepts, or this gateway may not publish on \
+             its topic"
         );
-        if ticket == STATUS {
-            self.status_tracker.suppress();
-        } else {
-            self.discard(ticket, DropReason::TooLarge);
+        match ticket {
+            Ticket::Status => self.status_tracker.suppress(),
+            Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, Instant::now()),
         }
     }
 
-    fn discard(&mut self, ticket: u64, reason: DropReason) {
-        self.queue.discard(EntryId::from_ticket(ticket), reason, Instant::now());
-    }
-
-    /// Lets the queue do what is due, and does elsewhere what takes long. Comes behind
-    /// [`Pump::send`], which finds out what has to be read.
+    /// Starts the disk jobs of the queue that are due, on blocking threads. Called after
+    /// [`Pump::send`], which finds out what has to be read from disk.
     fn start_jobs(&mut self) {
         while let Some(job) = self.queue.next_job(Instant::now()) {
             self.jobs.spawn_blocking(|| job.run());
@@ -282,25 +329,25 @@ impl Pump {
         match done {
             Ok(done) => self.queue.on_job_done(done, Instant::now()),
             Err(error) => {
-                tracing::error!(%error, "a job of the queue died");
+                tracing::error!(%error, "a disk job of the queue panicked");
                 self.queue.on_job_died(Instant::now());
             }
         }
     }
 
-    /// How many messages may be under way.
+    /// Returns how many messages may be in flight.
     const fn window(&self) -> usize {
         if self.poison.is_probing() { 1 } else { mqtt::MAX_INFLIGHT }
     }
 
-    /// What happens every second.
+    /// Does what is due every second.
     fn on_tick(&mut self) {
         self.retry_storage();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
         self.status_tracker.poll_health();
         self.liveness.touch();
-        local_socket::notify_watchdog();
+        systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
         if let Some(session) = &mut self.session
             && changed
@@ -309,8 +356,8 @@ impl Pump {
         }
     }
 
-    /// Queues one event for each run of records that were dropped. While there is no broker the
-    /// runs grow; one event in the end says more than many.
+    /// Queues one gap event for each range of dropped records. Waits while no broker is connected:
+    /// the ranges grow meanwhile, and one event for a long range is worth more than many.
     fn announce_gaps(&mut self) {
         if self.session.is_none() {
             return;
@@ -320,9 +367,115 @@ impl Pump {
             tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
         }
     }
+
+    /// Tries to open the directory of the queue when that is due.
+    fn retry_storage(&mut self) {
+        if self.queue.lacks_storage()
+            && let Some(error) = self.storage_retry.poll(Instant::now())
+        {
+            self.queue.on_storage_unavailable(&error);
+        }
+    }
+
+    /// Attaches a directory that was opened, once no acknowledgement is expected: the entries get
+    /// new ids, which an acknowledgement under way would not know.
+    fn attach_storage(&mut self) {
+        if !self.storage_retry.is_open() {
+            return;
+        }
+        if self.session.is_none() {
+            self.queue.rewind(Instant::now());
+        }
+        if self.queue.nothing_in_flight()
+            && let Some(storage) = self.storage_retry.take()
+            && let Some(ids) = self.queue.attach_storage(storage, Instant::now())
+        {
+            self.clock_history.renumber(|entry| ids.new_ticket(entry));
+            let dir = self.storage_retry.dir().display();
+            tracing::warn!(%dir, "the queue is stored on disk from now on");
+        }
+    }
+
+    /// Sends what is left until the queue is empty or `grace` is over, publishes the offline status,
+    /// and closes the queue.
+    async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
+        let deadline = tokio::time::Instant::now() + grace;
+        self.announce_gaps();
+        loop {
+            let mut more = NextSend::Now;
+            while more == NextSend::Now {
+                more = self.send();
+            }
+            self.start_jobs();
+            if self.queue.is_empty() || self.can_stop_now() {
+                break;
+            }
+            let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
+            let event = async {
+                tokio::select! {
+                    event = broker.recv() => DrainEvent::Broker(event),
+                    Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
+                    () = sleep_until_or_forever(due) => DrainEvent::Timer,
+                }
+            };
+            match timeout_at(deadline, event).await {
+                Ok(DrainEvent::Broker(Some(event))) => self.on_mqtt_event(&event),
+                Ok(DrainEvent::JobDone(done)) => self.on_job_done(done),
+                Ok(DrainEvent::Timer) => {}
+                Ok(DrainEvent::Broker(None)) | Err(_) => break,
+            }
+        }
+        if let Some(session) = &self.session {
+            let outgoing = self.status_tracker.offline_message(session.number);
+            // Nothing is lost if the MQTT task has ended or is too slow: the broker then publishes
+            // the will, which says the same.
+            let _ = timeout_at(deadline, self.outbox.send(outgoing)).await;
+        }
+        let storage_deadline = deadline.max(tokio::time::Instant::now() + STORAGE_GRACE);
+        while let Ok(Some(done)) = timeout_at(storage_deadline, self.jobs.join_next()).await {
+            self.on_job_done(done);
+        }
+        self.close_queue().await;
+    }
+
+    /// Returns whether everything left is on disk and no broker is connected to take it.
+    fn can_stop_now(&self) -> bool {
+        self.session.is_none() && self.queue.is_all_stored()
+    }
+
+    /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
+    async fn close_queue(self) {
+        let Stats { entries: messages, samples, .. } = self.queue.stats();
+        let mut closing = self.queue.begin_close(Instant::now());
+        let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
+        while let Some(job) = closing.next_job(Instant::now())
+            && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
+        {
+            closing.on_job_done(done, Instant::now());
+        }
+        match (messages, closing.finish(Instant::now())) {
+            (0, _) => {}
+            (_, CloseOutcome::Stored) => {
+                tracing::info!(messages, samples, "left for the next start");
+            }
+            (_, CloseOutcome::Written) => tracing::warn!(
+                messages,
+                samples,
+                "left for the next start, but the disk takes long and has not confirmed it"
+            ),
+            (_, CloseOutcome::Lost) => tracing::warn!(messages, samples, "lost with this stop"),
+        }
+    }
 }
 
-/// Waits until then, or for ever.
+/// What the drain waits for.
+enum DrainEvent {
+    Broker(Option<mqtt::MqttEvent>),
+    JobDone(Result<DiskJobDone, JoinError>),
+    Timer,
+}
+
+/// Sleeps until this deadline, or for ever.
 async fn sleep_until_or_forever(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,

@@ -194,8 +194,8 @@ fn format_range((first, last): &(u64, u64)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
-/// Replaces control characters: any client of the broker may have sent them, and they must not reach
-/// the terminal.
+/// Replaces control characters: any client of the broker may have sent them, and they must not
+/// reach the terminal.
 fn plain(text: &str) -> String {
     Escaped(text).to_string()
 }

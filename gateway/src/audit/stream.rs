@@ -20,7 +20,8 @@ pub(super) struct SeqStream {
 }
 
 impl SeqStream {
-    /// Returns a stream that must be complete from number 0, or from the first message that arrives.
+    /// Returns a stream that must be complete from number 0, or from the first message that
+    /// arrives.
     pub(super) fn new(from_start: bool) -> Self {
         Self {
             start: from_start.then_some(0),
@@ -64,8 +65,8 @@ impl SeqStream {
         self.arrived.last().max(self.announced.last())
     }
 
-    /// Returns the numbers that did not arrive and were not announced, below the window of an unclean
-    /// shutdown.
+    /// Returns the numbers that did not arrive and were not announced, below the window of an
+    /// unclean shutdown.
     pub(super) fn missing(&self, window: Option<u64>) -> RangeSet {
         let mut missing = self.not_arrived();
         missing.remove_all(&self.announced);

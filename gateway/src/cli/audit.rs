@@ -1,4 +1,4 @@
-//! `audit`: proof at the receiver that nothing is missing.
+//! `audit`: checks at the receiver that no message is missing.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,7 +18,7 @@ use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
 
-/// Messages that may wait for the auditor; it is faster than any broker.
+/// Capacity of the channel to the auditor, which is faster than any broker.
 const EVENT_CAPACITY: usize = 256;
 
 /// `audit`.
@@ -29,29 +29,28 @@ Examples:
   edge-gateway demo --json --for 20s | edge-gateway audit --capture -
   mosquitto_sub -h HOST -t 'edge/#' -F '{\"topic\":\"%t\",\"payload\":%p}' > capture
 
-Exit code 1 when a message is missing that no gap event announced, and when there was nothing to
-check.")]
+Exit code 1 if a message is missing that no gap event announced, or if there was nothing to check.")]
 pub(super) struct AuditOptions {
-    /// Broker to subscribe to.
+    /// Broker to subscribe to, like mqtt://127.0.0.1:1883.
     #[arg(long, value_name = "URL", required_unless_present = "capture")]
     broker: Option<Broker>,
-    /// File with one {"topic":..,"payload":..} a line, instead of a broker; - is standard input.
+    /// Read a file with one {"topic":..,"payload":..} per line instead; - is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "broker")]
     capture: Option<PathBuf>,
-    /// Topics to follow; repeat it when `publish.topic` is not under edge/.
+    /// Topics to check; repeat the option if `publish.topic` is not below edge/.
     #[arg(long, value_name = "FILTER", default_value = "edge/#")]
     topic: Vec<String>,
-    /// How long to listen, as 90s or 10m; without it until Ctrl-C.
+    /// Time to listen, like 90s or 10m [default: until Ctrl-C].
     #[arg(long = "for", value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
-    /// File with the authorities (PEM) that the certificate of an mqtts:// broker must come from;
-    /// without it, those of the system.
+    /// PEM file with the authorities that may issue the certificate of an mqtts:// broker [default:
+    /// those of the system].
     #[arg(long, value_name = "FILE", requires = "broker")]
     ca_file: Option<PathBuf>,
     /// User name for the broker.
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
-    /// File with the password, which only its owner may read.
+    /// File with the password; only its owner may have access.
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// Print the report as JSON.
@@ -59,7 +58,7 @@ pub(super) struct AuditOptions {
     json: bool,
 }
 
-/// Follows a broker or reads a capture, and prints what it found.
+/// Listens to a broker or reads a capture, and prints the report.
 pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     let mut auditor = Auditor::default();
     match (&options.capture, &options.broker) {
@@ -76,7 +75,7 @@ pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     } else {
         print_line(format_args!("{report}"))?;
     }
-    // Silence proves nothing.
+    // An audit without messages proves nothing.
     let is_proven = report.unaccounted == 0 && !report.streams.is_empty();
     Ok(if is_proven { EXIT_OK } else { EXIT_NEGATIVE })
 }
@@ -111,7 +110,7 @@ async fn follow_broker(
     let signals = run::stop_on_signal(stop.clone())?;
     let client = mqtt::run(settings, outgoing, sender, MqttMetrics::unregistered()?, stop.clone());
     let listening = async {
-        let _outbox = outbox; // Closing it would end the client.
+        let _outbox = outbox; // Dropping it would end the client.
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -125,7 +124,7 @@ async fn follow_broker(
     };
     tokio::select! {
         done = listening => done,
-        () = client => bail!("the MQTT client has ended"),
+        () = client => bail!("the MQTT client ended unexpectedly"),
         () = signals => Ok(()),
     }
 }
@@ -133,7 +132,7 @@ async fn follow_broker(
 fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
     match event {
         MqttEvent::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
-        // What passed meanwhile is missing here, whoever is to blame: the report will show it.
+        // Messages published meanwhile are not received here; the report shows them as missing.
         MqttEvent::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
         MqttEvent::SubscriptionRefused { filter, reason, .. } => {
             bail!("the broker refuses the subscription to {filter}: {reason}")

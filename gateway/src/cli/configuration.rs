@@ -1,4 +1,4 @@
-//! `check`, `plan`, `print-config`, `schema`: everything that only reads a configuration.
+//! `check`, `plan`, `print-config`, `schema`: the commands that only read a configuration.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,12 +13,17 @@ use crate::status::advice;
 /// `plan`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-With --learned it asks the gateway that runs with the same configuration, on its socket in
-state_dir, which only its user and root may open.")]
+Examples:
+  edge-gateway plan gateway.toml            the requests, registers used and unused, and the load
+  sudo edge-gateway plan --learned          what the running gateway learned from its PLCs
+
+With --learned the command connects to the gateway that runs with the same configuration, over the
+socket in its state_dir, which only its user and root may open. In a [[plc]], max_gap and max_words
+control how tags are combined into requests, and scan controls how often they are read.")]
 pub(super) struct PlanOptions {
     #[command(flatten)]
     file: ConfigFile,
-    /// Instead, show what the running gateway learned from its PLCs and what to change in FILE.
+    /// Show what the running gateway learned from its PLCs and what to change in FILE.
     #[arg(long)]
     learned: bool,
 }
@@ -31,12 +36,13 @@ Example:
 pub(super) struct PrintConfigOptions {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also show where each value comes from.
+    /// Show where each value comes from.
     #[arg(long)]
     with_source: bool,
 }
 
-/// Prints every problem, or that there is none; notes too, which change nothing about that.
+/// Prints every problem, or that there is none. Notes are printed too and do not change the exit
+/// code.
 pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let Some(loaded) = load(path)? else { return Ok(EXIT_NEGATIVE) };
     let plcs = loaded.config.plcs.len();
@@ -52,7 +58,7 @@ fn count_of(number: usize, noun: &str) -> String {
     format!("{number} {noun}{ending}")
 }
 
-/// Prints the requests of every PLC, or how their answers corrected them.
+/// Prints the requests for every PLC, or how its answers changed them.
 pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
     let Some(loaded) = load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
     if options.learned {
@@ -90,7 +96,7 @@ pub(super) fn schema() -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
-/// What is probably not meant, where problems would stand.
+/// Prints the notes to standard error, where problems would be printed.
 fn print_notes(loaded: &LoadedConfig) -> anyhow::Result<()> {
     if !loaded.notes.is_empty() {
         writeln!(io::stderr(), "{}\n", loaded.notes)?;
@@ -98,7 +104,7 @@ fn print_notes(loaded: &LoadedConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads a configuration, or prints what is wrong with it.
+/// Loads a configuration, or prints its problems and returns `None`.
 pub(super) fn load(path: &Path) -> anyhow::Result<Option<LoadedConfig>> {
     match config::load(path) {
         Ok(loaded) => Ok(Some(loaded)),

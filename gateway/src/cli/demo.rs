@@ -1,4 +1,4 @@
-//! `demo`: the whole chain on this machine.
+//! `demo`: runs the whole chain on this machine.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -18,21 +18,21 @@ Examples:
   edge-gateway demo --json --for 20s | jq .payload.temperature
   edge-gateway demo --json --for 20s | edge-gateway audit --capture -
 
-Exit code 0 only if right values came through.")]
+Exit code 0 only if messages arrived and their values are those of the PLCs.")]
 pub(super) struct DemoOptions {
-    /// End after this time, as 20s or 1m, with a summary.
+    /// Stop after this time, like 20s or 1m, with a summary.
     #[arg(long = "for", value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
-    /// One message per line: {"topic":..,"payload":{..}}.
+    /// Print one message per line: {"topic":..,"payload":{..}}.
     #[arg(long)]
     json: bool,
 }
 
 const INTRODUCTION: &str = "\
-Two simulated PLCs, M241 (pump6) and M251 (pump7), are read over Modbus TCP; what follows arrived at
-the broker. Ctrl-C ends it with a summary.";
+Two simulated PLCs, an M241 (pump6) and an M251 (pump7), are read over Modbus TCP. The messages below
+have arrived at the broker. Ctrl-C stops the demo with a summary.";
 
-/// Runs the chain and prints what arrives at its end.
+/// Runs the chain and prints the messages that arrive at the broker.
 pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     let for_people = !options.json || io::stderr().is_terminal();
     if for_people {

@@ -1,4 +1,4 @@
-//! `run`: the appliance.
+//! `run`: runs the gateway.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -53,12 +53,12 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Fut
     })
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. boringtun warns of every handshake that is not
-/// answered, thousands a day while a hub is away, and calls an idle tunnel an error: the tunnel itself
-/// tells how it is, once per change.
+/// Log filter unless `RUST_LOG` is set. boringtun is silenced: it warns about every unanswered
+/// handshake, thousands a day while a hub is down, and reports an idle tunnel as an error. The tunnel
+/// itself logs each change of its state once.
 const DEFAULT_LOG_FILTER: &str = "info,boringtun=off";
 
-/// Logs to standard error; `RUST_LOG` chooses what. The journal stamps its lines itself.
+/// Starts logging to standard error. Without a time where systemd's journal adds one.
 pub(super) fn init_logging() {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// Collects the log.
     #[derive(Clone, Default)]
     struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_boringtun_is_logged_unless_it_is_asked_for() {
+    fn boringtun_is_logged_only_on_request() {
         let logged = |filter: &str| {
             let lines = CapturedLog::default();
             let writer = lines.clone();

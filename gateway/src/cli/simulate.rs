@@ -1,4 +1,4 @@
-//! `simulate`: a PLC to try things on.
+//! `simulate`: runs a simulated PLC.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,39 +20,41 @@ Examples:
   edge-gateway simulate --model M251 --listen 127.0.0.1:1502
   edge-gateway simulate --list                        the variables that can be read
   mbpoll -m tcp -p 1502 -a 255 -0 -r 10 -c 2 -t 4:float 127.0.0.1   read %MW10 with another client
-  edge-gateway simulate --mischief late,split --rate 0.1 --seed 7   spoil every tenth answer
-  edge-gateway simulate --mischief all --rate 0.02                  see what a bad network does")]
+  edge-gateway simulate --faults late,split --rate 0.1 --seed 7     one answer in ten is faulty
+  edge-gateway simulate --faults all --rate 0.02                    behave like a bad network")]
 pub(super) struct SimulateOptions {
-    /// PLC family.
+    /// PLC family to simulate.
     #[arg(long, default_value = "M241", ignore_case = true, value_parser = model_parser())]
     model: PlcModel,
-    /// Where its Modbus server listens; port 502 needs root.
+    /// Address of its Modbus server; port 502 needs root.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1502")]
     listen: SocketAddr,
-    /// Period of its MAST task in milliseconds: answers leave at the end of a cycle; 0 at once.
+    /// Period of its MAST task in milliseconds; answers are sent at the end of a period, with 0 at
+    /// once.
     #[arg(long, value_name = "MS", default_value_t = 10)]
     mast: u64,
-    /// PLCs with the same seed show the same values at the same age, and spoil the same answers.
+    /// PLCs with the same seed have the same values at the same age, and the same faults.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Spoil answers in these ways, separated by commas; each says how the answer comes.
-    #[arg(long, value_name = "TRICKS", value_delimiter = ',', value_parser = fault_parser())]
-    mischief: Vec<FaultList>,
-    /// Share of the answers that are spoiled, 0 to 1.
+    /// Inject these faults into answers, separated by commas.
+    #[arg(long, alias = "mischief", value_name = "FAULTS")]
+    #[arg(value_delimiter = ',', value_parser = fault_parser())]
+    faults: Vec<FaultList>,
+    /// Share of the answers that are faulty, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
-    #[arg(requires = "mischief")]
+    #[arg(requires = "faults")]
     rate: f64,
     /// List the variables of the simulated program and end.
     #[arg(long)]
     list: bool,
 }
 
-/// One word of `--mischief`.
+/// The faults that one word of `--faults` stands for.
 type FaultList = &'static [Fault];
 
 fn fault_parser() -> impl TypedValueParser<Value = FaultList> {
-    let every = PossibleValue::new("all").help("any of them");
-    let each = Fault::ALL.iter().map(|trick| PossibleValue::new(trick.name()).help(trick.help()));
+    let every = PossibleValue::new("all").help("any of these");
+    let each = Fault::ALL.iter().map(|fault| PossibleValue::new(fault.name()).help(fault.help()));
     PossibleValuesParser::new(each.chain([every])).map(|name| {
         let all: FaultList = &Fault::ALL;
         all.iter().position(|t| t.name() == name).and_then(|at| all.get(at..=at)).unwrap_or(all)
@@ -64,7 +66,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "write a number from 0 to 1, like 0.1".to_owned())
 }
 
-/// The families that can be simulated.
+/// Accepts the families that can be simulated.
 fn model_parser() -> impl TypedValueParser<Value = PlcModel> {
     let names = [PlcModel::M241, PlcModel::M251].map(PlcModel::name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<PlcModel>())
@@ -80,9 +82,9 @@ pub(super) fn simulate(options: &SimulateOptions) -> anyhow::Result<u8> {
         .with_context(|| format!("{} cannot be simulated: choose M241 or M251", options.model))?;
     settings.mast = Duration::from_millis(options.mast);
     settings.seed = options.seed;
-    let tricks = options.mischief.concat();
+    let faults = options.faults.concat();
     settings.faults =
-        (!tricks.is_empty()).then(|| FaultInjector::random(&tricks, options.rate, options.seed));
+        (!faults.is_empty()).then(|| FaultInjector::random(&faults, options.rate, options.seed));
     runtime()?.block_on(async {
         let listener = TcpListener::bind(options.listen)
             .await

@@ -1,4 +1,4 @@
-//! `status`: how the running gateway is doing.
+//! `status`: shows how the running gateway is doing.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,11 +16,12 @@ use crate::web::{FetchError, HttpTarget, fetch};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  sudo edge-gateway status                 in words, what matters most first
-  edge-gateway status gateway.toml --json  for a program
+  sudo edge-gateway status                      a table; its first line matters most
+  sudo edge-gateway status gateway.toml --json  for a program
 
-It asks the gateway that runs with the same configuration, on its socket in state_dir, which only
-its user and root may open. Exit code 1 when no gateway answers, or when the broker or a PLC does not.")]
+Connects to the gateway that runs with the same configuration, over the socket in its state_dir, which
+only its user and root may open. Exit code 1 if no gateway answers, or if the broker or a PLC is not
+connected.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
@@ -43,30 +44,33 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
     Ok(if is_well { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
-/// Says what to do, as far as the failure tells.
+/// Returns the error with what to do, as far as its kind tells.
 fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let state_dir = state_dir.display();
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
     if kind == ErrorKind::PermissionDenied {
         return anyhow!(
-            "only root and the gateway's own user may ask the one in {state_dir}; try it with sudo"
+            "only root and the gateway's own user may connect to the gateway in {state_dir}; \
+             use sudo"
         );
     }
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         return anyhow!(
-            "no gateway runs with state_dir {state_dir}; start it, or give the file it runs with"
+            "No gateway answers in {state_dir}. Either none is running (journalctl -u edge-gateway \
+             shows why), or it cannot use that directory: then set state_dir to one that its user \
+             can write. If it runs with another file, give that file."
         );
     }
     error.into()
 }
 
-/// Asks the gateway that runs with this configuration.
+/// Fetches the status from the gateway that runs with this configuration.
 pub(super) fn fetch_status(loaded: &LoadedConfig) -> anyhow::Result<Status> {
     let state_dir = &loaded.config.gateway.state_dir;
     let target = HttpTarget::Unix(app::socket_path(state_dir));
     let answer = runtime()?
         .block_on(fetch(&target, "/status"))
         .map_err(|error| explain_error(error, state_dir))?;
-    serde_json::from_slice(&answer.body).context("the gateway that answers is of another version")
+    serde_json::from_slice(&answer.body).context("the gateway that answers has another version")
 }

@@ -1,4 +1,4 @@
-//! `tunnel`: only the tunnel, from a file of wg-quick.
+//! `tunnel`: runs only the tunnel, from a wg-quick file.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ use crate::clock;
 Example:
   edge-gateway tunnel /etc/wireguard/site.conf --interface site0
 
-Makes a network device, which wants CAP_NET_ADMIN. It goes with the program, with its addresses and
-routes. PostUp, PreDown and their kind are refused and never run. SIGTERM and Ctrl-C end it.")]
+Creates a network interface (needs CAP_NET_ADMIN) and removes it, with its addresses and routes, on
+exit. PostUp, PreDown and similar hooks are rejected. SIGTERM or Ctrl-C ends it.")]
 pub(super) struct TunnelOptions {
-    /// File of wg-quick, closed to others.
+    /// wg-quick file; only its owner may have access.
     #[arg(value_name = "FILE", default_value = "/etc/wireguard/edge0.conf")]
     path: PathBuf,
-    /// Name of the network device.
+    /// Name of the network interface.
     #[arg(long, value_name = "NAME", default_value = "edge0")]
     interface: InterfaceName,
-    /// Directory where the gateway keeps what its clock has passed.
+    /// Directory where the gateway stores the latest time that its clock has shown.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
     state_dir: PathBuf,
 }
 
-/// Keeps the tunnel until it is told to stop.
+/// Runs the tunnel until a signal.
 pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
     run::init_logging();
     let read = match wg_quick::load(&options.path) {
@@ -50,25 +50,30 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
     block_on(async {
         let stop = CancellationToken::new();
         let signals = run::stop_on_signal(stop.clone())?;
-        let path = UdpTransport::bind(read.port).context("cannot open a UDP socket")?;
-        let judgement = clock::assess(&options.state_dir);
-        let bounds = clock::tunnel_bounds(judgement);
+        let transport = UdpTransport::bind(read.port).context("cannot open a UDP socket")?;
+        let assessment = clock::assess(&options.state_dir);
+        let bounds = clock::tunnel_bounds(assessment);
         let seed = fastrand::u64(..);
-        let site = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (device, driver) =
-            tunnel::open_device_tunnel(&read.settings, read.routes, options.interface, site, path)?;
-        tracing::info!(interface = %options.interface, "the network device is up");
-        let (told, _) = watch::channel(judgement);
-        let tell = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));
-        let keeping = async {
-            clock::watch(&options.state_dir, told, tell, stop.clone()).await;
-            // It was told to stop, and so was the driver.
+        let client = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
+        let (device, driver) = tunnel::open_device_tunnel(
+            &read.settings,
+            read.routes,
+            options.interface,
+            client,
+            transport,
+        )?;
+        tracing::info!(interface = %options.interface, "the network interface is up");
+        let (changes, _) = watch::channel(assessment);
+        let send_bounds = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));
+        let watching_clock = async {
+            clock::watch(&options.state_dir, changes, send_bounds, stop.clone()).await;
+            // It ends when `stop` fires, and so does the driver, whose result counts.
             std::future::pending::<()>().await;
         };
         tokio::select! {
             ended = driver.run(stop.clone().cancelled_owned()) => ended?,
             () = signals => {}
-            () = keeping => {}
+            () = watching_clock => {}
         }
         Ok(EXIT_OK)
     })

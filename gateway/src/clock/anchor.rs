@@ -1,12 +1,13 @@
-//! Moments that belong together, dated by one clock.
+//! Consistent wall times for the requests of one cycle.
 
 use std::time::Instant;
 
 use super::now;
 use crate::model::UnixTime;
 
-/// A moment on both clocks. Later ones are dated from it by the monotonic one: somebody may set the
-/// wall clock between two requests of a cycle, and half a cycle from 1970 is worse than all of it.
+/// A moment on the wall clock and on the monotonic one. Later moments get their wall time from the
+/// monotonic clock: the wall clock may be set between two requests of a cycle, and a cycle of which
+/// only half is from 1970 is worse than one that is wholly.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchor {
     wall: UnixTime,
@@ -14,14 +15,14 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Reads the wall clock; `instant` was just read.
+    /// Reads the wall clock; `instant` is the present moment.
     #[must_use]
     pub fn new(instant: Instant) -> Self {
         Self { wall: now(), instant }
     }
 
-    /// What the wall clock shows at `instant`, or would if nobody had set it. An earlier moment is
-    /// dated like the anchor.
+    /// Returns the wall time at `instant`, as if the wall clock had not been set since the anchor. A
+    /// moment before the anchor gets the time of the anchor.
     #[must_use]
     pub fn wall_time_at(&self, instant: Instant) -> UnixTime {
         let passed = instant.saturating_duration_since(self.instant).as_micros();
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_as_far_apart_as_the_monotonic_clock_says() {
+    fn moments_are_as_far_apart_as_on_the_monotonic_clock() {
         let start = Instant::now();
         let anchor = Anchor::new(start);
         let [first, later] =

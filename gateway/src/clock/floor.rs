@@ -1,4 +1,4 @@
-//! The floor on disk: one RFC 3339 date in a file of its own.
+//! The floor on disk: one RFC 3339 date in a state file.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use crate::model::UnixTime;
 use crate::state_file::StateFile;
 
-/// The file, in `state_dir`.
+/// Returns the file in `state_dir`.
 pub(super) fn state_file(state_dir: &Path) -> StateFile {
-    let loss = "the time cannot be kept: a start with a wrong clock may not be noticed";
+    let loss = "cannot store the time: a start with a wrong clock may go unnoticed";
     StateFile::new(state_dir, "clock", loss)
 }
 
-/// What an earlier run has kept; nothing when there is nothing legible.
+/// Returns the floor that an earlier run stored; `None` when the file is missing or unreadable.
 pub(super) fn load(file: &StateFile) -> Option<UnixTime> {
     let timestamp: Timestamp = file.read()?.trim().parse().ok()?;
     Some(UnixTime::from_micros(timestamp.as_microsecond()))
 }
 
-/// Its text.
+/// Returns the text of the file.
 pub(super) fn to_text(floor: UnixTime) -> String {
     format!("{floor}\n")
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_stored_is_loaded_and_garbage_is_nothing() {
+    async fn a_stored_floor_is_loaded_and_garbage_is_ignored() {
         let name = format!("edge-gateway-clock-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).unwrap();

@@ -1,8 +1,8 @@
-//! What became of the times that a wrong clock gave. Pure.
+//! Corrections for times that a wrong clock gave. Pure.
 //!
-//! A clock that is set while the gateway runs divides the run into eras. What was taken in one that
-//! nobody vouches for can be dated again by a later, better one, because a second clock ran through
-//! both: the monotonic one.
+//! Each time the clock is set while the gateway runs, a new period begins. Times from a period with a
+//! wrong clock can be corrected by a later period with a better one, because the monotonic clock runs
+//! through both.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -10,12 +10,14 @@ use std::time::Instant;
 use super::TrustLevel;
 use crate::model::UnixTime;
 
-/// A clock is slewed slower than this between two looks, and set by more.
+/// A jump by more than this, in microseconds, means that the clock was set. Slewing between two
+/// records is slower (adjtimex(2): at most 500 ppm).
 const STEP_THRESHOLD_MICROS: i64 = 1_000_000;
-/// A clock that is set again and again costs no more memory than this.
+/// Number of periods that are kept; the oldest is forgotten first. Bounds the memory for a clock that
+/// is set again and again.
 const MAX_PERIODS: usize = 16;
 
-/// The eras of this run, oldest first.
+/// The periods of this run, oldest first.
 #[derive(Debug)]
 pub struct ClockHistory {
     origin: Instant,
@@ -24,54 +26,56 @@ pub struct ClockHistory {
 
 #[derive(Debug)]
 struct ClockPeriod {
-    /// The first entry that was taken in it.
+    /// Number of the first entry taken in this period.
     first_entry: u64,
-    /// What the clock shows at the origin, by its rate now, in microseconds.
+    /// Wall time at `origin` as this period's clock counts back to it, in microseconds.
     offset: i64,
-    /// The best that was ever said of it.
+    /// The highest trust in the clock within the period.
     trust: TrustLevel,
 }
 
-/// What to think of an entry's times.
+/// How to correct the times of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Correction {
-    /// They are as good as the clock was when it was taken.
+    /// Nothing better is known: the times stay as they were taken.
     Unknown,
-    /// They are right, although that was not known then.
+    /// The times are right, which may not have been known when they were taken.
     Confirmed,
-    /// This many microseconds have to be added.
+    /// Add this many microseconds.
     Shift(i64),
 }
 
 impl ClockHistory {
-    /// Begins a run.
+    /// Returns an empty history; `origin` is the present moment.
     #[must_use]
     pub fn new(origin: Instant) -> Self {
         Self { origin, periods: VecDeque::new() }
     }
 
-    /// Notes what the clock shows now and how far it can be believed, when entry number `entry` was
-    /// taken `at` a time by it, a moment ago. Numbers rise.
+    /// Records that entry number `entry` was taken `at` this time, a moment before `now`, when the
+    /// clock shows `wall` and can be trusted this far. Numbers ascend.
     pub fn record(
         &mut self,
         entry: u64,
         at: UnixTime,
         now: Instant,
         wall: UnixTime,
-        state: TrustLevel,
+        trust: TrustLevel,
     ) {
         let mono = now.saturating_duration_since(self.origin).as_micros();
         let mono = i64::try_from(mono).unwrap_or(i64::MAX);
         let offset = wall.as_micros().saturating_sub(mono);
         match self.periods.back_mut() {
-            Some(era) if era.offset.abs_diff(offset) <= STEP_THRESHOLD_MICROS.unsigned_abs() => {
-                era.offset = offset;
-                era.trust = era.trust.max(state);
+            Some(period)
+                if period.offset.abs_diff(offset) <= STEP_THRESHOLD_MICROS.unsigned_abs() =>
+            {
+                period.offset = offset;
+                period.trust = period.trust.max(trust);
             }
-            // Taken before the clock was set, and heard of after it.
-            Some(era) if is_closer(at, era.offset.saturating_add(mono), wall) => {}
+            // The entry was taken before the clock was set, and arrives after it.
+            Some(period) if is_closer(at, period.offset.saturating_add(mono), wall) => {}
             _ => {
-                self.periods.push_back(ClockPeriod { first_entry: entry, offset, trust: state });
+                self.periods.push_back(ClockPeriod { first_entry: entry, offset, trust });
                 if self.periods.len() > MAX_PERIODS {
                     self.periods.pop_front();
                 }
@@ -79,19 +83,21 @@ impl ClockHistory {
         }
     }
 
-    /// Entries have other numbers from now on, in the same order.
+    /// Applies new numbers to the entries; their order stays the same.
     pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
-        self.periods.iter_mut().for_each(|era| era.first_entry = number(era.first_entry));
+        self.periods.iter_mut().for_each(|period| period.first_entry = number(period.first_entry));
     }
 
-    /// What to think of the times of entry number `entry` now.
+    /// Returns the correction for the times of entry number `entry`, as known now.
     #[must_use]
     pub fn correction(&self, entry: u64) -> Correction {
-        let era = self.periods.iter().rev().find(|era| era.first_entry <= entry);
-        let (Some(era), Some(now)) = (era, self.periods.back()) else { return Correction::Unknown };
-        if era.trust < now.trust {
-            Correction::Shift(now.offset.saturating_sub(era.offset))
-        } else if era.trust > TrustLevel::Unset {
+        let period = self.periods.iter().rev().find(|period| period.first_entry <= entry);
+        let (Some(period), Some(now)) = (period, self.periods.back()) else {
+            return Correction::Unknown;
+        };
+        if period.trust < now.trust {
+            Correction::Shift(now.offset.saturating_sub(period.offset))
+        } else if period.trust > TrustLevel::Unset {
             Correction::Confirmed
         } else {
             Correction::Unknown
@@ -111,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock that somebody sets, beside one that runs.
+    /// A wall clock that can be set, and a monotonic one.
     struct SettableClock {
         history: ClockHistory,
         origin: Instant,
@@ -155,7 +161,7 @@ mod tests {
     const RIGHT: i64 = 1_800_000_000_000_000;
 
     #[test]
-    fn what_was_taken_in_1970_is_dated_again_when_the_clock_is_set() {
+    fn times_from_1970_are_corrected_when_the_clock_is_set() {
         let mut site = SettableClock::new(0, TrustLevel::Unset);
         let early = site.take();
         assert_eq!(site.history.correction(early), Correction::Unknown);
@@ -168,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_is_dated_under_its_new_number() {
+    fn a_renumbered_entry_keeps_its_correction() {
         let mut site = SettableClock::new(0, TrustLevel::Unset);
         site.taken = 3;
         let early = site.take();
@@ -179,13 +185,13 @@ mod tests {
         assert_eq!(
             site.history.correction(early),
             Correction::Unknown,
-            "it is somebody else's now"
+            "another entry has this number now"
         );
         assert_eq!(site.history.correction(early + 40), Correction::Shift(RIGHT));
     }
 
     #[test]
-    fn a_time_server_corrects_a_clock_that_was_only_plausible_and_nothing_corrects_a_right_one() {
+    fn a_time_server_corrects_a_plausible_clock_and_nothing_corrects_a_right_one() {
         let mut site = SettableClock::new(RIGHT - 7_200_000_000, TrustLevel::Floor);
         let early = site.take();
         site.offset = RIGHT;
@@ -204,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_the_step_and_heard_of_after_it_belongs_before_it() {
+    fn an_entry_read_before_the_jump_and_recorded_after_it_is_corrected() {
         let mut site = SettableClock::new(0, TrustLevel::Unset);
         site.take();
         let read = site.wall();
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_run_took_is_left_alone() {
+    fn entries_of_an_earlier_run_are_not_corrected() {
         let mut site = SettableClock::new(RIGHT, TrustLevel::Synchronised);
         site.taken = 7;
         site.take();
@@ -227,10 +233,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens to the clock: what is shifted shows the time that the best clock would
-        /// have shown, and a clock that is slewed shifts nothing.
+        /// Corrected times show what the most trusted clock would have shown, and a clock that is
+        /// slewed corrects nothing.
         #[test]
-        fn a_shifted_time_is_the_time_of_the_clock_that_is_believed_now(
+        fn a_corrected_time_is_that_of_the_most_trusted_clock(
             steps in prop::collection::vec((-RIGHT..RIGHT, 0..3_u8, 1..5_u8), 1..30)
         ) {
             let mut site = SettableClock::new(RIGHT, TrustLevel::Floor);

@@ -50,7 +50,7 @@ labels! {
         Full = "full",
         /// The broker rejected the message with a reason code.
         Refused = "refused",
-        /// The message exceeds the broker's limit, or the broker disconnects whenever it receives it.
+        /// The message exceeds the broker's limit, or the broker disconnects because of it.
         TooLarge = "too_large",
         /// The gateway stopped before delivery, and had no storage.
         Shutdown = "shutdown",

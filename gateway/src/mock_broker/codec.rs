@@ -104,8 +104,8 @@ pub(super) fn read(
     }
 }
 
-/// Returns the protocol level of a CONNECT: it follows the header, a length of one to four bytes, and
-/// the protocol name of six bytes.
+/// Returns the protocol level of a CONNECT: it follows the header, a length of one to four bytes,
+/// and the protocol name of six bytes.
 fn protocol_level(buffer: &[u8]) -> Option<u8> {
     let more = buffer.iter().skip(1).take_while(|&&byte| byte & 0x80 != 0).count();
     buffer.get(1 + more + 1 + 6).copied()

@@ -91,8 +91,8 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// Sends the last packets, closes the sending side, and reads on for up to 1 s: closing a socket with
-/// unread bytes sends a reset, which may overtake the last packets.
+/// Sends the last packets, closes the sending side, and reads on for up to 1 s: closing a socket
+/// with unread bytes sends a reset, which may overtake the last packets.
 async fn close<S>(stream: &mut S, last: &[u8]) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! What polling brings: raw registers, not yet values.
+//! Results of polling: raw registers, not yet decoded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,40 +7,40 @@ use provisioning::plan::ReadRequest;
 
 use super::UnixTime;
 
-/// What one cycle of one scan class brought, good or bad.
+/// The results of one cycle of one scan class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cycle {
     /// Index into `config::Config::plcs`.
     pub plc: u16,
     /// Index into `Plan::classes`.
     pub class: u16,
-    /// When it began.
+    /// When the cycle began.
     pub at: UnixTime,
-    /// How long it took, with the connecting that it needed.
+    /// Duration of the cycle, including the connection if one had to be opened.
     pub took: Duration,
-    /// Whether the PLC's program is known not to run, so that what is read stands still.
+    /// Whether the program of the PLC is known not to run, so that its values are frozen.
     pub is_stopped: bool,
-    /// What was asked: the requests of the plan, or what is left of them after those that the PLC
-    /// refused were taken apart. A tag of the class that none of them serves is in quarantine:
-    /// refused, and not asked for in this cycle. Shared by cycles that ask the same.
+    /// The requests that were sent: those of the plan, or their parts where the PLC refused a whole
+    /// one. A tag of the class that is in no request is in quarantine: the PLC refuses it, and this
+    /// cycle did not read it. Shared by cycles with the same requests.
     pub requests: Arc<[ReadRequest]>,
-    /// One for each of the requests, in their order.
+    /// One result for each request, in the same order.
     pub results: Vec<ReadResult>,
 }
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadResult {
-    /// The middle of the round trip.
+    /// The middle of its round trip.
     pub at: UnixTime,
     /// The answer.
     pub outcome: ReadOutcome,
 }
 
-/// An answer, or why there is none.
+/// The registers read, or why there are none.
 pub type ReadOutcome = Result<Registers, ReadFailure>;
 
-/// A whole answer: as many as were asked for.
+/// A complete answer: as many registers or bits as were requested.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Registers {
     /// From a table of registers.
@@ -52,11 +52,11 @@ pub enum Registers {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReadFailure {
-    /// There is no connection, or no usable answer came.
+    /// There is no connection, or no valid answer arrived.
     Unreachable,
     /// The PLC answered with this exception code (Modbus Application Protocol V1.1b3, 7).
     Refused(u8),
-    /// The PLC refused the request, and which of its tags is to blame is not known yet: says
-    /// nothing about a single tag.
+    /// The PLC refused the request, and which of its tags caused that is not known yet: says nothing
+    /// about a single tag.
     Pending,
 }

@@ -159,8 +159,8 @@ impl BrokerStream {
         }
     }
 
-    /// Returns the cause of a failure as far as the stream knows better than rumqttc, which sees only
-    /// a closed unix socket.
+    /// Returns the cause of a failure as far as the stream knows better than rumqttc, which sees
+    /// only a closed unix socket.
     pub(super) fn refine(&mut self, failure: SessionFailure) -> SessionFailure {
         match (failure, self.reason_codes.connack(), self.reason_codes.disconnect()) {
             (

@@ -54,8 +54,8 @@ impl Inflight {
     /// `limit`, are in flight.
     pub(super) fn new(limit: u16, window: usize, now: Instant) -> Self {
         let limit = usize::from(limit);
-        // Packet ids wrap around at `limit`. With half of them in use, a broker that acknowledges out
-        // of order may be late by half the ids before a new message needs the id of an old one.
+        // Packet ids wrap around at `limit`. With half of them in use, a broker that acknowledges
+        // out of order may be late by half the ids before a new message needs the id of an old one.
         let window = (limit / 2).clamp(1, window.max(1));
         Self {
             unwritten: VecDeque::with_capacity(window),
@@ -110,8 +110,8 @@ impl Inflight {
         }
     }
 
-    /// Records that the broker acknowledged or refused a message and returns it; `None` for a packet
-    /// id that is not in flight.
+    /// Records that the broker acknowledged or refused a message and returns it; `None` for a
+    /// packet id that is not in flight.
     pub(super) fn on_acked(&mut self, packet_id: u16, now: Instant) -> Option<InflightMessage> {
         let parcel = self.awaiting_ack.get_mut(usize::from(packet_id))?.take()?;
         self.awaiting_count -= 1;

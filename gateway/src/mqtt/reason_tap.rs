@@ -1,9 +1,9 @@
 //! Reads the reason codes of CONNACK and DISCONNECT from the bytes that the broker sends, because
 //! rumqttc 0.25.1 loses them.
 //!
-//! MQTT 5 allows a DISCONNECT without a property length (3.14.2.2.1), and Mosquitto sends such ones;
-//! rumqttc then waits for more bytes and reports a closed connection. The same happens to a CONNACK
-//! from a broker that supports 3.1.1 only. The tap reads the stream and never changes it.
+//! MQTT 5 allows a DISCONNECT without a property length (3.14.2.2.1), and Mosquitto sends such
+//! ones; rumqttc then waits for more bytes and reports a closed connection. The same happens to a
+//! CONNACK from a broker that supports 3.1.1 only. The tap reads the stream and never changes it.
 
 use std::io;
 use std::pin::Pin;

@@ -99,8 +99,8 @@ impl SessionDriver {
         }
     }
 
-    /// Waits for the next packet in either direction. Not cancel safe: see above. After an error only
-    /// [`Self::buffered_events`] may be called.
+    /// Waits for the next packet in either direction. Not cancel safe: see above. After an error
+    /// only [`Self::buffered_events`] may be called.
     pub(super) async fn next_event(&mut self) -> Result<SessionEvent, SessionFailure> {
         match self {
             Self::V4(driver) => driver.next_event().await,

@@ -176,7 +176,7 @@ impl SessionLoop {
     async fn on_event(&mut self, event: SessionEvent) -> Result<(), SessionEnd> {
         let now = Instant::now();
         match event {
-            // rumqttc reports no more than the packet id: it belongs to the oldest unwritten message.
+            // rumqttc reports only the packet id: it belongs to the oldest unwritten message.
             SessionEvent::Written(packet_id) => match self.inflight.on_written(packet_id, now) {
                 WriteOutcome::Done(message) => self.on_delivered(&message).await,
                 WriteOutcome::AwaitingAck => Ok(()),

@@ -130,8 +130,8 @@ impl BrokerWorld {
         self.send(OutgoingMessage { session: self.session, ..outgoing(ticket, qos) }).await;
     }
 
-    /// Publishes tickets `0..count` and sends unacknowledged ones again after every interruption, as
-    /// the queue does. Returns how often each was acknowledged.
+    /// Publishes tickets `0..count` and sends unacknowledged ones again after every interruption,
+    /// as the queue does. Returns how often each was acknowledged.
     async fn deliver_all(&mut self, count: u64, qos: Qos) -> Vec<u32> {
         let mut acknowledged = vec![0; usize::try_from(count).unwrap()];
         let mut in_flight = 0;

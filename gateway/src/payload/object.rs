@@ -52,8 +52,8 @@ impl<'a> JsonObject<'a> {
     }
 }
 
-/// The names of tags, encoded as keys: `,"temperature":`. Escaping a name costs more than encoding a
-/// number, so it is done once.
+/// The names of tags, encoded as keys: `,"temperature":`. Escaping a name costs more than encoding
+/// a number, so it is done once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TagKeys {
     text: Box<[u8]>,

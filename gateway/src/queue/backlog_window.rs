@@ -1,48 +1,49 @@
-//! How much of the backlog may be under way beside the live lane. Pure.
+//! How many entries of the backlog may be in flight beside live entries. Pure.
 //!
-//! More while acknowledgements take in the mean what they do without a backlog, half as much as soon
-//! as that is more than about twice as long: what is new must not wait for what is old. And never
-//! all of the time: what is new has to pass the same processor, here and at the broker.
+//! Delay-based congestion control, as in TCP Vegas: the window grows by one while acknowledgements
+//! take about as long as without a backlog, and is halved when they take more than twice as long,
+//! so that live entries do not wait for old ones. Encoding the backlog is limited too, since live
+//! entries need the same processor, here and at the broker.
 //!
-//! The mean, because a line over the air takes 30 ms and then 200 for reasons of its own: measured by
-//! the shortest of them hardly anything would be under way. Something always is, so a line that is
-//! full of what is new alone makes that wait longer than twice as long.
+//! It compares averages, because a cellular link takes 30 ms for one message and 200 for the next:
+//! compared with the shortest time, hardly anything would be in flight. One entry always is. So
+//! where live entries alone fill the link, they may wait more than twice as long.
 
 use std::time::{Duration, Instant};
 
-/// Most entries of the backlog under way. The window of the connection is 64; the rest is for what
-/// is new.
+/// Largest window. The connection allows 64 messages in flight; the rest is for live entries.
 const MAX_IN_FLIGHT: u32 = 56;
-/// Where it begins, and begins again after a connection was lost.
+/// Window at the beginning of a connection.
 const INITIAL_IN_FLIGHT: u32 = 4;
-/// Time that acknowledgements may take beyond twice the usual: the clock of a busy machine.
+/// Time that acknowledgements may take beyond twice the baseline: timers of a busy machine are
+/// late.
 const JITTER_ALLOWANCE: Duration = Duration::from_micros(500);
-/// An acknowledgement counts as one in so many of the mean,
+/// Weight of a new sample in the short-term average: 1/32.
 const RECENT_WEIGHT: u32 = 32;
-/// and as one in so many of what is usual, where that rises: a line that became slower is believed
-/// in the end.
+/// Weight of a new sample in the baseline, where that rises: 1/64. A link that became slower is
+/// accepted after a while.
 const BASELINE_WEIGHT: u32 = 64;
 
-/// Encoding the backlog takes one part in so many of the time, and the rest of its way through this
-/// thread several times as much: about two thirds of the speed that were possible
+/// After encoding an entry of the backlog, the pause is eight times as long as the encoding. With
+/// the rest of its way through this thread, that is about two thirds of the possible speed
 /// (docs/performance.md).
 const ENCODE_PAUSE_FACTOR: u32 = 8;
-/// So far it may get ahead: timers are no finer.
+/// Pauses of up to 1 ms may be made up for: timers are no finer.
 const MAX_ENCODE_LEAD: Duration = Duration::from_millis(1);
 
-/// The pace of the backlog.
+/// The window of the backlog, and its pause for encoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CongestionWindow {
     max_in_flight: u32,
-    /// Acknowledgements in time since `most` rose.
+    /// Acknowledgements in time since the window last changed.
     timely_acks: u32,
-    /// What they took lately, in the mean; nothing before the first.
+    /// Short-term average of the time to an acknowledgement; `None` before the first.
     recent_ack_time: Option<Duration>,
-    /// The lowest mean in this connection; it rises only while no more than one is under way.
+    /// Lowest average in this connection; it rises only while the window is 1.
     baseline_ack_time: Duration,
-    /// What was sent before this says nothing about the pace now.
+    /// Acknowledgements of entries sent before this say nothing about the window now.
     ignore_sent_before: Option<Instant>,
-    /// Nothing is encoded before this.
+    /// No entry of the backlog is encoded before this.
     throttled_until: Option<Instant>,
 }
 
@@ -58,40 +59,41 @@ impl CongestionWindow {
         }
     }
 
-    /// An entry of the backlog took so long to encode.
+    /// Records how long an entry of the backlog took to encode.
     pub(super) fn on_encoded(&mut self, took: Duration, now: Instant) {
         let ahead = now.checked_sub(MAX_ENCODE_LEAD).unwrap_or(now);
         let from = self.throttled_until.map_or(ahead, |until| until.max(ahead));
         self.throttled_until = Some(from + took * ENCODE_PAUSE_FACTOR);
     }
 
-    /// Until when the backlog rests, if it does.
+    /// Returns when the backlog may send again, or `None` if it may now.
     pub(super) fn throttled_until(&self, now: Instant) -> Option<Instant> {
         self.throttled_until.filter(|until| now < *until)
     }
 
-    /// Entries of the backlog that may be under way.
+    /// Returns how many entries of the backlog may be in flight.
     pub(super) const fn max_in_flight(&self) -> u32 {
         self.max_in_flight
     }
 
-    /// An acknowledgement came for what was sent at this time.
+    /// Records an acknowledgement of an entry sent at this time.
     pub(super) fn on_acknowledged(&mut self, sent: Instant, now: Instant) {
         if self.ignore_sent_before.is_some_and(|since| sent < since) {
             return;
         }
         let took = now.saturating_duration_since(sent);
-        let takes =
-            self.recent_ack_time.map_or(took, |takes| moving_average(takes, took, RECENT_WEIGHT));
-        self.recent_ack_time = Some(takes);
-        self.baseline_ack_time = self.baseline_ack_time.min(takes);
-        // With one under way it is not the backlog that slows them down.
+        let recent =
+            self.recent_ack_time.map_or(took, |recent| moving_average(recent, took, RECENT_WEIGHT));
+        self.recent_ack_time = Some(recent);
+        self.baseline_ack_time = self.baseline_ack_time.min(recent);
+        // With one entry in flight it is not the backlog that makes them slow.
         if self.max_in_flight == 1 {
             self.baseline_ack_time = moving_average(self.baseline_ack_time, took, BASELINE_WEIGHT);
         }
-        if takes > self.baseline_ack_time * 2 + JITTER_ALLOWANCE {
+        if recent > self.baseline_ack_time * 2 + JITTER_ALLOWANCE {
             self.max_in_flight = (self.max_in_flight / 2).max(1);
             self.timely_acks = 0;
+            // All that is in flight now was sent with the larger window: it is halved once for all.
             self.ignore_sent_before = Some(now);
             return;
         }
@@ -103,7 +105,7 @@ impl CongestionWindow {
     }
 }
 
-/// The mean in which the next value has one part in so many.
+/// Returns the average in which the next value has the weight `1 / parts`.
 fn moving_average(before: Duration, next: Duration, parts: u32) -> Duration {
     before - before / parts + next / parts
 }

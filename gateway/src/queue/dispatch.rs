@@ -7,7 +7,7 @@ use provisioning::config::{Durability, QueueOrder};
 
 use super::backlog_window::CongestionWindow;
 use super::index::{Location, MemoryEntry};
-use super::log::{EntryCounts, Log, StoredContent, StoredEntry};
+use super::log::{EntryCounts, StoredContent, StoredEntry};
 use super::storage::Storage;
 use super::{Entry, EntryId, LIVE_MAX_AGE, Queue, TopicId};
 use crate::metrics::DropReason;
@@ -58,11 +58,12 @@ impl<S: Storage> Queue<S> {
     /// then the backlog, oldest first and as fast as it does not delay live entries. With the order
     /// `strict`, the oldest.
     ///
-    /// An entry that `send` accepts waits for [`Queue::acknowledge`] or [`Queue::discard`]; one that it
-    /// refuses is dropped for that reason and announced. So no entry can be handed out and forgotten.
+    /// An entry that `send` accepts waits for [`Queue::acknowledge`] or [`Queue::discard`]; one
+    /// that it refuses is dropped for that reason and announced. So no entry can be handed out and
+    /// forgotten.
     ///
-    /// Returns what `send` returned, or `None` when there is no entry, or the next one has to be read
-    /// or written first.
+    /// Returns what `send` returned, or `None` when there is no entry, or the next one has to be
+    /// read or written first.
     pub fn hand_out<T>(
         &mut self,
         now: Instant,
@@ -142,16 +143,16 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Records how long an entry of the backlog took to encode. For a multiple of that time only live
-    /// entries are handed out; not so with the order `strict`.
+    /// Records how long an entry of the backlog took to encode. For a multiple of that time only
+    /// live entries are handed out; not so with the order `strict`.
     pub fn on_encoded(&mut self, took: Duration, now: Instant) {
         if let Some(window) = &mut self.backlog_window {
             window.on_encoded(took, now);
         }
     }
 
-    /// Returns when the backlog may continue, if only its pause keeps [`Queue::hand_out`] from handing
-    /// out an entry.
+    /// Returns when the backlog may continue, if only its pause keeps [`Queue::hand_out`] from
+    /// handing out an entry.
     #[must_use]
     pub fn throttled_until(&self, now: Instant) -> Option<Instant> {
         self.backlog_window?.throttled_until(now).filter(|_| self.backlog_candidate().is_some())
@@ -209,7 +210,7 @@ impl<S: Storage> Queue<S> {
     fn is_sendable(&self, id: u64) -> bool {
         let Some(log) = self.log.as_ref().filter(|log| log.is_writable()) else { return true };
         match (self.durability, self.index.get(id)) {
-            (Durability::Strict, Some(held)) => held.location.is_durable(log.synced()),
+            (Durability::Strict, Some(held)) => held.location.is_durable(log.durability().synced()),
             (Durability::Balanced | Durability::LowWear, _) | (_, None) => true,
         }
     }
@@ -259,7 +260,6 @@ impl<S: Storage> Queue<S> {
         let newest = now.checked_sub(LIVE_MAX_AGE);
         let newest = newest.and_then(|oldest| self.index.first_young_id(oldest));
         self.cursors = Cursors::starting_at(newest.unwrap_or(self.ledger.next_id));
-        let synced = self.log.as_ref().map_or(0, Log::synced);
-        self.index.trim_cache(super::CACHE_BYTES, synced);
+        self.trim_cache(super::CACHE_BYTES);
     }
 }

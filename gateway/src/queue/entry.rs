@@ -1,27 +1,27 @@
-//! What can wait, and how much memory it takes.
+//! Entries of the queue, and how much memory they take.
 
 use serde_json::{Map, Value};
 
 use super::to_u64;
 use crate::model::{Message, Record, Sample, UnixTime, Value as TagValue};
 
-/// What waits for the broker.
+/// A message that waits for the broker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Telemetry.
     Record(Record),
-    /// An event or a reply: never dropped while telemetry waits that could go instead.
+    /// An event or a reply; never dropped while telemetry waits that could be dropped instead.
     Message(Message),
 }
 
 impl Entry {
-    /// Memory that the bookkeeping of one entry takes, rounded up.
+    /// Memory for the bookkeeping of one entry, rounded up.
     const OVERHEAD_BYTES: u64 = 160;
-    /// Memory that one member of a message's body takes beside its texts, rounded up.
+    /// Memory for one member of the body of a message, without its texts, rounded up.
     const MEMBER_BYTES: u64 = 128;
 
-    /// Estimated memory: 160 bytes for the entry and, for a record, the room that its samples
-    /// take, with their texts and arrays; for a message, its texts and 128 bytes for every value in its body.
+    /// Returns the estimated memory: 160 bytes for the entry and, for a record, the memory of its
+    /// samples with their texts and arrays; for a message, its texts and 128 bytes for every value.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         Self::OVERHEAD_BYTES

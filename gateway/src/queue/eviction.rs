@@ -1,5 +1,5 @@
-//! A full log: what is dropped. One segment is evicted for one segment begun: an eviction has to become
-//! durable before its file can be used, and until then nothing more is evicted.
+//! A full log: what is dropped. One segment is evicted for one segment begun: an eviction has to
+//! become durable before its file can be used, and until then nothing more is evicted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,10 +32,10 @@ enum MessagePolicy {
 }
 
 impl<S: Storage> Queue<S> {
-    /// Frees space in the full log for the entry with this id, or drops it. Returns whether it makes
-    /// sense to go on.
+    /// Frees space in the full log for the entry with this id, or drops it. Returns whether it
+    /// makes sense to go on.
     pub(super) fn free_disk_space(&mut self, id: u64, now: Instant) -> bool {
-        let since = self.log.as_ref().and_then(Log::waiting_since);
+        let since = self.log.as_ref().and_then(|log| log.durability().waiting_since());
         if since.is_some_and(|since| now >= since + STALL_THRESHOLD) {
             return false;
         }
@@ -49,7 +49,7 @@ impl<S: Storage> Queue<S> {
             self.note_disk_full(false);
             return true;
         }
-        let has_telemetry = self.log.as_ref().is_some_and(|log| log.waiting_counts().samples > 0);
+        let has_telemetry = self.log.as_ref().is_some_and(|log| log.index().total().samples > 0);
         if is_refused || is_record && !has_telemetry {
             // What is handed out may already be with the broker: it waits in memory.
             if !is_handed_out && let Some(held) = self.index.remove(id) {
@@ -64,8 +64,8 @@ impl<S: Storage> Queue<S> {
         has_room
     }
 
-    /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples are
-    /// dropped. Its messages move to the end of the log.
+    /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples
+    /// are dropped. Its messages move to the end of the log.
     pub(super) fn evict_telemetry(&mut self, now: Instant) -> bool {
         let victim = self.find_victim(self.on_full, |kind| kind == SegmentKind::Telemetry);
         victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Move, now))
@@ -87,9 +87,9 @@ impl<S: Storage> Queue<S> {
     fn find_victim(&self, end: OnFull, is_wanted: impl Fn(SegmentKind) -> bool) -> Option<u64> {
         let log = self.log.as_ref()?;
         let may_go = |(number, kind): &(u64, SegmentKind)| {
-            is_wanted(*kind) && !self.index.has_handed_out(log.id_range(*number))
+            is_wanted(*kind) && !self.index.has_handed_out(log.index().id_range(*number))
         };
-        let mut segments = log.sealed_segments();
+        let mut segments = log.index().sealed();
         let victim = match end {
             OnFull::DropOldest => segments.find(may_go),
             OnFull::DropNewest => segments.rfind(may_go),

@@ -1,5 +1,6 @@
 //! A storage that fails: what was not durable waits in memory, and a new file is tried from time to
-//! time. The storage works again once something became durable: what is only written may still fail.
+//! time. The storage works again once something became durable: what is only written may still
+//! fail.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use super::{Health, Queue};
 
 /// Pause before the first retry; it doubles up to [`RETRY_MAX_PAUSE`].
 const RETRY_MIN_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause between retries, and the time that a storage must work for the pause to start over.
+/// Longest pause between retries, and the time that a storage must work for the pause to start
+/// over.
 const RETRY_MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// When a failed storage is tried again.
@@ -34,8 +36,8 @@ impl StorageRetryTimer {
         self.due
     }
 
-    /// Records a failure. A storage that works for moments only is retried as rarely as one that never
-    /// works.
+    /// Records a failure. A storage that works for moments only is retried as rarely as one that
+    /// never works.
     fn on_failure(&mut self, now: Instant) {
         if self.works_since.take().is_some_and(|since| now >= since + RETRY_MAX_PAUSE) {
             self.pause = Duration::ZERO;
@@ -69,8 +71,8 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Records the error of a job. Where a failed storage is retried and not a byte is free, files of
-    /// the queue make room for the next attempt.
+    /// Records the error of a job. Where a failed storage is retried and not a byte is free, files
+    /// of the queue make room for the next attempt.
     pub(super) fn on_job_failed(&mut self, error: io::Error, now: Instant) {
         let error = AppendError::from(error);
         let needs_room = self.health.is_failing() && error.is_disk_full();
@@ -92,7 +94,7 @@ impl<S: Storage> Queue<S> {
             self.ledger.requeue(announced);
         }
         let Some(log) = &mut self.log else { return };
-        let synced = log.synced();
+        let synced = log.durability().synced();
         log.on_storage_failed(&self.ledger);
         for id in self.index.logged_after(synced) {
             if let Some(held) = self.index.get(id) {
@@ -113,10 +115,11 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Begins a new file after a failure, with everything that was not durable: a storage that takes a
-    /// few bytes and not the rest does not work.
+    /// Begins a new file after a failure, with everything that was not durable: a storage that
+    /// takes a few bytes and not the rest does not work.
     pub(super) fn retry_storage(&mut self, now: Instant) {
-        let Some(log) = self.log.as_mut().filter(|log| log.waiting_since().is_none()) else {
+        let Some(log) = self.log.as_mut().filter(|log| log.durability().waiting_since().is_none())
+        else {
             return;
         };
         if !self.storage_retry.begin(now) {
@@ -131,8 +134,8 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// After a clean shutdown numbers continue under the old epoch. A run that cannot record which it
-    /// gives would let the next one give them again: it uses its own epoch instead.
+    /// After a clean shutdown numbers continue under the old epoch. A run that cannot record which
+    /// it gives would let the next one give them again: it uses its own epoch instead.
     pub(super) fn use_new_epoch(&mut self, own_epoch: Arc<str>) {
         let log = self.log.as_mut().filter(|log| !log.is_writable());
         if let Some(log) = log.filter(|_| self.ledger.epoch != own_epoch) {

@@ -89,7 +89,7 @@ impl Gap {
 }
 
 impl GapEvent {
-    /// Reads the body that [`Gap::announce`] writes; nothing when it is another event.
+    /// Reads the body that [`Gap::to_event`] writes; `None` for another event.
     #[must_use]
     pub fn parse(body: &Map<String, Value>) -> Option<Self> {
         let text = |key: &str| body.get(key)?.as_str();
@@ -111,7 +111,7 @@ impl GapEvent {
 #[derive(Clone, Debug, Default)]
 pub(super) struct GapSet {
     by_first: BTreeMap<GapKey, Gap>,
-    /// Those that changed since [`Gaps::take_changed`].
+    /// Those that are new or have grown since [`GapSet::take_changed`].
     changed: BTreeSet<GapKey>,
 }
 
@@ -181,7 +181,7 @@ impl GapSet {
         ready
     }
 
-    /// Whether it was not taken by [`Gaps::take_changed`] as it is.
+    /// Returns whether the gap is new or has grown since [`GapSet::take_changed`].
     pub(super) fn is_changed(&self, gap: &Gap) -> bool {
         self.changed.contains(&(gap.topic, Arc::clone(&gap.epoch), gap.first_seq))
     }

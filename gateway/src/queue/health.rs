@@ -101,10 +101,10 @@ impl Health {
     }
 
     pub(super) fn failed(error: &std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => Self::StorageStalled,
-            _ => Self::StorageFailed { error: error.to_string() },
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            return Self::StorageStalled;
         }
+        Self::StorageFailed { error: error.to_string() }
     }
 }
 
@@ -141,7 +141,8 @@ impl fmt::Display for Health {
             }
             Self::StorageFailed { error } => write!(
                 f,
-                "storage error ({error}): {MEMORY_ONLY}; {FREE_SPACE} or replace the SD card or disk"
+                "storage error ({error}): {MEMORY_ONLY}; {FREE_SPACE}, or replace the SD card or \
+                 disk"
             ),
             Self::StorageStalled => write!(
                 f,

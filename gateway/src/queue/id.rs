@@ -1,30 +1,30 @@
-//! Names of entries and topics.
+//! Ids of entries and topics.
 
-/// Names one entry for as long as the queue lives. Later entries have higher ids.
+/// Identifies an entry as long as the queue lives. Later entries have higher ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EntryId(u64);
 
-/// What became of the ids of entries that moved from memory to a storage.
+/// Maps the ids of entries that were in memory before there was a storage to their ids in the log.
 #[derive(Clone, Debug, Default)]
 pub struct IdRemap {
-    /// The new id of the first of them; the others follow.
+    /// New id of the first of them; the others follow.
     pub(super) first_new: u64,
-    /// Old ids, in their order.
+    /// Old ids, in order.
     pub(super) old_ids: Vec<u64>,
 }
 
-/// Names one topic: the number that the caller gave it.
+/// Identifies a topic by the number that the caller gave it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicId(u16);
 
 impl EntryId {
-    /// The entry that a ticket stands for.
+    /// Returns the id that a ticket stands for.
     #[must_use]
     pub const fn from_ticket(ticket: u64) -> Self {
         Self(ticket)
     }
 
-    /// A number that travels with the message and comes back with its acknowledgement.
+    /// Returns the number that travels with the message and comes back with its acknowledgement.
     #[must_use]
     pub const fn ticket(self) -> u64 {
         self.0
@@ -32,7 +32,7 @@ impl EntryId {
 }
 
 impl IdRemap {
-    /// The new ticket of the first entry that was not before this one.
+    /// Returns the new ticket of the first entry whose old ticket is not below this one.
     #[must_use]
     pub fn new_ticket(&self, old: u64) -> u64 {
         let before = self.old_ids.partition_point(|id| *id < old);
@@ -41,7 +41,7 @@ impl IdRemap {
 }
 
 impl TopicId {
-    /// The topic with this number.
+    /// Returns the topic with this number.
     #[must_use]
     pub const fn new(number: u16) -> Self {
         Self(number)
@@ -51,7 +51,7 @@ impl TopicId {
         self.0
     }
 
-    /// Its number, as an index.
+    /// Returns the number as an index.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize

@@ -51,8 +51,8 @@ pub(super) struct EntryIndex {
     disk_only: RangeSet,
 }
 
-/// The entries in memory by state: those that are in memory only, those that can be dropped from memory
-/// because they are on disk as well, and those that are handed out.
+/// The entries in memory by state: those that are in memory only, those that can be dropped from
+/// memory because they are on disk as well, and those that are handed out.
 #[derive(Debug, Default)]
 struct EntryStates {
     /// In memory only and waiting, by kind.
@@ -94,7 +94,8 @@ impl Location {
 }
 
 impl MemoryEntry {
-    /// Returns what it holds, with the bytes that it takes on disk, or in memory if it is there only.
+    /// Returns what it holds, with the bytes that it takes on disk, or in memory if it is there
+    /// only.
     pub(super) fn counts(&self) -> EntryCounts {
         let bytes = self.location.bytes().unwrap_or_else(|| self.entry.memory_bytes());
         let samples = self.entry.sample_count() + self.unmapped_samples;
@@ -149,7 +150,8 @@ impl EntryIndex {
     ) -> Option<&MemoryEntry> {
         self.update(id, |held| {
             held.handed_out_at = Some(now);
-            // An entry that came late once stays history, also one that was moved behind newer ones.
+            // An entry that came late once stays history, also one that was moved behind newer
+            // ones.
             held.is_history |= is_history;
         })
     }
@@ -187,7 +189,8 @@ impl EntryIndex {
         self.states.memory_only.first().copied()
     }
 
-    /// Returns the highest id that is in memory only and was pushed before `before`, as were all below.
+    /// Returns the highest id that is in memory only and was pushed before `before`, as were all
+    /// below.
     pub(super) fn last_memory_only_before(&self, before: Instant) -> Option<u64> {
         let is_old = |id: &&u64| {
             self.entries.get(id).is_some_and(|held| held.pushed_at.is_none_or(|at| at <= before))

@@ -25,9 +25,10 @@ enum Evictable {
 impl<S: Storage> Queue<S> {
     /// Takes an entry and gives it the next number of its topic.
     ///
-    /// Returns `None` when there is no room. The number is used up all the same, so that the receiver
-    /// sees the gap. When the queue is full, telemetry is evicted as `on_full` says, for a message from
-    /// either end; messages are evicted for messages only, and nothing that is handed out.
+    /// Returns `None` when there is no room. The number is used up all the same, so that the
+    /// receiver sees the gap. When the queue is full, telemetry is evicted as `on_full` says, for a
+    /// message from either end; messages are evicted for messages only, and nothing that is handed
+    /// out.
     pub fn push(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<EntryId> {
         self.metrics.produced.inc_by(entry.sample_count());
         let evictable = match (&entry, self.on_full) {
@@ -49,9 +50,9 @@ impl<S: Storage> Queue<S> {
 
     /// Queues the events that announce what was lost since the last call, and returns the losses.
     ///
-    /// Events need room and may have to wait for it: telemetry is evicted for them, messages are not.
-    /// Call it while the broker takes messages, about once a second: neighbouring losses are joined in
-    /// the meantime.
+    /// Events need room and may have to wait for it: telemetry is evicted for them, messages are
+    /// not. Call it while the broker takes messages, about once a second: neighbouring losses are
+    /// joined in the meantime.
     pub fn announce_losses(&mut self, now: Instant) -> Vec<Gap> {
         self.announce_uncleans(now);
         // The log records a loss before an event announces it: the event may wait in memory while
@@ -153,7 +154,7 @@ impl<S: Storage> Queue<S> {
 
     /// Removes copies of what is durable from memory, until no more than `max_bytes` are in use.
     pub(super) fn trim_cache(&mut self, max_bytes: u64) {
-        let synced = self.log.as_ref().map_or(0, super::Log::synced);
+        let synced = self.log.as_ref().map_or(0, |log| log.durability().synced());
         self.index.trim_cache(max_bytes, synced);
     }
 
@@ -177,7 +178,8 @@ impl<S: Storage> Queue<S> {
         Ok(())
     }
 
-    /// Evicts entries from memory until `bytes` fit. Evicts nothing when they would not fit even then.
+    /// Evicts entries from memory until `bytes` fit. Evicts nothing when they would not fit even
+    /// then.
     fn free_memory(&mut self, bytes: u64, evictable: Evictable) -> bool {
         let (records, messages) = self.index.waiting_bytes();
         let evictable = match evictable {

@@ -23,8 +23,8 @@ pub(super) struct Ledger {
     pub(super) gaps: GapSet,
     /// Epochs that ended uncleanly, not announced.
     pub(super) uncleans: Vec<UncleanShutdown>,
-    /// What an event announces that is not durable yet, by the id of the event; and messages that are
-    /// lost unless their moved copy becomes durable, by the id of the copy.
+    /// What an event announces that is not durable yet, by the id of the event; and messages that
+    /// are lost unless their moved copy becomes durable, by the id of the copy.
     pub(super) announced_by: Vec<(u64, PendingAnnouncement)>,
     /// What events of the last run announce that may not be durable yet.
     pub(super) announced_by_last_run: Vec<PendingAnnouncement>,
@@ -38,8 +38,8 @@ pub(super) enum PendingAnnouncement {
 }
 
 impl Ledger {
-    /// Returns the first number of each topic that is not in the log: it was not given yet, or belongs
-    /// to an entry in memory only.
+    /// Returns the first number of each topic that is not in the log: it was not given yet, or
+    /// belongs to an entry in memory only.
     pub(super) fn first_unstored_seqs(&self) -> BTreeMap<TopicId, u64> {
         let first = |topic: TopicId| {
             let unstored = self.memory_only_seqs.range((topic, 0)..=(topic, u64::MAX)).next();
@@ -51,8 +51,8 @@ impl Ledger {
 
     /// Returns the losses that are to be recorded in the log and are not.
     ///
-    /// The log knows every number of a topic below one that it knows, so that the first unknown number
-    /// describes a crash. A loss behind a number in memory only has to wait for that number.
+    /// The log knows every number of a topic below one that it knows, so that the first unknown
+    /// number describes a crash. A loss behind a number in memory only has to wait for that number.
     pub(super) fn take_losses(&mut self) -> Vec<Gap> {
         let Self { gaps, memory_only_seqs, epoch, .. } = self;
         let is_behind = |gap: &Gap| {
@@ -71,7 +71,7 @@ impl Ledger {
             match announcement {
                 PendingAnnouncement::Gap(gap) => gaps.push(gap.clone()),
                 PendingAnnouncement::Unclean(unclean) => {
-                    add_unclean(&mut uncleans, unclean.clone())
+                    add_unclean(&mut uncleans, unclean.clone());
                 }
             }
         }

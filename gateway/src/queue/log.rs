@@ -1,9 +1,9 @@
 //! A log in files that are used again: entries wait in it until they are settled, in any order.
 //! docs/decisions/0007 says why it is as it is.
 //!
-//! Nothing is overwritten in place. That an entry is settled is a record like any other, and the first
-//! record of every segment is a checkpoint of the whole log, so that a start reads the newest segments
-//! only.
+//! Nothing is overwritten in place. That an entry is settled is a record like any other, and the
+//! first record of every segment is a checkpoint of the whole log, so that a start reads the newest
+//! segments only.
 
 mod bytes;
 mod checkpoint;
@@ -26,18 +26,16 @@ mod writer;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use self::checkpoint::Checkpoint;
-use self::durability::{DurabilityTracker, FlushPoint};
+use self::durability::DurabilityTracker;
 pub(super) use self::entry_codec::StoredContent;
-use self::file_ops::{FileOp, OpsResult, execute};
+use self::file_ops::FileOp;
 pub(super) use self::file_set::LogLimits;
 use self::file_set::{FileSet, Purpose};
 use self::frame::{FrameKind, Salt, frame_len};
 pub(super) use self::job::JobOutcome;
 pub use self::job::{DiskJob, DiskJobDone};
-use self::job::{DiskJobResult, DiskTask};
 use self::loader::SegmentLoader;
 pub(super) use self::reader::{SegmentReader, StoredEntry};
 use self::recover::MAX_READ_ATTEMPTS;
@@ -48,10 +46,9 @@ pub(super) use self::start::{LastRun, OpenedLog, RunSettings};
 pub(super) use self::writer::{NewEntry, stored_entry_len};
 use self::writer::{Unsynced, Writer};
 use super::ledger::Ledger;
-use super::range_set::{NumberRange, RangeSet};
+use super::range_set::NumberRange;
 use super::storage::Storage;
 use super::{Entry, Gap, TopicTable, to_u64};
-use crate::model::UnixTime;
 
 /// Files are multiples of a sector long.
 const SECTOR_BYTES: u64 = 512;
@@ -253,8 +250,8 @@ impl<S: Storage> Log<S> {
         self.begin_segment(ledger, bytes, purpose)
     }
 
-    /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is no
-    /// room for it.
+    /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is
+    /// no room for it.
     fn begin_segment(
         &mut self,
         ledger: &Ledger,
@@ -316,7 +313,8 @@ impl<S: Storage> Log<S> {
 
 /// Settling, and reading back.
 impl<S: Storage> Log<S> {
-    /// Records that an entry need not be sent any more; does nothing for one that is not in the log.
+    /// Records that an entry need not be sent any more; does nothing for one that is not in the
+    /// log.
     pub(super) fn settle(&mut self, id: u64, counts: EntryCounts) {
         let emptied = self.index.settle(id, counts);
         emptied.into_iter().for_each(|emptied| self.retire(emptied));
@@ -345,16 +343,6 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Returns the numbers of the sealed segments in which something waits, oldest first.
-    pub(super) fn sealed_segments(&self) -> impl DoubleEndedIterator<Item = (u64, SegmentKind)> {
-        self.index.sealed()
-    }
-
-    /// Returns the ids that lie in a segment.
-    pub(super) fn id_range(&self, number: u64) -> Range<u64> {
-        self.index.id_range(number)
-    }
-
     /// Reads a whole segment at once, to evict it; `None` while it is not written.
     pub(super) fn read_for_eviction(
         &self,
@@ -368,7 +356,7 @@ impl<S: Storage> Log<S> {
         // What cannot be read is missing, and the caller counts it.
         let read = |_| recover::read_segment(&self.storage, number).ok();
         let bytes = (0..MAX_READ_ATTEMPTS).find_map(read).unwrap_or_default();
-        Some((self.reader(segment, bytes, self.id_range(number), topics), segment.waiting))
+        Some((self.reader(segment, bytes, self.index.id_range(number), topics), segment.waiting))
     }
 
     fn reader(
@@ -426,20 +414,19 @@ impl<S: Storage> Log<S> {
 
 /// Questions.
 impl<S: Storage> Log<S> {
+    /// Returns what waits in the log, and where.
+    pub(super) const fn index(&self) -> &SegmentIndex {
+        &self.index
+    }
+
+    /// Returns how far the log is written and durable.
+    pub(super) const fn durability(&self) -> &DurabilityTracker<S::File> {
+        &self.durability
+    }
+
     /// Returns the end of what was appended, as a position in the log.
     pub(super) const fn position(&self) -> u64 {
         self.writer.position()
-    }
-
-    /// Returns the position up to which the operating system has everything: that survives a killed
-    /// process.
-    pub(super) const fn written(&self) -> u64 {
-        self.durability.written()
-    }
-
-    /// Returns the position up to which everything is durable.
-    pub(super) const fn synced(&self) -> u64 {
-        self.durability.synced()
     }
 
     /// Returns how many bytes appended are not durable.
@@ -455,21 +442,6 @@ impl<S: Storage> Log<S> {
     /// Returns whether entries can be appended; not while the storage fails.
     pub(super) const fn is_writable(&self) -> bool {
         self.writer.is_open()
-    }
-
-    /// Returns the ids that wait in the log.
-    pub(super) const fn waiting_ids(&self) -> &RangeSet {
-        self.index.waiting_ids()
-    }
-
-    /// Returns how much waits in the log.
-    pub(super) const fn waiting_counts(&self) -> EntryCounts {
-        self.index.total()
-    }
-
-    /// Returns about when the first record that waits was read.
-    pub(super) fn oldest_record_at(&self) -> Option<UnixTime> {
-        self.index.oldest_record_at()
     }
 
     pub(super) const fn disk_counters(&self) -> DiskCounters {
@@ -491,16 +463,6 @@ impl<S: Storage> Log<S> {
         self.files.exceeds_limit(self.index.segment_bytes())
     }
 
-    /// Returns whether a job is running that makes things durable.
-    pub(super) const fn is_syncing(&self) -> bool {
-        self.durability.is_syncing()
-    }
-
-    /// Returns when the oldest running job began that waits for the device.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        self.durability.waiting_since()
-    }
-
     /// Returns whether the operating system has everything.
     pub(super) const fn is_all_written(&self) -> bool {
         self.durability.written() == self.writer.position()
@@ -517,160 +479,6 @@ impl<S: Storage> Log<S> {
     }
 }
 
-/// Jobs.
-impl<S: Storage> Log<S> {
-    /// Returns a job that hands the waiting operations to the operating system; `None` while another
-    /// one is running.
-    pub(super) fn write_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
-        let (ops, upto) = self.take_ops()?;
-        self.durability.begin_write(now);
-        Some(self.job(DiskTask::Write { ops, upto }))
-    }
-
-    /// Hands everything to the operating system before it returns, unless a job is running.
-    pub(super) fn write_now(&mut self) -> io::Result<()> {
-        self.flush();
-        let Some((ops, upto)) = self.take_ops() else { return Ok(()) };
-        let result = execute(&self.storage, ops);
-        self.on_written(upto, result)
-    }
-
-    fn take_ops(&mut self) -> Option<(Vec<FileOp<S::File>>, FlushPoint)> {
-        if self.durability.is_writing() || !self.files.has_ops() {
-            return None;
-        }
-        let upto = self.durability.flush_point(self.writer.flushed_position());
-        Some((self.files.take_ops(), upto))
-    }
-
-    fn on_written(&mut self, upto: FlushPoint, ended: OpsResult) -> io::Result<()> {
-        self.files.retire_unused(ended.unused);
-        if self.durability.on_write_ended(upto) {
-            ended.result?;
-            self.durability.on_written(upto);
-        }
-        Ok(())
-    }
-
-    /// Returns a job that makes everything written durable; `None` while another one is running.
-    pub(super) fn sync_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
-        let (file, number) = self.writer.file()?;
-        let plan = self.durability.begin_sync(file, now)?;
-        Some(self.job(DiskTask::Sync { plan, tail: segment::file_name(number) }))
-    }
-
-    /// Returns a job that prepares the next segment while this one fills; `None` when none is needed.
-    pub(super) fn prepare_job(&mut self) -> Option<DiskJob<S>> {
-        if !self.writer.is_half_full() {
-            return None;
-        }
-        let name = self.files.next_spare(self.index.segment_bytes())?;
-        Some(self.job(DiskTask::Prepare { name, size: self.files.segment_bytes() }))
-    }
-
-    /// Returns a job that reads the segment in which this id lies; `None` while another one is running
-    /// or the segment is not written.
-    pub(super) fn read_job(&mut self, id: u64, ledger: &Ledger) -> Option<DiskJob<S>> {
-        if self.loader.is_reading() {
-            return None;
-        }
-        self.flush();
-        let mut segment = self.index.segment_of(id)?.clone();
-        if !self.is_segment_written(segment.number) {
-            return None;
-        }
-        if segment.ends.is_empty() {
-            segment.ends.clone_from(&ledger.next_seq);
-        }
-        let ids = self.index.id_range(segment.number);
-        self.loader.begin();
-        Some(self.job(DiskTask::Read { segment: Box::new(segment), ids }))
-    }
-
-    /// Returns a job that measures the free space of the file system, if no other job has lately.
-    pub(super) fn measure_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
-        // A device that does not answer would hold one more thread.
-        if !self.is_writable() || self.waiting_since().is_some() {
-            return None;
-        }
-        self.files.begin_measuring(now).then(|| self.job(DiskTask::Measure))
-    }
-
-    fn job(&self, task: DiskTask<S::File>) -> DiskJob<S> {
-        DiskJob::new(self.storage.clone(), task)
-    }
-
-    /// Records the end of a job.
-    pub(super) fn on_job_done(
-        &mut self,
-        done: DiskJobDone,
-        topics: &mut TopicTable,
-        now: Instant,
-    ) -> JobOutcome {
-        self.files.on_measured(done.free_bytes, now);
-        match done.result {
-            DiskJobResult::Written { upto, ops } => {
-                self.on_written(upto, ops).map_or_else(JobOutcome::Failed, |()| JobOutcome::None)
-            }
-            DiskJobResult::Synced { upto, took, result } => {
-                match (self.durability.on_sync_ended(upto), result) {
-                    (false, _) => JobOutcome::None,
-                    (true, Err(error)) => JobOutcome::Failed(error),
-                    (true, Ok(())) => {
-                        self.durability.on_synced(upto);
-                        self.recycle();
-                        self.remove_failing_marker();
-                        JobOutcome::Durable(took)
-                    }
-                }
-            }
-            DiskJobResult::Prepared { name, size, result } => {
-                self.on_prepared(name, size, result);
-                JobOutcome::None
-            }
-            DiskJobResult::Read { segment, ids, result } => {
-                self.on_read(&segment, ids, result, topics)
-            }
-            DiskJobResult::Measured => JobOutcome::None,
-        }
-    }
-
-    fn on_prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
-        self.counters.written += if result.is_ok() { size } else { 0 };
-        self.files.on_prepared(name, size, result);
-    }
-
-    fn on_read(
-        &mut self,
-        segment: &Segment,
-        ids: Range<u64>,
-        result: io::Result<Vec<u8>>,
-        topics: &mut TopicTable,
-    ) -> JobOutcome {
-        let Some(bytes) = self.loader.on_read(segment.number, result) else {
-            return JobOutcome::None;
-        };
-        let mut reader = self.reader(segment, bytes, ids, topics);
-        let missing = reader.take_missing_ids();
-        // Less may wait there than when the job began. And the segment being written is still in the
-        // memory of the operating system, where it is not damaged.
-        let Some(stated) = self.index.sealed_segment(segment.number).map(|now| now.waiting) else {
-            self.loader.set(reader);
-            return JobOutcome::None;
-        };
-        let found = reader.counts();
-        let mut lost = stated;
-        lost.subtract(found);
-        let mut corrected = found;
-        corrected.add(EntryCounts { entries: to_u64(missing.len()), ..lost });
-        self.index.correct_counts(segment.number, corrected);
-        let gaps = if missing.is_empty() { Vec::new() } else { reader.gaps(segment, lost.samples) };
-        self.loader.set(reader);
-        let recovered = found.samples.saturating_sub(stated.samples);
-        JobOutcome::Read { gaps, missing, lost, recovered }
-    }
-}
-
 /// A storage that fails.
 impl<S: Storage> Log<S> {
     /// Records that jobs ended without a result; [`Log::on_storage_failed`] has to follow.
@@ -680,8 +488,8 @@ impl<S: Storage> Log<S> {
         self.loader.on_jobs_lost();
     }
 
-    /// Ends the segment being written after an error. What was appended and is not durable has to be
-    /// appended again, after [`Log::withdraw`].
+    /// Ends the segment being written after an error. What was appended and is not durable has to
+    /// be appended again, after [`Log::withdraw`].
     pub(super) fn on_storage_failed(&mut self, ledger: &Ledger) {
         let synced = self.durability.synced();
         self.files.on_storage_failed(synced);
@@ -719,7 +527,8 @@ impl<S: Storage> Log<S> {
         self.writer.change_epoch(epoch, self.files.next_number());
     }
 
-    /// Records that a power cut may cost this many seconds of data: the next run has to announce it.
+    /// Records that a power cut may cost this many seconds of data: the next run has to announce
+    /// it.
     pub(super) fn extend_loss_window(&mut self, seconds: u64) {
         self.writer.extend_loss_window(seconds);
     }

@@ -44,13 +44,13 @@ pub(super) struct RecordDeadlines {
 }
 
 impl<S: Storage> Queue<S> {
-    /// Does what is due, and returns a job to run on another thread; [`Queue::on_job_done`] takes its
-    /// result. Call it until there is none, after everything that happens and at
+    /// Does what is due, and returns a job to run on another thread; [`Queue::on_job_done`] takes
+    /// its result. Call it until there is none, after everything that happens and at
     /// [`Queue::next_deadline`].
     pub fn next_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         let job = self.log.is_some().then(|| self.maintain(now)).flatten();
-        // The only place that updates the gauges: it is passed after everything that happens, before
-        // anything else runs on this thread.
+        // The only place that updates the gauges: it is passed after everything that happens,
+        // before anything else runs on this thread.
         self.update_gauges();
         job
     }
@@ -76,10 +76,10 @@ impl<S: Storage> Queue<S> {
     pub fn next_deadline(&self) -> Option<Instant> {
         let log = self.log.as_ref()?;
         if !log.is_writable() {
-            return self.storage_retry.due().filter(|_| log.waiting_since().is_none());
+            return self.storage_retry.due().filter(|_| log.durability().waiting_since().is_none());
         }
-        let timeout = log.waiting_since().map(|since| since + SYNC_TIMEOUT);
-        if log.is_syncing() || !self.sync.is_idle() {
+        let timeout = log.durability().waiting_since().map(|since| since + SYNC_TIMEOUT);
+        if log.durability().is_syncing() || !self.sync.is_idle() {
             return timeout;
         }
         let RecordDeadlines { settled_since, lost_since, write_at, .. } = self.deadlines;
@@ -98,8 +98,7 @@ impl<S: Storage> Queue<S> {
             JobOutcome::None => {}
             JobOutcome::Durable(took) => {
                 self.metrics.sync_seconds.observe(took.as_secs_f64());
-                let synced = log.synced();
-                self.on_synced(synced);
+                self.on_synced();
                 self.update_power_window(now);
                 self.on_storage_works(now);
             }
@@ -128,8 +127,9 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Drops what is durable up to here from memory, and what it announces from the ledger.
-    pub(super) fn on_synced(&mut self, synced: u64) {
+    /// Drops what became durable from memory, and what it announces from the ledger.
+    fn on_synced(&mut self) {
+        let synced = self.log.as_ref().map_or(0, |log| log.durability().synced());
         self.ledger.announced_by_last_run.clear();
         let index = &self.index;
         self.ledger.announced_by.retain(|(id, _)| match index.get(*id).map(|held| held.location) {
@@ -164,7 +164,7 @@ impl<S: Storage> Queue<S> {
     fn next_sync_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         self.start_due_sync(now);
         let log = self.log.as_mut()?;
-        if !self.sync.is_ready_to_sync(log.written()) {
+        if !self.sync.is_ready_to_sync(log.durability().written()) {
             return None;
         }
         let job = log.sync_job(now)?;
@@ -181,7 +181,7 @@ impl<S: Storage> Queue<S> {
             || log.has_settled() && is_over(self.deadlines.settled_since, MAX_SETTLED_DELAY)
             || log.unsynced_bytes() > MAX_UNSYNCED_BYTES
             || self.sync.is_requested();
-        if !is_due || log.is_syncing() || !self.sync.is_idle() {
+        if !is_due || log.durability().is_syncing() || !self.sync.is_idle() {
             return;
         }
         if let Err(error) = log.append_settled(&self.ledger) {
@@ -209,7 +209,8 @@ impl<S: Storage> Queue<S> {
         log.prepare_job().or_else(|| log.measure_job(now))
     }
 
-    /// Appends what waits in memory only: all of it, or with `low-wear` what has waited long enough.
+    /// Appends what waits in memory only: all of it, or with `low-wear` what has waited long
+    /// enough.
     fn append_due(&mut self, now: Instant) {
         if self.durability != Durability::LowWear {
             return self.append_all(now);
@@ -299,7 +300,7 @@ impl<S: Storage> Queue<S> {
     /// Takes a device that does not answer for a storage that fails.
     fn check_timeout(&mut self, now: Instant) {
         let log = self.log.as_ref().filter(|log| log.is_writable());
-        let since = log.and_then(Log::waiting_since);
+        let since = log.and_then(|log| log.durability().waiting_since());
         if since.is_some_and(|since| now >= since + SYNC_TIMEOUT) {
             self.on_storage_failed(stalled_error(), now);
         }

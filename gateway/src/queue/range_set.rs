@@ -8,7 +8,8 @@ pub(crate) type NumberRange = (u64, u64);
 /// A set of numbers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct RangeSet {
-    /// From the first to the last number of each range. INVARIANT: ranges neither overlap nor touch.
+    /// From the first to the last number of each range. INVARIANT: ranges neither overlap nor
+    /// touch.
     ranges: BTreeMap<u64, u64>,
 }
 

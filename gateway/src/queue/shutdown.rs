@@ -64,8 +64,8 @@ impl<S: Storage> Queue<S> {
 }
 
 impl<S: Storage> ClosingQueue<S> {
-    /// Returns the next job that makes the open entries durable; `None` when they are, or while one is
-    /// running.
+    /// Returns the next job that makes the open entries durable; `None` when they are, or while one
+    /// is running.
     pub fn next_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         let job = self.queue.next_durability_job(now);
         self.queue.update_gauges();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::log::{self, EntryCounts, Log};
+use super::log::{self, EntryCounts};
 use super::storage::Storage;
 use super::{EntryId, Health, Queue};
 use crate::model::UnixTime;
@@ -36,10 +36,10 @@ impl<S: Storage> Queue<S> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut all = self.index.memory_only();
-        all.add(self.log.as_ref().map(Log::waiting_counts).unwrap_or_default());
+        all.add(self.log.as_ref().map(|log| log.index().total()).unwrap_or_default());
         let EntryCounts { entries, samples, bytes } = all;
         let in_memory = self.index.oldest_record().and_then(|held| held.entry.at());
-        let on_disk = self.log.as_ref().and_then(Log::oldest_record_at);
+        let on_disk = self.log.as_ref().and_then(|log| log.index().oldest_record_at());
         // The log knows the first record of a segment, which may be acknowledged already.
         let oldest = match (in_memory, on_disk) {
             (Some(in_memory), Some(on_disk)) if self.all_in_memory() => {
@@ -50,8 +50,8 @@ impl<S: Storage> Queue<S> {
         Stats { samples, entries, bytes, oldest: oldest.filter(|_| samples > 0) }
     }
 
-    /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs for
-    /// its own records. The free space of the file system is at most a second old.
+    /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs
+    /// for its own records. The free space of the file system is at most a second old.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         match self.log.as_ref().filter(|log| log.is_writable()) {

@@ -1,4 +1,4 @@
-//! Where segments lie: a directory of files, as little of one as the log needs.
+//! The storage of segments: the part of a directory of files that the log needs.
 
 mod dir;
 #[cfg(test)]
@@ -14,52 +14,52 @@ pub trait Storage: Clone + Debug + Send + 'static {
     /// An open file; it stays usable when it is renamed or removed.
     type File: StoredFile;
 
-    /// Names of all files.
+    /// Returns the names of all files.
     ///
     /// # Errors
     /// When the directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// A new and empty file; one with this name is emptied.
+    /// Creates an empty file; one with this name is emptied.
     ///
     /// # Errors
-    /// When there is no room, or nothing may be written.
+    /// When there is no room, or the directory is read-only.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
-    /// A file that is there, for writing where that is allowed.
+    /// Opens an existing file, for writing if that is allowed.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such file.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name, which is durable after [`Storage::sync_dir`].
+    /// Renames a file. The new name is durable after [`Storage::sync_dir`].
     ///
     /// # Errors
-    /// When there is no such file, or nothing may be written.
+    /// When there is no such file, or the directory is read-only.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// When there is no such file, or nothing may be written.
+    /// When there is no such file, or the directory is read-only.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes names durable.
+    /// Makes the names of files durable.
     ///
     /// # Errors
     /// When the device fails.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Bytes that others may still take from the file system.
+    /// Returns the bytes that an unprivileged process may still take from the file system.
     ///
     /// # Errors
     /// When the file system cannot be asked.
     fn free_space(&self) -> io::Result<u64>;
 }
 
-/// One file.
+/// An open file.
 pub trait StoredFile: Debug + Send + Sync + 'static {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     ///
     /// # Errors
     /// When the file system cannot be asked.
@@ -71,20 +71,20 @@ pub trait StoredFile: Debug + Send + Sync + 'static {
     /// When the device fails, or the file ends before.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 
-    /// Writes all bytes, into the memory of the operating system.
+    /// Writes all bytes to the memory of the operating system.
     ///
     /// # Errors
     /// When there is no room or the device fails; some of the bytes may then be written.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Cuts it off behind this many bytes.
+    /// Cuts the file off behind `size` bytes.
     ///
     /// # Errors
-    /// When nothing may be written.
+    /// When the file is read-only.
     fn truncate(&self, size: u64) -> io::Result<()>;
 
-    /// Makes its content durable. After an error nothing is known of what was written before, and
-    /// asking again proves nothing.
+    /// Makes the content durable. After an error nothing is known of what was written before, and
+    /// another call proves nothing: Linux has marked the lost pages as clean.
     ///
     /// # Errors
     /// When the device fails.

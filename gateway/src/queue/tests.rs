@@ -3,10 +3,10 @@ mod crashes;
 mod damage;
 mod failing;
 mod full;
+mod late_storage;
 mod model;
 mod restarts;
 mod starts;
-mod unmapped;
 mod windows;
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const EVENTS: TopicId = TopicId::new(9);
 const EVENT: &str = "edge/a/event";
 
 #[test]
-fn entries_leave_in_the_order_in_which_they_came() {
+fn entries_are_handed_out_in_the_order_of_their_arrival() {
     let mut queue = queue(10_000, OnFull::DropOldest);
     queue.push(A, record(1, 1), now());
     queue.push(EVENTS, message(4), now());
@@ -33,7 +33,7 @@ fn entries_leave_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn after_a_rewind_only_what_was_not_acknowledged_comes_again() {
+fn after_a_rewind_entries_without_an_acknowledgement_are_handed_out_again() {
     let mut queue = queue(10_000, OnFull::DropOldest);
     let ids: Vec<EntryId> = (0..4).filter_map(|at| queue.push(A, record(at, 1), now())).collect();
     handed_out(&mut queue);
@@ -58,7 +58,7 @@ fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
 }
 
 #[test]
-fn the_oldest_record_makes_room_and_its_number_is_announced() {
+fn the_oldest_record_is_evicted_and_its_number_is_announced() {
     let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     for at in 0..5 {
         assert!(queue.push(A, record(at, 3), now()).is_some());
@@ -81,7 +81,7 @@ fn the_oldest_record_makes_room_and_its_number_is_announced() {
 }
 
 #[test]
-fn the_newest_record_is_refused_and_spends_its_number() {
+fn the_newest_record_is_refused_and_uses_up_its_number() {
     let mut queue = queue(bytes_for_records(2), OnFull::DropNewest);
     let pushed: Vec<bool> =
         (0..3).map(|at| queue.push(A, record(at, 3), now()).is_some()).collect();
@@ -113,7 +113,7 @@ fn a_message_outlives_the_telemetry_around_it_under_both_policies() {
 }
 
 #[test]
-fn what_is_handed_out_is_never_evicted() {
+fn entries_that_are_handed_out_are_never_evicted() {
     let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     queue.push(A, record(0, 3), now());
     queue.push(A, record(1, 3), now());
@@ -126,7 +126,7 @@ fn what_is_handed_out_is_never_evicted() {
 }
 
 #[test]
-fn an_entry_that_never_fits_pushes_nothing_out() {
+fn an_entry_that_never_fits_evicts_nothing() {
     let mut queue = queue(bytes_for_records(2), OnFull::DropOldest);
     queue.push(A, record(0, 3), now());
 
@@ -176,7 +176,7 @@ fn a_gap_comes_back_when_its_announcement_is_lost() {
 }
 
 #[test]
-fn a_gap_whose_announcement_arrived_is_done() {
+fn a_gap_whose_announcement_was_acknowledged_is_not_announced_again() {
     let mut queue = queue(10_000, OnFull::DropOldest);
     let id = announce(&mut queue, &sample_gap()).unwrap();
     handed_out(&mut queue);
@@ -188,7 +188,7 @@ fn a_gap_whose_announcement_arrived_is_done() {
 }
 
 #[test]
-fn an_announcement_displaces_telemetry() {
+fn telemetry_is_evicted_for_an_announcement() {
     let mut queue = queue(bytes_for_records(5), OnFull::DropOldest);
     for at in 0..5 {
         queue.push(A, record(at, 3), now());
@@ -201,7 +201,7 @@ fn an_announcement_displaces_telemetry() {
 }
 
 #[test]
-fn an_announcement_displaces_no_message_and_spends_no_number_in_vain() {
+fn an_announcement_evicts_no_message_and_uses_up_no_number_without_room() {
     let mut queue = queue(message(900).memory_bytes() + 300, OnFull::DropOldest);
     let first = queue.push(EVENTS, message(900), now()).unwrap();
     queue.push(A, record(0, 3), now());
@@ -270,7 +270,7 @@ fn metrics() -> Metrics {
     Metrics::new(&crate::testing::config(0), "0").unwrap()
 }
 
-/// Room for this many records of three samples.
+/// Memory for this many records of three samples.
 fn bytes_for_records(records: u64) -> u64 {
     record(0, 3).memory_bytes() * records
 }

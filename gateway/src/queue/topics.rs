@@ -1,10 +1,10 @@
-//! Topics and PLCs by name: what is stored outlives the numbers of a configuration.
+//! Names of topics, PLCs and tags: entries on disk outlive the numbers of a configuration.
 
 use std::sync::Arc;
 
 use super::TopicId;
 
-/// Topics by number. Those of the configuration come first; those of older configurations follow.
+/// Topics by number: those of the configuration first, then those of older configurations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TopicTable {
     names: Vec<Arc<str>>,
@@ -28,7 +28,7 @@ pub struct PlcNames {
     pub tags: TagNames,
 }
 
-/// Names in one piece of memory: a configuration may have tens of thousands.
+/// Names of tags, in one allocation: a configuration may have tens of thousands.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TagNames {
     text: String,
@@ -36,19 +36,19 @@ pub struct TagNames {
 }
 
 impl TagNames {
-    /// How many there are.
+    /// Returns how many names there are.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no names.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// In their order.
+    /// Returns the names in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let place = |(start, end): (u32, &u32)| start as usize..*end as usize;
@@ -56,7 +56,7 @@ impl TagNames {
     }
 }
 
-/// What lies beyond 4 GiB of names has none.
+/// Names beyond 4 GiB are left out.
 impl<N: AsRef<str>> FromIterator<N> for TagNames {
     fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
         let mut all = Self::default();
@@ -76,14 +76,14 @@ impl TopicTable {
         Self { names }
     }
 
-    /// The name of a topic.
+    /// Returns the name of a topic.
     #[must_use]
     pub fn name(&self, topic: TopicId) -> Option<&Arc<str>> {
         self.names.get(topic.index())
     }
 
-    /// The number of a topic, a new one when it is not known. Beyond 65,535 topics, which no
-    /// configuration has, all others share the last.
+    /// Returns the number of a topic, a new one if it is unknown. All topics beyond 65,535, which
+    /// no configuration has, share the last number.
     pub(super) fn intern(&mut self, name: &Arc<str>) -> TopicId {
         let known = self.names.iter().position(|known| known == name);
         let place = known.unwrap_or(self.names.len());
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_out_as_they_went_in() {
+    fn names_are_returned_as_they_were_added() {
         let names = ["a", "", "äöü", "b c"];
 
         let kept: TagNames = names.into_iter().collect();

@@ -1,4 +1,4 @@
-//! What a receiver has to know when a gateway ended without saying goodbye. Pure.
+//! The end of a run without a shutdown, and the event that announces it to the receiver. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::model::Message;
 pub struct UncleanShutdown {
     /// The epoch that ended.
     pub epoch: Arc<str>,
-    /// How many seconds of its data may be missing at the end; nothing when the storage had failed:
-    /// then everything that was not sent since.
+    /// Seconds of its data that may be missing at the end; `None` when the storage had failed: then
+    /// everything since that was not sent.
     pub seconds: Option<u64>,
-    /// The first number of each topic that is not known: from here on numbers may be missing.
+    /// The first unknown number of each topic: from here on numbers may be missing.
     pub next_seq: BTreeMap<TopicId, u64>,
 }
 
-/// An [`Unclean`] as its receiver reads it.
+/// The event that announces an [`UncleanShutdown`], as the receiver reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UncleanShutdownEvent {
     /// The epoch that ended.
     pub epoch: String,
-    /// As [`Unclean::seconds`].
+    /// As [`UncleanShutdown::seconds`].
     pub seconds: Option<u64>,
-    /// By topic, the first number from which on numbers of that epoch may be missing.
+    /// The first number of that epoch that may be missing, by MQTT topic.
     pub next_seq: BTreeMap<String, u64>,
 }
 
 impl UncleanShutdown {
-    /// The event that tells it:
+    /// Returns the event that announces it:
     /// `{"event":"unclean_start","epoch":"k3f9ab","seconds":1,"next_seq":{"edge/g/data/p":4711}}`,
     /// with `"seconds":null,"reason":"storage"` when the storage had failed.
     #[must_use]
@@ -54,23 +54,17 @@ impl UncleanShutdown {
         Message { topic: Arc::clone(events), body }
     }
 
-    /// Reads back what [`Unclean::announce`] wrote.
+    /// Reads the body that [`UncleanShutdown::to_event`] writes; `None` for another event.
     pub(super) fn parse(body: &Map<String, Value>, topics: &mut TopicTable) -> Option<Self> {
-        let start = UncleanShutdownEvent::parse(body)?;
-        Some(Self {
-            epoch: start.epoch.into(),
-            seconds: start.seconds,
-            next_seq: start
-                .next_seq
-                .into_iter()
-                .map(|(topic, seq)| (topics.intern(&topic.into()), seq))
-                .collect(),
-        })
+        let UncleanShutdownEvent { epoch, seconds, next_seq } = UncleanShutdownEvent::parse(body)?;
+        let next_seq = next_seq.into_iter();
+        let next_seq = next_seq.map(|(topic, seq)| (topics.intern(&topic.into()), seq)).collect();
+        Some(Self { epoch: epoch.into(), seconds, next_seq })
     }
 }
 
 impl UncleanShutdownEvent {
-    /// Reads the body that [`Unclean::announce`] writes; nothing when it is another event.
+    /// Reads the body that [`UncleanShutdown::to_event`] writes; `None` for another event.
     #[must_use]
     pub fn parse(body: &Map<String, Value>) -> Option<Self> {
         if body.get("event")?.as_str()? != "unclean_start" {

@@ -27,8 +27,8 @@ pub(super) enum SimulatorCommand {
     GetCounts(oneshot::Sender<SimulatorCounts>),
 }
 
-/// Requests on their way to the PLC, and the same batch with its answers on the way back. The buffers
-/// are reused.
+/// Requests on their way to the PLC, and the same batch with its answers on the way back. The
+/// buffers are reused.
 #[derive(Debug)]
 pub(super) struct RequestBatch {
     /// Number of the connection.

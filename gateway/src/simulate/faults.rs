@@ -12,8 +12,8 @@ pub use fault::Fault;
 
 use super::frame;
 
-/// Longest delay of [`Fault::Late`]: three times the gateway's default time-out, so that some answers
-/// are in time and some are not.
+/// Longest delay of [`Fault::Late`]: three times the gateway's default time-out, so that some
+/// answers are in time and some are not.
 const MAX_DELAY: Duration = Duration::from_secs(3);
 /// Longest pause within an answer, and before an unsolicited one.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
@@ -48,8 +48,8 @@ pub(super) enum AnswerStep {
 }
 
 impl FaultInjector {
-    /// Injects any of `faults` at a `rate` from 0.0, no answer, to 1.0, every answer. Without faults
-    /// it changes nothing.
+    /// Injects any of `faults` at a `rate` from 0.0, no answer, to 1.0, every answer. Without
+    /// faults it changes nothing.
     #[must_use]
     pub fn random(faults: &[Fault], rate: f64, seed: u64) -> Self {
         Self::new(FaultSource::Random(faults.to_vec(), rate), seed)

@@ -63,8 +63,8 @@ impl SimulatedPlc {
     }
 }
 
-/// Each method fails with [`HandleError::ServerStopped`] once [`super::serve`] has returned, and with
-/// [`HandleError::NoSuchAddress`] when an address lies outside the PLC's memory.
+/// Each method fails with [`HandleError::ServerStopped`] once [`super::serve`] has returned, and
+/// with [`HandleError::NoSuchAddress`] when an address lies outside the PLC's memory.
 impl Handle {
     /// Reads holding registers from %MW`first` on.
     ///
@@ -175,8 +175,8 @@ impl Handle {
         self.request(SimulatorCommand::SwitchOn).await?.map_err(HandleError::Port)
     }
 
-    /// Connects to the Modbus server without a port, for tests under paused time. The stream ends at
-    /// once while the server is switched off.
+    /// Connects to the Modbus server without a port, for tests under paused time. The stream ends
+    /// at once while the server is switched off.
     ///
     /// # Errors
     /// See [`Handle`].
@@ -189,7 +189,8 @@ impl Handle {
         Ok(client)
     }
 
-    /// Injects faults from now on, or none with `None`. Answers that are under way keep their faults.
+    /// Injects faults from now on, or none with `None`. Answers that are under way keep their
+    /// faults.
     ///
     /// # Errors
     /// See [`Handle`].

@@ -15,8 +15,8 @@ pub(super) struct PlcMemory {
     pub(super) inputs: BitMemory,
 }
 
-/// Registers, stored as the PLC's little-endian processor does: register n is byte 2n (low) and byte
-/// 2n + 1 (high).
+/// Registers, stored as the PLC's little-endian processor does: register n is byte 2n (low) and
+/// byte 2n + 1 (high).
 #[derive(Debug)]
 pub(super) struct WordMemory {
     bytes: Vec<u8>,
@@ -76,14 +76,15 @@ impl WordMemory {
         bytes.first_chunk().copied().map(u16::from_le_bytes)
     }
 
-    /// Returns `N` bytes from a register on, as the PLC's own program reads them; zeros beyond the end.
+    /// Returns `N` bytes from a register on, as the PLC's own program reads them; zeros beyond the
+    /// end.
     pub(super) fn load<const N: usize>(&self, register: u16) -> [u8; N] {
         let from = self.bytes.get(2 * usize::from(register)..);
         from.and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
-    /// Stores bytes from a register on, as the PLC's own program does, also outside of what clients may
-    /// write.
+    /// Stores bytes from a register on, as the PLC's own program does, also outside of what clients
+    /// may write.
     ///
     /// Returns whether they are inside the memory; otherwise stores nothing.
     pub(super) fn store(&mut self, register: u16, bytes: &[u8]) -> bool {

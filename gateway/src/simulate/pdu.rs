@@ -172,8 +172,8 @@ fn answer_diagnostics(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
 /// Reads the device identification: function code 43, MEI type 14 (Modbus Application Protocol
 /// V1.1b3, 6.21).
 ///
-/// A request for more than the basic objects gets the basic ones, and an unknown first object starts
-/// from the beginning, as the specification demands.
+/// A request for more than the basic objects gets the basic ones, and an unknown first object
+/// starts from the beginning, as the specification demands.
 fn identify(hardware: &Hardware, request: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     let &[MEI_TYPE, access, first] = request else {
         let known = request.first().is_none_or(|mei| *mei == MEI_TYPE);

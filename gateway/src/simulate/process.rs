@@ -23,8 +23,8 @@
 //! | `%Q0.0` .. `%Q0.3` | outputs | pump, heater, alarm lamp, a lamp that blinks once a second |
 //! | `%I0.0` .. `%I0.4` | inputs | level high, level low, pump turns, flow, door closed |
 //!
-//! The program overwrites what it computes: a client's write to `%MW10` lasts until the next step. A
-//! write to `%MW20`, `%MW62200` or to an address that is not in this list stays.
+//! The program overwrites what it computes: a client's write to `%MW10` lasts until the next step.
+//! A write to `%MW20`, `%MW62200` or to an address that is not in this list stays.
 
 use std::time::Duration;
 

@@ -25,8 +25,8 @@ use super::handle::SimulatedPlc;
 
 /// Connections that the Modbus server of an M241 or M251 holds (programming guides).
 const MAX_CONNECTIONS: usize = 8;
-/// Longest time between two runs of the program, so that the first request after a long silence does
-/// not have to wait for it.
+/// Longest time between two runs of the program, so that the first request after a long silence
+/// does not have to wait for it.
 const PROGRAM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after the operating system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

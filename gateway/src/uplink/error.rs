@@ -76,13 +76,13 @@ pub enum DialError {
     )]
     NotTls { broker: String },
     #[error(
-        "The broker {broker} closed the connection during the TLS handshake ({cause}): check that a \
-         broker with TLS listens on port {port}."
+        "The broker {broker} closed the connection during the TLS handshake ({cause}): check that \
+         a broker with TLS listens on port {port}."
     )]
     TlsClosed { broker: String, port: u16, cause: String },
     #[error(
-        "{broker} accepts the connection but does not answer the TLS handshake: check that a broker \
-         with TLS listens on port {port}."
+        "{broker} accepts the connection but does not answer the TLS handshake: check that a \
+         broker with TLS listens on port {port}."
     )]
     TlsTimedOut { broker: String, port: u16 },
     #[error("TLS with the broker {broker} failed: {cause}.")]

@@ -17,8 +17,8 @@ pub struct UnixBridge {
 }
 
 impl UnixBridge {
-    /// Listens under a random name in Linux's abstract namespace: there is no file and no permission
-    /// to set, and the kernel removes the name when the process ends.
+    /// Listens under a random name in Linux's abstract namespace: there is no file and no
+    /// permission to set, and the kernel removes the name when the process ends.
     ///
     /// # Errors
     /// Fails when the process has no file descriptors left.

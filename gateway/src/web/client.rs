@@ -1,4 +1,4 @@
-//! The asking side, for `edge-gateway status`.
+//! An HTTP client for `edge-gateway status`.
 
 use std::fmt;
 use std::io;
@@ -15,60 +15,60 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// Longest wait for a whole answer.
+/// Time-out for a whole response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest answer; the status of 1,000 PLCs is well below.
+/// Longest response body; the status of 1,000 PLCs is much shorter.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
-/// Where a gateway listens.
+/// Address of a gateway's HTTP server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HttpTarget {
     /// `HOST:PORT`.
     Tcp(String),
-    /// A socket in the file system.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpResponse {
-    /// HTTP status code.
+    /// Status code.
     pub code: u16,
-    /// The body.
+    /// Body.
     pub body: Bytes,
 }
 
-/// Why nothing came back.
+/// Why there is no response.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// Nobody listens there, or we may not ask.
+    /// Nothing listens there, or this user may not connect.
     #[error("no gateway answers at {target}")]
     Unreachable {
-        /// Who was asked.
+        /// Address of the server.
         target: HttpTarget,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The answer did not come in time.
+    /// The response did not arrive in time.
     #[error("{0} took longer than {RESPONSE_TIMEOUT:?} to answer")]
     TimedOut(HttpTarget),
-    /// What came is not HTTP, breaks off, or is far too long.
-    #[error("{target} does not answer as a gateway does")]
+    /// The response is not HTTP, is incomplete, or is too long.
+    #[error("the response of {target} is not that of a gateway")]
     InvalidResponse {
-        /// Who was asked.
+        /// Address of the server.
         target: HttpTarget,
-        /// What was wrong.
+        /// Cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Asks a running gateway for one page with GET.
+/// Fetches one page of a running gateway with GET.
 ///
 /// # Errors
-/// Fails when no whole HTTP answer came; an answer with a code other than 200 is no error.
+/// Fails without a complete HTTP response; a status code other than 200 is no error.
 pub async fn fetch(target: &HttpTarget, path: &str) -> Result<HttpResponse, FetchError> {
     timeout(RESPONSE_TIMEOUT, connect_and_request(target, path))
         .await
@@ -95,14 +95,14 @@ async fn request(
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     let request =
         Request::get(path).header(header::HOST, "edge-gateway").body(Empty::<Bytes>::new())?;
-    // The sender goes with this future, which lets the connection come to its end.
+    // The future owns the sender, so that the connection closes after the exchange.
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await?.to_bytes();
         Ok(HttpResponse { code, body })
     };
-    // An error of the connection reaches the exchange too.
+    // An error of the connection fails the exchange as well.
     let (answer, _) = tokio::join!(exchange, connection);
     answer
 }

@@ -1,4 +1,4 @@
-//! Whether the tasks still move.
+//! Whether the event loop still runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,29 +6,28 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A sign of life: touched by the loop that everything depends on, read by `/healthz` and by
-/// whoever feeds the service manager's watchdog. Clones share it.
+/// A sign of life of the event loop, read by `/healthz`. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     start: Instant,
     timeout: Duration,
-    /// Milliseconds after `start`. An atomic, so that a reader never holds up the loop.
+    /// Milliseconds after `start`. An atomic, so that a reader never blocks the loop.
     last_touch: Arc<AtomicU64>,
 }
 
 impl Liveness {
-    /// Alive from now on for as long as it is touched at least once per `patience`.
+    /// Returns a sign of life that lasts as long as it is touched at least once per `timeout`.
     #[must_use]
-    pub fn new(patience: Duration) -> Self {
-        Self { start: Instant::now(), timeout: patience, last_touch: Arc::default() }
+    pub fn new(timeout: Duration) -> Self {
+        Self { start: Instant::now(), timeout, last_touch: Arc::default() }
     }
 
-    /// Tells that the loop has come round.
+    /// Records that the loop runs.
     pub fn touch(&self) {
         self.last_touch.store(self.elapsed_millis(), Ordering::Relaxed);
     }
 
-    /// Whether it was touched within the last `patience`.
+    /// Returns whether it was touched within the last `timeout`.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let silence = self.elapsed_millis().saturating_sub(self.last_touch.load(Ordering::Relaxed));
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn is_dead_after_its_patience_and_alive_again_after_a_touch() {
+    async fn it_is_dead_after_the_timeout_and_alive_after_a_touch() {
         let liveness = Liveness::new(Duration::from_secs(30));
         tokio::time::advance(Duration::from_secs(30)).await;
         assert!(liveness.is_alive());

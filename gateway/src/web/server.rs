@@ -1,5 +1,7 @@
-//! HTTP/1.1 for a few askers at once, none of which can hold the others up for long.
+//! An HTTP/1.1 server for a few clients at once, none of which can block the others for long.
 
+use std::future::pending;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,18 +14,18 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Most connections that are served at once; further ones wait until one ends. Two Prometheus
-/// servers, a watchdog and a person fit several times over.
+/// Number of connections that are served at once; further ones wait until one ends. Enough for two
+/// Prometheus servers, a watchdog and a person, several times over.
 pub const MAX_CONNECTIONS: usize = 8;
 
-/// Longest life of a connection. Each carries one request, so this bounds reading it, answering
-/// it and an asker who says nothing.
+/// Time-out of a connection. Each carries one request, so this bounds reading it and answering it, and
+/// a client that sends nothing.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long requests on hand may take to finish after the stop.
+/// Time for open requests to finish after the stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
-/// Serves the router until `stop` fires, then finishes what is on hand.
+/// Serves the router until `stop` fires, then finishes the open requests.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
@@ -36,6 +38,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
         }
     }
     drop(listener);
+    // Requests that take longer are cut off when the set is dropped.
     let _ =
         timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
@@ -46,13 +49,37 @@ async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, router: Ro
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection broke"),
-        Err(_) => tracing::debug!(limit = ?CONNECTION_TIMEOUT, "an HTTP connection took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection failed"),
+        Err(_) => tracing::debug!(limit = ?CONNECTION_TIMEOUT, "an HTTP connection timed out"),
     }
 }
 
 fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "answering an HTTP request failed");
+        tracing::error!(%error, "answering an HTTP request panicked");
+    }
+}
+
+/// Accepts connections through the userspace stack of the tunnel.
+#[derive(Debug)]
+pub struct TunnelListener(pub tunnel::TcpListener);
+
+impl Listener for TunnelListener {
+    type Io = tunnel::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.0.accept().await {
+            Ok(stream) => {
+                let peer = stream.peer_addr();
+                (stream, peer)
+            }
+            // The tunnel has ended, and its stage ends the process.
+            Err(_) => pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(SocketAddr::from(([0, 0, 0, 0], self.0.port())))
     }
 }

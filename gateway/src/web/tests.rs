@@ -14,7 +14,7 @@ use crate::status::{BrokerSentence, ConnectionState};
 use crate::testing;
 
 #[tokio::test]
-async fn promtool_has_nothing_to_say_about_a_scrape() {
+async fn promtool_accepts_a_scrape() {
     let gateway = TestGateway::start().await;
     let metrics = &gateway.sources.metrics;
     metrics.plcs[0].count_request(RequestOutcome::Ok);
@@ -30,7 +30,7 @@ async fn promtool_has_nothing_to_say_about_a_scrape() {
 }
 
 #[tokio::test]
-async fn every_counter_of_every_plc_is_there_from_the_start() {
+async fn every_counter_of_every_plc_exists_from_the_start() {
     let gateway = TestGateway::start().await;
 
     let text = String::from_utf8(gateway.get("/metrics").await.body.to_vec()).unwrap();
@@ -66,7 +66,7 @@ async fn status_is_the_struct_as_json() {
 }
 
 #[tokio::test]
-async fn healthz_turns_when_nothing_moves_any_more() {
+async fn healthz_fails_when_the_event_loop_hangs() {
     let gateway = TestGateway::start().await;
     assert_eq!(gateway.get("/healthz").await.code, 200);
 
@@ -80,7 +80,7 @@ async fn healthz_turns_when_nothing_moves_any_more() {
 }
 
 #[tokio::test]
-async fn readyz_says_what_is_not_usable() {
+async fn readyz_says_why_the_storage_is_not_usable() {
     let gateway = TestGateway::start().await;
     assert_eq!(gateway.get("/readyz").await.code, 200);
 
@@ -91,7 +91,7 @@ async fn readyz_says_what_is_not_usable() {
 }
 
 #[tokio::test]
-async fn a_missing_broker_does_not_turn_readyz() {
+async fn readyz_succeeds_without_a_broker() {
     let gateway = TestGateway::start().await;
 
     let gone = Sentence::new(&BrokerSentence::Connecting);
@@ -124,10 +124,10 @@ async fn a_unix_socket_serves_the_same_pages() {
     drop(gateway);
 }
 
-/// The clock is stopped only after the silent ones are connected: time then moves on by itself
-/// when everything waits, which is after the last of them was cut off.
+/// The clock is paused only after the silent clients are connected: time then advances when all
+/// tasks wait, until the last of them has timed out.
 #[tokio::test]
-async fn silent_connections_are_cut_off_and_make_room_again() {
+async fn silent_connections_time_out_and_free_their_slots() {
     let gateway = TestGateway::start().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
@@ -143,14 +143,14 @@ async fn silent_connections_are_cut_off_and_make_room_again() {
 }
 
 #[tokio::test]
-async fn no_more_than_the_bound_are_served_at_once() {
+async fn connections_above_the_limit_wait() {
     let gateway = TestGateway::start().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         silent.push(TcpStream::connect(&gateway.address).await.unwrap());
     }
     let mut waiting = Box::pin(gateway.get("/healthz"));
-    // As long as all places are taken there is nothing to wait for but the time-outs.
+    // While all slots are taken, only the time-outs can free one.
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err());
 
     silent.pop();
@@ -159,7 +159,7 @@ async fn no_more_than_the_bound_are_served_at_once() {
 }
 
 #[tokio::test]
-async fn serving_ends_when_asked() {
+async fn serving_ends_at_the_stop() {
     let mut gateway = TestGateway::start().await;
 
     gateway.stop.cancel();
@@ -170,7 +170,7 @@ async fn serving_ends_when_asked() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_is_told_apart_from_no_answer() {
+async fn a_response_that_is_not_http_is_told_apart_from_no_response() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = HttpTarget::Tcp(listener.local_addr().unwrap().to_string());
     let mut tasks = JoinSet::new();
@@ -184,7 +184,7 @@ async fn an_answer_that_is_not_http_is_told_apart_from_no_answer() {
     assert!(matches!(error, FetchError::InvalidResponse { .. }), "{error:?}");
 }
 
-/// A router that is being served, with the ends that an app would hold.
+/// A served router, with the senders that the app would hold.
 struct TestGateway {
     address: String,
     sources: Sources,
@@ -243,7 +243,7 @@ async fn read_to_end(mut stream: TcpStream) -> String {
     text
 }
 
-/// What `promtool check metrics` complains about.
+/// Returns the complaints of `promtool check metrics`.
 fn promtool_check_metrics(scrape: &str) -> String {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

@@ -81,7 +81,8 @@ impl Client {
     }
 
     /// Publishes tickets `0..count` on `topic1`, and again those that were in flight when a session
-    /// ended. Calls `at` with the number acknowledged so far. Returns how often each was acknowledged.
+    /// ended. Calls `at` with the number acknowledged so far. Returns how often each was
+    /// acknowledged.
     pub(crate) async fn deliver(
         &mut self,
         count: u64,

@@ -48,6 +48,17 @@ pub struct Setting {
 /// # Errors
 /// When the file cannot be read, is not TOML, or has an invalid setting. The error holds all
 /// problems at once.
+///
+/// ```
+/// use provisioning::config;
+///
+/// let loaded = config::load("tests/good/shortest.toml".as_ref())?;
+/// assert_eq!(loaded.config.plcs[0].name, "pump6");
+///
+/// let rejected = config::load("tests/broken/type_misspelt.toml".as_ref()).unwrap_err();
+/// assert_eq!(rejected.problems[0].path, "plc[0].tag[0].type");
+/// # Ok::<(), provisioning::diagnostics::RejectedFile>(())
+/// ```
 pub fn load(path: &Path) -> Result<LoadedConfig, RejectedFile> {
     let bytes = read_file(path).map_err(|error| read_error(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;

@@ -1,4 +1,4 @@
-//! Our tunnel in userspace mode, on a socket of this machine.
+//! A site with the userspace tunnel, on a socket of this machine.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,8 +36,8 @@ impl Site {
         Self { runtime, stack }
     }
 
-    /// Connects through the tunnel, sends `request` and gives an answer of that length; nothing
-    /// when it is not there in time.
+    /// Connects through the tunnel, sends `request` and returns an answer of that length, if it
+    /// arrives in time.
     pub(crate) fn exchange(
         &mut self,
         port: u16,

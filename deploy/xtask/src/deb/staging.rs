@@ -64,7 +64,7 @@ impl StagingDir {
         self.write("DEBIAN/control", &control)
     }
 
-    fn write(&self, to: &str, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, to: &str, text: &str) -> Result<()> {
         self.make_parents(to)?;
         fs::write(self.0.join(to), text).with_context(|| to.to_owned())?;
         self.set_mode(to, 0o644)

@@ -1,14 +1,14 @@
-//! The events that tell what changed at a PLC.
+//! Event messages for changes at a PLC.
 
 use serde_json::{Map, Value};
 
 use crate::model::UnixTime;
 use crate::plc::PlcChange;
 
-/// The members of the event:
+/// Returns the members of the event:
 /// `{"event":"state","plc":..,"at":..,"was":"running","is":"stopped","cause":"user"}` and
-/// `{"event":"program","plc":..,"at":..,"changed":"signature","was":..,"is":..}`, with `serial` in
-/// place of `signature` when another PLC has taken the place.
+/// `{"event":"program","plc":..,"at":..,"changed":"signature","was":..,"is":..}`, with `serial`
+/// instead of `signature` when the PLC was replaced by another.
 pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<String, Value> {
     let (event, changed, [was, is], cause): (_, _, [Value; 2], _) = match change {
         PlcChange::State { was, is, cause } => {
@@ -39,7 +39,7 @@ mod tests {
     use crate::plc::{ProgramSignature, ProgramState, StopCause};
 
     #[test]
-    fn an_event_says_what_was_and_what_is() {
+    fn an_event_has_the_value_before_and_after() {
         let at = UnixTime::from_micros(1_592_992_904_250_000);
         let state = |was, is, cause| PlcChange::State { was, is, cause };
         let (running, stopped) = (ProgramState::Running, ProgramState::Stopped);

@@ -1,17 +1,17 @@
-//! For how long a broker may still be away, at the rate of the last minutes. Pure.
+//! Estimates when the queue is full, from the rate of the last five minutes. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::queue::Capacity;
 
-/// The first readings come all at once and say nothing about the rate.
+/// No estimate before this: the first readings come all at once and would show a rate far too high.
 const WARM_UP: Duration = Duration::from_secs(10);
-/// The rate is a mean over ten of these: longer than any heartbeat that is usual.
+/// The rate is a mean over ten of these, five minutes: longer than any usual heartbeat.
 const SLOT_DURATION: Duration = Duration::from_secs(30);
 const SLOT_COUNT: usize = 10;
 
-/// What came into the queue lately.
+/// Bytes that were pushed into the queue in the last five minutes.
 #[derive(Debug)]
 pub(super) struct FillRate {
     /// Oldest first; never empty.
@@ -24,7 +24,7 @@ struct RateSlot {
     bytes: ByteCounts,
 }
 
-/// Bytes, as they would lie on the disk and in memory.
+/// Sizes in bytes, on disk and in memory.
 #[derive(Clone, Copy, Debug, Default)]
 struct ByteCounts {
     disk: u64,
@@ -36,18 +36,18 @@ impl FillRate {
         Self { slots: VecDeque::from([RateSlot { since: now, bytes: ByteCounts::default() }]) }
     }
 
-    /// An entry came. One that was refused has no size on the disk: it would have taken what others
-    /// of its size in memory take.
+    /// Records an entry by its sizes in bytes. A refused entry has no size on `disk`; it counts with
+    /// the usual ratio of disk to memory, so that a full queue does not look like a slow site.
     pub(super) fn add(&mut self, disk: Option<u64>, memory: u64) {
         let all = self.total();
         let usual = memory.saturating_mul(all.disk).checked_div(all.memory);
-        if let Some(RateSlot { bytes: came, .. }) = self.slots.back_mut() {
-            came.disk = came.disk.saturating_add(disk.or(usual).unwrap_or(memory));
-            came.memory = came.memory.saturating_add(memory);
+        if let Some(RateSlot { bytes, .. }) = self.slots.back_mut() {
+            bytes.disk = bytes.disk.saturating_add(disk.or(usual).unwrap_or(memory));
+            bytes.memory = bytes.memory.saturating_add(memory);
         }
     }
 
-    /// What came long ago does not count any more.
+    /// Begins a new slot when the last one is over, and forgets the oldest.
     pub(super) fn rotate(&mut self, now: Instant) {
         let is_over = self.slots.back().is_none_or(|slot| now >= slot.since + SLOT_DURATION);
         if is_over {
@@ -58,26 +58,25 @@ impl FillRate {
         }
     }
 
-    /// Seconds until this room is full; nothing in the first seconds, and while nothing comes.
+    /// Returns the seconds until `capacity` is used up; `None` in the first 10 seconds and while no
+    /// entries come.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub(super) fn seconds_until_full(&self, room: Capacity, now: Instant) -> Option<f64> {
+    pub(super) fn seconds_until_full(&self, capacity: Capacity, now: Instant) -> Option<f64> {
         let first = self.slots.front()?;
         let elapsed = now.saturating_duration_since(first.since);
-        let came = self.total();
-        let (free, came) = match room {
-            Capacity::Disk(free) => (free, came.disk),
-            Capacity::Memory(free) => (free, came.memory),
+        let pushed = self.total();
+        let (free, pushed) = match capacity {
+            Capacity::Disk(free) => (free, pushed.disk),
+            Capacity::Memory(free) => (free, pushed.memory),
         };
-        let is_known = came > 0 && elapsed >= WARM_UP;
-        is_known.then(|| free as f64 / came as f64 * elapsed.as_secs_f64())
+        let is_known = pushed > 0 && elapsed >= WARM_UP;
+        is_known.then(|| free as f64 / pushed as f64 * elapsed.as_secs_f64())
     }
 
     fn total(&self) -> ByteCounts {
-        self.slots.iter().fold(ByteCounts::default(), |sum, RateSlot { bytes: came, .. }| {
-            ByteCounts {
-                disk: sum.disk.saturating_add(came.disk),
-                memory: sum.memory.saturating_add(came.memory),
-            }
+        self.slots.iter().fold(ByteCounts::default(), |sum, RateSlot { bytes, .. }| ByteCounts {
+            disk: sum.disk.saturating_add(bytes.disk),
+            memory: sum.memory.saturating_add(bytes.memory),
         })
     }
 }
@@ -89,7 +88,7 @@ mod tests {
     const KIB: u64 = 1 << 10;
     const HOUR: f64 = 3600.0;
 
-    /// A site that makes so many bytes a second, for the disk; twice as many in memory.
+    /// A site that produces entries at a constant rate.
     struct SimulatedSite {
         fill_rate: FillRate,
         now: Instant,
@@ -111,14 +110,14 @@ mod tests {
             }
         }
 
-        fn hours(&self, room: Capacity) -> Option<f64> {
-            let seconds = self.fill_rate.seconds_until_full(room, self.now)?;
+        fn hours(&self, capacity: Capacity) -> Option<f64> {
+            let seconds = self.fill_rate.seconds_until_full(capacity, self.now)?;
             Some((seconds / HOUR * 10.0).round() / 10.0)
         }
     }
 
     #[test]
-    fn a_mebibyte_an_hour_fills_sixteen_of_them_in_sixteen_hours() {
+    fn one_mebibyte_per_hour_fills_sixteen_in_sixteen_hours() {
         let mut site = SimulatedSite::new();
         site.run(9, Some(291), 582);
         assert_eq!(site.hours(Capacity::Disk(16 << 20)), None);
@@ -131,18 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_present_rate_that_counts() {
+    fn only_the_last_five_minutes_count() {
         let mut site = SimulatedSite::new();
         site.run(86_400, Some(KIB), 2 * KIB);
         site.run(330, Some(10 * KIB), 20 * KIB);
 
         assert_eq!(site.hours(Capacity::Disk(360 << 20)), Some(10.2));
         site.run(330, None, 0);
-        assert_eq!(site.hours(Capacity::Disk(360 << 20)), None, "nothing comes");
+        assert_eq!(site.hours(Capacity::Disk(360 << 20)), None, "no entries come");
     }
 
     #[test]
-    fn what_is_refused_belongs_to_the_rate() {
+    fn refused_entries_count_for_the_rate() {
         let (mut kept, mut refused) = (SimulatedSite::new(), SimulatedSite::new());
         kept.run(100, Some(KIB), 2 * KIB);
         refused.run(100, Some(KIB), 2 * KIB);

@@ -1,4 +1,4 @@
-//! What the pump keeps for one PLC.
+//! The way of one PLC's readings to messages: sampler, topic and encoder.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::payload::Encoder;
 use crate::queue::{ConfigNames, PlcNames, QueueIdentity, TopicId};
 use crate::sampling::Sampler;
 
-/// Number of the event topic; the topics of the PLCs follow.
+/// The topic of events has number 0; the topics of the PLCs follow.
 pub(super) const EVENT_TOPIC: TopicId = TopicId::new(0);
 
-/// One PLC on its way from readings to messages.
+/// Sampler, encoder and publish settings of one PLC.
 #[derive(Debug)]
 pub(super) struct PlcPipeline {
     /// `plc.name`.
@@ -24,12 +24,12 @@ pub(super) struct PlcPipeline {
     pub(super) retain: bool,
 }
 
-/// Makes the sources in the order of the configuration, and what the queue has to know of them.
-/// PLCs may share a topic, and then share its `seq`.
+/// Returns the pipelines in the order of the configuration, and the names by which the queue stores
+/// their records. PLCs with the same topic share its `seq`.
 pub(super) fn build_all(config: &Config) -> (Vec<PlcPipeline>, QueueIdentity) {
     let mut topics: Vec<Arc<str>> = vec![format!("edge/{}/event", config.gateway.id).into()];
     let plcs = config.plcs.iter().zip(0u16..);
-    let sources = plcs.map(|(plc, index)| build(config, plc, index, &mut topics)).collect();
+    let pipelines = plcs.map(|(plc, index)| build(config, plc, index, &mut topics)).collect();
     let tags = |plc: &Plc| plc.tags.iter().map(|tag| &tag.name).collect();
     let names = |plc: &Plc| PlcNames { name: plc.name.clone(), tags: tags(plc) };
     let identity = QueueIdentity {
@@ -41,10 +41,10 @@ pub(super) fn build_all(config: &Config) -> (Vec<PlcPipeline>, QueueIdentity) {
             .into(),
         boot: boot_id(),
     };
-    (sources, identity)
+    (pipelines, identity)
 }
 
-/// Changes with every start of the machine; nothing where the machine does not tell.
+/// Returns an id that changes with every boot of the machine; empty where the kernel has none.
 fn boot_id() -> String {
     let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     told.map(|id| id.trim().to_owned()).unwrap_or_default()

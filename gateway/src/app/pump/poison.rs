@@ -1,86 +1,97 @@
-//! Finds the message that makes the broker close the connection. Pure.
+//! Detects a message over which the broker closes the connection each time. Pure.
 //!
-//! A broker without a word for "too large" or "not allowed" closes the connection instead (MQTT
-//! 3.1.1 has none). The message would be sent again in every session, and nothing behind it would
-//! ever arrive. So after a session that brought nothing, messages are sent one at a time, and
-//! the one that was alone under way when the connection was closed again is given up.
+//! MQTT 3.1.1 has no reason code for "too large" or "not allowed", so a broker closes the connection
+//! instead. The message would be sent again in every session, and no later one would ever arrive. So
+//! after a session without any acknowledgement, messages are sent one at a time, and one that was
+//! the only message in flight when the connection was closed again is dropped.
 
-/// Sessions in a row without an acknowledgement after which messages are sent one at a time. Going
-/// one at a time costs a round trip each until the first acknowledgement, so it may begin early.
+use super::Ticket;
+
+/// Consecutive sessions without an acknowledgement after which messages are sent one at a time. One:
+/// it costs a round trip for each message until the first acknowledgement, and no more.
 const SESSIONS_BEFORE_PROBING: u32 = 1;
-/// Sessions in a row that one message may cost when it was sent alone.
+/// Consecutive sessions that a message may end while it is alone in flight; at the last of them it is
+/// dropped. Two, since a broker that restarts closes the connection once over no message at all.
 const SESSIONS_BEFORE_DROP: u32 = 2;
 
-/// How the broker has treated us so far.
+/// Counts the sessions that ended without an acknowledgement, and the message they ended over.
 #[derive(Debug, Default)]
 pub(super) struct PoisonDetector {
-    /// Sessions in a row that the broker closed before it acknowledged anything that counts.
+    /// Consecutive sessions that the broker closed before it acknowledged a message of the queue.
     unanswered_sessions: u32,
-    /// The last message that was alone, and how many sessions it cost in a row.
-    suspect: Option<(u64, u32)>,
+    /// The last message that was alone in flight, and the consecutive sessions that ended over it.
+    suspect: Option<(Ticket, u32)>,
 }
 
 impl PoisonDetector {
-    /// Whether messages have to be sent one at a time.
+    /// Returns whether messages have to be sent one at a time.
     pub(super) const fn is_probing(&self) -> bool {
         self.unanswered_sessions >= SESSIONS_BEFORE_PROBING
     }
 
-    /// The broker took or refused a message and kept the connection.
+    /// Records that the broker acknowledged or refused a message and kept the connection.
     pub(super) const fn on_answered(&mut self) {
         *self = Self { unanswered_sessions: 0, suspect: None };
     }
 
-    /// The broker closed the connection with messages under way and none answered. `alone` is the
-    /// ticket of the message if it was the only one. Gives the ticket of the message to give up.
-    pub(super) fn on_closed(&mut self, alone: Option<u64>) -> Option<u64> {
-        let was_on = self.is_probing();
+    /// Records that the broker closed the connection with messages in flight and none answered;
+    /// `alone` is the message in flight if it was the only one. Returns the message to drop.
+    pub(super) fn on_closed(&mut self, alone: Option<Ticket>) -> Option<Ticket> {
+        let was_probing = self.is_probing();
         self.unanswered_sessions = self.unanswered_sessions.saturating_add(1);
-        let ticket = alone.filter(|_| was_on)?;
-        let cost = match self.suspect {
-            Some((blamed, cost)) if blamed == ticket => cost + 1,
+        let ticket = alone.filter(|_| was_probing)?;
+        let sessions = match self.suspect {
+            Some((suspect, sessions)) if suspect == ticket => sessions + 1,
             Some(_) | None => 1,
         };
-        let convicted = cost >= SESSIONS_BEFORE_DROP;
-        self.suspect = (!convicted).then_some((ticket, cost));
-        convicted.then_some(ticket)
+        let is_poison = sessions >= SESSIONS_BEFORE_DROP;
+        self.suspect = (!is_poison).then_some((ticket, sessions));
+        is_poison.then_some(ticket)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::EntryId;
 
-    #[test]
-    fn the_message_that_is_alone_twice_is_given_up() {
-        let mut suspicion = PoisonDetector::default();
-        assert_eq!(suspicion.on_closed(None), None);
-        assert!(suspicion.is_probing());
-        assert_eq!([suspicion.on_closed(Some(7)), suspicion.on_closed(Some(7))], [None, Some(7)]);
-        assert!(suspicion.is_probing(), "the next one may be as bad");
-        assert_eq!([suspicion.on_closed(Some(8)), suspicion.on_closed(Some(8))], [None, Some(8)]);
+    const fn entry(number: u64) -> Option<Ticket> {
+        Some(Ticket::Entry(EntryId::from_ticket(number)))
+    }
+
+    fn probing() -> PoisonDetector {
+        PoisonDetector { unanswered_sessions: SESSIONS_BEFORE_PROBING, suspect: None }
     }
 
     #[test]
-    fn a_message_that_happens_to_be_alone_is_not_blamed() {
-        let mut suspicion = PoisonDetector::default();
-        assert_eq!([suspicion.on_closed(Some(7)), suspicion.on_closed(Some(7))], [None, None]);
+    fn a_message_that_ends_two_sessions_alone_is_dropped() {
+        let mut detector = PoisonDetector::default();
+        assert_eq!(detector.on_closed(None), None);
+        assert!(detector.is_probing());
+        assert_eq!([detector.on_closed(entry(7)), detector.on_closed(entry(7))], [None, entry(7)]);
+        assert!(detector.is_probing(), "the next message may be as bad");
+        assert_eq!([detector.on_closed(entry(8)), detector.on_closed(entry(8))], [None, entry(8)]);
     }
 
     #[test]
-    fn another_message_starts_another_count() {
-        let mut suspicion =
-            PoisonDetector { unanswered_sessions: SESSIONS_BEFORE_PROBING, suspect: None };
-        let verdicts = [7, 8, 7].map(|ticket| suspicion.on_closed(Some(ticket)));
-        assert_eq!(verdicts, [None; 3]);
+    fn a_message_that_is_alone_before_probing_is_not_suspected() {
+        let mut detector = PoisonDetector::default();
+        assert_eq!([detector.on_closed(entry(7)), detector.on_closed(entry(7))], [None, None]);
     }
 
     #[test]
-    fn an_answer_ends_it() {
-        let mut suspicion =
-            PoisonDetector { unanswered_sessions: SESSIONS_BEFORE_PROBING, suspect: Some((7, 1)) };
-        suspicion.on_answered();
-        assert!(!suspicion.is_probing());
-        assert_eq!(suspicion.on_closed(Some(7)), None);
+    fn another_message_restarts_the_count() {
+        let mut detector = probing();
+        let dropped = [7, 8, 7].map(|number| detector.on_closed(entry(number)));
+        assert_eq!(dropped, [None; 3]);
+    }
+
+    #[test]
+    fn an_answer_ends_the_probing() {
+        let mut detector = probing();
+        assert_eq!(detector.on_closed(entry(7)), None);
+        detector.on_answered();
+        assert!(!detector.is_probing());
+        assert_eq!(detector.on_closed(entry(7)), None);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Qos;
 
-use super::{Pump, STATUS, timestamp_correction};
+use super::{Pump, Ticket, timestamp_correction};
 use crate::metrics::DropReason;
 use crate::mqtt::OutgoingMessage;
 use crate::payload::{self, MessageStamp};
@@ -53,9 +53,9 @@ impl Pump {
     fn send_status(&mut self) -> Option<()> {
         let session = self.session.as_mut()?;
         if session.status_due.is_some_and(|due| due <= Instant::now()) {
-            if let Some(outgoing) = self.status_tracker.status_message(session.number, STATUS) {
+            if let Some(outgoing) = self.status_tracker.status_message(session.number) {
                 self.outbox.try_send(outgoing).ok()?;
-                session.on_sent(STATUS);
+                session.on_sent(Ticket::Status);
             }
             session.status_due = Some(Instant::now() + STATUS_INTERVAL);
         }
@@ -94,7 +94,7 @@ impl Pump {
             if session.max_payload.is_some_and(|max| payload.len() > max) {
                 return Err(DropReason::TooLarge);
             }
-            session.on_sent(id.ticket());
+            session.on_sent(Ticket::Entry(id));
             permit.send(OutgoingMessage {
                 session: session.number,
                 ticket: Some(id.ticket()),

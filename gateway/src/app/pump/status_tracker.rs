@@ -1,4 +1,4 @@
-//! Keeps the status true, and makes messages of it.
+//! Keeps the status up to date, and makes messages of it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use provisioning::config::{Config, Qos};
 use tokio::sync::watch;
 use tunnel::TunnelReport;
 
+use super::Ticket;
 use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
@@ -18,7 +19,7 @@ use crate::queue;
 use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
-/// The status and what it needs to stay true.
+/// The status, and the inputs from which it is updated.
 #[derive(Debug)]
 pub(super) struct StatusTracker {
     status: watch::Sender<Status>,
@@ -28,20 +29,20 @@ pub(super) struct StatusTracker {
     readiness: watch::Sender<Readiness>,
     max_bytes: u64,
     fill_rate: FillRate,
-    /// Whether something happened that a reader should learn before the next full minute.
+    /// Whether a change should be published before the next regular status message.
     changed: bool,
-    /// Length of the status that was sent last.
+    /// Length in bytes of the status message that was sent last.
     last_len: usize,
-    /// A status that is not shorter than this is not sent.
+    /// A status message is sent only if it is shorter than this, in bytes.
     max_len: usize,
 }
 
-/// What others tell of themselves.
+/// Sources of the state of tunnel and clock.
 #[derive(Clone, Debug)]
 pub(in crate::app) struct HealthInputs {
-    /// How the tunnel is, if there is one.
+    /// State and counters of the tunnel; `None` without one.
     pub(in crate::app) tunnel: Option<watch::Receiver<TunnelReport>>,
-    /// How far the clock can be believed.
+    /// How far the clock can be trusted.
     pub(in crate::app) clock: watch::Receiver<ClockAssessment>,
 }
 
@@ -50,7 +51,7 @@ impl StatusTracker {
         config: &Config,
         hash: &str,
         metrics: &Metrics,
-        watched: HealthInputs,
+        health_inputs: HealthInputs,
     ) -> Self {
         let plcs = config.plcs.iter().map(|plc| plc.name.as_str());
         let version = env!("CARGO_PKG_VERSION");
@@ -59,7 +60,7 @@ impl StatusTracker {
             status: watch::Sender::new(status),
             topic: status_topic(&config.gateway.id).into(),
             metrics: metrics.clone(),
-            health_inputs: watched,
+            health_inputs,
             readiness: watch::Sender::new(Readiness::Ready),
             max_bytes: config.queue.max_size,
             fill_rate: FillRate::new(Instant::now()),
@@ -73,7 +74,7 @@ impl StatusTracker {
         self.status.subscribe()
     }
 
-    /// How far the clock can be believed.
+    /// Returns how far the clock can be trusted.
     pub(super) fn clock_trust(&self) -> clock::TrustLevel {
         self.health_inputs.clock.borrow().trust
     }
@@ -82,19 +83,21 @@ impl StatusTracker {
         self.readiness.subscribe()
     }
 
-    /// A cycle of a PLC has ended.
+    /// Records the duration of a cycle.
     pub(super) fn on_cycle(&self, plc: u16, took: Duration) {
         let metrics = self.metrics.plcs.get(usize::from(plc));
         let missed = metrics.map_or(0, |metrics| metrics.cycles_missed.get());
         self.update(|status| status.on_plc_cycle(plc, took, missed, clock::now()));
     }
 
-    /// So much was made for the queue: bytes on the disk, unless it was refused, and in memory.
+    /// Records an entry that was pushed into the queue: its bytes on disk, `None` if it was refused,
+    /// and in memory.
     pub(super) fn on_produced(&mut self, disk: Option<u64>, memory: u64) {
         self.fill_rate.add(disk, memory);
     }
 
-    /// A PLC came or went.
+    /// Records that a PLC connected or disconnected, or that its program changed state; logs the
+    /// sentence when it changed.
     pub(super) fn on_plc_state(&mut self, plc: u16, state: plc::PlcState) {
         let now = clock::now();
         self.changed = true;
@@ -115,7 +118,7 @@ impl StatusTracker {
         }
     }
 
-    /// A ceiling costs cycles, or does not any more.
+    /// Records which limit makes a PLC skip cycles, `None` when none does any more.
     pub(super) fn on_throttled(&mut self, plc: u16, limit: Option<RateLimit>) {
         self.changed = true;
         self.update(|status| status.on_plc_throttled(plc, limit, clock::now()));
@@ -123,11 +126,11 @@ impl StatusTracker {
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match &plc.limit {
             Some(limit) => tracing::warn!(plc = plc.name, "{limit}"),
-            None => tracing::info!(plc = plc.name, "No cycle is skipped any more."),
+            None => tracing::info!(plc = plc.name, "Cycles are no longer skipped."),
         }
     }
 
-    /// Once per change, in the words of the status.
+    /// Logs the sentence of a PLC.
     fn log_plc(&self, plc: u16) {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
@@ -139,13 +142,13 @@ impl StatusTracker {
         }
     }
 
-    /// The answers of a PLC corrected the plan.
+    /// Records how the answers of a PLC changed the plan.
     pub(super) fn on_learned(&mut self, plc: u16, learned: LearnedLimits) {
         self.changed = true;
         self.update(|status| status.on_plc_learned(plc, learned, clock::now()));
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
-        let refusal = plc.refusal.as_deref().unwrap_or("The PLC refuses no tag any more.");
+        let refusal = plc.refusal.as_deref().unwrap_or("The PLC accepts all tags again.");
         let (max_words, max_gap) = plc
             .learned
             .as_ref()
@@ -153,7 +156,7 @@ impl StatusTracker {
         tracing::info!(plc = plc.name, max_words, max_gap, "{refusal}");
     }
 
-    /// Something happened at the connection to the broker.
+    /// Records an event of the connection to the broker.
     pub(super) fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         let now = clock::now();
         match event {
@@ -165,16 +168,16 @@ impl StatusTracker {
                 let before = self.status.borrow().broker.sentence.clone();
                 self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
-                // A broker that stays away is told once, not with every attempt.
+                // Logged once per cause, not with every attempt.
                 if *after != before {
                     tracing::warn!("{after}");
                 }
             }
             mqtt::MqttEvent::Refused { topic, reason, .. } => {
-                let is_news = self.status.borrow().broker.refusal.is_none();
-                self.changed |= is_news;
+                let is_first = self.status.borrow().broker.refusal.is_none();
+                self.changed |= is_first;
                 self.update(|status| status.on_broker_refused(topic, reason, now));
-                if is_news {
+                if is_first {
                     tracing::warn!(%topic, reason, "the broker refuses messages");
                 }
             }
@@ -184,22 +187,22 @@ impl StatusTracker {
         }
     }
 
-    /// Takes over how clock and tunnel are.
+    /// Updates status and metrics with the state of clock and tunnel.
     pub(super) fn poll_health(&mut self) {
         let now = clock::now();
-        let judgement = *self.health_inputs.clock.borrow_and_update();
+        let assessment = *self.health_inputs.clock.borrow_and_update();
         self.metrics
             .clock_synchronized
-            .set((judgement.trust == clock::TrustLevel::Synchronised).into());
-        let mut is_news = false;
+            .set((assessment.trust == clock::TrustLevel::Synchronised).into());
+        let mut is_changed = false;
         self.update(|status| {
-            is_news =
-                status.set_clock(judgement.trust.as_str(), Sentence::new(&judgement.trust), now)
+            is_changed =
+                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now);
         });
-        if is_news && judgement.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", judgement.trust);
+        if is_changed && assessment.trust == clock::TrustLevel::Unset {
+            tracing::warn!("{}", assessment.trust);
         }
-        self.changed |= is_news;
+        self.changed |= is_changed;
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
         let report = reports.borrow_and_update().clone();
         self.metrics.tunnel.update(&report.counters);
@@ -208,23 +211,23 @@ impl StatusTracker {
         if let Some(at) = tunnel.last_handshake {
             self.metrics.tunnel.last_handshake_timestamp.set(at.as_seconds());
         }
-        self.update(|status| is_news = status.set_tunnel(tunnel, now));
-        self.changed |= is_news;
+        self.update(|status| is_changed = status.set_tunnel(tunnel, now));
+        self.changed |= is_changed;
     }
 
-    /// Takes over what the queue holds.
+    /// Updates status and metrics with the content of the queue and the state of its storage.
     pub(super) fn update_queue(&mut self, queue: &queue::Queue) {
         let (stats, health, now) = (queue.stats(), queue.health(), Instant::now());
         self.fill_rate.rotate(now);
-        let fills = self.fill_rate.seconds_until_full(queue.capacity(), now);
-        self.metrics.queue.fits_seconds.set(fills.unwrap_or(f64::INFINITY));
+        let seconds = self.fill_rate.seconds_until_full(queue.capacity(), now);
+        self.metrics.queue.fits_seconds.set(seconds.unwrap_or(f64::INFINITY));
         let queue = QueueStatus {
             stored: stats.samples,
             entries: stats.entries,
             bytes: stats.bytes,
             max_bytes: self.max_bytes,
             dropped: self.metrics.queue.dropped(),
-            hours: fills.map(|seconds| (seconds / 360.0).round() / 10.0),
+            hours: seconds.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
             ..QueueStatus::default()
         };
@@ -238,29 +241,30 @@ impl StatusTracker {
         self.changed |= self.status.borrow().queue.storage != before;
     }
 
-    /// Whether something changed since the last call that is worth a message.
+    /// Returns whether something changed since the last call that is worth a status message.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// The status as a retained message; nothing when the broker closes the connection over it.
-    pub(super) fn status_message(&mut self, session: u32, ticket: u64) -> Option<OutgoingMessage> {
+    /// Returns the status as a retained message; `None` when it is suppressed.
+    pub(super) fn status_message(&mut self, session: u32) -> Option<OutgoingMessage> {
         // A struct of numbers and text always has a JSON form; an empty payload clears the topic.
         let payload = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
         if payload.len() >= self.max_len {
             return None;
         }
         self.last_len = payload.len();
-        Some(OutgoingMessage { ticket: Some(ticket), ..self.retained_message(session, payload) })
+        let ticket = Some(Ticket::Status.number());
+        Some(OutgoingMessage { ticket, ..self.retained_message(session, payload) })
     }
 
-    /// The broker closed the connection over the last status. One that is not clearly shorter is
-    /// not tried; it can still be read on this machine.
+    /// Suppresses status messages that are not at least a quarter shorter than the last one, over
+    /// which the broker closed the connection. The status can still be read on this machine.
     pub(super) const fn suppress(&mut self) {
         self.max_len = self.last_len - self.last_len / 4;
     }
 
-    /// The last words of a graceful stop.
+    /// Returns the status message of a clean stop.
     pub(super) fn offline_message(&self, session: u32) -> OutgoingMessage {
         self.retained_message(session, OFFLINE_PAYLOAD.as_bytes().to_vec())
     }

@@ -1,65 +1,87 @@
-//! A place for the queue: where there is none at the start, one that comes later is taken up.
+//! Retries a queue directory that could not be opened at the start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Pump;
-use crate::queue::storage::DirStorage;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::task::spawn_blocking;
 
-/// How often a directory that could not be used is tried.
+use crate::queue::storage::{DirStorage, DirStorageError};
+
+/// Pause between two attempts to open the directory.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The directory of the queue, and whether it can be used now.
+/// The directory of the queue, and the attempts to open it.
 #[derive(Debug)]
 pub(super) struct StorageRetry {
     dir: PathBuf,
-    retry_at: Instant,
-    /// It can, as soon as nothing is under way.
-    opened: Option<DirStorage>,
+    state: RetryState,
+}
+
+#[derive(Debug)]
+enum RetryState {
+    Waiting { until: Instant },
+    Opening(oneshot::Receiver<Result<DirStorage, DirStorageError>>),
+    Open(DirStorage),
 }
 
 impl StorageRetry {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, retry_at: Instant::now() + RETRY_INTERVAL, opened: None }
+        Self { dir, state: RetryState::Waiting { until: Instant::now() + RETRY_INTERVAL } }
     }
 
-    /// Whether nothing more may be handed out.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts an attempt when one is due, and returns the error of one that failed.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<DirStorageError> {
+        let waiting = RetryState::Waiting { until: now + RETRY_INTERVAL };
+        match &mut self.state {
+            RetryState::Waiting { until } if *until <= now => {
+                self.state = RetryState::Opening(open_in_background(self.dir.clone()));
+                None
+            }
+            RetryState::Waiting { .. } | RetryState::Open(_) => None,
+            RetryState::Opening(attempt) => {
+                let (state, error) = match attempt.try_recv() {
+                    Err(TryRecvError::Empty) => return None,
+                    Err(TryRecvError::Closed) => (waiting, None),
+                    Ok(Ok(storage)) => (RetryState::Open(storage), None),
+                    Ok(Err(error)) => (waiting, Some(error)),
+                };
+                self.state = state;
+                error
+            }
+        }
+    }
+
+    /// Returns whether the directory is open and the queue has not taken it yet. Until then no entry
+    /// may be handed out: attaching the storage renumbers the entries.
     pub(super) const fn is_open(&self) -> bool {
-        self.opened.is_some()
+        matches!(self.state, RetryState::Open(_))
+    }
+
+    /// Returns the open directory, once.
+    pub(super) fn take(&mut self) -> Option<DirStorage> {
+        if !self.is_open() {
+            return None;
+        }
+        let waiting = RetryState::Waiting { until: Instant::now() + RETRY_INTERVAL };
+        match std::mem::replace(&mut self.state, waiting) {
+            RetryState::Open(storage) => Some(storage),
+            RetryState::Waiting { .. } | RetryState::Opening(_) => None,
+        }
     }
 }
 
-impl Pump {
-    /// Tries the directory when it is due.
-    pub(super) fn retry_storage(&mut self) {
-        if !self.queue.lacks_storage()
-            || self.storage_retry.is_open()
-            || Instant::now() < self.storage_retry.retry_at
-        {
-            return;
-        }
-        self.storage_retry.retry_at = Instant::now() + RETRY_INTERVAL;
-        match DirStorage::open(&self.storage_retry.dir) {
-            Ok(files) => self.storage_retry.opened = Some(files),
-            Err(error) => self.queue.on_storage_unavailable(&error),
-        }
-    }
-
-    /// Moves in once no acknowledgement is expected.
-    pub(super) fn attach_storage(&mut self) {
-        if !self.storage_retry.is_open() {
-            return;
-        }
-        if self.session.is_none() {
-            self.queue.rewind(Instant::now());
-        }
-        if self.queue.nothing_in_flight()
-            && let Some(files) = self.storage_retry.opened.take()
-            && let Some(moved) = self.queue.attach_storage(files, Instant::now())
-        {
-            self.clock_history.renumber(|entry| moved.new_ticket(entry));
-            let dir = self.storage_retry.dir.display();
-            tracing::warn!(%dir, "the queue lies on the disk from now on");
-        }
-    }
+/// Opens the directory on a thread of its own: an SD card may take seconds, and everything else
+/// shares the thread of the runtime.
+fn open_in_background(dir: PathBuf) -> oneshot::Receiver<Result<DirStorage, DirStorageError>> {
+    let (sender, attempt) = oneshot::channel();
+    spawn_blocking(move || {
+        // The receiver is gone only when the gateway is stopping.
+        let _ = sender.send(DirStorage::open(&dir));
+    });
+    attempt
 }

@@ -6,7 +6,7 @@ use crate::testing;
 const GRACE: Duration = Duration::from_secs(5);
 
 #[tokio::test(start_paused = true)]
-async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
+async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
@@ -25,7 +25,7 @@ async fn what_no_broker_took_until_the_end_is_counted_as_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye() {
+async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
@@ -57,9 +57,9 @@ async fn what_the_broker_takes_during_the_drain_is_delivered_before_the_goodbye(
     assert_eq!(last, crate::app::OFFLINE_PAYLOAD.as_bytes());
 }
 
-/// A program that stops: its values say so and stand, an event and the status tell it.
+/// The values carry the quality `stopped`, and an event and the status report the stop.
 #[tokio::test(start_paused = true)]
-async fn a_program_that_does_not_run_is_in_values_event_and_status() {
+async fn a_stopped_program_shows_in_values_event_and_status() {
     let metrics = metrics();
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
@@ -107,17 +107,17 @@ async fn a_program_that_does_not_run_is_in_values_event_and_status() {
     );
 }
 
-/// No storage: what is left is lost with the process.
-fn no_storage() -> Result<DirStorage, DirStorageError> {
+/// Without storage the queue is lost with the process.
+fn no_storage() -> QueueStorage {
     let source = std::io::ErrorKind::PermissionDenied.into();
-    Err(DirStorageError::Unusable { dir: "nowhere".into(), source })
+    QueueStorage::Unusable(DirStorageError::Unusable { dir: "nowhere".into(), source })
 }
 
 fn metrics() -> Metrics {
     Metrics::new(&testing::config(1), "hash").unwrap()
 }
 
-/// What the only scan class of the only PLC reads: one register.
+/// Returns a cycle of the only scan class of the only PLC: one register.
 fn cycle(is_stopped: bool) -> plc::PlcEvent {
     let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
     let requests =

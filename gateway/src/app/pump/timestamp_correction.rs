@@ -1,21 +1,22 @@
-//! What happens to records whose times a wrong clock gave. Pure.
+//! Marks and corrects the times of records that were taken while the clock was wrong. Pure.
 
 use std::borrow::Cow;
 
 use crate::clock::Correction;
 use crate::model::{Quality, Record, UnixTime};
 
-/// Marks what is taken while the clock is known to be wrong. What is not good says so already.
+/// Marks samples taken while the clock is known to be wrong. Only good ones: a sample keeps one
+/// quality, and any other already says that its value cannot be relied on.
 pub(super) fn mark_unsynced(record: &mut Record) {
     for sample in record.samples.iter_mut().filter(|sample| sample.quality == Quality::Good) {
         sample.quality = Quality::Unsynced;
     }
 }
 
-/// The record as it is sent, and whether its times were corrected.
-pub(super) fn corrected(record: &Record, dating: Correction) -> (Cow<'_, Record>, bool) {
+/// Returns the record as it is sent, and whether its times were corrected.
+pub(super) fn corrected(record: &Record, correction: Correction) -> (Cow<'_, Record>, bool) {
     let is_marked = || record.samples.iter().any(|sample| sample.quality == Quality::Unsynced);
-    match dating {
+    match correction {
         Correction::Confirmed if is_marked() => (Cow::Owned(shifted(record, 0)), false),
         Correction::Unknown | Correction::Confirmed => (Cow::Borrowed(record), false),
         Correction::Shift(micros) => (Cow::Owned(shifted(record, micros)), true),
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_wrong_clock_dated_is_marked_until_it_is_dated_again() {
+    fn samples_of_a_wrong_clock_are_marked_until_their_times_are_corrected() {
         let mut marked = record();
         mark_unsynced(&mut marked);
         let qualities =
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_right_is_sent_as_it_is() {
+    fn a_record_with_right_times_is_sent_unchanged() {
         let record = record();
         assert!(matches!(corrected(&record, Correction::Confirmed), (Cow::Borrowed(_), false)));
     }

@@ -22,32 +22,40 @@ fn a_failed_dial_keeps_its_own_code_and_arguments() {
 }
 
 #[test]
-fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
-    let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
-    let failures = [
-        SessionFailure::Bridge(broken()),
-        SessionFailure::NoConnack,
-        SessionFailure::NoSuback,
-        SessionFailure::Connack { code: reason_code::BAD_USER_NAME_OR_PASSWORD },
-        SessionFailure::Connack { code: reason_code::NOT_AUTHORIZED },
-        SessionFailure::Connack { code: reason_code::UNSUPPORTED_VERSION },
-        SessionFailure::Connack { code: reason_code::CLIENT_ID_NOT_VALID },
-        SessionFailure::Connack { code: reason_code::SERVER_UNAVAILABLE },
-        SessionFailure::ClosedBeforeConnack,
-        SessionFailure::Disconnected { code: reason_code::SESSION_TAKEN_OVER, text: None },
-        SessionFailure::Disconnected { code: 0x97, text: Some("too many".to_owned()) },
-        SessionFailure::Closed,
-        SessionFailure::Broken(broken()),
-        SessionFailure::NoPingresp,
-        SessionFailure::NoAcknowledgement,
-        SessionFailure::NotWritten,
-        SessionFailure::TooLarge { size: 2_000_000 },
-        SessionFailure::Protocol("no".to_owned()),
-        SessionFailure::Collision,
-        SessionFailure::InflightSlotsLeaked,
-        SessionFailure::SubscribeRetry,
-        SessionFailure::HubChanged,
+fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
+    let broker = || "b:1883".to_owned();
+    let tunnel = Sentence::new(&tunnel::TunnelDiagnosis::ClockAhead);
+    let errors = [
+        DialError::Unresolved { host: broker() },
+        DialError::TimedOut { broker: broker() },
+        DialError::Refused { broker: broker(), port: 1883 },
+        DialError::Unreachable { broker: broker(), cause: String::new() },
+        DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
+        DialError::NotBehindHub { broker: broker(), hub: String::new() },
+        DialError::CertificateFile { path: String::new(), cause: String::new() },
+        DialError::InvalidServerName { host: broker() },
+        DialError::UnknownAuthority { broker: broker() },
+        DialError::WrongServerName { host: broker() },
+        DialError::CertificateExpired { broker: broker() },
+        DialError::CertificateNotYetValid { broker: broker() },
+        DialError::ClientCertificateRejected { broker: broker() },
+        DialError::NotTls { broker: broker() },
+        DialError::TlsClosed { broker: broker(), port: 1883, cause: String::new() },
+        DialError::TlsTimedOut { broker: broker(), port: 1883 },
+        DialError::TlsFailed { broker: broker(), cause: String::new() },
     ];
+    let sessions = failures().map(|failure| sentence(&failure).detail.code);
+
+    for error in errors {
+        let code = Sentence::new(&error).detail.code;
+        assert!(STATUS_PAGE.contains(&format!("`{code}`")), "docs/status.md: {code}");
+        assert!(!sessions.contains(&code), "{code}");
+    }
+}
+
+#[test]
+fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
+    let failures = failures();
     let sentences = failures.each_ref().map(sentence);
 
     let codes: BTreeSet<_> = sentences.iter().map(|sentence| &sentence.detail.code).collect();
@@ -95,6 +103,34 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&mqtt).contains("without TLS"));
     mqtt.brokers[0].scheme = Scheme::Mqtts;
     assert!(sentence(&mqtt).contains("this gateway's certificate"), "{}", sentence(&mqtt));
+}
+
+fn failures() -> [SessionFailure; 22] {
+    let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+    [
+        SessionFailure::Bridge(broken()),
+        SessionFailure::NoConnack,
+        SessionFailure::NoSuback,
+        SessionFailure::Connack { code: reason_code::BAD_USER_NAME_OR_PASSWORD },
+        SessionFailure::Connack { code: reason_code::NOT_AUTHORIZED },
+        SessionFailure::Connack { code: reason_code::UNSUPPORTED_VERSION },
+        SessionFailure::Connack { code: reason_code::CLIENT_ID_NOT_VALID },
+        SessionFailure::Connack { code: reason_code::SERVER_UNAVAILABLE },
+        SessionFailure::ClosedBeforeConnack,
+        SessionFailure::Disconnected { code: reason_code::SESSION_TAKEN_OVER, text: None },
+        SessionFailure::Disconnected { code: 0x97, text: Some("too many".to_owned()) },
+        SessionFailure::Closed,
+        SessionFailure::Broken(broken()),
+        SessionFailure::NoPingresp,
+        SessionFailure::NoAcknowledgement,
+        SessionFailure::NotWritten,
+        SessionFailure::TooLarge { size: 2_000_000 },
+        SessionFailure::Protocol("no".to_owned()),
+        SessionFailure::Collision,
+        SessionFailure::InflightSlotsLeaked,
+        SessionFailure::SubscribeRetry,
+        SessionFailure::HubChanged,
+    ]
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {

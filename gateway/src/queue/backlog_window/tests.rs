@@ -13,7 +13,7 @@ fn acknowledge_many(pace: &mut CongestionWindow, start: Instant, count: u32, too
 }
 
 #[test]
-fn it_rises_while_acknowledgements_are_quick_and_never_takes_the_whole_window() {
+fn the_window_grows_while_acknowledgements_are_fast_and_leaves_room_for_live_entries() {
     let mut pace = CongestionWindow::new();
     acknowledge_many(&mut pace, Instant::now(), 100, ACK_TIME);
     assert!((10..20).contains(&pace.max_in_flight()), "{pace:?}");
@@ -22,7 +22,7 @@ fn it_rises_while_acknowledgements_are_quick_and_never_takes_the_whole_window() 
 }
 
 #[test]
-fn it_falls_to_half_once_for_all_that_was_under_way_when_they_became_slow() {
+fn the_window_is_halved_once_for_everything_in_flight_when_acknowledgements_become_slow() {
     let mut pace = CongestionWindow::new();
     let start = Instant::now();
     acknowledge_many(&mut pace, start, 10_000, ACK_TIME);
@@ -36,7 +36,7 @@ fn it_falls_to_half_once_for_all_that_was_under_way_when_they_became_slow() {
 }
 
 #[test]
-fn a_line_that_stays_slow_is_believed_in_the_end() {
+fn a_link_that_stays_slow_is_accepted() {
     let mut pace = CongestionWindow::new();
     acknowledge_many(&mut pace, Instant::now(), 100, ACK_TIME);
     acknowledge_many(&mut pace, Instant::now(), 10_000, ACK_TIME * 5);
@@ -44,7 +44,7 @@ fn a_line_that_stays_slow_is_believed_in_the_end() {
 }
 
 #[test]
-fn encoding_takes_its_share_of_the_time_and_no_more() {
+fn encoding_takes_an_eighth_of_the_time() {
     let (mut pace, start) = (CongestionWindow::new(), Instant::now());
     let (mut now, mut encoded) = (start, Duration::ZERO);
     while now < start + Duration::from_secs(1) {
@@ -52,7 +52,7 @@ fn encoding_takes_its_share_of_the_time_and_no_more() {
         now += took;
         encoded += took;
         pace.on_encoded(took, now);
-        // As a timer of whole milliseconds wakes one up.
+        // A timer has whole milliseconds.
         if let Some(until) = pace.throttled_until(now) {
             let millis = (until - start).as_micros().div_ceil(1000);
             now = start + Duration::from_millis(millis.try_into().unwrap());
@@ -62,7 +62,7 @@ fn encoding_takes_its_share_of_the_time_and_no_more() {
 }
 
 #[test]
-fn something_is_always_under_way() {
+fn one_entry_is_always_in_flight() {
     let (mut pace, mut sent) = (CongestionWindow::new(), Instant::now());
     let mut least = pace.max_in_flight();
     pace.on_acknowledged(sent, sent);
@@ -74,9 +74,9 @@ fn something_is_always_under_way() {
     assert_eq!(least, 1);
 }
 
-/// 40 ms away, one message every 5 ms, no more.
+/// A link with 40 ms of delay that takes one message every 5 ms.
 #[test]
-fn what_is_new_waits_less_than_twice_as_long_on_a_line_of_200_messages_a_second() {
+fn live_entries_wait_less_than_twice_as_long_on_a_link_of_200_messages_a_second() {
     let mut line = SimulatedLink { transmit_ms: 5.0, delay_ms: 40.0, ..SimulatedLink::default() };
 
     let told = line.run();
@@ -85,9 +85,9 @@ fn what_is_new_waits_less_than_twice_as_long_on_a_line_of_200_messages_a_second(
     assert!(told.live_ack_ms < 2.0 * 45.0, "{told:?}");
 }
 
-/// Over the air: 30 ms at least, 90 in the mean, whatever else is under way.
+/// A cellular link: 30 ms at least and 90 on average, whatever else is in flight.
 #[test]
-fn a_line_that_hesitates_by_itself_is_used() {
+fn a_link_with_jitter_is_used() {
     let mut line = SimulatedLink { delay_ms: 30.0, jitter_ms: 60.0, ..SimulatedLink::default() };
 
     let told = line.run();
@@ -96,27 +96,27 @@ fn a_line_that_hesitates_by_itself_is_used() {
     assert!(told.history_sent > 8.0 * one_by_one, "{told:?}");
 }
 
-/// Ten messages a second are new.
+/// Ten live messages a second.
 const LIVE_INTERVAL: Duration = Duration::from_millis(100);
 const RUN_SECONDS: f64 = 120.0;
 
-/// A line with a backlog without end at one side. All in milliseconds.
+/// A link to which an endless backlog is sent.
 #[derive(Debug, Default)]
 struct SimulatedLink {
-    /// For one message, one after the other.
+    /// Time that the link is busy with one message.
     transmit_ms: f64,
     delay_ms: f64,
-    /// In the mean, exponentially distributed.
+    /// Average of an exponential distribution.
     jitter_ms: f64,
     free_at: Option<Instant>,
 }
 
-/// What became of it.
+/// What was sent over a link.
 #[derive(Debug)]
 struct LinkTotals {
-    /// Messages of the backlog.
+    /// Messages of the backlog that were acknowledged.
     history_sent: f64,
-    /// What an acknowledgement of a new one took, in the mean.
+    /// Average time to the acknowledgement of a live message.
     live_ack_ms: f64,
 }
 
@@ -126,7 +126,7 @@ impl SimulatedLink {
             (Instant::now(), CongestionWindow::new(), fastrand::Rng::with_seed(1));
         let (mut now, mut next_live, mut under_way) = (start, start, 0);
         let (mut late, mut lives, mut live_took) = (0.0, 0.0, 0.0);
-        // When it is acknowledged and was sent, and whether it is late.
+        // When it is acknowledged, when it was sent, and whether it is of the backlog.
         let mut on_the_way = BinaryHeap::new();
         while now < start + Duration::from_secs_f64(RUN_SECONDS) {
             while under_way < pace.max_in_flight() {

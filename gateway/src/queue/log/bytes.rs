@@ -48,8 +48,8 @@ impl<'a> ByteReader<'a> {
         u16::try_from(self.varint()?).ok()
     }
 
-    /// Reads a count of items that take at least one byte each. A damaged count cannot cause a larger
-    /// allocation than the bytes that follow.
+    /// Reads a count of items that take at least one byte each. A damaged count cannot cause a
+    /// larger allocation than the bytes that follow.
     pub(super) fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.varint()?).ok()?;
         (count <= self.0.len()).then_some(count)

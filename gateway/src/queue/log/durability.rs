@@ -8,7 +8,7 @@ use super::writer::Unsynced;
 
 /// How far the log is written, and how far it is durable.
 #[derive(Debug)]
-pub(super) struct DurabilityTracker<F> {
+pub(in crate::queue) struct DurabilityTracker<F> {
     /// Position up to which the operating system has everything: it survives a killed process.
     written: u64,
     /// Position up to which everything is durable: it survives a power cut.
@@ -60,11 +60,11 @@ impl<F> Default for DurabilityTracker<F> {
 }
 
 impl<F> DurabilityTracker<F> {
-    pub(super) const fn written(&self) -> u64 {
+    pub(in crate::queue) const fn written(&self) -> u64 {
         self.written
     }
 
-    pub(super) const fn synced(&self) -> u64 {
+    pub(in crate::queue) const fn synced(&self) -> u64 {
         self.synced
     }
 
@@ -72,12 +72,12 @@ impl<F> DurabilityTracker<F> {
         self.writing_since.is_some()
     }
 
-    pub(super) const fn is_syncing(&self) -> bool {
+    pub(in crate::queue) const fn is_syncing(&self) -> bool {
         self.syncing_since.is_some()
     }
 
     /// Returns when the oldest running job began that waits for the device.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
+    pub(in crate::queue) fn waiting_since(&self) -> Option<Instant> {
         self.writing_since.into_iter().chain(self.syncing_since).min()
     }
 
@@ -116,8 +116,8 @@ impl<F> DurabilityTracker<F> {
         self.written = self.written.max(upto.position);
     }
 
-    /// Begins to make everything durable that is written, the tail of the log included; `None` while
-    /// another sync is running.
+    /// Begins to make everything durable that is written, the tail of the log included; `None`
+    /// while another sync is running.
     pub(super) fn begin_sync(&mut self, tail: &FileSlot<F>, now: Instant) -> Option<SyncPlan<F>> {
         if self.is_syncing() {
             return None;

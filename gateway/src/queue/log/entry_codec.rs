@@ -143,8 +143,8 @@ pub(super) fn decode_names(payload: &[u8], today: &ConfigNames) -> Option<(u16, 
     let known = (0..).zip(&today.plcs).find(|(_, plc)| plc.name == name);
     let no_tags = TagNames::default();
     let tags = known.map_or(&no_tags, |(_, plc)| &plc.tags);
-    // Tags mostly come in today's order. A search for each would take quadratic time: a PLC may have
-    // tens of thousands.
+    // Tags mostly come in today's order. A search for each would take quadratic time: a PLC may
+    // have tens of thousands.
     let from = |place| tags.iter().zip(0..).skip(place).peekable();
     let mut ahead = from(0);
     let mut place = |name: &str| {

@@ -76,8 +76,8 @@ impl<F> FileOps<F> {
     }
 }
 
-/// Executes operations; takes as long as the device takes. Those that clean up are executed in spite
-/// of errors of the others, and their own errors change nothing.
+/// Executes operations; takes as long as the device takes. Those that clean up are executed in
+/// spite of errors of the others, and their own errors change nothing.
 pub(super) fn execute<S: Storage>(storage: &S, ops: Vec<FileOp<S::File>>) -> OpsResult {
     let mut ended = OpsResult { result: Ok(()), unused: Vec::new() };
     for op in ops {

@@ -132,9 +132,9 @@ impl<F> FileSet<F> {
         self.next_number
     }
 
-    /// Sorts the files that a start has found without anything that waits. The newest segment proves
-    /// that the others are done with: it is not overwritten before a checkpoint of this run is
-    /// durable.
+    /// Sorts the files that a start has found without anything that waits. The newest segment
+    /// proves that the others are done with: it is not overwritten before a checkpoint of this run
+    /// is durable.
     pub(super) fn classify(&mut self, files: Vec<IdleFile>) {
         let newest = self.next_number.checked_sub(1);
         for (name, size) in files {
@@ -267,8 +267,8 @@ impl<F> FileSet<F> {
         unused.into_iter().for_each(|(name, size)| self.retire(name, size));
     }
 
-    /// Cancels what waits to be written, and marks the storage as failing for the next run: from now
-    /// on what comes in is in the memory of this one alone.
+    /// Cancels what waits to be written, and marks the storage as failing for the next run: from
+    /// now on what comes in is in the memory of this one alone.
     pub(super) fn on_storage_failed(&mut self, synced: u64) {
         let unused = self.ops.cancel_writes();
         self.retire_unused(unused);
@@ -325,7 +325,8 @@ impl<F> FileSet<F> {
         self.idle.iter().any(|(_, size)| *size == self.limits.segment_bytes)
     }
 
-    /// Records the end of preparing a file. Without one the next segment begins in a file that grows.
+    /// Records the end of preparing a file. Without one the next segment begins in a file that
+    /// grows.
     pub(super) fn on_prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
         let Err(error) = result else {
             self.spare = Spare::None;
@@ -347,16 +348,19 @@ impl<F> FileSet<F> {
     }
 
     /// Records the free space of the file system.
-    pub(super) const fn on_measured(&mut self, free_bytes: u64, now: Instant) {
-        self.space = FreeSpace { bytes: free_bytes, measured_at: now, is_measuring: false };
+    pub(super) fn on_measured(&mut self, free_bytes: u64, now: Instant) {
+        let measured_at = self.space.measured_at.max(now);
+        self.space = FreeSpace { bytes: free_bytes, measured_at, is_measuring: false };
     }
 
     /// Returns whether the free space has to be measured, and records that it is.
     pub(super) fn begin_measuring(&mut self, now: Instant) -> bool {
         let is_due = now >= self.space.measured_at + MEASURE_INTERVAL;
-        let begins = is_due && !self.space.is_measuring;
-        self.space.is_measuring |= begins;
-        begins
+        if !is_due || self.space.is_measuring {
+            return false;
+        }
+        (self.space.measured_at, self.space.is_measuring) = (now, true);
+        true
     }
 
     /// Checks that a segment of `size` bytes may be begun now; `used` is what all segments take.

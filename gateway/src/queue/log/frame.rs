@@ -1,7 +1,7 @@
 //! Frames: the form of a record in a segment, and how records behind damaged bytes are found. Pure.
 //!
-//! A segment begins with 16 bytes: magic bytes, the version of the format, and their checksum. Frames
-//! follow, each at a multiple of 4 bytes:
+//! A segment begins with 16 bytes: magic bytes, the version of the format, and their checksum.
+//! Frames follow, each at a multiple of 4 bytes:
 //!
 //! | bytes | content |
 //! |---|---|
@@ -12,9 +12,9 @@
 //! | 4 | CRC-32C over segment number, run, offset, kind, length and payload |
 //! | n | payload, then zeros up to a multiple of 4 |
 //!
-//! The segment number in the checksum invalidates what a recycled file held before. The run makes sure
-//! that numbers of topics are read with the table they were written with, and the offset that a frame
-//! is valid in its own place only.
+//! The segment number in the checksum invalidates what a recycled file held before. The run makes
+//! sure that numbers of topics are read with the table they were written with, and the offset that
+//! a frame is valid in its own place only.
 
 use super::bytes::ByteReader;
 use crate::queue::to_u64;

@@ -1,5 +1,5 @@
-//! Disk work that may take long: writing, syncing, preparing a file, reading a segment. Jobs run on a
-//! thread of their own and never touch the log.
+//! Disk work that may take long: writing, syncing, preparing a file, reading a segment. Jobs run on
+//! a thread of their own and never touch the log.
 
 use std::io;
 use std::ops::Range;
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::durability::{FlushPoint, SyncPlan};
 use super::file_ops::{FileOp, FileSlot, OpsResult, execute};
-use super::recover;
-use super::segment::{EntryCounts, Segment};
+use super::segment::{EntryCounts, Segment, file_name};
+use super::{Log, recover};
+use crate::queue::ledger::Ledger;
 use crate::queue::storage::{Storage, StoredFile};
-use crate::queue::{Gap, to_u64};
+use crate::queue::{Gap, TopicTable, to_u64};
 
 /// Zeros are written in chunks of this length.
 const ZERO_CHUNK_BYTES: usize = 64 << 10;
@@ -104,6 +105,160 @@ impl<S: Storage> DiskJob<S> {
             DiskTask::Measure => DiskJobResult::Measured,
         };
         DiskJobDone { result, free_bytes: free_bytes(&storage) }
+    }
+}
+
+impl<S: Storage> Log<S> {
+    /// Returns a job that hands the waiting operations to the operating system; `None` while
+    /// another one is running.
+    pub(in crate::queue) fn write_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        let (ops, upto) = self.take_ops()?;
+        self.durability.begin_write(now);
+        Some(self.job(DiskTask::Write { ops, upto }))
+    }
+
+    /// Hands everything to the operating system before it returns, unless a job is running.
+    pub(in crate::queue) fn write_now(&mut self) -> io::Result<()> {
+        self.flush();
+        let Some((ops, upto)) = self.take_ops() else { return Ok(()) };
+        let result = execute(&self.storage, ops);
+        self.on_written(upto, result)
+    }
+
+    fn take_ops(&mut self) -> Option<(Vec<FileOp<S::File>>, FlushPoint)> {
+        if self.durability.is_writing() || !self.files.has_ops() {
+            return None;
+        }
+        let upto = self.durability.flush_point(self.writer.flushed_position());
+        Some((self.files.take_ops(), upto))
+    }
+
+    fn on_written(&mut self, upto: FlushPoint, ended: OpsResult) -> io::Result<()> {
+        self.files.retire_unused(ended.unused);
+        if self.durability.on_write_ended(upto) {
+            ended.result?;
+            self.durability.on_written(upto);
+        }
+        Ok(())
+    }
+
+    /// Returns a job that makes everything written durable; `None` while another one is running.
+    pub(in crate::queue) fn sync_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        let (file, number) = self.writer.file()?;
+        let plan = self.durability.begin_sync(file, now)?;
+        Some(self.job(DiskTask::Sync { plan, tail: file_name(number) }))
+    }
+
+    /// Returns a job that prepares the next segment while this one fills; `None` when none is
+    /// needed.
+    pub(in crate::queue) fn prepare_job(&mut self) -> Option<DiskJob<S>> {
+        if !self.writer.is_half_full() {
+            return None;
+        }
+        let name = self.files.next_spare(self.index.segment_bytes())?;
+        Some(self.job(DiskTask::Prepare { name, size: self.files.segment_bytes() }))
+    }
+
+    /// Returns a job that reads the segment in which this id lies; `None` while another one is
+    /// running or the segment is not written.
+    pub(in crate::queue) fn read_job(&mut self, id: u64, ledger: &Ledger) -> Option<DiskJob<S>> {
+        if self.loader.is_reading() {
+            return None;
+        }
+        self.flush();
+        let mut segment = self.index.segment_of(id)?.clone();
+        if !self.is_segment_written(segment.number) {
+            return None;
+        }
+        if segment.ends.is_empty() {
+            segment.ends.clone_from(&ledger.next_seq);
+        }
+        let ids = self.index.id_range(segment.number);
+        self.loader.begin();
+        Some(self.job(DiskTask::Read { segment: Box::new(segment), ids }))
+    }
+
+    /// Returns a job that measures the free space of the file system, if no other job has lately.
+    pub(in crate::queue) fn measure_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        // A device that does not answer would hold one more thread.
+        if !self.is_writable() || self.durability.waiting_since().is_some() {
+            return None;
+        }
+        self.files.begin_measuring(now).then(|| self.job(DiskTask::Measure))
+    }
+
+    fn job(&self, task: DiskTask<S::File>) -> DiskJob<S> {
+        DiskJob::new(self.storage.clone(), task)
+    }
+
+    /// Records the end of a job.
+    pub(in crate::queue) fn on_job_done(
+        &mut self,
+        done: DiskJobDone,
+        topics: &mut TopicTable,
+        now: Instant,
+    ) -> JobOutcome {
+        self.files.on_measured(done.free_bytes, now);
+        match done.result {
+            DiskJobResult::Written { upto, ops } => {
+                self.on_written(upto, ops).map_or_else(JobOutcome::Failed, |()| JobOutcome::None)
+            }
+            DiskJobResult::Synced { upto, took, result } => {
+                match (self.durability.on_sync_ended(upto), result) {
+                    (false, _) => JobOutcome::None,
+                    (true, Err(error)) => JobOutcome::Failed(error),
+                    (true, Ok(())) => {
+                        self.durability.on_synced(upto);
+                        self.recycle();
+                        self.remove_failing_marker();
+                        JobOutcome::Durable(took)
+                    }
+                }
+            }
+            DiskJobResult::Prepared { name, size, result } => {
+                self.on_prepared(name, size, result);
+                JobOutcome::None
+            }
+            DiskJobResult::Read { segment, ids, result } => {
+                self.on_read(&segment, ids, result, topics)
+            }
+            DiskJobResult::Measured => JobOutcome::None,
+        }
+    }
+
+    pub(super) fn on_prepared(&mut self, name: String, size: u64, result: io::Result<()>) {
+        self.counters.written += if result.is_ok() { size } else { 0 };
+        self.files.on_prepared(name, size, result);
+    }
+
+    fn on_read(
+        &mut self,
+        segment: &Segment,
+        ids: Range<u64>,
+        result: io::Result<Vec<u8>>,
+        topics: &mut TopicTable,
+    ) -> JobOutcome {
+        let Some(bytes) = self.loader.on_read(segment.number, result) else {
+            return JobOutcome::None;
+        };
+        let mut reader = self.reader(segment, bytes, ids, topics);
+        let missing = reader.take_missing_ids();
+        // Less may wait there than when the job began. And the segment being written is still in
+        // the memory of the operating system, where it is not damaged.
+        let Some(stated) = self.index.sealed_segment(segment.number).map(|now| now.waiting) else {
+            self.loader.set(reader);
+            return JobOutcome::None;
+        };
+        let found = reader.counts();
+        let mut lost = stated;
+        lost.subtract(found);
+        let mut corrected = found;
+        corrected.add(EntryCounts { entries: to_u64(missing.len()), ..lost });
+        self.index.correct_counts(segment.number, corrected);
+        let gaps = if missing.is_empty() { Vec::new() } else { reader.gaps(segment, lost.samples) };
+        self.loader.set(reader);
+        let recovered = found.samples.saturating_sub(stated.samples);
+        JobOutcome::Read { gaps, missing, lost, recovered }
     }
 }
 

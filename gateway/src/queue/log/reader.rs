@@ -29,8 +29,8 @@ pub(in crate::queue) struct SegmentReader {
     missing_ids: Vec<u64>,
 }
 
-/// Where an entry is in the segment. A segment may hold very many small entries, so this is small and
-/// the frame is parsed again.
+/// Where an entry is in the segment. A segment may hold very many small entries, so this is small
+/// and the frame is parsed again.
 #[derive(Clone, Copy, Debug)]
 struct EntryOffset {
     id: u64,
@@ -111,7 +111,8 @@ impl SegmentReader {
         all
     }
 
-    /// Returns the numbers of the segment that cannot be read, by topic. The first gap gets the samples.
+    /// Returns the numbers of the segment that cannot be read, by topic. The first gap gets the
+    /// samples.
     pub(super) fn gaps(&self, segment: &Segment, samples: u64) -> Vec<Gap> {
         let mut samples = samples;
         let mut gaps = Vec::new();
@@ -163,8 +164,8 @@ impl SegmentReader {
         Some((frame, summary, *self.topics.get(&summary.header.topic)?))
     }
 
-    /// Returns whether an entry got its number in the run that wrote the segment; a message that was
-    /// moved here did not.
+    /// Returns whether an entry got its number in the run that wrote the segment; a message that
+    /// was moved here did not.
     fn is_own(&self, frame: &LogFrame<'_>) -> bool {
         frame.kind == FrameKind::Record
             || entry_codec::epoch_of_message(frame.payload) == Some(&*self.epoch)
@@ -232,10 +233,16 @@ fn entry_summary(frame: &LogFrame<'_>) -> Option<EntrySummary> {
     }
 }
 
-/// Returns the context of the run that wrote a segment, in its last copy: a table of topics only grows.
+/// Returns the context of the run that wrote a segment, in its last copy: a table of topics only
+/// grows.
+///
+/// The segment may hold contexts of an older run: a power cut can undo the renaming of a file that
+/// was written, and the next run can give the file the same number again.
 pub(super) fn context(bytes: &[u8], segment: u64) -> Option<RunContext> {
     // Only contexts have a checksum without a run.
     let salt = Salt { segment, run: 0 };
     let contexts = LogFrames::new(bytes, salt).filter(|frame| frame.kind == FrameKind::Context);
-    contexts.filter_map(|frame| RunContext::parse(frame.payload)).last()
+    let contexts = contexts.filter_map(|frame| RunContext::parse(frame.payload));
+    // The last of several with the same run.
+    contexts.max_by_key(|context| context.run)
 }

@@ -32,81 +32,114 @@ pub(super) fn recover<S: Storage>(
     attempt: u32,
 ) -> io::Result<RecoveredLog> {
     let is_last = attempt + 1 >= MAX_READ_ATTEMPTS;
-    let mut sizes = BTreeMap::new();
-    let mut replay = LogReplay::default();
-    for name in storage.list()? {
-        match segment_number(&name) {
-            Some(number) => {
-                replay.found.next_number = replay.found.next_number.max(number + 1);
-                match segment_size(storage, number) {
-                    Ok(size) => drop(sizes.insert(number, size)),
-                    Err(error) if !is_last => return Err(error),
-                    Err(error) => {
-                        replay.found.unreadable_files += set_aside(storage, number, &error)
-                    }
-                }
-            }
-            None if name == FAILING_MARKER => replay.found.has_failing_marker = true,
-            None if name.starts_with("spare-") => replay.found.idle_files.push((name, 0)),
-            None => {}
-        }
-    }
-    let mut newer = Vec::new();
-    let overtaken = superseded_segments(storage, sizes.keys().copied(), is_last)?;
-    let numbers: Vec<u64> = sizes.keys().rev().copied().collect();
-    for number in numbers.into_iter().filter(|number| !overtaken.contains(number)) {
-        let bytes = match read_segment(storage, number) {
-            Ok(bytes) => bytes,
-            Err(error) if !is_last => return Err(error),
-            Err(error) => {
-                sizes.remove(&number);
-                replay.found.unreadable_files += set_aside(storage, number, &error);
-                continue;
-            }
-        };
-        if let FileHeader::Newer(version) = read_header(&bytes) {
-            let name = file_name(number);
-            tracing::warn!(%name, version, "a newer version wrote this file of the queue; it is set aside");
-            storage.rename(&name, &format!("{name}{NEWER_VERSION_SUFFIX}")).ok();
-            sizes.remove(&number);
-            replay.found.newer_version_files += 1;
-            continue;
-        }
-        if has_checkpoint(&bytes, number, topics) {
-            replay.replay_segment(number, &bytes, topics);
-            break;
-        }
-        newer.push(number);
-    }
-    for number in newer.into_iter().rev() {
-        match read_segment(storage, number) {
-            Ok(bytes) => replay.replay_segment(number, &bytes, topics),
-            Err(error) if !is_last => return Err(error),
-            Err(error) => {
-                sizes.remove(&number);
-                replay.found.unreadable_files += set_aside(storage, number, &error);
-            }
-        }
-    }
-    let mut found = replay.finish(&sizes, storage);
+    let (sizes, replay) = (BTreeMap::new(), LogReplay::default());
+    let mut recovery = Recovery { storage, is_last, sizes, replay };
+    recovery.measure_files()?;
+    recovery.replay_newest(topics)?;
+    let mut found = recovery.replay.finish(&recovery.sizes, storage);
     // Files set aside may contain more numbers of the same epoch: it must not be continued.
     found.is_clean &= found.newer_version_files + found.unreadable_files == 0;
     Ok(found)
 }
 
-/// Renames a segment so that it is not overwritten: it may be readable another time. Returns 1, the
-/// number of files set aside.
-fn set_aside<S: Storage>(storage: &S, number: u64, error: &io::Error) -> u64 {
-    let name = file_name(number);
-    tracing::error!(%name, %error, "cannot read a file of the queue; it is set aside");
-    storage.rename(&name, &format!("{name}{UNREADABLE_SUFFIX}")).ok();
-    1
+/// An attempt to read a directory.
+struct Recovery<'a, S> {
+    storage: &'a S,
+    /// Whether this attempt sets aside what cannot be read.
+    is_last: bool,
+    /// Lengths of the segments, by number.
+    sizes: BTreeMap<u64, u64>,
+    replay: LogReplay,
+}
+
+impl<S: Storage> Recovery<'_, S> {
+    fn measure_files(&mut self) -> io::Result<()> {
+        for name in self.storage.list()? {
+            let found = &mut self.replay.found;
+            match segment_number(&name) {
+                Some(number) => {
+                    found.next_number = found.next_number.max(number + 1);
+                    let size = segment_size(self.storage, number);
+                    let size = self.or_set_aside(number, size)?;
+                    self.sizes.extend(size.map(|size| (number, size)));
+                }
+                None if name == FAILING_MARKER => found.has_failing_marker = true,
+                None if name.starts_with("spare-") => found.idle_files.push((name, 0)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_newest(&mut self, topics: &mut TopicTable) -> io::Result<()> {
+        let superseded =
+            superseded_segments(self.storage, self.sizes.keys().copied(), self.is_last)?;
+        let numbers: Vec<u64> = self.sizes.keys().rev().copied().collect();
+        let mut without_checkpoint = Vec::new();
+        for number in numbers.into_iter().filter(|number| !superseded.contains(number)) {
+            let Some(bytes) = self.read(number)? else { continue };
+            if let FileHeader::Newer(version) = read_header(&bytes) {
+                self.set_newer_aside(number, version);
+            } else if has_checkpoint(&bytes, number, topics) {
+                self.replay.replay_segment(number, &bytes, topics);
+                break;
+            } else {
+                without_checkpoint.push(number);
+            }
+        }
+        // Read again instead of kept in memory: there may be many.
+        for number in without_checkpoint.into_iter().rev() {
+            if let Some(bytes) = self.read(number)? {
+                self.replay.replay_segment(number, &bytes, topics);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of a segment; `None` when it was set aside.
+    fn read(&mut self, number: u64) -> io::Result<Option<Vec<u8>>> {
+        let bytes = read_segment(self.storage, number);
+        self.or_set_aside(number, bytes)
+    }
+
+    /// In the last attempt, sets a segment aside that cannot be read and returns `None`.
+    fn or_set_aside<T>(&mut self, number: u64, read: io::Result<T>) -> io::Result<Option<T>> {
+        let error = match read {
+            Ok(read) => return Ok(Some(read)),
+            Err(error) if !self.is_last => return Err(error),
+            Err(error) => error,
+        };
+        let name = file_name(number);
+        tracing::error!(%name, %error, "cannot read a file of the queue; it is set aside");
+        self.rename(number, UNREADABLE_SUFFIX);
+        self.replay.found.unreadable_files += 1;
+        Ok(None)
+    }
+
+    fn set_newer_aside(&mut self, number: u64, version: u32) {
+        let name = file_name(number);
+        tracing::warn!(
+            %name,
+            version,
+            "a newer version wrote this file of the queue; it is set aside"
+        );
+        self.rename(number, NEWER_VERSION_SUFFIX);
+        self.replay.found.newer_version_files += 1;
+    }
+
+    /// Renames a segment so that it is not overwritten: it may be readable another time.
+    fn rename(&mut self, number: u64, suffix: &str) {
+        let name = file_name(number);
+        self.storage.rename(&name, &format!("{name}{suffix}")).ok();
+        self.sizes.remove(&number);
+    }
 }
 
 /// Returns segments of a run that is older than one with lower numbers.
 ///
-/// A power cut can undo the renaming of a file and keep what was written to it. The next run gives that
-/// number again, perhaps to the same file, and a second power cut can undo what it wrote there.
+/// A power cut can undo the renaming of a file and keep what was written to it. The next run gives
+/// that number again, perhaps to the same file, and a second power cut can undo what it wrote
+/// there.
 fn superseded_segments<S: Storage>(
     storage: &S,
     numbers: impl Iterator<Item = u64>,

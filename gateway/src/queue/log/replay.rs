@@ -1,4 +1,5 @@
-//! Repeats frame by frame what the writer of a log did. Pure, but for the lengths of files at the end.
+//! Repeats frame by frame what the writer of a log did. Pure, but for the lengths of files at the
+//! end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,8 +85,8 @@ impl LogReplay {
         self.found.context = Some(context);
     }
 
-    /// Records the unclean shutdown of the run before, which a run states in its first checkpoint: that
-    /// may have been lost.
+    /// Records the unclean shutdown of the run before, which a run states in its first checkpoint:
+    /// that may have been lost.
     fn on_new_epoch(&mut self, context: &RunContext) {
         let other = self.found.context.take_if(|last| last.epoch != context.epoch);
         let Some(last) = other else { return };
@@ -267,8 +268,8 @@ impl LogReplay {
         }
     }
 
-    /// Records the numbers of a run that were written and lost. A hole may begin in one segment and end
-    /// in another, so this looks at all segments of the run at once.
+    /// Records the numbers of a run that were written and lost. A hole may begin in one segment and
+    /// end in another, so this looks at all segments of the run at once.
     fn end_run(&mut self) {
         self.recount_waiting();
         let seen = std::mem::take(&mut self.seen);
@@ -295,8 +296,8 @@ impl LogReplay {
         }
     }
 
-    /// Counts what waits in the segments that were read by the entries found there: records about them
-    /// may be lost.
+    /// Counts what waits in the segments that were read by the entries found there: records about
+    /// them may be lost.
     fn recount_waiting(&mut self) {
         let mut lost = BTreeSet::new();
         let checkpoint = &mut self.found.checkpoint;
@@ -312,7 +313,7 @@ impl LogReplay {
                 from = id + 1;
                 match self.entries.get(&id) {
                     Some((number, counts)) if *number == segment.number => {
-                        segment.waiting.add(*counts)
+                        segment.waiting.add(*counts);
                     }
                     Some(_) | None => {
                         checkpoint.waiting.remove(id);

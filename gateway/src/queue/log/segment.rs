@@ -42,7 +42,8 @@ pub(in crate::queue) enum SegmentKind {
     Telemetry,
     /// Messages only.
     Messages,
-    /// Messages only, in less than a quarter of it: moved to the end of the log they take less space.
+    /// Messages only, in less than a quarter of it: moved to the end of the log they take less
+    /// space.
     FewMessages,
 }
 
@@ -79,8 +80,8 @@ pub(super) fn file_name(number: u64) -> String {
     format!("seg-{number:016x}.log")
 }
 
-/// Returns the number in the name of a segment's file; `None` for any other name, and for a number that
-/// no log reaches.
+/// Returns the number in the name of a segment's file; `None` for any other name, and for a number
+/// that no log reaches.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let number = (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();

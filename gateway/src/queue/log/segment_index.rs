@@ -11,7 +11,7 @@ use crate::queue::range_set::{NumberRange, RangeSet};
 
 /// Segments in which something waits, and the ids that wait in them.
 #[derive(Debug, Default)]
-pub(super) struct SegmentIndex {
+pub(in crate::queue) struct SegmentIndex {
     /// Full segments in which something waits, oldest first.
     sealed: Vec<Segment>,
     /// The segment being written; `None` while the storage fails.
@@ -42,11 +42,11 @@ impl SegmentIndex {
         self.next_id
     }
 
-    pub(super) const fn waiting_ids(&self) -> &RangeSet {
+    pub(in crate::queue) const fn waiting_ids(&self) -> &RangeSet {
         &self.waiting
     }
 
-    pub(super) const fn total(&self) -> EntryCounts {
+    pub(in crate::queue) const fn total(&self) -> EntryCounts {
         self.total
     }
 
@@ -61,7 +61,7 @@ impl SegmentIndex {
     }
 
     /// Returns the numbers of the sealed segments, oldest first, and what waits in them.
-    pub(super) fn sealed(&self) -> impl DoubleEndedIterator<Item = (u64, SegmentKind)> {
+    pub(in crate::queue) fn sealed(&self) -> impl DoubleEndedIterator<Item = (u64, SegmentKind)> {
         self.sealed.iter().map(|segment| (segment.number, segment.kind()))
     }
 
@@ -80,14 +80,14 @@ impl SegmentIndex {
     }
 
     /// Returns the ids that lie in a segment.
-    pub(super) fn id_range(&self, number: u64) -> Range<u64> {
+    pub(in crate::queue) fn id_range(&self, number: u64) -> Range<u64> {
         let mut from = self.all().skip_while(|segment| segment.number != number);
         let start = from.next().map_or(0, |segment| segment.first_id);
         start..from.next().map_or(self.next_id, |segment| segment.first_id)
     }
 
     /// Returns about when the first record that waits was read.
-    pub(super) fn oldest_record_at(&self) -> Option<UnixTime> {
+    pub(in crate::queue) fn oldest_record_at(&self) -> Option<UnixTime> {
         self.all().find(|segment| segment.waiting.samples > 0)?.first_at
     }
 
@@ -119,8 +119,8 @@ impl SegmentIndex {
         removed?.1
     }
 
-    /// Removes a waiting id. Returns the number of its segment, and that segment if it is sealed and
-    /// now empty.
+    /// Removes a waiting id. Returns the number of its segment, and that segment if it is sealed
+    /// and now empty.
     fn remove(&mut self, id: u64, counts: EntryCounts) -> Option<(u64, Option<Emptied>)> {
         if !self.waiting.remove(id) {
             return None;

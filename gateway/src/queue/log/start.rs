@@ -121,9 +121,9 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Makes the files of the last run durable. After a kill what it wrote may be in the memory of the
-    /// operating system alone, and it is the reason why files are free: it has to be durable before
-    /// one of them is overwritten.
+    /// Makes the files of the last run durable. After a kill what it wrote may be in the memory of
+    /// the operating system alone, and it is the reason why files are free: it has to be durable
+    /// before one of them is overwritten.
     fn sync_previous_run(&self, run: u64) -> io::Result<()> {
         let used = self.index.all().map(|segment| file_name(segment.number));
         let all = used.chain(self.files.names().map(str::to_owned));

@@ -83,7 +83,8 @@ fn put_value(out: &mut Vec<u8>, value: Option<&Value>) {
     }
 }
 
-/// Returns `None` when the bytes hold no value of this kind, `Some(None)` for the absence of a value.
+/// Returns `None` when the bytes hold no value of this kind, `Some(None)` for the absence of a
+/// value.
 #[expect(clippy::option_option, reason = "unreadable and absent are different things")]
 fn decode_value(reader: &mut ByteReader<'_>, kind: u8, depth: u8) -> Option<Option<Value>> {
     Some(Some(match kind {

@@ -1,4 +1,4 @@
-//! The storage of this machine.
+//! A directory of the local file system as storage.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -10,39 +10,40 @@ use thiserror::Error;
 
 use super::{Storage, StoredFile};
 
-/// Name of the file that marks the directory as in use.
+/// Name of the lock file.
 const LOCK_FILE_NAME: &str = "lock";
 
 /// A directory that only this process uses.
 #[derive(Clone, Debug)]
 pub struct DirStorage {
     dir: PathBuf,
-    /// Held as long as a clone lives. Nothing while no file can be made: there nobody can write.
+    /// Held as long as a clone lives; `None` while no file can be created, since then no other
+    /// process can write either.
     lock: Arc<Mutex<Option<File>>>,
 }
 
-/// Why a directory cannot be used.
+/// A directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DirStorageError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error("another gateway uses {0}; two must not share one queue")]
     InUse(PathBuf),
-    /// It cannot be made or read.
+    /// It cannot be created or read.
     #[error("cannot use {dir} for the queue")]
     Unusable {
         /// The directory.
         dir: PathBuf,
-        /// What the operating system said.
+        /// What the operating system reported.
         #[source]
         source: io::Error,
     },
 }
 
 impl DirStorage {
-    /// Takes the directory, which is made if it is not there.
+    /// Locks the directory, and creates it if it does not exist.
     ///
     /// # Errors
-    /// Fails when another process has it, or when it cannot be made.
+    /// Fails when another process uses it, or when it cannot be created.
     pub fn open(dir: &Path) -> Result<Self, DirStorageError> {
         let unusable = |source| DirStorageError::Unusable { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(unusable)?;
@@ -55,8 +56,8 @@ impl DirStorage {
         Ok(Self { dir: dir.to_owned(), lock: Arc::new(Mutex::new(lock)) })
     }
 
-    /// Makes sure that nobody else writes here: the directory may have become writable, or be
-    /// another one than at the start.
+    /// Makes sure that this process holds the lock: the directory may have become writable, or have
+    /// been replaced by another one.
     fn ensure_locked(&self) -> io::Result<()> {
         let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let there = fs::metadata(self.dir.join(LOCK_FILE_NAME))
@@ -74,7 +75,7 @@ impl DirStorage {
     }
 }
 
-/// Why the lock is not ours.
+/// Why the lock is not held.
 enum LockError {
     InUse,
     NoFile(io::Error),

@@ -1,5 +1,5 @@
-//! A disk that forgets: what was not made durable is lost, torn and reordered by a crash, in
-//! sectors of 512 bytes. On request it fails.
+//! A disk on which a crash loses, tears and reorders what is not durable, in sectors of 512 bytes.
+//! It fails on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use super::{Storage, StoredFile};
 
 const SECTOR: usize = 512;
 
-/// A handle to the disk.
+/// A handle to a disk.
 #[derive(Clone)]
 pub(in crate::queue) struct SimulatedDisk(Arc<Mutex<DiskState>>);
 
@@ -23,15 +23,15 @@ struct DiskState {
     files: Vec<FileState>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// What happened to the names since they were durable: a crash keeps a beginning of it.
+    /// Changes of the names since they were durable: a crash keeps some of the first ones.
     journal: Vec<BTreeMap<String, usize>>,
     written: u64,
-    /// How many files are open, and were at most.
+    /// Open files, and the highest number of them.
     open: usize,
     max_open: usize,
 }
 
-/// How often what fails, in a thousand calls.
+/// Failures per thousand calls.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::queue) struct DiskFaults {
     pub(in crate::queue) write: u32,
@@ -45,7 +45,7 @@ pub(in crate::queue) struct DiskFaults {
 struct FileState {
     current: Vec<u8>,
     durable: Vec<u8>,
-    /// Sectors that differ and would be written by a sync.
+    /// Sectors that are not durable.
     dirty: BTreeSet<usize>,
 }
 
@@ -53,7 +53,7 @@ impl DiskFaults {
     pub(in crate::queue) const NONE: Self = Self { write: 0, sync: 0, read: 0, capacity: u64::MAX };
 }
 
-/// What lies on it would bury everything else.
+/// The content would hide everything else.
 impl fmt::Debug for SimulatedDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Simulated")
@@ -83,7 +83,7 @@ impl SimulatedDisk {
         self.disk().faults = faults;
     }
 
-    /// The power goes: what was not durable is there, or not, sector by sector.
+    /// Cuts the power: each sector that is not durable is kept or lost.
     pub(in crate::queue) fn cut_power(&self) {
         let disk = &mut *self.disk();
         let journal = std::mem::take(&mut disk.journal);
@@ -102,7 +102,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// The same disk once more, when nothing is under way.
+    /// Returns a copy of the disk; no file may be open.
     pub(in crate::queue) fn fork(&self) -> Self {
         let disk = self.disk();
         let numbers: BTreeSet<usize> =
@@ -124,14 +124,14 @@ impl SimulatedDisk {
         })))
     }
 
-    /// Every file with its bytes.
+    /// Returns every file with its bytes.
     pub(in crate::queue) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let disk = self.disk();
         let bytes = |number: &usize| disk.files[*number].current.clone();
         disk.names.iter().map(|(name, number)| (name.clone(), bytes(number))).collect()
     }
 
-    /// A disk with these files, all of them durable.
+    /// Returns a disk with these files, all of them durable.
     pub(in crate::queue) fn with_files(contents: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::new(1);
         for (name, bytes) in contents {
@@ -148,7 +148,7 @@ impl SimulatedDisk {
         names.iter().for_each(|name| self.remove(name).unwrap());
     }
 
-    /// What the log has on the disk. Files that were set aside are for people, and in no bound.
+    /// Returns the bytes of all files of the log, without those set aside, which no limit counts.
     pub(in crate::queue) fn used(&self) -> u64 {
         let disk = self.disk();
         let own = disk.names.iter().filter(|(name, _)| {
@@ -157,7 +157,7 @@ impl SimulatedDisk {
         own.map(|(_, number)| disk.files[*number].current.len() as u64).sum()
     }
 
-    /// How many files were open at once, at most, since this was asked last.
+    /// Returns the highest number of open files since the last call.
     pub(in crate::queue) fn take_max_open(&self) -> usize {
         let disk = &mut *self.disk();
         std::mem::replace(&mut disk.max_open, disk.open)
@@ -169,7 +169,7 @@ impl SimulatedDisk {
         OpenFile { disk: self.clone(), number }
     }
 
-    /// Bytes that reached the device, in whole pages.
+    /// Returns the bytes that reached the device, in whole pages.
     pub(in crate::queue) fn written(&self) -> u64 {
         self.disk().written
     }

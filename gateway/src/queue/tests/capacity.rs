@@ -1,4 +1,4 @@
-//! What still fits is told before it is needed.
+//! The reported capacity is what really fits.
 
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
@@ -7,14 +7,17 @@ const LIMITS: LogLimits =
     LogLimits { segment_bytes: 4096, max_bytes: 128 << 10, min_free_bytes: 16 << 10 };
 
 #[test]
-fn what_is_told_to_fit_fits_and_little_more() {
-    // Where others fill the file system, the reserve is what they are left.
+fn the_reported_capacity_fits_and_little_more() {
+    // Where other programs fill the file system, the reserve lies in what they leave.
     for (capacity, most) in [(u64::MAX, 128 << 10), (64 << 10, 56 << 10)] {
         let disk = SimulatedDisk::new(1);
         disk.set_faults(DiskFaults { capacity, ..DiskFaults::NONE });
         let mut queue = open(disk);
         let Capacity::Disk(told) = queue.capacity() else { panic!("{:?}", queue.health()) };
-        assert!(told < most - 2 * LIMITS.segment_bytes, "the log's own reserve is told as room");
+        assert!(
+            told < most - 2 * LIMITS.segment_bytes,
+            "the log's own reserve is reported as capacity"
+        );
 
         let mut taken = 0;
         while queue.metrics.dropped() == 0 {
@@ -33,7 +36,7 @@ fn what_is_told_to_fit_fits_and_little_more() {
 }
 
 #[test]
-fn what_fits_without_a_storage_is_memory() {
+fn without_a_storage_the_capacity_is_memory() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(disk.clone());
     disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });

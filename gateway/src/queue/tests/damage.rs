@@ -1,4 +1,4 @@
-//! What is damaged, gone or not for us: the queue starts, skips, counts and goes on.
+//! Damaged, missing and foreign files: the queue starts, skips them, counts the loss and goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,14 @@ use super::super::storage::Storage;
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
 use super::*;
 
-/// Records, messages, what is settled, what is lost, and states of the log. Nothing is lost but what
-/// lay where the damage is.
+/// Records, messages, settled ids, losses and checkpoints: only the damaged one is lost.
 #[test]
-fn whatever_byte_of_the_log_is_damaged_everything_else_arrives() {
+fn any_damaged_byte_of_the_log_costs_one_entry_at_most() {
     for is_clean in [false, true] {
         let (disk, expected) = filled_with_everything(is_clean);
         let contents = disk.contents();
         for (name, bytes) in &contents {
-            // Without the names of its PLC no record of a segment can be read.
+            // Without the names of its PLC no record of a segment can be decoded.
             let names = bytes.windows(4).position(|text| text == b"plc0").unwrap_or(usize::MAX);
             let names = names.saturating_sub(24)..names.saturating_add(16);
             for (place, byte) in bytes.iter().enumerate() {
@@ -31,7 +30,7 @@ fn whatever_byte_of_the_log_is_damaged_everything_else_arrives() {
     }
 }
 
-/// At most so many entries are lost, and that is told.
+/// Checks that at most `most` entries are lost, and that the loss is announced.
 fn check(drained: &DrainResult, expected: &SeqNumbers, most: usize, what: &str) {
     let missing: Vec<_> = expected.difference(&drained.accounted).collect();
     assert!(missing.is_empty(), "{what}: {missing:?}");
@@ -41,11 +40,11 @@ fn check(drained: &DrainResult, expected: &SeqNumbers, most: usize, what: &str) 
     assert_eq!(drained.imbalance, 0, "{what}");
 }
 
-/// What becomes of a byte.
+/// Ways to damage a byte.
 const DAMAGES: [fn(u8) -> u8; 3] = [|_| 0, |_| 0xFF, |byte| byte ^ 1];
 
 #[test]
-fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
+fn a_file_of_a_newer_version_is_set_aside_and_reported() {
     let disk = SimulatedDisk::with_files(&of_a_newer_version(&disk_with_records(3)));
 
     let queue = open(&disk);
@@ -54,10 +53,10 @@ fn a_part_that_a_newer_version_wrote_is_set_aside_and_told() {
     assert!(disk.list().unwrap().iter().any(|name| name.ends_with(".unknown-version")));
 }
 
-/// The newest parts are of a newer version: the rest arrives. Alone in a directory, what was set aside is delivered
-/// by the version that wrote it, and nothing is missing in the end.
+/// The newest files are of a newer version: the rest arrives. The version that wrote them delivers
+/// the files set aside, and nothing is missing in the end.
 #[test]
-fn a_mixture_of_versions_is_delivered_by_both_of_them() {
+fn files_of_two_versions_are_delivered_by_both_versions_together() {
     let mut contents = disk_with_records(120).contents();
     assert!(contents.len() >= 6, "{:?}", contents.keys());
     let ours = contents.len() - 3;
@@ -106,7 +105,7 @@ fn files_that_are_removed_while_it_runs_are_written_again_from_memory() {
 }
 
 #[test]
-fn a_storage_that_fails_leaves_a_queue_that_publishes_and_says_so() {
+fn a_queue_whose_storage_fails_goes_on_publishing_and_reports_it() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
@@ -119,7 +118,7 @@ fn a_storage_that_fails_leaves_a_queue_that_publishes_and_says_so() {
 }
 
 #[test]
-fn what_was_not_durable_when_a_sync_failed_is_written_again() {
+fn entries_that_were_not_durable_when_a_sync_failed_are_written_again() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     let start = now();
@@ -144,7 +143,7 @@ fn what_was_not_durable_when_a_sync_failed_is_written_again() {
 }
 
 #[test]
-fn a_clean_restart_counts_on_under_the_same_epoch() {
+fn a_clean_restart_continues_the_epoch() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 3), now());
@@ -159,9 +158,9 @@ fn a_clean_restart_counts_on_under_the_same_epoch() {
     assert_eq!(numbers, [1, 0], "what is new goes first");
 }
 
-/// The last words are behind what the sync under way makes durable: it is not what they wait for.
+/// The last records are not part of the running sync: they do not wait for it.
 #[test]
-fn an_end_beside_a_sync_under_way_keeps_what_was_pushed_last() {
+fn closing_during_a_sync_keeps_the_last_entries() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     let start = now();
@@ -180,7 +179,7 @@ fn an_end_beside_a_sync_under_way_keeps_what_was_pushed_last() {
 }
 
 #[test]
-fn names_find_their_tags_again_in_another_configuration() {
+fn entries_find_their_tags_by_name_in_another_configuration() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 1), now());
@@ -200,7 +199,7 @@ fn names_find_their_tags_again_in_another_configuration() {
 }
 
 #[test]
-fn a_healthy_day_costs_little() {
+fn a_day_without_an_outage_writes_little_to_the_disk() {
     let costs = [Durability::Balanced, Durability::LowWear].map(|durability| {
         let disk = SimulatedDisk::new(1);
         let config = config::Queue { durability, max_size: 256 << 20, ..crate::testing::queue() };
@@ -229,7 +228,7 @@ fn open(disk: &SimulatedDisk) -> Queue<SimulatedDisk> {
     Queue::open(disk.clone(), &crate::testing::queue(), identity("e"), metrics().queue, now())
 }
 
-/// The files of a disk, as if a newer program had written them.
+/// Returns the files of a disk as if a newer version had written them.
 pub(super) fn of_a_newer_version(disk: &SimulatedDisk) -> BTreeMap<String, Vec<u8>> {
     let mut contents = disk.contents();
     contents.values_mut().for_each(|bytes| set_version(bytes, 99));
@@ -242,7 +241,7 @@ fn set_version(bytes: &mut [u8], version: u32) {
     bytes[12..16].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// A disk with so many records, left in the middle.
+/// Returns a disk with `records` records after a kill.
 pub(super) fn disk_with_records(records: u64) -> SimulatedDisk {
     let disk = SimulatedDisk::new(1);
     let limits = LogLimits { segment_bytes: 1024, max_bytes: 1 << 20, min_free_bytes: 0 };
@@ -262,7 +261,7 @@ pub(super) fn disk_with_records(records: u64) -> SimulatedDisk {
     disk
 }
 
-/// Runs what the queue has others do.
+/// Runs all jobs.
 fn work(queue: &mut Queue<SimulatedDisk>) {
     queue.next(now());
     while let Some(job) = queue.next_job(now()) {
@@ -286,7 +285,7 @@ fn all(queue: &mut Queue<SimulatedDisk>) -> Vec<(TopicId, u64)> {
     numbers
 }
 
-/// The number that the broker had refused: it is told as lost.
+/// The number that the broker refused: it is announced as lost.
 fn refused_number() -> (String, u64) {
     (DATA.to_owned(), 1)
 }
@@ -296,7 +295,7 @@ type SeqNumbers = BTreeSet<(String, u64)>;
 
 const DATA: &str = "edge/a/data/0";
 
-/// A disk that was left in the middle, or after a clean end, and the numbers that are not delivered.
+/// Returns a disk after a kill or a clean shutdown, and the numbers that are not delivered.
 fn filled_with_everything(is_clean: bool) -> (SimulatedDisk, SeqNumbers) {
     let disk = SimulatedDisk::new(1);
     let limits = LogLimits { segment_bytes: 1024, max_bytes: 1 << 20, min_free_bytes: 0 };
@@ -330,11 +329,11 @@ fn filled_with_everything(is_clean: bool) -> (SimulatedDisk, SeqNumbers) {
     (disk, data.chain((0..2).map(|seq| (EVENT.to_owned(), seq))).collect())
 }
 
-/// What comes of a damaged disk.
+/// What a damaged disk delivers.
 struct DrainResult {
     /// Numbers of epoch `e` that arrive.
     arrived: SeqNumbers,
-    /// Those, and the ones that are told as lost or may be missing.
+    /// Those, and the ones that are announced as lost or may be missing.
     accounted: SeqNumbers,
     /// Samples recovered, less those delivered or dropped.
     imbalance: u64,
@@ -349,7 +348,7 @@ fn drain(disk: &SimulatedDisk) -> DrainResult {
     let mut rounds = 0;
     while !is_done(&queue) {
         rounds += 1;
-        assert!(rounds < 60, "{:?} never leave", queue.stats());
+        assert!(rounds < 60, "{:?} are never delivered", queue.stats());
         queue.announce_losses(now());
         while let Some(queued) = queue.next(now()) {
             let (id, epoch) = (queued.id, queued.epoch.to_owned());
@@ -370,14 +369,14 @@ fn drain(disk: &SimulatedDisk) -> DrainResult {
     DrainResult { arrived, accounted, imbalance: metrics_imbalance(&series).wrapping_sub(before) }
 }
 
-/// Whether everything is delivered and told.
+/// Returns whether everything is delivered and announced.
 fn is_done(queue: &Queue<SimulatedDisk>) -> bool {
     let Ledger { gaps, uncleans, .. } = &queue.ledger;
     queue.is_empty() && gaps.iter().next().is_none() && uncleans.is_empty()
 }
 
 thread_local! {
-    /// To register them anew for every byte would take longest.
+    /// Registering them again for every byte would take most of the time.
     static SERIES: QueueMetrics = metrics().queue;
 }
 
@@ -385,7 +384,7 @@ fn metrics_imbalance(series: &QueueMetrics) -> u64 {
     series.recovered.get().wrapping_sub(series.delivered.get() + series.dropped())
 }
 
-/// Numbers of epoch `e` that a message tells as lost or missing.
+/// Returns the numbers of epoch `e` that a message announces as lost or missing.
 fn announced_numbers(message: &Message, epoch: &str) -> SeqNumbers {
     let mut numbers = SeqNumbers::new();
     if let Some(gap) = GapEvent::parse(&message.body)

@@ -1,4 +1,4 @@
-//! A storage that fails, for as long as it may.
+//! A storage that fails, for any length of time.
 
 use super::super::storage::Storage;
 use super::super::storage::simulated::{DiskFaults, SimulatedDisk};
@@ -7,9 +7,9 @@ use super::*;
 
 const NEVER_SYNCS: DiskFaults = DiskFaults { sync: 1000, ..DiskFaults::NONE };
 
-/// It takes everything and refuses to keep it: that is no storage that works now and then.
+/// Writes succeed and syncs fail: that must not count as working from time to time.
 #[test]
-fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
+fn a_disk_that_never_syncs_is_reported_once_and_leaves_few_files() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.disk.set_faults(NEVER_SYNCS);
 
@@ -30,7 +30,7 @@ fn a_card_that_never_syncs_is_told_once_and_leaves_few_files() {
 }
 
 #[test]
-fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
+fn a_disk_that_works_for_moments_only_is_retried_less_and_less() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     for _ in 0..100 {
         world.disk.set_faults(NEVER_SYNCS);
@@ -42,14 +42,14 @@ fn a_card_that_works_for_moments_only_is_tried_less_and_less() {
 }
 
 #[test]
-fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
+fn a_disk_that_stalls_is_reported_and_loses_nothing_when_it_answers_again() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     for _ in 0..3 {
         world.run(Duration::from_secs(5));
         world.is_stalled = true;
         world.run(Duration::from_secs(60));
         assert!(world.queue.health().to_string().contains("does not answer"));
-        assert!(world.running.len() <= 3, "{} threads wait for it", world.running.len());
+        assert!(world.running.len() <= 3, "{} threads are waiting", world.running.len());
 
         world.is_stalled = false;
         world.run(Duration::from_secs(90));
@@ -65,7 +65,7 @@ fn a_card_that_hangs_is_told_and_costs_nothing_when_it_answers_again() {
 }
 
 #[test]
-fn an_end_while_the_card_hangs_counts_what_it_could_not_write() {
+fn closing_while_the_disk_stalls_counts_what_could_not_be_written() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.run(Duration::from_secs(5));
     world.is_stalled = true;
@@ -80,7 +80,7 @@ fn an_end_while_the_card_hangs_counts_what_it_could_not_write() {
 }
 
 #[test]
-fn a_job_that_dies_is_a_storage_that_fails() {
+fn a_job_that_dies_counts_as_a_storage_failure() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
     world.queue.push(A, record(1, 3), world.now);
     let job = world.queue.next_job(world.now + Duration::from_secs(1)).unwrap();
@@ -91,11 +91,11 @@ fn a_job_that_dies_is_a_storage_that_fails() {
     assert!(world.queue.health().is_failing());
     world.run(Duration::from_secs(5));
     assert_eq!(*world.queue.health(), Health::Healthy);
-    assert!(!world.queue.log.as_ref().unwrap().is_syncing());
+    assert!(!world.queue.log.as_ref().unwrap().durability().is_syncing());
 }
 
 #[test]
-fn what_was_set_aside_is_told_again_after_a_failure() {
+fn files_set_aside_are_reported_again_after_a_failure() {
     let newer = of_a_newer_version(&disk_with_records(3));
     let mut world = FailingDiskTest::new(SimulatedDisk::with_files(&newer));
     world.disk.set_faults(NEVER_SYNCS);
@@ -108,7 +108,7 @@ fn what_was_set_aside_is_told_again_after_a_failure() {
     assert!(world.queue.health().to_string().contains("newer version"));
 }
 
-/// What the numbers say is true whatever happened; the seconds would be a lie.
+/// The numbers are correct in any case; the number of seconds would not be.
 #[test]
 fn a_run_that_could_not_write_is_announced_without_seconds() {
     let mut world = FailingDiskTest::new(SimulatedDisk::new(1));
@@ -121,11 +121,11 @@ fn a_run_that_could_not_write_is_announced_without_seconds() {
     let unknown = [("seconds", Value::Null), ("reason", "storage".into())];
     assert_eq!(announced(&disk, "e", "f"), unknown);
 
-    assert_eq!(announced(&disk, "f", "g"), [("seconds", 0.into())], "this one could");
+    assert_eq!(announced(&disk, "f", "g"), [("seconds", 0.into())], "the second run could write");
 }
 
 #[test]
-fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
+fn a_start_that_cannot_write_announces_the_last_run_without_seconds() {
     let disk = disk_with_records(3);
     disk.set_faults(DiskFaults { write: 1000, ..DiskFaults::NONE });
 
@@ -133,7 +133,7 @@ fn a_start_that_cannot_write_does_not_know_how_long_it_has_been_so() {
     assert_eq!(announced(&disk, "e", "f"), unknown);
 }
 
-/// What a start says of the run before, and is killed then.
+/// Returns what a start announces about the run `before`; then the process is killed.
 fn announced(disk: &SimulatedDisk, before: &str, epoch: &str) -> Vec<(&'static str, Value)> {
     let config = crate::testing::queue();
     let mut queue = Queue::open(disk.clone(), &config, identity(epoch), metrics().queue, now());
@@ -156,15 +156,15 @@ fn announced(disk: &SimulatedDisk, before: &str, epoch: &str) -> Vec<(&'static s
     told.filter_map(|key| Some((key, body.get(key)?.clone()))).collect()
 }
 
-/// A queue that is pushed to ten times a second, and whose jobs run at once.
+/// A queue with ten pushes a second, whose jobs run at once.
 struct FailingDiskTest {
     disk: SimulatedDisk,
     queue: Queue<SimulatedDisk>,
     now: Instant,
-    /// Whether no job comes to its end, and those that do not.
+    /// Whether jobs do not end, and those that are running.
     is_stalled: bool,
     running: Vec<DiskJob<SimulatedDisk>>,
-    /// Every change.
+    /// Every change of the health.
     healths: Vec<Health>,
     most_files: usize,
 }

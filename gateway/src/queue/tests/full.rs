@@ -1,4 +1,4 @@
-//! A log that is full, by its own bound or because others fill the file system.
+//! A full log: by `max_size`, or because other programs fill the file system.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,9 @@ const LIMITS: LogLimits =
     LogLimits { segment_bytes: SEGMENT, max_bytes: 32 * SEGMENT, min_free_bytes: 4 * SEGMENT };
 const POLICIES: [OnFull; 2] = [OnFull::DropOldest, OnFull::DropNewest];
 
-/// A job that makes things durable takes long on a slow card: meanwhile nothing is freed, whatever is
-/// given up.
+/// A sync takes long on a slow SD card: meanwhile nothing is freed, no matter what is evicted.
 #[test]
-fn a_card_that_others_fill_costs_one_segment_at_a_time() {
+fn a_disk_that_other_programs_fill_costs_one_segment_at_a_time() {
     let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(12);
     assert_eq!(world.dropped(), 0);
@@ -34,7 +33,7 @@ fn a_card_that_others_fill_costs_one_segment_at_a_time() {
 }
 
 #[test]
-fn a_card_that_is_full_to_the_brim_costs_the_reserve_and_then_one_segment_at_a_time() {
+fn a_completely_full_disk_costs_the_reserve_and_then_one_segment_at_a_time() {
     let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(12);
     world.leave_free(0);
@@ -47,11 +46,11 @@ fn a_card_that_is_full_to_the_brim_costs_the_reserve_and_then_one_segment_at_a_t
 }
 
 #[test]
-fn a_sync_that_takes_for_ever_makes_no_files_beyond_the_bound() {
+fn a_sync_that_never_ends_creates_no_files_beyond_max_size() {
     for on_full in POLICIES {
         let mut world = FullDiskTest::new(on_full);
         world.push_segments(40);
-        // A loss is written down as well.
+        // A loss is recorded as well.
         let sync = loop {
             world.push();
             world.advance(Duration::from_secs(1));
@@ -73,9 +72,9 @@ fn a_sync_that_takes_for_ever_makes_no_files_beyond_the_bound() {
     }
 }
 
-/// Nothing may be written, not even that something was delivered.
+/// Nothing can be written, not even that something was delivered.
 #[test]
-fn what_was_delivered_is_freed_on_a_full_disk() {
+fn delivered_entries_are_freed_on_a_full_disk() {
     let mut world = FullDiskTest::on(&completely_full_disk(), OnFull::DropNewest);
     assert!(world.queue.health().is_failing());
 
@@ -91,7 +90,7 @@ fn what_was_delivered_is_freed_on_a_full_disk() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_start_costs_the_oldest_and_takes_what_is_new() {
+fn a_disk_that_is_full_at_the_start_loses_the_oldest_and_stores_new_entries() {
     let disk = completely_full_disk();
     let before = disk.used();
     let mut world = FullDiskTest::on(&disk, OnFull::DropOldest);
@@ -111,7 +110,7 @@ fn a_disk_that_is_full_at_the_start_costs_the_oldest_and_takes_what_is_new() {
 fn events_outlive_telemetry_on_disk() {
     for on_full in POLICIES {
         let mut world = FullDiskTest::new(on_full);
-        // Segments that hold nothing else.
+        // Segments that hold events only.
         world.push_events(80);
         for _ in 0..40 {
             world.push_segments(2);
@@ -133,7 +132,7 @@ fn events_outlive_telemetry_on_disk() {
 }
 
 #[test]
-fn an_event_costs_no_telemetry_as_long_as_there_is_a_reserve() {
+fn an_event_costs_no_telemetry_while_the_reserve_lasts() {
     for on_full in POLICIES {
         let mut world = FullDiskTest::new(on_full);
         while world.dropped() == 0 {
@@ -151,7 +150,7 @@ fn an_event_costs_no_telemetry_as_long_as_there_is_a_reserve() {
 }
 
 #[test]
-fn a_full_file_system_is_told_until_there_is_room() {
+fn a_full_file_system_is_reported_until_it_has_room() {
     for on_full in POLICIES {
         let mut world = FullDiskTest::new(on_full);
         world.leave_free(SEGMENT);
@@ -170,9 +169,9 @@ fn a_full_file_system_is_told_until_there_is_room() {
     }
 }
 
-/// Without room for files or without the right to make any, every turn would try it again.
+/// Without room for files, or without permission, every call would try it again.
 #[test]
-fn a_spare_that_cannot_be_made_is_not_tried_again_at_once() {
+fn a_file_that_cannot_be_prepared_is_not_retried_at_once() {
     let mut world = FullDiskTest::new(OnFull::DropOldest);
     let job = loop {
         world.push();
@@ -189,14 +188,14 @@ fn a_spare_that_cannot_be_made_is_not_tried_again_at_once() {
     assert!(!world.disk.list().unwrap().iter().any(|name| name.starts_with("spare")));
 }
 
-/// A queue that is pushed to, and how far it is.
+/// A queue on a disk that fills up.
 struct FullDiskTest {
     disk: SimulatedDisk,
     queue: Queue<SimulatedDisk>,
     on_full: OnFull,
     now: Instant,
     pushed: u64,
-    /// What one record takes on the disk.
+    /// Bytes of one record on disk.
     size: u64,
     /// Jobs that take long.
     held: Vec<DiskJob<SimulatedDisk>>,
@@ -227,7 +226,7 @@ impl FullDiskTest {
         }
     }
 
-    /// As many records as fit into so many segments.
+    /// Pushes as many records as fit into `count` segments.
     fn push_segments(&mut self, count: u64) {
         for _ in 0..count * SEGMENT / self.size {
             self.push();
@@ -244,7 +243,7 @@ impl FullDiskTest {
         }
     }
 
-    /// Writes until there is something else to do.
+    /// Runs short jobs until there is another one.
     fn next_long_job(&mut self) -> Option<DiskJob<SimulatedDisk>> {
         while let Some(job) = self.queue.next_job(self.now) {
             if !job.is_short() {
@@ -269,7 +268,7 @@ impl FullDiskTest {
         self.now += time;
     }
 
-    /// Others take everything else.
+    /// Lets other programs take everything else.
     fn leave_free(&self, free: u64) {
         let capacity = self.disk.used() + free;
         self.disk.set_faults(DiskFaults { capacity, ..DiskFaults::NONE });
@@ -313,7 +312,7 @@ impl FullDiskTest {
     }
 }
 
-/// A disk on which not a byte is free, all of it taken by what waits.
+/// Returns a disk without a free byte, full of entries that wait.
 fn completely_full_disk() -> SimulatedDisk {
     let mut world = FullDiskTest::new(OnFull::DropOldest);
     world.push_segments(10);
@@ -321,7 +320,7 @@ fn completely_full_disk() -> SimulatedDisk {
     let mut contents = world.disk.contents();
     contents.retain(|name, _| name.starts_with("seg-"));
     let disk = SimulatedDisk::with_files(&contents);
-    // A start cuts off what the last segment does not need.
+    // A start cuts off the unused end of the last segment.
     disk.set_faults(DiskFaults { capacity: disk.used() - SEGMENT, ..DiskFaults::NONE });
     disk
 }

@@ -1,4 +1,4 @@
-//! The queue in memory beside a plain list.
+//! Compares the queue in memory with a plain list.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ fn operation() -> impl Strategy<Value = QueueOperation> {
     ]
 }
 
-/// The queue again, as a list that is searched from end to end.
+/// The queue as a plain list.
 #[derive(Debug)]
 struct ModelQueue {
     max_size: u64,
@@ -57,7 +57,7 @@ struct ModelQueue {
     open: Vec<ModelEntry>,
     pushed: BTreeMap<TopicId, u64>,
     samples: SampleTotals,
-    /// Numbers that were delivered or announced as lost, with how often.
+    /// How often each number was delivered or announced as lost.
     settled: BTreeMap<(TopicId, u64), u32>,
 }
 

@@ -1,4 +1,4 @@
-//! A process that is killed, a start, and a power cut in the middle of that start.
+//! A killed process, a start, and a power cut during that start.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 use crate::queue::log::{Log, RunSettings};
 
-/// What a killed process had settled may be in the memory of the operating system alone. A start that
-/// writes over a file because of it must not lose that file and the reason together.
+/// What a killed process had settled may be in the memory of the operating system only. A start
+/// that overwrites a file because of it must not lose the file together with the reason.
 #[test]
-fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
+fn a_file_is_overwritten_only_after_it_is_durable_that_nothing_waits_in_it() {
     for seed in 0..60 {
         let disk = SimulatedDisk::new(seed);
         let delivered = killed_after_a_delivery(&disk);
@@ -31,7 +31,7 @@ fn a_file_is_not_used_again_before_it_is_durable_that_nothing_waits_in_it() {
 
 const LIMITS: LogLimits = LogLimits { segment_bytes: 2048, max_bytes: 64 << 10, min_free_bytes: 0 };
 
-/// Fills several segments durably, delivers those of the first ones, and dies before that is durable.
+/// Fills several segments durably, delivers the first ones, and dies before that is durable.
 fn killed_after_a_delivery(disk: &SimulatedDisk) -> usize {
     let mut queue = open(disk, "a");
     let start = now();
@@ -43,12 +43,12 @@ fn killed_after_a_delivery(disk: &SimulatedDisk) -> usize {
         std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
     let delivered = ids.len() * 3 / 4;
     ids.iter().take(delivered).for_each(|id| queue.acknowledge(*id, start));
-    // Written down, and the sync never runs.
+    // It is written, and the sync never runs.
     let later = start + Duration::from_secs(10);
     let write = queue.next_job(later).unwrap();
     queue.on_job_done(write.run(), later);
     drop(queue.next_job(later).unwrap());
-    // A file that was prepared would be taken first.
+    // A prepared file would be used first.
     let spares = disk.list().unwrap().into_iter().filter(|name| name.starts_with("spare"));
     spares.for_each(|name| disk.remove(&name).unwrap());
     disk.sync_dir().unwrap();
@@ -70,10 +70,10 @@ fn start() -> RunSettings {
     RunSettings { boot: "boot".to_owned(), power_window: 1, kill_window: 0, attempt: 0 }
 }
 
-/// The first words of a run tell how the one before it ended. A power cut in the middle of them must
-/// not hide that.
+/// The first checkpoint of a run states how the last one ended. A power cut in the middle of it
+/// must not hide that.
 #[test]
-fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
+fn a_torn_first_checkpoint_hides_no_unclean_shutdown_before_it() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk, "a");
     queue.push(A, record(1, 3), now());
@@ -95,10 +95,10 @@ fn a_start_that_was_torn_hides_no_unclean_end_before_it() {
         }
         told.insert(uncleans.len());
     }
-    assert_eq!(told, BTreeSet::from([1, 2]), "there are starts of which only the name is left");
+    assert_eq!(told, BTreeSet::from([1, 2]), "of some starts only the file name is left");
 }
 
-/// What a queue tells of the runs before it.
+/// Returns what a queue announces about the runs before it.
 fn unclean_starts(queue: &mut Queue<SimulatedDisk>) -> Vec<UncleanShutdownEvent> {
     let mut all = Vec::new();
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What a start finds: files of any length and any name, and a device that does not read at once.
+//! What a start may find: files of any length and name, and a device that cannot be read at first.
 
 use std::fs::{self, File};
 
@@ -8,7 +8,7 @@ use super::*;
 
 const NEVER_READS: DiskFaults = DiskFaults { read: 1000, ..DiskFaults::NONE };
 
-/// A sparse file takes no room on the disk, and would take all of memory.
+/// A sparse file takes no space on disk, and would take all memory.
 #[test]
 fn a_file_of_any_length_is_read_in_bounded_memory() {
     let dir = std::env::temp_dir().join(format!("edge-queue-{}", std::process::id()));
@@ -28,7 +28,7 @@ fn a_file_of_any_length_is_read_in_bounded_memory() {
 }
 
 #[test]
-fn a_number_that_no_log_comes_to_is_not_counted_on() {
+fn a_file_with_a_number_that_no_log_reaches_is_ignored() {
     let disk = SimulatedDisk::new(1);
     disk.create("seg-ffffffffffffffff.log").unwrap();
 
@@ -42,7 +42,7 @@ fn a_number_that_no_log_comes_to_is_not_counted_on() {
 }
 
 #[test]
-fn an_error_at_a_start_costs_nothing_of_what_waits() {
+fn a_read_error_at_a_start_loses_nothing() {
     let disk = damage::disk_with_records(100);
     disk.set_faults(NEVER_READS);
     let mut queue = open(&disk);
@@ -55,7 +55,7 @@ fn an_error_at_a_start_costs_nothing_of_what_waits() {
 }
 
 #[test]
-fn what_cannot_be_read_again_and_again_is_set_aside_and_told() {
+fn a_file_that_cannot_be_read_three_times_is_set_aside_and_reported() {
     let disk = damage::disk_with_records(3);
     disk.set_faults(NEVER_READS);
     let mut queue = open(&disk);
@@ -78,9 +78,9 @@ fn what_cannot_be_read_again_and_again_is_set_aside_and_told() {
     assert!(disk.list().unwrap().iter().any(|name| name.ends_with(".unreadable")));
 }
 
-/// Numbers that a run gave and could not write down must not be given again.
+/// Numbers that a run gave and could not record must not be given again.
 #[test]
-fn a_start_that_cannot_write_counts_under_an_epoch_of_its_own() {
+fn a_start_that_cannot_write_uses_an_epoch_of_its_own() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk);
     queue.push(A, record(1, 3), now());
@@ -95,7 +95,7 @@ fn a_start_that_cannot_write_counts_under_an_epoch_of_its_own() {
     assert_eq!(&**start("g").epoch(), "e");
 }
 
-/// A log of 4 GiB has as many files as a process may have open.
+/// A log of 4 GiB has as many files as a process may have open at once.
 #[test]
 fn a_start_has_few_files_open() {
     let disk = damage::disk_with_records(1000);

@@ -1,18 +1,18 @@
-//! What a power cut may take at every moment, in time that is only counted: never more than the
-//! queue announces.
+//! What a power cut would cost at any moment, in simulated time: never more than the queue
+//! announces.
 
 use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 
 const LIMITS: LogLimits = LogLimits { segment_bytes: 2048, max_bytes: 32 << 10, min_free_bytes: 0 };
 const PUSH_INTERVAL: Duration = Duration::from_millis(100);
-/// A card at work.
+/// A busy SD card.
 const SYNC_TIME: Duration = Duration::from_millis(50);
 const WRITE_TIME: Duration = Duration::from_millis(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn nothing_is_in_memory_alone_for_longer_than_is_announced() {
+fn nothing_is_at_risk_for_longer_than_the_announced_window() {
     for durability in DURABILITIES {
         for on_full in [OnFull::DropOldest, OnFull::DropNewest] {
             let mut world = PowerLossTest::new(durability, on_full);
@@ -25,7 +25,7 @@ fn nothing_is_in_memory_alone_for_longer_than_is_announced() {
 }
 
 #[test]
-fn strict_hands_out_what_is_durable_and_nothing_else() {
+fn strict_hands_out_durable_entries_only() {
     let mut world = PowerLossTest::new(Durability::Strict, OnFull::DropOldest);
     for _ in 0..3 {
         world.run(MINUTE, BrokerBehavior::Answers);
@@ -34,7 +34,7 @@ fn strict_hands_out_what_is_durable_and_nothing_else() {
     assert!(world.queue.metrics.delivered.get() > 0);
 }
 
-/// Everything is under way, so that there is nothing to give up, and the log is full.
+/// The log is full and everything is handed out, so that nothing can be evicted.
 #[test]
 fn a_queue_that_cannot_write_is_not_busy() {
     for durability in DURABILITIES {
@@ -44,9 +44,9 @@ fn a_queue_that_cannot_write_is_not_busy() {
     }
 }
 
-/// What a card was slow enough to endanger before, it may endanger again.
+/// A card that was slow before may be as slow again.
 #[test]
-fn a_slow_card_is_announced_as_slow_as_it_was() {
+fn a_slow_card_extends_the_announced_window() {
     for durability in DURABILITIES {
         for more in 0..10 {
             let mut world = PowerLossTest::new(durability, OnFull::DropOldest);
@@ -63,7 +63,7 @@ fn a_slow_card_is_announced_as_slow_as_it_was() {
 }
 
 #[test]
-fn an_event_that_moves_stays_history() {
+fn an_event_that_is_moved_stays_history() {
     let mut world = PowerLossTest::new(Durability::LowWear, OnFull::DropOldest);
     world.run(2 * MINUTE, BrokerBehavior::Absent);
     world.queue.rewind(world.now);
@@ -88,11 +88,11 @@ const DURABILITIES: [Durability; 3] =
 enum BrokerBehavior {
     Absent,
     Answers,
-    /// Takes everything and acknowledges nothing.
+    /// Accepts everything and acknowledges nothing.
     Silent,
 }
 
-/// A queue as the pump drives it: what happens is a push, the end of a job, or a time that is due.
+/// A queue driven as by the event loop: by pushes, ends of jobs, and deadlines.
 struct PowerLossTest {
     queue: Queue<SimulatedDisk>,
     durability: Durability,
@@ -185,7 +185,7 @@ impl PowerLossTest {
     }
 
     fn is_durable(&self, id: u64) -> bool {
-        let synced = self.queue.log.as_ref().unwrap().synced();
+        let synced = self.queue.log.as_ref().unwrap().durability().synced();
         let place = self.queue.index.get(id).unwrap().location;
         place.is_durable(synced)
     }
@@ -196,14 +196,14 @@ impl PowerLossTest {
         assert!(age <= Duration::from_secs(power), "{:?}: {age:?}", self.durability);
     }
 
-    /// How old the oldest is that a power cut would take.
+    /// Returns the age of the oldest entry that a power cut would cost.
     fn oldest_at_risk(&self) -> Duration {
         let ids = self.queue.index.ids().into_iter().filter(|id| !self.is_durable(*id));
         let ages = ids.map(|id| self.now - self.queue.index.get(id).unwrap().pushed_at.unwrap());
         ages.max().unwrap_or_default()
     }
 
-    /// The seconds that the next start announces.
+    /// Returns the seconds that the next start announces.
     fn after_a_power_cut(self) -> Option<u64> {
         self.disk.cut_power();
         let config = config::Queue { durability: self.durability, ..crate::testing::queue() };

@@ -108,7 +108,8 @@ fn the_device_identification_names_vendor_reference_and_firmware() {
          00 12 5363686e656964657220456c656374726963 \
          01 09 544d3235314d455345 02 09 56352e312e392e3434",
     );
-    // One object; an object that is not there; from the second object on; from one that is not there.
+    // One object; an object that is not there; from the second object on; from one that is not
+    // there.
     let one = "0001 0000 0013 ff 2b 0e 04 81 00 00 01 01 09 544d3235314d455345";
     assert_answer(&mut plc, "0001 0000 0005 ff 2b 0e 04 01", one);
     assert_answer(&mut plc, "0001 0000 0005 ff 2b 0e 04 07", "0001 0000 0003 ff ab 02");

@@ -73,7 +73,8 @@ async fn a_broker_that_requires_a_certificate_accepts_only_a_client_that_has_one
 
     for (tls, is_accepted) in [(authority.tls_with_client(), true), (authority.tls(), false)] {
         let mut stream = dial(&tls, "localhost", port).await.unwrap();
-        // In TLS 1.3 the client finishes the handshake before the server has checked its certificate.
+        // In TLS 1.3 the client finishes the handshake before the server has checked its
+        // certificate.
         let mut echo = [0; 4];
         let answered = match stream.write_all(b"ping").await {
             Ok(()) => stream.read_exact(&mut echo).await,

@@ -27,6 +27,15 @@ pub struct Mqtt {
 }
 
 /// One entry of `mqtt.brokers`.
+///
+/// ```
+/// use provisioning::config::{Broker, Scheme};
+///
+/// let broker: Broker = "mqtts://broker.example.net".parse()?;
+/// assert_eq!((broker.scheme, broker.address.port), (Scheme::Mqtts, 8883));
+/// assert!("broker.example.net".parse::<Broker>().is_err());
+/// # Ok::<(), provisioning::config::ArgumentError>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Broker {
     /// With or without TLS.

@@ -1,15 +1,15 @@
-//! What the far end got and heard.
+//! The consumer: what it got, and what was announced to it.
 
 use super::*;
 
-/// Topic, epoch, number: of their names what is at the end.
+/// Topic, epoch and number; of the names only the digits at the end.
 pub(super) type EntryNumber = (u16, u32, u64);
 
 #[derive(Clone, Default)]
 pub(super) struct Consumer {
     received: BTreeSet<EntryNumber>,
     announced: BTreeSet<EntryNumber>,
-    /// By epoch and topic, from where on numbers may be missing.
+    /// From which number on messages may be missing, by epoch and topic.
     loss_windows: BTreeMap<u32, BTreeMap<u16, u64>>,
 }
 
@@ -35,7 +35,7 @@ impl Consumer {
         self.received.contains(number) || self.announced.contains(number)
     }
 
-    /// Whether it knows that this may be missing.
+    /// Returns whether it was announced that this may be missing.
     pub(super) fn may_miss(&self, (topic, epoch, seq): EntryNumber) -> bool {
         let window = self.loss_windows.get(&epoch);
         window.is_some_and(|window| seq >= window.get(&topic).copied().unwrap_or(0))

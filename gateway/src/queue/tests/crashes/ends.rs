@@ -1,4 +1,4 @@
-//! The ends of lives, and what they leave.
+//! The ends of processes, and what they leave.
 
 use super::*;
 
@@ -7,7 +7,7 @@ impl CrashTest {
         let now = self.now;
         self.trace("end");
         let queue = self.queue();
-        if queue.log.as_ref().is_none_or(|log| log.synced() == 0) {
+        if queue.log.as_ref().is_none_or(|log| log.durability().synced() == 0) {
             let epoch = consumer::epoch(queue.epoch());
             self.unreported_epochs.insert(epoch);
         }
@@ -22,7 +22,7 @@ impl CrashTest {
                 self.finish_some_jobs();
                 let is_sound = !self.queue().health().is_failing();
                 if !self.faulty && is_sound {
-                    let written = self.queue().log.as_ref().unwrap().written();
+                    let written = self.queue().log.as_ref().unwrap().durability().written();
                     self.mark_safe(written);
                 }
                 self.crashes += 1;
@@ -39,7 +39,7 @@ impl CrashTest {
         self.in_flight.clear();
     }
 
-    /// What is under way comes to its end, or some of it, and nobody hears of it any more.
+    /// Ends all or some of the running jobs; the process does not learn their results.
     fn finish_some_jobs(&mut self) {
         let now = self.now;
         match self.rng.u8(..4) {
@@ -56,8 +56,7 @@ impl CrashTest {
         }
     }
 
-    /// What would come of what is left, if everything went well from now on: nothing is missing that
-    /// was promised.
+    /// Checks on a copy of the disk that nothing promised is missing if all goes well from now on.
     pub(super) fn check_recovery(&mut self) {
         let kept = (self.consumer.clone(), self.starts, self.now, self.unreported_epochs.clone());
         let copy = self.disk.fork();
@@ -71,8 +70,8 @@ impl CrashTest {
         self.queue = None;
     }
 
-    /// The broker takes everything, and every gap and every unclean start is told: telling one may
-    /// give up the event that told another.
+    /// Delivers everything until all gaps and unclean shutdowns are announced: an announcement may
+    /// evict another one.
     fn deliver_everything(&mut self) {
         let now = self.now;
         self.queue().rewind(now);

@@ -1,4 +1,4 @@
-//! What happens in one life, and what holds after every step of it.
+//! The steps of one process, and what must hold after each of them.
 
 use super::*;
 
@@ -54,12 +54,12 @@ impl CrashTest {
         }
         // A device that fails may have lost what it had promised.
         if !self.faulty {
-            let synced = self.queue().log.as_ref().unwrap().synced();
+            let synced = self.queue().log.as_ref().unwrap().durability().synced();
             self.mark_safe(synced);
         }
     }
 
-    /// What is open and lies in the log up to here must not be lost.
+    /// Records that entries in the log up to this position must not be lost.
     pub(super) fn mark_safe(&mut self, position: u64) {
         let queue = self.queue.as_ref().unwrap();
         for id in queue.index.ids() {
@@ -75,7 +75,7 @@ impl CrashTest {
         }
     }
 
-    /// Produced and recovered, less what became of them.
+    /// Returns the samples produced and recovered, less those delivered, dropped and stored.
     pub(super) fn imbalance(&self) -> u64 {
         let metrics = &self.metrics.queue;
         let stored = u64::try_from(metrics.stored.get()).unwrap();
@@ -86,8 +86,8 @@ impl CrashTest {
     pub(super) fn check_balance(&mut self) {
         self.queue().update_gauges();
         assert_eq!(self.imbalance(), self.base_imbalance, "seed {}", self.seed);
-        // In a full log a start, a trial after a failure, and the record that frees files may each take
-        // a segment more.
+        // In a full log a start, a trial after a failure, and the record that frees files may each
+        // take a segment more.
         let used = self.disk.used();
         assert!(
             used <= self.config.max_size + MAX_SEGMENT + 2 * SEGMENT,
@@ -105,7 +105,7 @@ impl CrashTest {
     }
 }
 
-/// What the queue is, for a history that is followed.
+/// Describes the queue, for a traced history.
 pub(super) fn describe(queue: &Queue<SimulatedDisk>) -> String {
     let held = queue.index.ids().into_iter().filter_map(|id| Some((id, queue.index.get(id)?)));
     let held: Vec<String> = held

@@ -1,4 +1,4 @@
-//! What comes in, and what the far end gets and hears.
+//! What comes in, and what the consumer gets.
 
 use super::*;
 
@@ -15,7 +15,7 @@ impl CrashTest {
         let seq = queue.ledger.next_seq.get(&topic).copied().unwrap_or(0);
         let number = (topic.number(), consumer::epoch(queue.epoch()), seq);
         let stored = |queue: &Queue<SimulatedDisk>| {
-            queue.log.as_ref().map_or(0, |log| log.waiting_counts().bytes)
+            queue.log.as_ref().map_or(0, |log| log.index().total().bytes)
         };
         let before = stored(queue);
         queue.push(topic, entry.clone(), now);
@@ -47,7 +47,7 @@ impl CrashTest {
         Entry::Record(Record { plc: u16::try_from(topic.index()).unwrap(), at, samples })
     }
 
-    /// Hands out, and the far end may get it whatever happens to the acknowledgement.
+    /// Hands out entries. The consumer may get them although the acknowledgement is lost.
     pub(super) fn send(&mut self) {
         let now = self.now;
         for _ in 0..self.rng.usize(1..16) {
@@ -61,7 +61,7 @@ impl CrashTest {
         }
     }
 
-    /// The far end gets what is handed out under this id.
+    /// Lets the consumer get what is handed out under this id.
     pub(super) fn arrive(&mut self, id: EntryId) {
         let queue = self.queue.as_ref().unwrap();
         let held = queue.index.get(id.ticket()).unwrap();

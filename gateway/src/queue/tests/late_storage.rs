@@ -1,10 +1,10 @@
-//! No storage at the start, and one that comes later.
+//! No storage at the start, and one that appears later.
 
 use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 
 #[test]
-fn what_waited_in_memory_moves_under_its_numbers_and_outlives_the_process() {
+fn entries_in_memory_move_to_the_storage_with_their_numbers() {
     let disk = SimulatedDisk::new(1);
     let mut queue = without_storage("e");
     queue.push(A, record(0, 1), now());
@@ -20,9 +20,9 @@ fn what_waited_in_memory_moves_under_its_numbers_and_outlives_the_process() {
     assert_eq!(open(&disk, "f").stats().samples, 2);
 }
 
-/// What is known of an entry by its number is known of it afterwards.
+/// What is known about an entry by its id is still known by its new id.
 #[test]
-fn entries_are_found_under_their_new_numbers() {
+fn entries_are_found_under_their_new_ids() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk, "old");
     queue.push(A, record(0, 1), now());
@@ -47,11 +47,11 @@ fn entries_are_found_under_their_new_numbers() {
     }
     let new = |old: usize| moved.new_ticket(olds[old].ticket());
     assert_eq!(taken.get(1..), Some(&[(3, new(2)), (4, new(3))][..]));
-    assert_eq!(new(0), new(2), "nothing that came before is left");
+    assert_eq!(new(0), new(2), "no entry before it is left");
 }
 
 #[test]
-fn it_does_not_go_on_under_the_epoch_of_the_last_run() {
+fn numbers_given_before_there_was_a_storage_keep_their_epoch() {
     let disk = SimulatedDisk::new(1);
     let mut queue = open(&disk, "old");
     queue.push(A, record(0, 1), now());
@@ -74,7 +74,7 @@ fn it_does_not_go_on_under_the_epoch_of_the_last_run() {
 }
 
 #[test]
-fn nothing_moves_while_an_acknowledgement_is_expected() {
+fn nothing_moves_while_an_entry_is_in_flight() {
     let disk = SimulatedDisk::new(1);
     let mut queue = without_storage("e");
     queue.push(A, record(0, 1), now());
