@@ -38,6 +38,14 @@ pub fn now() -> UnixTime {
     to_unix_time(SystemTime::now())
 }
 
+/// Sleeps until `deadline`; forever when there is none.
+pub async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Converts a time of the system's clock.
 #[must_use]
 pub fn to_unix_time(moment: SystemTime) -> UnixTime {

@@ -1,8 +1,8 @@
-//! Registers to IEC values and back, and values to JSON and back. Pure: no clock, no I/O.
+//! Converts registers to IEC values and back, and values to JSON and back. Pure: no clock, no I/O.
 //!
-//! One rule serves every type: registers are bytes of the PLC's memory, a value is a little-endian
-//! number in those bytes. `byte_place` holds the rule; reading gathers by it, writing scatters by
-//! it, so the two cannot disagree.
+//! One rule serves every type: registers are bytes of the PLC's memory, and a value is a
+//! little-endian number in those bytes. `byte_position` is the rule; decoding and encoding both use
+//! it, so they cannot disagree.
 
 mod array;
 pub mod json;
@@ -15,25 +15,26 @@ use thiserror::Error;
 
 use crate::model::Value;
 
-/// Why a value cannot be laid into registers.
+/// Why a value cannot be encoded into registers.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum EncodeError {
-    /// The registers are not those of the location, or the location is one of a bit table.
-    #[error("the registers are not those of the location")]
+    /// The number of registers is not that of the location, or the location is in a bit table.
+    #[error("the number of registers is not that of the location")]
     WrongRegisters,
     /// A number for a BOOL, a fraction for an INT, an array of another length.
     #[error("the value is of another kind than the type")]
     WrongKind,
-    /// The number is too large or too small for the type or is not finite, the text is too long or
-    /// has letters that the code page has not.
-    #[error("the value lies outside the range of the type")]
+    /// A number that is out of range for the type or not finite; a text that is too long, or has
+    /// characters that are not in the code page.
+    #[error("the value is out of range for the type")]
     OutOfRange,
 }
 
 /// Decodes one value.
 ///
-/// `words` are the `location.count` registers from `location.first` on. Gives nothing when they are
-/// not that many, when the location is in a bit table, and when the registers hold no finite number.
+/// `words` are the `location.count` registers from `location.first` on. Returns `None` when their
+/// number differs, when the location is in a bit table, and when the registers hold no valid value,
+/// such as a number that is not finite.
 #[must_use]
 pub fn decode(
     location: &Location,
@@ -48,7 +49,7 @@ pub fn decode(
     }
 }
 
-/// Decodes the bits of a bit table: those from `location.first` on.
+/// Decodes bits of a bit table, from `location.first` on.
 #[must_use]
 pub fn decode_bits(data: DataType, bits: &[bool]) -> Option<Value> {
     match data.bounds {
@@ -94,11 +95,11 @@ fn decode_scalar(
 }
 
 /// Encodes one value into its registers: the inverse of [`decode`]. Bytes and bits of the registers
-/// that are not the value's stay as they are.
+/// that do not belong to the value keep their content.
 ///
 /// # Errors
-/// Fails without a change to `words` when the value does not fit the type or the registers are not
-/// those of the location.
+/// Fails, without a change to `words`, when the value does not fit the type, or the number of
+/// registers is not that of the location.
 pub fn encode(
     location: &Location,
     data: impl Into<DataType>,
@@ -141,16 +142,16 @@ fn encode_scalar(
     Ok(())
 }
 
-/// Tells where byte `index` of texts and arrays of bytes lies: they follow the memory, in which a
-/// machine with high byte first (`ABCD`) keeps the first one in the high half.
+/// Returns the register of byte `index` of a text or an array of bytes, and its shift in it. These
+/// follow the memory: where the high byte comes first (`ABCD`), the first byte is in the high half.
 fn stream_byte_position(location: &Location, order: ByteOrder, index: usize) -> (usize, u32) {
     let in_memory = usize::from(location.byte) + index;
     let low_first = matches!(order, ByteOrder::Cdab | ByteOrder::Badc);
     (in_memory / 2, if in_memory.is_multiple_of(2) == low_first { 0 } else { 8 })
 }
 
-/// Tells where byte `index` of a value (0 is the least significant) lies: which of its registers,
-/// and how far left in it.
+/// Returns the register of byte `index` of a value (0 is the least significant), and its shift in
+/// it.
 fn byte_position(
     location: &Location,
     iec: IecType,
@@ -177,7 +178,7 @@ fn gather_bytes(location: &Location, iec: IecType, order: ByteOrder, words: &[u1
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
         return None;
     }
-    // One or two whole registers, as nearly all values are.
+    // Fast path for one or two whole registers, as nearly all values have.
     if location.byte == 0 && words.len() * 2 == usize::from(iec.size()) {
         let swaps = matches!(order, ByteOrder::Dcba | ByteOrder::Badc);
         let number = |word: u16| u64::from(if swaps { word.swap_bytes() } else { word });
@@ -198,7 +199,7 @@ fn gather_bytes(location: &Location, iec: IecType, order: ByteOrder, words: &[u1
     Some(u64::from_le_bytes(bytes))
 }
 
-/// The bits of a value as its type stores them, in the low end.
+/// Returns the bits of a value as its type stores them, in the low end.
 fn to_raw_bits(iec: IecType, value: &Value) -> Result<u64, EncodeError> {
     match (iec, value) {
         (IecType::Bool, &Value::Bool(bit)) => Ok(bit.into()),

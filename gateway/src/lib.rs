@@ -1,6 +1,6 @@
 //! The gateway: reads PLCs, publishes their values, and reports its own state.
 //!
-//! The rooms and who may use whom are drawn in ARCHITECTURE.md and held by `tests/rooms.rs`.
+//! ARCHITECTURE.md lists the modules and which may use which; `tests/tests/architecture.rs` checks it.
 
 pub mod app;
 pub mod audit;

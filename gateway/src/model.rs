@@ -16,7 +16,7 @@ pub use plc::{
     LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
     RateLimit, StopCause,
 };
-pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers};
+pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagLocation};
 pub use sentence::{Detail, Sentence};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL. Only

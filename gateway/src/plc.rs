@@ -1,12 +1,13 @@
-//! One task owns the connection to one Modbus server, and reads every PLC that is reached by it.
+//! One task owns the connection to one Modbus server, and polls every PLC that is reached over it.
 //!
-//! `poll` obeys the schedule, `visit` reads one unit at the connection and draws the consequences,
-//! `line` keeps the connection and `pace` spares who is at its end, `standing` and `rota` decide when
-//! a silent unit is tried again, `acquaintance` knows who answers and what runs there, `learning` corrects the
-//! plan by what is answered, `modbus` speaks the protocol and is the only file that names
-//! tokio_modbus.
+//! `poll` is the task; all I/O is there, in `connection` and in `modbus`, the only user of
+//! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
+//! `request_tuner` adapts the requests to what the PLC refuses, `identity_probe` and `device_name`
+//! know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit is retried, and
+//! `rate_limit` bounds the load. `diagnosis` holds the sentences for an installer.
 
 mod connection;
+mod cycle;
 mod device_name;
 mod diagnosis;
 mod endpoint;
@@ -16,13 +17,13 @@ mod plc_r;
 mod poll;
 mod rate_limit;
 mod request_tuner;
+mod server;
 mod session;
 mod silent_units;
 #[cfg(test)]
 mod tests;
 mod unit;
 mod unit_backoff;
-mod unit_poll;
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::model::{
     Cycle, LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
     QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, StopCause,
+    TagLocation,
 };
 pub use diagnosis::PlcDiagnosis;
 pub use endpoint::group_by_address;
@@ -51,17 +53,17 @@ const REFUSED_RETRY: RetryPolicy = RetryPolicy {
     jitter: 0.0,
 };
 
-/// One connection, and what is read by it.
+/// One connection, and the PLCs that are read over it.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// PLCs with the same address.
+    /// PLCs with the same host and port.
     pub plcs: Vec<PlcSpec>,
-    /// Where in its period every scan class is read from the second time on, in `[0, 1)`: spreads
-    /// the connections of one gateway.
+    /// Position in its period at which each scan class is read from the second cycle on, in `[0,
+    /// 1)`: spreads the connections of a gateway.
     pub phase: f64,
 }
 
-/// One PLC to poll, and how.
+/// One PLC to poll.
 #[derive(Debug)]
 pub struct PlcSpec {
     /// Index into `config::Config::plcs`.
@@ -70,105 +72,107 @@ pub struct PlcSpec {
     pub config: config::Plc,
     /// Its requests.
     pub plan: Plan,
-    /// Its series.
+    /// Its metrics.
     pub metrics: PlcMetrics,
 }
 
-/// What the task tells.
+/// What the poll task reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlcEvent {
-    /// A scan class was due.
+    /// A cycle of a scan class ended.
     Cycle(Cycle),
-    /// The connection came or went, or is away for another reason than before.
+    /// The PLC answers or does not, for another reason than before, or its identity or program
+    /// state changed.
     State {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// What it is now.
+        /// The new state.
         state: PlcState,
     },
-    /// Something that a PLC tells of itself is not what it was.
+    /// The program or the device changed.
     Changed {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// What it was and is.
+        /// What changed.
         change: PlcChange,
     },
-    /// Cycles are skipped because of a ceiling, or not any more.
+    /// Cycles are skipped because of a rate limit, or no longer.
     Throttled {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// The ceiling.
+        /// The limit; absent when no cycle is skipped any more.
         limit: Option<RateLimit>,
     },
-    /// What was learned about the requests is not what it was.
+    /// What was learned about the requests changed.
     Learned {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// All that is known now.
+        /// Everything that is known now.
         learned: LearnedLimits,
     },
 }
 
-/// How the connection to a PLC is.
+/// State of a PLC.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PlcState {
     /// The PLC answers.
     Connected {
-        /// What it says it is; absent when it does not tell.
+        /// Its identity; absent where it has none.
         identity: Option<PlcIdentity>,
-        /// What its program does, at most ten seconds ago, and at most one cycle while its values stand
-        /// still; absent for a model that has no PLC_R, or
-        /// when it does not tell.
+        /// State of its program, at most ten seconds old, and at most one cycle while its values do
+        /// not change; absent where it cannot be read.
         program: Option<ProgramStatus>,
     },
     /// The PLC does not answer.
     Disconnected {
         /// Why, and what an installer can check.
         diagnosis: PlcDiagnosis,
-        /// Within this and one scan it is tried again, where it shares its connection with others
-        /// and they come first; at most a minute for each of them when others come and go.
+        /// It is retried within this time and one scan period, where it shares its connection with
+        /// others that are retried first; at most a minute for each of them while others fail and
+        /// recover.
         retry_within: Option<Duration>,
     },
 }
 
-/// What changed at a PLC since it told of itself last, in this process.
+/// A change since the last report of this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlcChange {
-    /// Its program was started, stopped or the like.
+    /// The run state of the program.
     State {
-        /// What it did.
+        /// State before.
         was: ProgramState,
-        /// What it does.
+        /// State now.
         is: ProgramState,
-        /// Why it does not run.
+        /// Why it stopped.
         cause: Option<StopCause>,
     },
-    /// Another program was loaded.
+    /// Another program was downloaded.
     Program {
-        /// The one before.
+        /// Signature before.
         was: ProgramSignature,
-        /// The one now.
+        /// Signature now.
         is: ProgramSignature,
     },
-    /// Another PLC has taken its place.
+    /// Another PLC answers at the same address.
     Device {
-        /// Serial number of the one before.
+        /// Serial number before.
         was: u32,
-        /// Serial number of the one now.
+        /// Serial number now.
         is: u32,
     },
 }
 
-/// Polls the PLCs of one connection until `stop` fires or nobody receives `events` any more.
+/// Polls the PLCs of one connection until `stop` fires or the receiver of `events` is dropped.
 ///
-/// While there is no connection, every due scan class yields a [`Cycle`] of unreachable reads. On
-/// stop, a request on the wire is waited for, at most its time-out; then the connection is closed.
-pub async fn run(link: Endpoint, events: mpsc::Sender<PlcEvent>, stop: CancellationToken) {
-    let timeout = link.plcs.iter().map(|target| target.config.timeout).max();
-    let address = link.plcs.first().map(|target| target.config.address.clone());
+/// Without a connection, each due scan class yields a [`Cycle`] of unreachable results. On stop,
+/// the task waits for the request on the wire, at most for its time-out; then it closes the
+/// connection.
+pub async fn run(endpoint: Endpoint, events: mpsc::Sender<PlcEvent>, stop: CancellationToken) {
+    let timeout = endpoint.plcs.iter().map(|plc| plc.config.timeout).max();
+    let address = endpoint.plcs.first().map(|plc| plc.config.address.clone());
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
-    let door = modbus::ModbusConnector::new(address, timeout);
-    Poller::new(link, door, events, fastrand::Rng::new()).run(stop).await;
+    let connector = modbus::ModbusConnector::new(address, timeout);
+    Poller::new(endpoint, connector, events, fastrand::Rng::new(), stop).run().await;
 }
 
 /// Returns the backoff of what failed for the first time at `now`.
@@ -179,7 +183,7 @@ fn failed_once(now: Instant) -> RetryBackoff {
 }
 
 /// Returns the backoff of what failed at `now` and must not be retried before a pause.
-fn failed_for_sure(now: Instant) -> RetryBackoff {
+fn failed_twice(now: Instant) -> RetryBackoff {
     let mut backoff = failed_once(now);
     backoff.on_failure(now, 0.0);
     backoff

@@ -1,4 +1,4 @@
-//! From what a cycle read to samples worth publishing. Pure.
+//! Turns what a cycle read into the samples to publish. Pure.
 
 mod scale;
 #[cfg(test)]
@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provisioning::config::{PayloadShape, Plc, Tag};
-use provisioning::plan::{Plan, ReadRequest, ScanClass};
+use provisioning::plan::{Plan, ScanClass};
 
 use crate::codec::{self, json};
 use crate::model::{
-    Cycle, Quality, ReadFailure, ReadResult, Record, Registers, Sample, UnixTime, Value,
+    Cycle, Quality, ReadFailure, ReadResult, Record, Registers, Sample, TagLocation, UnixTime,
+    Value,
 };
 use scale::Scale;
 
 /// Decides which samples of one PLC are published.
 ///
-/// A tag is due when it has never been published, when its quality changed, when its value moved
-/// beyond its deadband from the one last published, and when the last one is a heartbeat old. In
-/// the shapes `flat` and `nested` one due tag takes all tags of its scan class along; in `samples`
-/// only the due ones go.
+/// A tag is due when it was never published, when its quality changed, when its value differs by
+/// more than its deadband from the one published last, and when that is a heartbeat old. In the
+/// shapes `flat` and `nested` all tags of a scan class are published when one is due; in `samples`
+/// only the due ones.
 #[derive(Debug)]
 pub struct Sampler {
     plc: u16,
@@ -31,35 +32,31 @@ pub struct Sampler {
     classes: Vec<SampledClass>,
 }
 
-/// What one due tag takes along.
+/// What is published when a tag is due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum PublishScope {
     WholeClass,
     DueTags,
 }
 
+/// One scan class.
 #[derive(Debug)]
 struct SampledClass {
-    /// A heartbeat that falls between two cycles is published with the nearer one, so that a cycle
-    /// that comes a millisecond early does not skip it.
+    /// A heartbeat between two cycles is published with the nearer one, so that a cycle that comes
+    /// a millisecond early does not skip it.
     half_period: Duration,
-    /// The requests by which the tags find their reads.
-    requests: Arc<[ReadRequest]>,
     /// All tags of the PLC.
     tags: Arc<Vec<Tag>>,
-    /// One for each tag of the class, in the order of the file.
+    /// One for each tag of the class, in the order of the configuration.
     tag_states: Vec<TagState>,
-    /// The samples of the cycle at hand; kept for its memory where not all are published.
+    /// The samples of the current cycle; kept to reuse its memory.
     samples: Vec<Sample>,
 }
 
-/// One tag, and what of it was published last.
+/// One tag, and what was published last.
 #[derive(Debug)]
 struct TagState {
     tag: u16,
-    /// Which read of the cycle holds it, and where in that read it begins; absent when it is in
-    /// quarantine.
-    location: Option<(u16, u16)>,
     last_published: Option<LastPublished>,
 }
 
@@ -72,8 +69,8 @@ struct LastPublished {
 }
 
 impl Sampler {
-    /// A sampler for the cycles of one PLC; `plc_index` is its place in `Config::plcs`, `plan` the
-    /// plan that its task reads by.
+    /// Creates the sampler of one PLC. `plc_index` is its index in `Config::plcs`, `plan` the plan
+    /// of its poll task.
     #[must_use]
     pub fn new(plc_index: u16, plc: &Plc, plan: &Plan) -> Self {
         let publish = match plc.publish.shape {
@@ -84,16 +81,15 @@ impl Sampler {
         Self { plc: plc_index, publish, heartbeat: plc.publish.heartbeat, classes }
     }
 
-    /// Turns a cycle into what is to be published of it; nothing when no tag is due, when the
-    /// cycle is not one of the plan, and as long as there are tags about which nothing is known.
+    /// Returns the samples of a cycle to publish. Returns `None` when no tag is due, when the cycle
+    /// is not one of the plan, and while nothing is known about one of its tags.
     pub fn on_cycle(&mut self, cycle: &Cycle, now: Instant) -> Option<Record> {
         let class = self.classes.get_mut(usize::from(cycle.class))?;
-        if cycle.results.len() != cycle.requests.len() {
+        if cycle.locations.len() != class.tag_states.len() {
             return None;
         }
-        class.update_layout(&cycle.requests);
         let at = midpoint(&cycle.results).unwrap_or(cycle.at);
-        class.decode(&cycle.results, at, cycle.is_stopped)?;
+        class.decode(cycle, at)?;
         let samples = class.take_due(self.publish, self.heartbeat, now);
         (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
     }
@@ -103,51 +99,27 @@ impl SampledClass {
     fn new(plc: &Plc, class: &ScanClass) -> Self {
         let indices = class.requests.iter().flat_map(|request| &request.tags);
         let tags = indices.filter_map(|&index| u16::try_from(index).ok());
-        let probe = |tag| TagState { tag, location: None, last_published: None };
-        let mut probes: Vec<TagState> = tags.map(probe).collect();
-        probes.sort_by_key(|probe| probe.tag);
-        probes.shrink_to_fit();
+        let state = |tag| TagState { tag, last_published: None };
+        let mut states: Vec<TagState> = tags.map(state).collect();
+        states.sort_by_key(|state| state.tag);
+        states.shrink_to_fit();
         Self {
             half_period: class.period / 2,
-            requests: Arc::new([]),
             tags: Arc::clone(&plc.tags),
-            tag_states: probes,
+            tag_states: states,
             samples: Vec::new(),
         }
     }
 
-    /// Finds out where each tag is read, when that is not as in the last cycle.
-    fn update_layout(&mut self, requests: &Arc<[ReadRequest]>) {
-        if Arc::ptr_eq(&self.requests, requests) {
-            return;
-        }
-        self.requests = Arc::clone(requests);
-        for probe in &mut self.tag_states {
-            probe.location = None;
-        }
-        for (read, request) in (0..).zip(requests.iter()) {
-            for &tag in &request.tags {
-                let Ok(tag) = u16::try_from(tag) else { continue };
-                let Ok(index) = self.tag_states.binary_search_by_key(&tag, |probe| probe.tag)
-                else {
-                    continue;
-                };
-                let Some(probe) = self.tag_states.get_mut(index) else { continue };
-                let Some(config) = self.tags.get(usize::from(tag)) else { continue };
-                let offset = config.location.first.checked_sub(request.first);
-                probe.location = offset.map(|offset| (read, offset));
-            }
-        }
-    }
-
-    /// Decodes every tag of the class; gives nothing when nothing is known about one of them.
-    fn decode(&mut self, reads: &[ReadResult], at: UnixTime, is_stopped: bool) -> Option<()> {
+    /// Decodes every tag of the class. Returns `None` as long as nothing is known about one of
+    /// them.
+    fn decode(&mut self, cycle: &Cycle, at: UnixTime) -> Option<()> {
         self.samples.clear();
         self.samples.reserve_exact(self.tag_states.len());
-        for probe in &self.tag_states {
-            let tag = self.tags.get(usize::from(probe.tag))?;
-            let mut sample = probe.sample(tag, reads, at)?;
-            if is_stopped && sample.quality == Quality::Good {
+        for (state, location) in self.tag_states.iter().zip(&*cycle.locations) {
+            let tag = self.tags.get(usize::from(state.tag))?;
+            let mut sample = state.sample(tag, *location, &cycle.results, at)?;
+            if cycle.is_stopped && sample.quality == Quality::Good {
                 sample.quality = Quality::Stopped;
             }
             self.samples.push(sample);
@@ -155,7 +127,7 @@ impl SampledClass {
         Some(())
     }
 
-    /// Takes out what is to be published, and remembers that it was.
+    /// Takes the samples to publish, and records them as published.
     fn take_due(
         &mut self,
         publish: PublishScope,
@@ -164,9 +136,9 @@ impl SampledClass {
     ) -> Vec<Sample> {
         let repeat_at = |published: &LastPublished| published.published_at + heartbeat;
         let soon = now + self.half_period;
-        let is_due = |(probe, sample): (&TagState, &Sample)| {
-            probe.last_published.as_ref().is_none_or(|published| {
-                let deadband = self.tags.get(usize::from(probe.tag)).and_then(|tag| tag.deadband);
+        let is_due = |(state, sample): (&TagState, &Sample)| {
+            state.last_published.as_ref().is_none_or(|published| {
+                let deadband = self.tags.get(usize::from(state.tag)).and_then(|tag| tag.deadband);
                 soon >= repeat_at(published)
                     || published.differs_from(sample, deadband.unwrap_or_default())
             })
@@ -175,8 +147,8 @@ impl SampledClass {
         match publish {
             PublishScope::WholeClass if pairs.any(is_due) => {
                 let samples = mem::take(&mut self.samples);
-                for (probe, sample) in self.tag_states.iter_mut().zip(&samples) {
-                    probe.on_published(sample, now);
+                for (state, sample) in self.tag_states.iter_mut().zip(&samples) {
+                    state.on_published(sample, now);
                 }
                 samples
             }
@@ -184,9 +156,9 @@ impl SampledClass {
             PublishScope::DueTags => {
                 let due: Vec<_> = pairs.map(is_due).collect();
                 let pairs = self.tag_states.iter_mut().zip(self.samples.drain(..)).zip(due);
-                let publish = |((probe, sample), is_due): ((&mut TagState, Sample), bool)| {
+                let publish = |((state, sample), is_due): ((&mut TagState, Sample), bool)| {
                     is_due.then(|| {
-                        probe.on_published(&sample, now);
+                        state.on_published(&sample, now);
                         sample
                     })
                 };
@@ -197,12 +169,20 @@ impl SampledClass {
 }
 
 impl TagState {
-    /// The sample of a cycle. A tag that says nothing in this one stays what was published last;
-    /// `at` is the time of the cycle.
-    fn sample(&self, tag: &Tag, reads: &[ReadResult], at: UnixTime) -> Option<Sample> {
+    /// Returns the sample of a cycle that was read at `at`. A tag whose request is still being
+    /// split keeps what was published last.
+    fn sample(
+        &self,
+        tag: &Tag,
+        location: Option<TagLocation>,
+        results: &[ReadResult],
+        at: UnixTime,
+    ) -> Option<Sample> {
         let index = self.tag;
-        let read =
-            self.location.and_then(|(read, offset)| Some((reads.get(usize::from(read))?, offset)));
+        let read = location.and_then(|TagLocation { result, offset }| {
+            Some((results.get(usize::from(result))?, offset))
+        });
+        // No request reads a tag in quarantine.
         let Some((read, offset)) = read else {
             return Some(Sample { tag: index, value: None, quality: Quality::Refused, at });
         };
@@ -256,12 +236,12 @@ fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value
     Scale::of(tag).apply(raw)
 }
 
-/// Whether every element is there.
+/// Returns whether no element of an array is absent.
 fn is_complete(value: &Value) -> bool {
     !matches!(value, Value::List(items) if items.iter().any(Option::is_none))
 }
 
-/// Whether two values are further apart than the deadband; of an array, any two elements.
+/// Returns whether two values differ by more than the deadband; for an array, any two elements.
 fn exceeds_deadband(deadband: f64, old: &Value, new: &Value) -> bool {
     let distance = match (old, new) {
         (Value::Int(old), Value::Int(new)) => to_f64(old.abs_diff(*new)),
@@ -280,12 +260,12 @@ fn exceeds_deadband(deadband: f64, old: &Value, new: &Value) -> bool {
     distance > deadband
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a deadband that large is no more exact itself")]
+#[expect(clippy::cast_precision_loss, reason = "a deadband of that size is not more exact itself")]
 const fn to_f64(distance: u64) -> f64 {
     distance as f64
 }
 
-/// The middle between the first and the last read of a cycle.
+/// Returns the middle between the first and the last result of a cycle.
 fn midpoint(reads: &[ReadResult]) -> Option<UnixTime> {
     let times = || reads.iter().map(|read| read.at);
     Some(times().min()?.midpoint(times().max()?))

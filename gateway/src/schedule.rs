@@ -1,90 +1,109 @@
-//! When to read what, and when to try again. Pure: `now` and randomness are arguments.
+//! Decides when each job runs, and when to retry what failed. Pure: `now` and randomness are
+//! arguments.
 
 mod retry;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use retry::{RateBudget, RetryBackoff, RetryPolicy};
 
-/// What the driver has to do next.
+/// What to do next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ScheduleStep<G> {
-    /// Read this group now. `missed` cycles went by unread since its last turn.
+pub enum ScheduleStep<J> {
+    /// Run this job now.
     Run {
-        /// What to read.
-        job: G,
-        /// Cycles that were due and are skipped.
+        /// The job.
+        job: J,
+        /// Runs that were due since its last run, and are skipped.
         missed: u32,
     },
-    /// Nothing is due before this instant, or ever when there are no groups.
+    /// Nothing is due before this time, or ever when there are no jobs.
     Wait(Option<Instant>),
 }
 
-/// What is read at a fixed rate.
+/// A job that runs at a fixed rate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PeriodicJob<G> {
-    /// What the driver gets back when it is due.
-    pub job: G,
-    /// Time between two reads, above zero.
+pub struct PeriodicJob<J> {
+    /// What [`ScheduleStep::Run`] returns.
+    pub job: J,
+    /// Time between two runs, above zero.
     pub period: Duration,
-    /// Where in its period it is read from the second time on, less than the period: keeps groups
-    /// of equal period apart.
+    /// Position in its period at which it runs from the second time on, less than the period:
+    /// spreads jobs of equal period.
     pub phase: Duration,
 }
 
-/// Fixed-rate schedule over the groups of one PLC.
+/// Fixed-rate schedule of the jobs of one connection, and a list of one-off jobs.
 ///
-/// Every group is read at the start and then at `start + phase + n * period`, whatever the reads
-/// take: no drift. The caller reads one group at a time, so nothing overlaps. Cycles that pass
-/// meanwhile are counted and skipped, never queued: a slow PLC is read less often, not more.
+/// Every periodic job runs at the start, and then at `start + phase + n * period`, independent of
+/// how long jobs take: no drift. The caller runs one job at a time, so that nothing overlaps. Runs
+/// that are missed meanwhile are counted and skipped, never queued: a slow PLC is read less often,
+/// not more.
 #[derive(Debug)]
-pub struct Schedule<G> {
-    timers: Vec<JobTimer<G>>,
+pub struct Schedule<J> {
+    timers: Vec<JobTimer<J>>,
+    /// One-off jobs, oldest first.
+    once: VecDeque<J>,
 }
 
+/// When a periodic job is due.
 #[derive(Debug)]
-struct JobTimer<G> {
-    job: G,
+struct JobTimer<J> {
+    job: J,
     period: Duration,
     next_due: Instant,
-    /// The first due time after `due`.
+    /// The due time after `next_due`.
     following_due: Instant,
 }
 
-impl<G: Copy> Schedule<G> {
-    /// Makes every group due at `start`.
-    pub fn new(groups: impl IntoIterator<Item = PeriodicJob<G>>, start: Instant) -> Self {
-        let turn = |PeriodicJob { job: group, period, phase }: PeriodicJob<G>| {
+impl<J: Copy> Schedule<J> {
+    /// Creates a schedule whose jobs are all due at `start`.
+    pub fn new(jobs: impl IntoIterator<Item = PeriodicJob<J>>, start: Instant) -> Self {
+        let timer = |PeriodicJob { job, period, phase }: PeriodicJob<J>| {
             let offset = if phase.is_zero() { period } else { phase };
-            JobTimer { job: group, period, next_due: start, following_due: start + offset }
+            JobTimer { job, period, next_due: start, following_due: start + offset }
         };
-        Self { timers: groups.into_iter().map(turn).collect() }
+        Self { timers: jobs.into_iter().map(timer).collect(), once: VecDeque::new() }
     }
 
-    /// The group that has been due longest, which [`Schedule::next`] would pick now.
+    /// Returns the job that [`Schedule::next_step`] would run now.
     #[must_use]
-    pub fn next_due_job(&self, now: Instant) -> Option<G> {
-        let turn = self.timers.iter().min_by_key(|turn| turn.next_due)?;
-        (turn.next_due <= now).then_some(turn.job)
+    pub fn next_due_job(&self, now: Instant) -> Option<J> {
+        if let Some(job) = self.once.front() {
+            return Some(*job);
+        }
+        let timer = self.timers.iter().min_by_key(|timer| timer.next_due)?;
+        (timer.next_due <= now).then_some(timer.job)
     }
 
-    /// Picks the group that has been due longest, or tells how long to wait.
-    pub fn next_step(&mut self, now: Instant) -> ScheduleStep<G> {
-        let Some(turn) = self.timers.iter_mut().min_by_key(|turn| turn.next_due) else {
+    /// Adds a job that runs once, before the next periodic one. Such jobs run in the order in which
+    /// they were added; the caller bounds their number.
+    pub fn run_once(&mut self, job: J) {
+        self.once.push_back(job);
+    }
+
+    /// Returns the oldest one-off job, else the job that has been due longest, else how long to
+    /// wait.
+    pub fn next_step(&mut self, now: Instant) -> ScheduleStep<J> {
+        if let Some(job) = self.once.pop_front() {
+            return ScheduleStep::Run { job, missed: 0 };
+        }
+        let Some(timer) = self.timers.iter_mut().min_by_key(|timer| timer.next_due) else {
             return ScheduleStep::Wait(None);
         };
-        if turn.next_due > now {
-            return ScheduleStep::Wait(Some(turn.next_due));
+        if timer.next_due > now {
+            return ScheduleStep::Wait(Some(timer.next_due));
         }
-        let missed = turn.advance(now);
-        ScheduleStep::Run { job: turn.job, missed }
+        let missed = timer.advance(now);
+        ScheduleStep::Run { job: timer.job, missed }
     }
 }
 
-impl<G> JobTimer<G> {
-    /// Moves to the first due time after `now`; returns how many were passed over.
+impl<J> JobTimer<J> {
+    /// Moves to the first due time after `now`. Returns how many were skipped.
     fn advance(&mut self, now: Instant) -> u32 {
         let period = self.period.as_nanos().max(1);
         let (due, missed) = match now.checked_duration_since(self.following_due) {

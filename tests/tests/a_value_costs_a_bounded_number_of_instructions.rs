@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{GatewayConfig, PlcConfig, TempDir, temp_dir};
 use gateway::metrics::Metrics;
-use gateway::model::{Cycle, ReadResult, Registers, UnixTime};
+use gateway::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
 use gateway::payload::{Encoder, MessageStamp};
 use gateway::queue::storage::DirStorage;
 use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
@@ -32,6 +32,8 @@ const COUNTED: &str = "two_hundred_tags_arrive_in_every_message";
 struct Pipeline {
     /// Requests of a cycle.
     requests: Arc<[ReadRequest]>,
+    /// Where the value of each tag lies in the answers.
+    locations: Arc<[Option<TagLocation>]>,
     sampler: Sampler,
     queue: Queue,
     encoder: Encoder,
@@ -73,7 +75,7 @@ fn two_hundred_tags_arrive_in_every_message() {
     // Results are checked afterwards: memory freed by a check would be consolidated by the next
     // allocation, which would be counted.
     let passes = (0..CYCLES).map(|number| {
-        let cycle = cycle(&pipeline.requests, number);
+        let cycle = cycle(&pipeline, number);
         (number, pass(&mut pipeline, &cycle, start + Duration::from_secs(number.into())))
     });
     for (number, message) in passes.collect::<Vec<_>>() {
@@ -130,11 +132,18 @@ fn pipeline() -> Pipeline {
         epoch: "abcdef".into(),
         boot: String::new(),
     };
+    let requests: Arc<[_]> = plan.classes[0].requests.clone().into();
+    let location = |tag: usize| {
+        let result = requests.iter().position(|request| request.tags.contains(&tag))?;
+        let offset = plc.tags[tag].location.first - requests[result].first;
+        Some(TagLocation { result: result.try_into().ok()?, offset })
+    };
     let files =
         DirStorage::open(&file.path().join("queue")).expect("no other queue uses the directory");
     Pipeline {
         sampler: Sampler::new(0, plc, &plan),
-        requests: plan.classes[0].requests.clone().into(),
+        locations: (0..plc.tags.len()).map(location).collect(),
+        requests,
         queue: Queue::open(files, &config.queue, identity, metrics.queue, Instant::now()),
         encoder: Encoder::new(&config.gateway, plc),
         _dir: file,
@@ -142,17 +151,21 @@ fn pipeline() -> Pipeline {
 }
 
 /// Returns a read cycle in which every register holds the number of the cycle.
-fn cycle(requests: &Arc<[ReadRequest]>, number: u16) -> Cycle {
+fn cycle(pipeline: &Pipeline, number: u16) -> Cycle {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number) * 1_000_000);
     let words = |count: u16| Registers::Words(vec![number; count.into()]);
-    let reads = requests.iter().map(|request| ReadResult { at, outcome: Ok(words(request.count)) });
+    let reads = pipeline
+        .requests
+        .iter()
+        .map(|request| ReadResult { at, outcome: Ok(words(request.count)) });
     Cycle {
         plc: 0,
         class: 0,
         at,
         took: Duration::from_millis(2),
         is_stopped: false,
-        requests: Arc::clone(requests),
+        requests: Arc::clone(&pipeline.requests),
+        locations: Arc::clone(&pipeline.locations),
         results: reads.collect(),
     }
 }

@@ -194,7 +194,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
-                () = sleep_until_or_forever(due) => {}
+                () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
             }
@@ -415,7 +415,7 @@ impl Pump {
                 tokio::select! {
                     event = broker.recv() => DrainEvent::Broker(event),
                     Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
-                    () = sleep_until_or_forever(due) => DrainEvent::Timer,
+                    () = clock::sleep_until(due) => DrainEvent::Timer,
                 }
             };
             match timeout_at(deadline, event).await {
@@ -473,14 +473,6 @@ enum DrainEvent {
     Broker(Option<mqtt::MqttEvent>),
     JobDone(Result<DiskJobDone, JoinError>),
     Timer,
-}
-
-/// Sleeps until this deadline, or for ever.
-async fn sleep_until_or_forever(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

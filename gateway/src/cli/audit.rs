@@ -9,11 +9,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, Tls, Via};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
 use crate::audit::{Auditor, parse_capture_line};
+use crate::clock;
 use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
@@ -105,7 +106,7 @@ async fn follow_broker(
     let settings = mqtt_settings(broker, options)?;
     let (outbox, outgoing) = mpsc::channel(1);
     let (sender, mut events) = mpsc::channel(EVENT_CAPACITY);
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let end = options.duration.map(|duration| Instant::now().into_std() + duration);
     let stop = CancellationToken::new();
     let signals = run::stop_on_signal(stop.clone())?;
     let client = mqtt::run(settings, outgoing, sender, MqttMetrics::unregistered()?, stop.clone());
@@ -118,7 +119,7 @@ async fn follow_broker(
                     None => return Ok(()),
                 },
                 () = stop.cancelled() => return Ok(()),
-                () = sleep_until_or_forever(end) => return Ok(()),
+                () = clock::sleep_until(end) => return Ok(()),
             }
         }
     };
@@ -143,13 +144,6 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
         MqttEvent::Received(_) | MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
     }
     Ok(())
-}
-
-async fn sleep_until_or_forever(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {

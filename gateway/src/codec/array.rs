@@ -1,4 +1,4 @@
-//! Arrays: their elements one behind the other, an array of BOOL that begins at a bit packed.
+//! Arrays: their elements follow one another. An array of BOOL that begins at a bit is packed.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use provisioning::plc::{ArrayBounds, ByteOrder, IecType, Location};
 use super::{EncodeError, decode_scalar, encode_scalar};
 use crate::model::Value;
 
-/// An element that holds no value of its type is absent in the list.
+/// Decodes an array. An element that holds no valid value of its type is absent in the list.
 pub(super) fn decode(
     location: &Location,
     item: IecType,
@@ -47,7 +47,7 @@ pub(super) fn encode(
     if location.table.holds_bits() || words.len() != usize::from(location.count) {
         return Err(EncodeError::WrongRegisters);
     }
-    // What fails half-way must not have changed anything.
+    // Encode into a copy: an error in the middle must not leave half an array.
     let mut written = words.to_vec();
     for (index, element) in elements.iter().enumerate() {
         let element = element.as_ref().ok_or(EncodeError::WrongKind)?;
@@ -60,7 +60,7 @@ pub(super) fn encode(
     Ok(())
 }
 
-/// Index of an element's first register among those of the array, and the element's own place.
+/// Returns the index of an element's first register in the array, and the location of the element.
 fn element_location(
     array: &Location,
     item: IecType,
@@ -76,7 +76,7 @@ fn element_location(
     };
     let odd = u8::from(byte % 2 == 1);
     let count = (u16::from(odd) + item.size()).div_ceil(2);
-    // Bytes follow the memory: see `stream_place`.
+    // Bytes follow the memory: see `stream_byte_position`.
     let bytes =
         bit.is_none() && item.size() == 1 && matches!(order, ByteOrder::Abcd | ByteOrder::Badc);
     let in_register = if bytes { 1 - odd } else { odd };
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_follow_one_another_and_a_bad_one_is_absent() {
+    fn elements_follow_one_another_and_an_invalid_one_is_absent() {
         let words = [0x0000, 0x3F80, 0x0000, 0x7FC0];
         let reals = list([Some(Value::Real(1.0)), None]);
         assert_eq!(read("%MW10", "ARRAY[1..2] OF REAL", &words), reals);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_of_another_length_or_with_a_hole_is_refused_and_changes_nothing() {
+    fn an_array_of_another_length_or_with_an_absent_element_is_refused_and_changes_nothing() {
         let data = data("ARRAY[0..1] OF INT");
         let location = PlcModel::M241.locate("%MW10", data).unwrap();
         for items in [vec![Some(Value::Int(1))], vec![Some(Value::Int(1)), None]] {
@@ -150,7 +150,7 @@ mod tests {
         ) {
             let data = data(&format!("ARRAY[1..{elements}] OF {item}"));
             let Ok(location) = PlcModel::M241.locate(at, data) else { return Ok(()) };
-            // A whole byte that is a BOOL holds 0 or 1.
+            // A BOOL that is a whole byte holds 0 or 1.
             let is_byte_bool = item == "BOOL" && location.bit.is_none();
             let mask = if is_byte_bool { 0x0101 } else { 0xFFFF };
             let mut words: Vec<_> = words.iter().map(|word| word & mask).collect();

@@ -1,4 +1,4 @@
-//! Values to JSON and back, in the form of their tag.
+//! Converts values to JSON and back, in the JSON format of their tag.
 
 #[cfg(test)]
 mod tests;
@@ -17,12 +17,13 @@ use serde_json::Value as Json;
 use super::EncodeError;
 use crate::model::Value;
 
-/// A value in the form of its tag; what the form does not fit stays as it is.
+/// A value with the JSON format of its tag. A value that has no representation in the format is
+/// serialised as a plain number.
 #[derive(Clone, Copy, Debug)]
 pub struct FormattedValue<'a> {
-    /// What it is.
+    /// The value.
     pub value: &'a Value,
-    /// What it looks like.
+    /// The format.
     pub form: &'a JsonFormat,
 }
 
@@ -60,7 +61,8 @@ impl Serialize for FormattedValue<'_> {
     }
 }
 
-/// Whether the form has a word for every element of the value: an enumeration may not.
+/// Returns whether the format can represent every element of the value; an enumeration may lack a
+/// name.
 #[must_use]
 pub fn is_representable(form: &JsonFormat, value: &Value) -> bool {
     match (form, value) {
@@ -89,7 +91,7 @@ fn as_integer(value: &Value) -> Option<i128> {
     }
 }
 
-/// Date and time after so many ticks since 1970-01-01 00:00: at most the year 2554.
+/// Returns date and time of a number of ticks since 1970-01-01 00:00, up to the year 2554.
 fn civil_time(ticks: u64, tick: TimeUnit) -> DateTime {
     let seconds = i64::try_from(ticks / tick.per_second()).unwrap_or(i64::MAX);
     let nanos = ticks % tick.per_second() * (TimeUnit::Nanosecond.per_second() / tick.per_second());
@@ -98,7 +100,7 @@ fn civil_time(ticks: u64, tick: TimeUnit) -> DateTime {
     Offset::UTC.to_datetime(at)
 }
 
-/// Digits after the second.
+/// Returns the number of digits after the decimal point of the seconds.
 const fn fraction_digits(tick: TimeUnit) -> usize {
     match tick {
         TimeUnit::Second => 0,
@@ -107,7 +109,7 @@ const fn fraction_digits(tick: TimeUnit) -> usize {
     }
 }
 
-/// `12:34:56.789`.
+/// A time of day, as in `12:34:56.789`.
 struct TimeOfDayText {
     time: Time,
     tick: TimeUnit,
@@ -119,7 +121,7 @@ impl fmt::Display for TimeOfDayText {
     }
 }
 
-/// `2024-02-29T12:34:56+01:00`, and `Z` where the zone is at +00:00.
+/// Date and time with offset, as in `2024-02-29T12:34:56+01:00`; the offset +00:00 is written `Z`.
 struct DateTimeText<'a> {
     civil: DateTime,
     tick: TimeUnit,
@@ -137,13 +139,13 @@ impl fmt::Display for DateTimeText<'_> {
     }
 }
 
-/// Reads a value of a type from JSON: the inverse of [`Shown`].
+/// Parses a value of a type from JSON: the inverse of [`FormattedValue`].
 ///
-/// A time that the PLC's clock shows twice is read as that clock reading; which of the two was
-/// meant is lost, as it is in the PLC.
+/// When a clock is set back, a local time occurs twice; the offset tells which one is meant, but
+/// the PLC stores local time, so both give the same value.
 ///
 /// # Errors
-/// When the JSON is of another kind than the type, or holds more than the type can.
+/// Fails when the JSON is of another kind than the type, or out of its range.
 pub fn parse(
     json: &Json,
     data: impl Into<DataType>,
@@ -184,7 +186,7 @@ fn parse_scalar(json: &Json, iec: IecType, form: &JsonFormat) -> Result<Value, E
 
 const EPOCH: civil::Date = civil::date(1970, 1, 1);
 
-/// Ticks since 1970-01-01 00:00; a fraction of a tick is refused, not rounded.
+/// Returns the ticks since 1970-01-01 00:00. A fraction of a tick is an error; it is not rounded.
 fn to_ticks(civil: DateTime, tick: TimeUnit) -> Result<Value, EncodeError> {
     let since: SignedDuration = civil.duration_since(EPOCH.to_datetime(Time::midnight()));
     let nanos = u128::try_from(since.as_nanos()).map_err(|_| EncodeError::OutOfRange)?;
@@ -211,7 +213,10 @@ fn parse_plain(json: &Json, iec: IecType) -> Result<Value, EncodeError> {
     value.ok_or(EncodeError::WrongKind)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a REAL takes the nearest that it can hold")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a REAL takes the nearest value that it can hold"
+)]
 fn to_real(number: f64, iec: IecType) -> Value {
     if iec.size() == 4 { Value::Real(number as f32) } else { Value::Lreal(number) }
 }

@@ -41,7 +41,7 @@ fn modicon_registers_are_the_values_that_the_plc_holds() {
 }
 
 #[test]
-fn every_order_puts_the_most_significant_byte_where_its_letter_a_stands() {
+fn the_letters_of_a_byte_order_name_the_bytes_from_the_most_significant_on() {
     let wire = |order| {
         let mut words = [0; 2];
         encode(
@@ -61,7 +61,7 @@ fn every_order_puts_the_most_significant_byte_where_its_letter_a_stands() {
 }
 
 #[test]
-fn four_registers_follow_the_same_letters() {
+fn four_registers_follow_the_same_byte_orders() {
     let wire = |order| {
         let mut words = [0; 4];
         let value = Value::Uint(0x0102_0304_0506_0708);
@@ -122,7 +122,7 @@ fn a_value_that_begins_in_the_middle_of_a_register_is_read_across() {
 }
 
 #[test]
-fn nan_and_infinity_are_no_values() {
+fn nan_and_infinity_are_invalid() {
     for high in [0x7FC0, 0x7F80, 0xFF80] {
         let real = decode(&whole(IecType::Real), IecType::Real, ByteOrder::Cdab, &[0, high]);
         assert_eq!(real, None);
@@ -135,14 +135,14 @@ fn nan_and_infinity_are_no_values() {
 }
 
 #[test]
-fn a_day_has_no_more_than_24_hours() {
+fn a_time_of_day_is_less_than_24_hours() {
     let tod = |words: &[u16]| decode(&whole(IecType::Tod), IecType::Tod, ByteOrder::Cdab, words);
     assert_eq!(tod(&[0x5BFF, 0x0526]), Some(Value::Uint(86_399_999)));
     assert_eq!(tod(&[0x5C00, 0x0526]), None);
 }
 
 #[test]
-fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
+fn a_value_that_does_not_fit_the_type_is_refused_and_changes_nothing() {
     let refused = |iec, value| {
         let location = whole(iec);
         let mut words = vec![0x5A5A; location.count.into()];
@@ -165,7 +165,7 @@ fn what_does_not_fit_the_type_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_signed_number_may_come_as_an_unsigned_value_and_the_other_way_round() {
+fn signed_and_unsigned_values_are_accepted_for_either_kind_of_type() {
     let mut words = [0];
     let int = whole(IecType::Int);
     assert_eq!(encode(&int, IecType::Int, ByteOrder::Cdab, &Value::Uint(7), &mut words), Ok(()));
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn no_registers_and_no_location_make_it_panic(
+    fn no_combination_of_registers_and_location_panics(
         iec in proptest::sample::select(&IecType::ALL[..]),
         order in order(),
         table in proptest::sample::select(vec![Table::Coil, Table::HoldingRegister]),

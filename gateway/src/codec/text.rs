@@ -1,4 +1,4 @@
-//! STRING and WSTRING: text up to its NUL.
+//! STRING and WSTRING: text up to the first NUL.
 
 use std::iter;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use provisioning::plc::{ByteOrder, CodePage, IecType, Location};
 use super::{EncodeError, stream_byte_position};
 use crate::model::Value;
 
-/// Gives nothing when the bytes before the NUL are no text of the code page.
+/// Decodes a text. Returns `None` when the bytes before the NUL are invalid in the code page.
 pub(super) fn decode(
     location: &Location,
     iec: IecType,
@@ -38,7 +38,7 @@ pub(super) fn decode(
     Some(Value::Text(Arc::new(text)))
 }
 
-/// Fills what is left behind the text with NULs.
+/// Encodes a text, and fills the rest with NULs.
 pub(super) fn encode(
     location: &Location,
     iec: IecType,
@@ -109,7 +109,7 @@ fn encode_code_page(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
     }
 }
 
-/// A unit of UTF-16 lies in its register as an INT does.
+/// Converts a UTF-16 code unit to or from its register, in which it is stored like an INT.
 const fn code_unit(word: u16, order: ByteOrder) -> u16 {
     match order {
         ByteOrder::Abcd | ByteOrder::Cdab => word,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_no_text() {
+    fn half_a_surrogate_pair_is_invalid() {
         assert_eq!(read(IecType::Wstring(2), &[0xD83D, 0x0000, 0x0000]), None);
         assert_eq!(read(IecType::Wstring(2), &[0xD83D, 0xDE00, 0x0000]), text("😀"));
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_high_byte_comes_first_so_does_the_first_letter() {
+    fn the_byte_order_of_a_string_is_that_of_the_memory() {
         let iec = IecType::String(3, ASCII);
         for order in [ByteOrder::Abcd, ByteOrder::Dcba] {
             assert_eq!(decode(&at("%MW10", iec), iec, order, &[0x4142, 0x4300]), text("ABC"));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_refused_and_changes_nothing() {
+    fn a_text_that_does_not_fit_is_refused_and_changes_nothing() {
         let refused = |iec, text: &str| {
             let location = at("%MW10", iec);
             let mut words = vec![0x5A5A; location.count.into()];

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Manufacturer, product and firmware of a PLC: from its system variable PLC_R, or in answer to Read
-/// Device Identification (Modbus Application Protocol V1.1b3, 6.21).
+/// Manufacturer, product and firmware of a PLC: from its system variable PLC_R, or in answer to
+/// Read Device Identification (Modbus Application Protocol V1.1b3, 6.21).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PlcIdentity {
     /// Manufacturer.

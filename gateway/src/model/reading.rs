@@ -24,8 +24,20 @@ pub struct Cycle {
     /// one. A tag of the class that is in no request is in quarantine: the PLC refuses it, and this
     /// cycle did not read it. Shared by cycles with the same requests.
     pub requests: Arc<[ReadRequest]>,
+    /// Where the value of each tag of the class lies, in the order of the configuration; absent for
+    /// a tag that no request reads. Shared by cycles with the same requests.
+    pub locations: Arc<[Option<TagLocation>]>,
     /// One result for each request, in the same order.
     pub results: Vec<ReadResult>,
+}
+
+/// Where the value of a tag lies in the results of a cycle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TagLocation {
+    /// Index of the result.
+    pub result: u16,
+    /// Index of its first register or bit in the result.
+    pub offset: u16,
 }
 
 /// The result of one request.

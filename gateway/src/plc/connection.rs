@@ -1,5 +1,5 @@
-//! The one connection to a Modbus server: opened when it is needed and allowed, dropped at the
-//! first doubt. Who is asked on it, and what an answer means, is not known here.
+//! The connection to a Modbus server: opened when needed and allowed, dropped at the first doubt.
+//! Which units share it, and what an answer means for them, is decided in `server`.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::rate_limit::{AnswerReceived, RateLimiter};
+use super::server::is_gateway_exception;
 use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
 use super::{PlcIdentity, RateLimit, Registers};
 use crate::clock;
@@ -19,14 +20,13 @@ use crate::schedule::{RateBudget, RetryBackoff, RetryPolicy};
 /// is back is reconnected within 30 s, the time-out of a connect, and one scan period.
 const RECONNECT: RetryPolicy =
     RetryPolicy::full_jitter(Duration::from_secs(1), Duration::from_secs(30));
-/// Bounds what the back-off cannot see: a server that answers a little and then breaks, again and
-/// again. An M2xx has 8 connections and closes the oldest, so each connect may hurt somebody else.
+/// Bounds what the backoff cannot see: a server that answers a little and then breaks, again and
+/// again. An M2xx has 8 connections and closes the oldest, so each connect may cost another client.
 const CONNECTS_PER_MINUTE: usize = 6;
-
-/// A server may close a connection on which nothing was said for this long.
+/// A server may close a connection that was idle for this long.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
-/// Keeps the connection.
+/// A connection that is reopened with pauses, and limits the rate of its requests.
 pub(super) struct ManagedConnection<C: Connector> {
     connector: C,
     session: Option<C::Session>,
@@ -34,55 +34,64 @@ pub(super) struct ManagedConnection<C: Connector> {
     budget: RateBudget,
     rate_limiter: RateLimiter,
     random: fastrand::Rng,
-    /// No connect before this.
+    /// Earliest time of the next connect; absent when one is allowed now.
     no_connect_before: Option<Instant>,
-    /// Whether this session has answered anything.
+    /// Whether this session has answered a request.
     has_answered: bool,
-    /// When it answered last, in whatever session.
+    /// Time of the last answer, in any session.
     last_answer: Option<Instant>,
-    /// Whether the server closed the session that was lost last.
-    was_closed_by_peer: bool,
-    /// Whether the server itself was away, and not one unit of it.
+    /// Whether the server itself failed, and has not answered since.
     was_server_down: bool,
-    session_count: u64,
-    outages: u64,
+    /// Whether the server may have been restarted since the last session was opened.
+    may_have_restarted: bool,
+    stop: CancellationToken,
 }
 
-/// What became of an attempt to connect.
+/// Result of an attempt to connect.
 #[derive(Debug)]
 pub(super) enum ConnectOutcome {
-    /// There is a connection.
-    Open,
-    /// There is none.
+    /// There was a connection already.
+    AlreadyOpen,
+    /// A new connection; `may_have_restarted` when the server failed or closed the previous one.
+    Opened {
+        may_have_restarted: bool,
+    },
     Failed(ConnectError),
-    /// Back-off or budget do not allow one now.
+    /// Backoff or budget allow no connect now.
     Deferred,
     /// The task is to stop.
     Stopped,
 }
 
-/// How the loss of a session is dealt with.
+/// Who is to blame for a lost connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Blame {
-    /// The server is left alone for a while.
+    /// The server: the next connect waits for a pause.
     Server,
-    /// One unit is to blame as far as is known: the next one may connect again at once.
+    /// One unit, as far as is known: the next one may reconnect at once.
     Unit,
 }
 
-/// One request and what became of it.
+/// One request and its answer.
 pub(super) struct Exchange<T = Registers> {
     pub(super) sent: Instant,
     pub(super) received_at: UnixTime,
     pub(super) took: Duration,
-    /// Absent when there was no connection to send it on.
+    /// Absent when the request was not sent.
     pub(super) answer: Option<Result<T, RequestError>>,
+    /// Whether this is the first answer after the server itself had failed.
+    pub(super) is_first_after_outage: bool,
 }
 
 impl<C: Connector> ManagedConnection<C> {
-    pub(super) fn new(connect: C, pacing: Pacing, random: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        connector: C,
+        pacing: Pacing,
+        random: fastrand::Rng,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
-            connector: connect,
+            connector,
             session: None,
             backoff: RetryBackoff::new(&RECONNECT),
             budget: RateBudget::per_minute(CONNECTS_PER_MINUTE),
@@ -91,10 +100,9 @@ impl<C: Connector> ManagedConnection<C> {
             no_connect_before: None,
             has_answered: false,
             last_answer: None,
-            was_closed_by_peer: false,
             was_server_down: true,
-            session_count: 0,
-            outages: 1,
+            may_have_restarted: true,
+            stop,
         }
     }
 
@@ -102,56 +110,41 @@ impl<C: Connector> ManagedConnection<C> {
         self.session.is_some()
     }
 
-    /// How many sessions there have been.
-    pub(super) const fn session_count(&self) -> u64 {
-        self.session_count
+    /// Returns the limit that delays a job expected to wait for answers for `expected`, and when
+    /// the delay ends.
+    pub(super) fn throttled_until(&mut self, expected: Duration) -> Option<(RateLimit, Instant)> {
+        self.session.as_ref().and_then(|_| self.rate_limiter.throttled_until(expected, now()))
     }
 
-    /// Whether the last session ended because the server closed it in place of an answer.
-    pub(super) const fn was_closed_by_peer(&self) -> bool {
-        self.was_closed_by_peer
-    }
-
-    /// How often the server has been away, the time before the first connect included.
-    pub(super) const fn outages(&self) -> u64 {
-        self.outages
-    }
-
-    /// What stands against a turn that waits so long for answers, and until when.
-    pub(super) fn throttled_until(&mut self, turn: Duration) -> Option<(RateLimit, Instant)> {
-        self.session.as_ref().and_then(|_| self.rate_limiter.throttled_until(turn, now()))
-    }
-
-    /// How long answers were waited for, all in all.
+    /// Returns the total time spent waiting for answers.
     pub(super) const fn busy_time(&self) -> Duration {
         self.rate_limiter.busy_time()
     }
 
-    /// Evenly spread in `[0, 1)`.
+    /// Returns a random number, evenly distributed in `[0, 1)`.
     pub(super) fn random(&mut self) -> f64 {
         self.random.f64()
     }
 
-    /// Opens a connection if there is none and back-off and budget allow one now; gives up when
-    /// `stop` fires.
-    pub(super) async fn connect(&mut self, stop: &CancellationToken) -> ConnectOutcome {
+    /// Opens a connection if there is none and backoff and budget allow one now.
+    pub(super) async fn connect(&mut self) -> ConnectOutcome {
         if self.is_connected() {
-            return ConnectOutcome::Open;
+            return ConnectOutcome::AlreadyOpen;
         }
         if !self.take_connect() {
             return ConnectOutcome::Deferred;
         }
         let connected = tokio::select! {
-            () = stop.cancelled() => return ConnectOutcome::Stopped,
+            () = self.stop.cancelled() => return ConnectOutcome::Stopped,
             connected = self.connector.connect() => connected,
         };
         match connected {
             Ok(session) => {
                 self.session = Some(session);
-                self.session_count += 1;
                 self.has_answered = false;
                 self.rate_limiter.on_connected(now());
-                ConnectOutcome::Open
+                let may_have_restarted = std::mem::take(&mut self.may_have_restarted);
+                ConnectOutcome::Opened { may_have_restarted }
             }
             Err(error) => {
                 self.back_off();
@@ -160,7 +153,7 @@ impl<C: Connector> ManagedConnection<C> {
         }
     }
 
-    /// Whether back-off and budget allow a connect now, which is then taken.
+    /// Takes a connect from the budget. Returns whether backoff and budget allow it now.
     fn take_connect(&mut self) -> bool {
         let now = now();
         if self.no_connect_before.is_some_and(|instant| now < instant) {
@@ -170,49 +163,44 @@ impl<C: Connector> ManagedConnection<C> {
         self.no_connect_before.is_none()
     }
 
-    /// Whether the budget has a connect to spare now.
+    /// Returns whether the budget allows another connect now.
     pub(super) fn has_spare_connect(&mut self) -> bool {
         self.budget.next_free(now()).is_none()
     }
 
-    /// Sends a request as soon as the pace allows, and waits for its answer. Nothing is sent
-    /// without a connection, and once `stop` has fired.
-    pub(super) async fn read(
-        &mut self,
-        station: UnitAddress,
-        request: &ReadRequest,
-        stop: &CancellationToken,
-    ) -> Exchange {
-        if !self.wait_for_slot(stop).await {
+    /// Sends a request as soon as the rate limits allow, and waits for its answer. Sends nothing
+    /// without a connection, and after `stop`. Any error but a refusal drops the connection: a late
+    /// answer could be taken for the next one.
+    pub(super) async fn read(&mut self, address: UnitAddress, request: &ReadRequest) -> Exchange {
+        if !self.wait_for_slot().await {
             return Exchange::not_sent();
         }
         let Some(session) = &mut self.session else { return Exchange::not_sent() };
         let sent = now();
-        let answer = session.read(station, request).await;
+        let answer = session.read(address, request).await;
         self.finish_exchange(sent, answer)
     }
 
-    /// Asks for a name, like [`Line::ask`].
+    /// Requests the device identification, like [`ManagedConnection::read`].
     pub(super) async fn read_device_identification(
         &mut self,
-        station: UnitAddress,
-        stop: &CancellationToken,
+        address: UnitAddress,
     ) -> Exchange<PlcIdentity> {
-        if !self.wait_for_slot(stop).await {
+        if !self.wait_for_slot().await {
             return Exchange::not_sent();
         }
         let Some(session) = &mut self.session else { return Exchange::not_sent() };
         let sent = now();
-        let answer = session.read_device_identification(station).await;
+        let answer = session.read_device_identification(address).await;
         self.finish_exchange(sent, answer)
     }
 
-    /// Waits until the pace allows the next request; false when there is none to be sent.
-    async fn wait_for_slot(&mut self, stop: &CancellationToken) -> bool {
+    /// Waits until the rate limits allow the next request. Returns whether it may be sent.
+    async fn wait_for_slot(&mut self) -> bool {
         while self.is_connected() {
             let Err(until) = self.rate_limiter.take_slot(now()) else { return true };
             tokio::select! {
-                () = stop.cancelled() => return false,
+                () = self.stop.cancelled() => return false,
                 () = time::sleep_until(until.into()) => {}
             }
         }
@@ -226,48 +214,40 @@ impl<C: Connector> ManagedConnection<C> {
     ) -> Exchange<T> {
         let (received_at, received) = (clock::now(), now());
         let is_answer = matches!(answer, Ok(_) | Err(RequestError::Refused(_)));
-        let came = if is_answer { AnswerReceived::Yes } else { AnswerReceived::No };
-        self.rate_limiter.on_request_done(sent, received, came);
-        Exchange { sent, received_at, took: received - sent, answer: Some(answer) }
+        let was_answered = if is_answer { AnswerReceived::Yes } else { AnswerReceived::No };
+        self.rate_limiter.on_request_done(sent, received, was_answered);
+        let is_first_after_outage = is_answer && std::mem::take(&mut self.was_server_down);
+        if is_answer {
+            self.backoff.reset();
+            self.has_answered = true;
+            self.last_answer = Some(received);
+        } else {
+            self.session = None;
+        }
+        let (took, answer) = (received - sent, Some(answer));
+        Exchange { sent, received_at, took, answer, is_first_after_outage }
     }
 
-    /// The session has answered. Tells whether it is the first answer after an absence.
-    pub(super) fn on_answer(&mut self) -> bool {
-        self.backoff.reset();
-        self.has_answered = true;
-        self.last_answer = Some(now());
-        std::mem::take(&mut self.was_server_down)
-    }
-
-    /// Whether a break may be no more than the end of an idle connection, which only use brings
-    /// out.
+    /// Returns whether the server may have closed the connection while it was idle, which only the
+    /// next request reveals.
     pub(super) const fn may_be_stale(&self) -> bool {
         self.session.is_some() && self.has_answered
     }
 
-    /// Whether nothing was said for a while.
+    /// Returns whether the last answer is more than [`IDLE_AFTER`] ago.
     pub(super) fn is_idle(&self) -> bool {
-        self.last_answer.is_none_or(|heard| heard + IDLE_AFTER < now())
+        self.last_answer.is_none_or(|at| at + IDLE_AFTER < now())
     }
 
-    /// Drops the session without a consequence, so that the next dial opens another.
-    pub(super) fn drop_unblamed(&mut self) {
-        self.session = None;
-        self.was_closed_by_peer = false;
+    /// Records that the server closed a connection that had answered: it may have been restarted,
+    /// with another program. The next connect needs no pause.
+    pub(super) const fn on_closed_by_server(&mut self) {
+        self.may_have_restarted = true;
     }
 
-    /// The server has closed a session that had answered: it may have been restarted, with another
-    /// program.
-    pub(super) fn on_closed_by_server(&mut self) {
-        self.drop_unblamed();
-        self.outages += 1;
-    }
-
-    /// Drops the session: a late answer may still arrive on it.
-    pub(super) fn drop_connection(&mut self, error: &RequestError, fault: Blame) {
-        self.session = None;
-        self.was_closed_by_peer = matches!(error, RequestError::Disconnected(_));
-        match fault {
+    /// Records who is to blame for the connection that was dropped.
+    pub(super) fn on_connection_lost(&mut self, blame: Blame) {
+        match blame {
             Blame::Server => self.back_off(),
             Blame::Unit => {}
         }
@@ -275,7 +255,7 @@ impl<C: Connector> ManagedConnection<C> {
 
     fn back_off(&mut self) {
         self.was_server_down = true;
-        self.outages += 1;
+        self.may_have_restarted = true;
         let pause = self.backoff.next_pause(self.random.f64());
         self.no_connect_before = Some(now() + pause);
     }
@@ -289,14 +269,32 @@ impl<C: Connector> ManagedConnection<C> {
 
 impl<T> Exchange<T> {
     fn not_sent() -> Self {
-        Self { sent: now(), received_at: clock::now(), took: Duration::ZERO, answer: None }
+        Self {
+            sent: now(),
+            received_at: clock::now(),
+            took: Duration::ZERO,
+            answer: None,
+            is_first_after_outage: false,
+        }
     }
 
-    pub(super) const fn is_broken(&self) -> bool {
+    /// Returns whether the server closed the connection in place of an answer.
+    pub(super) const fn is_closed(&self) -> bool {
         matches!(self.answer, Some(Err(RequestError::Disconnected(_))))
+    }
+
+    /// Returns whether the unit itself answered or refused the request, so that the next one may be
+    /// sent to it.
+    pub(super) const fn is_answered(&self) -> bool {
+        match &self.answer {
+            Some(Ok(_)) => true,
+            Some(Err(RequestError::Refused(code))) => !is_gateway_exception(*code),
+            Some(Err(_)) | None => false,
+        }
     }
 }
 
-fn now() -> Instant {
+/// Returns the monotonic time, which tests may pause.
+pub(super) fn now() -> Instant {
     time::Instant::now().into_std()
 }

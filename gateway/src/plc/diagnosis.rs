@@ -9,9 +9,6 @@ use serde::Serialize;
 use super::plc_r;
 use super::session::{ConnectError, RequestError};
 
-/// Where the Modbus server of an M2xx is switched on; it is off in a new project.
-const SERVER_SETTING: &str = "Machine Expert: Ethernet_1 > Security parameters > Modbus Server";
-
 /// Why a PLC does not answer. `Display` renders the sentence, with what to check.
 ///
 /// `address` is host and port of the Modbus server as configured.
@@ -176,47 +173,31 @@ impl PlcDiagnosis {
 
 impl fmt::Display for PlcDiagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Most clients of an M2xx; the next one closes the oldest connection.
-        const LIMIT: &str = " (it accepts 8 and closes the oldest)";
-        const UNANSWERED: &str = " without an answer (check that a Modbus server listens there)";
         match self {
-            Self::UnknownHost { host } => write!(
-                f,
-                "The host name `{host}` has no address: use the IP address of the PLC, or add the \
-                 name to the DNS of this site"
-            ),
-            Self::ConnectionRefused { address } => write!(
-                f,
-                "PLC {address} refuses the connection: no Modbus server listens on this port, or a \
-                 firewall blocks it"
-            ),
-            Self::ModiconRefused { address } => write!(
-                f,
-                "PLC {address} refuses the connection: the Modbus server may be off \
-                 ({SERVER_SETTING}), or the firewall of the PLC blocks it"
-            ),
-            Self::Silent { address } => write!(
-                f,
-                "PLC {address} does not respond: check power, cable and address; if it answers a \
-                 ping, a firewall may block the port"
-            ),
-            Self::ModiconSilent { address } => write!(
-                f,
-                "PLC {address} does not respond: check power, cable and address; if it answers a \
-                 ping, the Modbus server may be off ({SERVER_SETTING}), or a firewall blocks it"
-            ),
-            Self::NoRoute { address } => write!(
-                f,
-                "There is no route to PLC {address}: check the cable, the power of the PLC, and that \
-                 this gateway has an address in the network of the PLC"
-            ),
+            Self::UnknownHost { host } => {
+                write!(f, "The host name `{host}` has no address: {USE_ADDRESS}")
+            }
+            Self::ConnectionRefused { address } => {
+                write!(f, "PLC {address} refuses the connection: {NO_SERVER}")
+            }
+            Self::ModiconRefused { address } => {
+                write!(f, "PLC {address} refuses the connection: {SERVER_OFF}")
+            }
+            Self::Silent { address } => {
+                write!(f, "PLC {address} does not respond: {CHECK_CABLE} {PORT_BLOCKED}")
+            }
+            Self::ModiconSilent { address } => {
+                write!(f, "PLC {address} does not respond: {CHECK_CABLE} {SERVER_OFF}")
+            }
+            Self::NoRoute { address } => {
+                write!(f, "There is no route to PLC {address}: {CHECK_NETWORK}")
+            }
             Self::ConnectFailed { address, error } => {
                 write!(f, "The connection to PLC {address} failed: {error}")
             }
             Self::StoppedAnswering { address, timeout_ms } => write!(
                 f,
-                "PLC {address} stopped answering: no answer within {:?}; it may be restarting or \
-                 overloaded, or its cable is unplugged",
+                "PLC {address} stopped answering: no answer within {:?}; {UNPLUGGED}",
                 Duration::from_millis(*timeout_ms)
             ),
             Self::NeverAnswered { address, timeout_ms, unit_id } => write!(
@@ -225,37 +206,62 @@ impl fmt::Display for PlcDiagnosis {
                  unit_id {unit_id} is right and that a Modbus server listens there",
                 Duration::from_millis(*timeout_ms)
             ),
-            Self::InvalidAnswer { address } => write!(
-                f,
-                "PLC {address} sends answers that do not fit the requests: check that a Modbus TCP \
-                 server listens there, with no other device in between"
-            ),
+            Self::InvalidAnswer { address } => {
+                write!(f, "PLC {address} sends answers {MISMATCH}")
+            }
             Self::Closed { address } => write_closed(f, address, "", ""),
             Self::ClosedUnanswered { address } => write_closed(f, address, UNANSWERED, ""),
             Self::ModiconClosed { address } => write_closed(f, address, "", LIMIT),
             Self::ModiconClosedUnanswered { address } => {
                 write_closed(f, address, UNANSWERED, LIMIT)
             }
-            Self::NoPathToUnit { address, unit_id } => write!(
-                f,
-                "The Modbus server at {address} knows no path to the device with unit_id {unit_id} \
-                 (exception 10): {CHECK_UNIT}"
-            ),
-            Self::UnitSilent { address, unit_id } => write!(
-                f,
-                "The Modbus server at {address} gets no answer from the device with unit_id \
-                 {unit_id} (exception 11): {CHECK_UNIT}"
-            ),
-            Self::TooManyConnects { address } => write!(
-                f,
-                "The connection to {address} was lost too often in the last minute; waiting before \
-                 reconnecting. Another unit on this connection may not be responding"
-            ),
+            Self::NoPathToUnit { address, unit_id } => {
+                write_exception(f, address, "knows no path to", (*unit_id, 10))
+            }
+            Self::UnitSilent { address, unit_id } => {
+                write_exception(f, address, "gets no answer from", (*unit_id, 11))
+            }
+            Self::TooManyConnects { address } => {
+                write!(
+                    f,
+                    "The connection to {address} was lost too often in the last minute; {WAIT}"
+                )
+            }
         }
     }
 }
 
+const USE_ADDRESS: &str = "use the IP address of the PLC, or add the name to the DNS of this site";
+const NO_SERVER: &str = "no Modbus server listens on this port, or a firewall blocks it";
+/// The Modbus server of an M2xx is off in a new project.
+const SERVER_OFF: &str = "the Modbus server may be off (Machine Expert: Ethernet_1 > Security \
+                          parameters > Modbus Server), or a firewall blocks it";
+const CHECK_CABLE: &str = "check power, cable and address; if it answers a ping,";
+const CHECK_NETWORK: &str = "check the cable, the power of the PLC, and that this gateway has an \
+                             address in the network of the PLC";
+const UNPLUGGED: &str = "it may be restarting or overloaded, or its cable is unplugged";
+const PORT_BLOCKED: &str = "a firewall may block the port";
+const MISMATCH: &str = "that do not fit the requests: check that a Modbus TCP server listens \
+                        there, with no other device in between";
+const UNANSWERED: &str = " without an answer (check that a Modbus server listens there)";
+/// Most clients of an M2xx; the next one closes the oldest connection.
+const LIMIT: &str = " (it accepts 8 and closes the oldest)";
 const CHECK_UNIT: &str = "check that unit_id is right, and power and cable of the device behind it";
+const WAIT: &str =
+    "waiting before reconnecting. Another unit on this connection may not be responding";
+
+fn write_exception(
+    f: &mut fmt::Formatter<'_>,
+    address: &str,
+    what: &str,
+    (unit_id, exception): (u8, u8),
+) -> fmt::Result {
+    write!(
+        f,
+        "The Modbus server at {address} {what} the device with unit_id {unit_id} (exception \
+         {exception}): {CHECK_UNIT}"
+    )
+}
 
 fn write_closed(
     f: &mut fmt::Formatter<'_>,

@@ -1,4 +1,4 @@
-//! Which connections there are, and when each is used.
+//! Groups the PLCs of a configuration by connection, and spreads the connections over time.
 
 use provisioning::config::{HostPort, Plc};
 use provisioning::plan::plan;
@@ -6,42 +6,38 @@ use provisioning::plan::plan;
 use super::{Endpoint, PlcSpec};
 use crate::metrics::Metrics;
 
-/// Most connections that are used at the same instant. Waking up costs more than reading, and a few
-/// share it; many would be a burst for the network and the broker.
+/// Most connections that are read at the same instant. Waking up costs more than reading, so a few
+/// share it; more would be a burst for the network and the broker.
 const MAX_CONNECTIONS_PER_SLOT: usize = 5;
-/// Values that are read at the same instant, about: of more of them some would be old before they
-/// are published, and waking up costs little then.
+/// Values that are read at about the same instant. With more, some would be old before they are
+/// published.
 const TAGS_PER_SLOT: usize = 1_000;
 
-/// Every connection of a configuration: PLCs with the same address, host and port, share one.
-/// `first` in `[0, 1)` is the place of the first in its period.
+/// Returns the connections of a configuration: PLCs with the same host and port share one. `first`,
+/// in `[0, 1)`, is the phase of the first.
 #[must_use]
 pub fn group_by_address(plcs: Vec<Plc>, metrics: &Metrics, first: f64) -> Vec<Endpoint> {
     let tags = plcs.iter().map(|plc| plc.tags.len()).sum();
-    let mut links: Vec<(HostPort, Vec<PlcSpec>)> = Vec::new();
+    let mut groups: Vec<(HostPort, Vec<PlcSpec>)> = Vec::new();
     for ((config, metrics), plc) in plcs.into_iter().zip(&metrics.plcs).zip(0..) {
         let address = config.address.normalised();
         let (metrics, plan) = (metrics.clone(), plan(&config));
-        let target = PlcSpec { plc, config, plan, metrics };
-        match links.iter_mut().find(|(known, _)| *known == address) {
-            Some((_, targets)) => targets.push(target),
-            None => links.push((address, vec![target])),
+        let spec = PlcSpec { plc, config, plan, metrics };
+        match groups.iter_mut().find(|(known, _)| *known == address) {
+            Some((_, specs)) => specs.push(spec),
+            None => groups.push((address, vec![spec])),
         }
     }
-    let phases = phases(links.len(), tags, first);
-    links
-        .into_iter()
-        .zip(phases)
-        .map(|((_, targets), phase)| Endpoint { plcs: targets, phase })
-        .collect()
+    let phases = phases(groups.len(), tags, first);
+    groups.into_iter().zip(phases).map(|((_, plcs), phase)| Endpoint { plcs, phase }).collect()
 }
 
-/// Spreads connections evenly over their period, a few at each instant.
-fn phases(links: usize, tags: usize, first: f64) -> impl Iterator<Item = f64> {
-    let per_slot = (TAGS_PER_SLOT * links / tags.max(1)).clamp(1, MAX_CONNECTIONS_PER_SLOT);
-    let slots = u32::try_from(links.div_ceil(per_slot)).unwrap_or(u32::MAX).max(1);
+/// Returns phases that spread this many connections evenly, a few at each instant.
+fn phases(connections: usize, tags: usize, first: f64) -> impl Iterator<Item = f64> {
+    let per_slot = (TAGS_PER_SLOT * connections / tags.max(1)).clamp(1, MAX_CONNECTIONS_PER_SLOT);
+    let slots = u32::try_from(connections.div_ceil(per_slot)).unwrap_or(u32::MAX).max(1);
     let phase = move |slot| (first + f64::from(slot) / f64::from(slots)).fract();
-    (0..slots).cycle().take(links).map(phase)
+    (0..slots).cycle().take(connections).map(phase)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Modbus TCP. The only file that names tokio_modbus.
+//! Modbus TCP. The only user of tokio_modbus.
 //!
-//! Its typed readers assert the count of an answer in debug builds and believe it in release
-//! builds, so requests go through `call` and the counts are checked here; what it lets pass on the
-//! stream itself is checked by `strict`.
+//! The typed readers of tokio_modbus check the count of an answer in debug builds only, so requests
+//! go through `call` and the counts are checked here. What it does not check on the stream itself
+//! is checked by `strict`.
 
 mod strict;
 #[cfg(test)]
@@ -28,20 +28,20 @@ use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddr
 use super::{PlcIdentity, Registers, device_name};
 use strict::{Strict, TransactionIds};
 
-/// Longest wait for a name and, again, for a connection; a PLC with a short time-out is on the same
-/// wire, so it gets three of its time-outs.
+/// Longest wait for a name look-up, and again for a connection. A PLC with a short time-out is
+/// near, so the limit is three of its time-outs if that is less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest wait for an orderly close.
+/// Longest wait for the connection to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// A PLC that vanished while nothing was due is noticed after this idle time and a few probes.
+/// Idle time before TCP keepalive probes find a PLC that disappeared.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The way to one Modbus server.
+/// Opens connections to one Modbus server.
 #[derive(Debug)]
 pub(super) struct ModbusConnector {
     address: HostPort,
-    /// Longest wait for an answer of any unit behind it.
+    /// Longest time-out of its units.
     timeout: Duration,
     transaction_ids: TransactionIds,
 }
@@ -56,7 +56,7 @@ impl ModbusConnector {
         Self { address, timeout, transaction_ids: TransactionIds::starting_at(fastrand::u16(..)) }
     }
 
-    /// A session on a stream that has just been opened.
+    /// Returns a session on a new stream.
     pub(super) fn new_session<S>(&self, stream: S) -> ModbusSession
     where
         S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
@@ -64,7 +64,7 @@ impl ModbusConnector {
         ModbusSession { context: tcp::attach(Strict::new(stream, self.transaction_ids.clone())) }
     }
 
-    /// Tries each address of the name in turn.
+    /// Connects to the addresses of the host name, one after another.
     async fn open_stream(&self, limit: Duration) -> Result<TcpStream, ConnectError> {
         let name = (self.address.host.as_str(), self.address.port);
         let addresses = match timeout(limit, lookup_host(name)).await {
@@ -96,12 +96,12 @@ impl Connector for ModbusConnector {
 impl ModbusSession {
     async fn call(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
         request: Request<'_>,
     ) -> Result<Response, RequestError> {
-        self.context.set_slave(Slave(station.unit));
-        match timeout(station.timeout, self.context.call(request)).await {
-            Err(_) => Err(RequestError::TimedOut(station.timeout)),
+        self.context.set_slave(Slave(address.unit));
+        match timeout(address.timeout, self.context.call(request)).await {
+            Err(_) => Err(RequestError::TimedOut(address.timeout)),
             Ok(Err(error)) => Err(to_request_error(error)),
             Ok(Ok(Err(exception))) => Err(RequestError::Refused(exception.into())),
             Ok(Ok(Ok(response))) => Ok(response),
@@ -112,7 +112,7 @@ impl ModbusSession {
 impl PlcSession for ModbusSession {
     async fn read(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
         request: &ReadRequest,
     ) -> Result<Registers, RequestError> {
         let (first, count) = (request.first, request.count);
@@ -122,24 +122,24 @@ impl PlcSession for ModbusSession {
             Table::InputRegister => Request::ReadInputRegisters(first, count),
             Table::HoldingRegister => Request::ReadHoldingRegisters(first, count),
         };
-        to_registers(self.call(station, request).await?, count)
+        to_registers(self.call(address, request).await?, count)
     }
 
     async fn read_device_identification(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
     ) -> Result<PlcIdentity, RequestError> {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
-        let answer = self.call(station, request).await?;
+        let answer = self.call(address, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
-            return Err(RequestError::Garbled("it answers another function".to_owned()));
+            return Err(RequestError::Garbled("it answers another function code".to_owned()));
         };
         let objects = answer.device_id_objects.iter();
         Ok(device_name::to_identity(objects.map(|object| (object.id, &*object.value))))
     }
 
     async fn close(mut self) {
-        // Whether the PLC takes part in the close changes nothing for us.
+        // A PLC that does not take part in the close changes nothing.
         let _ = timeout(CLOSE_TIMEOUT, self.context.disconnect()).await;
     }
 }
@@ -167,7 +167,7 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
 fn to_request_error(error: Error) -> RequestError {
     match error {
         Error::Protocol(error) => RequestError::Garbled(error.to_string()),
-        // The codec reports what it cannot decode as I/O errors of its own making.
+        // The codec of tokio_modbus reports what it cannot decode as I/O errors without an OS code.
         Error::Transport(error)
             if error.raw_os_error().is_none() && is_codec_error(error.kind()) =>
         {
@@ -182,27 +182,27 @@ const fn is_codec_error(kind: io::ErrorKind) -> bool {
     matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
 }
 
-/// Takes an answer that is exactly as long as was asked. That its function code is the request's
-/// has been checked by tokio_modbus.
+/// Returns the values of an answer that has exactly the requested count. tokio_modbus has checked
+/// that its function code is that of the request.
 fn to_registers(response: Response, count: u16) -> Result<Registers, RequestError> {
     if let Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words) = response {
         expect_count(words.len(), count.into())?;
         Ok(Registers::Words(words))
     } else if let Response::ReadCoils(mut bits) | Response::ReadDiscreteInputs(mut bits) = response
     {
-        // Whole bytes arrive; the last one may be padded (6.1).
+        // Bits arrive in whole bytes; the last one may be padded (6.1).
         expect_count(bits.len(), usize::from(count).next_multiple_of(8))?;
         bits.truncate(count.into());
         Ok(Registers::Bits(bits))
     } else {
-        Err(RequestError::Garbled("it answers another function".to_owned()))
+        Err(RequestError::Garbled("it answers another function code".to_owned()))
     }
 }
 
-fn expect_count(got: usize, asked: usize) -> Result<(), RequestError> {
-    if got == asked {
+fn expect_count(received: usize, requested: usize) -> Result<(), RequestError> {
+    if received == requested {
         Ok(())
     } else {
-        Err(RequestError::Garbled(format!("{got} values where {asked} were asked for")))
+        Err(RequestError::Garbled(format!("{received} values instead of {requested}")))
     }
 }

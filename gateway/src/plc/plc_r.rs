@@ -1,5 +1,5 @@
-//! The system variable PLC_R of an M241 and M251 (%MW60000 on): identity of the PLC, and state of its
-//! program.
+//! The system variable PLC_R of an M241 and M251 (%MW60000 on): identity of the PLC, and state of
+//! its program.
 
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{PlcFamily, PlcModel, Table};
@@ -49,7 +49,8 @@ pub(super) const fn has_plc_r(model: PlcModel) -> bool {
 
 /// Parses the answer to [`FULL_IDENTITY`] or [`SHORT_IDENTITY`].
 ///
-/// Returns `None` when the vendor is not Schneider Electric: the registers mean something else then.
+/// Returns `None` when the vendor is not Schneider Electric: the registers mean something else
+/// then.
 pub(super) fn parse_identity(answer: &Registers) -> Option<(ModiconIdentity, ProgramStatus)> {
     let Registers::Words(words) = answer else { return None };
     let &[vendor, product, serial_low, serial_high, firmware_1, firmware_2, ..] = words.as_slice()

@@ -1,239 +1,450 @@
-//! Obeys the schedule: one scan class of one unit after the other, each request once, never two at
-//! a time on the connection that the units share.
+//! The poll task of one connection: runs its jobs one after another, never two requests at a time.
+//!
+//! It only does I/O. What to read, and what an answer means, is decided in `schedule`, `server` and
+//! `request_tuner`.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use provisioning::config::Pacing;
+use provisioning::plan::ReadRequest;
 use tokio::sync::mpsc;
-use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::ManagedConnection;
-use super::session::Connector;
-use super::silent_units::RetryAllowance;
-use super::unit::UnitState;
-use super::unit_poll::{ServerState, UnitPoll};
+use super::connection::{Blame, ConnectOutcome, Exchange, ManagedConnection, now};
+use super::cycle::{CycleReads, CycleValues, FollowUp};
+use super::identity_probe::Identification;
+use super::request_tuner::RequestList;
+use super::server::{PROGRAM_POLL_PERIOD, ProgramPoll, ServerState};
+use super::session::{Connector, UnitAddress};
 use super::{Endpoint, PlcEvent, RateLimit, plc_r};
-use crate::clock::Anchor;
+use crate::clock::{self, Anchor};
 use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 
-/// How often a Modicon is asked whether its program runs, and which one it is.
-pub(super) const PROGRAM_POLL_PERIOD: Duration = Duration::from_secs(10);
-/// Spreads any number of things evenly over a circle.
+/// Reads of the program state are at least about a second apart, while values stand still.
+const MIN_STATUS_INTERVAL: Duration = Duration::from_millis(900);
+/// Most refused requests that are split in one cycle. Each split costs two requests, so that the
+/// search ends after a few cycles, and none of them takes much longer than others.
+const MAX_SPLITS_PER_CYCLE: u8 = 16;
+/// Spreads any number of units evenly over a period.
 const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
 
 /// Polls the units behind one connection.
 pub(super) struct Poller<C: Connector> {
-    units: Vec<UnitState>,
-    phase: f64,
-    events: mpsc::Sender<PlcEvent>,
     connection: ManagedConnection<C>,
-    server_state: ServerState,
-    /// How long each job waited for answers the last time.
+    server: ServerState,
+    schedule: Schedule<PollJob>,
+    /// For each periodic job the time that it waited for answers the last time.
     busy_times: Vec<Duration>,
-    /// The ceiling that was reached since nothing was due last.
+    /// The rate limit that was reached since the schedule was idle last.
     limit_reached: Option<RateLimit>,
+    events: mpsc::Sender<PlcEvent>,
+    stop: CancellationToken,
 }
 
+/// A job of the poll task, for one unit of the connection.
 #[derive(Clone, Copy, Debug)]
-struct PollJob {
-    /// Its place among the jobs.
-    index: usize,
-    unit: usize,
-    task: PollTask,
+enum PollJob {
+    /// Due again and again.
+    Periodic {
+        /// Index of the job in `busy_times`.
+        index: usize,
+        unit: usize,
+        task: PeriodicTask,
+    },
+    /// Once, now: before the next periodic job.
+    Once { unit: usize, task: OneOffTask },
 }
 
+/// What a periodic job does.
 #[derive(Clone, Copy, Debug)]
-enum PollTask {
-    /// Read this scan class.
+enum PeriodicTask {
+    /// Reads the scan class with this index.
     ReadCycle(u16),
-    /// Ask whether the program runs.
-    PollProgram,
+    /// Reads the state of the program.
+    ReadProgramState,
+}
+
+/// What a one-off job does.
+#[derive(Clone, Copy, Debug)]
+enum OneOffTask {
+    /// Requests the device name of a unit without PLC_R.
+    IdentifyDevice,
 }
 
 impl<C: Connector> Poller<C> {
     pub(super) fn new(
-        link: Endpoint,
-        connect: C,
+        endpoint: Endpoint,
+        connector: C,
         events: mpsc::Sender<PlcEvent>,
         random: fastrand::Rng,
+        stop: CancellationToken,
     ) -> Self {
-        let Endpoint { plcs: targets, phase } = link;
-        let pacing = targets.iter().map(|target| target.config.pacing).reduce(Pacing::strictest);
-        let line = ManagedConnection::new(connect, pacing.unwrap_or_default(), random);
-        let units = targets.into_iter().map(UnitState::new).collect();
+        let Endpoint { plcs, phase } = endpoint;
+        let pacing = plcs.iter().map(|plc| plc.config.pacing).reduce(Pacing::strictest);
+        let pacing = pacing.unwrap_or_default();
+        let server = ServerState::new(plcs);
+        let jobs = jobs(&server, phase);
         Self {
-            units,
-            phase,
-            events,
-            connection: line,
-            server_state: ServerState::new(),
-            busy_times: Vec::new(),
+            connection: ManagedConnection::new(connector, pacing, random, stop.clone()),
+            server,
+            busy_times: vec![Duration::ZERO; jobs.len()],
+            schedule: Schedule::new(jobs, now()),
             limit_reached: None,
+            events,
+            stop,
         }
     }
 
-    /// Polls until `stop` fires or nobody listens.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let jobs = self.jobs();
-        self.busy_times = vec![Duration::ZERO; jobs.len()];
-        let mut schedule = Schedule::new(jobs, now());
-        while !stop.is_cancelled() && !self.events.is_closed() {
-            if let Some((ceiling, until)) =
-                schedule.next_due_job(now()).and_then(|job| self.throttled_until(job))
-            {
-                self.limit_reached = Some(ceiling);
-                wait(&self.events, Some(until), &stop).await;
+    /// Polls until `stop` fires or the receiver of the events is gone.
+    pub(super) async fn run(mut self) {
+        while !self.stop.is_cancelled() && !self.events.is_closed() {
+            let due = self.schedule.next_due_job(now());
+            if let Some((limit, until)) = due.and_then(|job| self.throttled_until(job)) {
+                self.limit_reached = Some(limit);
+                wait(&self.events, &self.stop, Some(until)).await;
                 continue;
             }
-            match schedule.next_step(now()) {
+            match self.schedule.next_step(now()) {
                 ScheduleStep::Run { job, missed } => {
-                    let spent = self.connection.busy_time();
-                    if self.run_job(job, missed, &stop).await.is_break() {
+                    if self.run_job(job, missed).await.is_break() {
                         break;
                     }
-                    self.record_busy_time(job, spent);
                 }
                 ScheduleStep::Wait(until) => {
                     self.limit_reached = None;
-                    wait(&self.events, until, &stop).await;
+                    wait(&self.events, &self.stop, until).await;
                 }
             }
         }
         self.connection.close().await;
-        for unit in &self.units {
+        for unit in self.server.units() {
             unit.metrics.up.set(0);
         }
     }
 
-    /// What stands against this job, if it takes as long as the last time.
+    /// Returns the rate limit that delays this job, and when the delay ends, if the job takes as
+    /// long as the last time. A one-off job is not delayed: only its requests are.
     fn throttled_until(&mut self, job: PollJob) -> Option<(RateLimit, Instant)> {
-        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.backoff.is_silent());
-        let turn = self.busy_times.get(job.index).filter(|_| !is_silent);
-        self.connection.throttled_until(turn.copied().unwrap_or_default())
+        let PollJob::Periodic { index, unit, .. } = job else { return None };
+        let busy = self.busy_times.get(index).filter(|_| !self.server.is_silent(unit));
+        self.connection.throttled_until(busy.copied().unwrap_or_default())
     }
 
-    /// Notes how long this job waited for answers, unless one did not come: that says nothing of the
-    /// next time.
-    fn record_busy_time(&mut self, job: PollJob, spent_before: Duration) {
-        let is_silent = self.units.get(job.unit).is_some_and(|unit| unit.backoff.is_silent());
-        if let Some(turn) = self.busy_times.get_mut(job.index)
-            && self.connection.is_connected()
-            && !is_silent
-        {
-            *turn = self.connection.busy_time() - spent_before;
-        }
-    }
-
-    /// What is to be done; the units are spread like the connections of the gateway.
-    fn jobs(&self) -> Vec<PeriodicJob<PollJob>> {
-        let mut jobs = Vec::new();
-        let mut phase = self.phase.clamp(0.0, 0.999);
-        for (index, unit) in self.units.iter().enumerate() {
-            let mut add = |task, period: Duration| {
-                let group = PollJob { index: jobs.len(), unit: index, task };
-                jobs.push(PeriodicJob { job: group, period, phase: period.mul_f64(phase) });
-            };
-            for (class, scan) in (0..).zip(&unit.plan.classes) {
-                add(PollTask::ReadCycle(class), scan.period);
-            }
-            if plc_r::has_plc_r(unit.config.model) {
-                add(PollTask::PollProgram, PROGRAM_POLL_PERIOD);
-            }
-            phase = (phase + GOLDEN_RATIO).fract().min(0.999);
-        }
-        jobs
-    }
-
-    async fn run_job(
-        &mut self,
-        job: PollJob,
-        missed: u32,
-        stop: &CancellationToken,
-    ) -> ControlFlow<()> {
-        let class = match job.task {
-            PollTask::PollProgram => {
-                if let Some(mut visit) = self.unit_poll(job.unit, stop) {
-                    visit.poll_program_state(PROGRAM_POLL_PERIOD / 2).await;
+    async fn run_job(&mut self, job: PollJob, missed: u32) -> ControlFlow<()> {
+        match job {
+            PollJob::Periodic { index, unit, task } => {
+                let busy_before = self.connection.busy_time();
+                match task {
+                    PeriodicTask::ReadCycle(class) => self.run_cycle(unit, class, missed).await?,
+                    PeriodicTask::ReadProgramState => {
+                        self.read_program_state(unit, PROGRAM_POLL_PERIOD / 2).await;
+                    }
                 }
-                return ControlFlow::Continue(());
+                self.record_busy_time(index, unit, busy_before);
             }
-            PollTask::ReadCycle(class) => class,
-        };
-        self.probe_silent_unit(job.unit, stop).await;
-        let reached = self.limit_reached;
-        let Some(mut visit) = self.unit_poll(job.unit, stop) else { return ControlFlow::Break(()) };
-        visit.unit.on_missed_cycles(missed, reached, now(), visit.events).await;
-        let Some(cycle) = visit.read_cycle(class).await else { return ControlFlow::Break(()) };
-        if visit.events.send(PlcEvent::Cycle(cycle)).await.is_err() {
-            return ControlFlow::Break(());
+            PollJob::Once { unit, task: OneOffTask::IdentifyDevice } => {
+                self.identify_device(unit).await;
+            }
         }
-        visit.unit.report_learned(visit.events).await;
-        visit.identify_device().await;
+        self.send_events().await
+    }
+
+    /// Records how long a job waited for answers, unless one was missing: then it says nothing
+    /// about the next time.
+    fn record_busy_time(&mut self, index: usize, unit: usize, busy_before: Duration) {
+        if let Some(busy) = self.busy_times.get_mut(index)
+            && self.connection.is_connected()
+            && !self.server.is_silent(unit)
+        {
+            *busy = self.connection.busy_time() - busy_before;
+        }
+    }
+
+    async fn send_events(&mut self) -> ControlFlow<()> {
+        for event in self.server.take_events() {
+            if self.events.send(event).await.is_err() {
+                return ControlFlow::Break(());
+            }
+        }
         ControlFlow::Continue(())
     }
 
-    /// In the turn of a silent unit, tries the silent one whose turn it is, if any is to be tried.
-    async fn probe_silent_unit(&mut self, unit: usize, stop: &CancellationToken) {
-        if !self.units.get(unit).is_some_and(|unit| unit.backoff.is_silent()) {
+    /// Runs one cycle of a scan class: probes a silent unit, opens a session, reads, has the result
+    /// judged, and passes it on.
+    async fn run_cycle(&mut self, unit: usize, class: u16, missed: u32) -> ControlFlow<()> {
+        self.probe_silent_unit(unit).await;
+        self.server.on_missed_cycles(unit, missed, self.limit_reached, now());
+        let anchor = Anchor::new(now());
+        if !self.server.is_silent(unit) {
+            self.connect().await;
+            self.start_session(unit).await;
+            self.server.report_too_many_connects(unit);
+        }
+        let Some(reads) = self.read_cycle(unit, class, anchor).await else {
+            return ControlFlow::Break(());
+        };
+        let random = self.connection.random();
+        let (mut values, blame) = self.server.on_reads(unit, reads, (now(), random));
+        self.on_blame(blame);
+        self.split_refused(unit, class, &mut values).await;
+        let judged = self.server.on_cycle(unit, values, now());
+        let Some((cycle, follow_up)) = judged else { return ControlFlow::Break(()) };
+        match follow_up {
+            FollowUp::Nothing => {}
+            FollowUp::Identify => self.identify_late(unit).await,
+            // A value is worth more than the state: nothing is read beyond a rate limit.
+            FollowUp::ReadProgramState => {
+                if self.connection.throttled_until(Duration::ZERO).is_none() {
+                    self.read_program_state(unit, MIN_STATUS_INTERVAL).await;
+                }
+            }
+        }
+        self.server.end_cycle(unit, cycle, now());
+        if self.server.wants_device_name(unit, self.connection.has_spare_connect(), now()) {
+            self.schedule.run_once(PollJob::Once { unit, task: OneOffTask::IdentifyDevice });
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Connects if needed and allowed. Returns `false` when it is not allowed now.
+    async fn connect(&mut self) -> bool {
+        match self.connection.connect().await {
+            ConnectOutcome::Deferred => return false,
+            ConnectOutcome::Opened { may_have_restarted } => {
+                self.server.on_connected(may_have_restarted);
+            }
+            ConnectOutcome::Failed(error) => self.server.on_connect_failed(&error),
+            ConnectOutcome::AlreadyOpen | ConnectOutcome::Stopped => {}
+        }
+        true
+    }
+
+    /// Identifies a unit that was not asked in this session yet: before its first value, so that it
+    /// is known from there on whether its program runs.
+    async fn start_session(&mut self, unit: usize) {
+        if let Some(identification) = self.server.start_session(unit, now()) {
+            self.identify(unit, &identification).await;
+        }
+    }
+
+    /// Identifies a unit whose identity was put off until the session had answered.
+    async fn identify_late(&mut self, unit: usize) {
+        if let Some(identification) = self.server.start_late_identification(unit, now()) {
+            self.identify(unit, &identification).await;
+        }
+    }
+
+    async fn identify(&mut self, unit: usize, identification: &Identification) {
+        for request in identification.requests {
+            let Some(exchange) = self.exchange(unit, request).await else { break };
+            let at = (now(), self.connection.random());
+            let (is_next, blame) =
+                self.server.on_identity(unit, identification, request, exchange, at);
+            self.on_blame(blame);
+            if !is_next {
+                break;
+            }
+        }
+        self.server.on_identified(unit, now());
+    }
+
+    /// Reads a scan class. Returns `None` when `stop` fires before all is read.
+    async fn read_cycle(&mut self, unit: usize, class: u16, anchor: Anchor) -> Option<CycleReads> {
+        let start = now();
+        let state = self.server.unit_mut(unit)?;
+        let list = state.tuner.next_requests(class, start)?;
+        let first = state.next_start(class) % list.requests.len().max(1);
+        let mut is_first_lost = false;
+        let may_be_stale = self.connection.may_be_stale();
+        let mut exchanges = self.read_list(unit, &list, first).await?;
+        // The server may have closed the connection while it was idle, which only use reveals. So
+        // when a connection that has answered before breaks over the first request, that is sent
+        // once more on a new one; a slow scan class would lose every other cycle otherwise.
+        if let ([exchange], Some(request)) = (&*exchanges, list.requests.get(first))
+            && may_be_stale
+            && exchange.is_closed()
+            && self.reopen_stale(unit, request, exchange).await
+        {
+            exchanges = self.read_list(unit, &list, first).await?;
+            is_first_lost = exchanges.is_empty() && !self.connection.is_connected();
+        }
+        Some(CycleReads { class, list, first, exchanges, is_first_lost, start, anchor })
+    }
+
+    /// Opens a new connection in place of one that the server had closed. Returns `false` when that
+    /// is not allowed now: then the exchange is judged like any other.
+    async fn reopen_stale(
+        &mut self,
+        unit: usize,
+        request: &ReadRequest,
+        exchange: &Exchange,
+    ) -> bool {
+        self.on_closed_by_server();
+        if !self.connect().await {
+            return false;
+        }
+        self.server.count_request(unit, request, exchange);
+        self.start_session(unit).await;
+        true
+    }
+
+    /// Sends the requests of a list from `first` on, around the end, until one is not answered by
+    /// the unit. Returns `None` when `stop` fires before that.
+    async fn read_list(
+        &mut self,
+        unit: usize,
+        list: &RequestList,
+        first: usize,
+    ) -> Option<Vec<Exchange>> {
+        let mut exchanges = Vec::with_capacity(list.requests.len());
+        let Some(address) = self.address(unit) else { return Some(exchanges) };
+        let (head, tail) = list.requests.split_at_checked(first)?;
+        for request in tail.iter().chain(head) {
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            if !self.connection.is_connected() {
+                break;
+            }
+            let exchange = self.connection.read(address, request).await;
+            let is_answered = exchange.is_answered();
+            exchanges.push(exchange);
+            if !is_answered {
+                break;
+            }
+        }
+        Some(exchanges)
+    }
+
+    /// Splits refused requests: one at least, and more within half a scan period. Tags of requests
+    /// that are not split to the end keep their last value in this cycle.
+    async fn split_refused(&mut self, unit: usize, class: u16, values: &mut CycleValues) {
+        let state = self.server.unit(unit);
+        let class = state.and_then(|unit| unit.plan.classes.get(usize::from(class)));
+        let limit = values.start() + class.map_or(Duration::ZERO, |class| class.period / 2);
+        for splits in 0..MAX_SPLITS_PER_CYCLE {
+            let is_over = splits > 0 && now() > limit;
+            if is_over || self.stop.is_cancelled() || !self.server.is_reachable(unit) {
+                break;
+            }
+            let Some(split) = self.server.next_split(unit, values) else { break };
+            let mut exchanges = Vec::with_capacity(split.halves.len());
+            for half in &split.halves {
+                let Some(exchange) = self.exchange(unit, &half.request).await else { break };
+                let is_answered = exchange.is_answered();
+                exchanges.push(exchange);
+                if !is_answered {
+                    break;
+                }
+            }
+            let at = (now(), self.connection.random());
+            let blame = self.server.on_split(unit, values, split, exchanges, at);
+            self.on_blame(blame);
+        }
+    }
+
+    /// Reads the state of a unit's program, unless that was done within `min_interval`.
+    async fn read_program_state(&mut self, unit: usize, min_interval: Duration) {
+        let request = match self.server.next_program_poll(unit, min_interval, now()) {
+            ProgramPoll::NotDue => return,
+            ProgramPoll::Identify => return self.identify_late(unit).await,
+            ProgramPoll::Read(request) => request,
+        };
+        let (may_be_stale, is_idle) = (self.connection.may_be_stale(), self.connection.is_idle());
+        let Some(exchange) = self.exchange(unit, &request).await else { return };
+        let changes = self.server.on_program_state(unit, &exchange, is_idle, now());
+        if may_be_stale && exchange.is_closed() {
+            // As before the first request of a cycle; here the next period is early enough.
+            self.server.count_request(unit, &request, &exchange);
+            self.on_closed_by_server();
+            if self.connect().await {
+                self.start_session(unit).await;
+            }
             return;
         }
-        let spare = if !self.units.iter().any(|unit| unit.is_answering) {
-            RetryAllowance::Unlimited
-        } else if self.connection.has_spare_connect() {
-            RetryAllowance::WithinBudget
-        } else {
-            RetryAllowance::OverdueOnly
-        };
-        // Of one that was not asked yet nothing is known: it may be the one that answers.
-        let unasked = self.units.iter().position(UnitState::is_untried);
-        let next = unasked.filter(|_| spare == RetryAllowance::Unlimited).or_else(|| {
-            let standings = self.units.iter().map(|unit| &unit.backoff);
-            self.server_state.silent_units.next_unit(standings, spare, now())
-        });
-        let Some(next) = next else { return };
-        let Some(mut visit) = self.unit_poll(next, stop) else { return };
-        visit.probe().await;
+        let at = (now(), self.connection.random());
+        let blame = self.server.on_program_exchange(unit, &request, exchange, changes, at);
+        self.on_blame(blame);
     }
 
-    fn unit_poll<'a>(
-        &'a mut self,
-        unit: usize,
-        stop: &'a CancellationToken,
-    ) -> Option<UnitPoll<'a, C>> {
-        let Self { units, events, connection: line, server_state: server, .. } = self;
-        let (before, rest) = units.split_at_mut_checked(unit)?;
-        let (unit, after) = rest.split_first_mut()?;
-        let began = Anchor::new(now());
-        Some(UnitPoll {
-            unit,
-            others: [before, after],
-            connection: line,
-            server,
-            events,
-            stop,
-            started: began,
-        })
+    /// In the turn of a silent unit, probes the silent unit whose turn it is, if any is due.
+    async fn probe_silent_unit(&mut self, unit: usize) {
+        let has_spare_connect = self.connection.has_spare_connect();
+        let Some(unit) = self.server.next_probe(unit, has_spare_connect, now()) else { return };
+        self.connect().await;
+        let state = self.server.unit_mut(unit);
+        let Some(request) = state.and_then(|unit| unit.probe_request(now())) else { return };
+        if !self.connection.is_connected() {
+            return;
+        }
+        let Some(address) = self.address_of_any(unit) else { return };
+        let exchange = self.connection.read(address, &request).await;
+        let at = (now(), self.connection.random());
+        let blame = self.server.on_probe(unit, &request, exchange, at);
+        self.on_blame(blame);
+    }
+
+    /// Requests the device name of a unit.
+    async fn identify_device(&mut self, unit: usize) {
+        let Some(address) = self.server.start_device_name(unit) else { return };
+        let exchange = self.connection.read_device_identification(address).await;
+        self.server.on_device_name(unit, exchange, now());
+    }
+
+    /// Sends one request; `None` when there is no connection, or the unit is silent.
+    async fn exchange(&mut self, unit: usize, request: &ReadRequest) -> Option<Exchange> {
+        let address = self.address(unit).filter(|_| self.connection.is_connected())?;
+        Some(self.connection.read(address, request).await)
+    }
+
+    /// Returns the address of a unit that is not silent.
+    fn address(&self, unit: usize) -> Option<UnitAddress> {
+        self.address_of_any(unit).filter(|_| !self.server.is_silent(unit))
+    }
+
+    fn address_of_any(&self, unit: usize) -> Option<UnitAddress> {
+        self.server.unit(unit).map(|unit| unit.address())
+    }
+
+    fn on_closed_by_server(&mut self) {
+        self.connection.on_closed_by_server();
+        self.server.on_session_closed();
+    }
+
+    fn on_blame(&mut self, blame: Option<Blame>) {
+        if let Some(blame) = blame {
+            self.connection.on_connection_lost(blame);
+        }
     }
 }
 
-fn now() -> Instant {
-    time::Instant::now().into_std()
-}
-
-/// Waits until then, or until there is no reason to go on.
-async fn wait(events: &mpsc::Sender<PlcEvent>, until: Option<Instant>, stop: &CancellationToken) {
+/// Waits until this time, or until there is a reason to end.
+async fn wait(events: &mpsc::Sender<PlcEvent>, stop: &CancellationToken, until: Option<Instant>) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = events.closed() => {}
-        () = sleep_until(until) => {}
+        () = clock::sleep_until(until) => {}
     }
 }
 
-async fn sleep_until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
+/// Returns the periodic jobs of a connection. Its units are spread over a period, like the
+/// connections of the gateway.
+fn jobs(server: &ServerState, phase: f64) -> Vec<PeriodicJob<PollJob>> {
+    let mut jobs = Vec::new();
+    let mut phase = phase.clamp(0.0, 0.999);
+    for (unit, state) in server.units().iter().enumerate() {
+        let mut add = |task, period: Duration| {
+            let job = PollJob::Periodic { index: jobs.len(), unit, task };
+            jobs.push(PeriodicJob { job, period, phase: period.mul_f64(phase) });
+        };
+        for (class, scan) in (0..).zip(&state.plan.classes) {
+            add(PeriodicTask::ReadCycle(class), scan.period);
+        }
+        if plc_r::has_plc_r(state.config.model) {
+            add(PeriodicTask::ReadProgramState, PROGRAM_POLL_PERIOD);
+        }
+        phase = (phase + GOLDEN_RATIO).fract().min(0.999);
     }
+    jobs
 }

@@ -1,4 +1,4 @@
-//! How a PLC is spared: pauses, and ceilings for requests and for the time they take. Pure.
+//! Limits the load on a Modbus server: pauses, requests per second, share of its time. Pure.
 
 mod duty_cycle;
 
@@ -11,16 +11,16 @@ use crate::schedule::RateBudget;
 pub(super) use duty_cycle::AnswerReceived;
 use duty_cycle::DutyCycle;
 
-/// Paces the requests of one connection.
+/// Limits the requests of one connection.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     pacing: Pacing,
-    /// The pause after a connect or an answer ends here.
+    /// End of the pause after a connect or an answer.
     paused_until: Option<Instant>,
     request_budget: RateBudget,
-    /// Absent where all of the PLC's time may be taken.
+    /// Absent where the whole time may be used (`max_share = 100`).
     duty_cycle: Option<DutyCycle>,
-    /// Waited for answers, all in all.
+    /// Total time spent waiting for answers.
     busy_time: Duration,
 }
 
@@ -35,17 +35,22 @@ impl RateLimiter {
         }
     }
 
-    /// A connection was opened.
+    /// Records a new connection.
     pub(super) fn on_connected(&mut self, now: Instant) {
         self.pause_for(now, self.pacing.connect_pause);
     }
 
-    /// An answer was waited for, from when the request was sent until now.
-    pub(super) fn on_request_done(&mut self, sent: Instant, now: Instant, came: AnswerReceived) {
+    /// Records a request that was sent at `sent`, and is answered or given up at `now`.
+    pub(super) fn on_request_done(
+        &mut self,
+        sent: Instant,
+        now: Instant,
+        answered: AnswerReceived,
+    ) {
         self.pause_for(now, self.pacing.request_pause);
         self.busy_time += now.saturating_duration_since(sent);
         if let Some(share) = &mut self.duty_cycle {
-            share.record(sent, now, came);
+            share.record(sent, now, answered);
         }
     }
 
@@ -53,31 +58,35 @@ impl RateLimiter {
         self.paused_until = (!pause.is_zero()).then(|| now + pause);
     }
 
-    /// How long answers were waited for, all in all.
+    /// Returns the total time spent waiting for answers.
     pub(super) const fn busy_time(&self) -> Duration {
         self.busy_time
     }
 
-    /// What stands against a turn that waits so long for answers, and until when.
+    /// Returns the limit that blocks a job expected to wait for answers for `expected`, and when it
+    /// lifts.
     pub(super) fn throttled_until(
         &mut self,
-        turn: Duration,
+        expected: Duration,
         now: Instant,
     ) -> Option<(RateLimit, Instant)> {
         let Pacing { max_share, max_requests, .. } = self.pacing;
-        let share = self.duty_cycle.as_mut().and_then(|share| share.next_free(turn, now));
+        let share = self.duty_cycle.as_mut().and_then(|share| share.next_free(expected, now));
         let requests = self.request_budget.next_free(now);
         let share = share.map(|until| (RateLimit::Share(max_share), until));
         let requests = requests.map(|until| (RateLimit::Requests(max_requests), until));
         share.into_iter().chain(requests).max_by_key(|(_, until)| *until)
     }
 
-    /// Takes the next request; it may go now, or be asked for again at an instant. A turn that takes
-    /// longer than was expected is spread by this.
+    /// Takes the right to send the next request. This spreads the requests of a job that takes
+    /// longer than expected.
+    ///
+    /// # Errors
+    /// Returns when to ask again, if no request may be sent now.
     pub(super) fn take_slot(&mut self, now: Instant) -> Result<(), Instant> {
-        let rests_until = self.paused_until.filter(|until| now < *until);
+        let paused_until = self.paused_until.filter(|until| now < *until);
         let share = self.duty_cycle.as_mut().and_then(|share| share.next_free_for_answer(now));
-        match rests_until.max(share) {
+        match paused_until.max(share) {
             Some(until) => Err(until),
             None => self.request_budget.take(now),
         }
@@ -95,51 +104,52 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_follows_a_connect_and_every_answer() {
+    fn a_pause_follows_each_connect_and_each_answer() {
         let (start, at) = (Instant::now(), |millis| MILLI * millis);
         let pauses = Pacing { connect_pause: MILLI * 200, request_pause: MILLI * 5, ..pacing() };
-        let mut pace = RateLimiter::new(pauses, start);
-        assert_eq!(pace.take_slot(start), Ok(()), "nothing to rest from yet");
-        pace.on_connected(start);
-        assert_eq!(pace.take_slot(start), Err(start + at(200)));
-        assert_eq!(pace.take_slot(start + at(200)), Ok(()));
-        pace.on_request_done(start + at(200), start + at(203), AnswerReceived::Yes);
-        assert_eq!(pace.take_slot(start + at(203)), Err(start + at(208)));
-        assert_eq!(pace.take_slot(start + at(208)), Ok(()));
+        let mut limiter = RateLimiter::new(pauses, start);
+        assert_eq!(limiter.take_slot(start), Ok(()), "no connect and no answer yet");
+        limiter.on_connected(start);
+        assert_eq!(limiter.take_slot(start), Err(start + at(200)));
+        assert_eq!(limiter.take_slot(start + at(200)), Ok(()));
+        limiter.on_request_done(start + at(200), start + at(203), AnswerReceived::Yes);
+        assert_eq!(limiter.take_slot(start + at(203)), Err(start + at(208)));
+        assert_eq!(limiter.take_slot(start + at(208)), Ok(()));
     }
 
     #[test]
-    fn requests_beyond_the_ceiling_of_a_second_wait_for_the_next() {
+    fn requests_beyond_the_limit_of_a_second_wait_for_the_next() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(Pacing { max_requests: 2, ..pacing() }, start);
-        assert_eq!(pace.throttled_until(MILLI, start), None);
-        assert_eq!([pace.take_slot(start), pace.take_slot(start)], [Ok(()), Ok(())]);
+        let mut limiter = RateLimiter::new(Pacing { max_requests: 2, ..pacing() }, start);
+        assert_eq!(limiter.throttled_until(MILLI, start), None);
+        assert_eq!([limiter.take_slot(start), limiter.take_slot(start)], [Ok(()), Ok(())]);
         let free = start + MILLI * 1000;
-        assert_eq!(pace.throttled_until(MILLI, start), Some((RateLimit::Requests(2), free)));
-        assert_eq!(pace.take_slot(start), Err(free));
-        assert_eq!(pace.take_slot(free), Ok(()));
+        assert_eq!(limiter.throttled_until(MILLI, start), Some((RateLimit::Requests(2), free)));
+        assert_eq!(limiter.take_slot(start), Err(free));
+        assert_eq!(limiter.take_slot(free), Ok(()));
     }
 
     #[test]
-    fn a_turn_and_each_of_its_requests_wait_until_the_share_has_room() {
+    fn a_job_and_each_of_its_requests_wait_until_the_share_allows_them() {
         let start = Instant::now();
         let (second, at) = (MILLI * 1000, |seconds| start + MILLI * 1000 * seconds);
-        let mut pace = RateLimiter::new(pacing(), start);
-        assert_eq!(pace.throttled_until(second * 4, start), None);
-        pace.on_request_done(start, at(4), AnswerReceived::Yes);
-        assert_eq!(pace.busy_time(), second * 4);
-        // Five seconds in ten: one more second, or four when three of the first are out of sight.
-        assert_eq!(pace.throttled_until(second, at(4)), None);
-        assert_eq!(pace.throttled_until(second * 4, at(4)), Some((RateLimit::Share(50), at(9))));
-        assert_eq!(pace.take_slot(at(4)), Err(at(9)), "as long as the one before");
-        assert_eq!(pace.take_slot(at(9)), Ok(()));
+        let mut limiter = RateLimiter::new(pacing(), start);
+        assert_eq!(limiter.throttled_until(second * 4, start), None);
+        limiter.on_request_done(start, at(4), AnswerReceived::Yes);
+        assert_eq!(limiter.busy_time(), second * 4);
+        // Five seconds in ten: one more second, or four when three of the first have left the
+        // window.
+        assert_eq!(limiter.throttled_until(second, at(4)), None);
+        assert_eq!(limiter.throttled_until(second * 4, at(4)), Some((RateLimit::Share(50), at(9))));
+        assert_eq!(limiter.take_slot(at(4)), Err(at(9)), "as long as the one before");
+        assert_eq!(limiter.take_slot(at(9)), Ok(()));
     }
 
     #[test]
-    fn all_of_the_time_may_be_taken_where_the_file_says_so() {
+    fn a_share_of_100_percent_limits_nothing() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(Pacing { max_share: 100, ..pacing() }, start);
-        pace.on_request_done(start, start + MILLI * 20_000, AnswerReceived::No);
-        assert_eq!(pace.throttled_until(MILLI, start + MILLI * 20_000), None);
+        let mut limiter = RateLimiter::new(Pacing { max_share: 100, ..pacing() }, start);
+        limiter.on_request_done(start, start + MILLI * 20_000, AnswerReceived::No);
+        assert_eq!(limiter.throttled_until(MILLI, start + MILLI * 20_000), None);
     }
 }

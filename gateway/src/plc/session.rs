@@ -1,4 +1,4 @@
-//! What polling needs from a PLC. One implementation speaks Modbus TCP, tests bring another.
+//! The interface between the poll task and a Modbus server; `modbus` implements it, and tests do.
 
 use std::io;
 use std::time::Duration;
@@ -9,84 +9,85 @@ use thiserror::Error;
 use super::{PlcIdentity, Registers};
 use crate::metrics::RequestOutcome;
 
-/// Who is asked on a connection, and how long its answer is waited for.
+/// A unit behind a connection, and how long to wait for its answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct UnitAddress {
     /// Modbus unit id.
     pub(super) unit: u8,
-    /// Longest wait for one answer.
+    /// Longest wait for an answer.
     pub(super) timeout: Duration,
 }
 
 /// Opens sessions with one Modbus server.
 pub(super) trait Connector: Send {
-    /// One life of a connection.
+    /// One connection.
     type Session: PlcSession;
 
     /// Opens a connection, within a bounded time.
     fn connect(&mut self) -> impl Future<Output = Result<Self::Session, ConnectError>> + Send;
 }
 
-/// One life of a connection, between connect and loss.
+/// One connection, from connect to loss.
 pub(super) trait PlcSession: Send {
-    /// Sends one request and waits for its whole answer, within a bounded time. After any error but
-    /// [`RequestError::Refused`] the session must be dropped: a late answer may still arrive.
+    /// Sends one request and waits for its complete answer, at most for the time-out. After any
+    /// error but [`RequestError::Refused`] the session must be dropped: a late answer may still
+    /// arrive.
     fn read(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
         request: &ReadRequest,
     ) -> impl Future<Output = Result<Registers, RequestError>> + Send;
 
-    /// Asks what the device calls itself (Modbus Application Protocol V1.1b3, 6.21), like
-    /// [`Session::read`].
+    /// Sends Read Device Identification (Modbus Application Protocol V1.1b3, 6.21), like
+    /// [`PlcSession::read`].
     fn read_device_identification(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
     ) -> impl Future<Output = Result<PlcIdentity, RequestError>> + Send;
 
-    /// Closes the connection in an orderly way, within a bounded time.
+    /// Closes the connection, within a bounded time.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Why no connection came about.
+/// Why a connect failed.
 #[derive(Debug, Error)]
 pub(super) enum ConnectError {
     /// The host name has no address.
-    #[error("the name has no address")]
+    #[error("the host name has no address")]
     UnknownHost(#[source] io::Error),
-    /// The other end said no.
+    /// The server or a firewall refused the connection.
     #[error("the connection was refused")]
     Refused(#[source] io::Error),
-    /// Nothing came back in time.
+    /// No answer arrived in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// There is no way there, or nobody has the address.
-    #[error("there is no way to the address")]
+    /// No route leads to the address, or no device of the local network has it.
+    #[error("no route to the address")]
     NoRoute(#[source] io::Error),
-    /// Anything else, on our side as a rule.
+    /// Another error, mostly of this machine.
     #[error("the connection failed")]
     Failed(#[source] io::Error),
 }
 
-/// Why a request got no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub(super) enum RequestError {
-    /// The PLC understood the request and said no with this exception code.
+    /// The PLC answered with this exception code (Modbus Application Protocol V1.1b3, 7).
     #[error("exception {0}")]
     Refused(u8),
-    /// Nothing came back in time.
+    /// No answer arrived in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// Something came back that is not the answer to this request.
+    /// What arrived is not the answer to this request.
     #[error("the answer does not fit the request: {0}")]
     Garbled(String),
-    /// The connection broke.
-    #[error("the connection broke")]
+    /// The connection was closed or reset.
+    #[error("connection lost")]
     Disconnected(#[source] io::Error),
 }
 
 impl RequestError {
-    /// Value of the label `outcome`.
+    /// Returns the value of the metric label `outcome`.
     pub(super) const fn outcome(&self) -> RequestOutcome {
         match self {
             Self::Refused(_) => RequestOutcome::Refused,

@@ -1,93 +1,97 @@
-//! In which order the silent units of one connection are tried, and how often, so that the others
-//! keep their rate and every silent one has its turn. Pure: `now` is an argument.
+//! Decides which silent unit of a connection is probed, and when: the others keep their rate, and
+//! every silent unit has its turn. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant};
 
 use super::unit_backoff::{FailureCost, UnitBackoff};
 use crate::schedule::RateBudget;
 
-/// Connections that silent units may cost in a minute while others answer. What is left of the
-/// budget of the line is for those that answer.
+/// Connections that probes may cost in a minute while other units answer. The rest of the
+/// connection's budget is for those.
 const MAX_LOSSES_PER_MINUTE: u32 = 4;
-/// A try without an answer is followed by so many times its length without another one: tries take
-/// a tenth of the time.
+/// A failed probe is followed by a pause of this many times its length: probes take at most a tenth
+/// of the time.
 const REST_FACTOR: u32 = 9;
-/// The one that waits longest is tried after this, whatever others have cost meanwhile.
+/// Longest wait of the unit that was probed least recently, even if the budgets are used up.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Until one that is silent alone is tried: the longest pause of [`Standing`].
+/// Longest wait of a unit that is the only silent one: the longest pause of [`UnitBackoff`].
 const SOLE_UNIT_MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Tries the silent units in turn.
+/// Probes the silent units in turn.
 #[derive(Debug)]
 pub(super) struct SilentUnitRoundRobin {
+    /// Connections that probes may cost.
     loss_budget: RateBudget,
-    /// When the one that had waited longest was tried last.
+    /// Last time at which the unit that had waited longest was probed.
     last_turn: Option<Instant>,
+    /// End of the pause after a failed probe.
     paused_until: Option<Instant>,
 }
 
-/// What there is to spare for a try.
+/// What a probe may cost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum RetryAllowance {
-    /// Nobody answers who would lose anything.
+    /// Anything: no unit answers that would lose values.
     Unlimited,
-    /// The line has a connect left over.
+    /// A connection, within the loss budget: the server may be connected to once more.
     WithinBudget,
-    /// Others use up what connects there are.
+    /// A connection for an overdue unit only: other units use up the connects.
     OverdueOnly,
 }
 
 impl SilentUnitRoundRobin {
     pub(super) fn new() -> Self {
-        let losses = RateBudget::per_minute(MAX_LOSSES_PER_MINUTE as usize);
-        Self { loss_budget: losses, last_turn: None, paused_until: None }
+        let loss_budget = RateBudget::per_minute(MAX_LOSSES_PER_MINUTE as usize);
+        Self { loss_budget, last_turn: None, paused_until: None }
     }
 
-    /// A unit has cost the connection while others answered.
+    /// Records that a unit cost the connection while others answered.
     pub(super) fn on_connection_lost(&mut self, now: Instant) {
-        // A full budget keeps silent units from being tried, not one that has just failed.
+        // The budget limits probes. A unit that has just failed counts, but cannot be refused.
         let _ = self.loss_budget.take(now);
     }
 
-    /// A try took so long and had no answer, while others answered.
+    /// Records a probe of this length without an answer, while others answered.
     pub(super) fn on_failed_probe(&mut self, took: Duration, now: Instant) {
         self.paused_until = Some(now + took * REST_FACTOR);
     }
 
-    /// Which of all units is to be tried now, if any: who failed for the first time, since one
-    /// answer may be lost, then who has waited longest. At least once a minute it is the latter.
+    /// Returns the index of the unit to probe now, if any is due.
+    ///
+    /// A unit that failed for the first time comes first, since a single answer may be lost; then
+    /// the unit that has waited longest. At least once a minute it is the latter.
     pub(super) fn next_unit<'a>(
         &mut self,
-        standings: impl Iterator<Item = &'a UnitBackoff>,
-        spare: RetryAllowance,
+        units: impl Iterator<Item = &'a UnitBackoff>,
+        allowance: RetryAllowance,
         now: Instant,
     ) -> Option<usize> {
-        let answers = spare != RetryAllowance::Unlimited;
-        if answers && self.paused_until.is_some_and(|until| now < until) {
+        let do_others_answer = allowance != RetryAllowance::Unlimited;
+        if do_others_answer && self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
-        let is_overdue = self.last_turn.is_none_or(|turned| turned + MAX_WAIT <= now);
+        let is_overdue = self.last_turn.is_none_or(|turn| turn + MAX_WAIT <= now);
         let has_connect =
-            spare == RetryAllowance::WithinBudget && self.loss_budget.next_free(now).is_none();
-        let may_cost = !answers || is_overdue || has_connect;
-        let is_due = |(_, standing): &(usize, &UnitBackoff)| match standing.due_cost(now) {
+            allowance == RetryAllowance::WithinBudget && self.loss_budget.next_free(now).is_none();
+        let may_cost = !do_others_answer || is_overdue || has_connect;
+        let is_due = |(_, unit): &(usize, &UnitBackoff)| match unit.due_cost(now) {
             Some(FailureCost::WaitOnly) => true,
             Some(FailureCost::Connection) => may_cost,
             None => false,
         };
-        let is_fresh = |standing: &UnitBackoff| standing.is_first_failure() && !is_overdue;
-        let due = standings.enumerate().filter(is_due);
-        let rank =
-            |(_, standing): &(usize, &UnitBackoff)| (!is_fresh(standing), standing.last_try());
-        let (next, standing) = due.min_by_key(rank)?;
-        if !is_fresh(standing) {
+        let is_first = |unit: &UnitBackoff| unit.is_first_failure() && !is_overdue;
+        let due = units.enumerate().filter(is_due);
+        let rank = |(_, unit): &(usize, &UnitBackoff)| (!is_first(unit), unit.last_try());
+        let (next, unit) = due.min_by_key(rank)?;
+        if !is_first(unit) {
             self.last_turn = Some(now);
         }
         Some(next)
     }
 }
 
-/// Until each of so many silent units has been tried, if no other one comes and goes.
+/// Returns the time within which each of this many silent units is probed, if no other unit fails
+/// and recovers meanwhile.
 pub(super) fn worst_round(silent: u32, timeout: Duration) -> Duration {
     let by_connects = (MAX_WAIT + timeout) * silent.div_ceil(MAX_LOSSES_PER_MINUTE);
     let by_time = timeout * (1 + REST_FACTOR) * silent;
@@ -102,23 +106,23 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Tries whoever is next for so long; gives when each was tried, and the losses.
+    /// Probes the next unit for this time. Returns when each unit was probed.
     fn simulate(
-        standings: &mut [UnitBackoff],
-        rota: &mut SilentUnitRoundRobin,
+        units: &mut [UnitBackoff],
+        round_robin: &mut SilentUnitRoundRobin,
         spare: RetryAllowance,
         (start, length): (Instant, Duration),
         timeout: Duration,
     ) -> Vec<Vec<Instant>> {
-        let mut tried = vec![Vec::new(); standings.len()];
+        let mut tried = vec![Vec::new(); units.len()];
         let mut now = start;
         while now < start + length {
-            if let Some(next) = rota.next_unit(standings.iter(), spare, now) {
+            if let Some(next) = round_robin.next_unit(units.iter(), spare, now) {
                 tried[next].push(now);
                 now += timeout;
-                standings[next].on_failure(FailureCost::Connection, SECOND, now, 0.5);
-                rota.on_connection_lost(now);
-                rota.on_failed_probe(timeout, now);
+                units[next].on_failure(FailureCost::Connection, SECOND, now, 0.5);
+                round_robin.on_connection_lost(now);
+                round_robin.on_failed_probe(timeout, now);
             }
             now += SECOND / 4;
         }
@@ -126,73 +130,76 @@ mod tests {
     }
 
     proptest! {
-        /// However many are silent and however long their time-outs: each is tried again within
-        /// the round that is told, in turn, and together they cost no more than they may.
+        /// For any number of silent units and any time-out, each unit is probed within the reported
+        /// round, and all together stay within the budgets.
         #[test]
-        fn every_silent_unit_has_its_turn_within_the_round(
+        fn every_silent_unit_is_probed_within_the_round(
             silent in 1_u32..=30,
             timeout in 50_u64..4_000,
         ) {
             let (start, timeout) = (Instant::now(), Duration::from_millis(timeout));
-            let mut standings = vec![UnitBackoff::new(); silent as usize];
-            for standing in &mut standings {
+            let mut units = vec![UnitBackoff::new(); silent as usize];
+            for standing in &mut units {
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
             }
             let round = worst_round(silent, timeout);
-            let (mut rota, length) = (SilentUnitRoundRobin::new(), round * 5);
-            let tried = simulate(&mut standings, &mut rota, RetryAllowance::WithinBudget, (start, length), timeout);
+            let (mut round_robin, length) = (SilentUnitRoundRobin::new(), round * 5);
+            let allowance = RetryAllowance::WithinBudget;
+            let span = (start, length);
+            let tried = simulate(&mut units, &mut round_robin, allowance, span, timeout);
             // The caller looks four times a second.
             let slack = timeout + SECOND / 4 * (silent + 1);
             for times in &tried {
                 prop_assert!(times[0] <= start + round + slack);
                 for pair in times.windows(2) {
-                    prop_assert!(pair[1] - pair[0] <= round + slack, "{:?} > {round:?}", pair[1] - pair[0]);
+                    let wait = pair[1] - pair[0];
+                    prop_assert!(wait <= round + slack, "{wait:?} > {round:?}");
                 }
             }
             let mut all: Vec<_> = tried.concat();
             all.sort();
             for window in all.windows(6) {
-                // Four a minute, and one that is overdue when they cost little time.
+                // Four a minute, and an overdue one when they cost little time.
                 prop_assert!(window[5] - window[0] >= SECOND * 60);
             }
             let share = timeout * u32::try_from(all.len()).unwrap();
             prop_assert!(share <= length / 10 + timeout, "{share:?} of {length:?}");
         }
 
-        /// A unit that comes and goes all the time, or a server that leaves no connect to spare,
-        /// does not keep the silent ones from their turn.
+        /// Neither a unit that keeps failing and recovering, nor a server that leaves no connect to
+        /// spare, keeps the silent units from being probed.
         #[test]
-        fn one_a_minute_is_tried_whatever_others_cost(silent in 2_u32..=30) {
+        fn one_unit_a_minute_is_probed_even_without_a_budget(silent in 2_u32..=30) {
             let start = Instant::now();
-            let mut standings = vec![UnitBackoff::new(); silent as usize];
-            for standing in &mut standings {
+            let mut units = vec![UnitBackoff::new(); silent as usize];
+            for standing in &mut units {
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
                 standing.on_failure(FailureCost::Connection, SECOND, start, 0.5);
             }
-            let (mut rota, length) = (SilentUnitRoundRobin::new(), MAX_WAIT * silent * 2);
+            let (mut round_robin, length) = (SilentUnitRoundRobin::new(), MAX_WAIT * silent * 2);
             let spare = RetryAllowance::OverdueOnly;
-            let tried = simulate(&mut standings, &mut rota, spare, (start, length), SECOND);
+            let tried = simulate(&mut units, &mut round_robin, spare, (start, length), SECOND);
             prop_assert!(tried.iter().all(|times| !times.is_empty()), "{tried:?}");
         }
     }
 
     #[test]
-    fn who_failed_once_goes_first_but_not_for_ever() {
+    fn a_unit_that_failed_once_is_probed_first_for_at_most_a_minute() {
         let start = Instant::now();
-        let mut standings = [UnitBackoff::new(); 2];
-        standings[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
-        standings[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
-        let mut rota = SilentUnitRoundRobin::new();
+        let mut units = [UnitBackoff::new(); 2];
+        units[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
+        units[0].on_failure(FailureCost::Connection, SECOND, start, 0.5);
+        let mut round_robin = SilentUnitRoundRobin::new();
         let mut now = start + SECOND * 31;
-        assert_eq!(rota.next_unit(standings.iter(), RetryAllowance::WithinBudget, now), Some(0));
-        // The other one fails again and again, with whole cycles in between.
+        assert_eq!(round_robin.next_unit(units.iter(), RetryAllowance::WithinBudget, now), Some(0));
+        // The other one fails again and again, with complete cycles in between.
         let mut flaps = 0;
         loop {
             now += SECOND * 5;
             let mut flapping = UnitBackoff::new();
             flapping.on_failure(FailureCost::Connection, SECOND, now - SECOND * 2, 0.5);
-            standings[1] = flapping;
-            match rota.next_unit(standings.iter(), RetryAllowance::WithinBudget, now) {
+            units[1] = flapping;
+            match round_robin.next_unit(units.iter(), RetryAllowance::WithinBudget, now) {
                 Some(1) => flaps += 1,
                 other => break assert_eq!(other, Some(0)),
             }
@@ -201,17 +208,17 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_answers_nothing_is_spared() {
+    fn budgets_do_not_apply_while_no_unit_answers() {
         let start = Instant::now();
-        let mut standings = [UnitBackoff::new(); 8];
-        let mut rota = SilentUnitRoundRobin::new();
-        for standing in &mut standings {
+        let mut units = [UnitBackoff::new(); 8];
+        let mut round_robin = SilentUnitRoundRobin::new();
+        for standing in &mut units {
             standing.on_failure(FailureCost::WaitOnly, SECOND, start, 0.5);
-            rota.on_connection_lost(start);
+            round_robin.on_connection_lost(start);
         }
-        rota.on_failed_probe(SECOND * 10, start);
+        round_robin.on_failed_probe(SECOND * 10, start);
         let now = start + SECOND * 2;
-        assert_eq!(rota.next_unit(standings.iter(), RetryAllowance::OverdueOnly, now), None);
-        assert!(rota.next_unit(standings.iter(), RetryAllowance::Unlimited, now).is_some());
+        assert_eq!(round_robin.next_unit(units.iter(), RetryAllowance::OverdueOnly, now), None);
+        assert!(round_robin.next_unit(units.iter(), RetryAllowance::Unlimited, now).is_some());
     }
 }

@@ -29,7 +29,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const PLC_R: u16 = 60_000;
 
 #[tokio::test(start_paused = true)]
-async fn the_first_cycle_is_read_at_once_and_every_request_of_it() {
+async fn the_first_cycle_is_read_at_once_and_completely() {
     let plc = plc("M241", &[("%MW0", 1000), ("%MW500", 1000)]);
     let mut world = PollerHarness::start(plc, FakePlc::answering_with(echo_addresses));
     assert_eq!(world.state().await, PlcState::Connected { identity: None, program: None });
@@ -40,7 +40,7 @@ async fn the_first_cycle_is_read_at_once_and_every_request_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
+async fn identity_and_program_state_of_a_modicon_are_read() {
     let answers = |request: &plan::ReadRequest| {
         let mut words = vec![0; request.count.into()];
         if request.first == PLC_R {
@@ -58,7 +58,7 @@ async fn a_modicon_is_asked_who_it_is_and_whether_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_modicon_that_does_not_tell_who_it_is_is_read_all_the_same() {
+async fn a_modicon_that_refuses_its_identity_is_polled_all_the_same() {
     let answers = |request: &plan::ReadRequest| match request.first {
         PLC_R => (Duration::ZERO, Err(RequestError::Refused(2))),
         _ => echo_addresses(request),
@@ -85,7 +85,7 @@ async fn a_refused_request_does_not_stop_the_others() {
     for _ in 0..2 {
         assert_eq!(world.words(&[0, 1, 2]).await, [Ok(0), Err(ReadFailure::Refused(2)), Ok(900)]);
     }
-    // In quarantine it is not asked for until the next trial.
+    // It is quarantined, and not read until the next retry.
     let PlcEvent::Learned { learned, .. } = world.event().await else { panic!("not learned") };
     let quarantined = QuarantinedTag { tag: "%MW500".into(), at: "%MW500".into(), exception: 2 };
     assert_eq!(learned.quarantined, [quarantined]);
@@ -101,7 +101,7 @@ async fn a_refused_request_does_not_stop_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_port_is_told_once_and_every_due_cycle_is_bad() {
+async fn a_closed_port_is_reported_once_and_every_due_cycle_is_unreachable() {
     let refused = || Err(ConnectError::Refused(io::ErrorKind::ConnectionRefused.into()));
     let fake = FakePlc::answering_with(echo_addresses)
         .connecting_with((0..100).map(|_| (Duration::ZERO, refused())));
@@ -118,7 +118,7 @@ async fn a_closed_port_is_told_once_and_every_due_cycle_is_bad() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
+async fn a_plc_that_breaks_after_each_answer_is_connected_to_six_times_a_minute() {
     let mut turn = 0;
     let answers = move |request: &plan::ReadRequest| {
         turn += 1;
@@ -129,25 +129,28 @@ async fn a_plc_that_breaks_after_each_answer_is_not_stormed() {
     };
     let plc = plc("generic", &[("holding:0", 200)]);
     let mut world = PollerHarness::start(plc, FakePlc::answering_with(answers));
-    let mut told = [0_u32; 2];
+    let mut reported = [0_u32; 2];
     while world.elapsed() < SECOND * 600 {
         match world.event().await {
-            PlcEvent::State { state: PlcState::Connected { .. }, .. } => told[0] += 1,
-            PlcEvent::State { state: PlcState::Disconnected { .. }, .. } => told[1] += 1,
+            PlcEvent::State { state: PlcState::Connected { .. }, .. } => reported[0] += 1,
+            PlcEvent::State { state: PlcState::Disconnected { .. }, .. } => reported[1] += 1,
             PlcEvent::Cycle(_)
             | PlcEvent::Changed { .. }
             | PlcEvent::Throttled { .. }
             | PlcEvent::Learned { .. } => {}
         }
     }
-    assert!(told[0] >= 9 && told[0].abs_diff(told[1]) <= 1, "comes and goes: {told:?}");
+    assert!(
+        reported[0] >= 9 && reported[0].abs_diff(reported[1]) <= 1,
+        "connected and disconnected in turn: {reported:?}"
+    );
     let connects = world.connects();
     assert!(connects.len() >= 55, "{} connects in 10 minutes", connects.len());
     assert_at_most_six_a_minute(&connects);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() {
+async fn a_time_out_drops_the_session_and_fails_the_rest_of_the_cycle_at_once() {
     let mut silent = true;
     let answers = move |request: &plan::ReadRequest| {
         if request.first == 500 && std::mem::take(&mut silent) {
@@ -171,7 +174,7 @@ async fn a_time_out_drops_the_session_and_the_rest_of_the_cycle_fails_at_once() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_stretch_on_which_the_plc_chokes_does_not_hide_those_behind_it() {
+async fn a_request_over_which_the_plc_fails_does_not_hide_those_after_it() {
     let answers = |request: &plan::ReadRequest| match request.first {
         0 => (SECOND, Err(RequestError::TimedOut(SECOND))),
         _ => echo_addresses(request),
@@ -210,7 +213,7 @@ async fn a_connection_that_the_server_closed_while_idle_costs_no_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_takes_the_connection_and_says_nothing_is_never_connected() {
+async fn a_device_that_accepts_the_connection_and_does_not_answer_is_never_connected() {
     let answers = |_: &plan::ReadRequest| (SECOND, Err(RequestError::TimedOut(SECOND)));
     let mut world = PollerHarness::start(
         plc("generic", &[("holding:0", 1000)]),
@@ -224,7 +227,7 @@ async fn a_device_that_takes_the_connection_and_says_nothing_is_never_connected(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_plc_misses_cycles_which_are_counted_and_never_asked_twice_at_a_time() {
+async fn missed_cycles_of_a_slow_plc_are_counted_and_requests_never_overlap() {
     let answers = |request: &plan::ReadRequest| (SECOND * 5 / 2, echo_addresses(request).1);
     let mut world = PollerHarness::start(
         plc("generic", &[("holding:0", 1000)]),
@@ -277,7 +280,7 @@ async fn stopping_does_not_wait_for_a_connect_or_for_the_next_cycle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_who_listens_is_a_reason_to_end() {
+async fn the_poll_task_ends_when_its_receiver_is_dropped() {
     let world = PollerHarness::start(
         plc("M241", &[("%MW0", 60_000)]),
         FakePlc::answering_with(echo_addresses),
@@ -286,7 +289,7 @@ async fn nobody_who_listens_is_a_reason_to_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_cycle_comes_in_the_phase_of_the_plc() {
+async fn the_second_cycle_runs_in_the_phase_of_the_connection() {
     let plc = plc("generic", &[("holding:0", 1000)]);
     let mut world = PollerHarness::start_at(plc, FakePlc::answering_with(echo_addresses), 0.25);
     world.words(&[0]).await;

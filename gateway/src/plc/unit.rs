@@ -1,71 +1,83 @@
-//! One `[[plc]]`: what is read from it, what is known of it, and what was told.
+//! One `[[plc]]`: its requests, what is known of it, and what was reported. Pure: `now` is an
+//! argument, and events are appended to a list that the poll task sends.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use provisioning::config;
 use provisioning::plan::{Plan, ReadRequest};
-use tokio::sync::mpsc;
 
-use super::identity_probe::IdentityProbe;
-use super::request_tuner::RequestTuner;
+use super::cycle::{CompleteCycle, CycleValues, ExchangeVerdict, FollowUp};
+use super::device_name::DeviceName;
+use super::identity_probe::{Identification, IdentityProbe};
+use super::request_tuner::{AnswerVerdict, RequestTuner, TagRange};
+use super::server::PROGRAM_POLL_PERIOD;
 use super::session::{RequestError, UnitAddress};
 use super::unit_backoff::UnitBackoff;
-use super::{PlcChange, PlcDiagnosis, PlcEvent, PlcSpec, PlcState, RateLimit, ReadResult};
+use super::{
+    PlcChange, PlcDiagnosis, PlcEvent, PlcIdentity, PlcSpec, PlcState, RateLimit, ReadFailure,
+    ReadOutcome, ReadResult,
+};
 use crate::metrics::{PlcMetrics, RequestOutcome};
 
-/// A ceiling that has not cost a cycle for this long is forgotten.
+/// A rate limit that has not cost a cycle for this long is no longer reported.
 const THROTTLE_FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// One unit behind a connection.
+/// State of one unit behind a connection.
 pub(super) struct UnitState {
     plc: u16,
     pub(super) config: config::Plc,
     pub(super) plan: Plan,
-    pub(super) tuner: RequestTuner,
-    /// For each class the request with which its next cycle begins.
-    pub(super) next_start: Vec<usize>,
     pub(super) metrics: PlcMetrics,
+    pub(super) tuner: RequestTuner,
     pub(super) backoff: UnitBackoff,
     pub(super) identity_probe: IdentityProbe,
-    last_reported: Option<PlcState>,
-    /// Whether it answered when it was asked last, and its server was not away since.
+    pub(super) device_name: DeviceName,
+    /// Whether its last request was answered, and its server has not failed since.
     pub(super) is_answering: bool,
-    /// Session in which it was greeted last; 0 for none, like the next ones.
-    pub(super) identified_in: u64,
-    /// Session in which it answered last.
-    pub(super) answered_in: u64,
-    /// Session in which it was asked for its name last.
-    pub(super) name_asked_in: u64,
-    /// How often it broke the session over that question.
-    pub(super) name_breaks: u32,
-    /// How often the server had been away when this was greeted last.
-    pub(super) outages: u64,
-    /// When its program was asked for last.
+    /// State of the current session; replaced with the connection.
+    pub(super) session: PerSession,
+    /// Whether the server may have been restarted since the unit was identified, possibly with
+    /// another program or another device.
+    is_identity_outdated: bool,
+    /// Time of the last request for the state of its program.
     pub(super) program_read_at: Option<Instant>,
+    /// For each class the index of the request with which its next cycle starts.
+    next_start: Vec<usize>,
     /// For each class a hash of each answer of its last cycle.
     last_hashes: Vec<Vec<Option<u64>>>,
+    last_reported: Option<PlcState>,
+    /// The rate limit that cost a cycle last, and when.
     throttled: Option<(RateLimit, Instant)>,
 }
 
+/// What happened to one unit in the current session with its server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PerSession {
+    /// The requests for its identity were sent, or there is none to send.
+    pub(super) is_identified: bool,
+    /// It answered a request.
+    pub(super) has_answered: bool,
+    /// Its device name was requested.
+    pub(super) is_name_requested: bool,
+}
+
 impl UnitState {
-    pub(super) fn new(target: PlcSpec) -> Self {
-        let PlcSpec { plc, config, plan, metrics } = target;
+    pub(super) fn new(spec: PlcSpec) -> Self {
+        let PlcSpec { plc, config, plan, metrics } = spec;
         Self {
             plc,
             tuner: RequestTuner::new(&config, &plan),
-            next_start: vec![0; plan.classes.len()],
             backoff: UnitBackoff::new(),
             identity_probe: IdentityProbe::new(config.model),
-            last_reported: None,
+            device_name: DeviceName::new(config.model),
             is_answering: false,
-            identified_in: 0,
-            answered_in: 0,
-            name_asked_in: 0,
-            name_breaks: 0,
-            outages: 0,
+            session: PerSession::default(),
+            is_identity_outdated: false,
             program_read_at: None,
+            next_start: vec![0; plan.classes.len()],
             last_hashes: vec![Vec::new(); plan.classes.len()],
+            last_reported: None,
             throttled: None,
             config,
             plan,
@@ -73,7 +85,7 @@ impl UnitState {
         }
     }
 
-    /// Index into `config::Config::plcs`.
+    /// Returns its index in `config::Config::plcs`.
     pub(super) const fn plc(&self) -> u16 {
         self.plc
     }
@@ -82,56 +94,140 @@ impl UnitState {
         UnitAddress { unit: self.config.unit_id, timeout: self.config.timeout }
     }
 
-    /// Shortest time between two reads.
+    /// Returns the shortest time between two reads.
     pub(super) fn min_scan_period(&self) -> Duration {
         self.plan.classes.iter().map(|class| class.period).min().unwrap_or_default()
     }
 
-    /// Whether nothing is known of it since the start, or since the server was away: it may answer.
+    /// Returns whether it was not tried since the start, or since the server failed: it may answer.
     pub(super) const fn is_untried(&self) -> bool {
         !self.is_answering && !self.backoff.is_silent() && !self.plan.classes.is_empty()
     }
 
-    /// Whether it is to be asked for its name, if its server may be.
-    pub(super) const fn needs_device_name(&self) -> bool {
-        self.identity_probe.needs_device_name() && !self.backoff.is_silent()
-    }
-
-    /// Whether it is told to answer.
     pub(super) const fn is_reported_connected(&self) -> bool {
         matches!(self.last_reported, Some(PlcState::Connected { .. }))
     }
 
-    /// The request with which it is tried.
-    pub(super) fn probe_request(&mut self, now: Instant) -> Option<ReadRequest> {
-        let agenda = self.tuner.next_requests(0, now)?;
-        let planned = &self.plan.classes.first()?.requests;
-        let requests = if agenda.requests.is_empty() { planned } else { &*agenda.requests };
-        requests.get(self.next_start.first()? % requests.len().max(1)).cloned()
+    /// Returns whether its device name is missing, and it answers.
+    pub(super) const fn needs_device_name(&self) -> bool {
+        self.device_name.is_needed() && !self.backoff.is_silent()
     }
 
-    /// Begins with another request the next time.
-    pub(super) fn start_after(&mut self, class: u16, index: usize) {
-        if let Some(begin) = self.next_start.get_mut(usize::from(class)) {
-            *begin = index.wrapping_add(1);
+    /// Records that a connection was opened; `may_have_restarted` tells whether the server failed
+    /// or closed the previous one.
+    pub(super) fn on_connected(&mut self, may_have_restarted: bool) {
+        self.session = PerSession::default();
+        self.is_identity_outdated |= may_have_restarted;
+    }
+
+    /// Prepares for the first requests of a session: forgets an identity that may be wrong by now.
+    pub(super) fn start_session(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_identity_outdated) {
+            self.tuner.retry_quarantined(now);
+            self.identity_probe.on_new_session();
+            self.device_name.on_new_session();
         }
     }
 
-    /// Whether a request of this cycle brought exactly what it brought in the one before.
-    pub(super) fn has_unchanged_read(&mut self, class: u16, reads: &[ReadResult]) -> bool {
-        let hash = |read: &ReadResult| {
+    /// Returns the requests for its identity.
+    pub(super) fn identification(&self, now: Instant) -> Identification {
+        let has_answered = self.session.has_answered;
+        let requests = self.identity_probe.identity_requests(has_answered, now);
+        Identification { requests, has_answered }
+    }
+
+    /// Returns the request that tests whether the unit answers again.
+    pub(super) fn probe_request(&mut self, now: Instant) -> Option<ReadRequest> {
+        let list = self.tuner.next_requests(0, now)?;
+        let planned = &self.plan.classes.first()?.requests;
+        let requests = if list.requests.is_empty() { planned } else { &*list.requests };
+        requests.get(self.next_start.first()? % requests.len().max(1)).cloned()
+    }
+
+    /// Returns the index of the request with which the next cycle of a class starts.
+    pub(super) fn next_start(&self, class: u16) -> usize {
+        self.next_start.get(usize::from(class)).copied().unwrap_or_default()
+    }
+
+    /// Lets the next cycle of a class start after this request.
+    pub(super) fn start_after(&mut self, class: u16, index: usize) {
+        if let Some(start) = self.next_start.get_mut(usize::from(class)) {
+            *start = index.wrapping_add(1);
+        }
+    }
+
+    /// Adapts the requests to the answer to the request at `position`. Returns what the answer means
+    /// for the values.
+    pub(super) fn tune(
+        &mut self,
+        (class, position): (u16, usize),
+        range: &TagRange,
+        (outcome, verdict): (&ReadOutcome, ExchangeVerdict),
+        now: Instant,
+    ) -> AnswerVerdict {
+        match verdict {
+            ExchangeVerdict::NotSent | ExchangeVerdict::GatewayException => AnswerVerdict::Final,
+            ExchangeVerdict::Answered => self.tuner.on_answer(class, range, outcome, now),
+            ExchangeVerdict::Lost { is_closed, .. } => {
+                // The next cycle starts after the request that cost the connection, so that one range
+                // over which the PLC fails does not hide those after it.
+                self.start_after(class, position);
+                if is_closed {
+                    self.tuner.on_peer_close(class, range, now);
+                }
+                self.tuner.on_answer(class, range, outcome, now)
+            }
+        }
+    }
+
+    /// Completes a cycle, and returns what to request before it is passed on.
+    pub(super) fn on_cycle(
+        &mut self,
+        mut values: CycleValues,
+        is_reachable: bool,
+        now: Instant,
+    ) -> (CompleteCycle, FollowUp) {
+        // Tags of a request that is still being split have no value of their own yet.
+        let failure = if is_reachable { ReadFailure::Pending } else { ReadFailure::Unreachable };
+        let unresolved = self.tuner.unresolved_requests(values.class());
+        let unresolved: Vec<_> =
+            unresolved.map(|request| (request, values.failure(failure, now))).collect();
+        values.add_parts(unresolved);
+        let cycle = values.complete(&self.tuner);
+        let probe = &self.identity_probe;
+        let (has_status, is_stopped) = (probe.has_status(), probe.is_program_stopped());
+        let needs_identity = is_reachable && self.session.has_answered && probe.needs_identity();
+        let is_unchanged =
+            (has_status || needs_identity) && self.has_unchanged_read(cycle.class, &cycle.results);
+        let class = self.plan.classes.get(usize::from(cycle.class));
+        let is_slow = class.is_some_and(|class| class.period >= PROGRAM_POLL_PERIOD);
+        let follow_up = if needs_identity {
+            FollowUp::Identify
+        } else if is_unchanged || is_slow || is_stopped {
+            FollowUp::ReadProgramState
+        } else {
+            FollowUp::Nothing
+        };
+        (cycle, follow_up)
+    }
+
+    /// Returns whether at least one request of a cycle returned exactly the values of the cycle
+    /// before.
+    fn has_unchanged_read(&mut self, class: u16, results: &[ReadResult]) -> bool {
+        let hash = |result: &ReadResult| {
             let mut hasher = DefaultHasher::new();
-            read.outcome.as_ref().ok()?.hash(&mut hasher);
+            result.outcome.as_ref().ok()?.hash(&mut hasher);
             Some(hasher.finish())
         };
-        let now: Vec<_> = reads.iter().map(hash).collect();
-        let Some(brought) = self.last_hashes.get_mut(usize::from(class)) else { return false };
+        let hashes: Vec<_> = results.iter().map(hash).collect();
+        let Some(last) = self.last_hashes.get_mut(usize::from(class)) else { return false };
         let is_same = |(was, is): (&Option<u64>, &Option<u64>)| is.is_some() && was == is;
-        let has_same = brought.iter().zip(&now).any(is_same);
-        *brought = now;
+        let has_same = last.iter().zip(&hashes).any(is_same);
+        *last = hashes;
         has_same
     }
 
+    /// Counts a request in the metrics, and traces it.
     pub(super) fn count_request<T>(
         &self,
         request: &ReadRequest,
@@ -145,69 +241,77 @@ impl UnitState {
         tracing::trace!(plc, ?table, first, count, ?took, outcome, "read");
     }
 
-    /// It answers; told only if that is news, or something about it is.
-    pub(super) async fn report_connected(&mut self, events: &mpsc::Sender<PlcEvent>) {
-        let identity = self.identity_probe.identity().cloned();
+    /// Reports that the unit answers, if that or something about it is new.
+    pub(super) fn report_connected(&mut self, events: &mut Vec<PlcEvent>) {
+        let identity = self.identity().cloned();
         let state = PlcState::Connected { identity, program: self.identity_probe.program() };
-        self.report_state(state, events).await;
+        self.report_state(state, events);
     }
 
-    /// It does not answer, why, and within what time it is tried again where that depends on others.
-    pub(super) async fn report_disconnected(
+    fn identity(&self) -> Option<&PlcIdentity> {
+        self.identity_probe.identity().or_else(|| self.device_name.identity())
+    }
+
+    /// Reports that the unit does not answer, and the time within which it is retried where that
+    /// depends on other units.
+    pub(super) fn report_disconnected(
         &mut self,
         diagnosis: PlcDiagnosis,
-        tried_within: Option<Duration>,
-        events: &mpsc::Sender<PlcEvent>,
+        retry_within: Option<Duration>,
+        events: &mut Vec<PlcEvent>,
     ) {
         self.metrics.up.set(0);
-        self.report_state(PlcState::Disconnected { diagnosis, retry_within: tried_within }, events)
-            .await;
+        self.report_state(PlcState::Disconnected { diagnosis, retry_within }, events);
     }
 
-    async fn report_state(&mut self, state: PlcState, events: &mpsc::Sender<PlcEvent>) {
-        if self.last_reported.as_ref() == Some(&state) {
-            return;
+    fn report_state(&mut self, state: PlcState, events: &mut Vec<PlcEvent>) {
+        if self.last_reported.as_ref() != Some(&state) {
+            self.last_reported = Some(state.clone());
+            events.push(PlcEvent::State { plc: self.plc, state });
         }
-        self.last_reported = Some(state.clone());
-        // Without a receiver the poller ends by itself.
-        let _ = events.send(PlcEvent::State { plc: self.plc, state }).await;
     }
 
-    pub(super) async fn report_changes(
+    /// Reports changes of the program or the device.
+    pub(super) fn report_changes(
         &mut self,
         changes: Vec<PlcChange>,
-        events: &mpsc::Sender<PlcEvent>,
+        now: Instant,
+        events: &mut Vec<PlcEvent>,
     ) {
-        for change in changes {
-            let _ = events.send(PlcEvent::Changed { plc: self.plc, change }).await;
+        if changes.iter().any(|change| !matches!(change, PlcChange::State { .. })) {
+            // Another program may have the registers that the last one lacked.
+            self.tuner.retry_quarantined(now);
         }
+        let plc = self.plc;
+        events.extend(changes.into_iter().map(|change| PlcEvent::Changed { plc, change }));
     }
 
-    pub(super) async fn report_learned(&mut self, events: &mpsc::Sender<PlcEvent>) {
+    /// Reports what was learned about its requests, if that is new.
+    pub(super) fn report_learned(&mut self, events: &mut Vec<PlcEvent>) {
         let Some(learned) = self.tuner.take_changes(&self.config) else { return };
         self.metrics.tags_quarantined.set(learned.quarantined.len().try_into().unwrap_or(i64::MAX));
-        let _ = events.send(PlcEvent::Learned { plc: self.plc, learned }).await;
+        events.push(PlcEvent::Learned { plc: self.plc, learned });
     }
 
-    /// So many cycles went by unread, and whether a ceiling was the reason.
-    pub(super) async fn on_missed_cycles(
+    /// Counts cycles that were skipped; `limit` is the rate limit that may be the reason.
+    pub(super) fn on_missed_cycles(
         &mut self,
         missed: u32,
-        ceiling: Option<RateLimit>,
+        limit: Option<RateLimit>,
         now: Instant,
-        events: &mpsc::Sender<PlcEvent>,
+        events: &mut Vec<PlcEvent>,
     ) {
         self.metrics.cycles_missed.inc_by(missed.into());
-        let before = self.throttled.map(|(ceiling, _)| ceiling);
-        match ceiling.filter(|_| missed > 0) {
-            Some(ceiling) => self.throttled = Some((ceiling, now)),
+        let before = self.throttled.map(|(limit, _)| limit);
+        match limit.filter(|_| missed > 0) {
+            Some(limit) => self.throttled = Some((limit, now)),
             None => {
-                self.throttled = self.throttled.filter(|(_, at)| *at + THROTTLE_FORGET_AFTER > now)
+                self.throttled = self.throttled.filter(|(_, at)| *at + THROTTLE_FORGET_AFTER > now);
             }
         }
-        let ceiling = self.throttled.map(|(ceiling, _)| ceiling);
-        if ceiling != before {
-            let _ = events.send(PlcEvent::Throttled { plc: self.plc, limit: ceiling }).await;
+        let limit = self.throttled.map(|(limit, _)| limit);
+        if limit != before {
+            events.push(PlcEvent::Throttled { plc: self.plc, limit });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! When a unit that does not answer is tried again, so that the others on its connection keep
-//! their rate. Pure: `now` and randomness are arguments.
+//! Decides when a unit that does not answer is retried, so that the other units of its connection
+//! keep their rate. Pure: `now` and randomness are arguments.
 
 use std::time::{Duration, Instant};
 
@@ -16,29 +16,30 @@ const UNIT_RETRY: RetryPolicy = RetryPolicy {
     jitter: 0.2,
 };
 
-/// Whether a unit is polled, or only tried now and then.
+/// Whether a unit is polled, or silent: only probed with growing pauses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UnitBackoff {
     /// Consecutive failures; a complete cycle resets them.
     backoff: RetryBackoff,
+    /// Absent while the unit is polled.
     retry: Option<PendingRetry>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct PendingRetry {
-    /// When it was tried last.
+    /// Time of the last attempt.
     last_try: Instant,
-    /// When it is tried again at the earliest.
+    /// Earliest time of the next attempt.
     next_try: Instant,
     cost: FailureCost,
 }
 
-/// What it costs to try a unit that is still silent.
+/// What a failed attempt costs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FailureCost {
-    /// The connection: it must be closed after a request without an answer.
+    /// The connection: it is dropped after a request without an answer.
     Connection,
-    /// Nothing but the wait: something in between answers in place of the unit.
+    /// Time only: a device between the gateway and the unit answers in its place.
     WaitOnly,
 }
 
@@ -47,54 +48,57 @@ impl UnitBackoff {
         Self { backoff: RetryBackoff::new(&UNIT_RETRY), retry: None }
     }
 
+    /// Returns whether its last attempt failed.
     pub(super) const fn is_silent(&self) -> bool {
         self.retry.is_some()
     }
 
-    /// It failed; `least` is the shortest pause, `random` is evenly spread in `[0, 1)`.
+    /// Records a failure. The pause is at least `min_pause`; `random` is evenly distributed in
+    /// `[0, 1)`.
     pub(super) fn on_failure(
         &mut self,
         cost: FailureCost,
-        least: Duration,
+        min_pause: Duration,
         now: Instant,
         random: f64,
     ) {
         let pause = self.backoff.next_pause(random);
-        self.retry = Some(PendingRetry { last_try: now, next_try: now + pause.max(least), cost });
+        self.retry =
+            Some(PendingRetry { last_try: now, next_try: now + pause.max(min_pause), cost });
     }
 
-    /// It answered: it is polled again.
+    /// Records an answer: the unit is polled again.
     pub(super) const fn on_answer(&mut self) {
         self.retry = None;
     }
 
-    /// A whole cycle was answered: what was before is forgotten.
+    /// Records a complete cycle: resets the failures.
     pub(super) const fn on_complete_cycle(&mut self) {
         if self.retry.is_none() {
             self.backoff.reset();
         }
     }
 
-    /// The connection itself had been away, which explains the silence.
+    /// Allows a retry now: the server itself had failed, which explains the silence.
     pub(super) const fn retry_now(&mut self, now: Instant) {
-        if let Some(silence) = &mut self.retry {
-            silence.next_try = now;
+        if let Some(retry) = &mut self.retry {
+            retry.next_try = now;
         }
     }
 
-    /// What it costs to try it now, if that is due.
+    /// Returns what a failed attempt costs, if an attempt is due.
     pub(super) fn due_cost(&self, now: Instant) -> Option<FailureCost> {
-        self.retry.filter(|silence| silence.next_try <= now).map(|silence| silence.cost)
+        self.retry.filter(|retry| retry.next_try <= now).map(|retry| retry.cost)
     }
 
-    /// Whether it failed for the first time since a whole cycle.
+    /// Returns whether it failed at most once since the last complete cycle.
     pub(super) const fn is_first_failure(&self) -> bool {
         self.backoff.failures() <= 1
     }
 
-    /// When it was tried last, if it is silent.
+    /// Returns the time of the last attempt, if the unit is silent.
     pub(super) fn last_try(&self) -> Option<Instant> {
-        self.retry.map(|silence| silence.last_try)
+        self.retry.map(|retry| retry.last_try)
     }
 }
 
@@ -105,39 +109,39 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_pauses_grow_to_the_cap_and_are_never_shorter_than_a_scan() {
+    fn pauses_grow_to_30_seconds_and_are_never_shorter_than_a_scan() {
         let start = Instant::now();
-        let mut standing = UnitBackoff::new();
-        let pause = |standing: &mut UnitBackoff, least, random| {
-            standing.on_failure(FailureCost::Connection, least, start, random);
-            standing.retry.unwrap().next_try - start
+        let mut unit = UnitBackoff::new();
+        let pause = |unit: &mut UnitBackoff, least, random| {
+            unit.on_failure(FailureCost::Connection, least, start, random);
+            unit.retry.unwrap().next_try - start
         };
-        let pauses: Vec<_> = (0..5).map(|_| pause(&mut standing, SECOND / 10, 1.0)).collect();
+        let pauses: Vec<_> = (0..5).map(|_| pause(&mut unit, SECOND / 10, 1.0)).collect();
         let tenths: Vec<_> = pauses.iter().map(|pause| pause.as_millis() / 100).collect();
         assert_eq!(tenths, [8, 96, 192, 240, 240]);
-        assert_eq!(pause(&mut standing, SECOND / 10, 0.0), SECOND * 30);
-        assert_eq!(pause(&mut standing, SECOND * 60, 0.5), SECOND * 60);
+        assert_eq!(pause(&mut unit, SECOND / 10, 0.0), SECOND * 30);
+        assert_eq!(pause(&mut unit, SECOND * 60, 0.5), SECOND * 60);
     }
 
     #[test]
-    fn an_answer_ends_the_silence_and_a_whole_cycle_the_grudge() {
+    fn an_answer_ends_the_silence_and_a_complete_cycle_resets_the_failures() {
         let start = Instant::now();
-        let mut standing = UnitBackoff::new();
+        let mut unit = UnitBackoff::new();
         for _ in 0..4 {
-            standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
+            unit.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
         }
         assert_eq!(
-            (standing.due_cost(start), standing.due_cost(start + SECOND * 24)),
+            (unit.due_cost(start), unit.due_cost(start + SECOND * 24)),
             (None, Some(FailureCost::WaitOnly))
         );
-        standing.on_complete_cycle();
-        assert!(standing.is_silent(), "a cycle of which nothing was read forgives nothing");
-        standing.on_answer();
-        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
-        assert_eq!(standing.due_cost(start + SECOND * 23), None, "one answer is not enough");
-        standing.on_answer();
-        standing.on_complete_cycle();
-        standing.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
-        assert_eq!(standing.due_cost(start + SECOND), Some(FailureCost::WaitOnly));
+        unit.on_complete_cycle();
+        assert!(unit.is_silent(), "a cycle without an answer resets nothing");
+        unit.on_answer();
+        unit.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
+        assert_eq!(unit.due_cost(start + SECOND * 23), None, "one answer is not enough");
+        unit.on_answer();
+        unit.on_complete_cycle();
+        unit.on_failure(FailureCost::WaitOnly, SECOND, start, 1.0);
+        assert_eq!(unit.due_cost(start + SECOND), Some(FailureCost::WaitOnly));
     }
 }

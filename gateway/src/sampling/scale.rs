@@ -1,4 +1,4 @@
-//! From raw value to engineering value.
+//! Scales raw values to engineering values.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use provisioning::config::{Scaling, Tag};
 
 use crate::model::Value;
 
-/// `raw * scale + offset`, then rounded.
+/// Computes `raw * scale + offset`, then rounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     scaling: Option<Scaling>,
     decimals: Option<u8>,
 }
 
-/// Beyond this a double has no digits after the point.
+/// From 2^53 on a double has no digits after the decimal point.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 impl Scale {
@@ -21,11 +21,11 @@ impl Scale {
         Self { scaling: tag.scaling, decimals: tag.decimals }
     }
 
-    /// Gives nothing when the result is no finite number.
+    /// Returns the scaled value, or `None` when it is not finite.
     ///
-    /// Of an array, each element is scaled. A BOOL or a text passes as it is, and so does an integer that is not scaled. A REAL stays a REAL, so
-    /// that it prints as short as it is exact, unless `decimals` say how it is to print; with 0
-    /// decimals a number becomes an integer.
+    /// Each element of an array is scaled. A BOOL or a text is unchanged, and so is an integer
+    /// without scaling. A REAL stays a REAL, so that it prints as short as it is exact, unless
+    /// `decimals` is set; with 0 decimals a number becomes an integer.
     pub(super) fn apply(self, raw: Value) -> Option<Value> {
         let number = match &raw {
             Value::Bool(_) | Value::Text(_) => return Some(raw),
@@ -63,7 +63,7 @@ fn round_to_decimals(number: f64, decimals: u8) -> Option<Value> {
     let shift = 10_f64.powi(decimals.into());
     let shifted = number * shift;
     let is_whole = shifted.abs() >= MAX_EXACT_INTEGER || shifted.is_nan();
-    // Adding 0.0 turns -0.0 into 0.0, which no reader expects a minus on.
+    // Adding 0.0 turns -0.0 into 0.0, which would be printed with a minus.
     let number = if is_whole { number } else { shifted.round() / shift + 0.0 };
     if decimals == 0 && number.abs() < MAX_EXACT_INTEGER {
         return Some(Value::Int(to_int(number)));
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_scaled_passes_as_it_is() {
+    fn a_value_without_scaling_is_unchanged() {
         for raw in [Value::Bool(true), Value::Int(-7), Value::Uint(u64::MAX), Value::Real(0.1)] {
             assert_eq!(scale(None, None).apply(raw.clone()), Some(raw));
         }
@@ -113,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_is_scaled_to_a_double() {
+    fn a_scaled_integer_is_a_double() {
         let tenths = scale(Some((0.5, -40.0)), None);
         assert_eq!(tenths.apply(Value::Int(215)), Some(Value::Lreal(67.5)));
         assert_eq!(tenths.apply(Value::Uint(0)), Some(Value::Lreal(-40.0)));
     }
 
     #[test]
-    fn a_tenth_prints_as_a_tenth_when_decimals_say_so() {
+    fn decimals_round_a_scaled_value() {
         let raw = Value::Int(3);
         assert_eq!(printed(scale(Some((0.1, 0.0)), None), raw.clone()), "0.30000000000000004");
         assert_eq!(printed(scale(Some((0.1, 0.0)), Some(1)), raw), "0.3");
     }
 
     #[test]
-    fn a_scaled_real_stays_as_short_as_a_real() {
+    fn a_scaled_real_prints_as_short_as_a_real() {
         assert_eq!(printed(scale(Some((1.0, 0.0)), None), Value::Real(123.456)), "123.456");
         assert_eq!(printed(scale(None, Some(1)), Value::Real(123.456)), "123.5");
         assert_eq!(printed(scale(None, Some(0)), Value::Real(123.456)), "123");
@@ -137,12 +137,53 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_beyond_every_number_is_no_value() {
+    fn a_result_that_is_not_finite_is_no_value() {
         let huge = scale(Some((1e30, 0.0)), None);
         assert_eq!(huge.apply(Value::Real(f32::MAX)), None);
         assert_eq!(scale(Some((1e300, 0.0)), None).apply(Value::Lreal(1e300)), None);
         assert_eq!(scale(Some((1e300, 0.0)), Some(0)).apply(Value::Lreal(1e300)), None);
         assert_eq!(scale(Some((1e300, 0.0)), Some(3)).apply(Value::Lreal(-1e300)), None);
+    }
+
+    #[test]
+    fn zero_decimals_give_an_integer_below_2_to_the_53() {
+        let whole = |number| scale(None, Some(0)).apply(Value::Lreal(number));
+        let limit = MAX_EXACT_INTEGER;
+        assert_eq!(whole(limit - 1.0), Some(Value::Int(9_007_199_254_740_991)));
+        assert_eq!(whole(1.0 - limit), Some(Value::Int(-9_007_199_254_740_991)));
+        assert_eq!(whole(limit), Some(Value::Lreal(limit)));
+        assert_eq!(whole(-limit), Some(Value::Lreal(-limit)));
+        assert_eq!(whole(2.5), Some(Value::Int(3)));
+    }
+
+    #[test]
+    fn a_number_without_digits_to_round_is_unchanged() {
+        let rounded = |number, decimals| scale(None, Some(decimals)).apply(Value::Lreal(number));
+        // The shifted number is infinite, which must not make the result infinite.
+        assert_eq!(rounded(1e300, 20), Some(Value::Lreal(1e300)));
+        assert_eq!(rounded(-1e300, 20), Some(Value::Lreal(-1e300)));
+        let exact = 0.123_456_789_012_345_68;
+        assert_eq!(rounded(exact, 30), Some(Value::Lreal(exact)));
+    }
+
+    #[test]
+    fn each_element_of_an_array_is_scaled_or_rounded() {
+        let list = |items: &[Option<Value>]| Value::List(Arc::new(items.to_vec()));
+        let raw = list(&[Some(Value::Int(3)), None, Some(Value::Int(-4))]);
+        assert_eq!(scale(None, None).apply(raw.clone()), Some(raw.clone()));
+        let halved = list(&[Some(Value::Lreal(2.5)), None, Some(Value::Lreal(-1.0))]);
+        assert_eq!(scale(Some((0.5, 1.0)), None).apply(raw), Some(halved));
+        let reals = list(&[Some(Value::Lreal(1.26)), Some(Value::Lreal(1e300))]);
+        let rounded = list(&[Some(Value::Lreal(1.3)), Some(Value::Lreal(1e300))]);
+        assert_eq!(scale(None, Some(1)).apply(reals), Some(rounded));
+        let huge = list(&[Some(Value::Lreal(1e300))]);
+        assert_eq!(scale(Some((1e300, 0.0)), None).apply(huge), Some(list(&[None])));
+    }
+
+    #[test]
+    fn a_scaled_double_keeps_its_digits() {
+        let third = Value::Lreal(1.0 / 3.0);
+        assert_eq!(scale(Some((1.0, 0.0)), None).apply(third.clone()), Some(third));
     }
 
     fn scale(scaling: Option<(f64, f64)>, decimals: Option<u8>) -> Scale {

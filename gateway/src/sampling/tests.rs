@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use provisioning::config::{
     DatetimeFormat, HostPort, JsonFormat, Pacing, Publish as PublishConfig, Qos,
 };
-use provisioning::plan;
+use provisioning::plan::{self, ReadRequest};
 use provisioning::plc::{ByteOrder, DataType, PlcModel, Table};
 
 use super::*;
@@ -12,7 +12,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_first_cycle_publishes_every_tag_in_the_order_of_the_file() {
+fn the_first_cycle_publishes_every_tag_in_the_order_of_the_configuration() {
     let mut world = SamplerHarness::new(
         PayloadShape::Flat,
         &[("%MW500", "INT"), ("%MW0", "INT"), ("%IX0.3", "BOOL")],
@@ -35,7 +35,7 @@ fn an_unchanged_value_is_published_again_after_the_heartbeat_only() {
 }
 
 #[test]
-fn a_heartbeat_is_not_skipped_because_a_cycle_came_a_little_early() {
+fn a_cycle_that_comes_a_little_early_does_not_skip_a_heartbeat() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.cycle(|request| good(request, 7));
     world.now += SECOND * 59 - Duration::from_millis(3);
@@ -43,7 +43,7 @@ fn a_heartbeat_is_not_skipped_because_a_cycle_came_a_little_early() {
 }
 
 #[test]
-fn one_changed_tag_takes_its_class_along_when_flat_and_goes_alone_in_samples() {
+fn a_changed_tag_is_published_with_its_class_when_flat_and_alone_in_samples() {
     let changed_tags = |shape| {
         let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
         world.cycle(|request| good(request, 7));
@@ -58,7 +58,7 @@ fn one_changed_tag_takes_its_class_along_when_flat_and_goes_alone_in_samples() {
 }
 
 #[test]
-fn a_change_within_the_deadband_waits() {
+fn a_change_within_the_deadband_is_not_published() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.tag(0).deadband = Some(2.0);
     world.restart();
@@ -70,7 +70,7 @@ fn a_change_within_the_deadband_waits() {
 }
 
 #[test]
-fn bad_quality_is_published_when_it_happens_and_once() {
+fn a_bad_quality_is_published_once_and_at_once() {
     let mut world = SamplerHarness::new(PayloadShape::Samples, &[("%MW0", "INT")]);
     let outcomes = [
         Ok(Registers::Words(vec![7])),
@@ -103,7 +103,7 @@ fn not_a_number_is_invalid_and_has_no_value() {
 }
 
 #[test]
-fn one_failed_request_does_not_spoil_the_tags_of_another() {
+fn a_failed_request_does_not_affect_the_tags_of_another() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT"), ("%MW500", "INT")]);
     let record = world
         .cycle(|request| match request.first {
@@ -116,7 +116,7 @@ fn one_failed_request_does_not_spoil_the_tags_of_another() {
 }
 
 #[test]
-fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
+fn tags_are_decoded_from_the_requests_that_remain_and_the_others_are_refused() {
     let mut world = SamplerHarness::new(
         PayloadShape::Flat,
         &[("%MW0", "INT"), ("%MW1", "INT"), ("%MW2", "INT")],
@@ -142,7 +142,7 @@ fn tags_are_found_in_the_requests_that_are_left_and_the_others_are_refused() {
 }
 
 #[test]
-fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
+fn a_tag_whose_request_is_being_split_keeps_its_last_sample() {
     for shape in [PayloadShape::Flat, PayloadShape::Samples] {
         let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
         let pending = |request: &ReadRequest| match request.first {
@@ -165,21 +165,21 @@ fn a_tag_whose_request_is_taken_apart_stays_what_it_was() {
 }
 
 #[test]
-fn a_sample_has_the_time_of_its_read_and_the_record_the_middle_of_all() {
+fn a_sample_has_the_time_of_its_request_and_a_record_the_middle_of_all() {
     let mut world = SamplerHarness::new(
         PayloadShape::Flat,
         &[("%MW0", "INT"), ("%MW500", "INT"), ("%MW900", "INT")],
     );
     let times = [30, 10, 20].map(UnixTime::from_micros);
     let reads = times.map(|at| ReadResult { at, outcome: Ok(Registers::Words(vec![1])) });
-    let cycle = cycle(&world.requests, reads.to_vec());
+    let cycle = cycle(&world.plc, &world.requests, reads.to_vec());
     let record = world.sampler.on_cycle(&cycle, world.now).unwrap();
     assert_eq!(record.samples.iter().map(|sample| sample.at).collect::<Vec<_>>(), times);
     assert_eq!((record.at, record.plc), (UnixTime::from_micros(20), 3));
 }
 
 #[test]
-fn each_tag_is_cut_out_of_the_request_where_it_lies() {
+fn each_tag_is_decoded_at_its_offset_in_the_request() {
     let tags = [("%MW10", "REAL"), ("%MW13", "INT"), ("%MX28.1", "BOOL"), ("%MB29", "USINT")];
     let mut world = SamplerHarness::new(PayloadShape::Flat, &tags);
     let words = vec![0xE979, 0x42F6, 0, 0xFFFE, 0x2A02];
@@ -190,7 +190,7 @@ fn each_tag_is_cut_out_of_the_request_where_it_lies() {
 }
 
 #[test]
-fn the_deadband_is_measured_on_the_scaled_value() {
+fn the_deadband_applies_to_the_scaled_value() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%MW0", "INT")]);
     world.tag(0).scaling = Some(provisioning::config::Scaling { scale: 0.1, offset: 0.0 });
     world.tag(0).decimals = Some(1);
@@ -204,7 +204,7 @@ fn the_deadband_is_measured_on_the_scaled_value() {
 }
 
 #[test]
-fn an_array_is_published_when_one_element_moves_beyond_the_deadband() {
+fn an_array_is_published_when_one_element_exceeds_the_deadband() {
     let mut world = SamplerHarness::new(PayloadShape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
     world.tag(0).deadband = Some(2.0);
     world.restart();
@@ -226,7 +226,7 @@ fn a_bad_element_makes_the_array_invalid_and_keeps_the_others() {
 }
 
 #[test]
-fn coils_side_by_side_are_an_array() {
+fn adjacent_coils_are_an_array() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%QX0.3", "ARRAY[0..1] OF BOOL")]);
     let record = world.cycle(|_| Ok(Registers::Bits(vec![true, false]))).unwrap();
     let items = Value::List(Arc::new([true, false].map(|bit| Some(Value::Bool(bit))).to_vec()));
@@ -234,7 +234,7 @@ fn coils_side_by_side_are_an_array() {
 }
 
 #[test]
-fn a_large_integer_changes_by_one() {
+fn a_change_by_one_of_a_large_integer_is_published() {
     let mut world = SamplerHarness::new(PayloadShape::Flat, &[("%ML0", "ULINT")]);
     let nearly =
         |low: u16| move |_: &ReadRequest| Ok(Registers::Words(vec![low, 0xFFFF, 0xFFFF, 0xFFFF]));
@@ -243,12 +243,15 @@ fn a_large_integer_changes_by_one() {
 }
 
 proptest! {
-    /// A subscriber that keeps the last published sample of each tag is never further from the
-    /// truth than the deadband, never wrong about the quality, and never without news for longer
-    /// than a heartbeat and a period.
+    /// The last published sample of each tag never differs by more than the deadband from the PLC,
+    /// always has the right quality, and is never older than a heartbeat and a period.
     #[test]
-    fn what_a_subscriber_holds_is_true_within_the_deadband(
-        shape in proptest::sample::select(vec![PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples]),
+    fn the_last_published_samples_are_right_within_the_deadband(
+        shape in proptest::sample::select(vec![
+            PayloadShape::Flat,
+            PayloadShape::Nested,
+            PayloadShape::Samples,
+        ]),
         deadband in proptest::option::of(0.0..20.0_f64),
         heartbeat in 0_u64..20_000,
         cycles in proptest::collection::vec((truth(), truth(), 500_u64..2_000), 1..60),
@@ -281,7 +284,9 @@ proptest! {
                         prop_assert_eq!(sample.quality, Quality::Unreachable);
                     }
                     Err(ReadFailure::Pending) => unreachable!("not among the truths"),
-                    Err(ReadFailure::Refused(_)) => prop_assert_eq!(sample.quality, Quality::Refused),
+                    Err(ReadFailure::Refused(_)) => {
+                        prop_assert_eq!(sample.quality, Quality::Refused);
+                    }
                 }
             }
             world.now = now + Duration::from_millis(pause);
@@ -297,11 +302,11 @@ fn truth() -> impl Strategy<Value = Result<Registers, ReadFailure>> {
     ]
 }
 
-/// A PLC that is read once a second.
+/// A PLC that is read once a second, and its sampler.
 struct SamplerHarness {
     plc: Plc,
     plan: Plan,
-    /// What is asked in each cycle.
+    /// The requests of each cycle.
     requests: Arc<[ReadRequest]>,
     sampler: Sampler,
     now: Instant,
@@ -319,7 +324,7 @@ impl SamplerHarness {
         &mut Arc::make_mut(&mut self.plc.tags)[index]
     }
 
-    /// After a change of the settings.
+    /// Creates the sampler again, after a change of the settings.
     fn restart(&mut self) {
         self.sampler = Sampler::new(3, &self.plc, &self.plan);
     }
@@ -330,13 +335,13 @@ impl SamplerHarness {
     ) -> Option<Record> {
         let at = UnixTime::from_micros(0);
         let reads = self.requests.iter().map(|request| ReadResult { at, outcome: answer(request) });
-        let cycle = cycle(&self.requests, reads.collect());
+        let cycle = cycle(&self.plc, &self.requests, reads.collect());
         let record = self.sampler.on_cycle(&cycle, self.now);
         self.now += SECOND;
         record
     }
 
-    /// From now on, only requests for these tags are sent.
+    /// Sends only requests for these tags from now on.
     fn ask(&mut self, tags: &[&[usize]]) {
         let request = |tags: &&[usize]| {
             let first = self.plc.tags[tags[0]].location.first;
@@ -346,21 +351,27 @@ impl SamplerHarness {
     }
 }
 
-fn cycle(requests: &Arc<[ReadRequest]>, reads: Vec<ReadResult>) -> Cycle {
+fn cycle(plc: &Plc, requests: &Arc<[ReadRequest]>, results: Vec<ReadResult>) -> Cycle {
     let requests = Arc::clone(requests);
     let at = UnixTime::from_micros(5);
+    let location = |tag: usize| {
+        let result = requests.iter().position(|request| request.tags.contains(&tag))?;
+        let offset = plc.tags[tag].location.first - requests[result].first;
+        Some(TagLocation { result: result.try_into().unwrap(), offset })
+    };
     Cycle {
         plc: 3,
         class: 0,
         at,
         took: Duration::ZERO,
         is_stopped: false,
+        locations: (0..plc.tags.len()).map(location).collect(),
         requests,
-        results: reads,
+        results,
     }
 }
 
-/// The same word, or the bits of it, all over the request.
+/// Returns an answer in which each register holds this word, and each bit whether it is not 0.
 #[expect(clippy::unnecessary_wraps, reason = "an outcome is what the tests need")]
 fn good(request: &ReadRequest, word: u16) -> Result<Registers, ReadFailure> {
     Ok(if request.table.holds_bits() {

@@ -18,7 +18,7 @@ pub struct RetryPolicy {
 
 /// Counts consecutive failures and computes when to retry.
 ///
-/// It never gives up: after many failures it retries once every [`RetryPolicy::max`].
+/// Retries never end: after many failures there is one once every [`RetryPolicy::max`].
 #[derive(Clone, Copy, Debug)]
 pub struct RetryBackoff {
     policy: &'static RetryPolicy,

@@ -5,9 +5,9 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn everything_is_read_at_once_and_then_in_its_phase() {
+fn every_job_runs_at_the_start_and_then_in_its_phase() {
     let start = Instant::now();
-    let mut schedule = Schedule::new([group("a", SECOND, 0), group("b", SECOND, 300)], start);
+    let mut schedule = Schedule::new([periodic("a", SECOND, 0), periodic("b", SECOND, 300)], start);
     assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "a", missed: 0 });
     assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "b", missed: 0 });
     assert_eq!(schedule.next_step(start), ScheduleStep::Wait(Some(start + SECOND * 3 / 10)));
@@ -17,9 +17,9 @@ fn everything_is_read_at_once_and_then_in_its_phase() {
 }
 
 #[test]
-fn the_cycles_that_a_slow_plc_missed_are_counted_and_skipped() {
+fn missed_runs_are_counted_and_skipped() {
     let start = Instant::now();
-    let mut schedule = Schedule::new([group("a", SECOND, 0)], start);
+    let mut schedule = Schedule::new([periodic("a", SECOND, 0)], start);
     assert_eq!(schedule.next_step(start), ScheduleStep::Run { job: "a", missed: 0 });
     let late = start + SECOND * 7 / 2;
     assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "a", missed: 2 });
@@ -27,19 +27,19 @@ fn the_cycles_that_a_slow_plc_missed_are_counted_and_skipped() {
 }
 
 #[test]
-fn cycles_missed_before_the_first_read_count_too() {
+fn runs_missed_before_the_first_one_count_too() {
     let start = Instant::now();
-    let mut schedule = Schedule::new([group("a", SECOND, 250)], start);
+    let mut schedule = Schedule::new([periodic("a", SECOND, 250)], start);
     let late = start + SECOND * 2;
     assert_eq!(schedule.next_step(late), ScheduleStep::Run { job: "a", missed: 2 });
     assert_eq!(schedule.next_step(late), ScheduleStep::Wait(Some(start + SECOND * 9 / 4)));
 }
 
 #[test]
-fn the_group_that_has_waited_longest_is_served_first() {
+fn the_job_that_has_waited_longest_runs_first() {
     let start = Instant::now();
     let mut schedule =
-        Schedule::new([group("slow", SECOND * 10, 0), group("fast", SECOND, 0)], start);
+        Schedule::new([periodic("slow", SECOND * 10, 0), periodic("fast", SECOND, 0)], start);
     schedule.next_step(start);
     schedule.next_step(start);
     let late = start + SECOND * 11;
@@ -48,7 +48,25 @@ fn the_group_that_has_waited_longest_is_served_first() {
 }
 
 #[test]
-fn nothing_to_read_is_nothing_to_wait_for() {
+fn a_one_off_job_runs_once_and_before_the_periodic_jobs_that_are_due() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new([periodic("a", SECOND, 0)], start);
+    schedule.run_once("first");
+    schedule.run_once("second");
+    for job in ["first", "second", "a"] {
+        assert_eq!(schedule.next_due_job(start), Some(job));
+        assert_eq!(schedule.next_step(start), ScheduleStep::Run { job, missed: 0 });
+    }
+    assert_eq!(schedule.next_step(start), ScheduleStep::Wait(Some(start + SECOND)));
+    // While nothing periodic is due, too; the periodic job keeps its time.
+    schedule.run_once("third");
+    let early = start + SECOND / 2;
+    assert_eq!(schedule.next_step(early), ScheduleStep::Run { job: "third", missed: 0 });
+    assert_eq!(schedule.next_step(early), ScheduleStep::Wait(Some(start + SECOND)));
+}
+
+#[test]
+fn a_schedule_without_jobs_waits_forever() {
     let mut schedule = Schedule::new(Vec::<PeriodicJob<()>>::new(), Instant::now());
     assert_eq!(schedule.next_step(Instant::now()), ScheduleStep::Wait(None));
 }
@@ -88,36 +106,37 @@ fn jitter_shortens_a_pause_by_at_most_its_part() {
 }
 
 proptest! {
-    /// Whatever the reads take: every due time is either read or counted as missed, no group is
-    /// read before it is due, and what is read lies on the group's own grid.
+    /// However long jobs take: every due time is either run or counted as missed, no job runs
+    /// before it is due, and each stays on its own grid.
     #[test]
-    fn every_due_time_is_read_or_counted_and_nothing_drifts(
-        groups in proptest::collection::vec((1_u64..5_000, 0_u64..5_000), 1..5),
-        reads in proptest::collection::vec(0_u64..12_000, 1..80),
+    fn every_due_time_is_run_or_counted_and_nothing_drifts(
+        jobs in proptest::collection::vec((1_u64..5_000, 0_u64..5_000), 1..5),
+        durations in proptest::collection::vec(0_u64..12_000, 1..80),
     ) {
         let start = Instant::now();
-        let groups: Vec<_> = groups.into_iter().map(|(period, phase)| (period, phase % period)).collect();
+        let jobs = jobs.into_iter().map(|(period, phase)| (period, phase % period));
+        let jobs: Vec<_> = jobs.collect();
         let millis = Duration::from_millis;
-        let entries = groups.iter().enumerate().map(|(index, &(period, phase))| PeriodicJob {
+        let entries = jobs.iter().enumerate().map(|(index, &(period, phase))| PeriodicJob {
             job: index, period: millis(period), phase: millis(phase),
         });
         let mut schedule = Schedule::new(entries, start);
         let mut now = start;
-        let mut turns = vec![0_u64; groups.len()];
-        let mut reads = reads.into_iter();
+        let mut runs = vec![0_u64; jobs.len()];
+        let mut durations = durations.into_iter();
         loop {
             let due = schedule.next_due_job(now);
             match schedule.next_step(now) {
                 ScheduleStep::Run { job, missed } => {
                     prop_assert_eq!(due, Some(job));
-                    let (period, phase) = groups[job];
+                    let (period, phase) = jobs[job];
                     let first_on_grid = if phase == 0 { period } else { phase };
-                    turns[job] += u64::from(missed) + 1;
+                    runs[job] += u64::from(missed) + 1;
                     // Due times up to and including now: the start, and the grid after it.
                     let elapsed = u64::try_from((now - start).as_millis()).unwrap();
                     let due = 1 + (elapsed + period - first_on_grid) / period;
-                    prop_assert_eq!(turns[job], due);
-                    let Some(took) = reads.next() else { break };
+                    prop_assert_eq!(runs[job], due);
+                    let Some(took) = durations.next() else { break };
                     now += millis(took);
                 }
                 ScheduleStep::Wait(until) => {
@@ -131,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pause_is_never_zero_and_never_above_its_ceiling(
+    fn a_pause_with_jitter_is_never_zero_and_never_above_its_maximum(
         base in 1_u64..10_000,
         cap in 1_u64..100_000,
         randoms in proptest::collection::vec(0.0..1.0_f64, 1..40),
@@ -149,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn no_minute_ever_sees_more_connects_than_the_budget(
+    fn no_minute_has_more_events_than_the_budget(
         most in 1_usize..10,
         steps in proptest::collection::vec(0_u64..30_000, 1..100),
     ) {
@@ -172,6 +191,6 @@ proptest! {
     }
 }
 
-fn group<G>(group: G, period: Duration, phase_millis: u64) -> PeriodicJob<G> {
-    PeriodicJob { job: group, period, phase: Duration::from_millis(phase_millis) }
+fn periodic<J>(job: J, period: Duration, phase_millis: u64) -> PeriodicJob<J> {
+    PeriodicJob { job, period, phase: Duration::from_millis(phase_millis) }
 }

@@ -46,8 +46,8 @@ pub(super) fn build_all(config: &Config) -> (Vec<PlcPipeline>, QueueIdentity) {
 
 /// Returns an id that changes with every boot of the machine; empty where the kernel has none.
 fn boot_id() -> String {
-    let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    told.map(|id| id.trim().to_owned()).unwrap_or_default()
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn build(config: &Config, plc: &Plc, index: u16, topics: &mut Vec<Arc<str>>) -> PlcPipeline {

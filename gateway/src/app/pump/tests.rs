@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock;
-use crate::model::{Cycle, ReadResult, Registers, UnixTime};
+use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
 use crate::testing;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -120,8 +120,8 @@ fn metrics() -> Metrics {
 /// Returns a cycle of the only scan class of the only PLC: one register.
 fn cycle(is_stopped: bool) -> plc::PlcEvent {
     let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
-    let requests =
-        provisioning::plan::plan(&testing::config(1).plcs[0]).classes[0].requests.clone();
+    let plc = &testing::config(1).plcs[0];
+    let requests = provisioning::plan::plan(plc).classes[0].requests.clone();
     plc::PlcEvent::Cycle(Cycle {
         plc: 0,
         class: 0,
@@ -129,6 +129,7 @@ fn cycle(is_stopped: bool) -> plc::PlcEvent {
         took: Duration::from_millis(5),
         is_stopped,
         requests: requests.into(),
+        locations: vec![Some(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],
     })
 }

@@ -9,7 +9,7 @@ fn zone(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap()
 }
 
-/// Type, ticks, JSON, with a clock that runs in Amsterdam.
+/// Type, ticks and JSON, for a PLC whose clock shows the time of Amsterdam.
 fn moments() -> [(IecType, u64, &'static str); 8] {
     [
         (IecType::Date, 1_709_164_800, "2024-02-29"),
@@ -24,7 +24,7 @@ fn moments() -> [(IecType, u64, &'static str); 8] {
 }
 
 #[test]
-fn a_date_is_the_text_that_people_read_and_reads_back() {
+fn dates_and_times_are_iso_8601_texts_and_parse_back() {
     for (iec, ticks, text) in moments() {
         let form = JsonFormat::for_type(iec, &zone("Europe/Amsterdam"));
         let value = Value::Uint(ticks);
@@ -37,16 +37,16 @@ fn a_date_is_the_text_that_people_read_and_reads_back() {
 }
 
 #[test]
-fn a_clock_in_utc_prints_z() {
+fn a_clock_in_utc_has_the_offset_z() {
     let form = JsonFormat::for_type(IecType::Dt, &TimeZone::UTC);
     let shown = FormattedValue { value: &Value::Uint(1_709_210_096), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-02-29T12:34:56Z"));
 }
 
 #[test]
-fn where_the_clock_is_put_back_the_first_of_two_equal_times_is_meant() {
+fn a_local_time_that_occurs_twice_is_the_first() {
     let form = JsonFormat::for_type(IecType::Dt, &zone("Europe/Amsterdam"));
-    // 2024-10-27 02:30, which this night has twice.
+    // 2024-10-27 02:30 occurs twice: the clock is set back at 03:00.
     let shown = FormattedValue { value: &Value::Uint(1_729_996_200), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-10-27T02:30:00+02:00"));
     let second = parse(&json!("2024-10-27T02:30:00+01:00"), IecType::Dt, &form);
@@ -54,15 +54,15 @@ fn where_the_clock_is_put_back_the_first_of_two_equal_times_is_meant() {
 }
 
 #[test]
-fn a_time_that_was_left_out_counts_an_hour_later() {
+fn a_local_time_that_does_not_exist_is_an_hour_later() {
     let form = JsonFormat::for_type(IecType::Dt, &zone("Europe/Amsterdam"));
-    // 2024-03-31 02:30, which this night does not have.
+    // 2024-03-31 02:30 does not exist: the clock is set forward at 02:00.
     let shown = FormattedValue { value: &Value::Uint(1_711_852_200), form: &form };
     assert_eq!(serde_json::to_value(shown).unwrap(), json!("2024-03-31T03:30:00+02:00"));
 }
 
 #[test]
-fn the_name_of_a_number_reads_back_and_an_unknown_one_stays_a_number() {
+fn the_name_of_a_number_parses_back_and_a_number_without_a_name_stays_a_number() {
     let names = [(-1, "fault"), (1, "run")].map(|(number, name)| (number, name.to_owned()));
     let form = JsonFormat::Named(EnumNames::new(names.into()).unwrap());
     for (number, json, fitting) in [(-1, json!("fault"), true), (7, json!(7), false)] {
@@ -81,7 +81,18 @@ fn the_name_of_a_number_reads_back_and_an_unknown_one_stays_a_number() {
 }
 
 #[test]
-fn what_a_type_cannot_hold_is_refused() {
+fn an_array_has_exactly_as_many_elements_as_its_type() {
+    let data: DataType = "ARRAY[0..2] OF INT".parse().unwrap();
+    let list = |json| parse(&json, data, &JsonFormat::Plain);
+    let items = [1, 2, 3].map(|number| Some(Value::Int(number))).to_vec();
+    assert_eq!(list(json!([1, 2, 3])), Ok(Value::List(Arc::new(items))));
+    for json in [json!([]), json!([1, 2]), json!([1, 2, 3, 4]), json!(1), json!([1, 2, "3"])] {
+        assert_eq!(list(json.clone()), Err(EncodeError::WrongKind), "{json}");
+    }
+}
+
+#[test]
+fn a_value_that_the_type_cannot_hold_is_refused() {
     let utc = TimeZone::UTC;
     let refused =
         |json: Json, iec| parse(&json, iec, &JsonFormat::for_type(iec, &utc)).unwrap_err();
@@ -98,9 +109,9 @@ fn what_a_type_cannot_hold_is_refused() {
 }
 
 proptest! {
-    /// Offsets alone have no gaps, so every reading of the clock comes back.
+    /// A zone of fixed offset has no gaps, so every local time parses back.
     #[test]
-    fn reading_undoes_showing(
+    fn parsing_is_the_inverse_of_formatting(
         iec in proptest::sample::select(&IecType::ALL[..]),
         bits: u64,
         hours in -12..=14_i8,

@@ -1,8 +1,8 @@
-//! One request, one answer: what tokio_modbus does not check on its own stream.
+//! Lets exactly one answer pass for each request: what tokio_modbus does not check on its stream.
 //!
-//! It throws away what has arrived between two requests, waits for frames of any length, and begins
-//! to count at 0 in every connection. So a second answer could pass for the next one, and an answer
-//! that a PLC owes to an earlier connection for one of this. Here both are found.
+//! tokio_modbus discards what arrived between two requests, waits for frames of any length, and
+//! starts its transaction ids at 0 in every connection. So a second answer could be taken for the
+//! next one, and a late answer to an earlier connection for one of this. Both are found here.
 
 use std::io;
 use std::pin::Pin;
@@ -12,22 +12,22 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Longest request (Modbus Application Protocol V1.1b3, 4.1).
+/// Longest frame (Modbus Application Protocol V1.1b3, 4.1).
 const MAX_FRAME_LEN: usize = 260;
-/// Transaction id, protocol id, length; what follows them is counted by the length.
+/// Transaction id, protocol id and length; the length counts what follows.
 const MBAP_PREFIX_LEN: usize = 6;
 /// The prefix, unit id, function code, and byte count or exception code.
 const HEADER_LEN: usize = 9;
 
-/// Transaction ids of all connections to one PLC: each of the 65,536 once, and then again.
+/// Transaction ids of all connections to one PLC: each of the 65,536 once, then from the start.
 ///
-/// They jump, so that a device that counts by itself where it should echo is found out.
+/// They are not consecutive, so that a device that counts itself, where it should echo, is found.
 #[derive(Clone, Debug)]
 pub(super) struct TransactionIds(Arc<AtomicU16>);
 
 /// A stream that lets exactly one well-formed answer through for each request.
 ///
-/// A connection that broke one of these rules is of no use any more: every error is final.
+/// Every error is final: the connection must be dropped.
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     stream: S,
@@ -36,16 +36,18 @@ pub(super) struct Strict<S> {
     pending: Option<PendingRequest>,
 }
 
-/// A request on the wire, and what has arrived of its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
 struct PendingRequest {
     /// The id that tokio_modbus chose.
     client_id: [u8; 2],
     /// The id on the wire.
     wire_id: [u8; 2],
+    /// Bytes of the request that were sent.
     sent_len: usize,
+    /// Bytes of the answer that arrived.
     received_len: usize,
-    /// As much of the answer's beginning as has arrived.
+    /// The first bytes of the answer, as far as they arrived.
     header: [u8; HEADER_LEN],
 }
 
@@ -56,8 +58,9 @@ impl TransactionIds {
 
     fn next_id(&self) -> u16 {
         let id = self.0.load(Relaxed);
-        // Full period: the increment is odd, and 4 divides the factor less 1. And as 4 does not
-        // divide the increment less 1, no id is followed by the next higher number.
+        // A linear congruential generator of full period: the increment is odd, and 4 divides the
+        // factor minus 1. Since 4 does not divide the increment minus 1, no id is followed by the
+        // next higher number.
         self.0.store(id.wrapping_mul(25_173).wrapping_add(13_851), Relaxed);
         id
     }
@@ -70,7 +73,7 @@ impl<S> Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
-    /// Begins a request, of which `start` is the first part, if nothing has arrived unasked.
+    /// Starts a request whose first bytes are `start`. Fails when bytes arrived without a request.
     fn begin_request(&mut self, cx: &mut Context<'_>, start: &[u8]) -> io::Result<PendingRequest> {
         let mut byte = [0];
         let mut probe = ReadBuf::new(&mut byte);
@@ -78,14 +81,16 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             read?;
             return Err(match probe.filled() {
                 [] => io::ErrorKind::ConnectionAborted.into(),
-                _ => invalid_data("bytes came that nobody asked for".to_owned()),
+                _ => invalid_data("bytes arrived without a request".to_owned()),
             });
         }
-        let Some(&inner) = start.first_chunk() else { return Err(io::ErrorKind::WriteZero.into()) };
-        let outer = self.transaction_ids.next_id().to_be_bytes();
+        let Some(&client_id) = start.first_chunk() else {
+            return Err(io::ErrorKind::WriteZero.into());
+        };
+        let wire_id = self.transaction_ids.next_id().to_be_bytes();
         Ok(PendingRequest {
-            client_id: inner,
-            wire_id: outer,
+            client_id,
+            wire_id,
             sent_len: 0,
             received_len: 0,
             header: [0; HEADER_LEN],
@@ -94,8 +99,8 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 }
 
 impl PendingRequest {
-    /// Takes the next bytes of the answer, and gives it the id that tokio_modbus expects. True when
-    /// it is whole.
+    /// Checks the next bytes of the answer, and replaces its id by the one that tokio_modbus
+    /// expects. Returns whether the answer is complete.
     fn handle_bytes(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
         for (place, byte) in self.header.iter_mut().skip(self.received_len).zip(&*bytes) {
             *place = *byte;
@@ -105,12 +110,12 @@ impl PendingRequest {
         self.is_complete()
     }
 
-    /// Fails as soon as it cannot become the answer any more. The function code and the unit are
-    /// left to tokio_modbus.
+    /// Returns whether the answer is complete; fails as soon as it cannot be the answer any more.
+    /// tokio_modbus checks the function code and the unit.
     fn is_complete(&self) -> io::Result<bool> {
         let [t0, t1, p0, p1, l0, l1, _, function, content] = self.header;
         let len = u16::from_be_bytes([l0, l1]);
-        let whole = MBAP_PREFIX_LEN + usize::from(len);
+        let frame_len = MBAP_PREFIX_LEN + usize::from(len);
         let has = |bytes| self.received_len >= bytes;
         if has(2) && [t0, t1] != self.wire_id {
             return Err(invalid_data("it answers another request".to_owned()));
@@ -124,10 +129,10 @@ impl PendingRequest {
         if has(HEADER_LEN) && !is_consistent(len, function, content) {
             return Err(invalid_data(format!("its length of {len} is not that of its content")));
         }
-        if has(MBAP_PREFIX_LEN) && self.received_len > whole {
-            return Err(invalid_data("bytes follow it that nobody asked for".to_owned()));
+        if has(MBAP_PREFIX_LEN) && self.received_len > frame_len {
+            return Err(invalid_data("bytes follow the answer".to_owned()));
         }
-        Ok(has(MBAP_PREFIX_LEN) && self.received_len == whole)
+        Ok(has(MBAP_PREFIX_LEN) && self.received_len == frame_len)
     }
 }
 
@@ -140,8 +145,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let bytes = buf.filled_mut().get_mut(before..).unwrap_or_default();
-        if let Some(asked) = &mut self.pending
-            && asked.handle_bytes(bytes)?
+        if let Some(pending) = &mut self.pending
+            && pending.handle_bytes(bytes)?
         {
             self.pending = None;
         }
@@ -155,8 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut asked = match self.pending.take() {
-            Some(asked) => asked,
+        let mut pending = match self.pending.take() {
+            Some(pending) => pending,
             None => self.begin_request(cx, bytes)?,
         };
         let mut frame = [0; MAX_FRAME_LEN];
@@ -165,12 +170,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
             return Poll::Ready(Ok(0));
         };
         frame.copy_from_slice(bytes);
-        replace_id(frame, asked.sent_len, asked.wire_id);
+        replace_id(frame, pending.sent_len, pending.wire_id);
         let written = Pin::new(&mut self.stream).poll_write(cx, frame);
         if let Poll::Ready(Ok(written)) = written {
-            asked.sent_len += written;
+            pending.sent_len += written;
         }
-        self.pending = Some(asked);
+        self.pending = Some(pending);
         written
     }
 
@@ -183,14 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 }
 
-/// Replaces what of a frame's id lies in `bytes`, which begin `at` its byte of that number.
+/// Replaces the part of a frame's transaction id that lies in `bytes`, the bytes of the frame from
+/// `at` on.
 fn replace_id(bytes: &mut [u8], at: usize, id: [u8; 2]) {
     for (place, byte) in bytes.iter_mut().zip(id.into_iter().skip(at)) {
         *place = byte;
     }
 }
 
-/// Whether the two counts of an answer agree (Modbus Application Protocol V1.1b3, 6.1 to 6.4, 7).
+/// Returns whether the two lengths of an answer agree (Modbus Application Protocol V1.1b3, 6.1 to
+/// 6.4, 7).
 fn is_consistent(len: u16, function: u8, content: u8) -> bool {
     match function {
         1..=4 => len == 3 + u16::from(content),
@@ -210,11 +217,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_once_each_and_never_in_the_order_of_a_counter() {
+    fn each_id_comes_once_and_is_never_followed_by_the_next_number() {
         let ids = TransactionIds::starting_at(7);
         let taken: Vec<u16> = (0..=u16::MAX).map(|_| ids.next_id()).collect();
         assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), 65_536);
         assert_eq!(ids.next_id(), 7);
         assert!(taken.windows(2).all(|pair| pair[1] != pair[0].wrapping_add(1)));
+    }
+
+    #[test]
+    fn the_length_of_a_frame_must_match_its_byte_count() {
+        // Unit id, function code and byte count precede the data.
+        for function in 1..=4 {
+            assert!(is_consistent(3 + 250, function, 250) && is_consistent(4, function, 1));
+            assert!(!is_consistent(3 + 249, function, 250), "{function}: less than it counts");
+            assert!(!is_consistent(3 + 251, function, 250), "{function}: more than it counts");
+        }
+        for function in [0x80, 0x83, 0xAB, 0xFF] {
+            assert!(is_consistent(3, function, 2) && !is_consistent(4, function, 2));
+        }
+        for function in [0, 5, 43, 0x7F] {
+            assert!(is_consistent(9, function, 200), "{function} has no byte count");
+        }
     }
 }

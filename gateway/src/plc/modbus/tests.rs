@@ -10,7 +10,7 @@ const ADDRESS: UnitAddress = UnitAddress { unit: 255, timeout: Duration::from_se
 static REAL_AT_10: ReadRequest = request(Table::HoldingRegister, 10, 2);
 
 #[tokio::test(start_paused = true)]
-async fn holding_registers_are_asked_for_and_read_as_the_manual_shows() {
+async fn holding_registers_are_read_by_function_3() {
     let (asked, answer) =
         exchange(&REAL_AT_10, &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9, 0x79, 0x42, 0xF6]).await;
     assert_eq!(asked, [0, 0, 0, 0, 0, 6, 255, 3, 0, 10, 0, 2]);
@@ -85,7 +85,7 @@ async fn fewer_or_more_bits_than_asked_are_garbled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_and_half_an_answer_time_out() {
+async fn no_answer_and_half_an_answer_time_out() {
     for bytes in [&[][..], &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9]] {
         let (mut session, mut plc) = session();
         let began = tokio::time::Instant::now();
@@ -100,7 +100,7 @@ async fn silence_and_half_an_answer_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_the_same_however_it_is_cut() {
+async fn an_answer_may_arrive_in_pieces() {
     let whole = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9, 0x79, 0x42, 0xF6];
     for cut in 1..whole.len() {
         let (mut session, mut plc) = session();
@@ -117,7 +117,7 @@ async fn an_answer_is_the_same_however_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
+async fn bytes_without_a_request_end_the_session_before_the_next_request_is_sent() {
     let (mut session, mut plc) = session();
     let answer = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0];
     let serve = async {
@@ -130,16 +130,16 @@ async fn what_comes_unasked_ends_the_session_before_the_next_request_is_sent() {
     let second = session.read(ADDRESS, &REAL_AT_10).await;
     assert!(matches!(second, Err(RequestError::Garbled(_))), "{second:?}");
     drop(session);
-    assert_eq!(plc.read(&mut [0; 12]).await.unwrap(), 0, "nothing was asked");
+    assert_eq!(plc.read(&mut [0; 12]).await.unwrap(), 0, "no request was sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_connection_asks_with_an_id_of_the_one_before() {
-    let door = connector("127.0.0.1", 502);
+async fn no_connection_repeats_a_transaction_id_of_the_one_before() {
+    let connector = connector("127.0.0.1", 502);
     let mut ids = std::collections::BTreeSet::new();
     for _ in 0..3 {
         let (ours, mut plc) = duplex(1024);
-        let mut session = door.new_session(ours);
+        let mut session = connector.new_session(ours);
         for _ in 0..3 {
             let serve = async {
                 let mut asked = [0; 12];
@@ -159,14 +159,14 @@ async fn no_connection_asks_with_an_id_of_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_of_the_stream_is_a_broken_connection_wherever_it_comes() {
+async fn the_end_of_the_stream_is_a_lost_connection_at_any_byte() {
     for bytes in [&[][..], &[0, 0, 0, 0, 0, 7, 255, 3, 4, 0xE9]] {
         let (mut session, mut plc) = session();
-        let hang_up = async move {
+        let close = async move {
             plc.read_exact(&mut [0; 12]).await.unwrap();
             plc.write_all(bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), hang_up);
+        let (answer, ()) = tokio::join!(session.read(ADDRESS, &REAL_AT_10), close);
         assert!(matches!(answer, Err(RequestError::Disconnected(_))), "{answer:?}");
     }
 }
@@ -181,33 +181,33 @@ async fn a_closed_port_refuses() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_told_as_that() {
+async fn a_host_name_without_an_address_is_an_error_of_its_own() {
     let unknown = connector("no such name", 502).connect().await.err();
     assert!(matches!(unknown, Some(ConnectError::UnknownHost(_))), "{unknown:?}");
 }
 
 #[tokio::test]
-async fn the_socket_sends_at_once_and_notices_a_dead_peer() {
+async fn the_socket_has_no_delay_and_keepalive() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let door = connector("localhost", listener.local_addr().unwrap().port());
-    let stream = door.open_stream(Duration::from_secs(1)).await.unwrap();
+    let connector = connector("localhost", listener.local_addr().unwrap().port());
+    let stream = connector.open_stream(Duration::from_secs(1)).await.unwrap();
     configure_socket(&stream).unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }
 
 #[tokio::test]
-async fn closing_tells_the_plc() {
+async fn closing_ends_the_stream() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut door = connector("127.0.0.1", listener.local_addr().unwrap().port());
-    let (session, accepted) = tokio::join!(door.connect(), listener.accept());
+    let mut connector = connector("127.0.0.1", listener.local_addr().unwrap().port());
+    let (session, accepted) = tokio::join!(connector.connect(), listener.accept());
     let (mut plc, _) = accepted.unwrap();
     session.unwrap().close().await;
     assert_eq!(plc.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_asked_for_and_read_as_the_manual_shows() {
+async fn the_device_identification_is_read_by_function_43() {
     let mut answer = vec![0, 0, 0, 0, 0, 0x32, 255, 0x2B, 0x0E, 1, 1, 0, 0, 3, 0, 0x12];
     answer.extend(b"Schneider Electric");
     answer.extend([1, 9]);
@@ -222,7 +222,7 @@ async fn a_name_is_asked_for_and_read_as_the_manual_shows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_knows_no_names_refuses_and_one_that_answers_nonsense_is_garbled() {
+async fn a_refused_identification_has_its_code_and_an_invalid_one_is_garbled() {
     for code in [1, 2, 3] {
         let (_, naming) = identification_exchange(&[0, 0, 0, 0, 0, 3, 255, 0xAB, code]).await;
         assert!(matches!(naming, Err(RequestError::Refused(c)) if c == code), "{naming:?}");
@@ -243,7 +243,7 @@ async fn a_server_that_knows_no_names_refuses_and_one_that_answers_nonsense_is_g
 
 proptest! {
     #[test]
-    fn no_name_makes_it_panic(data in proptest::collection::vec(any::<u8>(), 1..252)) {
+    fn no_identification_panics(data in proptest::collection::vec(any::<u8>(), 1..252)) {
         let length = u8::try_from(data.len() + 2).unwrap();
         let answer = [&[0, 0, 0, 0, 0, length, 255, 43][..], &data].concat();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -255,9 +255,9 @@ proptest! {
         prop_assert!(!matches!(naming, Err(RequestError::Disconnected(_))));
     }
 
-    /// Debug builds of tokio-modbus assert what they are told; nothing a PLC sends may reach that.
+    /// Debug builds of tokio-modbus contain assertions about answers; no answer may reach them.
     #[test]
-    fn no_answer_makes_it_panic_and_a_good_one_is_as_long_as_asked(
+    fn no_answer_panics_and_a_valid_one_has_the_requested_count(
         table in proptest::sample::select(&Table::ALL[..]),
         count in 1_u16..=125,
         function in 0_u8..=255,
@@ -289,7 +289,7 @@ proptest! {
     }
 }
 
-/// What a PLC saw, and what became of its answer.
+/// Returns the request that the PLC received, and the outcome of its answer.
 async fn exchange(
     request: &ReadRequest,
     answer: &[u8],
@@ -319,9 +319,9 @@ async fn identification_exchange(answer: &[u8]) -> (Vec<u8>, Result<PlcIdentity,
 
 fn session() -> (ModbusSession, DuplexStream) {
     let (ours, theirs) = duplex(1024);
-    let mut door = connector("127.0.0.1", 502);
-    door.transaction_ids = TransactionIds::starting_at(0);
-    (door.new_session(ours), theirs)
+    let mut connector = connector("127.0.0.1", 502);
+    connector.transaction_ids = TransactionIds::starting_at(0);
+    (connector.new_session(ours), theirs)
 }
 
 fn connector(host: &str, port: u16) -> ModbusConnector {

@@ -1,34 +1,36 @@
-//! The share of a PLC's time that reading takes. Pure.
+//! Limits the share of time during which a request is under way (`max_share`). Pure.
 
 use std::time::{Duration, Instant};
 
-/// No stretch of time of this length sees more waiting than the share of it.
+/// The share holds for every window of this length.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// The window, and the slot of now, which has just begun.
+/// The slots of a window, and the current one, which has just started.
 const SLOT_COUNT: usize = 41;
 const SLOT_LEN: Duration = Duration::from_millis(250);
-/// Longest pause for one answer that alone took more than the share of a window.
+/// Longest pause after an answer that alone took more than the share of a window.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Time spent waiting for answers, within the window and in slots.
+/// The time spent waiting for answers within the last window, in slots.
 ///
-/// What is to come is let in when the window at its end has room for it, so the bound holds over
-/// every window, with one exception: the part of a wait by which it takes longer than was expected,
-/// since an answer came later than others or not at all.
+/// A request is allowed when the window that ends with its answer has room for it. So the bound
+/// holds for every window, with one exception: the time by which an answer takes longer than
+/// expected.
 #[derive(Debug)]
 pub(super) struct DutyCycle {
     percent: u16,
+    /// Most busy time in a window.
     max_busy: Duration,
     start: Instant,
-    /// Number of the slot of now; its place and those of the slots before go round.
+    /// Number of the current slot since `start`; `slots` is a ring.
     newest_slot: u64,
     slots: [TimeSlot; SLOT_COUNT],
+    /// Sum of all slots.
     busy_time: Duration,
-    /// What one answer took that alone was more than the share is made up for until then.
+    /// End of the pause after an answer that alone took more than the share.
     paused_until: Option<Instant>,
 }
 
-/// Whether there was an answer: what the next one takes is guessed by those that came.
+/// Whether a request was answered: the next answer is expected to take as long as the longest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::plc) enum AnswerReceived {
     Yes,
@@ -37,8 +39,9 @@ pub(in crate::plc) enum AnswerReceived {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct TimeSlot {
+    /// Time spent waiting.
     busy_time: Duration,
-    /// Of the answers that came in it.
+    /// Longest of the answers received in it.
     longest_answer: Duration,
 }
 
@@ -55,12 +58,12 @@ impl DutyCycle {
         }
     }
 
-    /// An answer was waited for, and came or did not.
-    pub(super) fn record(&mut self, from: Instant, to: Instant, came: AnswerReceived) {
+    /// Records that an answer was waited for in this time.
+    pub(super) fn record(&mut self, from: Instant, to: Instant, answered: AnswerReceived) {
         self.advance(to);
         let took = to.saturating_duration_since(from);
         if let (AnswerReceived::Yes, Some(slot)) =
-            (came, self.slots.get_mut(slot_index(self.newest_slot)))
+            (answered, self.slots.get_mut(slot_index(self.newest_slot)))
         {
             slot.longest_answer = slot.longest_answer.max(took);
         }
@@ -72,55 +75,56 @@ impl DutyCycle {
         while from < to {
             let slot = self.slot_number(from);
             let end = to.min(self.slot_start(slot + 1));
-            let spent = end.saturating_duration_since(from);
-            if let Some(place) = self.slots.get_mut(slot_index(slot)) {
-                place.busy_time += spent;
-                self.busy_time += spent;
+            let busy = end.saturating_duration_since(from);
+            if let Some(slot) = self.slots.get_mut(slot_index(slot)) {
+                slot.busy_time += busy;
+                self.busy_time += busy;
             }
             from = end;
         }
     }
 
-    /// When there is room for one more answer, expected to take as long as the longest within the
-    /// window; nothing when it is now.
+    /// Returns when one more request may be sent, expected to take as long as the longest answer of
+    /// the window, or `None` if it may be sent now.
     pub(super) fn next_free_for_answer(&mut self, now: Instant) -> Option<Instant> {
         self.advance(now);
         let longest = self.slots.iter().map(|slot| slot.longest_answer).max();
         self.next_free(longest.unwrap_or_default(), now)
     }
 
-    /// When there is room for what is expected to take so long; nothing when it is now. What takes
-    /// more than may be taken at all begins when nothing was.
+    /// Returns when a job that is expected to take this long may start, or `None` if it may start
+    /// now. A job longer than the share of a window starts when the window is empty.
     pub(super) fn next_free(&mut self, expected: Duration, now: Instant) -> Option<Instant> {
         self.advance(now);
         let expected = expected.min(self.max_busy);
         let room = self.max_busy - expected;
-        let rests_until = self.paused_until.filter(|until| now < *until);
+        let paused_until = self.paused_until.filter(|until| now < *until);
         if self.busy_time <= room {
-            return rests_until;
+            return paused_until;
         }
-        // The window ends with what is to come: its beginning has to be this late.
+        // The window that ends with the job must start so late that enough busy time has left it.
         let mut left = self.busy_time;
         let mut begin = self.start;
         for number in self.oldest_slot()..=self.newest_slot {
-            let spent =
+            let busy =
                 self.slots.get(slot_index(number)).map_or(Duration::ZERO, |slot| slot.busy_time);
-            left -= spent.min(left);
+            left -= busy.min(left);
             if left <= room {
-                begin = self.slot_start(number + 1) - (room - left).min(spent);
+                begin = self.slot_start(number + 1) - (room - left).min(busy);
                 break;
             }
         }
         let until = begin + WINDOW - expected;
-        rests_until.into_iter().chain((now < until).then_some(until)).max()
+        paused_until.into_iter().chain((now < until).then_some(until)).max()
     }
 
+    /// Clears the slots that have left the window.
     fn advance(&mut self, now: Instant) {
         let number = self.slot_number(now);
         let passed = number.saturating_sub(self.newest_slot).min(to_u64(SLOT_COUNT));
         for slot in number + 1 - passed..=number {
-            if let Some(place) = self.slots.get_mut(slot_index(slot)) {
-                self.busy_time -= std::mem::take(place).busy_time.min(self.busy_time);
+            if let Some(slot) = self.slots.get_mut(slot_index(slot)) {
+                self.busy_time -= std::mem::take(slot).busy_time.min(self.busy_time);
             }
         }
         self.newest_slot = self.newest_slot.max(number);
@@ -158,7 +162,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What was spent within the window that ends then.
+    /// Returns the busy time within the window that ends at `end`.
     fn within(spent: &[(Instant, Instant)], end: Instant, start: Instant) -> Duration {
         let begin = end.checked_sub(WINDOW).unwrap_or(start).max(start);
         let part = |&(from, to): &(Instant, Instant)| {
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_exactly_is_not_held() {
+    fn a_job_that_fits_exactly_is_not_delayed() {
         let start = Instant::now();
         let mut share = DutyCycle::new(40, start);
         let mut now = start;
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_beyond_the_share_is_made_up_for_but_not_for_ever() {
+    fn a_pause_makes_up_for_an_answer_beyond_the_share_for_at_most_a_minute() {
         let start = Instant::now();
         let mut share = DutyCycle::new(5, start);
         share.record(start, start + SECOND * 2, AnswerReceived::Yes);
@@ -194,13 +198,17 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever sends a request only when there is room for an answer waits for no more than the
-        /// share in any window, but for what one answer takes longer than all of the window before.
+        /// Requests that are sent only when they are allowed take no more than the share of any
+        /// window, but for the time by which one answer takes longer than all of the window before.
         #[test]
-        fn no_window_sees_more_than_the_share(
+        fn no_window_exceeds_the_share(
             percent in 1_u16..100,
             steps in proptest::collection::vec(
-                (0_u32..400, prop_oneof![1_u32..20, 1_u32..600], prop_oneof![9 => Just(AnswerReceived::Yes), 1 => Just(AnswerReceived::No)]),
+                (
+                    0_u32..400,
+                    prop_oneof![1_u32..20, 1_u32..600],
+                    prop_oneof![9 => Just(AnswerReceived::Yes), 1 => Just(AnswerReceived::No)],
+                ),
                 1..300,
             ),
         ) {
@@ -215,7 +223,8 @@ mod tests {
                     now = until;
                 }
                 let end = now + MILLI * took;
-                let known = answers.iter().filter(|(_, to): &&(Instant, Instant)| *to + WINDOW > now);
+                let is_recent = |(_, to): &&(Instant, Instant)| *to + WINDOW > now;
+                let known = answers.iter().filter(is_recent);
                 let known = known.map(|(from, to)| *to - *from).max();
                 let surprise = (end - now).saturating_sub(known.unwrap_or_default());
                 share.record(now, end, came);
@@ -228,12 +237,15 @@ mod tests {
             }
         }
 
-        /// Turns whose lengths are known keep the bound exactly, however long and short ones
-        /// alternate, and none that fits is held back.
+        /// Jobs of known length keep the bound exactly, also when long and short ones alternate,
+        /// and none that fits is delayed.
         #[test]
-        fn turns_of_known_length_never_exceed_it(
+        fn jobs_of_known_length_never_exceed_the_share(
             percent in 5_u16..100,
-            steps in proptest::collection::vec((0_u32..3_000, prop_oneof![1_u32..20, 100_u32..4_000]), 1..200),
+            steps in proptest::collection::vec(
+                (0_u32..3_000, prop_oneof![1_u32..20, 100_u32..4_000]),
+                1..200,
+            ),
         ) {
             let start = Instant::now();
             let mut share = DutyCycle::new(percent, start);
@@ -248,10 +260,10 @@ mod tests {
                     now = until;
                 }
                 if now >= before + MILLI * 251 {
-                    // A slot is as exact as it gets: earlier than that there was no room.
+                    // Times are rounded to slots: one slot earlier the job did not fit.
                     let end = now - MILLI * 251 + took;
                     let total = within(&spent, end, start) + took;
-                    prop_assert!(total > most, "held although {total:?} <= {most:?}");
+                    prop_assert!(total > most, "delayed although {total:?} <= {most:?}");
                 }
                 share.record(now, now + took, AnswerReceived::Yes);
                 spent.push((now, now + took));

@@ -1,4 +1,4 @@
-//! The longest request that a PLC answers.
+//! Finds the longest request that a PLC answers.
 
 use std::time::Instant;
 
@@ -7,7 +7,8 @@ use provisioning::plan::MAX_BITS;
 use crate::plc::failed_once;
 use crate::schedule::RetryBackoff;
 
-/// After so many closed connections in a row over one length, the length is to blame.
+/// After this many consecutive requests over which the PLC closed the connection, their length is
+/// taken for the reason.
 const MAX_PEER_CLOSES: u8 = 2;
 
 /// What is known about the length of requests for one kind of table.
@@ -15,45 +16,49 @@ const MAX_PEER_CLOSES: u8 = 2;
 pub(super) struct MaxLength {
     /// Longest request that was answered.
     longest_answered: u16,
-    /// Longest request to send, and the shortest that was too long.
+    /// Absent while no request was too long.
     limit: Option<LengthLimit>,
+    /// Consecutive connections that the PLC closed over a request.
     peer_closes: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct LengthLimit {
+    /// Longest request to send.
     max_len: u16,
+    /// Shortest request that was too long.
     min_rejected: u16,
+    /// When to try a longer one.
     backoff: RetryBackoff,
 }
 
 impl MaxLength {
-    /// Longest request to send, if that was learned.
+    /// Returns the longest request to send, if there is a limit.
     pub(super) fn max_len(&self) -> Option<u16> {
         self.limit.map(|limit| limit.max_len)
     }
 
-    /// Whether a longer request is to be tried.
+    /// Returns whether a longer request is to be tried.
     pub(super) fn is_trial_due(&self, now: Instant) -> bool {
         self.limit.is_some_and(|limit| limit.backoff.is_due(now))
     }
 
-    /// Longest request to send for a trial, if one is due.
+    /// Returns the longest request to try, if a trial is due.
     pub(super) fn trial_len(&self, now: Instant) -> Option<u16> {
-        let LengthLimit { max_len: most, min_rejected: too_long, .. } =
+        let LengthLimit { max_len, min_rejected, .. } =
             self.limit.filter(|limit| limit.backoff.is_due(now))?;
-        // Once the limit is known exactly, only what was too long is left to try.
-        let middle = most.midpoint(too_long);
-        Some(if middle > most { middle } else { too_long })
+        // Once the limit is known exactly, only the length that was rejected is left to try.
+        let middle = max_len.midpoint(min_rejected);
+        Some(if middle > max_len { middle } else { min_rejected })
     }
 
-    /// Whether a request of this length goes beyond what is known to work.
+    /// Returns whether a request of this length exceeds the limit.
     pub(super) fn exceeds_limit(&self, count: u16) -> bool {
         self.limit.is_some_and(|limit| count > limit.max_len)
     }
 
-    /// No tags make a request as long as the one that is due for a trial: goes on to longer ones,
-    /// and forgets the limit when there are none.
+    /// Skips a trial of a length that no request has: goes on to longer ones, and drops the limit
+    /// beyond the longest request of the protocol.
     pub(super) fn skip_trial(&mut self, now: Instant) {
         let trial = self.trial_len(now);
         if let (Some(limit), Some(trial)) = (&mut self.limit, trial) {
@@ -65,7 +70,7 @@ impl MaxLength {
         self.limit = self.limit.filter(|limit| limit.max_len < MAX_BITS);
     }
 
-    /// A request of this length was answered. Tells whether that changes the requests.
+    /// Records the answer to a request of this length. Returns whether that changes the requests.
     pub(super) fn on_answer(&mut self, count: u16, now: Instant) -> bool {
         self.peer_closes = 0;
         self.longest_answered = self.longest_answered.max(count);
@@ -81,8 +86,8 @@ impl MaxLength {
         true
     }
 
-    /// A request of this length was refused although each of its halves is answered. Tells
-    /// whether its length may be the reason.
+    /// Records that a request of this length was refused although each of its halves is answered.
+    /// Returns whether its length may be the reason.
     pub(super) fn on_too_long(&mut self, count: u16, now: Instant) -> bool {
         let may_be = count > self.longest_answered && count > 1;
         if may_be {
@@ -91,18 +96,18 @@ impl MaxLength {
         may_be
     }
 
-    /// The connection was closed over a request of this length for so many tags. Tells whether
-    /// that changes the requests.
+    /// Records that the PLC closed the connection over a request of this length for this number of
+    /// tags. Returns whether that changes the requests.
     pub(super) fn on_peer_close(&mut self, count: u16, tags: usize, now: Instant) -> bool {
         if count <= self.longest_answered {
             return false;
         }
         if tags < 2 {
-            // The shortest there can be: it was not the length.
+            // A request for one tag cannot be shorter: its length was not the reason.
             return self.longest_answered == 0 && self.limit.take().is_some();
         }
         self.peer_closes += 1;
-        // A trial that fails needs no second one.
+        // A failed trial is not repeated.
         let is_too_long = self.peer_closes >= MAX_PEER_CLOSES || self.exceeds_limit(count);
         if is_too_long {
             self.peer_closes = 0;
@@ -110,22 +115,104 @@ impl MaxLength {
             if let Some(limit) = &mut self.limit
                 && limit.backoff.failures() <= 1
             {
-                // A trial costs a connection.
+                // A trial costs a connection: wait before the next one.
                 limit.backoff.on_failure(now, 0.0);
             }
         }
         is_too_long
     }
 
-    fn shorten(&mut self, too_long: u16, most: u16, now: Instant) {
-        let doubt = match self.limit {
-            Some(LengthLimit { backoff: mut doubt, .. }) => {
-                doubt.on_failure(now, 0.0);
-                doubt
+    fn shorten(&mut self, min_rejected: u16, max_len: u16, now: Instant) {
+        let backoff = match self.limit {
+            Some(LengthLimit { mut backoff, .. }) => {
+                backoff.on_failure(now, 0.0);
+                backoff
             }
             None => failed_once(now),
         };
-        self.limit =
-            Some(LengthLimit { max_len: most.max(1), min_rejected: too_long, backoff: doubt });
+        self.limit = Some(LengthLimit { max_len: max_len.max(1), min_rejected, backoff });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limited(len: u16, now: Instant) -> MaxLength {
+        let mut max = MaxLength::default();
+        assert!(max.on_too_long(len, now));
+        max
+    }
+
+    #[test]
+    fn trials_halve_the_distance_to_the_rejected_length() {
+        let now = Instant::now();
+        let mut max = limited(100, now);
+        assert_eq!((max.max_len(), max.trial_len(now)), (Some(50), Some(75)));
+        assert!(!max.exceeds_limit(50) && max.exceeds_limit(51));
+        assert!(!max.on_answer(50, now), "as long as the limit");
+        assert!(max.on_answer(75, now));
+        assert_eq!((max.max_len(), max.trial_len(now)), (Some(75), Some(87)));
+        assert!(max.on_answer(99, now));
+        assert_eq!(max.trial_len(now), Some(100), "only the rejected length is left");
+        assert!(max.on_answer(100, now));
+        assert_eq!((max.max_len(), max.trial_len(now)), (None, None));
+    }
+
+    #[test]
+    fn only_a_length_that_was_never_answered_can_be_too_long() {
+        let now = Instant::now();
+        let mut max = MaxLength::default();
+        max.on_answer(60, now);
+        assert!(!max.on_too_long(60, now) && !max.on_peer_close(60, 5, now));
+        assert!(max.on_too_long(61, now));
+        assert_eq!(max.max_len(), Some(60), "not less than what was answered");
+        assert!(!MaxLength::default().on_too_long(1, now), "nothing is shorter than one register");
+        assert_eq!(limited(2, now).max_len(), Some(1));
+    }
+
+    #[test]
+    fn the_second_closed_connection_in_a_row_limits_the_length() {
+        let now = Instant::now();
+        let mut max = MaxLength::default();
+        assert!(!max.on_peer_close(100, 5, now));
+        max.on_answer(10, now);
+        assert!(!max.on_peer_close(100, 5, now), "an answer starts the count again");
+        assert!(max.on_peer_close(100, 5, now));
+        assert_eq!(max.max_len(), Some(50));
+        let minute = now + Duration::from_secs(60);
+        assert!(!max.is_trial_due(now) && max.is_trial_due(minute), "a trial costs a connection");
+        // A failed trial needs no second one, and waits twice as long.
+        assert!(max.on_peer_close(75, 5, minute));
+        assert_eq!((max.max_len(), max.trial_len(minute)), (Some(37), None));
+        assert!(!max.is_trial_due(minute + Duration::from_secs(119)));
+        assert!(max.is_trial_due(minute + Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn a_connection_closed_over_one_tag_was_not_closed_over_a_length() {
+        let now = Instant::now();
+        let mut max = limited(100, now);
+        assert!(max.on_peer_close(2, 1, now));
+        assert_eq!(max.max_len(), None);
+        let mut max = limited(100, now);
+        max.on_answer(1, now);
+        assert!(!max.on_peer_close(2, 1, now), "other requests are answered");
+        assert_eq!(max.max_len(), Some(50));
+    }
+
+    #[test]
+    fn trials_without_a_request_of_their_length_go_on_to_the_end() {
+        let now = Instant::now();
+        let mut max = limited(100, now);
+        let mut limits = Vec::new();
+        while let Some(limit) = max.max_len() {
+            limits.push(limit);
+            max.skip_trial(now);
+        }
+        assert_eq!(limits[..9], [50, 75, 87, 93, 96, 98, 99, 100, 150]);
+        assert!(limits.is_sorted() && limits.iter().all(|limit| *limit < MAX_BITS), "{limits:?}");
     }
 }

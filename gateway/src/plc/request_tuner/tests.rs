@@ -17,7 +17,7 @@ fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
     let mut world = TunerHarness::new(0..120);
     world.device.bad.insert(77);
     assert_eq!(world.cycle(), good(0..120, &[77]));
-    // 1 for the whole, and for each of the 7 levels at most 2.
+    // One for the whole, and at most two for each of the 7 levels.
     assert!(world.device.asked <= 15, "{} requests", world.device.asked);
     for _ in 0..10 {
         assert_eq!(world.cycle(), good(0..120, &[77]));
@@ -31,7 +31,7 @@ fn a_group_is_read_whole_or_refused_whole() {
     let mut world = TunerHarness::new(0..60);
     world.group(&[10, 11, 40]);
     world.device.bad.insert(50);
-    assert_eq!(world.cycle(), good(0..60, &[50]), "the group is none of its business");
+    assert_eq!(world.cycle(), good(0..60, &[50]), "the group is not affected");
     world.device.bad.insert(11);
     world.run(5);
     assert_eq!(world.cycle(), good(0..60, &[10, 11, 40, 50]));
@@ -42,33 +42,33 @@ fn a_group_is_read_whole_or_refused_whole() {
 }
 
 #[test]
-fn one_noise_costs_one_cycle_and_leaves_no_trace() {
+fn a_single_refusal_without_reason_has_no_lasting_effect() {
     for noise in 1..8 {
         let mut world = TunerHarness::new(0..60);
         world.device.noise = [(noise, 2)].into();
         let bad_cycles = (0..20).filter(|_| world.cycle() != good(0..60, &[])).count();
-        assert_eq!(bad_cycles, 0, "noise at request {noise}");
-        assert_eq!(world.requests_in_a_cycle(), 1, "noise at request {noise}");
+        assert_eq!(bad_cycles, 0, "refusal of request {noise}");
+        assert_eq!(world.requests_in_a_cycle(), 1, "refusal of request {noise}");
         assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
 
 #[test]
-fn noise_in_the_middle_of_a_search_disables_nothing_for_long() {
+fn refusals_without_reason_during_a_split_have_no_lasting_effect() {
     for second in 2..8 {
         for third in second + 1..12 {
             let mut world = TunerHarness::new(0..60);
             world.device.noise = [(1, 2), (second, 3), (third, 2)].into();
             world.run(200);
-            assert_eq!(world.cycle(), good(0..60, &[]), "noise at {second} and {third}");
-            assert_eq!(world.requests_in_a_cycle(), 1, "noise at {second} and {third}");
+            assert_eq!(world.cycle(), good(0..60, &[]), "refusals of {second} and {third}");
+            assert_eq!(world.requests_in_a_cycle(), 1, "refusals of {second} and {third}");
             assert_eq!(world.learned(), LearnedLimits::default());
         }
     }
 }
 
 #[test]
-fn a_hole_that_the_device_refuses_parts_the_tags_around_it() {
+fn a_gap_that_the_device_refuses_separates_the_tags_around_it() {
     let tags: Vec<u16> = (0..20).chain(25..40).chain(42..60).collect();
     let mut world = TunerHarness::new(tags.iter().copied());
     world.device.bad = (20..25).collect();
@@ -82,11 +82,11 @@ fn a_hole_that_the_device_refuses_parts_the_tags_around_it() {
 }
 
 #[test]
-fn a_tag_in_quarantine_is_tried_after_a_minute_and_never_given_up() {
+fn a_quarantined_tag_is_retried_for_ever() {
     let mut world = TunerHarness::new(0..10);
     world.device.bad.insert(4);
     let asked_before = world.run(12 * HOUR);
-    // Two requests a cycle, and for the tag: the search, and the trials of twelve hours.
+    // Two requests a cycle; and for the tag the splits, and the retries of twelve hours.
     let trials = asked_before - 2 * 12 * u64::from(HOUR);
     assert!((15..40).contains(&trials), "{trials} requests for one tag");
     world.device.bad.clear();
@@ -97,7 +97,7 @@ fn a_tag_in_quarantine_is_tried_after_a_minute_and_never_given_up() {
 }
 
 #[test]
-fn what_was_refused_is_tried_soon_on_a_new_connection_and_when_a_neighbour_recovers() {
+fn refused_tags_are_retried_on_a_new_connection_and_when_a_neighbour_recovers() {
     let mut world = TunerHarness::new(0..40);
     world.device.bad = (0..40).collect();
     world.run(3 * HOUR);
@@ -145,19 +145,19 @@ fn the_longest_request_is_learned_from_exception_3() {
 #[test]
 fn the_longest_request_is_learned_from_connections_that_are_closed() {
     let mut world = TunerHarness::new(0..100);
-    world.device.longest = Some((50, LongRequest::HangsUp));
+    world.device.longest = Some((50, LongRequest::Closes));
     world.run(10);
     assert_eq!(world.cycle(), good(0..100, &[]));
     world.run(24 * HOUR);
     assert_eq!(world.learned(), LearnedLimits { max_words: Some(50), ..LearnedLimits::default() });
-    let lost = world.device.hang_ups;
+    let lost = world.device.closes;
     assert!(lost < 45, "{lost} connections in a day");
 }
 
 #[test]
-fn a_device_that_closes_every_connection_teaches_nothing_about_lengths() {
+fn a_device_that_closes_every_connection_limits_no_length() {
     let mut world = TunerHarness::new(0..100);
-    world.device.longest = Some((0, LongRequest::HangsUp));
+    world.device.longest = Some((0, LongRequest::Closes));
     world.run(600);
     world.device.longest = None;
     world.run(HOUR);
@@ -166,20 +166,20 @@ fn a_device_that_closes_every_connection_teaches_nothing_about_lengths() {
 }
 
 #[test]
-fn a_request_that_breaks_the_connection_while_it_is_taken_apart_ends_in_quarantine() {
+fn a_request_that_breaks_the_connection_while_it_is_split_is_quarantined() {
     let mut world = TunerHarness::new(0..16);
     world.device.bad.insert(3);
     world.device.deadly.insert(3);
-    // The whole is refused; alone, the register is deadly.
+    // The joined request is refused; read alone, the register breaks the connection.
     world.run(20);
-    let lost = world.device.hang_ups;
+    let lost = world.device.closes;
     world.run(6 * HOUR);
     assert_eq!(world.cycle(), good(0..16, &[3]));
-    assert!(lost <= 4 && world.device.hang_ups <= lost + 20, "{}", world.device.hang_ups);
+    assert!(lost <= 4 && world.device.closes <= lost + 20, "{}", world.device.closes);
 }
 
 #[test]
-fn another_exception_takes_nothing_apart() {
+fn other_exceptions_split_nothing() {
     for code in [1, 4, 6, 10, 11] {
         let mut world = TunerHarness::new(0..60);
         world.device.noise = [(1, code)].into();
@@ -193,10 +193,10 @@ fn another_exception_takes_nothing_apart() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// Whatever the bad registers are: soon every good tag is read in every cycle and only bad
-    /// ones are in quarantine, for few requests; and when the registers recover, so do the tags.
+    /// For any bad registers, every good tag is soon read in every cycle, and only bad ones are
+    /// quarantined, with few requests; when the registers recover, so do the tags.
     #[test]
-    fn only_what_is_bad_is_in_quarantine_and_what_recovers_comes_back(
+    fn only_bad_tags_are_quarantined_and_recovered_ones_return(
         tags in proptest::collection::btree_set(0_u16..200, 1..60),
         bad in proptest::collection::btree_set(0_u16..200, 0..30),
         code in 2_u8..=3,
@@ -206,8 +206,8 @@ proptest! {
         world.device.code = code;
         let good: BTreeSet<u16> = tags.difference(&bad).copied().collect();
         let asked = world.run(200);
-        // The plan has at most two requests. Each culprit or hole parts one of them once or twice,
-        // and costs a search or two.
+        // The plan has at most two requests. Each bad register divides one of them once or twice,
+        // and costs one or two sequences of splits.
         let (n, facts) = (tags.len() as u64, 2 * bad.len() as u64 + 2);
         let bound = 200 * facts.min(n) + 4 * facts * (2 * u64::from(n.ilog2()) + 3) + 8 * n;
         prop_assert!(asked <= bound, "{asked} requests of {bound}");
@@ -224,7 +224,7 @@ proptest! {
     }
 }
 
-/// A PLC with bad registers, and a poller that reads it once a second.
+/// A PLC with bad registers that is read once a second.
 struct TunerHarness {
     plc: Plc,
     learning: RequestTuner,
@@ -235,22 +235,22 @@ struct TunerHarness {
 #[derive(Default)]
 struct FakeDevice {
     bad: BTreeSet<u16>,
-    /// Closes the connection when one of these is read alone.
+    /// Registers that close the connection when they are read alone.
     deadly: BTreeSet<u16>,
     /// Exception code for bad registers.
     code: u8,
-    /// Longest request, and what becomes of longer ones.
+    /// Longest request, and the answer to longer ones.
     longest: Option<(u16, LongRequest)>,
-    /// Which requests are refused for no reason, counted from 1, and with which code.
+    /// Requests that are refused without reason, counted from 1, with their exception codes.
     noise: BTreeMap<u64, u8>,
     asked: u64,
-    hang_ups: u64,
+    closes: u64,
 }
 
 #[derive(Clone, Copy)]
 enum LongRequest {
     Refuses(u8),
-    HangsUp,
+    Closes,
 }
 
 impl TunerHarness {
@@ -264,7 +264,7 @@ impl TunerHarness {
         Self { plc, learning, device, now: Instant::now() }
     }
 
-    /// Makes a group of these registers, before the first cycle.
+    /// Puts these registers into a group, before the first cycle.
     fn group(&mut self, registers: &[u16]) {
         for tag in Arc::make_mut(&mut self.plc.tags) {
             if registers.contains(&tag.location.first) {
@@ -274,8 +274,7 @@ impl TunerHarness {
         self.learning = RequestTuner::new(&self.plc, &plan::plan(&self.plc));
     }
 
-    /// Reads every tag once; gives the registers of those with a good value. Checks that none is
-    /// served twice.
+    /// Runs one cycle. Returns the registers of tags with a value; fails when a tag is read twice.
     fn cycle(&mut self) -> BTreeSet<u16> {
         self.now += SECOND;
         let now = self.now;
@@ -327,7 +326,7 @@ impl TunerHarness {
         got
     }
 
-    /// Runs for so many cycles; gives the requests that they took.
+    /// Runs this number of cycles. Returns the number of their requests.
     fn run(&mut self, cycles: u32) -> u64 {
         let before = self.device.asked;
         for _ in 0..cycles {
@@ -361,11 +360,11 @@ impl FakeDevice {
         {
             return match then {
                 LongRequest::Refuses(code) => Err(ReadFailure::Refused(code)),
-                LongRequest::HangsUp => self.hang_up(),
+                LongRequest::Closes => self.close(),
             };
         }
         if request.count == 1 && self.deadly.contains(&request.first) {
-            return self.hang_up();
+            return self.close();
         }
         let mut registers = request.first..request.first + request.count;
         if registers.any(|register| self.bad.contains(&register)) {
@@ -374,8 +373,8 @@ impl FakeDevice {
         Ok(Registers::Words(vec![0; request.count.into()]))
     }
 
-    fn hang_up(&mut self) -> ReadOutcome {
-        self.hang_ups += 1;
+    fn close(&mut self) -> ReadOutcome {
+        self.closes += 1;
         Err(ReadFailure::Unreachable)
     }
 }

@@ -1,9 +1,9 @@
-//! Names of devices that have no PLC_R.
+//! Device names of units without PLC_R.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_device_is_asked_for_its_name_once_in_a_session() {
+async fn the_device_name_is_requested_once_a_session() {
     let naming = PlcIdentity { vendor: "Acme".into(), product: "M1".into(), revision: "2".into() };
     let (named, mut asked) = (naming.clone(), 0);
     let fake = FakePlc::answering_with(echo_addresses).identifying_with(move |_| {
@@ -20,9 +20,9 @@ async fn a_device_is_asked_for_its_name_once_in_a_session() {
     }
 }
 
-/// Six units of one server that is asked for its name once a session, and breaks over it.
+/// Six units of a server that breaks the connection over each request for a device name.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_breaks_over_its_name_costs_few_connects_a_day_and_no_value() {
+async fn a_server_that_breaks_over_device_names_costs_few_connects_a_day_and_no_value() {
     const DAY: Duration = SECOND.saturating_mul(86_400);
     let failures: [fn() -> RequestError; 3] = [
         || RequestError::TimedOut(SECOND),
@@ -62,12 +62,12 @@ async fn a_server_that_breaks_over_its_name_costs_few_connects_a_day_and_no_valu
         let days = [until(&mut world, DAY).await, until(&mut world, DAY * 2).await];
         assert!((20..=31).contains(&days[0]) && (20..=24).contains(&days[1]), "{days:?}");
         let connects = until(&mut world, DAY * 2 + SECOND * 4200).await;
-        assert_eq!((connects, named), (0, 6), "it is asked again, and each tells");
+        assert_eq!((connects, named), (0, 6), "each is asked again, and named");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_that_always_breaks_over_its_name_keeps_no_other_from_telling() {
+async fn a_unit_that_always_breaks_over_its_name_delays_no_other() {
     let naming = PlcIdentity { vendor: "Acme".into(), ..PlcIdentity::default() };
     let fake =
         FakePlc::with_units(|_, request| echo_addresses(request)).identifying_with(move |unit| {
@@ -94,7 +94,7 @@ async fn a_unit_that_always_breaks_over_its_name_keeps_no_other_from_telling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_that_fell_silent_within_its_cycle_is_not_asked_for_its_name() {
+async fn a_unit_that_fell_silent_in_its_cycle_is_not_asked_for_its_name() {
     let fake = FakePlc::with_units(|unit, request| match (unit, request.first) {
         (1, 500) => (SECOND / 100, Err(RequestError::Refused(0x0B))),
         _ => echo_addresses(request),
@@ -115,7 +115,7 @@ async fn a_unit_that_fell_silent_within_its_cycle_is_not_asked_for_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_that_refuses_to_name_itself_is_not_asked_again() {
+async fn a_unit_that_refuses_its_name_is_not_asked_again() {
     let mut asked = 0;
     let fake = FakePlc::answering_with(echo_addresses).identifying_with(move |_| {
         asked += 1;

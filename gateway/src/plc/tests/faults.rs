@@ -1,4 +1,4 @@
-//! The poller against a simulated PLC that spoils its answers, in memory and virtual time.
+//! The poll task against a simulated PLC with fault injection, in memory and virtual time.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::simulate::{
 
 /// Longer than the slowest cycle, so that memory can change between two cycles and not within one.
 const SCAN: Duration = Duration::from_secs(10);
-/// The longest pause of the back-off, one cycle, and the time-out of a request on the wire.
+/// The longest pause between connects, one cycle, and the time-out of a request on the wire.
 const RECOVERY: Duration = Duration::from_secs(30 + 10 + 1);
 const REQUESTS_PER_FAULT: u64 = 1_000;
 
 #[tokio::test(start_paused = true)]
-async fn a_faithful_plc_gives_every_value_in_every_cycle() {
+async fn a_plc_without_faults_returns_every_value_in_every_cycle() {
     let mut site = FaultyPlc::new("generic", None).await;
     site.poll_until_requests(REQUESTS_PER_FAULT).await;
     assert_eq!((site.seen.unreachable, site.seen.refused), (0, 0));
@@ -29,49 +29,49 @@ async fn a_faithful_plc_gives_every_value_in_every_cycle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_trick_alone_costs_values_at_most_and_is_over_when_it_is_over() {
-    for trick in Fault::ALL {
-        let mischief = FaultInjector::random(&[trick], 0.3, 7);
-        let mut site = FaultyPlc::new("generic", Some(mischief)).await;
+async fn each_fault_alone_costs_values_only_and_only_while_it_lasts() {
+    for fault in Fault::ALL {
+        let faults = FaultInjector::random(&[fault], 0.3, 7);
+        let mut site = FaultyPlc::new("generic", Some(faults)).await;
         site.poll_until_requests(REQUESTS_PER_FAULT).await;
-        assert!(site.handle.counts().await.unwrap().faulty > 100, "{trick:?}: {:?}", site.seen);
-        let costs_nothing = trick == Fault::Split;
+        assert!(site.handle.counts().await.unwrap().faulty > 100, "{fault:?}: {:?}", site.seen);
+        let costs_nothing = fault == Fault::Split;
         let is_clean = site.seen.unreachable + site.seen.refused == 0;
-        assert_eq!(is_clean, costs_nothing, "{trick:?}: {:?}", site.seen);
+        assert_eq!(is_clean, costs_nothing, "{fault:?}: {:?}", site.seen);
         site.recover().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_that_does_nothing_right_is_found_again_when_it_does() {
-    for trick in Fault::ALL {
-        let mut site = FaultyPlc::new("M241", Some(FaultInjector::random(&[trick], 1.0, 3))).await;
+async fn a_plc_whose_answers_are_all_faulty_is_polled_again_when_they_are_right() {
+    for fault in Fault::ALL {
+        let mut site = FaultyPlc::new("M241", Some(FaultInjector::random(&[fault], 1.0, 3))).await;
         site.poll_cycles(60).await;
         site.recover().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rare_trick_among_35_000_requests_publishes_nothing_wrong() {
+async fn rare_faults_in_35_000_requests_publish_nothing_wrong() {
     mixture("generic", 0.02, 1, 35_000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trick_in_ten_of_25_000_requests_publishes_nothing_wrong() {
+async fn faults_in_a_tenth_of_25_000_requests_publish_nothing_wrong() {
     mixture("generic", 0.1, 2, 25_000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trick_in_ten_of_25_000_requests_of_an_m241_publishes_nothing_wrong() {
+async fn faults_in_a_tenth_of_25_000_requests_of_an_m241_publish_nothing_wrong() {
     mixture("M241", 0.1, 3, 25_000).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trick_in_three_of_15_000_requests_publishes_nothing_wrong() {
+async fn faults_in_a_third_of_15_000_requests_publish_nothing_wrong() {
     mixture("generic", 0.35, 4, 15_000).await;
 }
 
-/// All tricks at this rate, and a second PLC in the same process that is read all the while.
+/// Polls with all faults at this rate, next to a PLC without faults in the same process.
 async fn mixture(model: &str, rate: f64, seed: u64, requests: u64) {
     let mut neighbour = FaultyPlc::new("M251", None).await;
     let mut site =
@@ -86,18 +86,18 @@ async fn mixture(model: &str, rate: f64, seed: u64, requests: u64) {
     site.recover().await;
 }
 
-/// A simulated PLC, the poller that reads it, and what came of it.
+/// A simulated PLC, its poll task, and what was read.
 struct FaultyPlc {
     handle: Handle,
     events: mpsc::Receiver<PlcEvent>,
     requests_of_a_cycle: Vec<ReadRequest>,
-    /// What the PLC's memory is a function of, besides the address: stands for the cycle.
+    /// Number of the cycle; the memory of the PLC is a function of it and the address.
     generation: u16,
     start: time::Instant,
     cycles: u32,
     requests: u64,
     seen: ReadCounts,
-    /// Cycles that did not come when they were due.
+    /// Cycles that did not run when they were due.
     late: u64,
     _tasks: JoinSet<()>,
 }
@@ -109,7 +109,7 @@ struct ReadCounts {
     refused: u64,
 }
 
-/// Connects without a port.
+/// Connects in memory, without a port.
 pub(super) struct InMemoryConnector {
     handle: Handle,
     connector: ModbusConnector,
@@ -117,8 +117,8 @@ pub(super) struct InMemoryConnector {
 
 impl InMemoryConnector {
     pub(super) fn new(handle: &Handle, plc: &Plc) -> Self {
-        let door = ModbusConnector::new(plc.address.clone(), plc.timeout);
-        Self { handle: handle.clone(), connector: door }
+        let connector = ModbusConnector::new(plc.address.clone(), plc.timeout);
+        Self { handle: handle.clone(), connector }
     }
 }
 
@@ -132,11 +132,11 @@ impl Connector for InMemoryConnector {
 }
 
 impl FaultyPlc {
-    async fn new(model: &str, mischief: Option<FaultInjector>) -> Self {
+    async fn new(model: &str, faults: Option<FaultInjector>) -> Self {
         let mut settings = SimulatorSettings::new("M241".parse().unwrap()).unwrap();
         settings.program = SimulatedProgram::Idle;
         settings.mast = Duration::ZERO;
-        settings.faults = mischief;
+        settings.faults = faults;
         let simulated = SimulatedPlc::new(settings);
         let handle = simulated.handle();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -150,9 +150,15 @@ impl FaultyPlc {
         let (events_in, events) = mpsc::channel(1);
         let (_, metrics) = support::metrics(&config);
         let memory = InMemoryConnector::new(&handle, &config);
-        let target = PlcSpec { plc: 0, config, plan, metrics };
-        let link = Endpoint { plcs: vec![target], phase: 0.0 };
-        let poller = Poller::new(link, memory, events_in, fastrand::Rng::with_seed(7));
+        let spec = PlcSpec { plc: 0, config, plan, metrics };
+        let endpoint = Endpoint { plcs: vec![spec], phase: 0.0 };
+        let poller = Poller::new(
+            endpoint,
+            memory,
+            events_in,
+            fastrand::Rng::with_seed(7),
+            CancellationToken::new(),
+        );
 
         let mut site = Self {
             handle,
@@ -167,12 +173,12 @@ impl FaultyPlc {
             _tasks: JoinSet::new(),
         };
         site.fill_memory().await;
-        tasks.spawn(poller.run(CancellationToken::new()));
+        tasks.spawn(poller.run());
         site._tasks = tasks;
         site
     }
 
-    /// Polls until the PLC has answered so many requests.
+    /// Polls until the PLC has answered this number of requests.
     async fn poll_until_requests(&mut self, requests: u64) {
         while self.requests < requests {
             self.poll_cycles(10).await;
@@ -186,17 +192,17 @@ impl FaultyPlc {
         }
     }
 
-    /// Ends the mischief; the next connection at the latest gives everything, and soon.
+    /// Ends the faults; within [`RECOVERY`] and two connects every value is read again.
     async fn recover(&mut self) {
         self.handle.set_faults(None).await.unwrap();
         let (end, connects) = (time::Instant::now(), self.connects().await);
         while !self.cycle().await {
-            assert!(end.elapsed() <= RECOVERY, "still not well after {:?}", end.elapsed());
+            assert!(end.elapsed() <= RECOVERY, "not recovered after {:?}", end.elapsed());
         }
         let connects = self.connects().await - connects;
         assert!(connects <= 2, "{connects} connects");
         for _ in 0..10 {
-            assert!(self.cycle().await, "what is well stays well");
+            assert!(self.cycle().await, "it stays recovered");
         }
     }
 
@@ -204,7 +210,7 @@ impl FaultyPlc {
         self.handle.counts().await.unwrap().connects
     }
 
-    /// Awaits the next cycle, and checks every value of it. True when all were good.
+    /// Awaits the next cycle, and checks its values. Returns whether all were read.
     async fn cycle(&mut self) -> bool {
         let cycle = loop {
             if let PlcEvent::Cycle(cycle) = self.events.recv().await.expect("the poller runs") {
@@ -252,7 +258,7 @@ impl FaultyPlc {
     }
 }
 
-/// Every address and every generation has another one.
+/// Returns values that differ between addresses and between generations.
 fn right_values(request: &ReadRequest, generation: u16) -> Registers {
     let addresses = request.first..request.first + request.count;
     let word = |at: u16| at.wrapping_mul(40_503).wrapping_add(generation.wrapping_mul(30_011));
@@ -263,7 +269,7 @@ fn right_values(request: &ReadRequest, generation: u16) -> Registers {
     }
 }
 
-/// Two long stretches of equal length, three short ones and bits.
+/// Two long requests of equal length, three short ones, and bits.
 fn plc_with_all_tables(model: &str) -> Plc {
     let scan = SCAN.as_secs() * 1000;
     let at = |address: u16| match model {

@@ -1,4 +1,4 @@
-//! A poller under test, what it polls, and what it tells.
+//! A poll task under test, its fake PLC, and its events.
 
 use super::support::{self, FakePlc, WireEvent};
 use super::*;
@@ -29,12 +29,12 @@ impl PollerHarness {
         let stop = CancellationToken::new();
         let config = support::config(plcs);
         let metrics = Metrics::new(&config, "0").unwrap();
-        let mut links = group_by_address(config.plcs, &metrics, 0.0);
-        let link = Endpoint { phase, ..links.pop().unwrap() };
-        assert!(links.is_empty(), "all have the same address");
-        let link_metrics = link.plcs[0].metrics.clone();
+        let mut endpoints = group_by_address(config.plcs, &metrics, 0.0);
+        let endpoint = Endpoint { phase, ..endpoints.pop().unwrap() };
+        assert!(endpoints.is_empty(), "all have the same address");
+        let link_metrics = endpoint.plcs[0].metrics.clone();
         let random = fastrand::Rng::with_seed(7);
-        let poller = Poller::new(link, fake.clone(), events_in, random).run(stop.clone());
+        let poller = Poller::new(endpoint, fake.clone(), events_in, random, stop.clone()).run();
         let poller = Box::pin(poller);
         Self {
             poller,
@@ -55,7 +55,7 @@ impl PollerHarness {
         }
     }
 
-    /// The next change of state.
+    /// Returns the next state; skips other events.
     pub(super) async fn state(&mut self) -> PlcState {
         loop {
             if let PlcEvent::State { state, .. } = self.event().await {
@@ -64,7 +64,7 @@ impl PollerHarness {
         }
     }
 
-    /// The next cycle; what is told before it is passed over.
+    /// Returns the next cycle; skips other events.
     pub(super) async fn cycle(&mut self) -> Cycle {
         loop {
             if let PlcEvent::Cycle(cycle) = self.event().await {
@@ -73,7 +73,7 @@ impl PollerHarness {
         }
     }
 
-    /// The first word of each read of the next cycle.
+    /// Returns the first word of each result of the next cycle.
     pub(super) async fn words(&mut self, reads: &[usize]) -> Vec<Result<u16, ReadFailure>> {
         let cycle = self.cycle().await;
         assert_eq!(cycle.results.len(), reads.len());
@@ -90,7 +90,7 @@ impl PollerHarness {
         tokio::join!(cancel, receive, &mut self.poller);
     }
 
-    /// Nobody listens any more; returns when the poller has noticed.
+    /// Drops the receiver of the events, and waits for the task to end.
     pub(super) async fn end_without_listeners(self) {
         drop(self.events);
         self.poller.await;
@@ -100,7 +100,7 @@ impl PollerHarness {
         self.start.elapsed()
     }
 
-    /// The connects since the last call; their memory is given back.
+    /// Returns the connects since the last call, and frees their memory.
     pub(super) fn take_connects(&self) -> Vec<time::Instant> {
         let log = self.fake.take_log();
         log.into_iter()
@@ -127,7 +127,7 @@ pub(super) fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
     }
 }
 
-/// A PLC with an INT at each address, read every so many milliseconds, whose time may all be taken.
+/// A PLC with an INT at each address, read with a period in milliseconds, with `max_share = 100`.
 pub(super) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let mut plc = support::plc(model, tags);
     plc.pacing.max_share = 100;

@@ -1,4 +1,4 @@
-//! Counts what a test has on the heap: everything that its thread allocated and nobody freed.
+//! Counts what a test has on the heap: what its thread allocated and did not free.
 //!
 //! Tokio's test runtime keeps all tasks of a test on the test's own thread, so tests that run at
 //! the same time do not see each other.
@@ -15,14 +15,14 @@ static COUNTING: CountingAllocator = CountingAllocator;
 
 struct CountingAllocator;
 
-/// Bytes that this thread has on the heap now, less what others freed for it.
+/// Returns the bytes that this thread has on the heap, less what other threads freed for it.
 pub(super) fn live() -> isize {
     LIVE.get()
 }
 
 fn count(bytes: usize, sign: isize) {
     let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
-    // A thread that ends has no count any more.
+    // Thread-local storage is gone while a thread ends.
     let _ = LIVE.try_with(|live| live.set(live.get().wrapping_add(sign * bytes)));
 }
 
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 }
 
 #[test]
-fn what_is_kept_is_counted_and_what_is_freed_is_not() {
+fn allocations_are_counted_until_they_are_freed() {
     let before = live();
     let kept = vec![0_u8; 1000];
     drop(vec![0_u8; 5000]);

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// What the PLC does changes at random: it answers, is silent, hangs up, or refuses; each for up to
-/// an hour.
+/// The PLC changes at random between answering, silence, closing the connection, and refusing, each
+/// for up to an hour.
 #[tokio::test(start_paused = true)]
-async fn ten_days_with_a_plc_that_comes_and_goes() {
+async fn ten_days_with_a_plc_that_fails_and_recovers() {
     const DAYS: Duration = SECOND.saturating_mul(10 * 86_400);
     let start = time::Instant::now();
     let mut random = fastrand::Rng::with_seed(11);
@@ -15,12 +15,12 @@ async fn ten_days_with_a_plc_that_comes_and_goes() {
             mood = random.u32(0..5);
             until = time::Instant::now() + SECOND * random.u32(1..3600);
         }
-        // The last hours are good ones: everything must have come back by then.
+        // The PLC answers in the last two hours: everything must have recovered at the end.
         match if start.elapsed() + SECOND * 7200 > DAYS { 0 } else { mood } {
             1 => (SECOND, Err(RequestError::TimedOut(SECOND))),
             2 => {
-                let hung_up = io::ErrorKind::ConnectionReset.into();
-                (Duration::ZERO, Err(RequestError::Disconnected(hung_up)))
+                let closed = io::ErrorKind::ConnectionReset.into();
+                (Duration::ZERO, Err(RequestError::Disconnected(closed)))
             }
             3 => (SECOND / 100, Err(RequestError::Refused(2))),
             _ => (SECOND / 100, echo_addresses(request).1),
@@ -34,7 +34,11 @@ async fn ten_days_with_a_plc_that_comes_and_goes() {
             (cycles, last) = (cycles + 1, Some(cycle));
         }
     }
-    assert_eq!(cycles + world.plc_metrics.cycles_missed.get(), 86_401, "every cycle is told");
+    assert_eq!(
+        cycles + world.plc_metrics.cycles_missed.get(),
+        86_401,
+        "every cycle is reported or counted"
+    );
     let last = last.unwrap();
     assert!(last.results.iter().all(|read| read.outcome.is_ok()), "{last:?}");
     let served: usize = last.requests.iter().map(|request| request.tags.len()).sum();
@@ -42,17 +46,17 @@ async fn ten_days_with_a_plc_that_comes_and_goes() {
     let connects = world.connects();
     assert_at_most_six_a_minute(&connects);
     assert!((200..30_000).contains(&connects.len()), "{} connects", connects.len());
-    // One request a cycle and stretch, and little more for searching and trying again.
+    // One request for each range in each cycle, and few more for splits and retries.
     let asked =
         world.fake.wire_events().iter().filter(|seen| matches!(seen, WireEvent::Read(_))).count();
     assert!(asked < 3 * 86_400, "{asked} requests");
 }
 
-/// Three units behind one connection; the server and each of them come and go by themselves.
+/// Three units behind one connection; the server and each unit fail and recover independently.
 ///
-/// Nothing grows: what the task has on the heap after ten days is what it had after two.
+/// Nothing grows: the heap of the task after ten days is not larger than after two.
 #[tokio::test(start_paused = true)]
-async fn ten_days_with_three_units_that_come_and_go_take_no_more_memory_than_two() {
+async fn ten_days_with_units_that_fail_and_recover_take_no_more_memory_than_two_days() {
     const DAY: Duration = SECOND.saturating_mul(86_400);
     let mut random = fastrand::Rng::with_seed(12);
     let start = time::Instant::now();
@@ -61,7 +65,7 @@ async fn ten_days_with_three_units_that_come_and_go_take_no_more_memory_than_two
         let mut mood = |index: usize| {
             let (mood, until) = &mut moods[index];
             if time::Instant::now() >= *until {
-                // Half of the time all is well.
+                // Half of the time there is no fault.
                 *mood = random.u32(0..8);
                 *until = time::Instant::now() + SECOND * random.u32(1..3600);
             }
@@ -70,8 +74,8 @@ async fn ten_days_with_three_units_that_come_and_go_take_no_more_memory_than_two
         match (mood(0), mood(usize::from(unit))) {
             (4, _) | (_, 4) => (SECOND, Err(RequestError::TimedOut(SECOND))),
             (5, _) | (_, 5) => {
-                let hung_up = io::ErrorKind::ConnectionReset;
-                (Duration::ZERO, Err(RequestError::Disconnected(hung_up.into())))
+                let closed = io::ErrorKind::ConnectionReset;
+                (Duration::ZERO, Err(RequestError::Disconnected(closed.into())))
             }
             (_, 6) => (SECOND / 2, Err(RequestError::Refused(0x0B))),
             (_, 7) => (SECOND / 100, Err(RequestError::Refused(2))),
@@ -86,7 +90,7 @@ async fn ten_days_with_three_units_that_come_and_go_take_no_more_memory_than_two
     let fake = FakePlc::with_units(answers).without_read_log();
     let mut world = PollerHarness::start_all(units.collect(), fake, 0.3);
     let (mut connects, mut last) = (0, Vec::with_capacity(8));
-    // After days 1, 2, 3, ...: the most that was on the heap in the day, less the test's own.
+    // For each day the largest heap.
     let mut most = [0; 10];
     for (day, most) in (1..).zip(&mut most) {
         while world.elapsed() < DAY * day {

@@ -1,4 +1,4 @@
-//! The whole task against a scripted PLC on a real socket.
+//! The poll task against a scripted PLC on a real socket.
 
 use provisioning::config::HostPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +10,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_late_answer_is_never_taken_for_the_next_one() {
-    let (link, listener) = link_to_loopback(&[("holding:10", 20)]).await;
+    let (endpoint, listener) = link_to_loopback(&[("holding:10", 20)]).await;
     let (events_in, mut events) = mpsc::channel(8);
     let stop = CancellationToken::new();
     let script = async {
@@ -18,7 +18,7 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
         let asked = request(&mut first).await;
         answer(&mut first, &asked, 1).await;
         let late = request(&mut first).await;
-        // The gateway has hung up: the old connection is over before the new one begins.
+        // The gateway closed the old connection before it opens the new one.
         assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0);
         let (mut second, _) = listener.accept().await.unwrap();
         answer(&mut first, &late, 2).await;
@@ -28,7 +28,7 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
         // Keeps the connection open until the gateway closes it.
         while second.read(&mut [0; 64]).await.unwrap() > 0 {}
     };
-    let told = async {
+    let reported = async {
         let mut values = Vec::new();
         while values.last() != Some(&Ok(3)) {
             let event = events.recv().await.expect("the task runs");
@@ -39,14 +39,14 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
         stop.cancel();
         values
     };
-    let (values, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
+    let (values, (), ()) = tokio::join!(reported, script, run(endpoint, events_in, stop.clone()));
     assert_eq!(values[0], Ok(1));
     assert!(values[1..values.len() - 1].iter().all(|v| *v == Err(ReadFailure::Unreachable)));
 }
 
 #[tokio::test]
 async fn a_reset_ends_the_session_and_the_next_one_works() {
-    let (link, listener) = link_to_loopback(&[("holding:10", 20)]).await;
+    let (endpoint, listener) = link_to_loopback(&[("holding:10", 20)]).await;
     let (events_in, mut events) = mpsc::channel(8);
     let stop = CancellationToken::new();
     let script = async {
@@ -59,7 +59,7 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
         answer(&mut second, &asked, 7).await;
         while second.read(&mut [0; 64]).await.unwrap() > 0 {}
     };
-    let told = async {
+    let reported = async {
         let mut states = Vec::new();
         loop {
             match events.recv().await.expect("the task runs") {
@@ -74,14 +74,14 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
         stop.cancel();
         states
     };
-    let (states, (), ()) = tokio::join!(told, script, run(link, events_in, stop.clone()));
+    let (states, (), ()) = tokio::join!(reported, script, run(endpoint, events_in, stop.clone()));
     let [PlcState::Disconnected { diagnosis, .. }, PlcState::Connected { .. }] = &states[..] else {
         panic!("{states:?}");
     };
     assert!(diagnosis.to_string().contains("closed the connection"), "{diagnosis}");
 }
 
-/// The next request to read; a request for a name is not known here.
+/// Returns the next read request; refuses requests for the device identification.
 async fn request(plc: &mut TcpStream) -> [u8; 12] {
     loop {
         let mut head = [0; 8];
@@ -97,10 +97,10 @@ async fn request(plc: &mut TcpStream) -> [u8; 12] {
     }
 }
 
-/// One register.
+/// Answers with one register.
 async fn answer(plc: &mut TcpStream, asked: &[u8; 12], word: u8) {
     let bytes = [asked[0], asked[1], 0, 0, 0, 5, asked[6], asked[7], 2, 0, word];
-    // A connection that the gateway has closed takes no answer.
+    // The gateway may have closed the connection.
     let _ = plc.write_all(&bytes).await;
 }
 
@@ -112,6 +112,6 @@ async fn link_to_loopback(tags: &[(&str, u64)]) -> (Endpoint, TcpListener) {
     config.timeout = Duration::from_millis(300);
     let (_, metrics) = support::metrics(&config);
     let plan = plan(&config);
-    let target = PlcSpec { plc: 0, config, plan, metrics };
-    (Endpoint { plcs: vec![target], phase: 0.0 }, listener)
+    let spec = PlcSpec { plc: 0, config, plan, metrics };
+    (Endpoint { plcs: vec![spec], phase: 0.0 }, listener)
 }

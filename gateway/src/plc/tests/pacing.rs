@@ -1,4 +1,4 @@
-//! How a PLC is spared.
+//! Pauses and rate limits.
 
 use provisioning::config::Pacing;
 
@@ -10,7 +10,7 @@ fn paced(tags: &[(&str, u64)], pacing: Pacing) -> Plc {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_are_kept_after_a_connect_and_between_requests() {
+async fn pauses_follow_a_connect_and_each_request() {
     let tags = [("holding:0", 1000), ("holding:500", 1000), ("holding:900", 1000)];
     let pacing =
         Pacing { connect_pause: SECOND / 4, request_pause: SECOND / 100, ..Pacing::default() };
@@ -23,7 +23,7 @@ async fn pauses_are_kept_after_a_connect_and_between_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reading_takes_no_more_than_its_share_and_the_status_can_say_so() {
+async fn reading_stays_within_max_share_and_the_limit_is_reported() {
     let answers = |request: &plan::ReadRequest| (SECOND * 3 / 4, echo_addresses(request).1);
     let pacing = Pacing { max_share: 20, ..Pacing::default() };
     let mut world = PollerHarness::start(
@@ -42,17 +42,17 @@ async fn reading_takes_no_more_than_its_share_and_the_status_can_say_so() {
             PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Learned { .. } => {}
         }
     }
-    // A fifth of the time is 160 of 0.75 s; never more than two and a part of the third in ten.
+    // A fifth of the time is 160 cycles of 0.75 s: two and a part of the third in ten seconds.
     assert!((120..=160).contains(&cycles), "{cycles} cycles");
     let waits = waits(&world.fake.log());
     assert!(waits.iter().skip(3).all(|wait| within(&waits, wait.1) <= SECOND * 2), "{waits:?}");
-    assert_eq!(cycles + world.plc_metrics.cycles_missed.get(), due, "what is skipped is counted");
+    assert_eq!(cycles + world.plc_metrics.cycles_missed.get(), due, "skipped cycles are counted");
     assert_eq!(held, [Some(RateLimit::Share(20))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_and_short_turns_together_take_no_more_than_the_share_of_any_ten_seconds() {
-    // Four seconds of waiting every five, and a short one three times a second.
+async fn long_and_short_jobs_together_stay_within_the_share_of_any_ten_seconds() {
+    // Four seconds of waiting every five seconds, and a short request three times a second.
     let (long, short) = (SECOND / 5, SECOND / 200);
     let mut world = long_and_short(5000, 300, long, short);
     let mut spans: Vec<Duration> = Vec::new();
@@ -64,14 +64,14 @@ async fn long_and_short_turns_together_take_no_more_than_the_share_of_any_ten_se
     let most = waits.iter().map(|wait| within(&waits, wait.1)).max().unwrap();
     assert!(most <= SECOND * 5 + long, "{most:?} of any ten seconds");
     let late: Vec<_> = waits.iter().filter(|wait| within(&waits, wait.1) > SECOND * 5).collect();
-    assert!(late.len() <= 1, "only the first of the long ones comes as a surprise: {late:?}");
+    assert!(late.len() <= 1, "only the first long job is unexpected: {late:?}");
     assert!(spans.len() >= 30, "{} long cycles", spans.len());
-    // The second was let in by the first, which was spread.
+    // The first long job was spread; from then on its length is known.
     assert!(spans.iter().skip(1).all(|took| *took == SECOND * 4), "{spans:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_and_short_turns_within_the_share_are_not_held() {
+async fn long_and_short_jobs_within_the_share_are_not_delayed() {
     let mut world = long_and_short(10_000, 300, SECOND / 5, SECOND / 200);
     while world.elapsed() < SECOND * 300 {
         let event = world.event().await;
@@ -79,7 +79,7 @@ async fn long_and_short_turns_within_the_share_are_not_held() {
     }
 }
 
-/// Twenty requests of one class, and one of another that is read more often.
+/// Twenty requests of one class, and one of another with a shorter period.
 fn long_and_short(
     scan: u64,
     short_scan: u64,
@@ -106,7 +106,7 @@ fn waits(log: &[(time::Instant, WireEvent)]) -> Vec<RequestSpan> {
     log.windows(2).filter_map(pair).collect()
 }
 
-/// Of the ten seconds that end then.
+/// Returns the time spent waiting in the ten seconds that end at `end`.
 fn within(waits: &[RequestSpan], end: time::Instant) -> Duration {
     let begin = end.checked_sub(SECOND * 10);
     let from = |from: time::Instant| begin.map_or(from, |begin| begin.max(from));
@@ -114,7 +114,7 @@ fn within(waits: &[RequestSpan], end: time::Instant) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ceiling_that_is_not_reached_any_more_is_taken_back() {
+async fn a_limit_that_is_no_longer_reached_is_withdrawn() {
     let start = time::Instant::now();
     let answers = move |request: &plan::ReadRequest| {
         let took = if start.elapsed() < SECOND * 60 { SECOND * 3 / 4 } else { SECOND / 100 };
@@ -133,7 +133,7 @@ async fn a_ceiling_that_is_not_reached_any_more_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn units_beyond_the_requests_of_a_second_take_turns() {
+async fn units_beyond_max_requests_are_polled_in_turn() {
     let units = (1..=5).map(|unit| {
         let pacing = Pacing { max_requests: if unit == 3 { 2 } else { 900 }, ..Pacing::default() };
         let name = format!("p{unit}");
@@ -154,7 +154,7 @@ async fn units_beyond_the_requests_of_a_second_take_turns() {
         }
     }
     assert!(cycles.iter().all(|cycles| (30..=50).contains(cycles)), "{cycles:?}");
-    assert_eq!(held, 5, "each is told");
+    assert_eq!(held, 5, "reported for each");
     let asked: Vec<_> =
         world.fake.log().into_iter().filter(|(_, seen)| *seen == WireEvent::Read(0)).collect();
     for window in asked.windows(3) {
@@ -163,7 +163,7 @@ async fn units_beyond_the_requests_of_a_second_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cycle_longer_than_the_requests_of_a_second_is_read_all_the_same() {
+async fn a_cycle_with_more_requests_than_a_second_allows_is_read_completely() {
     let addresses: Vec<_> = (0..30).map(|n| format!("holding:{}", n * 300)).collect();
     let tags: Vec<_> = addresses.iter().map(|at| (&**at, 1000)).collect();
     let pacing = Pacing { max_requests: 10, ..Pacing::default() };
@@ -175,7 +175,7 @@ async fn a_cycle_longer_than_the_requests_of_a_second_is_read_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scan_of_ten_milliseconds_with_one_request_is_not_hurt_by_the_defaults() {
+async fn the_default_limits_allow_a_scan_of_ten_milliseconds() {
     let answers = |request: &plan::ReadRequest| (SECOND / 500, echo_addresses(request).1);
     let config = paced(&[("holding:0", 10)], Pacing::default());
     let mut world = PollerHarness::start(config, FakePlc::answering_with(answers));

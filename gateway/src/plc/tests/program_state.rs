@@ -1,4 +1,4 @@
-//! What a PLC tells of itself and of its program, as bytes of a simulated one, in virtual time.
+//! Identity and program state, with a simulated Modicon in virtual time.
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use crate::simulate::{
     Handle, RunState as Mode, SimulatedPlc, SimulatedProgram as Simulated, SimulatorSettings, serve,
 };
 
-/// Longest until a change is noticed: the time between two looks, and a request.
+/// Longest time until a change is noticed: the time between two status reads, and a request.
 const MAX_NOTICE_DELAY: Duration = Duration::from_secs(11);
 
 struct SimulatedModicon {
@@ -34,10 +34,16 @@ impl SimulatedModicon {
         let (events_in, events) = mpsc::channel(1);
         let (_, metrics) = support::metrics(&config);
         let memory = InMemoryConnector::new(&handle, &config);
-        let target = PlcSpec { plc: 0, plan: plan(&config), config, metrics };
-        let link = Endpoint { plcs: vec![target], phase: 0.0 };
-        let poller = Poller::new(link, memory, events_in, fastrand::Rng::with_seed(7));
-        tasks.spawn(poller.run(CancellationToken::new()));
+        let spec = PlcSpec { plc: 0, plan: plan(&config), config, metrics };
+        let endpoint = Endpoint { plcs: vec![spec], phase: 0.0 };
+        let poller = Poller::new(
+            endpoint,
+            memory,
+            events_in,
+            fastrand::Rng::with_seed(7),
+            CancellationToken::new(),
+        );
+        tasks.spawn(poller.run());
         Self { handle, events, start: time::Instant::now(), _tasks: tasks }
     }
 
@@ -45,7 +51,7 @@ impl SimulatedModicon {
         self.events.recv().await.expect("the poller runs")
     }
 
-    /// The next thing that changed; within a bounded time.
+    /// Returns the next change, within [`MAX_NOTICE_DELAY`].
     async fn change(&mut self) -> PlcChange {
         let since = time::Instant::now();
         loop {
@@ -56,12 +62,12 @@ impl SimulatedModicon {
         }
     }
 
-    /// The next state that is told.
+    /// Returns the program of the next state.
     async fn program(&mut self) -> ProgramStatus {
         loop {
             if let PlcEvent::State { state, .. } = self.event().await {
                 let PlcState::Connected { program, .. } = state else { panic!("{state:?}") };
-                return program.expect("a Modicon tells");
+                return program.expect("a Modicon has a program state");
             }
         }
     }
@@ -77,7 +83,7 @@ impl SimulatedModicon {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_still_values() {
+async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_unchanged_values() {
     let mut site = SimulatedModicon::new(Mode::Running).await;
     let program = site.program().await;
     assert_eq!((program.state, program.last_stop), (ProgramState::Running, None));
@@ -91,8 +97,8 @@ async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_st
     ] {
         site.handle.set_state(mode).await.unwrap();
         let before = site.start.elapsed();
-        let told = site.program().await;
-        assert_eq!(told.state, is);
+        let reported = site.program().await;
+        assert_eq!(reported.state, is);
         assert_eq!(site.change().await, PlcChange::State { was, is, cause });
         assert_eq!(site.is_stopped().await, is != running);
         assert!(site.start.elapsed() - before <= SECOND);
@@ -102,21 +108,21 @@ async fn a_program_that_stops_halts_or_starts_is_noticed_in_the_next_cycle_of_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_that_does_not_run_from_the_start_never_gives_a_good_value() {
+async fn the_values_of_a_plc_that_is_stopped_from_the_start_are_never_good() {
     let mut site = SimulatedModicon::new(Mode::Stopped).await;
     assert_eq!(site.program().await.state, ProgramState::Stopped);
     assert!(site.is_stopped().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_program_and_another_plc_are_told_once() {
+async fn another_program_and_another_device_are_reported_once() {
     let mut site = SimulatedModicon::new(Mode::Running).await;
     let first = site.program().await.signature.unwrap();
     site.handle.set_signature([1, 2, 3, 4]).await.unwrap();
     let (is, next) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([1, 2, 3, 5]));
     assert_eq!(site.change().await, PlcChange::Program { was: first, is });
 
-    // A download takes the connection with it; what is noticed is noticed all the same.
+    // A download closes the connection; the changes are noticed all the same.
     site.handle.switch_off().await.unwrap();
     site.handle.set_signature([1, 2, 3, 5]).await.unwrap();
     site.handle.set_serial_number(4711).await.unwrap();
@@ -144,7 +150,7 @@ impl SimulatedModicon {
     }
 }
 
-/// A running M241 whose program counts its cycles, a thousand a second, until it stops then.
+/// A running M241 whose program counts a thousand cycles a second until `stops`.
 fn counting(stops: Duration) -> FakePlc {
     let start = time::Instant::now();
     FakePlc::answering_with(move |request| {
@@ -172,7 +178,7 @@ fn status_reads(world: &PollerHarness) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_value_of_a_program_that_had_stopped_is_good_but_the_last_that_it_made() {
+async fn after_a_stop_only_the_last_values_of_the_program_are_good() {
     for (scan, offset) in
         [(1000, 0), (1000, 499), (2000, 1900), (10_000, 3), (60_000, 100), (200, 50)]
     {
@@ -185,14 +191,15 @@ async fn no_value_of_a_program_that_had_stopped_is_good_but_the_last_that_it_mad
                 stale.extend((is_late && !cycle.is_stopped).then(|| world.elapsed() - stops));
             }
         }
-        // One cycle brings for the first time what was made last; a fast scan looks once a second.
+        // One cycle reads the last values for the first time; a fast scan reads the state once a
+        // second.
         let most = if scan >= 1000 { 1 } else { 5 };
         assert!(stale.len() <= most, "scan of {scan} ms: {stale:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_is_one_request_in_ten_seconds_while_values_move_and_one_a_second_when_they_stand() {
+async fn the_program_state_is_read_every_ten_seconds_and_every_second_while_values_are_unchanged() {
     let never = SECOND * 100_000;
     let mut world = PollerHarness::start(plc("M241", &[("%MW0", 100)]), counting(never));
     while world.elapsed() < SECOND * 1000 {
@@ -210,7 +217,7 @@ async fn a_look_is_one_request_in_ten_seconds_while_values_move_and_one_a_second
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_closes_idle_connections_tells_its_status_all_the_same() {
+async fn the_program_state_of_a_server_that_closes_idle_connections_is_read_all_the_same() {
     let mut last = time::Instant::now();
     let answers = move |request: &plan::ReadRequest| {
         let was_idle = std::mem::replace(&mut last, time::Instant::now()).elapsed() > SECOND * 5;
@@ -245,7 +252,7 @@ async fn a_server_that_closes_idle_connections_tells_its_status_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_that_breaks_over_its_status_costs_few_connections_and_no_value() {
+async fn a_plc_that_breaks_over_its_program_state_costs_few_connections_and_no_value() {
     let failures: [fn() -> RequestError; 2] = [
         || RequestError::TimedOut(SECOND),
         || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
@@ -271,12 +278,12 @@ async fn a_plc_that_breaks_over_its_status_costs_few_connections_and_no_value() 
         }
         let connects = world.connects().len();
         assert!((8..20).contains(&connects) && bad < 20, "{connects} connects, {bad} bad");
-        assert!(stopped < 10, "{stopped}: what nobody can look at is not known");
+        assert!(stopped < 10, "{stopped}: a state that cannot be read is unknown");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_download_lets_tags_that_were_refused_be_tried_soon() {
+async fn quarantined_tags_are_retried_after_a_download() {
     let start = time::Instant::now();
     let is_loaded = move || start.elapsed() > SECOND * 7230;
     let answers = move |request: &plan::ReadRequest| {
@@ -301,7 +308,7 @@ async fn a_download_lets_tags_that_were_refused_be_tried_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_without_a_signature_tells_its_state_and_is_not_asked_for_more() {
+async fn the_state_of_a_plc_without_a_signature_is_read_without_one() {
     let answers = |request: &plan::ReadRequest| {
         let end = request.first + request.count;
         if end > PLC_R + 15 {
@@ -322,7 +329,7 @@ async fn a_plc_without_a_signature_tells_its_state_and_is_not_asked_for_more() {
         if let PlcEvent::State { state: PlcState::Connected { program, .. }, .. } =
             world.event().await
         {
-            let ProgramStatus { state, signature, .. } = program.expect("it tells");
+            let ProgramStatus { state, signature, .. } = program.expect("it has a state");
             states.push((state, signature));
         }
     }
@@ -333,7 +340,7 @@ async fn a_plc_without_a_signature_tells_its_state_and_is_not_asked_for_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plc_that_is_silent_about_itself_is_read_all_the_same() {
+async fn a_plc_that_does_not_answer_its_identity_is_polled_all_the_same() {
     let answers = |request: &plan::ReadRequest| match request.first {
         PLC_R => (SECOND, Err(RequestError::TimedOut(SECOND))),
         _ => echo_addresses(request),

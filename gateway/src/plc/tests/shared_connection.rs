@@ -6,10 +6,10 @@ use super::support::ScriptedAnswer;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The longest pause, a scan, and the time-out of the request on the wire.
+/// The longest pause, one scan, and the time-out of the request on the wire.
 const MAX_RECOVERY: Duration = Duration::from_secs(30 + 1 + 1);
 
-/// Units 1 to so many, each with one register every second.
+/// Units 1 to `count`, each with two registers every second.
 fn units(count: u8) -> Vec<Plc> {
     let unit = |unit| {
         let plc = plc("generic", &[("holding:0", 1000), ("holding:500", 1000)]);
@@ -18,7 +18,7 @@ fn units(count: u8) -> Vec<Plc> {
     (1..=count).map(unit).collect()
 }
 
-/// Every value names its unit.
+/// Answers with the unit id in every register.
 fn of_unit(unit: u8, request: &plan::ReadRequest) -> ScriptedAnswer {
     let words = vec![u16::from(unit); request.count.into()];
     (SECOND / 100, Ok(Registers::Words(words)))
@@ -28,7 +28,7 @@ fn silent() -> ScriptedAnswer {
     (SECOND, Err(RequestError::TimedOut(SECOND)))
 }
 
-/// What came of the cycles of each unit.
+/// Results of the cycles of one unit.
 #[derive(Debug, Default)]
 struct CycleTally {
     good: u64,
@@ -36,7 +36,7 @@ struct CycleTally {
 }
 
 impl PollerHarness {
-    /// Until then; no value may be another unit's.
+    /// Counts cycles until this time. No value may be that of another unit.
     async fn tally(&mut self, until: Duration) -> Vec<CycleTally> {
         let mut tallies = Vec::new();
         while self.elapsed() < until {
@@ -58,7 +58,7 @@ impl PollerHarness {
 }
 
 #[tokio::test(start_paused = true)]
-async fn units_share_one_connection_and_never_ask_at_the_same_time() {
+async fn units_share_one_connection_and_requests_never_overlap() {
     let mut world = PollerHarness::start_all(units(5), FakePlc::with_units(of_unit), 0.4);
     let tallies = world.tally(SECOND * 60).await;
     assert!(tallies.iter().all(|tally| tally.good >= 59 && tally.bad == 0), "{tallies:?}");
@@ -75,7 +75,7 @@ async fn units_share_one_connection_and_never_ask_at_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_dead_unit_among_five_costs_the_others_less_than_one_cycle_in_twenty() {
+async fn one_silent_unit_among_five_costs_the_others_less_than_one_cycle_in_twenty() {
     let fake = FakePlc::with_units(|unit, request| match unit {
         3 => silent(),
         unit => of_unit(unit, request),
@@ -94,7 +94,7 @@ async fn one_dead_unit_among_five_costs_the_others_less_than_one_cycle_in_twenty
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_that_nobody_answers_for_costs_no_connection_and_is_told_in_other_words() {
+async fn a_gateway_exception_costs_no_connection_and_has_its_own_diagnosis() {
     for code in [0x0A, 0x0B] {
         let fake = FakePlc::with_units(move |unit, request| match unit {
             3 => (SECOND / 2, Err(RequestError::Refused(code))),
@@ -127,7 +127,7 @@ async fn a_unit_that_nobody_answers_for_costs_no_connection_and_is_told_in_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_behind_a_gateway_alone_is_tried_with_one_request_and_comes_back() {
+async fn a_single_unit_behind_a_gateway_is_probed_with_one_request_and_recovers() {
     let start = time::Instant::now();
     let dead = SECOND * 1000;
     let fake = FakePlc::with_units(move |unit, request| {
@@ -146,9 +146,9 @@ async fn a_unit_behind_a_gateway_alone_is_tried_with_one_request_and_comes_back(
     assert!(tallies[0].good > 0, "{tallies:?}");
 }
 
-/// One dead unit comes back again and again, at any moment of its pauses.
+/// One silent unit recovers again and again, at any moment of its pauses.
 #[tokio::test(start_paused = true)]
-async fn a_dead_unit_is_back_within_one_pause_and_one_scan() {
+async fn a_silent_unit_recovers_within_one_pause_and_one_scan() {
     let is_dead = Arc::new(Mutex::new(false));
     let dead = Arc::clone(&is_dead);
     let fake = FakePlc::with_units(move |unit, request| match unit {
@@ -170,7 +170,7 @@ async fn a_dead_unit_is_back_within_one_pause_and_one_scan() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_dead_units_are_tried_in_turn_and_the_others_keep_their_connection() {
+async fn two_silent_units_are_probed_in_turn_and_the_others_keep_their_connection() {
     let is_dead = Arc::new(Mutex::new(vec![2, 4]));
     let dead = Arc::clone(&is_dead);
     let fake = FakePlc::with_units(move |unit, request| {
@@ -189,7 +189,7 @@ async fn two_dead_units_are_tried_in_turn_and_the_others_keep_their_connection()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_unit_that_answers_is_found_among_dead_ones() {
+async fn the_only_unit_that_answers_is_found_among_silent_ones() {
     for alive in 1..=4 {
         let fake =
             FakePlc::with_units(
@@ -206,9 +206,9 @@ async fn the_last_unit_that_answers_is_found_among_dead_ones() {
     }
 }
 
-/// The server is away and comes back: all units are, within the pause of the server and a scan.
+/// After an outage of the server all units recover within its longest pause and one scan.
 #[tokio::test(start_paused = true)]
-async fn when_the_server_itself_was_away_all_units_are_back_together() {
+async fn all_units_recover_together_after_an_outage_of_the_server() {
     let is_away = Arc::new(Mutex::new(true));
     let away = Arc::clone(&is_away);
     let fake =
@@ -230,7 +230,7 @@ async fn when_the_server_itself_was_away_all_units_are_back_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_unit_that_chokes_on_one_stretch_gives_the_others_of_its_stretches() {
+async fn a_unit_that_fails_over_one_request_answers_its_others() {
     let fake = FakePlc::with_units(|unit, request| match (unit, request.first) {
         (2, 500) => silent(),
         _ => of_unit(unit, request),
@@ -248,7 +248,7 @@ async fn a_unit_that_chokes_on_one_stretch_gives_the_others_of_its_stretches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_are_one_however_they_are_written() {
+async fn equal_addresses_in_different_notation_share_a_connection() {
     let at = |host: &str, port| config::HostPort { host: host.to_owned(), port };
     let hosts = [
         at("PLC.example.net", 502),
@@ -261,7 +261,8 @@ async fn addresses_are_one_however_they_are_written() {
     ];
     let named = |(index, address)| Plc { name: format!("p{index}"), address, ..plc("M241", &[]) };
     let config = support::config(hosts.into_iter().enumerate().map(named).collect());
-    let links = group_by_address(config.plcs.clone(), &Metrics::new(&config, "0").unwrap(), 0.0);
-    let plcs = links.iter().map(|link| link.plcs.iter().map(|target| target.plc).collect());
+    let endpoints =
+        group_by_address(config.plcs.clone(), &Metrics::new(&config, "0").unwrap(), 0.0);
+    let plcs = endpoints.iter().map(|endpoint| endpoint.plcs.iter().map(|spec| spec.plc).collect());
     assert_eq!(plcs.collect::<Vec<Vec<u16>>>(), [vec![0, 1], vec![2], vec![3, 4], vec![5, 6]]);
 }

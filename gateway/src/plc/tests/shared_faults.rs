@@ -1,4 +1,4 @@
-//! Two units behind one connection that spoils its answers: no value of one is ever the other's.
+//! Two units behind one connection with fault injection: no value is ever that of the other unit.
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -27,7 +27,7 @@ struct SharedFaultyPlc {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_two_units_of_a_faithful_plc_are_read_over_one_connection() {
+async fn two_units_without_faults_are_read_over_one_connection() {
     let mut site = SharedFaultyPlc::new(None).await;
     site.poll_until_requests(2_000).await;
     assert!(site.bad == 0 && site.good.iter().all(|good| *good > 500), "{:?}", site.good);
@@ -35,7 +35,7 @@ async fn the_two_units_of_a_faithful_plc_are_read_over_one_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_of_the_wrong_unit_are_never_taken_however_many() {
+async fn answers_of_the_wrong_unit_are_never_accepted_at_any_rate() {
     for (rate, seed) in [(0.1, 1), (0.5, 2), (1.0, 3)] {
         let mut site =
             SharedFaultyPlc::new(Some(FaultInjector::random(&[Fault::WrongUnit], rate, seed)))
@@ -49,7 +49,7 @@ async fn answers_of_the_wrong_unit_are_never_taken_however_many() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trick_in_ten_of_20_000_requests_to_two_units_publishes_nothing_wrong() {
+async fn faults_in_a_tenth_of_20_000_requests_to_two_units_publish_nothing_wrong() {
     let mut site = SharedFaultyPlc::new(Some(FaultInjector::random(&Fault::ALL, 0.1, 5))).await;
     site.poll_until_requests(20_000).await;
     assert!(site.bad > 0);
@@ -57,17 +57,17 @@ async fn a_trick_in_ten_of_20_000_requests_to_two_units_publishes_nothing_wrong(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trick_in_three_of_5_000_requests_to_two_units_publishes_nothing_wrong() {
+async fn faults_in_a_third_of_5_000_requests_to_two_units_publish_nothing_wrong() {
     let mut site = SharedFaultyPlc::new(Some(FaultInjector::random(&Fault::ALL, 0.35, 6))).await;
     site.poll_until_requests(5_000).await;
     site.recover().await;
 }
 
 impl SharedFaultyPlc {
-    async fn new(mischief: Option<FaultInjector>) -> Self {
+    async fn new(faults: Option<FaultInjector>) -> Self {
         let mut settings = SimulatorSettings::new("M241".parse().unwrap()).unwrap();
         (settings.program, settings.mast) = (Simulated::Idle, Duration::ZERO);
-        settings.faults = mischief;
+        settings.faults = faults;
         let simulated = SimulatedPlc::new(settings);
         let handle = simulated.handle();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -75,16 +75,22 @@ impl SharedFaultyPlc {
         tasks.spawn(serve(simulated, listener, CancellationToken::new()));
         let config = support::config(UNITS.map(one_unit).to_vec());
         let metrics = Metrics::new(&config, "0").unwrap();
-        let link = group_by_address(config.plcs.clone(), &metrics, 0.3).pop().unwrap();
-        assert_eq!(link.plcs.len(), 2);
+        let endpoint = group_by_address(config.plcs.clone(), &metrics, 0.3).pop().unwrap();
+        assert_eq!(endpoint.plcs.len(), 2);
         let (events_in, events) = mpsc::channel(1);
         let memory = InMemoryConnector::new(&handle, &config.plcs[0]);
-        let poller = Poller::new(link, memory, events_in, fastrand::Rng::with_seed(7));
+        let poller = Poller::new(
+            endpoint,
+            memory,
+            events_in,
+            fastrand::Rng::with_seed(7),
+            CancellationToken::new(),
+        );
         let (generations, good) = ([0; 2], [0; 2]);
         let mut site = Self { handle, events, generations, good, bad: 0, _tasks: JoinSet::new() };
         site.fill(0).await;
         site.fill(1).await;
-        tasks.spawn(poller.run(CancellationToken::new()));
+        tasks.spawn(poller.run());
         site._tasks = tasks;
         site
     }
@@ -97,21 +103,25 @@ impl SharedFaultyPlc {
         }
     }
 
-    /// Ends the mischief; then both units give everything, soon and for good.
+    /// Ends the faults; then every value of both units is read again.
     async fn recover(&mut self) {
         self.handle.set_faults(None).await.unwrap();
         let end = time::Instant::now();
         let mut in_a_row = 0;
         while in_a_row < 4 {
             in_a_row = if self.cycle().await { in_a_row + 1 } else { 0 };
-            assert!(end.elapsed() <= RECOVERY + SCAN * 2, "not well after {:?}", end.elapsed());
+            assert!(
+                end.elapsed() <= RECOVERY + SCAN * 2,
+                "not recovered after {:?}",
+                end.elapsed()
+            );
         }
         for _ in 0..20 {
-            assert!(self.cycle().await, "what is well stays well");
+            assert!(self.cycle().await, "it stays recovered");
         }
     }
 
-    /// Awaits the next cycle of either, and checks every value of it. True when all were good.
+    /// Awaits the next cycle of either unit, and checks its values. Returns whether all were read.
     async fn cycle(&mut self) -> bool {
         let cycle = loop {
             if let PlcEvent::Cycle(cycle) = self.events.recv().await.expect("the poller runs") {
@@ -139,7 +149,7 @@ impl SharedFaultyPlc {
         is_good
     }
 
-    /// Every unit, address and generation has another one.
+    /// Returns values that differ between units, addresses and generations.
     fn right(&self, unit: usize, first: u16, count: u16) -> Vec<u16> {
         let salt =
             self.generations[unit].wrapping_mul(30_011).wrapping_add(u16::from(UNITS[unit]) * 77);
@@ -155,7 +165,7 @@ impl SharedFaultyPlc {
     }
 }
 
-/// Two stretches, the same for both units.
+/// Two requests, the same for both units.
 fn one_unit(unit_id: u8) -> Plc {
     let scan = SCAN.as_secs() * 1000;
     let tags = [("holding:0", scan), ("holding:9", scan), ("holding:60", scan)];

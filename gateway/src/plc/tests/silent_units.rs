@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::plc::silent_units;
 
-/// One scan, and the time-outs of a try and of the request on the wire.
+/// One scan, and the time-outs of a probe and of the request on the wire.
 const SLACK: Duration = Duration::from_secs(1 + 1 + 1);
 
-/// Units of which some are silent, and how that costs.
+/// Units of which some are silent.
 struct SilentUnitsSite {
     world: PollerHarness,
     silent: Arc<Mutex<BTreeSet<u8>>>,
-    /// Whole cycles of each.
+    /// Complete cycles of each unit.
     good: Vec<u32>,
     retry_within: Vec<Option<Duration>>,
 }
 
 impl SilentUnitsSite {
-    /// Units 1 to so many answer not, and one more does.
+    /// Units 1 to `count` are silent, and one more answers.
     fn new(count: u8, silence: fn() -> RequestError) -> Self {
         let silent = Arc::new(Mutex::new((1..=count).collect::<BTreeSet<_>>()));
         let is_silent = Arc::clone(&silent);
@@ -66,23 +66,22 @@ impl SilentUnitsSite {
         }
     }
 
-    /// One unit answers again; gives how long it takes until it is read.
+    /// Lets a unit answer again. Returns the time until it is read.
     async fn revive(&mut self, unit: u8, at_most: Duration) -> Duration {
         let (back, before) = (self.world.elapsed(), self.good[usize::from(unit) - 1]);
         self.silent.lock().unwrap().remove(&unit);
         while self.good[usize::from(unit) - 1] == before {
             self.event().await;
             let took = self.world.elapsed() - back;
-            assert!(took <= at_most, "unit {unit} is not back after {took:?}");
+            assert!(took <= at_most, "unit {unit} has not recovered after {took:?}");
         }
         self.world.elapsed() - back
     }
 }
 
-/// Whatever is silent is back within the time that the status tells, and the one that answers
-/// keeps its rate.
+/// Silent units recover within the reported time, and the unit that answers keeps its rate.
 #[tokio::test(start_paused = true)]
-async fn any_number_of_silent_units_is_back_within_the_time_that_is_told() {
+async fn any_number_of_silent_units_recovers_within_the_reported_time() {
     let silences: [fn() -> RequestError; 2] =
         [|| RequestError::TimedOut(SECOND), || RequestError::Refused(0x0B)];
     for (count, silence) in
@@ -111,13 +110,13 @@ async fn any_number_of_silent_units_is_back_within_the_time_that_is_told() {
     }
 }
 
-/// Units that answer a try and then break the connection again, forever, hold no silent one back
-/// for longer than a minute for each.
+/// Units that answer a probe and then break the connection, again and again, delay a silent unit by
+/// at most a minute each.
 #[tokio::test(start_paused = true)]
-async fn units_that_come_and_go_do_not_keep_silent_ones_from_coming_back() {
+async fn units_that_fail_and_recover_do_not_keep_silent_ones_from_recovering() {
     let mut site = SilentUnitsSite::new(8, || RequestError::TimedOut(SECOND));
     let mut random = fastrand::Rng::with_seed(5);
-    // Four of them flap: alive for a moment, then dead for one, all the time.
+    // Four of them keep changing between answering and silence.
     let (start, revived) = (site.world.elapsed() + SECOND * 600, 1);
     let mut back = None;
     while site.world.elapsed() < start + SECOND * 60 * 8 + SLACK {
@@ -137,6 +136,6 @@ async fn units_that_come_and_go_do_not_keep_silent_ones_from_coming_back() {
             back = Some(site.world.elapsed());
         }
     }
-    assert!(back.is_some(), "never came back");
+    assert!(back.is_some(), "it did not recover");
     assert_at_most_six_a_minute(&site.world.take_connects());
 }

@@ -1,4 +1,4 @@
-//! A PLC made of closures, under paused time.
+//! A fake PLC whose answers are closures, under paused time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::plc::PlcIdentity;
 use crate::plc::Registers;
 use crate::plc::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
 
-/// What the fake PLC did, in order.
+/// What happened at the fake PLC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum WireEvent {
     Connect,
@@ -26,13 +26,13 @@ pub(super) enum WireEvent {
 }
 
 pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
-/// After how long, with what outcome.
+/// The time that a connect takes, and its outcome.
 type ScriptedConnect = (Duration, Result<(), ConnectError>);
 type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
 type IdentificationScript =
     Box<dyn FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send>;
 
-/// A PLC whose connects and answers a test decides.
+/// A PLC whose connects and answers are scripted by a test.
 #[derive(Clone)]
 pub(super) struct FakePlc {
     keeps_read_log: bool,
@@ -45,14 +45,14 @@ pub(super) struct FakePlc {
 pub(super) struct FakeSession(FakePlc);
 
 impl FakePlc {
-    /// A PLC that takes every connection and answers as told after as long as told.
+    /// Creates a PLC that accepts every connection, and answers as scripted.
     pub(super) fn answering_with(
         mut answers: impl FnMut(&ReadRequest) -> ScriptedAnswer + Send + 'static,
     ) -> Self {
         Self::with_units(move |_, request| answers(request))
     }
 
-    /// Units behind one connection, each of which answers as told.
+    /// Creates units behind one connection that answer as scripted.
     pub(super) fn with_units(
         answers: impl FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send + 'static,
     ) -> Self {
@@ -67,29 +67,29 @@ impl FakePlc {
         }
     }
 
-    /// Keeps of its log only the connects.
+    /// Keeps only connects in the log.
     pub(super) fn without_read_log(self) -> Self {
         Self { keeps_read_log: false, ..self }
     }
 
-    /// Hangs up in place of an answer whenever this says so.
-    pub(super) fn closing_when(self, mut hangs_up: impl FnMut() -> bool + Send + 'static) -> Self {
+    /// Closes the connection in place of an answer when this returns true.
+    pub(super) fn closing_when(self, mut closes: impl FnMut() -> bool + Send + 'static) -> Self {
         let answers = Arc::clone(&self.answers);
         let mut inner = std::mem::replace(
             &mut *answers.lock().unwrap(),
             Box::new(|_, request| echo_addresses(request)),
         );
         *answers.lock().unwrap() = Box::new(move |unit, request| {
-            let hung_up = std::io::ErrorKind::ConnectionReset;
-            if hangs_up() {
-                return (Duration::ZERO, Err(RequestError::Disconnected(hung_up.into())));
+            let closed = std::io::ErrorKind::ConnectionReset;
+            if closes() {
+                return (Duration::ZERO, Err(RequestError::Disconnected(closed.into())));
             }
             inner(unit, request)
         });
         self
     }
 
-    /// What it answers when it is asked for its name; else that it does not know the function.
+    /// Sets the answers to requests for the device identification; without them they are refused.
     pub(super) fn identifying_with(
         self,
         names: impl FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send + 'static,
@@ -98,7 +98,7 @@ impl FakePlc {
         self
     }
 
-    /// What becomes of the next connects; later ones succeed at once.
+    /// Sets the outcomes of the next connects; later ones succeed at once.
     pub(super) fn connecting_with(
         self,
         connects: impl IntoIterator<Item = ScriptedConnect>,
@@ -111,12 +111,12 @@ impl FakePlc {
         self.log.lock().unwrap().clone()
     }
 
-    /// The log, which begins anew.
+    /// Returns the log, and clears it.
     pub(super) fn take_log(&self) -> Vec<(time::Instant, WireEvent)> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 
-    /// The log without times.
+    /// Returns the log without times.
     pub(super) fn wire_events(&self) -> Vec<WireEvent> {
         self.log().into_iter().map(|(_, seen)| seen).collect()
     }
@@ -144,12 +144,12 @@ impl Connector for FakePlc {
 impl PlcSession for FakeSession {
     async fn read(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
         request: &ReadRequest,
     ) -> Result<Registers, RequestError> {
         let Self(plc) = self;
         plc.record(WireEvent::Read(request.first));
-        let (took, answer) = plc.answers.lock().unwrap()(station.unit, request);
+        let (took, answer) = plc.answers.lock().unwrap()(address.unit, request);
         time::sleep(took).await;
         plc.record(WireEvent::Answered(request.first));
         answer
@@ -157,9 +157,9 @@ impl PlcSession for FakeSession {
 
     async fn read_device_identification(
         &mut self,
-        station: UnitAddress,
+        address: UnitAddress,
     ) -> Result<PlcIdentity, RequestError> {
-        let (took, answer) = self.0.identification.lock().unwrap()(station.unit);
+        let (took, answer) = self.0.identification.lock().unwrap()(address.unit);
         time::sleep(took).await;
         answer
     }
@@ -169,13 +169,13 @@ impl PlcSession for FakeSession {
     }
 }
 
-/// An answer of the right length at once: every register holds its own address.
+/// Answers at once; every register holds its own address.
 pub(super) fn echo_addresses(request: &ReadRequest) -> ScriptedAnswer {
     let words = (request.first..).take(request.count.into()).collect();
     (Duration::ZERO, Ok(Registers::Words(words)))
 }
 
-/// A PLC with an INT at each address, read every so many milliseconds.
+/// A PLC with an INT at each address, read with a period in milliseconds.
 pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let model: PlcModel = model.parse().unwrap();
     let tag = |&(at, scan): &(&str, u64)| Tag {
@@ -214,7 +214,7 @@ pub(in crate::plc) fn metrics(plc: &Plc) -> (Metrics, PlcMetrics) {
     (metrics, of_plc)
 }
 
-pub(super) fn config(plcs: Vec<Plc>) -> Config {
+pub(in crate::plc) fn config(plcs: Vec<Plc>) -> Config {
     Config { plcs, ..crate::testing::config(0) }
 }
 

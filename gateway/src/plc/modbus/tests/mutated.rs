@@ -1,23 +1,23 @@
-//! Answers of the corpus, and mutations of them: nothing but the right one is a value.
+//! Answers of the corpus, and mutations of them: only a right answer is accepted.
 //!
-//! The same ones in every run. For more of them: `E2E_MUTATIONS=1000000`.
+//! The same mutations in every run. For more of them: `E2E_MUTATIONS=1000000`.
 
 use super::*;
 
 const CORPUS: &str = include_str!("answers.txt");
 const MUTATIONS: u64 = 30_000;
-/// Bytes that mean something in a frame.
+/// Bytes with a meaning in a frame.
 const MEANINGFUL: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 0x7F, 0x80, 0x81, 0x83, 0xFE, 0xFF];
 
 #[tokio::test]
-async fn the_corpus_is_judged_right() {
+async fn the_answers_of_the_corpus_are_accepted_or_rejected_rightly() {
     for (request, answer) in corpus() {
         judge(&request, &answer, 0).await;
     }
 }
 
 #[tokio::test]
-async fn mutated_answers_are_judged_right() {
+async fn mutated_answers_are_accepted_or_rejected_rightly() {
     let mutations = test_settings::MUTATIONS.number_or(MUTATIONS);
     let corpus = corpus();
     let mut random = fastrand::Rng::with_seed(7);
@@ -34,13 +34,14 @@ async fn mutated_answers_are_judged_right() {
     assert!((1..mutations / 2).contains(&right), "{right} of {mutations} are right");
 }
 
-/// Lets the client read an answer, in two pieces, and compares what it says. True for a value.
+/// Lets the client read an answer, in two pieces, and compares the outcome. Returns whether it is a
+/// value.
 async fn judge(request: &ReadRequest, answer: &[u8], cut: usize) -> bool {
     let (mut session, mut plc) = session();
     let serve = async {
         plc.read_exact(&mut [0; 12]).await.unwrap();
         for piece in [&answer[..cut], &answer[cut..]] {
-            // The client hangs up when it has seen enough.
+            // The client may have closed the connection after the first piece.
             let _ = plc.write_all(piece).await;
             tokio::task::yield_now().await;
         }
@@ -55,7 +56,7 @@ async fn judge(request: &ReadRequest, answer: &[u8], cut: usize) -> bool {
     match (outcome, expected(request, answer)) {
         (Ok(registers), Some((Ok(expected), _))) => assert_eq!(registers, expected, "{answer:?}"),
         (Err(RequestError::Refused(code)), Some((Err(expected), _))) => assert_eq!(code, expected),
-        // What follows an answer makes it doubtful, if it comes before the answer has been taken.
+        // Bytes after an answer make it invalid, if they arrive together with it.
         (Err(RequestError::Garbled(_)), Some((_, is_all))) => assert!(!is_all, "{answer:?}"),
         (Err(RequestError::Garbled(_) | RequestError::Disconnected(_)), None) => {}
         (outcome, expected) => panic!("{outcome:?}, not {expected:?}: {request:?} {answer:?}"),
@@ -63,8 +64,8 @@ async fn judge(request: &ReadRequest, answer: &[u8], cut: usize) -> bool {
     matches!(expected(request, answer), Some((Ok(_), true)))
 }
 
-/// Reads an answer by the letter (Modbus Application Protocol V1.1b3, 6.1 to 6.4, 7), and whether
-/// nothing follows it; absent when it is none to this request.
+/// Parses an answer by the specification (Modbus Application Protocol V1.1b3, 6.1 to 6.4, 7).
+/// Returns also whether nothing follows it; `None` when it does not answer this request.
 fn expected(request: &ReadRequest, answer: &[u8]) -> Option<(Result<Registers, u8>, bool)> {
     let function = match request.table {
         Table::Coil => 1,
