@@ -68,7 +68,7 @@ struct Metric {
 fn metrics_are_those_that_are_served() {
     let (dir, authority, broker) = (temp_dir(), CertificateAuthority::new(), Port::reserve());
     let authority = dir.write("ca.pem", &authority.pem());
-    let gateway = Gateway::start_ready(&format!(
+    let gateway = Gateway::start_ready(format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtts://{}\"]\nca_file = \"{}\"\n\
          [[plc]]\nname = \"pump6\"\nmodel = \"M241\"\naddress = \"127.0.0.1:1\"\n\
          [[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n",

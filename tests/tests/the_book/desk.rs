@@ -34,7 +34,7 @@ const NOT_RUN: [(&str, &str); 4] = [
 ];
 
 /// Where a page is played.
-pub struct Desk {
+pub(crate) struct Desk {
     dir: TempDir,
     broker: Mosquitto,
     plc: Port,
@@ -47,7 +47,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = temp_dir();
         for place in ["bin", "home"].into_iter().chain(PLACES.map(|p| p.trim_start_matches('/'))) {
             fs::create_dir_all(dir.path().join(place)).expect("the directory is writable");
@@ -73,7 +73,7 @@ impl Desk {
 
     /// A desk of which the first page was played already: with the README's file, with the
     /// service installed, or with nothing.
-    pub fn prepared_for(page: &Page) -> Self {
+    pub(crate) fn prepared_for(page: &Page) -> Self {
         let mut desk = Self::new();
         let (text, installs) = (&page.text, page.path == "docs/site/install.md");
         if !text.contains("edge-gateway simulate --listen 127.0.0.1:1502") {
@@ -101,7 +101,7 @@ impl Desk {
 
     /// Writes the files and runs the commands. Gives how many steps that were, and what the last
     /// command printed.
-    pub fn play(&mut self, blocks: &[Block]) -> (usize, String) {
+    pub(crate) fn play(&mut self, blocks: &[Block]) -> (usize, String) {
         let (mut steps, mut printed) = (0, String::new());
         for block in blocks {
             match block {
@@ -122,7 +122,7 @@ impl Desk {
     }
 
     /// The broker of the page.
-    pub const fn broker(&self) -> &Mosquitto {
+    pub(crate) const fn broker(&self) -> &Mosquitto {
         &self.broker
     }
 

@@ -14,12 +14,12 @@ const STEPS_IN_NODE_RED: usize = 4;
 
 /// Blocks of a page without commands that only look at something again.
 fn without(blocks: Vec<Block>, left_out: &[&str]) -> Vec<Block> {
-    let keep = |block| match block {
+    let keep = |block: Block| match block {
         Block::Commands(lines) => {
             let is_kept = |command: &str| !left_out.iter().any(|part| command.contains(part));
             Block::Commands(lines.into_iter().filter(|line| is_kept(&line.command)).collect())
         }
-        other => other,
+        Block::File { .. } | Block::Fragment(_) | Block::Json(_) => block,
     };
     blocks.into_iter().map(keep).collect()
 }
@@ -61,7 +61,7 @@ fn a_new_user_has_the_message_of_an_m262_in_node_red_within_two_minutes_and_twel
         Block::Json(flow) => {
             Some(flow.replace("\"1883\"", &format!("\"{}\"", desk.broker().port())))
         }
-        _ => None,
+        Block::File { .. } | Block::Fragment(_) | Block::Commands(_) => None,
     });
     let node_red = NodeRed::with_flow(&flow.expect("the page has a flow"));
     let consumer = node_red.start(desk.broker());

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 /// A page of the book, or the README.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// Path below the workspace.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// What a code block asks of the reader.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Block {
+pub(crate) enum Block {
     /// A file with this text: its first line is a comment with the path.
     File { path: String, text: String },
     /// A part of a gateway.toml.
@@ -26,20 +26,20 @@ pub enum Block {
 
 /// A command and what its comment says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    pub command: String,
-    pub comment: String,
+pub(crate) struct Line {
+    pub(crate) command: String,
+    pub(crate) comment: String,
 }
 
 impl Line {
     /// Whether the reader leaves it running and opens another terminal.
-    pub fn keeps_running(&self) -> bool {
+    pub(crate) fn keeps_running(&self) -> bool {
         self.comment.contains("keeps running")
     }
 }
 
 /// Every page that has examples.
-pub fn pages() -> Vec<Page> {
+pub(crate) fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
     markdown_files(&workspace().join("docs"), &mut paths);
     paths.push(workspace().join("README.md"));
@@ -48,7 +48,7 @@ pub fn pages() -> Vec<Page> {
 }
 
 /// One page, by its path below the workspace.
-pub fn page(path: &str) -> Page {
+pub(crate) fn page(path: &str) -> Page {
     read(&workspace().join(path))
 }
 
@@ -75,22 +75,22 @@ fn markdown_files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 impl Page {
     /// Its code blocks.
-    pub fn blocks(&self) -> Vec<Block> {
+    pub(crate) fn blocks(&self) -> Vec<Block> {
         blocks(&self.text)
     }
 
     /// The blocks of the section under this heading.
-    pub fn section(&self, heading: &str) -> Vec<Block> {
+    pub(crate) fn section(&self, heading: &str) -> Vec<Block> {
         let start = format!("\n## {heading}\n");
         let (_, rest) = self.text.split_once(&start).expect("the section is there");
         blocks(rest.split_once("\n## ").map_or(rest, |(section, _)| section))
     }
 
     /// Every command of the page.
-    pub fn lines(&self) -> Vec<Line> {
+    pub(crate) fn lines(&self) -> Vec<Line> {
         let lines = |block| match block {
             Block::Commands(lines) => lines,
-            _ => Vec::new(),
+            Block::File { .. } | Block::Fragment(_) | Block::Json(_) => Vec::new(),
         };
         self.blocks().into_iter().flat_map(lines).collect()
     }
