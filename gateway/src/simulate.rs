@@ -47,6 +47,7 @@ mod pdu;
 pub mod process;
 mod server;
 mod system;
+mod variables;
 
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub use faults::{Fault, FaultInjector};
 pub use handle::{Handle, HandleError, SimulatedPlc};
 pub use server::serve;
 pub use system::RunState;
+pub use variables::{VARIABLES, Variable};
 
 /// Settings of a simulated PLC.
 #[derive(Clone, Debug)]

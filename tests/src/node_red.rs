@@ -33,6 +33,14 @@ impl NodeRed {
         Self { home, editor: Port::reserve(), dir }
     }
 
+    /// Sets it up with this flow, as if it had been imported and deployed.
+    #[must_use]
+    pub fn with_flow(flow: &str) -> Self {
+        let node_red = Self::new();
+        node_red.dir.write("flows.json", flow);
+        node_red
+    }
+
     /// Starts it as a client of this broker.
     #[must_use]
     pub fn start(&self, broker: &Mosquitto) -> Subscriber {

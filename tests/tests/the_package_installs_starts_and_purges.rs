@@ -54,6 +54,8 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
         ("/etc/edge-gateway", "root:edge-gateway 750"),
         ("/etc/edge-gateway/gateway.toml", "root:edge-gateway 640"),
         ("/var/lib/edge-gateway", "edge-gateway:edge-gateway 750"),
+        ("/usr/share/doc/edge-gateway/book/README.md", "root:root 644"),
+        ("/usr/share/doc/edge-gateway/book/pictures/chain.svg", "root:root 644"),
     ];
     for (path, owner_and_mode) in expected {
         let found = sandbox.run("stat", &["--format", "%U:%G %a", path]);

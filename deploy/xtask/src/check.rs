@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 
 use crate::run::{cargo, run, step, succeeds, target_dir};
-use crate::{sizes, type_names};
+use crate::{prose, sizes, type_names};
 
 /// A third-party cargo command: the pinned version, and how to install it.
 pub(crate) struct CargoTool {
@@ -30,6 +30,7 @@ pub(crate) fn check() -> Result<()> {
         step("documentation", documentation),
         step("sizes", sizes::check),
         step("names of types", type_names::check),
+        step("documents: links, words, lines", prose::check),
         step("dependencies: bans, licences, sources", dependency_rules),
         step("dependencies: advisories", advisories),
         step("dependencies: unused", unused_dependencies),

@@ -67,6 +67,7 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;
+    copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
     manual_pages(stage, binary)?;
     completions(stage, binary)?;
     let overrides = "usr/share/lintian/overrides/edge-gateway";
@@ -75,6 +76,21 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
         stage.copy(&deb.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
     stage.copy(&deb.join("conffiles"), "DEBIAN/conffiles", 0o644)
+}
+
+/// Copies the pages and pictures of the book into the package.
+fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let to = format!("{to}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            copy_book(stage, &path, &to)?;
+        } else if path.extension().is_some_and(|extension| extension == "md" || extension == "svg")
+        {
+            stage.copy(&path, &to, 0o644)?;
+        }
+    }
+    Ok(())
 }
 
 /// The program writes its own manual pages: `edge-gateway.1`, and one for each command.

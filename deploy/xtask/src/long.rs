@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use test_settings::{CRASHES, CUTS, LIVES, MESSAGES, MUTATIONS, OUTAGE_HOURS};
 
+use crate::docs;
 use crate::mutants::{self, MODULES};
 use crate::run::{cargo, output_of, run};
 
@@ -87,9 +88,13 @@ pub(crate) fn long(filter: Option<&str>) -> Result<()> {
     if !modules.is_empty() {
         lines.push(run_mutants(&modules));
     }
+    if is_chosen("book") {
+        lines.push(build_book());
+    }
     if lines.is_empty() {
         let names = LONG_TESTS.iter().map(|test| test.name);
-        let names: Vec<_> = names.chain(MODULES.iter().map(|module| module.name)).collect();
+        let names: Vec<_> =
+            names.chain(MODULES.iter().map(|module| module.name)).chain(["book"]).collect();
         bail!("no long test has that in its name; there are: {}", names.join(", "));
     }
     for (line, _) in &lines {
@@ -99,6 +104,15 @@ pub(crate) fn long(filter: Option<&str>) -> Result<()> {
         0 => Ok(()),
         failed => bail!("{failed} of {} did not hold", lines.len()),
     }
+}
+
+/// Returns a line of the summary, and whether mdBook builds the book of docs/.
+fn build_book() -> (String, bool) {
+    let start = Instant::now();
+    let outcome = docs::docs();
+    let seconds = start.elapsed().as_secs_f64();
+    let word = if outcome.is_ok() { "held" } else { "FAILED" };
+    (format!("book: {word} after {seconds:.0} s"), outcome.is_ok())
 }
 
 /// Returns a line of the summary, and whether enough mutants were caught.

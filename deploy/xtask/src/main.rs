@@ -4,12 +4,14 @@
 mod bench;
 mod check;
 mod deb;
+mod docs;
 mod guest;
 mod long;
 mod mutants;
 mod node;
 mod packages;
 mod peers;
+mod prose;
 mod python;
 mod run;
 mod sizes;
@@ -32,6 +34,7 @@ Examples:
   cargo xtask long                  the long tests, in release; add the results to docs/long-runs.md
   cargo xtask long answers          only those whose name contains this
   cargo xtask long mutants          mutation tests of the pure modules (cargo-mutants)
+  cargo xtask docs                  builds the book of docs/ into target/book
   cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
   cargo xtask deb --binary target/debug/edge-gateway
                                     the same from an existing program
@@ -62,6 +65,8 @@ enum XtaskCommand {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// Builds the book of docs/ into target/book.
+    Docs,
     /// Builds the Debian package.
     Deb {
         /// An existing program, instead of a release build.
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         XtaskCommand::Check => check::check(),
         XtaskCommand::Bench(bench) => bench::bench(&bench),
         XtaskCommand::Long { filter } => long::long(filter.as_deref()),
+        XtaskCommand::Docs => docs::docs(),
         XtaskCommand::Deb { binary, output } => deb::deb(binary, output),
     };
     match outcome {

@@ -11,13 +11,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_OK, print_line, run, runtime};
-use crate::simulate::{Fault, FaultInjector, SimulatedPlc, SimulatorSettings, serve};
+use crate::simulate::{Fault, FaultInjector, SimulatedPlc, SimulatorSettings, VARIABLES, serve};
 
 /// `simulate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   edge-gateway simulate --model M251 --listen 127.0.0.1:1502
+  edge-gateway simulate --list                        the variables that can be read
   mbpoll -m tcp -p 1502 -a 255 -0 -r 10 -c 2 -t 4:float 127.0.0.1   read %MW10 with another client
   edge-gateway simulate --faults late,split --rate 0.1 --seed 7     one answer in ten is faulty
   edge-gateway simulate --faults all --rate 0.02                    behave like a bad network")]
@@ -43,6 +44,9 @@ pub(super) struct SimulateOptions {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
     #[arg(requires = "faults")]
     rate: f64,
+    /// List the variables of the simulated program and end.
+    #[arg(long)]
+    list: bool,
 }
 
 /// The faults that one word of `--faults` stands for.
@@ -70,6 +74,9 @@ fn model_parser() -> impl TypedValueParser<Value = PlcModel> {
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn simulate(options: &SimulateOptions) -> anyhow::Result<u8> {
+    if options.list {
+        return list();
+    }
     run::init_logging();
     let mut settings = SimulatorSettings::new(options.model)
         .with_context(|| format!("{} cannot be simulated: choose M241 or M251", options.model))?;
@@ -95,4 +102,13 @@ pub(super) fn simulate(options: &SimulateOptions) -> anyhow::Result<u8> {
         }
         Ok(EXIT_OK)
     })
+}
+
+/// Prints each variable as it is declared in Machine Expert.
+fn list() -> anyhow::Result<u8> {
+    for variable in VARIABLES {
+        let declaration = format!("{} AT {} : {};", variable.name, variable.at, variable.iec_type);
+        print_line(format_args!("{declaration:34}  {}", variable.meaning))?;
+    }
+    Ok(EXIT_OK)
 }

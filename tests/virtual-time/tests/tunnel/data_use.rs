@@ -1,4 +1,4 @@
-//! Data volume of an idle tunnel; docs/tunnel.md shows these figures.
+//! Data volume of an idle tunnel; docs/how/tunnel.md shows these figures.
 
 use std::time::{Duration, Instant};
 
