@@ -2,8 +2,9 @@
 //!
 //! [`load()`] overrides the file by the `EDGE_*` environment variables (`layers`), reads every key
 //! into a raw field (`raw`, `read`, `scalar`), and converts those to the typed configuration
-//! (`check`). A problem is recorded and reading goes on: [`RejectedFile`] holds all problems, each
-//! with its place in the file and what to write instead.
+//! (`check`). A problem is recorded and reading goes on:
+//! [`RejectedFile`](crate::diagnostics::RejectedFile) holds all problems, each with its place in
+//! the file and what to write instead.
 
 mod argument;
 mod check;

@@ -159,7 +159,7 @@ fn area_index(model: PlcModel, table: Table, address: u16) -> Option<usize> {
 
 impl ScanClass {
     /// Returns an estimate of how long one cycle occupies the connection: for each request
-    /// [`ANSWER_TIME`] and the transfer of both frames at 100 Mbit/s.
+    /// [`ASSUMED_ANSWER_TIME`] and the transfer of both frames at 100 Mbit/s.
     #[must_use]
     pub fn estimated_duration(&self) -> Duration {
         self.requests.iter().map(|request| ASSUMED_ANSWER_TIME + request.transfer_time()).sum()
