@@ -72,7 +72,7 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
         .wait_for("the gap", EVENT_TIMEOUT, |message| message.topic == "edge/g/event")
         .json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
-    assert!(gateway.log().contains("closes the connection whenever"));
+    assert!(gateway.log().contains("closes the connection each time"));
 }
 
 #[test]
