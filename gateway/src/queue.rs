@@ -256,7 +256,7 @@ impl<S: Storage> Queue<S> {
         self.metrics.recovered.inc_by(waiting.samples + lost_samples);
         self.metrics.count_dropped(DropReason::Corrupt, lost_samples);
         let (epoch, entries, samples) = (&*self.ledger.epoch, waiting.entries, waiting.samples);
-        tracing::debug!(?last_run, epoch, entries, samples, "queue opened");
+        tracing::debug!(epoch, ?last_run, entries, samples, "queue opened");
         let began = log.begin_run(&self.ledger);
         self.index.set_disk_only(log.index().waiting_ids().clone());
         self.log = Some(log);
