@@ -118,6 +118,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     })
 }
 
+/// Returns the name of a tag. Reports one that is missing, empty, or a key of the payload.
 fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
     let name = raw.name.required(context, "name = \"temperature\"")?.0;
     let problem = if name.is_empty() {
