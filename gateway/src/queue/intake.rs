@@ -38,6 +38,7 @@ impl<S: Storage> Queue<S> {
             (Entry::Message(_), OnFull::DropOldest) => Evictable::Anything,
         };
         let fits = self.free_memory(entry.memory_bytes(), evictable);
+        // Numbered even if it is dropped: the hole in `seq` shows the loss to the receiver.
         let (id, held) = self.new_entry(topic, entry, now);
         if !fits {
             self.drop_entry(&held, self.memory_drop_reason());

@@ -85,7 +85,7 @@ fn live_entries_wait_less_than_twice_as_long_on_a_link_of_200_messages_a_second(
     assert!(told.live_ack_ms < 2.0 * 45.0, "{told:?}");
 }
 
-/// A cellular link: 30 ms at least and 90 on average, whatever else is in flight.
+/// A cellular link: 30 ms at least and 90 on average, regardless of other traffic.
 #[test]
 fn a_link_with_jitter_is_used() {
     let mut line = SimulatedLink { delay_ms: 30.0, jitter_ms: 60.0, ..SimulatedLink::default() };

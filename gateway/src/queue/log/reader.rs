@@ -81,6 +81,7 @@ impl SegmentReader {
             }
         }
         // An entry that was written again after a failure counts where it was written last.
+        // The sort is stable and `dedup` keeps the first, so the last one is moved to the front.
         offsets.reverse();
         offsets.sort_by_key(|offset| offset.id);
         offsets.dedup_by_key(|offset| offset.id);
