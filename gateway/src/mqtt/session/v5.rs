@@ -25,6 +25,7 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
 pub(in crate::mqtt) struct DriverV5(EventLoop);
 
+/// Creates client and event loop for the unix socket at `path`; sends nothing yet.
 pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV5) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
