@@ -151,6 +151,7 @@ impl UdpTransport {
         true
     }
 
+    /// Sends as soon as the socket is writable; the caller limits the time.
     async fn send_when_writable(&self, segments: Segments<'_>) -> Result<SendOutcome, Errno> {
         loop {
             let Ok(ready) = self.socket.ready(Interest::WRITABLE).await else {
