@@ -403,6 +403,7 @@ impl Pump {
     /// status, and closes the queue.
     async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
+        // Now, so that the losses up to here are announced in this session.
         self.announce_gaps();
         loop {
             let mut more = NextSend::Now;

@@ -92,6 +92,7 @@ impl<S: Storage> Queue<S> {
     /// Queues an event, if there is room; otherwise no number is used up.
     fn push_announcement(&mut self, message: Message, now: Instant) -> Option<u64> {
         let entry = Entry::Message(message);
+        // Before the number is taken: the event is tried again later and must leave no hole.
         if !self.free_memory(entry.memory_bytes(), Evictable::Telemetry) {
             return None;
         }

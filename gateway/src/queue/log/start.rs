@@ -72,6 +72,7 @@ impl<S: Storage> Log<S> {
         };
         inherit(ledger, &found, settings, &last_run);
         let context = RunContext {
+            // The number of its first segment: higher than that of every run before.
             run: found.next_number,
             epoch: Arc::clone(&ledger.epoch),
             boot: settings.boot.clone(),
