@@ -57,6 +57,7 @@ impl TransactionIds {
     }
 
     fn next_id(&self) -> u16 {
+        // Load and store need not be one operation: one task owns all connections to a PLC.
         let id = self.0.load(Relaxed);
         // A linear congruential generator of full period: the increment is odd, and 4 divides the
         // factor minus 1. Since 4 does not divide the increment minus 1, no id is followed by the
