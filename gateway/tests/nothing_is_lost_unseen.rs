@@ -211,8 +211,8 @@ fn audit(received: &[Received]) -> Auditor {
     auditor
 }
 
-/// What arrived once and was not announced as lost, behind the first and before the last number
-/// of its topic: a receiver cannot know what came before it listened, or what is on its way.
+/// Returns what arrived once and was not announced as lost, behind the first and before the last
+/// number of its topic: a receiver cannot know what came before it listened, or what is on its way.
 fn arrived_once_with_others_around(received: &[Received]) -> Vec<usize> {
     let numbers: Vec<(&str, u64)> =
         received.iter().map(|(topic, payload)| (*topic, seq(payload))).collect();

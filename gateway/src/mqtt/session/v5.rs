@@ -177,7 +177,8 @@ fn pubrec(ack: PubRec) -> SessionEvent {
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
-/// The broker accepted the message with its PUBREC; the code of PUBCOMP does not change that.
+/// Returns the event of a PUBCOMP: a success, since the broker accepted the message with its PUBREC.
+/// The code decides only whether rumqttc frees the slot.
 fn pubcomp(ack: &PubComp) -> SessionEvent {
     let place = match ack.reason {
         PubCompReason::Success => SlotState::Free,
