@@ -177,7 +177,7 @@ fn pubrec(ack: PubRec) -> SessionEvent {
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
-/// Returns the event of a PUBCOMP: a success, since the broker accepted the message with its PUBREC.
+/// Returns the event of a PUBCOMP: success, since the broker accepted the message with its PUBREC.
 /// The code decides only whether rumqttc frees the slot.
 fn pubcomp(ack: &PubComp) -> SessionEvent {
     let place = match ack.reason {
