@@ -85,6 +85,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let (config, hash) = loaded.into_parts();
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
+    // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
     let status_socket = local_socket::bind(&state_dir).await?;
     let fatal = CancellationToken::new();
     let mut network = Network::open(&config, &fatal).await?;
@@ -110,6 +111,8 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let expiries = metrics.certificates.clone();
     serving.spawn(fatal.clone(), |stop| certificates::watch(tls, expiries, stop));
     let mqtt_metrics = metrics.mqtt.clone();
+    // Not stopped by the token of its stage: it has to publish what the pump drains, and ends when
+    // the pump closes the outbox.
     publishing.spawn(fatal.clone(), |_| {
         mqtt::run(settings, outgoing, mqtt_events, mqtt_metrics, CancellationToken::new())
     });
@@ -120,6 +123,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
         let events = plc_events.clone();
         polling.spawn(fatal.clone(), |stop| plc::run(endpoint, events, stop));
     }
+    // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
 
     systemd::notify_ready();
@@ -135,7 +139,9 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
         pumping.drain(POLLING_GRACE + DRAIN_GRACE),
         publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
     );
+    // Status and metrics are served until the queue is drained.
     serving.drain(Duration::from_secs(1)).await;
+    // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
 }

@@ -155,8 +155,8 @@ fn print_line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `work` to its end, then waits [`SHUTDOWN_GRACE`] for blocking threads: an SD card that hangs
-/// must not hang the stop.
+/// Runs `work` to its end, then waits [`SHUTDOWN_GRACE`] for blocking threads: an SD card that
+/// hangs must not hang the stop.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = runtime()?;
     let done = runtime.block_on(work);

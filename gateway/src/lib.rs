@@ -1,6 +1,7 @@
 //! The gateway: reads PLCs, publishes their values, and reports its own state.
 //!
-//! ARCHITECTURE.md lists the modules and which may use which; `tests/tests/architecture.rs` checks it.
+//! ARCHITECTURE.md lists the modules and which may use which; `tests/tests/architecture.rs` checks
+//! it.
 
 pub mod app;
 pub mod audit;

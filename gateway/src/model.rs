@@ -19,8 +19,8 @@ pub use plc::{
 pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagLocation};
 pub use sentence::{Detail, Sentence};
 
-/// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL. Only
-/// texts and arrays use heap memory, which clones share.
+/// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.
+/// Only texts and arrays use heap memory, which clones share.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// BOOL.

@@ -207,12 +207,15 @@ impl MqttClient {
     /// Tries to connect to this broker, runs the session if there is one, and returns the pause
     /// after it.
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
+        // After an oversized message the session begins without subscriptions: with them the broker
+        // would send a retained one again at once, and end every session.
         let renew_at = self.subscribe_again_at.filter(|at| Instant::now() < *at);
         let subscriptions =
             if renew_at.is_some() { &[] } else { self.settings.subscriptions.as_slice() };
         let connecting = connect::connect(&self.settings, broker, subscriptions, &self.events);
         let connected = select! {
             biased;
+            // What is in the outbox belongs to the last session: the queue sends it again.
             () = discard_until_closed(&mut self.outbox) => return Err(ClientClosed),
             // Checked first: otherwise a session that is just established would be discarded.
             () = self.hub_changes.changed() => Err(SessionFailure::HubChanged),

@@ -67,7 +67,7 @@ const MAX_MEMORY_BYTES: u64 = 16 << 20;
 /// When a connection begins, entries up to this age are live; older ones are backlog.
 const LIVE_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// What a queue needs to know beside its configuration.
+/// What a queue needs to know in addition to its configuration.
 #[derive(Clone, Debug)]
 pub struct QueueIdentity {
     /// The names behind the numbers in its entries.
@@ -263,7 +263,7 @@ impl<S: Storage> Queue<S> {
         self.health = self.working_health();
         self.cursors = Cursors::starting_at(self.ledger.next_id);
         if let Err(error) = began {
-            // The last run may have had the same trouble, for an unknown time.
+            // The last run may have had the same failure, for an unknown time.
             if let LastRun::Unclean { epoch } = &last_run {
                 self.ledger.clear_loss_window(epoch);
             }

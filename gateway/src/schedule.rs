@@ -106,6 +106,7 @@ impl<J> JobTimer<J> {
     /// Moves to the first due time after `now`. Returns how many were skipped.
     fn advance(&mut self, now: Instant) -> u32 {
         let period = self.period.as_nanos().max(1);
+        // From the due time and not from `now`, so that late runs do not shift the grid.
         let (due, missed) = match now.checked_duration_since(self.following_due) {
             None => (self.following_due, 0),
             Some(late) => {

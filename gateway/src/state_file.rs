@@ -56,6 +56,7 @@ fn replace_atomically(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
+    // The directory is not synced: if a power cut undoes the rename, the old text is still whole.
     fs::rename(&new, path)
 }
 

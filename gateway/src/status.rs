@@ -301,8 +301,8 @@ impl Status {
         }
     }
 
-    /// Records how long a cycle of PLC number `index` took; `missed` counts the cycles skipped since
-    /// the start. Ignored unless the PLC is connected.
+    /// Records how long a cycle of PLC number `index` took; `missed` counts the cycles skipped
+    /// since the start. Ignored unless the PLC is connected.
     pub fn on_plc_cycle(&mut self, index: u16, took: Duration, missed: u64, now: UnixTime) {
         if let Some(plc) =
             self.plc_mut(index, now).filter(|plc| plc.state == ConnectionState::Connected)

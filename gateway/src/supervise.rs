@@ -24,8 +24,8 @@ impl Stage {
 
     /// Starts a task, which must end soon after the token that it is given fires.
     ///
-    /// A task that ends earlier, by return or by panic, fires `fatal`: a restart of the process by the
-    /// service manager is more reliable than restarting parts of it.
+    /// A task that ends earlier, by return or by panic, fires `fatal`: a restart of the process by
+    /// the service manager is more reliable than restarting parts of it.
     ///
     /// # Panics
     /// Panics outside a tokio runtime.
@@ -33,6 +33,7 @@ impl Stage {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        // A guard inside the future and not a check behind it: a panic unwinds past that.
         let alarm = Alarm { stage: self.name, stop: self.stop.clone(), fatal };
         let work = task(self.stop.clone());
         self.tasks.spawn(async move {
@@ -41,11 +42,13 @@ impl Stage {
         });
     }
 
-    /// Tells every task of this stage to stop, and waits for them for at most `grace`.
+    /// Signals every task of this stage to stop, and waits for them for at most `grace`.
     ///
     /// Returns whether all of them ended. A task that did not runs until the runtime stops.
     pub async fn drain(self, grace: Duration) -> bool {
+        // First the signal: a task that ends from here on is stopping, and its alarm stays silent.
         self.stop.cancel();
+        // `wait` returns only when the tracker is closed, even if it is empty.
         self.tasks.close();
         let drained = timeout(grace, self.tasks.wait()).await.is_ok();
         if !drained {
@@ -56,7 +59,7 @@ impl Stage {
     }
 }
 
-/// Fires `fatal` when it is dropped before the stage was told to stop; a panic drops it too.
+/// Fires `fatal` when it is dropped before the stop of the stage began; a panic drops it too.
 #[derive(Debug)]
 struct Alarm {
     stage: &'static str,

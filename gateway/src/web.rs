@@ -75,6 +75,7 @@ async fn healthz(State(sources): State<Sources>) -> Response {
     }
 }
 
+/// Answers `ready` with 200, or the reason why not with 503.
 async fn readyz(State(sources): State<Sources>) -> Response {
     match &*sources.readiness.borrow() {
         Readiness::Ready => "ready\n".into_response(),

@@ -1,4 +1,4 @@
-//! Queue, payload and audit agree: whatever the broker and the connection do, every sample is
+//! Queue, payload and audit agree: with any faults of broker and connection, every sample is
 //! delivered, stored or counted as dropped, and a receiver can prove it from the numbers alone.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
@@ -43,7 +43,7 @@ proptest! {
         prop_assert_eq!(metrics.produced.get(), metrics.delivered.get() + metrics.dropped());
         let announced: u64 =
             auditor.report().streams.iter().map(|stream| stream.announced_samples).sum();
-        // More when an announcement arrived before it was given up and made again.
+        // More when an announcement arrived, was taken for lost, and was made again.
         prop_assert!(announced >= metrics.dropped());
     }
 
@@ -179,7 +179,7 @@ impl World {
         !self.queue.announce_losses(now()).is_empty()
     }
 
-    /// The broker takes everything from now on, and every gap is told.
+    /// Accepts everything as the broker from now on, until every gap is announced.
     fn drain(&mut self) {
         loop {
             while !self.queue.is_empty() {
@@ -211,8 +211,8 @@ fn audit(received: &[Received]) -> Auditor {
     auditor
 }
 
-/// What arrived once and was not announced as lost, behind the first and before the last number
-/// of its topic: a receiver cannot know what came before it listened, or what is on its way.
+/// Returns what arrived once and was not announced as lost, behind the first and before the last
+/// number of its topic: a receiver cannot know what came before it listened, or what is on its way.
 fn arrived_once_with_others_around(received: &[Received]) -> Vec<usize> {
     let numbers: Vec<(&str, u64)> =
         received.iter().map(|(topic, payload)| (*topic, seq(payload))).collect();

@@ -69,7 +69,7 @@ struct SourceFile {
 }
 
 impl Problem {
-    /// A problem at one place. Its key is empty.
+    /// Creates a problem at one place, with an empty key.
     pub(crate) fn new(
         span: SourceSpan,
         message: impl Into<String>,
@@ -99,7 +99,8 @@ impl RejectedFile {
         self.render(&Renderer::styled())
     }
 
-    /// `redacted` is the text of the file without secrets, each byte at its position in the file.
+    /// Creates the list. `redacted` is the text of the file without secrets, each byte at its
+    /// position in the file.
     pub(crate) fn new(path: &Path, redacted: String, mut problems: Vec<Problem>) -> Self {
         sort_in_file_order(&mut problems, &redacted);
         Self { problems, source_file: SourceFile { path: path.to_owned(), redacted } }
@@ -131,7 +132,8 @@ impl Notes {
         })
     }
 
-    /// `redacted` is the text of the file without secrets, each byte at its position in the file.
+    /// Creates the list. `redacted` is the text of the file without secrets, each byte at its
+    /// position in the file.
     pub(crate) fn new(
         path: &Path,
         redacted: impl FnOnce() -> String,

@@ -1,7 +1,7 @@
 //! The environment overrides the file, and secrets are read from files.
 //!
 //! All tests run in a `Jail`, which locks the environment of the process for one test at a time.
-#![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
+#![expect(clippy::result_large_err, reason = "figment's jail requires its own error")]
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;

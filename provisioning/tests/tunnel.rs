@@ -1,5 +1,5 @@
 //! `[tunnel]`, and its effect on `[mqtt]` and `[metrics]`.
-#![expect(clippy::result_large_err, reason = "figment's jail wants its own error")]
+#![expect(clippy::result_large_err, reason = "figment's jail requires its own error")]
 #![expect(clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;

@@ -47,7 +47,7 @@ pub(crate) fn ip(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The same with JSON output.
+/// Runs `ip` like [`ip`], with JSON output.
 pub(crate) fn ip_json(arguments: &[&str]) -> String {
     ip(&[&["-j", "-d"], arguments].concat())
 }

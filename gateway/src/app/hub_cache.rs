@@ -32,7 +32,7 @@ impl HubAddressCache {
         Self { file, addresses, is_stored: true }
     }
 
-    /// Returns the events that tell a new tunnel the cached addresses, before any look-up.
+    /// Returns the events that pass the cached addresses to a new tunnel, before any look-up.
     pub(super) fn resolved_events(&self, tunnel: &config::Tunnel) -> Vec<TunnelEvent> {
         let hubs = &tunnel.settings.hubs;
         let networks: Vec<_> = hubs.iter().flat_map(|hub| &hub.allowed_ips).collect();
@@ -185,7 +185,7 @@ mod tests {
         let stop = CancellationToken::new();
         let following = HubAddressCache::load(&directory).follow(hubs, reports, stop.clone());
         let reporting = async {
-            // No handshake; a hub given by address; a hub given by name while the directory is missing.
+            // No handshake; a hub given by address; one by name while the directory is missing.
             for report in [
                 report("b", "192.0.2.9:1", 0),
                 report("a", "192.0.2.1:1", 1),

@@ -1,5 +1,5 @@
-//! The network side of the gateway: the tunnel in one of its two modes, the route to the broker, and
-//! the listeners for metrics.
+//! The network side of the gateway: the tunnel in one of its two modes, the route to the broker,
+//! and the listeners for metrics.
 
 use std::io;
 use std::net::SocketAddr;

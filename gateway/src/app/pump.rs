@@ -1,5 +1,5 @@
-//! The pump: the event loop that moves readings from the PLC tasks into the queue, and messages from
-//! the queue to the broker.
+//! The pump: the event loop that moves readings from the PLC tasks into the queue, and messages
+//! from the queue to the broker.
 //!
 //! One task owns queue, samplers and status, so that there is no lock on the data path. A record
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
@@ -41,8 +41,8 @@ use crate::web::{Liveness, Readiness};
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pump counts as hanging when its loop has not run for this long.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time for the storage to finish a write after the deadline of the drain. Bounded, so that a card
-/// that hangs does not hang the stop.
+/// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
+/// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
@@ -169,7 +169,7 @@ impl Pump {
         self.status_tracker.readiness()
     }
 
-    /// Returns a handle that tells whether the loop of the pump runs.
+    /// Returns a handle that shows whether the loop of the pump runs.
     pub(super) fn liveness(&self) -> Liveness {
         self.liveness.clone()
     }
@@ -182,6 +182,7 @@ impl Pump {
         grace: Duration,
     ) {
         let mut ticks = interval(TICK_INTERVAL);
+        // After a stall one tick is enough: each does all that is due.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let more = self.send();
@@ -190,6 +191,7 @@ impl Pump {
             tokio::select! {
                 event = plcs.recv() => match event {
                     Some(event) => self.on_plc_event(event),
+                    // The last PLC task has ended and dropped its sender.
                     None => break,
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
@@ -257,6 +259,7 @@ impl Pump {
         self.status_tracker.on_mqtt_event(event);
         match *event {
             mqtt::MqttEvent::Connected { session, max_payload, .. } => {
+                // What the last session left unacknowledged is sent again in this one.
                 self.queue.rewind(Instant::now());
                 self.session = Some(BrokerSession {
                     number: session,
@@ -396,10 +399,11 @@ impl Pump {
         }
     }
 
-    /// Sends what is left until the queue is empty or `grace` is over, publishes the offline status,
-    /// and closes the queue.
+    /// Sends what is left until the queue is empty or `grace` is over, publishes the offline
+    /// status, and closes the queue.
     async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
+        // Now, so that the losses up to here are announced in this session.
         self.announce_gaps();
         loop {
             let mut more = NextSend::Now;

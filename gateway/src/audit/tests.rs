@@ -197,7 +197,7 @@ fn messages_without_a_stamp_are_counted_apart() {
     "#);
 }
 
-/// The sentences of the report, without its table and legend.
+/// Returns the sentences of the report, without its table and legend.
 fn sentences(auditor: &Auditor) -> String {
     let report = auditor.report().to_string();
     report.rsplit("\n\n").next().unwrap().to_owned()

@@ -146,6 +146,7 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the settings of the audit client: MQTT 5, direct, under a client id of its own.
 fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {
     let password = options.password_file.as_deref().map(config::read_secret).transpose()?;
     let credentials = options.username.clone().map(|username| Credentials { username, password });

@@ -54,11 +54,12 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Fut
 }
 
 /// Log filter unless `RUST_LOG` is set. boringtun is silenced: it warns about every unanswered
-/// handshake, thousands a day while a hub is down, and reports an idle tunnel as an error. The tunnel
-/// itself logs each change of its state once.
+/// handshake, thousands a day while a hub is down, and reports an idle tunnel as an error. The
+/// tunnel itself logs each change of its state once.
 const DEFAULT_LOG_FILTER: &str = "info,boringtun=off";
 
-/// Starts logging to standard error. Without a time where systemd's journal adds one.
+/// Starts logging to standard error, filtered by `RUST_LOG`; without a time where systemd's
+/// journal adds one.
 pub(super) fn init_logging() {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));

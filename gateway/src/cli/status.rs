@@ -44,7 +44,7 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
     Ok(if is_well { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
-/// Returns the error with what to do, as far as its kind tells.
+/// Returns the error with what to do, where its kind suggests a remedy.
 fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let state_dir = state_dir.display();
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };

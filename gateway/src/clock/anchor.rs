@@ -21,8 +21,8 @@ impl Anchor {
         Self { wall: now(), instant }
     }
 
-    /// Returns the wall time at `instant`, as if the wall clock had not been set since the anchor. A
-    /// moment before the anchor gets the time of the anchor.
+    /// Returns the wall time at `instant`, as if the wall clock had not been set since the anchor.
+    /// A moment before the anchor gets the time of the anchor.
     #[must_use]
     pub fn wall_time_at(&self, instant: Instant) -> UnixTime {
         let passed = instant.saturating_duration_since(self.instant).as_micros();

@@ -1,8 +1,8 @@
 //! Corrections for times that a wrong clock gave. Pure.
 //!
-//! Each time the clock is set while the gateway runs, a new period begins. Times from a period with a
-//! wrong clock can be corrected by a later period with a better one, because the monotonic clock runs
-//! through both.
+//! Each time the clock is set while the gateway runs, a new period begins. Times from a period with
+//! a wrong clock can be corrected by a later period with a better one, because the monotonic clock
+//! runs through both.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,8 +13,8 @@ use crate::model::UnixTime;
 /// A jump by more than this, in microseconds, means that the clock was set. Slewing between two
 /// records is slower (adjtimex(2): at most 500 ppm).
 const STEP_THRESHOLD_MICROS: i64 = 1_000_000;
-/// Number of periods that are kept; the oldest is forgotten first. Bounds the memory for a clock that
-/// is set again and again.
+/// Number of periods that are kept; the oldest is forgotten first. Bounds the memory for a clock
+/// that is set again and again.
 const MAX_PERIODS: usize = 16;
 
 /// The periods of this run, oldest first.

@@ -1,14 +1,14 @@
 //! How far the clock can be trusted. Pure.
 //!
 //! A handshake with a time in the far future blocks the tunnel's key at the hub until that time has
-//! come (WireGuard, 5.1: the hub rejects timestamps that are not later than the last). So a wrong time
-//! must not be trusted at once, whether it was set by hand, by GPS or by a bad time server.
+//! come (WireGuard, 5.1: the hub rejects timestamps that are not later than the last). So a wrong
+//! time must not be trusted at once, whether it was set by hand, by GPS or by a bad time server.
 //!
 //! What is certain is the floor: the time at which this version was written, or a later time that a
-//! trusted clock has shown. A clock is wrong if it is before the floor, or further after it than the
-//! battery of a clock lasts. A device that was off for longer than that has to be synchronised by a
-//! time server for a day. A device that is never synchronised is trusted all the same: the time for
-//! which the gateway runs moves the floor too, so only years of being off count.
+//! trusted clock has shown. A clock is wrong if it is before the floor, or further after it than
+//! the battery of a clock lasts. A device that was off for longer than that has to be synchronised
+//! by a time server for a day. A device that is never synchronised is trusted all the same: the
+//! time for which the gateway runs moves the floor too, so only years of being off count.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ const MAX_PLAUSIBLE_AHEAD: i64 = 8 * YEAR;
 /// Such a clock is trusted after the kernel has reported it as synchronised for this long without a
 /// break.
 const SUSTAINED_SYNC: Duration = Duration::from_secs(86_400);
-/// Running moves the floor no closer than this to a clock that is not synchronised: one that loses a
-/// minute a month has to stay after the floor.
+/// Running moves the floor no closer than this to a clock that is not synchronised: one that loses
+/// a minute a month has to stay after the floor.
 const FLOOR_MARGIN: i64 = 30 * DAY;
 /// The floor on disk is at most this much older: six small writes per hour, for the sake of flash.
 const FLOOR_STORE_INTERVAL: i64 = 600 * SECOND;

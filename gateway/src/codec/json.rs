@@ -141,7 +141,7 @@ impl fmt::Display for DateTimeText<'_> {
 
 /// Parses a value of a type from JSON: the inverse of [`FormattedValue`].
 ///
-/// When a clock is set back, a local time occurs twice; the offset tells which one is meant, but
+/// When a clock is set back, a local time occurs twice; the offset shows which one is meant, but
 /// the PLC stores local time, so both give the same value.
 ///
 /// # Errors

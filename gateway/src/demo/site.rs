@@ -73,6 +73,7 @@ async fn loopback() -> io::Result<TcpListener> {
 pub(super) struct DemoDirectory(PathBuf);
 
 impl DemoDirectory {
+    /// Creates it under a random name, for its owner only.
     fn create() -> anyhow::Result<Self> {
         let name = format!("edge-gateway-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);

@@ -35,7 +35,7 @@ series! {
 }
 
 impl TunnelMetrics {
-    /// Raises the counters to those of the tunnel.
+    /// Raises the counters to those of the tunnel; never lowers them.
     pub fn update(&self, counters: &Counters) {
         let [established, unanswered] = &self.handshakes;
         let [received, sent] = &self.bytes;

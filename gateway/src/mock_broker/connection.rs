@@ -268,7 +268,7 @@ impl ClientConnection {
         Ok(codec::write(version, reply, &mut self.out)?)
     }
 
-    async fn emit(&self, heard: MockBrokerEvent) -> Result<(), EndReason> {
-        self.events.send(heard).await.map_err(|_| EndReason::ReceiverGone)
+    async fn emit(&self, event: MockBrokerEvent) -> Result<(), EndReason> {
+        self.events.send(event).await.map_err(|_| EndReason::ReceiverGone)
     }
 }

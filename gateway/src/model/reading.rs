@@ -68,7 +68,7 @@ pub enum ReadFailure {
     Unreachable,
     /// The PLC answered with this exception code (Modbus Application Protocol V1.1b3, 7).
     Refused(u8),
-    /// The PLC refused the request, and which of its tags caused that is not known yet: says nothing
-    /// about a single tag.
+    /// The PLC refused the request, and which of its tags caused that is not known yet: says
+    /// nothing about a single tag.
     Pending,
 }

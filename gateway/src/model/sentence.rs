@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A sentence of the status: English text, and beside it the code and the named arguments from
+/// A sentence of the status: English text, together with the code and the named arguments from
 /// which a program can make the same sentence in another language.
 ///
 /// Each module that has something to say has an enum with one variant per sentence; its `Display`

@@ -60,6 +60,7 @@ pub(super) async fn connect(
     let (publisher, mut driver) = session::open(settings, bridge.path());
     let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
     let mut stream = BrokerStream { copying, io_error: None, reason_codes };
+    // rumqttc reads and writes only while the copying is polled as well.
     let answer = select! {
         answer = timeout(ANSWER_TIMEOUT, driver.await_connack()) => answer,
         never = stream.copy_forever() => match never {},

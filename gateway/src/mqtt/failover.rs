@@ -88,6 +88,8 @@ impl BrokerFailover {
         self.current = (self.current + 1) % self.brokers.max(1);
     }
 
+    /// Ends the round. Returns the pause after it: random, plus [`LOGIN_REFUSED_MIN_PAUSE`] if a
+    /// login was refused in it.
     fn next_pause(&mut self, random: f64) -> Duration {
         self.tried = 0;
         let jitter = self.backoff.next_pause(random);

@@ -26,8 +26,8 @@ pub(super) enum WriteOutcome {
     Done(InflightMessage),
     /// The acknowledgement by the broker.
     AwaitingAck,
-    /// Its packet id still belongs to an older message, so their acknowledgements cannot be told
-    /// apart.
+    /// Its packet id still belongs to an older message, so their acknowledgements cannot be
+    /// distinguished.
     Collision,
 }
 
@@ -84,6 +84,7 @@ impl Inflight {
 
     /// Records that a message was handed to rumqttc.
     pub(super) fn on_sent(&mut self, parcel: InflightMessage) {
+        // Nothing was awaited until now, so the time-out starts with this message.
         if self.is_empty() {
             self.last_progress = parcel.sent_at;
         }
@@ -92,6 +93,7 @@ impl Inflight {
 
     /// Records that rumqttc wrote the oldest unwritten message, under this packet id.
     pub(super) fn on_written(&mut self, packet_id: u16, now: Instant) -> WriteOutcome {
+        // First in, first out: rumqttc reports the packet id and not which message it wrote.
         let Some(parcel) = self.unwritten.pop_front() else { return WriteOutcome::AwaitingAck };
         if parcel.qos == Qos::AtMostOnce {
             self.last_progress = now;
@@ -104,6 +106,7 @@ impl Inflight {
                 WriteOutcome::AwaitingAck
             }
             Some(Some(_)) | None => {
+                // Put back, so that it counts as interrupted when the session ends.
                 self.unwritten.push_front(parcel);
                 WriteOutcome::Collision
             }

@@ -83,6 +83,7 @@ enum ScanPosition {
 }
 
 impl PacketScanner {
+    /// Reads the next bytes of the stream, which may begin and end anywhere in a packet.
     fn scan(&mut self, mut bytes: &[u8], codes: &ReasonCodes) {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.position = match self.position {
@@ -92,6 +93,7 @@ impl PacketScanner {
                 ScanPosition::Length { kind, length, shift } => {
                     let length = length | usize::from(byte & 0x7F) << shift;
                     match (byte & 0x80 == 0, length) {
+                        // Four length bytes at most (3.1.1, 2.2.3): bounded against overflow.
                         (false, _) => {
                             ScanPosition::Length { kind, length, shift: (shift + 7).min(21) }
                         }
@@ -105,6 +107,7 @@ impl PacketScanner {
                     if seen == code_at {
                         codes.record(kind, byte);
                     }
+                    // The first two bytes one by one, since one may be the code; then the rest.
                     let here = if seen < 2 { 1 } else { bytes.len().min(left) };
                     bytes = bytes.get(here..).unwrap_or_default();
                     self.position = match left - here {

@@ -102,6 +102,7 @@ impl SessionLoop {
             }
         };
         let BrokerConnection { publisher, driver, mut stream, .. } = connection;
+        // Closes the socket of rumqttc, so that the copying ends once the DISCONNECT has passed.
         drop((publisher, driver));
         if self.phase == SessionPhase::Disconnecting {
             let _ = timeout(DISCONNECT_TIMEOUT, stream.copy_to_end()).await;
@@ -122,6 +123,7 @@ impl SessionLoop {
             let event = loop {
                 self.disconnect_when_drained(publisher);
                 let wake = select! {
+                    // Events first: an acknowledgement makes room for the next message.
                     biased;
                     event = &mut next => Wake::Session(event),
                     message = outbox.recv(), if self.can_send() => Wake::Message(message),
@@ -154,6 +156,7 @@ impl SessionLoop {
         message: OutgoingMessage,
     ) -> Result<(), SessionEnd> {
         let OutgoingMessage { session, ticket, topic, payload, qos, retain } = message;
+        // From an earlier session. Its entry waits in the queue again and is sent as a new message.
         if session != self.session {
             return Ok(());
         }
@@ -161,6 +164,8 @@ impl SessionLoop {
         if topic.len() + payload.len() > payload_capacity(packet) {
             return self.report_refused(ticket, topic, reason_code::PACKET_TOO_LARGE, None).await;
         }
+        // A broker disconnects a client that exceeds its maximum QoS, or sets RETAIN where that is
+        // not available (MQTT 5.0, 3.2.2.3.4 and 3.2.2.3.5).
         let qos = min_qos(qos, self.limits.max_qos);
         let retain = retain && self.limits.retain_available;
         let sendable = (1..=MAX_TOPIC_LEN).contains(&topic.len());
@@ -304,6 +309,7 @@ impl SessionLoop {
         connection: &mut BrokerConnection,
         failure: SessionFailure,
     ) -> SessionEnd {
+        // Without these, messages that the broker has acknowledged would be sent again.
         for event in connection.driver.buffered_events() {
             if let Err(SessionEnd::Finished) = self.on_event(event).await {
                 return SessionEnd::Finished;

@@ -29,6 +29,7 @@ pub(super) struct StampedBody<'a> {
 }
 
 impl MessageParts<'_> {
+    /// Writes an object like
     /// `{"location":..,"datetime":..,"device":..,"machine":..,"temperature":12,"gateway":{..}}`.
     pub(super) fn write_flat(&self, bytes: &mut Vec<u8>) {
         JsonObject::write(bytes, |object| {
@@ -41,7 +42,7 @@ impl MessageParts<'_> {
         });
     }
 
-    /// `{"M241":{"temperature":12},"gateway":{..}}`; the time is in the stamp.
+    /// Writes `{"M241":{"temperature":12},"gateway":{..}}`; the time is in the stamp.
     pub(super) fn write_nested(&self, bytes: &mut Vec<u8>) {
         JsonObject::write(bytes, |object| {
             let mut values = ValueQuality::AllGood;
@@ -53,7 +54,8 @@ impl MessageParts<'_> {
         });
     }
 
-    /// `{"location":..,"device":..,"machine":..,"samples":[{"tag":"temperature",..}],"gateway":{..}}`.
+    /// Writes an object like
+    /// `{"location":..,"device":..,"machine":..,"samples":[{"tag":"level",..}],"gateway":{..}}`.
     pub(super) fn write_samples(&self, bytes: &mut Vec<u8>) {
         JsonObject::write(bytes, |object| {
             self.write_location(object);

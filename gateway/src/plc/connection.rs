@@ -218,10 +218,12 @@ impl<C: Connector> ManagedConnection<C> {
         self.rate_limiter.on_request_done(sent, received, was_answered);
         let is_first_after_outage = is_answer && std::mem::take(&mut self.was_server_down);
         if is_answer {
+            // By an answer and not by a connect: a server that only accepts connections is broken.
             self.backoff.reset();
             self.has_answered = true;
             self.last_answer = Some(received);
         } else {
+            // A late answer on this connection would be taken for that to the next request.
             self.session = None;
         }
         let (took, answer) = (received - sent, Some(answer));

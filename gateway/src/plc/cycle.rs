@@ -101,7 +101,8 @@ impl CycleValues {
         self.start
     }
 
-    /// Returns the result of a request that was sent, with the middle of its round trip as its time.
+    /// Returns the result of a request that was sent, with the middle of its round trip as its
+    /// time.
     pub(super) fn result(&self, sent: (Instant, Duration), outcome: ReadOutcome) -> ReadResult {
         ReadResult { at: middle_of(&self.anchor, sent), outcome }
     }

@@ -55,7 +55,9 @@ impl DeviceName {
         self.identity = None;
     }
 
-    /// Records the answer. `server_backoff` delays the next request to any device of the server.
+    /// Records the answer. A refusal and an answer without a name are final, one by a gateway is
+    /// not. After any other error `server_backoff` delays the next request to any device of the
+    /// server.
     pub(super) fn on_answer(
         &mut self,
         answer: Result<PlcIdentity, RequestError>,

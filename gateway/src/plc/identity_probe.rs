@@ -139,8 +139,8 @@ impl IdentityProbe {
         })
     }
 
-    /// Records the outcome of one of [`IdentityProbe::identity_requests`]. `has_answered` tells whether
-    /// the session had answered any request before. Returns what changed.
+    /// Records the outcome of one of [`IdentityProbe::identity_requests`]. `has_answered` tells
+    /// whether the session had answered any request before. Returns what changed.
     pub(super) fn on_identity_answer(
         &mut self,
         answer: &Result<Registers, RequestError>,
@@ -156,8 +156,8 @@ impl IdentityProbe {
         Vec::new()
     }
 
-    /// Records the outcome of [`IdentityProbe::status_request`]. `was_idle` tells whether nothing had
-    /// been sent on the connection for a while. Returns what changed.
+    /// Records the outcome of [`IdentityProbe::status_request`]. `was_idle` tells whether nothing
+    /// had been sent on the connection for a while. Returns what changed.
     pub(super) fn on_status_answer(
         &mut self,
         answer: &Result<Registers, RequestError>,

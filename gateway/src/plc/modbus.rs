@@ -145,6 +145,7 @@ impl PlcSession for ModbusSession {
 }
 
 fn configure_socket(stream: &TcpStream) -> io::Result<()> {
+    // Nagle's algorithm would hold back a request until the last segment is acknowledged.
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)

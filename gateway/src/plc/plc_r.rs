@@ -82,7 +82,7 @@ fn parse_program(words: &[u16]) -> Option<ProgramStatus> {
     })
 }
 
-/// A PLC without a program has a signature of zeros.
+/// Parses the signature of the program, which is zero without one; `None` unless it has 8 words.
 fn parse_signature(words: &[u16]) -> Option<ProgramSignature> {
     let &[a, b, c, d, e, f, g, h] = words else { return None };
     Some(ProgramSignature([to_u32(a, b), to_u32(c, d), to_u32(e, f), to_u32(g, h)]))

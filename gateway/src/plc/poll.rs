@@ -368,7 +368,7 @@ impl<C: Connector> Poller<C> {
         self.on_blame(blame);
     }
 
-    /// In the turn of a silent unit, probes the silent unit whose turn it is, if any is due.
+    /// Probes the silent unit that is due, if the job at hand is that of a silent unit.
     async fn probe_silent_unit(&mut self, unit: usize) {
         let has_spare_connect = self.connection.has_spare_connect();
         let Some(unit) = self.server.next_probe(unit, has_spare_connect, now()) else { return };

@@ -25,6 +25,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
+    /// Starts with an unused budget and without a pause.
     pub(super) fn new(pacing: Pacing, now: Instant) -> Self {
         Self {
             pacing,
@@ -40,7 +41,7 @@ impl RateLimiter {
         self.pause_for(now, self.pacing.connect_pause);
     }
 
-    /// Records a request that was sent at `sent`, and is answered or given up at `now`.
+    /// Records a request that was sent at `sent`, and was answered or timed out at `now`.
     pub(super) fn on_request_done(
         &mut self,
         sent: Instant,

@@ -300,6 +300,8 @@ impl RequestTuner {
             .map_or_else(|| Arc::new([]) as Arc<[_]>, |class| class.locations(&self.tags, requests))
     }
 
+    /// Returns a request of the plan by scan class and position, the flags to set when it changes,
+    /// and the length limit of its kind of table.
     fn locate(
         &mut self,
         class: u16,

@@ -490,7 +490,7 @@ impl ServerState {
         (outcome, ExchangeVerdict::Answered)
     }
 
-    /// A device between the gateway and the unit answered in place of the unit.
+    /// Records that a device between the gateway and the unit answered in place of the unit.
     fn on_gateway_exception(&mut self, index: usize, code: u8, (now, random): (Instant, f64)) {
         let round = self.worst_round(index);
         let Some(unit) = self.units.get_mut(index) else { return };
@@ -500,8 +500,9 @@ impl ServerState {
         unit.report_disconnected(diagnosis, Some(round), &mut self.events);
     }
 
-    /// The connection was dropped over a request to this unit. While other units answer, this one
-    /// is to blame, and the others reconnect at once; else the server is given a pause.
+    /// Records that the connection was dropped over a request to this unit, which is reported as
+    /// disconnected, and backs off if it is not the only one. Returns whom to blame: the unit while
+    /// others answer or are untried (they reconnect at once), else the server (it gets a pause).
     fn on_connection_lost(
         &mut self,
         index: usize,

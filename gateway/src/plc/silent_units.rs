@@ -56,7 +56,9 @@ impl SilentUnitRoundRobin {
         self.paused_until = Some(now + took * REST_FACTOR);
     }
 
-    /// Returns the index of the unit to probe now, if any is due.
+    /// Returns the index of the unit to probe now, if any is due. While others answer there is none
+    /// during the pause after a failed probe, and none whose probe would cost a connection beyond
+    /// `allowance`; a unit that has waited for a minute is exempt from the latter.
     ///
     /// A unit that failed for the first time comes first, since a single answer may be lost; then
     /// the unit that has waited longest. At least once a minute it is the latter.

@@ -156,8 +156,8 @@ impl UnitState {
         }
     }
 
-    /// Adapts the requests to the answer to the request at `position`. Returns what the answer means
-    /// for the values.
+    /// Adapts the requests to the answer to the request at `position`. Returns what the answer
+    /// means for the values.
     pub(super) fn tune(
         &mut self,
         (class, position): (u16, usize),
@@ -169,8 +169,8 @@ impl UnitState {
             ExchangeVerdict::NotSent | ExchangeVerdict::GatewayException => AnswerVerdict::Final,
             ExchangeVerdict::Answered => self.tuner.on_answer(class, range, outcome, now),
             ExchangeVerdict::Lost { is_closed, .. } => {
-                // The next cycle starts after the request that cost the connection, so that one range
-                // over which the PLC fails does not hide those after it.
+                // The next cycle starts after the request that cost the connection, so that one
+                // range over which the PLC fails does not hide those after it.
                 self.start_after(class, position);
                 if is_closed {
                     self.tuner.on_peer_close(class, range, now);

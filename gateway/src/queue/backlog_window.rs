@@ -1,4 +1,4 @@
-//! How many entries of the backlog may be in flight beside live entries. Pure.
+//! How many entries of the backlog may be in flight together with live entries. Pure.
 //!
 //! Delay-based congestion control, as in TCP Vegas: the window grows by one while acknowledgements
 //! take about as long as without a backlog, and is halved when they take more than twice as long,

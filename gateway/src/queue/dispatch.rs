@@ -1,4 +1,4 @@
-//! What goes out: live entries first, the backlog beside them, and what the broker answers.
+//! What is sent: live entries first, the backlog between them, and what the broker answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -229,7 +229,8 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Drops an entry that was handed out. It is counted and becomes part of a [`super::Gap`].
+    /// Drops an entry that was handed out. It is counted and becomes part of a [`super::Gap`]. Does
+    /// nothing for an entry that is not handed out.
     pub fn discard(&mut self, id: EntryId, reason: DropReason, now: Instant) {
         if let Some(held) = self.take_handed_out(id, now) {
             self.drop_entry(&held, reason);

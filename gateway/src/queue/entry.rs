@@ -49,8 +49,8 @@ impl Entry {
 }
 
 fn samples_bytes(samples: &Vec<Sample>) -> usize {
-    let beside = samples.iter().flat_map(|sample| &sample.value).map(TagValue::heap_bytes);
-    samples.capacity() * size_of::<Sample>() + beside.sum::<usize>()
+    let values = samples.iter().flat_map(|sample| &sample.value).map(TagValue::heap_bytes);
+    samples.capacity() * size_of::<Sample>() + values.sum::<usize>()
 }
 
 fn members_bytes(object: &Map<String, Value>) -> u64 {

@@ -36,6 +36,7 @@ impl<S: Storage> Queue<S> {
     /// makes sense to go on.
     pub(super) fn free_disk_space(&mut self, id: u64, now: Instant) -> bool {
         let since = self.log.as_ref().and_then(|log| log.durability().waiting_since());
+        // An eviction reads a segment on this thread, which must not wait for a stalled device.
         if since.is_some_and(|since| now >= since + STALL_THRESHOLD) {
             return false;
         }
@@ -144,6 +145,7 @@ impl<S: Storage> Queue<S> {
         let unreadable = stated.samples.saturating_sub(found_samples);
         self.metrics.recovered.inc_by(found_samples.saturating_sub(stated.samples));
         self.metrics.count_dropped(DropReason::Corrupt, unreadable);
+        // The file is free only after a sync has made durable that nothing waits in it.
         self.sync.request();
         true
     }

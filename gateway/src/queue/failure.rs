@@ -134,8 +134,9 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// After a clean shutdown numbers continue under the old epoch. A run that cannot record which
-    /// it gives would let the next one give them again: it uses its own epoch instead.
+    /// Switches to the run's own epoch when the log cannot be written. After a clean shutdown
+    /// numbers continue under the old epoch; a run that cannot record the numbers that it gives
+    /// would let the next run give them again.
     pub(super) fn use_new_epoch(&mut self, own_epoch: Arc<str>) {
         let log = self.log.as_mut().filter(|log| !log.is_writable());
         if let Some(log) = log.filter(|_| self.ledger.epoch != own_epoch) {

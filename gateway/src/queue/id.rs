@@ -1,6 +1,6 @@
 //! Ids of entries and topics.
 
-/// Identifies an entry as long as the queue lives. Later entries have higher ids.
+/// Identifies an entry as long as the queue exists. Later entries have higher ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EntryId(u64);
 

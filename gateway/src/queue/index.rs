@@ -29,7 +29,7 @@ pub(super) struct MemoryEntry {
     pub(super) is_history: bool,
 }
 
-/// Where an entry is beside memory.
+/// Where an entry is in addition to memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Location {
     /// Nowhere.

@@ -38,6 +38,7 @@ impl<S: Storage> Queue<S> {
             (Entry::Message(_), OnFull::DropOldest) => Evictable::Anything,
         };
         let fits = self.free_memory(entry.memory_bytes(), evictable);
+        // Numbered even if it is dropped: the hole in `seq` shows the loss to the receiver.
         let (id, held) = self.new_entry(topic, entry, now);
         if !fits {
             self.drop_entry(&held, self.memory_drop_reason());
@@ -91,6 +92,7 @@ impl<S: Storage> Queue<S> {
     /// Queues an event, if there is room; otherwise no number is used up.
     fn push_announcement(&mut self, message: Message, now: Instant) -> Option<u64> {
         let entry = Entry::Message(message);
+        // Before the number is taken: the event is tried again later and must leave no hole.
         if !self.free_memory(entry.memory_bytes(), Evictable::Telemetry) {
             return None;
         }

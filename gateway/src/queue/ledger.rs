@@ -1,4 +1,4 @@
-//! What the queue has to remember beside its entries: numbers given, and losses to announce.
+//! What the queue has to remember besides its entries: numbers given, and losses to announce.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -208,6 +208,7 @@ impl<S: Storage> Log<S> {
     pub(super) fn append_stop(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
         self.append_checkpoint(ledger)?;
         self.ensure_tail_space(ledger, to_u64(frame_len(0)), Purpose::Control)?;
+        // Last of all: a shutdown is clean if no frame follows this one.
         self.append_frame(FrameKind::Stop, &[])
     }
 
@@ -260,6 +261,7 @@ impl<S: Storage> Log<S> {
     ) -> Result<(), AppendError> {
         let used = self.index.segment_bytes();
         self.files.check_capacity(purpose, self.files.segment_bytes(), used)?;
+        // Operations are executed in order: the rest of the old segment precedes the new file.
         self.flush();
         let (number, epoch) = (self.files.next_number(), &self.writer.context().epoch);
         let mut segment = self.index.next_segment(number, epoch, ledger.first_unstored_seqs());
@@ -290,6 +292,7 @@ impl<S: Storage> Log<S> {
         segments.push(segment.clone());
         let checkpoint = self.checkpoint(ledger, segments);
         let mut out = frame::header().to_vec();
+        // Without a context no frame can be decoded, so there are two: damage to one loses nothing.
         frame::put(&mut out, 0, salt, FrameKind::Context, |out| context.put(out));
         frame::put(&mut out, 0, salt, FrameKind::Checkpoint, |out| checkpoint.put(out));
         frame::put(&mut out, 0, salt, FrameKind::Context, |out| context.put(out));
@@ -320,7 +323,7 @@ impl<S: Storage> Log<S> {
         emptied.into_iter().for_each(|emptied| self.retire(emptied));
     }
 
-    /// As [`Log::settle`], for an entry that is lost and that the ledger has to announce.
+    /// Records, like [`Log::settle`], an entry that is lost and that the ledger has to announce.
     pub(super) fn settle_lost(&mut self, id: u64, counts: EntryCounts) {
         self.settle(id, counts);
         self.index.on_lost();

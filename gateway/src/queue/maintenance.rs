@@ -56,6 +56,7 @@ impl<S: Storage> Queue<S> {
     }
 
     fn maintain(&mut self, now: Instant) -> Option<DiskJob<S>> {
+        // Before the rest, which must not append to a device that has just timed out.
         self.check_timeout(now);
         self.retry_storage(now);
         self.append_due(now);
@@ -68,6 +69,7 @@ impl<S: Storage> Queue<S> {
     /// Returns the next job on the way to everything being written, and durable when that is due.
     pub(super) fn next_durability_job(&mut self, now: Instant) -> Option<DiskJob<S>> {
         self.log.as_mut()?.flush();
+        // In this order: a due sync first appends what is settled, which is then written as well.
         self.next_sync_job(now).or_else(|| self.log.as_mut()?.write_job(now))
     }
 
@@ -235,7 +237,7 @@ impl<S: Storage> Queue<S> {
         self.index.get(self.index.first_memory_only()?)?.pushed_at
     }
 
-    /// With `low-wear`: records the numbers given, so that the start after a crash knows of them.
+    /// Records the numbers given, with `low-wear` only, so that the start after a crash knows them.
     fn checkpoint_if_due(&mut self, now: Instant) {
         if self.durability != Durability::LowWear {
             return;

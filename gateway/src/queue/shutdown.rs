@@ -29,6 +29,7 @@ impl<S: Storage> Queue<S> {
     /// Appends everything for the next run, and the record of a clean shutdown;
     /// [`ClosingQueue::next_job`] does the rest.
     pub fn begin_close(mut self, now: Instant) -> ClosingQueue<S> {
+        // What is in flight may not have arrived: it waits for the next run.
         self.rewind(now);
         self.append_all(now);
         // The shutdown record states what was lost, so the loss comes first.
@@ -42,7 +43,7 @@ impl<S: Storage> Queue<S> {
         ClosingQueue { queue: self, has_lost }
     }
 
-    /// As [`Queue::begin_close`], and waits for the disk.
+    /// Closes the queue like [`Queue::begin_close`], and waits for the disk.
     pub fn close(self, now: Instant) -> CloseOutcome {
         let mut closing = self.begin_close(now);
         while let Some(job) = closing.next_job(now) {

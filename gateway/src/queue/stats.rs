@@ -52,6 +52,7 @@ impl<S: Storage> Queue<S> {
 
     /// Returns what still fits: within `max_size` and above `min_free`, without what the log needs
     /// for its own records. The free space of the file system is at most a second old.
+    /// Without a usable log it is what fits into memory.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         match self.log.as_ref().filter(|log| log.is_writable()) {

@@ -89,7 +89,7 @@ impl SyncState {
     pub(super) fn on_durable(&mut self, now: Instant) -> Option<Instant> {
         let SyncStage::Syncing(SyncCycle { began, oldest }) = self.stage else { return None };
         self.stage = SyncStage::Idle;
-        // A slow sync counts for minutes: a card that reorganises its flash does so again.
+        // A slow sync counts for minutes: an SD card that reorganises its flash does so again.
         let fading = self.sync_time() - self.sync_time() / 64;
         let took = now.saturating_duration_since(began);
         self.slowest_sync = Some(took.max(fading).max(MIN_SYNC_TIME));

@@ -270,7 +270,7 @@ fn metrics() -> Metrics {
     Metrics::new(&crate::testing::config(0), "0").unwrap()
 }
 
-/// Memory for this many records of three samples.
+/// Returns the bytes of memory that `records` records of three samples take.
 fn bytes_for_records(records: u64) -> u64 {
     record(0, 3).memory_bytes() * records
 }

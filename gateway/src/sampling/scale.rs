@@ -59,6 +59,8 @@ impl Scale {
     }
 }
 
+/// Rounds half away from zero; returns an integer for 0 decimals. A number that is too large to
+/// have decimals stays as it is; `None` for one that is not finite.
 fn round_to_decimals(number: f64, decimals: u8) -> Option<Value> {
     let shift = 10_f64.powi(decimals.into());
     let shifted = number * shift;

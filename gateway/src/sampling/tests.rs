@@ -81,7 +81,7 @@ fn a_bad_quality_is_published_once_and_at_once() {
         Ok(Registers::Words(vec![7])),
         Ok(Registers::Words(vec![7])),
     ];
-    let told: Vec<_> = outcomes
+    let reported: Vec<_> = outcomes
         .into_iter()
         .map(|outcome| {
             let record = world.cycle(|_| outcome.clone())?;
@@ -91,7 +91,7 @@ fn a_bad_quality_is_published_once_and_at_once() {
     let good = Some((Quality::Good, Some(Value::Int(7))));
     let unreachable = Some((Quality::Unreachable, None));
     let refused = Some((Quality::Refused, None));
-    assert_eq!(told, [good.clone(), unreachable, None, refused, None, good, None]);
+    assert_eq!(reported, [good.clone(), unreachable, None, refused, None, good, None]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl RetryPolicy {
         Self { first, second: first.saturating_mul(2), max, jitter: 1.0 }
     }
 
-    /// Longest pause after this many consecutive failures.
+    /// Returns the longest pause after this number of consecutive failures.
     fn max_pause(&self, failures: u32) -> Duration {
         let pause = match failures {
             0 | 1 => self.first,

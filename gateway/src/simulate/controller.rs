@@ -55,7 +55,7 @@ impl Controller {
         }
     }
 
-    /// Runs the program up to this age.
+    /// Runs the program up to this age, in whole steps; while it is stopped, only the age changes.
     pub(super) fn advance(&mut self, age: Duration) {
         let passed = age.saturating_sub(self.age);
         self.age = age;

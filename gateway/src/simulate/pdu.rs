@@ -157,7 +157,8 @@ fn read_write_registers(
     Ok(())
 }
 
-/// Sub-function 0 returns the query; the others, port statistics for tools, are not simulated.
+/// Answers sub-function 0 with the query. The others, port statistics for tools, are not
+/// simulated.
 fn answer_diagnostics(data: &[u8], out: &mut Vec<u8>) -> Result<(), Exception> {
     match data {
         [0, 0, query @ ..] if !query.is_empty() && query.len().is_multiple_of(2) => {

@@ -227,6 +227,7 @@ impl PlcServer {
         Ok(())
     }
 
+    /// Returns the open connections, the waiting answers, and the totals since the start.
     fn counts(&self) -> SimulatorCounts {
         SimulatorCounts {
             open: self.clients.len(),

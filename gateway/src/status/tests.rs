@@ -270,7 +270,7 @@ fn troubled() -> Status {
     status
 }
 
-/// A sentence that another module made.
+/// Returns a sentence that another module made.
 fn sentence(text: &str) -> Sentence {
     let detail = Detail { code: "other".to_owned(), arguments: serde_json::Map::new() };
     Sentence { text: text.to_owned(), detail }

@@ -133,6 +133,7 @@ async fn addresses_behind_hub(
     tunnel: &TunnelHandle,
 ) -> Result<Vec<SocketAddr>, DialError> {
     let mut addresses = resolve(broker, deadline).await?;
+    // Any other address would be reached past the tunnel, or not at all.
     addresses.retain(|address| tunnel.routes_to(address.ip()));
     if addresses.is_empty() {
         let hub = tunnel.report.borrow().hub.clone();

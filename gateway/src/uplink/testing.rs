@@ -1,6 +1,6 @@
 //! A made-up tunnel for tests of its users.
 
-/// A hub with one network behind it.
+/// Returns a hub with one network behind it.
 pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
     tunnel::Hub {
         name: name.to_owned(),
@@ -11,7 +11,7 @@ pub(crate) fn hub((name, network): (&str, &str)) -> tunnel::Hub {
     }
 }
 
-/// The report of a tunnel that is up, through this hub.
+/// Returns the report of a tunnel that is up, through this hub.
 pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
     tunnel::TunnelReport {
         state: tunnel::TunnelState::Up,

@@ -88,6 +88,7 @@ async fn connect_and_request(target: &HttpTarget, path: &str) -> Result<HttpResp
     answer.map_err(|source| FetchError::InvalidResponse { target: target.clone(), source })
 }
 
+/// Sends one GET request and returns its response, at most [`MAX_BODY_BYTES`]; then closes.
 async fn request(
     io: impl AsyncRead + AsyncWrite + Send + Unpin,
     path: &str,

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// Prometheus servers, a watchdog and a person, several times over.
 pub const MAX_CONNECTIONS: usize = 8;
 
-/// Time-out of a connection. Each carries one request, so this bounds reading it and answering it, and
-/// a client that sends nothing.
+/// Time-out of a connection. Each carries one request, so this bounds reading it and answering it,
+/// and a client that sends nothing.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for open requests to finish after the stop.
@@ -43,6 +43,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
         timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
+/// Serves one request, then closes; drops a client after [`CONNECTION_TIMEOUT`].
 async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, router: Router) {
     let connection = http1::Builder::new()
         .keep_alive(false)

@@ -37,7 +37,7 @@ impl Client {
     }
 
     pub(crate) async fn event(&mut self) -> MqttEvent {
-        let event = self.events.recv().await.expect("the connection lives");
+        let event = self.events.recv().await.expect("the connection is open");
         if let MqttEvent::Connected { session, .. } = event {
             self.session = session;
             self.sessions += 1;
@@ -77,7 +77,7 @@ impl Client {
             retain: false,
         };
         let outbox = self.outbox.as_ref().expect("the outbox is open");
-        outbox.send(message).await.expect("the connection lives");
+        outbox.send(message).await.expect("the connection is open");
     }
 
     /// Publishes tickets `0..count` on `topic1`, and again those that were in flight when a session

@@ -76,6 +76,8 @@ fn check_queue(raw: &RawQueue, context: &mut ReadContext<'_>) -> Option<Queue> {
     })
 }
 
+/// Returns the addresses to listen on; by default the tunnel if there is one, else loopback.
+/// Reports duplicates, and the tunnel where there is none.
 fn check_metrics(
     raw: &RawMetrics,
     tunnel: &TunnelPresence<'_>,

@@ -139,7 +139,8 @@ impl<T: Scalar> Field<T> {
 }
 
 impl<T: Scalar> ListField<T> {
-    /// Returns the values with their keys, or `None` when one of them is invalid.
+    /// Returns the values with their keys and records them in `context`; `None` when the list is
+    /// absent or one of its values is invalid.
     pub(super) fn values(&self, context: &mut ReadContext<'_>) -> Option<Vec<(KeyLocation, T)>> {
         let fields = self.items.as_ref()?;
         let values: Option<Vec<_>> = fields

@@ -20,7 +20,7 @@ impl SettingsHash {
 }
 
 impl fmt::Display for SettingsHash {
-    /// The first twelve hexadecimal digits.
+    /// Writes the first twelve hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}", self.0 >> 16)
     }

@@ -226,7 +226,7 @@ pub struct Scaling {
 }
 
 impl Default for Pacing {
-    /// The defaults of `[[plc]]`.
+    /// Returns the defaults of `[[plc]]`.
     fn default() -> Self {
         let (connect_pause, request_pause) = (Duration::ZERO, Duration::ZERO);
         Self { connect_pause, request_pause, max_share: 50, max_requests: 200 }

@@ -18,7 +18,7 @@ pub(super) struct PlcVariable<'a> {
     pub(super) data: DataType,
 }
 
-/// The text has none of the forms of an address.
+/// Reports a text that has none of the forms of an address.
 pub(super) fn not_an_address(model: PlcModel, at: &str) -> LocationError {
     let tidy = at.replace([' ', ','], "");
     let candidates = [format!("%{at}"), format!("%{tidy}"), tidy];
@@ -32,7 +32,7 @@ pub(super) fn not_an_address(model: PlcModel, at: &str) -> LocationError {
     )
 }
 
-/// A number without a table, often in the 40001 notation of other products.
+/// Reports a number without a table, often in the 40001 notation of other products.
 pub(super) fn bare_number(model: PlcModel, at: &str, number: u32) -> LocationError {
     let decade = match number {
         1..=9_999 => Some((0, number - 1)),
@@ -56,7 +56,7 @@ pub(super) fn bare_number(model: PlcModel, at: &str, number: u32) -> LocationErr
     }
 }
 
-/// `BOOL` at `%MD` or `%ML`.
+/// Reports `BOOL` at `%MD` or `%ML`.
 pub(super) fn bool_in_wide_unit(variable: PlcVariable<'_>, byte: u64) -> LocationError {
     let help =
         suggest_if_valid(variable.model, &bit_address(variable.model, byte / 2, 0), IecType::Bool);
@@ -74,7 +74,7 @@ pub(super) fn bool_in_wide_unit(variable: PlcVariable<'_>, byte: u64) -> Locatio
     )
 }
 
-/// `%MB20.3`, `%MD5.3`: only %MX and %MW take a bit number.
+/// Reports `%MB20.3`, `%MD5.3`: only %MX and %MW take a bit number.
 pub(super) fn bit_number_not_allowed(
     variable: PlcVariable<'_>,
     byte: u64,
@@ -92,7 +92,7 @@ pub(super) fn bit_number_not_allowed(
     )
 }
 
-/// `coil:3.1`.
+/// Reports `coil:3.1`.
 pub(super) fn bit_of_bit(variable: PlcVariable<'_>, table: Table) -> LocationError {
     let word = table.keyword();
     location_error(
@@ -101,7 +101,7 @@ pub(super) fn bit_of_bit(variable: PlcVariable<'_>, table: Table) -> LocationErr
     )
 }
 
-/// `%MX20`.
+/// Reports `%MX20`.
 pub(super) fn bit_missing(variable: PlcVariable<'_>, byte: u32) -> LocationError {
     let PlcVariable { model, at, data } = variable;
     let help = if data.element == IecType::Bool {
@@ -115,7 +115,7 @@ pub(super) fn bit_missing(variable: PlcVariable<'_>, byte: u32) -> LocationError
     location_error(format!("{at}: %MX needs a bit number"), or_address_forms(variable, help))
 }
 
-/// `%MX10.12`.
+/// Reports `%MX10.12`.
 pub(super) fn bit_beyond_byte(variable: PlcVariable<'_>, byte: u32, bit: u32) -> LocationError {
     let help = suggest_if_valid(variable.model, &format!("%MW{byte}.{bit}"), IecType::Bool)
         .map(|help| format!("{help} for bit {bit} of the word %MW{byte}"));
@@ -125,7 +125,7 @@ pub(super) fn bit_beyond_byte(variable: PlcVariable<'_>, byte: u32, bit: u32) ->
     )
 }
 
-/// `%MW10.16`.
+/// Reports `%MW10.16`.
 pub(super) fn bit_beyond_word(variable: PlcVariable<'_>) -> LocationError {
     let help = match variable.model.family() {
         PlcFamily::MachineExpert => {
@@ -142,7 +142,7 @@ pub(super) fn bit_beyond_word(variable: PlcVariable<'_>) -> LocationError {
     location_error(format!("{}: a word has the bits 0 to 15", variable.at), help)
 }
 
-/// `%M20.3` on an M221.
+/// Reports `%M20.3` on an M221.
 pub(super) fn bit_of_memory_bit(variable: PlcVariable<'_>, index: u32) -> LocationError {
     let named = format!("%M{index}");
     let help = suggest_if_valid(variable.model, &named, IecType::Bool);
@@ -152,7 +152,7 @@ pub(super) fn bit_of_memory_bit(variable: PlcVariable<'_>, index: u32) -> Locati
     )
 }
 
-/// `%QX0`, `%Q5`.
+/// Reports `%QX0`, `%Q5`.
 pub(super) fn io_bit_missing(variable: PlcVariable<'_>, table: Table, byte: u32) -> LocationError {
     let letter = io_letter(table);
     let named = format!("%{letter}X{byte}.0");
@@ -164,7 +164,7 @@ pub(super) fn io_bit_missing(variable: PlcVariable<'_>, table: Table, byte: u32)
     )
 }
 
-/// `%QX0.8`.
+/// Reports `%QX0.8`.
 pub(super) fn io_bit_beyond_byte(
     variable: PlcVariable<'_>,
     table: Table,
@@ -186,7 +186,7 @@ const fn io_letter(table: Table) -> char {
     }
 }
 
-/// `%MW10` on a device without IEC memory.
+/// Reports `%MW10` on a device without IEC memory.
 pub(super) fn iec_on_generic(
     at: &str,
     letters: &str,
@@ -216,7 +216,7 @@ pub(super) fn iec_on_generic(
     )
 }
 
-/// A prefix that an M241, M251 or M262 does not have, or does not make available by Modbus.
+/// Reports a prefix that an M241, M251 or M262 does not have, or does not make available by Modbus.
 pub(super) fn unsupported_prefix(
     variable: PlcVariable<'_>,
     letters: &str,
@@ -260,7 +260,7 @@ pub(super) fn unsupported_prefix(
     }
 }
 
-/// A prefix that an M221 does not have, or does not make available by Modbus.
+/// Reports a prefix that an M221 does not have, or does not make available by Modbus.
 pub(super) fn unsupported_m221_prefix(
     variable: PlcVariable<'_>,
     letters: &str,
@@ -301,7 +301,7 @@ fn suggest_m221_bit(model: PlcModel, byte: u32, bit: u32) -> String {
     }
 }
 
-/// Function code 4 on a Modicon.
+/// Reports function code 4 on a Modicon.
 pub(super) fn no_input_registers(variable: PlcVariable<'_>, index: u32) -> LocationError {
     let PlcVariable { model, at, data } = variable;
     location_error(
@@ -314,7 +314,7 @@ pub(super) fn no_input_registers(variable: PlcVariable<'_>, index: u32) -> Locat
     )
 }
 
-/// The first register or bit is outside every memory area.
+/// Reports a first register or bit outside every memory area.
 pub(super) fn outside_memory_map(
     variable: PlcVariable<'_>,
     table: Table,
@@ -340,7 +340,7 @@ pub(super) fn outside_memory_map(
     }
 }
 
-/// The value begins inside a memory area and ends outside it.
+/// Reports a value that begins inside a memory area and ends outside it.
 pub(super) fn crosses_area(
     variable: PlcVariable<'_>,
     table: Table,
@@ -373,7 +373,7 @@ pub(super) fn crosses_area(
     )
 }
 
-/// `REAL` at `%MX20.0`.
+/// Reports `REAL` at `%MX20.0`.
 pub(super) fn value_at_bit(variable: PlcVariable<'_>, byte: u64) -> LocationError {
     let PlcVariable { model, at, data } = variable;
     let help = match model.family() {
@@ -396,7 +396,7 @@ pub(super) fn value_at_bit(variable: PlcVariable<'_>, byte: u64) -> LocationErro
     )
 }
 
-/// `REAL` at `%MB21`.
+/// Reports `REAL` at `%MB21`.
 pub(super) fn odd_byte(variable: PlcVariable<'_>, byte: u64) -> LocationError {
     let PlcVariable { model, at, data } = variable;
     let next = format!("%MB{}", byte + 1);
@@ -409,7 +409,7 @@ pub(super) fn odd_byte(variable: PlcVariable<'_>, byte: u64) -> LocationError {
     )
 }
 
-/// `REAL` at `%QX0.0` or `coil:3`.
+/// Reports `REAL` at `%QX0.0` or `coil:3`.
 pub(super) fn value_in_bit_table(variable: PlcVariable<'_>, table: Table) -> LocationError {
     let PlcVariable { model, at, data } = variable;
     let memory = word_address(model, 10);

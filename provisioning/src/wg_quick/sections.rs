@@ -229,7 +229,7 @@ fn check_same_role(first: &ParsedPeer, peer: &ParsedPeer, problems: &mut Problem
     }
 }
 
-/// Rejects a peer at the address of another: their datagrams could not be told apart.
+/// Rejects a peer at the address of another: their datagrams could not be distinguished.
 fn reject_same_endpoint<'a>(
     mut before: impl Iterator<Item = &'a ParsedPeer>,
     peer: &ParsedPeer,

@@ -54,7 +54,7 @@ pub(super) fn routes(text: &str) -> Result<RoutePolicy, ValueProblem> {
     }
 }
 
-/// Accepts no firewall mark only.
+/// Rejects a firewall mark; accepts `off` and 0, which set none.
 pub(super) fn no_mark(text: &str) -> Result<(), ValueProblem> {
     let is_none = ["off", "0", "0x0"].contains(&text.to_ascii_lowercase().as_str());
     is_none.then_some(()).ok_or_else(|| {

@@ -103,7 +103,7 @@ impl HubEndpoint {
 
     /// Moves on to the next address, because the current one does not answer.
     pub(super) fn advance_address(&mut self) {
-        // The address the hub has roamed to is given up first, for those of its name.
+        // The address that the hub has roamed to is dropped first, for those of its name.
         if self.roamed_to.take().is_none() {
             self.current = (self.current + 1) % self.addresses.len().max(1);
         }
@@ -148,7 +148,7 @@ impl HubEndpoint {
     }
 }
 
-/// Why there is no session, as far as this end can tell.
+/// Why there is no session, as far as this end knows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum FailureCause {
     /// Nothing is known.

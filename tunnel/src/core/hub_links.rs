@@ -149,6 +149,7 @@ impl HubLinks {
         };
         let Some(link) = link.filter(|link| link.peer.is_none()) else { return };
         let Some(endpoint) = self.endpoints.get_mut(link.hub) else { return };
+        // A proven peer first: its timestamps are later than all that its hub has accepted.
         if let Some(proven) = endpoint.take_proven_peer() {
             (link.peer, link.is_proven) = (Some(proven), true);
         } else if may_create {

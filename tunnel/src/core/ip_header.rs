@@ -24,6 +24,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<IpHeader> {
     }
 }
 
+/// Parses an IPv4 header; `None` when a length in it is beyond the packet.
 fn parse_v4(packet: &[u8]) -> Option<IpHeader> {
     let header = packet.first_chunk::<IPV4_HEADER_LEN>()?;
     let [first, _, length_high, length_low, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;

@@ -55,6 +55,7 @@ pub(super) struct SiteTunnel {
 }
 
 impl SiteTunnel {
+    /// Starts with the first hub, and requests a look-up of its name.
     pub(super) fn new(settings: Settings, bounds: ClockBounds, now: Now, seed: u64) -> Self {
         let mut site = Self {
             links: HubLinks::new(&settings.hubs, now.instant),
@@ -207,8 +208,8 @@ impl SiteTunnel {
     ///
     /// A hub ignores a handshake whose timestamp is not later than the last one it accepted
     /// (WireGuard whitepaper, 5.1). boringtun counts up from the clock's value when the peer was
-    /// made. So a peer that its hub has accepted stays: its timestamps keep rising whatever the
-    /// clock does, and a clock that is wrong for an hour blocks nothing. Others are made again.
+    /// made. So a peer that its hub has accepted stays: its timestamps keep rising however the
+    /// clock steps, and a clock that is wrong for an hour blocks nothing. Others are made again.
     fn check_clock(&mut self, now: Now) {
         let Some(step) = self.clock.detect_step(now) else { return };
         self.counters.clock_steps += 1;

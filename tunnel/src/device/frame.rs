@@ -73,7 +73,8 @@ impl VnetHeader {
         Ok((Self { checksum, gso: joined }, packet))
     }
 
-    /// Encodes the header for a packet with `headers` bytes of IP and transport headers.
+    /// Encodes the header for a packet with `headers` bytes of IP and transport headers, which the
+    /// kernel needs for joined segments only.
     #[must_use]
     pub(crate) fn to_bytes(self, headers: u16) -> [u8; VNET_HEADER_LEN] {
         let (kind, size) = match self.gso {

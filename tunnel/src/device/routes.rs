@@ -31,7 +31,8 @@ pub enum RouteError {
 /// Returns the routes to the networks behind the hubs. `addresses` are the interface's local, whose
 /// networks the kernel routes itself; `hubs` are the addresses of hubs that are known so far.
 ///
-/// The result is sorted and without duplicates.
+/// The result is sorted and without duplicates. Fails for networks that together cover all
+/// addresses, and for one that contains a hub.
 pub(crate) fn tunnel_routes(
     allowed_ips: &[IpNet],
     addresses: &[IpNet],

@@ -107,7 +107,7 @@ impl TestPacket {
     }
 }
 
-/// A few flows, mostly in order, with all kinds of disturbances.
+/// Returns a few flows, mostly in order, with all kinds of disturbances.
 pub(super) fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let burst = (
         (prop::bool::ANY, prop::bool::ANY, 0..3_u16, any::<u32>(), any::<u16>()),

@@ -15,7 +15,7 @@ pub(super) struct InterfaceReconciler {
 
 impl InterfaceReconciler {
     /// Starts to watch the interface. Must be called in a tokio runtime, before anything can be
-    /// removed.
+    /// removed. If watching fails, that is logged, and removed routes are not restored.
     pub(super) fn new(interface: HostInterface) -> Self {
         let monitor = ChangeMonitor::listen().unwrap_or_else(|error| {
             warn!(%error, "routes that are removed from the tunnel's interface are not restored");

@@ -94,6 +94,7 @@ impl HostInterface {
         if let Err(errno) = self.socket.execute(NetlinkMessage::disable_link_local(self.index)) {
             debug!(error = errno.desc(), "cannot disable link-local addresses");
         }
+        // Before the routes: the kernel rejects a route through an interface that is down.
         let state = NetlinkMessage::set_link_state(self.index, mtu, TX_QUEUE_LEN);
         self.socket
             .execute(state)

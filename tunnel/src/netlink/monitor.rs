@@ -73,10 +73,11 @@ impl ChangeMonitor {
     }
 }
 
-/// Discards all messages that have arrived.
+/// Discards the messages that have arrived, at most [`MAX_DISCARDED`].
 fn discard_pending(socket: &AsyncFd<OwnedFd>) {
     // The kernel truncates a message that does not fit.
     let mut start = [0; 16];
+    // Bounded: under a flood of messages the loop would otherwise never end.
     for _ in 0..MAX_DISCARDED {
         let received = socket.try_io(Interest::READABLE, |fd| {
             Ok(recv(fd.as_raw_fd(), &mut start, MsgFlags::MSG_DONTWAIT)?)

@@ -120,7 +120,7 @@ impl UdpTransport {
         self.last_send_error.as_ref()
     }
 
-    /// Sends a segments of datagrams, one by one if necessary.
+    /// Sends datagrams to one address: joined, or one by one once the kernel rejects joined ones.
     async fn send_segments(&mut self, segments: Segments<'_>, end: time::Instant) {
         self.last_destination = Some(segments.to.ip());
         if self.batching == Batching::On && segments.bytes.len() > segments.segment_size {
@@ -135,7 +135,7 @@ impl UdpTransport {
         }
     }
 
-    /// Sends or drops a segments; returns `false` if the kernel accepts only single datagrams.
+    /// Sends or drops joined datagrams; returns `false` if the kernel accepts only single ones.
     async fn send_or_drop(&mut self, segments: Segments<'_>, end: time::Instant) -> bool {
         let mut sent = self.try_send(segments);
         if matches!(sent, Ok(SendOutcome::BufferFull)) {
@@ -151,6 +151,7 @@ impl UdpTransport {
         true
     }
 
+    /// Sends as soon as the socket is writable; the caller limits the time.
     async fn send_when_writable(&self, segments: Segments<'_>) -> Result<SendOutcome, Errno> {
         loop {
             let Ok(ready) = self.socket.ready(Interest::WRITABLE).await else {
@@ -274,7 +275,7 @@ impl Transport for UdpTransport {
     }
 
     async fn send(&mut self, outgoing: &mut SendBatch) -> io::Result<()> {
-        // One limit for all: after it each segments is tried once more and then dropped.
+        // One limit for all: after it each of the rest is tried once and then dropped.
         let end = time::Instant::now() + SEND_TIMEOUT;
         for segments in outgoing.segments() {
             self.send_segments(segments, end).await;
@@ -292,6 +293,7 @@ impl Transport for UdpTransport {
         let LocalPort::Any = self.port else { return Ok(()) };
         let (socket, family) = socket::open(self.port)?;
         (self.socket, self.family) = (UdpSocket::from_std(socket)?, family);
+        // The new socket may leave through another device, which may accept joined datagrams.
         self.batching = Batching::On;
         self.overflow = 0;
         Ok(())

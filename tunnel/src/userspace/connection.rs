@@ -37,7 +37,7 @@ enum ConnectionPhase {
     Connecting(oneshot::Sender<io::Result<TcpStream>>),
     /// The task's end of the pipe to the stream, and whether each direction is open.
     Open { io: DuplexStream, to_socket: HalfState, to_stream: HalfState },
-    /// The stream was dropped or has been told how the connection ended.
+    /// The stream was dropped, or knows how the connection ended.
     Closed,
 }
 

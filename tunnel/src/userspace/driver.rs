@@ -258,7 +258,7 @@ impl<P: Transport> UserspaceDriver<P> {
         }
     }
 
-    /// Tells the tunnel how many datagrams were dropped outside.
+    /// Adds datagrams that were dropped outside the tunnel to its counters.
     fn count_dropped(&mut self) {
         let no_room = self.received.dropped() + self.outgoing.dropped();
         let sums = [(DropReason::NoRoom, no_room), (DropReason::Unsent, self.transport.unsent())];

@@ -72,8 +72,8 @@ impl AsyncRead for TcpStream {
     ) -> Poll<io::Result<()>> {
         let before = (buf.filled().len(), buf.remaining());
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        // A read of zero bytes into a buffer with room is an end of file; after a reset it must be an
-        // error, or truncated data would look complete.
+        // A read of zero bytes into a buffer with room is an end of file; after a reset it must be
+        // an error, or truncated data would look complete.
         let is_end = before.1 > 0 && buf.filled().len() == before.0;
         Poll::Ready(if is_end && self.reset_flag.is_set() { Err(reset_error()) } else { Ok(()) })
     }

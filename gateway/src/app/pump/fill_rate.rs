@@ -36,8 +36,8 @@ impl FillRate {
         Self { slots: VecDeque::from([RateSlot { since: now, bytes: ByteCounts::default() }]) }
     }
 
-    /// Records an entry by its sizes in bytes. A refused entry has no size on `disk`; it counts with
-    /// the usual ratio of disk to memory, so that a full queue does not look like a slow site.
+    /// Records an entry by its sizes in bytes. A refused entry has no size on `disk`; it counts
+    /// with the usual ratio of disk to memory, so that a full queue does not look like a slow site.
     pub(super) fn add(&mut self, disk: Option<u64>, memory: u64) {
         let all = self.total();
         let usual = memory.saturating_mul(all.disk).checked_div(all.memory);

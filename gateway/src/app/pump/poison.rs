@@ -1,17 +1,17 @@
 //! Detects a message over which the broker closes the connection each time. Pure.
 //!
-//! MQTT 3.1.1 has no reason code for "too large" or "not allowed", so a broker closes the connection
-//! instead. The message would be sent again in every session, and no later one would ever arrive. So
-//! after a session without any acknowledgement, messages are sent one at a time, and one that was
-//! the only message in flight when the connection was closed again is dropped.
+//! MQTT 3.1.1 has no reason code for "too large" or "not allowed", so a broker closes the
+//! connection instead. The message would be sent again in every session, and no later one would
+//! ever arrive. So after a session without any acknowledgement, messages are sent one at a time,
+//! and one that was the only message in flight when the connection was closed again is dropped.
 
 use super::Ticket;
 
-/// Consecutive sessions without an acknowledgement after which messages are sent one at a time. One:
-/// it costs a round trip for each message until the first acknowledgement, and no more.
+/// Consecutive sessions without an acknowledgement after which messages are sent one at a time.
+/// One: it costs a round trip for each message until the first acknowledgement, and no more.
 const SESSIONS_BEFORE_PROBING: u32 = 1;
-/// Consecutive sessions that a message may end while it is alone in flight; at the last of them it is
-/// dropped. Two, since a broker that restarts closes the connection once over no message at all.
+/// Consecutive sessions that a message may end while it is alone in flight; at the last of them it
+/// is dropped. Two, since a broker that restarts closes the connection once over no message at all.
 const SESSIONS_BEFORE_DROP: u32 = 2;
 
 /// Counts the sessions that ended without an acknowledgement, and the message they ended over.
@@ -35,7 +35,8 @@ impl PoisonDetector {
     }
 
     /// Records that the broker closed the connection with messages in flight and none answered;
-    /// `alone` is the message in flight if it was the only one. Returns the message to drop.
+    /// `alone` is the message in flight if it was the only one. Returns the message to drop,
+    /// once [`SESSIONS_BEFORE_DROP`] such sessions ended over the same one while probing.
     pub(super) fn on_closed(&mut self, alone: Option<Ticket>) -> Option<Ticket> {
         let was_probing = self.is_probing();
         self.unanswered_sessions = self.unanswered_sessions.saturating_add(1);

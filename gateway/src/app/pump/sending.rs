@@ -48,8 +48,8 @@ impl Pump {
         self.queue.throttled_until(Instant::now()).map_or(NextSend::Idle, NextSend::At)
     }
 
-    /// Sends the status if it is due. Returns `None` when the MQTT task is busy; its next event starts
-    /// the next attempt.
+    /// Sends the status if it is due. Returns `None` without a session, and when the outbox is
+    /// full: the next event of the MQTT task starts the next attempt.
     fn send_status(&mut self) -> Option<()> {
         let session = self.session.as_mut()?;
         if session.status_due.is_some_and(|due| due <= Instant::now()) {
@@ -62,7 +62,7 @@ impl Pump {
         Some(())
     }
 
-    /// Sends the next message. Returns whether there was one, and room for it.
+    /// Sends the next message. Returns whether there was one, and room for it in the outbox.
     fn send_next(&mut self) -> bool {
         let window = self.window();
         let session = self.session.as_mut().filter(|it| it.unacknowledged < window);

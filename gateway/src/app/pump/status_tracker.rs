@@ -90,8 +90,8 @@ impl StatusTracker {
         self.update(|status| status.on_plc_cycle(plc, took, missed, clock::now()));
     }
 
-    /// Records an entry that was pushed into the queue: its bytes on disk, `None` if it was refused,
-    /// and in memory.
+    /// Records an entry that was pushed into the queue: its bytes on disk, `None` if it was
+    /// refused, and in memory.
     pub(super) fn on_produced(&mut self, disk: Option<u64>, memory: u64) {
         self.fill_rate.add(disk, memory);
     }

@@ -56,8 +56,8 @@ impl StorageRetry {
         }
     }
 
-    /// Returns whether the directory is open and the queue has not taken it yet. Until then no entry
-    /// may be handed out: attaching the storage renumbers the entries.
+    /// Returns whether the directory is open and the queue has not taken it yet. Until then no
+    /// entry may be handed out: attaching the storage renumbers the entries.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.state, RetryState::Open(_))
     }

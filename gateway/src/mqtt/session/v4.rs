@@ -21,6 +21,7 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
 pub(in crate::mqtt) struct DriverV4(EventLoop);
 
+/// Creates client and event loop for the unix socket at `path`; sends nothing yet.
 pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
@@ -73,6 +74,7 @@ pub(super) fn filters(filters: &[String]) -> impl Iterator<Item = SubscribeFilte
 impl DriverV4 {
     pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
         match self.0.poll().await {
+            // A CONNACK of 3.1.1 states no limits.
             Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(ConnackLimits {
                 packet_ids: MAX_PACKET_IDS,
                 max_packet_len: None,
@@ -122,7 +124,8 @@ fn session_event(event: Event) -> SessionEvent {
     }
 }
 
-/// Under 3.1.1 every acknowledgement means success: the protocol has no other.
+/// Returns the event of an acknowledgement. Under 3.1.1 it means success: the protocol has no
+/// other.
 const fn acked(packet_id: u16) -> SessionEvent {
     SessionEvent::Acked { packet_id, code: reason_code::SUCCESS, text: None, slot: SlotState::Free }
 }
@@ -150,6 +153,7 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
     }
 }
 
+/// Maps an error of rumqttc to the failure that ended the session.
 fn state_failure(error: StateError) -> SessionFailure {
     match error {
         StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {

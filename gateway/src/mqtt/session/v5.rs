@@ -25,6 +25,7 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 
 pub(in crate::mqtt) struct DriverV5(EventLoop);
 
+/// Creates client and event loop for the unix socket at `path`; sends nothing yet.
 pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV5) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
@@ -176,7 +177,8 @@ fn pubrec(ack: PubRec) -> SessionEvent {
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
-/// The broker accepted the message with its PUBREC; the code of PUBCOMP does not change that.
+/// Returns the event of a PUBCOMP: success, since the broker accepted the message with its PUBREC.
+/// The code decides only whether rumqttc frees the slot.
 fn pubcomp(ack: &PubComp) -> SessionEvent {
     let place = match ack.reason {
         PubCompReason::Success => SlotState::Free,

@@ -9,8 +9,8 @@ use crate::mock_broker::OnConnect;
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, testing};
 
-/// A route through a tunnel with two hubs: 127.0.0.2 is behind `hub-a`, all else of the loopback
-/// behind `hub-b`. The sender publishes the tunnel's reports.
+/// Returns a route through a tunnel with two hubs: 127.0.0.2 is behind `hub-a`, the rest of the
+/// loopback behind `hub-b`. The sender publishes the tunnel's reports.
 fn two_hubs(hub: &str) -> (Uplink, watch::Sender<TunnelReport>) {
     let hubs = [("hub-a", "127.0.0.2/32"), ("hub-b", "127.0.0.0/31")].map(testing::hub);
     let (sender, report) = watch::channel(testing::report(hub));

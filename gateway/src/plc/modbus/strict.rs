@@ -57,6 +57,7 @@ impl TransactionIds {
     }
 
     fn next_id(&self) -> u16 {
+        // Load and store need not be one operation: one task owns all connections to a PLC.
         let id = self.0.load(Relaxed);
         // A linear congruential generator of full period: the increment is odd, and 4 divides the
         // factor minus 1. Since 4 does not divide the increment minus 1, no id is followed by the
@@ -77,6 +78,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     fn begin_request(&mut self, cx: &mut Context<'_>, start: &[u8]) -> io::Result<PendingRequest> {
         let mut byte = [0];
         let mut probe = ReadBuf::new(&mut byte);
+        // Readable before anything was requested: the end of the stream, or an answer that is late.
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut probe) {
             read?;
             return Err(match probe.filled() {
@@ -160,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // A socket may take a request in parts: the rest belongs to the same request and id.
         let mut pending = match self.pending.take() {
             Some(pending) => pending,
             None => self.begin_request(cx, bytes)?,

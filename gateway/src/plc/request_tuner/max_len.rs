@@ -57,8 +57,9 @@ impl MaxLength {
         self.limit.is_some_and(|limit| count > limit.max_len)
     }
 
-    /// Skips a trial of a length that no request has: goes on to longer ones, and drops the limit
-    /// beyond the longest request of the protocol.
+    /// Skips the trial that is due, because no request has its length: takes the length for
+    /// accepted, so that the next trial is longer. Drops a limit beyond the longest request of the
+    /// protocol.
     pub(super) fn skip_trial(&mut self, now: Instant) {
         let trial = self.trial_len(now);
         if let (Some(limit), Some(trial)) = (&mut self.limit, trial) {

@@ -397,8 +397,8 @@ mod tests {
         let (apart, budget) = ranges(&planned, now);
         assert_eq!((apart, budget.is_used()), (vec![0..2, 2..4, 4..6], false));
         assert_eq!(ranges(&planned, now + MINUTE).0, [0..4, 4..6]);
-        for beside in [0..2, 2..4] {
-            assert!(!planned.on_answer(&beside, now), "{beside:?} crosses no split point");
+        for neighbours in [0..2, 2..4] {
+            assert!(!planned.on_answer(&neighbours, now), "{neighbours:?} crosses no split point");
         }
         assert!(planned.on_answer(&(0..4), now));
         assert_eq!(ranges(&planned, now).0, [0..4, 4..6]);

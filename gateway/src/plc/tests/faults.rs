@@ -269,7 +269,7 @@ fn right_values(request: &ReadRequest, generation: u16) -> Registers {
     }
 }
 
-/// Two long requests of equal length, three short ones, and bits.
+/// Returns two long requests of equal length, three short ones, and bits.
 fn plc_with_all_tables(model: &str) -> Plc {
     let scan = SCAN.as_secs() * 1000;
     let at = |address: u16| match model {

@@ -127,7 +127,8 @@ pub(super) fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
     }
 }
 
-/// A PLC with an INT at each address, read with a period in milliseconds, with `max_share = 100`.
+/// Returns a PLC with an INT at each address, read with a period in milliseconds and
+/// `max_share = 100`.
 pub(super) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let mut plc = support::plc(model, tags);
     plc.pacing.max_share = 100;

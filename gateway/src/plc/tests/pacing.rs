@@ -79,7 +79,7 @@ async fn long_and_short_jobs_within_the_share_are_not_delayed() {
     }
 }
 
-/// Twenty requests of one class, and one of another with a shorter period.
+/// Returns twenty requests of one class, and one of another with a shorter period.
 fn long_and_short(
     scan: u64,
     short_scan: u64,

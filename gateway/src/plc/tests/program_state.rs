@@ -150,7 +150,7 @@ impl SimulatedModicon {
     }
 }
 
-/// A running M241 whose program counts a thousand cycles a second until `stops`.
+/// Returns a running M241 whose program counts a thousand cycles a second until `stops`.
 fn counting(stops: Duration) -> FakePlc {
     let start = time::Instant::now();
     FakePlc::answering_with(move |request| {

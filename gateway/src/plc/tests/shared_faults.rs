@@ -165,7 +165,7 @@ impl SharedFaultyPlc {
     }
 }
 
-/// Two requests, the same for both units.
+/// Returns two requests, the same for both units.
 fn one_unit(unit_id: u8) -> Plc {
     let scan = SCAN.as_secs() * 1000;
     let tags = [("holding:0", scan), ("holding:9", scan), ("holding:60", scan)];

@@ -175,7 +175,7 @@ pub(super) fn echo_addresses(request: &ReadRequest) -> ScriptedAnswer {
     (Duration::ZERO, Ok(Registers::Words(words)))
 }
 
-/// A PLC with an INT at each address, read with a period in milliseconds.
+/// Returns a PLC with an INT at each address, read with a period in milliseconds.
 pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let model: PlcModel = model.parse().unwrap();
     let tag = |&(at, scan): &(&str, u64)| Tag {

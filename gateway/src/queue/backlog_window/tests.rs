@@ -79,21 +79,21 @@ fn one_entry_is_always_in_flight() {
 fn live_entries_wait_less_than_twice_as_long_on_a_link_of_200_messages_a_second() {
     let mut line = SimulatedLink { transmit_ms: 5.0, delay_ms: 40.0, ..SimulatedLink::default() };
 
-    let told = line.run();
+    let totals = line.run();
 
-    assert!(told.history_sent > 180.0 * RUN_SECONDS, "{told:?}");
-    assert!(told.live_ack_ms < 2.0 * 45.0, "{told:?}");
+    assert!(totals.history_sent > 180.0 * RUN_SECONDS, "{totals:?}");
+    assert!(totals.live_ack_ms < 2.0 * 45.0, "{totals:?}");
 }
 
-/// A cellular link: 30 ms at least and 90 on average, whatever else is in flight.
+/// A cellular link: 30 ms at least and 90 on average, regardless of other traffic.
 #[test]
 fn a_link_with_jitter_is_used() {
     let mut line = SimulatedLink { delay_ms: 30.0, jitter_ms: 60.0, ..SimulatedLink::default() };
 
-    let told = line.run();
+    let totals = line.run();
 
     let one_by_one = RUN_SECONDS * 1000.0 / 90.0;
-    assert!(told.history_sent > 8.0 * one_by_one, "{told:?}");
+    assert!(totals.history_sent > 8.0 * one_by_one, "{totals:?}");
 }
 
 /// Ten live messages a second.

@@ -70,6 +70,7 @@ impl<'a> ByteReader<'a> {
     }
 }
 
+/// Appends a number in LEB128: seven bits a byte, the lowest first.
 #[expect(clippy::cast_possible_truncation, reason = "the low seven bits are meant")]
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

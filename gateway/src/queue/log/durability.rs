@@ -152,6 +152,8 @@ impl<F> DurabilityTracker<F> {
     pub(super) fn on_storage_failed(&mut self) -> Vec<Unsynced<F>> {
         self.failures += 1;
         self.renamed = None;
+        // Linux marks pages as clean that it failed to write: another sync of them would succeed,
+        // and the power would still lose them. So they are written again, to another file.
         self.written = self.synced;
         let mut unsynced = std::mem::take(&mut self.syncing);
         unsynced.append(&mut self.unsynced);

@@ -60,8 +60,8 @@ impl<F> FileOps<F> {
         std::mem::take(&mut self.0)
     }
 
-    /// Removes what was to be opened and written, and returns the files that are not overwritten
-    /// then. What cleans up stays.
+    /// Cancels the opens and writes, and returns the files that they would have overwritten. What
+    /// truncates, removes or marks stays.
     pub(super) fn cancel_writes(&mut self) -> Vec<IdleFile> {
         let mut unused = Vec::new();
         self.0.retain_mut(|op| match op {
@@ -115,6 +115,7 @@ fn open_segment_file<S: Storage>(
 ) -> io::Result<S::File> {
     let Some((old, size)) = over else { return storage.create(name) };
     match storage.rename(&old, name) {
+        // Its old frames need not be erased: their checksums contain another segment number.
         Ok(()) => return storage.open(name),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // It still exists and takes space.

@@ -1,5 +1,5 @@
-//! The files of the log beside the segment being written: those that may be overwritten, those that
-//! will be, what is still to be done to them, and how many there may be.
+//! The files of the log without the segment being written: those that may be overwritten, those
+//! that will be, what is still to be done to them, and how many there may be.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -92,7 +92,7 @@ struct FreeSpace {
 }
 
 impl Purpose {
-    /// Segments that must stay free beside the one that is begun.
+    /// Returns the number of segments that must stay free in addition to the one that is begun.
     const fn reserve_segments(self) -> u64 {
         match self {
             Self::Data => RESERVE_SEGMENTS,
@@ -127,7 +127,7 @@ impl<F> FileSet<F> {
         self.limits.segment_bytes
     }
 
-    /// The number of the next segment.
+    /// Returns the number of the next segment.
     pub(super) const fn next_number(&self) -> u64 {
         self.next_number
     }
@@ -175,6 +175,8 @@ impl<F> FileSet<F> {
 
     /// Frees the files of which it is durable that nothing waits in them.
     pub(super) fn recycle(&mut self, synced: u64) {
+        // Only when the record that frees it is durable: otherwise a power cut could undo that
+        // record, and the log would again need what the file held.
         let is_done = |file: &mut PendingRecycle| file.from.is_some_and(|from| from <= synced);
         let done: Vec<PendingRecycle> = self.pending.extract_if(.., is_done).collect();
         for PendingRecycle { name, size, .. } in done {
@@ -390,7 +392,7 @@ impl<F> FileSet<F> {
         Err(if is_freeing { AppendError::FullForNow } else { AppendError::Full })
     }
 
-    /// Returns whether the whole reserve is free beside the segments.
+    /// Returns whether the whole reserve is free in addition to the segments.
     pub(super) fn has_reserve(&self, used: u64) -> bool {
         let reserve = RESERVE_SEGMENTS * self.limits.segment_bytes;
         used + reserve <= self.limits.max_bytes && self.available_bytes() >= reserve
@@ -423,12 +425,12 @@ impl<F> FileSet<F> {
         to_u64(self.idle.len()) * self.limits.segment_bytes
     }
 
-    /// Bytes that can be written: free ones, and files that may be overwritten.
+    /// Returns the bytes that can be written: free ones, and files that may be overwritten.
     fn available_bytes(&self) -> u64 {
         self.space.bytes.saturating_add(self.idle_bytes())
     }
 
-    /// Length of all files.
+    /// Returns the length of all files; `used` is what all segments take.
     fn file_bytes(&self, used: u64) -> u64 {
         let pending = self.pending.iter().map(|file| file.size);
         let spare = (self.spare == Spare::Preparing).then_some(self.limits.segment_bytes);

@@ -51,7 +51,8 @@ pub(super) enum FrameKind {
     Stop,
 }
 
-/// What the checksums of a segment include beside the frame.
+/// What the checksum of a frame includes in addition to the frame: with it, no frame of another
+/// segment or run is accepted in a file that is used again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Salt {
     pub(super) segment: u64,
@@ -161,6 +162,7 @@ pub(super) fn put(
 }
 
 fn checksum(salt: Salt, at: u64, kind: FrameKind, payload: &[u8]) -> u32 {
+    // The context states the run, so that its own checksum cannot depend on it.
     let run = if kind == FrameKind::Context { 0 } else { salt.run };
     let mut sum = u32::from(kind.code());
     for part in [salt.segment, run, at, to_u64(payload.len())] {
@@ -203,6 +205,7 @@ fn frame(bytes: &[u8], at: usize) -> Option<(LogFrame<'_>, u32)> {
     if reader.byte()? != 0 {
         return None;
     }
+    // A tail that a power cut has truncated is shorter than this: then `take` returns `None`.
     let len = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
     let sum = u32::from_le_bytes(reader.array()?);
     Some((LogFrame { kind, start: at, payload: reader.take(len)? }, sum))
@@ -223,6 +226,8 @@ impl<'a> Iterator for LogFrames<'a> {
                 self.at = frame.end();
                 return Some(frame);
             }
+            // Torn, damaged or of another segment. Its length cannot be trusted, so the search
+            // continues at the next place where a frame may begin.
             self.at += FRAME_ALIGN;
         }
     }

@@ -262,7 +262,7 @@ impl<S: Storage> Log<S> {
     }
 }
 
-/// Returns the free bytes of the file system; one that does not tell has room.
+/// Returns the free bytes of the file system; `u64::MAX` if they cannot be measured.
 pub(super) fn free_bytes<S: Storage>(storage: &S) -> u64 {
     storage.free_space().unwrap_or(u64::MAX)
 }
@@ -299,5 +299,6 @@ pub(super) fn prepare<S: Storage>(storage: &S, name: &str, size: u64) -> io::Res
         file.write_at(zeros, at)?;
         at += len;
     }
+    // This also makes the length durable, so that later syncs need not.
     file.sync_data()
 }

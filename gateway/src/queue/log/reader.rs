@@ -81,6 +81,7 @@ impl SegmentReader {
             }
         }
         // An entry that was written again after a failure counts where it was written last.
+        // The sort is stable and `dedup` keeps the first, so the last one is moved to the front.
         offsets.reverse();
         offsets.sort_by_key(|offset| offset.id);
         offsets.dedup_by_key(|offset| offset.id);
@@ -208,6 +209,7 @@ impl<C> StoredEntry<C> {
     }
 }
 
+/// Returns those of `ids` that wait in the log and have no entry among `offsets`.
 fn find_missing_ids(offsets: &[EntryOffset], ids: &Range<u64>, waiting: &RangeSet) -> Vec<u64> {
     let (mut missing, mut from) = (Vec::new(), ids.start);
     while let Some(id) = waiting.first_from(from).filter(|id| *id < ids.end) {

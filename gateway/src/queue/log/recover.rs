@@ -81,6 +81,7 @@ impl<S: Storage> Recovery<'_, S> {
             if let FileHeader::Newer(version) = read_header(&bytes) {
                 self.set_newer_aside(number, version);
             } else if has_checkpoint(&bytes, number, topics) {
+                // Its checkpoint states the whole log, so that no older segment has to be read.
                 self.replay.replay_segment(number, &bytes, topics);
                 break;
             } else {
@@ -102,7 +103,8 @@ impl<S: Storage> Recovery<'_, S> {
         self.or_set_aside(number, bytes)
     }
 
-    /// In the last attempt, sets a segment aside that cannot be read and returns `None`.
+    /// Passes the result on. In the last attempt, sets a segment aside that cannot be read, and
+    /// returns `None`.
     fn or_set_aside<T>(&mut self, number: u64, read: io::Result<T>) -> io::Result<Option<T>> {
         let error = match read {
             Ok(read) => return Ok(Some(read)),

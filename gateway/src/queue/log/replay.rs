@@ -78,6 +78,7 @@ impl LogReplay {
             self.begin_segment(number, &context);
         }
         for frame in frames {
+            // Overwritten by each frame: the run ended cleanly only if this was its last one.
             self.found.is_clean = frame.kind == FrameKind::Stop;
             self.found.used_bytes = to_u64(frame.end());
             self.replay_frame(&frame, &context, topics);
@@ -219,6 +220,7 @@ impl LogReplay {
     }
 
     fn check_chain(&mut self, chain_seq: ChainSeq) {
+        // The numbers are consecutive, so that a jump shows a frame that was lost in between.
         self.has_hole |= self.chain_seq.is_some_and(|expected| expected != chain_seq);
         self.chain_seq = Some(chain_seq.next());
     }
@@ -353,6 +355,7 @@ impl LogReplay {
         let is_used = |segment: &Segment| segment.waiting.entries > 0;
         let (used, _): (Vec<Segment>, Vec<Segment>) =
             std::mem::take(&mut checkpoint.segments).into_iter().partition(is_used);
+        // A length of 0: the file is missing or empty, and what waited in it is lost.
         let (kept, gone) = used.into_iter().partition(|segment| segment.size > 0);
         checkpoint.segments = kept;
         self.found.damaged = gone;

@@ -48,6 +48,7 @@ pub(in crate::queue) enum SegmentKind {
 }
 
 impl Segment {
+    /// Classifies the segment by what waits in it.
     pub(super) const fn kind(&self) -> SegmentKind {
         match (self.waiting.samples, self.waiting.bytes * 4 < self.size) {
             (1.., _) => SegmentKind::Telemetry,

@@ -54,7 +54,8 @@ pub(in crate::queue) enum LastRun {
 }
 
 impl<S: Storage> Log<S> {
-    /// Reads what is there. The ledger takes over what has to be remembered.
+    /// Reads the log that the last run left. The ledger takes over its numbers and what it has to
+    /// announce. Creates no segment: [`Log::begin_run`] does.
     pub(in crate::queue) fn open(
         storage: S,
         limits: LogLimits,
@@ -71,6 +72,7 @@ impl<S: Storage> Log<S> {
         };
         inherit(ledger, &found, settings, &last_run);
         let context = RunContext {
+            // The number of its first segment: higher than that of every run before.
             run: found.next_number,
             epoch: Arc::clone(&ledger.epoch),
             boot: settings.boot.clone(),
@@ -135,8 +137,8 @@ impl<S: Storage> Log<S> {
         self.storage.sync_dir()
     }
 
-    /// Begins the first segment of a run. A storage that cannot be written still delivers what lies
-    /// there.
+    /// Begins the first segment of a run. A storage that cannot be written still delivers what it
+    /// holds.
     pub(in crate::queue) fn begin_run(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
         if !self.files.has_spare() {
             let size = self.files.segment_bytes();

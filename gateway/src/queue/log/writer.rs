@@ -185,6 +185,7 @@ impl<F> Writer<F> {
         payload: &[u8],
     ) -> Result<(), AppendError> {
         self.append(kind, |_, out| out.extend_from_slice(payload))?;
+        // After the frame: a number that was given to nothing would look like a lost frame.
         self.chain_seq = self.chain_seq.next();
         Ok(())
     }
@@ -265,7 +266,7 @@ impl<F> Writer<F> {
 }
 
 impl<F> Tail<F> {
-    /// Offset of the next frame.
+    /// Returns the offset of the next frame.
     fn end(&self) -> u64 {
         self.flushed_bytes + to_u64(self.buffer.len())
     }

@@ -17,7 +17,7 @@ const LOCK_FILE_NAME: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct DirStorage {
     dir: PathBuf,
-    /// Held as long as a clone lives; `None` while no file can be created, since then no other
+    /// Held as long as a clone exists; `None` while no file can be created, since then no other
     /// process can write either.
     lock: Arc<Mutex<Option<File>>>,
 }
@@ -64,6 +64,7 @@ impl DirStorage {
             .ok()
             .map(|found| (found.dev(), found.ino()));
         let ours = held.as_ref().and_then(|file| file.metadata().ok());
+        // The inode, not the path: the lock on a file that was replaced excludes no other process.
         if there.is_some() && there == ours.map(|ours| (ours.dev(), ours.ino())) {
             return Ok(());
         }
@@ -82,8 +83,10 @@ enum LockError {
     Failed(io::Error),
 }
 
+/// Locks the lock file, and creates it if it can; does not wait for another process.
 fn take_lock(dir: &Path) -> Result<File, LockError> {
     let path = dir.join(LOCK_FILE_NAME);
+    // On a read-only file system the file can be locked as well, opened for reading.
     let writable =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = writable.or_else(|_| File::open(&path)).map_err(LockError::NoFile)?;
@@ -118,6 +121,7 @@ impl Storage for DirStorage {
 
     fn open(&self, name: &str) -> io::Result<File> {
         let path = self.dir.join(name);
+        // What is stored on a read-only file system is still delivered.
         OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path))
     }
 
@@ -131,11 +135,13 @@ impl Storage for DirStorage {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        // A new file or a rename survives a power cut only after this (fsync(2)).
         File::open(&self.dir)?.sync_all()
     }
 
     fn free_space(&self) -> io::Result<u64> {
         let found = rustix::fs::statvfs(&self.dir)?;
+        // Not `f_bfree`: it includes the blocks that only root may use.
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }

@@ -61,6 +61,7 @@ impl fmt::Debug for SimulatedDisk {
 }
 
 impl SimulatedDisk {
+    /// Creates an empty disk without faults; `seed` decides which faults occur later.
     pub(in crate::queue) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(DiskState {
             rng: Rng::with_seed(seed),

@@ -13,9 +13,9 @@ fn the_reported_capacity_fits_and_little_more() {
         let disk = SimulatedDisk::new(1);
         disk.set_faults(DiskFaults { capacity, ..DiskFaults::NONE });
         let mut queue = open(disk);
-        let Capacity::Disk(told) = queue.capacity() else { panic!("{:?}", queue.health()) };
+        let Capacity::Disk(stated) = queue.capacity() else { panic!("{:?}", queue.health()) };
         assert!(
-            told < most - 2 * LIMITS.segment_bytes,
+            stated < most - 2 * LIMITS.segment_bytes,
             "the log's own reserve is reported as capacity"
         );
 
@@ -28,8 +28,8 @@ fn the_reported_capacity_fits_and_little_more() {
             }
         }
 
-        assert!(taken <= told + LIMITS.segment_bytes, "{taken} of {told}");
-        assert!(taken >= told * 3 / 4, "{taken} of {told}");
+        assert!(taken <= stated + LIMITS.segment_bytes, "{taken} of {stated}");
+        assert!(taken >= stated * 3 / 4, "{taken} of {stated}");
         let Capacity::Disk(left) = queue.capacity() else { panic!("{:?}", queue.health()) };
         assert!(left <= 2 * LIMITS.segment_bytes, "{left}");
     }

@@ -170,7 +170,7 @@ impl CrashTest {
             self.queue().attach_storage(disk, now);
             self.check_balance();
         }
-        // Nobody knows what was in a file that is set aside.
+        // The content of a file that is set aside is unknown.
         if self.queue().log.as_ref().unwrap().disk_counters().unreadable_files > 0 {
             self.unreported_epochs.extend(0..self.starts);
         }

@@ -285,7 +285,7 @@ fn all(queue: &mut Queue<SimulatedDisk>) -> Vec<(TopicId, u64)> {
     numbers
 }
 
-/// The number that the broker refused: it is announced as lost.
+/// Returns the number that the broker refused: it is announced as lost.
 fn refused_number() -> (String, u64) {
     (DATA.to_owned(), 1)
 }

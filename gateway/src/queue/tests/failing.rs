@@ -152,8 +152,8 @@ fn announced(disk: &SimulatedDisk, before: &str, epoch: &str) -> Vec<(&'static s
         }
     }
     let body = bodies.pop().unwrap();
-    let told = ["seconds", "reason"].into_iter();
-    told.filter_map(|key| Some((key, body.get(key)?.clone()))).collect()
+    let reported = ["seconds", "reason"].into_iter();
+    reported.filter_map(|key| Some((key, body.get(key)?.clone()))).collect()
 }
 
 /// A queue with ten pushes a second, whose jobs run at once.
@@ -172,14 +172,14 @@ struct FailingDiskTest {
 impl FailingDiskTest {
     fn new(disk: SimulatedDisk) -> Self {
         let queue = open(&disk);
-        let told = vec![queue.health().clone()];
+        let reported = vec![queue.health().clone()];
         Self {
             disk,
             queue,
             now: now(),
             is_stalled: false,
             running: Vec::new(),
-            healths: told,
+            healths: reported,
             most_files: 0,
         }
     }

@@ -83,7 +83,7 @@ fn a_torn_first_checkpoint_hides_no_unclean_shutdown_before_it() {
     let whole = disk.contents();
     let newest = whole.keys().rfind(|name| name.starts_with("seg-")).unwrap();
     let written = whole[newest].iter().rposition(|byte| *byte != 0).unwrap();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for len in 0..=written {
         let mut torn = whole.clone();
         torn.get_mut(newest).unwrap().truncate(len);
@@ -93,9 +93,9 @@ fn a_torn_first_checkpoint_hides_no_unclean_shutdown_before_it() {
         if let Some(b) = uncleans.iter().find(|start| start.epoch == "b") {
             assert!(!b.next_seq.contains_key("edge/a/data/0"), "{len}: {b:?}");
         }
-        told.insert(uncleans.len());
+        reported.insert(uncleans.len());
     }
-    assert_eq!(told, BTreeSet::from([1, 2]), "of some starts only the file name is left");
+    assert_eq!(reported, BTreeSet::from([1, 2]), "of some starts only the file name is left");
 }
 
 /// Returns what a queue announces about the runs before it.

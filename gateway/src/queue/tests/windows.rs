@@ -44,7 +44,7 @@ fn a_queue_that_cannot_write_is_not_busy() {
     }
 }
 
-/// A card that was slow before may be as slow again.
+/// An SD card that was slow before may be as slow again.
 #[test]
 fn a_slow_card_extends_the_announced_window() {
     for durability in DURABILITIES {

@@ -353,7 +353,7 @@ proptest! {
     }
 }
 
-/// Random bytes that often start like a valid request.
+/// Returns random bytes that often start like a valid request.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let function = prop_oneof![any::<u8>(), prop::sample::select(&EMBEDDED_FUNCTIONS[..])];
     let fields = prop::collection::vec(prop_oneof![any::<u8>(), 0..3_u8], 0..252);

@@ -242,7 +242,7 @@ struct ServedPlc {
 }
 
 impl ServedPlc {
-    /// An idle M241 that answers at once, unless `change` says otherwise.
+    /// Starts an idle M241 that answers at once, unless `change` sets otherwise.
     async fn start(change: impl FnOnce(&mut SimulatorSettings)) -> Self {
         let mut settings = SimulatorSettings::new(PlcModel::M241).unwrap();
         settings.program = SimulatedProgram::Idle;

@@ -6,7 +6,7 @@ use tunnel::{InterfaceName, TunnelDiagnosis, TunnelReport, TunnelState};
 
 use super::*;
 
-/// A route through an interface, with `network` behind `hub-a`.
+/// Returns a route through an interface, with `network` behind `hub-a`.
 fn through_tunnel(device: &str, network: &str) -> (Uplink, watch::Sender<TunnelReport>) {
     let hubs = [("hub-a", network), ("hub-b", "127.0.0.1/32")].map(testing::hub);
     let (sender, report) = watch::channel(testing::report("hub-a"));

@@ -68,7 +68,7 @@ fn note_misaligned(raw: &RawTag, tag: &Tag, context: &mut ReadContext<'_>) {
     context.add_note(&raw.at.key, message, help, None);
 }
 
-/// An INT, an LREAL (el), a UINT (you).
+/// Returns the article by pronunciation: an INT, an LREAL (el), a UINT (you).
 fn article(item: IecType) -> String {
     let name = item.to_string();
     let article = if name.starts_with(['A', 'E', 'I', 'L', 'O']) { "an" } else { "a" };

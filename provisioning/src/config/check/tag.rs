@@ -118,6 +118,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     })
 }
 
+/// Returns the name of a tag. Reports one that is missing, empty, or a key of the payload.
 fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
     let name = raw.name.required(context, "name = \"temperature\"")?.0;
     let problem = if name.is_empty() {
@@ -179,7 +180,7 @@ fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     (count > max_words).then_some((message, help))
 }
 
-/// Returns the type, including the encoding of a STRING.
+/// Returns the type, including the encoding of a STRING. Reports an encoding of any other type.
 fn check_type(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<DataType> {
     let data = raw.r#type.required(context, "type = \"REAL\"").map(|declared| declared.0);
     let code_page = raw.encoding.optional(context).map(|choice| choice.0);

@@ -12,6 +12,7 @@ const MQTTS_PORT: u16 = 8883;
 impl TextScalar for HostPort {
     const KIND: &'static str = "host or host:port";
 
+    /// Parses `host` or `host:port`, with port 502 as the default; rejects a URL.
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
         let text = text.trim();
         let example = format!("write something like {key} = \"192.168.1.10:{MODBUS_PORT}\"");

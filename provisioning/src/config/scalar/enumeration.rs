@@ -11,6 +11,7 @@ use super::{RawValue, Scalar, ValueError, toml_quoted};
 pub(in crate::config) struct Enumeration(pub(in crate::config) BTreeMap<i128, String>);
 
 impl Scalar for Enumeration {
+    /// Reads a table of numbers and names from a file; the environment cannot give one.
     fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
         let key = raw.key;
         let example = format!("write {key} = {{ 0 = \"stop\", 1 = \"run\" }}");

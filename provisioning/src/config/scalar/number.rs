@@ -143,6 +143,7 @@ impl Scalar for Boolean {
 }
 
 impl Scalar for JsonMembers {
+    /// Reads a table from a file; the environment cannot give one. Rejects NaN and infinity.
     fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
         let key = raw.key;
         let example = format!("write {key} = {{ id = 0 }}");

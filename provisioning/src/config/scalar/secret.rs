@@ -48,7 +48,8 @@ impl TextScalar for SecretFile {
 type ContentNoun = &'static str;
 
 impl SecretFile {
-    /// Reads the secret. A relative path starts at the directory of `config_file`. One line break at the end is not part of the secret.
+    /// Reads the secret. A relative path starts at the directory of `config_file`. One line break
+    /// at the end is not part of the secret.
     pub(in crate::config) fn read_secret(
         &self,
         noun: ContentNoun,
@@ -162,6 +163,7 @@ fn open_private(noun: ContentNoun, path: &Path) -> Result<File, ValueError> {
     Ok(file)
 }
 
+/// Returns why a secret file cannot be read, and what to do.
 fn read_error(noun: ContentNoun, path: &Path, error: &io::Error) -> ValueError {
     let why = if error.kind() == ErrorKind::NotFound {
         "there is no such file"

@@ -73,6 +73,7 @@ impl TextScalar for TunnelNetwork {
     }
 }
 
+/// Parses a network, or an address as the network of that address alone.
 fn parse_network(key: &str, text: &str, example: &str) -> Result<IpNet, ValueError> {
     let text = text.trim();
     let alone = text.parse::<IpAddr>().map(IpNet::from);

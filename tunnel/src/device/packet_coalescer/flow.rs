@@ -62,7 +62,7 @@ impl FlowKind {
         }
     }
 
-    /// Position of addresses and ports, which identify a flow.
+    /// Returns the position of addresses and ports, which identify a flow.
     const fn flow_key(self) -> std::ops::Range<usize> {
         match self {
             Self::Tcp4 | Self::Udp4 => 12..24,

@@ -18,7 +18,7 @@ impl CrashTest {
                 self.queue.take().unwrap().close(now);
             }
             1 | 2 => {
-                // Whatever was handed to the operating system outlives the process.
+                // Data that the operating system has taken outlives the process.
                 self.finish_some_jobs();
                 let is_sound = !self.queue().health().is_failing();
                 if !self.faulty && is_sound {
