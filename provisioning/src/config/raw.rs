@@ -95,8 +95,7 @@ section! {
 }
 
 section! {
-    /// A hub. Several hubs are in order of preference: if one does not respond, the next one is
-    /// used.
+    /// One hub. List several in order of preference: if one does not respond, the next one is used.
     struct RawHub {
         /// Unique name of the hub in the status.
         name: Field<TopicLevel>, else "required";
@@ -106,7 +105,8 @@ section! {
         public_key: Field<HubKey>, else "required";
         /// File with the preshared key for this hub; same rules as for private_key_file.
         preshared_key_file: Field<SecretFile>, else "none";
-        /// Networks that are reached through the hub, and the only ones that it may send from.
+        /// Networks behind the hub. Packets to them go through it; packets from it are dropped if
+        /// their source is in none of them.
         allowed_ips: ListField<TunnelNetwork>, else "required";
     }
 }
@@ -134,7 +134,8 @@ section! {
         /// NAME of systemd. The file must not be readable by other users, nor writable by its
         /// group.
         password_file: Field<SecretFile>, else "none";
-        /// File with the certificate authorities (PEM) that a broker's certificate must chain to.
+        /// File with the certificate authorities (PEM), to one of which the broker's
+        /// certificate must chain.
         ca_file: Field<PublicFile>, else "those of the system";
         /// File with the certificate of this gateway (PEM), for brokers that ask for one.
         cert_file: Field<PublicFile>, else "none";
@@ -203,7 +204,7 @@ section! {
         heartbeat: Field<Heartbeat>, else "publish.heartbeat";
         /// See `[publish]`.
         stamp: Field<Boolean>, else "publish.stamp";
-        /// Added to the members of `[publish]`.
+        /// Fixed members in addition to those of `[publish] extra`.
         extra: Field<JsonMembers>, else "none";
     }
 }
@@ -212,8 +213,9 @@ section! {
     /// The queue that holds samples until the broker has acknowledged them. Its files are in
     /// `state_dir`.
     struct RawQueue {
-        /// How much a power cut may lose: nothing that was sent (strict), one second (balanced), or
-        /// five seconds with hardly any writes while the broker responds (low-wear).
+        /// What a power cut may lose: no message that was sent (strict), the last second
+        /// (balanced), or the last five seconds (low-wear, which hardly writes while the broker
+        /// responds).
         durability: Field<Choice<Durability>> = "balanced";
         /// Maximum size of the queue's files.
         max_size: Field<BoundedSize<{ 64 * KIB }, { 4 * GIB }>> = "256MiB";
@@ -221,8 +223,8 @@ section! {
         min_free: Field<BoundedSize<0, { 4 * GIB }>> = "64MiB";
         /// Which samples are dropped when the queue is full: the oldest or the newest.
         on_full: Field<Choice<OnFull>> = "drop-oldest";
-        /// Order after an outage: new samples first, with the backlog in parallel, or all samples
-        /// in the order in which they were taken.
+        /// Order after an outage: live-first sends new samples first, and the backlog between them;
+        /// strict sends all samples in the order in which they were taken.
         order: Field<Choice<QueueOrder>> = "live-first";
     }
 }
@@ -260,7 +262,8 @@ section! {
         /// Maximum number of unused registers that one request may read to join two tags.
         max_gap: Field<Integer<0, 124>>, else "32, generic: 0";
         /// Pause between a connect and the first request. PLCs with the same address share one
-        /// connection; the strictest of their values applies, also for the next three keys.
+        /// connection, so the strictest of their values applies. The same holds for
+        /// `request_pause`, `max_share` and `max_requests`.
         connect_pause: Field<Pause> = "0ms";
         /// Minimum pause between an answer and the next request.
         request_pause: Field<Pause> = "0ms";
@@ -273,8 +276,9 @@ section! {
         max_requests: Field<Integer<1, 10000>> = 200u16;
         /// Order of the bytes of a value in its registers; A is the most significant byte.
         order: Field<Choice<ByteOrder>>, else "CDAB, generic: ABCD";
-        /// Time zone of the PLC's clock, because DT and LDT have none. When the clock is set back,
-        /// the first of two equal times is assumed; a time that was skipped counts an hour later.
+        /// Time zone of the PLC's clock, because DT and LDT have none. An hour that occurs twice
+        /// when clocks are set back is read as the first; a time in an hour that is skipped is read
+        /// as one hour later.
         timezone: Field<NamedZone>, else "gateway.timezone";
         /// Overrides `[publish]` for this PLC.
         publish: OptionalSection<RawPlcPublish>;
@@ -313,7 +317,7 @@ section! {
         /// offset is the number of digits that these are written with (`scale = 0.1` has one), so
         /// that 3 times 0.1 is 0.3.
         decimals: Field<Integer<0, 15>>, else "see meaning";
-        /// Changes smaller than this are not published. Without it, every change is published.
+        /// Only changes greater than this are published. Without it, every change is published.
         deadband: Field<DecimalNumber>, else "none";
         /// Time between two reads.
         scan: Field<Scan>, else "plc.scan";
