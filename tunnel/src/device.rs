@@ -19,7 +19,7 @@ pub(crate) use frame::{MAX_FRAME_LEN, VnetHeader};
 pub(crate) use ioctl::watch_fd;
 pub(crate) use packet_coalescer::PacketCoalescer;
 pub use routes::RouteError;
-pub(crate) use routes::{containing_route, tunnel_routes};
+pub(crate) use routes::tunnel_routes;
 pub(crate) use segment::segment;
 pub(crate) use tun::Tun;
 pub use tun::{InterfaceName, InterfaceNameError, TunError, bind_to_device};
