@@ -20,16 +20,18 @@ mod peer;
 mod pending_packets;
 mod report;
 mod site;
+mod tcp_segment;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
 pub use report::{TunnelDiagnosis, TunnelReport, TunnelState};
+pub(crate) use tcp_segment::TcpSegment;
 
 use crate::packet_buffer::PacketSink;
 use crate::settings::{self, Endpoint};
@@ -136,6 +138,15 @@ impl Tunnel {
         match &mut self.role {
             Role::Site(site) => site.set_host_routes(networks),
             Role::Hub(_) => {}
+        }
+    }
+
+    /// Returns the time since the other end was last heard; `None` at the hub's end, and before the
+    /// first datagram.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        match &self.role {
+            Role::Site(site) => site.silent_for(now),
+            Role::Hub(_) => None,
         }
     }
 

@@ -88,6 +88,10 @@ impl SiteTunnel {
         self.links.set_host_routes(networks);
     }
 
+    pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.links.active().liveness.silent_for(now)
+    }
+
     pub(super) const fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
