@@ -23,7 +23,7 @@ mod site;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -68,6 +68,14 @@ pub enum TunnelEvent {
     ResolvedInsideTunnel {
         /// Number of the hub in the settings.
         hub: usize,
+    },
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes the
+    /// diagnosis, because the hub may have forgotten it.
+    StampAccepted {
+        /// Number of the hub in the settings.
+        hub: usize,
+        /// The timestamp, a time of this machine's wall clock.
+        stamp: SystemTime,
     },
     /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,

@@ -1,13 +1,15 @@
 //! The hubs of a site: where they are, which one is in use, and the links to them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use super::clock::ClockVerdict;
 use super::handshake::HandshakeTimer;
-use super::hub_link::{HubEndpoint, HubLink};
+use super::hub_link::{FailureCause, HubEndpoint, HubLink, ResolveFailure};
 use super::hub_selector::HubSelector;
 use super::limiter::HandshakeLimiter;
 use super::peer::{Peer, PeerKeys};
+use super::report::TunnelState;
 use super::wire;
 use crate::key::PrivateKey;
 use crate::settings::Hub;
@@ -159,6 +161,55 @@ impl HubLinks {
                 preshared_key: endpoint.settings.preshared_key.clone(),
             };
             link.peer = Peer::new(&keys, random.u32(..), limiter, now);
+        }
+    }
+
+    /// Records that the hub of a link has answered an initiation: it has accepted its timestamp.
+    pub(super) fn on_initiation_answered(&mut self, role: LinkRole) {
+        let Some(link) = self.get_mut(role) else { return };
+        link.is_proven = true;
+        let (hub, stamp) = (link.hub, link.peer.as_ref().and_then(Peer::latest_stamp));
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            // Also if it is earlier than the last: the hub has forgotten that one.
+            endpoint.accepted_stamp = stamp;
+        }
+    }
+
+    /// Records that a hub has accepted a timestamp of an earlier run.
+    pub(super) fn on_stamp_accepted(&mut self, hub: usize, stamp: SystemTime) {
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            endpoint.accepted_stamp = endpoint.accepted_stamp.max(Some(stamp));
+        }
+    }
+
+    /// Returns why there is no session with the active hub, as far as that is known.
+    pub(super) fn state_without_session(
+        &self,
+        clock: ClockVerdict,
+        wall: SystemTime,
+    ) -> TunnelState {
+        let (link, endpoint) = (&self.active, self.active_endpoint());
+        match endpoint.and_then(HubEndpoint::resolve_failure) {
+            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
+            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
+            None => {}
+        }
+        match link.last_cause.cause() {
+            FailureCause::Refused => return TunnelState::Refused,
+            FailureCause::Overloaded => return TunnelState::Overloaded,
+            FailureCause::WrongKey => return TunnelState::WrongKey,
+            FailureCause::Unknown => {}
+        }
+        let is_behind = clock == ClockVerdict::Behind;
+        let is_ahead = endpoint.is_some_and(|endpoint| endpoint.is_stamp_ahead(link, wall));
+        let is_first_attempt = link.timer.failed_attempts() == 0 && !self.is_searching();
+        match (is_behind, is_ahead) {
+            // The hub would be right to ignore a clock that is known to be wrong.
+            (false, true) => TunnelState::StampAhead,
+            (true, true) => TunnelState::ClockBehind,
+            _ if is_first_attempt => TunnelState::Connecting,
+            (true, false) => TunnelState::ClockBehind,
+            (false, false) => TunnelState::Silent,
         }
     }
 

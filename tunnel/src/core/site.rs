@@ -164,6 +164,9 @@ impl SiteTunnel {
                     endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
                 }
             }
+            TunnelEvent::StampAccepted { hub, stamp } => {
+                self.links.on_stamp_accepted(hub, stamp);
+            }
             TunnelEvent::NetworkChanged => {
                 self.black_hole = BlackHoleDetector::default();
                 self.request_rebind(now.instant);
@@ -361,7 +364,7 @@ impl SiteTunnel {
         let random = self.random.f64();
         let Some(link) = self.links.get_mut(role) else { return };
         link.timer.on_established(now.instant, random);
-        link.is_proven = true;
+        self.links.on_initiation_answered(role);
         self.on_session(role, now, out);
     }
 
@@ -568,21 +571,7 @@ impl SiteTunnel {
         if verdict == ClockVerdict::Ahead && link.peer.is_none() {
             return TunnelState::ClockAhead;
         }
-        match self.links.active_endpoint().and_then(HubEndpoint::resolve_failure) {
-            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
-            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
-            None => {}
-        }
-        match link.last_cause.cause() {
-            FailureCause::Refused => TunnelState::Refused,
-            FailureCause::Overloaded => TunnelState::Overloaded,
-            FailureCause::WrongKey => TunnelState::WrongKey,
-            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
-                TunnelState::Connecting
-            }
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
-            FailureCause::Unknown => TunnelState::Silent,
-        }
+        self.links.state_without_session(verdict, now.wall)
     }
 
     pub(super) fn report(&self, now: Now) -> TunnelReport {
@@ -594,6 +583,7 @@ impl SiteTunnel {
             hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
             endpoint: endpoint.and_then(HubEndpoint::current_address),
             last_handshake: self.last_handshake,
+            accepted_stamp: endpoint.and_then(|endpoint| endpoint.accepted_stamp),
             counters: self.counters,
         }
     }
