@@ -13,7 +13,8 @@ const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// Returns whether systemd started this process: it takes notifications, or the log.
 pub(crate) fn is_service() -> bool {
-    [SOCKET_VARIABLE, "JOURNAL_STREAM"].iter().any(|name| env::var_os(name).is_some())
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set(SOCKET_VARIABLE) || is_set("JOURNAL_STREAM")
 }
 
 /// Reports that the gateway has started.
