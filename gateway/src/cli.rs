@@ -40,8 +40,8 @@ Examples:
   edge-gateway run gateway.toml            with another file
   RUST_LOG=debug edge-gateway run          with a more detailed log
 
-Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at most
-5 seconds, and exits; a second signal ends it at once.";
+Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at
+most 5 seconds, and exits; a second signal ends it at once.";
 
 const CHECK_EXAMPLES: &str = "\
 Example:
