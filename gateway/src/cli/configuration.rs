@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::Args;
-use provisioning::config::{self, FileCheck, InspectedConfig, LoadedConfig, ServiceUser};
+use provisioning::config::{self, FileCheck, InspectedConfig, ServiceUser};
 use provisioning::diagnostics::{Notes, RejectedFile};
 use provisioning::plan;
 
@@ -109,11 +109,6 @@ fn print_notes(notes: &Notes) -> anyhow::Result<()> {
         writeln!(io::stderr(), "{notes}\n")?;
     }
     Ok(())
-}
-
-/// Loads a configuration to run it, or prints its problems and returns `None`.
-pub(super) fn load(path: &Path) -> anyhow::Result<Option<LoadedConfig>> {
-    or_print_problems(config::load(path))
 }
 
 /// Reads a configuration without the files that it names, or prints its problems and returns
