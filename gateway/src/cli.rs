@@ -49,6 +49,10 @@ const CHECK_EXAMPLES: &str = "\
 Example:
   edge-gateway check gateway.toml && systemctl restart edge-gateway
 
+A secret that is named as cred:NAME is a note, because only systemd can give it; set
+CREDENTIALS_DIRECTORY to check its content. When root checks a file in /etc/edge-gateway, the files
+that it names must also be readable by the user of the service.
+
 Exit code 1 if the configuration has a problem.";
 
 const PLAN_EXAMPLES: &str = "\

@@ -65,7 +65,7 @@ proptest! {
 #[test]
 fn an_endless_file_is_rejected() {
     let rejected = config::load("/dev/zero".as_ref()).unwrap_err();
-    assert!(rejected.to_string().contains("16 MiB"), "{rejected}");
+    assert!(rejected.to_string().contains("not a configuration file"), "{rejected}");
 }
 
 #[test]

@@ -126,6 +126,12 @@ fn a_check_by_root_judges_for_the_user_of_the_service(sandbox: &Sandbox) {
     shell(&format!("chown root:root {file}; chmod 600 {file}"));
     let text = String::from_utf8_lossy(&check().stderr).into_owned();
     assert!(text.contains(&format!("chgrp edge-gateway {file}")), "{text}");
+    // systemd reads a credential as root.
+    shell(&format!("chown root:edge-gateway {file}; chmod 640 {file}; chown root {secret}"));
+    shell(&format!("sed -i 's|\"{secret}\"|\"cred:mqtt.password\"|' {file}"));
+    for directory in ["", "CREDENTIALS_DIRECTORY=/etc/edge-gateway"] {
+        shell(&format!("env {directory} edge-gateway check {file}"));
+    }
     shell(&format!("rm {file} {secret}"));
 }
 

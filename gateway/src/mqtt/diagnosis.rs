@@ -35,7 +35,13 @@ pub(super) enum BrokerDiagnosis {
         "The broker {broker} refuses this gateway ({reason}): check the user name, the password \
          and the rights of {client_id}. {reload}"
     )]
-    Unauthorized { broker: String, reason: &'static str, client_id: String, reload: PasswordReload },
+    Unauthorized {
+        broker: String,
+        reason: &'static str,
+        client_id: String,
+        /// As in `BadPassword`.
+        reload: PasswordReload,
+    },
     #[error(
         "The broker {broker} does not support this version of MQTT: try version = \
          \"{other_version}\"."

@@ -34,8 +34,9 @@ pub(super) fn open_secret<T>(
         }
         Purpose::Check(_) | Purpose::Run => {}
     }
-    let path = named.path(file);
-    opened(field, open(named), path.as_deref().ok(), "chown edge-gateway", context)
+    // A credential is read by systemd, as root, and not by the user of the service.
+    let path = (!named.is_credential()).then(|| named.path(file).ok()).flatten();
+    opened(field, open(named), path.as_deref(), "chown edge-gateway", context)
 }
 
 /// Opens a file without a secret, unless this is not the time for it.
