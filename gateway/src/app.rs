@@ -10,6 +10,7 @@ mod pump;
 pub(crate) mod systemd;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use provisioning::config::{Config, Listen, LoadedConfig, Will};
@@ -82,7 +83,7 @@ pub enum AppError {
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
-    let (config, hash) = loaded.into_parts();
+    let LoadedConfig { config, hash, .. } = loaded;
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
@@ -177,5 +178,6 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         will: Some(will),
         subscriptions: Vec::new(),
         uplink,
+        restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
     }
 }

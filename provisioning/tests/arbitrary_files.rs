@@ -12,7 +12,7 @@ fn load_and_render(name: &str, contents: &[u8]) {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
     match config::load(&path) {
-        Ok(loaded) => assert!(!loaded.settings().is_empty()),
+        Ok(loaded) => assert!(!loaded.config.plcs.is_empty()),
         Err(rejected) => {
             assert!(!rejected.problems.is_empty());
             assert!(rejected.to_string().contains("problem"));

@@ -116,6 +116,8 @@ struct BrokerSession {
     /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
+    /// To be sent before the first status.
+    clearing: Option<OutgoingMessage>,
     /// Whether the broker has acknowledged or refused any message of the queue.
     has_acked: bool,
     /// The ticket of the message that was handed over last.
@@ -277,6 +279,7 @@ impl Pump {
                     unacknowledged: 0,
                     max_payload,
                     status_due: Some(Instant::now()),
+                    clearing: self.status_tracker.clearing_message(session),
                     has_acked: false,
                     last_ticket: Ticket::Status,
                 });

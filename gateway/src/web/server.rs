@@ -37,6 +37,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
             }
         }
     }
+    // A client that connects now is refused, instead of waiting for an answer that never comes.
     drop(listener);
     // Requests that take longer are cut off when the set is dropped.
     let _ =
@@ -45,6 +46,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
 
 /// Serves one request, then closes; drops a client after [`CONNECTION_TIMEOUT`].
 async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, router: Router) {
+    // One request for each connection: an idle one would hold one of the few places.
     let connection = http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
