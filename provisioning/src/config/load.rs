@@ -1,5 +1,6 @@
 //! Loads a configuration from file and environment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -163,7 +164,7 @@ fn read_split(
         notes: Vec::new(),
         effective: settings,
         hash: SettingsHash::new(),
-        suggested: Vec::new(),
+        suggested: BTreeSet::new(),
     };
     let root = RawTable::root(&layers.merged, tables.as_ref());
     let config = check::check_config(&root, path, &mut context);

@@ -5,6 +5,9 @@ pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if word.len() > MAX_WORD_BYTES {
+        return None;
+    }
     let word = word.to_lowercase();
     let max_distance = (word.chars().count() / 3).clamp(1, 3);
     candidates
@@ -14,6 +17,9 @@ pub(super) fn nearest<'a>(
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
+
+/// A longer word is no typing error, and comparing it would take long.
+const MAX_WORD_BYTES: usize = 64;
 
 /// Returns the message for a key that this version does not support yet.
 pub(super) fn not_supported_yet(path: &str) -> Option<&'static str> {

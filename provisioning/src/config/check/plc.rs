@@ -12,6 +12,9 @@ use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
 use crate::config::{Gateway, Pacing, Plc};
 
+/// Maximum number of PLCs: they are numbered with 16 bits.
+const MAX_PLCS: usize = u16::MAX as usize;
+
 /// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(
     raw: &StreamedList<RawPlc>,
@@ -34,6 +37,12 @@ pub(super) fn check_plcs(
                     .to_owned(),
             ),
         );
+        return None;
+    }
+    if plcs.len() > MAX_PLCS {
+        let message = format!("there are {} PLCs", plcs.len());
+        let help = format!("a gateway reads at most {MAX_PLCS}; use several gateways");
+        context.reject(&raw.key, message, Some(help));
         return None;
     }
     plcs.into_iter().collect()
