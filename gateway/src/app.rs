@@ -6,6 +6,7 @@ mod certificates;
 mod hub_cache;
 mod local_socket;
 mod network;
+mod open_files;
 mod pump;
 mod systemd;
 
@@ -13,6 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use provisioning::config::{Config, Listen, LoadedConfig, Will};
+use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +23,14 @@ use self::network::Network;
 use self::pump::{HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, ClientSettings};
-use crate::plc;
+use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
 use crate::supervise::Stage;
 use crate::uplink::Uplink;
 use crate::web::{self, Sources};
 
 pub use self::local_socket::socket_path;
+pub(crate) use self::open_files::note as note_open_files;
 
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
@@ -82,7 +85,13 @@ pub enum AppError {
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
+    // What the gateway creates is for its own user only.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let open_files = open_files::raise_limit();
     let (config, hash) = loaded.into_parts();
+    if let Some(note) = open_files::note(&config) {
+        tracing::warn!("{note}");
+    }
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
@@ -119,9 +128,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
+    let slots = ConnectionSlots::new(open_files::plc_connections(open_files, &config));
     for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
-        let events = plc_events.clone();
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, events, stop));
+        let (events, slots) = (plc_events.clone(), slots.clone());
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);

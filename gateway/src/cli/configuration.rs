@@ -8,6 +8,7 @@ use provisioning::config::{self, LoadedConfig};
 use provisioning::plan;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
+use crate::app::note_open_files;
 use crate::status::advice;
 
 /// `plan`.
@@ -100,6 +101,9 @@ pub(super) fn schema() -> anyhow::Result<u8> {
 fn print_notes(loaded: &LoadedConfig) -> anyhow::Result<()> {
     if !loaded.notes.is_empty() {
         writeln!(io::stderr(), "{}\n", loaded.notes)?;
+    }
+    if let Some(note) = note_open_files(&loaded.config) {
+        writeln!(io::stderr(), "note: {note}\n")?;
     }
     Ok(())
 }
