@@ -91,7 +91,7 @@ impl Sampler {
         let at = midpoint(&cycle.results).unwrap_or(cycle.at);
         class.decode(cycle, at)?;
         let samples = class.take_due(self.publish, self.heartbeat, now);
-        (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
+        (!samples.is_empty()).then_some(Record { plc: self.plc, at, clock: None, samples })
     }
 }
 

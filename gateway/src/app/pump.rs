@@ -29,7 +29,7 @@ use self::storage_retry::StorageRetry;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
-use crate::model::{Message, Record};
+use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
@@ -142,6 +142,7 @@ impl Pump {
                 Queue::without_storage(settings, identity, series, &error)
             }
         };
+        let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
         Self {
@@ -153,7 +154,7 @@ impl Pump {
             session: None,
             poison: PoisonDetector::default(),
             status_tracker,
-            clock_history: ClockHistory::new(Instant::now()),
+            clock_history,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
@@ -213,7 +214,7 @@ impl Pump {
                 self.status_tracker.on_cycle(cycle.plc, cycle.took);
                 if let Some(record) = pipeline.sampler.on_cycle(&cycle, Instant::now()) {
                     let topic = pipeline.topic;
-                    self.push_record(topic, record);
+                    self.push_record(topic, record, cycle.booted_at);
                 }
             }
             plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
@@ -225,13 +226,14 @@ impl Pump {
         }
     }
 
-    fn push_record(&mut self, topic: TopicId, mut record: Record) {
-        let (at, now, trust) = (record.at, Instant::now(), self.status_tracker.clock_trust());
-        if trust == clock::TrustLevel::Unset {
+    /// Queues a record, with the clock that gave its times.
+    fn push_record(&mut self, topic: TopicId, mut record: Record, booted_at: UnixTime) {
+        let period = self.clock_history.period_of(record.at, booted_at);
+        record.clock = Some(period);
+        if period.trust == TrustLevel::Unset {
             timestamp_correction::mark_unsynced(&mut record);
         }
-        let Some(id) = self.push_entry(topic, Entry::Record(record), now) else { return };
-        self.clock_history.record(id.ticket(), at, now, clock::now(), trust);
+        self.push_entry(topic, Entry::Record(record), Instant::now());
     }
 
     /// Queues the event message for a change at a PLC.
@@ -247,11 +249,10 @@ impl Pump {
         );
     }
 
-    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<EntryId> {
+    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) {
         let memory = entry.memory_bytes();
         let id = self.queue.push(topic, entry, now);
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
-        id
     }
 
     /// Handles an event of the MQTT task.
@@ -348,7 +349,7 @@ impl Pump {
         self.retry_storage();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
-        self.status_tracker.poll_health();
+        self.clock_history.on_assessed(self.status_tracker.poll_health());
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
@@ -391,9 +392,11 @@ impl Pump {
         }
         if self.queue.nothing_in_flight()
             && let Some(storage) = self.storage_retry.take()
-            && let Some(ids) = self.queue.attach_storage(storage, Instant::now())
         {
-            self.clock_history.renumber(|entry| ids.new_ticket(entry));
+            self.queue.attach_storage(storage, Instant::now());
+            if self.queue.lacks_storage() {
+                return;
+            }
             let dir = self.storage_retry.dir().display();
             tracing::warn!(%dir, "the queue is stored on disk from now on");
         }

@@ -218,7 +218,8 @@ impl fmt::Display for TunnelDiagnosis {
             ),
             Self::ClockAhead => f.write_str(
                 "The clock of this device is far in the future, so no handshake is sent. Set the \
-                 clock, or let NTP through; the tunnel then connects automatically.",
+                 clock; the tunnel then connects automatically. If the clock is right, let NTP \
+                 through: the tunnel connects an hour later.",
             ),
             Self::ClockBehind { hub, address } => write!(
                 f,

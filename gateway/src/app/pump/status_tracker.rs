@@ -12,7 +12,7 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{LearnedLimits, RateLimit, Sentence, UnixTime};
+use crate::model::{LearnedLimits, RateLimit, Sentence, TrustLevel, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
@@ -72,11 +72,6 @@ impl StatusTracker {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
-    }
-
-    /// Returns how far the clock can be trusted.
-    pub(super) fn clock_trust(&self) -> clock::TrustLevel {
-        self.health_inputs.clock.borrow().trust
     }
 
     pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
@@ -187,22 +182,25 @@ impl StatusTracker {
         }
     }
 
-    /// Updates status and metrics with the state of clock and tunnel.
-    pub(super) fn poll_health(&mut self) {
+    /// Updates status and metrics with the state of clock and tunnel. Returns that of the clock.
+    pub(super) fn poll_health(&mut self) -> ClockAssessment {
         let now = clock::now();
         let assessment = *self.health_inputs.clock.borrow_and_update();
-        self.metrics
-            .clock_synchronized
-            .set((assessment.trust == clock::TrustLevel::Synchronised).into());
+        let trust = assessment.period.trust;
+        self.metrics.clock_synchronized.set((trust == TrustLevel::Synchronised).into());
         let mut is_changed = false;
         self.update(|status| {
-            is_changed =
-                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now);
+            is_changed = status.set_clock(trust.as_str(), Sentence::new(&trust), now);
         });
-        if is_changed && assessment.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", assessment.trust);
+        if is_changed && trust == TrustLevel::Unset {
+            tracing::warn!("{trust}");
         }
         self.changed |= is_changed;
+        self.poll_tunnel(now);
+        assessment
+    }
+
+    fn poll_tunnel(&mut self, now: UnixTime) {
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
         let report = reports.borrow_and_update().clone();
         self.metrics.tunnel.update(&report.counters);
@@ -211,6 +209,7 @@ impl StatusTracker {
         if let Some(at) = tunnel.last_handshake {
             self.metrics.tunnel.last_handshake_timestamp.set(at.as_seconds());
         }
+        let mut is_changed = false;
         self.update(|status| is_changed = status.set_tunnel(tunnel, now));
         self.changed |= is_changed;
     }
