@@ -85,13 +85,8 @@ pub enum AppError {
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
-    // What the gateway creates is for its own user only.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let open_files = open_files::raise_limit();
     let (config, hash) = loaded.into_parts();
-    if let Some(note) = open_files::note(&config) {
-        tracing::warn!("{note}");
-    }
+    let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
@@ -128,7 +123,6 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    let slots = ConnectionSlots::new(open_files::plc_connections(open_files, &config));
     for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
         let (events, slots) = (plc_events.clone(), slots.clone());
         polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
@@ -154,6 +148,16 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Sets what holds for the whole process. Returns the connections to PLCs that it may open.
+fn prepare_process(config: &Config) -> ConnectionSlots {
+    // What the gateway creates is for its own user only.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if let Some(note) = open_files::note(config) {
+        tracing::warn!("{note}");
+    }
+    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), config))
 }
 
 /// Opens the directory of the queue. An unusable one does not stop the gateway: PLCs are read and
