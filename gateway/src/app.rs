@@ -8,7 +8,7 @@ mod local_socket;
 mod network;
 mod open_files;
 mod pump;
-mod systemd;
+pub(crate) mod systemd;
 
 use std::io;
 use std::time::Duration;
@@ -131,6 +131,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     drop(plc_events);
 
     systemd::notify_ready();
+    tracing::info!("running");
     let failed = tokio::select! {
         () = stop.cancelled() => false,
         () = fatal.cancelled() => true,

@@ -3,6 +3,7 @@
 //! No socket, no runtime and no clock, like the core.
 
 mod device;
+mod path_mtu;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use crate::core::{Now, Tunnel};
 use crate::packet_buffer::PacketBuffer;
 use crate::transport::SendBatch;
 use device::TunnelPhy;
+use path_mtu::PathMtus;
 
 /// Buffers of a connection that this end opens. To send: four times what its stream delivers at
 /// once (`PIPE_BYTES`), so that the kernel gets full batches of datagrams. To receive: 40 Mbit/s
@@ -56,6 +58,7 @@ pub struct Stack {
     sockets: SocketSet<'static>,
     inbound: PacketBuffer,
     scratch: Vec<u8>,
+    paths: PathMtus,
     start: Instant,
     last_port: u16,
 }
@@ -103,6 +106,7 @@ impl Stack {
             inbound: &inbound,
             next: &mut 0,
             scratch: &mut Vec::new(),
+            paths: &mut PathMtus::default(),
         };
         let interface = Interface::new(config, &mut device, Timestamp::ZERO);
         let mut stack = Self {
@@ -111,6 +115,7 @@ impl Stack {
             sockets: SocketSet::new(Vec::new()),
             inbound,
             scratch: Vec::new(),
+            paths: PathMtus::default(),
             start: now.instant,
             last_port: fastrand::Rng::with_seed(seed).u16(FIRST_EPHEMERAL_PORT..),
         };
@@ -145,10 +150,11 @@ impl Stack {
         if self.tunnel.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.tunnel.handle_timeout(now, out);
         }
-        let Self { tunnel, interface, sockets, inbound, scratch, start, .. } = self;
+        let Self { tunnel, interface, sockets, inbound, scratch, paths, start, .. } = self;
         let mut next = 0;
         let at = smoltcp_time(*start, now.instant);
-        let mut device = TunnelPhy { tunnel, now, out, inbound, next: &mut next, scratch };
+        let next_packet = &mut next;
+        let mut device = TunnelPhy { tunnel, now, out, inbound, next: next_packet, scratch, paths };
         interface.poll(at, &mut device, sockets);
         let is_done = next >= inbound.len() && !out.is_full();
         inbound.remove_first(next);

@@ -5,6 +5,7 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod drop_reports;
 mod fill_rate;
 mod pipeline;
 mod poison;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
+use self::drop_reports::{DropReport, DropReports};
 use self::pipeline::PlcPipeline;
 use self::poison::PoisonDetector;
 use self::sending::NextSend;
@@ -44,6 +46,10 @@ const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
 /// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
+/// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
+/// and the stop.
+const DROPS: &str = "gateway::drops";
+const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -94,6 +100,7 @@ pub(super) struct Pump {
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
     poison: PoisonDetector,
+    drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
     liveness: Liveness,
@@ -153,6 +160,7 @@ impl Pump {
             outbox,
             session: None,
             poison: PoisonDetector::default(),
+            drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
@@ -262,6 +270,7 @@ impl Pump {
             mqtt::MqttEvent::Connected { session, max_payload, .. } => {
                 // What the last session left unacknowledged is sent again in this one.
                 self.queue.rewind(Instant::now());
+                self.drop_reports.on_connected(Instant::now());
                 self.session = Some(BrokerSession {
                     number: session,
                     unacknowledged: 0,
@@ -273,8 +282,10 @@ impl Pump {
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
             mqtt::MqttEvent::Acknowledged { ticket } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
-                    self.queue.acknowledge(id, Instant::now());
+                if let Some(id) = self.on_answered(Ticket::from_number(ticket))
+                    && let Some(topic) = self.queue.acknowledge(id, Instant::now())
+                {
+                    self.drop_reports.on_acknowledged(topic);
                 }
             }
             mqtt::MqttEvent::Refused { ticket: Some(ticket), .. } => {
@@ -363,13 +374,29 @@ impl Pump {
     /// Queues one gap event for each range of dropped records. Waits while no broker is connected:
     /// the ranges grow meanwhile, and one event for a long range is worth more than many.
     fn announce_gaps(&mut self) {
+        let now = Instant::now();
         if self.session.is_none() {
             return;
         }
-        for gap in self.queue.announce_losses(Instant::now()) {
-            let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
-            tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
+        if self.drop_reports.may_announce(now) {
+            let gaps = self.queue.announce_losses(now);
+            for DropReport { reason, topic, topics, samples } in
+                self.drop_reports.on_announced(&gaps, now)
+            {
+                let (topic, reason) = (self.topic_name(topic), reason.label());
+                tracing::warn!(target: DROPS, topic, topics, samples, reason, "messages are dropped");
+            }
         }
+        for DropReport { reason, topic, topics, samples } in self.drop_reports.take_ended(now) {
+            let (topic, reason) = (self.topic_name(topic), reason.label());
+            tracing::info!(
+                target: DROPS, topic, topics, samples, reason, "no more messages are dropped"
+            );
+        }
+    }
+
+    fn topic_name(&self, topic: TopicId) -> &str {
+        self.queue.topic(topic).map_or("", |topic| &**topic)
     }
 
     /// Tries to open the directory of the queue when that is due.
@@ -463,14 +490,17 @@ impl Pump {
         match (messages, closing.finish(Instant::now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
-                tracing::info!(messages, samples, "left for the next start");
+                tracing::info!(target: STOP, messages, samples, "left for the next start");
             }
             (_, CloseOutcome::Written) => tracing::warn!(
+                target: STOP,
                 messages,
                 samples,
                 "left for the next start, but the disk takes long and has not confirmed it"
             ),
-            (_, CloseOutcome::Lost) => tracing::warn!(messages, samples, "lost with this stop"),
+            (_, CloseOutcome::Lost) => {
+                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+mod paths;
+
 use super::*;
 use crate::core::ClockBounds;
 use crate::testing::site_and_hub;

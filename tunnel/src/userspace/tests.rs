@@ -354,6 +354,10 @@ impl Transport for RouteChangeOnly {
         0
     }
 
+    fn local_port(&self) -> Option<u16> {
+        None
+    }
+
     fn rebind(&mut self) -> std::io::Result<()> {
         Ok(())
     }

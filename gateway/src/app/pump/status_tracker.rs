@@ -19,6 +19,14 @@ use crate::queue;
 use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
+/// Targets of the lines about each part: the limit of the log counts them apart.
+const BROKER: &str = "gateway::broker";
+const BROKER_REFUSAL: &str = "gateway::broker_refusal";
+const CLOCK: &str = "gateway::clock";
+const PLC_CONNECTION: &str = "gateway::plc_connection";
+const PLC_LIMIT: &str = "gateway::plc_limit";
+const PLC_REFUSAL: &str = "gateway::plc_refusal";
+
 /// The status, and the inputs from which it is updated.
 #[derive(Debug)]
 pub(super) struct StatusTracker {
@@ -120,8 +128,10 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match &plc.limit {
-            Some(limit) => tracing::warn!(plc = plc.name, "{limit}"),
-            None => tracing::info!(plc = plc.name, "Cycles are no longer skipped."),
+            Some(limit) => tracing::warn!(target: PLC_LIMIT, plc = plc.name, "{limit}"),
+            None => {
+                tracing::info!(target: PLC_LIMIT, plc = plc.name, "Cycles are no longer skipped.");
+            }
         }
     }
 
@@ -130,9 +140,11 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match plc.state {
-            ConnectionState::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
+            ConnectionState::Disconnected => {
+                tracing::warn!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
+            }
             ConnectionState::Connecting | ConnectionState::Connected => {
-                tracing::info!(plc = plc.name, "{}", plc.sentence);
+                tracing::info!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
             }
         }
     }
@@ -148,7 +160,7 @@ impl StatusTracker {
             .learned
             .as_ref()
             .map_or((None, None), |learned| (learned.max_words, learned.max_gap));
-        tracing::info!(plc = plc.name, max_words, max_gap, "{refusal}");
+        tracing::info!(target: PLC_REFUSAL, plc = plc.name, max_words, max_gap, "{refusal}");
     }
 
     /// Records an event of the connection to the broker.
@@ -157,7 +169,7 @@ impl StatusTracker {
         match event {
             mqtt::MqttEvent::Connected { broker, .. } => {
                 self.update(|status| status.on_broker_connected(broker, now));
-                tracing::info!("{}", self.status.borrow().broker.sentence);
+                tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
@@ -165,7 +177,7 @@ impl StatusTracker {
                 let after = &self.status.borrow().broker.sentence;
                 // Logged once per cause, not with every attempt.
                 if *after != before {
-                    tracing::warn!("{after}");
+                    tracing::warn!(target: BROKER, "{after}");
                 }
             }
             mqtt::MqttEvent::Refused { topic, reason, .. } => {
@@ -173,7 +185,7 @@ impl StatusTracker {
                 self.changed |= is_first;
                 self.update(|status| status.on_broker_refused(topic, reason, now));
                 if is_first {
-                    tracing::warn!(%topic, reason, "the broker refuses messages");
+                    tracing::warn!(target: BROKER_REFUSAL, reason, at = %topic, "the broker refuses messages");
                 }
             }
             mqtt::MqttEvent::SubscriptionRefused { .. }
@@ -193,7 +205,7 @@ impl StatusTracker {
             is_changed = status.set_clock(trust.as_str(), Sentence::new(&trust), now);
         });
         if is_changed && trust == TrustLevel::Unset {
-            tracing::warn!("{trust}");
+            tracing::warn!(target: CLOCK, "{trust}");
         }
         self.changed |= is_changed;
         self.poll_tunnel(now);
