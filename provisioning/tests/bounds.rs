@@ -136,6 +136,7 @@ fn thousands_of_problems_are_found_in_proportion_to_the_file() {
 fn a_very_long_key_and_a_line_full_of_addresses_are_rejected_soon() {
     let key = "k".repeat(4 << 20);
     assert!(!problems("key", &file(&format!("{}{key} = 1\n", tag("t", "")))).is_empty());
+    assert!(!problems("colons", &":".repeat(4 << 20)).is_empty());
     let addresses = "a://b@c,".repeat(500_000);
     let shown = problems("addresses", &format!("{HEAD}brokers = [\"{addresses}\"]\n"));
     assert!(!shown.contains("a://b@"), "{}", shown.get(..2_000).unwrap_or(&shown));

@@ -65,6 +65,8 @@ impl Redactor {
                 '=' if is_secret(key) => return Some(at + 1),
                 ':' if !has_equals && is_secret(key) => return Some(at + 1),
                 '=' if self.is_secret_section && !names_file(key) => return Some(at + 1),
+                // A line of nothing but colons must not be read once for each of them.
+                ':' if !has_equals => key_start = at + 1,
                 // The text before is the value of another key.
                 '=' | ',' | '{' => key_start = at + 1,
                 _ => {}

@@ -9,9 +9,13 @@ pub(super) fn nearest<'a>(
         return None;
     }
     let word = word.to_lowercase();
-    let max_distance = (word.chars().count() / 3).clamp(1, 3);
+    let length = word.chars().count();
+    let max_distance = (length / 3).clamp(1, 3);
+    // Each insertion or deletion is an edit.
+    let is_near = |candidate: &&str| candidate.chars().count().abs_diff(length) <= max_distance;
     candidates
         .into_iter()
+        .filter(is_near)
         .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= max_distance)
         .min_by_key(|(distance, _)| *distance)
