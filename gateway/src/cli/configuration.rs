@@ -7,10 +7,11 @@ use std::path::Path;
 
 use clap::Args;
 use provisioning::config::{self, FileCheck, InspectedConfig, ServiceUser};
-use provisioning::diagnostics::{Notes, RejectedFile};
+use provisioning::diagnostics::RejectedFile;
 use provisioning::plan;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
+use crate::app::note_open_files;
 use crate::status::advice;
 
 /// `plan`.
@@ -54,7 +55,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let plcs = inspected.plcs.len();
     let tags: usize = inspected.plcs.iter().map(|plc| plc.tags.len()).sum();
     let (tags, plcs) = (count_of(tags, "tag"), count_of(plcs, "PLC"));
-    print_notes(&inspected.notes)?;
+    print_notes(&inspected)?;
     print_line(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(EXIT_OK)
 }
@@ -72,7 +73,7 @@ pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
         return Ok(EXIT_OK);
     }
     let Some(inspected) = inspect_files(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
-    print_notes(&inspected.notes)?;
+    print_notes(&inspected)?;
     let plcs = &inspected.plcs;
     let plans: Vec<_> = plcs.iter().map(plan::plan).collect();
     for (plc, plan) in plcs.iter().zip(&plans) {
@@ -104,9 +105,13 @@ pub(super) fn schema() -> anyhow::Result<u8> {
 }
 
 /// Prints notes to standard error, where problems would be printed.
-fn print_notes(notes: &Notes) -> anyhow::Result<()> {
+fn print_notes(inspected: &InspectedConfig) -> anyhow::Result<()> {
+    let InspectedConfig { plcs, metrics, notes, .. } = inspected;
     if !notes.is_empty() {
         writeln!(io::stderr(), "{notes}\n")?;
+    }
+    if let Some(note) = note_open_files(plcs, metrics) {
+        writeln!(io::stderr(), "note: {note}\n")?;
     }
     Ok(())
 }

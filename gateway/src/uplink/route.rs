@@ -210,7 +210,16 @@ fn connect_error(address: &HostPort, error: &io::Error) -> DialError {
         DialError::Refused { broker, port: address.port }
     } else if error.kind() == ErrorKind::TimedOut {
         DialError::TimedOut { broker }
+    } else if is_out_of_connections(error) {
+        DialError::OutOfConnections { broker, cause: error.to_string() }
     } else {
         DialError::Unreachable { broker, cause: error.to_string() }
     }
+}
+
+/// Returns whether a limit of this process, of its tunnel or of the machine is reached (errno(3)).
+fn is_out_of_connections(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == ErrorKind::ResourceBusy
+        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }

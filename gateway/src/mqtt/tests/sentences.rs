@@ -30,6 +30,7 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::TimedOut { broker: broker() },
         DialError::Refused { broker: broker(), port: 1883 },
         DialError::Unreachable { broker: broker(), cause: String::new() },
+        DialError::OutOfConnections { broker: broker(), cause: String::new() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
         DialError::CertificateFile { path: String::new(), cause: String::new() },

@@ -15,6 +15,9 @@ use crate::config::{Gateway, Pacing, Plc};
 use crate::diagnostics::SourceSpan;
 use crate::plc::PlcModel;
 
+/// Maximum number of PLCs: they are numbered with 16 bits.
+const MAX_PLCS: usize = u16::MAX as usize;
+
 /// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(
     raw: &StreamedList<RawPlc>,
@@ -37,6 +40,12 @@ pub(super) fn check_plcs(
                     .to_owned(),
             ),
         );
+        return None;
+    }
+    if plcs.len() > MAX_PLCS {
+        let message = format!("there are {} PLCs", plcs.len());
+        let help = format!("a gateway reads at most {MAX_PLCS}; use several gateways");
+        context.reject(&raw.key, message, Some(help));
         return None;
     }
     plcs.into_iter().collect()

@@ -14,6 +14,11 @@ use crate::config::{EnumNames, JsonFormat, Scaling, Tag};
 use crate::plan::{MAX_BITS, TagGroup};
 use crate::plc::{ByteOrder, DataType, IecType, Location, LocationError, PlcModel, ValueKind};
 
+/// Maximum number of tags of one PLC: they are numbered with 16 bits.
+const MAX_TAGS: usize = u16::MAX as usize;
+/// Maximum length of the name of a tag.
+const MAX_NAME_CHARS: usize = 255;
+
 /// Settings that a tag inherits from its PLC; absent when they are invalid.
 pub(super) struct PlcDefaults {
     pub(super) model: Option<PlcModel>,
@@ -37,6 +42,12 @@ pub(super) fn check_tags(
             "this PLC has no tags, so there is nothing to read",
             Some("add a section [[plc.tag]] with name, at and type below it".to_owned()),
         );
+    }
+    if let Some(beyond) = raw.entries.get(MAX_TAGS) {
+        let message = format!("this PLC has {} tags", raw.entries.len());
+        let help = format!("a PLC has at most {MAX_TAGS}; read arrays with one tag each");
+        context.reject(&beyond.name.key, message, Some(help));
+        return None;
     }
     reject_repeated_names(&raw.entries, context);
     let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, defaults, context)).collect();
@@ -127,6 +138,10 @@ fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
     let name = raw.name.required(context, "name = \"temperature\"")?.0;
     let problem = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
+    } else if name.chars().count() > MAX_NAME_CHARS {
+        let help = format!("a name has at most {MAX_NAME_CHARS} characters");
+        context.reject(&raw.name.key, "the name of a tag is too long", Some(help));
+        return None;
     } else if RESERVED_KEYS.contains(&name.as_str()) {
         Some(format!("`{name}` is a key that the gateway adds to the payload"))
     } else {

@@ -85,7 +85,7 @@ pub struct ClientCertificate {
 }
 
 /// Host name or IP address with a port. A name is resolved for every connection.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HostPort {
     /// Host name, IPv4 address, or IPv6 address without brackets.
     pub host: String,
