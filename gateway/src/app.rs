@@ -57,9 +57,6 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The network interface of the tunnel cannot be created.
-    #[error("cannot open the tunnel")]
-    Tunnel(#[from] tunnel::DeviceError),
     /// The name of that interface is invalid.
     #[error(transparent)]
     InterfaceName(#[from] tunnel::InterfaceNameError),
