@@ -3,6 +3,7 @@
 mod scale;
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use std::mem;
 use std::sync::Arc;
@@ -282,7 +283,9 @@ fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value
             codec::decode(&tag.location, tag.data_type, tag.byte_order, words)?
         }
     };
-    Scale::of(tag).apply(raw)
+    let Some(validity) = &tag.validity else { return Scale::of(tag).apply(raw) };
+    let scaled = Scale::of(tag).apply(validity::without_invalid(raw, validity)?)?;
+    validity::within_range(scaled, validity)
 }
 
 /// Returns whether no element of an array is absent.

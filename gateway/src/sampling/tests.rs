@@ -398,6 +398,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
             decimals: None,
             json_format: JsonFormat::Plain,
             deadband: None,
+            validity: None,
             scan: SECOND,
             group: None,
         }
