@@ -7,7 +7,7 @@ mod hub_cache;
 mod local_socket;
 mod network;
 mod pump;
-mod systemd;
+pub(crate) mod systemd;
 
 use std::io;
 use std::time::Duration;
@@ -127,6 +127,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     drop(plc_events);
 
     systemd::notify_ready();
+    tracing::info!("running");
     let failed = tokio::select! {
         () = stop.cancelled() => false,
         () = fatal.cancelled() => true,

@@ -41,7 +41,9 @@ Examples:
   RUST_LOG=debug edge-gateway run          with a more detailed log
 
 Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at most
-5 seconds, and exits; a second signal ends it at once.";
+5 seconds, and exits; a second signal ends it at once. SIGHUP, SIGUSR1, SIGUSR2 and SIGALRM are
+ignored. Under systemd a start that fails is reported once and tried again when FILE, or a file that
+it names, has changed; elsewhere the exit code is 1.";
 
 const CHECK_EXAMPLES: &str = "\
 Example:

@@ -94,7 +94,7 @@ impl Sampler {
         let at = midpoint(&cycle.results).unwrap_or(cycle.at);
         class.decode(cycle, at, now)?;
         let samples = class.take_due(self.publish, self.heartbeat, now);
-        (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
+        (!samples.is_empty()).then_some(Record { plc: self.plc, at, clock: None, samples })
     }
 
     /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.

@@ -14,6 +14,7 @@ mod json_format;
 mod keywords;
 mod layers;
 mod load;
+mod named_files;
 mod raw;
 mod read;
 mod redact;
@@ -28,6 +29,7 @@ mod typed;
 pub use argument::{ArgumentError, parse_duration, read_secret};
 pub use json_format::{EnumNames, JsonFormat};
 pub use load::{LoadedConfig, Setting, load};
+pub use named_files::named_files;
 pub use reference::{reference, schema};
 pub use typed::{
     Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,

@@ -99,6 +99,11 @@ impl RejectedFile {
         self.render(&Renderer::styled())
     }
 
+    /// Returns each problem as one line for a log.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| self.source_file.log_line(problem))
+    }
+
     /// Creates the list. `redacted` is the text of the file without secrets, each byte at its
     /// position in the file.
     pub(crate) fn new(path: &Path, redacted: String, mut problems: Vec<Problem>) -> Self {
@@ -126,10 +131,7 @@ impl Notes {
 
     /// Returns each note as one line for a log; at most 200.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.notes.iter().take(MAX_SHOWN).map(|note| {
-            let help = note.help.as_deref().unwrap_or_default();
-            format!("{}: {}; {help}", self.source_file.line_label(note), note.message)
-        })
+        self.notes.iter().take(MAX_SHOWN).map(|note| self.source_file.log_line(note))
     }
 
     /// Creates the list. `redacted` is the text of the file without secrets, each byte at its
@@ -178,6 +180,11 @@ impl SourceFile {
     fn line_label(&self, problem: &Problem) -> String {
         let path = self.path.display();
         problem.line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"))
+    }
+
+    fn log_line(&self, problem: &Problem) -> String {
+        let help = problem.help.as_deref().unwrap_or_default();
+        format!("{}: {}; {help}", self.line_label(problem), problem.message)
     }
 
     fn render(

@@ -162,6 +162,7 @@ fn cycle(pipeline: &Pipeline, number: u16) -> Cycle {
         plc: 0,
         class: 0,
         at,
+        booted_at: UnixTime::default(),
         took: Duration::from_millis(2),
         is_stopped: false,
         requests: Arc::clone(&pipeline.requests),

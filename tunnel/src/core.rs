@@ -20,16 +20,18 @@ mod peer;
 mod pending_packets;
 mod report;
 mod site;
+mod tcp_segment;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
 pub use report::{TunnelDiagnosis, TunnelReport, TunnelState};
+pub(crate) use tcp_segment::TcpSegment;
 
 use crate::packet_buffer::PacketSink;
 use crate::settings::{self, Endpoint};
@@ -63,12 +65,8 @@ pub enum TunnelEvent {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// A look-up has ended, and all addresses are in networks that are routed into the tunnel,
-    /// which cannot carry itself.
-    ResolvedInsideTunnel {
-        /// Number of the hub in the settings.
-        hub: usize,
-    },
+    /// The host has routed a datagram of this tunnel into the tunnel, which cannot carry itself.
+    DatagramLooped,
     /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,
     /// New bounds for the wall clock.
@@ -81,9 +79,8 @@ pub enum TunnelEvent {
 /// Something that the driver must do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TunnelRequest {
-    /// Look up a name and answer with [`TunnelEvent::Resolved`] or
-    /// [`TunnelEvent::ResolvedInsideTunnel`]. Without an answer it is requested again after a
-    /// minute.
+    /// Look up a name and answer with [`TunnelEvent::Resolved`]. Without an answer it is requested
+    /// again after a minute.
     Resolve(HubLookup),
     /// Open another local port: [`Transport::rebind`](crate::Transport::rebind).
     Rebind,
@@ -132,6 +129,24 @@ impl Tunnel {
         match &mut self.role {
             Role::Site(site) => site.handle_packet(now, packet, out),
             Role::Hub(hub) => hub.handle_packet(now, packet, out),
+        }
+    }
+
+    /// Records the networks that the host routes into the tunnel. The hub is never looked for at an
+    /// address in them, whatever its name resolves to and wherever its datagrams come from.
+    pub fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        match &mut self.role {
+            Role::Site(site) => site.set_host_routes(networks),
+            Role::Hub(_) => {}
+        }
+    }
+
+    /// Returns the time since the other end was last heard; `None` at the hub's end, and before the
+    /// first datagram.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        match &self.role {
+            Role::Site(site) => site.silent_for(now),
+            Role::Hub(_) => None,
         }
     }
 

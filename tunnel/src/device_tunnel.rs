@@ -1,6 +1,7 @@
 //! A tunnel with a network interface of the host.
 
 mod device_loop;
+mod own_datagrams;
 mod reconciler;
 #[cfg(test)]
 mod tests;
@@ -81,7 +82,7 @@ pub fn open_device_tunnel<T: Transport>(
     settings: &Settings,
     policy: RoutePolicy,
     name: InterfaceName,
-    tunnel: Tunnel,
+    mut tunnel: Tunnel,
     transport: T,
 ) -> Result<(DeviceTunnel, DeviceDriver<T>), DeviceError> {
     let networks: BTreeSet<IpNet> =
@@ -99,8 +100,9 @@ pub fn open_device_tunnel<T: Transport>(
         Err(taken @ InterfaceError::RouteTaken(_)) => warn!("{taken}"),
         configured => configured?,
     }
+    tunnel.set_host_routes(own_datagrams::host_routes(&routes, &settings.addresses));
     let clock = ClockCache::new(Now::at);
-    let (device_loop, reports) = DeviceLoop::new(tunnel, clock, transport, device, routes);
+    let (device_loop, reports) = DeviceLoop::new(tunnel, clock, transport, device);
     let (events, event_queue) = mpsc::channel(EVENT_QUEUE_LEN);
     let reconciler = InterfaceReconciler::new(interface);
     let driver = DeviceDriver { device_loop, reconciler, events: event_queue };

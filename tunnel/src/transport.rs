@@ -35,6 +35,9 @@ pub trait Transport: Send {
     /// Returns the number of datagrams that the system has rejected since the start.
     fn unsent(&self) -> u64;
 
+    /// Returns the local UDP port; `None` without one.
+    fn local_port(&self) -> Option<u16>;
+
     /// Opens another local port, because a router may have dropped the mapping of the old one.
     fn rebind(&mut self) -> io::Result<()>;
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
 use crate::audit::{Auditor, parse_capture_line};
 use crate::clock;
+use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
@@ -65,7 +66,7 @@ pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     match (&options.capture, &options.broker) {
         (Some(path), _) => read_capture(path, &mut auditor)?,
         (None, Some(broker)) => {
-            run::init_logging();
+            let _log = Logging::start()?;
             runtime()?.block_on(follow_broker(broker, options, &mut auditor))?;
         }
         (None, None) => bail!("give --broker or --capture"),

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_OK, print_line, run, runtime};
+use crate::logging::Logging;
 use crate::simulate::{Fault, FaultInjector, SimulatedPlc, SimulatorSettings, VARIABLES, serve};
 
 /// `simulate`.
@@ -77,7 +78,7 @@ pub(super) fn simulate(options: &SimulateOptions) -> anyhow::Result<u8> {
     if options.list {
         return list();
     }
-    run::init_logging();
+    let _log = Logging::start()?;
     let mut settings = SimulatorSettings::new(options.model)
         .with_context(|| format!("{} cannot be simulated: choose M241 or M251", options.model))?;
     settings.mast = Duration::from_millis(options.mast);

@@ -60,6 +60,7 @@ edge_samples_recovered_total 0
 edge_samples_stored 0
 edge_tunnel_bytes_total{direction="received"} 0
 edge_tunnel_bytes_total{direction="sent"} 0
+edge_tunnel_dropped_packets_total{reason="looped"} 0
 edge_tunnel_dropped_packets_total{reason="malformed"} 0
 edge_tunnel_dropped_packets_total{reason="no_room"} 0
 edge_tunnel_dropped_packets_total{reason="not_allowed_in"} 0

@@ -16,6 +16,8 @@ pub struct Cycle {
     pub class: u16,
     /// When the cycle began.
     pub at: UnixTime,
+    /// When the machine booted, by the clock that gave the times of the cycle.
+    pub booted_at: UnixTime,
     /// Duration of the cycle, including the connection if one had to be opened.
     pub took: Duration,
     /// Whether the program of the PLC is known not to run, so that its values are frozen.

@@ -173,7 +173,17 @@ impl CompleteCycle {
     pub(super) fn into_event(self, plc: u16, is_stopped: bool, now: Instant) -> PlcEvent {
         let Self { class, requests, locations, results, start, anchor } = self;
         let (at, took) = (anchor.wall_time_at(start), now - start);
-        PlcEvent::Cycle(Cycle { plc, class, at, took, is_stopped, requests, locations, results })
+        PlcEvent::Cycle(Cycle {
+            plc,
+            class,
+            at,
+            booted_at: anchor.booted_at(),
+            took,
+            is_stopped,
+            requests,
+            locations,
+            results,
+        })
     }
 }
 

@@ -518,10 +518,15 @@ fn spread(number: usize, len: usize) -> usize {
 
 /// Returns the request that reads these slots of a table, and what lies between them.
 fn join_slots(table: Table, slots: &[planned_request::TagSlot]) -> ReadRequest {
-    let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
-    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
-    let count = u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX);
+    let (first, count) = span_of(slots);
     let mut tags: Vec<usize> = slots.iter().flat_map(|slot| &slot.tags).copied().collect();
     tags.sort_unstable();
     ReadRequest { table, first, count, tags }
+}
+
+/// Returns the first register or bit of these slots, and how many there are up to their end.
+fn span_of(slots: &[planned_request::TagSlot]) -> (u16, u16) {
+    let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
+    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
+    (first, u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX))
 }

@@ -366,6 +366,7 @@ fn cycle(plc: &Plc, requests: &Arc<[ReadRequest]>, results: Vec<ReadResult>) -> 
         plc: 3,
         class: 0,
         at,
+        booted_at: UnixTime::default(),
         took: Duration::ZERO,
         is_stopped: false,
         locations: (0..plc.tags.len()).map(location).collect(),

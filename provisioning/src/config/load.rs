@@ -1,8 +1,7 @@
 //! Loads a configuration from file and environment.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -15,9 +14,10 @@ use super::settings_hash::SettingsHash;
 use super::toml_split::{self, SplitDocument};
 use super::{Config, check, syntax};
 use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
+use crate::regular_file;
 
 /// Maximum size of a file: 16 MiB. A configuration of 1,000 PLCs is well below.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// A valid configuration.
 pub struct LoadedConfig {
@@ -60,7 +60,8 @@ pub struct Setting {
 /// # Ok::<(), provisioning::diagnostics::RejectedFile>(())
 /// ```
 pub fn load(path: &Path) -> Result<LoadedConfig, RejectedFile> {
-    let bytes = read_file(path).map_err(|error| read_error(path, &error))?;
+    let bytes =
+        regular_file::read(path, MAX_FILE_BYTES).map_err(|error| read_error(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
     let CheckedFile { config, hash, notes, .. } = read_text(path, &text, None)?;
     let notes = Notes::new(path, || redacted(&text), notes);
@@ -115,17 +116,6 @@ impl LoadedConfig {
             SourceSpan::WholeFile => self.file.display().to_string(),
         }
     }
-}
-
-/// Returns the contents of a file, up to the size limit: a device such as /dev/zero has no end.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    // One byte more than allowed, to recognise a longer file without reading its end.
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
-    Ok(bytes)
 }
 
 #[derive(Debug)]
@@ -198,6 +188,11 @@ fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
         (
             "this file is larger than 16 MiB, so it is not a configuration file".to_owned(),
             "give the path of your gateway.toml",
+        )
+    } else if kind == ErrorKind::InvalidInput {
+        (
+            "this is a pipe, a device or a socket, not a configuration file".to_owned(),
+            "write the configuration into a file, and give its path",
         )
     } else {
         (format!("the configuration file cannot be read: {error}"), "check path and disk")

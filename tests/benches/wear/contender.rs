@@ -113,7 +113,7 @@ fn record(number: u32) -> Entry {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number));
     let value = Some(Value::Text(Arc::new("x".repeat(RECORD.into()))));
     let sample = Sample { tag: 0, value, quality: Quality::Good, at };
-    Entry::Record(Record { plc: 0, at, samples: vec![sample] })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: vec![sample] })
 }
 
 fn open(directory: &Path, durability: Durability) -> Queue {

@@ -302,7 +302,8 @@ impl World {
         hub: usize,
         act: impl FnOnce(&mut Tunnel, Now, &mut SendBatch, &mut PacketBuffer),
     ) {
-        let Some(SimulatedHub { tunnel: Some(tunnel), address, .. }) = self.hubs.get_mut(hub)
+        let Some(SimulatedHub { tunnel: Some(tunnel), address, sends_from, .. }) =
+            self.hubs.get_mut(hub)
         else {
             return;
         };
@@ -319,8 +320,8 @@ impl World {
             }
         }
         for (to, bytes) in self.out.datagrams() {
-            let datagram = Datagram { from: *address, to, bytes: bytes.to_vec() };
-            self.network.send(now.instant, &datagram);
+            let from = sends_from.unwrap_or(*address);
+            self.network.send(now.instant, &Datagram { from, to, bytes: bytes.to_vec() });
         }
     }
 

@@ -101,6 +101,13 @@ impl HubEndpoint {
         is_other
     }
 
+    /// Keeps the addresses that `keep` accepts.
+    pub(super) fn retain_addresses(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
+        self.addresses.retain(&keep);
+        self.roamed_to = self.roamed_to.filter(keep);
+        self.current = 0;
+    }
+
     /// Moves on to the next address, because the current one does not answer.
     pub(super) fn advance_address(&mut self) {
         // The address that the hub has roamed to is dropped first, for those of its name.

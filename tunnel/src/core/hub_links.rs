@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::handshake::HandshakeTimer;
-use super::hub_link::{HubEndpoint, HubLink};
+use super::hub_link::{HubEndpoint, HubLink, ResolveFailure};
 use super::hub_selector::HubSelector;
 use super::limiter::HandshakeLimiter;
 use super::peer::{Peer, PeerKeys};
@@ -17,6 +19,8 @@ use crate::settings::Hub;
 pub(super) struct HubLinks {
     /// By the hub's number in the settings.
     endpoints: Vec<HubEndpoint>,
+    /// Networks that the host routes into the tunnel: no hub can be reached at an address in them.
+    host_routes: Vec<IpNet>,
     selector: HubSelector,
     active: HubLink,
     probe: Option<HubLink>,
@@ -36,6 +40,7 @@ impl HubLinks {
         Self {
             selector: HubSelector::new(endpoints.len()),
             endpoints,
+            host_routes: Vec::new(),
             active: HubLink::new(0, HandshakeTimer::new(now), now),
             probe: None,
         }
@@ -115,11 +120,36 @@ impl HubLinks {
         }
     }
 
-    /// Takes the addresses of a name. Links without a session try a new address at once.
+    /// Records the networks that the host routes into the tunnel, and forgets the addresses in
+    /// them.
+    pub(super) fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        self.host_routes = networks;
+        let Self { endpoints, host_routes, .. } = self;
+        for endpoint in endpoints {
+            endpoint.retain_addresses(|address| !contains(host_routes, address.ip()));
+        }
+    }
+
+    /// Records the source of an authentic datagram; returns whether the hub is at another address
+    /// now. An address inside the tunnel is not used: datagrams to it would carry themselves.
+    pub(super) fn roam(&mut self, hub: usize, from: SocketAddr) -> bool {
+        if contains(&self.host_routes, from.ip()) {
+            return false;
+        }
+        self.endpoints.get_mut(hub).is_some_and(|endpoint| endpoint.roam(from))
+    }
+
+    /// Takes the addresses of a name that are outside the tunnel. Links without a session try a new
+    /// address at once.
     pub(super) fn on_resolved(&mut self, now: Instant, hub: usize, addresses: &[SocketAddr]) {
         let Some(endpoint) = self.endpoints.get_mut(hub) else { return };
         let was_unknown = endpoint.current_address().is_none();
-        if !endpoint.on_resolved(addresses) {
+        let is_outside = |address: &&SocketAddr| !contains(&self.host_routes, address.ip());
+        let outside: Vec<_> = addresses.iter().filter(is_outside).copied().collect();
+        if outside.is_empty() && !addresses.is_empty() {
+            return endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
+        }
+        if !endpoint.on_resolved(&outside) {
             return;
         }
         for link in [Some(&mut self.active), self.probe.as_mut()].into_iter().flatten() {
@@ -236,4 +266,8 @@ impl HubLinks {
             endpoint.keep_proven_peer(link);
         }
     }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }

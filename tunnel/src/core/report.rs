@@ -43,6 +43,8 @@ pub enum TunnelState {
     NoAddress,
     /// All addresses of the hub's name are inside the tunnel, which cannot carry itself.
     AddressInside,
+    /// The host routes the datagrams of the tunnel into the tunnel itself.
+    RoutedInside,
     /// Nothing comes back.
     Silent,
     /// The hub's host reports that nothing listens on the port. The report can be forged.
@@ -82,6 +84,7 @@ impl TunnelState {
             Self::Connecting => "connecting",
             Self::NoAddress => "no_address",
             Self::AddressInside => "address_inside",
+            Self::RoutedInside => "routed_inside",
             Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
@@ -118,6 +121,7 @@ pub enum TunnelDiagnosis {
     Connecting { hub: String, address: String },
     NoAddress { hub: String, host: String },
     AddressInside { hub: String, host: String },
+    RoutedInside { hub: String, address: String },
     Silent { hub: String, address: String, public_key: String },
     Refused { hub: String, address: String },
     Overloaded { hub: String, address: String },
@@ -153,6 +157,7 @@ impl TunnelDiagnosis {
             TunnelState::Connecting => Self::Connecting { hub, address },
             TunnelState::NoAddress => Self::NoAddress { hub, host },
             TunnelState::AddressInside => Self::AddressInside { hub, host },
+            TunnelState::RoutedInside => Self::RoutedInside { hub, address },
             TunnelState::Silent => {
                 let public_key = settings.private_key.public_key().to_string();
                 Self::Silent { hub, address, public_key }
@@ -194,6 +199,12 @@ impl fmt::Display for TunnelDiagnosis {
                  (`allowed_ips`), so the hub cannot be reached. Remove that network from \
                  `allowed_ips`, or give the hub another address."
             ),
+            Self::RoutedInside { hub, address } => write!(
+                f,
+                "This device routes the datagrams for {hub} ({address}) into the tunnel itself, \
+                 where they are dropped. Check the cable and the route to that address: it must \
+                 not lead through the tunnel's network interface."
+            ),
             Self::Silent { hub, address, public_key } => write!(
                 f,
                 "Nothing comes back from {hub} ({address}). Ask this site's network administrator \
@@ -218,7 +229,8 @@ impl fmt::Display for TunnelDiagnosis {
             ),
             Self::ClockAhead => f.write_str(
                 "The clock of this device is far in the future, so no handshake is sent. Set the \
-                 clock, or let NTP through; the tunnel then connects automatically.",
+                 clock; the tunnel then connects automatically. If the clock is right, let NTP \
+                 through: the tunnel connects an hour later.",
             ),
             Self::ClockBehind { hub, address } => write!(
                 f,

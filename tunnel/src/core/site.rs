@@ -1,13 +1,17 @@
 //! The site's end: one hub is in use, and a preferred one may be probed at the same time.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use ipnet::IpNet;
+
 use super::black_hole::BlackHoleDetector;
 use super::clock::{ClockBounds, ClockStep, ClockVerdict, ClockWatch, Now};
 use super::counters::{Counters, DropReason};
-use super::hub_link::{FailureCause, HubEndpoint, ResolveFailure};
+use super::hub_link::{FailureCause, HubEndpoint};
 use super::hub_links::{HubLinks, LinkRole};
 use super::ip_header;
 use super::limiter::HandshakeLimiter;
@@ -16,7 +20,6 @@ use super::peer::{
     TimerOutcome,
 };
 use super::pending_packets::PendingPackets;
-use super::report::{TunnelDiagnosis, TunnelReport, TunnelState};
 use super::wire::{self, MessageType};
 use super::{HubLookup, TunnelEvent, TunnelRequest};
 use crate::packet_buffer::PacketSink;
@@ -52,6 +55,8 @@ pub(super) struct SiteTunnel {
     last_rebind: Option<Instant>,
     counters: Counters,
     last_handshake: Option<SystemTime>,
+    /// When the host last routed one of the tunnel's datagrams into the tunnel.
+    last_loop: Option<Instant>,
 }
 
 impl SiteTunnel {
@@ -68,6 +73,7 @@ impl SiteTunnel {
             last_rebind: None,
             counters: Counters::default(),
             last_handshake: None,
+            last_loop: None,
             settings,
         };
         site.request_lookup(0, now.instant);
@@ -76,6 +82,14 @@ impl SiteTunnel {
 
     pub(super) const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        self.links.set_host_routes(networks);
+    }
+
+    pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.links.active().liveness.silent_for(now)
     }
 
     pub(super) const fn counters_mut(&mut self) -> &mut Counters {
@@ -159,11 +173,7 @@ impl SiteTunnel {
             TunnelEvent::Resolved { hub, addresses } => {
                 self.links.on_resolved(now.instant, hub, &addresses);
             }
-            TunnelEvent::ResolvedInsideTunnel { hub } => {
-                if let Some(endpoint) = self.links.endpoint_mut(hub) {
-                    endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
-                }
-            }
+            TunnelEvent::DatagramLooped => self.last_loop = Some(now.instant),
             TunnelEvent::NetworkChanged => {
                 self.black_hole = BlackHoleDetector::default();
                 self.request_rebind(now.instant);
@@ -294,7 +304,7 @@ impl SiteTunnel {
         link.liveness.on_received(now.instant);
         link.last_cause.on_cause(FailureCause::Unknown);
         let hub = link.hub;
-        if self.links.endpoint_mut(hub).is_some_and(|endpoint| endpoint.roam(from)) {
+        if self.links.roam(hub, from) {
             self.counters.endpoint_changes += 1;
         }
     }
@@ -553,48 +563,6 @@ impl SiteTunnel {
         let random = self.random.f64();
         if let Some(next) = self.links.probe_next(hub, now.instant, random) {
             self.request_lookup(next, now.instant);
-        }
-    }
-
-    pub(super) fn state(&self, now: Now) -> TunnelState {
-        let link = self.links.active();
-        let failed = link.timer.failed_attempts();
-        // A single lost datagram is normal.
-        if link.session_start(now.instant).is_some() && failed < MAX_UNANSWERED_PROBES {
-            let is_narrow = self.black_hole.is_detected();
-            return if is_narrow { TunnelState::MtuTooLarge } else { TunnelState::Up };
-        }
-        let verdict = self.clock.verdict(now.wall);
-        if verdict == ClockVerdict::Ahead && link.peer.is_none() {
-            return TunnelState::ClockAhead;
-        }
-        match self.links.active_endpoint().and_then(HubEndpoint::resolve_failure) {
-            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
-            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
-            None => {}
-        }
-        match link.last_cause.cause() {
-            FailureCause::Refused => TunnelState::Refused,
-            FailureCause::Overloaded => TunnelState::Overloaded,
-            FailureCause::WrongKey => TunnelState::WrongKey,
-            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
-                TunnelState::Connecting
-            }
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
-            FailureCause::Unknown => TunnelState::Silent,
-        }
-    }
-
-    pub(super) fn report(&self, now: Now) -> TunnelReport {
-        let state = self.state(now);
-        let endpoint = self.links.active_endpoint();
-        TunnelReport {
-            state,
-            diagnosis: TunnelDiagnosis::of_site(state, endpoint, &self.settings),
-            hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
-            endpoint: endpoint.and_then(HubEndpoint::current_address),
-            last_handshake: self.last_handshake,
-            counters: self.counters,
         }
     }
 }

@@ -58,9 +58,8 @@ pub(crate) fn tunnel_routes(
 }
 
 /// Returns the network among `routes` that contains a hub's address; datagrams to it would be
-/// routed into the tunnel. To be checked for each address that a name resolves to.
-#[must_use]
-pub(crate) fn containing_route(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
+/// routed into the tunnel.
+fn containing_route(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
     routes.iter().copied().find(|route| route.contains(&hub))
 }
 

@@ -1,6 +1,7 @@
 //! Tunnels between interfaces and sockets in network namespaces.
 
 mod device_loop;
+mod own_datagrams;
 mod reconcile;
 
 use std::io::{Read, Write};
@@ -99,19 +100,27 @@ fn with_tunnel(
     offload: [Offload; 2],
     traffic: impl FnOnce(&Namespace, &Namespace) + Send,
 ) -> [TunnelReport; 2] {
+    run_tunnels(tunnels(), offload, |here, there, _| traffic(here, there))
+}
+
+/// The same with given tunnels; `traffic` also gets the reports of the site.
+fn run_tunnels(
+    [site, hub]: [Tunnel; 2],
+    offload: [Offload; 2],
+    traffic: impl FnOnce(&Namespace, &Namespace, &watch::Receiver<TunnelReport>) + Send,
+) -> [TunnelReport; 2] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
     let [a, b] = ends(offload);
-    let [site, hub] = tunnels();
     let (here, there) = (&a.namespace, &b.namespace);
-    let new = |tunnel, transport, tun| {
-        DeviceLoop::new(tunnel, ClockCache::new(Now::at), transport, tun, Vec::new()).0
-    };
-    let (mut site, mut hub) = (new(site, a.transport, a.tun), new(hub, b.transport, b.tun));
+    let new =
+        |tunnel, transport, tun| DeviceLoop::new(tunnel, ClockCache::new(Now::at), transport, tun);
+    let (mut site, reports) = new(site, a.transport, a.tun);
+    let (mut hub, _) = new(hub, b.transport, b.tun);
     thread::scope(|scope| {
         let (done, is_done) = oneshot::channel();
         scope.spawn(move || {
-            traffic(here, there);
+            traffic(here, there, &reports);
             let _ = done.send(());
         });
         let (_site_events, mut site_queue) = mpsc::channel(1);
@@ -215,7 +224,7 @@ async fn as_root_the_tunnel_ends_when_its_interface_is_removed() {
     let End { transport, tun, .. } = end(namespace, 1, Offload::TcpAndUdp, "cable");
     let [site, _] = tunnels();
     let clock = ClockCache::new(Now::at);
-    let (mut device_loop, _reports) = DeviceLoop::new(site, clock, transport, tun, Vec::new());
+    let (mut device_loop, _reports) = DeviceLoop::new(site, clock, transport, tun);
     let (_events, mut queue) = mpsc::channel(1);
     let mut ended = std::pin::pin!(device_loop.run(&mut queue));
     assert!(time::timeout(Duration::from_millis(1), &mut ended).await.is_err());

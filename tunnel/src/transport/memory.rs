@@ -102,6 +102,10 @@ impl Transport for MemoryTransport {
         self.unsent
     }
 
+    fn local_port(&self) -> Option<u16> {
+        None
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         let port = self.address.port().checked_add(1).unwrap_or(1024);
         self.address.set_port(port);

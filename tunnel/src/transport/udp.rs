@@ -288,6 +288,10 @@ impl Transport for UdpTransport {
         self.unsent
     }
 
+    fn local_port(&self) -> Option<u16> {
+        self.socket.local_addr().ok().map(|address| address.port())
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         // The hub or a firewall expects the fixed port, so a rebind must keep it.
         let LocalPort::Any = self.port else { return Ok(()) };

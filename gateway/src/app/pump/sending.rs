@@ -78,8 +78,8 @@ impl Pump {
                 Entry::Record(record) => {
                     let pipeline = self.pipelines.get(usize::from(record.plc));
                     let pipeline = pipeline.ok_or(DropReason::Unconfigured)?;
-                    let correction = self.clock_history.correction(id.ticket());
-                    let (record, corrected) = timestamp_correction::corrected(record, correction);
+                    let (record, corrected) =
+                        timestamp_correction::corrected(record, &self.clock_history);
                     let stamp = MessageStamp { corrected, ..stamp };
                     let payload = pipeline.encoder.encode(&record, &stamp);
                     // A retained message is the last value: nothing old may replace it.

@@ -12,12 +12,20 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, UnixTime};
+use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustLevel, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
 use crate::status::{ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
+
+/// Targets of the lines about each part: the limit of the log counts them apart.
+const BROKER: &str = "gateway::broker";
+const BROKER_REFUSAL: &str = "gateway::broker_refusal";
+const CLOCK: &str = "gateway::clock";
+const PLC_CONNECTION: &str = "gateway::plc_connection";
+const PLC_LIMIT: &str = "gateway::plc_limit";
+const PLC_REFUSAL: &str = "gateway::plc_refusal";
 
 /// The status, and the inputs from which it is updated.
 #[derive(Debug)]
@@ -80,11 +88,6 @@ impl StatusTracker {
         self.status.subscribe()
     }
 
-    /// Returns how far the clock can be trusted.
-    pub(super) fn clock_trust(&self) -> clock::TrustLevel {
-        self.health_inputs.clock.borrow().trust
-    }
-
     pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
@@ -131,8 +134,10 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match &plc.limit {
-            Some(limit) => tracing::warn!(plc = plc.name, "{limit}"),
-            None => tracing::info!(plc = plc.name, "Cycles are no longer skipped."),
+            Some(limit) => tracing::warn!(target: PLC_LIMIT, plc = plc.name, "{limit}"),
+            None => {
+                tracing::info!(target: PLC_LIMIT, plc = plc.name, "Cycles are no longer skipped.");
+            }
         }
     }
 
@@ -141,9 +146,11 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match plc.state {
-            ConnectionState::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
+            ConnectionState::Disconnected => {
+                tracing::warn!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
+            }
             ConnectionState::Connecting | ConnectionState::Connected => {
-                tracing::info!(plc = plc.name, "{}", plc.sentence);
+                tracing::info!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
             }
         }
     }
@@ -159,7 +166,7 @@ impl StatusTracker {
             .learned
             .as_ref()
             .map_or((None, None), |learned| (learned.max_words, learned.max_gap));
-        tracing::info!(plc = plc.name, max_words, max_gap, "{refusal}");
+        tracing::info!(target: PLC_REFUSAL, plc = plc.name, max_words, max_gap, "{refusal}");
     }
 
     /// Records how many tags of a PLC have a good value.
@@ -176,12 +183,13 @@ impl StatusTracker {
         };
         let bad = health.bad.iter().filter_map(name).collect();
         let counts = (health.configured, health.good);
-        let mut is_changed = false;
-        self.status.send_if_modified(|status| {
-            is_changed = status.set_plc_tags(plc, counts, bad, clock::now());
-            is_changed
-        });
-        self.changed |= is_changed;
+        let are_good = |status: &Status| {
+            status.plcs.get(usize::from(plc)).is_some_and(|plc| plc.tags.are_good())
+        };
+        let were_good = are_good(&self.status.borrow());
+        self.status.send_if_modified(|status| status.set_plc_tags(plc, counts, bad, clock::now()));
+        // Tags that come and go do not publish the status each second.
+        self.changed |= were_good != are_good(&self.status.borrow());
     }
 
     /// Records an event of the connection to the broker.
@@ -190,7 +198,7 @@ impl StatusTracker {
         match event {
             mqtt::MqttEvent::Connected { broker, .. } => {
                 self.update(|status| status.on_broker_connected(broker, now));
-                tracing::info!("{}", self.status.borrow().broker.sentence);
+                tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
@@ -198,7 +206,7 @@ impl StatusTracker {
                 let after = &self.status.borrow().broker.sentence;
                 // Logged once per cause, not with every attempt.
                 if *after != before {
-                    tracing::warn!("{after}");
+                    tracing::warn!(target: BROKER, "{after}");
                 }
             }
             mqtt::MqttEvent::Refused { topic, reason, .. } => {
@@ -206,7 +214,7 @@ impl StatusTracker {
                 self.changed |= is_first;
                 self.update(|status| status.on_broker_refused(topic, reason, now));
                 if is_first {
-                    tracing::warn!(%topic, reason, "the broker refuses messages");
+                    tracing::warn!(target: BROKER_REFUSAL, reason, at = %topic, "the broker refuses messages");
                 }
             }
             mqtt::MqttEvent::SubscriptionRefused { .. }
@@ -215,22 +223,25 @@ impl StatusTracker {
         }
     }
 
-    /// Updates status and metrics with the state of clock and tunnel.
-    pub(super) fn poll_health(&mut self) {
+    /// Updates status and metrics with the state of clock and tunnel. Returns that of the clock.
+    pub(super) fn poll_health(&mut self) -> ClockAssessment {
         let now = clock::now();
         let assessment = *self.health_inputs.clock.borrow_and_update();
-        self.metrics
-            .clock_synchronized
-            .set((assessment.trust == clock::TrustLevel::Synchronised).into());
+        let trust = assessment.period.trust;
+        self.metrics.clock_synchronized.set((trust == TrustLevel::Synchronised).into());
         let mut is_changed = false;
         self.update(|status| {
-            is_changed =
-                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now);
+            is_changed = status.set_clock(trust.as_str(), Sentence::new(&trust), now);
         });
-        if is_changed && assessment.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", assessment.trust);
+        if is_changed && trust == TrustLevel::Unset {
+            tracing::warn!(target: CLOCK, "{trust}");
         }
         self.changed |= is_changed;
+        self.poll_tunnel(now);
+        assessment
+    }
+
+    fn poll_tunnel(&mut self, now: UnixTime) {
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
         let report = reports.borrow_and_update().clone();
         self.metrics.tunnel.update(&report.counters);
@@ -239,6 +250,7 @@ impl StatusTracker {
         if let Some(at) = tunnel.last_handshake {
             self.metrics.tunnel.last_handshake_timestamp.set(at.as_seconds());
         }
+        let mut is_changed = false;
         self.update(|status| is_changed = status.set_tunnel(tunnel, now));
         self.changed |= is_changed;
     }

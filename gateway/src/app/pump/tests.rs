@@ -1,3 +1,5 @@
+mod wrong_clock;
+
 use super::*;
 use crate::clock;
 use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
@@ -126,6 +128,7 @@ fn cycle(is_stopped: bool) -> plc::PlcEvent {
         plc: 0,
         class: 0,
         at: UnixTime::default(),
+        booted_at: UnixTime::default(),
         took: Duration::from_millis(5),
         is_stopped,
         requests: requests.into(),

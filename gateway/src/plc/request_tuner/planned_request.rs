@@ -192,7 +192,8 @@ impl PlannedRequest {
 
     /// Returns the registers or bits of the request that reads these slots.
     pub(super) fn count(&self, tags: &Range<usize>) -> u16 {
-        self.request(tags).count
+        // Called for every answer: the list of the request's tags is not built for it.
+        super::span_of(self.slots.get(tags.clone()).unwrap_or_default()).1
     }
 
     /// Returns the ranges to read: without suspected, quarantined and unresolved slots, not joined

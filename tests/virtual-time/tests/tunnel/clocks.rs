@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway::clock::ClockTrust;
+use gateway::clock::{ClockReading, ClockTrust, KnownTimes};
 use gateway::model::UnixTime;
 use tunnel::{ClockBounds, Now, TunnelEvent, TunnelState};
 use virtual_time::{World, clock};
@@ -71,9 +71,10 @@ fn a_step_beyond_the_ceiling_does_not_end_a_tunnel_that_is_up() {
 /// Returns the bounds that the gateway derives from the clock, with a floor that was stored just
 /// now.
 fn bounds_of_product(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
-    let mut judge = ClockTrust::new(Some(kept));
+    let mut trust = ClockTrust::new(Some(KnownTimes { floor: kept, seen: kept }));
     let wall = gateway::clock::to_unix_time(Now::read().wall);
-    gateway::clock::tunnel_bounds(judge.assess(Instant::now(), wall, is_synchronised))
+    let reading = ClockReading { wall, ..ClockReading::default() };
+    gateway::clock::tunnel_bounds(trust.assess(Instant::now(), reading, is_synchronised))
 }
 
 #[test]

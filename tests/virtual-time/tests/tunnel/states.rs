@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tunnel::{ClockBounds, Now, TunnelDiagnosis, TunnelEvent, TunnelState};
+use virtual_time::world::parse_net;
 use virtual_time::{World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,23 +76,60 @@ fn a_name_that_does_not_resolve_is_reported() {
 #[test]
 fn a_name_with_only_addresses_inside_the_tunnel_is_reported() {
     let mut world = World::new(134, 1);
-    world.dns.clear();
-    world.restart_site();
-    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
+    let address = world.hubs[0].address;
+    world.site.set_host_routes(vec![parse_net("198.51.100.1/32")]);
     world.run_for(SECOND);
     assert_report(
         &world,
         TunnelState::AddressInside,
         "is in a network that is routed through the tunnel",
     );
-    let address = world.hubs[0].address;
+    world.site.set_host_routes(Vec::new());
     world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![address] });
     world.run_for(2 * SECOND);
     assert_report(&world, TunnelState::Up, "is up");
     // An address that works stays in use.
-    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    let inside = "203.0.113.1:51820".parse().expect("an address");
+    world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![inside] });
     world.ping_interval = Some(SECOND);
     assert!(world.is_answered_within(2 * SECOND));
+    assert_report(&world, TunnelState::Up, "is up");
+}
+
+#[test]
+fn an_address_inside_the_tunnel_is_not_kept_and_the_hub_does_not_roam_there() {
+    let mut world = World::connected(139, 1);
+    let address = world.hubs[0].address;
+    let inside = "203.0.113.1:51820".parse().expect("an address");
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    // The hub answers from an address behind itself, and still receives at its own.
+    world.hubs[0].sends_from = Some(inside);
+    for _ in 0..10 {
+        assert!(world.is_answered_within(2 * SECOND));
+        world.run_for(MINUTE);
+        assert_eq!(world.report().endpoint, Some(address));
+    }
+    assert_report(&world, TunnelState::Up, "is up");
+    world.site.set_host_routes(Vec::new());
+    assert!(world.is_answered_within(2 * SECOND));
+    assert_eq!(world.report().endpoint, Some(inside));
+    // A route that is set later applies to the address in use.
+    world.hubs[0].sends_from = None;
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    assert_eq!(world.report().endpoint, Some(address));
+    assert!(world.is_answered_within(2 * SECOND));
+}
+
+#[test]
+fn datagrams_that_the_host_routes_into_the_tunnel_are_reported_until_15_s_after_the_last() {
+    let mut world = World::connected(143, 1);
+    world.send_event(TunnelEvent::DatagramLooped);
+    let words = "routes the datagrams for hub-1 (198.51.100.1:51820) into the tunnel itself";
+    assert_report(&world, TunnelState::RoutedInside, words);
+    world.run_for(14 * SECOND);
+    assert_report(&world, TunnelState::RoutedInside, words);
+    world.run_for(2 * SECOND);
     assert_report(&world, TunnelState::Up, "is up");
 }
 

@@ -72,6 +72,10 @@ impl Transport for SilentTransport {
         self.unsent
     }
 
+    fn local_port(&self) -> Option<u16> {
+        None
+    }
+
     fn rebind(&mut self) -> io::Result<()> {
         self.calls.try_send("rebind").map_err(io::Error::other)
     }
@@ -98,7 +102,7 @@ async fn a_new_port_is_opened_before_the_initiation_that_follows_is_sent() {
     let (transport, mut calls) = transport();
     let clock = ClockCache::new(paused_wall);
     let (mut device_loop, _reports) =
-        DeviceLoop::new(site(), clock, transport, MemoryDevice::default(), Vec::new());
+        DeviceLoop::new(site(), clock, transport, MemoryDevice::default());
     let (events, mut queue) = mpsc::channel(1);
     let others = async {
         assert_eq!(calls.recv().await, Some("send"));
@@ -116,7 +120,7 @@ async fn initiations_are_sent_on_time_and_nothing_is_sent_in_between() {
     let (transport, mut calls) = transport();
     let clock = ClockCache::new(paused_wall);
     let (mut device_loop, _reports) =
-        DeviceLoop::new(site(), clock, transport, MemoryDevice::default(), Vec::new());
+        DeviceLoop::new(site(), clock, transport, MemoryDevice::default());
     let (_events, mut queue) = mpsc::channel(1);
     let hour = Duration::from_secs(3600);
     let ended = time::timeout(hour, device_loop.run(&mut queue)).await;
@@ -141,8 +145,7 @@ async fn a_flood_from_the_host_does_not_starve_the_rest() {
     transport.refused = Some("192.0.2.1:51820".parse().unwrap());
     transport.unsent = 3;
     let clock = ClockCache::new(paused_wall);
-    let (mut device_loop, mut reports) =
-        DeviceLoop::new(site(), clock, transport, device, Vec::new());
+    let (mut device_loop, mut reports) = DeviceLoop::new(site(), clock, transport, device);
     let (events, mut queue) = mpsc::channel(1);
     let others = async {
         // At most 16 frames in a row are read, and the order of the directions is random.
