@@ -65,8 +65,8 @@ pub enum TunnelEvent {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes the
-    /// diagnosis, because the hub may have forgotten it.
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes
+    /// the diagnosis, because the hub may have forgotten it.
     StampAccepted {
         /// Number of the hub in the settings.
         hub: usize,
