@@ -11,6 +11,7 @@ mod pump;
 pub(crate) mod systemd;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use provisioning::config::{Config, Listen, LoadedConfig, Will};
@@ -85,7 +86,7 @@ pub enum AppError {
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
-    let (config, hash) = loaded.into_parts();
+    let LoadedConfig { config, hash, .. } = loaded;
     let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
@@ -155,10 +156,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
 fn prepare_process(config: &Config) -> ConnectionSlots {
     // What the gateway creates is for its own user only.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if let Some(note) = open_files::note(config) {
+    if let Some(note) = open_files::note(&config.plcs) {
         tracing::warn!("{note}");
     }
-    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), config))
+    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit()))
 }
 
 /// Opens the directory of the queue. An unusable one does not stop the gateway: PLCs are read and
@@ -191,5 +192,6 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         will: Some(will),
         subscriptions: Vec::new(),
         uplink,
+        restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
     }
 }

@@ -73,6 +73,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 }
 
 async fn healthz(State(sources): State<Sources>) -> Response {
+    // Not the readiness: a restart repairs neither storage nor broker, and would cost values.
     if sources.liveness.is_alive() {
         "alive\n".into_response()
     } else {

@@ -28,7 +28,8 @@ pub(super) struct TunnelOptions {
     /// Name of the network interface.
     #[arg(long, value_name = "NAME", default_value = "edge0")]
     interface: InterfaceName,
-    /// Directory where the gateway stores the latest time that its clock has shown.
+    /// Directory for the latest time that the clock has shown. After a restart, a clock that is
+    /// behind that time is known to be wrong.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
     state_dir: PathBuf,
 }

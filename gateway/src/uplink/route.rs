@@ -162,9 +162,11 @@ pub(super) async fn connect_tcp(
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
+        // Linux would send over any other route that matches, past the tunnel and unencrypted.
         bind_to_device(&socket, interface)?;
     }
     let stream = socket.connect(address).await?;
+    // Nagle's algorithm (RFC 896) would hold a message back until the last one is acknowledged.
     stream.set_nodelay(true)?;
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(&stream).set_tcp_keepalive(&probes)?;

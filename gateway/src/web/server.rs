@@ -65,6 +65,7 @@ where
             }
         }
     }
+    // A client that connects now is refused, instead of waiting for an answer that never comes.
     drop(listener);
     // Requests that take longer are cut off when the set is dropped.
     let _ = timeout(SHUTDOWN_GRACE, async { while tasks.join_next().await.is_some() {} }).await;
@@ -101,6 +102,7 @@ async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin>(
         has_request.store(true, Ordering::Relaxed);
         router.call(request)
     });
+    // One request for each connection: an idle one would hold one of the few places.
     let connection = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())

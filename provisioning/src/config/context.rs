@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use figment::value::Value;
 
+use super::ServiceUser;
 use super::layers::{ENV_PREFIX, Layers};
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
@@ -14,8 +15,21 @@ use super::suggest::{nearest, not_supported_yet, without_indices};
 use super::toml_split::SplitDocument;
 use crate::diagnostics::{EnvVariable, MAX_PROBLEMS, Problem, SourceSpan};
 
+/// What a configuration is loaded for. It decides which of the files that it names are opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'a> {
+    /// To run: every file is read.
+    Run,
+    /// To report problems: as to run, but a credential that only systemd can give is a note. With a
+    /// user, that user has to be able to read the files too.
+    Check(Option<&'a ServiceUser>),
+    /// To know where the gateway is: no file is opened.
+    Look,
+}
+
 /// State of reading one configuration.
 pub(super) struct ReadContext<'a> {
+    pub(super) purpose: Purpose<'a>,
     pub(super) layers: &'a Layers,
     /// Text of the file.
     pub(super) text: &'a str,

@@ -33,14 +33,17 @@ impl SiteTunnel {
             Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
             None => {}
         }
+        let is_behind = verdict == ClockVerdict::Behind;
+        let is_stamp_ahead = self.links.is_stamp_ahead(now.wall);
+        let is_first_attempt = failed == 0 && !self.links.is_searching();
         match link.last_cause.cause() {
             FailureCause::Refused => TunnelState::Refused,
             FailureCause::Overloaded => TunnelState::Overloaded,
             FailureCause::WrongKey => TunnelState::WrongKey,
-            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
-                TunnelState::Connecting
-            }
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
+            // A hub is right to ignore a clock that is known to be wrong.
+            FailureCause::Unknown if is_stamp_ahead && !is_behind => TunnelState::StampAhead,
+            FailureCause::Unknown if is_first_attempt && !is_stamp_ahead => TunnelState::Connecting,
+            FailureCause::Unknown if is_behind => TunnelState::ClockBehind,
             FailureCause::Unknown => TunnelState::Silent,
         }
     }
@@ -54,6 +57,7 @@ impl SiteTunnel {
             hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
             endpoint: endpoint.and_then(HubEndpoint::current_address),
             last_handshake: self.last_handshake,
+            accepted_stamp: endpoint.and_then(|endpoint| endpoint.accepted_stamp),
             counters: self.counters,
         }
     }
