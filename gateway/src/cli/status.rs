@@ -19,9 +19,9 @@ Examples:
   sudo edge-gateway status                      a table; its first line matters most
   sudo edge-gateway status gateway.toml --json  for a program
 
-Connects to the gateway that runs with the same configuration, over the socket in its state_dir, which
-only its user and root may open. Exit code 0 only if all is well; 1 if no gateway answers, or if the
-first line of the table says anything else.")]
+Connects to the gateway that runs with the same configuration, over the socket in its state_dir,
+which only its user and root may open. Exit code 0 only if all is well; 1 if no gateway answers, or
+if the first line of the table says anything else.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
