@@ -57,6 +57,8 @@ pub struct ClientSettings {
     pub subscriptions: Vec<String>,
     /// Opens connections to the brokers.
     pub uplink: Uplink,
+    /// Whether systemd restarts the gateway when a file with a secret changes.
+    pub restarts_on_new_secrets: bool,
 }
 
 /// A message to be published.
@@ -286,7 +288,7 @@ impl MqttClient {
         if reason == DisconnectReason::TooLarge {
             self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
-        let sentence = failure.sentence(broker, &self.settings.mqtt);
+        let sentence = failure.sentence(broker, &self.settings);
         tracing::debug!(broker, reason = reason.label(), ?pause, %sentence);
         let event = MqttEvent::Disconnected { reason, sentence, retry_in: pause };
         self.events.send(event).await.map(|()| pause).map_err(|_| ClientClosed)

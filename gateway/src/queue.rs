@@ -67,6 +67,9 @@ const MAX_MEMORY_BYTES: u64 = 16 << 20;
 /// When a connection begins, entries up to this age are live; older ones are backlog.
 const LIVE_MAX_AGE: Duration = Duration::from_secs(5);
 
+/// Target of the lines about the storage that fails and works again.
+pub const LOG_TARGET: &str = "gateway::storage";
+
 /// What a queue needs to know in addition to its configuration.
 #[derive(Clone, Debug)]
 pub struct QueueIdentity {

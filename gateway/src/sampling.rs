@@ -124,6 +124,7 @@ impl SampledClass {
         let state = |tag| TagState { tag, last_published: None };
         let mut states: Vec<TagState> = tags.map(state).collect();
         states.sort_by_key(|state| state.tag);
+        // It lives as long as the process, once for each tag.
         states.shrink_to_fit();
         Self {
             half_period: class.period / 2,
@@ -143,6 +144,7 @@ impl SampledClass {
         for (state, location) in self.tag_states.iter().zip(&*cycle.locations) {
             let tag = self.tags.get(usize::from(state.tag))?;
             let mut sample = state.sample(tag, *location, &cycle.results, at)?;
+            // Any other quality says more: there is no value, or none of the tag's type.
             if cycle.is_stopped && sample.quality == Quality::Good {
                 sample.quality = Quality::Stopped;
             }
@@ -165,6 +167,7 @@ impl SampledClass {
         now: Instant,
     ) -> Vec<Sample> {
         let repeat_at = |published: &LastPublished| published.published_at + heartbeat;
+        // A heartbeat that is due before the middle of the next period is nearer to this cycle.
         let soon = now + self.half_period;
         let is_due = |(state, sample): (&TagState, &Sample)| {
             state.last_published.as_ref().is_none_or(|published| {
@@ -175,6 +178,7 @@ impl SampledClass {
         };
         let mut pairs = self.tag_states.iter().zip(&self.samples);
         match publish {
+            // A message is complete (docs/decisions/0001-whole-datagrams.md).
             PublishScope::WholeClass if pairs.any(is_due) => {
                 let samples = mem::take(&mut self.samples);
                 for (state, sample) in self.tag_states.iter_mut().zip(&samples) {

@@ -134,6 +134,30 @@ fn without_metrics_only_the_status_socket_listens() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
 
+#[test]
+fn what_the_gateway_creates_is_for_its_own_user_only() {
+    let (plc, broker) = (Pymodbus::start(), Mosquitto::start());
+    let messages = broker.subscribe("edge/g/data/#");
+    let gateway = Gateway::start_with(config(broker.url(), &plc), &[]);
+    messages.next(EVENT_TIMEOUT);
+
+    let mut directories = vec![gateway.state_dir()];
+    let mut seen = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("it is readable") {
+            let path = entry.expect("it is readable").path();
+            let metadata = fs::symlink_metadata(&path).expect("it is there");
+            let mode = metadata.permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+            seen += 1;
+            if metadata.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    assert!(seen >= 3, "{seen} files");
+}
+
 /// Returns the TCP addresses that a process listens on (proc(5), /proc/PID/net/tcp).
 fn listening(process: u32) -> BTreeSet<SocketAddr> {
     const LISTEN: &str = "0A";

@@ -24,7 +24,7 @@ mod tcp_segment;
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -65,10 +65,25 @@ pub enum TunnelEvent {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes the
+    /// diagnosis, because the hub may have forgotten it.
+    StampAccepted {
+        /// Number of the hub in the settings.
+        hub: usize,
+        /// The timestamp, a time of this machine's wall clock.
+        stamp: SystemTime,
+    },
     /// The host has routed a datagram of this tunnel into the tunnel, which cannot carry itself.
     DatagramLooped,
     /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,
+    /// The network interface of the tunnel was taken down.
+    InterfaceDown {
+        /// Its present name.
+        name: String,
+    },
+    /// The network interface of the tunnel is up again.
+    InterfaceUp,
     /// New bounds for the wall clock.
     ClockBoundsChanged(ClockBounds),
     /// The host at this address reports that nothing listens on the port (ICMP port unreachable).

@@ -31,8 +31,23 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(tunnel: &Tunnel, now: Now) -> (Self, watch::Receiver<TunnelReport>) {
-        let (publish, reports) = watch::channel(tunnel.report(now));
+        let report = tunnel.report(now);
+        // What is wrong from the start on is no change of state later.
+        if is_problem(report.state) {
+            log_change(&report);
+        }
+        let (publish, reports) = watch::channel(report);
         (Self { publish, last_published: now.instant }, reports)
+    }
+
+    /// Publishes a report that the tunnel itself cannot make, and logs it unless the last one said
+    /// the same.
+    pub(crate) fn publish(&mut self, report: TunnelReport, now: Now) {
+        if report.diagnosis != self.publish.borrow().diagnosis {
+            log_change(&report);
+        }
+        self.publish.send_replace(report);
+        self.last_published = now.instant;
     }
 
     /// Publishes a report if the state has changed or the last one is a second old.
@@ -66,9 +81,13 @@ impl DropDeltas {
 
 fn log_change(report: &TunnelReport) {
     let (hub, state) = (report.hub.as_str(), report.state.label());
-    if matches!(report.state, TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting) {
-        tracing::info!(hub, state, "{}", report.diagnosis);
-    } else {
+    if is_problem(report.state) {
         tracing::warn!(hub, state, "{}", report.diagnosis);
+    } else {
+        tracing::info!(hub, state, "{}", report.diagnosis);
     }
+}
+
+const fn is_problem(state: TunnelState) -> bool {
+    !matches!(state, TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting)
 }

@@ -35,7 +35,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -47,8 +47,9 @@ const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
 /// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
-/// and the stop.
+/// those over which the broker closes the connection, and the stop.
 const DROPS: &str = "gateway::drops";
+const POISON: &str = "gateway::poison";
 const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
@@ -115,6 +116,8 @@ struct BrokerSession {
     /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
+    /// To be sent before the first status.
+    clearing: Option<OutgoingMessage>,
     /// Whether the broker has acknowledged or refused any message of the queue.
     has_acked: bool,
     /// The ticket of the message that was handed over last.
@@ -276,6 +279,7 @@ impl Pump {
                     unacknowledged: 0,
                     max_payload,
                     status_due: Some(Instant::now()),
+                    clearing: self.status_tracker.clearing_message(session),
                     has_acked: false,
                     last_ticket: Ticket::Status,
                 });
@@ -322,6 +326,7 @@ impl Pump {
         let alone = (session.unacknowledged == 1).then_some(session.last_ticket);
         let Some(ticket) = self.poison.on_closed(alone) else { return };
         tracing::warn!(
+            target: POISON,
             "the broker closes the connection each time it receives a certain message, which is \
              dropped: it may be longer than the broker accepts, or this gateway may not publish on \
              its topic"
@@ -428,7 +433,7 @@ impl Pump {
                 return;
             }
             let dir = self.storage_retry.dir().display();
-            tracing::warn!(%dir, "the queue is stored on disk from now on");
+            tracing::warn!(target: queue::LOG_TARGET, %dir, "the queue is stored on disk from now on");
         }
     }
 

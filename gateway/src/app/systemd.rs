@@ -7,14 +7,23 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 
 /// Address of the service manager, as it passes it on.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// Returns whether systemd started this process: it takes notifications, or the log.
 pub(crate) fn is_service() -> bool {
-    [SOCKET_VARIABLE, "JOURNAL_STREAM"].iter().any(|name| env::var_os(name).is_some())
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set(SOCKET_VARIABLE) || is_set("JOURNAL_STREAM")
 }
+
+/// The unit that restarts the service when a file of the service changes, as `systemctl enable`
+/// links it: it then starts with the service.
+const SECRETS_UNIT_LINK: &str =
+    "etc/systemd/system/edge-gateway.service.wants/edge-gateway-secrets.path";
+/// Where `systemctl mask` disables that unit.
+const SECRETS_UNIT_MASK: &str = "etc/systemd/system/edge-gateway-secrets.path";
 
 /// Reports that the gateway has started.
 pub(super) fn notify_ready() {
@@ -39,6 +48,12 @@ pub(crate) fn notify_watchdog() {
     notify("READY=1\nWATCHDOG=1");
 }
 
+/// Returns whether systemd restarts the gateway when a file with a secret changes.
+pub(super) fn restarts_on_new_secrets(root: &Path) -> bool {
+    let is_link = |path: &str| root.join(path).is_symlink();
+    is_link(SECRETS_UNIT_LINK) && !is_link(SECRETS_UNIT_MASK)
+}
+
 fn notify(message: &str) {
     let Some(address) = env::var_os(SOCKET_VARIABLE) else { return };
     if let Err(error) = send(&address, message) {
@@ -60,7 +75,23 @@ fn send(address: &OsStr, message: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    #[test]
+    fn a_unit_that_is_enabled_and_not_masked_restarts_the_gateway() {
+        let root = env::temp_dir().join(format!("edge-systemd-{}", fastrand::u64(..)));
+        let (link, mask) = (root.join(SECRETS_UNIT_LINK), root.join(SECRETS_UNIT_MASK));
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        assert!(!restarts_on_new_secrets(&root));
+        symlink("/lib/systemd/system/edge-gateway-secrets.path", link).unwrap();
+        assert!(restarts_on_new_secrets(&root));
+        symlink("/dev/null", mask).unwrap();
+        assert!(!restarts_on_new_secrets(&root));
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn messages_reach_a_path_and_an_abstract_name_and_never_wait() {
@@ -80,6 +111,6 @@ mod tests {
             let full = (0..100_000).find_map(|_| send(address, "WATCHDOG=1").err()).unwrap();
             assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         }
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 }

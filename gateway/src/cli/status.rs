@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use provisioning::config::LoadedConfig;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime};
 use crate::app;
@@ -19,9 +18,9 @@ Examples:
   sudo edge-gateway status                      a table; its first line matters most
   sudo edge-gateway status gateway.toml --json  for a program
 
-Connects to the gateway that runs with the same configuration, over the socket in its state_dir,
-which only its user and root may open. Exit code 0 only if all is well; 1 if no gateway answers, or
-if the first line of the table says anything else.")]
+Connects to the gateway that runs with the same configuration, over the socket in its state_dir.
+Only that gateway's user and root may open the socket. No secret is read. Exit code 0 only if all
+is well; 1 if no gateway answers, or if the first line of the table says anything else.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
@@ -32,8 +31,9 @@ pub(super) struct StatusOptions {
 
 /// Prints the status of the gateway that runs with this configuration.
 pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
-    let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
-    let status = fetch_status(&loaded)?;
+    let inspected = configuration::inspect(&options.file.path)?;
+    let Some(inspected) = inspected else { return Ok(EXIT_NEGATIVE) };
+    let status = fetch_status(&inspected.gateway.state_dir)?;
     if options.json {
         print_line(serde_json::to_string_pretty(&status)?)?;
     } else {
@@ -64,9 +64,8 @@ fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     error.into()
 }
 
-/// Fetches the status from the gateway that runs with this configuration.
-pub(super) fn fetch_status(loaded: &LoadedConfig) -> anyhow::Result<Status> {
-    let state_dir = &loaded.config.gateway.state_dir;
+/// Fetches the status from the gateway that runs with this `state_dir`.
+pub(super) fn fetch_status(state_dir: &Path) -> anyhow::Result<Status> {
     let target = HttpTarget::Unix(app::socket_path(state_dir));
     let answer = runtime()?
         .block_on(fetch(&target, "/status"))

@@ -28,7 +28,8 @@ pub(super) struct TunnelOptions {
     /// Name of the network interface.
     #[arg(long, value_name = "NAME", default_value = "edge0")]
     interface: InterfaceName,
-    /// Directory where the gateway stores the latest time that its clock has shown.
+    /// Directory for the latest time that the clock has shown. After a restart, a clock that is
+    /// behind that time is known to be wrong.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
     state_dir: PathBuf,
 }
@@ -62,13 +63,14 @@ fn run_tunnel(options: &TunnelOptions, log: &Logging) -> anyhow::Result<u8> {
         let bounds = clock::tunnel_bounds(assessment);
         let seed = fastrand::u64(..);
         let client = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (device, driver) = tunnel::open_device_tunnel(
+        let (device, mut driver) = tunnel::device_tunnel(
             &read.settings,
             read.routes,
             options.interface,
             client,
             transport,
-        )?;
+        );
+        driver.open()?;
         tracing::info!(interface = %options.interface, "the network interface is up");
         let (changes, _) = watch::channel(assessment);
         let send_bounds = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));

@@ -45,6 +45,11 @@ pub enum PlcDiagnosis {
         /// Modbus server.
         address: String,
     },
+    /// This process may open no more files and connections.
+    OutOfDescriptors {
+        /// Modbus server.
+        address: String,
+    },
     /// The connection failed for another reason.
     ConnectFailed {
         /// Modbus server.
@@ -162,6 +167,7 @@ impl PlcDiagnosis {
             ConnectError::TimedOut(_) if is_modicon => Self::ModiconSilent { address },
             ConnectError::TimedOut(_) => Self::Silent { address },
             ConnectError::NoRoute(_) => Self::NoRoute { address },
+            ConnectError::OutOfDescriptors => Self::OutOfDescriptors { address },
             ConnectError::Failed(error) => {
                 Self::ConnectFailed { address, error: error.to_string() }
             }
@@ -245,6 +251,9 @@ impl fmt::Display for PlcDiagnosis {
             }
             Self::NoRoute { address } => {
                 write!(f, "There is no route to PLC {address}: {CHECK_NETWORK}")
+            }
+            Self::OutOfDescriptors { address } => {
+                write!(f, "PLC {address} waits for another connection to close: {RAISE_LIMIT}")
             }
             Self::ConnectFailed { address, error } => {
                 write!(f, "The connection to PLC {address} failed: {error}")
@@ -335,6 +344,8 @@ const SERVER_OFF: &str = "the Modbus server may be off (Machine Expert: Ethernet
 const CHECK_CABLE: &str = "check power, cable and address; if it answers a ping,";
 const CHECK_NETWORK: &str = "check the cable, the power of the PLC, and that this gateway has an \
                              address in the network of the PLC";
+const RAISE_LIMIT: &str = "the limit on open files is reached; set LimitNOFILE of the service \
+                           (ulimit -n in a shell) to the number of PLCs plus 32, and restart it";
 const UNPLUGGED: &str = "it may be restarting or overloaded, or its cable is unplugged";
 const PORT_BLOCKED: &str = "a firewall may block the port";
 const MISMATCH: &str = "that do not fit the requests: check that a Modbus TCP server listens \
@@ -396,6 +407,7 @@ mod tests {
                 ConnectError::Refused(io()),
                 ConnectError::TimedOut(second),
                 ConnectError::NoRoute(io()),
+                ConnectError::OutOfDescriptors,
                 ConnectError::Failed(io()),
             ];
             let mut all: Vec<_> =

@@ -24,6 +24,7 @@ use tokio_modbus::prelude::ReadCode;
 use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::session::{
     AnswerMismatch, ConnectError, Connector, PlcSession, RequestError, UnitAddress,
 };
@@ -38,6 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Idle time before TCP keepalive probes find a PLC that disappeared.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// The limit of the process or of the machine is reached (errno(3)).
+const OUT_OF_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
 
 /// Opens connections to one Modbus server.
 #[derive(Debug)]
@@ -46,24 +49,33 @@ pub(super) struct ModbusConnector {
     /// Longest time-out of its units.
     timeout: Duration,
     transaction_ids: TransactionIds,
+    slots: ConnectionSlots,
 }
 
 /// A connection to a Modbus server.
 pub(super) struct ModbusSession {
     context: Context,
+    _slot: ConnectionSlot,
 }
 
 impl ModbusConnector {
-    pub(super) fn new(address: HostPort, timeout: Duration) -> Self {
-        Self { address, timeout, transaction_ids: TransactionIds::starting_at(fastrand::u16(..)) }
+    pub(super) fn new(address: HostPort, timeout: Duration, slots: ConnectionSlots) -> Self {
+        let transaction_ids = TransactionIds::starting_at(fastrand::u16(..));
+        Self { address, timeout, transaction_ids, slots }
+    }
+
+    /// Returns the slot of a new connection.
+    pub(super) fn take_slot(&self) -> Result<ConnectionSlot, ConnectError> {
+        self.slots.take().ok_or(ConnectError::OutOfDescriptors)
     }
 
     /// Returns a session on a new stream.
-    pub(super) fn new_session<S>(&self, stream: S) -> ModbusSession
+    pub(super) fn new_session<S>(&self, stream: S, slot: ConnectionSlot) -> ModbusSession
     where
         S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
     {
-        ModbusSession { context: tcp::attach(Strict::new(stream, self.transaction_ids.clone())) }
+        let context = tcp::attach(Strict::new(stream, self.transaction_ids.clone()));
+        ModbusSession { context, _slot: slot }
     }
 
     /// Connects to the addresses of the host name, one after another.
@@ -89,9 +101,10 @@ impl Connector for ModbusConnector {
     type Session = ModbusSession;
 
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
+        let slot = self.take_slot()?;
         let stream = self.open_stream(CONNECT_TIMEOUT.min(self.timeout * 3)).await?;
         configure_socket(&stream).map_err(ConnectError::Failed)?;
-        Ok(self.new_session(stream))
+        Ok(self.new_session(stream, slot))
     }
 }
 
@@ -160,6 +173,8 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
         ConnectError::Refused(error)
     } else if matches!(kind, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) {
         ConnectError::NoRoute(error)
+    } else if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
+        ConnectError::OutOfDescriptors
     } else if kind == ErrorKind::TimedOut {
         ConnectError::TimedOut(limit)
     } else {

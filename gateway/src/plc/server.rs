@@ -106,8 +106,9 @@ impl ServerState {
 
     /// Records a failed connect: no unit answers.
     pub(super) fn on_connect_failed(&mut self, error: &ConnectError) {
+        let was_tried = !matches!(error, ConnectError::OutOfDescriptors);
         for unit in &mut self.units {
-            unit.metrics.connects.inc();
+            unit.metrics.connects.inc_by(u64::from(was_tried));
             unit.is_answering = false;
             let diagnosis = PlcDiagnosis::not_connected(&unit.config, error);
             unit.report_disconnected(diagnosis, None, &mut self.events);

@@ -64,6 +64,9 @@ pub(super) enum ConnectError {
     /// No route leads to the address, or no device of the local network has it.
     #[error("no route to the address")]
     NoRoute(#[source] io::Error),
+    /// This process may open no more files and connections.
+    #[error("too many open files and connections")]
+    OutOfDescriptors,
     /// Another error, mostly of this machine.
     #[error("the connection failed")]
     Failed(#[source] io::Error),

@@ -19,6 +19,7 @@ pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
         hub: hub.to_owned(),
         endpoint: None,
         last_handshake: None,
+        accepted_stamp: None,
         counters: tunnel::Counters::default(),
     }
 }

@@ -132,8 +132,8 @@ section! {
         /// User name.
         username: Field<PlainText>, else "none";
         /// File with the password: a path, relative to this file, or `cred:NAME` for the credential
-        /// NAME of systemd. The file must not be readable by other users, nor writable by its
-        /// group.
+        /// NAME of systemd. It is read for each connection. The file must not be readable by other
+        /// users, nor writable by its group.
         password_file: Field<SecretFile>, else "none";
         /// File with the certificate authorities (PEM), to one of which the broker's
         /// certificate must chain.
@@ -150,7 +150,8 @@ section! {
 }
 
 section! {
-    /// The message that the broker publishes when it loses the connection to the gateway.
+    /// The message that the broker publishes when it loses the connection to the gateway. It
+    /// replaces `{"state":"offline"}` on the status topic; the status is then not retained.
     struct RawWill {
         /// Topic, with `{gateway}` and `{location}` as placeholders.
         topic: Field<TopicTemplate>, else "required";

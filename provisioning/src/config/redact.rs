@@ -65,6 +65,8 @@ impl Redactor {
                 '=' if is_secret(key) => return Some(at + 1),
                 ':' if !has_equals && is_secret(key) => return Some(at + 1),
                 '=' if self.is_secret_section && !names_file(key) => return Some(at + 1),
+                // A line of nothing but colons must not be read once for each of them.
+                ':' if !has_equals => key_start = at + 1,
                 // The text before is the value of another key.
                 '=' | ',' | '{' => key_start = at + 1,
                 _ => {}
@@ -134,15 +136,22 @@ fn words(key: &str) -> impl Iterator<Item = String> {
 
 /// Redacts user and password in `mqtt://user:password@host`.
 fn redact_urls(line: &str) -> String {
-    let Some((scheme, rest)) = line.split_once("://") else { return line.to_owned() };
-    let host = rest.find(['"', '\'', ',', ' ']).unwrap_or(rest.len());
-    let (url, tail) = rest.split_at_checked(host).unwrap_or((rest, ""));
-    // The last @ ends the credentials: a password may contain one.
-    let url = match url.rsplit_once('@') {
-        Some((user, host)) => format!("{}@{host}", asterisks(user)),
-        None => url.to_owned(),
-    };
-    format!("{scheme}://{url}{}", redact_urls(tail))
+    const SEPARATOR: &str = "://";
+    let mut redacted = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((scheme, after)) = rest.split_once(SEPARATOR) {
+        let host = after.find(['"', '\'', ',', ' ']).unwrap_or(after.len());
+        let (url, tail) = after.split_at_checked(host).unwrap_or((after, ""));
+        redacted.push_str(scheme);
+        redacted.push_str(SEPARATOR);
+        // The last @ ends the credentials: a password may contain one.
+        match url.rsplit_once('@') {
+            Some((user, host)) => redacted.extend([&asterisks(user), "@", host]),
+            None => redacted.push_str(url),
+        }
+        rest = tail;
+    }
+    redacted + rest
 }
 
 /// Returns one `*` per byte; quotes and white space are kept.

@@ -9,7 +9,7 @@ use gateway::metrics::Metrics;
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::queue::storage::DirStorage;
 use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
-use provisioning::config::{self, Durability};
+use provisioning::config::{self, Durability, LoadedConfig};
 use redb::{Database, TableDefinition};
 
 use crate::{PER_SECOND, RECORD, database, tick};
@@ -122,7 +122,7 @@ fn open(directory: &Path, durability: Durability) -> Queue {
                 at = \"%MW0\"\ntype = \"STRING(200)\"\n";
     let written = e2e::temp_dir();
     let loaded = config::load(&written.write("gateway.toml", toml));
-    let (mut config, hash) = loaded.expect("the configuration holds").into_parts();
+    let LoadedConfig { mut config, hash, .. } = loaded.expect("the configuration holds");
     config.queue.durability = durability;
     let metrics = Metrics::new(&config, &hash).expect("a registry of its own").queue;
     let identity = QueueIdentity {

@@ -16,6 +16,12 @@ pub struct Setting {
     pub meaning: &'static str,
 }
 
+/// Length of an attack on the gateway.
+pub const ATTACK_SECONDS: Setting = Setting {
+    name: "E2E_ATTACK_SECONDS",
+    default: "2",
+    meaning: "Length of each attack on the memory of the gateway, in seconds.",
+};
 /// Records of the backlog bench, in MiB.
 pub const BACKLOG: Setting = Setting {
     name: "E2E_BACKLOG",
@@ -138,7 +144,8 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 20] = [
+pub const ALL: [Setting; 21] = [
+    ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
     CLIENT_ID,

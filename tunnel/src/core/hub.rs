@@ -343,6 +343,7 @@ impl HubTunnel {
             hub: String::new(),
             endpoint: self.sites.iter().find_map(|site| site.endpoint),
             last_handshake: self.last_handshake,
+            accepted_stamp: None,
             counters: self.counters,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::counters::Counters;
@@ -26,6 +27,9 @@ pub struct TunnelReport {
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake completed, by this machine's wall clock at that time.
     pub last_handshake: Option<SystemTime>,
+    /// The timestamp of the latest handshake that the hub in use has accepted, also from an earlier
+    /// run.
+    pub accepted_stamp: Option<SystemTime>,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -45,6 +49,10 @@ pub enum TunnelState {
     AddressInside,
     /// The host routes the datagrams of the tunnel into the tunnel itself.
     RoutedInside,
+    /// The network interface of the tunnel cannot be created.
+    NoInterface,
+    /// The network interface of the tunnel was taken down.
+    InterfaceDown,
     /// Nothing comes back.
     Silent,
     /// The hub's host reports that nothing listens on the port. The report can be forged.
@@ -57,6 +65,9 @@ pub enum TunnelState {
     ClockAhead,
     /// Nothing comes back, and the clock is behind, which may be the reason.
     ClockBehind,
+    /// The hub has accepted a handshake with a later time than that of the clock, and ignores those
+    /// with an earlier one.
+    StampAhead,
     /// The hub's end waits for the first site.
     Waiting,
 }
@@ -85,12 +96,15 @@ impl TunnelState {
             Self::NoAddress => "no_address",
             Self::AddressInside => "address_inside",
             Self::RoutedInside => "routed_inside",
+            Self::NoInterface => "no_interface",
+            Self::InterfaceDown => "interface_down",
             Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
             Self::WrongKey => "wrong_key",
             Self::ClockAhead => "clock_ahead",
             Self::ClockBehind => "clock_behind",
+            Self::StampAhead => "stamp_ahead",
             Self::Waiting => "waiting",
         }
     }
@@ -122,12 +136,15 @@ pub enum TunnelDiagnosis {
     NoAddress { hub: String, host: String },
     AddressInside { hub: String, host: String },
     RoutedInside { hub: String, address: String },
+    NoInterface { cause: String },
+    InterfaceDown { interface: String },
     Silent { hub: String, address: String, public_key: String },
     Refused { hub: String, address: String },
     Overloaded { hub: String, address: String },
     WrongKey { hub: String, address: String },
     ClockAhead,
     ClockBehind { hub: String, address: String },
+    StampAhead { hub: String, address: String, accepted: String, public_key: String },
     SiteConnected,
     WaitingForSites,
 }
@@ -158,6 +175,8 @@ impl TunnelDiagnosis {
             TunnelState::NoAddress => Self::NoAddress { hub, host },
             TunnelState::AddressInside => Self::AddressInside { hub, host },
             TunnelState::RoutedInside => Self::RoutedInside { hub, address },
+            TunnelState::NoInterface => Self::NoInterface { cause: String::new() },
+            TunnelState::InterfaceDown => Self::InterfaceDown { interface: String::new() },
             TunnelState::Silent => {
                 let public_key = settings.private_key.public_key().to_string();
                 Self::Silent { hub, address, public_key }
@@ -167,6 +186,12 @@ impl TunnelDiagnosis {
             TunnelState::WrongKey => Self::WrongKey { hub, address },
             TunnelState::ClockAhead => Self::ClockAhead,
             TunnelState::ClockBehind => Self::ClockBehind { hub, address },
+            TunnelState::StampAhead => {
+                let accepted = endpoint.and_then(|endpoint| endpoint.accepted_stamp);
+                let accepted = accepted.map(to_date).unwrap_or_default();
+                let public_key = settings.private_key.public_key().to_string();
+                Self::StampAhead { hub, address, accepted, public_key }
+            }
             TunnelState::Waiting => Self::WaitingForSites,
         }
     }
@@ -205,6 +230,15 @@ impl fmt::Display for TunnelDiagnosis {
                  where they are dropped. Check the cable and the route to that address: it must \
                  not lead through the tunnel's network interface."
             ),
+            Self::NoInterface { cause } => write!(
+                f,
+                "The tunnel has no network interface: {cause}. The gateway tries again every 10 s."
+            ),
+            Self::InterfaceDown { interface } => write!(
+                f,
+                "The tunnel's network interface {interface} was taken down. Take it up with `ip \
+                 link set {interface} up`, or restart the gateway."
+            ),
             Self::Silent { hub, address, public_key } => write!(
                 f,
                 "Nothing comes back from {hub} ({address}). Ask this site's network administrator \
@@ -238,10 +272,24 @@ impl fmt::Display for TunnelDiagnosis {
                  the past, which a hub does not accept. Set the clock, or let NTP through; the \
                  tunnel then connects automatically."
             ),
+            Self::StampAhead { hub, address, accepted, public_key } => write!(
+                f,
+                "{hub} ({address}) has accepted a handshake of this device with the time \
+                 {accepted}, and ignores those with an earlier time. If the clock of this device \
+                 is right now, ask the operator of the hub to remove the key {public_key} and to \
+                 add it again; if not, set the clock."
+            ),
             Self::SiteConnected => f.write_str("A site is connected."),
             Self::WaitingForSites => f.write_str("No site has connected yet."),
         }
     }
+}
+
+/// Returns the time in seconds, as RFC 3339 writes it.
+fn to_date(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    date.unwrap_or(Timestamp::MAX).to_string()
 }
 
 #[cfg(test)]
@@ -269,6 +317,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&narrow).unwrap(), expected);
         assert!(narrow.to_string().contains("let UDP packets of 1360 bytes to that address"));
+        assert_eq!(to_date(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
         let ahead = serde_json::to_value(TunnelDiagnosis::ClockAhead).unwrap();
         assert_eq!(ahead, json!({"code": "clock_ahead"}));
     }

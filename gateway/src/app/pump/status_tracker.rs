@@ -32,6 +32,9 @@ const PLC_REFUSAL: &str = "gateway::plc_refusal";
 pub(super) struct StatusTracker {
     status: watch::Sender<Status>,
     topic: Arc<str>,
+    /// Whether the broker retains the status: not with a will elsewhere, which leaves a retained
+    /// status at "online" after a crash. A client has one will (MQTT 5.0, 3.1.2.5).
+    retain: bool,
     metrics: Metrics,
     health_inputs: HealthInputs,
     readiness: watch::Sender<Readiness>,
@@ -67,10 +70,12 @@ impl StatusTracker {
     ) -> Self {
         let plcs = config.plcs.iter().map(|plc| plc.name.as_str());
         let version = env!("CARGO_PKG_VERSION");
+        let topic = status_topic(&config.gateway.id);
         let status = Status::new(&config.gateway.id, version, hash, plcs, clock::now());
         Self {
             status: watch::Sender::new(status),
-            topic: status_topic(&config.gateway.id).into(),
+            retain: config.mqtt.will.as_ref().is_none_or(|will| will.retain && will.topic == topic),
+            topic: topic.into(),
             metrics: metrics.clone(),
             health_inputs,
             readiness: watch::Sender::new(Readiness::Ready),
@@ -287,7 +292,14 @@ impl StatusTracker {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// Returns the status as a retained message; `None` when it is suppressed.
+    /// Returns the message that clears a status which an earlier run may have left at the broker;
+    /// `None` where the next status replaces it.
+    pub(super) fn clearing_message(&self, session: u32) -> Option<OutgoingMessage> {
+        let cleared = OutgoingMessage { retain: true, ..self.message(session, Vec::new()) };
+        (!self.retain).then_some(cleared)
+    }
+
+    /// Returns the status as a message; `None` when it is suppressed.
     pub(super) fn status_message(&mut self, session: u32) -> Option<OutgoingMessage> {
         // A struct of numbers and text always has a JSON form; an empty payload clears the topic.
         let payload = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
@@ -296,7 +308,7 @@ impl StatusTracker {
         }
         self.last_len = payload.len();
         let ticket = Some(Ticket::Status.number());
-        Some(OutgoingMessage { ticket, ..self.retained_message(session, payload) })
+        Some(OutgoingMessage { ticket, ..self.message(session, payload) })
     }
 
     /// Suppresses status messages that are not at least a quarter shorter than the last one, over
@@ -307,10 +319,10 @@ impl StatusTracker {
 
     /// Returns the status message of a clean stop.
     pub(super) fn offline_message(&self, session: u32) -> OutgoingMessage {
-        self.retained_message(session, OFFLINE_PAYLOAD.as_bytes().to_vec())
+        self.message(session, OFFLINE_PAYLOAD.as_bytes().to_vec())
     }
 
-    fn retained_message(&self, session: u32, payload: Vec<u8>) -> OutgoingMessage {
+    fn message(&self, session: u32, payload: Vec<u8>) -> OutgoingMessage {
         let topic = Arc::clone(&self.topic);
         OutgoingMessage {
             session,
@@ -318,7 +330,7 @@ impl StatusTracker {
             topic,
             payload,
             qos: Qos::AtLeastOnce,
-            retain: true,
+            retain: self.retain,
         }
     }
 

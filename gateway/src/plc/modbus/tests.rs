@@ -205,7 +205,7 @@ async fn no_connection_repeats_a_transaction_id_of_the_one_before() {
     let mut ids = std::collections::BTreeSet::new();
     for _ in 0..3 {
         let (ours, mut plc) = duplex(1024);
-        let mut session = connector.new_session(ours);
+        let mut session = connector.new_session(ours, connector.take_slot().unwrap());
         for _ in 0..3 {
             let serve = async {
                 let mut asked = [0; 12];
@@ -387,11 +387,12 @@ fn session() -> (ModbusSession, DuplexStream) {
     let (ours, theirs) = duplex(1024);
     let mut connector = connector("127.0.0.1", 502);
     connector.transaction_ids = TransactionIds::starting_at(0);
-    (connector.new_session(ours), theirs)
+    (connector.new_session(ours, connector.take_slot().unwrap()), theirs)
 }
 
 fn connector(host: &str, port: u16) -> ModbusConnector {
-    ModbusConnector::new(HostPort { host: host.to_owned(), port }, ADDRESS.timeout)
+    let address = HostPort { host: host.to_owned(), port };
+    ModbusConnector::new(address, ADDRESS.timeout, ConnectionSlots::new(1))
 }
 
 const fn request(table: Table, first: u16, count: u16) -> ReadRequest {

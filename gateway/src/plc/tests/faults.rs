@@ -117,7 +117,8 @@ pub(super) struct InMemoryConnector {
 
 impl InMemoryConnector {
     pub(super) fn new(handle: &Handle, plc: &Plc) -> Self {
-        let connector = ModbusConnector::new(plc.address.clone(), plc.timeout);
+        let connector =
+            ModbusConnector::new(plc.address.clone(), plc.timeout, ConnectionSlots::new(1));
         Self { handle: handle.clone(), connector }
     }
 }
@@ -127,7 +128,8 @@ impl Connector for InMemoryConnector {
 
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
         let stream = self.handle.connect().await.map_err(io::Error::other);
-        Ok(self.connector.new_session(stream.map_err(ConnectError::Failed)?))
+        let slot = self.connector.take_slot()?;
+        Ok(self.connector.new_session(stream.map_err(ConnectError::Failed)?, slot))
     }
 }
 

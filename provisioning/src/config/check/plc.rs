@@ -11,7 +11,13 @@ use crate::config::field::{FieldState, StreamedList};
 use crate::config::raw::RawPlc;
 use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
+use crate::config::suggest::nearest;
 use crate::config::{Gateway, HostPort, Pacing, Plc};
+use crate::diagnostics::SourceSpan;
+use crate::plc::PlcModel;
+
+/// Maximum number of PLCs: they are numbered with 16 bits.
+const MAX_PLCS: usize = u16::MAX as usize;
 
 /// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(
@@ -39,6 +45,12 @@ pub(super) fn check_plcs(
                     .to_owned(),
             ),
         );
+        return None;
+    }
+    if plcs.len() > MAX_PLCS {
+        let message = format!("there are {} PLCs", plcs.len());
+        let help = format!("a gateway reads at most {MAX_PLCS}; use several gateways");
+        context.reject(&raw.key, message, Some(help));
         return None;
     }
     plcs.into_iter().collect()
@@ -132,7 +144,8 @@ fn check_plc(
     let zone =
         raw.timezone.derived(context, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
-    let owner = PlcDefaults { model, scan, order, max_words, zone };
+    let likely_model = likely_model(raw, context);
+    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone };
     let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
     let overridden = common.map(|common| publish::with_overrides(common, own, context));
@@ -155,6 +168,15 @@ fn check_plc(
         machine: machine.clone(),
         device: device.clone(),
     })
+}
+
+/// Returns the model that an invalid `model` probably means, such as M241 for a reference.
+fn likely_model(raw: &RawPlc, context: &ReadContext<'_>) -> Option<PlcModel> {
+    let SourceSpan::File(span) = &raw.model.key.span else { return None };
+    let FieldState::Invalid = raw.model.state else { return None };
+    let word = context.text.get(span.clone())?.trim_matches(['"', '\'']);
+    PlcModel::named_in(word)
+        .or_else(|| nearest(word, PlcModel::ALL.map(PlcModel::name))?.parse().ok())
 }
 
 fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {

@@ -88,11 +88,21 @@ impl SecretFile {
         Self(value.to_owned()).path(config_file).ok()
     }
 
-    fn path(&self, config_file: &Path) -> Result<PathBuf, ValueError> {
-        let Some(name) = self.0.strip_prefix("cred:") else {
-            return Ok(relative_to_config(&self.0, config_file));
-        };
-        let directory = std::env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {
+    /// Returns the name of the credential, if it is one.
+    fn credential(&self) -> Option<&str> {
+        self.0.strip_prefix("cred:")
+    }
+
+    /// Returns whether systemd hands the file over as a credential.
+    pub(in crate::config) fn is_credential(&self) -> bool {
+        self.credential().is_some()
+    }
+
+    /// Returns why the file cannot be opened from here, if it is a credential and systemd has not
+    /// started this process.
+    pub(in crate::config) fn only_systemd_has_it(&self) -> Option<ValueError> {
+        let name = self.credential()?;
+        std::env::var_os(CREDENTIALS_VARIABLE).is_none().then(|| {
             ValueError::new(
                 format!(
                     "`cred:{name}` is handed over by systemd when the service starts, so it cannot \
@@ -103,7 +113,18 @@ impl SecretFile {
                      systemd, write the path of the file here"
                 ),
             )
-        })?;
+        })
+    }
+
+    /// Returns the path of the file. A relative path starts at the directory of `config_file`.
+    pub(in crate::config) fn path(&self, config_file: &Path) -> Result<PathBuf, ValueError> {
+        let Some(name) = self.credential() else {
+            return Ok(relative_to_config(&self.0, config_file));
+        };
+        if let Some(error) = self.only_systemd_has_it() {
+            return Err(error);
+        }
+        let directory = std::env::var_os(CREDENTIALS_VARIABLE).unwrap_or_default();
         Ok(Path::new(&directory).join(name))
     }
 }

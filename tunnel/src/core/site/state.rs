@@ -13,6 +13,9 @@ const LOOP_REMEMBERED_FOR: Duration = Duration::from_secs(15);
 
 impl SiteTunnel {
     pub(in crate::core) fn state(&self, now: Now) -> TunnelState {
+        if self.interface_down.is_some() {
+            return TunnelState::InterfaceDown;
+        }
         let is_looping = |at: Instant| now.instant < at + LOOP_REMEMBERED_FOR;
         if self.last_loop.is_some_and(is_looping) {
             return TunnelState::RoutedInside;
@@ -33,14 +36,17 @@ impl SiteTunnel {
             Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
             None => {}
         }
+        let is_behind = verdict == ClockVerdict::Behind;
+        let is_stamp_ahead = self.links.is_stamp_ahead(now.wall);
+        let is_first_attempt = failed == 0 && !self.links.is_searching();
         match link.last_cause.cause() {
             FailureCause::Refused => TunnelState::Refused,
             FailureCause::Overloaded => TunnelState::Overloaded,
             FailureCause::WrongKey => TunnelState::WrongKey,
-            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
-                TunnelState::Connecting
-            }
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
+            // A hub is right to ignore a clock that is known to be wrong.
+            FailureCause::Unknown if is_stamp_ahead && !is_behind => TunnelState::StampAhead,
+            FailureCause::Unknown if is_first_attempt && !is_stamp_ahead => TunnelState::Connecting,
+            FailureCause::Unknown if is_behind => TunnelState::ClockBehind,
             FailureCause::Unknown => TunnelState::Silent,
         }
     }
@@ -50,11 +56,21 @@ impl SiteTunnel {
         let endpoint = self.links.active_endpoint();
         TunnelReport {
             state,
-            diagnosis: TunnelDiagnosis::of_site(state, endpoint, &self.settings),
+            diagnosis: self.diagnosis(state),
             hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
             endpoint: endpoint.and_then(HubEndpoint::current_address),
             last_handshake: self.last_handshake,
+            accepted_stamp: endpoint.and_then(|endpoint| endpoint.accepted_stamp),
             counters: self.counters,
+        }
+    }
+
+    fn diagnosis(&self, state: TunnelState) -> TunnelDiagnosis {
+        match (state, &self.interface_down) {
+            (TunnelState::InterfaceDown, Some(name)) => {
+                TunnelDiagnosis::InterfaceDown { interface: name.clone() }
+            }
+            _ => TunnelDiagnosis::of_site(state, self.links.active_endpoint(), &self.settings),
         }
     }
 }
