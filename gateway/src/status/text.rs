@@ -12,8 +12,8 @@ impl Status {
     pub fn headline(&self) -> Headline {
         self.broker_problem()
             .or_else(|| self.tunnel_problem())
-            .or_else(|| self.late_values())
             .or_else(|| self.plc_problem())
+            .or_else(|| self.late_values())
             .or_else(|| self.storage_problem())
             .or_else(|| self.connection_attempt())
             .or_else(|| self.missing_value())
