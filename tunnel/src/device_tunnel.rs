@@ -15,13 +15,13 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::core::{Now, Tunnel, TunnelDiagnosis, TunnelEvent, TunnelReport, TunnelState};
 use crate::device::{
     InterfaceIndex, InterfaceName, Offload, RouteError, Tun, TunError, tunnel_routes,
 };
-use crate::netlink::{HostInterface, InterfaceError};
+use crate::netlink::{HostInterface, HostNetwork, InterfaceError};
 use crate::reporter::Reporter;
 use crate::settings::{RoutePolicy, Settings};
 use crate::time::ClockCache;
@@ -150,6 +150,9 @@ impl<T: Transport> DeviceDriver<T> {
         let device = Tun::create(self.name, Offload::TcpAndUdp)?;
         let mut interface = HostInterface::new(device.index(), addresses, &routes, *mtu)?;
         let repair = interface.configure()?;
+        for conflict in HostNetwork::read().unwrap_or_default().conflicts(&routes) {
+            warn!("{conflict}");
+        }
         self.tunnel.set_host_routes(own_datagrams::host_routes(&routes, addresses));
         self.has_interface.send_replace(Some(InterfaceIndex(device.index())));
         let reconciler = InterfaceReconciler::new(interface, &repair, self.own_events.clone());
@@ -202,9 +205,12 @@ impl<T: Transport> DeviceDriver<T> {
     }
 }
 
-/// Returns the networks that the host is to route into the tunnel. A network of a family in which
-/// the tunnel has no address is left out: nothing could be sent there.
-fn host_routes(settings: &Settings, policy: RoutePolicy) -> Result<Vec<IpNet>, RouteError> {
+/// Returns the networks that the host is to route into the tunnel in `tun` mode. A network of a
+/// family in which the tunnel has no address is left out: nothing could be sent there.
+///
+/// # Errors
+/// Fails for networks that cover all addresses, and for one that contains a hub.
+pub fn host_routes(settings: &Settings, policy: RoutePolicy) -> Result<Vec<IpNet>, RouteError> {
     let networks: BTreeSet<IpNet> =
         settings.hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
     let networks: Vec<IpNet> = networks.into_iter().collect();

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use provisioning::config::{self, LoadedConfig};
+use provisioning::config::{self, Config, LoadedConfig, Plc, Tunnel, TunnelMode};
 use provisioning::plan;
+use tunnel::{HostNetwork, RoutePolicy};
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
 use crate::status::advice;
@@ -49,6 +50,9 @@ pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
     let (tags, plcs) = (count_of(tags, "tag"), count_of(plcs, "PLC"));
     print_notes(&loaded)?;
+    for note in tunnel_notes(&loaded.config) {
+        writeln!(io::stderr(), "{}: note: {note}", path.display())?;
+    }
     print_line(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(EXIT_OK)
 }
@@ -94,6 +98,30 @@ pub(super) fn print(options: &PrintConfigOptions) -> anyhow::Result<u8> {
 pub(super) fn schema() -> anyhow::Result<u8> {
     print_line(serde_json::to_string_pretty(&config::schema())?)?;
     Ok(EXIT_OK)
+}
+
+/// Returns what the routes of a tunnel in `tun` mode would take from this machine; nothing where
+/// the machine's routes cannot be read.
+pub(super) fn tunnel_notes(config: &Config) -> Vec<String> {
+    let Some(Tunnel { mode: TunnelMode::Tun, settings }) = &config.tunnel else {
+        return Vec::new();
+    };
+    let (Ok(routes), Ok(host)) =
+        (tunnel::host_routes(settings, RoutePolicy::Auto), HostNetwork::read())
+    else {
+        return Vec::new();
+    };
+    let captured_plc = |plc: &Plc| {
+        let address = plc.address.host.parse().ok()?;
+        let network = host.capturing(&routes, address)?;
+        let name = &plc.name;
+        Some(format!(
+            "the PLC {name} at {address} is in {network}, which is routed into the tunnel"
+        ))
+    };
+    let conflicts = host.conflicts(&routes);
+    let conflicts = conflicts.iter().map(ToString::to_string);
+    conflicts.chain(config.plcs.iter().filter_map(captured_plc)).collect()
 }
 
 /// Prints the notes to standard error, where problems would be printed.

@@ -1,8 +1,8 @@
 //! The state of a tunnel, and what it means for an installer.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ pub struct TunnelReport {
     pub hub: String,
     /// Address that datagrams are sent to; `None` until it is known.
     pub endpoint: Option<SocketAddr>,
+    /// Since when packets were sent without anything coming back from the hub.
+    pub unanswered_since: Option<Instant>,
     /// When the last handshake completed, by this machine's wall clock at that time.
     pub last_handshake: Option<SystemTime>,
     /// Counters since the start.
@@ -37,8 +39,14 @@ pub enum TunnelState {
     Up,
     /// There is a session, but long packets are lost on the way.
     MtuTooLarge,
+    /// There is a session, but the hub returns no packets.
+    NoData,
+    /// There is a session, but another device uses the same key.
+    KeyShared,
     /// The first initiations are in flight.
     Connecting,
+    /// The hub's name is being looked up, and no earlier address is known.
+    LookingUp,
     /// The hub's name does not resolve, and no earlier address is known.
     NoAddress,
     /// All addresses of the hub's name are inside the tunnel, which cannot carry itself.
@@ -49,6 +57,22 @@ pub enum TunnelState {
     NoInterface,
     /// The network interface of the tunnel was taken down.
     InterfaceDown,
+    /// The DNS server is reached through the tunnel only, and the hub's address is not known.
+    ResolverInside,
+    /// The DNS server answers with an address that no hub can have.
+    NameBlocked,
+    /// The hub's name leads to this site's router, where no tunnel answers.
+    CaptivePortal,
+    /// This host has no route to the hub.
+    NoRoute,
+    /// The firewall of this host forbids datagrams to the hub.
+    OwnFirewall,
+    /// A router on the way rejects them. The report can be forged, as all of other hosts.
+    RouterRefuses,
+    /// A firewall on the way forbids them.
+    Prohibited,
+    /// A router on the way has no route to the hub.
+    RouterNoRoute,
     /// Nothing comes back.
     Silent,
     /// The hub's host reports that nothing listens on the port. The report can be forged.
@@ -57,6 +81,8 @@ pub enum TunnelState {
     Overloaded,
     /// The hub answers, but the preshared keys differ.
     WrongKey,
+    /// The hub answers, but wants a preshared key, and there is none.
+    PresharedKeyMissing,
     /// The clock is so far ahead that a handshake would block the key at the hub: none is sent.
     ClockAhead,
     /// Nothing comes back, and the clock is behind, which may be the reason.
@@ -69,6 +95,13 @@ impl TunnelState {
     /// Returns whether there is a session.
     #[must_use]
     pub const fn has_session(self) -> bool {
+        matches!(self, Self::Up | Self::MtuTooLarge | Self::NoData | Self::KeyShared)
+    }
+
+    /// Returns whether packets pass in both directions, at least short ones. If not, this is why a
+    /// broker behind the hub is not reached.
+    #[must_use]
+    pub const fn carries_data(self) -> bool {
         matches!(self, Self::Up | Self::MtuTooLarge)
     }
 
@@ -85,16 +118,28 @@ impl TunnelState {
         match self {
             Self::Up => "up",
             Self::MtuTooLarge => "mtu_too_large",
+            Self::NoData => "no_data",
+            Self::KeyShared => "key_shared",
             Self::Connecting => "connecting",
+            Self::LookingUp => "looking_up",
             Self::NoAddress => "no_address",
             Self::AddressInside => "address_inside",
             Self::RoutedInside => "routed_inside",
             Self::NoInterface => "no_interface",
             Self::InterfaceDown => "interface_down",
+            Self::ResolverInside => "resolver_inside",
+            Self::NameBlocked => "name_blocked",
+            Self::CaptivePortal => "captive_portal",
+            Self::NoRoute => "no_route",
+            Self::OwnFirewall => "own_firewall",
+            Self::RouterRefuses => "router_refuses",
+            Self::Prohibited => "prohibited",
+            Self::RouterNoRoute => "router_no_route",
             Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
             Self::WrongKey => "wrong_key",
+            Self::PresharedKeyMissing => "preshared_key_missing",
             Self::ClockAhead => "clock_ahead",
             Self::ClockBehind => "clock_behind",
             Self::Waiting => "waiting",
@@ -124,20 +169,45 @@ pub enum TunnelDiagnosis {
     Up { hub: String },
     MtuTooLarge { hub: String, address: String, mtu: u16, smallest_mtu: u16 },
     PathTooNarrow { hub: String, address: String, mtu: u16, datagram_bytes: u16 },
+    NoData { hub: String, address: String, own_address: String, public_key: String },
+    KeyShared { hub: String, public_key: String },
     Connecting { hub: String, address: String },
+    LookingUp { hub: String, host: String },
     NoAddress { hub: String, host: String },
     AddressInside { hub: String, host: String },
     RoutedInside { hub: String, address: String },
     NoInterface { cause: String },
     InterfaceDown { interface: String },
+    ResolverInside { hub: String, host: String, resolver: String },
+    NameBlocked { hub: String, host: String, answer: String },
+    CaptivePortal { hub: String, host: String, answer: String },
+    NoRoute { hub: String, address: String },
+    OwnFirewall { hub: String, address: String },
+    RouterRefuses { hub: String, address: String, router: String },
+    Prohibited { hub: String, address: String, router: String },
+    RouterNoRoute { hub: String, address: String, router: String },
     Silent { hub: String, address: String, public_key: String },
     Refused { hub: String, address: String },
     Overloaded { hub: String, address: String },
     WrongKey { hub: String, address: String },
+    PresharedKeyMissing { hub: String, address: String },
     ClockAhead,
     ClockBehind { hub: String, address: String },
     SiteConnected,
     WaitingForSites,
+}
+
+/// What only some sentences need.
+#[derive(Debug, Default)]
+pub(super) struct DiagnosisDetails {
+    /// The router that reports a failure.
+    pub(super) reporter: Option<IpAddr>,
+    /// What the hub's name resolves to.
+    pub(super) lookup_answer: Option<IpAddr>,
+    /// A DNS server that is reached through the tunnel only.
+    pub(super) resolver: Option<IpAddr>,
+    /// Name of the network interface that is down.
+    pub(super) interface: String,
 }
 
 impl TunnelDiagnosis {
@@ -146,7 +216,12 @@ impl TunnelDiagnosis {
         state: TunnelState,
         endpoint: Option<&HubEndpoint>,
         settings: &Settings,
+        details: DiagnosisDetails,
     ) -> Self {
+        let text = |address: Option<IpAddr>| address.map(|ip| ip.to_string()).unwrap_or_default();
+        let (router, answer) = (text(details.reporter), text(details.lookup_answer));
+        let (resolver, interface) = (text(details.resolver), details.interface);
+        let public_key = settings.private_key.public_key().to_string();
         let peer = endpoint.map(|endpoint| &endpoint.settings);
         let hub = peer.map(|peer| peer.name.clone()).unwrap_or_default();
         let host = peer.map(|peer| peer.endpoint.host.clone()).unwrap_or_default();
@@ -162,19 +237,31 @@ impl TunnelDiagnosis {
                 let datagram_bytes = mtu.saturating_add(OUTER_HEADERS_LEN);
                 Self::PathTooNarrow { hub, address, mtu, datagram_bytes }
             }
+            TunnelState::NoData => {
+                let own = settings.addresses.first().map(|net| net.addr().to_string());
+                Self::NoData { hub, address, own_address: own.unwrap_or_default(), public_key }
+            }
+            TunnelState::KeyShared => Self::KeyShared { hub, public_key },
             TunnelState::Connecting => Self::Connecting { hub, address },
+            TunnelState::LookingUp => Self::LookingUp { hub, host },
             TunnelState::NoAddress => Self::NoAddress { hub, host },
             TunnelState::AddressInside => Self::AddressInside { hub, host },
             TunnelState::RoutedInside => Self::RoutedInside { hub, address },
             TunnelState::NoInterface => Self::NoInterface { cause: String::new() },
-            TunnelState::InterfaceDown => Self::InterfaceDown { interface: String::new() },
-            TunnelState::Silent => {
-                let public_key = settings.private_key.public_key().to_string();
-                Self::Silent { hub, address, public_key }
-            }
+            TunnelState::InterfaceDown => Self::InterfaceDown { interface },
+            TunnelState::ResolverInside => Self::ResolverInside { hub, host, resolver },
+            TunnelState::NameBlocked => Self::NameBlocked { hub, host, answer },
+            TunnelState::CaptivePortal => Self::CaptivePortal { hub, host, answer },
+            TunnelState::NoRoute => Self::NoRoute { hub, address },
+            TunnelState::OwnFirewall => Self::OwnFirewall { hub, address },
+            TunnelState::RouterRefuses => Self::RouterRefuses { hub, address, router },
+            TunnelState::Prohibited => Self::Prohibited { hub, address, router },
+            TunnelState::RouterNoRoute => Self::RouterNoRoute { hub, address, router },
+            TunnelState::Silent => Self::Silent { hub, address, public_key },
             TunnelState::Refused => Self::Refused { hub, address },
             TunnelState::Overloaded => Self::Overloaded { hub, address },
             TunnelState::WrongKey => Self::WrongKey { hub, address },
+            TunnelState::PresharedKeyMissing => Self::PresharedKeyMissing { hub, address },
             TunnelState::ClockAhead => Self::ClockAhead,
             TunnelState::ClockBehind => Self::ClockBehind { hub, address },
             TunnelState::Waiting => Self::WaitingForSites,
@@ -197,7 +284,24 @@ impl fmt::Display for TunnelDiagnosis {
                  the way while short ones pass. Ask this site's network administrator to let UDP \
                  packets of {datagram_bytes} bytes to that address through, whole or fragmented."
             ),
+            Self::NoData { hub, address, own_address, public_key } => write!(
+                f,
+                "{hub} ({address}) answers, but returns no data. Ask the operator of the hub \
+                 whether `AllowedIPs` of the key {public_key} contains {own_address}, and whether \
+                 the networks behind the hub know the way back."
+            ),
+            Self::KeyShared { hub, public_key } => write!(
+                f,
+                "Another device uses the key of this gateway ({public_key}) at {hub}, and each \
+                 interrupts the other. Generate another key for one of them with `edge-gateway \
+                 keygen`, and register it at the hub."
+            ),
             Self::Connecting { hub, address } => write!(f, "Connecting to {hub} ({address})."),
+            Self::LookingUp { hub, host } => write!(
+                f,
+                "The address of {hub} ({host}) is being looked up. If this lasts, check that this \
+                 site's DNS server answers."
+            ),
             Self::NoAddress { hub, host } => write!(
                 f,
                 "The address of {hub} ({host}) cannot be found. Check the site's Internet access \
@@ -224,6 +328,48 @@ impl fmt::Display for TunnelDiagnosis {
                 "The tunnel's network interface {interface} was taken down. Take it up with `ip \
                  link set {interface} up`, or restart the gateway."
             ),
+            Self::ResolverInside { hub, host, resolver } => write!(
+                f,
+                "The address of {hub} ({host}) cannot be looked up: the DNS server {resolver} is \
+                 in a network that is routed through the tunnel (`allowed_ips`). Remove that \
+                 network from `allowed_ips`, or use another DNS server."
+            ),
+            Self::NameBlocked { hub, host, answer } => write!(
+                f,
+                "The DNS server blocks the name {host} of {hub}: it answers {answer}. Ask this \
+                 site's network administrator to allow the name, or use another DNS server."
+            ),
+            Self::CaptivePortal { hub, host, answer } => write!(
+                f,
+                "The name {host} of {hub} leads to {answer}, the router of this site, where no \
+                 hub answers. If that network has a login page, log in there; else ask its \
+                 administrator what the DNS server does with the name."
+            ),
+            Self::NoRoute { hub, address } => write!(
+                f,
+                "This device has no route to {hub} ({address}). Check the cable, the Wi-Fi or the \
+                 SIM card, and that the device gets an address and a router (DHCP)."
+            ),
+            Self::OwnFirewall { hub, address } => write!(
+                f,
+                "The firewall of this device blocks UDP to {hub} ({address}). Allow it in its \
+                 rules (`nft list ruleset`)."
+            ),
+            Self::RouterRefuses { hub, address, router } => write!(
+                f,
+                "{router}, a router on the way, rejects UDP to {hub} ({address}). Ask this site's \
+                 network administrator to allow UDP to that address."
+            ),
+            Self::Prohibited { hub, address, router } => write!(
+                f,
+                "A firewall on the way, {router}, forbids UDP to {hub} ({address}). Ask this \
+                 site's network administrator to allow UDP to that address."
+            ),
+            Self::RouterNoRoute { hub, address, router } => write!(
+                f,
+                "{router}, a router on the way, cannot reach {hub} ({address}). Check this site's \
+                 Internet access; if it works, ask the operator of the hub whether it is on."
+            ),
             Self::Silent { hub, address, public_key } => write!(
                 f,
                 "Nothing comes back from {hub} ({address}). Ask this site's network administrator \
@@ -243,8 +389,13 @@ impl fmt::Display for TunnelDiagnosis {
             ),
             Self::WrongKey { hub, address } => write!(
                 f,
-                "{hub} ({address}) answers, but with a different preshared key. Ask the operator \
-                 of the hub for this site's preshared key."
+                "{hub} ({address}) answers, but with a different preshared key or with none. Ask \
+                 the operator of the hub for this site's preshared key."
+            ),
+            Self::PresharedKeyMissing { hub, address } => write!(
+                f,
+                "{hub} ({address}) answers, but requires a preshared key, and this configuration \
+                 has none. Ask the operator of the hub for it, and set `preshared_key_file`."
             ),
             Self::ClockAhead => f.write_str(
                 "The clock of this device is far in the future, so no handshake is sent. Set the \

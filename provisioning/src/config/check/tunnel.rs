@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, Settings};
+use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, RoutePolicy, Settings};
 
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::Field;
@@ -92,7 +92,24 @@ fn check_enabled(
         keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
         hubs,
     };
+    if mode == TunnelMode::Tun && !check_routes(raw, &settings, context) {
+        return None;
+    }
     Some(Tunnel { mode, settings })
+}
+
+/// Reports networks that the machine cannot route into the tunnel; returns whether there are none.
+fn check_routes(raw: &RawTunnel, settings: &Settings, context: &mut ReadContext<'_>) -> bool {
+    let Err(error) = tunnel::host_routes(settings, RoutePolicy::Auto) else { return true };
+    let network = error.network();
+    let is_here = |hub: &&Hub| hub.allowed_ips.iter().any(|allowed| allowed.trunc() == network);
+    let at = settings.hubs.iter().position(|hub| is_here(&hub)).unwrap_or_default();
+    if let Some(hub) = raw.hub.entries.get(at) {
+        let help =
+            "use the networks behind the hub, or mode = \"userspace\", which needs no routes";
+        context.reject(&hub.allowed_ips.key, error.to_string(), Some(help.to_owned()));
+    }
+    false
 }
 
 fn check_keep_alive(raw: &RawTunnel, context: &mut ReadContext<'_>) -> Option<std::time::Duration> {

@@ -8,7 +8,7 @@ use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::Field;
 use crate::config::raw::RawMqtt;
 use crate::config::scalar::{Choice, Scalar, ValueError};
-use crate::config::{Broker, ClientCertificate, Scheme, Tls, Via};
+use crate::config::{Broker, ClientCertificate, Scheme, Tls, Tunnel, Via};
 
 /// Returns the route to the brokers, by default the tunnel if there is one. Rejects a broker
 /// address outside the allowed IPs of all hubs, because it could never be reached.
@@ -36,6 +36,9 @@ pub(super) fn check_via(
             note_plain_lookup(location, &broker.address.host, context);
             continue;
         };
+        if let TunnelPresence::On(Some(tunnel)) = tunnel {
+            reject_own_address(location, address, tunnel, context);
+        }
         if let TunnelPresence::On(Some(tunnel)) = tunnel
             && !tunnel.settings.hubs.iter().any(|hub| routes_to(hub, address))
         {
@@ -49,6 +52,27 @@ pub(super) fn check_via(
         }
     }
     Some(via)
+}
+
+/// Rejects a broker at the gateway's own address, and one of a family in which the gateway has no
+/// address: neither could ever be reached.
+fn reject_own_address(
+    location: &KeyLocation,
+    broker: IpAddr,
+    tunnel: &Tunnel,
+    context: &mut ReadContext<'_>,
+) {
+    let mut own = tunnel.settings.addresses.iter().map(ipnet::IpNet::addr);
+    if own.clone().any(|own| own == broker) {
+        let help = "address is that of this gateway; the broker has another one behind the hub";
+        let message = format!("the broker {broker} has the address of this gateway in the tunnel");
+        context.reject(location, message, Some(help.to_owned()));
+    } else if !own.any(|own| own.is_ipv4() == broker.is_ipv4()) {
+        let family = if broker.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("the tunnel has no {family} address from which to reach {broker}");
+        let help = format!("give the broker's other address, or an {family} address in [tunnel]");
+        context.reject(location, message, Some(help));
+    }
 }
 
 /// Adds a note on a broker with a host name: the DNS query leaves outside the tunnel. Others on the
