@@ -18,9 +18,6 @@ const REQUEST_SECONDS_BUCKETS: [f64; 11] =
 const ACK_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// Outcomes of a write command, as its reply names them.
-const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
-
 /// Every series of one gateway, and the registry that renders them. Clones share the series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -66,7 +63,7 @@ series! {
         ),
         pub tags_quarantined: IntGauge = gauge(
             "edge_plc_tags_quarantined",
-            "Tags that the PLC refuses; the gateway retries them from time to time."
+            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an hour."
         ),
     }
 }
@@ -96,7 +93,8 @@ series! {
         ),
         pub fits_seconds: Gauge = float_gauge(
             "edge_queue_fits_seconds",
-            "Time until the queue is full at the present rate if no broker takes samples."
+            "Time until the queue is full at the rate of the last five minutes if no broker takes \
+             samples; +Inf while none come in."
         ),
         pub written_bytes: IntCounter =
             counter("edge_queue_written_bytes_total", "Bytes that the queue wrote to its files."),
@@ -191,9 +189,6 @@ impl Metrics {
         for plc in &config.plcs {
             let labels = [("plc", plc.name.as_str())];
             plcs.push(PlcMetrics::register(&registrar, &labels)?);
-            // At 0 from the start, so that rules and dashboards find them before the first write.
-            let help = "Write commands by outcome.";
-            registrar.counters("edge_writes_total", help, &labels, "outcome", WRITE_OUTCOMES)?;
         }
         let queue = QueueMetrics::register(&registrar, &[])?;
         queue.fits_seconds.set(f64::INFINITY);

@@ -57,6 +57,8 @@ pub struct ClientSettings {
     pub subscriptions: Vec<String>,
     /// Opens connections to the brokers.
     pub uplink: Uplink,
+    /// Whether systemd restarts the gateway when a file with a secret changes.
+    pub restarts_on_new_secrets: bool,
 }
 
 /// A message to be published.
@@ -292,8 +294,8 @@ impl MqttClient {
         let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
         let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
         let sentence = fault.map_or_else(
-            || failure.sentence(broker, &self.settings.mqtt),
-            |fault| SessionFailure::Dial(fault).sentence(broker, &self.settings.mqtt),
+            || failure.sentence(broker, &self.settings),
+            |fault| SessionFailure::Dial(fault).sentence(broker, &self.settings),
         );
         // It may have come back since, and then no later event ends the pause.
         let is_back = is_tunnel && self.settings.uplink.fault().is_none();

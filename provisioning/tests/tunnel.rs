@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use figment::Jail;
-use provisioning::config::{self, Config, Listen, TunnelMode, Via};
+use provisioning::config::{self, Config, FileCheck, Listen, TunnelMode, Via};
 
 const FILE: &str = r#"
 [gateway]
@@ -192,6 +192,25 @@ fn debug_output_and_settings_do_not_contain_the_key() {
     with(FILE, 0o600, || {
         let loaded = config::load(Path::new("gateway.toml")).unwrap();
         assert!(!format!("{loaded:?}").contains(KEY.trim()));
-        assert!(!format!("{:?}", loaded.settings()).contains(KEY.trim()));
+        let inspected = config::inspect(Path::new("gateway.toml"), FileCheck::Open(None)).unwrap();
+        assert!(!format!("{inspected:?}").contains(KEY.trim()));
+        assert!(!format!("{:?}", inspected.settings()).contains(KEY.trim()));
     });
+}
+
+#[test]
+fn metrics_that_the_hub_cannot_reach_are_noted() {
+    let notes = |listen: &str| {
+        let mut notes = String::new();
+        let text = format!("{FILE}\n[metrics]\nlisten = {listen}\n");
+        with(&text, 0o600, || {
+            notes = config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
+        });
+        notes
+    };
+    let noted = notes("[\"127.0.0.1:9464\"]");
+    assert!(noted.contains("there is a tunnel, but no metrics are served in it"), "{noted}");
+    assert!(noted.contains("add \"tunnel:9464\""), "{noted}");
+    assert_eq!(notes("[\"127.0.0.1:9464\", \"tunnel:9464\"]"), "");
+    assert_eq!(notes("[]"), "", "no metrics are wanted");
 }

@@ -111,7 +111,7 @@ fn record(number: i64, tags: u16) -> Entry {
         quality: Quality::Good,
         at,
     };
-    Entry::Record(Record { plc: 0, at, samples: (0..tags).map(sample).collect() })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: (0..tags).map(sample).collect() })
 }
 
 fn open(loaded: &LoadedConfig, place: &Path) -> Queue {

@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("codec", &["model"]),
     ("demo", &["app", "simulate", "mock_broker", "supervise", "audit", "codec", "web", "model"]),
     ("state_file", &[]),
+    ("logging", &[]),
     ("metrics", &["model"]),
     ("model", &[]),
     ("mqtt", &["schedule", "uplink", "metrics", "model"]),

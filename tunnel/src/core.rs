@@ -26,7 +26,7 @@ mod tcp_segment;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -67,6 +67,14 @@ pub enum TunnelEvent {
         hub: usize,
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
+    },
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes the
+    /// diagnosis, because the hub may have forgotten it.
+    StampAccepted {
+        /// Number of the hub in the settings.
+        hub: usize,
+        /// The timestamp, a time of this machine's wall clock.
+        stamp: SystemTime,
     },
     /// The host has routed a datagram of this tunnel into the tunnel, which cannot carry itself.
     DatagramLooped,

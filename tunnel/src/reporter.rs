@@ -41,7 +41,12 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(tunnel: &Tunnel, now: Now) -> (Self, watch::Receiver<TunnelReport>) {
-        let (publish, reports) = watch::channel(tunnel.report(now));
+        let report = tunnel.report(now);
+        // What is wrong from the start on is no change of state later.
+        if is_problem(report.state) {
+            log_change(&report);
+        }
+        let (publish, reports) = watch::channel(report);
         (Self { publish, last_published: now.instant }, reports)
     }
 
@@ -86,13 +91,16 @@ impl DropDeltas {
 
 fn log_change(report: &TunnelReport) {
     let (hub, state) = (report.hub.as_str(), report.state.label());
-    let is_normal = matches!(
-        report.state,
-        TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting | TunnelState::LookingUp
-    );
-    if is_normal {
-        tracing::info!(hub, state, "{}", report.diagnosis);
-    } else {
+    if is_problem(report.state) {
         tracing::warn!(hub, state, "{}", report.diagnosis);
+    } else {
+        tracing::info!(hub, state, "{}", report.diagnosis);
     }
+}
+
+const fn is_problem(state: TunnelState) -> bool {
+    !matches!(
+        state,
+        TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting | TunnelState::LookingUp
+    )
 }

@@ -15,7 +15,7 @@ use tunnel::{
 };
 
 use super::AppError;
-use super::hub_cache::HubAddressCache;
+use super::hub_cache::HubCache;
 use crate::clock::{self, ClockAssessment};
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, Uplink};
@@ -111,7 +111,7 @@ fn broker_route(config: &Config, running: Option<RunningTunnel>) -> Route {
     }
 }
 
-/// Starts the tunnel and the task that stores the addresses of its hubs.
+/// Starts the tunnel and the task that stores what it learns about its hubs.
 fn start_tunnel(
     config: &Config,
     tunnel: &config::Tunnel,
@@ -119,16 +119,16 @@ fn start_tunnel(
     stage: &Stage,
     fatal: &CancellationToken,
 ) -> Result<RunningTunnel, AppError> {
-    let settings = tunnel.settings.clone();
+    let settings = &tunnel.settings;
     let (seed, now) = (fastrand::u64(..), Now::read());
-    let mut client = Tunnel::site(settings, clock::tunnel_bounds(assessment), now, seed);
-    let hub_cache = HubAddressCache::load(&config.gateway.state_dir);
-    for event in hub_cache.resolved_events(tunnel) {
+    let mut client = Tunnel::site(settings.clone(), clock::tunnel_bounds(assessment), now, seed);
+    let hub_cache = HubCache::load(&config.gateway.state_dir, settings.private_key.public_key());
+    for event in hub_cache.events(tunnel) {
         client.handle_event(now, event);
     }
     let transport = UdpTransport::bind(LocalPort::Any).map_err(AppError::UdpSocket)?;
     let running = spawn_tunnel(tunnel, client, transport, seed, stage, fatal)?;
-    let (hubs, reports) = (tunnel.settings.hubs.clone(), running.reports());
+    let (hubs, reports) = (settings.hubs.clone(), running.reports());
     stage.spawn(fatal.clone(), |stop| hub_cache.follow(hubs, reports, stop));
     Ok(running)
 }

@@ -5,6 +5,7 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod drop_reports;
 mod fill_rate;
 mod pipeline;
 mod poison;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
+use self::drop_reports::{DropReport, DropReports};
 use self::pipeline::PlcPipeline;
 use self::poison::PoisonDetector;
 use self::sending::NextSend;
@@ -29,11 +31,11 @@ use self::storage_retry::StorageRetry;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
-use crate::model::{Message, Record};
+use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -44,6 +46,11 @@ const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
 /// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
+/// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
+/// those over which the broker closes the connection, and the stop.
+const DROPS: &str = "gateway::drops";
+const POISON: &str = "gateway::poison";
+const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -94,6 +101,7 @@ pub(super) struct Pump {
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
     poison: PoisonDetector,
+    drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
     liveness: Liveness,
@@ -108,6 +116,8 @@ struct BrokerSession {
     /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
+    /// To be sent before the first status.
+    clearing: Option<OutgoingMessage>,
     /// Whether the broker has acknowledged or refused any message of the queue.
     has_acked: bool,
     /// The ticket of the message that was handed over last.
@@ -142,6 +152,7 @@ impl Pump {
                 Queue::without_storage(settings, identity, series, &error)
             }
         };
+        let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
         Self {
@@ -152,8 +163,9 @@ impl Pump {
             outbox,
             session: None,
             poison: PoisonDetector::default(),
+            drop_reports: DropReports::default(),
             status_tracker,
-            clock_history: ClockHistory::new(Instant::now()),
+            clock_history,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
@@ -213,7 +225,7 @@ impl Pump {
                 self.status_tracker.on_cycle(cycle.plc, cycle.took);
                 if let Some(record) = pipeline.sampler.on_cycle(&cycle, Instant::now()) {
                     let topic = pipeline.topic;
-                    self.push_record(topic, record);
+                    self.push_record(topic, record, cycle.booted_at);
                 }
             }
             plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
@@ -225,13 +237,14 @@ impl Pump {
         }
     }
 
-    fn push_record(&mut self, topic: TopicId, mut record: Record) {
-        let (at, now, trust) = (record.at, Instant::now(), self.status_tracker.clock_trust());
-        if trust == clock::TrustLevel::Unset {
+    /// Queues a record, with the clock that gave its times.
+    fn push_record(&mut self, topic: TopicId, mut record: Record, booted_at: UnixTime) {
+        let period = self.clock_history.period_of(record.at, booted_at);
+        record.clock = Some(period);
+        if period.trust == TrustLevel::Unset {
             timestamp_correction::mark_unsynced(&mut record);
         }
-        let Some(id) = self.push_entry(topic, Entry::Record(record), now) else { return };
-        self.clock_history.record(id.ticket(), at, now, clock::now(), trust);
+        self.push_entry(topic, Entry::Record(record), Instant::now());
     }
 
     /// Queues the event message for a change at a PLC.
@@ -247,11 +260,10 @@ impl Pump {
         );
     }
 
-    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<EntryId> {
+    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) {
         let memory = entry.memory_bytes();
         let id = self.queue.push(topic, entry, now);
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
-        id
     }
 
     /// Handles an event of the MQTT task.
@@ -261,19 +273,23 @@ impl Pump {
             mqtt::MqttEvent::Connected { session, max_payload, .. } => {
                 // What the last session left unacknowledged is sent again in this one.
                 self.queue.rewind(Instant::now());
+                self.drop_reports.on_connected(Instant::now());
                 self.session = Some(BrokerSession {
                     number: session,
                     unacknowledged: 0,
                     max_payload,
                     status_due: Some(Instant::now()),
+                    clearing: self.status_tracker.clearing_message(session),
                     has_acked: false,
                     last_ticket: Ticket::Status,
                 });
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
             mqtt::MqttEvent::Acknowledged { ticket } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
-                    self.queue.acknowledge(id, Instant::now());
+                if let Some(id) = self.on_answered(Ticket::from_number(ticket))
+                    && let Some(topic) = self.queue.acknowledge(id, Instant::now())
+                {
+                    self.drop_reports.on_acknowledged(topic);
                 }
             }
             mqtt::MqttEvent::Refused { ticket: Some(ticket), .. } => {
@@ -310,6 +326,7 @@ impl Pump {
         let alone = (session.unacknowledged == 1).then_some(session.last_ticket);
         let Some(ticket) = self.poison.on_closed(alone) else { return };
         tracing::warn!(
+            target: POISON,
             "the broker closes the connection each time it receives a certain message, which is \
              dropped: it may be longer than the broker accepts, or this gateway may not publish on \
              its topic"
@@ -348,7 +365,10 @@ impl Pump {
         self.retry_storage();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
-        self.status_tracker.poll_health();
+        for (plc, pipeline) in (0..).zip(&self.pipelines) {
+            self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
+        }
+        self.clock_history.on_assessed(self.status_tracker.poll_health());
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
@@ -362,13 +382,29 @@ impl Pump {
     /// Queues one gap event for each range of dropped records. Waits while no broker is connected:
     /// the ranges grow meanwhile, and one event for a long range is worth more than many.
     fn announce_gaps(&mut self) {
+        let now = Instant::now();
         if self.session.is_none() {
             return;
         }
-        for gap in self.queue.announce_losses(Instant::now()) {
-            let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
-            tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
+        if self.drop_reports.may_announce(now) {
+            let gaps = self.queue.announce_losses(now);
+            for DropReport { reason, topic, topics, samples } in
+                self.drop_reports.on_announced(&gaps, now)
+            {
+                let (topic, reason) = (self.topic_name(topic), reason.label());
+                tracing::warn!(target: DROPS, topic, topics, samples, reason, "messages are dropped");
+            }
         }
+        for DropReport { reason, topic, topics, samples } in self.drop_reports.take_ended(now) {
+            let (topic, reason) = (self.topic_name(topic), reason.label());
+            tracing::info!(
+                target: DROPS, topic, topics, samples, reason, "no more messages are dropped"
+            );
+        }
+    }
+
+    fn topic_name(&self, topic: TopicId) -> &str {
+        self.queue.topic(topic).map_or("", |topic| &**topic)
     }
 
     /// Tries to open the directory of the queue when that is due.
@@ -391,11 +427,13 @@ impl Pump {
         }
         if self.queue.nothing_in_flight()
             && let Some(storage) = self.storage_retry.take()
-            && let Some(ids) = self.queue.attach_storage(storage, Instant::now())
         {
-            self.clock_history.renumber(|entry| ids.new_ticket(entry));
+            self.queue.attach_storage(storage, Instant::now());
+            if self.queue.lacks_storage() {
+                return;
+            }
             let dir = self.storage_retry.dir().display();
-            tracing::warn!(%dir, "the queue is stored on disk from now on");
+            tracing::warn!(target: queue::LOG_TARGET, %dir, "the queue is stored on disk from now on");
         }
     }
 
@@ -460,14 +498,17 @@ impl Pump {
         match (messages, closing.finish(Instant::now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
-                tracing::info!(messages, samples, "left for the next start");
+                tracing::info!(target: STOP, messages, samples, "left for the next start");
             }
             (_, CloseOutcome::Written) => tracing::warn!(
+                target: STOP,
                 messages,
                 samples,
                 "left for the next start, but the disk takes long and has not confirmed it"
             ),
-            (_, CloseOutcome::Lost) => tracing::warn!(messages, samples, "lost with this stop"),
+            (_, CloseOutcome::Lost) => {
+                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
+            }
         }
     }
 }

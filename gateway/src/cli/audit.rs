@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, Tls, Via};
+use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, PasswordFile, Tls, Via};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
 use crate::audit::{Auditor, parse_capture_line};
 use crate::clock;
+use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
@@ -65,7 +66,7 @@ pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     match (&options.capture, &options.broker) {
         (Some(path), _) => read_capture(path, &mut auditor)?,
         (None, Some(broker)) => {
-            run::init_logging();
+            let _log = Logging::start()?;
             runtime()?.block_on(follow_broker(broker, options, &mut auditor))?;
         }
         (None, None) => bail!("give --broker or --capture"),
@@ -148,7 +149,11 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
 
 /// Returns the settings of the audit client: MQTT 5, direct, under a client id of its own.
 fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {
-    let password = options.password_file.as_deref().map(config::read_secret).transpose()?;
+    let password = options.password_file.as_deref().map(PasswordFile::from_argument).transpose()?;
+    if let Some(password) = &password {
+        // A file that cannot be read is reported now, not with every attempt to connect.
+        password.read()?;
+    }
     let credentials = options.username.clone().map(|username| Credentials { username, password });
     let mqtt = Mqtt {
         brokers: vec![broker.clone()],
@@ -161,5 +166,11 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         will: None,
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
-    Ok(ClientSettings { mqtt, will: None, subscriptions: options.topic.clone(), uplink })
+    Ok(ClientSettings {
+        mqtt,
+        will: None,
+        subscriptions: options.topic.clone(),
+        uplink,
+        restarts_on_new_secrets: false,
+    })
 }

@@ -32,6 +32,7 @@ edge_plc_cycles_missed_total{plc="plc0"} 0
 edge_plc_last_answer_timestamp_seconds{plc="plc0"} 0
 edge_plc_request_seconds_sum{plc="plc0"} 0
 edge_plc_request_seconds_count{plc="plc0"} 0
+edge_plc_requests_total{outcome="busy",plc="plc0"} 0
 edge_plc_requests_total{outcome="disconnected",plc="plc0"} 0
 edge_plc_requests_total{outcome="garbled",plc="plc0"} 0
 edge_plc_requests_total{outcome="ok",plc="plc0"} 0
@@ -75,10 +76,4 @@ edge_tunnel_handshakes_total{outcome="established"} 0
 edge_tunnel_handshakes_total{outcome="unanswered"} 0
 edge_tunnel_last_handshake_timestamp_seconds 0
 edge_tunnel_up 0
-edge_writes_total{outcome="done",plc="plc0"} 0
-edge_writes_total{outcome="duplicate",plc="plc0"} 0
-edge_writes_total{outcome="expired",plc="plc0"} 0
-edge_writes_total{outcome="failed",plc="plc0"} 0
-edge_writes_total{outcome="rejected",plc="plc0"} 0
-edge_writes_total{outcome="unknown",plc="plc0"} 0
 "#;

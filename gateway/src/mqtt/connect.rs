@@ -6,9 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use provisioning::config::Broker;
+use provisioning::config::{Broker, Mqtt, Secret};
 use tokio::select;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::failure::SessionFailure;
@@ -56,8 +57,9 @@ pub(super) async fn connect(
     let dialled = settings.uplink.dial(broker, DIAL_TIMEOUT).await;
     let stream = dialled.map_err(SessionFailure::Dial)?;
     let (stream, reason_codes) = ReasonTap::new(stream);
+    let password = read_password(&settings.mqtt).await?;
     let bridge = UnixBridge::open().map_err(SessionFailure::Bridge)?;
-    let (publisher, mut driver) = session::open(settings, bridge.path());
+    let (publisher, mut driver) = session::open(settings, password.as_ref(), bridge.path());
     let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
     let mut stream = BrokerStream { copying, io_error: None, reason_codes };
     // rumqttc reads and writes only while the copying is polled as well.
@@ -79,6 +81,17 @@ pub(super) async fn connect(
             .map_err(|failure| stream.refine(failure))?;
     }
     Ok(BrokerConnection { publisher, driver, stream, limits })
+}
+
+/// Reads the password, for this connection only, so that a corrected one is used without a restart.
+async fn read_password(mqtt: &Mqtt) -> Result<Option<Secret>, SessionFailure> {
+    let Some(file) = mqtt.credentials.as_ref().and_then(|own| own.password.clone()) else {
+        return Ok(None);
+    };
+    // On a thread of its own: an SD card may take seconds, in which this one could not poll PLCs.
+    let read = spawn_blocking(move || file.read().map_err(|error| error.to_string())).await;
+    let password = read.unwrap_or_else(|panicked| Err(panicked.to_string()));
+    password.map(Some).map_err(SessionFailure::PasswordFile)
 }
 
 async fn subscribe(

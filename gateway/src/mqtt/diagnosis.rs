@@ -1,9 +1,12 @@
 //! Why there is no session, as sentences for an installer.
 
+use std::fmt;
+
 use provisioning::config::{Mqtt, MqttVersion, Scheme};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::ClientSettings;
 use super::failure::SessionFailure;
 use super::inflight::ACK_TIMEOUT;
 use super::reason_code;
@@ -17,6 +20,8 @@ use crate::uplink::DialError;
 pub(super) enum BrokerDiagnosis {
     #[error("The gateway cannot open a socket: {cause}.")]
     NoSocket { cause: String },
+    #[error("The password for the broker cannot be read: {cause}.")]
+    PasswordFile { cause: String },
     #[error(
         "{broker} accepts the connection but does not answer: check that an MQTT broker without \
          TLS listens there."
@@ -24,17 +29,19 @@ pub(super) enum BrokerDiagnosis {
     NoConnack { broker: String },
     #[error("The broker {broker} does not answer the subscription.")]
     NoSuback { broker: String },
-    #[error(
-        "The broker {broker} refuses the user name or the password. After correcting the \
-         password: systemctl restart edge-gateway."
-    )]
-    BadPassword { broker: String },
+    #[error("The broker {broker} refuses the user name or the password. {reload}")]
+    BadPassword { broker: String, reload: PasswordReload },
     #[error(
         "The broker {broker} refuses this gateway ({reason}): check the user name, the password \
-         and the rights of {client_id}. After correcting the password: systemctl restart \
-         edge-gateway."
+         and the rights of {client_id}. {reload}"
     )]
-    Unauthorized { broker: String, reason: &'static str, client_id: String },
+    Unauthorized {
+        broker: String,
+        reason: &'static str,
+        client_id: String,
+        /// As in `BadPassword`.
+        reload: PasswordReload,
+    },
     #[error(
         "The broker {broker} does not support this version of MQTT: try version = \
          \"{other_version}\"."
@@ -99,22 +106,59 @@ pub(super) enum BrokerDiagnosis {
     Dial(DialError),
 }
 
+/// How a corrected password reaches the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) enum PasswordReload {
+    /// The file is read for each connection.
+    #[serde(rename = "next attempt")]
+    NextAttempt,
+    /// systemd gives the file at the start, and restarts the gateway when it changes.
+    #[serde(rename = "by itself")]
+    ByItself,
+    /// systemd gives the file at the start.
+    #[serde(rename = "restart")]
+    Restart,
+}
+
+impl PasswordReload {
+    fn of(settings: &ClientSettings) -> Self {
+        let credentials = settings.mqtt.credentials.as_ref();
+        match credentials.and_then(|own| own.password.as_ref()) {
+            Some(file) if !file.is_credential() => Self::NextAttempt,
+            _ if settings.restarts_on_new_secrets => Self::ByItself,
+            _ => Self::Restart,
+        }
+    }
+}
+
+impl fmt::Display for PasswordReload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NextAttempt => "The gateway reads the password file again at the next attempt.",
+            Self::ByItself => "When the password file changes, the gateway restarts by itself.",
+            Self::Restart => "After correcting the password: systemctl restart edge-gateway.",
+        })
+    }
+}
+
 impl SessionFailure {
     /// Renders the failure for an installer. `broker` is host and port.
-    pub(super) fn sentence(&self, broker: &str, mqtt: &Mqtt) -> Sentence {
-        Sentence::new(&self.diagnosis(broker.to_owned(), mqtt))
+    pub(super) fn sentence(&self, broker: &str, settings: &ClientSettings) -> Sentence {
+        Sentence::new(&self.diagnosis(broker.to_owned(), settings))
     }
 
-    fn diagnosis(&self, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
+    fn diagnosis(&self, broker: String, settings: &ClientSettings) -> BrokerDiagnosis {
         use BrokerDiagnosis as Diagnosis;
+        let mqtt = &settings.mqtt;
         let client_id = mqtt.client_id.clone();
         let other_version = other_version(mqtt.version);
         match self {
             Self::Dial(error) => Diagnosis::Dial(error.clone()),
+            Self::PasswordFile(cause) => Diagnosis::PasswordFile { cause: cause.clone() },
             Self::Bridge(error) => Diagnosis::NoSocket { cause: error.to_string() },
             Self::NoConnack => Diagnosis::NoConnack { broker },
             Self::NoSuback => Diagnosis::NoSuback { broker },
-            Self::Connack { code } => connack_refused(*code, broker, mqtt),
+            Self::Connack { code } => connack_refused(*code, broker, settings),
             // In TLS 1.3 a broker checks the client's certificate after the client has finished
             // the handshake, so a rejected certificate looks like an early close.
             Self::ClosedBeforeConnack if uses_tls(&broker, mqtt) => {
@@ -147,13 +191,14 @@ impl SessionFailure {
 }
 
 /// Returns what a CONNACK with this failure code means.
-fn connack_refused(code: u8, broker: String, mqtt: &Mqtt) -> BrokerDiagnosis {
+fn connack_refused(code: u8, broker: String, settings: &ClientSettings) -> BrokerDiagnosis {
+    let (mqtt, reload) = (&settings.mqtt, PasswordReload::of(settings));
     let client_id = mqtt.client_id.clone();
     let reason = reason_code::name(code);
     match code {
-        reason_code::BAD_USER_NAME_OR_PASSWORD => BrokerDiagnosis::BadPassword { broker },
+        reason_code::BAD_USER_NAME_OR_PASSWORD => BrokerDiagnosis::BadPassword { broker, reload },
         code if reason_code::is_login_refused(code) => {
-            BrokerDiagnosis::Unauthorized { broker, reason, client_id }
+            BrokerDiagnosis::Unauthorized { broker, reason, client_id, reload }
         }
         reason_code::UNSUPPORTED_VERSION => BrokerDiagnosis::UnsupportedVersion {
             broker,

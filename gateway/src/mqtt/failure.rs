@@ -64,6 +64,8 @@ impl DisconnectReason {
 pub(super) enum SessionFailure {
     /// The broker could not be reached.
     Dial(DialError),
+    /// The password could not be read.
+    PasswordFile(String),
     /// The socket between rumqttc and the connection could not be opened.
     Bridge(io::Error),
     /// The broker did not answer CONNECT in time.
@@ -132,7 +134,9 @@ impl SessionFailure {
     /// Returns the reason as the caller of [`super::run`] sees it.
     pub(super) fn reason(&self) -> DisconnectReason {
         match self {
-            Self::Dial(_) | Self::Bridge(_) => DisconnectReason::Unreachable,
+            Self::Dial(_) | Self::PasswordFile(_) | Self::Bridge(_) => {
+                DisconnectReason::Unreachable
+            }
             Self::Connack { code } | Self::Disconnected { code, .. }
                 if reason_code::is_login_refused(*code) =>
             {

@@ -16,7 +16,7 @@ mod v5;
 
 use std::fmt;
 
-use provisioning::config::{MqttVersion, Qos};
+use provisioning::config::{MqttVersion, Qos, Secret};
 
 use super::ClientSettings;
 use super::failure::SessionFailure;
@@ -36,14 +36,18 @@ pub(super) enum SessionDriver {
 }
 
 /// Prepares a session over the unix socket at `path`. Nothing is sent before the driver is polled.
-pub(super) fn open(settings: &ClientSettings, path: &str) -> (Publisher, SessionDriver) {
+pub(super) fn open(
+    settings: &ClientSettings,
+    password: Option<&Secret>,
+    path: &str,
+) -> (Publisher, SessionDriver) {
     match settings.mqtt.version {
         MqttVersion::V311 => {
-            let (client, driver) = v4::open(settings, path);
+            let (client, driver) = v4::open(settings, password, path);
             (Publisher::V4(client), SessionDriver::V4(Box::new(driver)))
         }
         MqttVersion::V5 => {
-            let (client, driver) = v5::open(settings, path);
+            let (client, driver) = v5::open(settings, password, path);
             (Publisher::V5(client), SessionDriver::V5(Box::new(driver)))
         }
     }

@@ -215,18 +215,18 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Removes an entry that the broker has acknowledged, in any order.
+    /// Removes an entry that the broker has acknowledged, in any order, and returns its topic.
     ///
     /// Does nothing for an entry that is not handed out: after a rewind it is sent again, and the
     /// acknowledgement of that message is the one that counts.
-    pub fn acknowledge(&mut self, id: EntryId, now: Instant) {
-        if let Some(held) = self.take_handed_out(id, now) {
-            if let Some((window, sent)) = self.backlog_window.as_mut().zip(held.handed_out_at) {
-                window.on_acknowledged(sent, now);
-            }
-            self.metrics.delivered.inc_by(held.entry.sample_count());
-            self.metrics.count_dropped(DropReason::Unconfigured, held.unmapped_samples);
+    pub fn acknowledge(&mut self, id: EntryId, now: Instant) -> Option<TopicId> {
+        let held = self.take_handed_out(id, now)?;
+        if let Some((window, sent)) = self.backlog_window.as_mut().zip(held.handed_out_at) {
+            window.on_acknowledged(sent, now);
         }
+        self.metrics.delivered.inc_by(held.entry.sample_count());
+        self.metrics.count_dropped(DropReason::Unconfigured, held.unmapped_samples);
+        Some(held.topic)
     }
 
     /// Drops an entry that was handed out. It is counted and becomes part of a [`super::Gap`]. Does

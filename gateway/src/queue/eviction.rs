@@ -10,7 +10,7 @@ use super::index::{Location, MemoryEntry};
 use super::ledger::PendingAnnouncement;
 use super::log::SegmentKind;
 use super::storage::Storage;
-use super::{Entry, Health, Log, Queue, TopicId};
+use super::{Entry, Health, LOG_TARGET, Log, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
@@ -184,7 +184,7 @@ impl<S: Storage> Queue<S> {
     fn note_disk_full(&mut self, is_memory_only: bool) {
         let is_disk_full = self.log.as_ref().is_some_and(Log::is_disk_full);
         if is_disk_full && self.set_disk_full(is_memory_only) {
-            tracing::warn!("{}", self.health);
+            tracing::warn!(target: LOG_TARGET, "{}", self.health);
         }
     }
 
@@ -205,7 +205,7 @@ impl<S: Storage> Queue<S> {
             return;
         }
         if !self.log.as_ref().is_some_and(Log::is_disk_full) {
-            tracing::info!("the file system has room again");
+            tracing::info!(target: LOG_TARGET, "the file system has room again");
             self.health = self.working_health();
         } else if self.is_all_stored() {
             self.set_disk_full(false);

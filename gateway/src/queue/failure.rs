@@ -11,7 +11,7 @@ use provisioning::config::OnFull;
 use super::index::Location;
 use super::log::{AppendError, Log};
 use super::storage::{DirStorageError, Storage};
-use super::{Health, Queue};
+use super::{Health, LOG_TARGET, Queue};
 
 /// Pause before the first retry; it doubles up to [`RETRY_MAX_PAUSE`].
 const RETRY_MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ impl<S: Storage> Queue<S> {
     /// Reports a storage that fails, once.
     pub(super) fn set_failing(&mut self, health: Health) {
         if self.health != health {
-            tracing::error!("{health}");
+            tracing::error!(target: LOG_TARGET, "{health}");
             self.health = health;
         }
     }
@@ -149,7 +149,7 @@ impl<S: Storage> Queue<S> {
     /// Records that something became durable.
     pub(super) fn on_storage_works(&mut self, now: Instant) {
         if self.health.is_failing() {
-            tracing::warn!("the storage works again");
+            tracing::warn!(target: LOG_TARGET, "the storage works again");
             self.storage_retry.on_success(now);
             self.health = self.working_health();
         }

@@ -369,8 +369,8 @@ impl<S: Storage> Log<S> {
         ids: Range<u64>,
         topics: &mut TopicTable,
     ) -> SegmentReader {
-        let waiting = self.index.waiting_ids();
-        SegmentReader::new(segment, bytes, ids, waiting, topics, self.writer.names())
+        let (waiting, boot) = (self.index.waiting_ids(), &self.writer.context().boot);
+        SegmentReader::new(segment, bytes, ids, waiting, topics, self.writer.names(), boot)
     }
 
     /// Returns the numbers that cannot be read in a segment that was read.

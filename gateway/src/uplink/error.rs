@@ -31,6 +31,11 @@ pub enum DialError {
          address."
     )]
     Unreachable { broker: String, cause: String },
+    #[error(
+        "The broker {broker} cannot be reached, because this gateway may open no more connections \
+         ({cause}): raise LimitNOFILE of its service, and restart it."
+    )]
+    OutOfConnections { broker: String, cause: String },
     /// The tunnel has no session. The text is that of the tunnel's own report.
     #[error("{text}")]
     NoTunnel {

@@ -212,9 +212,11 @@ pub(super) async fn connect_tcp(
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
+        // Linux would send over any other route that matches, past the tunnel and unencrypted.
         bind_to_interface(&socket, interface)?;
     }
     let stream = socket.connect(address).await?;
+    // Nagle's algorithm (RFC 896) would hold a message back until the last one is acknowledged.
     stream.set_nodelay(true)?;
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(&stream).set_tcp_keepalive(&probes)?;
@@ -258,7 +260,16 @@ fn connect_error(address: &HostPort, error: &io::Error) -> DialError {
         DialError::Refused { broker, port: address.port }
     } else if error.kind() == ErrorKind::TimedOut {
         DialError::TimedOut { broker }
+    } else if is_out_of_connections(error) {
+        DialError::OutOfConnections { broker, cause: error.to_string() }
     } else {
         DialError::Unreachable { broker, cause: error.to_string() }
     }
+}
+
+/// Returns whether a limit of this process, of its tunnel or of the machine is reached (errno(3)).
+fn is_out_of_connections(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == ErrorKind::ResourceBusy
+        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }

@@ -20,6 +20,7 @@ pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
         endpoint: None,
         unanswered_since: None,
         last_handshake: None,
+        accepted_stamp: None,
         counters: tunnel::Counters::default(),
     }
 }

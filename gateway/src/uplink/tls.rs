@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use provisioning::config::{HostPort, Tls};
+use provisioning::regular_file::{self, MAX_CERTIFICATE_BYTES};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
@@ -60,7 +61,7 @@ fn client_config(tls: &Tls, broker: &HostPort) -> Result<ClientConfig, DialError
         .with_custom_certificate_verifier(verifier);
     let Some(own) = &tls.client else { return Ok(config.with_no_client_auth()) };
     let chain = load_certificates(&own.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&own.key_file)
+    let key = PrivateKeyDer::from_pem_slice(&read_pem(&own.key_file)?)
         .map_err(|error| file_error(&own.key_file, &error))?;
     config.with_client_auth_cert(chain, key).map_err(|error| file_error(&own.key_file, &error))
 }
@@ -74,12 +75,19 @@ fn load_authorities(path: &Path) -> Result<RootCertStore, DialError> {
 }
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> {
-    let all = CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, &error))?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file_error(path, &error))?;
+    let pem = read_pem(path)?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| file_error(path, &error))?;
     if all.is_empty() {
         return Err(file_error(path, &"it contains no certificate in PEM format"));
     }
     Ok(all)
+}
+
+/// Reads a PEM file. A pipe in its place would hold a thread with every attempt to connect.
+fn read_pem(path: &Path) -> Result<Vec<u8>, DialError> {
+    regular_file::read(path, MAX_CERTIFICATE_BYTES).map_err(|error| file_error(path, &error))
 }
 
 fn file_error(path: &Path, cause: &dyn Display) -> DialError {

@@ -72,9 +72,7 @@ fn order_hint(_: &str) -> Option<String> {
 }
 
 fn model_hint(word: &str) -> Option<String> {
-    let upper = word.to_ascii_uppercase();
-    let families = [PlcModel::M241, PlcModel::M251, PlcModel::M262, PlcModel::M221];
-    if let Some(model) = families.into_iter().find(|model| upper.contains(model.name())) {
+    if let Some(model) = PlcModel::named_in(word) {
         return Some(format!("write model = \"{model}\", the family"));
     }
     Some(

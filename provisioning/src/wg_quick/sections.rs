@@ -273,7 +273,7 @@ fn check_settings(
     peer: Range<usize>,
     problems: &mut ProblemList,
 ) {
-    if let Err(error) = tunnel::host_routes(settings, policy) {
+    if let Err(error) = tunnel::host_routes(&settings.hubs, &settings.addresses, policy) {
         let help = "list the networks behind the hub in AllowedIPs, or write `Table = off` in \
                     [Interface] and make your own routes";
         problems.add(peer.clone(), error.to_string(), help);

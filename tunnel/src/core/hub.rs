@@ -344,6 +344,7 @@ impl HubTunnel {
             endpoint: self.sites.iter().find_map(|site| site.endpoint),
             unanswered_since: None,
             last_handshake: self.last_handshake,
+            accepted_stamp: None,
             counters: self.counters,
         }
     }

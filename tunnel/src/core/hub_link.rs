@@ -1,7 +1,7 @@
 //! One hub: its keys, its addresses, and the link to it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::handshake::{HandshakeTimer, Liveness};
 use super::path_error::{PathError, PathErrorCause};
@@ -30,6 +30,8 @@ pub(super) struct HubEndpoint {
     resolve_failure: Option<ResolveFailure>,
     /// Keys and timestamps that the hub has accepted, while no link uses them.
     proven_peer: Option<Peer>,
+    /// The timestamp of the latest handshake that the hub has accepted, also from an earlier run.
+    pub(super) accepted_stamp: Option<SystemTime>,
 }
 
 /// Why a name has no usable address.
@@ -54,6 +56,7 @@ impl HubEndpoint {
             lookup_started: None,
             resolve_failure: None,
             proven_peer: None,
+            accepted_stamp: None,
             settings,
         }
     }
@@ -69,6 +72,15 @@ impl HubEndpoint {
 
     pub(super) const fn take_proven_peer(&mut self) -> Option<Peer> {
         self.proven_peer.take()
+    }
+
+    /// Returns whether the hub ignores the handshakes of a link, because it has accepted one with a
+    /// later timestamp. A new peer would start at `wall`.
+    pub(super) fn is_stamp_ahead(&self, link: &HubLink, wall: SystemTime) -> bool {
+        // The timestamps of a peer that the hub has accepted only grow.
+        let is_proven = link.is_proven || (link.peer.is_none() && self.proven_peer.is_some());
+        let next = link.peer.as_ref().map_or(wall, Peer::stamp);
+        !is_proven && self.accepted_stamp.is_some_and(|accepted| accepted >= next)
     }
 
     /// Runs the timers of the kept peer, so that old keys expire.

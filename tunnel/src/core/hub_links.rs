@@ -1,7 +1,7 @@
 //! The hubs of a site: where they are, which one is in use, and the links to them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -200,6 +200,30 @@ impl HubLinks {
             };
             link.peer = Peer::new(&keys, random.u32(..), limiter, now);
         }
+    }
+
+    /// Records that the hub of a link has answered an initiation: it has accepted its timestamp.
+    pub(super) fn on_initiation_answered(&mut self, role: LinkRole) {
+        let Some(link) = self.get_mut(role) else { return };
+        link.is_proven = true;
+        let (hub, stamp) = (link.hub, link.peer.as_ref().and_then(Peer::latest_stamp));
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            // Also if it is earlier than the last: the hub has forgotten that one.
+            endpoint.accepted_stamp = stamp;
+        }
+    }
+
+    /// Records that a hub has accepted a timestamp of an earlier run.
+    pub(super) fn on_stamp_accepted(&mut self, hub: usize, stamp: SystemTime) {
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            endpoint.accepted_stamp = endpoint.accepted_stamp.max(Some(stamp));
+        }
+    }
+
+    /// Returns whether the active hub has accepted a later timestamp than the next would be.
+    pub(super) fn is_stamp_ahead(&self, wall: SystemTime) -> bool {
+        let endpoint = self.active_endpoint();
+        endpoint.is_some_and(|endpoint| endpoint.is_stamp_ahead(&self.active, wall))
     }
 
     /// Records a session with the active hub. `random` is in `[0, 1)`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::counters::Counters;
@@ -28,6 +29,9 @@ pub struct TunnelReport {
     pub unanswered_since: Option<Instant>,
     /// When the last handshake completed, by this machine's wall clock at that time.
     pub last_handshake: Option<SystemTime>,
+    /// The timestamp of the latest handshake that the hub in use has accepted, also from an earlier
+    /// run.
+    pub accepted_stamp: Option<SystemTime>,
     /// Counters since the start.
     pub counters: Counters,
 }
@@ -87,6 +91,9 @@ pub enum TunnelState {
     ClockAhead,
     /// Nothing comes back, and the clock is behind, which may be the reason.
     ClockBehind,
+    /// The hub has accepted a handshake with a later time than that of the clock, and ignores those
+    /// with an earlier one.
+    StampAhead,
     /// The hub's end waits for the first site.
     Waiting,
 }
@@ -142,6 +149,7 @@ impl TunnelState {
             Self::PresharedKeyMissing => "preshared_key_missing",
             Self::ClockAhead => "clock_ahead",
             Self::ClockBehind => "clock_behind",
+            Self::StampAhead => "stamp_ahead",
             Self::Waiting => "waiting",
         }
     }
@@ -193,6 +201,7 @@ pub enum TunnelDiagnosis {
     PresharedKeyMissing { hub: String, address: String },
     ClockAhead,
     ClockBehind { hub: String, address: String },
+    StampAhead { hub: String, address: String, accepted: String, public_key: String },
     SiteConnected,
     WaitingForSites,
 }
@@ -264,6 +273,12 @@ impl TunnelDiagnosis {
             TunnelState::PresharedKeyMissing => Self::PresharedKeyMissing { hub, address },
             TunnelState::ClockAhead => Self::ClockAhead,
             TunnelState::ClockBehind => Self::ClockBehind { hub, address },
+            TunnelState::StampAhead => {
+                let accepted = endpoint.and_then(|endpoint| endpoint.accepted_stamp);
+                let accepted = accepted.map(to_date).unwrap_or_default();
+                let public_key = settings.private_key.public_key().to_string();
+                Self::StampAhead { hub, address, accepted, public_key }
+            }
             TunnelState::Waiting => Self::WaitingForSites,
         }
     }
@@ -399,7 +414,8 @@ impl fmt::Display for TunnelDiagnosis {
             ),
             Self::ClockAhead => f.write_str(
                 "The clock of this device is far in the future, so no handshake is sent. Set the \
-                 clock, or let NTP through; the tunnel then connects automatically.",
+                 clock; the tunnel then connects automatically. If the clock is right, let NTP \
+                 through: the tunnel connects an hour later.",
             ),
             Self::ClockBehind { hub, address } => write!(
                 f,
@@ -407,10 +423,24 @@ impl fmt::Display for TunnelDiagnosis {
                  the past, which a hub does not accept. Set the clock, or let NTP through; the \
                  tunnel then connects automatically."
             ),
+            Self::StampAhead { hub, address, accepted, public_key } => write!(
+                f,
+                "{hub} ({address}) has accepted a handshake of this device with the time \
+                 {accepted}, and ignores those with an earlier time. If the clock of this device \
+                 is right now, ask the operator of the hub to remove the key {public_key} and to \
+                 add it again; if not, set the clock."
+            ),
             Self::SiteConnected => f.write_str("A site is connected."),
             Self::WaitingForSites => f.write_str("No site has connected yet."),
         }
     }
+}
+
+/// Returns the time in seconds, as RFC 3339 writes it.
+fn to_date(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    date.unwrap_or(Timestamp::MAX).to_string()
 }
 
 #[cfg(test)]
@@ -438,6 +468,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&narrow).unwrap(), expected);
         assert!(narrow.to_string().contains("let UDP packets of 1360 bytes to that address"));
+        assert_eq!(to_date(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
         let ahead = serde_json::to_value(TunnelDiagnosis::ClockAhead).unwrap();
         assert_eq!(ahead, json!({"code": "clock_ahead"}));
     }

@@ -190,6 +190,9 @@ impl SiteTunnel {
             TunnelEvent::Resolved { hub, addresses } => {
                 self.links.on_resolved(now.instant, hub, &addresses);
             }
+            TunnelEvent::StampAccepted { hub, stamp } => {
+                self.links.on_stamp_accepted(hub, stamp);
+            }
             TunnelEvent::InterfaceDown { name } => self.interface_down = Some(name),
             TunnelEvent::InterfaceUp => self.interface_down = None,
             TunnelEvent::DatagramLooped => self.last_loop = Some(now.instant),
@@ -409,7 +412,7 @@ impl SiteTunnel {
         let random = self.random.f64();
         let Some(link) = self.links.get_mut(role) else { return };
         link.timer.on_established(now.instant, random);
-        link.is_proven = true;
+        self.links.on_initiation_answered(role);
         self.on_session(role, now, out);
     }
 

@@ -52,6 +52,10 @@ impl Pump {
     /// full: the next event of the MQTT task starts the next attempt.
     fn send_status(&mut self) -> Option<()> {
         let session = self.session.as_mut()?;
+        if session.clearing.is_some() {
+            let permit = self.outbox.try_reserve().ok()?;
+            session.clearing.take().map(|outgoing| permit.send(outgoing));
+        }
         if session.status_due.is_some_and(|due| due <= Instant::now()) {
             if let Some(outgoing) = self.status_tracker.status_message(session.number) {
                 self.outbox.try_send(outgoing).ok()?;
@@ -78,8 +82,8 @@ impl Pump {
                 Entry::Record(record) => {
                     let pipeline = self.pipelines.get(usize::from(record.plc));
                     let pipeline = pipeline.ok_or(DropReason::Unconfigured)?;
-                    let correction = self.clock_history.correction(id.ticket());
-                    let (record, corrected) = timestamp_correction::corrected(record, correction);
+                    let (record, corrected) =
+                        timestamp_correction::corrected(record, &self.clock_history);
                     let stamp = MessageStamp { corrected, ..stamp };
                     let payload = pipeline.encoder.encode(&record, &stamp);
                     // A retained message is the last value: nothing old may replace it.

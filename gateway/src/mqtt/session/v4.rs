@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provisioning::config::Qos;
+use provisioning::config::{Qos, Secret};
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet,
@@ -22,7 +22,11 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 pub(in crate::mqtt) struct DriverV4(EventLoop);
 
 /// Creates client and event loop for the unix socket at `path`; sends nothing yet.
-pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
+pub(super) fn open(
+    settings: &ClientSettings,
+    password: Option<&Secret>,
+    path: &str,
+) -> (AsyncClient, DriverV4) {
     let mqtt = &settings.mqtt;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
@@ -40,7 +44,7 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
         ));
     }
     if let Some(credentials) = &mqtt.credentials {
-        let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
+        let password = password.map_or("", Secret::reveal);
         options.set_credentials(credentials.username.clone(), password);
     }
     let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);

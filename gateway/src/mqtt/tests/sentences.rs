@@ -30,6 +30,7 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::TimedOut { broker: broker() },
         DialError::Refused { broker: broker(), port: 1883 },
         DialError::Unreachable { broker: broker(), cause: String::new() },
+        DialError::OutOfConnections { broker: broker(), cause: String::new() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
         DialError::CertificateFile { path: String::new(), cause: String::new() },
@@ -76,38 +77,51 @@ fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
 }
 
 #[test]
-fn a_refused_login_names_the_restart() {
-    let code = reason_code::NOT_AUTHORIZED;
+fn a_refused_login_says_how_a_corrected_password_reaches_the_gateway() {
+    let mut settings = settings(MqttVersion::V5, 1883);
+    let refused = |settings: &ClientSettings| {
+        let code = reason_code::NOT_AUTHORIZED;
+        SessionFailure::Connack { code }.sentence("b:1883", settings)
+    };
+    let refusal = "The broker b:1883 refuses this gateway (not authorized): check the user name, \
+                   the password and the rights of amsterdam-01.";
 
-    let sentence = sentence(&SessionFailure::Connack { code });
-
-    assert_eq!(
-        sentence.text,
-        "The broker b:1883 refuses this gateway (not authorized): check the user name, the \
-         password and the rights of amsterdam-01. After correcting the password: systemctl \
-         restart edge-gateway."
-    );
+    let sentence = refused(&settings);
+    let reload = "The gateway reads the password file again at the next attempt.";
+    assert_eq!(sentence.text, format!("{refusal} {reload}"));
     assert_eq!(
         json!(sentence.detail),
         json!({"code": "unauthorized", "arguments": {
             "broker": "b:1883", "reason": "not authorized", "client_id": "amsterdam-01",
+            "reload": "next attempt",
         }})
     );
+
+    let credential = PasswordFile::from_argument("cred:mqtt.password".as_ref()).unwrap();
+    settings.mqtt.credentials.as_mut().unwrap().password = Some(credential);
+    let reload = "After correcting the password: systemctl restart edge-gateway.";
+    assert_eq!(refused(&settings).text, format!("{refusal} {reload}"));
+
+    settings.restarts_on_new_secrets = true;
+    let reload = "When the password file changes, the gateway restarts by itself.";
+    assert_eq!(refused(&settings).text, format!("{refusal} {reload}"));
 }
 
 #[test]
 fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
-    let mut mqtt = settings(MqttVersion::V5, 8883).mqtt;
-    let sentence =
-        |mqtt: &Mqtt| SessionFailure::ClosedBeforeConnack.sentence("127.0.0.1:8883", mqtt).text;
-    assert!(sentence(&mqtt).contains("without TLS"));
-    mqtt.brokers[0].scheme = Scheme::Mqtts;
-    assert!(sentence(&mqtt).contains("this gateway's certificate"), "{}", sentence(&mqtt));
+    let mut settings = settings(MqttVersion::V5, 8883);
+    let sentence = |settings: &ClientSettings| {
+        SessionFailure::ClosedBeforeConnack.sentence("127.0.0.1:8883", settings).text
+    };
+    assert!(sentence(&settings).contains("without TLS"));
+    settings.mqtt.brokers[0].scheme = Scheme::Mqtts;
+    assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 22] {
+fn failures() -> [SessionFailure; 23] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
+        SessionFailure::PasswordFile("no".to_owned()),
         SessionFailure::Bridge(broken()),
         SessionFailure::NoConnack,
         SessionFailure::NoSuback,
@@ -134,5 +148,5 @@ fn failures() -> [SessionFailure; 22] {
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {
-    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883).mqtt)
+    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883))
 }

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::file::{NamedFile, open_secret};
 use super::tunnel::TunnelPresence;
 use super::uplink::{check_tls, check_via};
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::raw::{RawMqtt, RawWill};
-use crate::config::scalar::{Integer, Placeholder, PlainText};
-use crate::config::{Broker, Credentials, Gateway, Mqtt, MqttVersion, Qos, Will};
+use crate::config::scalar::{Integer, Placeholder, PlainText, SecretFile};
+use crate::config::{
+    Broker, Credentials, Gateway, Mqtt, MqttVersion, PasswordFile, Plc, Qos, Will,
+};
 
 /// Minimum keep alive that the client library accepts with version 5.
 const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
@@ -114,17 +117,14 @@ fn check_credentials(
     context: &mut ReadContext<'_>,
 ) -> Option<Option<Credentials>> {
     let username = raw.username.optional(context);
-    let password_file = raw.password_file.optional(context);
-    let password = match password_file {
-        Some(secret) => match secret.read_secret("password", file) {
-            Ok(password) => Some(password),
-            Err(problem) => {
-                context.reject(&raw.password_file.key, problem.message, problem.help);
-                return None;
-            }
-        },
-        None => None,
-    };
+    let named = raw.password_file.optional(context);
+    if let Some(named) = &named {
+        let read = |named: &SecretFile| named.read_secret("password", file);
+        if let NamedFile::Rejected = open_secret(&raw.password_file, named, file, context, read) {
+            return None;
+        }
+    }
+    let password = named.map(|named| PasswordFile::new(named, file));
     match (username, password) {
         (Some(username), _) if username.0.is_empty() => {
             let help = Some("remove it to connect without a user name".to_owned());
@@ -181,6 +181,21 @@ fn check_will(
         }
     };
     Some(Will { topic, payload: payload?.0, qos: to_qos(qos?), retain: retain?.0 })
+}
+
+/// Adds a note on a will that the broker publishes where the values are.
+pub(super) fn note_will_among_values(
+    raw: &RawWill,
+    will: &Will,
+    plcs: &[Plc],
+    context: &mut ReadContext<'_>,
+) {
+    if plcs.iter().any(|plc| plc.publish.topic == will.topic) {
+        let topic = &will.topic;
+        let message = format!("receivers of the values on {topic} also get this will");
+        let help = format!("give the will a topic of its own, like topic = \"{topic}/connection\"");
+        context.add_note(&raw.topic.key, message, help, None);
+    }
 }
 
 /// Converts `qos = 0`, `1` or `2`.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::PasswordFile;
+
 /// `[mqtt]`.
 #[derive(Clone, Debug)]
 pub struct Mqtt {
@@ -83,7 +85,7 @@ pub struct ClientCertificate {
 }
 
 /// Host name or IP address with a port. A name is resolved for every connection.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HostPort {
     /// Host name, IPv4 address, or IPv6 address without brackets.
     pub host: String,
@@ -105,8 +107,9 @@ pub enum MqttVersion {
 pub struct Credentials {
     /// User name.
     pub username: String,
-    /// Password, read from `password_file`.
-    pub password: Option<Secret>,
+    /// File with the password. It is read again for each connection, so that a corrected password
+    /// is used without a restart.
+    pub password: Option<PasswordFile>,
 }
 
 /// Text that is redacted in `Debug` output, so that no log or error contains it.

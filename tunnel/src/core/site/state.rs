@@ -60,6 +60,9 @@ impl SiteTunnel {
             return state;
         }
         let is_portal = self.is_captive_portal();
+        let is_behind = verdict == ClockVerdict::Behind;
+        let is_stamp_ahead = self.links.is_stamp_ahead(now.wall);
+        let is_first_attempt = self.is_first_attempt(link, now.instant);
         match link.last_cause.cause() {
             FailureCause::Refused | FailureCause::RouterRefuses(_) if is_portal => {
                 TunnelState::CaptivePortal
@@ -72,11 +75,11 @@ impl SiteTunnel {
             FailureCause::OwnFirewall => TunnelState::OwnFirewall,
             FailureCause::Overloaded => TunnelState::Overloaded,
             FailureCause::WrongKey => self.preshared_key_state(),
-            FailureCause::Unknown if self.is_first_attempt(link, now.instant) => {
-                TunnelState::Connecting
-            }
+            // A hub is right to ignore a clock that is known to be wrong.
+            FailureCause::Unknown if is_stamp_ahead && !is_behind => TunnelState::StampAhead,
+            FailureCause::Unknown if is_first_attempt && !is_stamp_ahead => TunnelState::Connecting,
             FailureCause::Unknown if is_portal => TunnelState::CaptivePortal,
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
+            FailureCause::Unknown if is_behind => TunnelState::ClockBehind,
             FailureCause::Unknown => TunnelState::Silent,
         }
     }
@@ -129,6 +132,7 @@ impl SiteTunnel {
             endpoint: endpoint.and_then(HubEndpoint::current_address),
             unanswered_since: self.links.active().liveness.unanswered_since(),
             last_handshake: self.last_handshake,
+            accepted_stamp: endpoint.and_then(|endpoint| endpoint.accepted_stamp),
             counters: self.counters,
         }
     }
