@@ -155,11 +155,13 @@ impl SiteTunnel {
             Some(ResolveFailure::NotFound | ResolveFailure::InsideTunnel) | None => None,
         };
         let address = endpoint.and_then(HubEndpoint::current_address);
+        let text = |address: Option<IpAddr>| address.map(|ip| ip.to_string()).unwrap_or_default();
         let details = DiagnosisDetails {
-            reporter,
-            lookup_answer: blocked_by.or(address.as_ref().map(SocketAddr::ip)),
-            resolver: self.resolvers_inside.first().copied(),
+            router: text(reporter),
+            answer: text(blocked_by.or(address.as_ref().map(SocketAddr::ip))),
+            resolver: text(self.resolvers_inside.first().copied()),
             interface: self.interface_down.clone().unwrap_or_default(),
+            own_address: text(self.settings.addresses.first().map(ipnet::IpNet::addr)),
         };
         TunnelDiagnosis::of_site(state, endpoint, &self.settings, details)
     }
