@@ -175,8 +175,9 @@ impl ParsedSections {
             keep_alive,
             hubs: hubs?,
         };
+        let is_policy_known = !self.routes.is_set() || self.routes.get().is_some();
         let routes = self.routes.into_value().unwrap_or(RoutePolicy::Auto);
-        if let Some(span) = networks_span {
+        if let Some(span) = networks_span.filter(|_| is_policy_known) {
             check_settings(&settings, routes, span, problems);
         }
         Some(Contents {
