@@ -287,12 +287,14 @@ impl Transport for UdpTransport {
 
     fn send_error(&self) -> Option<PathError> {
         let errno = self.last_send_error.as_ref()?.raw_os_error().map(Errno::from_raw)?;
-        let cause = match errno {
-            Errno::EPERM | Errno::EACCES => PathErrorCause::Prohibited,
-            Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::EADDRNOTAVAIL => {
-                PathErrorCause::NoRoute
-            }
-            _ => return None,
+        let without_route =
+            [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::ENETDOWN, Errno::EADDRNOTAVAIL];
+        let cause = if [Errno::EPERM, Errno::EACCES].contains(&errno) {
+            PathErrorCause::Prohibited
+        } else if without_route.contains(&errno) {
+            PathErrorCause::NoRoute
+        } else {
+            return None;
         };
         Some(PathError { to: self.last_destination?, cause, reporter: None })
     }

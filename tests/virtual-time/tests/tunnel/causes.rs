@@ -36,7 +36,7 @@ fn run_with(world: &mut World, time: Duration, cause: PathErrorCause, reporter: 
 }
 
 #[test]
-fn whoever_rejects_the_datagrams_is_named() {
+fn the_host_that_rejects_the_datagrams_is_named() {
     let router = parse_ip("10.50.0.1");
     for (cause, reporter, state, words) in [
         (
