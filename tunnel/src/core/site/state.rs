@@ -158,7 +158,7 @@ impl SiteTunnel {
         let text = |address: Option<IpAddr>| address.map(|ip| ip.to_string()).unwrap_or_default();
         let details = DiagnosisDetails {
             router: text(reporter),
-            answer: text(blocked_by.or(address.as_ref().map(SocketAddr::ip))),
+            answer: text(blocked_by.or_else(|| address.as_ref().map(SocketAddr::ip))),
             resolver: text(self.resolvers_inside.first().copied()),
             interface: self.interface_down.clone().unwrap_or_default(),
             own_address: text(self.settings.addresses.first().map(ipnet::IpNet::addr)),

@@ -162,7 +162,9 @@ pub(super) fn drain_error_queue(socket: &impl AsRawFd, received: &mut RecvBatch)
             return;
         };
         let Ok(mut errors) = message.cmsgs() else { continue };
-        let Some((error, offender)) = errors.find_map(extended_error) else { continue };
+        let Some((error, offender)) = errors.find_map(|error| extended_error(&error)) else {
+            continue;
+        };
         // Here the address is the destination of the datagram.
         if let Some(to) = message.address.as_ref().and_then(to_socket_addr)
             && let Some(cause) = path_error_cause(&error)
@@ -176,13 +178,13 @@ pub(super) fn drain_error_queue(socket: &impl AsRawFd, received: &mut RecvBatch)
 
 /// Returns an entry of the error queue with the host that reports it.
 fn extended_error(
-    message: ControlMessageOwned,
+    message: &ControlMessageOwned,
 ) -> Option<(libc::sock_extended_err, Option<IpAddr>)> {
-    if let ControlMessageOwned::Ipv4RecvErr(error, offender) = message {
+    if let ControlMessageOwned::Ipv4RecvErr(error, offender) = *message {
         // The kernel stores addresses and ports in network order.
         let offender = offender.map(|from| Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes()));
         Some((error, offender.map(IpAddr::from)))
-    } else if let ControlMessageOwned::Ipv6RecvErr(error, offender) = message {
+    } else if let ControlMessageOwned::Ipv6RecvErr(error, offender) = *message {
         let offender = offender.map(|from| Ipv6Addr::from(from.sin6_addr.s6_addr));
         Some((error, offender.map(|from| from.to_canonical())))
     } else {
