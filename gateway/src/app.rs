@@ -57,9 +57,6 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The network interface of the tunnel cannot be created.
-    #[error("cannot open the tunnel")]
-    Tunnel(#[from] tunnel::DeviceError),
     /// The name of that interface is invalid.
     #[error(transparent)]
     InterfaceName(#[from] tunnel::InterfaceNameError),
@@ -156,10 +153,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
 fn prepare_process(config: &Config) -> ConnectionSlots {
     // What the gateway creates is for its own user only.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if let Some(note) = open_files::note(&config.plcs) {
+    if let Some(note) = open_files::note(&config.plcs, &config.metrics) {
         tracing::warn!("{note}");
     }
-    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit()))
+    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), &config.metrics))
 }
 
 /// Opens the directory of the queue. An unusable one does not stop the gateway: PLCs are read and

@@ -16,9 +16,11 @@ pub use clock::{ClockPeriod, TrustLevel};
 pub use escape::Escaped;
 pub use plc::{
     LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
-    RateLimit, StopCause,
+    RateLimit, Rejection, SessionFailure, StopCause,
 };
-pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagLocation};
+pub use reading::{
+    BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
+};
 pub use sentence::{Detail, Sentence};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.

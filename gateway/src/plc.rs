@@ -6,6 +6,7 @@
 //! know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit is retried, and
 //! `rate_limit` bounds the load, `connection_slots` the number of connections. `diagnosis` holds the sentences for an installer.
 
+mod close_tracker;
 mod connection;
 mod connection_slots;
 mod cycle;
@@ -18,6 +19,7 @@ mod plc_r;
 mod poll;
 mod rate_limit;
 mod request_tuner;
+mod search_budget;
 mod server;
 mod session;
 mod silent_units;
@@ -35,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::model::{
     Cycle, LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
-    QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, StopCause,
-    TagLocation,
+    QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, Rejection,
+    SessionFailure, StopCause, TagLocation,
 };
 pub use connection_slots::ConnectionSlots;
 pub use diagnosis::PlcDiagnosis;

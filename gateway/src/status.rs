@@ -13,9 +13,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{CycleStatus, PlcStatus};
+pub use plc::{CycleStatus, PlcStatus, TagsStatus};
 pub use sentence::{
-    BrokerRefusal, BrokerSentence, Headline, LimitSentence, PlcRefusal, PlcSentence, RefusedTag,
+    BrokerRefusal, BrokerSentence, Headline, LimitSentence, NamedTag, PlcRefusal, PlcSentence,
+    TagSentence,
 };
 
 use crate::model::{
@@ -164,6 +165,9 @@ pub struct QueueStatus {
     /// When the oldest waiting record was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<UnixTime>,
+    /// A record that waits for longer than this is late: the longest scan and its heartbeat.
+    #[serde(default)]
+    pub max_wait_seconds: u64,
     /// What is wrong with the storage; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -329,6 +333,25 @@ impl Status {
         }
     }
 
+    /// Records how many tags of PLC number `index` are configured and have a good value, and the
+    /// first of those that have none. Returns whether that changed.
+    pub fn set_plc_tags(
+        &mut self,
+        index: u16,
+        (configured, good): (usize, usize),
+        bad: Vec<NamedTag>,
+        now: UnixTime,
+    ) -> bool {
+        let sentence = TagSentence::of_tags(bad, configured.saturating_sub(good));
+        let (sentence, sentence_detail) =
+            optional_parts(sentence.map(|sentence| Sentence::new(&sentence)));
+        let Some(plc) = self.plc_mut(index, now) else { return false };
+        let tags = TagsStatus { configured, good, sentence, sentence_detail };
+        let is_changed = plc.tags != tags;
+        plc.tags = tags;
+        is_changed
+    }
+
     fn plc_mut(&mut self, index: u16, now: UnixTime) -> Option<&mut PlcStatus> {
         self.mark_updated(now);
         self.plcs.get_mut(usize::from(index))
@@ -349,6 +372,14 @@ impl TunnelStatus {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.state == "up"
+    }
+}
+
+impl ClockStatus {
+    /// Returns whether times of this clock can be right, so that values are not `unsynced`.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        self.state != "unset"
     }
 }
 

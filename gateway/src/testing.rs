@@ -94,6 +94,7 @@ fn tag(name: &str) -> Tag {
         decimals: None,
         json_format: JsonFormat::Plain,
         deadband: None,
+        validity: None,
         scan: Duration::from_secs(1),
         group: None,
     }

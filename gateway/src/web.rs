@@ -24,7 +24,9 @@ use tokio::sync::watch;
 pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
 pub use self::eviction::PeerAddress;
 pub use self::liveness::Liveness;
-pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, TunnelListener, serve};
+pub use self::server::{
+    CONNECTION_TIMEOUT, InterfaceListener, MAX_CONNECTIONS, TunnelListener, serve,
+};
 use crate::metrics::Metrics;
 use crate::status::Status;
 

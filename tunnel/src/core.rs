@@ -65,8 +65,8 @@ pub enum TunnelEvent {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes the
-    /// diagnosis, because the hub may have forgotten it.
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes
+    /// the diagnosis, because the hub may have forgotten it.
     StampAccepted {
         /// Number of the hub in the settings.
         hub: usize,
@@ -77,6 +77,13 @@ pub enum TunnelEvent {
     DatagramLooped,
     /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,
+    /// The network interface of the tunnel was taken down.
+    InterfaceDown {
+        /// Its present name.
+        name: String,
+    },
+    /// The network interface of the tunnel is up again.
+    InterfaceUp,
     /// New bounds for the wall clock.
     ClockBoundsChanged(ClockBounds),
     /// The host at this address reports that nothing listens on the port (ICMP port unreachable).

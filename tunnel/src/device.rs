@@ -24,7 +24,7 @@ pub use routes::RouteError;
 pub(crate) use routes::tunnel_routes;
 pub(crate) use segment::segment;
 pub(crate) use tun::Tun;
-pub use tun::{InterfaceName, InterfaceNameError, TunError, bind_to_device};
+pub use tun::{InterfaceIndex, InterfaceName, InterfaceNameError, TunError, bind_to_interface};
 
 /// An interface of the host that is read and written in frames.
 ///

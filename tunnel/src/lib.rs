@@ -23,8 +23,10 @@ pub use core::{
     ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelDiagnosis, TunnelEvent,
     TunnelReport, TunnelRequest, TunnelState,
 };
-pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_device};
-pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};
+pub use device::{
+    InterfaceIndex, InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_interface,
+};
+pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, device_tunnel};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use netlink::{InterfaceError, InterfaceSetting};

@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-pub(crate) use interface::{HostInterface, Repaired};
+pub(crate) use interface::{HostInterface, Repair};
 pub use interface::{InterfaceError, InterfaceSetting};
 pub(crate) use monitor::ChangeMonitor;
 pub(crate) use route::{RouteChange, RouteWatch};

@@ -40,6 +40,16 @@ impl Reporter {
         (Self { publish, last_published: now.instant }, reports)
     }
 
+    /// Publishes a report that the tunnel itself cannot make, and logs it unless the last one said
+    /// the same.
+    pub(crate) fn publish(&mut self, report: TunnelReport, now: Now) {
+        if report.diagnosis != self.publish.borrow().diagnosis {
+            log_change(&report);
+        }
+        self.publish.send_replace(report);
+        self.last_published = now.instant;
+    }
+
     /// Publishes a report if the state has changed or the last one is a second old.
     pub(crate) fn publish_if_due(&mut self, tunnel: &Tunnel, now: Now) {
         // `state` is cheap, `report` allocates: this runs for every batch of packets.

@@ -1,7 +1,7 @@
 //! What the hubs of a tunnel were like in earlier runs, on disk: their addresses, so that a gateway
 //! that starts while DNS is down reaches its hub all the same; and the timestamps of the handshakes
-//! that they accepted, so that the status can tell a hub that ignores an earlier time from a network
-//! that carries nothing.
+//! that they accepted, so that the status can tell a hub that ignores an earlier time from a
+//! network that carries nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

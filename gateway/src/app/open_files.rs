@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use provisioning::config::Plc;
+use provisioning::config::{Metrics, Plc};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors for everything but PLCs: broker, tunnel, queue, state files, signals and timers, and
-/// the connections to the pages and to the status socket.
+/// the connections to one metrics listener and to the status socket.
 const RESERVED: usize = 32;
+/// Descriptors for each further metrics listener: its own and those of its connections.
+const RESERVED_PER_LISTENER: usize = 9;
 
 /// Raises the limit of this process as far as it may. Returns the new limit.
 pub(super) fn raise_limit() -> usize {
@@ -18,26 +20,31 @@ pub(super) fn raise_limit() -> usize {
 }
 
 /// Returns the number of connections to PLCs that may be open at once, at least one.
-pub(super) fn plc_connections(limit: usize) -> usize {
-    limit.saturating_sub(RESERVED).max(1)
+pub(super) fn plc_connections(limit: usize, metrics: &Metrics) -> usize {
+    limit.saturating_sub(reserved(metrics)).max(1)
 }
 
 /// Returns a note if the limit that this process may have is too low for all PLCs.
-pub(crate) fn note(plcs: &[Plc]) -> Option<String> {
-    note_on(to_count(getrlimit(Resource::Nofile).maximum), plcs)
+pub(crate) fn note(plcs: &[Plc], metrics: &Metrics) -> Option<String> {
+    note_on(to_count(getrlimit(Resource::Nofile).maximum), plcs, metrics)
 }
 
-fn note_on(limit: usize, plcs: &[Plc]) -> Option<String> {
+fn note_on(limit: usize, plcs: &[Plc], metrics: &Metrics) -> Option<String> {
     let addresses: BTreeSet<_> = plcs.iter().map(|plc| plc.address.normalised()).collect();
-    let needed = addresses.len() + RESERVED;
+    let needed = addresses.len() + reserved(metrics);
     (needed > limit).then(|| {
         format!(
-            "{} PLC connections and {RESERVED} other files and connections are more than the limit of \
+            "{} PLC connections and {} other files and connections are more than the limit of \
              {limit} open files; set LimitNOFILE of the service (ulimit -n in a shell) to \
              {needed} or more, or some PLCs are not read",
             addresses.len(),
+            reserved(metrics),
         )
     })
+}
+
+fn reserved(metrics: &Metrics) -> usize {
+    RESERVED + RESERVED_PER_LISTENER * metrics.listen.len().saturating_sub(1)
 }
 
 fn to_count(limit: Option<u64>) -> usize {
@@ -51,19 +58,20 @@ mod tests {
 
     #[test]
     fn plcs_get_what_the_reserve_leaves_and_at_least_one_connection() {
-        assert_eq!(plc_connections(1_024), 1_024 - RESERVED);
-        assert_eq!(plc_connections(12), 1);
-        assert_eq!(plc_connections(usize::MAX), usize::MAX - RESERVED);
+        let metrics = testing::config(3).metrics;
+        assert_eq!(plc_connections(1_024, &metrics), 1_024 - RESERVED);
+        assert_eq!(plc_connections(12, &metrics), 1);
+        assert_eq!(plc_connections(usize::MAX, &metrics), usize::MAX - RESERVED);
     }
 
     #[test]
     fn a_limit_that_is_too_low_is_noted_with_what_to_set() {
-        let mut plcs = testing::config(3).plcs;
-        for (plc, host) in plcs.iter_mut().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) {
+        let mut config = testing::config(3);
+        for (plc, host) in config.plcs.iter_mut().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) {
             plc.address.host = host.to_owned();
         }
-        assert_eq!(note_on(RESERVED + 3, &plcs), None);
-        let note = note_on(RESERVED + 2, &plcs).unwrap();
+        assert_eq!(note_on(RESERVED + 3, &config.plcs, &config.metrics), None);
+        let note = note_on(RESERVED + 2, &config.plcs, &config.metrics).unwrap();
         assert!(note.contains("3 PLC connections") && note.contains("to 35 or more"), "{note}");
     }
 }

@@ -365,6 +365,9 @@ impl Pump {
         self.retry_storage();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
+        for (plc, pipeline) in (0..).zip(&self.pipelines) {
+            self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
+        }
         self.clock_history.on_assessed(self.status_tracker.poll_health());
         self.liveness.touch();
         systemd::notify_watchdog();

@@ -106,10 +106,11 @@ pub(super) fn schema() -> anyhow::Result<u8> {
 
 /// Prints notes to standard error, where problems would be printed.
 fn print_notes(inspected: &InspectedConfig) -> anyhow::Result<()> {
-    if !inspected.notes.is_empty() {
-        writeln!(io::stderr(), "{}\n", inspected.notes)?;
+    let InspectedConfig { plcs, metrics, notes, .. } = inspected;
+    if !notes.is_empty() {
+        writeln!(io::stderr(), "{notes}\n")?;
     }
-    if let Some(note) = note_open_files(&inspected.plcs) {
+    if let Some(note) = note_open_files(plcs, metrics) {
         writeln!(io::stderr(), "note: {note}\n")?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime};
 use crate::app;
-use crate::status::{ConnectionState, Status};
+use crate::status::{Headline, Status};
 use crate::web::{FetchError, HttpTarget, fetch};
 
 /// `status`.
@@ -19,8 +19,8 @@ Examples:
   sudo edge-gateway status gateway.toml --json  for a program
 
 Connects to the gateway that runs with the same configuration, over the socket in its state_dir.
-Only that gateway's user and root may open the socket. No secret is read. Exit code 1 if no gateway
-answers, or if the broker or a PLC is not connected.")]
+Only that gateway's user and root may open the socket. No secret is read. Exit code 0 only if all
+is well; 1 if no gateway answers, or if the first line of the table says anything else.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
@@ -39,8 +39,7 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
     } else {
         print_line(format_args!("{status}"))?;
     }
-    let states = status.plcs.iter().map(|plc| plc.state).chain([status.broker.state]);
-    let is_well = states.into_iter().all(|state| state == ConnectionState::Connected);
+    let is_well = matches!(status.headline(), Headline::AllWell { .. });
     Ok(if is_well { EXIT_OK } else { EXIT_NEGATIVE })
 }
 

@@ -63,13 +63,14 @@ fn run_tunnel(options: &TunnelOptions, log: &Logging) -> anyhow::Result<u8> {
         let bounds = clock::tunnel_bounds(assessment);
         let seed = fastrand::u64(..);
         let client = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (device, driver) = tunnel::open_device_tunnel(
+        let (device, mut driver) = tunnel::device_tunnel(
             &read.settings,
             read.routes,
             options.interface,
             client,
             transport,
-        )?;
+        );
+        driver.open()?;
         tracing::info!(interface = %options.interface, "the network interface is up");
         let (changes, _) = watch::channel(assessment);
         let send_bounds = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));

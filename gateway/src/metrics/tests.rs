@@ -32,6 +32,7 @@ edge_plc_cycles_missed_total{plc="plc0"} 0
 edge_plc_last_answer_timestamp_seconds{plc="plc0"} 0
 edge_plc_request_seconds_sum{plc="plc0"} 0
 edge_plc_request_seconds_count{plc="plc0"} 0
+edge_plc_requests_total{outcome="busy",plc="plc0"} 0
 edge_plc_requests_total{outcome="disconnected",plc="plc0"} 0
 edge_plc_requests_total{outcome="garbled",plc="plc0"} 0
 edge_plc_requests_total{outcome="ok",plc="plc0"} 0

@@ -8,7 +8,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::io;
 use std::time::Duration;
 
@@ -25,7 +25,9 @@ use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
-use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
+use super::session::{
+    AnswerMismatch, ConnectError, Connector, PlcSession, RequestError, UnitAddress,
+};
 use super::{PlcIdentity, Registers, device_name};
 use strict::{Strict, TransactionIds};
 
@@ -145,7 +147,7 @@ impl PlcSession for ModbusSession {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
         let answer = self.call(address, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
-            return Err(RequestError::Garbled("it answers another function code".to_owned()));
+            return Err(RequestError::Garbled(AnswerMismatch::OtherFunction));
         };
         let objects = answer.device_id_objects.iter();
         Ok(device_name::to_identity(objects.map(|object| (object.id, &*object.value))))
@@ -181,13 +183,18 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
 }
 
 fn to_request_error(error: Error) -> RequestError {
+    let undecodable =
+        |error: &dyn Display| RequestError::Garbled(AnswerMismatch::Undecodable(error.to_string()));
     match error {
-        Error::Protocol(error) => RequestError::Garbled(error.to_string()),
+        Error::Protocol(error) => undecodable(&error),
         // The codec of tokio_modbus reports what it cannot decode as I/O errors without an OS code.
         Error::Transport(error)
             if error.raw_os_error().is_none() && is_codec_error(error.kind()) =>
         {
-            RequestError::Garbled(error.to_string())
+            match error.get_ref().and_then(|cause| cause.downcast_ref::<AnswerMismatch>()) {
+                Some(mismatch) => RequestError::Garbled(mismatch.clone()),
+                None => undecodable(&error),
+            }
         }
         Error::Transport(error) => RequestError::Disconnected(error),
     }
@@ -211,7 +218,7 @@ fn to_registers(response: Response, count: u16) -> Result<Registers, RequestErro
         bits.truncate(count.into());
         Ok(Registers::Bits(bits))
     } else {
-        Err(RequestError::Garbled("it answers another function code".to_owned()))
+        Err(RequestError::Garbled(AnswerMismatch::OtherFunction))
     }
 }
 
@@ -219,6 +226,6 @@ fn expect_count(received: usize, requested: usize) -> Result<(), RequestError> {
     if received == requested {
         Ok(())
     } else {
-        Err(RequestError::Garbled(format!("{received} values instead of {requested}")))
+        Err(RequestError::Garbled(AnswerMismatch::Count { received, requested }))
     }
 }

@@ -119,7 +119,9 @@ impl RateBudget {
         Self::new(max_events, Duration::from_secs(1))
     }
 
-    fn new(max_events: usize, window: Duration) -> Self {
+    /// Creates a budget of `max_events` in each `window`, at least one.
+    #[must_use]
+    pub fn new(max_events: usize, window: Duration) -> Self {
         let max_events = max_events.max(1);
         Self { max_events, window, taken_at: VecDeque::with_capacity(max_events) }
     }

@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{InterfaceName, TunnelReport, UserspaceTunnel, bind_to_device};
+use tunnel::{InterfaceIndex, TunnelReport, UserspaceTunnel, bind_to_interface};
 
 use super::{ByteStream, DialError};
 use crate::model::Sentence;
@@ -30,8 +30,8 @@ pub enum Route {
     Direct,
     /// Through the tunnel's TCP stack in this process.
     Userspace(UserspaceTunnel, TunnelHandle),
-    /// Through the tunnel's network interface, and through no other.
-    Device(InterfaceName, TunnelHandle),
+    /// Through the tunnel's network interface, once it exists, and through no other.
+    Device(watch::Receiver<Option<InterfaceIndex>>, TunnelHandle),
 }
 
 /// The state of the tunnel, and the networks behind each hub.
@@ -101,7 +101,7 @@ impl Route {
             }
             Self::Device(interface, tunnel) => {
                 let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
-                let connect = |address| connect_tcp(address, Some(*interface));
+                let connect = |address| connect_through(interface, address);
                 let stream = connect_first(broker, &addresses, deadline, connect).await;
                 Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
             }
@@ -155,15 +155,25 @@ fn unresolved(broker: &HostPort) -> DialError {
     DialError::Unresolved { host: broker.host.clone() }
 }
 
+/// Opens a TCP connection through an interface; fails before it exists.
+async fn connect_through(
+    interface: &watch::Receiver<Option<InterfaceIndex>>,
+    address: SocketAddr,
+) -> io::Result<TcpStream> {
+    // Without this check the connection would leave by any route.
+    let interface = interface.borrow().ok_or(ErrorKind::NetworkDown)?;
+    connect_tcp(address, Some(interface)).await
+}
+
 /// Opens a TCP connection, through `interface` only if there is one.
 pub(super) async fn connect_tcp(
     address: SocketAddr,
-    interface: Option<InterfaceName>,
+    interface: Option<InterfaceIndex>,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
         // Linux would send over any other route that matches, past the tunnel and unencrypted.
-        bind_to_device(&socket, interface)?;
+        bind_to_interface(&socket, interface)?;
     }
     let stream = socket.connect(address).await?;
     // Nagle's algorithm (RFC 896) would hold a message back until the last one is acknowledged.

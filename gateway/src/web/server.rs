@@ -1,6 +1,7 @@
 //! An HTTP/1.1 server for a few clients at once, none of which can block the others for long.
 
 use std::future::pending;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,12 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet, yield_now};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tunnel::{InterfaceIndex, bind_to_interface};
 
 use super::eviction::{OpenConnection, PeerAddress, Phase, victim};
 
@@ -33,6 +37,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
+/// Number of connections that may wait to be accepted on an interface.
+const LISTEN_BACKLOG: u32 = 16;
+/// Pause before another attempt to listen on an interface.
+const LISTEN_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Time for open requests to finish after the stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
@@ -143,7 +151,77 @@ impl Listener for TunnelListener {
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+    fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(SocketAddr::from(([0, 0, 0, 0], self.0.port())))
+    }
+}
+
+/// Accepts connections through a network interface only. It listens as soon as the interface exists
+/// and has the address; until then nothing is accepted.
+#[derive(Debug)]
+pub struct InterfaceListener {
+    address: SocketAddr,
+    interface: watch::Receiver<Option<InterfaceIndex>>,
+    listener: Option<TcpListener>,
+    /// Text of the last error, to log each error once.
+    last_error: Option<String>,
+}
+
+impl InterfaceListener {
+    /// Listens at `address`, which is an address of the interface.
+    #[must_use]
+    pub const fn new(
+        address: SocketAddr,
+        interface: watch::Receiver<Option<InterfaceIndex>>,
+    ) -> Self {
+        Self { address, interface, listener: None, last_error: None }
+    }
+
+    fn try_listen(&mut self) {
+        let Some(interface) = *self.interface.borrow() else { return };
+        match listen_on(self.address, interface) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => {
+                let text = error.to_string();
+                if self.last_error.as_ref() != Some(&text) {
+                    tracing::warn!(address = %self.address, %error, "cannot serve metrics yet");
+                    self.last_error = Some(text);
+                }
+            }
+        }
+    }
+}
+
+/// Linux accepts packets for any of its addresses on any interface, so a bound address alone would
+/// also answer on the machine's network.
+fn listen_on(address: SocketAddr, interface: InterfaceIndex) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    bind_to_interface(&socket, interface)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
+impl Listener for InterfaceListener {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            if self.listener.is_none() {
+                self.try_listen();
+            }
+            // An error concerns a connection that has ended already, or no descriptor is left.
+            if let Some(listener) = &self.listener
+                && let Ok(accepted) = listener.accept().await
+            {
+                return accepted;
+            }
+            sleep(LISTEN_RETRY_PAUSE).await;
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
     }
 }

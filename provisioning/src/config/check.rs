@@ -27,7 +27,7 @@ pub(super) struct CheckedConfig {
     tunnel: CheckedTunnel,
     mqtt: Mqtt,
     queue: Queue,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) plcs: Vec<Plc>,
 }
 

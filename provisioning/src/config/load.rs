@@ -14,7 +14,7 @@ use super::read::RawTable;
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
 use super::toml_split::{self, SplitDocument};
-use super::{Config, Gateway, Plc, ServiceUser, check, syntax};
+use super::{Config, Gateway, Metrics, Plc, ServiceUser, check, syntax};
 use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 use crate::regular_file;
 
@@ -39,6 +39,8 @@ pub struct InspectedConfig {
     pub gateway: Gateway,
     /// The PLCs, in the order of the file.
     pub plcs: Vec<Plc>,
+    /// Where metrics are served.
+    pub metrics: Metrics,
     /// Valid settings that are probably a mistake, and credentials that only systemd can give.
     pub notes: Notes,
     file: PathBuf,
@@ -104,17 +106,18 @@ pub fn inspect(path: &Path, files: FileCheck<'_>) -> Result<InspectedConfig, Rej
     };
     let CheckedFile { config, notes, .. } = read_text(path, &text, purpose, None)?;
     let notes = Notes::new(path, || redacted(&text), notes);
-    let CheckedConfig { gateway, plcs, .. } = config;
-    Ok(InspectedConfig { gateway, plcs, notes, file: path.to_owned(), text })
+    let CheckedConfig { gateway, plcs, metrics, .. } = config;
+    Ok(InspectedConfig { gateway, plcs, metrics, notes, file: path.to_owned(), text })
 }
 
 /// Omits the text of the file: a comment may contain a secret.
 impl fmt::Debug for InspectedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gateway, plcs, notes, file, text: _ } = self;
+        let Self { gateway, plcs, metrics, notes, file, text: _ } = self;
         f.debug_struct("InspectedConfig")
             .field("gateway", gateway)
             .field("plcs", plcs)
+            .field("metrics", metrics)
             .field("notes", notes)
             .field("file", file)
             .finish_non_exhaustive()

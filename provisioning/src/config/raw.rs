@@ -5,8 +5,9 @@ use super::field::{Field, ListField, OptionalSection, Section, SectionList, Stre
 use super::read::section;
 use super::scalar::{
     AbsolutePath, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
-    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, NamedZone, PlainText,
-    PublicFile, SecretFile, TopicLevel, TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch,
+    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, NamedZone, NumberList,
+    NumberRange, PlainText, PublicFile, SecretFile, TopicLevel, TopicTemplate, TunnelAddress,
+    TunnelNetwork, TunnelSwitch,
 };
 use super::{
     Broker, DatetimeFormat, Durability, HostPort, Listen, MqttVersion, OnFull, PayloadShape,
@@ -302,7 +303,9 @@ section! {
         /// LDT, STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them. An enumeration is an INT
         /// unless it is declared with another type.
         r#type: Field<DeclaredType>, else "required";
-        /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project.
+        /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project. With
+        /// utf-8 a byte that is no UTF-8 makes the whole text invalid; with utf-8-lossy it is
+        /// published as U+FFFD, for programs that cut texts within a letter.
         encoding: Field<Choice<CodePage>>, else "latin-1";
         /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`. The
         /// name is published; a number without a name is published as a number, with quality
@@ -320,6 +323,12 @@ section! {
         decimals: Field<Integer<0, 15>>, else "see meaning";
         /// Only changes greater than this are published. Without it, every change is published.
         deadband: Field<DecimalNumber>, else "none";
+        /// Raw numbers, before scaling, by which the device says that it has no value, for example
+        /// `[-32768]`. They are published as null with quality invalid.
+        invalid_values: Field<NumberList>, else "none";
+        /// Smallest and largest value, after scaling: `{ min = -40, max = 150 }`, or one of them.
+        /// Others are published as null with quality invalid.
+        valid: Field<NumberRange>, else "none";
         /// Time between two reads.
         scan: Field<Scan>, else "plc.scan";
         /// Order of the bytes in the registers.

@@ -71,8 +71,8 @@ pub(super) struct Peer {
     unconfirmed: Option<(u32, Instant)>,
 }
 
-/// The timestamps of a peer's initiations, which boringtun does not show. It counts up from the wall
-/// clock at the creation of the peer with the time since the boot, and so does this.
+/// The timestamps of a peer's initiations, which boringtun does not show. It counts up from the
+/// wall clock at the creation of the peer with the time since the boot, and so does this.
 #[derive(Clone, Copy, Debug)]
 struct StampEstimate {
     first: SystemTime,

@@ -49,6 +49,10 @@ pub enum TunnelState {
     AddressInside,
     /// The host routes the datagrams of the tunnel into the tunnel itself.
     RoutedInside,
+    /// The network interface of the tunnel cannot be created.
+    NoInterface,
+    /// The network interface of the tunnel was taken down.
+    InterfaceDown,
     /// Nothing comes back.
     Silent,
     /// The hub's host reports that nothing listens on the port. The report can be forged.
@@ -92,6 +96,8 @@ impl TunnelState {
             Self::NoAddress => "no_address",
             Self::AddressInside => "address_inside",
             Self::RoutedInside => "routed_inside",
+            Self::NoInterface => "no_interface",
+            Self::InterfaceDown => "interface_down",
             Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
@@ -130,6 +136,8 @@ pub enum TunnelDiagnosis {
     NoAddress { hub: String, host: String },
     AddressInside { hub: String, host: String },
     RoutedInside { hub: String, address: String },
+    NoInterface { cause: String },
+    InterfaceDown { interface: String },
     Silent { hub: String, address: String, public_key: String },
     Refused { hub: String, address: String },
     Overloaded { hub: String, address: String },
@@ -167,6 +175,8 @@ impl TunnelDiagnosis {
             TunnelState::NoAddress => Self::NoAddress { hub, host },
             TunnelState::AddressInside => Self::AddressInside { hub, host },
             TunnelState::RoutedInside => Self::RoutedInside { hub, address },
+            TunnelState::NoInterface => Self::NoInterface { cause: String::new() },
+            TunnelState::InterfaceDown => Self::InterfaceDown { interface: String::new() },
             TunnelState::Silent => {
                 let public_key = settings.private_key.public_key().to_string();
                 Self::Silent { hub, address, public_key }
@@ -219,6 +229,15 @@ impl fmt::Display for TunnelDiagnosis {
                 "This device routes the datagrams for {hub} ({address}) into the tunnel itself, \
                  where they are dropped. Check the cable and the route to that address: it must \
                  not lead through the tunnel's network interface."
+            ),
+            Self::NoInterface { cause } => write!(
+                f,
+                "The tunnel has no network interface: {cause}. The gateway tries again every 10 s."
+            ),
+            Self::InterfaceDown { interface } => write!(
+                f,
+                "The tunnel's network interface {interface} was taken down. Take it up with `ip \
+                 link set {interface} up`, or restart the gateway."
             ),
             Self::Silent { hub, address, public_key } => write!(
                 f,

@@ -57,6 +57,8 @@ pub(super) struct SiteTunnel {
     last_handshake: Option<SystemTime>,
     /// When the host last routed one of the tunnel's datagrams into the tunnel.
     last_loop: Option<Instant>,
+    /// Name of the network interface, while it is down.
+    interface_down: Option<String>,
 }
 
 impl SiteTunnel {
@@ -74,6 +76,7 @@ impl SiteTunnel {
             counters: Counters::default(),
             last_handshake: None,
             last_loop: None,
+            interface_down: None,
             settings,
         };
         site.request_lookup(0, now.instant);
@@ -176,6 +179,8 @@ impl SiteTunnel {
             TunnelEvent::StampAccepted { hub, stamp } => {
                 self.links.on_stamp_accepted(hub, stamp);
             }
+            TunnelEvent::InterfaceDown { name } => self.interface_down = Some(name),
+            TunnelEvent::InterfaceUp => self.interface_down = None,
             TunnelEvent::DatagramLooped => self.last_loop = Some(now.instant),
             TunnelEvent::NetworkChanged => {
                 self.black_hole = BlackHoleDetector::default();

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{self, Sleep};
 use tracing::{debug, warn};
 
 use super::RunError;
 use super::own_datagrams::OwnDatagrams;
-use crate::core::{DropReason, HubLookup, Tunnel, TunnelEvent, TunnelReport, TunnelRequest};
+#[cfg(test)]
+use crate::core::TunnelReport;
+use crate::core::{DropReason, HubLookup, Tunnel, TunnelEvent, TunnelRequest};
 use crate::device::{Device, MAX_FRAME_LEN, PacketCoalescer, VnetHeader, segment};
 use crate::reporter::{DropDeltas, Reporter, resolve};
 use crate::time::{ClockCache, now};
@@ -56,17 +58,16 @@ enum Remaining {
 }
 
 impl<T: Transport, D: Device> DeviceLoop<T, D> {
-    /// Creates the loop and returns it with the reports of the tunnel.
     pub(super) fn new(
         tunnel: Tunnel,
-        mut clock: ClockCache,
+        clock: ClockCache,
         transport: T,
         device: D,
-    ) -> (Self, watch::Receiver<TunnelReport>) {
-        let (reporter, reports) = Reporter::new(&tunnel, clock.now());
+        reporter: Reporter,
+    ) -> Self {
         let mut own_datagrams = OwnDatagrams::default();
         own_datagrams.on_port(transport.local_port());
-        let device_loop = Self {
+        Self {
             tunnel,
             reporter,
             clock,
@@ -80,8 +81,7 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
             frame: vec![0; MAX_FRAME_LEN],
             malformed_frames: 0,
             drop_deltas: DropDeltas::default(),
-        };
-        (device_loop, reports)
+        }
     }
 
     /// Runs until every sender of `events` is dropped; fails with the device or the transport.

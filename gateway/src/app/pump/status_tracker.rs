@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{Config, Qos};
+use provisioning::config::{Config, Plc, Qos, Tag};
 use tokio::sync::watch;
 use tunnel::TunnelReport;
 
@@ -12,11 +12,11 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{LearnedLimits, RateLimit, Sentence, TrustLevel, UnixTime};
+use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustLevel, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
+use crate::status::{ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
 /// Targets of the lines about each part: the limit of the log counts them apart.
@@ -39,6 +39,10 @@ pub(super) struct StatusTracker {
     health_inputs: HealthInputs,
     readiness: watch::Sender<Readiness>,
     max_bytes: u64,
+    /// A record that waits for longer than this is late: the longest scan and its heartbeat.
+    max_wait: Duration,
+    /// The tags of each PLC.
+    tags: Vec<Arc<Vec<Tag>>>,
     fill_rate: FillRate,
     /// Whether a change should be published before the next regular status message.
     changed: bool,
@@ -76,6 +80,8 @@ impl StatusTracker {
             health_inputs,
             readiness: watch::Sender::new(Readiness::Ready),
             max_bytes: config.queue.max_size,
+            max_wait: config.plcs.iter().map(max_wait).max().unwrap_or_default(),
+            tags: config.plcs.iter().map(|plc| Arc::clone(&plc.tags)).collect(),
             fill_rate: FillRate::new(Instant::now()),
             changed: false,
             last_len: 0,
@@ -168,6 +174,29 @@ impl StatusTracker {
         tracing::info!(target: PLC_REFUSAL, plc = plc.name, max_words, max_gap, "{refusal}");
     }
 
+    /// Records how many tags of a PLC have a good value.
+    pub(super) fn on_tags(&mut self, plc: u16, health: &TagHealth) {
+        let tags = self.tags.get(usize::from(plc)).map_or(&[][..], |tags| &**tags);
+        let name = |bad: &BadTag| {
+            let Tag { name, at, .. } = tags.get(usize::from(bad.tag))?;
+            let quality = bad.quality.as_str();
+            let cause = bad.exception.map_or_else(
+                || quality.to_owned(),
+                |exception| format!("{quality}, exception {exception}"),
+            );
+            Some(NamedTag { tag: name.clone(), at: at.clone(), cause })
+        };
+        let bad = health.bad.iter().filter_map(name).collect();
+        let counts = (health.configured, health.good);
+        let are_good = |status: &Status| {
+            status.plcs.get(usize::from(plc)).is_some_and(|plc| plc.tags.are_good())
+        };
+        let were_good = are_good(&self.status.borrow());
+        self.status.send_if_modified(|status| status.set_plc_tags(plc, counts, bad, clock::now()));
+        // Tags that come and go do not publish the status each second.
+        self.changed |= were_good != are_good(&self.status.borrow());
+    }
+
     /// Records an event of the connection to the broker.
     pub(super) fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         let now = clock::now();
@@ -245,6 +274,7 @@ impl StatusTracker {
             dropped: self.metrics.queue.dropped(),
             hours: seconds.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
+            max_wait_seconds: self.max_wait.as_secs(),
             ..QueueStatus::default()
         };
         let storage = health.sentence();
@@ -307,6 +337,12 @@ impl StatusTracker {
     fn update(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
+}
+
+/// Returns the time after which a value is late: every tag is published once in a heartbeat.
+fn max_wait(plc: &Plc) -> Duration {
+    let scan = plc.tags.iter().map(|tag| tag.scan).max().unwrap_or_default();
+    scan + plc.publish.heartbeat
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {

@@ -184,7 +184,7 @@ fn cycle(is_stopped: bool) -> plc::PlcEvent {
         took: Duration::from_millis(5),
         is_stopped,
         requests: requests.into(),
-        locations: vec![Some(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
+        locations: vec![Ok(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],
     })
 }

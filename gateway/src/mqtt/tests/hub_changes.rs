@@ -2,7 +2,7 @@
 //! socket can be bound as to any other.
 
 use tokio::sync::watch;
-use tunnel::TunnelReport;
+use tunnel::{InterfaceIndex, TunnelReport};
 
 use super::*;
 use crate::mock_broker::OnConnect;
@@ -14,7 +14,8 @@ use crate::uplink::{Route, TunnelHandle, testing};
 fn two_hubs(hub: &str) -> (Uplink, watch::Sender<TunnelReport>) {
     let hubs = [("hub-a", "127.0.0.2/32"), ("hub-b", "127.0.0.0/31")].map(testing::hub);
     let (sender, report) = watch::channel(testing::report(hub));
-    let way = Route::Device("lo".parse().unwrap(), TunnelHandle::new(&hubs, report));
+    let (_, interface) = watch::channel(Some(InterfaceIndex(1)));
+    let way = Route::Device(interface, TunnelHandle::new(&hubs, report));
     (Uplink::new(way, Tls::default()), sender)
 }
 

@@ -1,6 +1,8 @@
 //! `[[plc.tag]]`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
@@ -10,7 +12,7 @@ use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
 use crate::config::scalar::{Choice, DecimalNumber, Integer};
-use crate::config::{EnumNames, JsonFormat, Scaling, Tag};
+use crate::config::{EnumNames, JsonFormat, Number, Scaling, Tag, Validity};
 use crate::plan::{MAX_BITS, TagGroup};
 use crate::plc::{ByteOrder, DataType, IecType, Location, LocationError, PlcModel, ValueKind};
 
@@ -112,6 +114,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     reject_number_keys(raw, element, context);
     reject_bad_numbers(raw, scale, deadband, context);
     let json_format = check_json_format(raw, element, defaults, context);
+    let validity = check_validity(raw, element, context);
     let scan = raw.scan.derived(context, || defaults.scan);
     let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
@@ -128,6 +131,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
         json_format: json_format?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
+        validity,
         scan: scan?.0,
         group: raw.group.optional(context).map(|group| group.0),
     })
@@ -264,13 +268,7 @@ fn check_json_format(
     let names = raw.r#enum.optional(context);
     let (iec, zone) = (iec?, defaults.zone.as_ref()?);
     let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
-    let bits = 8 * u32::from(iec.size());
-    let range = match iec.kind() {
-        ValueKind::Unsigned => 0..1_i128 << bits,
-        ValueKind::Signed => -(1_i128 << (bits - 1))..1_i128 << (bits - 1),
-        ValueKind::Bool | ValueKind::Real | ValueKind::Text => 0..0,
-        ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => 0..0,
-    };
+    let range = whole_numbers(iec).unwrap_or_default();
     let problem = if range.is_empty() {
         Some((format!("`enum` is for whole numbers, and this is {iec}"), "remove `enum`"))
     } else if raw.has_number_keys() {
@@ -327,6 +325,50 @@ fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, context: &mut ReadCont
     }
     if matches!(raw.decimals.state, FieldState::Valid(..)) {
         refuse(&raw.decimals.key);
+    }
+    if matches!(raw.invalid_values.state, FieldState::Valid(..)) {
+        refuse(&raw.invalid_values.key);
+    }
+    if matches!(raw.valid.state, FieldState::Valid(..)) {
+        refuse(&raw.valid.key);
+    }
+}
+
+/// Returns which numbers are no values. Reports numbers that the type cannot hold.
+fn check_validity(
+    raw: &RawTag,
+    iec: Option<IecType>,
+    context: &mut ReadContext<'_>,
+) -> Option<Arc<Validity>> {
+    let list = raw.invalid_values.optional(context);
+    let range = raw.valid.optional(context);
+    let (iec, numbers) = (iec?, list.map(|list| list.0).unwrap_or_default());
+    let beyond = whole_numbers(iec).and_then(|range| {
+        numbers.iter().find(|number| match number {
+            Number::Whole(number) => !range.contains(number),
+            Number::Real(_) => true,
+        })
+    });
+    if let Some(number) = beyond {
+        context.reject(
+            &raw.invalid_values.key,
+            format!("`invalid_values` contains {number}, which a {iec} cannot hold"),
+            Some(format!("write the numbers as the {iec} reads them, before scaling")),
+        );
+    }
+    let (min, max) = range.map_or((None, None), |range| (range.min, range.max));
+    let validity = Validity { invalid_values: numbers, min, max };
+    (validity != Validity::default()).then(|| Arc::new(validity))
+}
+
+/// Returns the numbers that a type can hold; `None` for a type that holds no whole numbers only.
+fn whole_numbers(iec: IecType) -> Option<Range<i128>> {
+    let bits = 8 * u32::from(iec.size());
+    match iec.kind() {
+        ValueKind::Unsigned => Some(0..1_i128 << bits),
+        ValueKind::Signed => Some(-(1_i128 << (bits - 1))..1_i128 << (bits - 1)),
+        ValueKind::Bool | ValueKind::Real | ValueKind::Text => None,
+        ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => None,
     }
 }
 

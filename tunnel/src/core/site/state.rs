@@ -13,6 +13,9 @@ const LOOP_REMEMBERED_FOR: Duration = Duration::from_secs(15);
 
 impl SiteTunnel {
     pub(in crate::core) fn state(&self, now: Now) -> TunnelState {
+        if self.interface_down.is_some() {
+            return TunnelState::InterfaceDown;
+        }
         let is_looping = |at: Instant| now.instant < at + LOOP_REMEMBERED_FOR;
         if self.last_loop.is_some_and(is_looping) {
             return TunnelState::RoutedInside;
@@ -53,12 +56,21 @@ impl SiteTunnel {
         let endpoint = self.links.active_endpoint();
         TunnelReport {
             state,
-            diagnosis: TunnelDiagnosis::of_site(state, endpoint, &self.settings),
+            diagnosis: self.diagnosis(state),
             hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
             endpoint: endpoint.and_then(HubEndpoint::current_address),
             last_handshake: self.last_handshake,
             accepted_stamp: endpoint.and_then(|endpoint| endpoint.accepted_stamp),
             counters: self.counters,
+        }
+    }
+
+    fn diagnosis(&self, state: TunnelState) -> TunnelDiagnosis {
+        match (state, &self.interface_down) {
+            (TunnelState::InterfaceDown, Some(name)) => {
+                TunnelDiagnosis::InterfaceDown { interface: name.clone() }
+            }
+            _ => TunnelDiagnosis::of_site(state, self.links.active_endpoint(), &self.settings),
         }
     }
 }
