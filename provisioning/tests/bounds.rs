@@ -21,7 +21,6 @@ fn problems(name: &str, text: &str) -> String {
     let start = Instant::now();
     let shown = config::load(&path).map_or_else(|rejected| rejected.to_string(), |_| String::new());
     let took = start.elapsed();
-    println!("{name}: {} bytes in {took:?}", text.len());
     assert!(took < LOAD_TIMEOUT, "{name} took {took:?}");
     fs::remove_file(&path).unwrap();
     shown

@@ -51,7 +51,7 @@ const IMPURE: [&str; 7] =
 const ONLY_USERS: &[(&str, &[&str])] = &[
     ("tokio_modbus", &["plc/modbus"]),
     ("rumqttc", &["mqtt/session", "mock_broker"]),
-    ("SystemTime", &["clock"]),
+    ("SystemTime::now", &["clock"]),
 ];
 
 /// The crates, each with the crates of the workspace that it may depend on.

@@ -276,9 +276,9 @@ mod tests {
         let mut cache = HubCache::load(Path::new("/nowhere"), own_key(&tunnel));
         let accepted = report(&tunnel, "b", "192.0.2.7:1", Some(2_000_000_000));
         let stamps = |cache: &HubCache, tunnel: &Tunnel| {
-            let events = cache.events(tunnel).into_iter().filter_map(|event| match event {
-                TunnelEvent::StampAccepted { hub, stamp } => Some((hub, stamp)),
-                _ => None,
+            let events = cache.events(tunnel).into_iter().filter_map(|event| {
+                let TunnelEvent::StampAccepted { hub, stamp } = event else { return None };
+                Some((hub, stamp))
             });
             events.collect::<Vec<_>>()
         };

@@ -52,18 +52,26 @@ pub(in crate::queue) struct StoredEntry<C = StoredContent> {
     pub(in crate::queue) content: C,
 }
 
+/// What the entries of a segment are compared with.
+#[derive(Clone, Copy)]
+pub(super) struct Today<'a> {
+    /// The names of this configuration.
+    pub(super) names: &'a ConfigNames,
+    /// Id of this boot of the machine.
+    pub(super) boot: &'a str,
+}
+
 impl SegmentReader {
-    /// Reads the bytes of a segment in which `ids` lie; `waiting` are those that wait in the log,
-    /// and `boot` is the id of this boot of the machine.
+    /// Reads the bytes of a segment in which `ids` lie; `waiting` are those that wait in the log.
     pub(super) fn new(
         segment: &Segment,
         bytes: Vec<u8>,
         ids: Range<u64>,
         waiting: &RangeSet,
         topics: &mut TopicTable,
-        today: &ConfigNames,
-        boot: &str,
+        now: &Today<'_>,
     ) -> Self {
+        let Today { names: today, boot } = *now;
         let mut written_in = WrittenIn::AnotherBoot;
         let (mut offsets, mut names) = (Vec::new(), BTreeMap::new());
         let (mut known, mut topics_now) = (BTreeSet::new(), BTreeMap::new());
