@@ -85,11 +85,12 @@ impl TunnelHandle {
 impl TunnelHandle {
     /// Returns the fault of the tunnel in place of an error that it explains.
     fn explain(&self, error: DialError) -> DialError {
-        match error {
-            // Only a broker or its host says so, through a tunnel that works.
-            DialError::Refused { .. } if self.report.borrow().state.carries_data() => error,
-            error => self.fault().unwrap_or(error),
+        // Only a broker or its host refuses, through a tunnel that works.
+        let is_refusal = matches!(error, DialError::Refused { .. });
+        if is_refusal && self.report.borrow().state.carries_data() {
+            return error;
         }
+        self.fault().unwrap_or(error)
     }
 }
 
