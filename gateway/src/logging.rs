@@ -177,7 +177,7 @@ mod tests {
     impl io::Write for CapturedLog {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let Self(lines) = self;
-            lines.lock().unwrap().extend_from_slice(bytes);
+            lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
         }
 

@@ -91,7 +91,9 @@ fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
             Ok(())
         };
         while queue.hand_out(Instant::now(), &mut send).is_some() {}
-        ids.into_iter().for_each(|id| queue.acknowledge(id, Instant::now()));
+        for id in ids {
+            queue.acknowledge(id, Instant::now());
+        }
         turn(queue);
     }
     (start.elapsed(), samples)

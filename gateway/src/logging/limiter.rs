@@ -5,7 +5,6 @@
 //! with the number of lines that were left out, so the log always ends with the state that is true.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// Lines that a topic may log after a calm time, also while others flap: a state begins and ends.
@@ -25,6 +24,13 @@ pub(super) struct LineTopic {
     pub(super) target: &'static str,
     /// Name of the PLC, the MQTT topic or the like; empty without one.
     pub(super) subject: String,
+}
+
+impl LineTopic {
+    /// Returns the topic of all subjects of this target.
+    const fn whole(&self) -> Self {
+        Self { target: self.target, subject: String::new() }
+    }
 }
 
 /// What to do with a line.
@@ -115,13 +121,9 @@ impl LineLimiter {
     pub(super) fn admit(&mut self, topic: &LineTopic, now: Instant) -> Admission {
         let Self { topics, shared } = self;
         let is_full = topics.len() >= MAX_TOPICS;
-        let lines = match topics.entry(topic.clone()) {
-            Entry::Vacant(entry) if is_full => {
-                let whole = LineTopic { target: entry.key().target, subject: String::new() };
-                topics.entry(whole).or_default()
-            }
-            entry => entry.or_default(),
-        };
+        let shown =
+            if is_full && !topics.contains_key(topic) { topic.whole() } else { topic.clone() };
+        let lines = topics.entry(shown).or_default();
         if !lines.take(shared, now) {
             return Admission::Hold;
         }
@@ -131,7 +133,7 @@ impl LineLimiter {
 
     /// Holds a line back that [`LineLimiter::admit`] did not allow, in place of an earlier one.
     pub(super) fn hold(&mut self, topic: &LineTopic, text: String, now: Instant) {
-        let whole = LineTopic { target: topic.target, subject: String::new() };
+        let whole = topic.whole();
         let known = if self.topics.contains_key(topic) { topic } else { &whole };
         let Some(lines) = self.topics.get_mut(known) else { return };
         lines.held = Some(HeldLine { text, since: now });

@@ -58,14 +58,15 @@ mod tests {
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).unwrap();
         let (file, secret) = (dir.join("gateway.toml"), dir.join("password"));
-        let mut changes: Vec<(&str, Box<dyn Fn()>)> = Vec::new();
         let text = "[mqtt]\npassword_file = \"password\"\n";
-        changes.push(("written", Box::new(|| fs::write(&file, text).unwrap())));
-        changes.push(("secret written", Box::new(|| fs::write(&secret, "x").unwrap())));
-        let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
-        changes.push(("secret closed to others", Box::new(move || mode(0o600))));
-        changes.push(("secret removed", Box::new(|| fs::remove_file(&secret).unwrap())));
-        changes.push(("file removed", Box::new(|| fs::remove_file(&file).unwrap())));
+        let mode = fs::Permissions::from_mode(0o600);
+        let changes: [(&str, &dyn Fn()); 5] = [
+            ("written", &|| fs::write(&file, text).unwrap()),
+            ("secret written", &|| fs::write(&secret, "x").unwrap()),
+            ("secret closed", &|| fs::set_permissions(&secret, mode.clone()).unwrap()),
+            ("secret removed", &|| fs::remove_file(&secret).unwrap()),
+            ("file removed", &|| fs::remove_file(&file).unwrap()),
+        ];
         for (name, change) in changes {
             let watched = WatchedFiles::of(&file);
             assert!(!watched.has_changed(), "before: {name}");

@@ -43,9 +43,9 @@ fn killed_after_a_delivery(disk: &SimulatedDisk) -> usize {
     let ids: Vec<EntryId> =
         std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
     let delivered = ids.len() * 3 / 4;
-    ids.iter().take(delivered).for_each(|id| {
+    for id in ids.iter().take(delivered) {
         queue.acknowledge(*id, start);
-    });
+    }
     // It is written, and the sync never runs.
     let later = start + Duration::from_secs(10);
     let write = queue.next_job(later).unwrap();
