@@ -233,12 +233,14 @@ impl MqttClient {
     async fn run(&mut self) {
         while let Some(broker) = self.settings.mqtt.brokers.get(self.failover.current()).cloned() {
             let Ok(pause) = self.attempt(&broker).await else { return };
+            let mut tunnel = self.hub_changes.clone();
             if pause.is_zero() {
                 continue;
             }
             select! {
                 () = discard_until_closed(&mut self.outbox) => return,
                 () = self.hub_changes.changed() => self.failover.reset(),
+                () = tunnel.recovered() => self.failover.reset(),
                 () = sleep(pause) => {}
             }
         }
@@ -353,7 +355,16 @@ impl MqttClient {
         if reason == DisconnectReason::TooLarge {
             self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
-        let sentence = failure.sentence(broker, &self.settings);
+        // What the tunnel explains must not be blamed on the broker.
+        let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
+        let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
+        let sentence = fault.map_or_else(
+            || failure.sentence(broker, &self.settings),
+            |fault| SessionFailure::Dial(fault).sentence(broker, &self.settings),
+        );
+        // It may have come back since, and then no later event ends the pause.
+        let is_back = is_tunnel && self.settings.uplink.fault().is_none();
+        let pause = if is_back { pause.min(RENEWAL_PAUSE) } else { pause };
         tracing::debug!(broker, reason = reason.label(), ?pause, %sentence);
         let event = MqttEvent::Disconnected { reason, sentence, retry_in: pause };
         self.events.send(event).await.map(|()| pause).map_err(|_| ClientClosed)

@@ -2,9 +2,11 @@
 //!
 //! `poll` is the task; all I/O is there, in `connection` and in `modbus`, the only user of
 //! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
-//! `request_tuner` adapts the requests to what the PLC refuses, `identity_probe` and `device_name`
-//! know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit is retried, and
-//! `rate_limit` bounds the load, `connection_slots` the number of connections. `diagnosis` holds the sentences for an installer.
+//! `request_tuner` adapts the requests to what the PLC rejects and `search_budget` bounds what that
+//! costs, `close_tracker` spaces the cycles of a server that closes connections, `identity_probe`
+//! and `device_name` know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit
+//! is retried, `rate_limit` bounds the load, and `connection_slots` the number of connections.
+//! `diagnosis` holds the sentences for an installer.
 
 mod close_tracker;
 mod connection;

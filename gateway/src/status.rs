@@ -384,6 +384,12 @@ impl TunnelStatus {
     pub fn is_healthy(&self) -> bool {
         self.state == "up"
     }
+
+    /// Returns whether nothing passes, and the tunnel is not just being opened.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        !["up", "mtu_too_large", "connecting", "looking_up"].contains(&self.state.as_str())
+    }
 }
 
 impl ClockStatus {

@@ -239,6 +239,11 @@ impl FileReader {
                 format!("`{}` does not belong in {}", key.name(), open.name()),
                 format!("move it below {}", section.name()),
             ),
+            None if keys::is_amnezia(line.name) => problems.add(
+                line.name_span,
+                format!("`{}` is a key of AmneziaWG, which is another protocol", line.name),
+                "ask the operator of the hub for a file of plain WireGuard",
+            ),
             None => {
                 let shown = match keys::is_printable(line.name) {
                     true => format!("`{}`", line.name),

@@ -106,6 +106,43 @@ fn a_broker_outside_the_allowed_ips_is_rejected() {
 }
 
 #[test]
+fn what_run_would_refuse_or_could_never_reach_is_rejected() {
+    let tun = FILE.replace("[tunnel]", "[tunnel]\nmode = \"tun\"");
+    let everything = tun.replace("\"10.77.0.0/16\", \"fd77::/48\"", "\"0.0.0.0/0\"");
+    let hub_inside = tun
+        .replace("hub-a.example.net:51820", "192.0.2.2:51820")
+        .replace("\"fd77::/48\"", "\"192.0.2.0/24\"");
+    let own_address = FILE.replace("10.77.0.12/32", "10.77.0.1/32");
+    let v6_broker = FILE.replace("mqtt://10.77.0.1", "mqtt://[fd77::1]");
+    for (text, line, message) in [
+        (&everything, 14, "networks that cover all of 0.0.0.0/0"),
+        (&hub_inside, 14, "the hub's own address 192.0.2.2"),
+        (&own_address, 16, "the broker 10.77.0.1 has the address of this gateway"),
+        (&v6_broker, 16, "the tunnel has no IPv6 address from which to reach fd77::1"),
+    ] {
+        with(text, 0o600, || {
+            let rejected = config::load(Path::new("gateway.toml")).unwrap_err();
+            let [problem] = rejected.problems.as_slice() else { unreachable!("{rejected}") };
+            assert!(problem.message.contains(message), "{rejected}");
+            assert_eq!(problem.line, Some(line), "{rejected}");
+            assert!(problem.help.is_some(), "{rejected}");
+        });
+    }
+    // In userspace mode there are no routes.
+    for text in [everything, hub_inside] {
+        with(&text.replace("mode = \"tun\"", ""), 0o600, || drop(load()));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_key_is_ignored() {
+    with(FILE, 0o600, || {
+        fs::write("tunnel.key", format!("\u{feff}{KEY}")).unwrap();
+        drop(load());
+    });
+}
+
+#[test]
 fn a_broker_name_that_is_resolved_outside_the_tunnel_is_noted() {
     let notes = || config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
     with(FILE, 0o600, || assert_eq!(notes(), ""));

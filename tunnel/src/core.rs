@@ -15,7 +15,9 @@ mod hub_link;
 mod hub_links;
 mod hub_selector;
 mod ip_header;
+mod key_sharing;
 mod limiter;
+mod path_error;
 mod peer;
 mod pending_packets;
 mod report;
@@ -23,13 +25,14 @@ mod site;
 mod tcp_segment;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
+pub use path_error::{PathError, PathErrorCause};
 pub use report::{TunnelDiagnosis, TunnelReport, TunnelState};
 pub(crate) use tcp_segment::TcpSegment;
 
@@ -86,9 +89,15 @@ pub enum TunnelEvent {
     InterfaceUp,
     /// New bounds for the wall clock.
     ClockBoundsChanged(ClockBounds),
-    /// The host at this address reports that nothing listens on the port (ICMP port unreachable).
-    /// It only changes the diagnosis, because the report can be forged.
-    PortUnreachable(SocketAddr),
+    /// A datagram did not arrive. It only changes the diagnosis, because it can be forged.
+    PathError(PathError),
+    /// What the routers and DNS servers of this host are. It only changes the diagnosis.
+    HostNetwork {
+        /// Its default routers.
+        routers: Vec<IpAddr>,
+        /// The DNS servers that it reaches through the tunnel only.
+        resolvers_inside: Vec<IpAddr>,
+    },
 }
 
 /// Something that the driver must do.
@@ -153,6 +162,14 @@ impl Tunnel {
         match &mut self.role {
             Role::Site(site) => site.set_host_routes(networks),
             Role::Hub(_) => {}
+        }
+    }
+
+    /// Returns what [`Tunnel::set_host_routes`] has recorded.
+    pub(crate) fn host_routes(&self) -> &[IpNet] {
+        match &self.role {
+            Role::Site(site) => site.host_routes(),
+            Role::Hub(_) => &[],
         }
     }
 

@@ -15,15 +15,15 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::core::{Now, Tunnel, TunnelDiagnosis, TunnelEvent, TunnelReport, TunnelState};
 use crate::device::{
     InterfaceIndex, InterfaceName, Offload, RouteError, Tun, TunError, tunnel_routes,
 };
-use crate::netlink::{HostInterface, InterfaceError};
+use crate::netlink::{HostInterface, HostNetwork, InterfaceError};
 use crate::reporter::Reporter;
-use crate::settings::{RoutePolicy, Settings};
+use crate::settings::{Hub, RoutePolicy, Settings};
 use crate::time::ClockCache;
 use crate::transport::Transport;
 use device_loop::DeviceLoop;
@@ -145,11 +145,14 @@ impl<T: Transport> DeviceDriver<T> {
         if self.opened.is_some() {
             return Ok(());
         }
-        let Settings { addresses, mtu, .. } = &self.settings;
-        let routes = host_routes(&self.settings, self.policy)?;
+        let Settings { hubs, addresses, mtu, .. } = &self.settings;
+        let routes = host_routes(hubs, addresses, self.policy)?;
         let device = Tun::create(self.name, Offload::TcpAndUdp)?;
         let mut interface = HostInterface::new(device.index(), addresses, &routes, *mtu)?;
         let repair = interface.configure()?;
+        for conflict in HostNetwork::read().unwrap_or_default().conflicts(&routes) {
+            warn!("{conflict}");
+        }
         self.tunnel.set_host_routes(own_datagrams::host_routes(&routes, addresses));
         self.has_interface.send_replace(Some(InterfaceIndex(device.index())));
         let reconciler = InterfaceReconciler::new(interface, &repair, self.own_events.clone());
@@ -202,21 +205,27 @@ impl<T: Transport> DeviceDriver<T> {
     }
 }
 
-/// Returns the networks that the host is to route into the tunnel. A network of a family in which
-/// the tunnel has no address is left out: nothing could be sent there.
-fn host_routes(settings: &Settings, policy: RoutePolicy) -> Result<Vec<IpNet>, RouteError> {
-    let networks: BTreeSet<IpNet> =
-        settings.hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
+/// Returns the networks that the host is to route into the tunnel in `tun` mode. A network of a
+/// family in which the tunnel has no address is left out: nothing could be sent there.
+///
+/// # Errors
+/// Fails for networks that cover all addresses, and for one that contains a hub.
+pub fn host_routes(
+    hubs: &[Hub],
+    addresses: &[IpNet],
+    policy: RoutePolicy,
+) -> Result<Vec<IpNet>, RouteError> {
+    let networks: BTreeSet<IpNet> = hubs.iter().flat_map(|hub| &hub.allowed_ips).copied().collect();
     let networks: Vec<IpNet> = networks.into_iter().collect();
-    let known_hubs = settings.hubs.iter().filter_map(|hub| hub.endpoint.host.parse().ok());
+    let known_hubs = hubs.iter().filter_map(|hub| hub.endpoint.host.parse().ok());
     let known_hubs: Vec<IpAddr> = known_hubs.collect();
     let mut routes = match policy {
-        RoutePolicy::Auto => tunnel_routes(&networks, &settings.addresses, &known_hubs)?,
+        RoutePolicy::Auto => tunnel_routes(&networks, addresses, &known_hubs)?,
         RoutePolicy::Off => Vec::new(),
     };
     routes.retain(|route| {
         let has_family = |address: &IpNet| address.addr().is_ipv4() == route.addr().is_ipv4();
-        let is_useful = settings.addresses.iter().any(has_family);
+        let is_useful = addresses.iter().any(has_family);
         if !is_useful {
             info!(%route, "not routed: the tunnel has no address of that family");
         }

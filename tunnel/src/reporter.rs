@@ -7,11 +7,13 @@ use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time;
 
-use crate::core::{DropReason, Now, Tunnel, TunnelReport, TunnelState};
+use crate::core::{DropReason, Now, Tunnel, TunnelEvent, TunnelReport, TunnelState};
+use crate::netlink::HostNetwork;
 use crate::settings::Endpoint;
 
-/// Time after which a look-up counts as failed.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which a look-up counts as failed. A DNS server that drops AAAA queries costs the
+/// resolver three time-outs of 5 s, each of two dead servers as many.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(50);
 /// Minimum time between two reports while the state does not change.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -19,6 +21,14 @@ const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn resolve(endpoint: Endpoint) -> Vec<SocketAddr> {
     let found = time::timeout(LOOKUP_TIMEOUT, lookup_host((endpoint.host.as_str(), endpoint.port)));
     found.await.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
+}
+
+/// Returns the event with the routers and DNS servers of this host; empty lists where a sandbox
+/// hides them.
+pub(crate) fn host_network_event(tunnel: &Tunnel) -> TunnelEvent {
+    let host = HostNetwork::read().unwrap_or_default();
+    let resolvers_inside = host.resolvers_inside(tunnel.host_routes());
+    TunnelEvent::HostNetwork { routers: host.routers(), resolvers_inside }
 }
 
 /// Publishes reports: at each change of state, which is also logged, and once a second while the
@@ -89,5 +99,8 @@ fn log_change(report: &TunnelReport) {
 }
 
 const fn is_problem(state: TunnelState) -> bool {
-    !matches!(state, TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting)
+    !matches!(
+        state,
+        TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting | TunnelState::LookingUp
+    )
 }

@@ -7,6 +7,8 @@ mod udp;
 
 use std::io;
 
+use crate::core::PathError;
+
 pub use memory::{MemoryTransport, memory_pair};
 pub use recv_batch::RecvBatch;
 pub use send_batch::{Segments, SendBatch};
@@ -31,6 +33,9 @@ pub trait Transport: Send {
     /// Sends everything in `outgoing`, in order, and empties it. Datagrams that the system rejects
     /// are dropped and counted.
     fn send(&mut self, outgoing: &mut SendBatch) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Returns why the system has rejected the last datagram; `None` if it was sent.
+    fn send_error(&self) -> Option<PathError>;
 
     /// Returns the number of datagrams that the system has rejected since the start.
     fn unsent(&self) -> u64;

@@ -6,9 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::Args;
-use provisioning::config::{self, FileCheck, InspectedConfig, ServiceUser};
+use ipnet::IpNet;
+use provisioning::config::{self, FileCheck, InspectedConfig, Plc, ServiceUser};
 use provisioning::diagnostics::RejectedFile;
 use provisioning::plan;
+use tunnel::HostNetwork;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
 use crate::app::note_open_files;
@@ -56,6 +58,9 @@ pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
     let tags: usize = inspected.plcs.iter().map(|plc| plc.tags.len()).sum();
     let (tags, plcs) = (count_of(tags, "tag"), count_of(plcs, "PLC"));
     print_notes(&inspected)?;
+    for note in tunnel_notes(&inspected.tunnel_routes, &inspected.plcs) {
+        writeln!(io::stderr(), "{}: note: {note}", path.display())?;
+    }
     print_line(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(EXIT_OK)
 }
@@ -102,6 +107,23 @@ pub(super) fn print(options: &PrintConfigOptions) -> anyhow::Result<u8> {
 pub(super) fn schema() -> anyhow::Result<u8> {
     print_line(serde_json::to_string_pretty(&config::schema())?)?;
     Ok(EXIT_OK)
+}
+
+/// Returns what these routes of a tunnel would take from this machine; nothing where the machine's
+/// own routes cannot be read.
+pub(super) fn tunnel_notes(routes: &[IpNet], plcs: &[Plc]) -> Vec<String> {
+    let Ok(host) = HostNetwork::read() else { return Vec::new() };
+    let captured_plc = |plc: &Plc| {
+        let address = plc.address.host.parse().ok()?;
+        let network = host.capturing(routes, address)?;
+        let name = &plc.name;
+        Some(format!(
+            "the PLC {name} at {address} is in {network}, which is routed into the tunnel"
+        ))
+    };
+    let conflicts = host.conflicts(routes);
+    let conflicts = conflicts.iter().map(ToString::to_string);
+    conflicts.chain(plcs.iter().filter_map(captured_plc)).collect()
 }
 
 /// Prints notes to standard error, where problems would be printed.

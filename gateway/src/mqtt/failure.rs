@@ -143,6 +143,25 @@ impl SessionFailure {
         }
     }
 
+    /// Returns whether nothing has come back from the broker, so that a tunnel may be the cause.
+    pub(super) const fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoConnack
+                | Self::NoSuback
+                | Self::Broken(_)
+                | Self::NoPingresp
+                | Self::NoAcknowledgement
+                | Self::NotWritten
+        )
+    }
+
+    /// Returns whether the tunnel has prevented the session.
+    pub(super) const fn is_tunnel_fault(&self) -> bool {
+        let Self::Dial(error) = self else { return false };
+        matches!(error, DialError::NoTunnel { .. } | DialError::TunnelUnanswered { .. })
+    }
+
     /// Returns the reason as the caller of [`super::run`] sees it.
     pub(super) fn reason(&self) -> DisconnectReason {
         match self {

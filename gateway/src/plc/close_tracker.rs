@@ -54,11 +54,6 @@ impl CloseTracker {
         self.idle = idle;
     }
 
-    /// Records that a job had to wait for a connect.
-    pub(super) const fn on_waited(&mut self, now: Instant) {
-        self.last_start = Some(now);
-    }
-
     /// Records that a connection that had answered was closed, and that the request over which this
     /// was noticed is answered on a new one.
     pub(super) const fn on_orderly_close(&mut self) {
@@ -76,11 +71,22 @@ impl CloseTracker {
         }
     }
 
+    /// Returns the connects that a job needs, as far as is known.
+    pub(super) const fn connects(&self) -> u16 {
+        self.last_closes
+    }
+
     /// Returns when the next job may start, and the limit that delays it; `None` when it may start
-    /// now. Jobs are spread evenly over the time, so that each has the connects that it needs.
-    pub(super) fn throttled_until(&self, now: Instant) -> Option<(RateLimit, Instant)> {
+    /// now. Jobs are spread evenly over the time, so that each has the connects that it needs; they
+    /// are available from `budget` on.
+    pub(super) fn throttled_until(
+        &self,
+        budget: Option<Instant>,
+        now: Instant,
+    ) -> Option<(RateLimit, Instant)> {
         let period = self.interval * u32::from(self.last_closes);
         let until = self.last_start.filter(|_| self.is_closing())? + period;
+        let until = budget.map_or(until, |budget| budget.max(until));
         let seconds = u16::try_from(period.as_secs()).unwrap_or(u16::MAX);
         (now < until).then_some((RateLimit::ServerCloses(seconds), until))
     }
@@ -102,16 +108,22 @@ mod tests {
             tracker.on_job_done();
         };
         job(&mut tracker, 1, start);
-        assert_eq!(tracker.throttled_until(start), None, "the server may have been restarted");
+        assert_eq!(
+            tracker.throttled_until(None, start),
+            None,
+            "the server may have been restarted"
+        );
         job(&mut tracker, 3, start + SECOND);
         let until = start + SECOND * 31;
         let limit = (RateLimit::ServerCloses(30), until);
-        assert_eq!(tracker.throttled_until(start + SECOND * 2), Some(limit));
-        assert_eq!(tracker.throttled_until(until), None);
+        assert_eq!(tracker.throttled_until(None, start + SECOND * 2), Some(limit));
+        assert_eq!(tracker.throttled_until(None, until), None);
+        let later = (RateLimit::ServerCloses(30), until + SECOND);
+        assert_eq!(tracker.throttled_until(Some(until + SECOND), until), Some(later));
         tracker.on_job(SECOND / 10, until);
         tracker.on_job_done();
         assert!(tracker.is_closing(), "so soon after an answer no connection is closed");
         job(&mut tracker, 0, until);
-        assert!(!tracker.is_closing() && tracker.throttled_until(until).is_none());
+        assert!(!tracker.is_closing() && tracker.throttled_until(None, until).is_none());
     }
 }

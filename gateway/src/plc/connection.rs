@@ -131,7 +131,9 @@ impl<C: Connector> ManagedConnection<C> {
     /// Returns the limit that delays a job expected to wait for answers for `expected`, and when
     /// the delay ends.
     pub(super) fn throttled_until(&mut self, expected: Duration) -> Option<(RateLimit, Instant)> {
-        let closes = self.close_tracker.throttled_until(now());
+        let connects = self.close_tracker.connects().max(1);
+        let budget = self.budget.next_free_for(connects.into(), now());
+        let closes = self.close_tracker.throttled_until(budget, now());
         closes.or_else(|| {
             self.session.as_ref().and_then(|_| self.rate_limiter.throttled_until(expected, now()))
         })
@@ -202,18 +204,6 @@ impl<C: Connector> ManagedConnection<C> {
         }
         self.no_connect_before = self.budget.take(now).err();
         self.no_connect_before.is_none()
-    }
-
-    /// Waits until backoff and budget allow a connect, at most until `stop` fires.
-    pub(super) async fn wait_for_connect(&mut self) {
-        let budget = self.budget.next_free(now());
-        if let Some(until) = self.no_connect_before.max(budget) {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = time::sleep_until(until.into()) => {}
-            }
-            self.close_tracker.on_waited(now());
-        }
     }
 
     /// Returns whether the budget allows another connect now.

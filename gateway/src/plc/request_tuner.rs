@@ -456,20 +456,19 @@ impl TunedClass {
         self.request_list = RequestList { requests, ranges, locations, regular, starts_with_scout };
     }
 
-    /// Puts a single slot in front of the other ranges: one that was answered before, else another
-    /// one each time.
+    /// Puts a single slot in front of the other ranges: one that was answered before, else one of
+    /// another range each time, and of another place in it.
     fn put_scout_first(&self, ranges: &mut Vec<TagRange>, scouts: usize) {
-        let slots = || {
-            ranges.iter().enumerate().flat_map(|(index, range)| {
-                range.tags.clone().map(move |position| (index, range.planned, position))
-            })
-        };
-        let is_known = |(_, planned, position): &(usize, usize, usize)| {
-            self.planned.get(*planned).is_some_and(|planned| planned.was_answered(*position))
-        };
-        let turn = || slots().nth(spread(scouts - 1, slots().count()));
-        let Some((index, planned, position)) = slots().find(is_known).or_else(turn) else { return };
-        let whole = ranges.remove(index).tags;
+        let known = ranges.iter().enumerate().find_map(|(index, range)| {
+            let planned = self.planned.get(range.planned)?;
+            let known = range.tags.clone().find(|position| planned.was_answered(*position));
+            Some((index, known?))
+        });
+        let index = known.map_or(scouts % ranges.len().max(1), |(index, _)| index);
+        let turn = (scouts - 1) / ranges.len().max(1);
+        let TagRange { planned, tags: whole } = ranges.remove(index);
+        let position =
+            known.map_or(whole.start + spread(turn, whole.len()), |(_, position)| position);
         let parts = [position..position + 1, whole.start..position, position + 1..whole.end];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         ranges.splice(0..0, parts.map(|tags| TagRange { planned, tags }));

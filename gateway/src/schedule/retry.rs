@@ -135,6 +135,15 @@ impl RateBudget {
         Some(*oldest + self.window)
     }
 
+    /// Returns when this number of events is allowed at once, at most the whole budget, or `None` if
+    /// it is now.
+    pub fn next_free_for(&mut self, events: usize, now: Instant) -> Option<Instant> {
+        self.next_free(now);
+        let most = self.max_events - events.min(self.max_events);
+        let excess = self.taken_at.len().checked_sub(most)?.checked_sub(1)?;
+        Some(*self.taken_at.get(excess)? + self.window)
+    }
+
     /// Takes one event from the budget.
     ///
     /// # Errors

@@ -148,10 +148,36 @@ fn the_headline_reports_the_broker_before_the_plcs() {
     );
 
     status.on_plc_connected(1, None, Some(true), None, at(9000));
+    assert!(status.headline().to_string().contains("4711 values wait for it, the oldest since"));
+
+    status.set_queue(QueueStatus::default(), None, at(9000));
+    assert_eq!(
+        status.headline().to_string(),
+        "PLC pump6: The PLC answers; its program is running."
+    );
+
+    for plc in 0..3 {
+        status.set_plc_tags(plc, (1, 1), Vec::new(), at(9000));
+    }
     assert_eq!(
         status.headline().to_string(),
         "All is well: 3 PLCs answer, and the broker at 10.77.0.1:1883 takes the values."
     );
+}
+
+#[test]
+fn a_faulty_tunnel_is_the_headline_although_the_broker_still_seems_connected() {
+    let mut status = healthy();
+    let tunnel = status.tunnel.clone().unwrap();
+    for (state, is_named) in
+        [("up", false), ("mtu_too_large", false), ("looking_up", false), ("silent", true)]
+    {
+        let sentence = "Nothing comes back from hub-a.".to_owned();
+        let faulty = TunnelStatus { state: state.to_owned(), sentence, ..tunnel.clone() };
+        status.set_tunnel(faulty, at(9000));
+        let headline = status.headline().to_string();
+        assert_eq!(headline.contains("Nothing comes back"), is_named, "{state}: {headline}");
+    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ impl Status {
     pub fn headline(&self) -> Headline {
         self.broker_problem()
             .or_else(|| self.tunnel_problem())
-            .or_else(|| self.late_values())
             .or_else(|| self.plc_problem())
+            .or_else(|| self.late_values())
             .or_else(|| self.storage_problem())
             .or_else(|| self.connection_attempt())
             .or_else(|| self.missing_value())
@@ -31,7 +31,12 @@ impl Status {
             let sentence = tunnel.map_or(&self.broker.sentence, |tunnel| &tunnel.sentence).clone();
             return Some(Headline::Disconnected { sentence, values: self.queue.stored });
         }
-        let sentence = self.broker.refusal.clone()?;
+        // A broker behind a faulty tunnel only seems to be connected.
+        let faulty = self.tunnel.as_ref().filter(|tunnel| tunnel.is_faulty());
+        let sentence = match (faulty, self.broker.state) {
+            (Some(tunnel), ConnectionState::Connected) => tunnel.sentence.clone(),
+            _ => self.broker.refusal.clone()?,
+        };
         Some(Headline::Broker { sentence })
     }
 

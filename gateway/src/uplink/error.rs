@@ -43,6 +43,12 @@ pub enum DialError {
         text: String,
         tunnel: Detail,
     },
+    /// Nothing has come back through the tunnel, which therefore explains the failure.
+    #[error(
+        "Nothing has come back through the tunnel to {hub} for {seconds} s; the gateway finds out \
+         whether the hub still answers."
+    )]
+    TunnelUnanswered { hub: String, seconds: u64 },
     #[error(
         "The broker {broker} is not behind the hub {hub}, which is in use: add its network to that \
          hub's allowed_ips, or add a broker behind that hub to brokers."

@@ -20,6 +20,9 @@ use crate::model::{ForeignText, Sentence};
 /// A connection is probed after this long without traffic. TCP keepalive backs up that of MQTT,
 /// which the configuration may switch off.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time without anything from the hub after which a failure is the tunnel's rather than the
+/// broker's: longer than a round trip, and shorter than the 10 s within which a hub answers data.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 /// Time between probes; Linux drops the connection by default after nine without an answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -65,16 +68,45 @@ impl TunnelHandle {
         networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
-    /// Returns the tunnel's own diagnosis if it has no session: it explains the failure better than
+    /// Returns the tunnel's own diagnosis if it carries no data: it explains a failure better than
     /// the time-out of a connection does.
-    fn no_session_error(&self) -> Option<DialError> {
+    fn fault(&self) -> Option<DialError> {
         let report = self.report.borrow();
-        let Sentence { text, detail } = Sentence::new(&report.diagnosis);
-        (!report.state.has_session()).then_some(DialError::NoTunnel { text, tunnel: detail })
+        if !report.state.carries_data() {
+            let Sentence { text, detail } = Sentence::new(&report.diagnosis);
+            return Some(DialError::NoTunnel { text, tunnel: detail });
+        }
+        let unanswered = report.unanswered_since.map(|since| since.elapsed());
+        let unanswered = unanswered.filter(|unanswered| *unanswered >= UNANSWERED_AFTER)?;
+        Some(DialError::TunnelUnanswered { hub: report.hub.clone(), seconds: unanswered.as_secs() })
+    }
+}
+
+impl TunnelHandle {
+    /// Returns the fault of the tunnel in place of an error that it explains.
+    fn explain(&self, error: DialError) -> DialError {
+        match error {
+            // Only a broker or its host says so, through a tunnel that works.
+            DialError::Refused { .. } if self.report.borrow().state.carries_data() => error,
+            error => self.fault().unwrap_or(error),
+        }
     }
 }
 
 impl HubChanges {
+    /// Waits until the tunnel carries data again after it did not. Never returns without a tunnel.
+    /// Cancel safe.
+    pub async fn recovered(&mut self) {
+        let Self { report: Some(report), .. } = self else { return std::future::pending().await };
+        for carries_data in [false, true] {
+            let is_reached = |report: &TunnelReport| report.state.carries_data() == carries_data;
+            if report.wait_for(is_reached).await.is_err() {
+                // The sender is dropped when the process stops.
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Waits until another hub is in use than at the last look. Never returns without a tunnel.
     /// Cancel safe.
     pub async fn changed(&mut self) {
@@ -88,6 +120,14 @@ impl HubChanges {
 }
 
 impl Route {
+    /// Returns the fault of the tunnel that explains why nothing comes back from a broker.
+    pub(super) fn fault(&self) -> Option<DialError> {
+        match self {
+            Self::Direct => None,
+            Self::Userspace(_, tunnel) | Self::Device(_, tunnel) => tunnel.fault(),
+        }
+    }
+
     pub(super) async fn dial(
         &self,
         broker: &HostPort,
@@ -103,13 +143,13 @@ impl Route {
                 let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
                 let connect = |address| connect_through(interface, address);
                 let stream = connect_first(broker, &addresses, deadline, connect).await;
-                Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
+                Ok(Box::new(stream.map_err(|error| tunnel.explain(error))?))
             }
             Self::Userspace(stack, tunnel) => {
                 let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
                 let connect = |address| stack.connect(address);
                 let stream = connect_first(broker, &addresses, deadline, connect).await;
-                Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
+                Ok(Box::new(stream.map_err(|error| tunnel.explain(error))?))
             }
         }
     }

@@ -12,6 +12,8 @@ mod uplink;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use super::context::ReadContext;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
 use super::read::RawTable;
@@ -32,6 +34,14 @@ pub(super) struct CheckedConfig {
 }
 
 impl CheckedConfig {
+    /// Returns the networks that the machine routes into the tunnel.
+    pub(super) fn tunnel_routes(&self) -> Vec<IpNet> {
+        match &self.tunnel {
+            CheckedTunnel::Off => Vec::new(),
+            CheckedTunnel::On { routes, .. } => routes.clone(),
+        }
+    }
+
     /// Returns the configuration to run; `None` if the keys of the tunnel were not read.
     pub(super) fn into_config(self) -> Option<Config> {
         let Self { gateway, tunnel, mqtt, queue, metrics, plcs } = self;

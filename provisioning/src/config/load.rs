@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::check::CheckedConfig;
@@ -41,6 +42,8 @@ pub struct InspectedConfig {
     pub plcs: Vec<Plc>,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// Networks that the machine routes into the tunnel, if that has a network interface.
+    pub tunnel_routes: Vec<IpNet>,
     /// Valid settings that are probably a mistake, and credentials that only systemd can give.
     pub notes: Notes,
     file: PathBuf,
@@ -106,18 +109,21 @@ pub fn inspect(path: &Path, files: FileCheck<'_>) -> Result<InspectedConfig, Rej
     };
     let CheckedFile { config, notes, .. } = read_text(path, &text, purpose, None)?;
     let notes = Notes::new(path, || redacted(&text), notes);
+    let tunnel_routes = config.tunnel_routes();
     let CheckedConfig { gateway, plcs, metrics, .. } = config;
-    Ok(InspectedConfig { gateway, plcs, metrics, notes, file: path.to_owned(), text })
+    let file = path.to_owned();
+    Ok(InspectedConfig { gateway, plcs, metrics, tunnel_routes, notes, file, text })
 }
 
 /// Omits the text of the file: a comment may contain a secret.
 impl fmt::Debug for InspectedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gateway, plcs, metrics, notes, file, text: _ } = self;
+        let Self { gateway, plcs, metrics, tunnel_routes, notes, file, text: _ } = self;
         f.debug_struct("InspectedConfig")
             .field("gateway", gateway)
             .field("plcs", plcs)
             .field("metrics", metrics)
+            .field("tunnel_routes", tunnel_routes)
             .field("notes", notes)
             .field("file", file)
             .finish_non_exhaustive()

@@ -150,6 +150,14 @@ impl World {
         self.serve_requests();
     }
 
+    /// Delivers a datagram to a hub as if it came from `from`, and returns what the hub sends there
+    /// at once. What it sends to others goes through the network.
+    pub fn ask_hub(&mut self, hub: usize, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.deliver_to_hub(hub, from, bytes);
+        let replies = self.out.datagrams().filter(|(to, _)| *to == from);
+        replies.map(|(_, bytes)| bytes.to_vec()).collect()
+    }
+
     /// Returns whether there is a session at the site.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::handshake::{HandshakeTimer, Liveness};
+use super::path_error::{PathError, PathErrorCause};
 use super::peer::{KEEPALIVE_LEN, Peer, TimerOutcome};
 use crate::settings::{self, Endpoint};
 
@@ -40,6 +41,8 @@ pub(super) enum ResolveFailure {
     NotFound,
     /// All addresses are inside the tunnel.
     InsideTunnel,
+    /// All addresses are such as no hub can have; this is the first.
+    Blocked(IpAddr),
 }
 
 impl HubEndpoint {
@@ -133,6 +136,11 @@ impl HubEndpoint {
         self.resolve_failure.filter(|_| self.current_address().is_none())
     }
 
+    /// Returns whether no address is known and a look-up is in progress.
+    pub(super) fn is_looking_up(&self) -> bool {
+        self.lookup_started.is_some() && self.current_address().is_none()
+    }
+
     /// Starts a look-up; returns whether one is needed and none is in progress.
     pub(super) fn start_lookup(&mut self, now: Instant) -> bool {
         // A literal address never changes.
@@ -175,10 +183,45 @@ pub(super) enum FailureCause {
     Unknown,
     /// The host reports that nothing listens on the port.
     Refused,
+    /// Another host on the way reports the same.
+    RouterRefuses(IpAddr),
+    /// A firewall on the way forbids it.
+    Prohibited(IpAddr),
+    /// A router on the way has no route.
+    RouterNoRoute(IpAddr),
+    /// This host has no route.
+    NoRoute,
+    /// The firewall of this host forbids it.
+    OwnFirewall,
     /// The hub answers that it is under load.
     Overloaded,
     /// The hub answers, but its answer does not match the keys.
     WrongKey,
+}
+
+impl From<PathError> for FailureCause {
+    fn from(error: PathError) -> Self {
+        match (error.cause, error.reporter) {
+            (PathErrorCause::PortUnreachable, Some(reporter)) if reporter == error.to.ip() => {
+                Self::Refused
+            }
+            (PathErrorCause::PortUnreachable, Some(router)) => Self::RouterRefuses(router),
+            (PathErrorCause::Prohibited, Some(router)) => Self::Prohibited(router),
+            (PathErrorCause::NoRoute, Some(router)) => Self::RouterNoRoute(router),
+            // A firewall of this host may also reject with "port unreachable".
+            (PathErrorCause::PortUnreachable | PathErrorCause::Prohibited, None) => {
+                Self::OwnFirewall
+            }
+            (PathErrorCause::NoRoute, None) => Self::NoRoute,
+        }
+    }
+}
+
+impl FailureCause {
+    /// Returns whether no datagram leaves this host.
+    pub(super) const fn is_local(self) -> bool {
+        matches!(self, Self::NoRoute | Self::OwnFirewall)
+    }
 }
 
 /// The last cause that was seen. A host that refuses while it shuts down is silent afterwards, so a
@@ -223,6 +266,10 @@ pub(super) struct HubLink {
     pub(super) is_proven: bool,
     /// When the last authentic datagram was sent.
     pub(super) last_sent: Instant,
+    /// When the first packet was sent, unless one has ever come back.
+    pub(super) one_way_since: Option<Instant>,
+    /// Whether a packet has come back.
+    pub(super) has_received: bool,
 }
 
 impl HubLink {
@@ -235,7 +282,22 @@ impl HubLink {
             last_cause: LastCause { cause: FailureCause::Unknown, unanswered: 0 },
             is_proven: false,
             last_sent: now,
+            one_way_since: None,
+            has_received: false,
         }
+    }
+
+    /// Records that a packet was sent.
+    pub(super) fn on_packet_sent(&mut self, now: Instant) {
+        self.liveness.on_sent(now);
+        if !self.has_received {
+            self.one_way_since.get_or_insert(now);
+        }
+    }
+
+    /// Records that a packet has come back.
+    pub(super) const fn on_packet_received(&mut self) {
+        (self.has_received, self.one_way_since) = (true, None);
     }
 
     /// Returns when the session that is used for sending began.

@@ -130,6 +130,10 @@ impl HubLinks {
         }
     }
 
+    pub(super) fn host_routes(&self) -> &[IpNet] {
+        &self.host_routes
+    }
+
     /// Records the source of an authentic datagram; returns whether the hub is at another address
     /// now. An address inside the tunnel is not used: datagrams to it would carry themselves.
     pub(super) fn roam(&mut self, hub: usize, from: SocketAddr) -> bool {
@@ -144,9 +148,15 @@ impl HubLinks {
     pub(super) fn on_resolved(&mut self, now: Instant, hub: usize, addresses: &[SocketAddr]) {
         let Some(endpoint) = self.endpoints.get_mut(hub) else { return };
         let was_unknown = endpoint.current_address().is_none();
+        let is_local_name = endpoint.settings.endpoint.host == "localhost";
+        let usable = |address: &&SocketAddr| is_local_name || is_usable(address.ip());
+        let usable: Vec<_> = addresses.iter().filter(usable).copied().collect();
+        if let (Some(first), true) = (addresses.first(), usable.is_empty()) {
+            return endpoint.on_resolve_failed(ResolveFailure::Blocked(first.ip()));
+        }
         let is_outside = |address: &&SocketAddr| !contains(&self.host_routes, address.ip());
-        let outside: Vec<_> = addresses.iter().filter(is_outside).copied().collect();
-        if outside.is_empty() && !addresses.is_empty() {
+        let outside: Vec<_> = usable.iter().filter(is_outside).copied().collect();
+        if outside.is_empty() && !usable.is_empty() {
             return endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
         }
         if !endpoint.on_resolved(&outside) {
@@ -290,6 +300,17 @@ impl HubLinks {
             endpoint.keep_proven_peer(link);
         }
     }
+}
+
+/// Returns whether a hub on another host can have this address. DNS servers answer with one that
+/// none can have (0.0.0.0, 127.0.0.1) to block a name.
+const fn is_usable(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        // Without a zone nothing can be sent there.
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !is_link_local
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {

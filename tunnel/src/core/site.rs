@@ -1,9 +1,10 @@
 //! The site's end: one hub is in use, and a preferred one may be probed at the same time.
 
+mod events;
 mod state;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
@@ -14,6 +15,7 @@ use super::counters::{Counters, DropReason};
 use super::hub_link::{FailureCause, HubEndpoint};
 use super::hub_links::{HubLinks, LinkRole};
 use super::ip_header;
+use super::key_sharing::KeySharing;
 use super::limiter::HandshakeLimiter;
 use super::peer::{
     DATA_OVERHEAD, Decrypted, Encrypted, HandshakeOutcome, KEEPALIVE_LEN, MAX_HANDSHAKE_LEN, Peer,
@@ -21,7 +23,7 @@ use super::peer::{
 };
 use super::pending_packets::PendingPackets;
 use super::wire::{self, MessageType};
-use super::{HubLookup, TunnelEvent, TunnelRequest};
+use super::{HubLookup, TunnelRequest};
 use crate::packet_buffer::PacketSink;
 use crate::settings::Settings;
 use crate::transport::SendBatch;
@@ -40,6 +42,8 @@ const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(60);
 /// Unanswered initiations, or as many as a hub has addresses, after which a probed hub counts as
 /// down, and the active one too if it was silent for [`HUB_SILENCE_LIMIT`].
 const MAX_UNANSWERED_PROBES: u32 = 2;
+/// Age of a session from which on datagrams of another one are suspicious.
+const FOREIGN_SESSION_GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct SiteTunnel {
@@ -57,6 +61,10 @@ pub(super) struct SiteTunnel {
     last_handshake: Option<SystemTime>,
     /// When the host last routed one of the tunnel's datagrams into the tunnel.
     last_loop: Option<Instant>,
+    key_sharing: KeySharing,
+    /// Default routers of this host, and the DNS servers that it reaches through the tunnel only.
+    routers: Vec<IpAddr>,
+    resolvers_inside: Vec<IpAddr>,
     /// Name of the network interface, while it is down.
     interface_down: Option<String>,
 }
@@ -76,6 +84,9 @@ impl SiteTunnel {
             counters: Counters::default(),
             last_handshake: None,
             last_loop: None,
+            key_sharing: KeySharing::default(),
+            routers: Vec::new(),
+            resolvers_inside: Vec::new(),
             interface_down: None,
             settings,
         };
@@ -89,6 +100,10 @@ impl SiteTunnel {
 
     pub(super) fn set_host_routes(&mut self, networks: Vec<IpNet>) {
         self.links.set_host_routes(networks);
+    }
+
+    pub(super) fn host_routes(&self) -> &[IpNet] {
+        self.links.host_routes()
     }
 
     pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
@@ -141,7 +156,7 @@ impl SiteTunnel {
                 out.commit(length);
                 link.last_sent = now.instant;
                 if !packet.is_empty() {
-                    link.liveness.on_sent(now.instant);
+                    link.on_packet_sent(now.instant);
                     self.black_hole.on_sent(now.instant, packet);
                     self.counters.on_sent(packet.len());
                 }
@@ -166,42 +181,6 @@ impl SiteTunnel {
                 && !self.encrypt(LinkRole::Active, now, packet, out)
             {
                 self.counters.count_dropped(DropReason::Waited);
-            }
-        }
-    }
-
-    pub(super) fn handle_event(&mut self, now: Now, event: TunnelEvent) {
-        self.check_clock(now);
-        match event {
-            TunnelEvent::Resolved { hub, addresses } => {
-                self.links.on_resolved(now.instant, hub, &addresses);
-            }
-            TunnelEvent::StampAccepted { hub, stamp } => {
-                self.links.on_stamp_accepted(hub, stamp);
-            }
-            TunnelEvent::InterfaceDown { name } => self.interface_down = Some(name),
-            TunnelEvent::InterfaceUp => self.interface_down = None,
-            TunnelEvent::DatagramLooped => self.last_loop = Some(now.instant),
-            TunnelEvent::NetworkChanged => {
-                self.black_hole = BlackHoleDetector::default();
-                self.request_rebind(now.instant);
-                self.request_lookup(self.links.active().hub, now.instant);
-                let link = self.links.active_mut();
-                link.liveness.on_route_changed();
-                link.timer.retry_now(now.instant);
-            }
-            TunnelEvent::ClockBoundsChanged(bounds) => {
-                self.clock.bounds = bounds;
-                let link = self.links.active_mut();
-                if link.peer.is_none() {
-                    link.timer.request_session(now.instant);
-                }
-            }
-            TunnelEvent::PortUnreachable(from) => {
-                let endpoint = self.links.active_endpoint();
-                if endpoint.and_then(HubEndpoint::current_address) == Some(from) {
-                    self.links.active_mut().last_cause.on_cause(FailureCause::Refused);
-                }
             }
         }
     }
@@ -268,6 +247,7 @@ impl SiteTunnel {
     ) {
         let receiver = wire::receiver_index(datagram, MessageType::Data).unwrap_or_default();
         let Some(role) = self.links.role_of(receiver) else {
+            self.on_foreign_session(now.instant, from);
             return self.counters.count_dropped(DropReason::Stranger);
         };
         self.update_timers_if(role, now, out, Peer::is_stale);
@@ -286,6 +266,9 @@ impl SiteTunnel {
                 });
                 match checked {
                     Ok(length) => {
+                        if let Some(link) = self.links.get_mut(role) {
+                            link.on_packet_received();
+                        }
                         if let Some(packet) = buffer.get(..length) {
                             self.black_hole.on_received(now.instant, packet);
                         }
@@ -303,6 +286,18 @@ impl SiteTunnel {
         self.on_authenticated(role, now, from);
         if is_new {
             self.on_session_confirmed(role, now, out);
+        }
+    }
+
+    /// Records a datagram of a session that this end does not know.
+    fn on_foreign_session(&mut self, now: Instant, from: SocketAddr) {
+        let link = self.links.active();
+        // The hub may still use an older session for a moment after a restart.
+        let has_session =
+            link.session_start(now).is_some_and(|start| now >= start + FOREIGN_SESSION_GRACE);
+        let address = self.links.active_endpoint().and_then(HubEndpoint::current_address);
+        if has_session && address == Some(from) {
+            self.key_sharing.on_foreign_session(now);
         }
     }
 

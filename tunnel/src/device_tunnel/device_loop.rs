@@ -14,7 +14,7 @@ use super::own_datagrams::OwnDatagrams;
 use crate::core::TunnelReport;
 use crate::core::{DropReason, HubLookup, Tunnel, TunnelEvent, TunnelRequest};
 use crate::device::{Device, MAX_FRAME_LEN, PacketCoalescer, VnetHeader, segment};
-use crate::reporter::{DropDeltas, Reporter, resolve};
+use crate::reporter::{DropDeltas, Reporter, host_network_event, resolve};
 use crate::time::{ClockCache, now};
 use crate::transport::{RecvBatch, SendBatch, Transport};
 
@@ -92,6 +92,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
         events: &mut mpsc::Receiver<TunnelEvent>,
     ) -> Result<(), RunError> {
         let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
+        let host_network = host_network_event(&self.tunnel);
+        self.tunnel.handle_event(self.clock.now(), host_network);
         self.run_timers();
         loop {
             self.serve_requests();
@@ -102,7 +104,11 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 DeviceWake::Packets => self.handle_packets().await?,
                 DeviceWake::Timer => Remaining::Nothing,
                 DeviceWake::Event(event) => {
-                    self.tunnel.handle_event(self.clock.now(), event);
+                    let now = self.clock.now();
+                    if matches!(event, TunnelEvent::Resolved { .. }) {
+                        self.tunnel.handle_event(now, host_network_event(&self.tunnel));
+                    }
+                    self.tunnel.handle_event(now, event);
                     Remaining::Nothing
                 }
                 DeviceWake::Abandoned => return Ok(()),
@@ -170,8 +176,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
 
     async fn handle_datagrams(&mut self) -> Result<Remaining, RunError> {
         let now = self.clock.now();
-        for &hub in self.received.refused() {
-            self.tunnel.handle_event(now, TunnelEvent::PortUnreachable(hub));
+        for error in self.received.path_errors() {
+            self.tunnel.handle_event(now, TunnelEvent::PathError(*error));
         }
         if self.received.has_network_changed() {
             self.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
@@ -239,6 +245,9 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
             if let Some(more) = self.drop_deltas.since_last(reason, total) {
                 self.tunnel.add_dropped(reason, more);
             }
+        }
+        if let Some(error) = self.transport.send_error() {
+            self.tunnel.handle_event(now, TunnelEvent::PathError(error));
         }
         self.reporter.publish_if_due(&self.tunnel, now);
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
 use super::{RecvBatch, SendBatch, Transport};
+use crate::core::PathError;
 
 /// Batches that may wait at each end; further ones are dropped, as on a network.
 const MAX_QUEUED_BATCHES: usize = 64;
@@ -96,6 +97,10 @@ impl Transport for MemoryTransport {
             self.deliver(batch);
         }
         Ok(())
+    }
+
+    fn send_error(&self) -> Option<PathError> {
+        None
     }
 
     fn unsent(&self) -> u64 {

@@ -16,7 +16,7 @@ use super::budget::{AcceptedConnection, Admission, admit};
 use super::connection::{Connection, Origin, Progress};
 use super::stream::{TcpListener, TcpStream};
 use crate::core::{DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelRequest};
-use crate::reporter::{DropDeltas, Reporter, resolve};
+use crate::reporter::{DropDeltas, Reporter, host_network_event, resolve};
 use crate::stack::{ListeningSockets, SocketError, Stack};
 use crate::transport::{RecvBatch, SendBatch, Transport};
 
@@ -134,8 +134,8 @@ impl<P: Transport> UserspaceDriver<P> {
         match wake {
             UserspaceWake::Received(received) => {
                 received?;
-                for from in self.received.refused() {
-                    self.stack.tunnel.handle_event(now, TunnelEvent::PortUnreachable(*from));
+                for error in self.received.path_errors() {
+                    self.stack.tunnel.handle_event(now, TunnelEvent::PathError(*error));
                 }
                 if self.received.has_network_changed() {
                     self.stack.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
@@ -147,6 +147,8 @@ impl<P: Transport> UserspaceDriver<P> {
             }
             UserspaceWake::Command(Some(command)) => self.handle_command(now, command),
             UserspaceWake::LookupDone(hub, addresses) => {
+                let host_network = host_network_event(&self.stack.tunnel);
+                self.stack.tunnel.handle_event(now, host_network);
                 self.stack.tunnel.handle_event(now, TunnelEvent::Resolved { hub, addresses });
             }
             UserspaceWake::Moved
@@ -198,6 +200,9 @@ impl<P: Transport> UserspaceDriver<P> {
                 self.transport.send(&mut self.outgoing).await?;
             }
             self.count_dropped();
+            if let Some(error) = self.transport.send_error() {
+                self.stack.tunnel.handle_event(now, TunnelEvent::PathError(error));
+            }
             self.reporter.publish_if_due(&self.stack.tunnel, now);
             if is_done {
                 return Ok(());

@@ -350,6 +350,10 @@ impl Transport for RouteChangeOnly {
         Ok(())
     }
 
+    fn send_error(&self) -> Option<crate::core::PathError> {
+        None
+    }
+
     fn unsent(&self) -> u64 {
         0
     }

@@ -133,10 +133,6 @@ impl<C: Connector> Poller<C> {
         exchange: &Exchange,
     ) -> bool {
         self.on_closed_by_server();
-        if self.connection.close_tracker().is_closing() {
-            // A cycle has as many connects as it needs, in a period that is long enough for them.
-            self.connection.wait_for_connect().await;
-        }
         if !self.connect().await {
             return false;
         }

@@ -68,6 +68,31 @@ async fn a_failed_dial_reports_the_state_of_a_tunnel_without_a_session() {
 }
 
 #[tokio::test]
+async fn a_tunnel_from_which_nothing_comes_back_is_a_fault_before_it_is_silent() {
+    let (uplink, reports) = through_loopback("127.0.0.1/32");
+    assert_eq!(uplink.fault(), None);
+    let unanswered_for = |seconds| {
+        let since = std::time::Instant::now().checked_sub(Duration::from_secs(seconds));
+        reports.send_replace(TunnelReport { unanswered_since: since, ..testing::report("hub-a") });
+        uplink.fault()
+    };
+    assert_eq!(unanswered_for(1), None);
+    let hub = "hub-a".to_owned();
+    assert_eq!(unanswered_for(5), Some(DialError::TunnelUnanswered { hub, seconds: 5 }));
+    // A session that returns no data explains a time-out of the broker.
+    let diagnosis = TunnelDiagnosis::NoData {
+        hub: "hub-a".to_owned(),
+        address: "192.0.2.2:51820".to_owned(),
+        own_address: "10.77.0.12".to_owned(),
+        public_key: "key".to_owned(),
+    };
+    let state = TunnelState::NoData;
+    reports.send_replace(TunnelReport { state, diagnosis, ..testing::report("hub-a") });
+    assert!(matches!(uplink.fault(), Some(DialError::NoTunnel { .. })));
+    assert_eq!(Uplink::direct(Tls::default()).fault(), None);
+}
+
+#[tokio::test]
 async fn as_root_a_dial_is_bound_to_the_interface() {
     // Moves this thread, and with it the sockets that it opens, into the namespace.
     unshare(CloneFlags::CLONE_NEWNET)

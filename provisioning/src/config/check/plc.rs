@@ -16,8 +16,8 @@ use crate::config::{Gateway, HostPort, Pacing, Plc};
 use crate::diagnostics::SourceSpan;
 use crate::plc::PlcModel;
 
-/// Maximum number of PLCs: they are numbered with 16 bits.
-const MAX_PLCS: usize = u16::MAX as usize;
+/// Maximum number of PLCs, ten times what is tested. They are numbered with 16 bits.
+const MAX_PLCS: usize = 10_000;
 
 /// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(

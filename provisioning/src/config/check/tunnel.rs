@@ -1,9 +1,11 @@
 //! `[tunnel]` and `[[tunnel.hub]]`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
-use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, Settings};
+use ipnet::IpNet;
+use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, RoutePolicy, Settings};
 
 use super::file::{NamedFile, open_secret};
 use crate::config::context::{KeyLocation, ReadContext};
@@ -20,13 +22,18 @@ const MAX_HUBS: usize = 8;
 pub(super) enum TunnelPresence<'a> {
     /// There is no tunnel.
     Off,
-    /// There is a tunnel to these hubs; `None` when they are invalid.
-    On(Option<&'a [Hub]>),
+    /// There is a tunnel.
+    On {
+        /// Its hubs; `None` when they are invalid.
+        hubs: Option<&'a [Hub]>,
+        /// Address of the gateway; `None` when it is invalid.
+        address: Option<IpAddr>,
+    },
 }
 
 impl TunnelPresence<'_> {
     pub(super) const fn is_on(&self) -> bool {
-        matches!(self, Self::On(_))
+        matches!(self, Self::On { .. })
     }
 }
 
@@ -37,6 +44,10 @@ pub(super) enum CheckedTunnel {
     On {
         /// Its hubs; `None` after a problem.
         hubs: Option<Vec<Hub>>,
+        /// Address of the gateway; `None` after a problem.
+        address: Option<IpAddr>,
+        /// Networks that the machine routes into it; none in `userspace` mode.
+        routes: Vec<IpNet>,
         /// Its settings; `None` after a problem, and when its keys were not read.
         tunnel: Option<Tunnel>,
     },
@@ -46,7 +57,9 @@ impl CheckedTunnel {
     pub(super) fn presence(&self) -> TunnelPresence<'_> {
         match self {
             Self::Off => TunnelPresence::Off,
-            Self::On { hubs, .. } => TunnelPresence::On(hubs.as_deref()),
+            Self::On { hubs, address, .. } => {
+                TunnelPresence::On { hubs: hubs.as_deref(), address: *address }
+            }
         }
     }
 }
@@ -64,8 +77,8 @@ pub(super) fn check_tunnel(
         // An invalid mode: the other keys are checked too, so that all problems are reported.
         None => {
             let checked = check_enabled(raw, TunnelMode::Userspace, file, context);
-            let CheckedTunnel::On { hubs, .. } = checked else { return checked };
-            CheckedTunnel::On { hubs, tunnel: None }
+            let CheckedTunnel::On { hubs, address, .. } = checked else { return checked };
+            CheckedTunnel::On { hubs, address, routes: Vec::new(), tunnel: None }
         }
     }
 }
@@ -85,6 +98,11 @@ fn check_enabled(
     let mtu = raw.mtu.optional(context);
     let keep_alive = check_keep_alive(raw, context);
     let hubs = check_hubs(raw, file, context);
+    let routes = match (mode, &hubs, &address) {
+        (TunnelMode::Tun, Some(hubs), Some(address)) => check_routes(raw, hubs, address.0, context),
+        _ => Vec::new(),
+    };
+    let own_address = address.as_ref().map(|address| address.0.addr());
     let settings = || {
         let NamedFile::Opened(private_key) = private_key else { return None };
         let (hubs, keep_alive) = (hubs.clone()?, keep_alive?);
@@ -98,7 +116,7 @@ fn check_enabled(
         })
     };
     let tunnel = settings().map(|settings| Tunnel { mode, settings });
-    CheckedTunnel::On { hubs, tunnel }
+    CheckedTunnel::On { hubs, address: own_address, routes, tunnel }
 }
 
 /// Rejects a hub with the public key of this gateway.
@@ -115,6 +133,27 @@ fn reject_own_key(
         return None;
     }
     Some(())
+}
+
+/// Returns the networks that the machine routes into the tunnel in `tun` mode. Reports those that
+/// it cannot.
+fn check_routes(
+    raw: &RawTunnel,
+    hubs: &[Hub],
+    address: IpNet,
+    context: &mut ReadContext<'_>,
+) -> Vec<IpNet> {
+    tunnel::host_routes(hubs, &[address], RoutePolicy::Auto).unwrap_or_else(|error| {
+        let network = error.network();
+        let is_here = |hub: &Hub| hub.allowed_ips.iter().any(|allowed| allowed.trunc() == network);
+        let at = hubs.iter().position(is_here).unwrap_or_default();
+        if let Some(hub) = raw.hub.entries.get(at) {
+            let help = "use the networks behind the hub, or mode = \"userspace\", which needs no \
+                        routes";
+            context.reject(&hub.allowed_ips.key, error.to_string(), Some(help.to_owned()));
+        }
+        Vec::new()
+    })
 }
 
 fn check_keep_alive(raw: &RawTunnel, context: &mut ReadContext<'_>) -> Option<std::time::Duration> {

@@ -37,7 +37,10 @@ pub(super) fn check_via(
             note_plain_lookup(location, &broker.address.host, context);
             continue;
         };
-        if let TunnelPresence::On(Some(hubs)) = tunnel
+        if let TunnelPresence::On { address: Some(own), .. } = tunnel {
+            reject_own_address(location, address, *own, context);
+        }
+        if let TunnelPresence::On { hubs: Some(hubs), .. } = tunnel
             && !hubs.iter().any(|hub| routes_to(hub, address))
         {
             context.reject(
@@ -50,6 +53,26 @@ pub(super) fn check_via(
         }
     }
     Some(via)
+}
+
+/// Rejects a broker at the gateway's own address, and one of a family in which the gateway has no
+/// address: neither could ever be reached.
+fn reject_own_address(
+    location: &KeyLocation,
+    broker: IpAddr,
+    own: IpAddr,
+    context: &mut ReadContext<'_>,
+) {
+    if own == broker {
+        let help = "address is that of this gateway; the broker has another one behind the hub";
+        let message = format!("the broker {broker} has the address of this gateway in the tunnel");
+        context.reject(location, message, Some(help.to_owned()));
+    } else if own.is_ipv4() != broker.is_ipv4() {
+        let family = if broker.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("the tunnel has no {family} address from which to reach {broker}");
+        let help = format!("give the broker's other address, or an {family} address in [tunnel]");
+        context.reject(location, message, Some(help));
+    }
 }
 
 /// Adds a note on a broker with a host name: the DNS query leaves outside the tunnel. Others on the

@@ -1,9 +1,12 @@
 //! State and diagnosis of a tunnel. The state `mtu_too_large` is tested in `black_hole`, and wrong
 //! clocks also in `clocks`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tunnel::{ClockBounds, Now, TunnelDiagnosis, TunnelEvent, TunnelState};
+use tunnel::{
+    ClockBounds, Now, PathError, PathErrorCause, TunnelDiagnosis, TunnelEvent, TunnelState,
+};
 use virtual_time::world::parse_net;
 use virtual_time::{World, clock};
 
@@ -20,10 +23,16 @@ fn assert_report(world: &World, state: TunnelState, words: &str) {
     assert!(report.diagnosis.to_string().contains(words), "{}", report.diagnosis);
 }
 
+/// Returns the report of a host on which WireGuard does not run.
+fn refused(to: SocketAddr) -> TunnelEvent {
+    let cause = PathErrorCause::PortUnreachable;
+    TunnelEvent::PathError(PathError { to, cause, reporter: Some(to.ip()) })
+}
+
 #[test]
 fn a_tunnel_is_connecting_and_then_up() {
     let mut world = World::new(130, 1);
-    assert_report(&world, TunnelState::Connecting, "Connecting to hub-1 (hub-1.test).");
+    assert_report(&world, TunnelState::LookingUp, "hub-1 (hub-1.test) is being looked up.");
     world.run_for(SECOND);
     assert_report(&world, TunnelState::Up, "The tunnel to hub-1 is up.");
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
@@ -144,7 +153,7 @@ fn a_host_that_refuses_is_reported_until_it_stops() {
         let _ = world.run_until(time, |world| {
             let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
             if refuses && before != initiations {
-                world.send_event(TunnelEvent::PortUnreachable(address));
+                world.send_event(refused(address));
             }
             false
         });
@@ -165,9 +174,7 @@ fn a_refusal_of_another_address_is_ignored() {
     let mut world = World::new(136, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
-    world.send_event(TunnelEvent::PortUnreachable(
-        "203.0.113.66:51820".parse().expect("an address"),
-    ));
+    world.send_event(refused("203.0.113.66:51820".parse().expect("an address")));
     assert_report(&world, TunnelState::Silent, "Nothing comes back");
 }
 

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
-use crate::core::{ClockBounds, DropReason, Now, Tunnel, TunnelEvent, TunnelReport, TunnelState};
+use crate::core::{
+    ClockBounds, DropReason, Now, PathError, PathErrorCause, Tunnel, TunnelEvent, TunnelReport,
+    TunnelState,
+};
 use crate::device::{Device, Offload, VNET_HEADER_LEN};
 use crate::device_tunnel::device_loop::DeviceLoop;
 use crate::reporter::Reporter;
@@ -58,7 +61,11 @@ struct SilentTransport {
 impl Transport for SilentTransport {
     async fn receive(&mut self, received: &mut RecvBatch) -> io::Result<()> {
         match self.refused.take() {
-            Some(hub) => received.push_refused(hub),
+            Some(to) => received.push_path_error(PathError {
+                to,
+                cause: PathErrorCause::PortUnreachable,
+                reporter: Some(to.ip()),
+            }),
             None => std::future::pending().await,
         }
         Ok(())
@@ -67,6 +74,10 @@ impl Transport for SilentTransport {
     async fn send(&mut self, outgoing: &mut SendBatch) -> io::Result<()> {
         outgoing.clear();
         self.calls.try_send("send").map_err(io::Error::other)
+    }
+
+    fn send_error(&self) -> Option<PathError> {
+        None
     }
 
     fn unsent(&self) -> u64 {

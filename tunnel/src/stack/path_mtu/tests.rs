@@ -32,8 +32,9 @@ fn long(sequence: u32, length: usize) -> Vec<u8> {
 pub(in crate::stack) fn too_big(packet: &[u8], mtu: u16) -> Vec<u8> {
     let is_v4 = packet[0] >> 4 == 4;
     let (kind, quoted) = if is_v4 { ([3, 4], &packet[..28]) } else { ([2, 0], &packet[..60]) };
-    let mtu = if is_v4 { [[0; 2], mtu.to_be_bytes()] } else { [[0; 2], mtu.to_be_bytes()] };
-    let message = [&kind[..], &[0; 2], &mtu.concat(), quoted].concat();
+    // The MTU is at the same place in both families: two bytes of four.
+    let mtu = [[0; 2], mtu.to_be_bytes()].concat();
+    let message = [&kind[..], &[0; 2], &mtu, quoted].concat();
     let length = u16::try_from(message.len()).unwrap();
     let mut report = if is_v4 {
         let total = (20 + length).to_be_bytes();
