@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Will};
+use provisioning::config::{Config, Listen, LoadedConfig, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -181,12 +181,15 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
         payload: OFFLINE_PAYLOAD.to_owned(),
-        qos: provisioning::config::Qos::AtLeastOnce,
+        qos: Qos::AtLeastOnce,
         retain: true,
     });
+    let publish = || config.plcs.iter().map(|plc| &plc.publish);
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
+        publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
+        publish_retain: publish().any(|publish| publish.retain),
         subscriptions: Vec::new(),
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),

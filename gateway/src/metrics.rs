@@ -9,7 +9,7 @@ mod tunnel;
 
 pub use labels::{DropReason, MessageOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
-use provisioning::config::Config;
+use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
 pub use tunnel::TunnelMetrics;
 
@@ -117,6 +117,10 @@ series! {
             "edge_mqtt_connected",
             "1 while an MQTT session with a broker is established, else 0."
         ),
+        pub version: IntGauge = gauge(
+            "edge_mqtt_version",
+            "Protocol version of the MQTT session: 5, or 3 for 3.1.1; 0 without a session."
+        ),
         messages: [IntCounter; MessageOutcome::ALL.len()] = counters(
             "edge_mqtt_messages_total",
             "Published messages by outcome.",
@@ -158,6 +162,15 @@ impl MqttMetrics {
     /// As [`Metrics::new`].
     pub fn unregistered() -> Result<Self, prometheus::Error> {
         Self::register(&Registrar::new(), &[])
+    }
+
+    /// Records the protocol version of the session; `None` without a session.
+    pub fn set_version(&self, version: Option<MqttVersion>) {
+        self.version.set(match version {
+            Some(MqttVersion::V5) => 5,
+            Some(MqttVersion::V311) => 3,
+            None => 0,
+        });
     }
 
     /// Counts messages by outcome.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use clock::{ClockPeriod, TrustLevel};
-pub use escape::Escaped;
+pub use escape::{Escaped, ForeignText, is_hidden};
 pub use plc::{
     LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
     RateLimit, Rejection, SessionFailure, StopCause,

@@ -33,7 +33,7 @@ use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
 use self::backlog_window::CongestionWindow;
 use self::dispatch::Cursors;
-pub use self::dispatch::QueuedEntry;
+pub use self::dispatch::{NotSent, QueuedEntry};
 pub use self::entry::Entry;
 use self::failure::StorageRetryTimer;
 pub use self::gap::{Gap, GapEvent};

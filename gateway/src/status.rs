@@ -10,6 +10,7 @@ mod text;
 
 use std::time::Duration;
 
+use provisioning::config::MqttVersion;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
@@ -135,7 +136,11 @@ pub struct BrokerStatus {
     /// Address of the broker that is connected, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// What the broker refuses, and what to do; from the first refusal to the next session.
+    /// Protocol version of the session, `5` or `3.1.1`; absent without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the broker refuses, and what to do; from the first refusal to the next session, or
+    /// until it accepts what it did not accept at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
     /// Code and arguments of `refusal`.
@@ -203,6 +208,7 @@ impl Status {
                 sentence,
                 sentence_detail,
                 address: None,
+                version: None,
                 refusal: None,
                 refusal_detail: None,
                 since: now,
@@ -237,26 +243,31 @@ impl Status {
     }
 
     /// Records that the broker at `address` accepted the connection.
-    pub fn on_broker_connected(&mut self, address: &str, now: UnixTime) {
+    pub fn on_broker_connected(&mut self, address: &str, version: MqttVersion, now: UnixTime) {
         self.mark_updated(now);
-        let connected = BrokerSentence::Connected { address: address.to_owned() };
+        let host_port = address.to_owned();
+        let connected = match version {
+            MqttVersion::V5 => BrokerSentence::Connected { address: host_port },
+            MqttVersion::V311 => BrokerSentence::ConnectedV3 { address: host_port },
+        };
+        self.broker.version = Some(version.as_str().to_owned());
         self.broker.set_state(ConnectionState::Connected, Sentence::new(&connected), now);
         self.broker.address = Some(address.to_owned());
         (self.broker.refusal, self.broker.refusal_detail) = (None, None);
     }
 
-    /// Records that the broker refused a message on `topic`; `reason` is in the broker's words.
-    pub fn on_broker_refused(&mut self, topic: &str, reason: &str, now: UnixTime) {
+    /// Records what the broker refuses; `None` when it accepts everything again.
+    pub fn set_broker_refusal(&mut self, refusal: Option<&BrokerRefusal>, now: UnixTime) {
         self.mark_updated(now);
-        let (topic, reason) = (topic.to_owned(), reason.to_owned());
-        let refusal = Sentence::new(&BrokerRefusal::TopicRefused { topic, reason });
-        (self.broker.refusal, self.broker.refusal_detail) = optional_parts(Some(refusal));
+        let refusal = refusal.map(Sentence::new);
+        (self.broker.refusal, self.broker.refusal_detail) = optional_parts(refusal);
     }
 
     /// Records that the broker is not connected; the sentence says why and what to do.
     pub fn on_broker_disconnected(&mut self, sentence: Sentence, now: UnixTime) {
         self.mark_updated(now);
         self.broker.set_state(ConnectionState::Disconnected, sentence, now);
+        self.broker.version = None;
     }
 
     /// Records the content of the queue, and what is wrong with its storage.

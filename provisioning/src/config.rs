@@ -37,6 +37,7 @@ pub use reference::{reference, schema};
 pub use service_user::ServiceUser;
 pub use typed::{
     Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,
-    Listen, Metrics, Mqtt, MqttVersion, Number, OnFull, Pacing, PayloadShape, Plc, Publish, Qos,
-    Queue, QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via, Will,
+    Listen, Lower, Metrics, Mqtt, MqttVersion, Number, OnFull, Pacing, PayloadShape, Plc, Publish,
+    Qos, Queue, QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via,
+    Will,
 };

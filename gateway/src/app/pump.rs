@@ -7,23 +7,24 @@
 mod change_event;
 mod drop_reports;
 mod fill_rate;
+mod holds;
 mod pipeline;
-mod poison;
 mod sending;
 mod status_tracker;
 mod storage_retry;
 mod timestamp_correction;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use provisioning::config::Config;
+use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::drop_reports::{DropReport, DropReports};
+use self::holds::{Holds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
-use self::poison::PoisonDetector;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
@@ -63,7 +64,7 @@ pub(super) enum QueueStorage {
 }
 
 /// What a ticket that the MQTT task returns stands for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Ticket {
     /// The status, which is not in the queue.
     Status,
@@ -100,7 +101,9 @@ pub(super) struct Pump {
     jobs: JoinSet<DiskJobDone>,
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
-    poison: PoisonDetector,
+    holds: Holds,
+    /// Whether messages are sent in the order in which they were taken.
+    is_ordered: bool,
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
@@ -111,24 +114,28 @@ pub(super) struct Pump {
 #[derive(Debug)]
 struct BrokerSession {
     number: u32,
-    /// Number of messages handed to the MQTT task and not answered by the broker.
-    unacknowledged: usize,
+    /// The messages handed to the MQTT task and not answered by the broker, by ticket.
+    in_flight: BTreeMap<u64, SentMessage>,
     /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
     /// To be sent before the first status.
     clearing: Option<OutgoingMessage>,
-    /// Whether the broker has acknowledged or refused any message of the queue.
-    has_acked: bool,
-    /// The ticket of the message that was handed over last.
-    last_ticket: Ticket,
+    /// Whether the broker has answered any message.
+    has_answered: bool,
 }
 
 impl BrokerSession {
-    const fn on_sent(&mut self, ticket: Ticket) {
-        self.unacknowledged += 1;
-        self.last_ticket = ticket;
+    /// Returns the session as far as it matters for what ended it.
+    fn summary(&self) -> SessionSummary {
+        let alone = self.in_flight.values().next().filter(|_| self.in_flight.len() == 1);
+        SessionSummary { alone: alone.copied(), is_first: !self.has_answered }
     }
+}
+
+/// Returns the time of the runtime, which tests advance.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Pump {
@@ -145,9 +152,7 @@ impl Pump {
         let (pipelines, identity) = pipeline::build_all(config);
         let (settings, series) = (&config.queue, metrics.queue.clone());
         let queue = match storage {
-            QueueStorage::Open(storage) => {
-                Queue::open(storage, settings, identity, series, Instant::now())
-            }
+            QueueStorage::Open(storage) => Queue::open(storage, settings, identity, series, now()),
             QueueStorage::Unusable(error) => {
                 Queue::without_storage(settings, identity, series, &error)
             }
@@ -162,7 +167,8 @@ impl Pump {
             jobs: JoinSet::new(),
             outbox,
             session: None,
-            poison: PoisonDetector::default(),
+            holds: Holds::default(),
+            is_ordered: config.queue.order == QueueOrder::Strict,
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
@@ -223,7 +229,7 @@ impl Pump {
             plc::PlcEvent::Cycle(cycle) => {
                 let Some(pipeline) = self.pipelines.get_mut(usize::from(cycle.plc)) else { return };
                 self.status_tracker.on_cycle(cycle.plc, cycle.took);
-                if let Some(record) = pipeline.sampler.on_cycle(&cycle, Instant::now()) {
+                if let Some(record) = pipeline.sampler.on_cycle(&cycle, now()) {
                     let topic = pipeline.topic;
                     self.push_record(topic, record, cycle.booted_at);
                 }
@@ -244,7 +250,7 @@ impl Pump {
         if period.trust == TrustLevel::Unset {
             timestamp_correction::mark_unsynced(&mut record);
         }
-        self.push_entry(topic, Entry::Record(record), Instant::now());
+        self.push_entry(topic, Entry::Record(record), now());
     }
 
     /// Queues the event message for a change at a PLC.
@@ -253,11 +259,7 @@ impl Pump {
         let body = change_event::event_body(&pipeline.name, change, clock::now());
         tracing::info!(plc = pipeline.name, ?change, "changed");
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
-        self.push_entry(
-            pipeline::EVENT_TOPIC,
-            Entry::Message(Message { topic, body }),
-            Instant::now(),
-        );
+        self.push_entry(pipeline::EVENT_TOPIC, Entry::Message(Message { topic, body }), now());
     }
 
     fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) {
@@ -272,97 +274,159 @@ impl Pump {
         match *event {
             mqtt::MqttEvent::Connected { session, max_payload, .. } => {
                 // What the last session left unacknowledged is sent again in this one.
-                self.queue.rewind(Instant::now());
-                self.drop_reports.on_connected(Instant::now());
+                self.queue.rewind(now());
+                self.drop_reports.on_connected(now());
                 self.session = Some(BrokerSession {
                     number: session,
-                    unacknowledged: 0,
+                    in_flight: BTreeMap::new(),
                     max_payload,
-                    status_due: Some(Instant::now()),
+                    status_due: Some(now()),
+                    has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
-                    has_acked: false,
-                    last_ticket: Ticket::Status,
                 });
+                self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
-            mqtt::MqttEvent::Acknowledged { ticket } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket))
-                    && let Some(topic) = self.queue.acknowledge(id, Instant::now())
-                {
-                    self.drop_reports.on_acknowledged(topic);
-                }
+            mqtt::MqttEvent::Acknowledged { ticket } => self.on_acknowledged(ticket),
+            mqtt::MqttEvent::Refused { ticket: Some(ticket), code, .. } => {
+                self.on_refused(ticket, code);
             }
-            mqtt::MqttEvent::Refused { ticket: Some(ticket), .. } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
-                    self.queue.discard(id, DropReason::Refused, Instant::now());
-                }
-            }
+            mqtt::MqttEvent::Deferred { ticket: Some(ticket), .. } => self.on_deferred(ticket),
             mqtt::MqttEvent::Refused { ticket: None, .. }
+            | mqtt::MqttEvent::Deferred { ticket: None, .. }
             | mqtt::MqttEvent::SubscriptionRefused { .. }
             | mqtt::MqttEvent::Received(_) => {}
         }
     }
 
-    /// Records that the broker acknowledged or refused a message. Returns its entry of the queue,
-    /// `None` for the status.
-    fn on_answered(&mut self, ticket: Ticket) -> Option<EntryId> {
-        if let Some(session) = &mut self.session {
-            session.unacknowledged = session.unacknowledged.saturating_sub(1);
+    fn on_acknowledged(&mut self, ticket: u64) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_accepted(&message);
+            if is_released {
+                self.status_tracker.on_released();
+            }
+            self.offer_deferred(is_released);
         }
-        let Ticket::Entry(id) = ticket else { return None };
-        if let Some(session) = &mut self.session {
-            session.has_acked = true;
-            self.poison.on_answered();
+        if let Ticket::Entry(id) = Ticket::from_number(ticket)
+            && let Some(topic) = self.queue.acknowledge(id, now())
+        {
+            self.drop_reports.on_acknowledged(topic);
         }
-        Some(id)
     }
 
-    /// Records the end of the session. Drops a message over which the broker ends every session.
+    /// Drops a message that the broker rejects for good.
+    fn on_refused(&mut self, ticket: u64, code: u8) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_rejected(&message);
+            self.offer_deferred(is_released);
+        }
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            let is_long = code == mqtt::PACKET_TOO_LARGE;
+            let reason = if is_long { DropReason::TooLarge } else { DropReason::Refused };
+            self.queue.discard(id, reason, now());
+        }
+    }
+
+    /// Keeps a message that the broker does not accept now.
+    fn on_deferred(&mut self, ticket: u64) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_deferred(&message, now(), fastrand::f64());
+            self.offer_deferred(is_released);
+        }
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            self.queue.defer(id);
+        }
+    }
+
+    /// Records that the broker answered a message.
+    fn take_in_flight(&mut self, ticket: u64) -> Option<SentMessage> {
+        let session = self.session.as_mut()?;
+        session.has_answered = true;
+        session.in_flight.remove(&ticket)
+    }
+
+    /// Records the end of the session. Drops a message over which the broker closes the connection
+    /// again and again, while it accepts others.
     fn on_disconnected(&mut self, reason: DisconnectReason) {
         let Some(session) = self.session.take() else { return };
-        if reason != DisconnectReason::Closed || session.has_acked || session.unacknowledged == 0 {
+        if !reason.may_concern_message() || session.in_flight.is_empty() {
+            self.holds.on_ended();
             return;
         }
-        let alone = (session.unacknowledged == 1).then_some(session.last_ticket);
-        let Some(ticket) = self.poison.on_closed(alone) else { return };
+        let summary = session.summary();
+        let convicted = self.holds.on_closed(summary, now(), fastrand::f64());
+        let (Some(ticket), Some(message)) = (convicted, summary.alone) else { return };
+        let topic = message.topic.and_then(|topic| self.queue.topic(topic));
         tracing::warn!(
             target: POISON,
+            bytes = message.bytes,
+            topic = topic.map(|topic| &**topic),
             "the broker closes the connection each time it receives a certain message, which is \
              dropped: it may be longer than the broker accepts, or this gateway may not publish on \
              its topic"
         );
         match ticket {
             Ticket::Status => self.status_tracker.suppress(),
-            Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, Instant::now()),
+            Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, now()),
         }
+    }
+
+    /// Puts the suspected message before all others, if there is one.
+    fn offer_trial(&mut self) {
+        match self.holds.trial() {
+            Some(Ticket::Entry(id)) if !self.queue.offer_first(id) => {
+                self.holds.forget(Ticket::Entry(id));
+            }
+            Some(Ticket::Status) => {
+                if let Some(session) = &mut self.session {
+                    session.status_due = Some(now());
+                }
+            }
+            Some(Ticket::Entry(_)) | None => {}
+        }
+    }
+
+    fn offer_deferred(&mut self, is_released: bool) {
+        if is_released {
+            self.queue.offer_deferred();
+        }
+    }
+
+    /// Ends the pauses of held topics, and forgets suspected messages that left the queue.
+    fn end_pauses(&mut self) {
+        let is_ended = self.holds.end_pauses(now());
+        let is_gone = match self.holds.trial().or_else(|| self.holds.due_suspect(now())) {
+            Some(Ticket::Entry(id)) if !self.queue.holds(id) => {
+                self.holds.forget(Ticket::Entry(id));
+                true
+            }
+            Some(_) | None => false,
+        };
+        self.offer_deferred(is_ended || is_gone);
     }
 
     /// Starts the disk jobs of the queue that are due, on blocking threads. Called after
     /// [`Pump::send`], which finds out what has to be read from disk.
     fn start_jobs(&mut self) {
-        while let Some(job) = self.queue.next_job(Instant::now()) {
+        while let Some(job) = self.queue.next_job(now()) {
             self.jobs.spawn_blocking(|| job.run());
         }
     }
 
     fn on_job_done(&mut self, done: Result<DiskJobDone, JoinError>) {
         match done {
-            Ok(done) => self.queue.on_job_done(done, Instant::now()),
+            Ok(done) => self.queue.on_job_done(done, now()),
             Err(error) => {
                 tracing::error!(%error, "a disk job of the queue panicked");
-                self.queue.on_job_died(Instant::now());
+                self.queue.on_job_died(now());
             }
         }
-    }
-
-    /// Returns how many messages may be in flight.
-    const fn window(&self) -> usize {
-        if self.poison.is_probing() { 1 } else { mqtt::MAX_INFLIGHT }
     }
 
     /// Does what is due every second.
     fn on_tick(&mut self) {
         self.retry_storage();
+        self.end_pauses();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
         for (plc, pipeline) in (0..).zip(&self.pipelines) {
@@ -375,14 +439,14 @@ impl Pump {
         if let Some(session) = &mut self.session
             && changed
         {
-            session.status_due = Some(Instant::now());
+            session.status_due = Some(now());
         }
     }
 
     /// Queues one gap event for each range of dropped records. Waits while no broker is connected:
     /// the ranges grow meanwhile, and one event for a long range is worth more than many.
     fn announce_gaps(&mut self) {
-        let now = Instant::now();
+        let now = now();
         if self.session.is_none() {
             return;
         }
@@ -410,7 +474,7 @@ impl Pump {
     /// Tries to open the directory of the queue when that is due.
     fn retry_storage(&mut self) {
         if self.queue.lacks_storage()
-            && let Some(error) = self.storage_retry.poll(Instant::now())
+            && let Some(error) = self.storage_retry.poll(now())
         {
             self.queue.on_storage_unavailable(&error);
         }
@@ -423,12 +487,13 @@ impl Pump {
             return;
         }
         if self.session.is_none() {
-            self.queue.rewind(Instant::now());
+            self.queue.rewind(now());
         }
         if self.queue.nothing_in_flight()
             && let Some(storage) = self.storage_retry.take()
         {
-            self.queue.attach_storage(storage, Instant::now());
+            self.queue.attach_storage(storage, now());
+            self.holds.forget_all();
             if self.queue.lacks_storage() {
                 return;
             }
@@ -488,14 +553,14 @@ impl Pump {
     /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
     async fn close_queue(self) {
         let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let mut closing = self.queue.begin_close(Instant::now());
+        let mut closing = self.queue.begin_close(now());
         let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
-        while let Some(job) = closing.next_job(Instant::now())
+        while let Some(job) = closing.next_job(now())
             && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
         {
-            closing.on_job_done(done, Instant::now());
+            closing.on_job_done(done, now());
         }
-        match (messages, closing.finish(Instant::now())) {
+        match (messages, closing.finish(now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
                 tracing::info!(target: STOP, messages, samples, "left for the next start");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, PasswordFile, Tls, Via};
+use provisioning::config::{self, Broker, Credentials, Lower, Mqtt, PasswordFile, Qos, Tls, Via};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,9 @@ async fn follow_broker(
 
 fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
     match event {
-        MqttEvent::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
+        MqttEvent::Connected { broker, version, .. } => {
+            writeln!(io::stderr(), "listening at {broker} with MQTT {}", version.as_str())?;
+        }
         // Messages published meanwhile are not received here; the report shows them as missing.
         MqttEvent::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
         MqttEvent::SubscriptionRefused { filter, reason, .. } => {
@@ -142,12 +144,15 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
         MqttEvent::Received(message) if !message.retain => {
             auditor.on_message(&message.topic, &message.payload);
         }
-        MqttEvent::Received(_) | MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
+        // Retained: an old message of data would count as out of order.
+        MqttEvent::Received(message) => auditor.on_status(&message.topic, &message.payload),
+        MqttEvent::Acknowledged { .. } | MqttEvent::Deferred { .. } | MqttEvent::Refused { .. } => {
+        }
     }
     Ok(())
 }
 
-/// Returns the settings of the audit client: MQTT 5, direct, under a client id of its own.
+/// Returns the settings of the audit client: direct, under a client id of its own.
 fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {
     let password = options.password_file.as_deref().map(PasswordFile::from_argument).transpose()?;
     if let Some(password) = &password {
@@ -159,16 +164,19 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         brokers: vec![broker.clone()],
         via: Via::Direct,
         tls: Tls { ca_file: options.ca_file.clone(), client: None },
-        version: MqttVersion::V5,
+        version: None,
         client_id: format!("edge-audit-{}", std::process::id()),
         keep_alive: Duration::from_secs(30),
         credentials,
         will: None,
+        lower: Lower::default(),
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
     Ok(ClientSettings {
         mqtt,
         will: None,
+        publish_qos: Qos::AtMostOnce,
+        publish_retain: false,
         subscriptions: options.topic.clone(),
         uplink,
         restarts_on_new_secrets: false,

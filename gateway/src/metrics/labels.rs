@@ -73,6 +73,8 @@ labels! {
         Delivered = "delivered",
         /// Acknowledged with a failure code.
         Refused = "refused",
+        /// Acknowledged with a failure code that may be different later; the message is sent again.
+        Deferred = "deferred",
         /// Not acknowledged when the connection was lost; the message is sent again.
         Interrupted = "interrupted",
     }

@@ -24,9 +24,11 @@ edge_config_info{hash="hash"} 1
 edge_mqtt_ack_seconds_sum 0
 edge_mqtt_ack_seconds_count 0
 edge_mqtt_connected 0
+edge_mqtt_messages_total{outcome="deferred"} 0
 edge_mqtt_messages_total{outcome="delivered"} 0
 edge_mqtt_messages_total{outcome="interrupted"} 0
 edge_mqtt_messages_total{outcome="refused"} 0
+edge_mqtt_version 0
 edge_plc_connects_total{plc="plc0"} 0
 edge_plc_cycles_missed_total{plc="plc0"} 0
 edge_plc_last_answer_timestamp_seconds{plc="plc0"} 0

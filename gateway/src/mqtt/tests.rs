@@ -3,6 +3,7 @@
 mod faults;
 mod hub_changes;
 mod messages;
+mod raw_peers;
 mod sentences;
 mod sessions;
 
@@ -235,16 +236,19 @@ fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         brokers: vec![Broker { scheme: Scheme::Mqtt, address }],
         via: Via::Direct,
         tls: Tls::default(),
-        version,
+        version: Some(version),
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
+        lower: Lower::default(),
     };
     let uplink = Uplink::direct(Tls::default());
     ClientSettings {
         mqtt,
         will: Some(will()),
+        publish_qos: Qos::AtLeastOnce,
+        publish_retain: false,
         subscriptions: Vec::new(),
         uplink,
         restarts_on_new_secrets: false,

@@ -21,17 +21,41 @@ pub enum BrokerSentence {
         /// Host and port.
         address: String,
     },
+    /// The same in MQTT 3.1.1, which has no code for a refused message.
+    ConnectedV3 {
+        /// Host and port.
+        address: String,
+    },
 }
 
 /// What a connected broker refuses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum BrokerRefusal {
-    /// Messages on `topic`, for `reason` in the broker's words.
+    /// Messages on `topic`, by its access list; they are dropped.
     TopicRefused {
         /// The topic.
         topic: String,
-        /// Text or name of the broker's reason code.
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
+    /// Messages on `topic`, for another reason that stays; they are dropped.
+    MessageRefused {
+        /// The topic.
+        topic: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
+    /// A message on `topic` that is longer than the broker accepts; it is dropped.
+    MessageTooLarge {
+        /// The topic.
+        topic: String,
+    },
+    /// Messages on `topic` for now; they are kept.
+    Deferred {
+        /// The topic.
+        topic: String,
+        /// Name and text of the broker's reason code.
         reason: String,
     },
 }
@@ -265,18 +289,40 @@ impl fmt::Display for BrokerSentence {
         match self {
             Self::Connecting => write!(f, "Connecting to the broker."),
             Self::Connected { address } => write!(f, "Connected to the broker at {address}."),
+            Self::ConnectedV3 { address } => write!(
+                f,
+                "Connected to the broker at {address} with MQTT 3.1.1, in which it acknowledges \
+                 even messages that its access list (ACL) rejects."
+            ),
         }
     }
 }
 
 impl fmt::Display for BrokerRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::TopicRefused { topic, reason } = self;
-        write!(
-            f,
-            "The broker refuses messages on {topic} ({reason}): allow this gateway to publish \
-             there in the broker's access list (ACL)."
-        )
+        match self {
+            Self::TopicRefused { topic, reason } => write!(
+                f,
+                "The broker refuses messages on {topic} ({reason}): allow this gateway to publish \
+                 there in the broker's access list (ACL). Until then they are dropped."
+            ),
+            Self::MessageRefused { topic, reason } => write!(
+                f,
+                "The broker refuses messages on {topic} ({reason}), which are dropped: check what \
+                 the broker requires of topics and payloads."
+            ),
+            Self::MessageTooLarge { topic } => write!(
+                f,
+                "A message on {topic} is longer than the broker accepts and is dropped: raise the \
+                 broker's maximum packet size, or give the PLC fewer tags."
+            ),
+            Self::Deferred { topic, reason } => write!(
+                f,
+                "The broker does not accept messages on {topic} at the moment ({reason}): they are \
+                 kept and sent again. If this stays, raise the broker's quota or its limit of the \
+                 rate."
+            ),
+        }
     }
 }
 

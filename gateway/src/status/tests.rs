@@ -25,6 +25,7 @@ fn the_json_of_a_healthy_gateway() {
           }
         },
         "address": "10.77.0.1:1883",
+        "version": "5",
         "since": "2026-11-23T08:00:01.000Z"
       },
       "queue": {
@@ -131,7 +132,7 @@ fn the_headline_reports_the_broker_before_the_plcs() {
         "No broker: 10.77.0.1:1883 refuses the connection. 4711 values are kept until then."
     );
 
-    status.on_broker_connected("10.77.0.1:1883", at(9000));
+    status.on_broker_connected("10.77.0.1:1883", MqttVersion::V5, at(9000));
     assert_eq!(
         status.headline().to_string(),
         "2 of 3 PLCs do not answer. pump6: Nothing answers at 192.168.1.10:502."
@@ -214,7 +215,7 @@ fn refused_tags_are_named_until_the_plc_accepts_them() {
 fn since_changes_only_when_the_state_changes() {
     let mut status = healthy();
 
-    status.on_broker_connected("10.77.0.2:1883", at(500));
+    status.on_broker_connected("10.77.0.2:1883", MqttVersion::V5, at(500));
     status.on_plc_connected(0, None, None, None, at(500));
     assert_eq!((status.broker.since, status.plcs[0].since), (at(1), at(2)));
 
@@ -263,7 +264,7 @@ fn control_characters_in_the_name_of_a_plc_are_escaped() {
 
 fn healthy() -> Status {
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", ["pump6"], at(0));
-    status.on_broker_connected("10.77.0.1:1883", at(1));
+    status.on_broker_connected("10.77.0.1:1883", MqttVersion::V5, at(1));
     let identity = PlcIdentity {
         vendor: "Schneider Electric".to_owned(),
         product: "TM241CE40T_U".to_owned(),
@@ -291,7 +292,7 @@ fn healthy() -> Status {
 fn troubled() -> Status {
     let plcs = ["pump6", "pump7", "mixer"];
     let mut status = Status::new("amsterdam-01", "0.1.0", "3f9a61c0d2b4", plcs, at(0));
-    status.on_broker_connected("10.77.0.1:1883", at(1));
+    status.on_broker_connected("10.77.0.1:1883", MqttVersion::V5, at(1));
     status.on_broker_disconnected(
         sentence("No broker: 10.77.0.1:1883 refuses the connection."),
         at(8000),
@@ -445,6 +446,7 @@ fn is_well(status: &Status) -> bool {
     let GatewayStatus { id: _, version: _, config: _, clock, started: _, at } = gateway;
     let BrokerStatus {
         state: broker_state,
+        version: _,
         sentence: _,
         sentence_detail: _,
         address: _,

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{ByteStream, DialError};
+use crate::model::ForeignText;
 
 /// Performs the TLS handshake on a stream. Reads the certificate files each time, so that a renewed
 /// certificate is used from the next connection on.
@@ -32,7 +33,7 @@ pub(super) async fn handshake<S: ByteStream>(
     // processor, takes seconds, in which the runtime's only thread could not poll PLCs.
     let config = spawn_blocking(move || client_config(&files, &address)).await;
     let config = config.unwrap_or_else(|error| {
-        Err(DialError::TlsFailed { broker: broker.to_string(), cause: error.to_string() })
+        Err(DialError::TlsFailed { broker: broker.to_string(), cause: ForeignText::of(&error) })
     })?;
     let name = ServerName::try_from(broker.host.clone())
         .map_err(|_| DialError::InvalidServerName { host: broker.host.clone() })?;
@@ -91,7 +92,7 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, DialError> {
 }
 
 fn file_error(path: &Path, cause: &dyn Display) -> DialError {
-    DialError::CertificateFile { path: path.display().to_string(), cause: cause.to_string() }
+    DialError::CertificateFile { path: path.display().to_string(), cause: ForeignText::of(cause) }
 }
 
 fn handshake_error(error: io::Error, broker: &HostPort) -> DialError {
@@ -100,7 +101,7 @@ fn handshake_error(error: io::Error, broker: &HostPort) -> DialError {
         Err(error) => DialError::TlsClosed {
             broker: broker.to_string(),
             port: broker.port,
-            cause: error.to_string(),
+            cause: ForeignText::of(&error),
         },
     }
 }
@@ -133,6 +134,6 @@ fn tls_error(error: &rustls::Error, address: &HostPort) -> DialError {
             | Alert::AccessDenied,
         ) => DialError::ClientCertificateRejected { broker },
         rustls::Error::InvalidMessage(_) => DialError::NotTls { broker },
-        other => DialError::TlsFailed { broker, cause: other.to_string() },
+        other => DialError::TlsFailed { broker, cause: ForeignText::of(other) },
     }
 }

@@ -10,7 +10,7 @@ use gateway::mqtt::{
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Durability, Gateway, HostPort, Metrics as Listen, Mqtt,
+    Broker, Config, Credentials, Durability, Gateway, HostPort, Lower, Metrics as Listen, Mqtt,
     MqttVersion, OnFull, PasswordFile, Qos, Queue, QueueOrder, Scheme, Tls, Via, Will,
 };
 use tokio::sync::mpsc;
@@ -154,11 +154,12 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         }],
         via: Via::Direct,
         tls: Tls::default(),
-        version,
+        version: Some(version),
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
+        lower: Lower::default(),
     };
     let will = Will {
         topic: "M262".into(),
@@ -170,6 +171,8 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
     ClientSettings {
         mqtt,
         will: Some(will),
+        publish_qos: Qos::AtLeastOnce,
+        publish_retain: false,
         subscriptions: Vec::new(),
         uplink,
         restarts_on_new_secrets: false,

@@ -5,13 +5,12 @@ use super::field::{Field, ListField, OptionalSection, Section, SectionList, Stre
 use super::read::section;
 use super::scalar::{
     AbsolutePath, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
-    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, NamedZone, NumberList,
-    NumberRange, PlainText, PublicFile, SecretFile, TopicLevel, TopicTemplate, TunnelAddress,
-    TunnelNetwork, TunnelSwitch,
+    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone,
+    NumberList, NumberRange, PlainText, PublicFile, SecretFile, TopicLevel, TopicTemplate,
+    TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice,
 };
 use super::{
-    Broker, DatetimeFormat, Durability, HostPort, Listen, MqttVersion, OnFull, PayloadShape,
-    QueueOrder, Via,
+    Broker, DatetimeFormat, Durability, HostPort, Listen, OnFull, PayloadShape, QueueOrder, Via,
 };
 use crate::plc::{ByteOrder, CodePage, PlcModel};
 
@@ -121,13 +120,14 @@ section! {
         /// Route to the brokers: `tunnel` for the tunnel only, `direct` for the routes of the
         /// operating system.
         via: Field<Choice<Via>>, else "\"tunnel\" with [tunnel], else \"direct\"";
-        /// Protocol version. With 3.1.1 a broker acknowledges even messages that its access list
-        /// rejects.
-        version: Field<Choice<MqttVersion>> = "5";
+        /// Protocol version: `auto` is 5, or 3.1.1 with a broker that says that it does not support
+        /// 5. With 3.1.1 a broker acknowledges even messages that its access list rejects.
+        version: Field<Choice<VersionChoice>> = "auto";
         /// Client identifier; each client of a broker needs its own.
         client_id: Field<PlainText>, else "gateway.id";
         /// Interval after which an idle connection is checked, in whole seconds. At least 5s with
-        /// version 5 (required by the client library); 0s disables it, with version 3.1.1 only.
+        /// the versions auto and 5 (required by the client library); 0s disables it, with version
+        /// 3.1.1 only.
         keep_alive: Field<KeepAlive> = "30s";
         /// User name.
         username: Field<PlainText>, else "none";
@@ -146,6 +146,11 @@ section! {
         /// The message that the broker publishes when it loses the connection to the gateway. By
         /// default: "offline", retained, on edge/{gateway}/status.
         will: OptionalSection<RawWill>;
+        /// What the gateway may ask less of if a broker does not support it: `qos` is lowered to
+        /// the maximum of the broker, and with `retain` messages are sent without RETAIN. Otherwise
+        /// the gateway keeps the samples and says what the broker does not support. Its own status
+        /// and its default will are always lowered.
+        lower: ListField<Choice<Lowerable>>, else "nothing";
     }
 }
 

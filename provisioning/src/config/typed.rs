@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 pub use mqtt::{
-    Broker, ClientCertificate, Credentials, HostPort, Mqtt, MqttVersion, Qos, Scheme, Secret, Tls,
-    Via, Will,
+    Broker, ClientCertificate, Credentials, HostPort, Lower, Mqtt, MqttVersion, Qos, Scheme,
+    Secret, Tls, Via, Will,
 };
 pub use tunnel::{Listen, Tunnel, TunnelMode};
 

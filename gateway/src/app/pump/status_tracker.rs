@@ -16,7 +16,7 @@ use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustL
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
+use crate::status::{BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
 
 /// Targets of the lines about each part: the limit of the log counts them apart.
@@ -44,6 +44,8 @@ pub(super) struct StatusTracker {
     /// The tags of each PLC.
     tags: Vec<Arc<Vec<Tag>>>,
     fill_rate: FillRate,
+    /// What the broker refuses in this session.
+    refusal: Option<BrokerRefusal>,
     /// Whether a change should be published before the next regular status message.
     changed: bool,
     /// Length in bytes of the status message that was sent last.
@@ -83,6 +85,7 @@ impl StatusTracker {
             max_wait: config.plcs.iter().map(max_wait).max().unwrap_or_default(),
             tags: config.plcs.iter().map(|plc| Arc::clone(&plc.tags)).collect(),
             fill_rate: FillRate::new(Instant::now()),
+            refusal: None,
             changed: false,
             last_len: 0,
             max_len: usize::MAX,
@@ -201,8 +204,9 @@ impl StatusTracker {
     pub(super) fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         let now = clock::now();
         match event {
-            mqtt::MqttEvent::Connected { broker, .. } => {
-                self.update(|status| status.on_broker_connected(broker, now));
+            mqtt::MqttEvent::Connected { broker, version, .. } => {
+                self.refusal = None;
+                self.update(|status| status.on_broker_connected(broker, *version, now));
                 tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
@@ -214,17 +218,50 @@ impl StatusTracker {
                     tracing::warn!(target: BROKER, "{after}");
                 }
             }
-            mqtt::MqttEvent::Refused { topic, reason, .. } => {
-                let is_first = self.status.borrow().broker.refusal.is_none();
-                self.changed |= is_first;
-                self.update(|status| status.on_broker_refused(topic, reason, now));
-                if is_first {
-                    tracing::warn!(target: BROKER_REFUSAL, reason, at = %topic, "the broker refuses messages");
-                }
+            mqtt::MqttEvent::Refused { topic, code, reason, .. } => {
+                let (topic, reason) = (topic.to_string(), reason.clone());
+                self.on_refusal(match *code {
+                    mqtt::NOT_AUTHORIZED => BrokerRefusal::TopicRefused { topic, reason },
+                    mqtt::PACKET_TOO_LARGE => BrokerRefusal::MessageTooLarge { topic },
+                    _ => BrokerRefusal::MessageRefused { topic, reason },
+                });
+            }
+            mqtt::MqttEvent::Deferred { topic, reason, .. } => {
+                let (topic, reason) = (topic.to_string(), reason.clone());
+                self.on_refusal(BrokerRefusal::Deferred { topic, reason });
             }
             mqtt::MqttEvent::SubscriptionRefused { .. }
             | mqtt::MqttEvent::Acknowledged { .. }
             | mqtt::MqttEvent::Received(_) => {}
+        }
+    }
+
+    /// Records what the broker refuses. The first refusal is logged; what is dropped stands before
+    /// what is kept.
+    fn on_refusal(&mut self, refusal: BrokerRefusal) {
+        let is_kept = |refusal: &BrokerRefusal| matches!(refusal, BrokerRefusal::Deferred { .. });
+        let is_first = self.refusal.is_none();
+        if self.refusal.as_ref().is_some_and(|before| !is_kept(before)) && is_kept(&refusal) {
+            return;
+        }
+        self.changed |= is_first;
+        self.update(|status| status.set_broker_refusal(Some(&refusal), clock::now()));
+        if is_first {
+            tracing::warn!(target: BROKER_REFUSAL, "{refusal}");
+        }
+        self.refusal = Some(refusal);
+    }
+
+    /// Records that the broker accepted a message that it had not accepted before.
+    pub(super) fn on_released(&mut self) {
+        if self
+            .refusal
+            .take_if(|refusal| matches!(refusal, BrokerRefusal::Deferred { .. }))
+            .is_some()
+        {
+            self.changed = true;
+            self.update(|status| status.set_broker_refusal(None, clock::now()));
+            tracing::info!(target: BROKER_REFUSAL, "the broker accepts all messages again");
         }
     }
 

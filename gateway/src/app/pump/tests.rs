@@ -1,4 +1,7 @@
+mod unreliable_brokers;
 mod wrong_clock;
+
+use provisioning::config::MqttVersion;
 
 use super::*;
 use crate::clock;
@@ -38,6 +41,7 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
         let connected = mqtt::MqttEvent::Connected {
             session: 1,
             broker: "b:1883".to_owned(),
+            version: MqttVersion::V5,
             max_payload: None,
         };
         broker.send(connected).await.unwrap();
@@ -69,8 +73,12 @@ async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(St
     let pump = Pump::new(&config, "hash", &metrics(), health_inputs(), no_storage(), outbox);
     let answering = async move {
         let broker_name = "b:1883".to_owned();
-        let connected =
-            mqtt::MqttEvent::Connected { session: 1, broker: broker_name, max_payload: None };
+        let connected = mqtt::MqttEvent::Connected {
+            session: 1,
+            broker: broker_name,
+            version: MqttVersion::V5,
+            max_payload: None,
+        };
         broker.send(connected).await.unwrap();
         let mut messages = Vec::new();
         let mut plcs = Some(plcs);
@@ -125,6 +133,7 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
         let connected = mqtt::MqttEvent::Connected {
             session: 1,
             broker: "b:1883".to_owned(),
+            version: MqttVersion::V5,
             max_payload: None,
         };
         broker.send(connected).await.unwrap();
@@ -173,16 +182,22 @@ fn metrics() -> Metrics {
 
 /// Returns a cycle of the only scan class of the only PLC: one register.
 fn cycle(is_stopped: bool) -> plc::PlcEvent {
-    let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
-    let plc = &testing::config(1).plcs[0];
+    let plc::PlcEvent::Cycle(cycle) = cycle_of(0, 7) else { panic!("no cycle") };
+    plc::PlcEvent::Cycle(Cycle { is_stopped, ..cycle })
+}
+
+/// Returns a cycle in which a PLC answers this value in its only register.
+fn cycle_of(index: u16, value: u16) -> plc::PlcEvent {
+    let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![value])) };
+    let plc = &testing::config(usize::from(index) + 1).plcs[usize::from(index)];
     let requests = provisioning::plan::plan(plc).classes[0].requests.clone();
     plc::PlcEvent::Cycle(Cycle {
-        plc: 0,
+        plc: index,
         class: 0,
         at: UnixTime::default(),
         booted_at: UnixTime::default(),
         took: Duration::from_millis(5),
-        is_stopped,
+        is_stopped: false,
         requests: requests.into(),
         locations: vec![Ok(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],

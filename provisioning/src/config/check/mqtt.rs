@@ -8,12 +8,12 @@ use super::tunnel::TunnelPresence;
 use super::uplink::{check_tls, check_via};
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::raw::{RawMqtt, RawWill};
-use crate::config::scalar::{Integer, Placeholder, PlainText, SecretFile};
-use crate::config::{
-    Broker, Credentials, Gateway, Mqtt, MqttVersion, PasswordFile, Plc, Qos, Will,
+use crate::config::scalar::{
+    Integer, Lowerable, Placeholder, PlainText, SecretFile, VersionChoice,
 };
+use crate::config::{Broker, Credentials, Gateway, Lower, Mqtt, PasswordFile, Plc, Qos, Will};
 
-/// Minimum keep alive that the client library accepts with version 5.
+/// Minimum keep alive that the client library accepts with version 5, and so with `auto`.
 const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
 
 pub(super) fn check_mqtt(
@@ -34,15 +34,17 @@ pub(super) fn check_mqtt(
         Some(raw) => check_will(raw, gateway, context).map(Some),
         None => Some(None),
     };
+    let lower = check_lower(raw, context);
     Some(Mqtt {
         brokers: brokers?.into_iter().map(|(_, broker)| broker).collect(),
         via: via?,
         tls: tls?,
-        version: version?,
+        version: version?.fixed(),
         client_id: client_id?,
         keep_alive: keep_alive?,
         credentials: credentials?,
         will: will?,
+        lower: lower?,
     })
 }
 
@@ -85,14 +87,15 @@ fn check_client_id(
 
 fn check_keep_alive(
     raw: &RawMqtt,
-    version: Option<MqttVersion>,
+    version: Option<VersionChoice>,
     context: &mut ReadContext<'_>,
 ) -> Option<Duration> {
     let keep_alive = raw.keep_alive.optional(context)?.0;
     let version = version?;
     let problem = match version {
-        MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
-            "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
+        VersionChoice::Auto | VersionChoice::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
+            "`keep_alive` must be at least 5s unless version is \"3.1.1\": the client library \
+             requires it for MQTT 5",
             "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \
              \"0s\"",
         )),
@@ -100,13 +103,22 @@ fn check_keep_alive(
             "`keep_alive` must be whole seconds, as MQTT transmits it",
             "write something like keep_alive = \"30s\"",
         )),
-        MqttVersion::V5 | MqttVersion::V311 => None,
+        VersionChoice::Auto | VersionChoice::V5 | VersionChoice::V311 => None,
     };
     if let Some((message, help)) = problem {
         context.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
     Some(keep_alive)
+}
+
+fn check_lower(raw: &RawMqtt, context: &mut ReadContext<'_>) -> Option<Lower> {
+    if raw.lower.items.is_none() && !raw.lower.already_reported {
+        return Some(Lower::default());
+    }
+    let entries = raw.lower.values(context)?;
+    let has = |wanted| entries.iter().any(|(_, entry)| entry.0 == wanted);
+    Some(Lower { qos: has(Lowerable::Qos), retain: has(Lowerable::Retain) })
 }
 
 /// Returns the credentials, `Some(None)` without any, or `None` after a problem.

@@ -16,8 +16,8 @@ pub struct Mqtt {
     pub via: Via,
     /// Certificates for brokers with [`Scheme::Mqtts`].
     pub tls: Tls,
-    /// Protocol version.
-    pub version: MqttVersion,
+    /// Protocol version; absent: 5, or 3.1.1 with a broker that says that it does not support 5.
+    pub version: Option<MqttVersion>,
     /// Client identifier; by default the gateway's id.
     pub client_id: String,
     /// Keep alive in whole seconds; zero disables it (3.1.1 only).
@@ -26,6 +26,8 @@ pub struct Mqtt {
     pub credentials: Option<Credentials>,
     /// Configured will, which replaces "offline" on the status topic.
     pub will: Option<Will>,
+    /// What may be lowered to the limits of a broker.
+    pub lower: Lower,
 }
 
 /// One entry of `mqtt.brokers`.
@@ -102,6 +104,15 @@ pub enum MqttVersion {
     V5,
 }
 
+/// `mqtt.lower`: what the gateway may ask less of than configured, if a broker does not support it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lower {
+    /// The quality of service, to the maximum of the broker.
+    pub qos: bool,
+    /// RETAIN, with a broker that retains nothing.
+    pub retain: bool,
+}
+
 /// User name and password for the broker.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -130,7 +141,7 @@ pub struct Will {
 }
 
 /// MQTT quality of service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Qos {
     /// QoS 0: sent once, never acknowledged.
     AtMostOnce,
@@ -138,6 +149,17 @@ pub enum Qos {
     AtLeastOnce,
     /// QoS 2: acknowledged in two steps.
     ExactlyOnce,
+}
+
+impl MqttVersion {
+    /// Returns the version as people write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V311 => "3.1.1",
+            Self::V5 => "5",
+        }
+    }
 }
 
 impl HostPort {

@@ -168,8 +168,12 @@ fn started(
 /// Connects, stops the gateway, acknowledges every message, and returns the records among them.
 async fn answer(plcs: Plcs, broker: Broker, mut outgoing: Outgoing) -> Vec<Value> {
     let broker_name = "b:1883".to_owned();
-    let connected =
-        mqtt::MqttEvent::Connected { session: 1, broker: broker_name, max_payload: None };
+    let connected = mqtt::MqttEvent::Connected {
+        session: 1,
+        broker: broker_name,
+        version: MqttVersion::V5,
+        max_payload: None,
+    };
     broker.send(connected).await.unwrap();
     let mut messages = Vec::new();
     let mut plcs = Some(plcs);
