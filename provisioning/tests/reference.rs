@@ -45,8 +45,8 @@ fn every_key_has_a_description_a_type_and_a_default_and_is_in_the_full_example()
 
 /// Collects the paths of all keys that are set, without the indices of list entries.
 fn collect(value: &toml::Value, path: &str, used: &mut BTreeSet<String>) {
-    let free = path.ends_with("publish.extra") || path.ends_with("tag.enum");
-    if let Some(table) = value.as_table().filter(|_| !free) {
+    let is_value = ["publish.extra", "tag.enum", "tag.valid"].iter().any(|key| path.ends_with(key));
+    if let Some(table) = value.as_table().filter(|_| !is_value) {
         for (key, value) in table {
             collect(value, format!("{path}.{key}").trim_start_matches('.'), used);
         }

@@ -27,7 +27,7 @@ pub(super) fn check_plcs(
     common: Option<&PublishDefaults>,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
-    let (mut seen, mut hosts) = (BTreeMap::new(), Vec::new());
+    let (mut seen, mut hosts) = (BTreeMap::new(), BTreeMap::new());
     let plcs = raw.for_each(root, context, |raw, context| {
         reject_repeated_name(&raw, &mut seen, context);
         let plc = check_plc(&raw, gateway, common, context);
@@ -76,37 +76,41 @@ fn reject_repeated_name(
 }
 
 /// Adds a note on a PLC whose host is probably that of an earlier one, spelled in another way: each
-/// spelling has a connection of its own, and many devices take only one.
+/// spelling has a connection of its own, and many devices take only one. `hosts` has the first PLC
+/// of each host.
 fn note_other_spelling(
     raw: &RawPlc,
     address: &HostPort,
-    hosts: &mut Vec<(HostPort, KeyLocation)>,
+    hosts: &mut BTreeMap<(u16, String), (HostPort, KeyLocation)>,
     context: &mut ReadContext<'_>,
 ) {
     let address = address.normalised();
-    let is_same = |(other, _): &&(HostPort, KeyLocation)| {
-        *other != address && other.port == address.port && is_same_host(&other.host, &address.host)
-    };
-    if let Some((other, place)) = hosts.iter().find(is_same) {
+    let key = to_ip_address(&address.host).map_or_else(
+        || address.host.split('.').next().unwrap_or_default().to_owned(),
+        |ip| ip.to_string(),
+    );
+    let place = || (address.clone(), raw.address.key.clone());
+    let (other, place) = hosts.entry((address.port, key)).or_insert_with(place);
+    if *other != address && is_same_host(&other.host, &address.host) {
         let message =
             format!("{address} may be the same device as {other}, and gets its own connection");
         let help = "write the same host in both if it is: then they share one connection";
-        let here = (place, format!("{other} is here"));
+        let here = (&*place, format!("{other} is here"));
         context.add_note(&raw.address.key, message, help.to_owned(), Some(here));
-    } else if !hosts.iter().any(|(other, _)| *other == address) {
-        hosts.push((address, raw.address.key.clone()));
     }
+}
+
+/// Returns the address of a host that is one; one address for all that mean this machine.
+fn to_ip_address(host: &str) -> Option<IpAddr> {
+    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    let address = host.parse::<IpAddr>().ok()?.to_canonical();
+    Some(if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
 }
 
 /// Returns whether two spellings of a host probably mean the same: this machine, an IPv4 address
 /// within IPv6, or a name with and without its domain.
 fn is_same_host(one: &str, other: &str) -> bool {
-    let address = |host: &str| {
-        let host = if host == "localhost" { "127.0.0.1" } else { host };
-        let address = host.parse::<IpAddr>().ok()?.to_canonical();
-        Some(if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
-    };
-    match (address(one), address(other)) {
+    match (to_ip_address(one), to_ip_address(other)) {
         (Some(one), Some(other)) => one == other,
         (None, None) => {
             let [one, other] = [one, other].map(|host| host.trim_end_matches('.'));

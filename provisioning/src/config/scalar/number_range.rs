@@ -42,9 +42,8 @@ impl Scalar for NumberList {
     fn schema() -> Schema {
         json_schema!({
             "type": "array",
-            "items": { "type": "number" },
+            "items": { "type": "number", "x-type": "number" },
             "minItems": 1,
-            "x-type": "list of numbers",
         })
     }
 }
@@ -94,8 +93,8 @@ impl Scalar for NumberRange {
     fn schema() -> Schema {
         json_schema!({
             "type": "object",
-            "properties": { "min": { "type": "number" }, "max": { "type": "number" } },
-            "additionalProperties": false,
+            "propertyNames": { "enum": ["min", "max"] },
+            "additionalProperties": { "type": "number" },
             "minProperties": 1,
             "x-type": "table of min and max",
         })
