@@ -6,13 +6,16 @@ mod certificates;
 mod hub_cache;
 mod local_socket;
 mod network;
+mod open_files;
 mod pump;
-mod systemd;
+pub(crate) mod systemd;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Will};
+use provisioning::config::{Config, Listen, LoadedConfig, Qos, Will};
+use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +24,14 @@ use self::network::Network;
 use self::pump::{HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, ClientSettings};
-use crate::plc;
+use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
 use crate::supervise::Stage;
 use crate::uplink::Uplink;
 use crate::web::{self, Sources};
 
 pub use self::local_socket::socket_path;
+pub(crate) use self::open_files::note as note_open_files;
 
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
@@ -53,9 +57,6 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The network interface of the tunnel cannot be created.
-    #[error("cannot open the tunnel")]
-    Tunnel(#[from] tunnel::DeviceError),
     /// The name of that interface is invalid.
     #[error(transparent)]
     InterfaceName(#[from] tunnel::InterfaceNameError),
@@ -82,7 +83,8 @@ pub enum AppError {
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
-    let (config, hash) = loaded.into_parts();
+    let LoadedConfig { config, hash, .. } = loaded;
+    let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
@@ -120,13 +122,14 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
     for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
-        let events = plc_events.clone();
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, events, stop));
+        let (events, slots) = (plc_events.clone(), slots.clone());
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
 
     systemd::notify_ready();
+    tracing::info!("running");
     let failed = tokio::select! {
         () = stop.cancelled() => false,
         () = fatal.cancelled() => true,
@@ -144,6 +147,16 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Sets what holds for the whole process. Returns the connections to PLCs that it may open.
+fn prepare_process(config: &Config) -> ConnectionSlots {
+    // What the gateway creates is for its own user only.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if let Some(note) = open_files::note(&config.plcs, &config.metrics) {
+        tracing::warn!("{note}");
+    }
+    ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), &config.metrics))
 }
 
 /// Opens the directory of the queue. An unusable one does not stop the gateway: PLCs are read and
@@ -168,13 +181,17 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
         payload: OFFLINE_PAYLOAD.to_owned(),
-        qos: provisioning::config::Qos::AtLeastOnce,
+        qos: Qos::AtLeastOnce,
         retain: true,
     });
+    let publish = || config.plcs.iter().map(|plc| &plc.publish);
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
+        publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
+        publish_retain: publish().any(|publish| publish.retain),
         subscriptions: Vec::new(),
         uplink,
+        restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
     }
 }

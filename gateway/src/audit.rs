@@ -9,6 +9,7 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use provisioning::config::MqttVersion;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -26,7 +27,12 @@ pub struct Auditor {
     /// Unclean shutdowns by gateway and epoch: from which number on messages may be missing.
     unclean_ends: BTreeMap<(String, String), UncleanShutdownEvent>,
     unstamped: u64,
+    /// Gateways that publish with MQTT 3.1.1, by their own status.
+    v3_gateways: BTreeSet<String>,
 }
+
+/// Most gateways that are named for their protocol version: any client may send a status.
+const MAX_V3_GATEWAYS: usize = 1000;
 
 /// What numbers are counted by.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -51,6 +57,23 @@ struct GatewayStamp {
     history: bool,
 }
 
+/// The part of a status that the audit reads.
+#[derive(Deserialize)]
+struct StatusPayload {
+    gateway: StatusGateway,
+    broker: StatusBroker,
+}
+
+#[derive(Deserialize)]
+struct StatusGateway {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct StatusBroker {
+    version: String,
+}
+
 impl Auditor {
     /// Records a message.
     ///
@@ -59,12 +82,27 @@ impl Auditor {
     pub fn on_message(&mut self, topic: &str, payload: &[u8]) {
         let Ok(StampedPayload { gateway: stamp }) = serde_json::from_slice(payload) else {
             self.unstamped += 1;
+            self.on_status(topic, payload);
             return;
         };
         if self.stream(&stamp, topic).on_received(stamp.seq) && is_event_topic(topic, &stamp.id) {
             self.on_event(&stamp, payload);
         }
         self.epochs.entry(stamp.id).or_default().insert(stamp.epoch);
+    }
+
+    /// Records the protocol version in the status of a gateway; any other message is ignored.
+    /// Unlike [`Auditor::on_message`] it may also get retained ones.
+    pub fn on_status(&mut self, topic: &str, payload: &[u8]) {
+        let Ok(StatusPayload { gateway, broker }) = serde_json::from_slice(payload) else { return };
+        if topic != format!("edge/{}/status", gateway.id) {
+            return;
+        }
+        if broker.version != MqttVersion::V311.as_str() {
+            self.v3_gateways.remove(&gateway.id);
+        } else if self.v3_gateways.len() < MAX_V3_GATEWAYS {
+            self.v3_gateways.insert(gateway.id);
+        }
     }
 
     /// Returns how many messages are missing and were not announced. Above 0, the audit fails.
@@ -83,6 +121,7 @@ impl Auditor {
             streams: self.stream_reports(),
             unstamped: self.unstamped,
             unaccounted: self.unaccounted(),
+            v3_gateways: self.v3_gateways.iter().cloned().collect(),
         }
     }
 

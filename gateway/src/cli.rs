@@ -40,12 +40,18 @@ Examples:
   edge-gateway run gateway.toml            with another file
   RUST_LOG=debug edge-gateway run          with a more detailed log
 
-Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at most
-5 seconds, and exits; a second signal ends it at once.";
+Logs to standard error. On SIGTERM or Ctrl-C the gateway sends what is left in the queue, for at
+most 5 seconds, and exits; a second signal ends it at once. SIGHUP, SIGUSR1, SIGUSR2 and SIGALRM are
+ignored. Under systemd a start that fails is reported once and tried again when FILE, or a file that
+it names, has changed; elsewhere the exit code is 1.";
 
 const CHECK_EXAMPLES: &str = "\
 Example:
   edge-gateway check gateway.toml && systemctl restart edge-gateway
+
+A secret that is named as cred:NAME is a note, because only systemd can give it; set
+CREDENTIALS_DIRECTORY to check its content. When root checks a file in /etc/edge-gateway, the files
+that it names must also be readable by the user of the service.
 
 Exit code 1 if the configuration has a problem.";
 

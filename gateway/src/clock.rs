@@ -7,14 +7,15 @@
 //! clock are marked, and their times are corrected once the clock is right.
 
 mod anchor;
-mod floor;
 mod history;
 mod kernel;
+mod known_times;
 mod trust;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +23,35 @@ use tunnel::ClockBounds;
 
 pub use anchor::Anchor;
 pub use history::{ClockHistory, Correction};
-pub use trust::{ClockAssessment, ClockTrust, TrustLevel};
+pub use known_times::KnownTimes;
+pub use trust::{ClockAssessment, ClockTrust};
 
 use crate::model::UnixTime;
 
-/// How often a plausible clock is assessed.
-const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
-/// How often a wrong clock is assessed: until it is right, every sample is marked.
-const UNSET_ASSESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the clock is assessed: until it is right, every sample is marked.
+const ASSESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The wall clock, and when it says that the machine booted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ClockReading {
+    /// The time of the wall clock.
+    pub wall: UnixTime,
+    /// The same, less the time since the boot. It changes only when the clock is set.
+    pub booted_at: UnixTime,
+}
+
+impl ClockReading {
+    /// Reads the wall clock and the time since the boot, which counts suspended time
+    /// (`CLOCK_BOOTTIME`, clock_gettime(2)).
+    #[must_use]
+    pub fn now() -> Self {
+        let since_boot = clock_gettime(ClockId::Boottime);
+        let wall = now();
+        let micros = since_boot.tv_sec.saturating_mul(1_000_000) + since_boot.tv_nsec / 1000;
+        let booted_at = UnixTime::from_micros(wall.as_micros().saturating_sub(micros));
+        Self { wall, booted_at }
+    }
+}
 
 /// Returns the time of the wall clock.
 #[must_use]
@@ -66,17 +88,17 @@ pub fn tunnel_bounds(assessment: ClockAssessment) -> ClockBounds {
     ClockBounds { floor: system(assessment.floor), ceiling: system(assessment.ceiling) }
 }
 
-/// Assesses the clock now, with the floor stored in `state_dir`.
+/// Assesses the clock now, with the times stored in `state_dir`.
 #[must_use]
 pub fn assess(state_dir: &Path) -> ClockAssessment {
-    assess_now(&mut ClockTrust::new(floor::load(&floor::state_file(state_dir))))
+    assess_now(&mut ClockTrust::new(known_times::load(&known_times::state_file(state_dir))))
 }
 
 fn assess_now(trust: &mut ClockTrust) -> ClockAssessment {
-    trust.assess(Instant::now(), now(), kernel::is_synchronised())
+    trust.assess(Instant::now(), ClockReading::now(), kernel::is_synchronised())
 }
 
-/// Watches the clock until `stop` fires: stores the floor in `state_dir`, sends each changed
+/// Watches the clock until `stop` fires: stores the known times in `state_dir`, sends each changed
 /// assessment to `changes`, and its bounds to a tunnel by `send_bounds`.
 pub async fn watch<T: Future<Output = ()>>(
     state_dir: &Path,
@@ -102,8 +124,8 @@ async fn assess_until_stopped(
     changes: watch::Sender<ClockAssessment>,
     stop: CancellationToken,
 ) {
-    let mut file = floor::state_file(state_dir);
-    let mut trust = ClockTrust::new(floor::load(&file));
+    let mut file = known_times::state_file(state_dir);
+    let mut trust = ClockTrust::new(known_times::load(&file));
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
@@ -111,14 +133,10 @@ async fn assess_until_stopped(
             () = sleep(wait) => {}
         }
         let assessment = assess_now(&mut trust);
-        if let Some(floor) = trust.take_floor_to_store() {
-            file.write(floor::to_text(floor)).await;
+        if let Some(times) = trust.take_times_to_store() {
+            file.write(times.to_text()).await;
         }
-        wait = if assessment.trust == TrustLevel::Unset {
-            UNSET_ASSESS_INTERVAL
-        } else {
-            ASSESS_INTERVAL
-        };
+        wait = ASSESS_INTERVAL;
         changes.send_if_modified(|known| {
             let is_changed = *known != assessment;
             *known = assessment;

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod demo;
+mod logging;
 pub mod metrics;
 pub mod mock_broker;
 pub mod model;

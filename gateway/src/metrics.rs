@@ -9,7 +9,7 @@ mod tunnel;
 
 pub use labels::{DropReason, MessageOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
-use provisioning::config::Config;
+use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
 pub use tunnel::TunnelMetrics;
 
@@ -17,9 +17,6 @@ const REQUEST_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 const ACK_SECONDS_BUCKETS: [f64; 11] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-
-/// Outcomes of a write command, as its reply names them.
-const WRITE_OUTCOMES: [&str; 6] = ["done", "rejected", "failed", "expired", "duplicate", "unknown"];
 
 /// Every series of one gateway, and the registry that renders them. Clones share the series.
 #[derive(Clone, Debug)]
@@ -66,7 +63,7 @@ series! {
         ),
         pub tags_quarantined: IntGauge = gauge(
             "edge_plc_tags_quarantined",
-            "Tags that the PLC refuses; the gateway retries them from time to time."
+            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an hour."
         ),
     }
 }
@@ -96,7 +93,8 @@ series! {
         ),
         pub fits_seconds: Gauge = float_gauge(
             "edge_queue_fits_seconds",
-            "Time until the queue is full at the present rate if no broker takes samples."
+            "Time until the queue is full at the rate of the last five minutes if no broker takes \
+             samples; +Inf while none come in."
         ),
         pub written_bytes: IntCounter =
             counter("edge_queue_written_bytes_total", "Bytes that the queue wrote to its files."),
@@ -118,6 +116,10 @@ series! {
         pub connected: IntGauge = gauge(
             "edge_mqtt_connected",
             "1 while an MQTT session with a broker is established, else 0."
+        ),
+        pub version: IntGauge = gauge(
+            "edge_mqtt_version",
+            "Protocol version of the MQTT session: 5, or 3 for 3.1.1; 0 without a session."
         ),
         messages: [IntCounter; MessageOutcome::ALL.len()] = counters(
             "edge_mqtt_messages_total",
@@ -162,6 +164,15 @@ impl MqttMetrics {
         Self::register(&Registrar::new(), &[])
     }
 
+    /// Records the protocol version of the session; `None` without a session.
+    pub fn set_version(&self, version: Option<MqttVersion>) {
+        self.version.set(match version {
+            Some(MqttVersion::V5) => 5,
+            Some(MqttVersion::V311) => 3,
+            None => 0,
+        });
+    }
+
     /// Counts messages by outcome.
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);
@@ -191,9 +202,6 @@ impl Metrics {
         for plc in &config.plcs {
             let labels = [("plc", plc.name.as_str())];
             plcs.push(PlcMetrics::register(&registrar, &labels)?);
-            // At 0 from the start, so that rules and dashboards find them before the first write.
-            let help = "Write commands by outcome.";
-            registrar.counters("edge_writes_total", help, &labels, "outcome", WRITE_OUTCOMES)?;
         }
         let queue = QueueMetrics::register(&registrar, &[])?;
         queue.fits_seconds.set(f64::INFINITY);

@@ -158,6 +158,8 @@ pub struct ConnectInfo {
     pub start: SessionStart,
     /// User name, if the client sent one.
     pub username: Option<String>,
+    /// Password, if the client sent one.
+    pub password: Option<String>,
     /// The will, if the client sent one.
     pub will: Option<Will>,
 }

@@ -1,5 +1,6 @@
 //! The types of the data path that all modules share: value, quality, sample, record, message.
 
+mod clock;
 mod escape;
 mod plc;
 mod reading;
@@ -11,12 +12,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use escape::Escaped;
+pub use clock::{ClockPeriod, TrustLevel};
+pub use escape::{Escaped, ForeignText, is_hidden};
 pub use plc::{
     LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
-    RateLimit, StopCause,
+    RateLimit, Rejection, SessionFailure, StopCause,
 };
-pub use reading::{Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagLocation};
+pub use reading::{
+    BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
+};
 pub use sentence::{Detail, Sentence};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.
@@ -82,6 +86,8 @@ pub struct Record {
     pub plc: u16,
     /// When the cycle was read: the middle of its round trips.
     pub at: UnixTime,
+    /// The clock that gave the times; `None` when it is not known, as that of an earlier boot.
+    pub clock: Option<ClockPeriod>,
     /// Never empty.
     pub samples: Vec<Sample>,
 }

@@ -4,13 +4,14 @@
 //! session, or it is the caller's. Every session is a clean one; when it ends, the caller gets
 //! [`MqttEvent::Disconnected`] and sends everything unacknowledged again in the next.
 
+mod broker_traits;
 mod connect;
 mod diagnosis;
 mod failover;
 mod failure;
+mod inbound_guard;
 mod inflight;
 mod reason_code;
-mod reason_tap;
 mod session;
 mod session_loop;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::config::{self, Qos};
+use provisioning::config::{self, Lower, MqttVersion, Qos};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -29,10 +30,12 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::MqttMetrics;
 use crate::model::Sentence;
 use crate::uplink::{HubChanges, Uplink};
+use broker_traits::{BrokerTraits, ConnectPolicy, ConnectRequest};
 use connect::BrokerConnection;
 use failover::{BrokerFailover, FailureKind};
 pub use failure::DisconnectReason;
 use failure::SessionFailure;
+pub use reason_code::{NOT_AUTHORIZED, PACKET_TOO_LARGE};
 use session_loop::SessionEnd;
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
@@ -53,10 +56,16 @@ pub struct ClientSettings {
     /// The message that the broker publishes if the gateway disappears; the one in `mqtt` is
     /// ignored.
     pub will: Option<config::Will>,
+    /// Highest quality of service that the configuration asks for.
+    pub publish_qos: Qos,
+    /// Whether the configuration asks for retained messages.
+    pub publish_retain: bool,
     /// Topic filters, subscribed to at QoS 1 in every session.
     pub subscriptions: Vec<String>,
     /// Opens connections to the brokers.
     pub uplink: Uplink,
+    /// Whether systemd restarts the gateway when a file with a secret changes.
+    pub restarts_on_new_secrets: bool,
 }
 
 /// A message to be published.
@@ -71,9 +80,11 @@ pub struct OutgoingMessage {
     pub topic: Arc<str>,
     /// Payload.
     pub payload: Vec<u8>,
-    /// Quality of service; lowered to the maximum of the broker.
+    /// Quality of service; lowered to the maximum of the broker. If that is below
+    /// [`ClientSettings::publish_qos`], there is a session only if `mqtt.lower` allows it.
     pub qos: Qos,
-    /// Whether the broker retains it; ignored if the broker cannot retain messages.
+    /// Whether the broker retains it; ignored if the broker cannot retain messages. Likewise for
+    /// [`ClientSettings::publish_retain`].
     pub retain: bool,
 }
 
@@ -97,6 +108,8 @@ pub enum MqttEvent {
         session: u32,
         /// Host and port.
         broker: String,
+        /// Protocol version of the session.
+        version: MqttVersion,
         /// Most bytes of topic and payload together, if the broker has a limit. A longer message
         /// comes back as [`MqttEvent::Refused`].
         max_payload: Option<usize>,
@@ -114,6 +127,16 @@ pub enum MqttEvent {
     Acknowledged {
         /// From [`OutgoingMessage::ticket`].
         ticket: u64,
+    },
+    /// The broker does not accept this message now, and may accept it later: a quota, a limit of
+    /// the rate, an overload.
+    Deferred {
+        /// From [`OutgoingMessage::ticket`].
+        ticket: Option<u64>,
+        /// Its topic.
+        topic: Arc<str>,
+        /// The standard's name of the code, and the broker's own text if it sent one.
+        reason: String,
     },
     /// The broker rejects this message, and sending it again would not help.
     Refused {
@@ -159,7 +182,8 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let failover = BrokerFailover::new(settings.mqtt.brokers.len());
-    let connected = metrics.connected.clone();
+    let traits = BrokerTraits::new(settings.connect_policy());
+    let (connected, version) = (metrics.connected.clone(), metrics.version.clone());
     let hub_changes = settings.uplink.hub_changes();
     let mut client = MqttClient {
         settings,
@@ -168,11 +192,26 @@ pub async fn run(
         events,
         metrics,
         failover,
+        traits,
         session: 0,
         subscribe_again_at: None,
     };
     stop.run_until_cancelled(Box::pin(client.run())).await;
     connected.set(0);
+    version.set(0);
+}
+
+impl ClientSettings {
+    /// Returns what a CONNECT may ask for. The default will is the gateway's own, so it may always
+    /// be lowered.
+    fn connect_policy(&self) -> ConnectPolicy {
+        let own = self.mqtt.will.is_none().then_some(Lower { qos: true, retain: true });
+        ConnectPolicy {
+            version: self.mqtt.version,
+            will: self.will.clone(),
+            lower_will: own.unwrap_or(self.mqtt.lower),
+        }
+    }
 }
 
 struct MqttClient {
@@ -182,6 +221,7 @@ struct MqttClient {
     events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
     failover: BrokerFailover,
+    traits: BrokerTraits,
     session: u32,
     subscribe_again_at: Option<Instant>,
 }
@@ -193,12 +233,14 @@ impl MqttClient {
     async fn run(&mut self) {
         while let Some(broker) = self.settings.mqtt.brokers.get(self.failover.current()).cloned() {
             let Ok(pause) = self.attempt(&broker).await else { return };
+            let mut tunnel = self.hub_changes.clone();
             if pause.is_zero() {
                 continue;
             }
             select! {
                 () = discard_until_closed(&mut self.outbox) => return,
                 () = self.hub_changes.changed() => self.failover.reset(),
+                () = tunnel.recovered() => self.failover.reset(),
                 () = sleep(pause) => {}
             }
         }
@@ -209,21 +251,24 @@ impl MqttClient {
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
         // After an oversized message the session begins without subscriptions: with them the broker
         // would send a retained one again at once, and end every session.
-        let renew_at = self.subscribe_again_at.filter(|at| Instant::now() < *at);
-        let subscriptions =
-            if renew_at.is_some() { &[] } else { self.settings.subscriptions.as_slice() };
-        let connecting = connect::connect(&self.settings, broker, subscriptions, &self.events);
-        let connected = select! {
-            biased;
-            // What is in the outbox belongs to the last session: the queue sends it again.
-            () = discard_until_closed(&mut self.outbox) => return Err(ClientClosed),
-            // Checked first: otherwise a session that is just established would be discarded.
-            () = self.hub_changes.changed() => Err(SessionFailure::HubChanged),
-            connected = connecting => connected,
-        };
+        let subscribe_at = self.subscribe_again_at.filter(|at| Instant::now() < *at);
+        let request = self.traits.request(self.failover.current(), Instant::now());
+        let connected = self.connect(broker, &request, subscribe_at.is_none()).await?;
         let name = broker.address.to_string();
         match connected {
-            Ok(connection) => self.run_session(connection, name, renew_at).await,
+            Ok(connection) => {
+                let retry_at = self.traits.version_retry_at();
+                let subscribing = subscribe_at.map(|at| (at, SessionFailure::SubscribeRetry));
+                let retrying = retry_at.map(|at| (at, SessionFailure::VersionRetry));
+                let renewal = subscribing.into_iter().chain(retrying).min_by_key(|(at, _)| *at);
+                self.run_session(connection, request.version, name, renewal).await
+            }
+            // Asked for less at once: the broker has said what it does not support.
+            Err(failure) if self.traits.on_refused(&request, &failure, Instant::now()) => {
+                let sentence = failure.sentence(&name, &self.settings);
+                tracing::debug!(broker = name, %sentence, "the broker is asked for less");
+                Ok(Duration::ZERO)
+            }
             Err(failure) => {
                 let pause = if matches!(failure, SessionFailure::HubChanged) {
                     self.failover.reset();
@@ -236,29 +281,53 @@ impl MqttClient {
         }
     }
 
-    /// Runs the session of a connection to its end and returns the pause after it.
+    async fn connect(
+        &mut self,
+        broker: &config::Broker,
+        request: &ConnectRequest,
+        subscribes: bool,
+    ) -> Result<Result<BrokerConnection, SessionFailure>, ClientClosed> {
+        let subscriptions = if subscribes { self.settings.subscriptions.as_slice() } else { &[] };
+        let (settings, events) = (&self.settings, &self.events);
+        let connecting = connect::connect(settings, broker, request, subscriptions, events);
+        select! {
+            biased;
+            // What is in the outbox belongs to the last session: the queue sends it again.
+            () = discard_until_closed(&mut self.outbox) => Err(ClientClosed),
+            // Checked first: otherwise a session that is just established would be discarded.
+            () = self.hub_changes.changed() => Ok(Err(SessionFailure::HubChanged)),
+            connected = connecting => Ok(connected),
+        }
+    }
+
+    /// Runs the session of a connection to its end and returns the pause after it. At the time of
+    /// `renewal` the gateway ends it for that cause.
     async fn run_session(
         &mut self,
         connection: BrokerConnection,
+        version: MqttVersion,
         broker: String,
-        renew_at: Option<Instant>,
+        renewal: Option<(Instant, SessionFailure)>,
     ) -> Result<Duration, ClientClosed> {
         self.session = self.session.wrapping_add(1);
         let event = MqttEvent::Connected {
             session: self.session,
             broker: broker.clone(),
+            version,
             max_payload: connection.max_payload(),
         };
         self.events.send(event).await.map_err(|_| ClientClosed)?;
         self.metrics.connected.set(1);
+        self.metrics.set_version(Some(version));
         let since = Instant::now();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
-        let session = connection.session_loop(self.session, renew_at, events, metrics);
+        let session = connection.session_loop(self.session, renewal, events, metrics);
         let end = select! {
             end = session.run(connection, &mut self.outbox) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);
+        self.metrics.set_version(None);
         match end {
             SessionEnd::Finished => Err(ClientClosed),
             SessionEnd::Failed(failure) => {
@@ -286,7 +355,16 @@ impl MqttClient {
         if reason == DisconnectReason::TooLarge {
             self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
         }
-        let sentence = failure.sentence(broker, &self.settings.mqtt);
+        // What the tunnel explains must not be blamed on the broker.
+        let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
+        let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
+        let sentence = fault.map_or_else(
+            || failure.sentence(broker, &self.settings),
+            |fault| SessionFailure::Dial(fault).sentence(broker, &self.settings),
+        );
+        // It may have come back since, and then no later event ends the pause.
+        let is_back = is_tunnel && self.settings.uplink.fault().is_none();
+        let pause = if is_back { pause.min(RENEWAL_PAUSE) } else { pause };
         tracing::debug!(broker, reason = reason.label(), ?pause, %sentence);
         let event = MqttEvent::Disconnected { reason, sentence, retry_in: pause };
         self.events.send(event).await.map(|()| pause).map_err(|_| ClientClosed)
@@ -305,6 +383,7 @@ const fn failure_kind(reason: DisconnectReason) -> FailureKind {
         | DisconnectReason::Refused
         | DisconnectReason::TakenOver
         | DisconnectReason::Closed
+        | DisconnectReason::Unavailable
         | DisconnectReason::Silent
         | DisconnectReason::TooLarge
         | DisconnectReason::Protocol

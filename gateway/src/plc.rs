@@ -2,11 +2,15 @@
 //!
 //! `poll` is the task; all I/O is there, in `connection` and in `modbus`, the only user of
 //! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
-//! `request_tuner` adapts the requests to what the PLC refuses, `identity_probe` and `device_name`
-//! know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit is retried, and
-//! `rate_limit` bounds the load. `diagnosis` holds the sentences for an installer.
+//! `request_tuner` adapts the requests to what the PLC rejects and `search_budget` bounds what that
+//! costs, `close_tracker` spaces the cycles of a server that closes connections, `identity_probe`
+//! and `device_name` know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit
+//! is retried, `rate_limit` bounds the load, and `connection_slots` the number of connections.
+//! `diagnosis` holds the sentences for an installer.
 
+mod close_tracker;
 mod connection;
+mod connection_slots;
 mod cycle;
 mod device_name;
 mod diagnosis;
@@ -17,6 +21,7 @@ mod plc_r;
 mod poll;
 mod rate_limit;
 mod request_tuner;
+mod search_budget;
 mod server;
 mod session;
 mod silent_units;
@@ -34,9 +39,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::model::{
     Cycle, LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
-    QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, StopCause,
-    TagLocation,
+    QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, Rejection,
+    SessionFailure, StopCause, TagLocation,
 };
+pub use connection_slots::ConnectionSlots;
 pub use diagnosis::PlcDiagnosis;
 pub use endpoint::group_by_address;
 
@@ -162,16 +168,22 @@ pub enum PlcChange {
     },
 }
 
-/// Polls the PLCs of one connection until `stop` fires or the receiver of `events` is dropped.
+/// Polls the PLCs of one connection until `stop` fires or the receiver of `events` is dropped. The
+/// connection takes one of `slots`.
 ///
 /// Without a connection, each due scan class yields a [`Cycle`] of unreachable results. On stop,
 /// the task waits for the request on the wire, at most for its time-out; then it closes the
 /// connection.
-pub async fn run(endpoint: Endpoint, events: mpsc::Sender<PlcEvent>, stop: CancellationToken) {
+pub async fn run(
+    endpoint: Endpoint,
+    slots: ConnectionSlots,
+    events: mpsc::Sender<PlcEvent>,
+    stop: CancellationToken,
+) {
     let timeout = endpoint.plcs.iter().map(|plc| plc.config.timeout).max();
     let address = endpoint.plcs.first().map(|plc| plc.config.address.clone());
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
-    let connector = modbus::ModbusConnector::new(address, timeout);
+    let connector = modbus::ModbusConnector::new(address, timeout, slots);
     Poller::new(endpoint, connector, events, fastrand::Rng::new(), stop).run().await;
 }
 

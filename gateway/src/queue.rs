@@ -33,12 +33,12 @@ use provisioning::config::{self, Durability, OnFull, QueueOrder};
 
 use self::backlog_window::CongestionWindow;
 use self::dispatch::Cursors;
-pub use self::dispatch::QueuedEntry;
+pub use self::dispatch::{NotSent, QueuedEntry};
 pub use self::entry::Entry;
 use self::failure::StorageRetryTimer;
 pub use self::gap::{Gap, GapEvent};
 pub use self::health::Health;
-pub use self::id::{EntryId, IdRemap, TopicId};
+pub use self::id::{EntryId, TopicId};
 use self::index::EntryIndex;
 use self::ledger::Ledger;
 pub use self::log::{DiskJob, DiskJobDone};
@@ -66,6 +66,9 @@ const CACHE_BYTES: u64 = 2 << 20;
 const MAX_MEMORY_BYTES: u64 = 16 << 20;
 /// When a connection begins, entries up to this age are live; older ones are backlog.
 const LIVE_MAX_AGE: Duration = Duration::from_secs(5);
+
+/// Target of the lines about the storage that fails and works again.
+pub const LOG_TARGET: &str = "gateway::storage";
 
 /// What a queue needs to know in addition to its configuration.
 #[derive(Clone, Debug)]
@@ -208,46 +211,42 @@ impl<S: Storage> Queue<S> {
     }
 
     /// Opens the log in a storage that has become usable. What waits in memory moves there, with
-    /// its numbers, and counts as late. Returns the new ids.
+    /// its numbers, and counts as late.
     ///
     /// Does nothing while any entry is handed out ([`Queue::nothing_in_flight`]): its
     /// acknowledgement would find another entry under its id.
-    pub fn attach_storage(&mut self, storage: S, now: Instant) -> Option<IdRemap> {
+    pub fn attach_storage(&mut self, storage: S, now: Instant) {
         if !self.nothing_in_flight() {
-            return None;
+            return;
         }
-        let PendingStorage { limits, names, mut settings } = self.pending_storage.take()?;
+        let Some(pending) = self.pending_storage.take() else { return };
+        let PendingStorage { limits, names, mut settings } = pending;
         let own_epoch = Arc::clone(&self.ledger.epoch);
         let opened = Log::open(storage, limits, names.clone(), &settings, &mut self.ledger, now);
         match opened {
             Ok(opened) => {
                 self.max_memory = MAX_MEMORY_BYTES;
                 self.storage_retry = StorageRetryTimer::default();
-                let remap = self.renumber();
+                self.renumber();
                 self.start_with_log(opened, own_epoch, now);
-                Some(remap)
             }
             Err(error) => {
                 settings.attempt += 1;
                 self.pending_storage = Some(PendingStorage { limits, names, settings });
                 self.on_storage_failed(error, now);
-                None
             }
         }
     }
 
     /// Gives the entries in memory ids behind those in the log: ids rise along the log.
-    fn renumber(&mut self) -> IdRemap {
-        let mut remap = IdRemap { first_new: self.ledger.next_id, old_ids: Vec::new() };
+    fn renumber(&mut self) {
         for (old, held) in self.index.drain_all() {
             let new = self.ledger.next_id;
             self.ledger.next_id += 1;
             self.index.insert(new, held);
             let announced = self.ledger.announced_by.iter_mut();
             announced.filter(|(id, _)| *id == old).for_each(|(id, _)| *id = new);
-            remap.old_ids.push(old);
         }
-        remap
     }
 
     fn start_with_log(&mut self, opened: OpenedLog<S>, own_epoch: Arc<str>, now: Instant) {

@@ -3,6 +3,7 @@
 mod scale;
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use std::mem;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use provisioning::plan::{Plan, ScanClass};
 
 use crate::codec::{self, json};
 use crate::model::{
-    Cycle, Quality, ReadFailure, ReadResult, Record, Registers, Sample, TagLocation, UnixTime,
-    Value,
+    BadTag, Cycle, Quality, ReadFailure, ReadResult, Record, Registers, Sample, TagHealth,
+    TagLocation, UnixTime, Value,
 };
 use scale::Scale;
 
@@ -45,6 +46,8 @@ struct SampledClass {
     /// A heartbeat between two cycles is published with the nearer one, so that a cycle that comes
     /// a millisecond early does not skip it.
     half_period: Duration,
+    /// Time and health of the last cycle.
+    last_cycle: Option<(Instant, TagHealth)>,
     /// All tags of the PLC.
     tags: Arc<Vec<Tag>>,
     /// One for each tag of the class, in the order of the configuration.
@@ -89,9 +92,28 @@ impl Sampler {
             return None;
         }
         let at = midpoint(&cycle.results).unwrap_or(cycle.at);
-        class.decode(cycle, at)?;
+        class.decode(cycle, at, now)?;
         let samples = class.take_due(self.publish, self.heartbeat, now);
-        (!samples.is_empty()).then_some(Record { plc: self.plc, at, samples })
+        (!samples.is_empty()).then_some(Record { plc: self.plc, at, clock: None, samples })
+    }
+
+    /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> TagHealth {
+        let mut all = TagHealth::default();
+        for class in &self.classes {
+            let configured = class.tag_states.len();
+            all.configured += configured;
+            let Some((at, health)) = &class.last_cycle else { continue };
+            if *at + class.half_period * 2 + self.heartbeat < now {
+                let stale = class.tag_states.iter().take(TagHealth::MAX_NAMED);
+                stale.for_each(|state| all.add_bad(BadTag::stale(state.tag)));
+            } else {
+                all.good += health.good;
+                health.bad.iter().for_each(|bad| all.add_bad(*bad));
+            }
+        }
+        all
     }
 }
 
@@ -102,9 +124,11 @@ impl SampledClass {
         let state = |tag| TagState { tag, last_published: None };
         let mut states: Vec<TagState> = tags.map(state).collect();
         states.sort_by_key(|state| state.tag);
+        // It lives as long as the process, once for each tag.
         states.shrink_to_fit();
         Self {
             half_period: class.period / 2,
+            last_cycle: None,
             tags: Arc::clone(&plc.tags),
             tag_states: states,
             samples: Vec::new(),
@@ -113,14 +137,22 @@ impl SampledClass {
 
     /// Decodes every tag of the class. Returns `None` as long as nothing is known about one of
     /// them.
-    fn decode(&mut self, cycle: &Cycle, at: UnixTime) -> Option<()> {
+    fn decode(&mut self, cycle: &Cycle, at: UnixTime, now: Instant) -> Option<()> {
         self.samples.clear();
         self.samples.reserve_exact(self.tag_states.len());
+        let (_, health) = self.last_cycle.insert((now, TagHealth::default()));
         for (state, location) in self.tag_states.iter().zip(&*cycle.locations) {
             let tag = self.tags.get(usize::from(state.tag))?;
             let mut sample = state.sample(tag, *location, &cycle.results, at)?;
+            // Any other quality says more: there is no value, or none of the tag's type.
             if cycle.is_stopped && sample.quality == Quality::Good {
                 sample.quality = Quality::Stopped;
+            }
+            if sample.quality == Quality::Good {
+                health.good += 1;
+            } else {
+                let exception = exception(*location, &cycle.results);
+                health.add_bad(BadTag { tag: state.tag, quality: sample.quality, exception });
             }
             self.samples.push(sample);
         }
@@ -135,6 +167,7 @@ impl SampledClass {
         now: Instant,
     ) -> Vec<Sample> {
         let repeat_at = |published: &LastPublished| published.published_at + heartbeat;
+        // A heartbeat that is due before the middle of the next period is nearer to this cycle.
         let soon = now + self.half_period;
         let is_due = |(state, sample): (&TagState, &Sample)| {
             state.last_published.as_ref().is_none_or(|published| {
@@ -145,6 +178,7 @@ impl SampledClass {
         };
         let mut pairs = self.tag_states.iter().zip(&self.samples);
         match publish {
+            // A message is complete (docs/decisions/0001-whole-datagrams.md).
             PublishScope::WholeClass if pairs.any(is_due) => {
                 let samples = mem::take(&mut self.samples);
                 for (state, sample) in self.tag_states.iter_mut().zip(&samples) {
@@ -174,25 +208,25 @@ impl TagState {
     fn sample(
         &self,
         tag: &Tag,
-        location: Option<TagLocation>,
+        location: Result<TagLocation, ReadFailure>,
         results: &[ReadResult],
         at: UnixTime,
     ) -> Option<Sample> {
         let index = self.tag;
-        let read = location.and_then(|TagLocation { result, offset }| {
-            Some((results.get(usize::from(result))?, offset))
-        });
-        // No request reads a tag in quarantine.
-        let Some((read, offset)) = read else {
-            return Some(Sample { tag: index, value: None, quality: Quality::Refused, at });
+        let (outcome, read_at, offset) = match location {
+            Ok(TagLocation { result, offset }) => {
+                let read = results.get(usize::from(result))?;
+                (read.outcome.as_ref().map_err(|failure| *failure), read.at, offset)
+            }
+            Err(failure) => (Err(failure), at, 0),
         };
-        let (value, quality) = match &read.outcome {
+        let (value, quality) = match outcome {
             Err(ReadFailure::Pending) => {
                 let LastPublished { value, quality, at, .. } = self.last_published.as_ref()?;
                 let (value, quality, at) = (value.clone(), *quality, *at);
                 return Some(Sample { tag: index, value, quality, at });
             }
-            Err(ReadFailure::Unreachable) => (None, Quality::Unreachable),
+            Err(ReadFailure::Unreachable | ReadFailure::Busy) => (None, Quality::Unreachable),
             Err(ReadFailure::Refused(_)) => (None, Quality::Refused),
             Ok(registers) => match decode_value(tag, registers, offset.into()) {
                 Some(value)
@@ -203,7 +237,7 @@ impl TagState {
                 value => (value, Quality::Invalid),
             },
         };
-        Some(Sample { tag: index, value, quality, at: read.at })
+        Some(Sample { tag: index, value, quality, at: read_at })
     }
 
     fn on_published(&mut self, sample: &Sample, now: Instant) {
@@ -225,6 +259,26 @@ impl LastPublished {
     }
 }
 
+impl BadTag {
+    const fn stale(tag: u16) -> Self {
+        Self { tag, quality: Quality::Stale, exception: None }
+    }
+}
+
+/// Returns the exception with which the PLC refused a tag.
+fn exception(location: Result<TagLocation, ReadFailure>, results: &[ReadResult]) -> Option<u8> {
+    let failure = match location {
+        Ok(TagLocation { result, .. }) => {
+            results.get(usize::from(result))?.outcome.as_ref().err().copied()
+        }
+        Err(failure) => Some(failure),
+    };
+    match failure? {
+        ReadFailure::Refused(code) => Some(code),
+        ReadFailure::Unreachable | ReadFailure::Busy | ReadFailure::Pending => None,
+    }
+}
+
 fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value> {
     let raw = match registers {
         Registers::Bits(bits) => codec::decode_bits(tag.data_type, bits.get(offset..)?)?,
@@ -233,7 +287,9 @@ fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value
             codec::decode(&tag.location, tag.data_type, tag.byte_order, words)?
         }
     };
-    Scale::of(tag).apply(raw)
+    let Some(validity) = &tag.validity else { return Scale::of(tag).apply(raw) };
+    let scaled = Scale::of(tag).apply(validity::without_invalid(raw, validity)?)?;
+    validity::within_range(scaled, validity)
 }
 
 /// Returns whether no element of an array is absent.

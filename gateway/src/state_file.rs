@@ -1,10 +1,15 @@
 //! Small state files in `state_dir` that survive a restart.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use provisioning::regular_file;
 use tokio::task::spawn_blocking;
+
+/// Longest text that is read back: the addresses of a few hubs take 1 KB.
+const MAX_BYTES: u64 = 64 << 10;
 
 /// A small text file that is replaced atomically.
 #[derive(Debug)]
@@ -23,10 +28,11 @@ impl StateFile {
         Self { path: state_dir.join(name), loss_message, is_failing: false }
     }
 
-    /// Returns the text that was written last; `None` when the file is missing or unreadable.
+    /// Returns the text that was written last; `None` when the file is missing or unreadable, and
+    /// when something else lies there: a pipe, a device, a file above 64 KiB.
     #[must_use]
     pub fn read(&self) -> Option<String> {
-        fs::read_to_string(&self.path).ok()
+        String::from_utf8(regular_file::read(&self.path, MAX_BYTES).ok()?).ok()
     }
 
     /// Replaces the text: a power cut leaves the old one or the new one. Returns whether it is on
@@ -37,7 +43,9 @@ impl StateFile {
         let written = spawn_blocking(move || replace_atomically(&path, &text)).await;
         let error = match written {
             Ok(Ok(())) => {
-                self.is_failing = false;
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!(path = %self.path.display(), "can be written again");
+                }
                 return true;
             }
             Ok(Err(error)) => error,
@@ -53,7 +61,12 @@ impl StateFile {
 fn replace_atomically(path: &Path, text: &str) -> io::Result<()> {
     // rename(2) is atomic, but only a synced file is sure to have its text after a power cut.
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    // A pipe or a link there would block the write, or send it elsewhere.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
     // The directory is not synced: if a power cut undoes the rename, the old text is still whole.
@@ -80,6 +93,19 @@ mod tests {
         }
         assert!(!kept.is_failing);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        // What another program left there neither blocks nor goes into memory.
+        let mkfifo = |name| std::process::Command::new("mkfifo").arg(directory.join(name)).status();
+        fs::remove_file(directory.join("text")).unwrap();
+        assert!(mkfifo("text").unwrap().success() && mkfifo("text.new").unwrap().success());
+        assert_eq!(kept.read(), None);
+        assert!(kept.write("again".to_owned()).await);
+        assert_eq!(kept.read().as_deref(), Some("again"));
+        fs::write(directory.join("text"), vec![b' '; 1 << 20]).unwrap();
+        assert_eq!(kept.read(), None);
+        fs::remove_file(directory.join("text")).unwrap();
+        fs::create_dir(directory.join("text")).unwrap();
+        assert_eq!(kept.read(), None);
+        assert!(!kept.write("lost".to_owned()).await);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

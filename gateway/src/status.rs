@@ -10,12 +10,14 @@ mod text;
 
 use std::time::Duration;
 
+use provisioning::config::MqttVersion;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
-pub use plc::{CycleStatus, PlcStatus};
+pub use plc::{CycleStatus, PlcStatus, TagsStatus};
 pub use sentence::{
-    BrokerRefusal, BrokerSentence, Headline, LimitSentence, PlcRefusal, PlcSentence, RefusedTag,
+    BrokerRefusal, BrokerSentence, Headline, LimitSentence, NamedTag, PlcRefusal, PlcSentence,
+    TagSentence,
 };
 
 use crate::model::{
@@ -134,7 +136,11 @@ pub struct BrokerStatus {
     /// Address of the broker that is connected, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// What the broker refuses, and what to do; from the first refusal to the next session.
+    /// Protocol version of the session, `5` or `3.1.1`; absent without a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the broker refuses, and what to do; from the first refusal to the next session, or
+    /// until it accepts what it did not accept at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
     /// Code and arguments of `refusal`.
@@ -164,6 +170,9 @@ pub struct QueueStatus {
     /// When the oldest waiting record was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<UnixTime>,
+    /// A record that waits for longer than this is late: the longest scan and its heartbeat.
+    #[serde(default)]
+    pub max_wait_seconds: u64,
     /// What is wrong with the storage; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
@@ -199,6 +208,7 @@ impl Status {
                 sentence,
                 sentence_detail,
                 address: None,
+                version: None,
                 refusal: None,
                 refusal_detail: None,
                 since: now,
@@ -233,26 +243,31 @@ impl Status {
     }
 
     /// Records that the broker at `address` accepted the connection.
-    pub fn on_broker_connected(&mut self, address: &str, now: UnixTime) {
+    pub fn on_broker_connected(&mut self, address: &str, version: MqttVersion, now: UnixTime) {
         self.mark_updated(now);
-        let connected = BrokerSentence::Connected { address: address.to_owned() };
+        let host_port = address.to_owned();
+        let connected = match version {
+            MqttVersion::V5 => BrokerSentence::Connected { address: host_port },
+            MqttVersion::V311 => BrokerSentence::ConnectedV3 { address: host_port },
+        };
+        self.broker.version = Some(version.as_str().to_owned());
         self.broker.set_state(ConnectionState::Connected, Sentence::new(&connected), now);
         self.broker.address = Some(address.to_owned());
         (self.broker.refusal, self.broker.refusal_detail) = (None, None);
     }
 
-    /// Records that the broker refused a message on `topic`; `reason` is in the broker's words.
-    pub fn on_broker_refused(&mut self, topic: &str, reason: &str, now: UnixTime) {
+    /// Records what the broker refuses; `None` when it accepts everything again.
+    pub fn set_broker_refusal(&mut self, refusal: Option<&BrokerRefusal>, now: UnixTime) {
         self.mark_updated(now);
-        let (topic, reason) = (topic.to_owned(), reason.to_owned());
-        let refusal = Sentence::new(&BrokerRefusal::TopicRefused { topic, reason });
-        (self.broker.refusal, self.broker.refusal_detail) = optional_parts(Some(refusal));
+        let refusal = refusal.map(Sentence::new);
+        (self.broker.refusal, self.broker.refusal_detail) = optional_parts(refusal);
     }
 
     /// Records that the broker is not connected; the sentence says why and what to do.
     pub fn on_broker_disconnected(&mut self, sentence: Sentence, now: UnixTime) {
         self.mark_updated(now);
         self.broker.set_state(ConnectionState::Disconnected, sentence, now);
+        self.broker.version = None;
     }
 
     /// Records the content of the queue, and what is wrong with its storage.
@@ -329,6 +344,25 @@ impl Status {
         }
     }
 
+    /// Records how many tags of PLC number `index` are configured and have a good value, and the
+    /// first of those that have none. Returns whether that changed.
+    pub fn set_plc_tags(
+        &mut self,
+        index: u16,
+        (configured, good): (usize, usize),
+        bad: Vec<NamedTag>,
+        now: UnixTime,
+    ) -> bool {
+        let sentence = TagSentence::of_tags(bad, configured.saturating_sub(good));
+        let (sentence, sentence_detail) =
+            optional_parts(sentence.map(|sentence| Sentence::new(&sentence)));
+        let Some(plc) = self.plc_mut(index, now) else { return false };
+        let tags = TagsStatus { configured, good, sentence, sentence_detail };
+        let is_changed = plc.tags != tags;
+        plc.tags = tags;
+        is_changed
+    }
+
     fn plc_mut(&mut self, index: u16, now: UnixTime) -> Option<&mut PlcStatus> {
         self.mark_updated(now);
         self.plcs.get_mut(usize::from(index))
@@ -349,6 +383,20 @@ impl TunnelStatus {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.state == "up"
+    }
+
+    /// Returns whether nothing passes, and the tunnel is not just being opened.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        !["up", "mtu_too_large", "connecting", "looking_up"].contains(&self.state.as_str())
+    }
+}
+
+impl ClockStatus {
+    /// Returns whether times of this clock can be right, so that values are not `unsynced`.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        self.state != "unset"
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stages: groups of tasks that stop together. A task that ends too early stops the process.
 
+use std::thread;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -59,6 +60,13 @@ impl Stage {
     }
 }
 
+/// A stage that is dropped, because the start failed or a second signal came, is stopping too.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 /// Fires `fatal` when it is dropped before the stop of the stage began; a panic drops it too.
 #[derive(Debug)]
 struct Alarm {
@@ -69,10 +77,14 @@ struct Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            tracing::error!(stage = self.stage, "a task ended before the stop");
-            self.fatal.cancel();
+        if self.stop.is_cancelled() {
+            return;
         }
+        // A panic has been logged by the hook, and logging while it unwinds could panic again.
+        if !thread::panicking() {
+            tracing::error!(stage = self.stage, "a task ended before the stop");
+        }
+        self.fatal.cancel();
     }
 }
 
@@ -110,6 +122,21 @@ mod tests {
 
         assert!(stage.drain(GRACE).await);
 
+        assert!(!fatal.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_that_is_dropped_ends_its_tasks_and_is_not_fatal() {
+        let (stage, fatal) = stage();
+        let (ended, has_ended) = tokio::sync::oneshot::channel::<()>();
+        stage.spawn(fatal.clone(), |stop| async move {
+            stop.cancelled().await;
+            drop(ended);
+        });
+
+        drop(stage);
+
+        assert!(has_ended.await.is_err());
         assert!(!fatal.is_cancelled());
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, DatetimeFormat, Durability, Gateway, HostPort, JsonFormat, Metrics, Mqtt,
-    MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue, QueueOrder, Scheme, Tag,
-    Tls, Via,
+    Broker, Config, DatetimeFormat, Durability, Gateway, HostPort, JsonFormat, Lower, Metrics,
+    Mqtt, MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue, QueueOrder, Scheme,
+    Tag, Tls, Via,
 };
 use provisioning::plc::{ByteOrder, IecType, Location, PlcModel, Table};
 
@@ -21,11 +21,12 @@ pub(crate) fn config(plcs: usize) -> Config {
             brokers: vec![Broker { scheme: Scheme::Mqtt, address: host_port("127.0.0.1", 1883) }],
             via: Via::Direct,
             tls: Tls::default(),
-            version: MqttVersion::V5,
+            version: Some(MqttVersion::V5),
             client_id: "amsterdam-01".to_owned(),
             keep_alive: Duration::from_secs(30),
             credentials: None,
             will: None,
+            lower: Lower::default(),
         },
         queue: queue(),
         metrics: Metrics { listen: Vec::new() },
@@ -50,7 +51,8 @@ pub(crate) fn gateway() -> Gateway {
         id: "amsterdam-01".to_owned(),
         location: "amsterdam".to_owned(),
         timezone: TimeZone::fixed(jiff::tz::offset(2)),
-        state_dir: PathBuf::from("state"),
+        // No directory can be made there: a test must not store anything.
+        state_dir: PathBuf::from("/dev/null/state"),
     }
 }
 
@@ -94,6 +96,7 @@ fn tag(name: &str) -> Tag {
         decimals: None,
         json_format: JsonFormat::Plain,
         deadband: None,
+        validity: None,
         scan: Duration::from_secs(1),
         group: None,
     }

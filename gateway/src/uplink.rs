@@ -73,6 +73,13 @@ impl Uplink {
         }
     }
 
+    /// Returns the fault of the tunnel, if there is one, that explains why nothing comes back from
+    /// a broker.
+    #[must_use]
+    pub fn fault(&self) -> Option<DialError> {
+        self.route.fault()
+    }
+
     /// Returns a watch on the hub in use, from now on. Another hub may reach other brokers, and a
     /// connection through the previous hub is dead.
     #[must_use]

@@ -8,6 +8,8 @@
 //! | `/status` | the status as JSON |
 
 mod client;
+mod eviction;
+mod host;
 mod liveness;
 mod server;
 
@@ -16,12 +18,15 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use tokio::sync::watch;
 
 pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
+pub use self::eviction::PeerAddress;
 pub use self::liveness::Liveness;
-pub use self::server::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, TunnelListener, serve};
+pub use self::server::{
+    CONNECTION_TIMEOUT, InterfaceListener, MAX_CONNECTIONS, TunnelListener, serve,
+};
 use crate::metrics::Metrics;
 use crate::status::Status;
 
@@ -47,13 +52,15 @@ pub enum Readiness {
     NotReady(String),
 }
 
-/// Returns a router for the four pages. Other paths give 404, methods other than GET and HEAD 405.
+/// Returns a router for the four pages. Other paths give 404, methods other than GET and HEAD 405,
+/// and names that are not the gateway's 421.
 pub fn router(sources: Sources) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .layer(middleware::from_fn(host::check))
         .with_state(sources)
 }
 
@@ -68,6 +75,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 }
 
 async fn healthz(State(sources): State<Sources>) -> Response {
+    // Not the readiness: a restart repairs neither storage nor broker, and would cost values.
     if sources.liveness.is_alive() {
         "alive\n".into_response()
     } else {

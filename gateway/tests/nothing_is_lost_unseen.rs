@@ -202,7 +202,7 @@ fn now() -> Instant {
 fn record(samples: usize) -> Entry {
     let at = UnixTime::from_micros(0);
     let sample = Sample { tag: 0, value: Some(Value::Int(7)), quality: Quality::Good, at };
-    Entry::Record(Record { plc: 0, at, samples: vec![sample; samples] })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: vec![sample; samples] })
 }
 
 fn audit(received: &[Received]) -> Auditor {

@@ -14,23 +14,30 @@ mod json_format;
 mod keywords;
 mod layers;
 mod load;
+mod named_files;
+mod password_file;
 mod raw;
 mod read;
 mod redact;
 mod reference;
 mod scalar;
+mod service_user;
 mod settings_hash;
 mod suggest;
 mod syntax;
 mod toml_split;
 mod typed;
 
-pub use argument::{ArgumentError, parse_duration, read_secret};
+pub use argument::{ArgumentError, parse_duration};
 pub use json_format::{EnumNames, JsonFormat};
-pub use load::{LoadedConfig, Setting, load};
+pub use load::{FileCheck, InspectedConfig, LoadedConfig, Setting, inspect, load};
+pub use named_files::named_files;
+pub use password_file::PasswordFile;
 pub use reference::{reference, schema};
+pub use service_user::ServiceUser;
 pub use typed::{
     Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,
-    Listen, Metrics, Mqtt, MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue,
-    QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Via, Will,
+    Listen, Lower, Metrics, Mqtt, MqttVersion, Number, OnFull, Pacing, PayloadShape, Plc, Publish,
+    Qos, Queue, QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via,
+    Will,
 };

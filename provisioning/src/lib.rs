@@ -5,4 +5,5 @@ pub mod config;
 pub mod diagnostics;
 pub mod plan;
 pub mod plc;
+pub mod regular_file;
 pub mod wg_quick;

@@ -121,11 +121,13 @@ impl PendingRequest {
 
     /// Returns whether an item that begins at or after the first address may join.
     fn can_join(&self, plc: &Plc, item: &Self) -> bool {
+        // 16 bits take the place of a register in an answer.
         let gap = u32::from(plc.max_gap) * if self.table.holds_bits() { 16 } else { 1 };
         item.table == self.table
             && u32::from(item.first) <= self.end + gap
             && self.end.max(item.end) - u32::from(self.first)
                 <= max_count(self.table, plc.max_words)
+            // The PLC refuses a request that leaves an area, with all its tags (exception 2).
             && area_index(plc.model, self.table, self.first)
                 == area_index(plc.model, self.table, item.first)
     }
@@ -191,6 +193,7 @@ impl ReadRequest {
         places.sort_unstable();
         let mut used = 0;
         let mut covered = 0;
+        // Tags may overlap: a word, and a bit of it.
         for (first, end) in places {
             used += end.saturating_sub(covered.max(first));
             covered = covered.max(end);

@@ -6,8 +6,7 @@ mod sections;
 mod tests;
 mod value;
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use tunnel::{LocalPort, RoutePolicy, Settings};
 use zeroize::Zeroizing;
 
 use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
+use crate::regular_file;
 use keys::SectionKind;
 use sections::{Contents, ParsedSections};
 
@@ -64,11 +64,8 @@ pub enum WgQuickError {
 /// others, or has an invalid line.
 pub fn load(path: &Path) -> Result<WgQuick, WgQuickError> {
     let unreadable = |error| WgQuickError::Unreadable(path.to_owned(), error);
-    // A pipe is rejected before it is opened, because opening it would block.
-    check_is_file(path, &fs::metadata(path).map_err(unreadable)?)?;
-    let file = File::open(path).map_err(unreadable)?;
+    let file = regular_file::open(path, MAX_FILE_BYTES).map_err(|error| open_error(path, error))?;
     let metadata = file.metadata().map_err(unreadable)?;
-    check_is_file(path, &metadata)?;
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(rejected_as_whole(
             path,
@@ -83,12 +80,14 @@ pub fn load(path: &Path) -> Result<WgQuick, WgQuickError> {
     Ok(parse(path, &bytes)?)
 }
 
-fn check_is_file(path: &Path, metadata: &fs::Metadata) -> Result<(), WgQuickError> {
-    if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES {
-        return Ok(());
+fn open_error(path: &Path, error: io::Error) -> WgQuickError {
+    let kind = error.kind();
+    if ![ErrorKind::IsADirectory, ErrorKind::InvalidInput, ErrorKind::FileTooLarge].contains(&kind)
+    {
+        return WgQuickError::Unreadable(path.to_owned(), error);
     }
     let help = "give the path of a text file of at most 256 KiB";
-    Err(rejected_as_whole(path, "this is not a file of wg-quick", help))
+    rejected_as_whole(path, "this is not a file of wg-quick", help)
 }
 
 fn rejected_as_whole(path: &Path, message: &str, help: impl Into<String>) -> WgQuickError {
@@ -239,6 +238,11 @@ impl FileReader {
                 line.name_span,
                 format!("`{}` does not belong in {}", key.name(), open.name()),
                 format!("move it below {}", section.name()),
+            ),
+            None if keys::is_amnezia(line.name) => problems.add(
+                line.name_span,
+                format!("`{}` is a key of AmneziaWG, which is another protocol", line.name),
+                "ask the operator of the hub for a file of plain WireGuard",
             ),
             None => {
                 let shown = match keys::is_printable(line.name) {

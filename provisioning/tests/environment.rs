@@ -9,7 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use figment::Jail;
-use provisioning::config::{self, Config};
+use provisioning::config::{self, Config, FileCheck, InspectedConfig};
+use provisioning::diagnostics::RejectedFile;
 
 const FILE: &str = r#"
 [gateway]
@@ -95,7 +96,8 @@ fn a_variable_with_a_number_stays_text_for_a_text_key() {
 #[test]
 fn print_config_names_the_variable() {
     with(&[("EDGE_MQTT__CLIENT_ID", "x")], || {
-        let effective = config::load(Path::new("gateway.toml")).unwrap().settings();
+        let effective =
+            config::inspect(Path::new("gateway.toml"), FileCheck::Skip).unwrap().settings();
         let client_id = effective.iter().find(|setting| setting.path == "mqtt.client_id").unwrap();
         assert_eq!(client_id.value, "\"x\"");
         assert_eq!(client_id.source, "environment EDGE_MQTT__CLIENT_ID");
@@ -135,8 +137,7 @@ fn one_line_break_at_the_end_is_not_part_of_the_password() {
     {
         with_password(contents, 0o600, || {
             let credentials = load().mqtt.credentials.unwrap();
-            assert_eq!(credentials.password.as_ref().unwrap().reveal(), password);
-            assert!(!format!("{credentials:?}").contains(password.trim()), "{credentials:?}");
+            assert_eq!(credentials.password.unwrap().read().unwrap().reveal(), password);
         });
     }
 }
@@ -180,7 +181,110 @@ fn a_systemd_credential_is_found_by_its_name() {
         jail.set_env("EDGE_MQTT__PASSWORD_FILE", "cred:mqtt");
         jail.create_file("gateway.toml", FILE)?;
         let password = load().mqtt.credentials.unwrap().password.unwrap();
-        assert_eq!(password.reveal(), "geheim");
+        assert_eq!(password.read().unwrap().reveal(), "geheim");
+        assert!(password.is_credential());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_password_is_read_again_from_its_file() {
+    with_password("geheim\n", 0o600, || {
+        let password = load().mqtt.credentials.unwrap().password.unwrap();
+        assert!(!password.is_credential());
+        fs::write("password", "corrected\n").unwrap();
+        assert_eq!(password.read().unwrap().reveal(), "corrected");
+        fs::remove_file("password").unwrap();
+        let error = password.read().unwrap_err().to_string();
+        assert!(error.contains("there is no such file"), "{error}");
+    });
+}
+
+/// Every key that can name a secret or a certificate, each with a file that only systemd has or
+/// that does not exist.
+const SECRETS: &str = r#"
+[gateway]
+id = "plant-7"
+
+[tunnel]
+private_key_file = "cred:tunnel.key"
+address = "10.77.0.12/32"
+
+[[tunnel.hub]]
+name = "hub-a"
+endpoint = "hub-a.example.net:51820"
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+preshared_key_file = "cred:hub-a.psk"
+allowed_ips = ["10.77.0.0/16"]
+
+[mqtt]
+brokers = ["mqtts://10.77.0.1"]
+username = "plant-7"
+password_file = "cred:mqtt.password"
+cert_file = "CERT"
+key_file = "cred:mqtt.key"
+
+[[plc]]
+name = "pump6"
+model = "M241"
+address = "192.168.1.10"
+
+[[plc.tag]]
+name = "temperature"
+at = "%MW10"
+type = "REAL"
+"#;
+
+fn inspect(files: FileCheck<'_>) -> Result<InspectedConfig, RejectedFile> {
+    config::inspect(Path::new("gateway.toml"), files)
+}
+
+#[test]
+fn a_status_needs_no_file_that_the_configuration_names() {
+    Jail::expect_with(|jail| {
+        let elsewhere = SECRETS.replace("cred:", "/nowhere/");
+        for text in [SECRETS, &elsewhere] {
+            jail.create_file("gateway.toml", text)?;
+            let inspected = inspect(FileCheck::Skip).unwrap();
+            assert_eq!(inspected.gateway.id, "plant-7");
+            assert!(inspected.notes.is_empty(), "{}", inspected.notes);
+            assert!(inspected.settings().iter().any(|one| one.path == "mqtt.password_file"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_check_outside_systemd_notes_each_credential_and_judges_the_rest() {
+    Jail::expect_with(|jail| {
+        jail.create_file("cert.pem", "a certificate")?;
+        jail.create_file("gateway.toml", &SECRETS.replace("CERT", "cert.pem"))?;
+        let notes = inspect(FileCheck::Open(None)).unwrap().notes.to_string();
+        for name in ["tunnel.key", "hub-a.psk", "mqtt.password", "mqtt.key"] {
+            let note = format!("`cred:{name}` is handed over by systemd when the service starts");
+            assert!(notes.contains(&note), "{notes}");
+            assert!(notes.contains(&format!("LoadCredential={name}:")), "{notes}");
+        }
+        let far = SECRETS.replace("CERT", "cert.pem").replace("10.77.0.1\"", "192.168.7.7\"");
+        jail.create_file("gateway.toml", &far)?;
+        let rejected = inspect(FileCheck::Open(None)).unwrap_err().to_string();
+        assert!(rejected.contains("is not in allowed_ips of any hub"), "{rejected}");
+        // To run, every secret has to be there.
+        let problems = config::load(Path::new("gateway.toml")).unwrap_err().problems;
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_check_with_credentials_reads_them() {
+    Jail::expect_with(|jail| {
+        let credentials = jail.create_dir("credentials")?;
+        jail.set_env("CREDENTIALS_DIRECTORY", credentials.display());
+        jail.create_file("gateway.toml", &SECRETS.replace("CERT", "gateway.toml"))?;
+        let rejected = inspect(FileCheck::Open(None)).unwrap_err();
+        assert_eq!(rejected.problems.len(), 4, "{rejected}");
+        assert!(rejected.to_string().contains("there is no such file"), "{rejected}");
         Ok(())
     });
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use figment::Jail;
-use provisioning::config::{self, Config, Listen, TunnelMode, Via};
+use provisioning::config::{self, Config, FileCheck, Listen, TunnelMode, Via};
 
 const FILE: &str = r#"
 [gateway]
@@ -106,6 +106,43 @@ fn a_broker_outside_the_allowed_ips_is_rejected() {
 }
 
 #[test]
+fn what_run_would_refuse_or_could_never_reach_is_rejected() {
+    let tun = FILE.replace("[tunnel]", "[tunnel]\nmode = \"tun\"");
+    let everything = tun.replace("\"10.77.0.0/16\", \"fd77::/48\"", "\"0.0.0.0/0\"");
+    let hub_inside = tun
+        .replace("hub-a.example.net:51820", "192.0.2.2:51820")
+        .replace("\"fd77::/48\"", "\"192.0.2.0/24\"");
+    let own_address = FILE.replace("10.77.0.12/32", "10.77.0.1/32");
+    let v6_broker = FILE.replace("mqtt://10.77.0.1", "mqtt://[fd77::1]");
+    for (text, line, message) in [
+        (&everything, 14, "networks that cover all of 0.0.0.0/0"),
+        (&hub_inside, 14, "the hub's own address 192.0.2.2"),
+        (&own_address, 16, "the broker 10.77.0.1 has the address of this gateway"),
+        (&v6_broker, 16, "the tunnel has no IPv6 address from which to reach fd77::1"),
+    ] {
+        with(text, 0o600, || {
+            let rejected = config::load(Path::new("gateway.toml")).unwrap_err();
+            let [problem] = rejected.problems.as_slice() else { unreachable!("{rejected}") };
+            assert!(problem.message.contains(message), "{rejected}");
+            assert_eq!(problem.line, Some(line), "{rejected}");
+            assert!(problem.help.is_some(), "{rejected}");
+        });
+    }
+    // In userspace mode there are no routes.
+    for text in [everything, hub_inside] {
+        with(&text.replace("mode = \"tun\"", ""), 0o600, || drop(load()));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_key_is_ignored() {
+    with(FILE, 0o600, || {
+        fs::write("tunnel.key", format!("\u{feff}{KEY}")).unwrap();
+        drop(load());
+    });
+}
+
+#[test]
 fn a_broker_name_that_is_resolved_outside_the_tunnel_is_noted() {
     let notes = || config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
     with(FILE, 0o600, || assert_eq!(notes(), ""));
@@ -155,6 +192,25 @@ fn debug_output_and_settings_do_not_contain_the_key() {
     with(FILE, 0o600, || {
         let loaded = config::load(Path::new("gateway.toml")).unwrap();
         assert!(!format!("{loaded:?}").contains(KEY.trim()));
-        assert!(!format!("{:?}", loaded.settings()).contains(KEY.trim()));
+        let inspected = config::inspect(Path::new("gateway.toml"), FileCheck::Open(None)).unwrap();
+        assert!(!format!("{inspected:?}").contains(KEY.trim()));
+        assert!(!format!("{:?}", inspected.settings()).contains(KEY.trim()));
     });
+}
+
+#[test]
+fn metrics_that_the_hub_cannot_reach_are_noted() {
+    let notes = |listen: &str| {
+        let mut notes = String::new();
+        let text = format!("{FILE}\n[metrics]\nlisten = {listen}\n");
+        with(&text, 0o600, || {
+            notes = config::load(Path::new("gateway.toml")).unwrap().notes.to_string();
+        });
+        notes
+    };
+    let noted = notes("[\"127.0.0.1:9464\"]");
+    assert!(noted.contains("there is a tunnel, but no metrics are served in it"), "{noted}");
+    assert!(noted.contains("add \"tunnel:9464\""), "{noted}");
+    assert_eq!(notes("[\"127.0.0.1:9464\", \"tunnel:9464\"]"), "");
+    assert_eq!(notes("[]"), "", "no metrics are wanted");
 }

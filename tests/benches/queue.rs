@@ -91,7 +91,9 @@ fn replay(queue: &mut Queue, most: u64) -> (Duration, u64) {
             Ok(())
         };
         while queue.hand_out(Instant::now(), &mut send).is_some() {}
-        ids.into_iter().for_each(|id| queue.acknowledge(id, Instant::now()));
+        for id in ids {
+            queue.acknowledge(id, Instant::now());
+        }
         turn(queue);
     }
     (start.elapsed(), samples)
@@ -111,7 +113,7 @@ fn record(number: i64, tags: u16) -> Entry {
         quality: Quality::Good,
         at,
     };
-    Entry::Record(Record { plc: 0, at, samples: (0..tags).map(sample).collect() })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: (0..tags).map(sample).collect() })
 }
 
 fn open(loaded: &LoadedConfig, place: &Path) -> Queue {

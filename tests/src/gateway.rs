@@ -23,6 +23,8 @@ pub struct Gateway {
     notifications: Receiver<String>,
     metrics: Port,
     environment: Vec<(String, String)>,
+    /// Limit on open files.
+    open_files: Option<u32>,
     state: PathBuf,
     dir: TempDir,
 }
@@ -65,7 +67,29 @@ impl Gateway {
         Self::launch(&config, metrics, environment, None)
     }
 
+    /// Starts it with a limit on open files (prlimit(1)).
+    #[must_use]
+    pub fn start_with_open_files(limit: u32, config: impl Display) -> Self {
+        let metrics = Port::reserve();
+        let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
+        let mut gateway = Self::prepare(&config, metrics, &[], None);
+        gateway.open_files = Some(limit);
+        gateway.start_again();
+        gateway
+    }
+
     fn launch(
+        config: &str,
+        metrics: Port,
+        environment: &[(&str, &str)],
+        state: Option<&Path>,
+    ) -> Self {
+        let mut gateway = Self::prepare(config, metrics, environment, state);
+        gateway.start_again();
+        gateway
+    }
+
+    fn prepare(
         config: &str,
         metrics: Port,
         environment: &[(&str, &str)],
@@ -78,9 +102,8 @@ impl Gateway {
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(text).collect();
         let notifications = mpsc::channel().1;
-        let mut gateway = Self { process: None, notifications, metrics, environment, state, dir };
-        gateway.start_again();
-        gateway
+        let (process, open_files) = (None, None);
+        Self { process, notifications, metrics, environment, open_files, state, dir }
     }
 
     /// Starts it and waits until it is ready.
@@ -97,8 +120,16 @@ impl Gateway {
         assert!(self.process.is_none(), "the gateway already runs");
         let socket = self.dir.path().join("notify");
         self.notifications = listen(&socket);
+        let mut command = match self.open_files {
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}:{limit}")).arg(Self::program());
+                command
+            }
+            None => Command::new(Self::program()),
+        };
         self.process = Some(Process::start(
-            Command::new(Self::program())
+            command
                 .arg("run")
                 .arg(self.config_path())
                 .envs(self.environment.iter().map(|(name, value)| (name, value)))

@@ -42,6 +42,8 @@ const TLS_PORT: u16 = 8883;
 const MOSQUITTO_CONF: &str = "listener 1883 0.0.0.0\nallow_anonymous true\nuser root\nlog_dest stderr\n\
                       log_type all\nset_tcp_nodelay true\n";
 
+const MOSQUITTO_FILE: &str = "mosquitto.conf";
+
 const SCRAPE_SCRIPT: &str = "
 import sys, urllib.request
 print(urllib.request.urlopen(f'http://{sys.argv[1]}:9464/metrics', timeout=20).read().decode())
@@ -63,7 +65,7 @@ pub struct TunnelTestbed {
     pub gateway: Process,
     /// It is subscribed to every topic.
     pub consumer: Subscriber,
-    _dir: TempDir,
+    dir: TempDir,
     _plc: Process,
 }
 
@@ -149,9 +151,8 @@ impl TunnelTestbedBuilder {
             hub.set_preshared_key(&pair.hub, key);
         }
         let conf = MOSQUITTO_CONF.to_owned() + &self.write_certificates(&dir);
-        let conf = dir.write("mosquitto.conf", &conf).display().to_string();
-        let broker = Process::start(pair.hub.command("mosquitto").args(["-c", &conf]));
-        broker.log().wait_for_line("running", STEP_TIMEOUT).expect("Mosquitto runs");
+        dir.write(MOSQUITTO_FILE, &conf);
+        let broker = start_broker(&pair, &dir);
         let consumer = pair.hub.subscribe(WireguardGo::ADDRESS, "#");
         let router = self.router(&pair);
         let program = Gateway::program().display().to_string();
@@ -171,7 +172,7 @@ impl TunnelTestbedBuilder {
         let mut command = pair.site.command(first);
         command.args(rest).envs(self.log.map(|what| ("RUST_LOG", what)));
         let gateway = Process::start(&mut command);
-        TunnelTestbed { pair, hub, router, broker, gateway, consumer, _dir: dir, _plc: plc }
+        TunnelTestbed { pair, hub, router, broker, gateway, consumer, dir, _plc: plc }
     }
 
     /// Writes the certificates of both ends. Returns the lines for mosquitto.conf.
@@ -254,6 +255,13 @@ impl TunnelTestbedBuilder {
     }
 }
 
+fn start_broker(pair: &NamespacePair, dir: &TempDir) -> Process {
+    let conf = dir.path().join(MOSQUITTO_FILE);
+    let broker = Process::start(pair.hub.command("mosquitto").arg("-c").arg(conf));
+    broker.log().wait_for_line("running", STEP_TIMEOUT).expect("Mosquitto runs");
+    broker
+}
+
 impl TunnelTestbed {
     /// Largest packet inside the tunnel, in bytes.
     pub const MTU: u16 = 1280;
@@ -284,6 +292,12 @@ impl TunnelTestbed {
             }
         }
         panic!("{what}:\n{}", self.gateway.log().text());
+    }
+
+    /// Kills the broker and starts it again.
+    pub fn restart_broker(&mut self) {
+        self.broker.kill();
+        self.broker = start_broker(&self.pair, &self.dir);
     }
 
     /// Reads the metrics of the gateway from the hub, through the tunnel.

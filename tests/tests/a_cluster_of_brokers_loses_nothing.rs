@@ -19,9 +19,15 @@ const SCAN: Duration = Duration::from_millis(50);
 const SOME_MESSAGES: usize = 300;
 
 fn start_gateway(brokers: &[String], plc: &Simulator) -> Gateway {
-    let config = GatewayConfig::new("g").brokers(brokers).set("mqtt.version", "3.1.1");
+    start_gateway_with("auto", brokers, plc)
+}
+
+fn start_gateway_with(version: &str, brokers: &[String], plc: &Simulator) -> Gateway {
+    let config = GatewayConfig::new("g").brokers(brokers).set("mqtt.version", version);
     let gateway = Gateway::start_ready(config.plcs(plc.plc_sections(PLCS, SCAN)));
     gateway.wait_for_metric("edge_mqtt_connected", SLOW_TIMEOUT, |up| up > 0.0);
+    // Both say that they do not support MQTT 5, or are told.
+    gateway.wait_for_metric("edge_mqtt_version", EVENT_TIMEOUT, |version| version == 3.0);
     gateway
 }
 
@@ -80,8 +86,14 @@ fn a_consumer_whose_node_dies_while_it_is_away_gets_everything_at_another() {
 #[test]
 fn rabbitmq_is_killed_and_started_again_and_a_consumer_gets_everything() {
     let (plc, mut broker) = (Simulator::start(), RabbitMq::start());
+    // RabbitMQ 3.10 closes the connection at a CONNECT of version 5, without a word.
+    let automatic = GatewayConfig::with_broker("auto", broker.url());
+    let automatic = Gateway::start_ready(automatic.plcs(plc.plc_sections(1, SCAN)));
+    let line = automatic.log().wait_for_line("closes the connection at once", EVENT_TIMEOUT);
+    assert!(line.expect("it is reported").contains("version = \"3.1.1\""));
+    drop(automatic);
     let consumer = broker.subscribe_persistent("consumer", DATA);
-    let gateway = start_gateway(&[broker.url()], &plc);
+    let gateway = start_gateway_with("3.1.1", &[broker.url()], &plc);
     let mut capture = Capture::default();
     capture.add_distinct(SOME_MESSAGES, SLOW_TIMEOUT, |left| consumer.try_next(left));
 

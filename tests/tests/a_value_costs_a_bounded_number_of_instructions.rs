@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{GatewayConfig, PlcConfig, TempDir, temp_dir};
 use gateway::metrics::Metrics;
-use gateway::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
+use gateway::model::{Cycle, ReadFailure, ReadResult, Registers, TagLocation, UnixTime};
 use gateway::payload::{Encoder, MessageStamp};
 use gateway::queue::storage::DirStorage;
 use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
@@ -33,7 +33,7 @@ struct Pipeline {
     /// Requests of a cycle.
     requests: Arc<[ReadRequest]>,
     /// Where the value of each tag lies in the answers.
-    locations: Arc<[Option<TagLocation>]>,
+    locations: Arc<[Result<TagLocation, ReadFailure>]>,
     sampler: Sampler,
     queue: Queue,
     encoder: Encoder,
@@ -142,7 +142,9 @@ fn pipeline() -> Pipeline {
         DirStorage::open(&file.path().join("queue")).expect("no other queue uses the directory");
     Pipeline {
         sampler: Sampler::new(0, plc, &plan),
-        locations: (0..plc.tags.len()).map(location).collect(),
+        locations: (0..plc.tags.len())
+            .map(|tag| location(tag).ok_or(ReadFailure::Pending))
+            .collect(),
         requests,
         queue: Queue::open(files, &config.queue, identity, metrics.queue, Instant::now()),
         encoder: Encoder::new(&config.gateway, plc),
@@ -162,6 +164,7 @@ fn cycle(pipeline: &Pipeline, number: u16) -> Cycle {
         plc: 0,
         class: 0,
         at,
+        booted_at: UnixTime::default(),
         took: Duration::from_millis(2),
         is_stopped: false,
         requests: Arc::clone(&pipeline.requests),

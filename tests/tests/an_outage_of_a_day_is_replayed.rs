@@ -314,7 +314,7 @@ fn taken(plc: u16, number: usize) -> Record {
         quality: Quality::Good,
         at,
     };
-    Record { plc, at, samples: (0..TAGS).map(sample).collect() }
+    Record { plc, at, clock: None, samples: (0..TAGS).map(sample).collect() }
 }
 
 fn load(dir: &e2e::TempDir, max_size: &str) -> LoadedConfig {

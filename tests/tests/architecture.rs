@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("codec", &["model"]),
     ("demo", &["app", "simulate", "mock_broker", "supervise", "audit", "codec", "web", "model"]),
     ("state_file", &[]),
+    ("logging", &[]),
     ("metrics", &["model"]),
     ("model", &[]),
     ("mqtt", &["schedule", "uplink", "metrics", "model"]),
@@ -50,7 +51,7 @@ const IMPURE: [&str; 7] =
 const ONLY_USERS: &[(&str, &[&str])] = &[
     ("tokio_modbus", &["plc/modbus"]),
     ("rumqttc", &["mqtt/session", "mock_broker"]),
-    ("SystemTime", &["clock"]),
+    ("SystemTime::now", &["clock"]),
 ];
 
 /// The crates, each with the crates of the workspace that it may depend on.

@@ -125,7 +125,7 @@ fn a_bad_register_in_the_middle_of_a_block_costs_only_its_own_tag() {
     let quarantined = "edge_plc_tags_quarantined{plc=\"p\"}";
     gateway.wait_for_metric(quarantined, EVENT_TIMEOUT, |tags| tags > 0.5 && tags < 1.5);
     let status = gateway.get("/status").body;
-    assert!(status.contains("The PLC refuses t17 (%MW17)"), "{status}");
+    assert!(status.contains("The PLC refuses t17 (%MW17: exception 2)"), "{status}");
     let advice = gateway.command_output(&["plan", "--learned"]);
     assert!(advice.contains("remove or correct the tag t17:"), "{advice}");
 

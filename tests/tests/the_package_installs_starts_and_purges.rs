@@ -10,6 +10,8 @@ use e2e::{
 };
 
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
+const SECRETS_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.path";
+const SECRETS_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.service";
 /// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
 const MAX_EXPOSURE: &str = "15";
 
@@ -33,9 +35,11 @@ fn as_root_the_package_installs_starts_and_purges() {
 
     sandbox.run("dpkg", &["--install", "/tmp/edge-gateway.deb"]);
     owners_and_modes_are_right(&sandbox);
-    the_unit_is_valid_and_tight(&sandbox);
+    the_units_are_valid_and_tight(&sandbox);
     only_its_user_reads_the_configuration(&sandbox);
     the_program_runs_as_its_user(&sandbox);
+    a_check_by_root_judges_for_the_user_of_the_service(&sandbox);
+    a_change_restarts_the_service_once(&sandbox);
     an_upgrade_keeps_the_configuration(&sandbox);
     sandbox.run("dpkg", &["--purge", "edge-gateway"]);
     nothing_is_left(&sandbox);
@@ -51,6 +55,8 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
     let expected = [
         ("/usr/bin/edge-gateway", "root:root 755"),
         (UNIT, "root:root 644"),
+        (SECRETS_PATH_UNIT, "root:root 644"),
+        (SECRETS_SERVICE_UNIT, "root:root 644"),
         ("/etc/edge-gateway", "root:edge-gateway 750"),
         ("/etc/edge-gateway/gateway.toml", "root:edge-gateway 640"),
         ("/var/lib/edge-gateway", "edge-gateway:edge-gateway 750"),
@@ -66,8 +72,10 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
 }
 
 /// An older systemd warns about keys that it does not know, but does not fail.
-fn the_unit_is_valid_and_tight(sandbox: &Sandbox) {
-    sandbox.run("systemd-analyze", &["verify", UNIT]);
+fn the_units_are_valid_and_tight(sandbox: &Sandbox) {
+    sandbox.run("systemd-analyze", &["verify", UNIT, SECRETS_PATH_UNIT, SECRETS_SERVICE_UNIT]);
+    let wanted = "/etc/systemd/system/edge-gateway.service.wants/edge-gateway-secrets.path";
+    sandbox.run("test", &["-L", wanted]);
     let threshold = format!("--threshold={MAX_EXPOSURE}");
     sandbox.run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, UNIT]);
 }
@@ -92,6 +100,72 @@ fn the_program_runs_as_its_user(sandbox: &Sandbox) {
     process.terminate();
     let status = process.wait(EVENT_TIMEOUT);
     assert!(status.success(), "{status}:\n{}", process.log().text());
+}
+
+/// Root can read the secret; the service cannot.
+fn a_check_by_root_judges_for_the_user_of_the_service(sandbox: &Sandbox) {
+    let secret = "/etc/edge-gateway/mqtt.password";
+    let file = "/etc/edge-gateway/with-a-secret.toml";
+    let shell = |script: &str| sandbox.run("sh", &["-c", script]);
+    shell(&format!("umask 077; echo secret > {secret}"));
+    shell(&format!(
+        "cp -p /etc/edge-gateway/gateway.toml {file}; sed -i \
+         's|^brokers.*|&\\nusername = \"g\"\\npassword_file = \"{secret}\"|' {file}"
+    ));
+    let check = || sandbox.try_run("edge-gateway", &["check", file]);
+
+    let refused = check();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text.contains(&format!("runs as edge-gateway, which may not read {secret}")), "{text}");
+    assert!(text.contains(&format!("chown edge-gateway {secret}")), "{text}");
+
+    shell(&format!("chown edge-gateway {secret}"));
+    let accepted = check();
+    assert!(accepted.status.success(), "{accepted:?}");
+    shell(&format!("chown root:root {file}; chmod 600 {file}"));
+    let text = String::from_utf8_lossy(&check().stderr).into_owned();
+    assert!(text.contains(&format!("chgrp edge-gateway {file}")), "{text}");
+    // systemd reads a credential as root.
+    shell(&format!("chown root:edge-gateway {file}; chmod 640 {file}; chown root {secret}"));
+    shell(&format!("sed -i 's|\"{secret}\"|\"cred:mqtt.password\"|' {file}"));
+    for directory in ["", "CREDENTIALS_DIRECTORY=/etc/edge-gateway"] {
+        shell(&format!("env {directory} edge-gateway check {file}"));
+    }
+    shell(&format!("rm {file} {secret}"));
+}
+
+/// Plays systemd, which does not run here: the conditions of the unit, in their order.
+fn a_change_restarts_the_service_once(sandbox: &Sandbox) {
+    let unit = sandbox.run("cat", &[SECRETS_SERVICE_UNIT]);
+    let conditions = unit.lines().filter_map(|line| line.strip_prefix("ExecCondition="));
+    let conditions: Vec<_> = conditions
+        .filter(|command| !command.contains("sleep"))
+        .map(|c| c.replace("$$", "$"))
+        .collect();
+    assert_eq!(conditions.len(), 2);
+    let restarts = |started: &str| {
+        // What `systemctl show` prints of a service that started then.
+        let systemctl = format!("systemctl() {{ echo '{started}'; }}; export -f systemctl");
+        let conditions = conditions.join(" && ").replace("/bin/sh -c", "bash -c");
+        sandbox.try_run("bash", &["-c", &format!("{systemctl}; {conditions}")]).status.success()
+    };
+    let shell = |script: &str| sandbox.run("sh", &["-c", script]);
+    let now = || format!("@{}", shell("date +%s").trim());
+    let config = "/etc/edge-gateway/gateway.toml";
+    shell("sleep 1.1");
+    let started = now();
+    assert!(!restarts(&started), "nothing has changed");
+    assert!(!restarts(""), "the service has never run");
+    shell("sleep 1.1; touch /etc/edge-gateway/.gateway.toml.swp /etc/edge-gateway/gateway.toml~");
+    assert!(!restarts(&started), "an editor was opened");
+    shell(&format!("cp -p {config} /tmp/valid; touch {config}"));
+    assert!(restarts(&started), "the configuration was written");
+    shell(&format!("echo 'no toml' >> {config}"));
+    assert!(!restarts(&started), "the configuration is invalid");
+    shell(&format!("cat /tmp/valid > {config}; rm /etc/edge-gateway/*~ /etc/edge-gateway/.g*"));
+    shell("sleep 1.1");
+    assert!(!restarts(&now()), "the service has restarted since");
 }
 
 fn an_upgrade_keeps_the_configuration(sandbox: &Sandbox) {

@@ -16,6 +16,7 @@ fn refused(first: &Gateway) -> String {
     let mut second = Process::start(&mut second);
     let status = second.wait(EVENT_TIMEOUT);
     assert_eq!(status.code(), Some(1), "{}", second.log().text());
+    assert!(!second.log().contains("a task ended"), "{}", second.log().text());
     second.log().text()
 }
 

@@ -15,21 +15,26 @@ mod hub_link;
 mod hub_links;
 mod hub_selector;
 mod ip_header;
+mod key_sharing;
 mod limiter;
+mod path_error;
 mod peer;
 mod pending_packets;
 mod report;
 mod site;
+mod tcp_segment;
 mod wire;
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
 pub use clock::{ClockBounds, Now};
 pub use counters::{Counters, DropReason};
+pub use path_error::{PathError, PathErrorCause};
 pub use report::{TunnelDiagnosis, TunnelReport, TunnelState};
+pub(crate) use tcp_segment::TcpSegment;
 
 use crate::packet_buffer::PacketSink;
 use crate::settings::{self, Endpoint};
@@ -63,27 +68,43 @@ pub enum TunnelEvent {
         /// All of its addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
     },
-    /// A look-up has ended, and all addresses are in networks that are routed into the tunnel,
-    /// which cannot carry itself.
-    ResolvedInsideTunnel {
+    /// The hub has accepted a handshake with this timestamp from an earlier run. It only changes
+    /// the diagnosis, because the hub may have forgotten it.
+    StampAccepted {
         /// Number of the hub in the settings.
         hub: usize,
+        /// The timestamp, a time of this machine's wall clock.
+        stamp: SystemTime,
     },
+    /// The host has routed a datagram of this tunnel into the tunnel, which cannot carry itself.
+    DatagramLooped,
     /// This host reaches the hub through another interface, router or source address, or again.
     NetworkChanged,
+    /// The network interface of the tunnel was taken down.
+    InterfaceDown {
+        /// Its present name.
+        name: String,
+    },
+    /// The network interface of the tunnel is up again.
+    InterfaceUp,
     /// New bounds for the wall clock.
     ClockBoundsChanged(ClockBounds),
-    /// The host at this address reports that nothing listens on the port (ICMP port unreachable).
-    /// It only changes the diagnosis, because the report can be forged.
-    PortUnreachable(SocketAddr),
+    /// A datagram did not arrive. It only changes the diagnosis, because it can be forged.
+    PathError(PathError),
+    /// What the routers and DNS servers of this host are. It only changes the diagnosis.
+    HostNetwork {
+        /// Its default routers.
+        routers: Vec<IpAddr>,
+        /// The DNS servers that it reaches through the tunnel only.
+        resolvers_inside: Vec<IpAddr>,
+    },
 }
 
 /// Something that the driver must do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TunnelRequest {
-    /// Look up a name and answer with [`TunnelEvent::Resolved`] or
-    /// [`TunnelEvent::ResolvedInsideTunnel`]. Without an answer it is requested again after a
-    /// minute.
+    /// Look up a name and answer with [`TunnelEvent::Resolved`]. Without an answer it is requested
+    /// again after a minute.
     Resolve(HubLookup),
     /// Open another local port: [`Transport::rebind`](crate::Transport::rebind).
     Rebind,
@@ -132,6 +153,32 @@ impl Tunnel {
         match &mut self.role {
             Role::Site(site) => site.handle_packet(now, packet, out),
             Role::Hub(hub) => hub.handle_packet(now, packet, out),
+        }
+    }
+
+    /// Records the networks that the host routes into the tunnel. The hub is never looked for at an
+    /// address in them, whatever its name resolves to and wherever its datagrams come from.
+    pub fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        match &mut self.role {
+            Role::Site(site) => site.set_host_routes(networks),
+            Role::Hub(_) => {}
+        }
+    }
+
+    /// Returns what [`Tunnel::set_host_routes`] has recorded.
+    pub(crate) fn host_routes(&self) -> &[IpNet] {
+        match &self.role {
+            Role::Site(site) => site.host_routes(),
+            Role::Hub(_) => &[],
+        }
+    }
+
+    /// Returns the time since the other end was last heard; `None` at the hub's end, and before the
+    /// first datagram.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        match &self.role {
+            Role::Site(site) => site.silent_for(now),
+            Role::Hub(_) => None,
         }
     }
 

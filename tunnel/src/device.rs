@@ -5,6 +5,7 @@ mod checksum;
 mod frame;
 mod ioctl;
 mod packet_coalescer;
+mod path_fit;
 mod routes;
 mod segment;
 #[cfg(test)]
@@ -18,11 +19,12 @@ pub(crate) use frame::{GsoType, VNET_HEADER_LEN};
 pub(crate) use frame::{MAX_FRAME_LEN, VnetHeader};
 pub(crate) use ioctl::watch_fd;
 pub(crate) use packet_coalescer::PacketCoalescer;
+pub(crate) use path_fit::{clamp_mss, has_valid_icmp_checksum, split_tcp};
 pub use routes::RouteError;
-pub(crate) use routes::{containing_route, tunnel_routes};
+pub(crate) use routes::tunnel_routes;
 pub(crate) use segment::segment;
 pub(crate) use tun::Tun;
-pub use tun::{InterfaceName, InterfaceNameError, TunError, bind_to_device};
+pub use tun::{InterfaceIndex, InterfaceName, InterfaceNameError, TunError, bind_to_interface};
 
 /// An interface of the host that is read and written in frames.
 ///

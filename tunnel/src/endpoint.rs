@@ -24,6 +24,9 @@ pub enum EndpointError {
     /// An IPv6 address without brackets.
     #[error("an IPv6 address needs brackets: write `[2001:db8::1]:51820`")]
     MissingBrackets,
+    /// An address with a zone, which belongs to one interface.
+    #[error("an address with a zone (`%`) cannot be a hub: write a name or a global address")]
+    Zone,
     /// Neither a name nor an address.
     #[error("it must begin with a name or an address: write `hub.example.net:51820`")]
     InvalidHost,
@@ -41,6 +44,9 @@ impl FromStr for Endpoint {
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let address = rest.strip_suffix(']').ok_or(EndpointError::MissingPort)?;
+                if address.contains('%') {
+                    return Err(EndpointError::Zone);
+                }
                 address.parse::<Ipv6Addr>().map_err(|_| EndpointError::InvalidHost)?.to_string()
             }
             None if host.contains(':') => return Err(EndpointError::MissingBrackets),
@@ -96,6 +102,7 @@ mod tests {
             ("2001:db8::1", EndpointError::MissingBrackets),
             ("2001:db8::1:51820", EndpointError::MissingBrackets),
             ("[hub]:1", EndpointError::InvalidHost),
+            ("[fe80::1%wwan0]:27820", EndpointError::Zone),
             (":1", EndpointError::InvalidHost),
             ("a..b:1", EndpointError::InvalidHost),
             ("http//hub:1", EndpointError::InvalidHost),

@@ -150,7 +150,9 @@ impl fmt::Debug for PresharedKey {
 
 fn parse_key(text: &str) -> Result<[u8; KEY_LEN], KeyError> {
     // The decoded bytes may be a private key.
-    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?);
+    // Editors on Windows write a byte order mark.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| KeyError::Malformed)?);
     bytes.as_slice().try_into().map_err(|_| KeyError::Malformed)
 }
 

@@ -20,14 +20,18 @@ mod transport;
 mod userspace;
 
 pub use core::{
-    ClockBounds, Counters, DropReason, HubLookup, Now, Tunnel, TunnelDiagnosis, TunnelEvent,
-    TunnelReport, TunnelRequest, TunnelState,
+    ClockBounds, Counters, DropReason, HubLookup, Now, PathError, PathErrorCause, Tunnel,
+    TunnelDiagnosis, TunnelEvent, TunnelReport, TunnelRequest, TunnelState,
 };
-pub use device::{InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_device};
-pub use device_tunnel::{DeviceDriver, DeviceError, DeviceTunnel, RunError, open_device_tunnel};
+pub use device::{
+    InterfaceIndex, InterfaceName, InterfaceNameError, RouteError, TunError, bind_to_interface,
+};
+pub use device_tunnel::{
+    DeviceDriver, DeviceError, DeviceTunnel, RunError, device_tunnel, host_routes,
+};
 pub use endpoint::EndpointError;
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use netlink::{InterfaceError, InterfaceSetting};
+pub use netlink::{HostNetwork, InterfaceError, InterfaceSetting, NetworkConflict};
 pub use packet_buffer::{PacketBuffer, PacketSink};
 pub use settings::{Endpoint, Hub, HubSettings, MTU_RANGE, RoutePolicy, Settings, SitePeer};
 pub use stack::{ListeningSockets, SocketError, Stack};

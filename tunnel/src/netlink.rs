@@ -1,6 +1,7 @@
 //! The kernel's network configuration through rtnetlink: what is set for the tunnel's interface,
 //! and what others change.
 
+mod host_network;
 mod interface;
 mod message;
 mod monitor;
@@ -14,7 +15,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-pub(crate) use interface::{HostInterface, Repaired};
+pub use host_network::{HostNetwork, NetworkConflict};
+pub(crate) use interface::{HostInterface, Repair};
 pub use interface::{InterfaceError, InterfaceSetting};
 pub(crate) use monitor::ChangeMonitor;
 pub(crate) use route::{RouteChange, RouteWatch};

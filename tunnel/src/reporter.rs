@@ -7,11 +7,13 @@ use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time;
 
-use crate::core::{DropReason, Now, Tunnel, TunnelReport, TunnelState};
+use crate::core::{DropReason, Now, Tunnel, TunnelEvent, TunnelReport, TunnelState};
+use crate::netlink::HostNetwork;
 use crate::settings::Endpoint;
 
-/// Time after which a look-up counts as failed.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which a look-up counts as failed. A DNS server that drops AAAA queries costs the
+/// resolver three time-outs of 5 s, each of two dead servers as many.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(50);
 /// Minimum time between two reports while the state does not change.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -19,6 +21,14 @@ const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn resolve(endpoint: Endpoint) -> Vec<SocketAddr> {
     let found = time::timeout(LOOKUP_TIMEOUT, lookup_host((endpoint.host.as_str(), endpoint.port)));
     found.await.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default()
+}
+
+/// Returns the event with the routers and DNS servers of this host; empty lists where a sandbox
+/// hides them.
+pub(crate) fn host_network_event(tunnel: &Tunnel) -> TunnelEvent {
+    let host = HostNetwork::read().unwrap_or_default();
+    let resolvers_inside = host.resolvers_inside(tunnel.host_routes());
+    TunnelEvent::HostNetwork { routers: host.routers(), resolvers_inside }
 }
 
 /// Publishes reports: at each change of state, which is also logged, and once a second while the
@@ -31,8 +41,23 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(tunnel: &Tunnel, now: Now) -> (Self, watch::Receiver<TunnelReport>) {
-        let (publish, reports) = watch::channel(tunnel.report(now));
+        let report = tunnel.report(now);
+        // What is wrong from the start on is no change of state later.
+        if is_problem(report.state) {
+            log_change(&report);
+        }
+        let (publish, reports) = watch::channel(report);
         (Self { publish, last_published: now.instant }, reports)
+    }
+
+    /// Publishes a report that the tunnel itself cannot make, and logs it unless the last one said
+    /// the same.
+    pub(crate) fn publish(&mut self, report: TunnelReport, now: Now) {
+        if report.diagnosis != self.publish.borrow().diagnosis {
+            log_change(&report);
+        }
+        self.publish.send_replace(report);
+        self.last_published = now.instant;
     }
 
     /// Publishes a report if the state has changed or the last one is a second old.
@@ -66,9 +91,16 @@ impl DropDeltas {
 
 fn log_change(report: &TunnelReport) {
     let (hub, state) = (report.hub.as_str(), report.state.label());
-    if matches!(report.state, TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting) {
-        tracing::info!(hub, state, "{}", report.diagnosis);
-    } else {
+    if is_problem(report.state) {
         tracing::warn!(hub, state, "{}", report.diagnosis);
+    } else {
+        tracing::info!(hub, state, "{}", report.diagnosis);
     }
+}
+
+const fn is_problem(state: TunnelState) -> bool {
+    !matches!(
+        state,
+        TunnelState::Up | TunnelState::Waiting | TunnelState::Connecting | TunnelState::LookingUp
+    )
 }

@@ -3,9 +3,11 @@
 //! No socket, no runtime and no clock, like the core.
 
 mod device;
+mod path_mtu;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -19,14 +21,16 @@ use crate::core::{Now, Tunnel};
 use crate::packet_buffer::PacketBuffer;
 use crate::transport::SendBatch;
 use device::TunnelPhy;
+use path_mtu::PathMtus;
 
-/// Send buffer of a connection, in bytes. Two and four times what its stream delivers at once
-/// (`PIPE_BYTES`), so that the kernel gets full batches of datagrams; untouched memory is not
-/// allocated.
-const SEND_BUFFER_BYTES: usize = 1024 * 1024;
-/// Receive buffer, in bytes: 40 Mbit/s on a link with a round trip of 100 ms. It fills up if the
-/// connection is not read.
-const RECV_BUFFER_BYTES: usize = 512 * 1024;
+/// Buffers of a connection that this end opens. To send: four times what its stream delivers at
+/// once (`PIPE_BYTES`), so that the kernel gets full batches of datagrams. To receive: 40 Mbit/s
+/// on a link with a round trip of 100 ms. They fill up if a connection is not read, and untouched
+/// memory is not allocated.
+const DIALLED: BufferSizes = BufferSizes { send: 1024 * 1024, receive: 512 * 1024 };
+/// Buffers of a connection that a peer opens. Smaller, because any machine behind the hub may open
+/// one, send a short request and never read the answer.
+const ACCEPTED: BufferSizes = BufferSizes { send: 256 * 1024, receive: 64 * 1024 };
 /// A connection fails when nothing was acknowledged for this long (RFC 9293, 3.8.3: at least 100 s,
 /// by default five minutes). Retransmissions back off to one a minute, so 60 s ended more than half
 /// of the connections over a lossy satellite link. Protocols that need an earlier answer ping their
@@ -34,8 +38,15 @@ const RECV_BUFFER_BYTES: usize = 512 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Interval at which an idle connection probes its peer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// Connections that one listener may be establishing at once.
+/// Sockets of one listener: those that wait for a SYN, and those that wait for the handshake to
+/// end.
 const BACKLOG: usize = 8;
+/// Sockets of the backlog that always wait for a SYN. The oldest unfinished handshakes make room:
+/// a peer that sends nothing but SYNs keeps out no other.
+const MIN_IDLE: usize = BACKLOG / 2;
+/// Time-out of the handshake of a connection that a peer opens; three retransmissions (RFC 6298,
+/// 2.1).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// First local port (RFC 6335, 6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
@@ -47,6 +58,7 @@ pub struct Stack {
     sockets: SocketSet<'static>,
     inbound: PacketBuffer,
     scratch: Vec<u8>,
+    paths: PathMtus,
     start: Instant,
     last_port: u16,
 }
@@ -62,11 +74,20 @@ pub enum SocketError {
     PortUnavailable,
 }
 
-/// Sockets that listen on one port.
+/// Sockets that listen on one port; together [`BACKLOG`].
 #[derive(Debug)]
 pub struct ListeningSockets {
     port: u16,
-    sockets: Vec<SocketHandle>,
+    /// They wait for a SYN.
+    idle: Vec<SocketHandle>,
+    /// They have received a SYN and wait for the end of the handshake, the oldest first.
+    half_open: VecDeque<SocketHandle>,
+}
+
+/// Sizes of the buffers of a connection, in bytes.
+struct BufferSizes {
+    send: usize,
+    receive: usize,
 }
 
 impl Stack {
@@ -85,6 +106,7 @@ impl Stack {
             inbound: &inbound,
             next: &mut 0,
             scratch: &mut Vec::new(),
+            paths: &mut PathMtus::default(),
         };
         let interface = Interface::new(config, &mut device, Timestamp::ZERO);
         let mut stack = Self {
@@ -93,6 +115,7 @@ impl Stack {
             sockets: SocketSet::new(Vec::new()),
             inbound,
             scratch: Vec::new(),
+            paths: PathMtus::default(),
             start: now.instant,
             last_port: fastrand::Rng::with_seed(seed).u16(FIRST_EPHEMERAL_PORT..),
         };
@@ -127,10 +150,11 @@ impl Stack {
         if self.tunnel.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.tunnel.handle_timeout(now, out);
         }
-        let Self { tunnel, interface, sockets, inbound, scratch, start, .. } = self;
+        let Self { tunnel, interface, sockets, inbound, scratch, paths, start, .. } = self;
         let mut next = 0;
         let at = smoltcp_time(*start, now.instant);
-        let mut device = TunnelPhy { tunnel, now, out, inbound, next: &mut next, scratch };
+        let next_packet = &mut next;
+        let mut device = TunnelPhy { tunnel, now, out, inbound, next: next_packet, scratch, paths };
         interface.poll(at, &mut device, sockets);
         let is_done = next >= inbound.len() && !out.is_full();
         inbound.remove_first(next);
@@ -154,7 +178,7 @@ impl Stack {
         };
         self.tunnel.addresses().iter().find(has_family).ok_or(SocketError::Unreachable)?;
         let port = self.allocate_port();
-        let mut socket = new_socket();
+        let mut socket = new_socket(&DIALLED);
         socket
             .connect(self.interface.context(), ip_endpoint(to), port)
             .map_err(|_| SocketError::Unreachable)?;
@@ -182,40 +206,73 @@ impl Stack {
 
     /// Listens on a port, on all addresses of the tunnel.
     pub fn listen(&mut self, port: u16) -> Result<ListeningSockets, SocketError> {
-        let mut sockets = Vec::new();
+        let mut idle = Vec::new();
         for _ in 0..BACKLOG {
-            let mut socket = new_socket();
-            socket
-                .listen(IpListenEndpoint::from(port))
-                .map_err(|_| SocketError::PortUnavailable)?;
-            sockets.push(self.sockets.add(socket));
+            idle.push(self.add_listening(port)?);
         }
-        Ok(ListeningSockets { port, sockets })
+        Ok(ListeningSockets { port, idle, half_open: VecDeque::new() })
+    }
+
+    fn add_listening(&mut self, port: u16) -> Result<SocketHandle, SocketError> {
+        let mut socket = new_socket(&ACCEPTED);
+        socket.set_timeout(Some(HANDSHAKE_TIMEOUT.into()));
+        socket.listen(IpListenEndpoint::from(port)).map_err(|_| SocketError::PortUnavailable)?;
+        Ok(self.sockets.add(socket))
     }
 
     /// Returns the next connection that was established, even if the peer has closed it since.
     /// Another socket takes its place.
     pub fn accept(&mut self, listener: &mut ListeningSockets) -> Option<SocketHandle> {
-        for handle in &mut listener.sockets {
-            let state = self.sockets.get::<Socket<'_>>(*handle).state();
-            if matches!(state, TcpState::Listen | TcpState::SynReceived) {
-                continue;
+        let mut established = VecDeque::new();
+        let was_idle = std::mem::take(&mut listener.idle);
+        let was_half_open = std::mem::take(&mut listener.half_open);
+        for handle in was_half_open.into_iter().chain(was_idle) {
+            match self.socket(handle).state() {
+                // Also after the peer has reset its handshake.
+                TcpState::Listen => listener.idle.push(handle),
+                TcpState::Closed => self.remove(handle),
+                TcpState::SynReceived => listener.half_open.push_back(handle),
+                TcpState::SynSent
+                | TcpState::Established
+                | TcpState::FinWait1
+                | TcpState::FinWait2
+                | TcpState::CloseWait
+                | TcpState::Closing
+                | TcpState::LastAck
+                | TcpState::TimeWait => established.push_back(handle),
             }
-            let mut fresh = new_socket();
-            // The port was valid before.
-            let _ = fresh.listen(IpListenEndpoint::from(listener.port));
-            let accepted = std::mem::replace(handle, self.sockets.add(fresh));
-            if state != TcpState::Closed {
-                return Some(accepted);
-            }
-            self.sockets.remove(accepted);
         }
-        None
+        let accepted = established.pop_front();
+        listener.half_open.extend(established);
+        self.refill(listener);
+        if let Some(handle) = accepted {
+            self.socket(handle).set_timeout(Some(USER_TIMEOUT.into()));
+        }
+        accepted
+    }
+
+    /// Adds idle sockets up to the backlog, in place of the oldest handshakes if necessary.
+    fn refill(&mut self, listener: &mut ListeningSockets) {
+        while listener.idle.len() < MIN_IDLE
+            && listener.idle.len() + listener.half_open.len() >= BACKLOG
+        {
+            let is_unfinished = |handle: &SocketHandle| {
+                self.sockets.get::<Socket<'_>>(*handle).state() == TcpState::SynReceived
+            };
+            let oldest = listener.half_open.iter().position(is_unfinished);
+            let Some(oldest) = oldest.and_then(|at| listener.half_open.remove(at)) else { break };
+            self.remove(oldest);
+        }
+        while listener.idle.len() + listener.half_open.len() < BACKLOG {
+            // The port was valid before.
+            let Ok(fresh) = self.add_listening(listener.port) else { break };
+            listener.idle.push(fresh);
+        }
     }
 
     /// Stops listening.
     pub fn close_listener(&mut self, listener: &ListeningSockets) {
-        for handle in &listener.sockets {
+        for handle in listener.idle.iter().chain(&listener.half_open) {
             self.sockets.remove(*handle);
         }
     }
@@ -231,9 +288,9 @@ impl Stack {
     }
 }
 
-fn new_socket() -> Socket<'static> {
+fn new_socket(sizes: &BufferSizes) -> Socket<'static> {
     let buffer = |length| SocketBuffer::new(vec![0; length]);
-    let mut socket = Socket::new(buffer(RECV_BUFFER_BYTES), buffer(SEND_BUFFER_BYTES));
+    let mut socket = Socket::new(buffer(sizes.receive), buffer(sizes.send));
     socket.set_timeout(Some(USER_TIMEOUT.into()));
     socket.set_keep_alive(Some(KEEPALIVE_INTERVAL.into()));
     // MQTT packets are small, and waiting for an acknowledgement would add a round trip to each.

@@ -7,6 +7,8 @@ mod udp;
 
 use std::io;
 
+use crate::core::PathError;
+
 pub use memory::{MemoryTransport, memory_pair};
 pub use recv_batch::RecvBatch;
 pub use send_batch::{Segments, SendBatch};
@@ -32,8 +34,14 @@ pub trait Transport: Send {
     /// are dropped and counted.
     fn send(&mut self, outgoing: &mut SendBatch) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Returns why the system has rejected the last datagram; `None` if it was sent.
+    fn send_error(&self) -> Option<PathError>;
+
     /// Returns the number of datagrams that the system has rejected since the start.
     fn unsent(&self) -> u64;
+
+    /// Returns the local UDP port; `None` without one.
+    fn local_port(&self) -> Option<u16>;
 
     /// Opens another local port, because a router may have dropped the mapping of the old one.
     fn rebind(&mut self) -> io::Result<()>;

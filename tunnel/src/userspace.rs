@@ -1,8 +1,10 @@
 //! A tunnel that needs no privileges: TCP streams of this process.
 //!
 //! `driver` is the task, which owns the tunnel, the stack and the transport. `connection` moves
-//! bytes between a socket of the stack and the user's stream, and `stream` holds the user's types.
+//! bytes between a socket of the stack and the user's stream, `budget` decides how many connections
+//! peers may open, and `stream` holds the user's types.
 
+mod budget;
 mod connection;
 mod driver;
 mod stream;
@@ -60,7 +62,7 @@ impl UserspaceTunnel {
     /// Waits until the tunnel is up and the peer answers, for at most five minutes; dropping the
     /// future cancels the connection. Fails with `ConnectionRefused` if nothing listens there, with
     /// `TimedOut` if nothing answers, with `AddrNotAvailable` if the tunnel has no address of that
-    /// family, with `ResourceBusy` above 96 connections, and with `NotConnected` if the task has
+    /// family, with `ResourceBusy` if 64 connections that this end opened exist, and with `NotConnected` if the task has
     /// ended.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let (answer, connected) = oneshot::channel();
@@ -68,7 +70,9 @@ impl UserspaceTunnel {
         connected.await.map_err(|_| ended_error())?
     }
 
-    /// Listens on a port on every address of the tunnel. Fails with `AddrInUse` if the port is 0 or
+    /// Listens on a port on every address of the tunnel. Peers may open 32 connections, 24 of them to
+    /// the same port and 8 from the same peer; further ones are reset, unless one makes room whose
+    /// stream was dropped. They never keep [`Self::connect`] from succeeding. Fails with `AddrInUse` if the port is 0 or
     /// in use.
     pub async fn listen(&self, port: u16) -> io::Result<TcpListener> {
         let (answer, listening) = oneshot::channel();

@@ -68,7 +68,9 @@ fn dependency_rules() -> Result<()> {
 
 fn advisories() -> Result<()> {
     if !has_advisories()? {
-        println!("    NOT RUN: no advisory database here; `cargo deny fetch db` gets one");
+        println!(
+            "    NOT RUN: no advisory database here; `cargo deny fetch db` gets one (RELEASING.md)"
+        );
         return Ok(());
     }
     DENY.provide()?;

@@ -57,8 +57,12 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     let source = workspace().join("deploy");
     stage.copy(binary, "usr/bin/edge-gateway", 0o755)?;
     stage.strip("usr/bin/edge-gateway")?;
-    let unit = "usr/lib/systemd/system/edge-gateway.service";
-    stage.copy(&source.join("systemd/edge-gateway.service"), unit, 0o644)?;
+    for unit in
+        ["edge-gateway.service", "edge-gateway-secrets.path", "edge-gateway-secrets.service"]
+    {
+        let installed = format!("usr/lib/systemd/system/{unit}");
+        stage.copy(&source.join("systemd").join(unit), &installed, 0o644)?;
+    }
     let deb = source.join("deb");
     stage.copy(&deb.join("gateway.toml"), "etc/edge-gateway/gateway.toml", 0o640)?;
     stage.set_mode("etc/edge-gateway", 0o750)?;

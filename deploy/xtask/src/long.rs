@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use test_settings::{CRASHES, CUTS, LIVES, MESSAGES, MUTATIONS, OUTAGE_HOURS};
+use test_settings::{
+    ATTACK_SECONDS, CRASHES, CUTS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS,
+};
 
 use crate::docs;
 use crate::mutants::{self, MODULES};
@@ -69,6 +71,18 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "an_outage_of_a_day_is_replayed"],
         filter: "",
         environment: &[(OUTAGE_HOURS.name, "24")],
+    },
+    LongTest {
+        name: "attacks on the memory",
+        target: &["-p", "e2e", "--test", "no_peer_makes_the_gateway_grow"],
+        filter: "",
+        environment: &[(ATTACK_SECONDS.name, "60")],
+    },
+    LongTest {
+        name: "an hour of each trouble",
+        target: &["-p", "e2e", "--test", "a_trouble_costs_a_few_lines"],
+        filter: "no_trouble_fills_the_log",
+        environment: &[(LOG_SECONDS.name, "3600")],
     },
     // The messages of ten PLCs in an hour, one a second each.
     LongTest {

@@ -1,10 +1,12 @@
 //! Expiry dates of the configured certificates, as a metric.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prometheus::GaugeVec;
 use provisioning::config::Tls;
+use provisioning::regular_file::{self, MAX_CERTIFICATE_BYTES};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use tokio::task::spawn_blocking;
@@ -16,18 +18,27 @@ use x509_parser::parse_x509_certificate;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Updates `edge_certificate_not_after_timestamp_seconds` until `stop` fires. A file that cannot be
-/// read counts as expired (0) and is logged at each check.
+/// read counts as expired (0) and is logged once.
 pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken) {
     let files = tls.ca_file.iter().chain(tls.client.iter().map(|own| &own.cert_file));
     let files: Vec<PathBuf> = files.cloned().collect();
+    let mut unreadable = BTreeSet::new();
     let mut checks = interval(CHECK_INTERVAL);
     while stop.run_until_cancelled(checks.tick()).await.is_some() {
         for file in &files {
             let label = file.display().to_string();
             match read_first_expiry(file.clone()).await {
-                Ok(seconds) => expiries.with_label_values(&[label.as_str()]).set(seconds),
+                Ok(seconds) => {
+                    expiries.with_label_values(&[label.as_str()]).set(seconds);
+                    if unreadable.remove(file) {
+                        tracing::info!(file = label, "this certificate can be read again");
+                    }
+                }
                 Err(why) => {
                     expiries.with_label_values(&[label.as_str()]).set(0.0);
+                    if !unreadable.insert(file.clone()) {
+                        continue;
+                    }
                     tracing::warn!(
                         file = label,
                         why,
@@ -50,7 +61,8 @@ async fn read_first_expiry(file: PathBuf) -> Result<f64, String> {
 /// Returns when the first of the certificates in a file expires, in seconds since 1970, or why that
 /// is not known. One unreadable certificate makes the whole file invalid, as it does for rustls.
 fn first_expiry(file: &Path) -> Result<f64, String> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
+    let pem = regular_file::read(file, MAX_CERTIFICATE_BYTES).map_err(|error| error.to_string())?;
+    let certificates = CertificateDer::pem_slice_iter(&pem);
     let expiry = |certificate: Result<CertificateDer<'_>, pem::Error>| {
         let certificate = certificate.map_err(|error| error.to_string())?;
         let parsed = parse_x509_certificate(&certificate).map_err(|error| error.to_string())?;

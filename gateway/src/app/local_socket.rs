@@ -1,7 +1,7 @@
 //! The status socket: how `edge-gateway status` reaches the running gateway.
 
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -95,7 +95,8 @@ async fn open_socket(state_dir: &Path) -> io::Result<UnixListener> {
 
 fn create_socket(state_dir: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let path = socket_path(state_dir);
-    std::fs::create_dir_all(state_dir)?;
+    // Its files are for this user only, also where no package has made the directory.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     // A socket file outlives a killed process, and bind(2) fails on an existing file.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

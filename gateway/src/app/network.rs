@@ -2,21 +2,20 @@
 //! and the listeners for metrics.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::Router;
 use provisioning::config::{self, Config, Listen, TunnelMode, Via};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tunnel::{
     DeviceTunnel, InterfaceName, LocalPort, Now, RoutePolicy, Tunnel, TunnelEvent, TunnelReport,
-    UdpTransport, UserspaceTunnel, bind_to_device,
+    UdpTransport, UserspaceTunnel,
 };
 
 use super::AppError;
-use super::hub_cache::HubAddressCache;
+use super::hub_cache::HubCache;
 use crate::clock::{self, ClockAssessment};
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, Uplink};
@@ -24,8 +23,6 @@ use crate::web;
 
 /// Name of the network interface of the tunnel in `tun` mode.
 const INTERFACE_NAME: &str = "edge0";
-/// Number of connections that may wait to be accepted.
-const LISTEN_BACKLOG: u32 = 16;
 
 /// The tunnel, the route to the broker, and the metrics listeners that are not served yet.
 pub(super) struct Network {
@@ -43,13 +40,14 @@ pub(super) struct Network {
 enum MetricsListener {
     Socket(TcpListener),
     Tunnel(web::TunnelListener),
+    Interface(web::InterfaceListener),
 }
 
 /// A handle to a running tunnel.
 #[derive(Clone)]
 enum RunningTunnel {
     Userspace(UserspaceTunnel),
-    Device(DeviceTunnel, InterfaceName),
+    Device(DeviceTunnel),
 }
 
 impl Network {
@@ -88,6 +86,9 @@ impl Network {
                 MetricsListener::Tunnel(listener) => {
                     serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
                 }
+                MetricsListener::Interface(listener) => {
+                    serving.spawn(fatal.clone(), |stop| web::serve(listener, router, stop));
+                }
             }
         }
     }
@@ -106,11 +107,11 @@ fn broker_route(config: &Config, running: Option<RunningTunnel>) -> Route {
     let handle = TunnelHandle::new(&tunnel.settings.hubs, running.reports());
     match running {
         RunningTunnel::Userspace(stack) => Route::Userspace(stack, handle),
-        RunningTunnel::Device(_, interface) => Route::Device(interface, handle),
+        RunningTunnel::Device(device) => Route::Device(device.interface(), handle),
     }
 }
 
-/// Starts the tunnel and the task that stores the addresses of its hubs.
+/// Starts the tunnel and the task that stores what it learns about its hubs.
 fn start_tunnel(
     config: &Config,
     tunnel: &config::Tunnel,
@@ -118,16 +119,16 @@ fn start_tunnel(
     stage: &Stage,
     fatal: &CancellationToken,
 ) -> Result<RunningTunnel, AppError> {
-    let settings = tunnel.settings.clone();
+    let settings = &tunnel.settings;
     let (seed, now) = (fastrand::u64(..), Now::read());
-    let mut client = Tunnel::site(settings, clock::tunnel_bounds(assessment), now, seed);
-    let hub_cache = HubAddressCache::load(&config.gateway.state_dir);
-    for event in hub_cache.resolved_events(tunnel) {
+    let mut client = Tunnel::site(settings.clone(), clock::tunnel_bounds(assessment), now, seed);
+    let hub_cache = HubCache::load(&config.gateway.state_dir, settings.private_key.public_key());
+    for event in hub_cache.events(tunnel) {
         client.handle_event(now, event);
     }
     let transport = UdpTransport::bind(LocalPort::Any).map_err(AppError::UdpSocket)?;
     let running = spawn_tunnel(tunnel, client, transport, seed, stage, fatal)?;
-    let (hubs, reports) = (tunnel.settings.hubs.clone(), running.reports());
+    let (hubs, reports) = (settings.hubs.clone(), running.reports());
     stage.spawn(fatal.clone(), |stop| hub_cache.follow(hubs, reports, stop));
     Ok(running)
 }
@@ -154,14 +155,14 @@ fn spawn_tunnel(
             let name: InterfaceName = INTERFACE_NAME.parse()?;
             let settings = &tunnel.settings;
             let (device, driver) =
-                tunnel::open_device_tunnel(settings, RoutePolicy::Auto, name, client, transport)?;
+                tunnel::device_tunnel(settings, RoutePolicy::Auto, name, client, transport);
             stage.spawn(fatal.clone(), |stop| async move {
                 if let Err(error) = driver.run(stop.cancelled_owned()).await {
                     let error: &dyn std::error::Error = &error;
                     tracing::error!(error, "the tunnel has ended");
                 }
             });
-            Ok(RunningTunnel::Device(device, name))
+            Ok(RunningTunnel::Device(device))
         }
     }
 }
@@ -179,24 +180,15 @@ async fn open_listener(
             let listener = stack.listen(port).await?;
             Ok(MetricsListener::Tunnel(web::TunnelListener(listener)))
         }
-        (Listen::Tunnel(port), Some(RunningTunnel::Device(_, interface))) => {
+        (Listen::Tunnel(port), Some(RunningTunnel::Device(device))) => {
             let address = tunnel.and_then(|tunnel| tunnel.settings.addresses.first());
             let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?.addr();
-            listen_on_device((address, port).into(), *interface).map(MetricsListener::Socket)
+            let listener = web::InterfaceListener::new((address, port).into(), device.interface());
+            Ok(MetricsListener::Interface(listener))
         }
         // The configuration was checked: `tunnel:PORT` needs a `[tunnel]` section.
         (Listen::Tunnel(_), None) => Err(io::ErrorKind::AddrNotAvailable.into()),
     }
-}
-
-/// Listens on the tunnel's interface only. Linux accepts packets for any of its addresses on any
-/// interface, so a bound address alone would also answer on the machine's network.
-fn listen_on_device(address: SocketAddr, interface: InterfaceName) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    bind_to_device(&socket, interface)?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(LISTEN_BACKLOG)
 }
 
 /// Watches the clock, and passes its bounds to the tunnel.
@@ -221,7 +213,7 @@ impl RunningTunnel {
     fn reports(&self) -> watch::Receiver<TunnelReport> {
         match self {
             Self::Userspace(stack) => stack.reports(),
-            Self::Device(device, _) => device.reports(),
+            Self::Device(device) => device.reports(),
         }
     }
 
@@ -229,7 +221,7 @@ impl RunningTunnel {
         match self {
             // Sending fails only after the tunnel has ended, and its stage ends the process.
             Self::Userspace(stack) => drop(stack.send_event(event).await),
-            Self::Device(device, _) => device.send_event(event).await,
+            Self::Device(device) => device.send_event(event).await,
         }
     }
 }

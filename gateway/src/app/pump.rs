@@ -5,23 +5,26 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod drop_reports;
 mod fill_rate;
+mod holds;
 mod pipeline;
-mod poison;
 mod sending;
 mod status_tracker;
 mod storage_retry;
 mod timestamp_correction;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use provisioning::config::Config;
+use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
+use self::drop_reports::{DropReport, DropReports};
+use self::holds::{Holds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
-use self::poison::PoisonDetector;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
@@ -29,11 +32,11 @@ use self::storage_retry::StorageRetry;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
-use crate::model::{Message, Record};
+use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -44,6 +47,11 @@ const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
 /// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
+/// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
+/// those over which the broker closes the connection, and the stop.
+const DROPS: &str = "gateway::drops";
+const POISON: &str = "gateway::poison";
+const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -56,7 +64,7 @@ pub(super) enum QueueStorage {
 }
 
 /// What a ticket that the MQTT task returns stands for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Ticket {
     /// The status, which is not in the queue.
     Status,
@@ -93,7 +101,10 @@ pub(super) struct Pump {
     jobs: JoinSet<DiskJobDone>,
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
-    poison: PoisonDetector,
+    holds: Holds,
+    /// Whether messages are sent in the order in which they were taken.
+    is_ordered: bool,
+    drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
     liveness: Liveness,
@@ -103,22 +114,28 @@ pub(super) struct Pump {
 #[derive(Debug)]
 struct BrokerSession {
     number: u32,
-    /// Number of messages handed to the MQTT task and not answered by the broker.
-    unacknowledged: usize,
+    /// The messages handed to the MQTT task and not answered by the broker, by ticket.
+    in_flight: BTreeMap<u64, SentMessage>,
     /// Longest payload that the broker accepts, in bytes.
     max_payload: Option<usize>,
     status_due: Option<Instant>,
-    /// Whether the broker has acknowledged or refused any message of the queue.
-    has_acked: bool,
-    /// The ticket of the message that was handed over last.
-    last_ticket: Ticket,
+    /// To be sent before the first status.
+    clearing: Option<OutgoingMessage>,
+    /// Whether the broker has answered any message.
+    has_answered: bool,
 }
 
 impl BrokerSession {
-    const fn on_sent(&mut self, ticket: Ticket) {
-        self.unacknowledged += 1;
-        self.last_ticket = ticket;
+    /// Returns the session as far as it matters for what ended it.
+    fn summary(&self) -> SessionSummary {
+        let alone = self.in_flight.values().next().filter(|_| self.in_flight.len() == 1);
+        SessionSummary { alone: alone.copied(), is_first: !self.has_answered }
     }
+}
+
+/// Returns the time of the runtime, which tests advance.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Pump {
@@ -135,13 +152,12 @@ impl Pump {
         let (pipelines, identity) = pipeline::build_all(config);
         let (settings, series) = (&config.queue, metrics.queue.clone());
         let queue = match storage {
-            QueueStorage::Open(storage) => {
-                Queue::open(storage, settings, identity, series, Instant::now())
-            }
+            QueueStorage::Open(storage) => Queue::open(storage, settings, identity, series, now()),
             QueueStorage::Unusable(error) => {
                 Queue::without_storage(settings, identity, series, &error)
             }
         };
+        let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
         Self {
@@ -151,9 +167,11 @@ impl Pump {
             jobs: JoinSet::new(),
             outbox,
             session: None,
-            poison: PoisonDetector::default(),
+            holds: Holds::default(),
+            is_ordered: config.queue.order == QueueOrder::Strict,
+            drop_reports: DropReports::default(),
             status_tracker,
-            clock_history: ClockHistory::new(Instant::now()),
+            clock_history,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
@@ -211,9 +229,9 @@ impl Pump {
             plc::PlcEvent::Cycle(cycle) => {
                 let Some(pipeline) = self.pipelines.get_mut(usize::from(cycle.plc)) else { return };
                 self.status_tracker.on_cycle(cycle.plc, cycle.took);
-                if let Some(record) = pipeline.sampler.on_cycle(&cycle, Instant::now()) {
+                if let Some(record) = pipeline.sampler.on_cycle(&cycle, now()) {
                     let topic = pipeline.topic;
-                    self.push_record(topic, record);
+                    self.push_record(topic, record, cycle.booted_at);
                 }
             }
             plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
@@ -225,13 +243,14 @@ impl Pump {
         }
     }
 
-    fn push_record(&mut self, topic: TopicId, mut record: Record) {
-        let (at, now, trust) = (record.at, Instant::now(), self.status_tracker.clock_trust());
-        if trust == clock::TrustLevel::Unset {
+    /// Queues a record, with the clock that gave its times.
+    fn push_record(&mut self, topic: TopicId, mut record: Record, booted_at: UnixTime) {
+        let period = self.clock_history.period_of(record.at, booted_at);
+        record.clock = Some(period);
+        if period.trust == TrustLevel::Unset {
             timestamp_correction::mark_unsynced(&mut record);
         }
-        let Some(id) = self.push_entry(topic, Entry::Record(record), now) else { return };
-        self.clock_history.record(id.ticket(), at, now, clock::now(), trust);
+        self.push_entry(topic, Entry::Record(record), now());
     }
 
     /// Queues the event message for a change at a PLC.
@@ -240,18 +259,13 @@ impl Pump {
         let body = change_event::event_body(&pipeline.name, change, clock::now());
         tracing::info!(plc = pipeline.name, ?change, "changed");
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
-        self.push_entry(
-            pipeline::EVENT_TOPIC,
-            Entry::Message(Message { topic, body }),
-            Instant::now(),
-        );
+        self.push_entry(pipeline::EVENT_TOPIC, Entry::Message(Message { topic, body }), now());
     }
 
-    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) -> Option<EntryId> {
+    fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) {
         let memory = entry.memory_bytes();
         let id = self.queue.push(topic, entry, now);
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
-        id
     }
 
     /// Handles an event of the MQTT task.
@@ -260,121 +274,207 @@ impl Pump {
         match *event {
             mqtt::MqttEvent::Connected { session, max_payload, .. } => {
                 // What the last session left unacknowledged is sent again in this one.
-                self.queue.rewind(Instant::now());
+                self.queue.rewind(now());
+                self.drop_reports.on_connected(now());
                 self.session = Some(BrokerSession {
                     number: session,
-                    unacknowledged: 0,
+                    in_flight: BTreeMap::new(),
                     max_payload,
-                    status_due: Some(Instant::now()),
-                    has_acked: false,
-                    last_ticket: Ticket::Status,
+                    status_due: Some(now()),
+                    has_answered: false,
+                    clearing: self.status_tracker.clearing_message(session),
                 });
+                self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
-            mqtt::MqttEvent::Acknowledged { ticket } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
-                    self.queue.acknowledge(id, Instant::now());
-                }
+            mqtt::MqttEvent::Acknowledged { ticket } => self.on_acknowledged(ticket),
+            mqtt::MqttEvent::Refused { ticket: Some(ticket), code, .. } => {
+                self.on_refused(ticket, code);
             }
-            mqtt::MqttEvent::Refused { ticket: Some(ticket), .. } => {
-                if let Some(id) = self.on_answered(Ticket::from_number(ticket)) {
-                    self.queue.discard(id, DropReason::Refused, Instant::now());
-                }
-            }
+            mqtt::MqttEvent::Deferred { ticket: Some(ticket), .. } => self.on_deferred(ticket),
             mqtt::MqttEvent::Refused { ticket: None, .. }
+            | mqtt::MqttEvent::Deferred { ticket: None, .. }
             | mqtt::MqttEvent::SubscriptionRefused { .. }
             | mqtt::MqttEvent::Received(_) => {}
         }
     }
 
-    /// Records that the broker acknowledged or refused a message. Returns its entry of the queue,
-    /// `None` for the status.
-    fn on_answered(&mut self, ticket: Ticket) -> Option<EntryId> {
-        if let Some(session) = &mut self.session {
-            session.unacknowledged = session.unacknowledged.saturating_sub(1);
+    fn on_acknowledged(&mut self, ticket: u64) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_accepted(&message);
+            if is_released {
+                self.status_tracker.on_released();
+            }
+            self.offer_deferred(is_released);
         }
-        let Ticket::Entry(id) = ticket else { return None };
-        if let Some(session) = &mut self.session {
-            session.has_acked = true;
-            self.poison.on_answered();
+        if let Ticket::Entry(id) = Ticket::from_number(ticket)
+            && let Some(topic) = self.queue.acknowledge(id, now())
+        {
+            self.drop_reports.on_acknowledged(topic);
         }
-        Some(id)
     }
 
-    /// Records the end of the session. Drops a message over which the broker ends every session.
+    /// Drops a message that the broker rejects for good.
+    fn on_refused(&mut self, ticket: u64, code: u8) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_rejected(&message);
+            self.offer_deferred(is_released);
+        }
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            let is_long = code == mqtt::PACKET_TOO_LARGE;
+            let reason = if is_long { DropReason::TooLarge } else { DropReason::Refused };
+            self.queue.discard(id, reason, now());
+        }
+    }
+
+    /// Keeps a message that the broker does not accept now.
+    fn on_deferred(&mut self, ticket: u64) {
+        if let Some(message) = self.take_in_flight(ticket) {
+            let is_released = self.holds.on_deferred(&message, now(), fastrand::f64());
+            self.offer_deferred(is_released);
+        }
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            self.queue.defer(id);
+        }
+    }
+
+    /// Records that the broker answered a message.
+    fn take_in_flight(&mut self, ticket: u64) -> Option<SentMessage> {
+        let session = self.session.as_mut()?;
+        session.has_answered = true;
+        session.in_flight.remove(&ticket)
+    }
+
+    /// Records the end of the session. Drops a message over which the broker closes the connection
+    /// again and again, while it accepts others.
     fn on_disconnected(&mut self, reason: DisconnectReason) {
         let Some(session) = self.session.take() else { return };
-        if reason != DisconnectReason::Closed || session.has_acked || session.unacknowledged == 0 {
+        if !reason.may_concern_message() || session.in_flight.is_empty() {
+            self.holds.on_ended();
             return;
         }
-        let alone = (session.unacknowledged == 1).then_some(session.last_ticket);
-        let Some(ticket) = self.poison.on_closed(alone) else { return };
+        let summary = session.summary();
+        let convicted = self.holds.on_closed(summary, now(), fastrand::f64());
+        let (Some(ticket), Some(message)) = (convicted, summary.alone) else { return };
+        let topic = message.topic.and_then(|topic| self.queue.topic(topic));
         tracing::warn!(
+            target: POISON,
+            bytes = message.bytes,
+            topic = topic.map(|topic| &**topic),
             "the broker closes the connection each time it receives a certain message, which is \
              dropped: it may be longer than the broker accepts, or this gateway may not publish on \
              its topic"
         );
         match ticket {
             Ticket::Status => self.status_tracker.suppress(),
-            Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, Instant::now()),
+            Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, now()),
         }
+    }
+
+    /// Puts the suspected message before all others, if there is one.
+    fn offer_trial(&mut self) {
+        match self.holds.trial() {
+            Some(Ticket::Entry(id)) if !self.queue.offer_first(id) => {
+                self.holds.forget(Ticket::Entry(id));
+            }
+            Some(Ticket::Status) => {
+                if let Some(session) = &mut self.session {
+                    session.status_due = Some(now());
+                }
+            }
+            Some(Ticket::Entry(_)) | None => {}
+        }
+    }
+
+    fn offer_deferred(&mut self, is_released: bool) {
+        if is_released {
+            self.queue.offer_deferred();
+        }
+    }
+
+    /// Ends the pauses of held topics, and forgets suspected messages that left the queue.
+    fn end_pauses(&mut self) {
+        let is_ended = self.holds.end_pauses(now());
+        let is_gone = match self.holds.trial().or_else(|| self.holds.due_suspect(now())) {
+            Some(Ticket::Entry(id)) if !self.queue.holds(id) => {
+                self.holds.forget(Ticket::Entry(id));
+                true
+            }
+            Some(_) | None => false,
+        };
+        self.offer_deferred(is_ended || is_gone);
     }
 
     /// Starts the disk jobs of the queue that are due, on blocking threads. Called after
     /// [`Pump::send`], which finds out what has to be read from disk.
     fn start_jobs(&mut self) {
-        while let Some(job) = self.queue.next_job(Instant::now()) {
+        while let Some(job) = self.queue.next_job(now()) {
             self.jobs.spawn_blocking(|| job.run());
         }
     }
 
     fn on_job_done(&mut self, done: Result<DiskJobDone, JoinError>) {
         match done {
-            Ok(done) => self.queue.on_job_done(done, Instant::now()),
+            Ok(done) => self.queue.on_job_done(done, now()),
             Err(error) => {
                 tracing::error!(%error, "a disk job of the queue panicked");
-                self.queue.on_job_died(Instant::now());
+                self.queue.on_job_died(now());
             }
         }
-    }
-
-    /// Returns how many messages may be in flight.
-    const fn window(&self) -> usize {
-        if self.poison.is_probing() { 1 } else { mqtt::MAX_INFLIGHT }
     }
 
     /// Does what is due every second.
     fn on_tick(&mut self) {
         self.retry_storage();
+        self.end_pauses();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
-        self.status_tracker.poll_health();
+        for (plc, pipeline) in (0..).zip(&self.pipelines) {
+            self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
+        }
+        self.clock_history.on_assessed(self.status_tracker.poll_health());
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
         if let Some(session) = &mut self.session
             && changed
         {
-            session.status_due = Some(Instant::now());
+            session.status_due = Some(now());
         }
     }
 
     /// Queues one gap event for each range of dropped records. Waits while no broker is connected:
     /// the ranges grow meanwhile, and one event for a long range is worth more than many.
     fn announce_gaps(&mut self) {
+        let now = now();
         if self.session.is_none() {
             return;
         }
-        for gap in self.queue.announce_losses(Instant::now()) {
-            let topic = self.queue.topic(gap.topic).map_or("", |topic| &**topic);
-            tracing::warn!(topic, samples = gap.samples, reason = gap.reason.label(), "dropped");
+        if self.drop_reports.may_announce(now) {
+            let gaps = self.queue.announce_losses(now);
+            for DropReport { reason, topic, topics, samples } in
+                self.drop_reports.on_announced(&gaps, now)
+            {
+                let (topic, reason) = (self.topic_name(topic), reason.label());
+                tracing::warn!(target: DROPS, topic, topics, samples, reason, "messages are dropped");
+            }
         }
+        for DropReport { reason, topic, topics, samples } in self.drop_reports.take_ended(now) {
+            let (topic, reason) = (self.topic_name(topic), reason.label());
+            tracing::info!(
+                target: DROPS, topic, topics, samples, reason, "no more messages are dropped"
+            );
+        }
+    }
+
+    fn topic_name(&self, topic: TopicId) -> &str {
+        self.queue.topic(topic).map_or("", |topic| &**topic)
     }
 
     /// Tries to open the directory of the queue when that is due.
     fn retry_storage(&mut self) {
         if self.queue.lacks_storage()
-            && let Some(error) = self.storage_retry.poll(Instant::now())
+            && let Some(error) = self.storage_retry.poll(now())
         {
             self.queue.on_storage_unavailable(&error);
         }
@@ -387,15 +487,18 @@ impl Pump {
             return;
         }
         if self.session.is_none() {
-            self.queue.rewind(Instant::now());
+            self.queue.rewind(now());
         }
         if self.queue.nothing_in_flight()
             && let Some(storage) = self.storage_retry.take()
-            && let Some(ids) = self.queue.attach_storage(storage, Instant::now())
         {
-            self.clock_history.renumber(|entry| ids.new_ticket(entry));
+            self.queue.attach_storage(storage, now());
+            self.holds.forget_all();
+            if self.queue.lacks_storage() {
+                return;
+            }
             let dir = self.storage_retry.dir().display();
-            tracing::warn!(%dir, "the queue is stored on disk from now on");
+            tracing::warn!(target: queue::LOG_TARGET, %dir, "the queue is stored on disk from now on");
         }
     }
 
@@ -450,24 +553,27 @@ impl Pump {
     /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
     async fn close_queue(self) {
         let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let mut closing = self.queue.begin_close(Instant::now());
+        let mut closing = self.queue.begin_close(now());
         let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
-        while let Some(job) = closing.next_job(Instant::now())
+        while let Some(job) = closing.next_job(now())
             && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
         {
-            closing.on_job_done(done, Instant::now());
+            closing.on_job_done(done, now());
         }
-        match (messages, closing.finish(Instant::now())) {
+        match (messages, closing.finish(now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
-                tracing::info!(messages, samples, "left for the next start");
+                tracing::info!(target: STOP, messages, samples, "left for the next start");
             }
             (_, CloseOutcome::Written) => tracing::warn!(
+                target: STOP,
                 messages,
                 samples,
                 "left for the next start, but the disk takes long and has not confirmed it"
             ),
-            (_, CloseOutcome::Lost) => tracing::warn!(messages, samples, "lost with this stop"),
+            (_, CloseOutcome::Lost) => {
+                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
+            }
         }
     }
 }

@@ -16,6 +16,9 @@ pub struct AuditReport {
     pub unstamped: u64,
     /// Messages that are missing and were not announced, in all streams together.
     pub unaccounted: u64,
+    /// Gateways that publish with MQTT 3.1.1: what their broker rejects is missing unannounced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub v3_gateways: Vec<String>,
 }
 
 /// One topic in one epoch of one gateway.
@@ -88,6 +91,15 @@ impl fmt::Display for AuditReport {
         if self.unstamped > 0 {
             let (count, were) = (messages(self.unstamped), was_or_were(self.unstamped));
             writeln!(f, "{count} without a number (status, or stamp = false) {were} not counted.")?;
+        }
+        if !self.v3_gateways.is_empty() {
+            let gateways: Vec<_> = self.v3_gateways.iter().map(|id| plain(id)).collect();
+            writeln!(
+                f,
+                "With MQTT 3.1.1: {}. In it a broker acknowledges even messages that its access \
+                 list (ACL) rejects, so these gateways cannot announce them.",
+                gateways.join(", ")
+            )?;
         }
         match (self.unaccounted, self.streams.is_empty()) {
             (0, true) => writeln!(f, "Nothing to check: no message with a number arrived."),

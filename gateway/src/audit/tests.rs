@@ -387,3 +387,23 @@ fn gap(epoch: &str, seq: u64, topic: &str, first: u64, last: u64) -> String {
         r#"{{"event":"gap","topic":"{topic}","first_seq":{first},"last_seq":{last},"samples":30,"reason":"full","gateway":{{"id":"a","epoch":"{epoch}","seq":{seq}}}}}"#
     )
 }
+
+#[test]
+fn gateways_with_mqtt_3_1_1_are_named() {
+    let status = |id: &str, version: &str| {
+        format!(
+            r#"{{"state":"online","gateway":{{"id":"{id}"}},"broker":{{"version":"{version}"}}}}"#
+        )
+    };
+    let mut auditor = Auditor::default();
+    auditor.on_status("edge/a/status", status("a", "3.1.1").as_bytes());
+    auditor.on_message("edge/b/status", status("b", "5").as_bytes());
+    auditor.on_message("edge/c/status", status("other", "3.1.1").as_bytes());
+
+    let report = auditor.report();
+
+    assert_eq!(report.v3_gateways, ["a"]);
+    assert!(report.to_string().contains("With MQTT 3.1.1: a."), "{report}");
+    auditor.on_status("edge/a/status", status("a", "5").as_bytes());
+    assert!(auditor.report().v3_gateways.is_empty());
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use provisioning::config::{self, Broker, Credentials, Mqtt, MqttVersion, Tls, Via};
+use provisioning::config::{self, Broker, Credentials, Lower, Mqtt, PasswordFile, Qos, Tls, Via};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
 use crate::audit::{Auditor, parse_capture_line};
 use crate::clock;
+use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
 use crate::mqtt::{self, ClientSettings, MqttEvent};
 use crate::uplink::Uplink;
@@ -65,7 +66,7 @@ pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     match (&options.capture, &options.broker) {
         (Some(path), _) => read_capture(path, &mut auditor)?,
         (None, Some(broker)) => {
-            run::init_logging();
+            let _log = Logging::start()?;
             runtime()?.block_on(follow_broker(broker, options, &mut auditor))?;
         }
         (None, None) => bail!("give --broker or --capture"),
@@ -132,7 +133,9 @@ async fn follow_broker(
 
 fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
     match event {
-        MqttEvent::Connected { broker, .. } => writeln!(io::stderr(), "listening at {broker}")?,
+        MqttEvent::Connected { broker, version, .. } => {
+            writeln!(io::stderr(), "listening at {broker} with MQTT {}", version.as_str())?;
+        }
         // Messages published meanwhile are not received here; the report shows them as missing.
         MqttEvent::Disconnected { sentence, .. } => writeln!(io::stderr(), "{sentence}")?,
         MqttEvent::SubscriptionRefused { filter, reason, .. } => {
@@ -141,25 +144,41 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
         MqttEvent::Received(message) if !message.retain => {
             auditor.on_message(&message.topic, &message.payload);
         }
-        MqttEvent::Received(_) | MqttEvent::Acknowledged { .. } | MqttEvent::Refused { .. } => {}
+        // Retained: an old message of data would count as out of order.
+        MqttEvent::Received(message) => auditor.on_status(&message.topic, &message.payload),
+        MqttEvent::Acknowledged { .. } | MqttEvent::Deferred { .. } | MqttEvent::Refused { .. } => {
+        }
     }
     Ok(())
 }
 
-/// Returns the settings of the audit client: MQTT 5, direct, under a client id of its own.
+/// Returns the settings of the audit client: direct, under a client id of its own.
 fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<ClientSettings> {
-    let password = options.password_file.as_deref().map(config::read_secret).transpose()?;
+    let password = options.password_file.as_deref().map(PasswordFile::from_argument).transpose()?;
+    if let Some(password) = &password {
+        // A file that cannot be read is reported now, not with every attempt to connect.
+        password.read()?;
+    }
     let credentials = options.username.clone().map(|username| Credentials { username, password });
     let mqtt = Mqtt {
         brokers: vec![broker.clone()],
         via: Via::Direct,
         tls: Tls { ca_file: options.ca_file.clone(), client: None },
-        version: MqttVersion::V5,
+        version: None,
         client_id: format!("edge-audit-{}", std::process::id()),
         keep_alive: Duration::from_secs(30),
         credentials,
         will: None,
+        lower: Lower::default(),
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
-    Ok(ClientSettings { mqtt, will: None, subscriptions: options.topic.clone(), uplink })
+    Ok(ClientSettings {
+        mqtt,
+        will: None,
+        publish_qos: Qos::AtMostOnce,
+        publish_retain: false,
+        subscriptions: options.topic.clone(),
+        uplink,
+        restarts_on_new_secrets: false,
+    })
 }

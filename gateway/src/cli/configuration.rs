@@ -1,13 +1,19 @@
 //! `check`, `plan`, `print-config`, `schema`: the commands that only read a configuration.
 
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::Args;
-use provisioning::config::{self, LoadedConfig};
+use ipnet::IpNet;
+use provisioning::config::{self, FileCheck, InspectedConfig, Plc, ServiceUser};
+use provisioning::diagnostics::RejectedFile;
 use provisioning::plan;
+use tunnel::HostNetwork;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
+use crate::app::note_open_files;
 use crate::status::advice;
 
 /// `plan`.
@@ -41,14 +47,20 @@ pub(super) struct PrintConfigOptions {
     with_source: bool,
 }
 
+/// The directory of which only the service reads the files.
+const SERVICE_DIR: &str = "/etc/edge-gateway";
+
 /// Prints every problem, or that there is none. Notes are printed too and do not change the exit
 /// code.
 pub(super) fn check(path: &Path) -> anyhow::Result<u8> {
-    let Some(loaded) = load(path)? else { return Ok(EXIT_NEGATIVE) };
-    let plcs = loaded.config.plcs.len();
-    let tags: usize = loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum();
+    let Some(inspected) = inspect_files(path)? else { return Ok(EXIT_NEGATIVE) };
+    let plcs = inspected.plcs.len();
+    let tags: usize = inspected.plcs.iter().map(|plc| plc.tags.len()).sum();
     let (tags, plcs) = (count_of(tags, "tag"), count_of(plcs, "PLC"));
-    print_notes(&loaded)?;
+    print_notes(&inspected)?;
+    for note in tunnel_notes(&inspected.tunnel_routes, &inspected.plcs) {
+        writeln!(io::stderr(), "{}: note: {note}", path.display())?;
+    }
     print_line(format_args!("{}: no problems, {tags} on {plcs}", path.display()))?;
     Ok(EXIT_OK)
 }
@@ -60,13 +72,14 @@ fn count_of(number: usize, noun: &str) -> String {
 
 /// Prints the requests for every PLC, or how its answers changed them.
 pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
     if options.learned {
-        print_line(advice(&status::fetch_status(&loaded)?).trim_end())?;
+        let Some(inspected) = inspect(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
+        print_line(advice(&status::fetch_status(&inspected.gateway.state_dir)?).trim_end())?;
         return Ok(EXIT_OK);
     }
-    print_notes(&loaded)?;
-    let plcs = &loaded.config.plcs;
+    let Some(inspected) = inspect_files(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
+    print_notes(&inspected)?;
+    let plcs = &inspected.plcs;
     let plans: Vec<_> = plcs.iter().map(plan::plan).collect();
     for (plc, plan) in plcs.iter().zip(&plans) {
         print_line(plan::report(plc, plan))?;
@@ -79,8 +92,8 @@ pub(super) fn plan(options: &PlanOptions) -> anyhow::Result<u8> {
 
 /// Prints the effective configuration.
 pub(super) fn print(options: &PrintConfigOptions) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
-    for setting in loaded.settings() {
+    let Some(inspected) = inspect(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
+    for setting in inspected.settings() {
         if options.with_source {
             print_line(format_args!("{} = {}  # {}", setting.path, setting.value, setting.source))?;
         } else {
@@ -96,18 +109,58 @@ pub(super) fn schema() -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
-/// Prints the notes to standard error, where problems would be printed.
-fn print_notes(loaded: &LoadedConfig) -> anyhow::Result<()> {
-    if !loaded.notes.is_empty() {
-        writeln!(io::stderr(), "{}\n", loaded.notes)?;
+/// Returns what these routes of a tunnel would take from this machine; nothing where the machine's
+/// own routes cannot be read.
+pub(super) fn tunnel_notes(routes: &[IpNet], plcs: &[Plc]) -> Vec<String> {
+    let Ok(host) = HostNetwork::read() else { return Vec::new() };
+    let captured_plc = |plc: &Plc| {
+        let address = plc.address.host.parse().ok()?;
+        let network = host.capturing(routes, address)?;
+        let name = &plc.name;
+        Some(format!(
+            "the PLC {name} at {address} is in {network}, which is routed into the tunnel"
+        ))
+    };
+    let conflicts = host.conflicts(routes);
+    let conflicts = conflicts.iter().map(ToString::to_string);
+    conflicts.chain(plcs.iter().filter_map(captured_plc)).collect()
+}
+
+/// Prints notes to standard error, where problems would be printed.
+fn print_notes(inspected: &InspectedConfig) -> anyhow::Result<()> {
+    let InspectedConfig { plcs, metrics, notes, .. } = inspected;
+    if !notes.is_empty() {
+        writeln!(io::stderr(), "{notes}\n")?;
+    }
+    if let Some(note) = note_open_files(plcs, metrics) {
+        writeln!(io::stderr(), "note: {note}\n")?;
     }
     Ok(())
 }
 
-/// Loads a configuration, or prints its problems and returns `None`.
-pub(super) fn load(path: &Path) -> anyhow::Result<Option<LoadedConfig>> {
-    match config::load(path) {
-        Ok(loaded) => Ok(Some(loaded)),
+/// Reads a configuration without the files that it names, or prints its problems and returns
+/// `None`.
+pub(super) fn inspect(path: &Path) -> anyhow::Result<Option<InspectedConfig>> {
+    or_print_problems(config::inspect(path, FileCheck::Skip))
+}
+
+/// As [`inspect`], and opens the files that it names, as far as that is possible from here.
+fn inspect_files(path: &Path) -> anyhow::Result<Option<InspectedConfig>> {
+    let user = service_user(path);
+    or_print_problems(config::inspect(path, FileCheck::Open(user.as_ref())))
+}
+
+/// Returns the user of the service when root looks at the service's own configuration: root can
+/// read every file, and the service cannot. Any other user is judged by what that user can open.
+fn service_user(path: &Path) -> Option<ServiceUser> {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let is_of_service = path.canonicalize().is_ok_and(|path| path.starts_with(SERVICE_DIR));
+    (is_root && is_of_service).then(ServiceUser::find).flatten()
+}
+
+fn or_print_problems<T>(read: Result<T, RejectedFile>) -> anyhow::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
         Err(rejected) => {
             writeln!(io::stderr(), "{rejected}")?;
             Ok(None)

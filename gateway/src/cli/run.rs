@@ -1,38 +1,36 @@
 //! `run`: runs the gateway.
 
-use std::io::{self, IsTerminal};
+mod attempts;
+mod watched_files;
+
 use std::path::Path;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use super::{EXIT_NEGATIVE, EXIT_OK, block_on, configuration};
-use crate::app;
+use super::{EXIT_NEGATIVE, EXIT_OK, block_on};
+use crate::logging::Logging;
 
 /// Runs the gateway until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
-    init_logging();
-    let Some(loaded) = configuration::load(path)? else { return Ok(EXIT_NEGATIVE) };
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        file = %path.display(),
-        configuration = loaded.hash,
-        plcs = loaded.config.plcs.len(),
-        "starting"
-    );
-    for note in loaded.notes.lines() {
-        tracing::warn!("{note}");
-    }
-    block_on(async {
-        let stop = CancellationToken::new();
-        let signals = stop_on_signal(stop.clone())?;
-        tokio::select! {
-            done = app::run(loaded, stop) => done?,
-            () = signals => {}
-        }
-        Ok(EXIT_OK)
+    // Passwords and keys are in memory, and a core dump would put them on the disk.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let log = Logging::start()?;
+    block_on(run_until_signal(path, &log)).or_else(|error| {
+        log.print_error(&error);
+        Ok(EXIT_NEGATIVE)
     })
+}
+
+async fn run_until_signal(path: &Path, log: &Logging) -> anyhow::Result<u8> {
+    let stop = CancellationToken::new();
+    let signals = stop_on_signal(stop.clone())?;
+    ignore_stray_signals()?;
+    tokio::select! {
+        code = attempts::run(path, log, &stop) => Ok(code),
+        () = signals => Ok(EXIT_OK),
+    }
 }
 
 /// Returns a future that cancels `stop` on the first signal and ends on the second.
@@ -53,69 +51,19 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Fut
     })
 }
 
-/// Log filter unless `RUST_LOG` is set. boringtun is silenced: it warns about every unanswered
-/// handshake, thousands a day while a hub is down, and reports an idle tunnel as an error. The
-/// tunnel itself logs each change of its state once.
-const DEFAULT_LOG_FILTER: &str = "info,boringtun=off";
-
-/// Starts logging to standard error, filtered by `RUST_LOG`; without a time where systemd's
-/// journal adds one.
-pub(super) fn init_logging() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        lines.without_time().init();
-    } else {
-        lines.init();
+/// Ignores the signals that end a process by default, mean nothing to the gateway, and are sent by
+/// mistake: by a closed terminal, by a tool that takes it for a daemon that reloads its files. A
+/// stop without a drain would cost what is in memory.
+fn ignore_stray_signals() -> anyhow::Result<()> {
+    let stray = [
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+    ];
+    for kind in stray {
+        // tokio's handler stays after the listener is gone, and does nothing then.
+        drop(signal(kind)?);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex, PoisonError};
-
-    use super::*;
-
-    /// Collects the log.
-    #[derive(Clone, Default)]
-    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for CapturedLog {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let Self(lines) = self;
-            lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn boringtun_is_logged_only_on_request() {
-        let logged = |filter: &str| {
-            let lines = CapturedLog::default();
-            let writer = lines.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_env_filter(EnvFilter::new(filter))
-                .with_writer(move || writer.clone())
-                .finish();
-            tracing::subscriber::with_default(subscriber, || {
-                tracing::info!("ours");
-                tracing::error!(target: "boringtun::noise::timers", "theirs");
-                tracing::warn!(target: "boringtun::noise", "theirs");
-            });
-            let bytes = lines.0.lock().unwrap().clone();
-            String::from_utf8(bytes).unwrap()
-        };
-        let text = logged(DEFAULT_LOG_FILTER);
-        assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
-        assert!(logged("info").contains("theirs"));
-    }
+    Ok(())
 }

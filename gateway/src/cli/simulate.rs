@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_OK, print_line, run, runtime};
+use crate::logging::Logging;
 use crate::simulate::{Fault, FaultInjector, SimulatedPlc, SimulatorSettings, VARIABLES, serve};
 
 /// `simulate`.
@@ -29,11 +30,12 @@ pub(super) struct SimulateOptions {
     /// Address of its Modbus server; port 502 needs root.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1502")]
     listen: SocketAddr,
-    /// Period of its MAST task in milliseconds; answers are sent at the end of a period, with 0 at
-    /// once.
+    /// Period of its MAST task in milliseconds: answers are sent at the end of a period. 0 sends
+    /// them at once.
     #[arg(long, value_name = "MS", default_value_t = 10)]
     mast: u64,
-    /// PLCs with the same seed have the same values at the same age, and the same faults.
+    /// Number that determines values and faults: PLCs with the same seed have the same values at
+    /// the same time after their start, and the same faults.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Inject these faults into answers, separated by commas.
@@ -44,7 +46,7 @@ pub(super) struct SimulateOptions {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = parse_share)]
     #[arg(requires = "faults")]
     rate: f64,
-    /// List the variables of the simulated program and end.
+    /// List the variables of the simulated program and exit.
     #[arg(long)]
     list: bool,
 }
@@ -53,7 +55,7 @@ pub(super) struct SimulateOptions {
 type FaultList = &'static [Fault];
 
 fn fault_parser() -> impl TypedValueParser<Value = FaultList> {
-    let every = PossibleValue::new("all").help("any of these");
+    let every = PossibleValue::new("all").help("any of the faults above, chosen at random");
     let each = Fault::ALL.iter().map(|fault| PossibleValue::new(fault.name()).help(fault.help()));
     PossibleValuesParser::new(each.chain([every])).map(|name| {
         let all: FaultList = &Fault::ALL;
@@ -77,7 +79,7 @@ pub(super) fn simulate(options: &SimulateOptions) -> anyhow::Result<u8> {
     if options.list {
         return list();
     }
-    run::init_logging();
+    let _log = Logging::start()?;
     let mut settings = SimulatorSettings::new(options.model)
         .with_context(|| format!("{} cannot be simulated: choose M241 or M251", options.model))?;
     settings.mast = Duration::from_millis(options.mast);

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use provisioning::config::LoadedConfig;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime};
 use crate::app;
-use crate::status::{ConnectionState, Status};
+use crate::status::{Headline, Status};
 use crate::web::{FetchError, HttpTarget, fetch};
 
 /// `status`.
@@ -19,9 +18,9 @@ Examples:
   sudo edge-gateway status                      a table; its first line matters most
   sudo edge-gateway status gateway.toml --json  for a program
 
-Connects to the gateway that runs with the same configuration, over the socket in its state_dir, which
-only its user and root may open. Exit code 1 if no gateway answers, or if the broker or a PLC is not
-connected.")]
+Connects to the gateway that runs with the same configuration, over the socket in its state_dir.
+Only that gateway's user and root may open the socket. No secret is read. Exit code 0 only if all
+is well; 1 if no gateway answers, or if the first line of the table says anything else.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
@@ -32,15 +31,15 @@ pub(super) struct StatusOptions {
 
 /// Prints the status of the gateway that runs with this configuration.
 pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
-    let Some(loaded) = configuration::load(&options.file.path)? else { return Ok(EXIT_NEGATIVE) };
-    let status = fetch_status(&loaded)?;
+    let inspected = configuration::inspect(&options.file.path)?;
+    let Some(inspected) = inspected else { return Ok(EXIT_NEGATIVE) };
+    let status = fetch_status(&inspected.gateway.state_dir)?;
     if options.json {
         print_line(serde_json::to_string_pretty(&status)?)?;
     } else {
         print_line(format_args!("{status}"))?;
     }
-    let states = status.plcs.iter().map(|plc| plc.state).chain([status.broker.state]);
-    let is_well = states.into_iter().all(|state| state == ConnectionState::Connected);
+    let is_well = matches!(status.headline(), Headline::AllWell { .. });
     Ok(if is_well { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
@@ -57,17 +56,16 @@ fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     }
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         return anyhow!(
-            "No gateway answers in {state_dir}. Either none is running (journalctl -u edge-gateway \
-             shows why), or it cannot use that directory: then set state_dir to one that its user \
+            "No gateway answers in {state_dir}. Either none is running (systemctl status \
+             edge-gateway shows why), or it cannot use that directory: then set state_dir to one that its user \
              can write. If it runs with another file, give that file."
         );
     }
     error.into()
 }
 
-/// Fetches the status from the gateway that runs with this configuration.
-pub(super) fn fetch_status(loaded: &LoadedConfig) -> anyhow::Result<Status> {
-    let state_dir = &loaded.config.gateway.state_dir;
+/// Fetches the status from the gateway that runs with this `state_dir`.
+pub(super) fn fetch_status(state_dir: &Path) -> anyhow::Result<Status> {
     let target = HttpTarget::Unix(app::socket_path(state_dir));
     let answer = runtime()?
         .block_on(fetch(&target, "/status"))

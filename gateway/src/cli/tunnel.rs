@@ -1,6 +1,5 @@
 //! `tunnel`: runs only the tunnel, from a wg-quick file.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -12,6 +11,7 @@ use tunnel::{InterfaceName, Now, Tunnel, TunnelEvent, UdpTransport};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, block_on, run};
 use crate::clock;
+use crate::logging::Logging;
 
 /// `tunnel`.
 #[derive(Args, Debug)]
@@ -28,24 +28,32 @@ pub(super) struct TunnelOptions {
     /// Name of the network interface.
     #[arg(long, value_name = "NAME", default_value = "edge0")]
     interface: InterfaceName,
-    /// Directory where the gateway stores the latest time that its clock has shown.
+    /// Directory for the latest time that the clock has shown. After a restart, a clock that is
+    /// behind that time is known to be wrong.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
     state_dir: PathBuf,
 }
 
 /// Runs the tunnel until a signal.
 pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
-    run::init_logging();
+    let log = Logging::start()?;
+    run_tunnel(options, &log).or_else(|error| {
+        log.print_error(&error);
+        Ok(EXIT_NEGATIVE)
+    })
+}
+
+fn run_tunnel(options: &TunnelOptions, log: &Logging) -> anyhow::Result<u8> {
     let read = match wg_quick::load(&options.path) {
         Ok(read) => read,
         Err(error @ wg_quick::WgQuickError::Unreadable(..)) => return Err(error.into()),
         Err(error) => {
-            writeln!(io::stderr(), "{error}")?;
+            log.print(error);
             return Ok(EXIT_NEGATIVE);
         }
     };
-    for note in read.notes.lines() {
-        tracing::warn!("{note}");
+    if !read.notes.is_empty() {
+        tracing::warn!("{}", read.notes.lines().collect::<Vec<_>>().join("\n"));
     }
     block_on(async {
         let stop = CancellationToken::new();
@@ -55,13 +63,14 @@ pub(super) fn tunnel(options: &TunnelOptions) -> anyhow::Result<u8> {
         let bounds = clock::tunnel_bounds(assessment);
         let seed = fastrand::u64(..);
         let client = Tunnel::site(read.settings.clone(), bounds, Now::read(), seed);
-        let (device, driver) = tunnel::open_device_tunnel(
+        let (device, mut driver) = tunnel::device_tunnel(
             &read.settings,
             read.routes,
             options.interface,
             client,
             transport,
-        )?;
+        );
+        driver.open()?;
         tracing::info!(interface = %options.interface, "the network interface is up");
         let (changes, _) = watch::channel(assessment);
         let send_bounds = |bounds| device.send_event(TunnelEvent::ClockBoundsChanged(bounds));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::now;
+use super::ClockReading;
 use crate::model::UnixTime;
 
 /// A moment on the wall clock and on the monotonic one. Later moments get their wall time from the
@@ -10,7 +10,7 @@ use crate::model::UnixTime;
 /// only half is from 1970 is worse than one that is wholly.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchor {
-    wall: UnixTime,
+    reading: ClockReading,
     instant: Instant,
 }
 
@@ -18,7 +18,13 @@ impl Anchor {
     /// Reads the wall clock; `instant` is the present moment.
     #[must_use]
     pub fn new(instant: Instant) -> Self {
-        Self { wall: now(), instant }
+        Self { reading: ClockReading::now(), instant }
+    }
+
+    /// Returns when the machine booted, by the wall clock of the anchor.
+    #[must_use]
+    pub const fn booted_at(&self) -> UnixTime {
+        self.reading.booted_at
     }
 
     /// Returns the wall time at `instant`, as if the wall clock had not been set since the anchor.
@@ -27,7 +33,7 @@ impl Anchor {
     pub fn wall_time_at(&self, instant: Instant) -> UnixTime {
         let passed = instant.saturating_duration_since(self.instant).as_micros();
         let passed = i64::try_from(passed).unwrap_or(i64::MAX);
-        UnixTime::from_micros(self.wall.as_micros().saturating_add(passed))
+        UnixTime::from_micros(self.reading.wall.as_micros().saturating_add(passed))
     }
 }
 

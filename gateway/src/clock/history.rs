@@ -1,40 +1,28 @@
 //! Corrections for times that a wrong clock gave. Pure.
 //!
-//! Each time the clock is set while the gateway runs, a new period begins. Times from a period with
-//! a wrong clock can be corrected by a later period with a better one, because the monotonic clock
-//! runs through both.
+//! Each time the clock is set, a new period begins. A record keeps the period in which it was read,
+//! on disk too. Its times can be corrected by a period with a better clock, because the time since
+//! the boot runs through both, and through every restart of the gateway.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
-use super::TrustLevel;
-use crate::model::UnixTime;
+use super::ClockAssessment;
+use crate::model::{ClockPeriod, TrustLevel, UnixTime};
 
-/// A jump by more than this, in microseconds, means that the clock was set. Slewing between two
-/// records is slower (adjtimex(2): at most 500 ppm).
-const STEP_THRESHOLD_MICROS: i64 = 1_000_000;
 /// Number of periods that are kept; the oldest is forgotten first. Bounds the memory for a clock
 /// that is set again and again.
 const MAX_PERIODS: usize = 16;
 
-/// The periods of this run, oldest first.
+/// The periods of this run.
 #[derive(Debug)]
 pub struct ClockHistory {
-    origin: Instant,
+    /// How the clock was assessed last.
+    assessment: ClockAssessment,
+    /// The present period last. No two are of the same clock.
     periods: VecDeque<ClockPeriod>,
 }
 
-#[derive(Debug)]
-struct ClockPeriod {
-    /// Number of the first entry taken in this period.
-    first_entry: u64,
-    /// Wall time at `origin` as this period's clock counts back to it, in microseconds.
-    offset: i64,
-    /// The highest trust in the clock within the period.
-    trust: TrustLevel,
-}
-
-/// How to correct the times of an entry.
+/// How to correct the times of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Correction {
     /// Nothing better is known: the times stay as they were taken.
@@ -46,58 +34,47 @@ pub enum Correction {
 }
 
 impl ClockHistory {
-    /// Returns an empty history; `origin` is the present moment.
+    /// Starts with the present period.
     #[must_use]
-    pub fn new(origin: Instant) -> Self {
-        Self { origin, periods: VecDeque::new() }
+    pub fn new(assessment: ClockAssessment) -> Self {
+        Self { assessment, periods: VecDeque::from([assessment.period]) }
     }
 
-    /// Records that entry number `entry` was taken `at` this time, a moment before `now`, when the
-    /// clock shows `wall` and can be trusted this far. Numbers ascend.
-    pub fn record(
-        &mut self,
-        entry: u64,
-        at: UnixTime,
-        now: Instant,
-        wall: UnixTime,
-        trust: TrustLevel,
-    ) {
-        let mono = now.saturating_duration_since(self.origin).as_micros();
-        let mono = i64::try_from(mono).unwrap_or(i64::MAX);
-        let offset = wall.as_micros().saturating_sub(mono);
-        match self.periods.back_mut() {
-            Some(period)
-                if period.offset.abs_diff(offset) <= STEP_THRESHOLD_MICROS.unsigned_abs() =>
-            {
-                period.offset = offset;
-                period.trust = period.trust.max(trust);
-            }
-            // The entry was taken before the clock was set, and arrives after it.
-            Some(period) if is_closer(at, period.offset.saturating_add(mono), wall) => {}
-            _ => {
-                self.periods.push_back(ClockPeriod { first_entry: entry, offset, trust });
-                if self.periods.len() > MAX_PERIODS {
-                    self.periods.pop_front();
-                }
-            }
+    /// Records how the clock is assessed now.
+    pub fn on_assessed(&mut self, assessment: ClockAssessment) {
+        let mut period = assessment.period;
+        let known = self.periods.iter().position(|known| known.has(period.booted_at));
+        if let Some(known) = known.and_then(|known| self.periods.remove(known)) {
+            period = ClockPeriod { trust: period.trust.max(known.trust), ..known };
+        } else if self.periods.len() == MAX_PERIODS {
+            self.periods.pop_front();
         }
+        self.periods.push_back(period);
+        self.assessment = assessment;
     }
 
-    /// Applies new numbers to the entries; their order stays the same.
-    pub fn renumber(&mut self, number: impl Fn(u64) -> u64) {
-        self.periods.iter_mut().for_each(|period| period.first_entry = number(period.first_entry));
-    }
-
-    /// Returns the correction for the times of entry number `entry`, as known now.
+    /// Returns the period of a clock that said `at` when a record was read, and that the machine
+    /// booted at `booted_at`.
     #[must_use]
-    pub fn correction(&self, entry: u64) -> Correction {
-        let period = self.periods.iter().rev().find(|period| period.first_entry <= entry);
-        let (Some(period), Some(now)) = (period, self.periods.back()) else {
-            return Correction::Unknown;
-        };
-        if period.trust < now.trust {
-            Correction::Shift(now.offset.saturating_sub(period.offset))
-        } else if period.trust > TrustLevel::Unset {
+    pub fn period_of(&self, at: UnixTime, booted_at: UnixTime) -> ClockPeriod {
+        let known = self.periods.iter().find(|known| known.has(booted_at));
+        known.copied().unwrap_or_else(|| {
+            // The clock was set since it was assessed last.
+            ClockPeriod { booted_at, trust: self.assessment.plausibility(at) }
+        })
+    }
+
+    /// Returns the correction for the times of a record that was read in `period`, as known now:
+    /// by the latest of the most trusted periods.
+    #[must_use]
+    pub fn correction(&self, period: ClockPeriod) -> Correction {
+        let known = self.periods.iter().find(|known| known.has(period.booted_at));
+        let trust = known.map_or(period.trust, |known| known.trust.max(period.trust));
+        let best = self.periods.iter().max_by_key(|period| period.trust);
+        if let Some(best) = best.filter(|best| best.trust > trust) {
+            let shift = best.booted_at.as_micros().wrapping_sub(period.booted_at.as_micros());
+            Correction::Shift(shift)
+        } else if trust > TrustLevel::Unset {
             Correction::Confirmed
         } else {
             Correction::Unknown
@@ -105,158 +82,142 @@ impl ClockHistory {
     }
 }
 
-fn is_closer(at: UnixTime, this: i64, that: UnixTime) -> bool {
-    at.as_micros().abs_diff(this) < at.as_micros().abs_diff(that.as_micros())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A wall clock that can be set, and a monotonic one.
-    struct SettableClock {
-        history: ClockHistory,
-        origin: Instant,
-        mono: i64,
-        offset: i64,
-        trust: TrustLevel,
-        taken: u64,
-    }
-
-    impl SettableClock {
-        fn new(offset: i64, state: TrustLevel) -> Self {
-            let origin = Instant::now();
-            Self {
-                history: ClockHistory::new(origin),
-                origin,
-                mono: 0,
-                offset,
-                trust: state,
-                taken: 0,
-            }
-        }
-
-        fn wall(&self) -> UnixTime {
-            UnixTime::from_micros(self.mono + self.offset)
-        }
-
-        fn take(&mut self) -> u64 {
-            self.mono += 100_000;
-            let at = self.wall();
-            self.hear(at)
-        }
-
-        fn hear(&mut self, at: UnixTime) -> u64 {
-            let now = self.origin + Duration::from_micros(self.mono.unsigned_abs());
-            self.history.record(self.taken, at, now, self.wall(), self.trust);
-            self.taken += 1;
-            self.taken - 1
-        }
-    }
-
     const RIGHT: i64 = 1_800_000_000_000_000;
+    const HOUR: i64 = 3_600_000_000;
 
-    #[test]
-    fn times_from_1970_are_corrected_when_the_clock_is_set() {
-        let mut site = SettableClock::new(0, TrustLevel::Unset);
-        let early = site.take();
-        assert_eq!(site.history.correction(early), Correction::Unknown);
+    fn assessed(booted_at: i64, trust: TrustLevel) -> ClockAssessment {
+        ClockAssessment {
+            period: period(booted_at, trust),
+            floor: UnixTime::from_micros(RIGHT - HOUR),
+            ceiling: UnixTime::from_micros(RIGHT + 100 * HOUR),
+        }
+    }
 
-        (site.offset, site.trust) = (RIGHT, TrustLevel::Floor);
-        let late = site.take();
-
-        assert_eq!(site.history.correction(early), Correction::Shift(RIGHT));
-        assert_eq!(site.history.correction(late), Correction::Confirmed);
+    fn period(booted_at: i64, trust: TrustLevel) -> ClockPeriod {
+        ClockPeriod { booted_at: UnixTime::from_micros(booted_at), trust }
     }
 
     #[test]
-    fn a_renumbered_entry_keeps_its_correction() {
-        let mut site = SettableClock::new(0, TrustLevel::Unset);
-        site.taken = 3;
-        let early = site.take();
-        site.history.renumber(|entry| entry + 40);
-        (site.offset, site.trust, site.taken) = (RIGHT, TrustLevel::Synchronised, 44);
-        site.take();
+    fn times_from_1970_are_corrected_as_soon_as_the_clock_is_set() {
+        let wrong = assessed(0, TrustLevel::Unset);
+        let mut history = ClockHistory::new(wrong);
+        assert_eq!(history.correction(wrong.period), Correction::Unknown);
 
-        assert_eq!(
-            site.history.correction(early),
-            Correction::Unknown,
-            "another entry has this number now"
-        );
-        assert_eq!(site.history.correction(early + 40), Correction::Shift(RIGHT));
+        let right = assessed(RIGHT, TrustLevel::Floor);
+        history.on_assessed(right);
+
+        assert_eq!(history.correction(wrong.period), Correction::Shift(RIGHT));
+        assert_eq!(history.correction(right.period), Correction::Confirmed);
+    }
+
+    /// The process that read the record knew the wrong clock only.
+    #[test]
+    fn times_of_an_earlier_process_are_corrected_by_the_clock_of_this_one() {
+        let early = period(0, TrustLevel::Unset);
+        let mut history = ClockHistory::new(assessed(RIGHT, TrustLevel::Floor));
+        assert_eq!(history.correction(early), Correction::Shift(RIGHT));
+        history.on_assessed(assessed(RIGHT + HOUR, TrustLevel::Synchronised));
+        assert_eq!(history.correction(early), Correction::Shift(RIGHT + HOUR));
     }
 
     #[test]
     fn a_time_server_corrects_a_plausible_clock_and_nothing_corrects_a_right_one() {
-        let mut site = SettableClock::new(RIGHT - 7_200_000_000, TrustLevel::Floor);
-        let early = site.take();
-        site.offset = RIGHT;
-        let unnoticed = site.take();
-        assert_eq!(site.history.correction(early), Correction::Confirmed);
-        site.trust = TrustLevel::Synchronised;
-        let right = site.take();
-        assert_eq!(site.history.correction(early), Correction::Shift(7_200_000_000));
-        assert_eq!(site.history.correction(unnoticed), Correction::Confirmed);
+        let early = period(RIGHT - 2 * HOUR, TrustLevel::Floor);
+        let mut history = ClockHistory::new(assessed(RIGHT - 2 * HOUR, TrustLevel::Floor));
+        history.on_assessed(assessed(RIGHT, TrustLevel::Floor));
+        assert_eq!(history.correction(early), Correction::Confirmed);
+        history.on_assessed(assessed(RIGHT, TrustLevel::Synchronised));
+        assert_eq!(history.correction(early), Correction::Shift(2 * HOUR));
+        // Taken before the time server had confirmed the clock.
+        let unnoticed = period(RIGHT, TrustLevel::Floor);
+        assert_eq!(history.correction(unnoticed), Correction::Confirmed);
 
-        (site.offset, site.trust) = (0, TrustLevel::Unset);
-        let wrong = site.take();
+        history.on_assessed(assessed(0, TrustLevel::Unset));
 
-        assert_eq!(site.history.correction(right), Correction::Confirmed);
-        assert_eq!(site.history.correction(wrong), Correction::Unknown);
+        let right = period(RIGHT, TrustLevel::Synchronised);
+        assert_eq!(history.correction(right), Correction::Confirmed);
+        let wrong = period(0, TrustLevel::Unset);
+        assert_eq!(history.correction(wrong), Correction::Shift(RIGHT));
     }
 
     #[test]
-    fn an_entry_read_before_the_jump_and_recorded_after_it_is_corrected() {
-        let mut site = SettableClock::new(0, TrustLevel::Unset);
-        site.take();
-        let read = site.wall();
-        (site.offset, site.trust) = (RIGHT, TrustLevel::Synchronised);
-
-        let on_the_way = site.hear(read);
-        let first = site.take();
-
-        assert_eq!(site.history.correction(on_the_way), Correction::Shift(RIGHT));
-        assert_eq!(site.history.correction(first), Correction::Confirmed);
+    fn a_record_of_a_clock_that_was_set_a_moment_ago_is_judged_by_the_bounds() {
+        let history = ClockHistory::new(assessed(RIGHT, TrustLevel::Synchronised));
+        let trust = |at, booted_at| {
+            let (at, booted_at) = (UnixTime::from_micros(at), UnixTime::from_micros(booted_at));
+            history.period_of(at, booted_at).trust
+        };
+        assert_eq!(trust(RIGHT + HOUR, RIGHT + 500_000), TrustLevel::Synchronised);
+        assert_eq!(trust(RIGHT + 2 * HOUR, RIGHT + HOUR), TrustLevel::Floor);
+        assert_eq!(trust(HOUR, 0), TrustLevel::Unset);
+        assert_eq!(trust(RIGHT + 101 * HOUR, RIGHT + 100 * HOUR), TrustLevel::Unset);
     }
 
-    #[test]
-    fn entries_of_an_earlier_run_are_not_corrected() {
-        let mut site = SettableClock::new(RIGHT, TrustLevel::Synchronised);
-        site.taken = 7;
-        site.take();
-
-        assert_eq!(site.history.correction(6), Correction::Unknown);
-    }
+    const LEVELS: [TrustLevel; 3] =
+        [TrustLevel::Unset, TrustLevel::Floor, TrustLevel::Synchronised];
 
     proptest! {
-        /// Corrected times show what the most trusted clock would have shown, and a clock that is
-        /// slewed corrects nothing.
+        /// However often the clock is set and the gateway restarts: a corrected time shows what the
+        /// latest of the most trusted clocks would have shown, and a time stays as it is when no
+        /// clock is more trusted than its own.
         #[test]
         fn a_corrected_time_is_that_of_the_most_trusted_clock(
-            steps in prop::collection::vec((-RIGHT..RIGHT, 0..3_u8, 1..5_u8), 1..30)
+            steps in prop::collection::vec((0_i64..6, 0..3_usize, any::<bool>()), 1..40)
         ) {
-            let mut site = SettableClock::new(RIGHT, TrustLevel::Floor);
+            let mut history = ClockHistory::new(assessed(0, TrustLevel::Unset));
+            let mut assessed_now = vec![period(0, TrustLevel::Unset)];
             let mut taken = Vec::new();
-            for (offset, state, count) in steps {
-                if offset % 3 != 0 {
-                    site.offset = offset;
+            for (clock, level, restarts) in steps {
+                let now = assessed(clock * RIGHT / 6, LEVELS[level]);
+                if restarts {
+                    history = ClockHistory::new(now);
+                    assessed_now.clear();
+                } else {
+                    history.on_assessed(now);
                 }
-                site.trust = [TrustLevel::Unset, TrustLevel::Floor, TrustLevel::Synchronised][usize::from(state)];
-                for _ in 0..count {
-                    let entry = site.take();
-                    taken.push((entry, site.wall().as_micros(), site.mono));
-                }
+                assessed_now.push(now.period);
+                let booted_at = now.period.booted_at;
+                // The record is stored and read back.
+                taken.push(history.period_of(booted_at, booted_at));
             }
-            prop_assert!(site.history.periods.len() <= MAX_PERIODS);
-            for (entry, at, mono) in taken {
-                if let Correction::Shift(shift) = site.history.correction(entry) {
-                    let believed = mono + site.offset;
-                    prop_assert!((at + shift).abs_diff(believed) <= STEP_THRESHOLD_MICROS.unsigned_abs());
-                }
+            prop_assert!(history.periods.len() <= MAX_PERIODS);
+            let most = assessed_now.iter().map(|period| period.trust).max().unwrap();
+            let latest = |booted_at| {
+                let seen = assessed_now.iter().rposition(|p: &ClockPeriod| p.has(booted_at));
+                (seen, booted_at)
+            };
+            let best = assessed_now.iter().filter(|period| period.trust == most);
+            let (_, best) = best.map(|period| latest(period.booted_at)).max().unwrap();
+            for period in taken {
+                let known = assessed_now.iter().filter(|known| known.has(period.booted_at));
+                let trust = known.map(|known| known.trust).max().max(Some(period.trust)).unwrap();
+                let expected = if trust < most {
+                    Correction::Shift(best.as_micros() - period.booted_at.as_micros())
+                } else if trust > TrustLevel::Unset {
+                    Correction::Confirmed
+                } else {
+                    Correction::Unknown
+                };
+                prop_assert_eq!(history.correction(period), expected);
+            }
+        }
+
+        #[test]
+        fn a_correction_exists_for_every_clock(
+            clocks in prop::collection::vec(any::<i64>(), 1..20),
+            taken in any::<i64>(),
+        ) {
+            let mut history = ClockHistory::new(assessed(i64::MIN, TrustLevel::Unset));
+            for booted_at in clocks {
+                history.on_assessed(assessed(booted_at, TrustLevel::Floor));
+                let corrected = history.correction(period(taken, TrustLevel::Unset));
+                prop_assert_ne!(corrected, Correction::Unknown);
             }
         }
     }

@@ -5,17 +5,14 @@
 //! time must not be trusted at once, whether it was set by hand, by GPS or by a bad time server.
 //!
 //! What is certain is the floor: the time at which this version was written, or a later time that a
-//! trusted clock has shown. A clock is wrong if it is before the floor, or further after it than
-//! the battery of a clock lasts. A device that was off for longer than that has to be synchronised
-//! by a time server for a day. A device that is never synchronised is trusted all the same: the
-//! time for which the gateway runs moves the floor too, so only years of being off count.
+//! synchronised clock has shown. The other bound is a year after the latest time that a trusted
+//! clock has shown. A clock beyond it is trusted when the kernel has vouched for it for an hour. A
+//! device that is never synchronised is trusted all the same: its clock moves both bounds too.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::model::UnixTime;
+use super::{ClockReading, KnownTimes};
+use crate::model::{ClockPeriod, TrustLevel, UnixTime};
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
@@ -23,147 +20,164 @@ const YEAR: i64 = 31_557_600 * SECOND;
 
 /// When this version was written, 2026-11-01: no gateway runs it earlier.
 const BUILD_TIME_FLOOR: UnixTime = UnixTime::from_micros(1_793_491_200 * SECOND);
-/// A clock that is this far after the floor is wrong: 8 years, the life of a clock's battery.
-const MAX_PLAUSIBLE_AHEAD: i64 = 8 * YEAR;
-/// Such a clock is trusted after the kernel has reported it as synchronised for this long without a
-/// break.
-const SUSTAINED_SYNC: Duration = Duration::from_secs(86_400);
+/// A clock that is this far after the time seen last has to be vouched for.
+const MAX_PLAUSIBLE_AHEAD: i64 = YEAR;
+/// For this long without a break: a time server that is wrong is noticed by then, or loses its
+/// majority.
+const VOUCHING_TIME: Duration = Duration::from_secs(3600);
+/// A device that has never run only knows when this version was written, which says little about
+/// the day of its installation. So its clock is trusted after this time, vouched for or not; a time
+/// server has mostly set it by then.
+const FIRST_RUN_PATIENCE: Duration = Duration::from_secs(300);
+/// This far after the build, a device that has never run is no exception: 8 years, the life of a
+/// clock's battery.
+const FIRST_RUN_MAX_AHEAD: i64 = 8 * YEAR;
 /// Running moves the floor no closer than this to a clock that is not synchronised: one that loses
 /// a minute a month has to stay after the floor.
 const FLOOR_MARGIN: i64 = 30 * DAY;
-/// The floor on disk is at most this much older: six small writes per hour, for the sake of flash.
-const FLOOR_STORE_INTERVAL: i64 = 600 * SECOND;
-
-/// How far the clock can be trusted, worst first.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
-pub enum TrustLevel {
-    /// The time is before the floor, or implausibly far after it.
-    Unset,
-    /// The time is after the floor, and no time server has confirmed it.
-    Floor,
-    /// The kernel reports that the clock follows a time server.
-    Synchronised,
-}
+/// The times on disk are at most this much older: six small writes per hour, for the sake of flash.
+const STORE_INTERVAL: i64 = 600 * SECOND;
 
 /// The result of one assessment of the clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClockAssessment {
-    /// How far the clock can be trusted.
-    pub trust: TrustLevel,
+    /// The present period of the clock.
+    pub period: ClockPeriod,
     /// The right time is later than this.
     pub floor: UnixTime,
-    /// The right time is earlier than this.
+    /// A time after this is not trusted.
     pub ceiling: UnixTime,
 }
 
-/// Assesses the clock against the floor, which it moves.
+impl ClockAssessment {
+    /// Returns how far a time can be trusted that nothing but these bounds confirms.
+    #[must_use]
+    pub fn plausibility(&self, time: UnixTime) -> TrustLevel {
+        if (self.floor..self.ceiling).contains(&time) {
+            TrustLevel::Floor
+        } else {
+            TrustLevel::Unset
+        }
+    }
+}
+
+/// Assesses the clock against the known times, which it moves.
 #[derive(Debug)]
 pub struct ClockTrust {
-    floor: UnixTime,
-    stored_floor: UnixTime,
+    known: KnownTimes,
+    /// What the last run knew, or what is to be stored.
+    stored: KnownTimes,
     is_store_due: bool,
-    /// When the clock was assessed last.
-    last_assessed_at: Option<Instant>,
-    /// Since when the kernel has reported an implausible clock as synchronised.
-    sustained_since: Option<Instant>,
+    /// Whether no run before this one knew the time, and this one has not been synchronised.
+    is_first_run: bool,
+    /// When the clock was assessed last, and when the machine booted by that clock.
+    last: Option<(Instant, UnixTime)>,
+    /// Since when the clock has been beyond the ceiling, without having been set or, where that is
+    /// needed, without a break in the kernel's vouching.
+    beyond_since: Option<Instant>,
 }
 
 impl ClockTrust {
-    /// Starts with the floor that an earlier run stored.
+    /// Starts with what an earlier run stored.
     #[must_use]
-    pub fn new(stored: Option<UnixTime>) -> Self {
-        let floor = stored.unwrap_or(BUILD_TIME_FLOOR).max(BUILD_TIME_FLOOR);
+    pub fn new(stored: Option<KnownTimes>) -> Self {
+        let floor = stored.map_or(BUILD_TIME_FLOOR, |known| known.floor.max(BUILD_TIME_FLOOR));
+        let seen = stored.map_or(floor, |known| known.seen.max(floor));
+        let known = KnownTimes { floor, seen };
         Self {
-            floor,
-            stored_floor: floor,
+            known,
+            stored: known,
             is_store_due: false,
-            last_assessed_at: None,
-            sustained_since: None,
+            is_first_run: stored.is_none(),
+            last: None,
+            beyond_since: None,
         }
     }
 
-    /// Assesses the time that the clock shows. A synchronised time moves the floor in either
+    /// Assesses the time that the clock shows. A synchronised time moves the known times in either
     /// direction: a clock that was wrong once must not make the right time look wrong.
     pub fn assess(
         &mut self,
         now: Instant,
-        wall: UnixTime,
+        reading: ClockReading,
         is_synchronised: bool,
     ) -> ClockAssessment {
-        let before = self.last_assessed_at.replace(now);
-        let passed = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
-        let is_plausible = wall < add_micros(self.floor, MAX_PLAUSIBLE_AHEAD);
-        let is_confirmed = is_synchronised && wall >= BUILD_TIME_FLOOR;
-        let state = if is_confirmed && (is_plausible || self.is_sustained(now)) {
-            self.floor = wall;
+        let wall = reading.wall;
+        let (passed, booted_at) = self.advance(now, reading.booted_at);
+        let is_trusted = self.is_trusted(now, wall, is_synchronised);
+        let trust = if is_trusted && is_synchronised && wall >= BUILD_TIME_FLOOR {
+            self.known = KnownTimes { floor: wall, seen: wall };
+            self.is_first_run = false;
             TrustLevel::Synchronised
-        } else if is_plausible && wall >= self.floor {
+        } else if is_trusted && wall >= self.known.floor {
             let grown =
-                add_micros(self.floor, i64::try_from(passed.as_micros()).unwrap_or(i64::MAX));
-            self.floor = self.floor.max(grown.min(add_micros(wall, -FLOOR_MARGIN)));
+                add_micros(self.known.floor, i64::try_from(passed.as_micros()).unwrap_or(i64::MAX));
+            let floor = self.known.floor.max(grown.min(add_micros(wall, -FLOOR_MARGIN)));
+            self.known = KnownTimes { floor, seen: wall };
             TrustLevel::Floor
         } else {
             TrustLevel::Unset
         };
-        if !is_synchronised || is_plausible {
-            self.sustained_since = None;
-        }
-        let away = self.floor.as_micros().abs_diff(self.stored_floor.as_micros());
-        self.is_store_due |= away >= FLOOR_STORE_INTERVAL.unsigned_abs();
-        // The stored floor, so that the result does not change with every assessment.
+        self.update_stored();
+        // The stored times, so that the result does not change with every assessment.
         ClockAssessment {
-            trust: state,
-            floor: self.stored_floor,
-            ceiling: add_micros(self.stored_floor, MAX_PLAUSIBLE_AHEAD),
+            period: ClockPeriod { booted_at, trust },
+            floor: self.stored.floor,
+            ceiling: add_micros(self.stored.seen, MAX_PLAUSIBLE_AHEAD),
         }
     }
 
-    fn is_sustained(&mut self, now: Instant) -> bool {
-        let since = *self.sustained_since.get_or_insert(now);
-        now.saturating_duration_since(since) >= SUSTAINED_SYNC
+    /// Returns the time since the last assessment, and when the machine booted by the clock of this
+    /// period: the difference of two clocks is never read twice with the same microsecond.
+    fn advance(&mut self, now: Instant, booted_at: UnixTime) -> (Duration, UnixTime) {
+        let Some((before, known)) = self.last.replace((now, booted_at)) else {
+            return (Duration::ZERO, booted_at);
+        };
+        let period = ClockPeriod { booted_at: known, trust: TrustLevel::Unset };
+        let booted_at = if period.has(booted_at) { known } else { booted_at };
+        if booted_at != known {
+            self.beyond_since = None;
+        }
+        self.last = Some((now, booted_at));
+        (now.saturating_duration_since(before), booted_at)
     }
 
-    /// Returns the floor when it is due to be stored.
-    pub fn take_floor_to_store(&mut self) -> Option<UnixTime> {
-        std::mem::take(&mut self.is_store_due).then(|| {
-            self.stored_floor = self.floor;
-            self.floor
-        })
+    /// Returns whether a time is not too far ahead, or has been shown for long enough.
+    fn is_trusted(&mut self, now: Instant, wall: UnixTime, is_synchronised: bool) -> bool {
+        if wall < add_micros(self.known.seen, MAX_PLAUSIBLE_AHEAD) {
+            self.beyond_since = None;
+            return true;
+        }
+        let is_installed =
+            self.is_first_run && wall < add_micros(BUILD_TIME_FLOOR, FIRST_RUN_MAX_AHEAD);
+        if !is_installed && !is_synchronised {
+            self.beyond_since = None;
+            return false;
+        }
+        let needed = if is_installed { FIRST_RUN_PATIENCE } else { VOUCHING_TIME };
+        let since = *self.beyond_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= needed
+    }
+
+    fn update_stored(&mut self) {
+        let is_far = |known: UnixTime, stored: UnixTime| {
+            known.as_micros().abs_diff(stored.as_micros()) >= STORE_INTERVAL.unsigned_abs()
+        };
+        if is_far(self.known.floor, self.stored.floor) || is_far(self.known.seen, self.stored.seen)
+        {
+            self.stored = self.known;
+            self.is_store_due = true;
+        }
+    }
+
+    /// Returns the known times when they are due to be stored.
+    pub fn take_times_to_store(&mut self) -> Option<KnownTimes> {
+        std::mem::take(&mut self.is_store_due).then_some(self.stored)
     }
 }
 
 const fn add_micros(time: UnixTime, by: i64) -> UnixTime {
     UnixTime::from_micros(time.as_micros().saturating_add(by))
-}
-
-impl TrustLevel {
-    /// Returns its word in the status.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unset => "unset",
-            Self::Floor => "floor",
-            Self::Synchronised => "synchronised",
-        }
-    }
-}
-
-/// The sentence of the status.
-impl fmt::Display for TrustLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unset => {
-                "The clock of this gateway is wrong: set it, or give it access to a time server \
-                 (NTP)."
-            }
-            Self::Floor => {
-                "The clock has not been compared with a time server yet; times may be off. This is \
-                 normal in the first minutes; otherwise give it access to a time server (NTP)."
-            }
-            Self::Synchronised => "The clock follows a time server.",
-        })
-    }
 }
 
 #[cfg(test)]
@@ -174,137 +188,241 @@ mod tests {
         add_micros(BUILD_TIME_FLOOR, years * YEAR)
     }
 
-    /// Returns the trust at an assessment this long after the start.
-    fn look(
-        trust: &mut ClockTrust,
-        after: Duration,
-        wall: UnixTime,
-        is_synchronised: bool,
-    ) -> TrustLevel {
-        // One start for all assessments of a test.
-        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        let start = *START.get_or_init(Instant::now);
-        trust.assess(start + after, wall, is_synchronised).trust
+    fn known(floor: UnixTime) -> Option<KnownTimes> {
+        Some(KnownTimes { floor, seen: floor })
     }
 
-    /// Returns the trust at the start.
-    fn first(trust: &mut ClockTrust, wall: UnixTime, is_synchronised: bool) -> TrustLevel {
-        look(trust, Duration::ZERO, wall, is_synchronised)
+    /// A device with a clock, and the kernel's word for it.
+    struct Device {
+        trust: ClockTrust,
+        start: Instant,
+        /// Time since the boot, in seconds.
+        uptime: u64,
+        booted_at: UnixTime,
+        is_synchronised: bool,
+    }
+
+    impl Device {
+        fn new(stored: Option<KnownTimes>, wall: UnixTime, is_synchronised: bool) -> Self {
+            let trust = ClockTrust::new(stored);
+            Self { trust, start: Instant::now(), uptime: 0, booted_at: wall, is_synchronised }
+        }
+
+        fn set_clock(&mut self, wall: UnixTime) {
+            self.booted_at = add_micros(wall, -self.micros());
+        }
+
+        fn micros(&self) -> i64 {
+            i64::try_from(self.uptime).unwrap() * SECOND
+        }
+
+        fn assess(&mut self) -> ClockAssessment {
+            let now = self.start + Duration::from_secs(self.uptime);
+            let wall = add_micros(self.booted_at, self.micros());
+            let reading = ClockReading { wall, booted_at: self.booted_at };
+            self.trust.assess(now, reading, self.is_synchronised)
+        }
+
+        fn trust(&mut self) -> TrustLevel {
+            self.assess().period.trust
+        }
+
+        /// Assesses the clock every second; returns after how many it is trusted this far.
+        fn seconds_until(&mut self, trust: TrustLevel, most: u64) -> Option<u64> {
+            (0..=most).find(|_| {
+                let is_trusted = self.trust() >= trust;
+                self.uptime += u64::from(!is_trusted);
+                is_trusted
+            })
+        }
     }
 
     #[test]
     fn a_device_that_starts_in_1970_has_an_unset_clock() {
-        let mut trust = ClockTrust::new(None);
-        assert_eq!(first(&mut trust, UnixTime::from_micros(0), false), TrustLevel::Unset);
-        assert_eq!(first(&mut trust, UnixTime::from_micros(0), true), TrustLevel::Unset);
-        assert_eq!(first(&mut trust, after(1), false), TrustLevel::Floor);
-        assert_eq!(first(&mut trust, after(1), true), TrustLevel::Synchronised);
+        let mut device = Device::new(None, UnixTime::from_micros(0), false);
+        assert_eq!(device.trust(), TrustLevel::Unset);
+        device.is_synchronised = true;
+        assert_eq!(device.trust(), TrustLevel::Unset);
+        device.set_clock(add_micros(BUILD_TIME_FLOOR, 300 * DAY));
+        assert_eq!(device.trust(), TrustLevel::Synchronised);
+        device.is_synchronised = false;
+        assert_eq!(device.trust(), TrustLevel::Floor);
     }
 
     #[test]
     fn a_time_before_the_stored_floor_is_not_trusted() {
-        let mut trust = ClockTrust::new(Some(after(3)));
-        assert_eq!(first(&mut trust, after(2), false), TrustLevel::Unset);
-        assert_eq!(first(&mut trust, after(3), false), TrustLevel::Floor);
+        assert_eq!(Device::new(known(after(3)), after(2), false).trust(), TrustLevel::Unset);
+        assert_eq!(Device::new(known(after(3)), after(3), false).trust(), TrustLevel::Floor);
     }
 
     #[test]
-    fn a_clock_ten_years_ahead_is_not_trusted() {
-        for kept in [after(0), after(7)] {
+    fn a_clock_more_than_a_year_after_the_last_run_waits_for_an_hour_of_vouching() {
+        for years in [1, 2, 7, 12, 60] {
+            let stored = after(1);
+            let wall = add_micros(stored, years * YEAR);
+            let mut device = Device::new(known(stored), wall, true);
+            let assessment = device.assess();
+            assert!(assessment.ceiling <= wall && assessment.floor == stored);
+            assert_eq!(device.seconds_until(TrustLevel::Floor, 3600), Some(3600), "{years}");
+            assert_eq!(device.trust(), TrustLevel::Synchronised);
+            let assessment = device.assess();
+            assert!(assessment.ceiling > wall && assessment.floor >= wall);
+
+            let mut device = Device::new(known(stored), wall, false);
+            assert_eq!(device.seconds_until(TrustLevel::Floor, 100_000), None, "{years}");
+            // Once the clock is right it is trusted at once.
+            device.set_clock(add_micros(stored, DAY));
+            assert_eq!(device.trust(), TrustLevel::Floor);
+        }
+        let almost = add_micros(after(1), YEAR - SECOND);
+        assert_eq!(Device::new(known(after(1)), almost, false).trust(), TrustLevel::Floor);
+    }
+
+    #[test]
+    fn any_break_in_the_vouching_starts_the_hour_again() {
+        let breaks: [fn(&mut Device); 3] = [
+            |device| device.is_synchronised = false,
+            |device| device.set_clock(after(2)),
+            |device| device.booted_at = add_micros(device.booted_at, YEAR),
+        ];
+        for break_off in breaks {
+            let mut device = Device::new(known(after(1)), after(5), true);
+            assert_eq!(device.seconds_until(TrustLevel::Floor, 3598), None);
+            let (booted_at, known) = (device.booted_at, device.trust.known);
+            break_off(&mut device);
+            device.trust();
+            (device.booted_at, device.is_synchronised) = (booted_at, true);
+            device.trust.known = known;
+            assert_eq!(device.seconds_until(TrustLevel::Floor, 3600), Some(3600));
+        }
+    }
+
+    #[test]
+    fn a_device_that_has_never_run_waits_for_five_minutes() {
+        for years in [1, 3, 7] {
             for is_synchronised in [false, true] {
-                let mut trust = ClockTrust::new(Some(kept));
-                let ahead = add_micros(kept, 10 * YEAR);
-                assert_eq!(first(&mut trust, ahead, is_synchronised), TrustLevel::Unset);
-                let assessment = trust.assess(Instant::now(), ahead, is_synchronised);
-                assert!(assessment.ceiling < ahead && assessment.floor == kept);
-                assert_eq!(trust.take_floor_to_store(), None);
-                // Once the time server is right it is trusted at once.
-                assert_eq!(first(&mut trust, kept, true), TrustLevel::Synchronised);
-            }
-        }
-    }
-
-    #[test]
-    fn a_device_that_was_off_for_seven_years_is_trusted() {
-        let mut trust = ClockTrust::new(None);
-        assert_eq!(first(&mut trust, after(7), false), TrustLevel::Floor);
-        assert_eq!(first(&mut trust, after(7), true), TrustLevel::Synchronised);
-    }
-
-    #[test]
-    fn an_implausible_time_is_trusted_after_a_day_of_synchronisation_only() {
-        for is_synchronised in [false, true] {
-            let mut trust = ClockTrust::new(None);
-            for hour in 0..24 {
-                let after_start = Duration::from_secs(3600 * hour);
+                let mut device = Device::new(None, after(years), is_synchronised);
+                assert_eq!(device.seconds_until(TrustLevel::Floor, 300), Some(300), "{years}");
+                // What it believed is what the next run compares with.
+                let stored = device.trust.take_times_to_store();
                 assert_eq!(
-                    look(&mut trust, after_start, after(12), is_synchronised),
-                    TrustLevel::Unset
+                    stored.map(|known| known.seen),
+                    Some(add_micros(after(years), 300 * SECOND))
                 );
+                assert!(Device::new(stored, after(years), false).trust.stored.seen > after(years));
             }
-            let state = look(&mut trust, SUSTAINED_SYNC, after(12), is_synchronised);
-            let then = if is_synchronised { TrustLevel::Synchronised } else { TrustLevel::Unset };
-            assert_eq!(state, then);
-            assert_eq!(trust.take_floor_to_store(), is_synchronised.then(|| after(12)));
         }
-        let mut trust = ClockTrust::new(None);
-        first(&mut trust, after(12), true);
-        look(&mut trust, SUSTAINED_SYNC / 2, after(1), true);
-        assert_eq!(look(&mut trust, SUSTAINED_SYNC, after(12), true), TrustLevel::Unset);
+        let mut ahead = Device::new(None, after(9), true);
+        assert_eq!(ahead.seconds_until(TrustLevel::Floor, 3600), Some(3600));
+    }
+
+    /// Images start at the time of their build, until a time server sets the clock.
+    #[test]
+    fn a_device_without_a_battery_starts_at_a_build_time_and_is_set_years_later() {
+        for start in [add_micros(BUILD_TIME_FLOOR, -YEAR), add_micros(BUILD_TIME_FLOOR, DAY)] {
+            let mut device = Device::new(None, start, false);
+            device.trust();
+            (device.uptime, device.is_synchronised) = (60, true);
+            device.set_clock(after(3));
+            assert_eq!(device.seconds_until(TrustLevel::Synchronised, 300), Some(300));
+            let stored = device.trust.take_times_to_store();
+
+            let mut second_run = Device::new(stored, start, false);
+            assert_eq!(second_run.trust(), TrustLevel::Unset);
+            second_run.is_synchronised = true;
+            second_run.set_clock(add_micros(after(3), 300 * DAY));
+            assert_eq!(second_run.trust(), TrustLevel::Synchronised);
+        }
+    }
+
+    #[test]
+    fn a_first_run_that_was_synchronised_is_a_run_like_any_other() {
+        let mut device = Device::new(None, BUILD_TIME_FLOOR, true);
+        assert_eq!(device.trust(), TrustLevel::Synchronised);
+        device.set_clock(after(3));
+        assert_eq!(device.seconds_until(TrustLevel::Floor, 3600), Some(3600));
     }
 
     #[test]
     fn a_device_without_time_server_is_trusted_for_decades_of_running() {
-        let (mut kept, mut age) = (None, 0);
+        let mut stored = known(BUILD_TIME_FLOOR);
         // It is off for the second half of each of ten years.
-        for _ in 0..10 {
-            let mut trust = ClockTrust::new(kept);
+        for half_year in (0..20).step_by(2) {
+            let start = add_micros(BUILD_TIME_FLOOR, half_year * YEAR / 2);
+            let mut device = Device::new(stored, start, false);
             for week in 0..26 {
-                let wall = add_micros(BUILD_TIME_FLOOR, age * YEAR / 2 + week * 7 * DAY);
-                let running = Duration::from_secs(7 * 86_400) * u32::try_from(week).unwrap();
-                assert_eq!(
-                    look(&mut trust, running, wall, false),
-                    TrustLevel::Floor,
-                    "{age} {week}"
-                );
+                device.uptime = week * 7 * 86_400;
+                assert_eq!(device.trust(), TrustLevel::Floor, "{half_year} {week}");
                 // A clock that is set back a little by hand is still trusted.
-                assert!(trust.floor <= add_micros(wall, -FLOOR_MARGIN).max(BUILD_TIME_FLOOR));
+                let wall = add_micros(start, device.micros());
+                let highest = add_micros(wall, -FLOOR_MARGIN).max(BUILD_TIME_FLOOR);
+                assert!(device.trust.known.floor <= highest);
             }
-            kept = trust.take_floor_to_store();
-            assert!(kept.is_some());
-            age += 2;
+            stored = device.trust.take_times_to_store();
+            assert!(stored.is_some());
         }
     }
 
     #[test]
-    fn a_synchronised_clock_lowers_a_wrong_floor() {
-        let mut trust = ClockTrust::new(Some(after(20)));
-        assert_eq!(first(&mut trust, after(1), true), TrustLevel::Synchronised);
-        assert_eq!(trust.take_floor_to_store(), Some(after(1)));
-        assert_eq!(first(&mut trust, after(1), false), TrustLevel::Floor);
+    fn a_wrong_year_that_was_set_by_hand_can_be_set_right_by_hand() {
+        let mut device = Device::new(known(after(1)), after(1), false);
+        device.set_clock(add_micros(after(1), 360 * DAY));
+        assert_eq!(device.trust(), TrustLevel::Floor);
+        device.uptime += 3600;
+        device.set_clock(add_micros(after(1), 3600 * SECOND));
+        assert_eq!(device.trust(), TrustLevel::Floor);
+        assert!(device.assess().ceiling < add_micros(after(2), DAY));
     }
 
     #[test]
-    fn the_floor_is_stored_every_ten_minutes_of_a_synchronised_clock() {
-        let mut trust = ClockTrust::new(None);
-        let at = |seconds: i64| add_micros(after(1), seconds * SECOND);
-        first(&mut trust, at(0), false);
-        assert_eq!(trust.take_floor_to_store(), None);
-        first(&mut trust, at(0), true);
-        assert_eq!(trust.take_floor_to_store(), Some(at(0)));
-        first(&mut trust, at(599), true);
-        assert_eq!(trust.take_floor_to_store(), None);
-        first(&mut trust, at(600), true);
-        assert_eq!(trust.take_floor_to_store(), Some(at(600)));
+    fn a_synchronised_clock_lowers_a_wrong_floor_at_once() {
+        let mut device = Device::new(known(after(20)), after(1), true);
+        let assessment = device.assess();
+        assert_eq!(assessment.period.trust, TrustLevel::Synchronised);
+        assert_eq!((assessment.floor, assessment.ceiling), (after(1), after(2)));
+        assert_eq!(device.trust.take_times_to_store(), known(after(1)));
+        device.is_synchronised = false;
+        assert_eq!(device.trust(), TrustLevel::Floor);
+    }
+
+    #[test]
+    fn the_times_are_stored_every_ten_minutes() {
+        let mut device = Device::new(None, BUILD_TIME_FLOOR, true);
+        let stored_at = |device: &mut Device, uptime| {
+            device.uptime = uptime;
+            device.trust();
+            device.trust.take_times_to_store()
+        };
+        assert_eq!(stored_at(&mut device, 0), None);
+        assert_eq!(stored_at(&mut device, 599), None);
+        let at = add_micros(BUILD_TIME_FLOOR, 600 * SECOND);
+        assert_eq!(stored_at(&mut device, 600), known(at));
+        assert_eq!(stored_at(&mut device, 1199), None);
+    }
+
+    #[test]
+    fn the_result_changes_when_the_clock_is_set_and_not_with_every_reading() {
+        let mut device = Device::new(known(after(1)), after(1), true);
+        let first = device.assess();
+        for micros in [3, -2, 999_999] {
+            device.booted_at = add_micros(after(1), micros);
+            device.uptime += 1;
+            assert_eq!(device.assess(), first);
+        }
+        device.booted_at = add_micros(after(1), 2 * SECOND);
+        assert_eq!(device.assess().period.booted_at, device.booted_at);
     }
 
     #[test]
     fn no_time_of_a_clock_causes_an_overflow() {
-        for kept in [None, Some(i64::MIN), Some(i64::MAX), Some(0)] {
-            let mut trust = ClockTrust::new(kept.map(UnixTime::from_micros));
-            for wall in [i64::MIN, -1, 0, i64::MAX] {
-                first(&mut trust, UnixTime::from_micros(wall), false);
-                first(&mut trust, UnixTime::from_micros(wall), true);
+        for stored in [None, Some(i64::MIN), Some(i64::MAX), Some(0)] {
+            let stored = stored.map(UnixTime::from_micros);
+            let mut trust = ClockTrust::new(stored.and_then(known));
+            for time in [i64::MIN, -1, 0, i64::MAX] {
+                let time = UnixTime::from_micros(time);
+                let reading = ClockReading { wall: time, booted_at: time };
+                trust.assess(Instant::now(), reading, false);
+                trust.assess(Instant::now(), reading, true);
             }
         }
     }

@@ -86,7 +86,7 @@ fn element_location(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use provisioning::plc::{DataType, PlcModel};
+    use provisioning::plc::{DataType, PlcModel, Table};
 
     use super::super::{decode, encode};
     use super::*;
@@ -136,6 +136,20 @@ mod tests {
             let value = Value::List(Arc::new(items));
             let error = encode(&location, data, ByteOrder::Cdab, &value, &mut words);
             assert_eq!((error, words), (Err(EncodeError::WrongKind), [7, 8]));
+        }
+    }
+
+    #[test]
+    fn registers_of_another_count_or_of_a_bit_table_are_refused() {
+        let data = data("ARRAY[0..1] OF INT");
+        let holding = PlcModel::M241.locate("%MW10", data).unwrap();
+        let coils = Location { table: Table::Coil, ..holding };
+        let value = list([1, 2].map(|item| Some(Value::Int(item)))).unwrap();
+        for (location, count) in [(holding, 1), (holding, 3), (coils, 2)] {
+            let mut words = vec![7; count];
+            assert_eq!(decode(&location, data, ByteOrder::Cdab, &words), None);
+            let error = encode(&location, data, ByteOrder::Cdab, &value, &mut words);
+            assert_eq!((error, words), (Err(EncodeError::WrongRegisters), vec![7; count]));
         }
     }
 

@@ -174,6 +174,14 @@ fn signed_and_unsigned_values_are_accepted_for_either_kind_of_type() {
     assert_eq!(words, [9]);
 }
 
+#[test]
+fn the_first_bit_of_a_bit_table_is_a_bool() {
+    let bool_of = |bits: &[bool]| decode_bits(IecType::Bool.into(), bits);
+    assert_eq!(bool_of(&[true]), Some(Value::Bool(true)));
+    assert_eq!(bool_of(&[false, true]), Some(Value::Bool(false)));
+    assert_eq!(bool_of(&[]), None);
+}
+
 proptest! {
     #[test]
     fn decoding_undoes_encoding(
@@ -210,7 +218,7 @@ proptest! {
         iec in proptest::sample::select(&IecType::ALL[..]),
         order in order(),
         table in proptest::sample::select(vec![Table::Coil, Table::HoldingRegister]),
-        (count, byte, bit) in any::<(u16, u8, Option<u8>)>(),
+        (count, byte, bit) in (0..8_u16, 0..4_u8, proptest::option::of(0..10_u8)),
         value in typed_value(),
         mut words in proptest::collection::vec(any::<u16>(), 0..6),
         fits: bool,

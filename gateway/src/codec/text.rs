@@ -27,6 +27,7 @@ pub(super) fn decode(
         match code_page {
             CodePage::Latin1 => bytes.map(char::from).collect(),
             CodePage::Utf8 => String::from_utf8(bytes.collect()).ok()?,
+            CodePage::Utf8Lossy => String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned(),
         }
     } else if let IecType::Wstring(letters) = iec {
         let units = words.iter().map(|word| code_unit(*word, order));
@@ -105,7 +106,7 @@ fn encode_units(
 fn encode_code_page(text: &str, code_page: CodePage) -> Option<Vec<u8>> {
     match code_page {
         CodePage::Latin1 => text.chars().map(|letter| u8::try_from(letter).ok()).collect(),
-        CodePage::Utf8 => Some(text.as_bytes().to_vec()),
+        CodePage::Utf8 | CodePage::Utf8Lossy => Some(text.as_bytes().to_vec()),
     }
 }
 
@@ -154,6 +155,9 @@ mod tests {
         assert_eq!(read(IecType::String(6, CodePage::Utf8), &latin), None);
         let utf8 = [0xC35A, 0x72BC, 0x0000];
         assert_eq!(read(IecType::String(5, CodePage::Utf8), &utf8), text("Zür"));
+        let lossy = |letters| IecType::String(letters, CodePage::Utf8Lossy);
+        assert_eq!(read(lossy(5), &utf8), text("Zür"));
+        assert_eq!(read(lossy(6), &latin), text("Z\u{FFFD}rich"), "one bad byte costs one letter");
     }
 
     #[test]

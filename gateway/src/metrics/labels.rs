@@ -33,6 +33,8 @@ labels! {
         Ok = "ok",
         /// The PLC answered with a Modbus exception.
         Refused = "refused",
+        /// The PLC answered with exception 5 or 6: it asks to retry later.
+        Busy = "busy",
         /// The PLC did not answer in time.
         TimedOut = "timed_out",
         /// The answer does not match the request.
@@ -71,6 +73,8 @@ labels! {
         Delivered = "delivered",
         /// Acknowledged with a failure code.
         Refused = "refused",
+        /// Acknowledged with a failure code that may be different later; the message is sent again.
+        Deferred = "deferred",
         /// Not acknowledged when the connection was lost; the message is sent again.
         Interrupted = "interrupted",
     }

@@ -24,14 +24,17 @@ edge_config_info{hash="hash"} 1
 edge_mqtt_ack_seconds_sum 0
 edge_mqtt_ack_seconds_count 0
 edge_mqtt_connected 0
+edge_mqtt_messages_total{outcome="deferred"} 0
 edge_mqtt_messages_total{outcome="delivered"} 0
 edge_mqtt_messages_total{outcome="interrupted"} 0
 edge_mqtt_messages_total{outcome="refused"} 0
+edge_mqtt_version 0
 edge_plc_connects_total{plc="plc0"} 0
 edge_plc_cycles_missed_total{plc="plc0"} 0
 edge_plc_last_answer_timestamp_seconds{plc="plc0"} 0
 edge_plc_request_seconds_sum{plc="plc0"} 0
 edge_plc_request_seconds_count{plc="plc0"} 0
+edge_plc_requests_total{outcome="busy",plc="plc0"} 0
 edge_plc_requests_total{outcome="disconnected",plc="plc0"} 0
 edge_plc_requests_total{outcome="garbled",plc="plc0"} 0
 edge_plc_requests_total{outcome="ok",plc="plc0"} 0
@@ -59,6 +62,7 @@ edge_samples_recovered_total 0
 edge_samples_stored 0
 edge_tunnel_bytes_total{direction="received"} 0
 edge_tunnel_bytes_total{direction="sent"} 0
+edge_tunnel_dropped_packets_total{reason="looped"} 0
 edge_tunnel_dropped_packets_total{reason="malformed"} 0
 edge_tunnel_dropped_packets_total{reason="no_room"} 0
 edge_tunnel_dropped_packets_total{reason="not_allowed_in"} 0
@@ -74,10 +78,4 @@ edge_tunnel_handshakes_total{outcome="established"} 0
 edge_tunnel_handshakes_total{outcome="unanswered"} 0
 edge_tunnel_last_handshake_timestamp_seconds 0
 edge_tunnel_up 0
-edge_writes_total{outcome="done",plc="plc0"} 0
-edge_writes_total{outcome="duplicate",plc="plc0"} 0
-edge_writes_total{outcome="expired",plc="plc0"} 0
-edge_writes_total{outcome="failed",plc="plc0"} 0
-edge_writes_total{outcome="rejected",plc="plc0"} 0
-edge_writes_total{outcome="unknown",plc="plc0"} 0
 "#;

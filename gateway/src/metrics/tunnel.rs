@@ -27,7 +27,13 @@ series! {
         ),
         dropped: [IntCounter; DropReason::ALL.len()] = counters(
             "edge_tunnel_dropped_packets_total",
-            "Packets and datagrams that the tunnel dropped, by reason.",
+            "Packets and datagrams that the tunnel dropped, by reason: malformed (no complete IP \
+             packet or WireGuard datagram), no_room (a buffer was full), not_allowed_in and \
+             not_allowed_out (an address outside allowed_ips, of a packet from or to the hub), \
+             queue_full (more than 64 packets waited for a session), replayed (received before, \
+             or far too late), stranger (of no known session or handshake), too_long (longer than \
+             mtu), undecryptable (garbage, or a wrong key), unsent (refused by the kernel: no \
+             route, a firewall, a link that is down), waited (more than 5 s for a session).",
             "reason",
             DropReason::ALL.map(DropReason::label)
         ),

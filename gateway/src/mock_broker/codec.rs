@@ -131,7 +131,8 @@ fn request_v4(packet: v4::Packet) -> Result<Request, CodecError> {
             version: MqttVersion::V311,
             keep_alive: connect.keep_alive,
             start: if connect.clean_session { SessionStart::Clean } else { SessionStart::Resume },
-            username: connect.login.map(|login| login.username),
+            username: connect.login.as_ref().map(|login| login.username.clone()),
+            password: connect.login.map(|login| login.password),
             will: connect.last_will.map(|will| Will {
                 topic: will.topic,
                 payload: String::from_utf8_lossy(&will.message).into_owned(),
@@ -175,7 +176,8 @@ fn request_v5(packet: v5::Packet) -> Request {
             version: MqttVersion::V5,
             keep_alive: connect.keep_alive,
             start: if connect.clean_start { SessionStart::Clean } else { SessionStart::Resume },
-            username: login.map(|login| login.username),
+            username: login.as_ref().map(|login| login.username.clone()),
+            password: login.map(|login| login.password),
             will: will.map(|will| Will {
                 topic: text(&will.topic),
                 payload: text(&will.message),

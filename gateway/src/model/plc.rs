@@ -75,8 +75,8 @@ pub struct ProgramSignature(pub [u32; 4]);
 /// `edge-gateway plan --learned` shows what to write into the configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LearnedLimits {
-    /// Tags that the PLC refuses in every request, in the order of the configuration. They are
-    /// retried: after one cycle, a minute, and at last once an hour.
+    /// Tags that the PLC rejects in every request, in the order of the configuration. They are
+    /// retried: soon, after a minute, and at last once an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<QuarantinedTag>,
     /// Most registers that the PLC answers in one request.
@@ -87,15 +87,52 @@ pub struct LearnedLimits {
     pub max_gap: Option<u16>,
 }
 
-/// A tag that a PLC refuses.
+/// A tag that a PLC does not let read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct QuarantinedTag {
     /// `plc.tag.name`.
     pub tag: String,
     /// `plc.tag.at`: the address as configured.
     pub at: String,
-    /// Exception code of the refusal (Modbus Application Protocol V1.1b3, 7).
-    pub exception: u8,
+    /// What the PLC does when the tag is read alone: the key `exception` or `failure`.
+    #[serde(flatten)]
+    pub rejection: Rejection,
+}
+
+/// How a PLC rejects a request.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// It answers with this exception code (Modbus Application Protocol V1.1b3, 7).
+    Exception(u8),
+    /// It does not answer, and the session ends.
+    Failure(SessionFailure),
+}
+
+/// How a session ends over a request.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionFailure {
+    /// No answer arrives in time.
+    TimedOut,
+    /// The PLC closes or resets the connection.
+    Disconnected,
+    /// The answer does not fit the request.
+    Garbled,
+}
+
+/// What the PLC does, as the end of a sentence about the tag.
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exception(code) => write!(f, "exception {code}"),
+            Self::Failure(SessionFailure::TimedOut) => f.write_str("no answer"),
+            Self::Failure(SessionFailure::Disconnected) => {
+                f.write_str("the PLC closes the connection")
+            }
+            Self::Failure(SessionFailure::Garbled) => f.write_str("invalid answer"),
+        }
+    }
 }
 
 /// A configured limit for the load on a PLC that makes the gateway skip cycles.
@@ -105,6 +142,9 @@ pub enum RateLimit {
     Share(u16),
     /// `plc.max_requests`, per second.
     Requests(u16),
+    /// The server closes the connection after each answer, or after a short pause: it is read once
+    /// in this number of seconds.
+    ServerCloses(u16),
 }
 
 impl ProgramState {

@@ -6,15 +6,19 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use provisioning::config::Broker;
+use provisioning::config::{Broker, Mqtt, Secret};
 use tokio::select;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
-use super::reason_tap::{ReasonCodes, ReasonTap};
+use super::inbound_guard::{BrokerWords, InboundGuard, Violation};
+use super::reason_code::SpokenReason;
 use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
 use super::{ClientSettings, MqttEvent, reason_code};
+use crate::model::ForeignText;
 use crate::uplink::UnixBridge;
 
 /// Longest wait for the TCP connection and the TLS handshake.
@@ -24,6 +28,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a PUBLISH other than topic and payload: header and length (5), topic length (2), packet
 /// id (2), property length (1).
 const PUBLISH_OVERHEAD: usize = 10;
+/// A broker that accepts only shorter packets accepts no message with a stamp.
+const MIN_PACKET_LEN: usize = 128;
 
 /// A connection that the broker has accepted. If it is dropped without a DISCONNECT, the broker
 /// publishes the will.
@@ -42,7 +48,7 @@ pub(super) struct BrokerStream {
     /// Absent once it has ended.
     copying: Option<Copying>,
     io_error: Option<io::Error>,
-    reason_codes: ReasonCodes,
+    words: BrokerWords,
 }
 
 /// Connects and subscribes. Nothing is published before the broker has answered CONNECT and
@@ -50,16 +56,19 @@ pub(super) struct BrokerStream {
 pub(super) async fn connect(
     settings: &ClientSettings,
     broker: &Broker,
+    request: &ConnectRequest,
     subscriptions: &[String],
     events: &mpsc::Sender<MqttEvent>,
 ) -> Result<BrokerConnection, SessionFailure> {
     let dialled = settings.uplink.dial(broker, DIAL_TIMEOUT).await;
     let stream = dialled.map_err(SessionFailure::Dial)?;
-    let (stream, reason_codes) = ReasonTap::new(stream);
+    let (stream, words) = InboundGuard::new(stream, request.version, !subscriptions.is_empty());
+    let password = read_password(&settings.mqtt).await?;
     let bridge = UnixBridge::open().map_err(SessionFailure::Bridge)?;
-    let (publisher, mut driver) = session::open(settings, bridge.path());
+    let (publisher, mut driver) =
+        session::open(&settings.mqtt, request, password.as_ref(), bridge.path());
     let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
-    let mut stream = BrokerStream { copying, io_error: None, reason_codes };
+    let mut stream = BrokerStream { copying, io_error: None, words };
     // rumqttc reads and writes only while the copying is polled as well.
     let answer = select! {
         answer = timeout(ANSWER_TIMEOUT, driver.await_connack()) => answer,
@@ -68,6 +77,7 @@ pub(super) async fn connect(
     let limits = answer
         .unwrap_or(Err(SessionFailure::NoConnack))
         .map_err(|failure| stream.refine(failure))?;
+    check_limits(settings, limits)?;
     if !subscriptions.is_empty() {
         let subscribing = subscribe(&publisher, &mut driver, subscriptions, events);
         let answer = select! {
@@ -79,6 +89,33 @@ pub(super) async fn connect(
             .map_err(|failure| stream.refine(failure))?;
     }
     Ok(BrokerConnection { publisher, driver, stream, limits })
+}
+
+/// Returns whether the messages of this configuration are within the limits of the broker.
+fn check_limits(settings: &ClientSettings, limits: ConnackLimits) -> Result<(), SessionFailure> {
+    let lower = settings.mqtt.lower;
+    if limits.max_qos < settings.publish_qos && !lower.qos {
+        return Err(SessionFailure::QosNotSupported);
+    }
+    if settings.publish_retain && !limits.retain_available && !lower.retain {
+        return Err(SessionFailure::RetainNotSupported);
+    }
+    // Otherwise every message would be dropped as too large.
+    match limits.max_packet_len {
+        Some(bytes) if bytes < MIN_PACKET_LEN => Err(SessionFailure::PacketLimit { bytes }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the password, for this connection only, so that a corrected one is used without a restart.
+async fn read_password(mqtt: &Mqtt) -> Result<Option<Secret>, SessionFailure> {
+    let Some(file) = mqtt.credentials.as_ref().and_then(|own| own.password.clone()) else {
+        return Ok(None);
+    };
+    // On a thread of its own: an SD card may take seconds, in which this one could not poll PLCs.
+    let read = spawn_blocking(move || file.read().map_err(|error| error.to_string())).await;
+    let password = read.unwrap_or_else(|panicked| Err(panicked.to_string()));
+    password.map(Some).map_err(SessionFailure::PasswordFile)
 }
 
 async fn subscribe(
@@ -163,26 +200,47 @@ impl BrokerStream {
     /// Returns the cause of a failure as far as the stream knows better than rumqttc, which sees
     /// only a closed unix socket.
     pub(super) fn refine(&mut self, failure: SessionFailure) -> SessionFailure {
-        match (failure, self.reason_codes.connack(), self.reason_codes.disconnect()) {
+        if let Some(violation) = self.words.violation() {
+            return violation_failure(violation);
+        }
+        let connack = self.words.connack().filter(|said| said.code != reason_code::SUCCESS);
+        match (failure, connack, self.words.disconnect()) {
             (
                 SessionFailure::NoConnack
                 | SessionFailure::ClosedBeforeConnack
+                | SessionFailure::Connack(_)
                 | SessionFailure::Protocol(_),
-                Some(code),
+                Some(said),
                 _,
-            ) if code != reason_code::SUCCESS => {
-                SessionFailure::Connack { code: reason_code::from_v3(code) }
+            ) => {
+                let code = reason_code::from_v3(said.code);
+                SessionFailure::Connack(SpokenReason { code, ..said.clone() })
             }
             (
-                SessionFailure::Closed | SessionFailure::Broken(_) | SessionFailure::Protocol(_),
+                SessionFailure::Closed
+                | SessionFailure::Broken(_)
+                | SessionFailure::Disconnected(_)
+                | SessionFailure::Protocol(_),
                 _,
-                Some(code),
-            ) => SessionFailure::Disconnected { code, text: None },
+                Some(said),
+            ) => SessionFailure::Disconnected(said.clone()),
             (SessionFailure::Closed, ..) => {
                 self.io_error.take().map_or(SessionFailure::Closed, SessionFailure::Broken)
             }
             (other, ..) => other,
         }
+    }
+}
+
+/// Returns the failure of a session that the guard ended.
+fn violation_failure(violation: Violation) -> SessionFailure {
+    match violation {
+        Violation::NotMqtt(greeting) => SessionFailure::NotMqtt(greeting),
+        Violation::AnswersV3 { code: reason_code::SUCCESS } => SessionFailure::AnswersV3,
+        Violation::AnswersV3 { code } => {
+            SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code)))
+        }
+        other => SessionFailure::Protocol(ForeignText::of(&other)),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::reason_code;
+use super::inbound_guard::Greeting;
+use super::reason_code::{self, SpokenReason};
+use crate::model::ForeignText;
 use crate::uplink::DialError;
 
 /// Why a session ended or was not established, as a closed set.
@@ -16,8 +18,10 @@ pub enum DisconnectReason {
     Refused,
     /// Another client connected with the same client id.
     TakenOver,
-    /// The connection was lost or closed.
+    /// The connection was lost or closed, without a word or with one that may concern a message.
     Closed,
+    /// The broker ended the session for a reason of its own: a quota, a restart, an overload.
+    Unavailable,
     /// The broker no longer answers.
     Silent,
     /// The broker sent a message above the gateway's limit.
@@ -30,12 +34,13 @@ pub enum DisconnectReason {
 
 impl DisconnectReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unreachable,
         Self::Unauthorized,
         Self::Refused,
         Self::TakenOver,
         Self::Closed,
+        Self::Unavailable,
         Self::Silent,
         Self::TooLarge,
         Self::Protocol,
@@ -51,11 +56,18 @@ impl DisconnectReason {
             Self::Refused => "refused",
             Self::TakenOver => "taken_over",
             Self::Closed => "closed",
+            Self::Unavailable => "unavailable",
             Self::Silent => "silent",
             Self::TooLarge => "too_large",
             Self::Protocol => "protocol",
             Self::Renewed => "renewed",
         }
+    }
+
+    /// Returns whether the session may have ended over a message of the gateway.
+    #[must_use]
+    pub const fn may_concern_message(self) -> bool {
+        matches!(self, Self::Closed | Self::Unauthorized)
     }
 }
 
@@ -64,18 +76,30 @@ impl DisconnectReason {
 pub(super) enum SessionFailure {
     /// The broker could not be reached.
     Dial(DialError),
+    /// The password could not be read.
+    PasswordFile(String),
     /// The socket between rumqttc and the connection could not be opened.
     Bridge(io::Error),
     /// The broker did not answer CONNECT in time.
     NoConnack,
     /// The broker did not answer SUBSCRIBE in time.
     NoSuback,
-    /// The broker refused the connection with this reason code.
-    Connack { code: u8 },
+    /// What answers is not an MQTT broker.
+    NotMqtt(Greeting),
+    /// The broker accepted a CONNECT of version 5 in the words of 3.1.1.
+    AnswersV3,
+    /// The broker refused the connection.
+    Connack(SpokenReason),
+    /// The broker does not support the configured quality of service.
+    QosNotSupported,
+    /// The broker does not support retained messages, which are configured.
+    RetainNotSupported,
+    /// The broker accepts packets of this many bytes at most, too few for any message.
+    PacketLimit { bytes: usize },
     /// The broker closed the connection before it answered CONNECT.
     ClosedBeforeConnack,
-    /// The broker sent DISCONNECT with this reason code.
-    Disconnected { code: u8, text: Option<String> },
+    /// The broker sent DISCONNECT.
+    Disconnected(SpokenReason),
     /// The broker closed the connection.
     Closed,
     /// The connection was lost, or reset by the broker.
@@ -89,18 +113,27 @@ pub(super) enum SessionFailure {
     /// The broker sent a packet of this many bytes, above the gateway's limit.
     TooLarge { size: usize },
     /// The broker violates the protocol.
-    Protocol(String),
+    Protocol(ForeignText),
     /// A packet id came up again while its earlier message was unacknowledged.
     Collision,
     /// Refused messages of QoS 2 have used up rumqttc's in-flight window.
     InflightSlotsLeaked,
     /// It is time to subscribe again after a message that was too large.
     SubscribeRetry,
+    /// It is time to try MQTT 5 again.
+    VersionRetry,
     /// The tunnel uses another hub.
     HubChanged,
 }
 
 impl SessionFailure {
+    /// Returns whether these are the broker's own words that it does not support the version of the
+    /// CONNECT. A close, silence and a time-out are not: any fault of the network looks like them.
+    pub(super) fn is_version_refused(&self) -> bool {
+        matches!(self, Self::AnswersV3)
+            || matches!(self, Self::Connack(said) if said.code == reason_code::UNSUPPORTED_VERSION)
+    }
+
     /// Returns what the failure means while CONNECT is unanswered.
     pub(super) fn before_connack(self) -> Self {
         if matches!(self, Self::Closed | Self::Broken(_)) {
@@ -110,33 +143,61 @@ impl SessionFailure {
         }
     }
 
+    /// Returns whether nothing has come back from the broker, so that a tunnel may be the cause.
+    pub(super) const fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoConnack
+                | Self::NoSuback
+                | Self::Broken(_)
+                | Self::NoPingresp
+                | Self::NoAcknowledgement
+                | Self::NotWritten
+        )
+    }
+
+    /// Returns whether the tunnel has prevented the session.
+    pub(super) const fn is_tunnel_fault(&self) -> bool {
+        let Self::Dial(error) = self else { return false };
+        matches!(error, DialError::NoTunnel { .. } | DialError::TunnelUnanswered { .. })
+    }
+
     /// Returns the reason as the caller of [`super::run`] sees it.
     pub(super) fn reason(&self) -> DisconnectReason {
         match self {
-            Self::Dial(_) | Self::Bridge(_) => DisconnectReason::Unreachable,
-            Self::Connack { code } | Self::Disconnected { code, .. }
-                if reason_code::is_login_refused(*code) =>
+            Self::Dial(_) | Self::PasswordFile(_) | Self::Bridge(_) => {
+                DisconnectReason::Unreachable
+            }
+            Self::Connack(said) | Self::Disconnected(said)
+                if reason_code::is_login_refused(said.code) =>
             {
                 DisconnectReason::Unauthorized
             }
-            Self::Disconnected { code: reason_code::SESSION_TAKEN_OVER, .. } => {
+            Self::Disconnected(said) if said.code == reason_code::SESSION_TAKEN_OVER => {
                 DisconnectReason::TakenOver
             }
-            Self::Connack { .. } => DisconnectReason::Refused,
-            Self::Disconnected { .. }
-            | Self::ClosedBeforeConnack
-            | Self::Closed
-            | Self::Broken(_) => DisconnectReason::Closed,
+            Self::Connack(_)
+            | Self::AnswersV3
+            | Self::QosNotSupported
+            | Self::RetainNotSupported
+            | Self::PacketLimit { .. } => DisconnectReason::Refused,
+            Self::Disconnected(said) if !reason_code::may_concern_message(said.code) => {
+                DisconnectReason::Unavailable
+            }
+            Self::Disconnected(_) | Self::ClosedBeforeConnack | Self::Closed | Self::Broken(_) => {
+                DisconnectReason::Closed
+            }
             Self::NoConnack
             | Self::NoSuback
             | Self::NoPingresp
             | Self::NoAcknowledgement
             | Self::NotWritten => DisconnectReason::Silent,
             Self::TooLarge { .. } => DisconnectReason::TooLarge,
-            Self::Protocol(_) | Self::Collision => DisconnectReason::Protocol,
-            Self::InflightSlotsLeaked | Self::SubscribeRetry | Self::HubChanged => {
-                DisconnectReason::Renewed
-            }
+            Self::NotMqtt(_) | Self::Protocol(_) | Self::Collision => DisconnectReason::Protocol,
+            Self::InflightSlotsLeaked
+            | Self::SubscribeRetry
+            | Self::VersionRetry
+            | Self::HubChanged => DisconnectReason::Renewed,
         }
     }
 }

@@ -16,9 +16,9 @@ mod v5;
 
 use std::fmt;
 
-use provisioning::config::{MqttVersion, Qos};
+use provisioning::config::{Mqtt, MqttVersion, Qos, Secret};
 
-use super::ClientSettings;
+use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
 pub(super) use types::{ConnackLimits, MAX_PACKET_LEN, NotSendable, SessionEvent, SlotState};
 
@@ -36,14 +36,20 @@ pub(super) enum SessionDriver {
 }
 
 /// Prepares a session over the unix socket at `path`. Nothing is sent before the driver is polled.
-pub(super) fn open(settings: &ClientSettings, path: &str) -> (Publisher, SessionDriver) {
-    match settings.mqtt.version {
+pub(super) fn open(
+    mqtt: &Mqtt,
+    request: &ConnectRequest,
+    password: Option<&Secret>,
+    path: &str,
+) -> (Publisher, SessionDriver) {
+    let will = request.will.as_ref();
+    match request.version {
         MqttVersion::V311 => {
-            let (client, driver) = v4::open(settings, path);
+            let (client, driver) = v4::open(mqtt, will, password, path);
             (Publisher::V4(client), SessionDriver::V4(Box::new(driver)))
         }
         MqttVersion::V5 => {
-            let (client, driver) = v5::open(settings, path);
+            let (client, driver) = v5::open(mqtt, will, password, path);
             (Publisher::V5(client), SessionDriver::V5(Box::new(driver)))
         }
     }

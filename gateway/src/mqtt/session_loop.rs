@@ -4,7 +4,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::config::Qos;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -15,6 +14,7 @@ use super::inflight::{Inflight, InflightMessage, WriteOutcome};
 use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, SlotState};
 use super::{MAX_INFLIGHT, MqttEvent, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
+use crate::model::ForeignText;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,8 +31,8 @@ pub(super) struct SessionLoop {
     phase: SessionPhase,
     /// Why the gateway ends the session although the outbox is open.
     renewal: Option<SessionFailure>,
-    /// When the session is ended to subscribe again.
-    renew_at: Option<Instant>,
+    /// When and why it will do so.
+    planned_renewal: Option<(Instant, SessionFailure)>,
     timer: Pin<Box<Sleep>>,
     is_timer_set: bool,
     events: mpsc::Sender<MqttEvent>,
@@ -65,11 +65,12 @@ enum Wake {
 }
 
 impl BrokerConnection {
-    /// Creates the loop for this connection. At `renew_at` it ends the session with DISCONNECT.
+    /// Creates the loop for this connection. At the time of `planned_renewal` it ends the session
+    /// with DISCONNECT.
     pub(super) fn session_loop(
         &self,
         session: u32,
-        renew_at: Option<Instant>,
+        planned_renewal: Option<(Instant, SessionFailure)>,
         events: mpsc::Sender<MqttEvent>,
         metrics: MqttMetrics,
     ) -> SessionLoop {
@@ -79,7 +80,7 @@ impl BrokerConnection {
             inflight: Inflight::new(self.limits.packet_ids, MAX_INFLIGHT, Instant::now()),
             phase: SessionPhase::Open,
             renewal: None,
-            renew_at,
+            planned_renewal,
             timer: Box::pin(sleep(Duration::ZERO)),
             is_timer_set: false,
             events,
@@ -116,7 +117,7 @@ impl SessionLoop {
         outbox: &mut mpsc::Receiver<OutgoingMessage>,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, .. } = connection;
-        self.set_timer(self.renew_at);
+        self.set_timer(self.renew_at());
         loop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
@@ -145,6 +146,10 @@ impl SessionLoop {
         }
     }
 
+    fn renew_at(&self) -> Option<Instant> {
+        self.planned_renewal.as_ref().map(|(at, _)| *at)
+    }
+
     fn can_send(&self) -> bool {
         self.phase == SessionPhase::Open && self.inflight.has_room()
     }
@@ -166,7 +171,7 @@ impl SessionLoop {
         }
         // A broker disconnects a client that exceeds its maximum QoS, or sets RETAIN where that is
         // not available (MQTT 5.0, 3.2.2.3.4 and 3.2.2.3.5).
-        let qos = min_qos(qos, self.limits.max_qos);
+        let qos = qos.min(self.limits.max_qos);
         let retain = retain && self.limits.retain_available;
         let sendable = (1..=MAX_TOPIC_LEN).contains(&topic.len());
         if !sendable || publisher.publish(&topic, payload, qos, retain).is_err() {
@@ -193,6 +198,12 @@ impl SessionLoop {
                     self.inflight.leak_slot();
                 }
                 match self.inflight.on_acked(packet_id, now) {
+                    Some(message)
+                        if reason_code::is_failure(code)
+                            && !reason_code::is_final_for_message(code) =>
+                    {
+                        self.report_deferred(message, code, text).await?;
+                    }
                     Some(message) if reason_code::is_failure(code) => {
                         self.report_refused(message.ticket, message.topic, code, text).await?;
                     }
@@ -227,16 +238,26 @@ impl SessionLoop {
         }
     }
 
+    async fn report_deferred(
+        &self,
+        message: InflightMessage,
+        code: u8,
+        text: Option<ForeignText>,
+    ) -> Result<(), SessionEnd> {
+        self.metrics.count_messages(MessageOutcome::Deferred, 1);
+        let InflightMessage { ticket, topic, .. } = message;
+        self.emit(MqttEvent::Deferred { ticket, topic, reason: reason_text(code, text) }).await
+    }
+
     async fn report_refused(
         &self,
         ticket: Option<u64>,
         topic: Arc<str>,
         code: u8,
-        text: Option<String>,
+        text: Option<ForeignText>,
     ) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Refused, 1);
-        let name = reason_code::name(code);
-        let reason = text.map_or_else(|| name.to_owned(), |text| format!("{name} ({text})"));
+        let reason = reason_text(code, text);
         self.emit(MqttEvent::Refused { ticket, topic, code, reason }).await
     }
 
@@ -261,11 +282,12 @@ impl SessionLoop {
                 if self.inflight.ack_deadline().is_some_and(|deadline| deadline <= now) {
                     return Err(SessionEnd::Failed(SessionFailure::NoAcknowledgement));
                 }
-                if self.renew_at.is_some_and(|at| at <= now) {
-                    self.start_renewal(SessionFailure::SubscribeRetry);
-                } else {
-                    self.set_timer(self.inflight.ack_deadline());
-                    self.set_timer(self.renew_at);
+                match self.planned_renewal.take_if(|(at, _)| *at <= now) {
+                    Some((_, cause)) => self.start_renewal(cause),
+                    None => {
+                        self.set_timer(self.inflight.ack_deadline());
+                        self.set_timer(self.renew_at());
+                    }
                 }
             }
             SessionPhase::Draining => self.disconnect(publisher),
@@ -332,10 +354,8 @@ impl Drop for SessionLoop {
     }
 }
 
-const fn min_qos(one: Qos, other: Qos) -> Qos {
-    match (one, other) {
-        (Qos::AtMostOnce, _) | (_, Qos::AtMostOnce) => Qos::AtMostOnce,
-        (Qos::AtLeastOnce, _) | (_, Qos::AtLeastOnce) => Qos::AtLeastOnce,
-        (Qos::ExactlyOnce, Qos::ExactlyOnce) => Qos::ExactlyOnce,
-    }
+/// Returns the standard's name of a reason code, with the broker's own text.
+fn reason_text(code: u8, text: Option<ForeignText>) -> String {
+    let name = reason_code::name(code);
+    text.map_or_else(|| name.to_owned(), |text| format!("{name} ({text})"))
 }

@@ -3,16 +3,18 @@
 mod faults;
 mod hub_changes;
 mod messages;
+mod raw_peers;
 mod sentences;
 mod sessions;
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 
 use axum::serve::ListenerExt;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, MqttVersion, Scheme,
-    Secret, Tls, Via, Will,
+    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, MqttVersion,
+    PasswordFile, Scheme, Tls, Via, Will,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -217,23 +219,40 @@ fn outgoing(ticket: u64, qos: Qos) -> OutgoingMessage {
     }
 }
 
+/// Returns a file with the password `secret`.
+fn password_file() -> PasswordFile {
+    let path = std::env::temp_dir().join(format!("edge-mqtt-password-{}", std::process::id()));
+    // Renamed into place: another test of this process may be reading it.
+    let draft = path.with_extension(fastrand::u64(..).to_string());
+    std::fs::write(&draft, "secret").unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(draft, &path).unwrap();
+    PasswordFile::from_argument(&path).unwrap()
+}
+
 fn settings(version: MqttVersion, port: u16) -> ClientSettings {
     let address = HostPort { host: "127.0.0.1".into(), port };
     let mqtt = Mqtt {
         brokers: vec![Broker { scheme: Scheme::Mqtt, address }],
         via: Via::Direct,
         tls: Tls::default(),
-        version,
+        version: Some(version),
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
-        credentials: Some(Credentials {
-            username: "user".into(),
-            password: Some(Secret::new("secret".into())),
-        }),
+        credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
+        lower: Lower::default(),
     };
     let uplink = Uplink::direct(Tls::default());
-    ClientSettings { mqtt, will: Some(will()), subscriptions: Vec::new(), uplink }
+    ClientSettings {
+        mqtt,
+        will: Some(will()),
+        publish_qos: Qos::AtLeastOnce,
+        publish_retain: false,
+        subscriptions: Vec::new(),
+        uplink,
+        restarts_on_new_secrets: false,
+    }
 }
 
 fn will() -> Will {

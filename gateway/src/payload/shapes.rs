@@ -117,6 +117,7 @@ impl Serialize for SampleItem<'_> {
 impl Serialize for StampedBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
+        // A key that occurs twice is read differently by different receivers (RFC 8259, 4).
         for (key, value) in self.body.iter().filter(|(key, _)| key.as_str() != "gateway") {
             map.serialize_entry(key, value)?;
         }

@@ -249,7 +249,8 @@ proptest! {
         let samples = tags.values().zip(0..).map(|((value, quality), tag)| {
             Sample { tag, value: Some(value.clone()), quality: *quality, at: UnixTime::from_micros(micros) }
         });
-        let record = Record { plc: 0, at: UnixTime::from_micros(micros), samples: samples.collect() };
+        let at = UnixTime::from_micros(micros);
+        let record = Record { plc: 0, at, clock: None, samples: samples.collect() };
         let stamp = MessageStamp { epoch: &epoch, seq, history: false, corrected: false };
 
         let bytes = Encoder::new(&gateway, &plc).encode(&record, &stamp);
@@ -335,7 +336,7 @@ fn plc(tags: &[&str], change: impl FnOnce(&mut config::Publish)) -> config::Plc 
 }
 
 fn record(samples: impl IntoIterator<Item = Sample>) -> Record {
-    Record { plc: 0, at: AT, samples: samples.into_iter().collect() }
+    Record { plc: 0, at: AT, clock: None, samples: samples.into_iter().collect() }
 }
 
 fn good(tag: u16, value: TagValue) -> Sample {

@@ -8,10 +8,12 @@ use provisioning::plan::ReadRequest;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::close_tracker::CloseTracker;
 use super::rate_limit::{AnswerReceived, RateLimiter};
+use super::search_budget::SearchBudget;
 use super::server::is_gateway_exception;
-use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
-use super::{PlcIdentity, RateLimit, Registers};
+use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress, is_busy};
+use super::{PlcIdentity, RateLimit, Registers, SessionFailure};
 use crate::clock;
 use crate::model::UnixTime;
 use crate::schedule::{RateBudget, RetryBackoff, RetryPolicy};
@@ -23,6 +25,8 @@ const RECONNECT: RetryPolicy =
 /// Bounds what the backoff cannot see: a server that answers a little and then breaks, again and
 /// again. An M2xx has 8 connections and closes the oldest, so each connect may cost another client.
 const CONNECTS_PER_MINUTE: usize = 6;
+/// Time between two connects that this allows.
+const CONNECT_INTERVAL: Duration = Duration::from_secs(10);
 /// A server may close a connection that was idle for this long.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -32,6 +36,11 @@ pub(super) struct ManagedConnection<C: Connector> {
     session: Option<C::Session>,
     backoff: RetryBackoff,
     budget: RateBudget,
+    search_budget: SearchBudget,
+    /// Whether the last session ended over a request that is suspected: the next connect is one of
+    /// the search.
+    was_search_loss: bool,
+    close_tracker: CloseTracker,
     rate_limiter: RateLimiter,
     random: fastrand::Rng,
     /// Earliest time of the next connect; absent when one is allowed now.
@@ -70,6 +79,9 @@ pub(super) enum Blame {
     Server,
     /// One unit, as far as is known: the next one may reconnect at once.
     Unit,
+    /// One request, as far as is known: the same unit may reconnect at once. `took` is the time
+    /// that it waited for the answer.
+    Request { took: Duration },
 }
 
 /// One request and its answer.
@@ -81,6 +93,9 @@ pub(super) struct Exchange<T = Registers> {
     pub(super) answer: Option<Result<T, RequestError>>,
     /// Whether this is the first answer after the server itself had failed.
     pub(super) is_first_after_outage: bool,
+    /// Whether the request was sent for the second time: the server closed the connection, on which
+    /// the unit had answered, over the first.
+    pub(super) is_repeated: bool,
 }
 
 impl<C: Connector> ManagedConnection<C> {
@@ -95,6 +110,9 @@ impl<C: Connector> ManagedConnection<C> {
             session: None,
             backoff: RetryBackoff::new(&RECONNECT),
             budget: RateBudget::per_minute(CONNECTS_PER_MINUTE),
+            search_budget: SearchBudget::new(),
+            was_search_loss: false,
+            close_tracker: CloseTracker::new(CONNECT_INTERVAL),
             rate_limiter: RateLimiter::new(pacing, now()),
             random,
             no_connect_before: None,
@@ -113,7 +131,29 @@ impl<C: Connector> ManagedConnection<C> {
     /// Returns the limit that delays a job expected to wait for answers for `expected`, and when
     /// the delay ends.
     pub(super) fn throttled_until(&mut self, expected: Duration) -> Option<(RateLimit, Instant)> {
-        self.session.as_ref().and_then(|_| self.rate_limiter.throttled_until(expected, now()))
+        let connects = self.close_tracker.connects().max(1);
+        let budget = self.budget.next_free_for(connects.into(), now());
+        let closes = self.close_tracker.throttled_until(budget, now());
+        closes.or_else(|| {
+            self.session.as_ref().and_then(|_| self.rate_limiter.throttled_until(expected, now()))
+        })
+    }
+
+    /// Returns whether a request may be sent now that may cost the session.
+    pub(super) fn may_search(&mut self) -> bool {
+        self.search_budget.has_room(now())
+    }
+
+    /// Records the start of a job that reads.
+    pub(super) fn begin_job(&mut self) {
+        let now = now();
+        let idle = self.last_answer.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.close_tracker.on_job(idle, now);
+    }
+
+    /// Returns the record of the connections that the server closed without a failed request.
+    pub(super) const fn close_tracker(&mut self) -> &mut CloseTracker {
+        &mut self.close_tracker
     }
 
     /// Returns the total time spent waiting for answers.
@@ -156,6 +196,9 @@ impl<C: Connector> ManagedConnection<C> {
     /// Takes a connect from the budget. Returns whether backoff and budget allow it now.
     fn take_connect(&mut self) -> bool {
         let now = now();
+        if std::mem::take(&mut self.was_search_loss) {
+            return true;
+        }
         if self.no_connect_before.is_some_and(|instant| now < instant) {
             return false;
         }
@@ -227,7 +270,7 @@ impl<C: Connector> ManagedConnection<C> {
             self.session = None;
         }
         let (took, answer) = (received - sent, Some(answer));
-        Exchange { sent, received_at, took, answer, is_first_after_outage }
+        Exchange { sent, received_at, took, answer, is_first_after_outage, is_repeated: false }
     }
 
     /// Returns whether the server may have closed the connection while it was idle, which only the
@@ -252,6 +295,10 @@ impl<C: Connector> ManagedConnection<C> {
         match blame {
             Blame::Server => self.back_off(),
             Blame::Unit => {}
+            Blame::Request { took } => {
+                self.was_search_loss = self.search_budget.has_room(now());
+                self.search_budget.on_loss(took, now());
+            }
         }
     }
 
@@ -277,7 +324,18 @@ impl<T> Exchange<T> {
             took: Duration::ZERO,
             answer: None,
             is_first_after_outage: false,
+            is_repeated: false,
         }
+    }
+
+    /// Returns how the session ended over it; `None` when it did not.
+    pub(super) fn failure(&self) -> Option<SessionFailure> {
+        self.answer.as_ref()?.as_ref().err()?.session_failure()
+    }
+
+    /// Returns whether the unit asks to send the request again later.
+    pub(super) const fn is_busy(&self) -> bool {
+        matches!(self.answer, Some(Err(RequestError::Refused(code))) if is_busy(code))
     }
 
     /// Returns whether the server closed the connection in place of an answer.

@@ -5,33 +5,22 @@ use std::time::{Duration, Instant};
 
 use provisioning::plan::ReadRequest;
 
-use super::connection::{Blame, Exchange};
+use super::connection::Blame;
 use super::request_tuner::{RequestList, RequestTuner};
 use super::{Cycle, PlcEvent, ReadFailure, ReadOutcome, ReadResult, TagLocation};
 use crate::clock::Anchor;
 use crate::model::UnixTime;
 
-/// What a cycle read of one scan class, not yet judged.
-pub(super) struct CycleReads {
-    pub(super) class: u16,
-    /// The requests of the cycle.
-    pub(super) list: RequestList,
-    /// Index of the request that was sent first; the others follow in order, around the end.
-    pub(super) first: usize,
-    /// What was sent. The request after the last of these was not.
-    pub(super) exchanges: Vec<Exchange>,
-    /// Whether a connection broke over the first request and could not be replaced.
-    pub(super) is_first_lost: bool,
-    /// Start of the cycle.
-    pub(super) start: Instant,
-    pub(super) anchor: Anchor,
-}
-
-/// The values of a cycle, while refused requests are split.
+/// The values of a cycle, while its requests are sent and refused ones are split.
 pub(super) struct CycleValues {
     class: u16,
     list: RequestList,
-    /// One for each request of the list; absent where the request was split.
+    /// Index of the request that is sent first; the other regular ones follow, around the end.
+    first: usize,
+    /// Number of requests that were sent.
+    sent: usize,
+    period: Duration,
+    /// One for each request of the list; absent until it was sent, and where it was split.
     results: Vec<Option<ReadResult>>,
     /// Parts of requests that were split.
     extra: Vec<(ReadRequest, ReadResult)>,
@@ -43,7 +32,7 @@ pub(super) struct CycleValues {
 pub(super) struct CompleteCycle {
     pub(super) class: u16,
     requests: Arc<[ReadRequest]>,
-    locations: Arc<[Option<TagLocation>]>,
+    locations: Arc<[Result<TagLocation, ReadFailure>]>,
     pub(super) results: Vec<ReadResult>,
     start: Instant,
     anchor: Anchor,
@@ -68,27 +57,73 @@ pub(super) enum ExchangeVerdict {
     Answered,
     /// A device between the gateway and the unit refused it.
     GatewayException,
-    /// It cost the connection; `is_closed` when the server closed it in place of an answer.
-    Lost { blame: Blame, is_closed: bool },
-}
-
-impl CycleReads {
-    /// Returns the position of each request in the list, in the order of sending.
-    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
-        (self.first..self.list.requests.len()).chain(0..self.first)
-    }
+    /// It cost the connection.
+    Lost { blame: Blame },
 }
 
 impl CycleValues {
-    /// Starts with the results of the requests of a list, each absent where it will be split.
-    pub(super) const fn new(
+    /// Starts a cycle that sends the requests of a list, the one at `first` before the others.
+    pub(super) fn new(
         class: u16,
         list: RequestList,
-        results: Vec<Option<ReadResult>>,
-        start: Instant,
-        anchor: Anchor,
+        first: usize,
+        period: Duration,
+        (start, anchor): (Instant, Anchor),
     ) -> Self {
-        Self { class, list, results, extra: Vec::new(), start, anchor }
+        let first = first % list.regular.max(1);
+        let results = vec![None; list.requests.len()];
+        Self { class, list, first, sent: 0, period, results, extra: Vec::new(), start, anchor }
+    }
+
+    /// Returns the requests of the cycle.
+    pub(super) fn list(&self) -> RequestList {
+        self.list.clone()
+    }
+
+    /// Returns the index of the request to send next: the regular ones from `first` on and around
+    /// their end, then those that search.
+    pub(super) const fn next_position(&self) -> Option<usize> {
+        let regular = self.list.regular;
+        if self.sent < regular {
+            Some((self.first + self.sent) % regular)
+        } else if self.sent < self.results.len() {
+            Some(self.sent)
+        } else {
+            None
+        }
+    }
+
+    /// Returns a request of this cycle that was answered with values.
+    pub(super) fn answered_request(&self) -> Option<&ReadRequest> {
+        let is_good = |result: &Option<ReadResult>| {
+            result.as_ref().is_some_and(|result| result.outcome.is_ok())
+        };
+        self.list.requests.get(self.results.iter().position(is_good)?)
+    }
+
+    /// Returns whether the session may end over the request at this index.
+    pub(super) const fn is_search(&self, position: usize) -> bool {
+        position >= self.list.regular
+    }
+
+    /// Records the result of the request at this index; absent when it will be split.
+    pub(super) fn on_read(&mut self, position: usize, result: Option<ReadResult>) {
+        self.sent += 1;
+        if let Some(slot) = self.results.get_mut(position) {
+            *slot = result;
+        }
+    }
+
+    /// Records that the other requests were not sent.
+    pub(super) fn skip_rest(&mut self, now: Instant) {
+        while let Some(position) = self.next_position() {
+            self.on_read(position, Some(self.failure(ReadFailure::Unreachable, now)));
+        }
+    }
+
+    /// Returns the time between two cycles.
+    pub(super) const fn period(&self) -> Duration {
+        self.period
     }
 
     /// Returns the index of the scan class.
@@ -119,7 +154,7 @@ impl CycleValues {
 
     /// Puts the parts of requests that were split in place of these requests.
     pub(super) fn complete(self, tuner: &RequestTuner) -> CompleteCycle {
-        let Self { class, list, results, extra, start, anchor } = self;
+        let Self { class, list, results, extra, start, anchor, .. } = self;
         if extra.is_empty() && results.iter().all(Option::is_some) {
             let RequestList { requests, locations, .. } = list;
             let results = results.into_iter().flatten().collect();
@@ -138,7 +173,17 @@ impl CompleteCycle {
     pub(super) fn into_event(self, plc: u16, is_stopped: bool, now: Instant) -> PlcEvent {
         let Self { class, requests, locations, results, start, anchor } = self;
         let (at, took) = (anchor.wall_time_at(start), now - start);
-        PlcEvent::Cycle(Cycle { plc, class, at, took, is_stopped, requests, locations, results })
+        PlcEvent::Cycle(Cycle {
+            plc,
+            class,
+            at,
+            booted_at: anchor.booted_at(),
+            took,
+            is_stopped,
+            requests,
+            locations,
+            results,
+        })
     }
 }
 
@@ -146,7 +191,7 @@ impl ExchangeVerdict {
     /// Returns who is to blame for the connection, if it was lost.
     pub(super) const fn blame(self) -> Option<Blame> {
         match self {
-            Self::Lost { blame, .. } => Some(blame),
+            Self::Lost { blame } => Some(blame),
             Self::NotSent | Self::Answered | Self::GatewayException => None,
         }
     }

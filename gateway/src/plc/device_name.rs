@@ -11,7 +11,7 @@ use provisioning::plc::PlcModel;
 use super::plc_r;
 use super::server::is_gateway_exception;
 use super::session::RequestError;
-use crate::model::PlcIdentity;
+use crate::model::{PlcIdentity, is_hidden};
 use crate::schedule::{RetryBackoff, RetryPolicy};
 
 /// Pauses after a server broke the connection over the request, of whichever unit: one minute,
@@ -94,11 +94,11 @@ pub(super) fn to_identity<'a>(objects: impl Iterator<Item = (u8, &'a [u8])>) -> 
     identity
 }
 
-/// Returns the printable characters of a text from a device, at most [`MAX_NAME_CHARS`].
+/// Returns the visible characters of a text from a device, at most [`MAX_NAME_CHARS`]: hidden ones
+/// could steer the terminal on which the status is read.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    // Control characters could steer the terminal on which the status is read.
-    let letters = text.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_CHARS);
+    let letters = text.chars().filter(|letter| !is_hidden(*letter)).take(MAX_NAME_CHARS);
     letters.collect::<String>().trim().to_owned()
 }
 

@@ -7,7 +7,7 @@ use provisioning::config::Plc;
 use serde::Serialize;
 
 use super::plc_r;
-use super::session::{ConnectError, RequestError};
+use super::session::{AnswerMismatch, ConnectError, RequestError};
 
 /// Why a PLC does not answer. `Display` renders the sentence, with what to check.
 ///
@@ -45,6 +45,11 @@ pub enum PlcDiagnosis {
         /// Modbus server.
         address: String,
     },
+    /// This process may open no more files and connections.
+    OutOfDescriptors {
+        /// Modbus server.
+        address: String,
+    },
     /// The connection failed for another reason.
     ConnectFailed {
         /// Modbus server.
@@ -68,10 +73,47 @@ pub enum PlcDiagnosis {
         /// Modbus unit id.
         unit_id: u8,
     },
-    /// An answer did not fit its request.
+    /// An answer did not fit its request in another way than the next five.
     InvalidAnswer {
         /// Modbus server.
         address: String,
+    },
+    /// An answer to an earlier request arrived.
+    LateAnswer {
+        /// Modbus server.
+        address: String,
+        /// Time-out of the request, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// An answer had a transaction id that was never sent.
+    WrongTransaction {
+        /// Modbus server.
+        address: String,
+    },
+    /// Another unit answered.
+    WrongUnit {
+        /// Modbus server.
+        address: String,
+        /// Modbus unit id that was asked.
+        unit_id: u8,
+        /// Modbus unit id in the answer.
+        answered_unit: u8,
+    },
+    /// Bytes followed an answer.
+    ExtraBytes {
+        /// Modbus server.
+        address: String,
+        /// Number of bytes.
+        bytes: usize,
+    },
+    /// An answer had fewer or more values than were requested.
+    WrongCount {
+        /// Modbus server.
+        address: String,
+        /// Registers or bits in the answer.
+        received: usize,
+        /// Registers or bits that were requested.
+        requested: usize,
     },
     /// The connection was closed after it had answered.
     Closed {
@@ -125,6 +167,7 @@ impl PlcDiagnosis {
             ConnectError::TimedOut(_) if is_modicon => Self::ModiconSilent { address },
             ConnectError::TimedOut(_) => Self::Silent { address },
             ConnectError::NoRoute(_) => Self::NoRoute { address },
+            ConnectError::OutOfDescriptors => Self::OutOfDescriptors { address },
             ConnectError::Failed(error) => {
                 Self::ConnectFailed { address, error: error.to_string() }
             }
@@ -141,9 +184,8 @@ impl PlcDiagnosis {
             (RequestError::TimedOut(_), false) => {
                 Self::NeverAnswered { address, timeout_ms, unit_id }
             }
-            (RequestError::Garbled(_) | RequestError::Refused(_), _) => {
-                Self::InvalidAnswer { address }
-            }
+            (RequestError::Garbled(mismatch), _) => Self::mismatch(mismatch, address, timeout_ms),
+            (RequestError::Refused(_), _) => Self::InvalidAnswer { address },
             (RequestError::Disconnected(_), true) if is_modicon(plc) => {
                 Self::ModiconClosed { address }
             }
@@ -152,6 +194,24 @@ impl PlcDiagnosis {
                 Self::ModiconClosedUnanswered { address }
             }
             (RequestError::Disconnected(_), false) => Self::ClosedUnanswered { address },
+        }
+    }
+
+    fn mismatch(mismatch: &AnswerMismatch, address: String, timeout_ms: u64) -> Self {
+        match *mismatch {
+            AnswerMismatch::Late => Self::LateAnswer { address, timeout_ms },
+            AnswerMismatch::OtherTransaction => Self::WrongTransaction { address },
+            AnswerMismatch::OtherUnit { asked, answered } => {
+                Self::WrongUnit { address, unit_id: asked, answered_unit: answered }
+            }
+            AnswerMismatch::ExtraBytes { bytes } => Self::ExtraBytes { address, bytes },
+            AnswerMismatch::Count { received, requested } => {
+                Self::WrongCount { address, received, requested }
+            }
+            AnswerMismatch::Length { .. }
+            | AnswerMismatch::OtherFunction
+            | AnswerMismatch::NotModbus
+            | AnswerMismatch::Undecodable(_) => Self::InvalidAnswer { address },
         }
     }
 
@@ -192,6 +252,9 @@ impl fmt::Display for PlcDiagnosis {
             Self::NoRoute { address } => {
                 write!(f, "There is no route to PLC {address}: {CHECK_NETWORK}")
             }
+            Self::OutOfDescriptors { address } => {
+                write!(f, "PLC {address} waits for another connection to close: {RAISE_LIMIT}")
+            }
             Self::ConnectFailed { address, error } => {
                 write!(f, "The connection to PLC {address} failed: {error}")
             }
@@ -206,9 +269,12 @@ impl fmt::Display for PlcDiagnosis {
                  unit_id {unit_id} is right and that a Modbus server listens there",
                 Duration::from_millis(*timeout_ms)
             ),
-            Self::InvalidAnswer { address } => {
-                write!(f, "PLC {address} sends answers {MISMATCH}")
-            }
+            Self::InvalidAnswer { .. }
+            | Self::LateAnswer { .. }
+            | Self::WrongTransaction { .. }
+            | Self::WrongUnit { .. }
+            | Self::ExtraBytes { .. }
+            | Self::WrongCount { .. } => self.write_mismatch(f),
             Self::Closed { address } => write_closed(f, address, "", ""),
             Self::ClosedUnanswered { address } => write_closed(f, address, UNANSWERED, ""),
             Self::ModiconClosed { address } => write_closed(f, address, "", LIMIT),
@@ -231,6 +297,45 @@ impl fmt::Display for PlcDiagnosis {
     }
 }
 
+impl PlcDiagnosis {
+    /// Writes what is wrong with the answers of a PLC.
+    fn write_mismatch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LateAnswer { address, timeout_ms } => write!(
+                f,
+                "PLC {address} sends the answer to an earlier request: it answers twice, or later \
+                 than within {:?}; set timeout to a longer time",
+                Duration::from_millis(*timeout_ms)
+            ),
+            Self::WrongTransaction { address } => write!(
+                f,
+                "PLC {address} does not return the transaction ids of the requests, so that its \
+                 answers cannot be told apart: update its firmware, or read it through another \
+                 Modbus TCP gateway"
+            ),
+            Self::WrongUnit { address, unit_id, answered_unit } => write!(
+                f,
+                "PLC {address} answers for unit {answered_unit} where unit {unit_id} was asked: \
+                 write unit_id = {answered_unit}"
+            ),
+            Self::ExtraBytes { address, bytes } => write!(
+                f,
+                "PLC {address} sends {bytes} bytes too many after an answer: check that it speaks \
+                 Modbus TCP, not RTU over TCP, and update its firmware"
+            ),
+            Self::WrongCount { address, received, requested } => write!(
+                f,
+                "PLC {address} answers with {received} values where {requested} were requested: \
+                 set max_words to {received} or less, or update its firmware"
+            ),
+            _ => {
+                let Self::InvalidAnswer { address } = self else { return Ok(()) };
+                write!(f, "PLC {address} sends answers {MISMATCH}")
+            }
+        }
+    }
+}
+
 const USE_ADDRESS: &str = "use the IP address of the PLC, or add the name to the DNS of this site";
 const NO_SERVER: &str = "no Modbus server listens on this port, or a firewall blocks it";
 /// The Modbus server of an M2xx is off in a new project.
@@ -239,6 +344,8 @@ const SERVER_OFF: &str = "the Modbus server may be off (Machine Expert: Ethernet
 const CHECK_CABLE: &str = "check power, cable and address; if it answers a ping,";
 const CHECK_NETWORK: &str = "check the cable, the power of the PLC, and that this gateway has an \
                              address in the network of the PLC";
+const RAISE_LIMIT: &str = "the limit on open files is reached; set LimitNOFILE of the service \
+                           (ulimit -n in a shell) to the number of PLCs plus 32, and restart it";
 const UNPLUGGED: &str = "it may be restarting or overloaded, or its cable is unplugged";
 const PORT_BLOCKED: &str = "a firewall may block the port";
 const MISMATCH: &str = "that do not fit the requests: check that a Modbus TCP server listens \
@@ -300,6 +407,7 @@ mod tests {
                 ConnectError::Refused(io()),
                 ConnectError::TimedOut(second),
                 ConnectError::NoRoute(io()),
+                ConnectError::OutOfDescriptors,
                 ConnectError::Failed(io()),
             ];
             let mut all: Vec<_> =
@@ -307,7 +415,12 @@ mod tests {
             for has_answered in [true, false] {
                 let requests = [
                     RequestError::TimedOut(second),
-                    RequestError::Garbled(String::new()),
+                    RequestError::Garbled(AnswerMismatch::NotModbus),
+                    RequestError::Garbled(AnswerMismatch::Late),
+                    RequestError::Garbled(AnswerMismatch::OtherTransaction),
+                    RequestError::Garbled(AnswerMismatch::OtherUnit { asked: 255, answered: 0 }),
+                    RequestError::Garbled(AnswerMismatch::ExtraBytes { bytes: 2 }),
+                    RequestError::Garbled(AnswerMismatch::Count { received: 4, requested: 5 }),
                     RequestError::Disconnected(io()),
                 ];
                 let lost = |error| PlcDiagnosis::connection_lost(&plc, error, has_answered);

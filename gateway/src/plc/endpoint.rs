@@ -1,5 +1,7 @@
 //! Groups the PLCs of a configuration by connection, and spreads the connections over time.
 
+use std::collections::BTreeMap;
+
 use provisioning::config::{HostPort, Plc};
 use provisioning::plan::plan;
 
@@ -18,18 +20,20 @@ const TAGS_PER_SLOT: usize = 1_000;
 #[must_use]
 pub fn group_by_address(plcs: Vec<Plc>, metrics: &Metrics, first: f64) -> Vec<Endpoint> {
     let tags = plcs.iter().map(|plc| plc.tags.len()).sum();
-    let mut groups: Vec<(HostPort, Vec<PlcSpec>)> = Vec::new();
+    let mut groups: Vec<Vec<PlcSpec>> = Vec::new();
+    let mut group_of: BTreeMap<HostPort, usize> = BTreeMap::new();
     for ((config, metrics), plc) in plcs.into_iter().zip(&metrics.plcs).zip(0..) {
         let address = config.address.normalised();
         let (metrics, plan) = (metrics.clone(), plan(&config));
         let spec = PlcSpec { plc, config, plan, metrics };
-        match groups.iter_mut().find(|(known, _)| *known == address) {
-            Some((_, specs)) => specs.push(spec),
-            None => groups.push((address, vec![spec])),
+        let group = *group_of.entry(address).or_insert(groups.len());
+        match groups.get_mut(group) {
+            Some(specs) => specs.push(spec),
+            None => groups.push(vec![spec]),
         }
     }
     let phases = phases(groups.len(), tags, first);
-    groups.into_iter().zip(phases).map(|((_, plcs), phase)| Endpoint { plcs, phase }).collect()
+    groups.into_iter().zip(phases).map(|(plcs, phase)| Endpoint { plcs, phase }).collect()
 }
 
 /// Returns phases that spread this many connections evenly, a few at each instant.

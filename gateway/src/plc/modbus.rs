@@ -8,7 +8,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::io;
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ use tokio_modbus::prelude::ReadCode;
 use tokio_modbus::slave::SlaveContext;
 use tokio_modbus::{Error, Request, Response, Slave};
 
-use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
+use super::session::{
+    AnswerMismatch, ConnectError, Connector, PlcSession, RequestError, UnitAddress,
+};
 use super::{PlcIdentity, Registers, device_name};
 use strict::{Strict, TransactionIds};
 
@@ -36,6 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Idle time before TCP keepalive probes find a PLC that disappeared.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// The limit of the process or of the machine is reached (errno(3)).
+const OUT_OF_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
 
 /// Opens connections to one Modbus server.
 #[derive(Debug)]
@@ -44,24 +49,33 @@ pub(super) struct ModbusConnector {
     /// Longest time-out of its units.
     timeout: Duration,
     transaction_ids: TransactionIds,
+    slots: ConnectionSlots,
 }
 
 /// A connection to a Modbus server.
 pub(super) struct ModbusSession {
     context: Context,
+    _slot: ConnectionSlot,
 }
 
 impl ModbusConnector {
-    pub(super) fn new(address: HostPort, timeout: Duration) -> Self {
-        Self { address, timeout, transaction_ids: TransactionIds::starting_at(fastrand::u16(..)) }
+    pub(super) fn new(address: HostPort, timeout: Duration, slots: ConnectionSlots) -> Self {
+        let transaction_ids = TransactionIds::starting_at(fastrand::u16(..));
+        Self { address, timeout, transaction_ids, slots }
+    }
+
+    /// Returns the slot of a new connection.
+    pub(super) fn take_slot(&self) -> Result<ConnectionSlot, ConnectError> {
+        self.slots.take().ok_or(ConnectError::OutOfDescriptors)
     }
 
     /// Returns a session on a new stream.
-    pub(super) fn new_session<S>(&self, stream: S) -> ModbusSession
+    pub(super) fn new_session<S>(&self, stream: S, slot: ConnectionSlot) -> ModbusSession
     where
         S: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
     {
-        ModbusSession { context: tcp::attach(Strict::new(stream, self.transaction_ids.clone())) }
+        let context = tcp::attach(Strict::new(stream, self.transaction_ids.clone()));
+        ModbusSession { context, _slot: slot }
     }
 
     /// Connects to the addresses of the host name, one after another.
@@ -87,9 +101,10 @@ impl Connector for ModbusConnector {
     type Session = ModbusSession;
 
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
+        let slot = self.take_slot()?;
         let stream = self.open_stream(CONNECT_TIMEOUT.min(self.timeout * 3)).await?;
         configure_socket(&stream).map_err(ConnectError::Failed)?;
-        Ok(self.new_session(stream))
+        Ok(self.new_session(stream, slot))
     }
 }
 
@@ -132,7 +147,7 @@ impl PlcSession for ModbusSession {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
         let answer = self.call(address, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
-            return Err(RequestError::Garbled("it answers another function code".to_owned()));
+            return Err(RequestError::Garbled(AnswerMismatch::OtherFunction));
         };
         let objects = answer.device_id_objects.iter();
         Ok(device_name::to_identity(objects.map(|object| (object.id, &*object.value))))
@@ -158,6 +173,8 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
         ConnectError::Refused(error)
     } else if matches!(kind, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) {
         ConnectError::NoRoute(error)
+    } else if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
+        ConnectError::OutOfDescriptors
     } else if kind == ErrorKind::TimedOut {
         ConnectError::TimedOut(limit)
     } else {
@@ -166,13 +183,18 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
 }
 
 fn to_request_error(error: Error) -> RequestError {
+    let undecodable =
+        |error: &dyn Display| RequestError::Garbled(AnswerMismatch::Undecodable(error.to_string()));
     match error {
-        Error::Protocol(error) => RequestError::Garbled(error.to_string()),
+        Error::Protocol(error) => undecodable(&error),
         // The codec of tokio_modbus reports what it cannot decode as I/O errors without an OS code.
         Error::Transport(error)
             if error.raw_os_error().is_none() && is_codec_error(error.kind()) =>
         {
-            RequestError::Garbled(error.to_string())
+            match error.get_ref().and_then(|cause| cause.downcast_ref::<AnswerMismatch>()) {
+                Some(mismatch) => RequestError::Garbled(mismatch.clone()),
+                None => undecodable(&error),
+            }
         }
         Error::Transport(error) => RequestError::Disconnected(error),
     }
@@ -196,7 +218,7 @@ fn to_registers(response: Response, count: u16) -> Result<Registers, RequestErro
         bits.truncate(count.into());
         Ok(Registers::Bits(bits))
     } else {
-        Err(RequestError::Garbled("it answers another function code".to_owned()))
+        Err(RequestError::Garbled(AnswerMismatch::OtherFunction))
     }
 }
 
@@ -204,6 +226,6 @@ fn expect_count(received: usize, requested: usize) -> Result<(), RequestError> {
     if received == requested {
         Ok(())
     } else {
-        Err(RequestError::Garbled(format!("{received} values instead of {requested}")))
+        Err(RequestError::Garbled(AnswerMismatch::Count { received, requested }))
     }
 }

@@ -3,6 +3,8 @@
 //! It only does I/O. What to read, and what an answer means, is decided in `schedule`, `server` and
 //! `request_tuner`.
 
+mod read_cycle;
+
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -12,9 +14,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Blame, ConnectOutcome, Exchange, ManagedConnection, now};
-use super::cycle::{CycleReads, CycleValues, FollowUp};
+use super::cycle::FollowUp;
 use super::identity_probe::Identification;
-use super::request_tuner::RequestList;
 use super::server::{PROGRAM_POLL_PERIOD, ProgramPoll, ServerState};
 use super::session::{Connector, UnitAddress};
 use super::{Endpoint, PlcEvent, RateLimit, plc_r};
@@ -23,9 +24,6 @@ use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 
 /// Reads of the program state are at least about a second apart, while values stand still.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_millis(900);
-/// Most refused requests that are split in one cycle. Each split costs two requests, so that the
-/// search ends after a few cycles, and none of them takes much longer than others.
-const MAX_SPLITS_PER_CYCLE: u8 = 16;
 /// Spreads any number of units evenly over a period.
 const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
 
@@ -135,6 +133,7 @@ impl<C: Connector> Poller<C> {
         match job {
             PollJob::Periodic { index, unit, task } => {
                 let busy_before = self.connection.busy_time();
+                self.connection.begin_job();
                 match task {
                     PeriodicTask::ReadCycle(class) => self.run_cycle(unit, class, missed).await?,
                     PeriodicTask::ReadProgramState => {
@@ -158,6 +157,7 @@ impl<C: Connector> Poller<C> {
             && !self.server.is_silent(unit)
         {
             *busy = self.connection.busy_time() - busy_before;
+            self.connection.close_tracker().on_job_done();
         }
     }
 
@@ -181,13 +181,10 @@ impl<C: Connector> Poller<C> {
             self.start_session(unit).await;
             self.server.report_too_many_connects(unit);
         }
-        let Some(reads) = self.read_cycle(unit, class, anchor).await else {
+        let Some(mut values) = self.read_cycle(unit, class, anchor).await else {
             return ControlFlow::Break(());
         };
-        let random = self.connection.random();
-        let (mut values, blame) = self.server.on_reads(unit, reads, (now(), random));
-        self.on_blame(blame);
-        self.split_refused(unit, class, &mut values).await;
+        self.split_refused(unit, &mut values).await;
         let judged = self.server.on_cycle(unit, values, now());
         let Some((cycle, follow_up)) = judged else { return ControlFlow::Break(()) };
         match follow_up {
@@ -249,101 +246,6 @@ impl<C: Connector> Poller<C> {
         self.server.on_identified(unit, now());
     }
 
-    /// Reads a scan class. Returns `None` when `stop` fires before all is read.
-    async fn read_cycle(&mut self, unit: usize, class: u16, anchor: Anchor) -> Option<CycleReads> {
-        let start = now();
-        let state = self.server.unit_mut(unit)?;
-        let list = state.tuner.next_requests(class, start)?;
-        let first = state.next_start(class) % list.requests.len().max(1);
-        let mut is_first_lost = false;
-        let may_be_stale = self.connection.may_be_stale();
-        let mut exchanges = self.read_list(unit, &list, first).await?;
-        // The server may have closed the connection while it was idle, which only use reveals. So
-        // when a connection that has answered before breaks over the first request, that is sent
-        // once more on a new one; a slow scan class would lose every other cycle otherwise.
-        if let ([exchange], Some(request)) = (&*exchanges, list.requests.get(first))
-            && may_be_stale
-            && exchange.is_closed()
-            && self.reopen_stale(unit, request, exchange).await
-        {
-            exchanges = self.read_list(unit, &list, first).await?;
-            is_first_lost = exchanges.is_empty() && !self.connection.is_connected();
-        }
-        Some(CycleReads { class, list, first, exchanges, is_first_lost, start, anchor })
-    }
-
-    /// Opens a new connection in place of one that the server had closed. Returns `false` when that
-    /// is not allowed now: then the exchange is judged like any other.
-    async fn reopen_stale(
-        &mut self,
-        unit: usize,
-        request: &ReadRequest,
-        exchange: &Exchange,
-    ) -> bool {
-        self.on_closed_by_server();
-        if !self.connect().await {
-            return false;
-        }
-        self.server.count_request(unit, request, exchange);
-        self.start_session(unit).await;
-        true
-    }
-
-    /// Sends the requests of a list from `first` on, around the end, until one is not answered by
-    /// the unit. Returns `None` when `stop` fires before that.
-    async fn read_list(
-        &mut self,
-        unit: usize,
-        list: &RequestList,
-        first: usize,
-    ) -> Option<Vec<Exchange>> {
-        let mut exchanges = Vec::with_capacity(list.requests.len());
-        let Some(address) = self.address(unit) else { return Some(exchanges) };
-        let (head, tail) = list.requests.split_at_checked(first)?;
-        for request in tail.iter().chain(head) {
-            if self.stop.is_cancelled() {
-                return None;
-            }
-            if !self.connection.is_connected() {
-                break;
-            }
-            let exchange = self.connection.read(address, request).await;
-            let is_answered = exchange.is_answered();
-            exchanges.push(exchange);
-            if !is_answered {
-                break;
-            }
-        }
-        Some(exchanges)
-    }
-
-    /// Splits refused requests: one at least, and more within half a scan period. Tags of requests
-    /// that are not split to the end keep their last value in this cycle.
-    async fn split_refused(&mut self, unit: usize, class: u16, values: &mut CycleValues) {
-        let state = self.server.unit(unit);
-        let class = state.and_then(|unit| unit.plan.classes.get(usize::from(class)));
-        let limit = values.start() + class.map_or(Duration::ZERO, |class| class.period / 2);
-        for splits in 0..MAX_SPLITS_PER_CYCLE {
-            let is_over = splits > 0 && now() > limit;
-            if is_over || self.stop.is_cancelled() || !self.server.is_reachable(unit) {
-                break;
-            }
-            let Some(split) = self.server.next_split(unit, values) else { break };
-            let mut exchanges = Vec::with_capacity(split.halves.len());
-            for half in &split.halves {
-                let Some(exchange) = self.exchange(unit, &half.request).await else { break };
-                let is_answered = exchange.is_answered();
-                exchanges.push(exchange);
-                if !is_answered {
-                    break;
-                }
-            }
-            let at = (now(), self.connection.random());
-            let blame = self.server.on_split(unit, values, split, exchanges, at);
-            self.on_blame(blame);
-        }
-    }
-
     /// Reads the state of a unit's program, unless that was done within `min_interval`.
     async fn read_program_state(&mut self, unit: usize, min_interval: Duration) {
         let request = match self.server.next_program_poll(unit, min_interval, now()) {
@@ -359,6 +261,7 @@ impl<C: Connector> Poller<C> {
             self.server.count_request(unit, &request, &exchange);
             self.on_closed_by_server();
             if self.connect().await {
+                self.connection.close_tracker().on_orderly_close();
                 self.start_session(unit).await;
             }
             return;

@@ -1,12 +1,15 @@
 //! Adapts the requests of the plan to what the PLC refuses. Pure: `now` is an argument.
 //!
 //! A joined request that is refused is split until the tags that the PLC refuses are found; they
-//! are quarantined, and retried with growing pauses for ever. Two ranges that are answered apart
-//! and refused together stay apart, and a request that is too long for the PLC becomes shorter;
-//! both are retried too, since a single disturbance may have caused the refusal.
+//! are quarantined, and retried with growing pauses for ever. A request over which sessions end is
+//! searched in the same way, but each answer that does not come costs a connection: what is
+//! suspected is read in parts, after everything else. Two ranges that are answered apart and
+//! rejected together stay apart, and a request that is too long for the PLC becomes shorter; both
+//! are retried too, since a single disturbance may have caused the rejection.
 
 mod max_len;
 mod planned_request;
+mod suspect;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +21,12 @@ use provisioning::config::{Plc, Tag};
 use provisioning::plan::{Plan, ReadRequest, ScanClass};
 use provisioning::plc::Table;
 
-use super::{LearnedLimits, QuarantinedTag, ReadFailure, ReadOutcome, TagLocation};
-use max_len::MaxLength;
-use planned_request::{PlannedRequest, ProbeBudget};
+use super::{
+    LearnedLimits, QuarantinedTag, ReadFailure, ReadOutcome, Rejection, SessionFailure, TagLocation,
+};
+use max_len::{LengthCost, MaxLength};
+pub(super) use planned_request::LossVerdict;
+use planned_request::{PlannedRequest, ProbeBudget, RefusalContext};
 
 /// What was learned about the requests of one PLC.
 #[derive(Debug)]
@@ -30,6 +36,10 @@ pub(super) struct RequestTuner {
     tags: Arc<Vec<Tag>>,
     max_words: MaxLength,
     max_bits: MaxLength,
+    /// Whether a request was answered with values in this cycle, and in the one before.
+    has_answered: [bool; 2],
+    /// Sessions that ended over their first request since the last complete cycle.
+    scouts: usize,
     /// Whether something was learned since the last report.
     has_changed: bool,
     last_reported: LearnedLimits,
@@ -57,7 +67,13 @@ pub(super) struct RequestList {
     /// For each request the tags that it reads.
     pub(super) ranges: Arc<[TagRange]>,
     /// Where the value of each tag of the class lies in the answers; see `Cycle::locations`.
-    pub(super) locations: Arc<[Option<TagLocation>]>,
+    pub(super) locations: Arc<[Result<TagLocation, ReadFailure>]>,
+    /// Number of requests over which no session is expected to end. The others search for the tags
+    /// to blame, and are sent last.
+    pub(super) regular: usize,
+    /// Whether the cycle must start with the first request: it was answered before, or is a single
+    /// tag, and shows whether the PLC answers at all.
+    pub(super) starts_with_scout: bool,
 }
 
 /// A range of neighbouring tags of one request of the plan.
@@ -77,8 +93,6 @@ pub(super) struct SplitRequest {
     code: u8,
     /// Registers or bits of the refused request.
     count: u16,
-    /// Connections that broke while it was split.
-    breaks: u8,
     pub(super) halves: [SplitHalf; 2],
 }
 
@@ -106,6 +120,8 @@ impl RequestTuner {
             tags: Arc::clone(&plc.tags),
             max_words: MaxLength::default(),
             max_bits: MaxLength::default(),
+            has_answered: [false; 2],
+            scouts: 0,
             has_changed: false,
             last_reported: LearnedLimits::default(),
         }
@@ -114,16 +130,17 @@ impl RequestTuner {
     /// Returns the requests with which a cycle starts: the same as before, unless something was
     /// learned or a retry is due.
     pub(super) fn next_requests(&mut self, class: u16, now: Instant) -> Option<RequestList> {
+        self.has_answered = [false, self.has_answered[0]];
         let lengths = [&self.max_words, &self.max_bits];
         let is_length_trial_due = lengths.into_iter().any(|max| max.is_trial_due(now));
         if is_length_trial_due {
             self.skip_idle_trials(now);
         }
-        let Self { classes, tags, max_words, max_bits, .. } = self;
+        let Self { classes, tags, max_words, max_bits, scouts, .. } = self;
         let class = classes.get_mut(usize::from(class))?;
         let is_retry_due = class.next_retry.is_some_and(|due| due <= now);
-        if class.needs_rebuild || is_retry_due || is_length_trial_due {
-            class.rebuild(tags, max_words, max_bits, now);
+        if class.needs_rebuild || is_retry_due || is_length_trial_due || *scouts > 0 {
+            class.rebuild(tags, (max_words, max_bits), *scouts, now);
         }
         Some(class.request_list.clone())
     }
@@ -154,6 +171,8 @@ impl RequestTuner {
         outcome: &ReadOutcome,
         now: Instant,
     ) -> AnswerVerdict {
+        let context = self.refusal_context();
+        self.has_answered[0] |= outcome.is_ok();
         let Some((changed, planned, max)) = self.locate(class, range) else {
             return AnswerVerdict::Final;
         };
@@ -164,24 +183,73 @@ impl RequestTuner {
                 AnswerVerdict::Final,
             ),
             // Illegal data address and illegal data value: the request itself is wrong. Other
-            // exceptions say nothing about it.
+            // exceptions may have another reason.
             Err(ReadFailure::Refused(code @ (2 | 3))) => {
                 planned.on_refused(range.tags.clone(), code, now)
             }
-            Err(ReadFailure::Unreachable) => {
-                (planned.on_broken(&range.tags, now), AnswerVerdict::Final)
+            // So is a trial, if that is refused at all.
+            Err(ReadFailure::Refused(code))
+                if max.exceeds_limit(count) || planned.is_join_trial(&range.tags) =>
+            {
+                planned.on_refused(range.tags.clone(), code, now)
             }
-            Err(ReadFailure::Refused(_) | ReadFailure::Pending) => (false, AnswerVerdict::Final),
+            Err(ReadFailure::Refused(code)) => {
+                planned.on_soft_refusal(range.tags.clone(), code, context, now)
+            }
+            Err(ReadFailure::Unreachable | ReadFailure::Busy | ReadFailure::Pending) => {
+                (false, AnswerVerdict::Final)
+            }
         };
+        if let Some(suspect) = planned.take_answered_in_parts() {
+            let count = planned.count(suspect.whole());
+            if !max.on_too_long(count, LengthCost::Connection, now) {
+                planned.separate(&suspect, now);
+            }
+        }
         changed.set(has_changed);
         verdict
     }
 
-    /// Records that the PLC closed the connection in place of an answer, as some do when a request
-    /// is too long.
-    pub(super) fn on_peer_close(&mut self, class: u16, range: &TagRange, now: Instant) {
-        let Some((changed, planned, max)) = self.locate(class, range) else { return };
-        changed.set(max.on_peer_close(planned.count(&range.tags), range.tags.len(), now));
+    const fn refusal_context(&self) -> RefusalContext {
+        match self.has_answered {
+            [false, false] => RefusalContext::NothingAnswered,
+            _ => RefusalContext::OthersAnswered,
+        }
+    }
+
+    /// Records that the session ended over a request, after it had answered another one.
+    pub(super) fn on_lost(
+        &mut self,
+        class: u16,
+        range: &TagRange,
+        failure: SessionFailure,
+        now: Instant,
+    ) -> LossVerdict {
+        let Some((changed, planned, max)) = self.locate(class, range) else {
+            return LossVerdict::Unexplained;
+        };
+        let count = planned.count(&range.tags);
+        if max.exceeds_limit(count) && range.tags.len() > 1 {
+            max.on_too_long(count, LengthCost::Connection, now);
+            changed.set(true);
+            return LossVerdict::Suspected;
+        }
+        let verdict = planned.on_lost(&range.tags, failure, max.is_unproven(count), now);
+        changed.set(verdict == LossVerdict::Suspected);
+        verdict
+    }
+
+    /// Records that a session ended over its first request: the server may have failed, or reject
+    /// this request alone. The next cycle starts with a scout.
+    pub(super) const fn on_first_request_lost(&mut self) {
+        self.scouts = self.scouts.saturating_add(1);
+    }
+
+    /// Records that all requests of a cycle were answered or refused.
+    pub(super) fn on_complete_cycle(&mut self) {
+        if std::mem::take(&mut self.scouts) > 0 {
+            self.classes.iter_mut().for_each(|class| class.needs_rebuild = true);
+        }
     }
 
     /// Returns the next refused request to split.
@@ -199,39 +267,47 @@ impl RequestTuner {
         outcomes: [&ReadOutcome; 2],
         now: Instant,
     ) -> [AnswerVerdict; 2] {
+        let context = match self.refusal_context() {
+            RefusalContext::NothingAnswered => RefusalContext::Splitting,
+            context => context,
+        };
+        self.has_answered[0] |= outcomes.iter().any(|outcome| outcome.is_ok());
         let Some((changed, planned, max)) = self.locate(class, &split.whole) else {
             return [AnswerVerdict::Final; 2];
         };
         changed.set(true);
-        if outcomes.iter().any(|outcome| matches!(outcome, Err(ReadFailure::Unreachable))) {
-            planned.on_split_broken(split, now);
-            return [AnswerVerdict::Split; 2];
-        }
-        let verdicts = std::array::from_fn(|index| {
-            let (Some(half), Some(outcome)) = (split.halves.get(index), outcomes.get(index)) else {
-                return AnswerVerdict::Final;
-            };
-            let tags = &half.range.tags;
+        let SplitRequest { code, count, halves, .. } = split;
+        let [left, right] = halves;
+        let second_start = right.range.tags.start;
+        let verdicts = [(left, outcomes[0]), (right, outcomes[1])].map(|(half, outcome)| {
+            let tags = half.range.tags;
             match outcome {
                 Ok(_) => {
-                    planned.on_answer(tags, now);
+                    planned.on_answer(&tags, now);
                     max.on_answer(half.request.count, now);
                     AnswerVerdict::Final
                 }
-                Err(ReadFailure::Refused(code @ (2 | 3))) => {
-                    planned.on_refused(tags.clone(), *code, now).1
+                Err(ReadFailure::Refused(code @ (2 | 3))) => planned.on_refused(tags, *code, now).1,
+                Err(ReadFailure::Refused(code)) => {
+                    planned.on_soft_refusal(tags, *code, context, now).1
                 }
-                Err(_) => AnswerVerdict::Final,
+                Err(ReadFailure::Unreachable) => {
+                    planned.on_half_lost(tags);
+                    AnswerVerdict::Final
+                }
+                // It was not sent, or is to be sent again.
+                Err(ReadFailure::Pending | ReadFailure::Busy) => {
+                    planned.on_half_not_sent(tags, code);
+                    AnswerVerdict::Split
+                }
             }
         });
         if outcomes.iter().all(|outcome| outcome.is_ok()) {
-            // Answered apart and refused together: the whole was too long (exception 3), or the PLC
-            // refuses what lies between the halves.
-            let is_length = split.code == 3 && max.on_too_long(split.count, now);
-            if let [_, right] = &split.halves
-                && !is_length
-            {
-                planned.add_split_point(right.range.tags.start, now);
+            // Answered apart and refused together: the whole was too long, or the PLC refuses what
+            // lies between the halves. An illegal address is never a matter of the length.
+            let is_length = code != 2 && max.on_too_long(count, LengthCost::Request, now);
+            if !is_length {
+                planned.add_split_point(second_start, now);
             }
         }
         verdicts
@@ -272,9 +348,9 @@ impl RequestTuner {
         let planned = || self.classes.iter().flat_map(|class| &class.planned);
         let mut quarantined: Vec<_> = planned().flat_map(PlannedRequest::quarantined).collect();
         quarantined.sort_unstable();
-        let name = |(index, code): (usize, u8)| {
+        let name = |(index, rejection): (usize, Rejection)| {
             let tag = plc.tags.get(index)?;
-            Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.clone(), exception: code })
+            Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.clone(), rejection })
         };
         let max_gap = |is_bits: bool| {
             let of_kind = planned().filter(|planned| planned.table().holds_bits() == is_bits);
@@ -294,7 +370,7 @@ impl RequestTuner {
         &self,
         class: u16,
         requests: &[ReadRequest],
-    ) -> Arc<[Option<TagLocation>]> {
+    ) -> Arc<[Result<TagLocation, ReadFailure>]> {
         let class = self.classes.get(usize::from(class));
         class
             .map_or_else(|| Arc::new([]) as Arc<[_]>, |class| class.locations(&self.tags, requests))
@@ -335,50 +411,121 @@ impl TunedClass {
         let mut tags: Vec<_> =
             class.requests.iter().flat_map(|request| &request.tags).copied().collect();
         tags.sort_unstable();
-        let request_list =
-            RequestList { requests: Arc::new([]), ranges: Arc::new([]), locations: Arc::new([]) };
+        let request_list = RequestList {
+            requests: Arc::new([]),
+            ranges: Arc::new([]),
+            locations: Arc::new([]),
+            regular: 0,
+            starts_with_scout: false,
+        };
         Self { tags, planned, request_list, needs_rebuild: true, next_retry: None }
     }
 
-    fn rebuild(&mut self, tags: &[Tag], words: &MaxLength, bits: &MaxLength, now: Instant) {
+    fn rebuild(
+        &mut self,
+        tags: &[Tag],
+        (words, bits): (&MaxLength, &MaxLength),
+        scouts: usize,
+        now: Instant,
+    ) {
         let mut budget = ProbeBudget::new(now);
         let mut ranges = Vec::new();
-        let mut requests = Vec::new();
         for (index, planned) in self.planned.iter().enumerate() {
             let max = if planned.table().holds_bits() { bits } else { words };
-            for tags in planned.ranges(max, &mut budget) {
-                requests.push(planned.request(&tags));
-                ranges.push(TagRange { planned: index, tags });
-            }
+            let regular = planned.ranges(max, &mut budget).into_iter();
+            ranges.extend(regular.map(|tags| TagRange { planned: index, tags }));
         }
+        let starts_with_scout = scouts > 0 && !ranges.is_empty();
+        if starts_with_scout {
+            self.put_scout_first(&mut ranges, scouts);
+        }
+        let regular = ranges.len();
+        for (index, planned) in self.planned.iter().enumerate() {
+            let search = planned.search_ranges(now);
+            ranges.extend(search.map(|tags| TagRange { planned: index, tags }));
+        }
+        let request =
+            |range: &TagRange| Some(self.planned.get(range.planned)?.request(&range.tags));
+        let requests: Vec<_> = ranges.iter().filter_map(request).collect();
         let locations = self.locations(tags, &requests);
-        let (requests, ranges) = (requests.into(), ranges.into());
-        self.request_list = RequestList { requests, ranges, locations };
-        self.needs_rebuild =
-            budget.is_used() || self.planned.iter().any(PlannedRequest::has_unresolved);
+        self.needs_rebuild = budget.is_used()
+            || starts_with_scout
+            || self.planned.iter().any(PlannedRequest::is_searching);
         self.next_retry = self.planned.iter().filter_map(PlannedRequest::next_retry).min();
+        let (requests, ranges) = (requests.into(), ranges.into());
+        self.request_list = RequestList { requests, ranges, locations, regular, starts_with_scout };
     }
 
-    fn locations(&self, tags: &[Tag], requests: &[ReadRequest]) -> Arc<[Option<TagLocation>]> {
-        let mut locations = vec![None; self.tags.len()];
+    /// Puts a single slot in front of the other ranges: one that was answered before, else one of
+    /// another range each time, and of another place in it.
+    fn put_scout_first(&self, ranges: &mut Vec<TagRange>, scouts: usize) {
+        let known = ranges.iter().enumerate().find_map(|(index, range)| {
+            let planned = self.planned.get(range.planned)?;
+            let known = range.tags.clone().find(|position| planned.was_answered(*position));
+            Some((index, known?))
+        });
+        let index = known.map_or(scouts % ranges.len().max(1), |(index, _)| index);
+        let turn = (scouts - 1) / ranges.len().max(1);
+        let TagRange { planned, tags: whole } = ranges.remove(index);
+        let position =
+            known.map_or(whole.start + spread(turn, whole.len()), |(_, position)| position);
+        let parts = [position..position + 1, whole.start..position, position + 1..whole.end];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        ranges.splice(0..0, parts.map(|tags| TagRange { planned, tags }));
+    }
+
+    fn locations(
+        &self,
+        tags: &[Tag],
+        requests: &[ReadRequest],
+    ) -> Arc<[Result<TagLocation, ReadFailure>]> {
+        let mut locations = vec![Err(ReadFailure::Unreachable); self.tags.len()];
+        let index = |tag: &usize| self.tags.binary_search(tag).ok();
+        for planned in &self.planned {
+            for (position, tags) in planned.slots().enumerate() {
+                let Some(failure) = planned.quarantine_failure(position) else { continue };
+                for slot in tags.iter().filter_map(index) {
+                    if let Some(location) = locations.get_mut(slot) {
+                        *location = Err(failure);
+                    }
+                }
+            }
+        }
         for (result, request) in (0..).zip(requests) {
             for tag in &request.tags {
-                let slot = self.tags.binary_search(tag).ok().and_then(|at| locations.get_mut(at));
+                let slot = index(tag).and_then(|at| locations.get_mut(at));
                 let (Some(slot), Some(tag)) = (slot, tags.get(*tag)) else { continue };
-                let offset = tag.location.first.checked_sub(request.first);
-                *slot = offset.map(|offset| TagLocation { result, offset });
+                if let Some(offset) = tag.location.first.checked_sub(request.first) {
+                    *slot = Ok(TagLocation { result, offset });
+                }
             }
         }
         locations.into()
     }
 }
 
+/// Returns an index below `len` for each number, so that consecutive ones are far apart: the first,
+/// the last, then steps of the golden ratio.
+fn spread(number: usize, len: usize) -> usize {
+    match number {
+        0 => 0,
+        1 => len.saturating_sub(1),
+        // 0.618 of the length; any step would do that does not repeat soon.
+        _ => (number * (len * 618 / 1000).max(1)) % len.max(1),
+    }
+}
+
 /// Returns the request that reads these slots of a table, and what lies between them.
 fn join_slots(table: Table, slots: &[planned_request::TagSlot]) -> ReadRequest {
-    let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
-    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
-    let count = u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX);
+    let (first, count) = span_of(slots);
     let mut tags: Vec<usize> = slots.iter().flat_map(|slot| &slot.tags).copied().collect();
     tags.sort_unstable();
     ReadRequest { table, first, count, tags }
+}
+
+/// Returns the first register or bit of these slots, and how many there are up to their end.
+fn span_of(slots: &[planned_request::TagSlot]) -> (u16, u16) {
+    let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
+    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
+    (first, u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX))
 }

@@ -3,6 +3,7 @@
 //!
 //! No I/O: `now` and randomness are arguments, and events are collected for the poll task to send.
 
+mod cycle_reads;
 #[cfg(test)]
 mod tests;
 
@@ -11,17 +12,15 @@ use std::time::{Duration, Instant};
 use provisioning::plan::ReadRequest;
 
 use super::connection::{Blame, Exchange};
-use super::cycle::{CompleteCycle, CycleReads, CycleValues, ExchangeVerdict, FollowUp, middle_of};
+use super::cycle::ExchangeVerdict;
 use super::device_name::NAME_RETRY;
 use super::identity_probe::Identification;
-use super::request_tuner::{AnswerVerdict, SplitRequest};
-use super::session::{ConnectError, RequestError, UnitAddress};
+use super::session::{ConnectError, RequestError, UnitAddress, is_busy};
 use super::silent_units::{self, RetryAllowance, SilentUnitRoundRobin};
 use super::unit::UnitState;
 use super::unit_backoff::FailureCost;
 use super::{
     PlcChange, PlcDiagnosis, PlcEvent, PlcIdentity, PlcSpec, RateLimit, ReadFailure, ReadOutcome,
-    ReadResult,
 };
 use crate::metrics::RequestOutcome;
 use crate::schedule::RetryBackoff;
@@ -38,6 +37,15 @@ pub(super) struct ServerState {
     name_backoff: RetryBackoff,
     is_session_open: bool,
     events: Vec<PlcEvent>,
+}
+
+/// What is known about the reason when a session ends over a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LossCause {
+    /// The server, the unit or the network.
+    Unknown,
+    /// The request: the unit answers others.
+    Request,
 }
 
 /// What to send to learn the state of a program.
@@ -98,8 +106,9 @@ impl ServerState {
 
     /// Records a failed connect: no unit answers.
     pub(super) fn on_connect_failed(&mut self, error: &ConnectError) {
+        let was_tried = !matches!(error, ConnectError::OutOfDescriptors);
         for unit in &mut self.units {
-            unit.metrics.connects.inc();
+            unit.metrics.connects.inc_by(u64::from(was_tried));
             unit.is_answering = false;
             let diagnosis = PlcDiagnosis::not_connected(&unit.config, error);
             unit.report_disconnected(diagnosis, None, &mut self.events);
@@ -183,7 +192,8 @@ impl ServerState {
             .answer
             .as_ref()
             .map(|answer| unit.identity_probe.on_identity_answer(answer, has_answered, now));
-        let (_, verdict) = self.on_exchange(index, request, exchange, (now, random));
+        let at = (now, random);
+        let (_, verdict) = self.on_exchange(index, request, exchange, LossCause::Unknown, at);
         self.report_changes(index, changes.unwrap_or_default(), now);
         (is_refused && !self.is_silent(index), verdict.blame())
     }
@@ -233,111 +243,6 @@ impl ServerState {
         unit.identity_probe.on_status_answer(answer, was_idle, now)
     }
 
-    /// Judges the requests of a cycle: what each means for the unit, its connection and its values.
-    pub(super) fn on_reads(
-        &mut self,
-        index: usize,
-        reads: CycleReads,
-        (now, random): (Instant, f64),
-    ) -> (CycleValues, Option<Blame>) {
-        let order = reads.order();
-        let CycleReads { class, list, first, exchanges, is_first_lost, start, anchor } = reads;
-        let mut results = vec![None; list.requests.len()];
-        let mut blame = None;
-        if is_first_lost && let Some(unit) = self.units.get_mut(index) {
-            unit.start_after(class, first);
-        }
-        let mut exchanges = exchanges.into_iter();
-        for position in order {
-            let (Some(request), Some(range), Some(result)) =
-                (list.requests.get(position), list.ranges.get(position), results.get_mut(position))
-            else {
-                continue;
-            };
-            let Some(exchange) = exchanges.next() else {
-                let outcome = Err(ReadFailure::Unreachable);
-                *result = Some(ReadResult { at: anchor.wall_time_at(now), outcome });
-                continue;
-            };
-            let at = middle_of(&anchor, (exchange.sent, exchange.took));
-            let received = exchange.sent + exchange.took;
-            let (outcome, verdict) = self.on_exchange(index, request, exchange, (received, random));
-            blame = verdict.blame().or(blame);
-            let tuned = self
-                .units
-                .get_mut(index)
-                .map(|unit| unit.tune((class, position), range, (&outcome, verdict), received));
-            if tuned != Some(AnswerVerdict::Split) {
-                *result = Some(ReadResult { at, outcome });
-            }
-        }
-        (CycleValues::new(class, list, results, start, anchor), blame)
-    }
-
-    /// Returns the next refused request of a cycle to split in two.
-    pub(super) fn next_split(
-        &mut self,
-        index: usize,
-        values: &CycleValues,
-    ) -> Option<SplitRequest> {
-        self.units.get_mut(index)?.tuner.next_split(values.class())
-    }
-
-    /// Judges both halves of a request that was split; the second may not have been sent.
-    pub(super) fn on_split(
-        &mut self,
-        index: usize,
-        values: &mut CycleValues,
-        split: SplitRequest,
-        exchanges: Vec<Exchange>,
-        (now, random): (Instant, f64),
-    ) -> Option<Blame> {
-        let mut exchanges = exchanges.into_iter();
-        let mut blame = None;
-        let halves = split.halves.each_ref().map(|half| {
-            let request = half.request.clone();
-            let Some(exchange) = exchanges.next() else {
-                return (request, values.failure(ReadFailure::Unreachable, now));
-            };
-            let sent = (exchange.sent, exchange.took);
-            let (outcome, verdict) = self.on_exchange(index, &request, exchange, (now, random));
-            blame = verdict.blame().or(blame);
-            (request, values.result(sent, outcome))
-        });
-        if let Some(unit) = self.units.get_mut(index) {
-            let outcomes = halves.each_ref().map(|(_, result)| &result.outcome);
-            let verdicts = unit.tuner.on_split_answers(values.class(), split, outcomes, now);
-            let halves = halves.into_iter().zip(verdicts);
-            let valid = halves.filter(|(_, verdict)| *verdict == AnswerVerdict::Final);
-            values.add_parts(valid.map(|(half, _)| half));
-        }
-        blame
-    }
-
-    /// Judges a cycle as a whole: completes its values, and returns what to request before it is
-    /// passed on.
-    pub(super) fn on_cycle(
-        &mut self,
-        index: usize,
-        values: CycleValues,
-        now: Instant,
-    ) -> Option<(CompleteCycle, FollowUp)> {
-        let (is_open, is_reachable) = (self.is_session_open, self.is_reachable(index));
-        let unit = self.units.get_mut(index)?;
-        if is_open {
-            unit.backoff.on_complete_cycle();
-        }
-        Some(unit.on_cycle(values, is_reachable, now))
-    }
-
-    /// Passes a cycle on, and what was learned from it.
-    pub(super) fn end_cycle(&mut self, index: usize, cycle: CompleteCycle, now: Instant) {
-        let Some(unit) = self.units.get_mut(index) else { return };
-        let is_stopped = unit.identity_probe.is_program_stopped();
-        self.events.push(cycle.into_event(unit.plc(), is_stopped, now));
-        unit.report_learned(&mut self.events);
-    }
-
     /// Returns the silent unit to probe in the turn of unit `index`, if that is silent itself.
     /// `has_spare_connect` tells whether the server may be connected to once more in this minute.
     pub(super) fn next_probe(
@@ -373,13 +278,15 @@ impl ServerState {
         (now, random): (Instant, f64),
     ) -> Option<Blame> {
         let took = exchange.took;
-        let (_, verdict) = self.on_exchange(index, request, exchange, (now, random));
+        let at = (now, random);
+        let (_, verdict) = self.on_exchange(index, request, exchange, LossCause::Unknown, at);
         if self.is_silent(index) {
             if self.are_others_answering(index) {
                 self.silent_units.on_failed_probe(took, now);
             }
             if let Some(unit) = self.units.get_mut(index) {
                 // The next probe sends another request: this one may be what the unit fails over.
+                unit.tuner.on_first_request_lost();
                 unit.start_after(0, unit.next_start(0));
             }
         }
@@ -451,6 +358,7 @@ impl ServerState {
         index: usize,
         request: &ReadRequest,
         exchange: Exchange,
+        cause: LossCause,
         (now, random): (Instant, f64),
     ) -> (ReadOutcome, ExchangeVerdict) {
         let Exchange { received_at, took, answer, is_first_after_outage, .. } = exchange;
@@ -470,12 +378,14 @@ impl ServerState {
                 self.on_gateway_exception(index, code, (now, random));
                 return (Err(ReadFailure::Unreachable), ExchangeVerdict::GatewayException);
             }
+            Err(RequestError::Refused(code)) if is_busy(code) => Err(ReadFailure::Busy),
             Err(RequestError::Refused(code)) => Err(ReadFailure::Refused(code)),
             Err(error) => {
-                let is_closed = matches!(error, RequestError::Disconnected(_));
-                let blame = self.on_connection_lost(index, &error, (now, random));
-                let verdict = ExchangeVerdict::Lost { blame, is_closed };
-                return (Err(ReadFailure::Unreachable), verdict);
+                let blame = match cause {
+                    LossCause::Unknown => self.on_connection_lost(index, &error, (now, random)),
+                    LossCause::Request => self.on_request_lost(index, request, &error, took),
+                };
+                return (Err(ReadFailure::Unreachable), ExchangeVerdict::Lost { blame });
             }
         };
         unit.metrics.request_seconds.observe(took.as_secs_f64());
@@ -533,6 +443,24 @@ impl ServerState {
         if may_others_answer { Blame::Unit } else { Blame::Server }
     }
 
+    /// Records that the session ended over a request that is to blame: neither the unit nor the
+    /// server has failed.
+    fn on_request_lost(
+        &mut self,
+        index: usize,
+        request: &ReadRequest,
+        error: &RequestError,
+        took: Duration,
+    ) -> Blame {
+        self.is_session_open = false;
+        if let Some(unit) = self.unit(index) {
+            let (plc, error) = (unit.config.name.as_str(), error as &dyn std::error::Error);
+            let ReadRequest { table, first, count, .. } = request;
+            tracing::debug!(plc, ?table, first, count, error, "the session ended over a request");
+        }
+        Blame::Request { took }
+    }
+
     /// Reports a unit that has answered, and was identified, in this session.
     pub(super) fn report_connected(&mut self, index: usize) {
         let is_reachable = self.is_reachable(index);
@@ -558,7 +486,8 @@ impl ServerState {
         changes: Vec<PlcChange>,
         (now, random): (Instant, f64),
     ) -> Option<Blame> {
-        let (_, verdict) = self.on_exchange(index, request, exchange, (now, random));
+        let at = (now, random);
+        let (_, verdict) = self.on_exchange(index, request, exchange, LossCause::Unknown, at);
         self.report_connected(index);
         self.report_changes(index, changes, now);
         verdict.blame()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use provisioning::plan::ReadRequest;
 use thiserror::Error;
 
-use super::{PlcIdentity, Registers};
+use super::{PlcIdentity, Registers, SessionFailure};
 use crate::metrics::RequestOutcome;
 
 /// A unit behind a connection, and how long to wait for its answers.
@@ -64,6 +64,9 @@ pub(super) enum ConnectError {
     /// No route leads to the address, or no device of the local network has it.
     #[error("no route to the address")]
     NoRoute(#[source] io::Error),
+    /// This process may open no more files and connections.
+    #[error("too many open files and connections")]
+    OutOfDescriptors,
     /// Another error, mostly of this machine.
     #[error("the connection failed")]
     Failed(#[source] io::Error),
@@ -80,20 +83,85 @@ pub(super) enum RequestError {
     TimedOut(Duration),
     /// What arrived is not the answer to this request.
     #[error("the answer does not fit the request: {0}")]
-    Garbled(String),
+    Garbled(AnswerMismatch),
     /// The connection was closed or reset.
     #[error("connection lost")]
     Disconnected(#[source] io::Error),
 }
 
+/// What is wrong with an answer.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub(super) enum AnswerMismatch {
+    /// It answers an earlier request.
+    #[error("it answers an earlier request")]
+    Late,
+    /// Its transaction id is that of no request.
+    #[error("its transaction id is not that of the request")]
+    OtherTransaction,
+    /// It comes from another unit.
+    #[error("unit {answered} answers in place of unit {asked}")]
+    OtherUnit {
+        /// The unit that was asked.
+        asked: u8,
+        /// The unit in the answer.
+        answered: u8,
+    },
+    /// Bytes follow the answer.
+    #[error("{bytes} bytes follow the answer")]
+    ExtraBytes {
+        /// The number of bytes that arrived with it.
+        bytes: usize,
+    },
+    /// It has fewer or more values than were requested.
+    #[error("{received} values instead of {requested}")]
+    Count {
+        /// Registers or bits in the answer.
+        received: usize,
+        /// Registers or bits that were requested.
+        requested: usize,
+    },
+    /// Its length field is not that of its content.
+    #[error("its length of {length} is not that of its content")]
+    Length {
+        /// The length field.
+        length: u16,
+    },
+    /// It answers another function code.
+    #[error("it answers another function code")]
+    OtherFunction,
+    /// Its protocol id is not that of Modbus.
+    #[error("it is not Modbus")]
+    NotModbus,
+    /// Its content cannot be decoded.
+    #[error("{0}")]
+    Undecodable(String),
+}
+
 impl RequestError {
+    /// Returns how the session failed; `None` after an exception, which leaves it open.
+    pub(super) const fn session_failure(&self) -> Option<SessionFailure> {
+        match self {
+            Self::Refused(_) => None,
+            Self::TimedOut(_) => Some(SessionFailure::TimedOut),
+            Self::Garbled(_) => Some(SessionFailure::Garbled),
+            Self::Disconnected(_) => Some(SessionFailure::Disconnected),
+        }
+    }
+
     /// Returns the value of the metric label `outcome`.
     pub(super) const fn outcome(&self) -> RequestOutcome {
         match self {
+            Self::Refused(code) if is_busy(*code) => RequestOutcome::Busy,
             Self::Refused(_) => RequestOutcome::Refused,
             Self::TimedOut(_) => RequestOutcome::TimedOut,
             Self::Garbled(_) => RequestOutcome::Garbled,
             Self::Disconnected(_) => RequestOutcome::Disconnected,
         }
     }
+}
+
+/// Returns whether an exception means "later": 5, the request is accepted and takes long, or 6, the
+/// server is busy (Modbus Application Protocol V1.1b3, 7).
+pub(super) const fn is_busy(exception: u8) -> bool {
+    matches!(exception, 5 | 6)
 }

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use provisioning::config;
 use provisioning::plan::{Plan, ReadRequest};
 
-use super::cycle::{CompleteCycle, CycleValues, ExchangeVerdict, FollowUp};
+use super::cycle::{CompleteCycle, CycleValues, FollowUp};
 use super::device_name::DeviceName;
 use super::identity_probe::{Identification, IdentityProbe};
-use super::request_tuner::{AnswerVerdict, RequestTuner, TagRange};
+use super::request_tuner::RequestTuner;
 use super::server::PROGRAM_POLL_PERIOD;
 use super::session::{RequestError, UnitAddress};
 use super::unit_backoff::UnitBackoff;
 use super::{
     PlcChange, PlcDiagnosis, PlcEvent, PlcIdentity, PlcSpec, PlcState, RateLimit, ReadFailure,
-    ReadOutcome, ReadResult,
+    ReadResult,
 };
 use crate::metrics::{PlcMetrics, RequestOutcome};
 
@@ -140,8 +140,10 @@ impl UnitState {
     pub(super) fn probe_request(&mut self, now: Instant) -> Option<ReadRequest> {
         let list = self.tuner.next_requests(0, now)?;
         let planned = &self.plan.classes.first()?.requests;
-        let requests = if list.requests.is_empty() { planned } else { &*list.requests };
-        requests.get(self.next_start.first()? % requests.len().max(1)).cloned()
+        let regular = list.requests.get(..list.regular)?;
+        let requests = if regular.is_empty() { planned } else { regular };
+        let start = if list.starts_with_scout { 0 } else { *self.next_start.first()? };
+        requests.get(start % requests.len().max(1)).cloned()
     }
 
     /// Returns the index of the request with which the next cycle of a class starts.
@@ -153,30 +155,6 @@ impl UnitState {
     pub(super) fn start_after(&mut self, class: u16, index: usize) {
         if let Some(start) = self.next_start.get_mut(usize::from(class)) {
             *start = index.wrapping_add(1);
-        }
-    }
-
-    /// Adapts the requests to the answer to the request at `position`. Returns what the answer
-    /// means for the values.
-    pub(super) fn tune(
-        &mut self,
-        (class, position): (u16, usize),
-        range: &TagRange,
-        (outcome, verdict): (&ReadOutcome, ExchangeVerdict),
-        now: Instant,
-    ) -> AnswerVerdict {
-        match verdict {
-            ExchangeVerdict::NotSent | ExchangeVerdict::GatewayException => AnswerVerdict::Final,
-            ExchangeVerdict::Answered => self.tuner.on_answer(class, range, outcome, now),
-            ExchangeVerdict::Lost { is_closed, .. } => {
-                // The next cycle starts after the request that cost the connection, so that one
-                // range over which the PLC fails does not hide those after it.
-                self.start_after(class, position);
-                if is_closed {
-                    self.tuner.on_peer_close(class, range, now);
-                }
-                self.tuner.on_answer(class, range, outcome, now)
-            }
         }
     }
 

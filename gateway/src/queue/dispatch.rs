@@ -31,6 +31,25 @@ pub struct QueuedEntry<'a> {
     pub entry: &'a Entry,
 }
 
+/// Why an offered entry was not sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NotSent {
+    /// It never can be: it is dropped for this reason and announced.
+    Dropped(DropReason),
+    /// It can be later: it is set aside until [`Queue::offer_deferred`].
+    Later,
+}
+
+impl From<DropReason> for NotSent {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
+/// Most old entries that are set aside before the backlog waits: behind a topic that the broker
+/// does not accept now there may be millions, which would be read from the disk for nothing.
+const MAX_SET_ASIDE: u32 = 1000;
+
 /// How far entries were handed out in this connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursors {
@@ -42,6 +61,10 @@ pub(super) struct Cursors {
     backlog: u64,
     /// Entries of those before that are handed out.
     history_in_flight: u32,
+    /// The lowest and the highest entry that were set aside; they wait behind the cursors.
+    deferred: Option<(u64, u64)>,
+    /// Entries of the backlog that were set aside since the cursor last moved back.
+    set_aside: u32,
     /// An entry whose segment has to be read.
     pub(super) read_request: Option<u64>,
 }
@@ -51,6 +74,19 @@ impl Cursors {
     pub(super) fn starting_at(next_id: u64) -> Self {
         Self { live_from: next_id, live: next_id, ..Self::default() }
     }
+
+    fn note_deferred(&mut self, id: u64) {
+        let (lowest, highest) = self.deferred.unwrap_or((id, id));
+        self.deferred = Some((lowest.min(id), highest.max(id)));
+    }
+
+    /// Moves the backlog's cursor back to `lowest`; what was live up to `highest` is backlog now.
+    fn move_back(&mut self, lowest: u64, highest: u64) {
+        self.backlog = self.backlog.min(lowest);
+        self.live_from = self.live_from.max(highest.saturating_add(1));
+        self.live = self.live.max(self.live_from);
+        self.set_aside = 0;
+    }
 }
 
 impl<S: Storage> Queue<S> {
@@ -58,25 +94,27 @@ impl<S: Storage> Queue<S> {
     /// then the backlog, oldest first and as fast as it does not delay live entries. With the order
     /// `strict`, the oldest.
     ///
-    /// An entry that `send` accepts waits for [`Queue::acknowledge`] or [`Queue::discard`]; one
-    /// that it refuses is dropped for that reason and announced. So no entry can be handed out and
-    /// forgotten.
+    /// An entry that `send` accepts waits for [`Queue::acknowledge`], [`Queue::discard`] or
+    /// [`Queue::defer`]; one that it refuses is dropped and announced, or set aside. So no entry
+    /// can be handed out and forgotten.
     ///
     /// Returns what `send` returned, or `None` when there is no entry, or the next one has to be
     /// read or written first.
     pub fn hand_out<T>(
         &mut self,
         now: Instant,
-        send: impl FnOnce(QueuedEntry<'_>) -> Result<T, DropReason>,
-    ) -> Option<Result<T, DropReason>> {
+        send: impl FnOnce(QueuedEntry<'_>) -> Result<T, NotSent>,
+    ) -> Option<Result<T, NotSent>> {
         let id = self.next_id(now)?;
         let is_history = id < self.cursors.live_from;
         let held = self.index.mark_handed_out(id, now, is_history)?;
         self.cursors.history_in_flight += u32::from(held.is_history);
         // A topic without a name is in no configuration and in no log.
-        let sent = self.queued(id).map_or(Err(DropReason::Unconfigured), send);
-        if let Err(reason) = sent {
-            self.discard(EntryId::from_ticket(id), reason, now);
+        let sent = self.queued(id).map_or(Err(DropReason::Unconfigured.into()), send);
+        match sent {
+            Ok(_) => {}
+            Err(NotSent::Dropped(reason)) => self.discard(EntryId::from_ticket(id), reason, now),
+            Err(NotSent::Later) => self.defer(EntryId::from_ticket(id)),
         }
         Some(sent)
     }
@@ -163,6 +201,9 @@ impl<S: Storage> Queue<S> {
         let in_memory = self.index.first_waiting(self.cursors.backlog);
         let on_disk = self.index.first_disk_only(self.cursors.backlog);
         let id = in_memory.into_iter().chain(on_disk).min()?;
+        if self.cursors.set_aside >= MAX_SET_ASIDE {
+            return None;
+        }
         let Some(window) = self.backlog_window else { return Some(id) };
         let is_old = id < self.cursors.live_from;
         (is_old && self.cursors.history_in_flight < window.max_in_flight()).then_some(id)
@@ -219,18 +260,18 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Removes an entry that the broker has acknowledged, in any order.
+    /// Removes an entry that the broker has acknowledged, in any order, and returns its topic.
     ///
     /// Does nothing for an entry that is not handed out: after a rewind it is sent again, and the
     /// acknowledgement of that message is the one that counts.
-    pub fn acknowledge(&mut self, id: EntryId, now: Instant) {
-        if let Some(held) = self.take_handed_out(id, now) {
-            if let Some((window, sent)) = self.backlog_window.as_mut().zip(held.handed_out_at) {
-                window.on_acknowledged(sent, now);
-            }
-            self.metrics.delivered.inc_by(held.entry.sample_count());
-            self.metrics.count_dropped(DropReason::Unconfigured, held.unmapped_samples);
+    pub fn acknowledge(&mut self, id: EntryId, now: Instant) -> Option<TopicId> {
+        let held = self.take_handed_out(id, now)?;
+        if let Some((window, sent)) = self.backlog_window.as_mut().zip(held.handed_out_at) {
+            window.on_acknowledged(sent, now);
         }
+        self.metrics.delivered.inc_by(held.entry.sample_count());
+        self.metrics.count_dropped(DropReason::Unconfigured, held.unmapped_samples);
+        Some(held.topic)
     }
 
     /// Drops an entry that was handed out. It is counted and becomes part of a [`super::Gap`]. Does
@@ -242,6 +283,46 @@ impl<S: Storage> Queue<S> {
                 log.settle_lost(id.ticket(), EntryCounts::default());
             }
         }
+    }
+
+    /// Sets an entry aside that was handed out: it waits until [`Queue::offer_deferred`] or the
+    /// next connection, and does not hold up the others. Does nothing for an entry that is not
+    /// handed out.
+    pub fn defer(&mut self, id: EntryId) {
+        let id = id.ticket();
+        let Some(is_history) = self.index.return_one(id) else { return };
+        if is_history {
+            self.cursors.history_in_flight = self.cursors.history_in_flight.saturating_sub(1);
+            self.cursors.set_aside = self.cursors.set_aside.saturating_add(1);
+        }
+        self.cursors.note_deferred(id);
+    }
+
+    /// Offers the entries again that were set aside, oldest first, and as late ones.
+    pub fn offer_deferred(&mut self) {
+        if let Some((lowest, highest)) = self.cursors.deferred.take() {
+            self.cursors.move_back(lowest, highest);
+        }
+    }
+
+    /// Offers this entry next, before other old ones, which are offered by
+    /// [`Queue::offer_deferred`]. Returns whether it still waits.
+    pub fn offer_first(&mut self, id: EntryId) -> bool {
+        let id = id.ticket();
+        if !self.holds(EntryId::from_ticket(id)) {
+            return false;
+        }
+        self.cursors.note_deferred(self.cursors.backlog.min(id));
+        self.cursors.backlog = id;
+        self.cursors.move_back(id, id);
+        true
+    }
+
+    /// Returns whether an entry is in the queue.
+    #[must_use]
+    pub fn holds(&self, id: EntryId) -> bool {
+        let id = id.ticket();
+        self.index.get(id).is_some() || self.index.first_disk_only(id) == Some(id)
     }
 
     fn take_handed_out(&mut self, id: EntryId, now: Instant) -> Option<MemoryEntry> {

@@ -11,7 +11,7 @@ use provisioning::config::OnFull;
 use super::index::Location;
 use super::log::{AppendError, Log};
 use super::storage::{DirStorageError, Storage};
-use super::{Health, Queue};
+use super::{Health, LOG_TARGET, Queue};
 
 /// Pause before the first retry; it doubles up to [`RETRY_MAX_PAUSE`].
 const RETRY_MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -129,9 +129,9 @@ impl<S: Storage> Queue<S> {
             return;
         }
         if health.is_memory_only() {
-            tracing::error!("{health}");
+            tracing::error!(target: LOG_TARGET, "{health}");
         } else if self.health.is_memory_only() {
-            tracing::warn!("samples are stored on disk again");
+            tracing::warn!(target: LOG_TARGET, "samples are stored on disk again");
         }
         self.health = health;
     }

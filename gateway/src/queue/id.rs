@@ -4,15 +4,6 @@
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EntryId(u64);
 
-/// Maps the ids of entries that were in memory before there was a storage to their ids in the log.
-#[derive(Clone, Debug, Default)]
-pub struct IdRemap {
-    /// New id of the first of them; the others follow.
-    pub(super) first_new: u64,
-    /// Old ids, in order.
-    pub(super) old_ids: Vec<u64>,
-}
-
 /// Identifies a topic by the number that the caller gave it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicId(u16);
@@ -28,15 +19,6 @@ impl EntryId {
     #[must_use]
     pub const fn ticket(self) -> u64 {
         self.0
-    }
-}
-
-impl IdRemap {
-    /// Returns the new ticket of the first entry whose old ticket is not below this one.
-    #[must_use]
-    pub fn new_ticket(&self, old: u64) -> u64 {
-        let before = self.old_ids.partition_point(|id| *id < old);
-        self.first_new.saturating_add(super::to_u64(before))
     }
 }
 

@@ -167,6 +167,15 @@ impl EntryIndex {
         }
     }
 
+    /// Makes one entry that is handed out wait again. Returns whether it is history, or `None` if
+    /// it is not handed out.
+    pub(super) fn return_one(&mut self, id: u64) -> Option<bool> {
+        if !self.states.handed_out.contains(&id) {
+            return None;
+        }
+        self.update(id, |held| held.handed_out_at = None).map(|held| held.is_history)
+    }
+
     /// Returns the first entry from this id on that waits in memory.
     pub(super) fn first_waiting(&self, from: u64) -> Option<u64> {
         let first = |ids: &BTreeSet<u64>| ids.range(from..).next().copied();

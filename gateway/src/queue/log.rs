@@ -37,6 +37,7 @@ use self::frame::{FrameKind, Salt, frame_len};
 pub(super) use self::job::JobOutcome;
 pub use self::job::{DiskJob, DiskJobDone};
 use self::loader::SegmentLoader;
+use self::reader::Today;
 pub(super) use self::reader::{SegmentReader, StoredEntry};
 use self::recover::MAX_READ_ATTEMPTS;
 use self::segment::Segment;
@@ -389,8 +390,8 @@ impl<S: Storage> Log<S> {
         ids: Range<u64>,
         topics: &mut TopicTable,
     ) -> SegmentReader {
-        let waiting = self.index.waiting_ids();
-        SegmentReader::new(segment, bytes, ids, waiting, topics, self.writer.names())
+        let now = Today { names: self.writer.names(), boot: &self.writer.context().boot };
+        SegmentReader::new(segment, bytes, ids, self.index.waiting_ids(), topics, &now)
     }
 
     /// Returns the numbers that cannot be read in a segment that was read.

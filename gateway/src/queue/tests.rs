@@ -279,7 +279,7 @@ fn bytes_for_records(records: u64) -> u64 {
 fn record(at: i64, samples: usize) -> Entry {
     let at = UnixTime::from_micros(at);
     let sample = Sample { tag: 0, value: Some(TagValue::Bool(true)), quality: Quality::Good, at };
-    Entry::Record(Record { plc: 0, at, samples: vec![sample; samples] })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: vec![sample; samples] })
 }
 
 fn message(text: usize) -> Entry {

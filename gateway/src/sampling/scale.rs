@@ -25,8 +25,12 @@ impl Scale {
     ///
     /// Each element of an array is scaled. A BOOL or a text is unchanged, and so is an integer
     /// without scaling. A REAL stays a REAL, so that it prints as short as it is exact, unless
-    /// `decimals` is set; with 0 decimals a number becomes an integer.
+    /// `decimals` is set; with 0 decimals a number becomes an integer. An integer that is scaled by
+    /// whole numbers is exact, also beyond 2^53.
     pub(super) fn apply(self, raw: Value) -> Option<Value> {
+        if let Some(exact) = self.apply_exactly(&raw) {
+            return Some(exact);
+        }
         let number = match &raw {
             Value::Bool(_) | Value::Text(_) => return Some(raw),
             Value::List(_) if self.scaling.is_none() && self.decimals.is_none() => {
@@ -57,6 +61,33 @@ impl Scale {
             Some(decimals) => round_to_decimals(scaled, decimals),
         }
     }
+}
+
+impl Scale {
+    /// Returns an integer that is scaled by whole numbers; `None` for any other value, where the
+    /// result does not fit into 64 bits, and where it is short and has decimals.
+    fn apply_exactly(self, raw: &Value) -> Option<Value> {
+        let Scaling { scale, offset } = self.scaling?;
+        let raw = match raw {
+            Value::Int(number) => i128::from(*number),
+            Value::Uint(number) => i128::from(*number),
+            Value::Bool(_) | Value::Real(_) | Value::Lreal(_) | Value::Text(_) | Value::List(_) => {
+                return None;
+            }
+        };
+        let scaled = raw.checked_mul(to_whole(scale)?)?.checked_add(to_whole(offset)?)?;
+        if self.decimals.is_some_and(|decimals| decimals > 0) && scaled.abs() < 1 << 53 {
+            return None;
+        }
+        let signed = i64::try_from(scaled).map(Value::Int);
+        signed.or_else(|_| u64::try_from(scaled).map(Value::Uint)).ok()
+    }
+}
+
+/// Returns a number without digits after the decimal point, below 2^53, as an integer.
+fn to_whole(number: f64) -> Option<i128> {
+    let is_whole = number.fract() == 0.0 && number.abs() < MAX_EXACT_INTEGER;
+    is_whole.then(|| to_int(number).into())
 }
 
 /// Rounds half away from zero; returns an integer for 0 decimals. A number that is too large to
@@ -119,6 +150,24 @@ mod tests {
         let tenths = scale(Some((0.5, -40.0)), None);
         assert_eq!(tenths.apply(Value::Int(215)), Some(Value::Lreal(67.5)));
         assert_eq!(tenths.apply(Value::Uint(0)), Some(Value::Lreal(-40.0)));
+    }
+
+    #[test]
+    fn an_integer_scaled_by_whole_numbers_is_exact() {
+        let large = 9_007_199_254_740_993;
+        let scaled = |scaling, decimals, raw: u64| {
+            scale(Some(scaling), decimals).apply(Value::Uint(raw)).unwrap()
+        };
+        assert_eq!(scaled((1.0, 1.0), Some(0), large), Value::Int(9_007_199_254_740_994));
+        assert_eq!(scaled((1.0, 2.0), Some(0), large), Value::Int(9_007_199_254_740_995));
+        assert_eq!(scaled((10.0, 0.0), Some(0), large), Value::Int(90_071_992_547_409_930));
+        assert_eq!(scaled((10.0, 0.0), Some(2), large), Value::Int(90_071_992_547_409_930));
+        assert_eq!(scaled((1.0, -1.0), Some(0), u64::MAX), Value::Uint(u64::MAX - 1));
+        assert_eq!(scaled((-1.0, 0.0), None, 5), Value::Int(-5));
+        assert_eq!(scaled((10.0, 0.0), Some(2), 5), Value::Lreal(50.0), "its decimals are told");
+        assert_eq!(scaled((10.0, 0.0), None, u64::MAX), Value::Lreal(1.844_674_407_370_955_2e20));
+        let lowest = scale(Some((1.0, 1.0)), None).apply(Value::Int(i64::MIN));
+        assert_eq!(lowest, Some(Value::Int(i64::MIN + 1)));
     }
 
     #[test]

@@ -280,7 +280,8 @@ proptest! {
                         let truth = f64::from(words[0].cast_signed());
                         prop_assert!((truth - value as f64).abs() <= deadband.unwrap_or(0.0));
                     }
-                    Ok(Registers::Bits(_)) | Err(ReadFailure::Unreachable) => {
+                    Ok(Registers::Bits(_))
+                    | Err(ReadFailure::Unreachable | ReadFailure::Busy) => {
                         prop_assert_eq!(sample.quality, Quality::Unreachable);
                     }
                     Err(ReadFailure::Pending) => unreachable!("not among the truths"),
@@ -298,6 +299,7 @@ fn truth() -> impl Strategy<Value = Result<Registers, ReadFailure>> {
     prop_oneof![
         6 => (-50..50_i16).prop_map(|word| Ok(Registers::Words(vec![word.cast_unsigned()]))),
         1 => Just(Err(ReadFailure::Unreachable)),
+        1 => Just(Err(ReadFailure::Busy)),
         1 => (1..12_u8).prop_map(|code| Err(ReadFailure::Refused(code))),
     ]
 }
@@ -355,14 +357,16 @@ fn cycle(plc: &Plc, requests: &Arc<[ReadRequest]>, results: Vec<ReadResult>) -> 
     let requests = Arc::clone(requests);
     let at = UnixTime::from_micros(5);
     let location = |tag: usize| {
-        let result = requests.iter().position(|request| request.tags.contains(&tag))?;
+        let result = requests.iter().position(|request| request.tags.contains(&tag));
+        let result = result.ok_or(ReadFailure::Refused(2))?;
         let offset = plc.tags[tag].location.first - requests[result].first;
-        Some(TagLocation { result: result.try_into().unwrap(), offset })
+        Ok(TagLocation { result: result.try_into().unwrap(), offset })
     };
     Cycle {
         plc: 3,
         class: 0,
         at,
+        booted_at: UnixTime::default(),
         took: Duration::ZERO,
         is_stopped: false,
         locations: (0..plc.tags.len()).map(location).collect(),
@@ -395,6 +399,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
             decimals: None,
             json_format: JsonFormat::Plain,
             deadband: None,
+            validity: None,
             scan: SECOND,
             group: None,
         }

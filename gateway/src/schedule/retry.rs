@@ -119,7 +119,9 @@ impl RateBudget {
         Self::new(max_events, Duration::from_secs(1))
     }
 
-    fn new(max_events: usize, window: Duration) -> Self {
+    /// Creates a budget of `max_events` in each `window`, at least one.
+    #[must_use]
+    pub fn new(max_events: usize, window: Duration) -> Self {
         let max_events = max_events.max(1);
         Self { max_events, window, taken_at: VecDeque::with_capacity(max_events) }
     }
@@ -131,6 +133,15 @@ impl RateBudget {
         }
         let oldest = self.taken_at.front().filter(|_| self.taken_at.len() >= self.max_events)?;
         Some(*oldest + self.window)
+    }
+
+    /// Returns when this number of events is allowed at once, at most the whole budget, or `None` if
+    /// it is now.
+    pub fn next_free_for(&mut self, events: usize, now: Instant) -> Option<Instant> {
+        self.next_free(now);
+        let most = self.max_events - events.min(self.max_events);
+        let excess = self.taken_at.len().checked_sub(most)?.checked_sub(1)?;
+        Some(*self.taken_at.get(excess)? + self.window)
     }
 
     /// Takes one event from the budget.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{ConnectionState, PlcStatus, Status};
-use crate::model::{Escaped, LearnedLimits, QuarantinedTag};
+use crate::model::{Escaped, LearnedLimits, QuarantinedTag, Rejection, SessionFailure};
 
 /// Returns what to change in the file so that the plan fits the PLCs from the start, one PLC after
 /// the other in the order of the file. All lines but the keys are TOML comments.
@@ -35,20 +35,25 @@ fn write_plc(text: &mut String, plc: &PlcStatus) -> fmt::Result {
     if let Some(gap) = max_gap {
         writeln!(text, "max_gap = {gap}  # wider gaps hold registers that it refuses")?;
     }
-    for QuarantinedTag { tag, at, exception } in quarantined {
-        let (tag, at, meaning) = (Escaped(tag), Escaped(at), exception_text(*exception));
-        writeln!(text, "# remove or correct the tag {tag}: the PLC answers {at} with {meaning}")?;
+    for QuarantinedTag { tag, at, rejection } in quarantined {
+        let (tag, at, meaning) = (Escaped(tag), Escaped(at), rejection_text(*rejection));
+        writeln!(text, "# remove or correct the tag {tag}: the PLC {meaning} {at}")?;
     }
     Ok(())
 }
 
-/// Returns the name of an exception that puts a tag into quarantine (Modbus Application Protocol
-/// V1.1b3, 7).
-const fn exception_text(exception: u8) -> &'static str {
-    match exception {
-        2 => "exception 2, illegal data address",
-        3 => "exception 3, illegal data value",
-        _ => "an exception",
+/// Returns what the PLC does with a request for a tag in quarantine, with the name of the exception
+/// (Modbus Application Protocol V1.1b3, 7).
+const fn rejection_text(rejection: Rejection) -> &'static str {
+    match rejection {
+        Rejection::Exception(1) => "answers exception 1, illegal function, to",
+        Rejection::Exception(2) => "answers exception 2, illegal data address, to",
+        Rejection::Exception(3) => "answers exception 3, illegal data value, to",
+        Rejection::Exception(4) => "answers exception 4, server device failure, to",
+        Rejection::Exception(_) => "answers an exception to",
+        Rejection::Failure(SessionFailure::TimedOut) => "does not answer",
+        Rejection::Failure(SessionFailure::Disconnected) => "closes the connection over",
+        Rejection::Failure(SessionFailure::Garbled) => "sends an invalid answer to",
     }
 }
 
@@ -61,8 +66,8 @@ mod tests {
     fn advice_is_valid_toml_for_the_file() {
         let at = UnixTime::from_micros(0);
         let mut status = Status::new("a", "0.1.0", "0", ["pump6", "pump7", "mixer"], at);
-        let hole =
-            QuarantinedTag { tag: "hole".to_owned(), at: "%MW3000".to_owned(), exception: 2 };
+        let rejection = Rejection::Exception(2);
+        let hole = QuarantinedTag { tag: "hole".to_owned(), at: "%MW3000".to_owned(), rejection };
         let learned =
             LearnedLimits { quarantined: vec![hole], max_words: Some(60), max_gap: Some(4) };
         status.on_plc_learned(0, learned, at);
@@ -71,7 +76,7 @@ mod tests {
         # pump6: write into its [[plc]]
         max_words = 60  # longer requests fail
         max_gap = 4  # wider gaps hold registers that it refuses
-        # remove or correct the tag hole: the PLC answers %MW3000 with exception 2, illegal data address
+        # remove or correct the tag hole: the PLC answers exception 2, illegal data address, to %MW3000
         # pump7: nothing to change
         # mixer: nothing learned; the PLC does not answer
         ");

@@ -35,6 +35,9 @@ pub struct PlcStatus {
     /// Figures of the last cycle; absent before the first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<CycleStatus>,
+    /// How many tags have a good value.
+    #[serde(default)]
+    pub tags: TagsStatus,
     /// Why cycles are skipped, when a limit of the configuration is the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
@@ -50,6 +53,29 @@ pub struct PlcStatus {
     /// How the answers of the PLC changed the plan; absent when they did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedLimits>,
+}
+
+/// The tags of a PLC by the quality of their last values.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct TagsStatus {
+    /// Number of configured tags.
+    pub configured: usize,
+    /// Number of tags whose last value is good, and at most a scan and a heartbeat old.
+    pub good: usize,
+    /// Which tags have no good value, and why; absent while none is known to have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
+}
+
+impl TagsStatus {
+    /// Returns whether every tag has a good value; not before the first count.
+    #[must_use]
+    pub const fn are_good(&self) -> bool {
+        self.configured > 0 && self.good >= self.configured
+    }
 }
 
 /// Figures of the last cycle.
@@ -76,12 +102,19 @@ impl PlcStatus {
             program: None,
             tried_within_seconds: None,
             cycle: None,
+            tags: TagsStatus::default(),
             limit: None,
             limit_detail: None,
             refusal: None,
             refusal_detail: None,
             learned: None,
         }
+    }
+
+    /// Returns which tags have no good value although the PLC answers and its program may run.
+    pub(super) fn missing_values(&self) -> Option<&String> {
+        let is_well = self.state == ConnectionState::Connected && self.running != Some(false);
+        self.tags.sentence.as_ref().filter(|_| is_well)
     }
 
     pub(super) fn set_state(&mut self, state: ConnectionState, sentence: Sentence, now: UnixTime) {

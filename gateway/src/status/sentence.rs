@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::{ProgramState, ProgramStatus, QuarantinedTag, RateLimit, StopCause};
+use crate::model::{ProgramState, ProgramStatus, QuarantinedTag, RateLimit, StopCause, UnixTime};
 
 /// The connection to the broker while nothing is wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,17 +21,41 @@ pub enum BrokerSentence {
         /// Host and port.
         address: String,
     },
+    /// The same in MQTT 3.1.1, which has no code for a refused message.
+    ConnectedV3 {
+        /// Host and port.
+        address: String,
+    },
 }
 
 /// What a connected broker refuses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum BrokerRefusal {
-    /// Messages on `topic`, for `reason` in the broker's words.
+    /// Messages on `topic`, by its access list; they are dropped.
     TopicRefused {
         /// The topic.
         topic: String,
-        /// Text or name of the broker's reason code.
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
+    /// Messages on `topic`, for another reason that stays; they are dropped.
+    MessageRefused {
+        /// The topic.
+        topic: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
+    /// A message on `topic` that is longer than the broker accepts; it is dropped.
+    MessageTooLarge {
+        /// The topic.
+        topic: String,
+    },
+    /// Messages on `topic` for now; they are kept.
+    Deferred {
+        /// The topic.
+        topic: String,
+        /// Name and text of the broker's reason code.
         reason: String,
     },
 }
@@ -69,28 +93,53 @@ pub enum LimitSentence {
         /// The limit.
         requests_per_second: u16,
     },
+    /// The server closes the connection after its answers.
+    ServerCloses {
+        /// Time between two cycles.
+        seconds: u16,
+    },
 }
 
 /// Which tags a PLC refuses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum PlcRefusal {
-    /// The PLC answers requests for these tags with an exception.
+    /// The PLC rejects requests for these tags: with an exception, or by ending the session.
     TagsRefused {
         /// The first tags, at most three.
-        tags: Vec<RefusedTag>,
+        tags: Vec<NamedTag>,
         /// Number of refused tags that are not named.
         more: usize,
     },
 }
 
-/// A tag that a PLC refuses, by name and address.
+/// A tag by name and address, with what is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RefusedTag {
+pub struct NamedTag {
     /// `plc.tag.name`.
     pub tag: String,
     /// `plc.tag.at`.
     pub at: String,
+    /// What the PLC does when the tag is read, or the quality of its value.
+    pub cause: String,
+}
+
+/// Which tags have no good value although the PLC answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+pub enum TagSentence {
+    /// The last value of these tags is not good.
+    NoGoodValue {
+        /// The first tags, at most three.
+        tags: Vec<NamedTag>,
+        /// Number of such tags that are not named.
+        more: usize,
+    },
+    /// These tags were not read yet.
+    NotRead {
+        /// Number of tags.
+        tags: usize,
+    },
 }
 
 /// The first line of the status: what keeps values from arriving, nearest to the broker first.
@@ -127,7 +176,29 @@ pub enum Headline {
         /// Its state, limit or refusal.
         sentence: String,
     },
-    /// Every PLC answers and the broker takes the values.
+    /// The tunnel has a problem, although the broker is connected.
+    Tunnel {
+        /// The state of the tunnel.
+        sentence: String,
+    },
+    /// Values wait for longer than they should.
+    Waiting {
+        /// Number of samples that wait.
+        values: u64,
+        /// When the oldest was read.
+        oldest: UnixTime,
+    },
+    /// Something about the storage of the queue.
+    Storage {
+        /// What is wrong.
+        sentence: String,
+    },
+    /// The clock cannot be trusted.
+    Clock {
+        /// The state of the clock.
+        sentence: String,
+    },
+    /// Every tag has a good value, and the broker takes the values.
     AllWell {
         /// Number of configured PLCs.
         plcs: usize,
@@ -144,6 +215,7 @@ impl From<RateLimit> for LimitSentence {
         match limit {
             RateLimit::Share(percent) => Self::MaxShare { percent },
             RateLimit::Requests(requests_per_second) => Self::MaxRequests { requests_per_second },
+            RateLimit::ServerCloses(seconds) => Self::ServerCloses { seconds },
         }
     }
 }
@@ -163,11 +235,50 @@ impl PlcSentence {
     }
 }
 
+impl TagSentence {
+    /// Returns the sentence for this number of tags without a good value, of which the first that
+    /// were read are named; `None` when all have one.
+    pub(super) fn of_tags(tags: Vec<NamedTag>, all: usize) -> Option<Self> {
+        let more = all.saturating_sub(tags.len());
+        match (all, tags.is_empty()) {
+            (0, _) => None,
+            (_, true) => Some(Self::NotRead { tags: all }),
+            (_, false) => Some(Self::NoGoodValue { tags, more }),
+        }
+    }
+}
+
+/// Writes tags by name, with what is wrong.
+fn write_tags(f: &mut fmt::Formatter<'_>, tags: &[NamedTag], more: usize) -> fmt::Result {
+    for (index, NamedTag { tag, at, cause }) in tags.iter().enumerate() {
+        write!(f, "{}{tag} ({at}: {cause})", if index == 0 { "" } else { ", " })?;
+    }
+    if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+}
+
+impl fmt::Display for TagSentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tags, more) = match self {
+            Self::NotRead { tags } => {
+                return write!(f, "Number of tags that were not read yet: {tags}");
+            }
+            Self::NoGoodValue { tags, more } => (tags, *more),
+        };
+        write_tags(f, tags, more)?;
+        let is_one = tags.len() + more == 1;
+        let (has, what) = if is_one { ("has no", "tag") } else { ("have no", "tags") };
+        write!(f, " {has} good value: check address and type of the {what}")
+    }
+}
+
 impl PlcRefusal {
     /// Returns the sentence for these tags, or `None` when there are none.
     pub(super) fn of_tags(tags: &[QuarantinedTag]) -> Option<Self> {
         let named = tags.iter().take(MAX_NAMED_TAGS);
-        let named = named.map(|tag| RefusedTag { tag: tag.tag.clone(), at: tag.at.clone() });
+        let named = named.map(|QuarantinedTag { tag, at, rejection }| {
+            let (tag, at, cause) = (tag.clone(), at.clone(), rejection.to_string());
+            NamedTag { tag, at, cause }
+        });
         let more = tags.len().saturating_sub(MAX_NAMED_TAGS);
         (!tags.is_empty()).then(|| Self::TagsRefused { tags: named.collect(), more })
     }
@@ -178,18 +289,40 @@ impl fmt::Display for BrokerSentence {
         match self {
             Self::Connecting => write!(f, "Connecting to the broker."),
             Self::Connected { address } => write!(f, "Connected to the broker at {address}."),
+            Self::ConnectedV3 { address } => write!(
+                f,
+                "Connected to the broker at {address} with MQTT 3.1.1, in which it acknowledges \
+                 even messages that its access list (ACL) rejects."
+            ),
         }
     }
 }
 
 impl fmt::Display for BrokerRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::TopicRefused { topic, reason } = self;
-        write!(
-            f,
-            "The broker refuses messages on {topic} ({reason}): allow this gateway to publish \
-             there in the broker's access list (ACL)."
-        )
+        match self {
+            Self::TopicRefused { topic, reason } => write!(
+                f,
+                "The broker refuses messages on {topic} ({reason}): allow this gateway to publish \
+                 there in the broker's access list (ACL). Until then they are dropped."
+            ),
+            Self::MessageRefused { topic, reason } => write!(
+                f,
+                "The broker refuses messages on {topic} ({reason}), which are dropped: check what \
+                 the broker requires of topics and payloads."
+            ),
+            Self::MessageTooLarge { topic } => write!(
+                f,
+                "A message on {topic} is longer than the broker accepts and is dropped: raise the \
+                 broker's maximum packet size, or give the PLC fewer tags."
+            ),
+            Self::Deferred { topic, reason } => write!(
+                f,
+                "The broker does not accept messages on {topic} at the moment ({reason}): they are \
+                 kept and sent again. If this stays, raise the broker's quota or its limit of the \
+                 rate."
+            ),
+        }
     }
 }
 
@@ -246,6 +379,12 @@ impl fmt::Display for LimitSentence {
                 "Cycles are skipped because at most {requests_per_second} requests per second are \
                  allowed (max_requests): increase scan, or raise max_requests."
             ),
+            Self::ServerCloses { seconds } => write!(
+                f,
+                "This server closes the connection after each answer or a short pause: it is read \
+                 every {seconds} s. Set scan to {seconds} s or more, or raise the server's idle \
+                 time."
+            ),
         }
     }
 }
@@ -254,12 +393,7 @@ impl fmt::Display for PlcRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::TagsRefused { tags, more } = self;
         write!(f, "The PLC refuses ")?;
-        for (index, RefusedTag { tag, at }) in tags.iter().enumerate() {
-            write!(f, "{}{tag} ({at})", if index == 0 { "" } else { ", " })?;
-        }
-        if *more > 0 {
-            write!(f, " and {more} more")?;
-        }
+        write_tags(f, tags, *more)?;
         let (what, they_are) = if tags.len() == 1 {
             ("the address or remove the tag", "It is")
         } else {
@@ -285,6 +419,14 @@ impl fmt::Display for Headline {
                 write!(f, "{disconnected} of {total} PLCs do not answer. {plc}: {sentence}")
             }
             Self::Plc { plc, sentence } => write!(f, "PLC {plc}: {sentence}"),
+            Self::Tunnel { sentence } | Self::Storage { sentence } | Self::Clock { sentence } => {
+                f.write_str(sentence)
+            }
+            Self::Waiting { values, oldest } => write!(
+                f,
+                "The broker is connected, but {values} values wait for it, the oldest since \
+                 {oldest}: the broker or the line is too slow, or it acknowledges nothing."
+            ),
             Self::AllWell { plcs: 1, broker } => write!(
                 f,
                 "All is well: the PLC answers, and the broker at {broker} takes the values."

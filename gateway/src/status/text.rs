@@ -11,8 +11,13 @@ impl Status {
     #[must_use]
     pub fn headline(&self) -> Headline {
         self.broker_problem()
+            .or_else(|| self.tunnel_problem())
             .or_else(|| self.plc_problem())
+            .or_else(|| self.late_values())
+            .or_else(|| self.storage_problem())
             .or_else(|| self.connection_attempt())
+            .or_else(|| self.missing_value())
+            .or_else(|| self.clock_problem())
             .unwrap_or_else(|| Headline::AllWell {
                 plcs: self.plcs.len(),
                 broker: self.broker.address.clone().unwrap_or_default(),
@@ -26,8 +31,44 @@ impl Status {
             let sentence = tunnel.map_or(&self.broker.sentence, |tunnel| &tunnel.sentence).clone();
             return Some(Headline::Disconnected { sentence, values: self.queue.stored });
         }
-        let sentence = self.broker.refusal.clone()?;
+        // A broker behind a faulty tunnel only seems to be connected.
+        let faulty = self.tunnel.as_ref().filter(|tunnel| tunnel.is_faulty());
+        let sentence = match (faulty, self.broker.state) {
+            (Some(tunnel), ConnectionState::Connected) => tunnel.sentence.clone(),
+            _ => self.broker.refusal.clone()?,
+        };
         Some(Headline::Broker { sentence })
+    }
+
+    fn tunnel_problem(&self) -> Option<Headline> {
+        let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy())?;
+        (self.broker.state == ConnectionState::Connected)
+            .then(|| Headline::Tunnel { sentence: tunnel.sentence.clone() })
+    }
+
+    fn late_values(&self) -> Option<Headline> {
+        let QueueStatus { stored: values, oldest, max_wait_seconds, .. } = self.queue;
+        let oldest = oldest.filter(|_| self.broker.state == ConnectionState::Connected)?;
+        let waited = self.gateway.at.as_millis().saturating_sub(oldest.as_millis());
+        let is_late = u64::try_from(waited / 1000).is_ok_and(|waited| waited > max_wait_seconds);
+        is_late.then_some(Headline::Waiting { values, oldest })
+    }
+
+    fn storage_problem(&self) -> Option<Headline> {
+        Some(Headline::Storage { sentence: self.queue.storage.clone()? })
+    }
+
+    /// Returns the first PLC with a tag that has no good value, or was not read yet.
+    fn missing_value(&self) -> Option<Headline> {
+        let plc = self.plcs.iter().find(|plc| !plc.tags.are_good())?;
+        let sentence = plc.tags.sentence.as_ref().unwrap_or(&plc.sentence).clone();
+        Some(Headline::Plc { plc: plc.name.clone(), sentence })
+    }
+
+    /// Returns that values are `unsynced`, or that it is not known whether they are.
+    fn clock_problem(&self) -> Option<Headline> {
+        let clock = self.gateway.clock.as_ref().filter(|clock| !clock.is_plausible())?;
+        Some(Headline::Clock { sentence: clock.sentence.clone() })
     }
 
     fn plc_problem(&self) -> Option<Headline> {
@@ -53,6 +94,7 @@ impl Status {
             .map(|plc| (plc, &plc.sentence))
             .or_else(|| plcs().find_map(|plc| Some((plc, plc.limit.as_ref()?))))
             .or_else(|| plcs().find_map(|plc| Some((plc, plc.refusal.as_ref()?))))
+            .or_else(|| plcs().find_map(|plc| Some((plc, plc.missing_values()?))))
             .map(headline)
     }
 
@@ -165,7 +207,8 @@ fn queue_row(queue: &QueueStatus) -> StatusRow {
 
 fn plc_text(plc: &PlcStatus) -> String {
     let mut text = plc.sentence.clone();
-    for more in plc.refusal.iter().chain(&plc.limit) {
+    let tags = plc.missing_values().filter(|_| plc.refusal.is_none());
+    for more in plc.refusal.iter().chain(tags).chain(&plc.limit) {
         text.push(' ');
         text.push_str(more);
     }

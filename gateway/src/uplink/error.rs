@@ -3,7 +3,7 @@
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::model::Detail;
+use crate::model::{Detail, ForeignText};
 
 /// Why a broker could not be reached. The text says what is wrong and where to look; `broker` is
 /// host and port as configured, `cause` the text of the operating system or of the TLS library.
@@ -30,7 +30,12 @@ pub enum DialError {
         "The broker {broker} cannot be reached ({cause}): check the cable and the gateway's own \
          address."
     )]
-    Unreachable { broker: String, cause: String },
+    Unreachable { broker: String, cause: ForeignText },
+    #[error(
+        "The broker {broker} cannot be reached, because this gateway may open no more connections \
+         ({cause}): raise LimitNOFILE of its service, and restart it."
+    )]
+    OutOfConnections { broker: String, cause: ForeignText },
     /// The tunnel has no session. The text is that of the tunnel's own report.
     #[error("{text}")]
     NoTunnel {
@@ -38,13 +43,19 @@ pub enum DialError {
         text: String,
         tunnel: Detail,
     },
+    /// Nothing has come back through the tunnel, which therefore explains the failure.
+    #[error(
+        "Nothing has come back through the tunnel to {hub} for {seconds} s; the gateway finds out \
+         whether the hub still answers."
+    )]
+    TunnelUnanswered { hub: String, seconds: u64 },
     #[error(
         "The broker {broker} is not behind the hub {hub}, which is in use: add its network to that \
          hub's allowed_ips, or add a broker behind that hub to brokers."
     )]
     NotBehindHub { broker: String, hub: String },
     #[error("The file {path} cannot be used: {cause}.")]
-    CertificateFile { path: String, cause: String },
+    CertificateFile { path: String, cause: ForeignText },
     #[error("{host} is not a name that a broker's certificate can have.")]
     InvalidServerName { host: String },
     #[error(
@@ -77,14 +88,14 @@ pub enum DialError {
     NotTls { broker: String },
     #[error(
         "The broker {broker} closed the connection during the TLS handshake ({cause}): check that \
-         a broker with TLS listens on port {port}."
+         a broker with TLS listens on port {port}, or write mqtt:// for a broker without TLS."
     )]
-    TlsClosed { broker: String, port: u16, cause: String },
+    TlsClosed { broker: String, port: u16, cause: ForeignText },
     #[error(
         "{broker} accepts the connection but does not answer the TLS handshake: check that a \
-         broker with TLS listens on port {port}."
+         broker with TLS listens on port {port}, or write mqtt:// for a broker without TLS."
     )]
     TlsTimedOut { broker: String, port: u16 },
     #[error("TLS with the broker {broker} failed: {cause}.")]
-    TlsFailed { broker: String, cause: String },
+    TlsFailed { broker: String, cause: ForeignText },
 }

@@ -12,14 +12,17 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tunnel::{InterfaceName, TunnelReport, UserspaceTunnel, bind_to_device};
+use tunnel::{InterfaceIndex, TunnelReport, UserspaceTunnel, bind_to_interface};
 
 use super::{ByteStream, DialError};
-use crate::model::Sentence;
+use crate::model::{ForeignText, Sentence};
 
 /// A connection is probed after this long without traffic. TCP keepalive backs up that of MQTT,
 /// which the configuration may switch off.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Time without anything from the hub after which a failure is the tunnel's rather than the
+/// broker's: longer than a round trip, and shorter than the 10 s within which a hub answers data.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 /// Time between probes; Linux drops the connection by default after nine without an answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -30,8 +33,8 @@ pub enum Route {
     Direct,
     /// Through the tunnel's TCP stack in this process.
     Userspace(UserspaceTunnel, TunnelHandle),
-    /// Through the tunnel's network interface, and through no other.
-    Device(InterfaceName, TunnelHandle),
+    /// Through the tunnel's network interface, once it exists, and through no other.
+    Device(watch::Receiver<Option<InterfaceIndex>>, TunnelHandle),
 }
 
 /// The state of the tunnel, and the networks behind each hub.
@@ -65,16 +68,46 @@ impl TunnelHandle {
         networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&address)))
     }
 
-    /// Returns the tunnel's own diagnosis if it has no session: it explains the failure better than
+    /// Returns the tunnel's own diagnosis if it carries no data: it explains a failure better than
     /// the time-out of a connection does.
-    fn no_session_error(&self) -> Option<DialError> {
+    fn fault(&self) -> Option<DialError> {
         let report = self.report.borrow();
-        let Sentence { text, detail } = Sentence::new(&report.diagnosis);
-        (!report.state.has_session()).then_some(DialError::NoTunnel { text, tunnel: detail })
+        if !report.state.carries_data() {
+            let Sentence { text, detail } = Sentence::new(&report.diagnosis);
+            return Some(DialError::NoTunnel { text, tunnel: detail });
+        }
+        let unanswered = report.unanswered_since.map(|since| since.elapsed());
+        let unanswered = unanswered.filter(|unanswered| *unanswered >= UNANSWERED_AFTER)?;
+        Some(DialError::TunnelUnanswered { hub: report.hub.clone(), seconds: unanswered.as_secs() })
+    }
+}
+
+impl TunnelHandle {
+    /// Returns the fault of the tunnel in place of an error that it explains.
+    fn explain(&self, error: DialError) -> DialError {
+        // Only a broker or its host refuses, through a tunnel that works.
+        let is_refusal = matches!(error, DialError::Refused { .. });
+        if is_refusal && self.report.borrow().state.carries_data() {
+            return error;
+        }
+        self.fault().unwrap_or(error)
     }
 }
 
 impl HubChanges {
+    /// Waits until the tunnel carries data again after it did not. Never returns without a tunnel.
+    /// Cancel safe.
+    pub async fn recovered(&mut self) {
+        let Self { report: Some(report), .. } = self else { return std::future::pending().await };
+        for carries_data in [false, true] {
+            let is_reached = |report: &TunnelReport| report.state.carries_data() == carries_data;
+            if report.wait_for(is_reached).await.is_err() {
+                // The sender is dropped when the process stops.
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Waits until another hub is in use than at the last look. Never returns without a tunnel.
     /// Cancel safe.
     pub async fn changed(&mut self) {
@@ -88,6 +121,14 @@ impl HubChanges {
 }
 
 impl Route {
+    /// Returns the fault of the tunnel that explains why nothing comes back from a broker.
+    pub(super) fn fault(&self) -> Option<DialError> {
+        match self {
+            Self::Direct => None,
+            Self::Userspace(_, tunnel) | Self::Device(_, tunnel) => tunnel.fault(),
+        }
+    }
+
     pub(super) async fn dial(
         &self,
         broker: &HostPort,
@@ -101,15 +142,15 @@ impl Route {
             }
             Self::Device(interface, tunnel) => {
                 let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
-                let connect = |address| connect_tcp(address, Some(*interface));
+                let connect = |address| connect_through(interface, address);
                 let stream = connect_first(broker, &addresses, deadline, connect).await;
-                Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
+                Ok(Box::new(stream.map_err(|error| tunnel.explain(error))?))
             }
             Self::Userspace(stack, tunnel) => {
                 let addresses = addresses_behind_hub(broker, deadline, tunnel).await?;
                 let connect = |address| stack.connect(address);
                 let stream = connect_first(broker, &addresses, deadline, connect).await;
-                Ok(Box::new(stream.map_err(|error| tunnel.no_session_error().unwrap_or(error))?))
+                Ok(Box::new(stream.map_err(|error| tunnel.explain(error))?))
             }
         }
     }
@@ -155,16 +196,28 @@ fn unresolved(broker: &HostPort) -> DialError {
     DialError::Unresolved { host: broker.host.clone() }
 }
 
+/// Opens a TCP connection through an interface; fails before it exists.
+async fn connect_through(
+    interface: &watch::Receiver<Option<InterfaceIndex>>,
+    address: SocketAddr,
+) -> io::Result<TcpStream> {
+    // Without this check the connection would leave by any route.
+    let interface = interface.borrow().ok_or(ErrorKind::NetworkDown)?;
+    connect_tcp(address, Some(interface)).await
+}
+
 /// Opens a TCP connection, through `interface` only if there is one.
 pub(super) async fn connect_tcp(
     address: SocketAddr,
-    interface: Option<InterfaceName>,
+    interface: Option<InterfaceIndex>,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
-        bind_to_device(&socket, interface)?;
+        // Linux would send over any other route that matches, past the tunnel and unencrypted.
+        bind_to_interface(&socket, interface)?;
     }
     let stream = socket.connect(address).await?;
+    // Nagle's algorithm (RFC 896) would hold a message back until the last one is acknowledged.
     stream.set_nodelay(true)?;
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(&stream).set_tcp_keepalive(&probes)?;
@@ -208,7 +261,16 @@ fn connect_error(address: &HostPort, error: &io::Error) -> DialError {
         DialError::Refused { broker, port: address.port }
     } else if error.kind() == ErrorKind::TimedOut {
         DialError::TimedOut { broker }
+    } else if is_out_of_connections(error) {
+        DialError::OutOfConnections { broker, cause: ForeignText::of(error) }
     } else {
-        DialError::Unreachable { broker, cause: error.to_string() }
+        DialError::Unreachable { broker, cause: ForeignText::of(error) }
     }
+}
+
+/// Returns whether a limit of this process, of its tunnel or of the machine is reached (errno(3)).
+fn is_out_of_connections(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == ErrorKind::ResourceBusy
+        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }

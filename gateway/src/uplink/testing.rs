@@ -18,7 +18,9 @@ pub(crate) fn report(hub: &str) -> tunnel::TunnelReport {
         diagnosis: tunnel::TunnelDiagnosis::Up { hub: hub.to_owned() },
         hub: hub.to_owned(),
         endpoint: None,
+        unanswered_since: None,
         last_handshake: None,
+        accepted_stamp: None,
         counters: tunnel::Counters::default(),
     }
 }

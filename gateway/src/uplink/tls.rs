@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use provisioning::config::{HostPort, Tls};
+use provisioning::regular_file::{self, MAX_CERTIFICATE_BYTES};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
@@ -18,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{ByteStream, DialError};
+use crate::model::ForeignText;
 
 /// Performs the TLS handshake on a stream. Reads the certificate files each time, so that a renewed
 /// certificate is used from the next connection on.
@@ -31,7 +33,7 @@ pub(super) async fn handshake<S: ByteStream>(
     // processor, takes seconds, in which the runtime's only thread could not poll PLCs.
     let config = spawn_blocking(move || client_config(&files, &address)).await;
     let config = config.unwrap_or_else(|error| {
-        Err(DialError::TlsFailed { broker: broker.to_string(), cause: error.to_string() })
+        Err(DialError::TlsFailed { broker: broker.to_string(), cause: ForeignText::of(&error) })
     })?;
     let name = ServerName::try_from(broker.host.clone())
         .map_err(|_| DialError::InvalidServerName { host: broker.host.clone() })?;
@@ -60,7 +62,7 @@ fn client_config(tls: &Tls, broker: &HostPort) -> Result<ClientConfig, DialError
         .with_custom_certificate_verifier(verifier);
     let Some(own) = &tls.client else { return Ok(config.with_no_client_auth()) };
     let chain = load_certificates(&own.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&own.key_file)
+    let key = PrivateKeyDer::from_pem_slice(&read_pem(&own.key_file)?)
         .map_err(|error| file_error(&own.key_file, &error))?;
     config.with_client_auth_cert(chain, key).map_err(|error| file_error(&own.key_file, &error))
 }
@@ -74,16 +76,23 @@ fn load_authorities(path: &Path) -> Result<RootCertStore, DialError> {
 }
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> {
-    let all = CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, &error))?;
-    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| file_error(path, &error))?;
+    let pem = read_pem(path)?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| file_error(path, &error))?;
     if all.is_empty() {
         return Err(file_error(path, &"it contains no certificate in PEM format"));
     }
     Ok(all)
 }
 
+/// Reads a PEM file. A pipe in its place would hold a thread with every attempt to connect.
+fn read_pem(path: &Path) -> Result<Vec<u8>, DialError> {
+    regular_file::read(path, MAX_CERTIFICATE_BYTES).map_err(|error| file_error(path, &error))
+}
+
 fn file_error(path: &Path, cause: &dyn Display) -> DialError {
-    DialError::CertificateFile { path: path.display().to_string(), cause: cause.to_string() }
+    DialError::CertificateFile { path: path.display().to_string(), cause: ForeignText::of(cause) }
 }
 
 fn handshake_error(error: io::Error, broker: &HostPort) -> DialError {
@@ -92,7 +101,7 @@ fn handshake_error(error: io::Error, broker: &HostPort) -> DialError {
         Err(error) => DialError::TlsClosed {
             broker: broker.to_string(),
             port: broker.port,
-            cause: error.to_string(),
+            cause: ForeignText::of(&error),
         },
     }
 }
@@ -125,6 +134,6 @@ fn tls_error(error: &rustls::Error, address: &HostPort) -> DialError {
             | Alert::AccessDenied,
         ) => DialError::ClientCertificateRejected { broker },
         rustls::Error::InvalidMessage(_) => DialError::NotTls { broker },
-        other => DialError::TlsFailed { broker, cause: other.to_string() },
+        other => DialError::TlsFailed { broker, cause: ForeignText::of(other) },
     }
 }

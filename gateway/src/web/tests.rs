@@ -143,19 +143,43 @@ async fn silent_connections_time_out_and_free_their_slots() {
 }
 
 #[tokio::test]
-async fn connections_above_the_limit_wait() {
+async fn a_request_is_answered_however_many_connections_are_silent() {
     let gateway = TestGateway::start().await;
     let mut silent = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        silent.push(TcpStream::connect(&gateway.address).await.unwrap());
+    for _ in 0..10 * MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(&gateway.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await.unwrap();
+        silent.push(stream);
     }
-    let mut waiting = Box::pin(gateway.get("/healthz"));
-    // While all slots are taken, only the time-outs can free one.
-    assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+    assert_eq!(gateway.get("/healthz").await.code, 200);
+    // The oldest made room.
+    assert_eq!(read_to_end(silent.remove(0)).await, "");
+}
 
-    silent.pop();
+/// The clock is paused only after the client is connected.
+#[tokio::test]
+async fn half_a_request_is_dropped_after_two_seconds() {
+    let gateway = TestGateway::start().await;
+    let mut slow = TcpStream::connect(&gateway.address).await.unwrap();
+    slow.write_all(b"GET /status HTTP/1.1\r\nHost: ").await.unwrap();
+    assert_eq!(gateway.get("/healthz").await.code, 200);
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
 
-    assert_eq!(waiting.await.code, 200);
+    read_to_end(slow).await;
+
+    assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_name_that_a_stranger_can_own_gets_no_status() {
+    let gateway = TestGateway::start().await;
+    for path in ["/status", "/metrics", "/nowhere"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: evil.example.com\r\n\r\n");
+        let response = gateway.raw(&request).await;
+        assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+        assert!(response.contains("use its IP address"), "{response}");
+    }
 }
 
 #[tokio::test]
@@ -207,7 +231,7 @@ impl TestGateway {
 
     fn on<L>(listener: L, address: String, change: impl FnOnce(&mut Sources)) -> Self
     where
-        L: axum::serve::Listener,
+        L: axum::serve::Listener<Addr: PeerAddress>,
     {
         let (readiness, readiness_rx) = watch::channel(Readiness::Ready);
         let plcs = ["plc0", "plc1", "plc2"];

@@ -1,5 +1,6 @@
 //! The client under test.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use gateway::metrics::Metrics;
@@ -9,8 +10,8 @@ use gateway::mqtt::{
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Durability, Gateway, HostPort, Metrics as Listen, Mqtt,
-    MqttVersion, OnFull, Qos, Queue, QueueOrder, Scheme, Secret, Tls, Via, Will,
+    Broker, Config, Credentials, Durability, Gateway, HostPort, Lower, Metrics as Listen, Mqtt,
+    MqttVersion, OnFull, PasswordFile, Qos, Queue, QueueOrder, Scheme, Tls, Via, Will,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -134,6 +135,17 @@ impl Drop for Client {
     }
 }
 
+/// Returns a file with the password `secret`.
+fn password_file() -> PasswordFile {
+    let path = std::env::temp_dir().join(format!("edge-mqtt-password-{}", std::process::id()));
+    // Renamed into place: another test of this process may be reading it.
+    let draft = path.with_extension(fastrand::u64(..).to_string());
+    std::fs::write(&draft, "secret").unwrap();
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(draft, &path).unwrap();
+    PasswordFile::from_argument(&path).unwrap()
+}
+
 pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
     let mqtt = Mqtt {
         brokers: vec![Broker {
@@ -142,14 +154,12 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         }],
         via: Via::Direct,
         tls: Tls::default(),
-        version,
+        version: Some(version),
         client_id: "amsterdam-01".into(),
         keep_alive: Duration::from_secs(30),
-        credentials: Some(Credentials {
-            username: "user".into(),
-            password: Some(Secret::new("secret".into())),
-        }),
+        credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
+        lower: Lower::default(),
     };
     let will = Will {
         topic: "M262".into(),
@@ -158,7 +168,15 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         retain: false,
     };
     let uplink = Uplink::direct(Tls::default());
-    ClientSettings { mqtt, will: Some(will), subscriptions: Vec::new(), uplink }
+    ClientSettings {
+        mqtt,
+        will: Some(will),
+        publish_qos: Qos::AtLeastOnce,
+        publish_retain: false,
+        subscriptions: Vec::new(),
+        uplink,
+        restarts_on_new_secrets: false,
+    }
 }
 
 fn config(mqtt: Mqtt) -> Config {

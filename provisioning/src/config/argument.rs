@@ -1,14 +1,13 @@
 //! Values of `gateway.toml` on a command line, with the same parsers and error texts.
 
-use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use figment::value::Value;
 use thiserror::Error;
 
-use super::scalar::{BoundedDuration, RawValue, Scalar, SecretFile, TextScalar, ValueError};
-use super::{Broker, Secret};
+use super::Broker;
+use super::scalar::{BoundedDuration, RawValue, Scalar, TextScalar, ValueError};
 
 /// An argument that was rejected, and what to write instead.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -43,15 +42,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
     };
     let period = BoundedDuration::<1, { 365 * DAY_MS }>::read(&found);
     period.map(|period| period.0).map_err(|_| ArgumentError(DURATION_HELP.to_owned()))
-}
-
-/// Reads a password file under the rules of `mqtt.password_file`.
-///
-/// # Errors
-/// When the file cannot be read, or other users can read or change it.
-pub fn read_secret(path: &Path) -> Result<Secret, ArgumentError> {
-    let file = SecretFile::parse("password_file", &path.to_string_lossy())?;
-    Ok(file.read_secret("password", Path::new(""))?)
 }
 
 impl FromStr for Broker {

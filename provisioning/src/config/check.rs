@@ -1,5 +1,6 @@
 //! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
+mod file;
 mod mqtt;
 mod note;
 mod plc;
@@ -11,20 +12,53 @@ mod uplink;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use super::context::ReadContext;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
 use super::read::RawTable;
-use super::{Config, Gateway, Listen, Metrics, Queue};
+use super::{Config, Gateway, Listen, Metrics, Mqtt, Plc, Queue};
 use tunnel::{CheckedTunnel, TunnelPresence};
 
 const METRICS_PORT: u16 = 9464;
+
+/// A configuration without problems.
+#[derive(Debug)]
+pub(super) struct CheckedConfig {
+    pub(super) gateway: Gateway,
+    tunnel: CheckedTunnel,
+    mqtt: Mqtt,
+    queue: Queue,
+    pub(super) metrics: Metrics,
+    pub(super) plcs: Vec<Plc>,
+}
+
+impl CheckedConfig {
+    /// Returns the networks that the machine routes into the tunnel.
+    pub(super) fn tunnel_routes(&self) -> Vec<IpNet> {
+        match &self.tunnel {
+            CheckedTunnel::Off => Vec::new(),
+            CheckedTunnel::On { routes, .. } => routes.clone(),
+        }
+    }
+
+    /// Returns the configuration to run; `None` if the keys of the tunnel were not read.
+    pub(super) fn into_config(self) -> Option<Config> {
+        let Self { gateway, tunnel, mqtt, queue, metrics, plcs } = self;
+        let tunnel = match tunnel {
+            CheckedTunnel::Off => None,
+            CheckedTunnel::On { tunnel, .. } => Some(tunnel?),
+        };
+        Some(Config { gateway, tunnel, mqtt, queue, metrics, plcs })
+    }
+}
 
 /// Returns the configuration, or `None` when a problem has been recorded.
 pub(super) fn check_config(
     root: &RawTable<'_>,
     file: &Path,
     context: &mut ReadContext<'_>,
-) -> Option<Config> {
+) -> Option<CheckedConfig> {
     let raw = root.read_section::<RawConfig>(context);
     let gateway = check_gateway(&raw.gateway.0, context);
     let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, context);
@@ -34,18 +68,11 @@ pub(super) fn check_config(
     let queue = check_queue(&raw.queue.0, context);
     let metrics = check_metrics(&raw.metrics.0, &presence, context);
     let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), context);
-    let tunnel = match tunnel {
-        CheckedTunnel::Off => None,
-        CheckedTunnel::On(tunnel) => Some(tunnel?),
-    };
-    Some(Config {
-        gateway: gateway?,
-        tunnel,
-        mqtt: mqtt?,
-        queue: queue?,
-        metrics: metrics?,
-        plcs: plcs?,
-    })
+    let (mqtt, plcs) = (mqtt?, plcs?);
+    if let (Some(raw), Some(will)) = (&raw.mqtt.0.will.0, &mqtt.will) {
+        mqtt::note_will_among_values(raw, will, &plcs, context);
+    }
+    Some(CheckedConfig { gateway: gateway?, tunnel, mqtt, queue: queue?, metrics: metrics?, plcs })
 }
 
 fn check_gateway(raw: &RawGateway, context: &mut ReadContext<'_>) -> Option<Gateway> {
@@ -103,6 +130,12 @@ fn check_metrics(
             let message = format!("\"{address}\" needs a tunnel, and there is no tunnel");
             context.reject(location, message, Some(help.to_owned()));
         }
+    }
+    let is_inside = |(_, address): &(_, Listen)| matches!(address, Listen::Tunnel(_));
+    if tunnel.is_on() && !listen.is_empty() && !listen.iter().any(is_inside) {
+        let message = "there is a tunnel, but no metrics are served in it";
+        let help = format!("add \"tunnel:{METRICS_PORT}\" for a Prometheus at the hub");
+        context.add_note(&raw.listen.key, message.to_owned(), help, None);
     }
     Some(Metrics { listen: listen.into_iter().map(|(_, address)| address).collect() })
 }

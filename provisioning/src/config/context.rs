@@ -1,20 +1,35 @@
 //! State that readers and checks share while a configuration is read: problems, notes, settings.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 
 use figment::value::Value;
 
+use super::ServiceUser;
 use super::layers::{ENV_PREFIX, Layers};
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
 use super::suggest::{nearest, not_supported_yet, without_indices};
 use super::toml_split::SplitDocument;
-use crate::diagnostics::{EnvVariable, Problem, SourceSpan};
+use crate::diagnostics::{EnvVariable, MAX_PROBLEMS, Problem, SourceSpan};
+
+/// What a configuration is loaded for. It decides which of the files that it names are opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'a> {
+    /// To run: every file is read.
+    Run,
+    /// To report problems: as to run, but a credential that only systemd can give is a note. With a
+    /// user, that user has to be able to read the files too.
+    Check(Option<&'a ServiceUser>),
+    /// To know where the gateway is: no file is opened.
+    Look,
+}
 
 /// State of reading one configuration.
 pub(super) struct ReadContext<'a> {
+    pub(super) purpose: Purpose<'a>,
     pub(super) layers: &'a Layers,
     /// Text of the file.
     pub(super) text: &'a str,
@@ -29,7 +44,7 @@ pub(super) struct ReadContext<'a> {
     pub(super) effective: Option<Vec<EffectiveSetting>>,
     pub(super) hash: SettingsHash,
     /// Keys that were suggested for an unknown key. That they are missing is not reported again.
-    pub(super) suggested: Vec<String>,
+    pub(super) suggested: BTreeSet<String>,
 }
 
 /// A setting in effect.
@@ -82,6 +97,11 @@ impl KeyLocation {
 }
 
 impl ReadContext<'_> {
+    /// Returns whether there are so many problems that reading stops.
+    pub(super) const fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
+    }
+
     /// Returns the place in the file of a span in the current part.
     pub(super) const fn file_span(&self, span: &Range<usize>) -> SourceSpan {
         SourceSpan::File(self.part_start + span.start..self.part_start + span.end)
@@ -141,7 +161,7 @@ impl ReadContext<'_> {
         }
         let near = nearest(&location.name, keys.iter().copied());
         if let Some(near) = near {
-            self.suggested.push(KeyLocation { name: near.into(), ..location.clone() }.path());
+            self.suggested.insert(KeyLocation { name: near.into(), ..location.clone() }.path());
         }
         let help = match (location.name.as_ref(), near) {
             ("password" | "private_key" | "preshared_key", _)

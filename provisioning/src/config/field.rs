@@ -15,6 +15,9 @@ use super::scalar::{RawValue, Scalar};
 use super::suggest::without_indices;
 use crate::diagnostics::SourceSpan;
 
+/// Maximum number of values in a list; the longest useful one has a few.
+const MAX_LIST_ITEMS: usize = 1_000;
+
 /// A field that can be read from the unread value of its key.
 pub(super) trait ReadField {
     /// Reads the field and records its problems.
@@ -178,6 +181,13 @@ impl<T: Scalar> ReadField for ListField<T> {
             return Self { key: location, items, already_reported };
         };
         if let Some(slots) = field.list_items(context) {
+            let count = slots.len();
+            if count > MAX_LIST_ITEMS {
+                let message = format!("`{}` has {count} values", location.name);
+                let help = format!("write at most {MAX_LIST_ITEMS}");
+                context.reject(&location, message, Some(help));
+                return Self { key: location, items: None, already_reported: true };
+            }
             let items = slots.into_iter().map(|field| Field::read(field, None, context)).collect();
             return Self { key: location, items: Some(items), already_reported };
         }
@@ -216,10 +226,13 @@ impl<T: ReadSection> ReadField for SectionList<T> {
             return Self { key: location, entries: Vec::new(), already_reported };
         }
         if let Some(slots) = field.list_items(context) {
-            let entries = slots
-                .into_iter()
-                .map(|field| field.into_table(context).read_section(context))
-                .collect();
+            let mut entries = Vec::new();
+            for field in slots {
+                if context.is_full() {
+                    break;
+                }
+                entries.push(field.into_table(context).read_section(context));
+            }
             return Self { key: location, entries, already_reported };
         }
         reject_non_list(&location, context);
@@ -266,6 +279,9 @@ impl<T: ReadSection> StreamedList<T> {
         }
         if let Some(split) = context.split {
             split.for_each_plc(|start, spans| {
+                if context.is_full() {
+                    return;
+                }
                 context.part_start = start;
                 let raw = self.read_entry(read.len(), spans, context);
                 read.push(f(raw, context));
@@ -274,6 +290,9 @@ impl<T: ReadSection> StreamedList<T> {
             return read;
         }
         for spans in table.list_entries(&self.key.name).into_iter().flatten() {
+            if context.is_full() {
+                break;
+            }
             let raw = self.read_entry(read.len(), spans, context);
             read.push(f(raw, context));
         }

@@ -1,7 +1,7 @@
 //! Keywords of the keys that accept one of a few.
 
-use super::scalar::{Keywords, TunnelSwitch};
-use super::{DatetimeFormat, Durability, MqttVersion, OnFull, PayloadShape, QueueOrder, Via};
+use super::scalar::{Keywords, Lowerable, TunnelSwitch, VersionChoice};
+use super::{DatetimeFormat, Durability, OnFull, PayloadShape, QueueOrder, Via};
 use crate::plc::{ByteOrder, CodePage, PlcModel};
 
 /// Implements [`Keywords`] for an enum by the keywords of its variants, and optionally a function
@@ -37,7 +37,8 @@ macro_rules! keywords {
     };
 }
 
-keywords!(MqttVersion { V5 => "5", V311 => "3.1.1" } hint version_hint);
+keywords!(VersionChoice { Auto => "auto", V5 => "5", V311 => "3.1.1" } hint version_hint);
+keywords!(Lowerable { Qos => "qos", Retain => "retain" });
 keywords!(Via { Tunnel => "tunnel", Direct => "direct" });
 keywords!(TunnelSwitch { Userspace => "userspace", Tun => "tun", Off => "off" });
 keywords!(PayloadShape { Flat => "flat", Nested => "nested", Samples => "samples" });
@@ -72,9 +73,7 @@ fn order_hint(_: &str) -> Option<String> {
 }
 
 fn model_hint(word: &str) -> Option<String> {
-    let upper = word.to_ascii_uppercase();
-    let families = [PlcModel::M241, PlcModel::M251, PlcModel::M262, PlcModel::M221];
-    if let Some(model) = families.into_iter().find(|model| upper.contains(model.name())) {
+    if let Some(model) = PlcModel::named_in(word) {
         return Some(format!("write model = \"{model}\", the family"));
     }
     Some(

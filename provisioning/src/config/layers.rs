@@ -101,6 +101,7 @@ fn figment_dict<'a>(
 pub(super) fn figment_value(item: &DeValue<'_>) -> Value {
     match item {
         DeValue::String(text) => Value::from(text.as_ref()),
+        // A number beyond figment's types stays text: its key then says what it accepts.
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::from(number.to_string()), Value::from),
         DeValue::Float(number) => number

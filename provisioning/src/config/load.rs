@@ -1,25 +1,29 @@
 //! Loads a configuration from file and environment.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
-use super::context::{EffectiveSetting, ReadContext};
+use super::check::CheckedConfig;
+use super::context::{EffectiveSetting, Purpose, ReadContext};
 use super::layers::Layers;
 use super::read::RawTable;
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
 use super::toml_split::{self, SplitDocument};
-use super::{Config, check, syntax};
+use super::{Config, Gateway, Metrics, Plc, ServiceUser, check, syntax};
 use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
+use crate::regular_file;
 
 /// Maximum size of a file: 16 MiB. A configuration of 1,000 PLCs is well below.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// A valid configuration.
+/// A configuration to run.
+#[derive(Debug)]
 pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
@@ -28,8 +32,32 @@ pub struct LoadedConfig {
     pub hash: String,
     /// Valid settings that are probably a mistake.
     pub notes: Notes,
+}
+
+/// A configuration to look at: what is in it apart from its secrets.
+pub struct InspectedConfig {
+    /// Identity of the gateway and its state directory.
+    pub gateway: Gateway,
+    /// The PLCs, in the order of the file.
+    pub plcs: Vec<Plc>,
+    /// Where metrics are served.
+    pub metrics: Metrics,
+    /// Networks that the machine routes into the tunnel, if that has a network interface.
+    pub tunnel_routes: Vec<IpNet>,
+    /// Valid settings that are probably a mistake, and credentials that only systemd can give.
+    pub notes: Notes,
     file: PathBuf,
     text: String,
+}
+
+/// How [`inspect()`] treats the files that a configuration names.
+#[derive(Clone, Copy, Debug)]
+pub enum FileCheck<'a> {
+    /// Opens none of them.
+    Skip,
+    /// Opens all except credentials that only systemd can give. With a user, that user has to be
+    /// able to read them too, and the configuration itself.
+    Open(Option<&'a ServiceUser>),
 }
 
 /// One effective setting.
@@ -43,7 +71,7 @@ pub struct Setting {
     pub source: String,
 }
 
-/// Reads the file and the `EDGE_*` variables of the environment.
+/// Reads the file, the `EDGE_*` variables of the environment and the files with secrets.
 ///
 /// # Errors
 /// When the file cannot be read, is not TOML, or has an invalid setting. The error holds all
@@ -60,41 +88,56 @@ pub struct Setting {
 /// # Ok::<(), provisioning::diagnostics::RejectedFile>(())
 /// ```
 pub fn load(path: &Path) -> Result<LoadedConfig, RejectedFile> {
-    let bytes = read_file(path).map_err(|error| read_error(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))?;
-    let CheckedFile { config, hash, notes, .. } = read_text(path, &text, None)?;
+    let text = read_config_text(path)?;
+    let CheckedFile { config, hash, notes, .. } = read_text(path, &text, Purpose::Run, None)?;
+    // To run, every secret was read or is a problem, so the configuration is complete.
+    let config =
+        config.into_config().ok_or_else(|| RejectedFile::new(path, redacted(&text), vec![]))?;
     let notes = Notes::new(path, || redacted(&text), notes);
-    Ok(LoadedConfig { config, hash, notes, file: path.to_owned(), text })
+    Ok(LoadedConfig { config, hash, notes })
+}
+
+/// Reads the file and the `EDGE_*` variables of the environment, without keeping a secret.
+///
+/// # Errors
+/// As [`load()`].
+pub fn inspect(path: &Path, files: FileCheck<'_>) -> Result<InspectedConfig, RejectedFile> {
+    let text = read_config_text(path)?;
+    let purpose = match files {
+        FileCheck::Skip => Purpose::Look,
+        FileCheck::Open(user) => Purpose::Check(user),
+    };
+    let CheckedFile { config, notes, .. } = read_text(path, &text, purpose, None)?;
+    let notes = Notes::new(path, || redacted(&text), notes);
+    let tunnel_routes = config.tunnel_routes();
+    let CheckedConfig { gateway, plcs, metrics, .. } = config;
+    let file = path.to_owned();
+    Ok(InspectedConfig { gateway, plcs, metrics, tunnel_routes, notes, file, text })
 }
 
 /// Omits the text of the file: a comment may contain a secret.
-impl fmt::Debug for LoadedConfig {
+impl fmt::Debug for InspectedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { config, hash, notes, file, text: _ } = self;
-        f.debug_struct("Loaded")
-            .field("config", config)
-            .field("hash", hash)
+        let Self { gateway, plcs, metrics, tunnel_routes, notes, file, text: _ } = self;
+        f.debug_struct("InspectedConfig")
+            .field("gateway", gateway)
+            .field("plcs", plcs)
+            .field("metrics", metrics)
+            .field("tunnel_routes", tunnel_routes)
             .field("notes", notes)
             .field("file", file)
             .finish_non_exhaustive()
     }
 }
 
-impl LoadedConfig {
-    /// Returns configuration and hash, and frees the text of the file.
-    #[must_use]
-    pub fn into_parts(self) -> (Config, String) {
-        (self.config, self.hash)
-    }
-
+impl InspectedConfig {
     /// Returns every setting with its value and source, in the order of the reference.
     ///
-    /// Reads the configuration again, because a running gateway never needs the settings and
-    /// should not hold them in memory.
+    /// Reads the configuration again: only `print-config` needs the settings.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
-        let settings =
-            read_text(&self.file, &self.text, Some(Vec::new())).map(|read| read.settings);
+        let settings = read_text(&self.file, &self.text, Purpose::Look, Some(Vec::new()))
+            .map(|read| read.settings);
         let lines: Vec<_> = self.text.match_indices('\n').map(|(at, _)| at + 1).collect();
         let setting = |setting: EffectiveSetting| Setting {
             path: setting.key.path(),
@@ -117,20 +160,14 @@ impl LoadedConfig {
     }
 }
 
-/// Returns the contents of a file, up to the size limit: a device such as /dev/zero has no end.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    // One byte more than allowed, to recognise a longer file without reading its end.
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
-    Ok(bytes)
+fn read_config_text(path: &Path) -> Result<String, RejectedFile> {
+    let bytes =
+        regular_file::read(path, MAX_FILE_BYTES).map_err(|error| read_error(path, &error))?;
+    String::from_utf8(bytes).map_err(|error| syntax::not_utf8(path, &error))
 }
 
-#[derive(Debug)]
 struct CheckedFile {
-    config: Config,
+    config: CheckedConfig,
     hash: String,
     settings: Vec<EffectiveSetting>,
     notes: Vec<Problem>,
@@ -140,21 +177,24 @@ struct CheckedFile {
 fn read_text(
     path: &Path,
     text: &str,
+    purpose: Purpose<'_>,
     settings: Option<Vec<EffectiveSetting>>,
 ) -> Result<CheckedFile, RejectedFile> {
-    read_split(SplitDocument::split(text).as_ref(), path, text, settings)
+    read_split(SplitDocument::split(text).as_ref(), path, text, purpose, settings)
 }
 
 fn read_split(
     split: Option<&SplitDocument<'_>>,
     path: &Path,
     text: &str,
+    purpose: Purpose<'_>,
     settings: Option<Vec<EffectiveSetting>>,
 ) -> Result<CheckedFile, RejectedFile> {
     let rest = split.map_or(text, |split| &split.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
     let layers = Layers::new(path, tables.as_ref(), split.map(|_| toml_split::PLC_LIST));
     let mut context = ReadContext {
+        purpose,
         layers: &layers,
         text,
         split,
@@ -163,10 +203,15 @@ fn read_split(
         notes: Vec::new(),
         effective: settings,
         hash: SettingsHash::new(),
-        suggested: Vec::new(),
+        suggested: BTreeSet::new(),
     };
     let root = RawTable::root(&layers.merged, tables.as_ref());
     let config = check::check_config(&root, path, &mut context);
+    if let Purpose::Check(Some(user)) = purpose
+        && !user.may_read(path)
+    {
+        context.problems.push(not_readable_by_the_service(path));
+    }
     let ReadContext { problems, notes, effective: settings, hash, .. } = context;
     match config {
         Some(config) if problems.is_empty() => {
@@ -175,6 +220,12 @@ fn read_split(
         }
         _ => Err(RejectedFile::new(path, redacted(text), problems)),
     }
+}
+
+fn not_readable_by_the_service(path: &Path) -> Problem {
+    let (user, path) = (ServiceUser::NAME, path.display());
+    let message = format!("the service runs as {user}, which may not read this file");
+    Problem::new(SourceSpan::WholeFile, message, format!("chgrp {user} {path} && chmod 640 {path}"))
 }
 
 fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
@@ -187,7 +238,7 @@ fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
     } else if kind == ErrorKind::PermissionDenied {
         (
             "this user may not read the configuration file".to_owned(),
-            "the service runs as the user edge-gateway: give that user read access",
+            "use sudo; the service runs as the user edge-gateway, which needs read access",
         )
     } else if kind == ErrorKind::IsADirectory {
         (
@@ -198,6 +249,11 @@ fn read_error(path: &Path, error: &io::Error) -> RejectedFile {
         (
             "this file is larger than 16 MiB, so it is not a configuration file".to_owned(),
             "give the path of your gateway.toml",
+        )
+    } else if kind == ErrorKind::InvalidInput {
+        (
+            "this is a pipe, a device or a socket, not a configuration file".to_owned(),
+            "write the configuration into a file, and give its path",
         )
     } else {
         (format!("the configuration file cannot be read: {error}"), "check path and disk")

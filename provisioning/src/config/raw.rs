@@ -5,12 +5,12 @@ use super::field::{Field, ListField, OptionalSection, Section, SectionList, Stre
 use super::read::section;
 use super::scalar::{
     AbsolutePath, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
-    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, NamedZone, PlainText,
-    PublicFile, SecretFile, TopicLevel, TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch,
+    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone,
+    NumberList, NumberRange, PlainText, PublicFile, SecretFile, TopicLevel, TopicTemplate,
+    TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice,
 };
 use super::{
-    Broker, DatetimeFormat, Durability, HostPort, Listen, MqttVersion, OnFull, PayloadShape,
-    QueueOrder, Via,
+    Broker, DatetimeFormat, Durability, HostPort, Listen, OnFull, PayloadShape, QueueOrder, Via,
 };
 use crate::plc::{ByteOrder, CodePage, PlcModel};
 
@@ -120,19 +120,20 @@ section! {
         /// Route to the brokers: `tunnel` for the tunnel only, `direct` for the routes of the
         /// operating system.
         via: Field<Choice<Via>>, else "\"tunnel\" with [tunnel], else \"direct\"";
-        /// Protocol version. With 3.1.1 a broker acknowledges even messages that its access list
-        /// rejects.
-        version: Field<Choice<MqttVersion>> = "5";
+        /// Protocol version: `auto` is 5, or 3.1.1 with a broker that says that it does not support
+        /// 5. With 3.1.1 a broker acknowledges even messages that its access list rejects.
+        version: Field<Choice<VersionChoice>> = "auto";
         /// Client identifier; each client of a broker needs its own.
         client_id: Field<PlainText>, else "gateway.id";
         /// Interval after which an idle connection is checked, in whole seconds. At least 5s with
-        /// version 5 (required by the client library); 0s disables it, with version 3.1.1 only.
+        /// the versions auto and 5 (required by the client library); 0s disables it, with version
+        /// 3.1.1 only.
         keep_alive: Field<KeepAlive> = "30s";
         /// User name.
         username: Field<PlainText>, else "none";
         /// File with the password: a path, relative to this file, or `cred:NAME` for the credential
-        /// NAME of systemd. The file must not be readable by other users, nor writable by its
-        /// group.
+        /// NAME of systemd. It is read for each connection. The file must not be readable by other
+        /// users, nor writable by its group.
         password_file: Field<SecretFile>, else "none";
         /// File with the certificate authorities (PEM), to one of which the broker's
         /// certificate must chain.
@@ -145,11 +146,17 @@ section! {
         /// The message that the broker publishes when it loses the connection to the gateway. By
         /// default: "offline", retained, on edge/{gateway}/status.
         will: OptionalSection<RawWill>;
+        /// What the gateway may ask less of if a broker does not support it: `qos` is lowered to
+        /// the maximum of the broker, and with `retain` messages are sent without RETAIN. Otherwise
+        /// the gateway keeps the samples and says what the broker does not support. Its own status
+        /// and its default will are always lowered.
+        lower: ListField<Choice<Lowerable>>, else "nothing";
     }
 }
 
 section! {
-    /// The message that the broker publishes when it loses the connection to the gateway.
+    /// The message that the broker publishes when it loses the connection to the gateway. It
+    /// replaces `{"state":"offline"}` on the status topic; the status is then not retained.
     struct RawWill {
         /// Topic, with `{gateway}` and `{location}` as placeholders.
         topic: Field<TopicTemplate>, else "required";
@@ -301,7 +308,9 @@ section! {
         /// LDT, STRING(20), WSTRING(20), and ARRAY[0..9] OF any of them. An enumeration is an INT
         /// unless it is declared with another type.
         r#type: Field<DeclaredType>, else "required";
-        /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project.
+        /// Encoding of a STRING: ISO 8859-1, or UTF-8 if that is set in the PLC project. With
+        /// utf-8 a byte that is no UTF-8 makes the whole text invalid; with utf-8-lossy it is
+        /// published as U+FFFD, for programs that cut texts within a letter.
         encoding: Field<Choice<CodePage>>, else "latin-1";
         /// Names of the numbers of an enumeration, for example `{ 0 = "stop", 1 = "run" }`. The
         /// name is published; a number without a name is published as a number, with quality
@@ -319,6 +328,12 @@ section! {
         decimals: Field<Integer<0, 15>>, else "see meaning";
         /// Only changes greater than this are published. Without it, every change is published.
         deadband: Field<DecimalNumber>, else "none";
+        /// Raw numbers, before scaling, by which the device says that it has no value, for example
+        /// `[-32768]`. They are published as null with quality invalid.
+        invalid_values: Field<NumberList>, else "none";
+        /// Smallest and largest value, after scaling: `{ min = -40, max = 150 }`, or one of them.
+        /// Others are published as null with quality invalid.
+        valid: Field<NumberRange>, else "none";
         /// Time between two reads.
         scan: Field<Scan>, else "plc.scan";
         /// Order of the bytes in the registers.

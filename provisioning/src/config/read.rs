@@ -127,6 +127,9 @@ impl<'a> RawTable<'a> {
     /// Reads the keys of `T` and reports all other keys.
     pub(super) fn read_section<T: ReadSection>(&self, context: &mut ReadContext<'_>) -> T {
         for (key, value) in self.dict.into_iter().flatten() {
+            if context.is_full() {
+                break;
+            }
             if !T::KEYS.contains(&key.as_str()) {
                 let location = self.locate_unknown(key, value, context);
                 context.reject_unknown(&location, value, T::KEYS);

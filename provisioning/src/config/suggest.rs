@@ -5,15 +5,25 @@ pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if word.len() > MAX_WORD_BYTES {
+        return None;
+    }
     let word = word.to_lowercase();
-    let max_distance = (word.chars().count() / 3).clamp(1, 3);
+    let length = word.chars().count();
+    let max_distance = (length / 3).clamp(1, 3);
+    // Each insertion or deletion is an edit.
+    let is_near = |candidate: &&str| candidate.chars().count().abs_diff(length) <= max_distance;
     candidates
         .into_iter()
+        .filter(is_near)
         .map(|candidate| (edit_distance(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= max_distance)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
+
+/// A longer word is no typing error, and comparing it would take long.
+const MAX_WORD_BYTES: usize = 64;
 
 /// Returns the message for a key that this version does not support yet.
 pub(super) fn not_supported_yet(path: &str) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use std::string::FromUtf8Error;
 use toml::de::DeTable;
 
 use super::redact::redacted;
-use crate::diagnostics::{Problem, RejectedFile, SourceSpan};
+use crate::diagnostics::{MAX_PROBLEMS, Problem, RejectedFile, SourceSpan};
 
 /// Explains a file with another encoding than UTF-8, usually saved by an old editor on Windows.
 pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
@@ -26,14 +26,19 @@ pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
 pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     let (_, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<Problem> = Vec::new();
-    let mut explained: Option<usize> = None;
+    let mut explained = 0..0;
     for error in errors {
         let span = error.span().unwrap_or_default();
-        let (start, line) = line_at(text, span.start);
         // After its first error the parser also rejects the rest of the line; one is enough.
-        if explained.replace(start) != Some(start) {
-            let (message, help) = explain(error.message(), line);
-            problems.push(Problem::new(SourceSpan::File(span), message, help));
+        if explained.contains(&span.start) {
+            continue;
+        }
+        let (start, line) = line_at(text, span.start);
+        explained = start..start + line.len() + 1;
+        let (message, help) = explain(error.message(), line);
+        problems.push(Problem::new(SourceSpan::File(span), message, help));
+        if problems.len() >= MAX_PROBLEMS {
+            break;
         }
     }
     RejectedFile::new(path, redacted(text), problems)

@@ -3,6 +3,7 @@
 mod mqtt;
 mod tunnel;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 pub use mqtt::{
-    Broker, ClientCertificate, Credentials, HostPort, Mqtt, MqttVersion, Qos, Scheme, Secret, Tls,
-    Via, Will,
+    Broker, ClientCertificate, Credentials, HostPort, Lower, Mqtt, MqttVersion, Qos, Scheme,
+    Secret, Tls, Via, Will,
 };
 pub use tunnel::{Listen, Tunnel, TunnelMode};
 
@@ -210,6 +211,8 @@ pub struct Tag {
     pub json_format: JsonFormat,
     /// Smallest change that is published; absent publishes every change.
     pub deadband: Option<f64>,
+    /// Which numbers are no values; absent when all are.
+    pub validity: Option<Arc<Validity>>,
     /// Time between two reads.
     pub scan: Duration,
     /// Tags of one PLC with the same group are read in one request.
@@ -223,6 +226,47 @@ pub struct Scaling {
     pub scale: f64,
     /// Added to the scaled value.
     pub offset: f64,
+}
+
+/// Numbers of a tag that are no values: their quality is `invalid`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Validity {
+    /// Raw numbers by which the device says that it has no value.
+    pub invalid_values: Vec<Number>,
+    /// Smallest value, after scaling.
+    pub min: Option<f64>,
+    /// Largest value, after scaling.
+    pub max: Option<f64>,
+}
+
+/// A number of the file: exact, also with 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// Written without a decimal point.
+    Whole(i128),
+    /// Written with one; finite.
+    Real(f64),
+}
+
+impl Number {
+    /// Returns the nearest double.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "the nearest double is meant")]
+    pub const fn to_f64(self) -> f64 {
+        match self {
+            Self::Whole(number) => number as f64,
+            Self::Real(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(number) => write!(f, "{number}"),
+            Self::Real(number) => write!(f, "{number:?}"),
+        }
+    }
 }
 
 impl Default for Pacing {

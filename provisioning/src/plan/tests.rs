@@ -308,6 +308,7 @@ fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
         decimals: None,
         json_format: JsonFormat::Plain,
         deadband: None,
+        validity: None,
         scan: Duration::from_millis(scan_millis),
         group: None,
     }

@@ -77,6 +77,8 @@ pub enum CodePage {
     Latin1,
     /// UTF-8, which is a setting of the PLC project.
     Utf8,
+    /// The same; bytes that are no UTF-8, such as a letter that is cut in two, are read as U+FFFD.
+    Utf8Lossy,
 }
 
 /// Interpretation of the bytes of a type.
@@ -302,7 +304,7 @@ fn parse_text_type(text: &str) -> Option<IecType> {
 
 impl CodePage {
     /// All code pages.
-    pub const ALL: [Self; 2] = [Self::Latin1, Self::Utf8];
+    pub const ALL: [Self; 3] = [Self::Latin1, Self::Utf8, Self::Utf8Lossy];
 
     /// Returns the name in a configuration: `latin-1`.
     #[must_use]
@@ -310,6 +312,7 @@ impl CodePage {
         match self {
             Self::Latin1 => "latin-1",
             Self::Utf8 => "utf-8",
+            Self::Utf8Lossy => "utf-8-lossy",
         }
     }
 }

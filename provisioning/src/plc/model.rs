@@ -91,6 +91,13 @@ impl PlcModel {
         }
     }
 
+    /// Returns the model whose name is part of a word, as in the reference TM241CE24R.
+    #[must_use]
+    pub fn named_in(word: &str) -> Option<Self> {
+        let upper = word.to_ascii_uppercase();
+        Self::ALL.into_iter().find(|model| upper.contains(model.name()))
+    }
+
     /// Returns the family, which determines the addresses.
     #[must_use]
     pub const fn family(self) -> PlcFamily {

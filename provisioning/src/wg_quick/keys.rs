@@ -97,6 +97,17 @@ pub(super) fn key_names(section: SectionKind) -> String {
     here.map(|(_, _, name)| name).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns whether a name is one of the keys that AmneziaWG adds: Jc, Jmin, Jmax, and S, H or I with
+/// a number.
+pub(super) fn is_amnezia(name: &str) -> bool {
+    let is_junk = ["Jc", "Jmin", "Jmax"].iter().any(|key| key.eq_ignore_ascii_case(name));
+    let mut letters = name.chars();
+    let is_numbered = letters.next().is_some_and(|first| "SHIshi".contains(first))
+        && letters.next().is_some_and(|number| ('1'..='5').contains(&number))
+        && letters.next().is_none();
+    is_junk || is_numbered
+}
+
 /// Returns whether an unknown name may be shown: a word that could be a misspelt key.
 pub(super) fn is_printable(name: &str) -> bool {
     name.len() <= MAX_SHOWN_KEY && name.chars().all(|c| c.is_ascii_alphabetic())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tunnel::{
-    Endpoint, Hub, LocalPort, PresharedKey, PrivateKey, PublicKey, RoutePolicy, Settings,
+    Endpoint, Hub, LocalPort, MTU_RANGE, PresharedKey, PrivateKey, PublicKey, RoutePolicy, Settings,
 };
 
 use super::keys::{SectionKind, WgKey};
@@ -95,12 +95,24 @@ impl ParsedSections {
             WgKey::ListenPort => entry.set(&mut self.port, value::port),
             WgKey::Table => entry.set(&mut self.routes, value::routes),
             WgKey::FwMark => entry.set(&mut self.mark, value::no_mark),
-            WgKey::SaveConfig => entry.set(&mut self.saved, value::not_saved),
+            WgKey::SaveConfig => {
+                entry.set(&mut self.saved, value::saved);
+                if line.value.eq_ignore_ascii_case("true") {
+                    self.notes.push(Problem::new(
+                        SourceSpan::File(line.name_span.clone()),
+                        "`SaveConfig` has no effect: this file is never written",
+                        "remove the line",
+                    ));
+                }
+            }
             WgKey::Dns => self.notes.push(Problem::new(
                 SourceSpan::File(line.name_span.clone()),
                 "`DNS` has no effect: this host's resolver looks up the names of hubs",
                 "remove the line",
             )),
+            // Panels write these keys without a value.
+            WgKey::PreUp | WgKey::PostUp | WgKey::PreDown | WgKey::PostDown
+                if line.value.is_empty() => {}
             // Commands are rejected with every value: a file must not be able to run programs.
             WgKey::PreUp | WgKey::PostUp | WgKey::PreDown | WgKey::PostDown => {
                 entry.reject_command();
@@ -154,6 +166,7 @@ impl ParsedSections {
         }
         check_peers(&self.peers, problems);
         let keep_alive = self.peers.first().and_then(ParsedPeer::keep_alive);
+        let networks_span = self.peers.first().map(|peer| peer.header.clone());
         let hubs: Option<Vec<_>> = self.peers.into_iter().map(ParsedPeer::into_hub).collect();
         let settings = Settings {
             private_key: self.private_key.into_value()?,
@@ -162,10 +175,15 @@ impl ParsedSections {
             keep_alive,
             hubs: hubs?,
         };
+        let is_policy_known = !self.routes.is_set() || self.routes.get().is_some();
+        let routes = self.routes.into_value().unwrap_or(RoutePolicy::Auto);
+        if let Some(span) = networks_span.filter(|_| is_policy_known) {
+            check_settings(&settings, routes, span, problems);
+        }
         Some(Contents {
             settings,
             port: self.port.into_value().unwrap_or(LocalPort::Any),
-            routes: self.routes.into_value().unwrap_or(RoutePolicy::Auto),
+            routes,
             notes: self.notes,
         })
     }
@@ -246,6 +264,26 @@ fn reject_same_endpoint<'a>(
             "remove one of the two peers",
             (other, "first used here"),
         );
+    }
+}
+
+/// Reports what the machine cannot set: the routes, and an MTU below that of IPv6.
+fn check_settings(
+    settings: &Settings,
+    policy: RoutePolicy,
+    peer: Range<usize>,
+    problems: &mut ProblemList,
+) {
+    if let Err(error) = tunnel::host_routes(&settings.hubs, &settings.addresses, policy) {
+        let help = "list the networks behind the hub in AllowedIPs, or write `Table = off` in \
+                    [Interface] and make your own routes";
+        problems.add(peer.clone(), error.to_string(), help);
+    }
+    let networks = settings.hubs.iter().flat_map(|hub| &hub.allowed_ips);
+    let has_v6 = settings.addresses.iter().chain(networks).any(|net| net.addr().is_ipv6());
+    if settings.mtu < *MTU_RANGE.start() && has_v6 {
+        let help = "write 1280 or more, or remove the IPv6 addresses and networks";
+        problems.add(peer, format!("`MTU = {}` is too small for IPv6", settings.mtu), help);
     }
 }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tunnel::{Endpoint, EndpointError, KeyError, LocalPort, MTU_RANGE, RoutePolicy};
 
+/// Least MTU without IPv6: every host takes packets of this length (RFC 1122, 3.3.2).
+const MIN_MTU_V4: u16 = 576;
+
 /// What is wrong with a value, to follow its key in a sentence, and what to write instead.
 pub(super) type ValueProblem = (&'static str, String);
 
@@ -28,9 +31,10 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, ValueProblem> {
 
 /// Parses the maximum packet size.
 pub(super) fn mtu(text: &str) -> Result<u16, ValueProblem> {
-    let (low, high) = (MTU_RANGE.start(), MTU_RANGE.end());
+    let (low, high) = (MIN_MTU_V4, *MTU_RANGE.end());
     let help = || format!("write a number from {low} to {high}, or remove the line for 1280");
-    number(text).filter(|mtu| MTU_RANGE.contains(mtu)).ok_or_else(|| ("is out of range", help()))
+    let mtu = number(text).filter(|mtu| (low..=high).contains(mtu));
+    mtu.ok_or_else(|| ("is out of range", help()))
 }
 
 /// Parses a port; 0 leaves the choice to the system.
@@ -65,11 +69,10 @@ pub(super) fn no_mark(text: &str) -> Result<(), ValueProblem> {
     })
 }
 
-/// Accepts only that the file is not written back.
-pub(super) fn not_saved(text: &str) -> Result<(), ValueProblem> {
-    text.eq_ignore_ascii_case("false").then_some(()).ok_or_else(|| {
-        ("would overwrite this file, which is not supported", "remove the line".into())
-    })
+/// Accepts both values, of which neither has an effect: the file is never written.
+pub(super) fn saved(text: &str) -> Result<(), ValueProblem> {
+    let is_known = ["true", "false"].iter().any(|known| text.eq_ignore_ascii_case(known));
+    is_known.then_some(()).ok_or_else(|| ("is not `true` or `false`", "remove the line".into()))
 }
 
 /// Parses the address of the hub.

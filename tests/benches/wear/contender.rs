@@ -9,7 +9,7 @@ use gateway::metrics::Metrics;
 use gateway::model::{Quality, Record, Sample, UnixTime, Value};
 use gateway::queue::storage::DirStorage;
 use gateway::queue::{ConfigNames, Entry, PlcNames, Queue, QueueIdentity, TopicId};
-use provisioning::config::{self, Durability};
+use provisioning::config::{self, Durability, LoadedConfig};
 use redb::{Database, TableDefinition};
 
 use crate::{PER_SECOND, RECORD, database, tick};
@@ -113,7 +113,7 @@ fn record(number: u32) -> Entry {
     let at = UnixTime::from_micros(1_600_000_000_000_000 + i64::from(number));
     let value = Some(Value::Text(Arc::new("x".repeat(RECORD.into()))));
     let sample = Sample { tag: 0, value, quality: Quality::Good, at };
-    Entry::Record(Record { plc: 0, at, samples: vec![sample] })
+    Entry::Record(Record { plc: 0, at, clock: None, samples: vec![sample] })
 }
 
 fn open(directory: &Path, durability: Durability) -> Queue {
@@ -122,7 +122,7 @@ fn open(directory: &Path, durability: Durability) -> Queue {
                 at = \"%MW0\"\ntype = \"STRING(200)\"\n";
     let written = e2e::temp_dir();
     let loaded = config::load(&written.write("gateway.toml", toml));
-    let (mut config, hash) = loaded.expect("the configuration holds").into_parts();
+    let LoadedConfig { mut config, hash, .. } = loaded.expect("the configuration holds");
     config.queue.durability = durability;
     let metrics = Metrics::new(&config, &hash).expect("a registry of its own").queue;
     let identity = QueueIdentity {

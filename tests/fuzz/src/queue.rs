@@ -45,7 +45,9 @@ fn drain(files: &Memory) {
         Queue::open(files.clone(), &loaded.config.queue, identity, metrics(&loaded), now);
     for _ in 0..MOST {
         let Some(sent) = queue.hand_out(now, |queued| Ok(queued.id)) else { break };
-        sent.into_iter().for_each(|id| queue.acknowledge(id, now));
+        if let Ok(id) = sent {
+            queue.acknowledge(id, now);
+        }
     }
     while let Some(job) = queue.next_job(now) {
         queue.on_job_done(job.run(), now);

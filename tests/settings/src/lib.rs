@@ -16,6 +16,12 @@ pub struct Setting {
     pub meaning: &'static str,
 }
 
+/// Length of an attack on the gateway.
+pub const ATTACK_SECONDS: Setting = Setting {
+    name: "E2E_ATTACK_SECONDS",
+    default: "2",
+    meaning: "Length of each attack on the memory of the gateway, in seconds.",
+};
 /// Records of the backlog bench, in MiB.
 pub const BACKLOG: Setting = Setting {
     name: "E2E_BACKLOG",
@@ -76,6 +82,12 @@ pub const LIVES: Setting = Setting {
     default: "1",
     meaning: "Simulated lives of a tunnel, 24 days each, with consecutive seeds.",
 };
+/// Life with a trouble whose lines in the log are counted.
+pub const LOG_SECONDS: Setting = Setting {
+    name: "E2E_LOG_SECONDS",
+    default: "60",
+    meaning: "Seconds for which gateways with a trouble each run, whose lines in the log are counted.",
+};
 /// Messages that wait for an absent consumer.
 pub const MESSAGES: Setting = Setting {
     name: "E2E_MESSAGES",
@@ -132,7 +144,8 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 19] = [
+pub const ALL: [Setting; 21] = [
+    ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
     CLIENT_ID,
@@ -143,6 +156,7 @@ pub const ALL: [Setting; 19] = [
     GUEST,
     KILLS,
     LIVES,
+    LOG_SECONDS,
     MESSAGES,
     MUTATIONS,
     NODE,

@@ -4,6 +4,7 @@
 mod desk;
 mod new_user;
 mod pages;
+mod settings_of_others;
 
 use std::fs;
 use std::process::Command;

@@ -106,7 +106,7 @@ fn block(fenced: &str) -> Option<Block> {
         .lines()
         .next()
         .and_then(|line| line.strip_prefix("# "))
-        .filter(|path| path.contains('.') && !path.contains(' '));
+        .filter(|path| path.contains(['.', '/']) && !path.contains(' '));
     match (language, path) {
         ("sh", _) => Some(Block::Commands(text.lines().filter_map(line).collect())),
         ("toml fragment", _) => Some(Block::Fragment(text.to_owned())),

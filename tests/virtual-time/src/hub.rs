@@ -12,6 +12,8 @@ use crate::{HUB_TUNNEL_IP, SITE_TUNNEL_IP};
 pub struct SimulatedHub {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where its datagrams come from, if not from there.
+    pub sends_from: Option<SocketAddr>,
     /// Its settings.
     pub settings: HubSettings,
     /// `None` while it is stopped.
@@ -29,7 +31,7 @@ impl SimulatedHub {
             sites: vec![site],
         };
         let address = SocketAddr::new([198, 51, 100, number].into(), 51820);
-        Self { address, settings, tunnel: None }
+        Self { address, sends_from: None, settings, tunnel: None }
     }
 
     pub(crate) fn as_peer(&self, number: usize) -> Hub {

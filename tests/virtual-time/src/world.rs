@@ -150,6 +150,14 @@ impl World {
         self.serve_requests();
     }
 
+    /// Delivers a datagram to a hub as if it came from `from`, and returns what the hub sends there
+    /// at once. What it sends to others goes through the network.
+    pub fn ask_hub(&mut self, hub: usize, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.deliver_to_hub(hub, from, bytes);
+        let replies = self.out.datagrams().filter(|(to, _)| *to == from);
+        replies.map(|(_, bytes)| bytes.to_vec()).collect()
+    }
+
     /// Returns whether there is a session at the site.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -302,7 +310,8 @@ impl World {
         hub: usize,
         act: impl FnOnce(&mut Tunnel, Now, &mut SendBatch, &mut PacketBuffer),
     ) {
-        let Some(SimulatedHub { tunnel: Some(tunnel), address, .. }) = self.hubs.get_mut(hub)
+        let Some(SimulatedHub { tunnel: Some(tunnel), address, sends_from, .. }) =
+            self.hubs.get_mut(hub)
         else {
             return;
         };
@@ -319,8 +328,8 @@ impl World {
             }
         }
         for (to, bytes) in self.out.datagrams() {
-            let datagram = Datagram { from: *address, to, bytes: bytes.to_vec() };
-            self.network.send(now.instant, &datagram);
+            let from = sends_from.unwrap_or(*address);
+            self.network.send(now.instant, &Datagram { from, to, bytes: bytes.to_vec() });
         }
     }
 

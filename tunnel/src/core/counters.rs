@@ -60,11 +60,13 @@ pub enum DropReason {
     NoRoom,
     /// Outgoing datagram: refused by the kernel. No route, a firewall, or a stalled link.
     Unsent,
+    /// Outgoing packet: a datagram of this tunnel, which the host has routed into the tunnel.
+    Looped,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Waited,
         Self::QueueFull,
         Self::NotAllowedOut,
@@ -76,6 +78,7 @@ impl DropReason {
         Self::Replayed,
         Self::NoRoom,
         Self::Unsent,
+        Self::Looped,
     ];
 
     /// Returns its name in metrics.
@@ -93,6 +96,7 @@ impl DropReason {
             Self::Replayed => "replayed",
             Self::NoRoom => "no_room",
             Self::Unsent => "unsent",
+            Self::Looped => "looped",
         }
     }
 }

@@ -16,7 +16,10 @@ const PEER_REKEY_GRACE: Duration = Duration::from_secs(15);
 const MIN_RETRY: Duration = Duration::from_secs(1);
 /// Time until a reply to data is overdue: the other end sends a keepalive after 10 s
 /// (KEEPALIVE_TIMEOUT), and the network adds its delay.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(12);
+/// The same until the hub counts as silent: the handshake that begins at [`REPLY_TIMEOUT`] was not
+/// answered either.
+const SILENT_AFTER: Duration = Duration::from_secs(14);
 /// Time without any datagram, although no reply is awaited, until the hub is suspected to be down.
 /// A hub answers no keepalive, so only a handshake shows that it is up.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -209,6 +212,16 @@ impl Liveness {
         unanswered.into_iter().chain(silent).min()
     }
 
+    /// Returns since when data was sent without anything coming back.
+    pub(super) const fn unanswered_since(&self) -> Option<Instant> {
+        self.awaiting_reply_since
+    }
+
+    /// Returns whether nothing has come back for so long that the hub is silent.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.awaiting_reply_since.is_some_and(|asked| now >= asked + SILENT_AFTER)
+    }
+
     /// Returns whether a reply to data is overdue.
     pub(super) fn is_reply_overdue(&self, now: Instant) -> bool {
         self.awaiting_reply_since.is_some_and(|asked| now >= asked + REPLY_TIMEOUT)
@@ -286,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_suspicious_15_s_after_data_and_45_s_after_a_datagram_or_20_s_after_a_keepalive() {
+    fn silence_is_suspicious_12_s_after_data_and_45_s_after_a_datagram_or_20_s_after_a_keepalive() {
         let (short, long) = (Some(SECOND), Some(60 * SECOND));
         let now = Instant::now();
         let mut liveness = Liveness::new();

@@ -342,7 +342,9 @@ impl HubTunnel {
             diagnosis,
             hub: String::new(),
             endpoint: self.sites.iter().find_map(|site| site.endpoint),
+            unanswered_since: None,
             last_handshake: self.last_handshake,
+            accepted_stamp: None,
             counters: self.counters,
         }
     }

@@ -1,9 +1,10 @@
 //! One hub: its keys, its addresses, and the link to it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::handshake::{HandshakeTimer, Liveness};
+use super::path_error::{PathError, PathErrorCause};
 use super::peer::{KEEPALIVE_LEN, Peer, TimerOutcome};
 use crate::settings::{self, Endpoint};
 
@@ -29,6 +30,8 @@ pub(super) struct HubEndpoint {
     resolve_failure: Option<ResolveFailure>,
     /// Keys and timestamps that the hub has accepted, while no link uses them.
     proven_peer: Option<Peer>,
+    /// The timestamp of the latest handshake that the hub has accepted, also from an earlier run.
+    pub(super) accepted_stamp: Option<SystemTime>,
 }
 
 /// Why a name has no usable address.
@@ -38,6 +41,8 @@ pub(super) enum ResolveFailure {
     NotFound,
     /// All addresses are inside the tunnel.
     InsideTunnel,
+    /// All addresses are such as no hub can have; this is the first.
+    Blocked(IpAddr),
 }
 
 impl HubEndpoint {
@@ -51,6 +56,7 @@ impl HubEndpoint {
             lookup_started: None,
             resolve_failure: None,
             proven_peer: None,
+            accepted_stamp: None,
             settings,
         }
     }
@@ -66,6 +72,15 @@ impl HubEndpoint {
 
     pub(super) const fn take_proven_peer(&mut self) -> Option<Peer> {
         self.proven_peer.take()
+    }
+
+    /// Returns whether the hub ignores the handshakes of a link, because it has accepted one with a
+    /// later timestamp. A new peer would start at `wall`.
+    pub(super) fn is_stamp_ahead(&self, link: &HubLink, wall: SystemTime) -> bool {
+        // The timestamps of a peer that the hub has accepted only grow.
+        let is_proven = link.is_proven || (link.peer.is_none() && self.proven_peer.is_some());
+        let next = link.peer.as_ref().map_or(wall, Peer::stamp);
+        !is_proven && self.accepted_stamp.is_some_and(|accepted| accepted >= next)
     }
 
     /// Runs the timers of the kept peer, so that old keys expire.
@@ -101,6 +116,13 @@ impl HubEndpoint {
         is_other
     }
 
+    /// Keeps the addresses that `keep` accepts.
+    pub(super) fn retain_addresses(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
+        self.addresses.retain(&keep);
+        self.roamed_to = self.roamed_to.filter(keep);
+        self.current = 0;
+    }
+
     /// Moves on to the next address, because the current one does not answer.
     pub(super) fn advance_address(&mut self) {
         // The address that the hub has roamed to is dropped first, for those of its name.
@@ -112,6 +134,11 @@ impl HubEndpoint {
     /// Returns why there is no address, if that is known.
     pub(super) fn resolve_failure(&self) -> Option<ResolveFailure> {
         self.resolve_failure.filter(|_| self.current_address().is_none())
+    }
+
+    /// Returns whether no address is known and a look-up is in progress.
+    pub(super) fn is_looking_up(&self) -> bool {
+        self.lookup_started.is_some() && self.current_address().is_none()
     }
 
     /// Starts a look-up; returns whether one is needed and none is in progress.
@@ -156,10 +183,45 @@ pub(super) enum FailureCause {
     Unknown,
     /// The host reports that nothing listens on the port.
     Refused,
+    /// Another host on the way reports the same.
+    RouterRefuses(IpAddr),
+    /// A firewall on the way forbids it.
+    Prohibited(IpAddr),
+    /// A router on the way has no route.
+    RouterNoRoute(IpAddr),
+    /// This host has no route.
+    NoRoute,
+    /// The firewall of this host forbids it.
+    OwnFirewall,
     /// The hub answers that it is under load.
     Overloaded,
     /// The hub answers, but its answer does not match the keys.
     WrongKey,
+}
+
+impl From<PathError> for FailureCause {
+    fn from(error: PathError) -> Self {
+        match (error.cause, error.reporter) {
+            (PathErrorCause::PortUnreachable, Some(reporter)) if reporter == error.to.ip() => {
+                Self::Refused
+            }
+            (PathErrorCause::PortUnreachable, Some(router)) => Self::RouterRefuses(router),
+            (PathErrorCause::Prohibited, Some(router)) => Self::Prohibited(router),
+            (PathErrorCause::NoRoute, Some(router)) => Self::RouterNoRoute(router),
+            // A firewall of this host may also reject with "port unreachable".
+            (PathErrorCause::PortUnreachable | PathErrorCause::Prohibited, None) => {
+                Self::OwnFirewall
+            }
+            (PathErrorCause::NoRoute, None) => Self::NoRoute,
+        }
+    }
+}
+
+impl FailureCause {
+    /// Returns whether no datagram leaves this host.
+    pub(super) const fn is_local(self) -> bool {
+        matches!(self, Self::NoRoute | Self::OwnFirewall)
+    }
 }
 
 /// The last cause that was seen. A host that refuses while it shuts down is silent afterwards, so a
@@ -204,6 +266,10 @@ pub(super) struct HubLink {
     pub(super) is_proven: bool,
     /// When the last authentic datagram was sent.
     pub(super) last_sent: Instant,
+    /// When the first packet was sent, unless one has ever come back.
+    pub(super) one_way_since: Option<Instant>,
+    /// Whether a packet has come back.
+    pub(super) has_received: bool,
 }
 
 impl HubLink {
@@ -216,7 +282,22 @@ impl HubLink {
             last_cause: LastCause { cause: FailureCause::Unknown, unanswered: 0 },
             is_proven: false,
             last_sent: now,
+            one_way_since: None,
+            has_received: false,
         }
+    }
+
+    /// Records that a packet was sent.
+    pub(super) fn on_packet_sent(&mut self, now: Instant) {
+        self.liveness.on_sent(now);
+        if !self.has_received {
+            self.one_way_since.get_or_insert(now);
+        }
+    }
+
+    /// Records that a packet has come back.
+    pub(super) const fn on_packet_received(&mut self) {
+        (self.has_received, self.one_way_since) = (true, None);
     }
 
     /// Returns when the session that is used for sending began.

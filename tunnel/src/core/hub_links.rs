@@ -1,10 +1,12 @@
 //! The hubs of a site: where they are, which one is in use, and the links to them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+use ipnet::IpNet;
 
 use super::handshake::HandshakeTimer;
-use super::hub_link::{HubEndpoint, HubLink};
+use super::hub_link::{HubEndpoint, HubLink, ResolveFailure};
 use super::hub_selector::HubSelector;
 use super::limiter::HandshakeLimiter;
 use super::peer::{Peer, PeerKeys};
@@ -17,6 +19,8 @@ use crate::settings::Hub;
 pub(super) struct HubLinks {
     /// By the hub's number in the settings.
     endpoints: Vec<HubEndpoint>,
+    /// Networks that the host routes into the tunnel: no hub can be reached at an address in them.
+    host_routes: Vec<IpNet>,
     selector: HubSelector,
     active: HubLink,
     probe: Option<HubLink>,
@@ -36,6 +40,7 @@ impl HubLinks {
         Self {
             selector: HubSelector::new(endpoints.len()),
             endpoints,
+            host_routes: Vec::new(),
             active: HubLink::new(0, HandshakeTimer::new(now), now),
             probe: None,
         }
@@ -115,11 +120,46 @@ impl HubLinks {
         }
     }
 
-    /// Takes the addresses of a name. Links without a session try a new address at once.
+    /// Records the networks that the host routes into the tunnel, and forgets the addresses in
+    /// them.
+    pub(super) fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        self.host_routes = networks;
+        let Self { endpoints, host_routes, .. } = self;
+        for endpoint in endpoints {
+            endpoint.retain_addresses(|address| !contains(host_routes, address.ip()));
+        }
+    }
+
+    pub(super) fn host_routes(&self) -> &[IpNet] {
+        &self.host_routes
+    }
+
+    /// Records the source of an authentic datagram; returns whether the hub is at another address
+    /// now. An address inside the tunnel is not used: datagrams to it would carry themselves.
+    pub(super) fn roam(&mut self, hub: usize, from: SocketAddr) -> bool {
+        if contains(&self.host_routes, from.ip()) {
+            return false;
+        }
+        self.endpoints.get_mut(hub).is_some_and(|endpoint| endpoint.roam(from))
+    }
+
+    /// Takes the addresses of a name that are outside the tunnel. Links without a session try a new
+    /// address at once.
     pub(super) fn on_resolved(&mut self, now: Instant, hub: usize, addresses: &[SocketAddr]) {
         let Some(endpoint) = self.endpoints.get_mut(hub) else { return };
         let was_unknown = endpoint.current_address().is_none();
-        if !endpoint.on_resolved(addresses) {
+        let is_local_name = endpoint.settings.endpoint.host == "localhost";
+        let usable = |address: &&SocketAddr| is_local_name || is_usable(address.ip());
+        let usable: Vec<_> = addresses.iter().filter(usable).copied().collect();
+        if let (Some(first), true) = (addresses.first(), usable.is_empty()) {
+            return endpoint.on_resolve_failed(ResolveFailure::Blocked(first.ip()));
+        }
+        let is_outside = |address: &&SocketAddr| !contains(&self.host_routes, address.ip());
+        let outside: Vec<_> = usable.iter().filter(is_outside).copied().collect();
+        if outside.is_empty() && !usable.is_empty() {
+            return endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
+        }
+        if !endpoint.on_resolved(&outside) {
             return;
         }
         for link in [Some(&mut self.active), self.probe.as_mut()].into_iter().flatten() {
@@ -160,6 +200,30 @@ impl HubLinks {
             };
             link.peer = Peer::new(&keys, random.u32(..), limiter, now);
         }
+    }
+
+    /// Records that the hub of a link has answered an initiation: it has accepted its timestamp.
+    pub(super) fn on_initiation_answered(&mut self, role: LinkRole) {
+        let Some(link) = self.get_mut(role) else { return };
+        link.is_proven = true;
+        let (hub, stamp) = (link.hub, link.peer.as_ref().and_then(Peer::latest_stamp));
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            // Also if it is earlier than the last: the hub has forgotten that one.
+            endpoint.accepted_stamp = stamp;
+        }
+    }
+
+    /// Records that a hub has accepted a timestamp of an earlier run.
+    pub(super) fn on_stamp_accepted(&mut self, hub: usize, stamp: SystemTime) {
+        if let Some(endpoint) = self.endpoints.get_mut(hub) {
+            endpoint.accepted_stamp = endpoint.accepted_stamp.max(Some(stamp));
+        }
+    }
+
+    /// Returns whether the active hub has accepted a later timestamp than the next would be.
+    pub(super) fn is_stamp_ahead(&self, wall: SystemTime) -> bool {
+        let endpoint = self.active_endpoint();
+        endpoint.is_some_and(|endpoint| endpoint.is_stamp_ahead(&self.active, wall))
     }
 
     /// Records a session with the active hub. `random` is in `[0, 1)`.
@@ -236,4 +300,19 @@ impl HubLinks {
             endpoint.keep_proven_peer(link);
         }
     }
+}
+
+/// Returns whether a hub on another host can have this address. DNS servers answer with one that
+/// none can have (0.0.0.0, 127.0.0.1) to block a name.
+const fn is_usable(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        // Without a zone nothing can be sent there.
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast() && !is_link_local
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }

@@ -8,11 +8,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::{Tunn, TunnResult};
+use nix::time::{ClockId, clock_gettime};
 
+use super::clock::Now;
 use super::counters::DropReason;
 use super::limiter::HandshakeLimiter;
 use super::wire;
@@ -53,6 +55,7 @@ pub(super) struct PeerKeys {
 /// The keys and sessions with one peer.
 pub(super) struct Peer {
     tunn: Box<Tunn>,
+    stamps: StampEstimate,
     index: u32,
     last_tick: Instant,
     /// Whether the clocks have stepped since the last tick, so that boringtun may have expired the
@@ -66,6 +69,31 @@ pub(super) struct Peer {
     keepalive_due: Option<Instant>,
     /// Index and start of a session that the other end began and has not used yet.
     unconfirmed: Option<(u32, Instant)>,
+}
+
+/// The timestamps of a peer's initiations, which boringtun does not show. It counts up from the
+/// wall clock at the creation of the peer with the time since the boot, and so does this.
+#[derive(Clone, Copy, Debug)]
+struct StampEstimate {
+    first: SystemTime,
+    /// Time since the boot at `first`.
+    from: Duration,
+    /// The timestamp of the latest initiation.
+    latest: Option<SystemTime>,
+}
+
+impl StampEstimate {
+    fn starting_at(now: Instant) -> Self {
+        Self { first: Now::at(now).wall, from: time_since_boot(), latest: None }
+    }
+
+    fn now(&self) -> SystemTime {
+        self.first + time_since_boot().saturating_sub(self.from)
+    }
+}
+
+fn time_since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 /// Content of a data datagram.
@@ -130,6 +158,7 @@ impl Peer {
         now: Instant,
     ) -> Option<Self> {
         let index = index & wire::PEER_INDEX_MASK;
+        let stamps = StampEstimate::starting_at(now);
         // boringtun panics on clocks before 1970 and on a boot-time clock that goes back. Its state
         // may be invalid afterwards, so the peer is discarded.
         let tunn = catch_unwind(AssertUnwindSafe(|| {
@@ -150,6 +179,7 @@ impl Peer {
         let tunn = Box::new(tunn.ok()?);
         Some(Self {
             tunn,
+            stamps,
             index,
             last_tick: now,
             is_marked_stale: false,
@@ -158,6 +188,16 @@ impl Peer {
             keepalive_due: None,
             unconfirmed: None,
         })
+    }
+
+    /// Returns the timestamp that an initiation would have now.
+    pub(super) fn stamp(&self) -> SystemTime {
+        self.stamps.now()
+    }
+
+    /// Returns the timestamp of the latest initiation.
+    pub(super) const fn latest_stamp(&self) -> Option<SystemTime> {
+        self.stamps.latest
     }
 
     /// Returns the upper 24 bits of the receiver index of every datagram to this peer.
@@ -339,6 +379,7 @@ impl Peer {
     /// Begins a handshake, also while another is outstanding. `None` if boringtun panicked.
     pub(super) fn initiate(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.last_used = now;
+        self.stamps.latest = Some(self.stamps.now());
         let Self { tunn, .. } = self;
         let initiation = catch_unwind(AssertUnwindSafe(|| {
             network_message(tunn.format_handshake_initiation(buffer, true))

@@ -1,24 +1,29 @@
 //! The site's end: one hub is in use, and a preferred one may be probed at the same time.
 
+mod events;
+mod state;
+
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
+
+use ipnet::IpNet;
 
 use super::black_hole::BlackHoleDetector;
 use super::clock::{ClockBounds, ClockStep, ClockVerdict, ClockWatch, Now};
 use super::counters::{Counters, DropReason};
-use super::hub_link::{FailureCause, HubEndpoint, ResolveFailure};
+use super::hub_link::{FailureCause, HubEndpoint};
 use super::hub_links::{HubLinks, LinkRole};
 use super::ip_header;
+use super::key_sharing::KeySharing;
 use super::limiter::HandshakeLimiter;
 use super::peer::{
     DATA_OVERHEAD, Decrypted, Encrypted, HandshakeOutcome, KEEPALIVE_LEN, MAX_HANDSHAKE_LEN, Peer,
     TimerOutcome,
 };
 use super::pending_packets::PendingPackets;
-use super::report::{TunnelDiagnosis, TunnelReport, TunnelState};
 use super::wire::{self, MessageType};
-use super::{HubLookup, TunnelEvent, TunnelRequest};
+use super::{HubLookup, TunnelRequest};
 use crate::packet_buffer::PacketSink;
 use crate::settings::Settings;
 use crate::transport::SendBatch;
@@ -37,6 +42,8 @@ const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(60);
 /// Unanswered initiations, or as many as a hub has addresses, after which a probed hub counts as
 /// down, and the active one too if it was silent for [`HUB_SILENCE_LIMIT`].
 const MAX_UNANSWERED_PROBES: u32 = 2;
+/// Age of a session from which on datagrams of another one are suspicious.
+const FOREIGN_SESSION_GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct SiteTunnel {
@@ -52,6 +59,14 @@ pub(super) struct SiteTunnel {
     last_rebind: Option<Instant>,
     counters: Counters,
     last_handshake: Option<SystemTime>,
+    /// When the host last routed one of the tunnel's datagrams into the tunnel.
+    last_loop: Option<Instant>,
+    key_sharing: KeySharing,
+    /// Default routers of this host, and the DNS servers that it reaches through the tunnel only.
+    routers: Vec<IpAddr>,
+    resolvers_inside: Vec<IpAddr>,
+    /// Name of the network interface, while it is down.
+    interface_down: Option<String>,
 }
 
 impl SiteTunnel {
@@ -68,6 +83,11 @@ impl SiteTunnel {
             last_rebind: None,
             counters: Counters::default(),
             last_handshake: None,
+            last_loop: None,
+            key_sharing: KeySharing::default(),
+            routers: Vec::new(),
+            resolvers_inside: Vec::new(),
+            interface_down: None,
             settings,
         };
         site.request_lookup(0, now.instant);
@@ -76,6 +96,18 @@ impl SiteTunnel {
 
     pub(super) const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn set_host_routes(&mut self, networks: Vec<IpNet>) {
+        self.links.set_host_routes(networks);
+    }
+
+    pub(super) fn host_routes(&self) -> &[IpNet] {
+        self.links.host_routes()
+    }
+
+    pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.links.active().liveness.silent_for(now)
     }
 
     pub(super) const fn counters_mut(&mut self) -> &mut Counters {
@@ -124,7 +156,7 @@ impl SiteTunnel {
                 out.commit(length);
                 link.last_sent = now.instant;
                 if !packet.is_empty() {
-                    link.liveness.on_sent(now.instant);
+                    link.on_packet_sent(now.instant);
                     self.black_hole.on_sent(now.instant, packet);
                     self.counters.on_sent(packet.len());
                 }
@@ -149,41 +181,6 @@ impl SiteTunnel {
                 && !self.encrypt(LinkRole::Active, now, packet, out)
             {
                 self.counters.count_dropped(DropReason::Waited);
-            }
-        }
-    }
-
-    pub(super) fn handle_event(&mut self, now: Now, event: TunnelEvent) {
-        self.check_clock(now);
-        match event {
-            TunnelEvent::Resolved { hub, addresses } => {
-                self.links.on_resolved(now.instant, hub, &addresses);
-            }
-            TunnelEvent::ResolvedInsideTunnel { hub } => {
-                if let Some(endpoint) = self.links.endpoint_mut(hub) {
-                    endpoint.on_resolve_failed(ResolveFailure::InsideTunnel);
-                }
-            }
-            TunnelEvent::NetworkChanged => {
-                self.black_hole = BlackHoleDetector::default();
-                self.request_rebind(now.instant);
-                self.request_lookup(self.links.active().hub, now.instant);
-                let link = self.links.active_mut();
-                link.liveness.on_route_changed();
-                link.timer.retry_now(now.instant);
-            }
-            TunnelEvent::ClockBoundsChanged(bounds) => {
-                self.clock.bounds = bounds;
-                let link = self.links.active_mut();
-                if link.peer.is_none() {
-                    link.timer.request_session(now.instant);
-                }
-            }
-            TunnelEvent::PortUnreachable(from) => {
-                let endpoint = self.links.active_endpoint();
-                if endpoint.and_then(HubEndpoint::current_address) == Some(from) {
-                    self.links.active_mut().last_cause.on_cause(FailureCause::Refused);
-                }
             }
         }
     }
@@ -250,6 +247,7 @@ impl SiteTunnel {
     ) {
         let receiver = wire::receiver_index(datagram, MessageType::Data).unwrap_or_default();
         let Some(role) = self.links.role_of(receiver) else {
+            self.on_foreign_session(now.instant, from);
             return self.counters.count_dropped(DropReason::Stranger);
         };
         self.update_timers_if(role, now, out, Peer::is_stale);
@@ -268,6 +266,9 @@ impl SiteTunnel {
                 });
                 match checked {
                     Ok(length) => {
+                        if let Some(link) = self.links.get_mut(role) {
+                            link.on_packet_received();
+                        }
                         if let Some(packet) = buffer.get(..length) {
                             self.black_hole.on_received(now.instant, packet);
                         }
@@ -288,13 +289,25 @@ impl SiteTunnel {
         }
     }
 
+    /// Records a datagram of a session that this end does not know.
+    fn on_foreign_session(&mut self, now: Instant, from: SocketAddr) {
+        let link = self.links.active();
+        // The hub may still use an older session for a moment after a restart.
+        let has_session =
+            link.session_start(now).is_some_and(|start| now >= start + FOREIGN_SESSION_GRACE);
+        let address = self.links.active_endpoint().and_then(HubEndpoint::current_address);
+        if has_session && address == Some(from) {
+            self.key_sharing.on_foreign_session(now);
+        }
+    }
+
     /// Records an authentic datagram: the hub is where it came from.
     fn on_authenticated(&mut self, role: LinkRole, now: Now, from: SocketAddr) {
         let Some(link) = self.links.get_mut(role) else { return };
         link.liveness.on_received(now.instant);
         link.last_cause.on_cause(FailureCause::Unknown);
         let hub = link.hub;
-        if self.links.endpoint_mut(hub).is_some_and(|endpoint| endpoint.roam(from)) {
+        if self.links.roam(hub, from) {
             self.counters.endpoint_changes += 1;
         }
     }
@@ -361,7 +374,7 @@ impl SiteTunnel {
         let random = self.random.f64();
         let Some(link) = self.links.get_mut(role) else { return };
         link.timer.on_established(now.instant, random);
-        link.is_proven = true;
+        self.links.on_initiation_answered(role);
         self.on_session(role, now, out);
     }
 
@@ -553,48 +566,6 @@ impl SiteTunnel {
         let random = self.random.f64();
         if let Some(next) = self.links.probe_next(hub, now.instant, random) {
             self.request_lookup(next, now.instant);
-        }
-    }
-
-    pub(super) fn state(&self, now: Now) -> TunnelState {
-        let link = self.links.active();
-        let failed = link.timer.failed_attempts();
-        // A single lost datagram is normal.
-        if link.session_start(now.instant).is_some() && failed < MAX_UNANSWERED_PROBES {
-            let is_narrow = self.black_hole.is_detected();
-            return if is_narrow { TunnelState::MtuTooLarge } else { TunnelState::Up };
-        }
-        let verdict = self.clock.verdict(now.wall);
-        if verdict == ClockVerdict::Ahead && link.peer.is_none() {
-            return TunnelState::ClockAhead;
-        }
-        match self.links.active_endpoint().and_then(HubEndpoint::resolve_failure) {
-            Some(ResolveFailure::NotFound) => return TunnelState::NoAddress,
-            Some(ResolveFailure::InsideTunnel) => return TunnelState::AddressInside,
-            None => {}
-        }
-        match link.last_cause.cause() {
-            FailureCause::Refused => TunnelState::Refused,
-            FailureCause::Overloaded => TunnelState::Overloaded,
-            FailureCause::WrongKey => TunnelState::WrongKey,
-            FailureCause::Unknown if failed == 0 && !self.links.is_searching() => {
-                TunnelState::Connecting
-            }
-            FailureCause::Unknown if verdict == ClockVerdict::Behind => TunnelState::ClockBehind,
-            FailureCause::Unknown => TunnelState::Silent,
-        }
-    }
-
-    pub(super) fn report(&self, now: Now) -> TunnelReport {
-        let state = self.state(now);
-        let endpoint = self.links.active_endpoint();
-        TunnelReport {
-            state,
-            diagnosis: TunnelDiagnosis::of_site(state, endpoint, &self.settings),
-            hub: endpoint.map(|endpoint| endpoint.settings.name.clone()).unwrap_or_default(),
-            endpoint: endpoint.and_then(HubEndpoint::current_address),
-            last_handshake: self.last_handshake,
-            counters: self.counters,
         }
     }
 }

@@ -10,8 +10,8 @@ use thiserror::Error;
 pub enum RouteError {
     /// It contains the hub.
     #[error(
-        "the route to {network} would lead the hub's local address {hub} into the tunnel, which \
-         cannot carry itself: use smaller networks in allowed_ips"
+        "the route to {network} would lead the hub's own address {hub} into the tunnel, which \
+         cannot carry itself"
     )]
     ContainsHub {
         /// The network.
@@ -21,11 +21,20 @@ pub enum RouteError {
     },
     /// It covers all addresses, and so also every address of the hub.
     #[error(
-        "allowed_ips that cover all of {0} would lead all traffic of this host into the tunnel, \
-         including that to the hub: use the networks behind the hub, or the mode \"userspace\", \
-         which needs no routes"
+        "networks that cover all of {0} would lead all traffic of this host into the tunnel, \
+         including that to the hub"
     )]
     CoversEverything(IpNet),
+}
+
+impl RouteError {
+    /// Returns the network.
+    #[must_use]
+    pub const fn network(&self) -> IpNet {
+        match self {
+            Self::ContainsHub { network, .. } | Self::CoversEverything(network) => *network,
+        }
+    }
 }
 
 /// Returns the routes to the networks behind the hubs. `addresses` are the interface's local, whose
@@ -58,9 +67,8 @@ pub(crate) fn tunnel_routes(
 }
 
 /// Returns the network among `routes` that contains a hub's address; datagrams to it would be
-/// routed into the tunnel. To be checked for each address that a name resolves to.
-#[must_use]
-pub(crate) fn containing_route(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
+/// routed into the tunnel.
+fn containing_route(routes: &[IpNet], hub: IpAddr) -> Option<IpNet> {
     routes.iter().copied().find(|route| route.contains(&hub))
 }
 

@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -149,13 +148,30 @@ impl Device for Tun {
     }
 }
 
+/// Index of a network interface in its network namespace, which a rename does not change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct InterfaceIndex(pub u32);
+
+nix::setsockopt_impl!(
+    BindToIndex,
+    libc::SOL_SOCKET,
+    libc::SO_BINDTOIFINDEX,
+    i32,
+    sockopt::SetStruct<'_, i32>
+);
+
+#[derive(Clone, Copy)]
+struct BindToIndex;
+
 /// Binds a socket to an interface: it sends and receives through that interface only, and fails
 /// without it. Binding to an address is not enough: Linux accepts packets for any of its addresses
-/// on any interface, and sends by any route.
+/// on any interface, and sends by any route. Binding to a name is not either: udev and
+/// administrators rename interfaces.
 ///
 /// The socket must not be connected or bound to another interface. Needs no capability.
-pub fn bind_to_device(socket: &impl AsFd, interface: InterfaceName) -> io::Result<()> {
-    setsockopt(socket, sockopt::BindToDevice, &OsString::from(interface.as_str()))?;
+pub fn bind_to_interface(socket: &impl AsFd, interface: InterfaceIndex) -> io::Result<()> {
+    let index = i32::try_from(interface.0).map_err(|_| io::ErrorKind::InvalidInput)?;
+    setsockopt(socket, BindToIndex, &index)?;
     Ok(())
 }
 

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{self, Sleep};
 use tracing::{debug, warn};
 
 use super::RunError;
-use crate::core::{DropReason, HubLookup, Tunnel, TunnelEvent, TunnelReport, TunnelRequest};
-use crate::device::{
-    Device, MAX_FRAME_LEN, PacketCoalescer, VnetHeader, containing_route, segment,
-};
-use crate::reporter::{DropDeltas, Reporter, resolve};
+use super::own_datagrams::OwnDatagrams;
+#[cfg(test)]
+use crate::core::TunnelReport;
+use crate::core::{DropReason, HubLookup, Tunnel, TunnelEvent, TunnelRequest};
+use crate::device::{Device, MAX_FRAME_LEN, PacketCoalescer, VnetHeader, segment};
+use crate::reporter::{DropDeltas, Reporter, host_network_event, resolve};
 use crate::time::{ClockCache, now};
 use crate::transport::{RecvBatch, SendBatch, Transport};
 
@@ -30,8 +30,7 @@ pub(super) struct DeviceLoop<T, D> {
     clock: ClockCache,
     transport: T,
     device: D,
-    /// Networks that the host routes into the device.
-    routes: Vec<IpNet>,
+    own_datagrams: OwnDatagrams,
     lookups: JoinSet<(usize, Vec<SocketAddr>)>,
     received: RecvBatch,
     outgoing: SendBatch,
@@ -59,31 +58,30 @@ enum Remaining {
 }
 
 impl<T: Transport, D: Device> DeviceLoop<T, D> {
-    /// Creates the loop and returns it with the reports of the tunnel.
     pub(super) fn new(
         tunnel: Tunnel,
-        mut clock: ClockCache,
+        clock: ClockCache,
         transport: T,
         device: D,
-        routes: Vec<IpNet>,
-    ) -> (Self, watch::Receiver<TunnelReport>) {
-        let (reporter, reports) = Reporter::new(&tunnel, clock.now());
-        let device_loop = Self {
+        reporter: Reporter,
+    ) -> Self {
+        let mut own_datagrams = OwnDatagrams::default();
+        own_datagrams.on_port(transport.local_port());
+        Self {
             tunnel,
             reporter,
             clock,
             transport,
             to_host: PacketCoalescer::new(device.offload()),
             device,
-            routes,
+            own_datagrams,
             lookups: JoinSet::new(),
             received: RecvBatch::new(),
             outgoing: SendBatch::new(),
             frame: vec![0; MAX_FRAME_LEN],
             malformed_frames: 0,
             drop_deltas: DropDeltas::default(),
-        };
-        (device_loop, reports)
+        }
     }
 
     /// Runs until every sender of `events` is dropped; fails with the device or the transport.
@@ -94,6 +92,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
         events: &mut mpsc::Receiver<TunnelEvent>,
     ) -> Result<(), RunError> {
         let mut timer = Box::pin(time::sleep_until(time::Instant::now()));
+        let host_network = host_network_event(&self.tunnel);
+        self.tunnel.handle_event(self.clock.now(), host_network);
         self.run_timers();
         loop {
             self.serve_requests();
@@ -104,7 +104,11 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 DeviceWake::Packets => self.handle_packets().await?,
                 DeviceWake::Timer => Remaining::Nothing,
                 DeviceWake::Event(event) => {
-                    self.tunnel.handle_event(self.clock.now(), event);
+                    let now = self.clock.now();
+                    if matches!(event, TunnelEvent::Resolved { .. }) {
+                        self.tunnel.handle_event(now, host_network_event(&self.tunnel));
+                    }
+                    self.tunnel.handle_event(now, event);
                     Remaining::Nothing
                 }
                 DeviceWake::Abandoned => return Ok(()),
@@ -128,6 +132,7 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                     if let Err(error) = self.transport.rebind() {
                         warn!(%error, "cannot open another port");
                     }
+                    self.own_datagrams.on_port(self.transport.local_port());
                 }
                 TunnelRequest::Resolve(HubLookup { hub, endpoint }) => {
                     self.lookups.spawn(async move { (hub, resolve(endpoint).await) });
@@ -163,7 +168,7 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
             }
             () = timer, if has_deadline => Ok(DeviceWake::Timer),
             Some(Ok((hub, addresses))) = self.lookups.join_next() => {
-                Ok(DeviceWake::Event(lookup_event(hub, addresses, &self.routes)))
+                Ok(DeviceWake::Event(TunnelEvent::Resolved { hub, addresses }))
             }
             event = events.recv() => Ok(event.map_or(DeviceWake::Abandoned, DeviceWake::Event)),
         }
@@ -171,8 +176,8 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
 
     async fn handle_datagrams(&mut self) -> Result<Remaining, RunError> {
         let now = self.clock.now();
-        for &hub in self.received.refused() {
-            self.tunnel.handle_event(now, TunnelEvent::PortUnreachable(hub));
+        for error in self.received.path_errors() {
+            self.tunnel.handle_event(now, TunnelEvent::PathError(*error));
         }
         if self.received.has_network_changed() {
             self.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
@@ -186,7 +191,7 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 to_host.write_to(&mut self.device).map_err(RunError::Device)?;
             }
             if outgoing.is_full() {
-                self.transport.send(outgoing).await.map_err(RunError::Transport)?;
+                send_all(&mut self.transport, &mut self.own_datagrams, outgoing).await?;
             }
         }
         self.received.clear();
@@ -199,17 +204,26 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
             let Some(length) = read else { return Ok(Remaining::Nothing) };
             let now = self.clock.at(now());
             let frame = self.frame.get_mut(..length).unwrap_or_default();
+            let mut looped = 0;
             let handled = VnetHeader::parse(frame).and_then(|(header, packet)| {
                 segment(header, packet, |packet| {
-                    self.tunnel.handle_packet(now, packet, &mut self.outgoing);
+                    if self.own_datagrams.contain(packet) {
+                        looped += 1;
+                    } else {
+                        self.tunnel.handle_packet(now, packet, &mut self.outgoing);
+                    }
                 })
             });
             if handled.is_err() {
                 debug!(length, "malformed frame from the host");
                 self.malformed_frames += 1;
             }
+            if looped > 0 {
+                self.tunnel.add_dropped(DropReason::Looped, looped);
+                self.tunnel.handle_event(now, TunnelEvent::DatagramLooped);
+            }
             if self.outgoing.is_full() {
-                self.transport.send(&mut self.outgoing).await.map_err(RunError::Transport)?;
+                self.send().await?;
             }
         }
         Ok(Remaining::Possible)
@@ -232,6 +246,9 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
                 self.tunnel.add_dropped(reason, more);
             }
         }
+        if let Some(error) = self.transport.send_error() {
+            self.tunnel.handle_event(now, TunnelEvent::PathError(error));
+        }
         self.reporter.publish_if_due(&self.tunnel, now);
     }
 
@@ -240,9 +257,13 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
             self.to_host.write_to(&mut self.device).map_err(RunError::Device)?;
         }
         if !self.outgoing.is_empty() {
-            self.transport.send(&mut self.outgoing).await.map_err(RunError::Transport)?;
+            self.send().await?;
         }
         Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), RunError> {
+        send_all(&mut self.transport, &mut self.own_datagrams, &mut self.outgoing).await
     }
 
     /// Returns the tunnel's state and counters now.
@@ -252,38 +273,14 @@ impl<T: Transport, D: Device> DeviceLoop<T, D> {
     }
 }
 
-/// Returns the event for a finished look-up, without addresses that the host routes into the
-/// tunnel: datagrams to them would carry themselves.
-fn lookup_event(hub: usize, mut addresses: Vec<SocketAddr>, routes: &[IpNet]) -> TunnelEvent {
-    let found = addresses.len();
-    addresses.retain(|address| {
-        let route = containing_route(routes, address.ip());
-        if let Some(network) = route {
-            debug!(%address, %network, "an address of the hub is inside the tunnel");
-        }
-        route.is_none()
-    });
-    if addresses.is_empty() && found > 0 {
-        TunnelEvent::ResolvedInsideTunnel { hub }
-    } else {
-        TunnelEvent::Resolved { hub, addresses }
+/// Sends everything in `outgoing`, and records where to.
+async fn send_all<T: Transport>(
+    transport: &mut T,
+    own_datagrams: &mut OwnDatagrams,
+    outgoing: &mut SendBatch,
+) -> Result<(), RunError> {
+    for segments in outgoing.segments() {
+        own_datagrams.on_sent(segments.to);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_outside_the_tunnel_are_used() {
-        let routes = ["10.77.0.0/16".parse().unwrap()];
-        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
-        let (inside, outside) = (at("10.77.0.1:51820"), at("192.0.2.1:51820"));
-        let resolved = |addresses| TunnelEvent::Resolved { hub: 1, addresses };
-        let all_inside = TunnelEvent::ResolvedInsideTunnel { hub: 1 };
-        assert_eq!(lookup_event(1, vec![inside, outside], &routes), resolved(vec![outside]));
-        assert_eq!(lookup_event(1, vec![inside], &routes), all_inside);
-        assert_eq!(lookup_event(1, vec![inside], &[]), resolved(vec![inside]));
-        assert_eq!(lookup_event(1, Vec::new(), &routes), resolved(Vec::new()));
-    }
+    transport.send(outgoing).await.map_err(RunError::Transport)
 }

@@ -1,55 +1,76 @@
-//! Restores addresses and routes of the tunnel's interface that others remove.
+//! Restores what others change at the tunnel's interface: its MTU, addresses and routes.
 
-use tracing::{debug, info, warn};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
-use crate::netlink::{ChangeMonitor, HostInterface, InterfaceError, Repaired};
+use crate::core::TunnelEvent;
+use crate::netlink::{ChangeMonitor, HostInterface, Repair};
 
 /// An interface and the notifications of changes to it.
 #[derive(Debug)]
 pub(super) struct InterfaceReconciler {
     interface: HostInterface,
     monitor: ChangeMonitor,
-    /// Text of the last error, to log each error once.
-    last_error: Option<String>,
+    events: mpsc::WeakSender<TunnelEvent>,
+    /// Texts of the last problems, to log each problem once.
+    last_problems: Vec<String>,
+    is_up: bool,
 }
 
 impl InterfaceReconciler {
-    /// Starts to watch the interface. Must be called in a tokio runtime, before anything can be
-    /// removed. If watching fails, that is logged, and removed routes are not restored.
-    pub(super) fn new(interface: HostInterface) -> Self {
+    /// Starts to watch the interface after its first repair. Must be called in a tokio runtime,
+    /// before anything can be removed. If watching fails, that is logged, and nothing is restored.
+    pub(super) fn new(
+        interface: HostInterface,
+        first: &Repair,
+        events: mpsc::WeakSender<TunnelEvent>,
+    ) -> Self {
         let monitor = ChangeMonitor::listen().unwrap_or_else(|error| {
             warn!(%error, "routes that are removed from the tunnel's interface are not restored");
             ChangeMonitor::disabled()
         });
-        Self { interface, monitor, last_error: None }
+        let mut reconciler =
+            Self { interface, monitor, events, last_problems: Vec::new(), is_up: true };
+        reconciler.log_problems(first);
+        reconciler
     }
 
-    /// Restores what is removed; never ends. Cancel safe.
+    /// Restores what is changed; never ends. Cancel safe.
     pub(super) async fn run(&mut self) {
         loop {
             self.monitor.changed().await;
-            self.reconcile();
+            match self.interface.repair() {
+                Ok(repair) => self.on_repaired(&repair).await,
+                // It was removed, which ends the tunnel.
+                Err(error) => warn!("{error}"),
+            }
         }
     }
 
-    fn reconcile(&mut self) {
-        let error = match self.interface.repair() {
-            Ok(Repaired::Nothing) => None,
-            Ok(Repaired::Something) => {
-                info!("restored addresses or routes of the tunnel's interface");
-                None
-            }
-            // An administrator took it down, so it stays down; its routes are set when it is up.
-            Err(InterfaceError::Down | InterfaceError::Gone) => {
-                debug!("the tunnel's interface is down");
-                None
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = error.as_ref().filter(|error| self.last_error.as_ref() != Some(error))
-        {
-            warn!("{error}");
+    async fn on_repaired(&mut self, repair: &Repair) {
+        if repair.has_changed {
+            info!("restored MTU, addresses or routes of the tunnel's interface");
         }
-        self.last_error = error;
+        self.log_problems(repair);
+        // An administrator took it down, so it stays down; its routes are set when it is up.
+        if self.is_up != repair.is_up {
+            self.is_up = repair.is_up;
+            let event = match repair.is_up {
+                true => TunnelEvent::InterfaceUp,
+                false => TunnelEvent::InterfaceDown { name: self.interface.name() },
+            };
+            if let Some(events) = self.events.upgrade() {
+                // It fails only when the tunnel has ended.
+                let _ = events.send(event).await;
+            }
+        }
+    }
+
+    fn log_problems(&mut self, repair: &Repair) {
+        let problems: Vec<String> = repair.problems.iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.last_problems.contains(problem)) {
+            warn!("{problem}");
+        }
+        self.last_problems = problems;
     }
 }

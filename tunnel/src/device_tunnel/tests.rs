@@ -1,6 +1,7 @@
 //! Tunnels between interfaces and sockets in network namespaces.
 
 mod device_loop;
+mod own_datagrams;
 mod reconcile;
 
 use std::io::{Read, Write};
@@ -14,7 +15,7 @@ use tokio::time;
 
 use super::*;
 use crate::core::{ClockBounds, DropReason};
-use crate::device::bind_to_device;
+use crate::device::bind_to_interface;
 use crate::key::PrivateKey;
 use crate::settings::{Endpoint, Hub, HubSettings, SitePeer};
 use crate::testing::{Namespace, ip};
@@ -50,7 +51,7 @@ fn end(namespace: Namespace, number: u8, offload: Offload, cable: &str) -> End {
     ip(&["link", "set", cable, "up"]);
     let tun = Tun::create("edge0".parse().unwrap(), offload).unwrap();
     let addresses = tunnel_networks(number, 24, 64);
-    HostInterface::new(tun.index(), &addresses, &[]).unwrap().configure(MTU).unwrap();
+    HostInterface::new(tun.index(), &addresses, &[], MTU).unwrap().configure().unwrap();
     let transport = UdpTransport::bind(LocalPort::Fixed(51820)).unwrap();
     End { namespace, transport, tun }
 }
@@ -99,19 +100,30 @@ fn with_tunnel(
     offload: [Offload; 2],
     traffic: impl FnOnce(&Namespace, &Namespace) + Send,
 ) -> [TunnelReport; 2] {
+    run_tunnels(tunnels(), offload, |here, there, _| traffic(here, there))
+}
+
+/// The same with given tunnels; `traffic` also gets the reports of the site.
+fn run_tunnels(
+    [site, hub]: [Tunnel; 2],
+    offload: [Offload; 2],
+    traffic: impl FnOnce(&Namespace, &Namespace, &watch::Receiver<TunnelReport>) + Send,
+) -> [TunnelReport; 2] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
     let [a, b] = ends(offload);
-    let [site, hub] = tunnels();
     let (here, there) = (&a.namespace, &b.namespace);
     let new = |tunnel, transport, tun| {
-        DeviceLoop::new(tunnel, ClockCache::new(Now::at), transport, tun, Vec::new()).0
+        let (reporter, reports) = Reporter::new(&tunnel, Now::read());
+        let clock = ClockCache::new(Now::at);
+        (DeviceLoop::new(tunnel, clock, transport, tun, reporter), reports)
     };
-    let (mut site, mut hub) = (new(site, a.transport, a.tun), new(hub, b.transport, b.tun));
+    let (mut site, reports) = new(site, a.transport, a.tun);
+    let (mut hub, _) = new(hub, b.transport, b.tun);
     thread::scope(|scope| {
         let (done, is_done) = oneshot::channel();
         scope.spawn(move || {
-            traffic(here, there);
+            traffic(here, there, &reports);
             let _ = done.send(());
         });
         let (_site_events, mut site_queue) = mpsc::channel(1);
@@ -194,10 +206,10 @@ fn as_root_an_outer_link_with_a_small_mtu_carries_streams() {
 #[test]
 fn as_root_a_socket_that_is_bound_to_the_interface_uses_no_other() {
     with_tunnel([Offload::TcpAndUdp; 2], |a, b| {
-        let edge0 = "edge0".parse().unwrap();
         b.enter_again();
+        let edge0 = InterfaceIndex(nix::net::if_::if_nametoindex("edge0").unwrap());
         let listener = TcpListener::bind("10.77.0.2:0").unwrap();
-        bind_to_device(&listener, edge0).unwrap();
+        bind_to_interface(&listener, edge0).unwrap();
         let address = listener.local_addr().unwrap();
         a.enter_again();
         TcpStream::connect_timeout(&address, TEST_TIMEOUT).unwrap();
@@ -215,7 +227,8 @@ async fn as_root_the_tunnel_ends_when_its_interface_is_removed() {
     let End { transport, tun, .. } = end(namespace, 1, Offload::TcpAndUdp, "cable");
     let [site, _] = tunnels();
     let clock = ClockCache::new(Now::at);
-    let (mut device_loop, _reports) = DeviceLoop::new(site, clock, transport, tun, Vec::new());
+    let (reporter, _reports) = Reporter::new(&site, Now::read());
+    let mut device_loop = DeviceLoop::new(site, clock, transport, tun, reporter);
     let (_events, mut queue) = mpsc::channel(1);
     let mut ended = std::pin::pin!(device_loop.run(&mut queue));
     assert!(time::timeout(Duration::from_millis(1), &mut ended).await.is_err());

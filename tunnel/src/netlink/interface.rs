@@ -7,15 +7,20 @@ use std::io;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
+use nix::net::if_::if_indextoname;
 use thiserror::Error;
 use tracing::debug;
 
 use super::NetlinkSocket;
 use super::message::{NetlinkMessage, TUNNEL_METRIC};
+use super::reply;
 
 /// Packets that may wait in the interface: the window of a fast stream on a link with a long delay.
 /// With the default of 500, Firezone measured half the throughput.
 const TX_QUEUE_LEN: u32 = 1000;
+/// Value of rp_filter with which a packet is dropped unless its sender is reached through the
+/// interface it came from (RFC 3704, 2.2).
+const RP_FILTER_STRICT: u8 = 1;
 
 /// Why the kernel rejects a setting.
 #[derive(Debug, Error)]
@@ -26,9 +31,6 @@ pub enum InterfaceError {
     /// The interface was removed.
     #[error("the network interface was removed")]
     Gone,
-    /// The interface was taken down.
-    #[error("the network interface is down")]
-    Down,
     /// Another interface has that route, perhaps that of the machine network.
     #[error(
         "this host already reaches {0} through another interface, and the tunnel does not take it \
@@ -66,13 +68,18 @@ pub(crate) struct HostInterface {
     index: u32,
     addresses: Vec<IpNet>,
     routes: Vec<IpNet>,
+    mtu: u16,
 }
 
-/// Whether something was missing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Repaired {
-    Nothing,
-    Something,
+/// Result of a repair.
+#[derive(Debug)]
+pub(crate) struct Repair {
+    /// Whether something was missing and is set again.
+    pub(crate) has_changed: bool,
+    /// Whether the interface is up.
+    pub(crate) is_up: bool,
+    /// What could not be set, and what another interface has.
+    pub(crate) problems: Vec<InterfaceError>,
 }
 
 impl HostInterface {
@@ -81,54 +88,94 @@ impl HostInterface {
         index: u32,
         addresses: &[IpNet],
         routes: &[IpNet],
+        mtu: u16,
     ) -> Result<Self, InterfaceError> {
         let socket = NetlinkSocket::open()
             .map_err(|errno| InterfaceError::Failed(InterfaceSetting::Netlink, errno.into()))?;
         let (addresses, routes) = (addresses.to_vec(), routes.to_vec());
-        Ok(Self { socket, index, addresses, routes })
+        Ok(Self { socket, index, addresses, routes, mtu })
     }
 
-    /// Takes the interface up with its MTU, addresses and routes. Can be repeated.
-    pub(crate) fn configure(&mut self, mtu: u16) -> Result<(), InterfaceError> {
+    /// Returns the present name of the interface, which anyone may change.
+    pub(crate) fn name(&self) -> String {
+        let name = if_indextoname(self.index);
+        name.ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+    }
+
+    /// Takes the interface up with its MTU, addresses and routes. Can be repeated. Fails only if
+    /// the interface cannot be taken up.
+    pub(crate) fn configure(&mut self) -> Result<Repair, InterfaceError> {
         // Otherwise it would send router solicitations into the tunnel, which cost data volume.
         if let Err(errno) = self.socket.execute(NetlinkMessage::disable_link_local(self.index)) {
             debug!(error = errno.desc(), "cannot disable link-local addresses");
         }
         // Before the routes: the kernel rejects a route through an interface that is down.
-        let state = NetlinkMessage::set_link_state(self.index, mtu, TX_QUEUE_LEN);
+        let state = NetlinkMessage::set_link_state(self.index, self.mtu, TX_QUEUE_LEN);
         self.socket
             .execute(state)
             .map_err(|errno| interface_error(InterfaceSetting::State, errno))?;
-        self.repair().map(drop)
+        self.repair()
     }
 
-    /// Sets missing addresses and routes: the kernel removes the routes of an interface that goes
-    /// down. While nothing is missing, it changes nothing and causes no notification.
+    /// Sets what others have changed: the MTU, and missing addresses and routes, which the kernel
+    /// removes from an interface that goes down. While nothing is missing, it changes nothing and
+    /// causes no notification. An interface that is down stays down.
     ///
-    /// Fails, after everything is set, for a network that this host reaches through another
-    /// interface. The tunnel's routes have the lowest priority and never take such a network over;
-    /// only sockets that are bound to the interface use them.
-    pub(crate) fn repair(&mut self) -> Result<Repaired, InterfaceError> {
+    /// What cannot be set does not keep the rest from being set. A network that this host reaches
+    /// through another interface is a problem too: the tunnel's routes have the lowest priority and
+    /// never take such a network over; only sockets that are bound to the interface use them.
+    pub(crate) fn repair(&mut self) -> Result<Repair, InterfaceError> {
+        let link = self.socket.request(NetlinkMessage::get_link(self.index));
+        let link = link.and_then(|reply| reply::parse_link(&reply));
+        let link = link.map_err(|errno| interface_error(InterfaceSetting::State, errno))?;
+        let mut repair = Repair { has_changed: false, is_up: link.is_up, problems: Vec::new() };
+        if link.mtu != u32::from(self.mtu) {
+            let set_mtu = NetlinkMessage::set_mtu(self.index, self.mtu);
+            self.set(InterfaceSetting::State, set_mtu, &mut repair);
+        }
+        if !link.is_up {
+            return Ok(repair);
+        }
+        self.relax_rp_filter();
         // Before setting anything, so that the tunnel's own routes are not mistaken for conflicts.
-        let conflicts = self.conflicting_networks()?;
-        let mut mended = Repaired::Nothing;
-        for address in &self.addresses {
-            match self.socket.execute(NetlinkMessage::add_address(self.index, *address)) {
-                Ok(()) => mended = Repaired::Something,
-                Err(Errno::EEXIST) => {}
-                Err(errno) => {
-                    return Err(interface_error(InterfaceSetting::Address(*address), errno));
-                }
-            }
+        match self.conflicting_networks() {
+            Ok(taken) => repair.problems.extend(taken.into_iter().map(InterfaceError::RouteTaken)),
+            Err(error) => repair.problems.push(error),
         }
-        for route in &self.routes {
-            match self.socket.execute(NetlinkMessage::add_route(self.index, *route)) {
-                Ok(()) => mended = Repaired::Something,
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(interface_error(InterfaceSetting::Route(*route), errno)),
-            }
+        for address in self.addresses.clone() {
+            let add = NetlinkMessage::add_address(self.index, address);
+            self.set(InterfaceSetting::Address(address), add, &mut repair);
         }
-        conflicts.first().map_or(Ok(mended), |network| Err(InterfaceError::RouteTaken(*network)))
+        for route in self.routes.clone() {
+            let add = NetlinkMessage::add_route(self.index, route);
+            self.set(InterfaceSetting::Route(route), add, &mut repair);
+        }
+        Ok(repair)
+    }
+
+    /// Sets something that may be set already.
+    fn set(&mut self, what: InterfaceSetting, message: NetlinkMessage, repair: &mut Repair) {
+        match self.socket.execute(message) {
+            Ok(()) => repair.has_changed = true,
+            Err(Errno::EEXIST) => {}
+            Err(errno) => repair.problems.push(interface_error(what, errno)),
+        }
+    }
+
+    /// Accepts answers from the tunnel although this host reaches their senders through another
+    /// interface, as happens where its networks overlap with those behind the hub. A strict filter
+    /// would drop them; where there is none, a loose one would only drop more.
+    fn relax_rp_filter(&mut self) {
+        let setting = |interface: &str| -> Option<u8> {
+            let path = format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter");
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        // The higher of the two counts (ip-sysctl).
+        if setting("all").max(setting(&self.name())) == Some(RP_FILTER_STRICT)
+            && let Err(errno) = self.socket.execute(NetlinkMessage::set_loose_rp_filter(self.index))
+        {
+            debug!(error = errno.desc(), "cannot relax rp_filter");
+        }
     }
 
     /// Returns the tunnel's networks that this host reaches through another interface. The kernel
@@ -161,7 +208,6 @@ fn interface_error(setting: InterfaceSetting, errno: Errno) -> InterfaceError {
         }
         (Errno::EPERM | Errno::EACCES, _) => InterfaceError::Denied(setting),
         (Errno::ENODEV, _) => InterfaceError::Gone,
-        (Errno::ENETDOWN, _) => InterfaceError::Down,
         (errno, _) => InterfaceError::Failed(setting, errno.into()),
     }
 }

@@ -13,15 +13,21 @@ const NLM_F_CREATE: u16 = 0x400;
 /// NLM_F_ROOT and NLM_F_MATCH: the whole table.
 const NLM_F_DUMP: u16 = 0x300;
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 
-const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IFLA_INET_CONF: u16 = 1;
+/// Number of rp_filter among the IPv4 settings of an interface (IPV4_DEVCONF_RP_FILTER).
+const RP_FILTER: u16 = 8;
+/// The source must be reachable, through any interface (RFC 3704, 2.4).
+const RP_FILTER_LOOSE: u32 = 2;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -31,7 +37,7 @@ pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
 pub(super) const RTA_PRIORITY: u16 = 6;
 
-const IFF_UP: u32 = 1;
+pub(super) const IFF_UP: u32 = 1;
 /// No other host in the tunnel has the address, so duplicates need not be detected (RFC 4862, 5.4).
 const IFA_F_NODAD: u8 = 2;
 pub(super) const RT_TABLE_MAIN: u8 = 254;
@@ -50,6 +56,8 @@ pub(super) const TUNNEL_METRIC: u32 = 1_000_000;
 pub(super) const NLMSG_HEADER_LEN: usize = 16;
 /// The same with the fixed part of a route message (struct rtmsg).
 pub(super) const RTMSG_HEADER_LEN: usize = NLMSG_HEADER_LEN + 12;
+/// The same of a link message (struct ifinfomsg).
+pub(super) const LINK_HEADER_LEN: usize = NLMSG_HEADER_LEN + 16;
 /// Position of the sequence number in a header.
 pub(super) const SEQUENCE_RANGE: Range<usize> = 8..12;
 
@@ -63,6 +71,33 @@ impl NetlinkMessage {
         let mut message = Self::link_request(index, IFF_UP);
         message.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
         message.attribute(IFLA_TXQLEN, &queue.to_ne_bytes());
+        message
+    }
+
+    /// Sets the MTU of an interface, which stays up or down.
+    pub(super) fn set_mtu(index: u32, mtu: u16) -> Self {
+        let mut message = Self::link_request(index, 0);
+        message.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+        message
+    }
+
+    /// Requests the state of an interface; [`super::reply::parse_link`] parses the reply.
+    pub(super) fn get_link(index: u32) -> Self {
+        let mut body = vec![0; 4];
+        body.extend_from_slice(&index.to_ne_bytes());
+        body.extend_from_slice(&[0; 8]);
+        Self::new(RTM_GETLINK, 0, &body)
+    }
+
+    /// Accepts packets whose source this host reaches through another interface. Set this way and
+    /// not in /proc/sys, which a sandbox makes read-only.
+    pub(super) fn set_loose_rp_filter(index: u32) -> Self {
+        let (mut value, mut conf, mut family) = (Vec::new(), Vec::new(), Vec::new());
+        attribute(&mut value, RP_FILTER, &RP_FILTER_LOOSE.to_ne_bytes());
+        attribute(&mut conf, IFLA_INET_CONF, &value);
+        attribute(&mut family, u16::from(address_family(false)), &conf);
+        let mut message = Self::link_request(index, 0);
+        message.attribute(IFLA_AF_SPEC, &family);
         message
     }
 

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::message::{
-    NLMSG_HEADER_LEN, RT_TABLE_MAIN, RTA_DST, RTA_OIF, RTA_PRIORITY, RTM_NEWROUTE,
-    RTMSG_HEADER_LEN, SEQUENCE_RANGE, address_family,
+    IFF_UP, IFLA_MTU, LINK_HEADER_LEN, NLMSG_HEADER_LEN, RT_TABLE_MAIN, RTA_DST, RTA_OIF,
+    RTA_PRIORITY, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_HEADER_LEN, SEQUENCE_RANGE, address_family,
 };
 
 const NLMSG_ERROR: u16 = 2;
@@ -49,12 +49,33 @@ pub(super) fn parse_ack(message: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// State of an interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct LinkState {
+    pub(super) is_up: bool,
+    pub(super) mtu: u32,
+}
+
+/// Decodes the reply to [`super::message::NetlinkMessage::get_link`].
+pub(super) fn parse_link(message: &[u8]) -> Result<LinkState, Errno> {
+    if message_type(message) != Some(RTM_NEWLINK) {
+        return Err(parse_ack(message).err().unwrap_or(Errno::EPROTO));
+    }
+    let flags = message.get(NLMSG_HEADER_LEN + 8..).and_then(parse_u32).ok_or(Errno::EPROTO)?;
+    let rest = message.get(LINK_HEADER_LEN..).unwrap_or_default();
+    let mtu = attributes(rest).find(|(kind, _)| *kind == IFLA_MTU);
+    let mtu = mtu.and_then(|(_, value)| parse_u32(value)).ok_or(Errno::EPROTO)?;
+    Ok(LinkState { is_up: flags & IFF_UP != 0, mtu })
+}
+
 /// A route of the main table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct HostRoute {
     pub(super) to: IpNet,
     /// Index of its interface; `None` for a multipath or a prohibited route.
     pub(super) device: Option<u32>,
+    /// Router that leads there; `None` on the same network.
+    pub(super) gateway: Option<IpAddr>,
     /// Priority: the lowest wins.
     pub(super) metric: u32,
 }
@@ -84,17 +105,18 @@ fn parse_route(message: &[u8]) -> Option<HostRoute> {
         return None;
     };
     let is_v6 = [false, true].into_iter().find(|is_v6| address_family(*is_v6) == family)?;
-    let (mut to, mut device, mut metric) = (unspecified(is_v6), None, 0);
+    let (mut to, mut device, mut gateway, mut metric) = (unspecified(is_v6), None, None, 0);
     for (kind, value) in attributes(message.get(RTMSG_HEADER_LEN..)?) {
         match kind {
             RTA_DST => to = parse_ip(value)?,
             RTA_OIF => device = parse_u32(value),
+            RTA_GATEWAY => gateway = parse_ip(value),
             RTA_PRIORITY => metric = parse_u32(value)?,
             _ => {}
         }
     }
     let to = IpNet::new(to, length).ok().filter(|_| table == RT_TABLE_MAIN)?;
-    Some(HostRoute { to, device, metric })
+    Some(HostRoute { to, device, gateway, metric })
 }
 
 const fn unspecified(is_v6: bool) -> IpAddr {
@@ -173,7 +195,7 @@ mod tests {
         for to in ["10.77.3.0/24", "fd77::/64", "0.0.0.0/0", "10.9.0.2/32"] {
             let to = to.parse().unwrap();
             let message = NetlinkMessage::add_route(5, to);
-            let route = HostRoute { to, device: Some(5), metric: TUNNEL_METRIC };
+            let route = HostRoute { to, device: Some(5), gateway: None, metric: TUNNEL_METRIC };
             assert_eq!(parse_dump(message.bytes()), DumpMessage::Route(route));
             let mut of_another_table = message.bytes().to_vec();
             of_another_table[NLMSG_HEADER_LEN + 4] = 255;
@@ -201,7 +223,7 @@ mod tests {
                 kind.copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
             }
             let _ = (parse_ack(&bytes), route_fingerprint(&bytes), parse_dump(&bytes));
-            let _ = messages(&bytes).count();
+            let _ = (parse_link(&bytes), messages(&bytes).count());
         }
     }
 }

@@ -3,7 +3,9 @@
 use smoltcp::phy::{self, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
-use crate::core::{Now, Tunnel};
+use super::path_mtu::PathMtus;
+use crate::core::{DropReason, Now, Tunnel};
+use crate::device::{clamp_mss, split_tcp};
 use crate::packet_buffer::PacketBuffer;
 use crate::transport::SendBatch;
 
@@ -17,6 +19,7 @@ pub(super) struct TunnelPhy<'d> {
     pub(super) next: &'d mut usize,
     /// Holds one packet before it is encrypted.
     pub(super) scratch: &'d mut Vec<u8>,
+    pub(super) paths: &'d mut PathMtus,
 }
 
 /// A packet from the tunnel.
@@ -28,6 +31,7 @@ pub(super) struct TunnelTxToken<'d> {
     now: Now,
     out: &'d mut SendBatch,
     scratch: &'d mut Vec<u8>,
+    paths: &'d mut PathMtus,
 }
 
 impl phy::Device for TunnelPhy<'_> {
@@ -46,6 +50,7 @@ impl phy::Device for TunnelPhy<'_> {
         let at = *self.next;
         *self.next += usize::from(!self.out.is_full());
         (*self.next > at).then_some(())?;
+        self.paths.on_received(self.now.instant, packet);
         self.transmit(timestamp).map(|leaving| (TunnelRxToken(packet), leaving))
     }
 
@@ -53,8 +58,8 @@ impl phy::Device for TunnelPhy<'_> {
         if self.out.is_full() {
             return None;
         }
-        let Self { tunnel, now, out, scratch, .. } = self;
-        Some(TunnelTxToken { tunnel, now: *now, out, scratch })
+        let Self { tunnel, now, out, scratch, paths, .. } = self;
+        Some(TunnelTxToken { tunnel, now: *now, out, scratch, paths })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -79,9 +84,20 @@ impl TxToken for TunnelTxToken<'_> {
     where
         F: FnOnce(&mut [u8]) -> R,
     {
-        self.scratch.resize(len, 0);
-        let result = f(self.scratch);
-        self.tunnel.handle_packet(self.now, self.scratch, self.out);
+        let Self { tunnel, now, out, scratch, paths } = self;
+        scratch.resize(len, 0);
+        let result = f(scratch);
+        let Some(mtu) = paths.on_sent(now.instant, scratch, tunnel.silent_for(now.instant)) else {
+            tunnel.handle_packet(now, scratch, out);
+            return result;
+        };
+        if len <= usize::from(mtu) {
+            clamp_mss(scratch, mtu);
+            tunnel.handle_packet(now, scratch, out);
+        } else if split_tcp(scratch, mtu, |part| tunnel.handle_packet(now, part, out)).is_err() {
+            // Nothing was sent: a packet that cannot be split is malformed.
+            tunnel.add_dropped(DropReason::Malformed, 1);
+        }
         result
     }
 }

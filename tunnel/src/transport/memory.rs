@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
 use super::{RecvBatch, SendBatch, Transport};
+use crate::core::PathError;
 
 /// Batches that may wait at each end; further ones are dropped, as on a network.
 const MAX_QUEUED_BATCHES: usize = 64;
@@ -98,8 +99,16 @@ impl Transport for MemoryTransport {
         Ok(())
     }
 
+    fn send_error(&self) -> Option<PathError> {
+        None
+    }
+
     fn unsent(&self) -> u64 {
         self.unsent
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        None
     }
 
     fn rebind(&mut self) -> io::Result<()> {

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
+use crate::core::PathError;
+
 /// Capacity in bytes: four reads of the longest run that the kernel joins, small enough for the
 /// second-level cache of a Raspberry Pi.
 const CAPACITY_BYTES: usize = 4 * MAX_RUN_BYTES;
 /// Longest run of datagrams that the kernel returns at once, in bytes.
 const MAX_RUN_BYTES: usize = 64 * 1024;
-/// Hosts without a listener that are remembered; a tunnel sends to one or two hubs.
-const MAX_REFUSED: usize = 8;
+/// Reports that are remembered; a tunnel sends to one or two hubs.
+const MAX_PATH_ERRORS: usize = 8;
 
 /// Received datagrams. Allocated once and reused; datagrams that do not fit are dropped, as on a
 /// network, and counted.
@@ -17,7 +19,7 @@ pub struct RecvBatch {
     bytes: Vec<u8>,
     used: usize,
     segments: Vec<ReceivedSegments>,
-    refused: Vec<SocketAddr>,
+    path_errors: Vec<PathError>,
     has_network_changed: bool,
     dropped: u64,
 }
@@ -40,7 +42,7 @@ impl RecvBatch {
             bytes: vec![0; CAPACITY_BYTES],
             used: 0,
             segments: Vec::new(),
-            refused: Vec::new(),
+            path_errors: Vec::new(),
             has_network_changed: false,
             dropped: 0,
         }
@@ -50,14 +52,14 @@ impl RecvBatch {
     pub fn clear(&mut self) {
         self.used = 0;
         self.segments.clear();
-        self.refused.clear();
+        self.path_errors.clear();
         self.has_network_changed = false;
     }
 
-    /// Returns whether nothing has arrived: no datagram, no refusal and no change of the network.
+    /// Returns whether nothing has arrived: no datagram, no report and no change of the network.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.refused.is_empty() && !self.has_network_changed
+        self.segments.is_empty() && self.path_errors.is_empty() && !self.has_network_changed
     }
 
     /// Adds a datagram.
@@ -94,19 +96,18 @@ impl RecvBatch {
         self.used += length;
     }
 
-    /// Records that the host at `to` reports that nothing listens on that port.
-    pub fn push_refused(&mut self, to: SocketAddr) {
-        if self.refused.len() < MAX_REFUSED && !self.refused.contains(&to) {
-            self.refused.push(to);
+    /// Records that a datagram did not arrive.
+    pub fn push_path_error(&mut self, error: PathError) {
+        if self.path_errors.len() < MAX_PATH_ERRORS && !self.path_errors.contains(&error) {
+            self.path_errors.push(error);
         }
     }
 
-    /// Returns the hosts that have reported, since the last [`RecvBatch::clear`], that nothing
-    /// listens there (ICMP port unreachable). The reports can be forged and must only affect the
-    /// diagnosis.
+    /// Returns what was reported about datagrams since the last [`RecvBatch::clear`]. The reports
+    /// can be forged and must only affect the diagnosis.
     #[must_use]
-    pub fn refused(&self) -> &[SocketAddr] {
-        &self.refused
+    pub fn path_errors(&self) -> &[PathError] {
+        &self.path_errors
     }
 
     /// Records that this host has another route to the hub.
@@ -149,6 +150,7 @@ impl Default for RecvBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::PathErrorCause;
 
     fn hub(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
@@ -191,16 +193,21 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_refuses_is_reported_once() {
+    fn a_report_is_kept_once() {
+        let refused = |port| PathError {
+            to: hub(port),
+            cause: PathErrorCause::PortUnreachable,
+            reporter: None,
+        };
         let mut batch = RecvBatch::new();
         for port in [1, 1, 2] {
-            batch.push_refused(hub(port));
+            batch.push_path_error(refused(port));
         }
-        assert_eq!(batch.refused(), [hub(1), hub(2)]);
+        assert_eq!(batch.path_errors(), [refused(1), refused(2)]);
         assert!(!batch.is_empty());
         batch.clear();
-        assert!(batch.refused().is_empty());
-        (0..1000).for_each(|port| batch.push_refused(hub(port)));
-        assert_eq!(batch.refused().len(), MAX_REFUSED);
+        assert!(batch.path_errors().is_empty());
+        (0..1000).for_each(|port| batch.push_path_error(refused(port)));
+        assert_eq!(batch.path_errors().len(), MAX_PATH_ERRORS);
     }
 }

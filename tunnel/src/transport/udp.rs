@@ -17,6 +17,7 @@ use tokio::time;
 use tracing::{debug, info};
 
 use super::{RecvBatch, Segments, SendBatch, Transport};
+use crate::core::{PathError, PathErrorCause};
 use crate::netlink::{ChangeMonitor, RouteChange, RouteWatch};
 use crate::time::now;
 
@@ -46,7 +47,7 @@ pub struct UdpTransport {
     /// Watches the route to the last destination; `None` where the kernel does not notify.
     route: Option<RouteWatch>,
     /// Address of the last datagram that was sent.
-    last_destination: Option<IpAddr>,
+    last_destination: Option<SocketAddr>,
 }
 
 /// Address families of a socket.
@@ -122,7 +123,7 @@ impl UdpTransport {
 
     /// Sends datagrams to one address: joined, or one by one once the kernel rejects joined ones.
     async fn send_segments(&mut self, segments: Segments<'_>, end: time::Instant) {
-        self.last_destination = Some(segments.to.ip());
+        self.last_destination = Some(segments.to);
         if self.batching == Batching::On && segments.bytes.len() > segments.segment_size {
             if self.send_or_drop(segments, end).await {
                 return;
@@ -223,7 +224,7 @@ impl UdpTransport {
     /// Checks the route to the hub, because something in the network has changed.
     fn check_route(&mut self, received: &mut RecvBatch) {
         let Some(route) = &mut self.route else { return };
-        match route.check(now(), self.last_destination) {
+        match route.check(now(), self.last_destination.map(|to| to.ip())) {
             RouteChange::Unchanged => {}
             RouteChange::Changed => {
                 info!("the route to the hub has changed");
@@ -284,8 +285,26 @@ impl Transport for UdpTransport {
         Ok(())
     }
 
+    fn send_error(&self) -> Option<PathError> {
+        let errno = self.last_send_error.as_ref()?.raw_os_error().map(Errno::from_raw)?;
+        let without_route =
+            [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::ENETDOWN, Errno::EADDRNOTAVAIL];
+        let cause = if [Errno::EPERM, Errno::EACCES].contains(&errno) {
+            PathErrorCause::Prohibited
+        } else if without_route.contains(&errno) {
+            PathErrorCause::NoRoute
+        } else {
+            return None;
+        };
+        Some(PathError { to: self.last_destination?, cause, reporter: None })
+    }
+
     fn unsent(&self) -> u64 {
         self.unsent
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        self.socket.local_addr().ok().map(|address| address.port())
     }
 
     fn rebind(&mut self) -> io::Result<()> {

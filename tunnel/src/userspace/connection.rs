@@ -1,9 +1,10 @@
 //! Moves bytes between a socket of the stack and the user's stream.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::SocketHandle;
@@ -17,19 +18,37 @@ use crate::stack::socket_addr;
 /// Bytes that the pipe between stream and task holds in each direction: the most that is moved at
 /// once.
 const PIPE_BYTES: usize = 256 * 1024;
-/// Time that a connection without a stream waits for the peer's FIN after its own.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a connection that a peer has opened: it may be one of many whose answer the peer
+/// never reads.
+const ACCEPTED_PIPE_BYTES: usize = 64 * 1024;
+/// Time that a connection has after its stream was dropped, to send what was written and to receive
+/// the peer's FIN. A peer that acknowledges probes of a closed window could hold it for ever.
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection attempt that fails after this got no answer; the stack ends it after five minutes.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(299);
+/// Address of an end that the stack does not know any more.
+const UNKNOWN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One connection.
 pub(super) struct Connection {
     pub(super) socket: SocketHandle,
     phase: ConnectionPhase,
     reset_flag: ResetFlag,
-    /// When it is aborted.
+    /// Ends when the stream is dropped; absent before there is one and afterwards.
+    stream: Option<oneshot::Receiver<Infallible>>,
+    /// When it is aborted; absent as long as its stream exists.
     abort_at: Option<Instant>,
     started_at: Instant,
+    origin: Origin,
+}
+
+/// Which end opened a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Origin {
+    /// This end.
+    Dialled,
+    /// The peer at this address, to this port.
+    Accepted { peer: IpAddr, port: u16 },
 }
 
 enum ConnectionPhase {
@@ -61,8 +80,7 @@ impl Connection {
         answer: oneshot::Sender<io::Result<TcpStream>>,
         now: Instant,
     ) -> Self {
-        let phase = ConnectionPhase::Connecting(answer);
-        Self { socket, phase, reset_flag: ResetFlag::default(), abort_at: None, started_at: now }
+        Self::new(socket, ConnectionPhase::Connecting(answer), Origin::Dialled, now)
     }
 
     /// Creates a connection that the peer has opened, and its stream.
@@ -71,28 +89,35 @@ impl Connection {
         socket: &Socket<'_>,
         now: Instant,
     ) -> (Self, TcpStream) {
-        let mut connection = Self {
-            socket: handle,
-            phase: ConnectionPhase::Closed,
-            reset_flag: ResetFlag::default(),
-            abort_at: None,
-            started_at: now,
-        };
+        let address = |endpoint| socket_addr(endpoint).unwrap_or(UNKNOWN_ADDRESS);
+        let (peer, port) = (address(socket.remote_endpoint()), address(socket.local_endpoint()));
+        let origin = Origin::Accepted { peer: peer.ip(), port: port.port() };
+        let mut connection = Self::new(handle, ConnectionPhase::Closed, origin, now);
         let stream = connection.open_stream(socket);
         (connection, stream)
     }
 
+    fn new(socket: SocketHandle, phase: ConnectionPhase, origin: Origin, now: Instant) -> Self {
+        let reset_flag = ResetFlag::default();
+        Self { socket, phase, reset_flag, stream: None, abort_at: None, started_at: now, origin }
+    }
+
     fn open_stream(&mut self, socket: &Socket<'_>) -> TcpStream {
-        let (ours, io) = duplex(PIPE_BYTES);
+        let pipe_bytes = match self.origin {
+            Origin::Dialled => PIPE_BYTES,
+            Origin::Accepted { .. } => ACCEPTED_PIPE_BYTES,
+        };
+        let (ours, io) = duplex(pipe_bytes);
         self.phase = ConnectionPhase::Open {
             io: ours,
             to_socket: HalfState::Open,
             to_stream: HalfState::Open,
         };
-        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let local = socket_addr(socket.local_endpoint()).unwrap_or(unknown);
-        let peer = socket_addr(socket.remote_endpoint()).unwrap_or(unknown);
-        TcpStream { io, reset_flag: self.reset_flag.clone(), local, peer }
+        let (alive, dropped) = oneshot::channel();
+        self.stream = Some(dropped);
+        let local = socket_addr(socket.local_endpoint()).unwrap_or(UNKNOWN_ADDRESS);
+        let peer = socket_addr(socket.remote_endpoint()).unwrap_or(UNKNOWN_ADDRESS);
+        TcpStream { io, reset_flag: self.reset_flag.clone(), local, peer, _alive: alive }
     }
 
     /// Moves all bytes that can be moved. The rest wakes `cx`, or follows with the next datagram.
@@ -128,16 +153,23 @@ impl Connection {
                 self.phase = ConnectionPhase::Closed;
             }
         }
-        let has_sent_all = socket.send_queue() == 0 && !socket.may_send();
-        if self.reset_flag.is_stream_dropped() && has_sent_all {
-            // A peer that never sends its FIN must not keep the socket and its buffers.
-            let abort_at = *self.abort_at.get_or_insert(now + LINGER_TIMEOUT);
-            if now >= abort_at && socket.is_active() {
-                socket.abort();
-                moved = Progress::Made;
-            }
+        if self.poll_stream_dropped(cx, now).is_ready() {
+            moved = Progress::Made;
+        }
+        if self.abort_at.is_some_and(|at| now >= at) && socket.is_active() {
+            socket.abort();
+            moved = Progress::Made;
         }
         moved
+    }
+
+    /// Ready once, when the stream was dropped.
+    fn poll_stream_dropped(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let Some(stream) = &mut self.stream else { return Poll::Pending };
+        let _: Result<Infallible, _> = ready!(Pin::new(stream).poll(cx));
+        self.stream = None;
+        self.abort_at = Some(now + LINGER_TIMEOUT);
+        Poll::Ready(())
     }
 
     fn poll_connect(
@@ -189,9 +221,14 @@ impl Connection {
             && matches!(socket.state(), State::Closed | State::TimeWait)
     }
 
-    /// Returns when the connection is aborted.
+    /// Returns when the connection is aborted; absent as long as its stream exists.
     pub(super) const fn abort_at(&self) -> Option<Instant> {
         self.abort_at
+    }
+
+    /// Returns which end opened it.
+    pub(super) const fn origin(&self) -> Origin {
+        self.origin
     }
 }
 

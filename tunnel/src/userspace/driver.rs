@@ -12,16 +12,16 @@ use tokio::time;
 use tracing::debug;
 
 use super::Command;
-use super::connection::{Connection, Progress};
+use super::budget::{AcceptedConnection, Admission, admit};
+use super::connection::{Connection, Origin, Progress};
 use super::stream::{TcpListener, TcpStream};
 use crate::core::{DropReason, HubLookup, Now, Tunnel, TunnelEvent, TunnelRequest};
-use crate::reporter::{DropDeltas, Reporter, resolve};
+use crate::reporter::{DropDeltas, Reporter, host_network_event, resolve};
 use crate::stack::{ListeningSockets, SocketError, Stack};
 use crate::transport::{RecvBatch, SendBatch, Transport};
 
-/// Most connections: their buffers take 192 MiB if all are full both ways, and 72 MiB if only
-/// received data is not read.
-const MAX_CONNECTIONS: usize = 96;
+/// Most connections that this end has opened.
+const MAX_DIALLED: usize = 64;
 /// Most established connections that wait to be accepted; further ones are reset.
 const MAX_UNACCEPTED: usize = 16;
 /// Time to close connections on stop.
@@ -134,8 +134,8 @@ impl<P: Transport> UserspaceDriver<P> {
         match wake {
             UserspaceWake::Received(received) => {
                 received?;
-                for from in self.received.refused() {
-                    self.stack.tunnel.handle_event(now, TunnelEvent::PortUnreachable(*from));
+                for error in self.received.path_errors() {
+                    self.stack.tunnel.handle_event(now, TunnelEvent::PathError(*error));
                 }
                 if self.received.has_network_changed() {
                     self.stack.tunnel.handle_event(now, TunnelEvent::NetworkChanged);
@@ -147,6 +147,8 @@ impl<P: Transport> UserspaceDriver<P> {
             }
             UserspaceWake::Command(Some(command)) => self.handle_command(now, command),
             UserspaceWake::LookupDone(hub, addresses) => {
+                let host_network = host_network_event(&self.stack.tunnel);
+                self.stack.tunnel.handle_event(now, host_network);
                 self.stack.tunnel.handle_event(now, TunnelEvent::Resolved { hub, addresses });
             }
             UserspaceWake::Moved
@@ -159,7 +161,7 @@ impl<P: Transport> UserspaceDriver<P> {
 
     fn handle_command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Connect { to, answer } if self.connections.len() < MAX_CONNECTIONS => {
+            Command::Connect { to, answer } if self.dialled() < MAX_DIALLED => {
                 match self.stack.connect(to) {
                     Ok(socket) => {
                         self.connections.push(Connection::connecting(socket, answer, now.instant));
@@ -198,11 +200,19 @@ impl<P: Transport> UserspaceDriver<P> {
                 self.transport.send(&mut self.outgoing).await?;
             }
             self.count_dropped();
+            if let Some(error) = self.transport.send_error() {
+                self.stack.tunnel.handle_event(now, TunnelEvent::PathError(error));
+            }
             self.reporter.publish_if_due(&self.stack.tunnel, now);
             if is_done {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns the number of connections that this end has opened.
+    fn dialled(&self) -> usize {
+        self.connections.iter().filter(|one| one.origin() == Origin::Dialled).count()
     }
 
     fn accept(&mut self, now: Instant) {
@@ -215,10 +225,10 @@ impl<P: Transport> UserspaceDriver<P> {
             // The connection is registered even if it is reset at once: its RST must still be sent.
             while let Some(handle) = stack.accept(&mut listening.sockets) {
                 let (connection, stream) = Connection::accepted(handle, stack.socket(handle), now);
+                let has_room = make_room(stack, connections, &connection);
                 connections.push(connection);
-                let is_full = connections.len() > MAX_CONNECTIONS;
-                if is_full || listening.accepted.try_send(stream).is_err() {
-                    debug!(port = listening.port, "connection reset: too many wait to be accepted");
+                if !has_room || listening.accepted.try_send(stream).is_err() {
+                    debug!(port = listening.port, "connection reset: too many are open");
                     stack.socket(handle).abort();
                 }
             }
@@ -306,6 +316,32 @@ impl<P: Transport> UserspaceDriver<P> {
             !matches!(state, State::FinWait2 | State::TimeWait | State::Closed)
         })
     }
+}
+
+/// Aborts connections in favour of a new one. Returns whether it may stay.
+fn make_room(stack: &mut Stack, connections: &[Connection], new: &Connection) -> bool {
+    let Some(new) = to_accepted(new) else { return true };
+    loop {
+        // An aborted connection is removed later, but it has no data any more.
+        let is_open = |one: &&Connection| stack.socket(one.socket).is_open();
+        let open: Vec<&Connection> = connections.iter().filter(is_open).collect();
+        let (held, sockets): (Vec<_>, Vec<_>) =
+            open.iter().filter_map(|one| Some((to_accepted(one)?, one.socket))).unzip();
+        match admit(&held, new) {
+            Admission::Accept => return true,
+            Admission::Refuse => return false,
+            Admission::Evict(index) => {
+                let Some(socket) = sockets.get(index) else { return false };
+                debug!(peer = %new.peer, "connection aborted in favour of a new one");
+                stack.socket(*socket).abort();
+            }
+        }
+    }
+}
+
+fn to_accepted(connection: &Connection) -> Option<AcceptedConnection> {
+    let Origin::Accepted { peer, port } = connection.origin() else { return None };
+    Some(AcceptedConnection { peer, port, abort_at: connection.abort_at() })
 }
 
 /// Moves bytes of all connections; ready if the stack must process them.

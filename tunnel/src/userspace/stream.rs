@@ -1,5 +1,6 @@
 //! The user's end of connections.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// A TCP connection inside a tunnel.
 ///
-/// `shutdown` sends what was written and then FIN, and returns at once. Dropping does the same, and
-/// answers later data with RST. A connection that the peer resets, or that gets no acknowledgement
+/// `shutdown` sends what was written and then FIN, and returns at once. Dropping does the same,
+/// answers later data with RST, and ends the connection after ten seconds even if the peer has not
+/// taken everything. A connection that the peer resets, or that gets no acknowledgement
 /// for five minutes, fails with `ConnectionReset` instead of an end of file.
 #[derive(Debug)]
 pub struct TcpStream {
@@ -21,6 +23,8 @@ pub struct TcpStream {
     pub(super) reset_flag: ResetFlag,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+    /// Dropped with the stream, which tells the task.
+    pub(super) _alive: oneshot::Sender<Infallible>,
 }
 
 /// Whether a connection was reset; shared by its stream and the task.
@@ -34,11 +38,6 @@ impl ResetFlag {
 
     fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
-    }
-
-    /// Returns whether the stream was dropped.
-    pub(super) fn is_stream_dropped(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::connection::LINGER_TIMEOUT;
 use super::{TcpListener, TcpStream, UserspaceTunnel, userspace_tunnel};
 use crate::TunnelReport;
 use crate::core::{ClockBounds, DropReason, Now, Tunnel, TunnelState};
@@ -147,10 +148,10 @@ async fn a_connection_that_is_closed_before_it_is_accepted_is_accepted_and_ends(
     let pair = Pair::new();
     let mut listener = pair.hub.listen(80).await.unwrap();
     within(async {
-        for _ in 0..16 {
+        for _ in 0..8 {
             drop(pair.site.connect(at(HUB, 80)).await.unwrap());
         }
-        for _ in 0..16 {
+        for _ in 0..8 {
             let mut stream = listener.accept().await.unwrap();
             assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
         }
@@ -229,12 +230,12 @@ async fn a_connection_to_a_closed_port_is_refused() {
 }
 
 #[tokio::test]
-async fn sixty_four_connections_at_once_each_get_their_own_bytes() {
+async fn the_connections_of_a_peer_each_get_their_own_bytes() {
     let pair = Pair::new();
     let mut listener = pair.hub.listen(1883).await.unwrap();
     within(async {
         let mut streams = Vec::new();
-        for number in 0..64_u8 {
+        for number in 0..8_u8 {
             let (mut ours, theirs) = pair.connected(&mut listener).await;
             ours.write_all(&vec![number; 10_000]).await.unwrap();
             streams.push((number, ours, theirs));
@@ -247,6 +248,28 @@ async fn sixty_four_connections_at_once_each_get_their_own_bytes() {
             ours.read_exact(&mut buffer).await.unwrap();
             assert!(buffer.iter().all(|byte| byte == number));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_read_ends_by_force() {
+    let pair = Pair::new();
+    let mut listener = pair.site.listen(9464).await.unwrap();
+    let mut reports = pair.hub.reports();
+    within(reports.wait_for(|report| report.state == TunnelState::Up)).await.unwrap();
+    within(async {
+        let (theirs, ours) = tokio::join!(pair.hub.connect(at(SITE, 9464)), listener.accept());
+        let (mut theirs, mut ours) = (theirs.unwrap(), ours.unwrap());
+        // More than the buffers of both ends hold: the peer's window closes.
+        let stalled = Duration::from_millis(500);
+        let chunk = bytes(64 * 1024);
+        while timeout(stalled, ours.write_all(&chunk)).await.is_ok() {}
+        drop(ours);
+        // Reading would open the window, and writing would be answered with RST.
+        tokio::time::sleep(LINGER_TIMEOUT + Duration::from_secs(2)).await;
+        let error = theirs.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     })
     .await;
 }
@@ -281,7 +304,7 @@ async fn an_abandoned_connection_attempt_is_cancelled() {
         let attempt = timeout(Duration::from_millis(1), site.connect(at(HUB, 1))).await;
         assert!(attempt.is_err() || attempt.is_ok_and(|connected| connected.is_err()));
     }
-    // At most 96 connections exist at once: the earlier ones are removed, or this one would fail.
+    // At most 64 of them exist at once: the earlier ones are removed, or this one would fail.
     let attempt = timeout(Duration::from_millis(50), site.connect(at(HUB, 1))).await;
     assert!(attempt.is_err());
 }
@@ -327,8 +350,16 @@ impl Transport for RouteChangeOnly {
         Ok(())
     }
 
+    fn send_error(&self) -> Option<crate::core::PathError> {
+        None
+    }
+
     fn unsent(&self) -> u64 {
         0
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        None
     }
 
     fn rebind(&mut self) -> std::io::Result<()> {

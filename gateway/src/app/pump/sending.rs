@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::Qos;
 
-use super::{Pump, Ticket, timestamp_correction};
+use super::holds::SentMessage;
+use super::{Pump, Ticket, now, timestamp_correction};
 use crate::metrics::DropReason;
 use crate::mqtt::OutgoingMessage;
 use crate::payload::{self, MessageStamp};
-use crate::queue::{Entry, QueuedEntry};
+use crate::queue::{Entry, NotSent, QueuedEntry};
 
 /// An unchanged status is published again after this time.
 const STATUS_INTERVAL: Duration = Duration::from_secs(60);
@@ -37,49 +38,98 @@ impl Pump {
     /// values takes 0.2 ms, and more on a Raspberry Pi, and events of PLCs must not wait for many.
     pub(super) fn send(&mut self) -> NextSend {
         self.attach_storage();
-        let window = self.window();
-        let has_room = self.session.as_ref().is_some_and(|it| it.unacknowledged < window);
-        if !has_room || self.storage_retry.is_open() || self.send_status().is_none() {
+        // Not before the broker has accepted something: otherwise one suspected message after the
+        // other would open the sessions, and none of the others would ever be sent.
+        if self.has_answered() {
+            self.begin_due_trial();
+        }
+        if !self.has_room() || self.storage_retry.is_open() || self.send_status().is_none() {
             return NextSend::Idle;
         }
-        if self.send_next() {
+        if self.send_next() || self.begin_due_trial() {
             return NextSend::Now;
         }
-        self.queue.throttled_until(Instant::now()).map_or(NextSend::Idle, NextSend::At)
+        self.queue.throttled_until(now()).map_or(NextSend::Idle, NextSend::At)
+    }
+
+    fn has_answered(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_answered)
+    }
+
+    fn has_room(&self) -> bool {
+        let in_flight = self.session.as_ref().map(|session| session.in_flight.len());
+        // A suspected message that is due waits until nothing is in flight.
+        let waits = self.has_answered() && self.holds.due_suspect(now()).is_some();
+        in_flight.is_some_and(|in_flight| in_flight < self.holds.window()) && !waits
+    }
+
+    /// Makes a suspected message whose pause is over the next one, if nothing is in flight. Returns
+    /// whether it did.
+    fn begin_due_trial(&mut self) -> bool {
+        if self.session.as_ref().is_none_or(|session| !session.in_flight.is_empty()) {
+            return false;
+        }
+        let Some(ticket) = self.holds.due_suspect(now()) else { return false };
+        self.holds.begin_trial(ticket);
+        self.offer_trial();
+        true
     }
 
     /// Sends the status if it is due. Returns `None` without a session, and when the outbox is
     /// full: the next event of the MQTT task starts the next attempt.
     fn send_status(&mut self) -> Option<()> {
         let session = self.session.as_mut()?;
-        if session.status_due.is_some_and(|due| due <= Instant::now()) {
-            if let Some(outgoing) = self.status_tracker.status_message(session.number) {
-                self.outbox.try_send(outgoing).ok()?;
-                session.on_sent(Ticket::Status);
+        if session.clearing.is_some() {
+            let permit = self.outbox.try_reserve().ok()?;
+            session.clearing.take().map(|outgoing| permit.send(outgoing));
+        }
+        let is_due = session.status_due.is_some_and(|due| due <= now());
+        // One at a time: both have the same ticket.
+        let is_under_way = session.in_flight.contains_key(&Ticket::STATUS_NUMBER);
+        if is_due && !is_under_way && self.holds.admits(Ticket::Status, None) {
+            match self.status_tracker.status_message(session.number) {
+                Some(outgoing) => {
+                    let message = SentMessage {
+                        ticket: Ticket::Status,
+                        topic: None,
+                        bytes: outgoing.payload.len(),
+                        is_confirmed: true,
+                    };
+                    self.outbox.try_send(outgoing).ok()?;
+                    session.in_flight.insert(Ticket::STATUS_NUMBER, message);
+                    self.holds.on_sent(None);
+                }
+                None => self.holds.forget(Ticket::Status),
             }
-            session.status_due = Some(Instant::now() + STATUS_INTERVAL);
+            session.status_due = Some(now() + STATUS_INTERVAL);
         }
         Some(())
     }
 
     /// Sends the next message. Returns whether there was one, and room for it in the outbox.
     fn send_next(&mut self) -> bool {
-        let window = self.window();
-        let session = self.session.as_mut().filter(|it| it.unacknowledged < window);
+        if !self.has_room() || self.is_ordered && self.holds.has_deferred_topic() {
+            return false;
+        }
+        let session = self.session.as_mut();
         let (Some(session), Ok(permit)) = (session, self.outbox.try_reserve()) else {
             return false;
         };
         let mut history_took = None;
-        let sent = self.queue.hand_out(Instant::now(), |queued| {
-            let QueuedEntry { id, topic_name, epoch, seq, history, entry, .. } = queued;
+        let sent = self.queue.hand_out(now(), |queued| {
+            let QueuedEntry { id, topic, topic_name, epoch, seq, history, entry } = queued;
+            let ticket = Ticket::Entry(id);
+            if !self.holds.admits(ticket, Some(topic)) {
+                return Err(NotSent::Later);
+            }
             let stamp = MessageStamp { epoch, seq, history, corrected: false };
             let began = Instant::now();
             let (payload, qos, retain) = match entry {
                 Entry::Record(record) => {
                     let pipeline = self.pipelines.get(usize::from(record.plc));
                     let pipeline = pipeline.ok_or(DropReason::Unconfigured)?;
-                    let correction = self.clock_history.correction(id.ticket());
-                    let (record, corrected) = timestamp_correction::corrected(record, correction);
+                    let (record, corrected) =
+                        timestamp_correction::corrected(record, &self.clock_history);
                     let stamp = MessageStamp { corrected, ..stamp };
                     let payload = pipeline.encoder.encode(&record, &stamp);
                     // A retained message is the last value: nothing old may replace it.
@@ -92,9 +142,13 @@ impl Pump {
             };
             history_took = history.then(|| began.elapsed());
             if session.max_payload.is_some_and(|max| payload.len() > max) {
-                return Err(DropReason::TooLarge);
+                return Err(DropReason::TooLarge.into());
             }
-            session.on_sent(Ticket::Entry(id));
+            let bytes = payload.len();
+            let is_confirmed = qos != Qos::AtMostOnce;
+            let message = SentMessage { ticket, topic: Some(topic), bytes, is_confirmed };
+            session.in_flight.insert(id.ticket(), message);
+            self.holds.on_sent(Some(topic));
             permit.send(OutgoingMessage {
                 session: session.number,
                 ticket: Some(id.ticket()),
@@ -106,7 +160,7 @@ impl Pump {
             Ok(())
         });
         if let Some(took) = history_took {
-            self.queue.on_encoded(took, Instant::now());
+            self.queue.on_encoded(took, now());
         }
         sent.is_some()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{Config, Qos};
+use provisioning::config::{Config, Plc, Qos, Tag};
 use tokio::sync::watch;
 use tunnel::TunnelReport;
 
@@ -12,23 +12,40 @@ use super::fill_rate::FillRate;
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
-use crate::model::{LearnedLimits, RateLimit, Sentence, UnixTime};
+use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustLevel, UnixTime};
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{ConnectionState, QueueStatus, Status, TunnelStatus};
+use crate::status::{BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
 use crate::web::Readiness;
+
+/// Targets of the lines about each part: the limit of the log counts them apart.
+const BROKER: &str = "gateway::broker";
+const BROKER_REFUSAL: &str = "gateway::broker_refusal";
+const CLOCK: &str = "gateway::clock";
+const PLC_CONNECTION: &str = "gateway::plc_connection";
+const PLC_LIMIT: &str = "gateway::plc_limit";
+const PLC_REFUSAL: &str = "gateway::plc_refusal";
 
 /// The status, and the inputs from which it is updated.
 #[derive(Debug)]
 pub(super) struct StatusTracker {
     status: watch::Sender<Status>,
     topic: Arc<str>,
+    /// Whether the broker retains the status: not with a will elsewhere, which leaves a retained
+    /// status at "online" after a crash. A client has one will (MQTT 5.0, 3.1.2.5).
+    retain: bool,
     metrics: Metrics,
     health_inputs: HealthInputs,
     readiness: watch::Sender<Readiness>,
     max_bytes: u64,
+    /// A record that waits for longer than this is late: the longest scan and its heartbeat.
+    max_wait: Duration,
+    /// The tags of each PLC.
+    tags: Vec<Arc<Vec<Tag>>>,
     fill_rate: FillRate,
+    /// What the broker refuses in this session.
+    refusal: Option<BrokerRefusal>,
     /// Whether a change should be published before the next regular status message.
     changed: bool,
     /// Length in bytes of the status message that was sent last.
@@ -55,15 +72,20 @@ impl StatusTracker {
     ) -> Self {
         let plcs = config.plcs.iter().map(|plc| plc.name.as_str());
         let version = env!("CARGO_PKG_VERSION");
+        let topic = status_topic(&config.gateway.id);
         let status = Status::new(&config.gateway.id, version, hash, plcs, clock::now());
         Self {
             status: watch::Sender::new(status),
-            topic: status_topic(&config.gateway.id).into(),
+            retain: config.mqtt.will.as_ref().is_none_or(|will| will.retain && will.topic == topic),
+            topic: topic.into(),
             metrics: metrics.clone(),
             health_inputs,
             readiness: watch::Sender::new(Readiness::Ready),
             max_bytes: config.queue.max_size,
+            max_wait: config.plcs.iter().map(max_wait).max().unwrap_or_default(),
+            tags: config.plcs.iter().map(|plc| Arc::clone(&plc.tags)).collect(),
             fill_rate: FillRate::new(Instant::now()),
+            refusal: None,
             changed: false,
             last_len: 0,
             max_len: usize::MAX,
@@ -72,11 +94,6 @@ impl StatusTracker {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
-    }
-
-    /// Returns how far the clock can be trusted.
-    pub(super) fn clock_trust(&self) -> clock::TrustLevel {
-        self.health_inputs.clock.borrow().trust
     }
 
     pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
@@ -125,8 +142,10 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match &plc.limit {
-            Some(limit) => tracing::warn!(plc = plc.name, "{limit}"),
-            None => tracing::info!(plc = plc.name, "Cycles are no longer skipped."),
+            Some(limit) => tracing::warn!(target: PLC_LIMIT, plc = plc.name, "{limit}"),
+            None => {
+                tracing::info!(target: PLC_LIMIT, plc = plc.name, "Cycles are no longer skipped.");
+            }
         }
     }
 
@@ -135,9 +154,11 @@ impl StatusTracker {
         let status = self.status.borrow();
         let Some(plc) = status.plcs.get(usize::from(plc)) else { return };
         match plc.state {
-            ConnectionState::Disconnected => tracing::warn!(plc = plc.name, "{}", plc.sentence),
+            ConnectionState::Disconnected => {
+                tracing::warn!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
+            }
             ConnectionState::Connecting | ConnectionState::Connected => {
-                tracing::info!(plc = plc.name, "{}", plc.sentence);
+                tracing::info!(target: PLC_CONNECTION, plc = plc.name, "{}", plc.sentence);
             }
         }
     }
@@ -153,16 +174,40 @@ impl StatusTracker {
             .learned
             .as_ref()
             .map_or((None, None), |learned| (learned.max_words, learned.max_gap));
-        tracing::info!(plc = plc.name, max_words, max_gap, "{refusal}");
+        tracing::info!(target: PLC_REFUSAL, plc = plc.name, max_words, max_gap, "{refusal}");
+    }
+
+    /// Records how many tags of a PLC have a good value.
+    pub(super) fn on_tags(&mut self, plc: u16, health: &TagHealth) {
+        let tags = self.tags.get(usize::from(plc)).map_or(&[][..], |tags| &**tags);
+        let name = |bad: &BadTag| {
+            let Tag { name, at, .. } = tags.get(usize::from(bad.tag))?;
+            let quality = bad.quality.as_str();
+            let cause = bad.exception.map_or_else(
+                || quality.to_owned(),
+                |exception| format!("{quality}, exception {exception}"),
+            );
+            Some(NamedTag { tag: name.clone(), at: at.clone(), cause })
+        };
+        let bad = health.bad.iter().filter_map(name).collect();
+        let counts = (health.configured, health.good);
+        let are_good = |status: &Status| {
+            status.plcs.get(usize::from(plc)).is_some_and(|plc| plc.tags.are_good())
+        };
+        let were_good = are_good(&self.status.borrow());
+        self.status.send_if_modified(|status| status.set_plc_tags(plc, counts, bad, clock::now()));
+        // Tags that come and go do not publish the status each second.
+        self.changed |= were_good != are_good(&self.status.borrow());
     }
 
     /// Records an event of the connection to the broker.
     pub(super) fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         let now = clock::now();
         match event {
-            mqtt::MqttEvent::Connected { broker, .. } => {
-                self.update(|status| status.on_broker_connected(broker, now));
-                tracing::info!("{}", self.status.borrow().broker.sentence);
+            mqtt::MqttEvent::Connected { broker, version, .. } => {
+                self.refusal = None;
+                self.update(|status| status.on_broker_connected(broker, *version, now));
+                tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
             }
             mqtt::MqttEvent::Disconnected { sentence, .. } => {
                 let before = self.status.borrow().broker.sentence.clone();
@@ -170,16 +215,20 @@ impl StatusTracker {
                 let after = &self.status.borrow().broker.sentence;
                 // Logged once per cause, not with every attempt.
                 if *after != before {
-                    tracing::warn!("{after}");
+                    tracing::warn!(target: BROKER, "{after}");
                 }
             }
-            mqtt::MqttEvent::Refused { topic, reason, .. } => {
-                let is_first = self.status.borrow().broker.refusal.is_none();
-                self.changed |= is_first;
-                self.update(|status| status.on_broker_refused(topic, reason, now));
-                if is_first {
-                    tracing::warn!(%topic, reason, "the broker refuses messages");
-                }
+            mqtt::MqttEvent::Refused { topic, code, reason, .. } => {
+                let (topic, reason) = (topic.to_string(), reason.clone());
+                self.on_refusal(match *code {
+                    mqtt::NOT_AUTHORIZED => BrokerRefusal::TopicRefused { topic, reason },
+                    mqtt::PACKET_TOO_LARGE => BrokerRefusal::MessageTooLarge { topic },
+                    _ => BrokerRefusal::MessageRefused { topic, reason },
+                });
+            }
+            mqtt::MqttEvent::Deferred { topic, reason, .. } => {
+                let (topic, reason) = (topic.to_string(), reason.clone());
+                self.on_refusal(BrokerRefusal::Deferred { topic, reason });
             }
             mqtt::MqttEvent::SubscriptionRefused { .. }
             | mqtt::MqttEvent::Acknowledged { .. }
@@ -187,22 +236,54 @@ impl StatusTracker {
         }
     }
 
-    /// Updates status and metrics with the state of clock and tunnel.
-    pub(super) fn poll_health(&mut self) {
+    /// Records what the broker refuses. The first refusal is logged; what is dropped stands before
+    /// what is kept.
+    fn on_refusal(&mut self, refusal: BrokerRefusal) {
+        let is_kept = |refusal: &BrokerRefusal| matches!(refusal, BrokerRefusal::Deferred { .. });
+        let is_first = self.refusal.is_none();
+        if self.refusal.as_ref().is_some_and(|before| !is_kept(before)) && is_kept(&refusal) {
+            return;
+        }
+        self.changed |= is_first;
+        self.update(|status| status.set_broker_refusal(Some(&refusal), clock::now()));
+        if is_first {
+            tracing::warn!(target: BROKER_REFUSAL, "{refusal}");
+        }
+        self.refusal = Some(refusal);
+    }
+
+    /// Records that the broker accepted a message that it had not accepted before.
+    pub(super) fn on_released(&mut self) {
+        if self
+            .refusal
+            .take_if(|refusal| matches!(refusal, BrokerRefusal::Deferred { .. }))
+            .is_some()
+        {
+            self.changed = true;
+            self.update(|status| status.set_broker_refusal(None, clock::now()));
+            tracing::info!(target: BROKER_REFUSAL, "the broker accepts all messages again");
+        }
+    }
+
+    /// Updates status and metrics with the state of clock and tunnel. Returns that of the clock.
+    pub(super) fn poll_health(&mut self) -> ClockAssessment {
         let now = clock::now();
         let assessment = *self.health_inputs.clock.borrow_and_update();
-        self.metrics
-            .clock_synchronized
-            .set((assessment.trust == clock::TrustLevel::Synchronised).into());
+        let trust = assessment.period.trust;
+        self.metrics.clock_synchronized.set((trust == TrustLevel::Synchronised).into());
         let mut is_changed = false;
         self.update(|status| {
-            is_changed =
-                status.set_clock(assessment.trust.as_str(), Sentence::new(&assessment.trust), now);
+            is_changed = status.set_clock(trust.as_str(), Sentence::new(&trust), now);
         });
-        if is_changed && assessment.trust == clock::TrustLevel::Unset {
-            tracing::warn!("{}", assessment.trust);
+        if is_changed && trust == TrustLevel::Unset {
+            tracing::warn!(target: CLOCK, "{trust}");
         }
         self.changed |= is_changed;
+        self.poll_tunnel(now);
+        assessment
+    }
+
+    fn poll_tunnel(&mut self, now: UnixTime) {
         let Some(reports) = &mut self.health_inputs.tunnel else { return };
         let report = reports.borrow_and_update().clone();
         self.metrics.tunnel.update(&report.counters);
@@ -211,6 +292,7 @@ impl StatusTracker {
         if let Some(at) = tunnel.last_handshake {
             self.metrics.tunnel.last_handshake_timestamp.set(at.as_seconds());
         }
+        let mut is_changed = false;
         self.update(|status| is_changed = status.set_tunnel(tunnel, now));
         self.changed |= is_changed;
     }
@@ -229,6 +311,7 @@ impl StatusTracker {
             dropped: self.metrics.queue.dropped(),
             hours: seconds.map(|seconds| (seconds / 360.0).round() / 10.0),
             oldest: stats.oldest,
+            max_wait_seconds: self.max_wait.as_secs(),
             ..QueueStatus::default()
         };
         let storage = health.sentence();
@@ -246,7 +329,14 @@ impl StatusTracker {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// Returns the status as a retained message; `None` when it is suppressed.
+    /// Returns the message that clears a status which an earlier run may have left at the broker;
+    /// `None` where the next status replaces it.
+    pub(super) fn clearing_message(&self, session: u32) -> Option<OutgoingMessage> {
+        let cleared = OutgoingMessage { retain: true, ..self.message(session, Vec::new()) };
+        (!self.retain).then_some(cleared)
+    }
+
+    /// Returns the status as a message; `None` when it is suppressed.
     pub(super) fn status_message(&mut self, session: u32) -> Option<OutgoingMessage> {
         // A struct of numbers and text always has a JSON form; an empty payload clears the topic.
         let payload = serde_json::to_vec(&*self.status.borrow()).unwrap_or_default();
@@ -255,7 +345,7 @@ impl StatusTracker {
         }
         self.last_len = payload.len();
         let ticket = Some(Ticket::Status.number());
-        Some(OutgoingMessage { ticket, ..self.retained_message(session, payload) })
+        Some(OutgoingMessage { ticket, ..self.message(session, payload) })
     }
 
     /// Suppresses status messages that are not at least a quarter shorter than the last one, over
@@ -266,10 +356,10 @@ impl StatusTracker {
 
     /// Returns the status message of a clean stop.
     pub(super) fn offline_message(&self, session: u32) -> OutgoingMessage {
-        self.retained_message(session, OFFLINE_PAYLOAD.as_bytes().to_vec())
+        self.message(session, OFFLINE_PAYLOAD.as_bytes().to_vec())
     }
 
-    fn retained_message(&self, session: u32, payload: Vec<u8>) -> OutgoingMessage {
+    fn message(&self, session: u32, payload: Vec<u8>) -> OutgoingMessage {
         let topic = Arc::clone(&self.topic);
         OutgoingMessage {
             session,
@@ -277,13 +367,19 @@ impl StatusTracker {
             topic,
             payload,
             qos: Qos::AtLeastOnce,
-            retain: true,
+            retain: self.retain,
         }
     }
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
+}
+
+/// Returns the time after which a value is late: every tag is published once in a heartbeat.
+fn max_wait(plc: &Plc) -> Duration {
+    let scan = plc.tags.iter().map(|tag| tag.scan).max().unwrap_or_default();
+    scan + plc.publish.heartbeat
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {

@@ -1,3 +1,8 @@
+mod unreliable_brokers;
+mod wrong_clock;
+
+use provisioning::config::MqttVersion;
+
 use super::*;
 use crate::clock;
 use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
@@ -36,6 +41,7 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
         let connected = mqtt::MqttEvent::Connected {
             session: 1,
             broker: "b:1883".to_owned(),
+            version: MqttVersion::V5,
             max_payload: None,
         };
         broker.send(connected).await.unwrap();
@@ -57,6 +63,62 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     assert_eq!(last, crate::app::OFFLINE_PAYLOAD.as_bytes());
 }
 
+/// Returns topic, payload and `retain` of each message of a session without values.
+async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(String, bool)> {
+    let mut config = testing::config(1);
+    config.mqtt.will = will;
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump = Pump::new(&config, "hash", &metrics(), health_inputs(), no_storage(), outbox);
+    let answering = async move {
+        let broker_name = "b:1883".to_owned();
+        let connected = mqtt::MqttEvent::Connected {
+            session: 1,
+            broker: broker_name,
+            version: MqttVersion::V5,
+            max_payload: None,
+        };
+        broker.send(connected).await.unwrap();
+        let mut messages = Vec::new();
+        let mut plcs = Some(plcs);
+        while let Some(message) = outgoing.recv().await {
+            assert_eq!(&*message.topic, "edge/amsterdam-01/status");
+            if let Some(ticket) = message.ticket {
+                broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
+                // The end of the PLC tasks begins the stop.
+                plcs = None;
+            }
+            messages.push((String::from_utf8(message.payload).unwrap(), message.retain));
+        }
+        assert!(plcs.is_none());
+        messages
+    };
+    tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering).1
+}
+
+/// A client has one will. With a will elsewhere, a retained status would stay at "online".
+#[tokio::test(start_paused = true)]
+async fn only_a_status_that_the_will_replaces_is_retained() {
+    let will = |topic: &str, retain| provisioning::config::Will {
+        topic: topic.to_owned(),
+        payload: "Disconnected".to_owned(),
+        qos: provisioning::config::Qos::AtLeastOnce,
+        retain,
+    };
+    for replacing in [None, Some(will("edge/amsterdam-01/status", true))] {
+        let messages = messages_with_will(replacing).await;
+        assert!(messages.iter().all(|(payload, retain)| *retain && !payload.is_empty()));
+        assert_eq!(messages.len(), 2, "online and offline");
+    }
+    for other in [will("topic1", true), will("edge/amsterdam-01/status", false)] {
+        let messages = messages_with_will(Some(other)).await;
+        let (cleared, rest) = messages.split_first().unwrap();
+        assert_eq!(*cleared, (String::new(), true), "what an earlier run left");
+        assert!(rest.len() == 2 && rest.iter().all(|(_, retain)| !retain), "{rest:?}");
+    }
+}
+
 /// The values carry the quality `stopped`, and an event and the status report the stop.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_program_shows_in_values_event_and_status() {
@@ -71,6 +133,7 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
         let connected = mqtt::MqttEvent::Connected {
             session: 1,
             broker: "b:1883".to_owned(),
+            version: MqttVersion::V5,
             max_payload: None,
         };
         broker.send(connected).await.unwrap();
@@ -119,17 +182,24 @@ fn metrics() -> Metrics {
 
 /// Returns a cycle of the only scan class of the only PLC: one register.
 fn cycle(is_stopped: bool) -> plc::PlcEvent {
-    let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![7])) };
-    let plc = &testing::config(1).plcs[0];
+    let plc::PlcEvent::Cycle(cycle) = cycle_of(0, 7) else { panic!("no cycle") };
+    plc::PlcEvent::Cycle(Cycle { is_stopped, ..cycle })
+}
+
+/// Returns a cycle in which a PLC answers this value in its only register.
+fn cycle_of(index: u16, value: u16) -> plc::PlcEvent {
+    let read = ReadResult { at: UnixTime::default(), outcome: Ok(Registers::Words(vec![value])) };
+    let plc = &testing::config(usize::from(index) + 1).plcs[usize::from(index)];
     let requests = provisioning::plan::plan(plc).classes[0].requests.clone();
     plc::PlcEvent::Cycle(Cycle {
-        plc: 0,
+        plc: index,
         class: 0,
         at: UnixTime::default(),
+        booted_at: UnixTime::default(),
         took: Duration::from_millis(5),
-        is_stopped,
+        is_stopped: false,
         requests: requests.into(),
-        locations: vec![Some(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
+        locations: vec![Ok(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],
     })
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::clock::Correction;
+use crate::clock::{ClockHistory, Correction};
 use crate::model::{Quality, Record, UnixTime};
 
 /// Marks samples taken while the clock is known to be wrong. Only good ones: a sample keeps one
@@ -14,7 +14,12 @@ pub(super) fn mark_unsynced(record: &mut Record) {
 }
 
 /// Returns the record as it is sent, and whether its times were corrected.
-pub(super) fn corrected(record: &Record, correction: Correction) -> (Cow<'_, Record>, bool) {
+pub(super) fn corrected<'r>(record: &'r Record, history: &ClockHistory) -> (Cow<'r, Record>, bool) {
+    let correction = record.clock.map(|period| history.correction(period));
+    apply(record, correction.unwrap_or(Correction::Unknown))
+}
+
+fn apply(record: &Record, correction: Correction) -> (Cow<'_, Record>, bool) {
     let is_marked = || record.samples.iter().any(|sample| sample.quality == Quality::Unsynced);
     match correction {
         Correction::Confirmed if is_marked() => (Cow::Owned(shifted(record, 0)), false),
@@ -46,7 +51,7 @@ mod tests {
     fn record() -> Record {
         let sample = |tag, quality| Sample { tag, value: Some(Value::Int(7)), quality, at: AT };
         let samples = vec![sample(0, Quality::Good), sample(1, Quality::Stopped)];
-        Record { plc: 0, at: AT, samples }
+        Record { plc: 0, at: AT, clock: None, samples }
     }
 
     #[test]
@@ -56,19 +61,19 @@ mod tests {
         let qualities =
             |record: &Record| record.samples.iter().map(|s| s.quality).collect::<Vec<_>>();
         assert_eq!(qualities(&marked), [Quality::Unsynced, Quality::Stopped]);
-        assert_eq!(corrected(&marked, Correction::Unknown), (Cow::Borrowed(&marked), false));
+        assert_eq!(apply(&marked, Correction::Unknown), (Cow::Borrowed(&marked), false));
 
-        let (sent, is_corrected) = corrected(&marked, Correction::Shift(1_000_000));
+        let (sent, is_corrected) = apply(&marked, Correction::Shift(1_000_000));
 
         let at = UnixTime::from_micros(6_000_000);
         assert_eq!((sent.at, sent.samples[0].at, is_corrected), (at, at, true));
         assert_eq!(qualities(&sent), [Quality::Good, Quality::Stopped]);
-        assert_eq!(corrected(&marked, Correction::Confirmed), (Cow::Owned(record()), false));
+        assert_eq!(apply(&marked, Correction::Confirmed), (Cow::Owned(record()), false));
     }
 
     #[test]
     fn a_record_with_right_times_is_sent_unchanged() {
         let record = record();
-        assert!(matches!(corrected(&record, Correction::Confirmed), (Cow::Borrowed(_), false)));
+        assert!(matches!(apply(&record, Correction::Confirmed), (Cow::Borrowed(_), false)));
     }
 }

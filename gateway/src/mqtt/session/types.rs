@@ -3,6 +3,7 @@
 use provisioning::config::Qos;
 use rumqttc::Outgoing;
 
+use crate::model::ForeignText;
 use crate::mqtt::{IncomingMessage, MAX_INFLIGHT};
 
 /// Packet ids that rumqttc uses: 1 to this.
@@ -39,7 +40,7 @@ pub(in crate::mqtt) enum SessionEvent {
     /// The broker received a message of QoS 2; its PUBCOMP is still to come.
     PubrecReceived,
     /// The broker acknowledged or refused a message.
-    Acked { packet_id: u16, code: u8, text: Option<String>, slot: SlotState },
+    Acked { packet_id: u16, code: u8, text: Option<ForeignText>, slot: SlotState },
     /// The broker answered the subscription, with one code per filter.
     Subscribed(Vec<u8>),
     /// The broker sent a message.

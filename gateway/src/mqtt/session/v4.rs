@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provisioning::config::Qos;
+use provisioning::config::{Mqtt, Qos, Secret, Will};
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet,
@@ -13,8 +13,10 @@ use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, MAX_PACKET_LEN, REQUEST_CAPACITY,
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
+use crate::model::ForeignText;
+use crate::mqtt::IncomingMessage;
 use crate::mqtt::failure::SessionFailure;
-use crate::mqtt::{ClientSettings, IncomingMessage, reason_code};
+use crate::mqtt::reason_code::{self, SpokenReason};
 
 /// Longest keep alive that fits CONNECT (3.1.2.10).
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
@@ -22,8 +24,12 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 pub(in crate::mqtt) struct DriverV4(EventLoop);
 
 /// Creates client and event loop for the unix socket at `path`; sends nothing yet.
-pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV4) {
-    let mqtt = &settings.mqtt;
+pub(super) fn open(
+    mqtt: &Mqtt,
+    will: Option<&Will>,
+    password: Option<&Secret>,
+    path: &str,
+) -> (AsyncClient, DriverV4) {
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
@@ -31,7 +37,7 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
         .set_keep_alive(keep_alive(mqtt.keep_alive))
         .set_inflight(MAX_PACKET_IDS)
         .set_max_packet_size(MAX_INCOMING_PACKET_LEN as usize, MAX_PACKET_LEN);
-    if let Some(will) = &settings.will {
+    if let Some(will) = will {
         options.set_last_will(LastWill::new(
             will.topic.clone(),
             will.payload.clone(),
@@ -40,7 +46,7 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
         ));
     }
     if let Some(credentials) = &mqtt.credentials {
-        let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
+        let password = password.map_or("", Secret::reveal);
         options.set_credentials(credentials.username.clone(), password);
     }
     let (client, mut event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
@@ -81,7 +87,7 @@ impl DriverV4 {
                 max_qos: Qos::ExactlyOnce,
                 retain_available: true,
             }),
-            Ok(event) => Err(SessionFailure::Protocol(format!("{event:?} instead of CONNACK"))),
+            Ok(_) => Err(no_connack()),
             Err(error) => Err(session_failure(error).before_connack()),
         }
     }
@@ -137,6 +143,12 @@ const fn suback_code(answer: SubscribeReasonCode) -> u8 {
     }
 }
 
+/// Returns the failure for another packet in place of CONNACK. The packet itself is not shown: it
+/// may be long, and whatever its sender wants.
+fn no_connack() -> SessionFailure {
+    SessionFailure::Protocol(ForeignText::new("another packet instead of CONNACK"))
+}
+
 fn session_failure(error: ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::MqttState(error) => state_failure(error),
@@ -144,11 +156,9 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
         ConnectionError::FlushTimeout => SessionFailure::NotWritten,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack { code: reason_code::from_v3(code as u8) }
+            SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code as u8)))
         }
-        ConnectionError::NotConnAck(packet) => {
-            SessionFailure::Protocol(format!("{packet:?} instead of CONNACK"))
-        }
+        ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,
     }
 }
@@ -165,10 +175,10 @@ fn state_failure(error: StateError) -> SessionFailure {
         StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size)) => {
             SessionFailure::TooLarge { size }
         }
-        StateError::Deserialization(error) => SessionFailure::Protocol(error.to_string()),
+        StateError::Deserialization(error) => SessionFailure::Protocol(ForeignText::of(&error)),
         error @ (StateError::InvalidState
         | StateError::Unsolicited(_)
         | StateError::WrongPacket
-        | StateError::EmptySubscription) => SessionFailure::Protocol(error.to_string()),
+        | StateError::EmptySubscription) => SessionFailure::Protocol(ForeignText::of(&error)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provisioning::config::Qos;
+use provisioning::config::{Mqtt, Qos, Secret, Will};
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnAckProperties, ConnectReturnCode, Filter, LastWill, Packet, PubAck, PubAckReason,
@@ -15,8 +15,10 @@ use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, REQUEST_CAPACITY, SessionEvent,
     SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
+use crate::model::ForeignText;
+use crate::mqtt::IncomingMessage;
 use crate::mqtt::failure::SessionFailure;
-use crate::mqtt::{ClientSettings, IncomingMessage, reason_code};
+use crate::mqtt::reason_code::{self, SpokenReason};
 
 /// rumqttc panics below this.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -26,8 +28,12 @@ const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
 pub(in crate::mqtt) struct DriverV5(EventLoop);
 
 /// Creates client and event loop for the unix socket at `path`; sends nothing yet.
-pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, DriverV5) {
-    let mqtt = &settings.mqtt;
+pub(super) fn open(
+    mqtt: &Mqtt,
+    will: Option<&Will>,
+    password: Option<&Secret>,
+    path: &str,
+) -> (AsyncClient, DriverV5) {
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
@@ -36,7 +42,7 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
         .set_outgoing_inflight_upper_limit(MAX_PACKET_IDS)
         .set_max_packet_size(Some(MAX_INCOMING_PACKET_LEN))
         .set_connection_timeout(WRITE_TIMEOUT_SECONDS);
-    if let Some(will) = &settings.will {
+    if let Some(will) = will {
         options.set_last_will(LastWill::new(
             will.topic.clone(),
             will.payload.clone(),
@@ -46,7 +52,7 @@ pub(super) fn open(settings: &ClientSettings, path: &str) -> (AsyncClient, Drive
         ));
     }
     if let Some(credentials) = &mqtt.credentials {
-        let password = credentials.password.as_ref().map_or("", |secret| secret.reveal());
+        let password = password.map_or("", Secret::reveal);
         options.set_credentials(credentials.username.clone(), password);
     }
     let (client, event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
@@ -81,7 +87,7 @@ impl DriverV5 {
                 }
                 Ok(connack_limits(&answer))
             }
-            Ok(event) => Err(SessionFailure::Protocol(format!("{event:?} instead of CONNACK"))),
+            Ok(_) => Err(no_connack()),
             Err(error) => Err(session_failure(error).before_connack()),
         }
     }
@@ -154,9 +160,10 @@ fn puback(ack: PubAck) -> SessionEvent {
         PubAckReason::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
         PubAckReason::PacketIdentifierInUse => 0x91,
         PubAckReason::QuotaExceeded => 0x97,
-        PubAckReason::PayloadFormatInvalid => 0x99,
+        PubAckReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
+    let text = text.map(ForeignText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Free }
 }
 
@@ -171,9 +178,10 @@ fn pubrec(ack: PubRec) -> SessionEvent {
         PubRecReason::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
         PubRecReason::PacketIdentifierInUse => 0x91,
         PubRecReason::QuotaExceeded => 0x97,
-        PubRecReason::PayloadFormatInvalid => 0x99,
+        PubRecReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
+    let text = text.map(ForeignText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
@@ -202,17 +210,21 @@ const fn suback_code(answer: SubscribeReasonCode) -> u8 {
     }
 }
 
+/// Returns the failure for another packet in place of CONNACK. The packet itself is not shown: it
+/// may be long, and whatever its sender wants.
+fn no_connack() -> SessionFailure {
+    SessionFailure::Protocol(ForeignText::new("another packet instead of CONNACK"))
+}
+
 fn session_failure(error: ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::MqttState(error) => state_failure(error),
         ConnectionError::Timeout(_) => SessionFailure::NoConnack,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack { code: connack_code(code) }
+            SessionFailure::Connack(SpokenReason::bare(connack_code(code)))
         }
-        ConnectionError::NotConnAck(packet) => {
-            SessionFailure::Protocol(format!("{packet:?} instead of CONNACK"))
-        }
+        ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,
     }
 }
@@ -225,23 +237,28 @@ fn state_failure(error: StateError) -> SessionFailure {
         StateError::ConnectionAborted => SessionFailure::Closed,
         StateError::AwaitPingResp => SessionFailure::NoPingresp,
         StateError::CollisionTimeout => SessionFailure::Collision,
-        StateError::ConnFail { reason } => SessionFailure::Connack { code: connack_code(reason) },
-        StateError::ServerDisconnect { reason_code, reason_string } => {
-            SessionFailure::Disconnected { code: reason_code as u8, text: reason_string }
+        StateError::ConnFail { reason } => {
+            SessionFailure::Connack(SpokenReason::bare(connack_code(reason)))
+        }
+        // `inbound_guard` has read the same packet, with the broker's own explanations.
+        StateError::ServerDisconnect { reason_code, .. } => {
+            SessionFailure::Disconnected(SpokenReason::bare(reason_code as u8))
         }
         StateError::IncomingPacketTooLarge { pkt_size: size, .. }
         | StateError::Deserialization(PacketError::PayloadSizeLimitExceeded {
             pkt_size: size,
             ..
         }) => SessionFailure::TooLarge { size },
-        StateError::Deserialization(error) => SessionFailure::Protocol(error.to_string()),
+        StateError::Deserialization(error) => SessionFailure::Protocol(ForeignText::of(&error)),
         error @ (StateError::Coversion(_)
         | StateError::InvalidState
         | StateError::Unsolicited(_)
         | StateError::WrongPacket
         | StateError::EmptySubscription
         | StateError::InvalidAlias { .. }
-        | StateError::OutgoingPacketTooLarge { .. }) => SessionFailure::Protocol(error.to_string()),
+        | StateError::OutgoingPacketTooLarge { .. }) => {
+            SessionFailure::Protocol(ForeignText::of(&error))
+        }
     }
 }
 
@@ -268,11 +285,11 @@ const fn connack_code(code: ConnectReturnCode) -> u8 {
         ConnectReturnCode::TopicNameInvalid => reason_code::TOPIC_NAME_INVALID,
         ConnectReturnCode::PacketTooLarge => reason_code::PACKET_TOO_LARGE,
         ConnectReturnCode::QuotaExceeded => 0x97,
-        ConnectReturnCode::PayloadFormatInvalid => 0x99,
-        ConnectReturnCode::RetainNotSupported => 0x9A,
-        ConnectReturnCode::QoSNotSupported => 0x9B,
-        ConnectReturnCode::UseAnotherServer => 0x9C,
-        ConnectReturnCode::ServerMoved => 0x9D,
+        ConnectReturnCode::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
+        ConnectReturnCode::RetainNotSupported => reason_code::RETAIN_NOT_SUPPORTED,
+        ConnectReturnCode::QoSNotSupported => reason_code::QOS_NOT_SUPPORTED,
+        ConnectReturnCode::UseAnotherServer => reason_code::USE_ANOTHER_SERVER,
+        ConnectReturnCode::ServerMoved => reason_code::SERVER_MOVED,
         ConnectReturnCode::ConnectionRateExceeded => 0x9F,
     }
 }

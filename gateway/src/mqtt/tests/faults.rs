@@ -191,14 +191,14 @@ async fn a_second_client_with_the_same_id_is_named_as_the_cause() {
 
 #[tokio::test]
 async fn refused_messages_of_qos_2_exhaust_a_session_and_a_new_one_starts() {
-    let refusing = Script { refused_topics: vec![("topic1".into(), 0x97)], ..Script::default() };
+    let refusing = Script { refused_topics: vec![("topic1".into(), 0x87)], ..Script::default() };
     let mut world = BrokerWorld::start(MqttVersion::V5, vec![refusing, Script::default()]).await;
     world.connected().await;
 
     for ticket in 0..65 {
         world.publish(ticket, Qos::ExactlyOnce).await;
         let event = world.event().await;
-        assert!(matches!(event, MqttEvent::Refused { code: 0x97, .. }), "{event:?}");
+        assert!(matches!(event, MqttEvent::Refused { code: 0x87, .. }), "{event:?}");
     }
     let (reason, _, retry_in) = world.disconnected().await;
 
@@ -266,4 +266,58 @@ async fn after_a_disconnect_for_missing_rights_the_client_waits_a_minute() {
 
     assert_eq!(reason, DisconnectReason::Unauthorized);
     assert!(retry_in >= Duration::from_secs(60), "{retry_in:?}");
+}
+
+/// A code that may be different the next time is no refusal.
+#[tokio::test]
+async fn only_codes_that_stay_refuse_a_message() {
+    for qos in ACKNOWLEDGED_QOS {
+        for (code, is_final) in [
+            (0x80, false),
+            (0x83, false),
+            (0x87, true),
+            (0x90, true),
+            (0x91, false),
+            (0x97, false),
+            (0x99, true),
+        ] {
+            let refused_topics = vec![("topic1".into(), code)];
+            let script = Script { refused_topics, ..Script::default() };
+            let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
+            world.connected().await;
+            world.publish(7, qos).await;
+            match world.event().await {
+                MqttEvent::Refused { ticket: Some(7), .. } => assert!(is_final, "{code:#x}"),
+                MqttEvent::Deferred { ticket: Some(7), .. } => assert!(!is_final, "{code:#x}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_concerns_no_message_is_told_apart() {
+    for (code, reason) in [
+        (0x81, DisconnectReason::Closed),
+        (0x89, DisconnectReason::Unavailable),
+        (0x8B, DisconnectReason::Unavailable),
+        (0x8E, DisconnectReason::TakenOver),
+        (0x93, DisconnectReason::Unavailable),
+        (0x95, DisconnectReason::Closed),
+        (0x96, DisconnectReason::Unavailable),
+        (0x97, DisconnectReason::Unavailable),
+        (0x98, DisconnectReason::Unavailable),
+        (0x9C, DisconnectReason::Unavailable),
+        (0x9D, DisconnectReason::Unavailable),
+        (0x9F, DisconnectReason::Unavailable),
+        (0xA0, DisconnectReason::Unavailable),
+    ] {
+        let script = Script { ending: Some((1, Ending::Disconnect(code))), ..Script::default() };
+        let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
+        world.connected().await;
+        world.publish(1, Qos::AtLeastOnce).await;
+        let found = world.disconnected().await.0;
+        assert_eq!(found, reason, "{code:#x}");
+        assert_eq!(found.may_concern_message(), reason == DisconnectReason::Closed);
+    }
 }

@@ -2,7 +2,7 @@
 //! socket can be bound as to any other.
 
 use tokio::sync::watch;
-use tunnel::TunnelReport;
+use tunnel::{InterfaceIndex, TunnelReport, TunnelState};
 
 use super::*;
 use crate::mock_broker::OnConnect;
@@ -14,7 +14,8 @@ use crate::uplink::{Route, TunnelHandle, testing};
 fn two_hubs(hub: &str) -> (Uplink, watch::Sender<TunnelReport>) {
     let hubs = [("hub-a", "127.0.0.2/32"), ("hub-b", "127.0.0.0/31")].map(testing::hub);
     let (sender, report) = watch::channel(testing::report(hub));
-    let way = Route::Device("lo".parse().unwrap(), TunnelHandle::new(&hubs, report));
+    let (_, interface) = watch::channel(Some(InterfaceIndex(1)));
+    let way = Route::Device(interface, TunnelHandle::new(&hubs, report));
     (Uplink::new(way, Tls::default()), sender)
 }
 
@@ -80,4 +81,26 @@ async fn a_hub_change_ends_the_session_and_starts_at_the_first_broker() {
     assert_eq!(world.disconnected().await.0, DisconnectReason::Renewed);
     assert_eq!(world.disconnected().await.0, DisconnectReason::Unreachable);
     assert_eq!(world.connected().await.0, at.to_string());
+}
+
+#[tokio::test]
+async fn a_tunnel_that_comes_back_ends_the_pause() {
+    // Without a broker behind the hub, each attempt fails at once and is followed by a pause.
+    let (uplink, reports) = two_hubs("hub-a");
+    let mut world = BrokerWorld::start_with(MqttVersion::V5, vec![], |settings| {
+        settings.uplink = uplink;
+    })
+    .await;
+    let mut pauses = Duration::ZERO;
+    let rounds = async {
+        while pauses < Duration::from_secs(600) {
+            pauses += world.disconnected().await.2;
+            world.yield_to_tasks().await;
+            let state = TunnelState::Silent;
+            reports.send_replace(TunnelReport { state, ..testing::report("hub-a") });
+            world.yield_to_tasks().await;
+            reports.send_replace(testing::report("hub-a"));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), rounds).await.expect("no pause is waited for");
 }

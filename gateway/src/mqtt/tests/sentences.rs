@@ -5,7 +5,10 @@ use std::io;
 
 use serde_json::json;
 
+use super::inbound_guard::Greeting;
+use super::reason_code::SpokenReason;
 use super::*;
+use crate::model::ForeignText;
 use crate::uplink::DialError;
 
 /// The page that lists the codes.
@@ -29,10 +32,11 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::Unresolved { host: broker() },
         DialError::TimedOut { broker: broker() },
         DialError::Refused { broker: broker(), port: 1883 },
-        DialError::Unreachable { broker: broker(), cause: String::new() },
+        DialError::Unreachable { broker: broker(), cause: ForeignText::default() },
+        DialError::OutOfConnections { broker: broker(), cause: ForeignText::default() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
-        DialError::CertificateFile { path: String::new(), cause: String::new() },
+        DialError::CertificateFile { path: String::new(), cause: ForeignText::default() },
         DialError::InvalidServerName { host: broker() },
         DialError::UnknownAuthority { broker: broker() },
         DialError::WrongServerName { host: broker() },
@@ -40,9 +44,9 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::CertificateNotYetValid { broker: broker() },
         DialError::ClientCertificateRejected { broker: broker() },
         DialError::NotTls { broker: broker() },
-        DialError::TlsClosed { broker: broker(), port: 1883, cause: String::new() },
+        DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
-        DialError::TlsFailed { broker: broker(), cause: String::new() },
+        DialError::TlsFailed { broker: broker(), cause: ForeignText::default() },
     ];
     let sessions = failures().map(|failure| sentence(&failure).detail.code);
 
@@ -76,63 +80,94 @@ fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
 }
 
 #[test]
-fn a_refused_login_names_the_restart() {
-    let code = reason_code::NOT_AUTHORIZED;
+fn a_refused_login_says_how_a_corrected_password_reaches_the_gateway() {
+    let mut settings = settings(MqttVersion::V5, 1883);
+    let refused = |settings: &ClientSettings| connack(NOT_AUTHORIZED).sentence("b:1883", settings);
+    let refusal = "The broker b:1883 refuses this gateway (not authorized): check the user name, \
+                   the password and the rights of amsterdam-01.";
 
-    let sentence = sentence(&SessionFailure::Connack { code });
-
-    assert_eq!(
-        sentence.text,
-        "The broker b:1883 refuses this gateway (not authorized): check the user name, the \
-         password and the rights of amsterdam-01. After correcting the password: systemctl \
-         restart edge-gateway."
-    );
+    let sentence = refused(&settings);
+    let reload = "The gateway reads the password file again at the next attempt.";
+    assert_eq!(sentence.text, format!("{refusal} {reload}"));
     assert_eq!(
         json!(sentence.detail),
         json!({"code": "unauthorized", "arguments": {
             "broker": "b:1883", "reason": "not authorized", "client_id": "amsterdam-01",
+            "reload": "next attempt",
         }})
     );
+
+    let credential = PasswordFile::from_argument("cred:mqtt.password".as_ref()).unwrap();
+    settings.mqtt.credentials.as_mut().unwrap().password = Some(credential);
+    let reload = "After correcting the password: systemctl restart edge-gateway.";
+    assert_eq!(refused(&settings).text, format!("{refusal} {reload}"));
+
+    settings.restarts_on_new_secrets = true;
+    let reload = "When the password file changes, the gateway restarts by itself.";
+    assert_eq!(refused(&settings).text, format!("{refusal} {reload}"));
 }
 
 #[test]
 fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
-    let mut mqtt = settings(MqttVersion::V5, 8883).mqtt;
-    let sentence =
-        |mqtt: &Mqtt| SessionFailure::ClosedBeforeConnack.sentence("127.0.0.1:8883", mqtt).text;
-    assert!(sentence(&mqtt).contains("without TLS"));
-    mqtt.brokers[0].scheme = Scheme::Mqtts;
-    assert!(sentence(&mqtt).contains("this gateway's certificate"), "{}", sentence(&mqtt));
+    let mut settings = settings(MqttVersion::V5, 8883);
+    let sentence = |settings: &ClientSettings| {
+        SessionFailure::ClosedBeforeConnack.sentence("127.0.0.1:8883", settings).text
+    };
+    assert!(sentence(&settings).contains("without TLS"));
+    settings.mqtt.brokers[0].scheme = Scheme::Mqtts;
+    assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 22] {
+fn failures() -> [SessionFailure; 32] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
+        SessionFailure::PasswordFile("no".to_owned()),
         SessionFailure::Bridge(broken()),
         SessionFailure::NoConnack,
         SessionFailure::NoSuback,
-        SessionFailure::Connack { code: reason_code::BAD_USER_NAME_OR_PASSWORD },
-        SessionFailure::Connack { code: reason_code::NOT_AUTHORIZED },
-        SessionFailure::Connack { code: reason_code::UNSUPPORTED_VERSION },
-        SessionFailure::Connack { code: reason_code::CLIENT_ID_NOT_VALID },
-        SessionFailure::Connack { code: reason_code::SERVER_UNAVAILABLE },
+        connack(reason_code::BAD_USER_NAME_OR_PASSWORD),
+        connack(NOT_AUTHORIZED),
+        connack(reason_code::UNSUPPORTED_VERSION),
+        connack(reason_code::CLIENT_ID_NOT_VALID),
+        connack(reason_code::SERVER_UNAVAILABLE),
         SessionFailure::ClosedBeforeConnack,
-        SessionFailure::Disconnected { code: reason_code::SESSION_TAKEN_OVER, text: None },
-        SessionFailure::Disconnected { code: 0x97, text: Some("too many".to_owned()) },
+        connack(reason_code::QOS_NOT_SUPPORTED),
+        connack(reason_code::RETAIN_NOT_SUPPORTED),
+        SessionFailure::NotMqtt(Greeting::Http),
+        SessionFailure::NotMqtt(Greeting::Tls),
+        SessionFailure::NotMqtt(Greeting::Other),
+        SessionFailure::AnswersV3,
+        SessionFailure::PacketLimit { bytes: 20 },
+        SessionFailure::Disconnected(SpokenReason::bare(reason_code::SESSION_TAKEN_OVER)),
+        SessionFailure::Disconnected(SpokenReason {
+            code: reason_code::SERVER_MOVED,
+            text: None,
+            server: Some("other:1883".into()),
+        }),
+        SessionFailure::Disconnected(SpokenReason {
+            code: 0x97,
+            text: Some("too many".into()),
+            server: None,
+        }),
         SessionFailure::Closed,
         SessionFailure::Broken(broken()),
         SessionFailure::NoPingresp,
         SessionFailure::NoAcknowledgement,
         SessionFailure::NotWritten,
         SessionFailure::TooLarge { size: 2_000_000 },
-        SessionFailure::Protocol("no".to_owned()),
+        SessionFailure::Protocol("no".into()),
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
         SessionFailure::SubscribeRetry,
+        SessionFailure::VersionRetry,
         SessionFailure::HubChanged,
     ]
 }
 
+fn connack(code: u8) -> SessionFailure {
+    SessionFailure::Connack(SpokenReason::bare(code))
+}
+
 fn sentence(failure: &SessionFailure) -> Sentence {
-    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883).mqtt)
+    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883))
 }

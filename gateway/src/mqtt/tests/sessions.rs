@@ -16,12 +16,53 @@ async fn connect_carries_the_configured_values() {
             keep_alive: 30,
             start: SessionStart::Clean,
             username: Some("user".into()),
+            password: Some("secret".into()),
             will: Some(will()),
         };
         assert_eq!(connect, expected);
         let (broker, _) = world.connected().await;
         assert!(broker.starts_with("127.0.0.1:"));
         assert_eq!(world.metrics.mqtt.connected.get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_corrected_password_is_used_at_the_next_attempt() {
+    for version in BOTH {
+        let path = std::env::temp_dir().join(format!("edge-corrected-{}", fastrand::u64(..)));
+        let write = |password: &str| {
+            std::fs::write(&path, password).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write("wrong\n");
+        let refuse = OnConnect::Refuse(reason_code::BAD_USER_NAME_OR_PASSWORD);
+        let refusing = Script { connect: refuse, ..Script::default() };
+        let scripts = vec![refusing, Script::default()];
+        let mut world = BrokerWorld::start_with(version, scripts, |settings| {
+            let file = PasswordFile::from_argument(&path).unwrap();
+            settings.mqtt.credentials.as_mut().unwrap().password = Some(file);
+        })
+        .await;
+        let (reason, sentence, retry_in) = world.disconnected().await;
+        assert_eq!(reason, DisconnectReason::Unauthorized, "{sentence}");
+
+        std::fs::remove_file(&path).unwrap();
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        let (_, sentence, retry_in) = world.disconnected().await;
+        assert!(sentence.text.contains("there is no such file"), "{sentence}");
+
+        write("right\n");
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        world.connected().await;
+        let connect = loop {
+            if let MockBrokerEvent::Connected(connect) = world.broker_events.recv().await.unwrap() {
+                break connect;
+            }
+        };
+        assert_eq!(connect.password.as_deref(), Some("right"));
+        std::fs::remove_file(&path).unwrap();
     }
 }
 

@@ -8,16 +8,22 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::plc::session::AnswerMismatch;
 
 /// Longest frame (Modbus Application Protocol V1.1b3, 4.1).
 const MAX_FRAME_LEN: usize = 260;
 /// Transaction id, protocol id and length; the length counts what follows.
 const MBAP_PREFIX_LEN: usize = 6;
-/// The prefix, unit id, function code, and byte count or exception code.
+/// The prefix, unit id, function code, and byte count or exception code: the shortest answer.
 const HEADER_LEN: usize = 9;
+/// The length of an exception: unit id, function code and exception code.
+const EXCEPTION_LENGTH: u16 = 3;
+/// An answer to one of this many requests before the last one is late, and not to a foreign one.
+const RECENT_REQUESTS: usize = 16;
 
 /// Transaction ids of all connections to one PLC: each of the 65,536 once, then from the start.
 ///
@@ -25,7 +31,7 @@ const HEADER_LEN: usize = 9;
 #[derive(Clone, Debug)]
 pub(super) struct TransactionIds(Arc<AtomicU16>);
 
-/// A stream that lets exactly one well-formed answer through for each request.
+/// A stream that lets exactly one well-formed answer through for each request, and only whole.
 ///
 /// Every error is final: the connection must be dropped.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(super) struct Strict<S> {
     transaction_ids: TransactionIds,
     /// Absent between an answer and the next request.
     pending: Option<PendingRequest>,
+    /// The part of a complete answer that tokio_modbus has not taken yet.
+    delivery: Vec<u8>,
 }
 
 /// A request that waits for its answer.
@@ -43,12 +51,12 @@ struct PendingRequest {
     client_id: [u8; 2],
     /// The id on the wire.
     wire_id: [u8; 2],
+    /// Unit id and function code; absent until they were sent.
+    asked: Option<(u8, u8)>,
     /// Bytes of the request that were sent.
     sent_len: usize,
-    /// Bytes of the answer that arrived.
-    received_len: usize,
-    /// The first bytes of the answer, as far as they arrived.
-    header: [u8; HEADER_LEN],
+    /// What arrived of the answer.
+    answer: Vec<u8>,
 }
 
 impl TransactionIds {
@@ -59,82 +67,141 @@ impl TransactionIds {
     fn next_id(&self) -> u16 {
         // Load and store need not be one operation: one task owns all connections to a PLC.
         let id = self.0.load(Relaxed);
-        // A linear congruential generator of full period: the increment is odd, and 4 divides the
-        // factor minus 1. Since 4 does not divide the increment minus 1, no id is followed by the
-        // next higher number.
-        self.0.store(id.wrapping_mul(25_173).wrapping_add(13_851), Relaxed);
+        self.0.store(successor(id), Relaxed);
         id
     }
 }
 
+/// Returns the transaction id after this one.
+///
+/// A linear congruential generator of full period: the increment is odd, and 4 divides the factor
+/// minus 1. Since 4 does not divide the increment minus 1, no id is followed by the next higher
+/// number.
+const fn successor(id: u16) -> u16 {
+    id.wrapping_mul(25_173).wrapping_add(13_851)
+}
+
+/// Returns whether `id` was that of one of the last requests before `current`.
+fn is_recent(id: u16, current: u16) -> bool {
+    std::iter::successors(Some(id), |id| Some(successor(*id)))
+        .skip(1)
+        .take(RECENT_REQUESTS)
+        .any(|later| later == current)
+}
+
 impl<S> Strict<S> {
     pub(super) const fn new(stream: S, ids: TransactionIds) -> Self {
-        Self { stream, transaction_ids: ids, pending: None }
+        Self { stream, transaction_ids: ids, pending: None, delivery: Vec::new() }
     }
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// Starts a request whose first bytes are `start`. Fails when bytes arrived without a request.
     fn begin_request(&mut self, cx: &mut Context<'_>, start: &[u8]) -> io::Result<PendingRequest> {
-        let mut byte = [0];
-        let mut probe = ReadBuf::new(&mut byte);
+        let mut bytes = [0; MAX_FRAME_LEN];
+        let mut probe = ReadBuf::new(&mut bytes);
         // Readable before anything was requested: the end of the stream, or an answer that is late.
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut probe) {
             read?;
             return Err(match probe.filled() {
                 [] => io::ErrorKind::ConnectionAborted.into(),
-                _ => invalid_data("bytes arrived without a request".to_owned()),
+                unsolicited => self.judge_unsolicited(unsolicited).into(),
             });
         }
         let Some(&client_id) = start.first_chunk() else {
             return Err(io::ErrorKind::WriteZero.into());
         };
         let wire_id = self.transaction_ids.next_id().to_be_bytes();
-        Ok(PendingRequest {
-            client_id,
-            wire_id,
-            sent_len: 0,
-            received_len: 0,
-            header: [0; HEADER_LEN],
-        })
+        let asked = start.get(6).copied().zip(start.get(7).copied());
+        Ok(PendingRequest { client_id, wire_id, asked, sent_len: 0, answer: Vec::new() })
+    }
+
+    /// Returns what is wrong with bytes that arrived without a request: an answer that comes late
+    /// or twice, or the rest of one that was longer than it said.
+    fn judge_unsolicited(&self, bytes: &[u8]) -> AnswerMismatch {
+        match bytes {
+            &[t0, t1, 0, 0, ..]
+                if is_recent(
+                    u16::from_be_bytes([t0, t1]),
+                    self.transaction_ids.0.load(Relaxed),
+                ) =>
+            {
+                AnswerMismatch::Late
+            }
+            _ => AnswerMismatch::ExtraBytes { bytes: bytes.len() },
+        }
     }
 }
 
 impl PendingRequest {
-    /// Checks the next bytes of the answer, and replaces its id by the one that tokio_modbus
-    /// expects. Returns whether the answer is complete.
-    fn handle_bytes(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
-        for (place, byte) in self.header.iter_mut().skip(self.received_len).zip(&*bytes) {
+    /// Returns whether the answer is complete; fails as soon as it cannot be the answer any more.
+    fn is_complete(&self) -> Result<bool, AnswerMismatch> {
+        let mut header = [0; HEADER_LEN];
+        for (place, byte) in header.iter_mut().zip(&self.answer) {
             *place = *byte;
         }
-        replace_id(bytes, self.received_len, self.client_id);
-        self.received_len += bytes.len();
-        self.is_complete()
-    }
-
-    /// Returns whether the answer is complete; fails as soon as it cannot be the answer any more.
-    /// tokio_modbus checks the function code and the unit.
-    fn is_complete(&self) -> io::Result<bool> {
-        let [t0, t1, p0, p1, l0, l1, _, function, content] = self.header;
+        let [t0, t1, p0, p1, l0, l1, unit, function, content] = header;
         let len = u16::from_be_bytes([l0, l1]);
-        let frame_len = MBAP_PREFIX_LEN + usize::from(len);
-        let has = |bytes| self.received_len >= bytes;
+        let received = self.answer.len();
+        let has = |bytes| received >= bytes;
         if has(2) && [t0, t1] != self.wire_id {
-            return Err(invalid_data("it answers another request".to_owned()));
+            return Err(self.judge_id([t0, t1]));
         }
         if has(4) && [p0, p1] != [0, 0] {
-            return Err(invalid_data("it is not Modbus".to_owned()));
+            return Err(AnswerMismatch::NotModbus);
+        }
+        if has(7)
+            && let Some((asked, _)) = self.asked.filter(|(asked, _)| *asked != unit)
+        {
+            return Err(AnswerMismatch::OtherUnit { asked, answered: unit });
+        }
+        // Some devices count a byte too many in an exception. Unit, function and id show that it
+        // is one; if there is more to it, the byte ends the session before the next request.
+        if has(8) && self.is_exception(function) {
+            return match received {
+                ..HEADER_LEN => Ok(false),
+                HEADER_LEN => Ok(true),
+                _ => Err(AnswerMismatch::ExtraBytes { bytes: received - HEADER_LEN }),
+            };
         }
         if has(MBAP_PREFIX_LEN) && !(3..=254).contains(&len) {
-            return Err(invalid_data(format!("no answer has a length of {len}")));
+            return Err(AnswerMismatch::Length { length: len });
         }
         if has(HEADER_LEN) && !is_consistent(len, function, content) {
-            return Err(invalid_data(format!("its length of {len} is not that of its content")));
+            return Err(AnswerMismatch::Length { length: len });
         }
-        if has(MBAP_PREFIX_LEN) && self.received_len > frame_len {
-            return Err(invalid_data("bytes follow the answer".to_owned()));
+        let frame_len = MBAP_PREFIX_LEN + usize::from(len);
+        if has(MBAP_PREFIX_LEN) && received > frame_len {
+            return Err(AnswerMismatch::ExtraBytes { bytes: received - frame_len });
         }
-        Ok(has(MBAP_PREFIX_LEN) && self.received_len == frame_len)
+        Ok(has(MBAP_PREFIX_LEN) && received == frame_len)
+    }
+
+    /// Returns what is wrong with an answer that has this transaction id.
+    fn judge_id(&self, id: [u8; 2]) -> AnswerMismatch {
+        if is_recent(u16::from_be_bytes(id), u16::from_be_bytes(self.wire_id)) {
+            AnswerMismatch::Late
+        } else {
+            AnswerMismatch::OtherTransaction
+        }
+    }
+
+    fn is_exception(&self, function: u8) -> bool {
+        self.asked.is_some_and(|(_, asked)| function == asked | 0x80)
+    }
+
+    /// Returns the complete answer with the id that tokio_modbus expects, and the length that an
+    /// exception has.
+    fn into_answer(self) -> Vec<u8> {
+        let Self { mut answer, client_id, .. } = self;
+        replace_id(&mut answer, 0, client_id);
+        if answer.len() == HEADER_LEN
+            && let Some(length) = answer.get_mut(4..MBAP_PREFIX_LEN)
+        {
+            // Nine bytes are an exception, or an answer of one byte without data.
+            length.copy_from_slice(&EXCEPTION_LENGTH.to_be_bytes());
+        }
+        answer
     }
 }
 
@@ -144,14 +211,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let bytes = buf.filled_mut().get_mut(before..).unwrap_or_default();
-        if let Some(pending) = &mut self.pending
-            && pending.handle_bytes(bytes)?
+        while self.delivery.is_empty()
+            && let Some(mut pending) = self.pending.take()
         {
-            self.pending = None;
+            let mut bytes = [0; MAX_FRAME_LEN];
+            let mut read = ReadBuf::new(&mut bytes);
+            let polled = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+            let arrived = read.filled();
+            if polled.is_pending() || arrived.is_empty() {
+                self.pending = Some(pending);
+                return polled;
+            }
+            pending.answer.extend_from_slice(arrived);
+            if pending.is_complete()? {
+                self.delivery = pending.into_answer();
+            } else {
+                self.pending = Some(pending);
+            }
         }
+        if self.delivery.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let len = self.delivery.len().min(buf.remaining());
+        buf.put_slice(self.delivery.get(..len).unwrap_or_default());
+        self.delivery.drain(..len);
         Poll::Ready(Ok(()))
     }
 }
@@ -204,13 +287,15 @@ fn replace_id(bytes: &mut [u8], at: usize, id: [u8; 2]) {
 fn is_consistent(len: u16, function: u8, content: u8) -> bool {
     match function {
         1..=4 => len == 3 + u16::from(content),
-        0x80.. => len == 3,
+        0x80.. => len == EXCEPTION_LENGTH,
         _ => true,
     }
 }
 
-fn invalid_data(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+impl From<AnswerMismatch> for io::Error {
+    fn from(mismatch: AnswerMismatch) -> Self {
+        Self::new(io::ErrorKind::InvalidData, mismatch)
+    }
 }
 
 #[cfg(test)]

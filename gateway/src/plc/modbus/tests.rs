@@ -54,6 +54,72 @@ async fn an_exception_is_a_refusal_with_its_code() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exception_with_a_wrong_length_is_one_and_keeps_the_session() {
+    for length in [0, 2, 4, 255] {
+        let (mut session, mut plc) = session();
+        let serve = async {
+            for _ in 0..2 {
+                let mut asked = [0; 12];
+                plc.read_exact(&mut asked).await.unwrap();
+                let refusal = [&asked[..2], &[0, 0, 0, length, 255, 0x83, 2]].concat();
+                plc.write_all(&refusal).await.unwrap();
+            }
+        };
+        let read = async {
+            for _ in 0..2 {
+                let answer = session.read(ADDRESS, &REAL_AT_10).await;
+                assert!(matches!(answer, Err(RequestError::Refused(2))), "{length}: {answer:?}");
+            }
+        };
+        tokio::join!(read, serve);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_mismatch_has_its_cause() {
+    // The connection starts with the transaction id 0, and 13851 follows.
+    let right = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0];
+    let with = |at: usize, byte: u8| {
+        let mut bytes = right.to_vec();
+        bytes[at] = byte;
+        bytes
+    };
+    let trailing = [&right[..], &[0, 0]].concat();
+    let causes = [
+        (with(1, 1), AnswerMismatch::OtherTransaction),
+        (with(6, 0), AnswerMismatch::OtherUnit { asked: 255, answered: 0 }),
+        (trailing, AnswerMismatch::ExtraBytes { bytes: 2 }),
+        (
+            vec![0, 0, 0, 0, 0, 5, 255, 3, 2, 0, 0],
+            AnswerMismatch::Count { received: 1, requested: 2 },
+        ),
+        (with(3, 1), AnswerMismatch::NotModbus),
+    ];
+    for (bytes, cause) in causes {
+        let (_, answer) = exchange(&REAL_AT_10, &bytes).await;
+        assert!(matches!(&answer, Err(RequestError::Garbled(is)) if *is == cause), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_an_earlier_request_is_late() {
+    let (mut session, mut plc) = session();
+    let answer = [0, 0, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0];
+    let serve = async {
+        for _ in 0..2 {
+            plc.read_exact(&mut [0; 12]).await.unwrap();
+            plc.write_all(&answer).await.unwrap();
+        }
+    };
+    let read = async {
+        assert!(session.read(ADDRESS, &REAL_AT_10).await.is_ok());
+        session.read(ADDRESS, &REAL_AT_10).await
+    };
+    let (second, ()) = tokio::join!(read, serve);
+    assert!(matches!(second, Err(RequestError::Garbled(AnswerMismatch::Late))), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_fit_is_garbled() {
     let hostile: [(&str, &[u8]); 13] = [
         ("another transaction", &[0, 9, 0, 0, 0, 7, 255, 3, 4, 0, 0, 0, 0]),
@@ -139,7 +205,7 @@ async fn no_connection_repeats_a_transaction_id_of_the_one_before() {
     let mut ids = std::collections::BTreeSet::new();
     for _ in 0..3 {
         let (ours, mut plc) = duplex(1024);
-        let mut session = connector.new_session(ours);
+        let mut session = connector.new_session(ours, connector.take_slot().unwrap());
         for _ in 0..3 {
             let serve = async {
                 let mut asked = [0; 12];
@@ -321,11 +387,12 @@ fn session() -> (ModbusSession, DuplexStream) {
     let (ours, theirs) = duplex(1024);
     let mut connector = connector("127.0.0.1", 502);
     connector.transaction_ids = TransactionIds::starting_at(0);
-    (connector.new_session(ours), theirs)
+    (connector.new_session(ours, connector.take_slot().unwrap()), theirs)
 }
 
 fn connector(host: &str, port: u16) -> ModbusConnector {
-    ModbusConnector::new(HostPort { host: host.to_owned(), port }, ADDRESS.timeout)
+    let address = HostPort { host: host.to_owned(), port };
+    ModbusConnector::new(address, ADDRESS.timeout, ConnectionSlots::new(1))
 }
 
 const fn request(table: Table, first: u16, count: u16) -> ReadRequest {

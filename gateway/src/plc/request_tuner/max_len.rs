@@ -7,10 +7,6 @@ use provisioning::plan::MAX_BITS;
 use crate::plc::failed_once;
 use crate::schedule::RetryBackoff;
 
-/// After this many consecutive requests over which the PLC closed the connection, their length is
-/// taken for the reason.
-const MAX_PEER_CLOSES: u8 = 2;
-
 /// What is known about the length of requests for one kind of table.
 #[derive(Debug, Default)]
 pub(super) struct MaxLength {
@@ -18,8 +14,15 @@ pub(super) struct MaxLength {
     longest_answered: u16,
     /// Absent while no request was too long.
     limit: Option<LengthLimit>,
-    /// Consecutive connections that the PLC closed over a request.
-    peer_closes: u8,
+}
+
+/// What a request that is too long costs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LengthCost {
+    /// Nothing: the PLC answers with an exception. The next trial may follow at once.
+    Request,
+    /// The connection.
+    Connection,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,11 @@ impl MaxLength {
         Some(if middle > max_len { middle } else { min_rejected })
     }
 
+    /// Returns whether no request of this length was ever answered.
+    pub(super) const fn is_unproven(&self, count: u16) -> bool {
+        count > self.longest_answered
+    }
+
     /// Returns whether a request of this length exceeds the limit.
     pub(super) fn exceeds_limit(&self, count: u16) -> bool {
         self.limit.is_some_and(|limit| count > limit.max_len)
@@ -73,7 +81,6 @@ impl MaxLength {
 
     /// Records the answer to a request of this length. Returns whether that changes the requests.
     pub(super) fn on_answer(&mut self, count: u16, now: Instant) -> bool {
-        self.peer_closes = 0;
         self.longest_answered = self.longest_answered.max(count);
         let Some(limit) = &mut self.limit else { return false };
         if count <= limit.max_len {
@@ -87,40 +94,20 @@ impl MaxLength {
         true
     }
 
-    /// Records that a request of this length was refused although each of its halves is answered.
+    /// Records that a request of this length was rejected although each of its parts is answered.
     /// Returns whether its length may be the reason.
-    pub(super) fn on_too_long(&mut self, count: u16, now: Instant) -> bool {
+    pub(super) fn on_too_long(&mut self, count: u16, cost: LengthCost, now: Instant) -> bool {
         let may_be = count > self.longest_answered && count > 1;
         if may_be {
             self.shorten(count, self.longest_answered.max(count / 2), now);
-        }
-        may_be
-    }
-
-    /// Records that the PLC closed the connection over a request of this length for this number of
-    /// tags. Returns whether that changes the requests.
-    pub(super) fn on_peer_close(&mut self, count: u16, tags: usize, now: Instant) -> bool {
-        if count <= self.longest_answered {
-            return false;
-        }
-        if tags < 2 {
-            // A request for one tag cannot be shorter: its length was not the reason.
-            return self.longest_answered == 0 && self.limit.take().is_some();
-        }
-        self.peer_closes += 1;
-        // A failed trial is not repeated.
-        let is_too_long = self.peer_closes >= MAX_PEER_CLOSES || self.exceeds_limit(count);
-        if is_too_long {
-            self.peer_closes = 0;
-            self.shorten(count, self.longest_answered.max(count / 2), now);
-            if let Some(limit) = &mut self.limit
+            if cost == LengthCost::Connection
+                && let Some(limit) = &mut self.limit
                 && limit.backoff.failures() <= 1
             {
-                // A trial costs a connection: wait before the next one.
                 limit.backoff.on_failure(now, 0.0);
             }
         }
-        is_too_long
+        may_be
     }
 
     fn shorten(&mut self, min_rejected: u16, max_len: u16, now: Instant) {
@@ -143,7 +130,7 @@ mod tests {
 
     fn limited(len: u16, now: Instant) -> MaxLength {
         let mut max = MaxLength::default();
-        assert!(max.on_too_long(len, now));
+        assert!(max.on_too_long(len, LengthCost::Request, now));
         max
     }
 
@@ -167,41 +154,26 @@ mod tests {
         let now = Instant::now();
         let mut max = MaxLength::default();
         max.on_answer(60, now);
-        assert!(!max.on_too_long(60, now) && !max.on_peer_close(60, 5, now));
-        assert!(max.on_too_long(61, now));
+        assert!(!max.on_too_long(60, LengthCost::Request, now) && !max.is_unproven(60));
+        assert!(max.on_too_long(61, LengthCost::Request, now) && max.is_unproven(61));
         assert_eq!(max.max_len(), Some(60), "not less than what was answered");
-        assert!(!MaxLength::default().on_too_long(1, now), "nothing is shorter than one register");
+        let is_long = MaxLength::default().on_too_long(1, LengthCost::Request, now);
+        assert!(!is_long, "nothing is shorter than one register");
         assert_eq!(limited(2, now).max_len(), Some(1));
     }
 
     #[test]
-    fn the_second_closed_connection_in_a_row_limits_the_length() {
+    fn a_trial_that_costs_a_connection_waits_for_a_minute_and_then_longer() {
         let now = Instant::now();
         let mut max = MaxLength::default();
-        assert!(!max.on_peer_close(100, 5, now));
-        max.on_answer(10, now);
-        assert!(!max.on_peer_close(100, 5, now), "an answer starts the count again");
-        assert!(max.on_peer_close(100, 5, now));
+        assert!(max.on_too_long(100, LengthCost::Connection, now));
         assert_eq!(max.max_len(), Some(50));
         let minute = now + Duration::from_secs(60);
-        assert!(!max.is_trial_due(now) && max.is_trial_due(minute), "a trial costs a connection");
-        // A failed trial needs no second one, and waits twice as long.
-        assert!(max.on_peer_close(75, 5, minute));
+        assert!(!max.is_trial_due(now) && max.is_trial_due(minute));
+        assert!(max.on_too_long(75, LengthCost::Connection, minute));
         assert_eq!((max.max_len(), max.trial_len(minute)), (Some(37), None));
         assert!(!max.is_trial_due(minute + Duration::from_secs(119)));
         assert!(max.is_trial_due(minute + Duration::from_secs(120)));
-    }
-
-    #[test]
-    fn a_connection_closed_over_one_tag_was_not_closed_over_a_length() {
-        let now = Instant::now();
-        let mut max = limited(100, now);
-        assert!(max.on_peer_close(2, 1, now));
-        assert_eq!(max.max_len(), None);
-        let mut max = limited(100, now);
-        max.on_answer(1, now);
-        assert!(!max.on_peer_close(2, 1, now), "other requests are answered");
-        assert_eq!(max.max_len(), Some(50));
     }
 
     #[test]

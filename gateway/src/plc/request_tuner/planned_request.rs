@@ -2,22 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provisioning::config::Plc;
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{Location, Table};
 
 use super::max_len::MaxLength;
+use super::suspect::{PartLoss, Suspect};
 use super::{AnswerVerdict, SplitHalf, SplitRequest, TagRange};
-use crate::plc::{failed_once, failed_twice};
-use crate::schedule::RetryBackoff;
+use crate::plc::{ReadFailure, Rejection, SessionFailure, failed_once, failed_twice};
+use crate::schedule::{RetryBackoff, RetryPolicy};
 
-/// After this many broken connections a refused request is not split further: its tags are retried
-/// one by one, with long pauses.
-const MAX_BREAKS: u8 = 2;
 /// Most quarantined tags that are retried in one cycle.
 const MAX_RETRIES_PER_CYCLE: u8 = 4;
+/// Sessions that end over a range that had been answered before it is suspected: one may be noise.
+const MAX_LOSSES: u8 = 5;
+/// Refusals in a row with an exception that may be temporary before the range itself is taken for
+/// the reason.
+const MAX_SOFT_REFUSALS: u32 = 3;
+/// Pauses before a tag is retried over which sessions end. Each retry costs a connection.
+const LOST_RETRY: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(15),
+    second: Duration::from_secs(60),
+    max: Duration::from_secs(3600),
+    jitter: 0.0,
+};
 
 /// One request of the plan. A position is the index of a slot in order of address; the tags of a
 /// group share a slot, so that they are read together or not at all.
@@ -25,12 +35,27 @@ const MAX_RETRIES_PER_CYCLE: u8 = 4;
 pub(super) struct PlannedRequest {
     table: Table,
     slots: Vec<TagSlot>,
+    /// One for each slot.
+    histories: Vec<SlotHistory>,
     /// By position.
     quarantine: BTreeMap<usize, QuarantineEntry>,
     /// Positions that are not joined with the one before, and when to retry that.
     split_points: BTreeMap<usize, RetryBackoff>,
     /// Ranges that were refused and are still to be split.
     unresolved: Vec<UnresolvedRange>,
+    /// Ranges over which sessions ended.
+    suspects: Vec<Suspect>,
+}
+
+/// What became of the requests for one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct SlotHistory {
+    /// Whether it was ever answered.
+    was_answered: bool,
+    /// Consecutive sessions that ended over it after they had answered something else.
+    losses: u8,
+    /// Consecutive refusals with an exception that may be temporary.
+    soft_refusals: u32,
 }
 
 /// The registers or bits of a tag, or of the tags of a group.
@@ -44,13 +69,10 @@ pub(super) struct TagSlot {
     pub(super) end: u32,
 }
 
-/// A slot that the PLC refuses in every request.
+/// A slot that the PLC rejects in every request.
 #[derive(Clone, Copy, Debug)]
 struct QuarantineEntry {
-    /// Exception code.
-    code: u8,
-    /// Whether a connection broke over it.
-    breaks_connection: bool,
+    rejection: Rejection,
     backoff: RetryBackoff,
 }
 
@@ -60,8 +82,26 @@ struct UnresolvedRange {
     tags: Range<usize>,
     /// Exception code.
     code: u8,
-    /// Connections that broke while it was split.
-    breaks: u8,
+}
+
+/// What else the PLC answers while it refuses a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum RefusalContext {
+    /// It answered other requests lately, so that it has not failed as a whole.
+    OthersAnswered,
+    /// It answered none lately.
+    NothingAnswered,
+    /// The same, and the request is a part of one that is split.
+    Splitting,
+}
+
+/// What a lost session means for the range over which it ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::plc) enum LossVerdict {
+    /// The range is to blame, as far as is known: it is read last and in parts from now on.
+    Suspected,
+    /// The server or the network may be to blame.
+    Unexplained,
 }
 
 /// Bounds what one cycle retries.
@@ -83,6 +123,18 @@ impl ProbeBudget {
 
     pub(super) const fn is_used(&self) -> bool {
         self.retries > 0 || self.has_join_retry || self.has_length_trial
+    }
+}
+
+impl QuarantineEntry {
+    /// Returns whether a retry costs a connection.
+    const fn breaks_session(&self) -> bool {
+        matches!(self.rejection, Rejection::Failure(_))
+    }
+
+    /// Returns whether it is certain: a single refusal may be noise.
+    const fn is_confirmed(&self) -> bool {
+        self.breaks_session() || self.backoff.failures() > 1
     }
 }
 
@@ -120,10 +172,12 @@ impl PlannedRequest {
         slots.sort_by_key(|slot| (slot.first, slot.end));
         Self {
             table: request.table,
+            histories: vec![SlotHistory::default(); slots.len()],
             slots,
             quarantine: BTreeMap::new(),
             split_points: BTreeMap::new(),
             unresolved: Vec::new(),
+            suspects: Vec::new(),
         }
     }
 
@@ -138,22 +192,29 @@ impl PlannedRequest {
 
     /// Returns the registers or bits of the request that reads these slots.
     pub(super) fn count(&self, tags: &Range<usize>) -> u16 {
-        self.request(tags).count
+        // Called for every answer: the list of the request's tags is not built for it.
+        super::span_of(self.slots.get(tags.clone()).unwrap_or_default()).1
     }
 
-    /// Returns the ranges to read: without quarantined and unresolved slots, not joined across
-    /// split points, none longer than `max` allows; and what is due for a retry within `budget`.
+    /// Returns the ranges to read: without suspected, quarantined and unresolved slots, not joined
+    /// across split points, none longer than `max` allows; and what is due for a retry within
+    /// `budget` and costs no connection.
     pub(super) fn ranges(&self, max: &MaxLength, budget: &mut ProbeBudget) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for position in 0..self.slots.len() {
             if let Some(entry) = self.quarantine.get(&position) {
-                if entry.backoff.is_due(budget.now) && budget.retries < MAX_RETRIES_PER_CYCLE {
+                if !entry.breaks_session()
+                    && entry.backoff.is_due(budget.now)
+                    && budget.retries < MAX_RETRIES_PER_CYCLE
+                {
                     budget.retries += 1;
                     ranges.push(position..position + 1);
                 }
                 continue;
             }
-            if self.unresolved.iter().any(|range| range.tags.contains(&position)) {
+            if self.unresolved.iter().any(|range| range.tags.contains(&position))
+                || self.suspects.iter().any(|suspect| suspect.contains(position))
+            {
                 continue;
             }
             match ranges.last_mut() {
@@ -162,6 +223,34 @@ impl PlannedRequest {
             }
         }
         ranges
+    }
+
+    /// Returns the ranges over which a session may end: they are read after all others.
+    pub(super) fn search_ranges(&self, now: Instant) -> impl Iterator<Item = Range<usize>> {
+        let parts = self.suspects.iter().flat_map(|suspect| suspect.parts()).cloned();
+        let due = self
+            .quarantine
+            .iter()
+            .filter(move |(_, entry)| entry.breaks_session() && entry.backoff.is_due(now));
+        parts.chain(due.map(|(position, _)| *position..*position + 1))
+    }
+
+    /// Returns why no request reads this position: it is in quarantine.
+    pub(super) fn quarantine_failure(&self, position: usize) -> Option<ReadFailure> {
+        Some(match self.quarantine.get(&position)?.rejection {
+            Rejection::Exception(code) => ReadFailure::Refused(code),
+            Rejection::Failure(_) => ReadFailure::Unreachable,
+        })
+    }
+
+    /// Returns the tags of each slot, by position.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &[usize]> {
+        self.slots.iter().map(|slot| &*slot.tags)
+    }
+
+    /// Returns whether the slot at this position was ever answered.
+    pub(super) fn was_answered(&self, position: usize) -> bool {
+        self.histories.get(position).is_some_and(|history| history.was_answered)
     }
 
     fn can_join(
@@ -194,15 +283,20 @@ impl PlannedRequest {
 
     /// Records that these slots were answered together. Returns whether that changes the requests.
     pub(super) fn on_answer(&mut self, tags: &Range<usize>, now: Instant) -> bool {
+        let answered = SlotHistory { was_answered: true, ..SlotHistory::default() };
+        self.histories.get_mut(tags.clone()).unwrap_or_default().fill(answered);
         let inside = tags.start + 1..tags.end;
-        let mut has_changed = false;
+        let mut has_changed = !self.suspects.is_empty();
+        self.suspects.iter_mut().for_each(|suspect| suspect.on_answer(tags));
         if inside.start < inside.end && self.split_points.range(inside.clone()).next().is_some() {
             self.split_points.retain(|position, _| !inside.contains(position));
             has_changed = true;
         }
         if tags.len() == 1 && self.quarantine.remove(&tags.start).is_some() {
             // The reason, such as a download, may have brought back others.
-            self.retry_quarantined(now);
+            for entry in self.quarantine.values_mut() {
+                entry.backoff.retry_now(now);
+            }
             has_changed = true;
         }
         has_changed
@@ -216,38 +310,154 @@ impl PlannedRequest {
         code: u8,
         now: Instant,
     ) -> (bool, AnswerVerdict) {
+        self.suspects.iter_mut().for_each(|suspect| suspect.on_refused(&tags));
         if tags.len() > 1 {
-            self.unresolved.push(UnresolvedRange { tags, code, breaks: 0 });
+            self.unresolved.push(UnresolvedRange { tags, code });
             return (true, AnswerVerdict::Split);
         }
-        let first = QuarantineEntry { code, breaks_connection: false, backoff: failed_once(now) };
+        let rejection = Rejection::Exception(code);
+        let first = QuarantineEntry { rejection, backoff: failed_once(now) };
         self.quarantine
             .entry(tags.start)
             .and_modify(|entry| {
-                (entry.code, entry.breaks_connection) = (code, false);
-                entry.backoff.on_failure(now, 0.0);
+                if entry.breaks_session() {
+                    *entry = first;
+                } else {
+                    entry.rejection = rejection;
+                    entry.backoff.on_failure(now, 0.0);
+                }
             })
             .or_insert(first);
         (true, AnswerVerdict::Final)
     }
 
-    /// Records that the connection broke over these slots. Returns whether that changes the
-    /// requests.
-    pub(super) fn on_broken(&mut self, tags: &Range<usize>, now: Instant) -> bool {
-        let entry = self.quarantine.get_mut(&tags.start).filter(|_| tags.len() == 1);
-        let Some(entry) = entry else { return false };
-        entry.breaks_connection = true;
-        entry.backoff.on_failure(now, 0.0);
-        true
+    /// Records that these slots were refused together with an exception that may be temporary.
+    /// Returns the same as [`PlannedRequest::on_refused`].
+    pub(super) fn on_soft_refusal(
+        &mut self,
+        tags: Range<usize>,
+        code: u8,
+        context: RefusalContext,
+        now: Instant,
+    ) -> (bool, AnswerVerdict) {
+        let histories = self.histories.get_mut(tags.clone()).unwrap_or_default();
+        for history in &mut *histories {
+            history.soft_refusals = history.soft_refusals.saturating_add(1);
+        }
+        let refusals = histories.iter().map(|history| history.soft_refusals).min();
+        let refusals = refusals.unwrap_or_default();
+        let is_retry = tags.len() == 1 && self.quarantine.contains_key(&tags.start);
+        let is_due = is_retry
+            || match context {
+                RefusalContext::OthersAnswered => refusals >= MAX_SOFT_REFUSALS,
+                RefusalContext::Splitting => tags.len() > 1,
+                // The PLC may have failed as a whole, so the search is repeated less and less often.
+                RefusalContext::NothingAnswered => {
+                    tags.len() > 1
+                        && refusals > MAX_SOFT_REFUSALS
+                        && (refusals.is_power_of_two() || refusals.is_multiple_of(1024))
+                }
+            };
+        if !is_due {
+            let was_suspect = self.suspects.iter().any(|suspect| suspect.parts().contains(&tags));
+            self.suspects.iter_mut().for_each(|suspect| suspect.on_refused(&tags));
+            return (was_suspect, AnswerVerdict::Final);
+        }
+        let verdict = self.on_refused(tags.clone(), code, now);
+        if tags.len() == 1
+            && !is_retry
+            && let Some(entry) = self.quarantine.get_mut(&tags.start)
+        {
+            // It was refused several times already.
+            entry.backoff.on_failure(now, 0.0);
+        }
+        verdict
+    }
+
+    /// Records that the session ended over these slots, after it had answered something else.
+    /// `is_unproven` tells whether no request like this was ever answered.
+    pub(super) fn on_lost(
+        &mut self,
+        tags: &Range<usize>,
+        failure: SessionFailure,
+        is_unproven: bool,
+        now: Instant,
+    ) -> LossVerdict {
+        let rejection = Rejection::Failure(failure);
+        if let Some(entry) = self.quarantine.get_mut(&tags.start).filter(|_| tags.len() == 1) {
+            if !entry.breaks_session() {
+                entry.backoff = RetryBackoff::new(&LOST_RETRY);
+            }
+            entry.rejection = rejection;
+            entry.backoff.on_failure(now, 0.0);
+            return LossVerdict::Suspected;
+        }
+        let lost = self.suspects.iter_mut().find_map(|suspect| suspect.on_lost(tags));
+        if let Some(lost) = lost {
+            if let PartLoss::Found(position) = lost {
+                let mut backoff = RetryBackoff::new(&LOST_RETRY);
+                backoff.on_failure(now, 0.0);
+                self.quarantine.insert(position, QuarantineEntry { rejection, backoff });
+            }
+            return LossVerdict::Suspected;
+        }
+        let crossed: Vec<_> = self.crossed_split_points(tags).collect();
+        if !crossed.is_empty() {
+            crossed.into_iter().for_each(|position| self.add_split_point(position, now));
+            return LossVerdict::Suspected;
+        }
+        let histories = self.histories.get_mut(tags.clone()).unwrap_or_default();
+        for history in &mut *histories {
+            history.losses = history.losses.saturating_add(1);
+        }
+        let losses = histories.iter().map(|history| history.losses).min().unwrap_or_default();
+        let is_new = histories.iter().any(|history| !history.was_answered);
+        let max = if is_new || is_unproven { 1 } else { MAX_LOSSES };
+        if losses < max {
+            return LossVerdict::Unexplained;
+        }
+        self.suspects.push(Suspect::new(tags.clone()));
+        LossVerdict::Suspected
+    }
+
+    /// Returns whether these slots are joined although they were rejected together.
+    pub(super) fn is_join_trial(&self, tags: &Range<usize>) -> bool {
+        self.crossed_split_points(tags).next().is_some()
+    }
+
+    fn crossed_split_points(&self, tags: &Range<usize>) -> impl Iterator<Item = usize> {
+        // An empty range of a BTreeMap may not begin behind its end.
+        let inside = tags.start + 1..tags.end.max(tags.start + 1);
+        self.split_points.range(inside).map(|(position, _)| *position)
+    }
+
+    /// Removes a range that was answered in parts although it was not answered as a whole.
+    pub(super) fn take_answered_in_parts(&mut self) -> Option<Suspect> {
+        let index = self.suspects.iter().position(Suspect::is_answered_in_parts);
+        let answered = index.map(|index| self.suspects.remove(index));
+        self.suspects.retain(|suspect| !suspect.parts().is_empty());
+        answered
+    }
+
+    /// Keeps the parts of a range apart where the PLC may not let it be joined: at the widest gap,
+    /// or else in the middle.
+    pub(super) fn separate(&mut self, suspect: &Suspect, now: Instant) {
+        let middle = usize::midpoint(suspect.whole().start, suspect.whole().end);
+        let rank = |position: &usize| {
+            (self.gap_before(*position).unwrap_or_default(), usize::MAX - position.abs_diff(middle))
+        };
+        if let Some(position) = suspect.inner_starts().max_by_key(rank) {
+            self.split_points.insert(position, failed_twice(now));
+        }
     }
 
     /// Takes the next unresolved range, and splits it: at a known split point, else in the middle.
     /// `planned` is the index of this request.
     pub(super) fn next_split(&mut self, planned: usize) -> Option<SplitRequest> {
-        let UnresolvedRange { tags, code, breaks } = self.unresolved.pop()?;
-        let known = self.split_points.range(tags.start + 1..tags.end);
+        let UnresolvedRange { tags, code } = self.unresolved.pop()?;
+        let known = self.crossed_split_points(&tags).next();
         let middle = usize::midpoint(tags.start, tags.end);
-        let at = known.map(|(position, _)| *position).next().unwrap_or(middle);
+        let at = known.unwrap_or(middle);
         let half = |tags: Range<usize>| SplitHalf {
             request: self.request(&tags),
             range: TagRange { planned, tags },
@@ -257,20 +467,20 @@ impl PlannedRequest {
             count: self.count(&tags),
             whole: TagRange { planned, tags },
             code,
-            breaks,
             halves,
         })
     }
 
-    /// Records that the connection broke while this request was split.
-    pub(super) fn on_split_broken(&mut self, split: SplitRequest, now: Instant) {
-        let SplitRequest { whole: TagRange { tags, .. }, code, breaks, .. } = split;
-        if breaks + 1 < MAX_BREAKS {
-            self.unresolved.push(UnresolvedRange { tags, code, breaks: breaks + 1 });
-            return;
+    /// Records that half of a refused request was not sent: it is still to be split.
+    pub(super) fn on_half_not_sent(&mut self, tags: Range<usize>, code: u8) {
+        if tags.len() > 1 {
+            self.unresolved.push(UnresolvedRange { tags, code });
         }
-        let entry = QuarantineEntry { code, breaks_connection: true, backoff: failed_twice(now) };
-        self.quarantine.extend(tags.map(|position| (position, entry)));
+    }
+
+    /// Records that the session ended over half of a refused request.
+    pub(super) fn on_half_lost(&mut self, tags: Range<usize>) {
+        self.suspects.push(Suspect::new(tags));
     }
 
     /// Keeps a position apart from the one before, until the next retry.
@@ -279,20 +489,20 @@ impl PlannedRequest {
         entry.and_modify(|retry| retry.on_failure(now, 0.0)).or_insert_with(|| failed_once(now));
     }
 
-    /// Retries quarantined slots in the next cycle, but not those that break connections. Returns
+    /// Retries quarantined slots in the next cycle, but not those over which sessions end. Returns
     /// whether there are any.
     pub(super) fn retry_quarantined(&mut self, now: Instant) -> bool {
         let mut has_any = false;
-        for entry in self.quarantine.values_mut().filter(|entry| !entry.breaks_connection) {
+        for entry in self.quarantine.values_mut().filter(|entry| !entry.breaks_session()) {
             entry.backoff.retry_now(now);
             has_any = true;
         }
         has_any
     }
 
-    /// Returns whether a refused range is still to be split.
-    pub(super) fn has_unresolved(&self) -> bool {
-        !self.unresolved.is_empty()
+    /// Returns whether something is searched, so that the requests change from cycle to cycle.
+    pub(super) const fn is_searching(&self) -> bool {
+        !self.unresolved.is_empty() || !self.suspects.is_empty()
     }
 
     /// Returns the earliest time of a retry.
@@ -307,169 +517,28 @@ impl PlannedRequest {
         self.unresolved.iter().map(|range| self.request(&range.tags))
     }
 
-    /// Returns the indices of quarantined tags that failed more than once, and their exception
-    /// codes.
-    pub(super) fn quarantined(&self) -> impl Iterator<Item = (usize, u8)> {
-        let confirmed = self.quarantine.iter().filter(|(_, entry)| entry.backoff.failures() > 1);
+    /// Returns the indices of the tags that are certainly rejected, and how.
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (usize, Rejection)> {
+        let confirmed = self.quarantine.iter().filter(|(_, entry)| entry.is_confirmed());
         confirmed.flat_map(|(&position, entry)| {
             let tags = self.slots.get(position).map_or(&[][..], |slot| &slot.tags);
-            tags.iter().map(|&tag| (tag, entry.code))
+            tags.iter().map(|&tag| (tag, entry.rejection))
         })
     }
 
     /// Returns the widest gap that crosses no split point that failed more than once.
     pub(super) fn widest_safe_gap(&self) -> Option<u16> {
         let confirmed = self.split_points.iter().filter(|(_, retry)| retry.failures() > 1);
-        let gap = |position: usize| {
-            let (before, after) = (self.slots.get(..position)?, self.slots.get(position)?);
-            let end = before.iter().map(|slot| slot.end).max()?;
-            u16::try_from(u32::from(after.first).checked_sub(end)?).ok()
-        };
-        confirmed.filter_map(|(&position, _)| gap(position)?.checked_sub(1)).min()
+        confirmed.filter_map(|(&position, _)| self.gap_before(position)?.checked_sub(1)).min()
+    }
+
+    /// Returns the unused registers or bits before a slot.
+    fn gap_before(&self, position: usize) -> Option<u16> {
+        let (before, after) = (self.slots.get(..position)?, self.slots.get(position)?);
+        let end = before.iter().map(|slot| slot.end).max()?;
+        u16::try_from(u32::from(after.first).checked_sub(end)?).ok()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use provisioning::plan;
-
-    use super::*;
-    use crate::plc::tests::support;
-
-    /// Returns the request that reads these holding registers.
-    fn planned(registers: &[u16]) -> PlannedRequest {
-        let addresses: Vec<_> = registers.iter().map(|at| format!("holding:{at}")).collect();
-        let tags: Vec<_> = addresses.iter().map(|at| (at.as_str(), 1000)).collect();
-        let mut plc = support::plc("generic", &tags);
-        plc.max_gap = 124;
-        let plan = plan::plan(&plc);
-        PlannedRequest::new(&plc, &plan.classes[0].requests[0])
-    }
-
-    fn ranges(planned: &PlannedRequest, now: Instant) -> (Vec<Range<usize>>, ProbeBudget) {
-        let mut budget = ProbeBudget::new(now);
-        (planned.ranges(&MaxLength::default(), &mut budget), budget)
-    }
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_quarantined_slot_is_read_alone_and_only_when_a_retry_is_due() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2]);
-        assert_eq!(ranges(&planned, now).0.as_slice(), std::slice::from_ref(&(0..3)));
-        assert_eq!(planned.on_refused(1..2, 2, now), (true, AnswerVerdict::Final));
-        let (apart, budget) = ranges(&planned, now);
-        assert_eq!((apart, budget.is_used()), (vec![0..1, 1..2, 2..3], true));
-        assert_eq!(planned.quarantined().count(), 0, "one failure may be noise");
-        planned.on_refused(1..2, 3, now);
-        let (apart, budget) = ranges(&planned, now);
-        assert_eq!((apart, budget.is_used()), (vec![0..1, 2..3], false));
-        assert_eq!(planned.quarantined().collect::<Vec<_>>(), [(1, 3)]);
-        assert_eq!(planned.next_retry(), Some(now + MINUTE));
-        assert!(!planned.on_answer(&(0..1), now), "another slot");
-        assert!(planned.on_answer(&(1..2), now));
-        assert_eq!(ranges(&planned, now).0.as_slice(), std::slice::from_ref(&(0..3)));
-    }
-
-    #[test]
-    fn four_quarantined_slots_are_retried_in_a_cycle() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2, 3, 4, 5]);
-        for slot in 0..6 {
-            planned.on_refused(slot..slot + 1, 2, now);
-        }
-        assert_eq!(ranges(&planned, now).0, [0..1, 1..2, 2..3, 3..4]);
-    }
-
-    #[test]
-    fn one_split_point_is_crossed_in_a_cycle_when_its_retry_is_due() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2, 3, 4, 5]);
-        planned.add_split_point(2, now);
-        planned.add_split_point(4, now);
-        assert_eq!(ranges(&planned, now).0, [0..4, 4..6]);
-        planned.add_split_point(2, now);
-        assert_eq!(ranges(&planned, now).0, [0..2, 2..6], "the other one is due");
-        planned.add_split_point(4, now);
-        let (apart, budget) = ranges(&planned, now);
-        assert_eq!((apart, budget.is_used()), (vec![0..2, 2..4, 4..6], false));
-        assert_eq!(ranges(&planned, now + MINUTE).0, [0..4, 4..6]);
-        for neighbours in [0..2, 2..4] {
-            assert!(!planned.on_answer(&neighbours, now), "{neighbours:?} crosses no split point");
-        }
-        assert!(planned.on_answer(&(0..4), now));
-        assert_eq!(ranges(&planned, now).0, [0..4, 4..6]);
-    }
-
-    #[test]
-    fn a_gap_is_unsafe_after_a_second_failure() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 10, 30]);
-        planned.add_split_point(2, now);
-        assert_eq!(planned.widest_safe_gap(), None);
-        planned.add_split_point(2, now);
-        assert_eq!(planned.widest_safe_gap(), Some(7), "8 registers lie in between");
-        planned.add_split_point(3, now);
-        planned.add_split_point(3, now);
-        assert_eq!(planned.widest_safe_gap(), Some(7), "19 registers lie in the other gap");
-        planned.add_split_point(1, now);
-        planned.add_split_point(1, now);
-        assert_eq!(planned.widest_safe_gap(), Some(7), "no register lies between neighbours");
-    }
-
-    #[test]
-    fn a_refused_range_is_split_at_a_known_point_or_in_the_middle() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2, 3, 4, 5]);
-        let halves =
-            |split: &SplitRequest| split.halves.each_ref().map(|half| half.range.tags.clone());
-        assert_eq!(planned.on_refused(0..6, 2, now), (true, AnswerVerdict::Split));
-        assert!(planned.has_unresolved() && ranges(&planned, now).0.is_empty());
-        let split = planned.next_split(7).unwrap();
-        assert_eq!((halves(&split), split.count, split.whole.planned), ([0..3, 3..6], 6, 7));
-        assert!(!planned.has_unresolved() && planned.next_split(7).is_none());
-        planned.add_split_point(5, now);
-        planned.add_split_point(6, now);
-        planned.on_refused(0..6, 2, now);
-        assert_eq!(halves(&planned.next_split(7).unwrap()), [0..5, 5..6]);
-        planned.on_refused(0..5, 2, now);
-        assert_eq!(halves(&planned.next_split(7).unwrap()), [0..2, 2..5]);
-    }
-
-    #[test]
-    fn the_second_connection_lost_over_a_split_quarantines_its_slots() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2, 3]);
-        planned.on_refused(1..3, 2, now);
-        let split = planned.next_split(0).unwrap();
-        planned.on_split_broken(split, now);
-        assert_eq!(
-            planned.unresolved_requests().map(|request| request.tags).collect::<Vec<_>>(),
-            [[1, 2]]
-        );
-        let split = planned.next_split(0).unwrap();
-        planned.on_split_broken(split, now);
-        assert_eq!(planned.quarantined().collect::<Vec<_>>(), [(1, 2), (2, 2)]);
-        assert!(!planned.retry_quarantined(now), "each retry may cost a connection");
-        assert_eq!(planned.next_retry(), Some(now + MINUTE));
-        // A refusal that leaves the connection open makes them harmless again.
-        planned.on_refused(1..2, 2, now);
-        assert!(planned.retry_quarantined(now));
-        assert_eq!(planned.next_retry(), Some(now));
-    }
-
-    #[test]
-    fn a_connection_lost_over_a_quarantined_slot_delays_its_retry() {
-        let now = Instant::now();
-        let mut planned = planned(&[0, 1, 2]);
-        assert!(!planned.on_broken(&(1..2), now), "it is not quarantined");
-        planned.on_refused(1..2, 2, now);
-        assert!(!planned.on_broken(&(1..3), now) && !planned.on_broken(&(0..1), now));
-        assert!(planned.on_broken(&(1..2), now));
-        assert!(!planned.retry_quarantined(now));
-        assert_eq!(planned.next_retry(), Some(now + MINUTE));
-    }
-}
+mod tests;

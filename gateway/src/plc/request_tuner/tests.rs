@@ -15,7 +15,7 @@ const HOUR: u32 = 3600;
 #[test]
 fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
     let mut world = TunerHarness::new(0..120);
-    world.device.bad.insert(77);
+    world.device.bad.insert(77, Answer::Refused(2));
     assert_eq!(world.cycle(), good(0..120, &[77]));
     // One for the whole, and at most two for each of the 7 levels.
     assert!(world.device.asked <= 15, "{} requests", world.device.asked);
@@ -30,9 +30,9 @@ fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
 fn a_group_is_read_whole_or_refused_whole() {
     let mut world = TunerHarness::new(0..60);
     world.group(&[10, 11, 40]);
-    world.device.bad.insert(50);
+    world.device.bad.insert(50, Answer::Refused(2));
     assert_eq!(world.cycle(), good(0..60, &[50]), "the group is not affected");
-    world.device.bad.insert(11);
+    world.device.bad.insert(11, Answer::Refused(2));
     world.run(5);
     assert_eq!(world.cycle(), good(0..60, &[10, 11, 40, 50]));
     assert_eq!(world.quarantined(), [10, 11, 40, 50]);
@@ -71,7 +71,7 @@ fn refusals_without_reason_during_a_split_have_no_lasting_effect() {
 fn a_gap_that_the_device_refuses_separates_the_tags_around_it() {
     let tags: Vec<u16> = (0..20).chain(25..40).chain(42..60).collect();
     let mut world = TunerHarness::new(tags.iter().copied());
-    world.device.bad = (20..25).collect();
+    world.device.refuse(20..25);
     let all: BTreeSet<u16> = tags.into_iter().collect();
     for _ in 0..5 {
         assert_eq!(world.cycle(), all);
@@ -84,7 +84,7 @@ fn a_gap_that_the_device_refuses_separates_the_tags_around_it() {
 #[test]
 fn a_quarantined_tag_is_retried_for_ever() {
     let mut world = TunerHarness::new(0..10);
-    world.device.bad.insert(4);
+    world.device.bad.insert(4, Answer::Refused(2));
     let asked_before = world.run(12 * HOUR);
     // Two requests a cycle; and for the tag the splits, and the retries of twelve hours.
     let trials = asked_before - 2 * 12 * u64::from(HOUR);
@@ -99,7 +99,7 @@ fn a_quarantined_tag_is_retried_for_ever() {
 #[test]
 fn refused_tags_are_retried_on_a_new_connection_and_when_a_neighbour_recovers() {
     let mut world = TunerHarness::new(0..40);
-    world.device.bad = (0..40).collect();
+    world.device.refuse(0..40);
     world.run(3 * HOUR);
     assert_eq!(world.quarantined().len(), 40);
     world.device.bad.clear();
@@ -107,7 +107,7 @@ fn refused_tags_are_retried_on_a_new_connection_and_when_a_neighbour_recovers() 
     world.run(15);
     assert_eq!(world.cycle(), good(0..40, &[]));
 
-    world.device.bad = (10..20).collect();
+    world.device.refuse(10..20);
     world.run(5 * HOUR);
     assert_eq!(world.quarantined(), (10..20).collect::<Vec<_>>());
     world.device.bad.clear();
@@ -124,7 +124,7 @@ fn refused_tags_are_retried_on_a_new_connection_and_when_a_neighbour_recovers() 
 fn the_longest_request_is_learned_from_exception_3() {
     for most in [1, 7, 50, 99] {
         let mut world = TunerHarness::new(0..100);
-        world.device.longest = Some((most, LongRequest::Refuses(3)));
+        world.device.longest = Some((most, Answer::Refused(3)));
         world.run(if most == 1 { 10 } else { 0 });
         for _ in 0..10 {
             assert_eq!(world.cycle(), good(0..100, &[]), "{most}");
@@ -143,52 +143,151 @@ fn the_longest_request_is_learned_from_exception_3() {
 }
 
 #[test]
-fn the_longest_request_is_learned_from_connections_that_are_closed() {
-    let mut world = TunerHarness::new(0..100);
-    world.device.longest = Some((50, LongRequest::Closes));
-    world.run(10);
-    assert_eq!(world.cycle(), good(0..100, &[]));
-    world.run(24 * HOUR);
-    assert_eq!(world.learned(), LearnedLimits { max_words: Some(50), ..LearnedLimits::default() });
-    let lost = world.device.closes;
-    assert!(lost < 45, "{lost} connections in a day");
+fn the_longest_request_is_learned_from_requests_that_are_not_answered() {
+    for rejected in [Answer::Lost(SessionFailure::TimedOut), Answer::Refused(4), Answer::Refused(0)]
+    {
+        for most in [7, 16, 50, 99] {
+            let mut world = TunerHarness::new(0..100);
+            world.device.longest = Some((most, rejected));
+            world.run(10);
+            assert_eq!(world.cycle(), good(0..100, &[]), "{most} with {rejected:?}");
+            let lost = world.device.lost;
+            world.run(if most == 16 { 4 * HOUR } else { HOUR / 4 });
+            if most != 16 {
+                continue;
+            }
+            let learned = LearnedLimits { max_words: Some(most), ..LearnedLimits::default() };
+            assert_eq!(world.learned(), learned, "{rejected:?}");
+            assert!(world.device.lost < lost + 40, "{} connections", world.device.lost);
+            world.device.longest = None;
+            world.run(3 * HOUR);
+            assert_eq!(world.requests_in_a_cycle(), 1);
+            assert_eq!(world.learned(), LearnedLimits::default());
+        }
+    }
 }
 
 #[test]
-fn a_device_that_closes_every_connection_limits_no_length() {
+fn a_device_that_loses_every_session_limits_no_length_and_quarantines_nothing() {
     let mut world = TunerHarness::new(0..100);
-    world.device.longest = Some((0, LongRequest::Closes));
+    world.device.longest = Some((0, Answer::Lost(SessionFailure::Disconnected)));
     world.run(600);
+    assert_eq!(world.learned(), LearnedLimits::default());
     world.device.longest = None;
-    world.run(HOUR);
     assert_eq!(world.cycle(), good(0..100, &[]));
+    world.run(1);
     assert_eq!(world.requests_in_a_cycle(), 1);
 }
 
 #[test]
-fn a_request_that_breaks_the_connection_while_it_is_split_is_quarantined() {
+fn a_register_that_ends_the_session_alone_and_is_refused_in_company_is_quarantined() {
     let mut world = TunerHarness::new(0..16);
-    world.device.bad.insert(3);
+    world.device.bad.insert(3, Answer::Refused(2));
     world.device.deadly.insert(3);
-    // The joined request is refused; read alone, the register breaks the connection.
     world.run(20);
-    let lost = world.device.closes;
+    let lost = world.device.lost;
     world.run(6 * HOUR);
     assert_eq!(world.cycle(), good(0..16, &[3]));
-    assert!(lost <= 4 && world.device.closes <= lost + 20, "{}", world.device.closes);
+    assert!(lost <= 4 && world.device.lost <= lost + 20, "{}", world.device.lost);
 }
 
 #[test]
-fn other_exceptions_split_nothing() {
-    for code in [1, 4, 6, 10, 11] {
+fn an_exception_that_may_be_temporary_splits_nothing_at_once() {
+    for code in [0, 1, 4, 7, 8, 244] {
         let mut world = TunerHarness::new(0..60);
-        world.device.noise = [(1, code)].into();
+        world.device.noise = [(1, code), (2, code)].into();
         assert_eq!(world.cycle(), BTreeSet::new());
         assert_eq!(world.device.asked, 1);
+        assert_eq!(world.cycle(), BTreeSet::new());
         assert_eq!(world.cycle(), good(0..60, &[]));
         assert_eq!(world.learned(), LearnedLimits::default());
     }
 }
+
+#[test]
+fn a_plc_that_refuses_everything_for_a_time_has_nothing_in_quarantine_afterwards() {
+    for code in [1, 4] {
+        let mut world = TunerHarness::new(0..60);
+        world.run(5);
+        world.device.longest = Some((0, Answer::Refused(code)));
+        let asked = world.run(HOUR);
+        assert!(asked < 2 * u64::from(HOUR), "{asked} requests");
+        assert_eq!(world.learned(), LearnedLimits::default());
+        world.device.longest = None;
+        assert_eq!(world.cycle(), good(0..60, &[]));
+    }
+}
+
+#[test]
+fn whatever_the_plc_does_with_one_register_the_others_are_read_and_it_is_named() {
+    for tags in [0..13, 0..120] {
+        for bad in [tags.start, tags.end / 2, tags.end - 1] {
+            for answer in REJECTIONS {
+                let mut world = TunerHarness::new(tags.clone());
+                world.device.bad.insert(bad, answer);
+                world.run(10);
+                for _ in 0..10 {
+                    assert_eq!(world.cycle(), good(tags.clone(), &[bad]), "{bad}: {answer:?}");
+                }
+                assert_eq!(world.quarantined(), [bad], "{answer:?}");
+                let lost = world.device.lost;
+                assert!(lost <= 7, "{lost} connections for register {bad} with {answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rejected_register_is_retried_rarely_and_for_ever() {
+    for answer in [Answer::Refused(4), Answer::Lost(SessionFailure::TimedOut)] {
+        let mut world = TunerHarness::new(0..6);
+        world.device.bad.insert(3, answer);
+        world.run(10 * HOUR);
+        assert!(world.device.lost < 25, "{} connections in ten hours", world.device.lost);
+        world.device.bad.clear();
+        world.run(HOUR + 30);
+        assert_eq!(world.cycle(), good(0..6, &[]), "{answer:?}");
+        assert_eq!(world.learned(), LearnedLimits::default());
+    }
+}
+
+#[test]
+fn a_register_that_was_answered_before_is_suspected_after_several_sessions() {
+    for answer in REJECTIONS {
+        let mut world = TunerHarness::new(0..40);
+        world.run(10);
+        world.device.bad.insert(7, answer);
+        world.run(20);
+        assert_eq!(world.cycle(), good(0..40, &[7]), "{answer:?}");
+        assert_eq!(world.quarantined(), [7], "{answer:?}");
+    }
+}
+
+#[test]
+fn a_lost_session_without_reason_has_no_lasting_effect() {
+    for noise in 1..8 {
+        let mut world = TunerHarness::new(0..60);
+        world.device.lost_at.insert(noise);
+        world.run(100);
+        assert_eq!(world.cycle(), good(0..60, &[]), "loss of request {noise}");
+        assert_eq!(world.requests_in_a_cycle(), 1, "loss of request {noise}");
+        assert_eq!(world.learned(), LearnedLimits::default());
+    }
+}
+
+/// What a PLC may do with a request that it does not like.
+const REJECTIONS: [Answer; 10] = [
+    Answer::Refused(2),
+    Answer::Refused(3),
+    Answer::Refused(1),
+    Answer::Refused(4),
+    Answer::Refused(7),
+    Answer::Refused(0),
+    Answer::Refused(244),
+    Answer::Lost(SessionFailure::TimedOut),
+    Answer::Lost(SessionFailure::Disconnected),
+    Answer::Lost(SessionFailure::Garbled),
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
@@ -202,8 +301,7 @@ proptest! {
         code in 2_u8..=3,
     ) {
         let mut world = TunerHarness::new(tags.iter().copied());
-        world.device.bad = bad.clone();
-        world.device.code = code;
+        world.device.bad = bad.iter().map(|at| (*at, Answer::Refused(code))).collect();
         let good: BTreeSet<u16> = tags.difference(&bad).copied().collect();
         let asked = world.run(200);
         // The plan has at most two requests. Each bad register divides one of them once or twice,
@@ -229,28 +327,31 @@ struct TunerHarness {
     plc: Plc,
     learning: RequestTuner,
     device: FakeDevice,
+    /// Whether the session has answered; absent without one.
+    session: Option<bool>,
     now: Instant,
 }
 
 #[derive(Default)]
 struct FakeDevice {
-    bad: BTreeSet<u16>,
-    /// Registers that close the connection when they are read alone.
+    bad: BTreeMap<u16, Answer>,
+    /// Registers that end the session when they are read alone.
     deadly: BTreeSet<u16>,
-    /// Exception code for bad registers.
-    code: u8,
     /// Longest request, and the answer to longer ones.
-    longest: Option<(u16, LongRequest)>,
+    longest: Option<(u16, Answer)>,
     /// Requests that are refused without reason, counted from 1, with their exception codes.
     noise: BTreeMap<u64, u8>,
+    /// Requests over which the session ends without reason, counted from 1.
+    lost_at: BTreeSet<u64>,
     asked: u64,
-    closes: u64,
+    lost: u64,
 }
 
-#[derive(Clone, Copy)]
-enum LongRequest {
-    Refuses(u8),
-    Closes,
+/// What a PLC does in place of a good answer.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Refused(u8),
+    Lost(SessionFailure),
 }
 
 impl TunerHarness {
@@ -260,8 +361,8 @@ impl TunerHarness {
         let mut plc = support::plc("generic", &tags);
         plc.max_gap = 124;
         let learning = RequestTuner::new(&plc, &plan::plan(&plc));
-        let device = FakeDevice { code: 2, ..FakeDevice::default() };
-        Self { plc, learning, device, now: Instant::now() }
+        let device = FakeDevice::default();
+        Self { plc, learning, device, session: None, now: Instant::now() }
     }
 
     /// Puts these registers into a group, before the first cycle.
@@ -274,56 +375,81 @@ impl TunerHarness {
         self.learning = RequestTuner::new(&self.plc, &plan::plan(&self.plc));
     }
 
-    /// Runs one cycle. Returns the registers of tags with a value; fails when a tag is read twice.
+    /// Runs one cycle as the poll task does. Returns the registers of tags with a value; fails when
+    /// a tag is read twice.
     fn cycle(&mut self) -> BTreeSet<u16> {
         self.now += SECOND;
-        let now = self.now;
-        let agenda = self.learning.next_requests(0, now).unwrap();
+        let list = self.learning.next_requests(0, self.now).unwrap();
         let mut got = BTreeSet::new();
-        let mut take = |request: &ReadRequest, outcome: &ReadOutcome| {
-            if outcome.is_ok() {
-                let tags = request.tags.iter().map(|&tag| self.plc.tags[tag].location.first);
-                tags.for_each(|tag| assert!(got.insert(tag), "{tag} was read twice"));
-            }
-        };
-        let mut is_connected = true;
-        for (request, part) in agenda.requests.iter().zip(agenda.ranges.iter()) {
-            if !is_connected {
+        let mut has_ended = false;
+        for (request, range) in list.requests.iter().zip(list.ranges.iter()) {
+            if has_ended {
                 break;
             }
-            let outcome = self.device.answer(request);
-            is_connected = outcome != Err(ReadFailure::Unreachable);
-            if !is_connected {
-                self.learning.on_peer_close(0, part, now);
-            }
-            if self.learning.on_answer(0, part, &outcome, now) == AnswerVerdict::Final {
-                take(request, &outcome);
+            match self.ask(request) {
+                Ok(outcome) => {
+                    let verdict = self.learning.on_answer(0, range, &outcome, self.now);
+                    if verdict == AnswerVerdict::Final {
+                        self.take(request, &outcome, &mut got);
+                    }
+                }
+                Err((_, false)) => {
+                    self.learning.on_first_request_lost();
+                    has_ended = true;
+                }
+                Err((failure, true)) => {
+                    let verdict = self.learning.on_lost(0, range, failure, self.now);
+                    has_ended = verdict == LossVerdict::Unexplained;
+                    // The poll task reads something again that was answered in this cycle.
+                    self.session = (!got.is_empty()).then_some(true);
+                }
             }
         }
         for _ in 0..16 {
-            let Some(split) = is_connected.then(|| self.learning.next_split(0)).flatten() else {
+            let Some(split) = (!has_ended).then(|| self.learning.next_split(0)).flatten() else {
                 break;
             };
             let requests = split.halves.each_ref().map(|half| half.request.clone());
             let outcomes = requests.each_ref().map(|request| {
-                let outcome = match is_connected {
-                    true => self.device.answer(request),
-                    false => Err(ReadFailure::Unreachable),
-                };
-                is_connected &= outcome != Err(ReadFailure::Unreachable);
-                outcome
+                if has_ended {
+                    return Err(ReadFailure::Pending);
+                }
+                self.ask(request).unwrap_or_else(|_| {
+                    has_ended = true;
+                    Err(ReadFailure::Unreachable)
+                })
             });
-            let verdicts = self.learning.on_split_answers(0, split, outcomes.each_ref(), now);
+            let verdicts = self.learning.on_split_answers(0, split, outcomes.each_ref(), self.now);
             for ((request, outcome), verdict) in requests.iter().zip(&outcomes).zip(verdicts) {
                 if verdict == AnswerVerdict::Final {
-                    take(request, outcome);
+                    self.take(request, outcome, &mut got);
                 }
             }
         }
-        if !is_connected {
-            self.learning.retry_quarantined(now);
+        if !has_ended {
+            self.learning.on_complete_cycle();
         }
         got
+    }
+
+    fn take(&self, request: &ReadRequest, outcome: &ReadOutcome, got: &mut BTreeSet<u16>) {
+        if outcome.is_ok() {
+            let tags = request.tags.iter().map(|&tag| self.plc.tags[tag].location.first);
+            tags.for_each(|tag| assert!(got.insert(tag), "{tag} was read twice"));
+        }
+    }
+
+    /// Sends a request, in a new session if there is none. Returns how the session ended, if it
+    /// did, and whether it had answered before.
+    fn ask(&mut self, request: &ReadRequest) -> Result<ReadOutcome, (SessionFailure, bool)> {
+        let has_answered = self.session.take().unwrap_or(false);
+        match self.device.answer(request) {
+            Ok(outcome) => {
+                self.session = Some(true);
+                Ok(outcome)
+            }
+            Err(failure) => Err((failure, has_answered)),
+        }
     }
 
     /// Runs this number of cycles. Returns the number of their requests.
@@ -350,32 +476,35 @@ impl TunerHarness {
 }
 
 impl FakeDevice {
-    fn answer(&mut self, request: &ReadRequest) -> ReadOutcome {
-        self.asked += 1;
-        if let Some(&code) = self.noise.get(&self.asked) {
-            return Err(ReadFailure::Refused(code));
-        }
-        if let Some((most, then)) = self.longest
-            && request.count > most
-        {
-            return match then {
-                LongRequest::Refuses(code) => Err(ReadFailure::Refused(code)),
-                LongRequest::Closes => self.close(),
-            };
-        }
-        if request.count == 1 && self.deadly.contains(&request.first) {
-            return self.close();
-        }
-        let mut registers = request.first..request.first + request.count;
-        if registers.any(|register| self.bad.contains(&register)) {
-            return Err(ReadFailure::Refused(self.code));
-        }
-        Ok(Registers::Words(vec![0; request.count.into()]))
+    /// Refuses these registers from now on as illegal addresses.
+    fn refuse(&mut self, registers: Range<u16>) {
+        self.bad = registers.map(|at| (at, Answer::Refused(2))).collect();
     }
 
-    fn close(&mut self) -> ReadOutcome {
-        self.closes += 1;
-        Err(ReadFailure::Unreachable)
+    fn answer(&mut self, request: &ReadRequest) -> Result<ReadOutcome, SessionFailure> {
+        self.asked += 1;
+        let answer = self.rejection(request);
+        self.lost += u64::from(matches!(answer, Some(Answer::Lost(_))));
+        match answer {
+            Some(Answer::Refused(code)) => Ok(Err(ReadFailure::Refused(code))),
+            Some(Answer::Lost(failure)) => Err(failure),
+            None => Ok(Ok(Registers::Words(vec![0; request.count.into()]))),
+        }
+    }
+
+    fn rejection(&self, request: &ReadRequest) -> Option<Answer> {
+        if let Some(&code) = self.noise.get(&self.asked) {
+            return Some(Answer::Refused(code));
+        }
+        let closed = Answer::Lost(SessionFailure::Disconnected);
+        if self.lost_at.contains(&self.asked)
+            || request.count == 1 && self.deadly.contains(&request.first)
+        {
+            return Some(closed);
+        }
+        let too_long = self.longest.filter(|(most, _)| request.count > *most);
+        let mut bad = self.bad.range(request.first..request.first + request.count);
+        too_long.map(|(_, answer)| answer).or_else(|| Some(*bad.next()?.1))
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::Anchor;
 use crate::metrics::Metrics;
 use crate::model::UnixTime;
+use crate::plc::cycle::{CompleteCycle, CycleValues, FollowUp};
 use crate::plc::tests::support;
 use crate::plc::{PlcState, Registers, group_by_address};
 
@@ -38,6 +39,7 @@ fn exchange(sent: Instant, answer: Result<Registers, RequestError>) -> Exchange 
         took: SECOND / 100,
         answer: Some(answer),
         is_first_after_outage: false,
+        is_repeated: false,
     }
 }
 
@@ -56,18 +58,14 @@ fn read(
     answers: impl IntoIterator<Item = Result<Registers, RequestError>>,
     now: Instant,
 ) -> (CycleValues, Option<Blame>) {
-    let state = server.unit_mut(unit).unwrap();
-    let list = state.tuner.next_requests(0, now).unwrap();
-    let reads = CycleReads {
-        class: 0,
-        first: state.next_start(0) % list.requests.len(),
-        list,
-        exchanges: answers.into_iter().map(|answer| exchange(now, answer)).collect(),
-        is_first_lost: false,
-        start: now,
-        anchor: Anchor::new(now),
-    };
-    server.on_reads(unit, reads, (now, 0.5))
+    let mut values = server.begin_cycle(unit, 0, (now, Anchor::new(now))).unwrap();
+    let mut blame = None;
+    for answer in answers {
+        let position = values.next_position().unwrap();
+        blame = server.on_read(unit, &mut values, position, exchange(now, answer), 0.5).or(blame);
+    }
+    values.skip_rest(now);
+    (values, blame)
 }
 
 fn outcomes(cycle: &CompleteCycle) -> Vec<ReadOutcome> {
@@ -78,8 +76,9 @@ fn outcomes(cycle: &CompleteCycle) -> Vec<ReadOutcome> {
 fn an_answer_and_a_lost_connection_in_a_cycle_are_reported_in_their_order() {
     let now = Instant::now();
     let mut server = server("generic", 1, now);
+    read(&mut server, 0, [words(7), words(7)], now);
     let (values, blame) = read(&mut server, 0, [words(7), closed()], now);
-    assert_eq!(blame, Some(Blame::Server), "no other unit answers");
+    assert_eq!(blame, Some(Blame::Server), "no other unit answers, and it was answered before");
     let (cycle, follow_up) = server.on_cycle(0, values, now).unwrap();
     let lost = Err(ReadFailure::Unreachable);
     assert_eq!(
@@ -155,9 +154,14 @@ fn units_whose_request_broke_fewer_sessions_are_named_first() {
     assert!(server.start_device_name(0).is_some());
     assert!(!server.wants_device_name(0, true, now), "once a session");
     let answer = Some(Err(RequestError::TimedOut(SECOND)));
-    let received_at = UnixTime::from_micros(0);
-    let lost =
-        Exchange { sent: now, received_at, took: SECOND, answer, is_first_after_outage: false };
+    let lost = Exchange {
+        sent: now,
+        received_at: UnixTime::from_micros(0),
+        took: SECOND,
+        answer,
+        is_first_after_outage: false,
+        is_repeated: false,
+    };
     server.on_device_name(0, lost, now);
     assert!(!server.wants_device_name(1, true, now), "the session is lost");
     server.on_connected(false);

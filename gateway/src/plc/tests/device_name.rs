@@ -26,7 +26,7 @@ async fn a_server_that_breaks_over_device_names_costs_few_connects_a_day_and_no_
     const DAY: Duration = SECOND.saturating_mul(86_400);
     let failures: [fn() -> RequestError; 3] = [
         || RequestError::TimedOut(SECOND),
-        || RequestError::Garbled("nonsense".to_owned()),
+        || RequestError::Garbled(AnswerMismatch::NotModbus),
         || RequestError::Disconnected(io::ErrorKind::ConnectionReset.into()),
     ];
     for failure in failures {

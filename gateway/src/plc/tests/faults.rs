@@ -15,9 +15,9 @@ use crate::simulate::{
 };
 
 /// Longer than the slowest cycle, so that memory can change between two cycles and not within one.
-const SCAN: Duration = Duration::from_secs(10);
+const SCAN: Duration = Duration::from_secs(20);
 /// The longest pause between connects, one cycle, and the time-out of a request on the wire.
-const RECOVERY: Duration = Duration::from_secs(30 + 10 + 1);
+const RECOVERY: Duration = Duration::from_secs(30 + 20 + 1);
 const REQUESTS_PER_FAULT: u64 = 1_000;
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,8 @@ pub(super) struct InMemoryConnector {
 
 impl InMemoryConnector {
     pub(super) fn new(handle: &Handle, plc: &Plc) -> Self {
-        let connector = ModbusConnector::new(plc.address.clone(), plc.timeout);
+        let connector =
+            ModbusConnector::new(plc.address.clone(), plc.timeout, ConnectionSlots::new(1));
         Self { handle: handle.clone(), connector }
     }
 }
@@ -127,7 +128,8 @@ impl Connector for InMemoryConnector {
 
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
         let stream = self.handle.connect().await.map_err(io::Error::other);
-        Ok(self.connector.new_session(stream.map_err(ConnectError::Failed)?))
+        let slot = self.connector.take_slot()?;
+        Ok(self.connector.new_session(stream.map_err(ConnectError::Failed)?, slot))
     }
 }
 
@@ -230,7 +232,9 @@ impl FaultyPlc {
                     self.seen.good += 1;
                 }
                 Err(ReadFailure::Unreachable) => self.seen.unreachable += 1,
-                Err(ReadFailure::Refused(_) | ReadFailure::Pending) => self.seen.refused += 1,
+                Err(ReadFailure::Refused(_) | ReadFailure::Busy | ReadFailure::Pending) => {
+                    self.seen.refused += 1;
+                }
             }
         }
         self.generation = self.generation.wrapping_add(1);

@@ -127,6 +127,16 @@ pub(super) fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
     }
 }
 
+/// Asserts that the connects are those of the server, six a minute, and those of the search for
+/// rejected tags, at most eight at once and two a minute.
+pub(super) fn assert_connects_are_bounded(connects: &[time::Instant]) {
+    for (in_all, length) in [(6 + 8 + 2, 60), (6 * 10 + 8 + 20, 600)] {
+        for window in connects.windows(in_all + 1) {
+            assert!(window[in_all] - window[0] >= SECOND * length, "{in_all} in {length} s");
+        }
+    }
+}
+
 /// Returns a PLC with an INT at each address, read with a period in milliseconds and
 /// `max_share = 100`.
 pub(super) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {

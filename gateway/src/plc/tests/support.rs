@@ -189,6 +189,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         decimals: None,
         json_format: JsonFormat::Plain,
         deadband: None,
+        validity: None,
         scan: Duration::from_millis(scan),
         group: None,
     };

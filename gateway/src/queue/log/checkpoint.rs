@@ -71,8 +71,12 @@ impl ChainSeq {
 impl RunContext {
     /// Returns the seconds of its data that may be missing for a run of this boot.
     pub(super) fn loss_window(&self, boot: &str) -> u64 {
-        let is_same_boot = !boot.is_empty() && self.boot == boot;
-        if is_same_boot { self.kill_window } else { self.power_window }
+        if self.is_of_boot(boot) { self.kill_window } else { self.power_window }
+    }
+
+    /// Returns whether this boot of the machine began the run, as far as that is known.
+    pub(super) fn is_of_boot(&self, boot: &str) -> bool {
+        !boot.is_empty() && self.boot == boot
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

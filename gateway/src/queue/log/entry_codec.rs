@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::bytes::{ByteReader, put_signed, put_text, put_varint};
 use super::checkpoint::ChainSeq;
 use super::value_codec;
-use crate::model::{Message, Record, Sample, UnixTime};
+use crate::model::{ClockPeriod, Message, Record, Sample, TrustLevel, UnixTime};
 use crate::queue::{ConfigNames, Entry, PlcNames, TagNames, to_u64};
 
 /// The first fields of every entry.
@@ -29,6 +29,14 @@ pub(super) struct EntrySummary {
     pub(super) samples: u64,
     /// When a record was read; `None` for a message.
     pub(super) at: Option<UnixTime>,
+}
+
+/// Which boot of the machine wrote a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum WrittenIn {
+    ThisBoot,
+    /// Another one, or it is not known.
+    AnotherBoot,
 }
 
 /// Maps the numbers that a run used for a PLC and its tags to those of today's configuration.
@@ -57,10 +65,11 @@ pub(super) fn put_entry(out: &mut Vec<u8>, header: EntryHeader, epoch: &str, ent
     put_varint(out, u64::from(header.topic));
     put_varint(out, header.seq);
     match entry {
-        Entry::Record(Record { plc, at, samples }) => {
+        Entry::Record(Record { plc, at, clock, samples }) => {
             put_signed(out, at.as_micros());
             put_varint(out, u64::from(*plc));
             value_codec::put_samples(out, *at, samples);
+            put_clock(out, *at, *clock);
         }
         Entry::Message(Message { body, .. }) => {
             put_text(out, epoch);
@@ -88,16 +97,43 @@ pub(super) fn message_summary(payload: &[u8]) -> Option<EntrySummary> {
     Some(EntrySummary { header: decode_header(&mut ByteReader(payload))?, samples: 0, at: None })
 }
 
+/// Encodes the clock that gave `at`, by the time since the boot: that has fewer digits than a date.
+/// It is the end of a record, which has none if the clock is not known.
+fn put_clock(out: &mut Vec<u8>, at: UnixTime, clock: Option<ClockPeriod>) {
+    let Some(ClockPeriod { booted_at, trust }) = clock else { return };
+    out.push(match trust {
+        TrustLevel::Unset => 0,
+        TrustLevel::Floor => 1,
+        TrustLevel::Synchronised => 2,
+    });
+    put_signed(out, at.as_micros().wrapping_sub(booted_at.as_micros()));
+}
+
+fn decode_clock(reader: &mut ByteReader<'_>, at: UnixTime) -> Option<Option<ClockPeriod>> {
+    let trust = match reader.byte() {
+        None => return Some(None),
+        Some(0) => TrustLevel::Unset,
+        Some(1) => TrustLevel::Floor,
+        Some(2) => TrustLevel::Synchronised,
+        Some(_) => return None,
+    };
+    let booted_at = UnixTime::from_micros(at.as_micros().wrapping_sub(reader.signed()?));
+    Some(Some(ClockPeriod { booted_at, trust }))
+}
+
 /// Returns a record with today's numbers; `None` when its bytes or the names for it are damaged.
+/// Its clock is known only in the same boot of the machine.
 pub(super) fn decode_record(
     payload: &[u8],
     names: &BTreeMap<u16, NameMapping>,
+    boot: WrittenIn,
 ) -> Option<StoredContent> {
     let mut reader = ByteReader(payload);
     decode_header(&mut reader)?;
     let at = UnixTime::from_micros(reader.signed()?);
     let mapping = names.get(&reader.small()?)?;
     let samples = value_codec::decode_samples(&mut reader, at)?;
+    let clock = decode_clock(&mut reader, at)?.filter(|_| boot == WrittenIn::ThisBoot);
     let Some(plc) = mapping.plc else { return Some(StoredContent::UnknownTag) };
     let count = samples.len();
     let samples: Vec<Sample> =
@@ -106,7 +142,7 @@ pub(super) fn decode_record(
         return Some(StoredContent::UnknownTag);
     }
     let unmapped_samples = to_u64(count - samples.len());
-    Some(StoredContent::Whole(Entry::Record(Record { plc, at, samples }), unmapped_samples))
+    Some(StoredContent::Whole(Entry::Record(Record { plc, at, clock, samples }), unmapped_samples))
 }
 
 /// Returns the epoch under which a message got its number.
@@ -181,7 +217,25 @@ mod tests {
         prop_oneof![some.clone(), some.prop_shuffle()]
     }
 
+    const LEVELS: [TrustLevel; 3] =
+        [TrustLevel::Unset, TrustLevel::Floor, TrustLevel::Synchronised];
+
     proptest! {
+        #[test]
+        fn a_clock_is_read_back_as_it_was(
+            at in any::<i64>(),
+            booted_at in any::<i64>(),
+            level in prop::option::of(0..3_usize),
+        ) {
+            let (at, booted_at) = (UnixTime::from_micros(at), UnixTime::from_micros(booted_at));
+            let clock = level.map(|level| ClockPeriod { booted_at, trust: LEVELS[level] });
+            let mut payload = Vec::new();
+            put_clock(&mut payload, at, clock);
+            let mut reader = ByteReader(&payload);
+            prop_assert_eq!(decode_clock(&mut reader, at), Some(clock));
+            prop_assert!(reader.0.is_empty());
+        }
+
         #[test]
         fn tags_are_found_by_name_in_any_later_configuration(
             stored in some_tags(),

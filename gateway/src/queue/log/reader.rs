@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::checkpoint::RunContext;
-use super::entry_codec::{self, EntrySummary, NameMapping, StoredContent};
+use super::entry_codec::{self, EntrySummary, NameMapping, StoredContent, WrittenIn};
 use super::frame::{self, FrameKind, LogFrame, LogFrames, Salt};
 use super::segment::{EntryCounts, Segment};
 use crate::metrics::DropReason;
@@ -19,6 +19,7 @@ pub(in crate::queue) struct SegmentReader {
     number: u64,
     epoch: Arc<str>,
     bytes: Vec<u8>,
+    written_in: WrittenIn,
     names: BTreeMap<u16, NameMapping>,
     /// Today's numbers of the topics, by their stored numbers.
     topics: BTreeMap<u16, TopicId>,
@@ -51,6 +52,15 @@ pub(in crate::queue) struct StoredEntry<C = StoredContent> {
     pub(in crate::queue) content: C,
 }
 
+/// What the entries of a segment are compared with.
+#[derive(Clone, Copy)]
+pub(super) struct Today<'a> {
+    /// The names of this configuration.
+    pub(super) names: &'a ConfigNames,
+    /// Id of this boot of the machine.
+    pub(super) boot: &'a str,
+}
+
 impl SegmentReader {
     /// Reads the bytes of a segment in which `ids` lie; `waiting` are those that wait in the log.
     pub(super) fn new(
@@ -59,12 +69,17 @@ impl SegmentReader {
         ids: Range<u64>,
         waiting: &RangeSet,
         topics: &mut TopicTable,
-        today: &ConfigNames,
+        now: &Today<'_>,
     ) -> Self {
+        let Today { names: today, boot } = *now;
+        let mut written_in = WrittenIn::AnotherBoot;
         let (mut offsets, mut names) = (Vec::new(), BTreeMap::new());
         let (mut known, mut topics_now) = (BTreeSet::new(), BTreeMap::new());
         if let Some(context) = context(&bytes, segment.number) {
             let salt = Salt { segment: segment.number, run: context.run };
+            if context.is_of_boot(boot) {
+                written_in = WrittenIn::ThisBoot;
+            }
             for frame in LogFrames::new(&bytes, salt) {
                 // Names are repeated against damage: equal copies are decoded once.
                 if frame.kind == FrameKind::Names && known.insert(frame.payload) {
@@ -87,7 +102,8 @@ impl SegmentReader {
         offsets.dedup_by_key(|offset| offset.id);
         let missing_ids = find_missing_ids(&offsets, &ids, waiting);
         let (number, epoch) = (segment.number, Arc::clone(&segment.epoch));
-        Self { number, epoch, bytes, names, topics: topics_now, offsets, next: 0, missing_ids }
+        let topics = topics_now;
+        Self { number, epoch, bytes, written_in, names, topics, offsets, next: 0, missing_ids }
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -197,7 +213,8 @@ impl SegmentReader {
             return StoredContent::Whole(Entry::Message(message), 0);
         }
         let is_record = frame.kind == FrameKind::Record;
-        let record = is_record.then(|| entry_codec::decode_record(frame.payload, &self.names));
+        let record = is_record
+            .then(|| entry_codec::decode_record(frame.payload, &self.names, self.written_in));
         record.flatten().unwrap_or(StoredContent::NamesLost)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use provisioning::regular_file::{self, OPEN_FLAGS};
 use thiserror::Error;
 
 use super::{Storage, StoredFile};
@@ -46,7 +47,7 @@ impl DirStorage {
     /// Fails when another process uses it, or when it cannot be created.
     pub fn open(dir: &Path) -> Result<Self, DirStorageError> {
         let unusable = |source| DirStorageError::Unusable { dir: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(unusable)?;
+        create_dir(dir).map_err(unusable)?;
         let lock = match take_lock(dir) {
             Ok(file) => Some(file),
             Err(LockError::InUse) => return Err(DirStorageError::InUse(dir.to_owned())),
@@ -83,13 +84,25 @@ enum LockError {
     Failed(io::Error),
 }
 
+/// Creates the directory, and those above it, for this user only.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Returns options with which a pipe at the place of a file of the queue does not block the start.
+fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(OPEN_FLAGS);
+    options
+}
+
 /// Locks the lock file, and creates it if it can; does not wait for another process.
 fn take_lock(dir: &Path) -> Result<File, LockError> {
     let path = dir.join(LOCK_FILE_NAME);
     // On a read-only file system the file can be locked as well, opened for reading.
-    let writable =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = writable.or_else(|_| File::open(&path)).map_err(LockError::NoFile)?;
+    let writable = open_options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = writable.or_else(|_| open_options().read(true).open(&path));
+    let file = file.and_then(regular_file::ensure_regular).map_err(LockError::NoFile)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LockError::InUse),
@@ -108,21 +121,19 @@ impl Storage for DirStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        fs::create_dir_all(&self.dir)?;
+        create_dir(&self.dir)?;
         self.ensure_locked()?;
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.dir.join(name))
+        let mut options = open_options();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        regular_file::ensure_regular(options.open(self.dir.join(name))?)
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
         let path = self.dir.join(name);
         // What is stored on a read-only file system is still delivered.
-        OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path))
+        let writable = open_options().read(true).write(true).open(&path);
+        let file = writable.or_else(|_| open_options().read(true).open(&path))?;
+        regular_file::ensure_regular(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

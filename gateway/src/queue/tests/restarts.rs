@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::storage::Storage;
 use super::super::storage::simulated::SimulatedDisk;
 use super::*;
+use crate::model::{ClockPeriod, TrustLevel};
 use crate::queue::log::{Log, RunSettings};
 
 /// What a killed process had settled may be in the memory of the operating system only. A start
@@ -42,7 +43,9 @@ fn killed_after_a_delivery(disk: &SimulatedDisk) -> usize {
     let ids: Vec<EntryId> =
         std::iter::from_fn(|| queue.next(start).map(|queued| queued.id)).collect();
     let delivered = ids.len() * 3 / 4;
-    ids.iter().take(delivered).for_each(|id| queue.acknowledge(*id, start));
+    for id in ids.iter().take(delivered) {
+        queue.acknowledge(*id, start);
+    }
     // It is written, and the sync never runs.
     let later = start + Duration::from_secs(10);
     let write = queue.next_job(later).unwrap();
@@ -110,4 +113,37 @@ fn unclean_starts(queue: &mut Queue<SimulatedDisk>) -> Vec<UncleanShutdownEvent>
         run_jobs(queue, now());
     }
     all
+}
+
+/// Another boot of the machine counts its time from another moment.
+#[test]
+fn the_clock_of_a_record_is_known_in_the_same_boot_only() {
+    let clock = ClockPeriod { booted_at: UnixTime::from_micros(-7), trust: TrustLevel::Unset };
+    let Entry::Record(record) = record(0, 1) else { panic!("it is a record") };
+    let known = Entry::Record(Record { clock: Some(clock), ..record });
+    for (written, read, expected) in
+        [("a", "a", Some(clock)), ("a", "b", None), ("", "", None), ("", "a", None)]
+    {
+        let disk = SimulatedDisk::new(1);
+        let open = |boot: &str| {
+            let identity = QueueIdentity { boot: boot.to_owned(), ..identity("e") };
+            let config = crate::testing::queue();
+            Queue::open(disk.clone(), &config, identity, metrics().queue, now())
+        };
+        let mut queue = open(written);
+        queue.push(A, known.clone(), now());
+        queue.close(now());
+        let mut queue = open(read);
+        let mut clocks = Vec::new();
+        for _ in 0..2 {
+            while let Some(queued) = queue.next(now()) {
+                let Entry::Record(record) = queued.entry else { continue };
+                clocks.push(record.clock);
+            }
+            while let Some(job) = queue.next_job(now()) {
+                queue.on_job_done(job.run(), now());
+            }
+        }
+        assert_eq!(clocks, [expected], "{written} {read}");
+    }
 }

@@ -90,28 +90,32 @@ impl Fault {
 
     const fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Late => ("late", "up to three seconds late"),
-            Self::Split => ("split", "in three pieces"),
-            Self::SlowDrip => ("slow-drip", "byte by byte"),
-            Self::Merged => ("merged", "in one segment with an unsolicited answer"),
-            Self::Duplicated => ("duplicated", "twice"),
-            Self::Unsolicited => ("unsolicited", "before or after an unsolicited answer"),
-            Self::Crossed => ("crossed", "held back until the next request"),
-            Self::WrongId => ("wrong-id", "with another transaction id"),
-            Self::WrongProtocol => ("wrong-protocol", "with another protocol id"),
-            Self::WrongUnit => ("wrong-unit", "from another unit"),
-            Self::WrongFunction => ("wrong-function", "with another function code"),
-            Self::TooShort => ("too-short", "with less data than requested"),
-            Self::TooLong => ("too-long", "with more data than requested"),
-            Self::Oversize => ("oversize", "with a length field of 255 to 65535"),
-            Self::Truncated => {
-                ("truncated", "only its beginning, then nothing more on this connection")
+            Self::Late => ("late", "the answer is sent up to three seconds late"),
+            Self::Split => ("split", "the answer is sent in three pieces"),
+            Self::SlowDrip => ("slow-drip", "the answer is sent byte by byte"),
+            Self::Merged => {
+                ("merged", "the answer is sent in one segment with an unsolicited answer")
             }
-            Self::Silent => ("silent", "not at all"),
-            Self::Reset => ("reset", "not at all, and the connection is reset"),
-            Self::Exception => ("exception", "replaced by an exception with any code"),
+            Self::Duplicated => ("duplicated", "the answer is sent twice"),
+            Self::Unsolicited => {
+                ("unsolicited", "an unsolicited answer is sent before or after the answer")
+            }
+            Self::Crossed => ("crossed", "the answer is held back until the next request"),
+            Self::WrongId => ("wrong-id", "the answer has another transaction id"),
+            Self::WrongProtocol => ("wrong-protocol", "the answer has another protocol id"),
+            Self::WrongUnit => ("wrong-unit", "the answer has another unit id"),
+            Self::WrongFunction => ("wrong-function", "the answer has another function code"),
+            Self::TooShort => ("too-short", "the answer has less data than requested"),
+            Self::TooLong => ("too-long", "the answer has more data than requested"),
+            Self::Oversize => ("oversize", "the length field of the answer is 255 to 65535"),
+            Self::Truncated => {
+                ("truncated", "the beginning is sent, then nothing more on this connection")
+            }
+            Self::Silent => ("silent", "nothing is sent"),
+            Self::Reset => ("reset", "the connection is reset, before the answer or within it"),
+            Self::Exception => ("exception", "a Modbus exception with any code is sent instead"),
             Self::MalformedException => {
-                ("malformed-exception", "replaced by a malformed exception")
+                ("malformed-exception", "a malformed Modbus exception is sent instead")
             }
         }
     }

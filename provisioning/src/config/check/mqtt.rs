@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::file::{NamedFile, open_secret};
 use super::tunnel::TunnelPresence;
 use super::uplink::{check_tls, check_via};
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::raw::{RawMqtt, RawWill};
-use crate::config::scalar::{Integer, Placeholder, PlainText};
-use crate::config::{Broker, Credentials, Gateway, Mqtt, MqttVersion, Qos, Will};
+use crate::config::scalar::{
+    Integer, Lowerable, Placeholder, PlainText, SecretFile, VersionChoice,
+};
+use crate::config::{Broker, Credentials, Gateway, Lower, Mqtt, PasswordFile, Plc, Qos, Will};
 
-/// Minimum keep alive that the client library accepts with version 5.
+/// Minimum keep alive that the client library accepts with version 5, and so with `auto`.
 const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
 
 pub(super) fn check_mqtt(
@@ -31,15 +34,17 @@ pub(super) fn check_mqtt(
         Some(raw) => check_will(raw, gateway, context).map(Some),
         None => Some(None),
     };
+    let lower = check_lower(raw, context);
     Some(Mqtt {
         brokers: brokers?.into_iter().map(|(_, broker)| broker).collect(),
         via: via?,
         tls: tls?,
-        version: version?,
+        version: version?.fixed(),
         client_id: client_id?,
         keep_alive: keep_alive?,
         credentials: credentials?,
         will: will?,
+        lower: lower?,
     })
 }
 
@@ -82,14 +87,15 @@ fn check_client_id(
 
 fn check_keep_alive(
     raw: &RawMqtt,
-    version: Option<MqttVersion>,
+    version: Option<VersionChoice>,
     context: &mut ReadContext<'_>,
 ) -> Option<Duration> {
     let keep_alive = raw.keep_alive.optional(context)?.0;
     let version = version?;
     let problem = match version {
-        MqttVersion::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
-            "`keep_alive` must be at least 5s with MQTT 5: the client library requires it",
+        VersionChoice::Auto | VersionChoice::V5 if keep_alive < MIN_KEEP_ALIVE_V5 => Some((
+            "`keep_alive` must be at least 5s unless version is \"3.1.1\": the client library \
+             requires it for MQTT 5",
             "write keep_alive = \"5s\" or more, or set version = \"3.1.1\", which also allows \
              \"0s\"",
         )),
@@ -97,13 +103,22 @@ fn check_keep_alive(
             "`keep_alive` must be whole seconds, as MQTT transmits it",
             "write something like keep_alive = \"30s\"",
         )),
-        MqttVersion::V5 | MqttVersion::V311 => None,
+        VersionChoice::Auto | VersionChoice::V5 | VersionChoice::V311 => None,
     };
     if let Some((message, help)) = problem {
         context.reject(&raw.keep_alive.key, message, Some(help.to_owned()));
         return None;
     }
     Some(keep_alive)
+}
+
+fn check_lower(raw: &RawMqtt, context: &mut ReadContext<'_>) -> Option<Lower> {
+    if raw.lower.items.is_none() && !raw.lower.already_reported {
+        return Some(Lower::default());
+    }
+    let entries = raw.lower.values(context)?;
+    let has = |wanted| entries.iter().any(|(_, entry)| entry.0 == wanted);
+    Some(Lower { qos: has(Lowerable::Qos), retain: has(Lowerable::Retain) })
 }
 
 /// Returns the credentials, `Some(None)` without any, or `None` after a problem.
@@ -114,17 +129,14 @@ fn check_credentials(
     context: &mut ReadContext<'_>,
 ) -> Option<Option<Credentials>> {
     let username = raw.username.optional(context);
-    let password_file = raw.password_file.optional(context);
-    let password = match password_file {
-        Some(secret) => match secret.read_secret("password", file) {
-            Ok(password) => Some(password),
-            Err(problem) => {
-                context.reject(&raw.password_file.key, problem.message, problem.help);
-                return None;
-            }
-        },
-        None => None,
-    };
+    let named = raw.password_file.optional(context);
+    if let Some(named) = &named {
+        let read = |named: &SecretFile| named.read_secret("password", file);
+        if let NamedFile::Rejected = open_secret(&raw.password_file, named, file, context, read) {
+            return None;
+        }
+    }
+    let password = named.map(|named| PasswordFile::new(named, file));
     match (username, password) {
         (Some(username), _) if username.0.is_empty() => {
             let help = Some("remove it to connect without a user name".to_owned());
@@ -181,6 +193,21 @@ fn check_will(
         }
     };
     Some(Will { topic, payload: payload?.0, qos: to_qos(qos?), retain: retain?.0 })
+}
+
+/// Adds a note on a will that the broker publishes where the values are.
+pub(super) fn note_will_among_values(
+    raw: &RawWill,
+    will: &Will,
+    plcs: &[Plc],
+    context: &mut ReadContext<'_>,
+) {
+    if plcs.iter().any(|plc| plc.publish.topic == will.topic) {
+        let topic = &will.topic;
+        let message = format!("receivers of the values on {topic} also get this will");
+        let help = format!("give the will a topic of its own, like topic = \"{topic}/connection\"");
+        context.add_note(&raw.topic.key, message, help, None);
+    }
 }
 
 /// Converts `qos = 0`, `1` or `2`.

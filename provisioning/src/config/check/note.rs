@@ -23,6 +23,9 @@ pub(super) fn note_tags(
         }
         note_fast_scan(raw, tags, context);
     }
+    if model.is_some_and(|model| model.family() == PlcFamily::ModbusTables) {
+        raw.iter().zip(tags).for_each(|(raw, tag)| note_bool_in_register(raw, tag, context));
+    }
     note_overlaps(raw, tags, context);
 }
 
@@ -39,6 +42,19 @@ fn note_fast_scan(raw: &[RawTag], tags: &[Tag], context: &mut ReadContext<'_>) {
     let help = "compare `scan` with the period of the PLC's task; cycles beyond `max_share` and \
                 `max_requests` are skipped";
     context.add_note(&raw.scan.key, message, help.to_owned(), None);
+}
+
+/// Adds a note on a BOOL in a register of a device that may mean the whole register, or another
+/// bit: only its low byte is read.
+fn note_bool_in_register(raw: &RawTag, tag: &Tag, context: &mut ReadContext<'_>) {
+    let Tag { name, at, location, data_type, .. } = tag;
+    let is_byte = !location.table.holds_bits() && location.bit.is_none();
+    if data_type.element != IecType::Bool || data_type.elements() != 1 || !is_byte {
+        return;
+    }
+    let message = format!("the BOOL \"{name}\" is the low byte of {at}: 0x0100 would be false");
+    let help = format!("write {at}.8 for bit 8, or type = \"WORD\" for the whole register");
+    context.add_note(&raw.at.key, message, help, None);
 }
 
 /// Adds a note on a tag whose address is not a multiple of its size. Machine Expert aligns

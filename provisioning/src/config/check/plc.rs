@@ -1,6 +1,7 @@
 //! `[[plc]]`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::publish::{self, PublishDefaults, TopicValues};
@@ -10,7 +11,13 @@ use crate::config::field::{FieldState, StreamedList};
 use crate::config::raw::RawPlc;
 use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
-use crate::config::{Gateway, Pacing, Plc};
+use crate::config::suggest::nearest;
+use crate::config::{Gateway, HostPort, Pacing, Plc};
+use crate::diagnostics::SourceSpan;
+use crate::plc::PlcModel;
+
+/// Maximum number of PLCs, ten times what is tested. They are numbered with 16 bits.
+const MAX_PLCS: usize = 10_000;
 
 /// Checks all PLCs, also after a problem in one of them.
 pub(super) fn check_plcs(
@@ -20,10 +27,14 @@ pub(super) fn check_plcs(
     common: Option<&PublishDefaults>,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut hosts) = (BTreeMap::new(), Vec::new());
     let plcs = raw.for_each(root, context, |raw, context| {
         reject_repeated_name(&raw, &mut seen, context);
-        check_plc(&raw, gateway, common, context)
+        let plc = check_plc(&raw, gateway, common, context);
+        if let Some(plc) = &plc {
+            note_other_spelling(&raw, &plc.address, &mut hosts, context);
+        }
+        plc
     });
     if plcs.is_empty() && !raw.already_reported {
         context.reject(
@@ -34,6 +45,12 @@ pub(super) fn check_plcs(
                     .to_owned(),
             ),
         );
+        return None;
+    }
+    if plcs.len() > MAX_PLCS {
+        let message = format!("there are {} PLCs", plcs.len());
+        let help = format!("a gateway reads at most {MAX_PLCS}; use several gateways");
+        context.reject(&raw.key, message, Some(help));
         return None;
     }
     plcs.into_iter().collect()
@@ -55,6 +72,50 @@ fn reject_repeated_name(
         None => {
             seen.insert(name.0.clone(), raw.name.key.clone());
         }
+    }
+}
+
+/// Adds a note on a PLC whose host is probably that of an earlier one, spelled in another way: each
+/// spelling has a connection of its own, and many devices take only one.
+fn note_other_spelling(
+    raw: &RawPlc,
+    address: &HostPort,
+    hosts: &mut Vec<(HostPort, KeyLocation)>,
+    context: &mut ReadContext<'_>,
+) {
+    let address = address.normalised();
+    let is_same = |(other, _): &&(HostPort, KeyLocation)| {
+        *other != address && other.port == address.port && is_same_host(&other.host, &address.host)
+    };
+    if let Some((other, place)) = hosts.iter().find(is_same) {
+        let message =
+            format!("{address} may be the same device as {other}, and gets its own connection");
+        let help = "write the same host in both if it is: then they share one connection";
+        let here = (place, format!("{other} is here"));
+        context.add_note(&raw.address.key, message, help.to_owned(), Some(here));
+    } else if !hosts.iter().any(|(other, _)| *other == address) {
+        hosts.push((address, raw.address.key.clone()));
+    }
+}
+
+/// Returns whether two spellings of a host probably mean the same: this machine, an IPv4 address
+/// within IPv6, or a name with and without its domain.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let address = |host: &str| {
+        let host = if host == "localhost" { "127.0.0.1" } else { host };
+        let address = host.parse::<IpAddr>().ok()?.to_canonical();
+        Some(if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
+    };
+    match (address(one), address(other)) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) => {
+            let [one, other] = [one, other].map(|host| host.trim_end_matches('.'));
+            let is_in_domain = |long: &str, short: &str| {
+                !short.contains('.') && long.split('.').next() == Some(short)
+            };
+            one == other || is_in_domain(one, other) || is_in_domain(other, one)
+        }
+        _ => false,
     }
 }
 
@@ -83,7 +144,8 @@ fn check_plc(
     let zone =
         raw.timezone.derived(context, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
-    let owner = PlcDefaults { model, scan, order, max_words, zone };
+    let likely_model = likely_model(raw, context);
+    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone };
     let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
     let overridden = common.map(|common| publish::with_overrides(common, own, context));
@@ -108,6 +170,15 @@ fn check_plc(
     })
 }
 
+/// Returns the model that an invalid `model` probably means, such as M241 for a reference.
+fn likely_model(raw: &RawPlc, context: &ReadContext<'_>) -> Option<PlcModel> {
+    let SourceSpan::File(span) = &raw.model.key.span else { return None };
+    let FieldState::Invalid = raw.model.state else { return None };
+    let word = context.text.get(span.clone())?.trim_matches(['"', '\'']);
+    PlcModel::named_in(word)
+        .or_else(|| nearest(word, PlcModel::ALL.map(PlcModel::name))?.parse().ok())
+}
+
 fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {
     let connect_pause = raw.connect_pause.optional(context);
     let request_pause = raw.request_pause.optional(context);
@@ -119,4 +190,31 @@ fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {
         max_share: max_share?.0,
         max_requests: max_requests?.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_host_are_recognised() {
+        let same = [
+            ("127.0.0.1", "localhost"),
+            ("::1", "localhost"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("plc1", "plc1.lan"),
+            ("plc1.lan.", "plc1.lan"),
+        ];
+        for (one, other) in same {
+            assert!(is_same_host(one, other) && is_same_host(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("192.0.2.7", "192.0.2.8"),
+            ("plc1", "plc2"),
+            ("plc1.a", "plc1.b"),
+            ("plc1", "10.0.0.1"),
+        ] {
+            assert!(!is_same_host(one, other) && !is_same_host(other, one), "{one} {other}");
+        }
+    }
 }

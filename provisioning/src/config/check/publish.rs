@@ -165,7 +165,10 @@ fn fill_topic(
     None
 }
 
-/// Rejects the topics that the gateway uses for status, events, commands and replies.
+/// Maximum length of a topic. MQTT allows 65,535 bytes, but each message carries its topic.
+const MAX_TOPIC_BYTES: usize = 1_024;
+
+/// Rejects the topics that are too long, and those that the gateway uses for status, events, commands and replies.
 fn reject_reserved_topic(
     topic: String,
     common: &PublishDefaults,
@@ -173,6 +176,12 @@ fn reject_reserved_topic(
     context: &mut ReadContext<'_>,
 ) -> Option<String> {
     let own = format!("edge/{}/", names.gateway.id);
+    if topic.len() > MAX_TOPIC_BYTES {
+        let message = format!("`topic` of the PLC \"{}\" is too long", names.plc);
+        let help = format!("a topic has at most {MAX_TOPIC_BYTES} bytes");
+        context.reject(&common.topic_at, message, Some(help));
+        return None;
+    }
     let conflict = topic.strip_prefix(&own).is_some_and(|rest| {
         let level = rest.split('/').next().unwrap_or_default();
         ["status", "event", "set", "reply"].contains(&level)
@@ -195,9 +204,11 @@ fn check_extra(
     tags: &[String],
     context: &mut ReadContext<'_>,
 ) -> Option<()> {
-    let conflict = common.extra.keys().find(|key| {
-        RESERVED_KEYS.contains(&key.as_str()) || tags.contains(key) || *key == names.device
-    });
+    let is_tag = |key: &str| tags.iter().any(|tag| tag == key);
+    let conflict = common
+        .extra
+        .keys()
+        .find(|key| RESERVED_KEYS.contains(&key.as_str()) || *key == names.device || is_tag(key));
     if let Some(key) = conflict {
         context.reject(
             &common.extra_at,

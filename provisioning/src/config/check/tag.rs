@@ -1,6 +1,8 @@
 //! `[[plc.tag]]`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
@@ -10,13 +12,20 @@ use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
 use crate::config::scalar::{Choice, DecimalNumber, Integer};
-use crate::config::{EnumNames, JsonFormat, Scaling, Tag};
+use crate::config::{EnumNames, JsonFormat, Number, Scaling, Tag, Validity};
 use crate::plan::{MAX_BITS, TagGroup};
-use crate::plc::{ByteOrder, DataType, IecType, Location, PlcModel, ValueKind};
+use crate::plc::{ByteOrder, DataType, IecType, Location, LocationError, PlcModel, ValueKind};
+
+/// Maximum number of tags of one PLC: they are numbered with 16 bits.
+const MAX_TAGS: usize = u16::MAX as usize;
+/// Maximum length of the name of a tag.
+const MAX_NAME_CHARS: usize = 255;
 
 /// Settings that a tag inherits from its PLC; absent when they are invalid.
 pub(super) struct PlcDefaults {
     pub(super) model: Option<PlcModel>,
+    /// The model that an invalid `model` probably means.
+    pub(super) likely_model: Option<PlcModel>,
     pub(super) scan: Option<Scan>,
     pub(super) order: Option<Choice<ByteOrder>>,
     pub(super) max_words: Option<u16>,
@@ -36,24 +45,32 @@ pub(super) fn check_tags(
             Some("add a section [[plc.tag]] with name, at and type below it".to_owned()),
         );
     }
+    if let Some(beyond) = raw.entries.get(MAX_TAGS) {
+        let message = format!("this PLC has {} tags", raw.entries.len());
+        let help = format!("a PLC has at most {MAX_TAGS}; read arrays with one tag each");
+        context.reject(&beyond.name.key, message, Some(help));
+        return None;
+    }
     reject_repeated_names(&raw.entries, context);
     let tags: Vec<_> = raw.entries.iter().map(|raw| check_tag(raw, defaults, context)).collect();
-    let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
     reject_torn_groups(&raw.entries, &tags, defaults, context);
+    let tags = tags.into_iter().collect::<Option<Vec<_>>>()?;
     note::note_tags(&raw.entries, &tags, defaults.model, context);
     Some(tags)
 }
 
-/// Rejects groups that do not fit into one request, naming the first tag that does not fit.
+/// Rejects groups that do not fit into one request, naming the first tag that does not fit. Tags
+/// with problems of their own are left out.
 fn reject_torn_groups(
     raw: &[RawTag],
-    tags: &[Tag],
+    tags: &[Option<Tag>],
     defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) {
     let (Some(model), Some(max_words)) = (defaults.model, defaults.max_words) else { return };
     let mut groups: BTreeMap<&str, TagGroup<'_>> = BTreeMap::new();
     for (raw, tag) in raw.iter().zip(tags) {
+        let Some(tag) = tag else { continue };
         let Some(name) = tag.group.as_deref() else { continue };
         let group = groups.entry(name).or_insert_with(|| TagGroup::new(tag));
         if let Err(reason) = group.join(tag, model, max_words) {
@@ -97,6 +114,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     reject_number_keys(raw, element, context);
     reject_bad_numbers(raw, scale, deadband, context);
     let json_format = check_json_format(raw, element, defaults, context);
+    let validity = check_validity(raw, element, context);
     let scan = raw.scan.derived(context, || defaults.scan);
     let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
@@ -113,6 +131,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
         decimals: decimals.and_then(|decimals| u8::try_from(decimals.0).ok()),
         json_format: json_format?,
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
+        validity,
         scan: scan?.0,
         group: raw.group.optional(context).map(|group| group.0),
     })
@@ -123,6 +142,10 @@ fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
     let name = raw.name.required(context, "name = \"temperature\"")?.0;
     let problem = if name.is_empty() {
         Some("the name of a tag is empty".to_owned())
+    } else if name.chars().count() > MAX_NAME_CHARS {
+        let help = format!("a name has at most {MAX_NAME_CHARS} characters");
+        context.reject(&raw.name.key, "the name of a tag is too long", Some(help));
+        return None;
     } else if RESERVED_KEYS.contains(&name.as_str()) {
         Some(format!("`{name}` is a key that the gateway adds to the payload"))
     } else {
@@ -142,7 +165,11 @@ fn check_location(
     defaults: &PlcDefaults,
     context: &mut ReadContext<'_>,
 ) -> Option<Location> {
-    let (at, iec, model) = (at?, iec?, defaults.model?);
+    let at = at?;
+    let (Some(iec), Some(model)) = (iec, defaults.model) else {
+        reject_hopeless_address(raw, at, iec, defaults, context);
+        return None;
+    };
     let location = match model.locate(at, iec) {
         Ok(location) => location,
         Err(error) => {
@@ -157,6 +184,39 @@ fn check_location(
             None
         }
         None => Some(location),
+    }
+}
+
+/// Rejects an address that is wrong whatever the invalid `type` or `model` should have been, so
+/// that all problems are reported at once.
+fn reject_hopeless_address(
+    raw: &RawTag,
+    at: &str,
+    data: Option<DataType>,
+    defaults: &PlcDefaults,
+    context: &mut ReadContext<'_>,
+) {
+    // A byte fits wherever any number or text does, a bit wherever a BOOL does.
+    let types =
+        data.map_or_else(|| vec![IecType::Byte.into(), IecType::Bool.into()], |data| vec![data]);
+    let model = defaults.model.or(defaults.likely_model);
+    let models = model.map_or_else(|| PlcModel::ALL.to_vec(), |model| vec![model]);
+    let tries = models.iter().flat_map(|model| types.iter().map(move |data| (*model, *data)));
+    let mut errors = Vec::new();
+    for (model, data) in tries {
+        match model.locate(at, data) {
+            Ok(_) => return,
+            Err(error) => errors.push((data, error)),
+        }
+    }
+    // Not one that is about a type that was only tried.
+    let is_right = |tried: &DataType, error: &LocationError| {
+        let text = format!("{} {}", error.message, error.help.as_deref().unwrap_or_default());
+        data.is_some() || !text.contains(&tried.to_string())
+    };
+    let error = errors.into_iter().find(|(tried, error)| is_right(tried, error));
+    if let Some((_, error)) = error {
+        context.reject(&raw.at.key, error.message, error.help);
     }
 }
 
@@ -208,13 +268,7 @@ fn check_json_format(
     let names = raw.r#enum.optional(context);
     let (iec, zone) = (iec?, defaults.zone.as_ref()?);
     let Some(names) = names else { return Some(JsonFormat::for_type(iec, zone)) };
-    let bits = 8 * u32::from(iec.size());
-    let range = match iec.kind() {
-        ValueKind::Unsigned => 0..1_i128 << bits,
-        ValueKind::Signed => -(1_i128 << (bits - 1))..1_i128 << (bits - 1),
-        ValueKind::Bool | ValueKind::Real | ValueKind::Text => 0..0,
-        ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => 0..0,
-    };
+    let range = whole_numbers(iec).unwrap_or_default();
     let problem = if range.is_empty() {
         Some((format!("`enum` is for whole numbers, and this is {iec}"), "remove `enum`"))
     } else if raw.has_number_keys() {
@@ -271,6 +325,50 @@ fn reject_number_keys(raw: &RawTag, iec: Option<IecType>, context: &mut ReadCont
     }
     if matches!(raw.decimals.state, FieldState::Valid(..)) {
         refuse(&raw.decimals.key);
+    }
+    if matches!(raw.invalid_values.state, FieldState::Valid(..)) {
+        refuse(&raw.invalid_values.key);
+    }
+    if matches!(raw.valid.state, FieldState::Valid(..)) {
+        refuse(&raw.valid.key);
+    }
+}
+
+/// Returns which numbers are no values. Reports numbers that the type cannot hold.
+fn check_validity(
+    raw: &RawTag,
+    iec: Option<IecType>,
+    context: &mut ReadContext<'_>,
+) -> Option<Arc<Validity>> {
+    let list = raw.invalid_values.optional(context);
+    let range = raw.valid.optional(context);
+    let (iec, numbers) = (iec?, list.map(|list| list.0).unwrap_or_default());
+    let beyond = whole_numbers(iec).and_then(|range| {
+        numbers.iter().find(|number| match number {
+            Number::Whole(number) => !range.contains(number),
+            Number::Real(_) => true,
+        })
+    });
+    if let Some(number) = beyond {
+        context.reject(
+            &raw.invalid_values.key,
+            format!("`invalid_values` contains {number}, which a {iec} cannot hold"),
+            Some(format!("write the numbers as the {iec} reads them, before scaling")),
+        );
+    }
+    let (min, max) = range.map_or((None, None), |range| (range.min, range.max));
+    let validity = Validity { invalid_values: numbers, min, max };
+    (validity != Validity::default()).then(|| Arc::new(validity))
+}
+
+/// Returns the numbers that a type can hold; `None` for a type that holds no whole numbers only.
+fn whole_numbers(iec: IecType) -> Option<Range<i128>> {
+    let bits = 8 * u32::from(iec.size());
+    match iec.kind() {
+        ValueKind::Unsigned => Some(0..1_i128 << bits),
+        ValueKind::Signed => Some(-(1_i128 << (bits - 1))..1_i128 << (bits - 1)),
+        ValueKind::Bool | ValueKind::Real | ValueKind::Text => None,
+        ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => None,
     }
 }
 

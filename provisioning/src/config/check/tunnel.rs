@@ -1,14 +1,17 @@
 //! `[tunnel]` and `[[tunnel.hub]]`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
-use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, Settings};
+use ipnet::IpNet;
+use tunnel::{Hub, PresharedKey, PrivateKey, PublicKey, RoutePolicy, Settings};
 
+use super::file::{NamedFile, open_secret};
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::Field;
 use crate::config::raw::{RawHub, RawTunnel};
-use crate::config::scalar::SecretFile;
+use crate::config::scalar::{SecretFile, ValueError};
 use crate::config::{Tunnel, TunnelMode};
 
 /// Maximum number of hubs.
@@ -19,27 +22,44 @@ const MAX_HUBS: usize = 8;
 pub(super) enum TunnelPresence<'a> {
     /// There is no tunnel.
     Off,
-    /// There is a tunnel; `None` when its settings are invalid.
-    On(Option<&'a Tunnel>),
+    /// There is a tunnel.
+    On {
+        /// Its hubs; `None` when they are invalid.
+        hubs: Option<&'a [Hub]>,
+        /// Address of the gateway; `None` when it is invalid.
+        address: Option<IpAddr>,
+    },
 }
 
 impl TunnelPresence<'_> {
     pub(super) const fn is_on(&self) -> bool {
-        matches!(self, Self::On(_))
+        matches!(self, Self::On { .. })
     }
 }
 
 /// Result of checking `[tunnel]`.
+#[derive(Debug)]
 pub(super) enum CheckedTunnel {
     Off,
-    On(Option<Tunnel>),
+    On {
+        /// Its hubs; `None` after a problem.
+        hubs: Option<Vec<Hub>>,
+        /// Address of the gateway; `None` after a problem.
+        address: Option<IpAddr>,
+        /// Networks that the machine routes into it; none in `userspace` mode.
+        routes: Vec<IpNet>,
+        /// Its settings; `None` after a problem, and when its keys were not read.
+        tunnel: Option<Tunnel>,
+    },
 }
 
 impl CheckedTunnel {
-    pub(super) const fn presence(&self) -> TunnelPresence<'_> {
+    pub(super) fn presence(&self) -> TunnelPresence<'_> {
         match self {
             Self::Off => TunnelPresence::Off,
-            Self::On(tunnel) => TunnelPresence::On(tunnel.as_ref()),
+            Self::On { hubs, address, .. } => {
+                TunnelPresence::On { hubs: hubs.as_deref(), address: *address }
+            }
         }
     }
 }
@@ -51,13 +71,14 @@ pub(super) fn check_tunnel(
 ) -> CheckedTunnel {
     let Some(raw) = raw else { return CheckedTunnel::Off };
     match raw.mode.optional(context).map(|switch| switch.0.mode()) {
-        Some(Some(mode)) => CheckedTunnel::On(check_enabled(raw, mode, file, context)),
+        Some(Some(mode)) => check_enabled(raw, mode, file, context),
         // With mode = "off" the other keys are not used and may be incomplete.
         Some(None) => CheckedTunnel::Off,
         // An invalid mode: the other keys are checked too, so that all problems are reported.
         None => {
-            check_enabled(raw, TunnelMode::Userspace, file, context);
-            CheckedTunnel::On(None)
+            let checked = check_enabled(raw, TunnelMode::Userspace, file, context);
+            let CheckedTunnel::On { hubs, address, .. } = checked else { return checked };
+            CheckedTunnel::On { hubs, address, routes: Vec::new(), tunnel: None }
         }
     }
 }
@@ -67,32 +88,72 @@ fn check_enabled(
     mode: TunnelMode,
     file: &Path,
     context: &mut ReadContext<'_>,
-) -> Option<Tunnel> {
+) -> CheckedTunnel {
     let example = "private_key_file = \"cred:tunnel.key\"";
     let private_key_file = raw.private_key_file.required(context, example);
-    let private_key: Option<PrivateKey> =
-        read_key(&raw.private_key_file, private_key_file, file, context);
+    let private_key = private_key_file.map_or(NamedFile::Rejected, |named| {
+        read_key(&raw.private_key_file, &named, file, context)
+    });
     let address = raw.address.required(context, "address = \"10.77.0.12/32\"");
     let mtu = raw.mtu.optional(context);
     let keep_alive = check_keep_alive(raw, context);
     let hubs = check_hubs(raw, file, context);
-    let private_key = private_key?;
-    let hubs = hubs?;
+    let routes = match (mode, &hubs, &address) {
+        (TunnelMode::Tun, Some(hubs), Some(address)) => check_routes(raw, hubs, address.0, context),
+        _ => Vec::new(),
+    };
+    let own_address = address.as_ref().map(|address| address.0.addr());
+    let settings = || {
+        let NamedFile::Opened(private_key) = private_key else { return None };
+        let (hubs, keep_alive) = (hubs.clone()?, keep_alive?);
+        reject_own_key(raw, &private_key, &hubs, context)?;
+        Some(Settings {
+            private_key,
+            addresses: vec![address?.0],
+            mtu: mtu?.0,
+            keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
+            hubs,
+        })
+    };
+    let tunnel = settings().map(|settings| Tunnel { mode, settings });
+    CheckedTunnel::On { hubs, address: own_address, routes, tunnel }
+}
+
+/// Rejects a hub with the public key of this gateway.
+fn reject_own_key(
+    raw: &RawTunnel,
+    private_key: &PrivateKey,
+    hubs: &[Hub],
+    context: &mut ReadContext<'_>,
+) -> Option<()> {
     if let Some(hub) = hubs.iter().find(|hub| hub.public_key == private_key.public_key()) {
         let message = format!("the hub {} has the public key of this gateway", hub.name);
         let help = "public_key is the key of the hub, private_key_file the key of this gateway";
         context.reject(&raw.private_key_file.key, message, Some(help.to_owned()));
         return None;
     }
-    let keep_alive = keep_alive?;
-    let settings = Settings {
-        private_key,
-        addresses: vec![address?.0],
-        mtu: mtu?.0,
-        keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
-        hubs,
-    };
-    Some(Tunnel { mode, settings })
+    Some(())
+}
+
+/// Returns the networks that the machine routes into the tunnel in `tun` mode. Reports those that
+/// it cannot.
+fn check_routes(
+    raw: &RawTunnel,
+    hubs: &[Hub],
+    address: IpNet,
+    context: &mut ReadContext<'_>,
+) -> Vec<IpNet> {
+    tunnel::host_routes(hubs, &[address], RoutePolicy::Auto).unwrap_or_else(|error| {
+        let network = error.network();
+        let is_here = |hub: &Hub| hub.allowed_ips.iter().any(|allowed| allowed.trunc() == network);
+        let at = hubs.iter().position(is_here).unwrap_or_default();
+        if let Some(hub) = raw.hub.entries.get(at) {
+            let help = "use the networks behind the hub, or mode = \"userspace\", which needs no \
+                        routes";
+            context.reject(&hub.allowed_ips.key, error.to_string(), Some(help.to_owned()));
+        }
+        Vec::new()
+    })
 }
 
 fn check_keep_alive(raw: &RawTunnel, context: &mut ReadContext<'_>) -> Option<std::time::Duration> {
@@ -106,28 +167,21 @@ fn check_keep_alive(raw: &RawTunnel, context: &mut ReadContext<'_>) -> Option<st
     None
 }
 
-/// Reads a key from its file. Returns `None` when no file is set, or after a problem.
+/// Reads a key from its file.
 fn read_key<K: std::str::FromStr<Err = tunnel::KeyError>>(
     field: &Field<SecretFile>,
-    named: Option<SecretFile>,
+    named: &SecretFile,
     file: &Path,
     context: &mut ReadContext<'_>,
-) -> Option<K> {
-    let secret = match named?.read_secret("key", file) {
-        Ok(secret) => secret,
-        Err(error) => {
-            context.reject(&field.key, error.message, error.help);
-            return None;
-        }
-    };
-    match secret.reveal().parse() {
-        Ok(key) => Some(key),
-        Err(error) => {
-            let message = format!("the file of `{}` does not contain a key", field.key.name);
-            context.reject(&field.key, message, Some(error.to_string()));
-            None
-        }
-    }
+) -> NamedFile<K> {
+    let name = field.key.name.clone();
+    open_secret(field, named, file, context, |named| {
+        let secret = named.read_secret("key", file)?;
+        secret.reveal().parse().map_err(|error: tunnel::KeyError| {
+            let message = format!("the file of `{name}` does not contain a key");
+            ValueError::new(message, error.to_string())
+        })
+    })
 }
 
 fn check_hubs(raw: &RawTunnel, file: &Path, context: &mut ReadContext<'_>) -> Option<Vec<Hub>> {
@@ -164,9 +218,8 @@ fn check_hub(raw: &RawHub, file: &Path, context: &mut ReadContext<'_>) -> Option
     let endpoint = raw.endpoint.required(context, "endpoint = \"hub-a.example.net:51820\"");
     let public_key = raw.public_key.required(context, "public_key = \"...\"");
     let named = raw.preshared_key_file.optional(context);
-    let is_named = named.is_some();
-    let preshared_key: Option<PresharedKey> =
-        read_key(&raw.preshared_key_file, named, file, context);
+    let preshared_key: Option<NamedFile<PresharedKey>> =
+        named.map(|named| read_key(&raw.preshared_key_file, &named, file, context));
     let networks = raw.allowed_ips.values(context);
     let example = "allowed_ips = [\"10.77.0.0/16\"]";
     let empty = networks.as_ref().is_some_and(Vec::is_empty);
@@ -176,7 +229,12 @@ fn check_hub(raw: &RawHub, file: &Path, context: &mut ReadContext<'_>) -> Option
     } else if raw.allowed_ips.items.is_none() && !raw.allowed_ips.already_reported {
         context.reject_missing(&raw.allowed_ips.key, example);
     }
-    if is_named && preshared_key.is_none() || empty {
+    // A rejected one does not keep the hub from being checked with the brokers.
+    let preshared_key = match preshared_key {
+        Some(NamedFile::Opened(key)) => Some(key),
+        Some(NamedFile::Unopened | NamedFile::Rejected) | None => None,
+    };
+    if empty {
         return None;
     }
     Some(Hub {

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::file::{NamedFile, open_public, open_secret};
 use super::tunnel::TunnelPresence;
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::Field;
 use crate::config::raw::RawMqtt;
-use crate::config::scalar::{Choice, Scalar, ValueError};
+use crate::config::scalar::{Choice, Scalar, SecretFile};
 use crate::config::{Broker, ClientCertificate, Scheme, Tls, Via};
 
 /// Returns the route to the brokers, by default the tunnel if there is one. Rejects a broker
@@ -36,8 +37,11 @@ pub(super) fn check_via(
             note_plain_lookup(location, &broker.address.host, context);
             continue;
         };
-        if let TunnelPresence::On(Some(tunnel)) = tunnel
-            && !tunnel.settings.hubs.iter().any(|hub| routes_to(hub, address))
+        if let TunnelPresence::On { address: Some(own), .. } = tunnel {
+            reject_own_address(location, address, *own, context);
+        }
+        if let TunnelPresence::On { hubs: Some(hubs), .. } = tunnel
+            && !hubs.iter().any(|hub| routes_to(hub, address))
         {
             context.reject(
                 location,
@@ -49,6 +53,26 @@ pub(super) fn check_via(
         }
     }
     Some(via)
+}
+
+/// Rejects a broker at the gateway's own address, and one of a family in which the gateway has no
+/// address: neither could ever be reached.
+fn reject_own_address(
+    location: &KeyLocation,
+    broker: IpAddr,
+    own: IpAddr,
+    context: &mut ReadContext<'_>,
+) {
+    if own == broker {
+        let help = "address is that of this gateway; the broker has another one behind the hub";
+        let message = format!("the broker {broker} has the address of this gateway in the tunnel");
+        context.reject(location, message, Some(help.to_owned()));
+    } else if own.is_ipv4() != broker.is_ipv4() {
+        let family = if broker.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("the tunnel has no {family} address from which to reach {broker}");
+        let help = format!("give the broker's other address, or an {family} address in [tunnel]");
+        context.reject(location, message, Some(help));
+    }
 }
 
 /// Adds a note on a broker with a host name: the DNS query leaves outside the tunnel. Others on the
@@ -70,11 +94,16 @@ pub(super) fn check_tls(
     file: &Path,
     context: &mut ReadContext<'_>,
 ) -> Option<Tls> {
-    let ca_file = optional_file(&raw.ca_file, context, |ca| ca.readable_path("certificate", file));
-    let cert_file =
-        optional_file(&raw.cert_file, context, |cert| cert.readable_path("certificate", file));
-    let key_file =
-        optional_file(&raw.key_file, context, |key| key.readable_path("private key", file));
+    let ca_file = optional_file(&raw.ca_file, context, |ca, context| {
+        open_public(&raw.ca_file, ca, file, context)
+    });
+    let cert_file = optional_file(&raw.cert_file, context, |cert, context| {
+        open_public(&raw.cert_file, cert, file, context)
+    });
+    let key_file = optional_file(&raw.key_file, context, |key, context| {
+        let open = |key: &SecretFile| key.readable_path("private key", file);
+        open_secret(&raw.key_file, key, file, context, open)
+    });
     let (ca_file, cert_file, key_file) = (ca_file?, cert_file?, key_file?);
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
@@ -108,19 +137,18 @@ pub(super) fn check_tls(
     Some(Tls { ca_file, client })
 }
 
-/// Returns the path of a file, `Some(None)` when the key is missing, or `None` after a problem.
+/// Returns the path of a file, `Some(None)` when the key is missing, or `None` after a problem. A
+/// file that was not opened has no path that anything uses.
 #[expect(clippy::option_option, reason = "an absent file is a good value")]
 fn optional_file<T: Scalar>(
     field: &Field<T>,
     context: &mut ReadContext<'_>,
-    check: impl FnOnce(&T) -> Result<PathBuf, ValueError>,
+    open: impl FnOnce(&T, &mut ReadContext<'_>) -> NamedFile<PathBuf>,
 ) -> Option<Option<PathBuf>> {
-    let Some(file) = field.optional(context) else { return Some(None) };
-    match check(&file) {
-        Ok(path) => Some(Some(path)),
-        Err(error) => {
-            context.reject(&field.key, error.message, error.help);
-            None
-        }
+    let Some(named) = field.optional(context) else { return Some(None) };
+    match open(&named, context) {
+        NamedFile::Opened(path) => Some(Some(path)),
+        NamedFile::Unopened => Some(Some(PathBuf::new())),
+        NamedFile::Rejected => None,
     }
 }

@@ -8,7 +8,8 @@ use super::*;
 
 /// Returns the whole result for a file: configuration, hash, settings, notes, or all problems.
 fn outcome(split: Option<&SplitDocument<'_>>, text: &str) -> String {
-    let read = read_split(split, Path::new("gateway.toml"), text, Some(Vec::new()));
+    let path = Path::new("gateway.toml");
+    let read = read_split(split, path, text, Purpose::Run, Some(Vec::new()));
     match read {
         Ok(CheckedFile { config, hash, settings, notes }) => {
             format!("{config:?} {hash} {settings:?} {notes:?}")

@@ -1,6 +1,6 @@
 //! The names of an enumeration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::{Schema, json_schema};
 
@@ -19,12 +19,13 @@ impl Scalar for Enumeration {
             return Err(raw.type_error("a table of numbers and their names", example));
         };
         let mut names = BTreeMap::new();
+        let mut taken = BTreeSet::new();
         for (number, name) in dict {
             let (Ok(number), Some(name)) = (number.parse::<i128>(), name.as_str()) else {
                 let message = format!("`{key}`: `{number}` must be a whole number, its name text");
                 return Err(ValueError::new(message, example));
             };
-            if names.values().any(|other| other == name) || names.contains_key(&number) {
+            if !taken.insert(name) || names.contains_key(&number) {
                 let message = format!("`{key}` contains {number} or \"{name}\" twice");
                 return Err(ValueError::new(message, "give each number its own name"));
             }

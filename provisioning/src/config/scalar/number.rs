@@ -142,6 +142,9 @@ impl Scalar for Boolean {
     }
 }
 
+/// Maximum length of the members of a message, as TOML.
+const MAX_MEMBERS_BYTES: usize = 4_096;
+
 impl Scalar for JsonMembers {
     /// Reads a table from a file; the environment cannot give one. Rejects NaN and infinity.
     fn read(raw: &RawValue<'_>) -> Result<Self, ValueError> {
@@ -160,12 +163,17 @@ impl Scalar for JsonMembers {
         members.sort_by_key(|(member, _)| place(member));
         let members =
             members.into_iter().map(|(name, value)| Some((name.clone(), json_value(value)?)));
-        members.collect::<Option<_>>().map(Self).ok_or_else(|| {
+        let members = members.collect::<Option<_>>().map(Self).ok_or_else(|| {
             ValueError::new(
                 format!("`{key}` contains NaN or infinity, which JSON cannot represent"),
                 example,
             )
-        })
+        })?;
+        if members.to_toml().len() > MAX_MEMBERS_BYTES {
+            let help = format!("write at most {MAX_MEMBERS_BYTES} bytes: they are in each message");
+            return Err(ValueError::new(format!("`{key}` is too long"), help));
+        }
+        Ok(members)
     }
 
     fn to_toml(&self) -> String {

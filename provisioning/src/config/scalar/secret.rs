@@ -1,12 +1,13 @@
 //! Paths of files with secrets and certificates.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{TextScalar, ValueError};
 use crate::config::Secret;
+use crate::regular_file::{self, MAX_CERTIFICATE_BYTES};
 
 /// File with a secret: a path, or `cred:NAME` for a systemd credential.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,11 +83,26 @@ impl SecretFile {
         Ok(path)
     }
 
-    fn path(&self, config_file: &Path) -> Result<PathBuf, ValueError> {
-        let Some(name) = self.0.strip_prefix("cred:") else {
-            return Ok(relative_to_config(&self.0, config_file));
-        };
-        let directory = std::env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {
+    /// Returns the path that a value means, whether or not the file is there.
+    pub(in crate::config) fn resolve(value: &str, config_file: &Path) -> Option<PathBuf> {
+        Self(value.to_owned()).path(config_file).ok()
+    }
+
+    /// Returns the name of the credential, if it is one.
+    fn credential(&self) -> Option<&str> {
+        self.0.strip_prefix("cred:")
+    }
+
+    /// Returns whether systemd hands the file over as a credential.
+    pub(in crate::config) fn is_credential(&self) -> bool {
+        self.credential().is_some()
+    }
+
+    /// Returns why the file cannot be opened from here, if it is a credential and systemd has not
+    /// started this process.
+    pub(in crate::config) fn only_systemd_has_it(&self) -> Option<ValueError> {
+        let name = self.credential()?;
+        std::env::var_os(CREDENTIALS_VARIABLE).is_none().then(|| {
             ValueError::new(
                 format!(
                     "`cred:{name}` is handed over by systemd when the service starts, so it cannot \
@@ -97,7 +113,18 @@ impl SecretFile {
                      systemd, write the path of the file here"
                 ),
             )
-        })?;
+        })
+    }
+
+    /// Returns the path of the file. A relative path starts at the directory of `config_file`.
+    pub(in crate::config) fn path(&self, config_file: &Path) -> Result<PathBuf, ValueError> {
+        let Some(name) = self.credential() else {
+            return Ok(relative_to_config(&self.0, config_file));
+        };
+        if let Some(error) = self.only_systemd_has_it() {
+            return Err(error);
+        }
+        let directory = std::env::var_os(CREDENTIALS_VARIABLE).unwrap_or_default();
         Ok(Path::new(&directory).join(name))
     }
 }
@@ -126,9 +153,9 @@ impl PublicFile {
         config_file: &Path,
     ) -> Result<PathBuf, ValueError> {
         let path = relative_to_config(&self.0, config_file);
-        match File::open(&path).and_then(|file| file.metadata()) {
-            Ok(metadata) if metadata.is_file() => Ok(path),
-            Ok(_) => Err(ValueError::new(
+        match regular_file::open(&path, MAX_CERTIFICATE_BYTES) {
+            Ok(_) => Ok(path),
+            Err(error) if is_no_file(&error) => Err(ValueError::new(
                 format!("{} is not a file with a {noun}", path.display()),
                 "give the path of a PEM file",
             )),
@@ -148,19 +175,25 @@ fn relative_to_config(path: &str, config_file: &Path) -> PathBuf {
 }
 
 fn open_private(noun: ContentNoun, path: &Path) -> Result<File, ValueError> {
-    // A pipe is rejected before it is opened, because opening it would block.
-    let metadata = fs::metadata(path).map_err(|error| read_error(noun, path, &error))?;
-    if !metadata.is_file() || metadata.len() > MAX_SECRET_BYTES {
-        return Err(ValueError::new(
-            format!("{} is not a file with a {noun}", path.display()),
-            format!("give the path of a file of at most {MAX_SECRET_BYTES} bytes"),
-        ));
-    }
-    let file = File::open(path).map_err(|error| read_error(noun, path, &error))?;
+    let file = regular_file::open(path, MAX_SECRET_BYTES).map_err(|error| {
+        if is_no_file(&error) {
+            return ValueError::new(
+                format!("{} is not a file with a {noun}", path.display()),
+                format!("give the path of a file of at most {MAX_SECRET_BYTES} bytes"),
+            );
+        }
+        read_error(noun, path, &error)
+    })?;
     // The mode of the open file: the path may name another file by now.
     let metadata = file.metadata().map_err(|error| read_error(noun, path, &error))?;
     check_mode(noun, path, metadata.permissions().mode())?;
     Ok(file)
+}
+
+/// Returns whether [`regular_file::open`] failed because of what lies there.
+fn is_no_file(error: &io::Error) -> bool {
+    let kind = error.kind();
+    [ErrorKind::IsADirectory, ErrorKind::InvalidInput, ErrorKind::FileTooLarge].contains(&kind)
 }
 
 /// Returns why a secret file cannot be read, and what to do.

@@ -58,10 +58,16 @@ impl TextScalar for PlainText {
     const KIND: &'static str = "text";
 
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
-        if text.chars().any(char::is_control) {
+        if let Some(c) = text.chars().find(|c| is_invisible(*c)) {
             return Err(ValueError::new(
-                format!("`{key}` contains a line break or another control character"),
-                "write plain text on one line",
+                format!("`{key}` contains {c:?}, a line break or another control character"),
+                "write plain text on one line, without invisible characters",
+            ));
+        }
+        if text.chars().count() > MAX_TEXT_CHARS {
+            return Err(ValueError::new(
+                format!("`{key}` is too long"),
+                format!("write at most {MAX_TEXT_CHARS} characters"),
             ));
         }
         Ok(Self(text.to_owned()))
@@ -117,11 +123,16 @@ impl TextScalar for TopicLevel {
             let help = format!("write {key} = \"{tidy}\"");
             return refuse("begins with $, or begins or ends with a space", help);
         }
-        match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control()) {
+        match text.chars().find(|c| matches!(c, '/' | '+' | '#') || is_invisible(*c)) {
             Some(c) => {
                 let tidy =
-                    text.replace(|c: char| matches!(c, '/' | '+' | '#') || c.is_control(), "-");
-                let reason = format!("contains {c:?}, which has a special meaning in MQTT topics");
+                    text.replace(|c: char| matches!(c, '/' | '+' | '#') || is_invisible(c), "-");
+                let why = if is_invisible(c) {
+                    "is invisible"
+                } else {
+                    "has a special meaning in MQTT topics"
+                };
+                let reason = format!("contains {c:?}, which {why}");
                 refuse(&reason, format!("write something like {key} = \"{tidy}\""))
             }
             None => Ok(Self(text.to_owned())),
@@ -134,6 +145,21 @@ impl TextScalar for TopicLevel {
 }
 
 const MAX_NAME_CHARS: usize = 64;
+
+/// Maximum length of a text.
+const MAX_TEXT_CHARS: usize = 1_024;
+
+/// Returns whether a character is invisible, or changes how others are shown: a control character,
+/// a line separator, a mark of the writing direction (Unicode Standard Annex 9), or of no width.
+/// Two names that differ only in these look the same in a log.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
 
 impl NamedZone {
     /// Wraps a time zone that has been read before.

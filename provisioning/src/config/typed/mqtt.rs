@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::PasswordFile;
+
 /// `[mqtt]`.
 #[derive(Clone, Debug)]
 pub struct Mqtt {
@@ -14,8 +16,8 @@ pub struct Mqtt {
     pub via: Via,
     /// Certificates for brokers with [`Scheme::Mqtts`].
     pub tls: Tls,
-    /// Protocol version.
-    pub version: MqttVersion,
+    /// Protocol version; absent: 5, or 3.1.1 with a broker that says that it does not support 5.
+    pub version: Option<MqttVersion>,
     /// Client identifier; by default the gateway's id.
     pub client_id: String,
     /// Keep alive in whole seconds; zero disables it (3.1.1 only).
@@ -24,6 +26,8 @@ pub struct Mqtt {
     pub credentials: Option<Credentials>,
     /// Configured will, which replaces "offline" on the status topic.
     pub will: Option<Will>,
+    /// What may be lowered to the limits of a broker.
+    pub lower: Lower,
 }
 
 /// One entry of `mqtt.brokers`.
@@ -83,7 +87,7 @@ pub struct ClientCertificate {
 }
 
 /// Host name or IP address with a port. A name is resolved for every connection.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HostPort {
     /// Host name, IPv4 address, or IPv6 address without brackets.
     pub host: String,
@@ -100,13 +104,23 @@ pub enum MqttVersion {
     V5,
 }
 
+/// `mqtt.lower`: what the gateway may ask less of than configured, if a broker does not support it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lower {
+    /// The quality of service, to the maximum of the broker.
+    pub qos: bool,
+    /// RETAIN, with a broker that retains nothing.
+    pub retain: bool,
+}
+
 /// User name and password for the broker.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// User name.
     pub username: String,
-    /// Password, read from `password_file`.
-    pub password: Option<Secret>,
+    /// File with the password. It is read again for each connection, so that a corrected password
+    /// is used without a restart.
+    pub password: Option<PasswordFile>,
 }
 
 /// Text that is redacted in `Debug` output, so that no log or error contains it.
@@ -127,7 +141,7 @@ pub struct Will {
 }
 
 /// MQTT quality of service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Qos {
     /// QoS 0: sent once, never acknowledged.
     AtMostOnce,
@@ -135,6 +149,17 @@ pub enum Qos {
     AtLeastOnce,
     /// QoS 2: acknowledged in two steps.
     ExactlyOnce,
+}
+
+impl MqttVersion {
+    /// Returns the version as people write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V311 => "3.1.1",
+            Self::V5 => "5",
+        }
+    }
 }
 
 impl HostPort {

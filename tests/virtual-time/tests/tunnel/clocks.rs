@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway::clock::ClockTrust;
+use gateway::clock::{ClockReading, ClockTrust, KnownTimes};
 use gateway::model::UnixTime;
 use tunnel::{ClockBounds, Now, TunnelEvent, TunnelState};
 use virtual_time::{World, clock};
@@ -71,9 +71,10 @@ fn a_step_beyond_the_ceiling_does_not_end_a_tunnel_that_is_up() {
 /// Returns the bounds that the gateway derives from the clock, with a floor that was stored just
 /// now.
 fn bounds_of_product(kept: UnixTime, is_synchronised: bool) -> ClockBounds {
-    let mut judge = ClockTrust::new(Some(kept));
+    let mut trust = ClockTrust::new(Some(KnownTimes { floor: kept, seen: kept }));
     let wall = gateway::clock::to_unix_time(Now::read().wall);
-    gateway::clock::tunnel_bounds(judge.assess(Instant::now(), wall, is_synchronised))
+    let reading = ClockReading { wall, ..ClockReading::default() };
+    gateway::clock::tunnel_bounds(trust.assess(Instant::now(), reading, is_synchronised))
 }
 
 #[test]
@@ -218,6 +219,123 @@ fn a_boot_time_clock_that_goes_back_is_tolerated() {
     world.run_for(5 * MINUTE);
     assert!(world.is_answered_within(2 * SECOND));
     assert!(world.report().counters.panics >= 1, "boringtun no longer panics");
+}
+
+/// Restarts the site with what its last run knew about the stamps of its hubs.
+fn restart_with_stamps(world: &mut World) {
+    let stamp = world.report().accepted_stamp.expect("a hub has accepted a handshake");
+    world.restart_site();
+    world.send_event(TunnelEvent::StampAccepted { hub: 0, stamp });
+}
+
+#[test]
+fn a_hub_that_has_seen_a_later_time_is_reported_at_once_and_the_network_is_not_blamed() {
+    for ahead in [MINUTE, HOUR, YEAR, 7 * YEAR] {
+        let mut world = World::new(35, 1);
+        // The clock was wrong at the start of the first run.
+        clock::step_forward(ahead);
+        world.restart_site();
+        world.ping_interval = Some(SECOND);
+        assert!(world.is_answered_within(10 * SECOND));
+        clock::step_back(ahead);
+        assert!(world.is_answered_within(10 * SECOND), "a tunnel that is up stays up");
+
+        restart_with_stamps(&mut world);
+
+        for _ in 0..5 {
+            let report = world.report();
+            assert_eq!(report.state, TunnelState::StampAhead, "{}", report.diagnosis);
+            let text = report.diagnosis.to_string();
+            let key = world.settings.private_key.public_key().to_string();
+            assert!(text.contains("remove the key") && text.contains(&key), "{text}");
+            world.run_for(10 * SECOND);
+        }
+        // The operator removes the key and adds it again.
+        world.stop_hub(0);
+        world.start_hub(0);
+        assert!(world.is_answered_within(MINUTE), "{}", world.report().diagnosis);
+        let accepted = world.report().accepted_stamp.expect("a handshake");
+        assert!(accepted <= Now::read().wall, "the later time is forgotten");
+    }
+}
+
+#[test]
+fn a_hub_accepts_handshakes_again_when_its_latest_time_has_come() {
+    let mut world = World::new(36, 1);
+    clock::step_forward(MINUTE);
+    world.restart_site();
+    world.ping_interval = Some(SECOND);
+    assert!(world.is_answered_within(10 * SECOND));
+    clock::step_back(MINUTE);
+    restart_with_stamps(&mut world);
+    assert_eq!(world.report().state, TunnelState::StampAhead);
+    assert!(world.is_answered_within(2 * MINUTE), "{}", world.report().diagnosis);
+}
+
+#[test]
+fn a_restart_with_a_right_clock_reports_no_hub_that_is_ahead() {
+    for seed in 40..50 {
+        let mut world = World::connected(seed, 2);
+        restart_with_stamps(&mut world);
+        assert_ne!(world.report().state, TunnelState::StampAhead);
+        assert!(world.is_answered_within(2 * SECOND));
+    }
+}
+
+#[test]
+fn a_stamp_equal_to_that_of_the_next_handshake_is_one_that_the_hub_ignores() {
+    clock::start();
+    let mut world = World::new(37, 1);
+    world.restart_site();
+    let stamp = Now::read().wall;
+    world.send_event(TunnelEvent::StampAccepted { hub: 0, stamp });
+    assert_eq!(world.report().state, TunnelState::StampAhead);
+    clock::advance(SECOND / 1000);
+    assert_eq!(world.report().state, TunnelState::Connecting);
+}
+
+/// A box without a battery starts at the time of its build: not the hub, but the clock is wrong.
+#[test]
+fn a_clock_behind_the_floor_is_blamed_before_the_hub() {
+    let mut world = World::connected(38, 1);
+    let stamp = world.report().accepted_stamp.expect("a handshake");
+    world.bounds.floor = Some(Now::read().wall);
+    clock::step_back(YEAR);
+    world.restart_site();
+    world.send_event(TunnelEvent::StampAccepted { hub: 0, stamp });
+    assert_eq!(world.report().state, TunnelState::ClockBehind, "{}", world.report().diagnosis);
+    clock::step_forward(YEAR);
+    assert!(world.is_answered_within(10 * SECOND));
+}
+
+#[test]
+fn only_the_hub_that_has_seen_a_later_time_is_reported() {
+    let mut world = World::connected(39, 2);
+    let stamp = Now::read().wall + YEAR;
+    world.restart_site();
+    world.send_event(TunnelEvent::StampAccepted { hub: 1, stamp });
+    assert!(world.is_answered_within(2 * SECOND));
+    assert_eq!(world.report().hub, "hub-1");
+    let hub = world.hubs[0].address.ip();
+    world.network.unreachable_hosts.insert(hub);
+    world.restart_site();
+    world.send_event(TunnelEvent::StampAccepted { hub: 0, stamp });
+    assert_eq!(world.report().state, TunnelState::StampAhead);
+    // The other hub has no such stamp.
+    assert!(world.is_answered_within(2 * MINUTE));
+    assert_eq!(world.report().state, TunnelState::Up);
+}
+
+/// The timestamps count suspended time too.
+#[test]
+fn the_accepted_stamp_follows_boringtun_through_suspends_and_steps() {
+    let mut world = World::connected(51, 1);
+    clock::suspend(HOUR);
+    clock::step_back(2 * HOUR);
+    world.run_for(5 * MINUTE);
+    let accepted = world.report().accepted_stamp.expect("a handshake");
+    let ahead = accepted.duration_since(Now::read().wall).expect("it is ahead of the clock");
+    assert!((2 * HOUR - 5 * MINUTE..2 * HOUR).contains(&ahead), "{ahead:?}");
 }
 
 #[test]

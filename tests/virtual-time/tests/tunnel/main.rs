@@ -9,6 +9,7 @@
 
 mod attacks;
 mod black_hole;
+mod causes;
 mod clocks;
 mod data_use;
 mod forger;

@@ -1,9 +1,13 @@
 //! State and diagnosis of a tunnel. The state `mtu_too_large` is tested in `black_hole`, and wrong
 //! clocks also in `clocks`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tunnel::{ClockBounds, Now, TunnelDiagnosis, TunnelEvent, TunnelState};
+use tunnel::{
+    ClockBounds, Now, PathError, PathErrorCause, TunnelDiagnosis, TunnelEvent, TunnelState,
+};
+use virtual_time::world::parse_net;
 use virtual_time::{World, clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,10 +23,16 @@ fn assert_report(world: &World, state: TunnelState, words: &str) {
     assert!(report.diagnosis.to_string().contains(words), "{}", report.diagnosis);
 }
 
+/// Returns the report of a host on which WireGuard does not run.
+fn refused(to: SocketAddr) -> TunnelEvent {
+    let cause = PathErrorCause::PortUnreachable;
+    TunnelEvent::PathError(PathError { to, cause, reporter: Some(to.ip()) })
+}
+
 #[test]
 fn a_tunnel_is_connecting_and_then_up() {
     let mut world = World::new(130, 1);
-    assert_report(&world, TunnelState::Connecting, "Connecting to hub-1 (hub-1.test).");
+    assert_report(&world, TunnelState::LookingUp, "hub-1 (hub-1.test) is being looked up.");
     world.run_for(SECOND);
     assert_report(&world, TunnelState::Up, "The tunnel to hub-1 is up.");
     let hub = world.hubs[0].tunnel.as_ref().expect("it runs").report(Now::read());
@@ -75,23 +85,60 @@ fn a_name_that_does_not_resolve_is_reported() {
 #[test]
 fn a_name_with_only_addresses_inside_the_tunnel_is_reported() {
     let mut world = World::new(134, 1);
-    world.dns.clear();
-    world.restart_site();
-    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
+    let address = world.hubs[0].address;
+    world.site.set_host_routes(vec![parse_net("198.51.100.1/32")]);
     world.run_for(SECOND);
     assert_report(
         &world,
         TunnelState::AddressInside,
         "is in a network that is routed through the tunnel",
     );
-    let address = world.hubs[0].address;
+    world.site.set_host_routes(Vec::new());
     world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![address] });
     world.run_for(2 * SECOND);
     assert_report(&world, TunnelState::Up, "is up");
     // An address that works stays in use.
-    world.send_event(TunnelEvent::ResolvedInsideTunnel { hub: 0 });
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    let inside = "203.0.113.1:51820".parse().expect("an address");
+    world.send_event(TunnelEvent::Resolved { hub: 0, addresses: vec![inside] });
     world.ping_interval = Some(SECOND);
     assert!(world.is_answered_within(2 * SECOND));
+    assert_report(&world, TunnelState::Up, "is up");
+}
+
+#[test]
+fn an_address_inside_the_tunnel_is_not_kept_and_the_hub_does_not_roam_there() {
+    let mut world = World::connected(139, 1);
+    let address = world.hubs[0].address;
+    let inside = "203.0.113.1:51820".parse().expect("an address");
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    // The hub answers from an address behind itself, and still receives at its own.
+    world.hubs[0].sends_from = Some(inside);
+    for _ in 0..10 {
+        assert!(world.is_answered_within(2 * SECOND));
+        world.run_for(MINUTE);
+        assert_eq!(world.report().endpoint, Some(address));
+    }
+    assert_report(&world, TunnelState::Up, "is up");
+    world.site.set_host_routes(Vec::new());
+    assert!(world.is_answered_within(2 * SECOND));
+    assert_eq!(world.report().endpoint, Some(inside));
+    // A route that is set later applies to the address in use.
+    world.hubs[0].sends_from = None;
+    world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
+    assert_eq!(world.report().endpoint, Some(address));
+    assert!(world.is_answered_within(2 * SECOND));
+}
+
+#[test]
+fn datagrams_that_the_host_routes_into_the_tunnel_are_reported_until_15_s_after_the_last() {
+    let mut world = World::connected(143, 1);
+    world.send_event(TunnelEvent::DatagramLooped);
+    let words = "routes the datagrams for hub-1 (198.51.100.1:51820) into the tunnel itself";
+    assert_report(&world, TunnelState::RoutedInside, words);
+    world.run_for(14 * SECOND);
+    assert_report(&world, TunnelState::RoutedInside, words);
+    world.run_for(2 * SECOND);
     assert_report(&world, TunnelState::Up, "is up");
 }
 
@@ -106,7 +153,7 @@ fn a_host_that_refuses_is_reported_until_it_stops() {
         let _ = world.run_until(time, |world| {
             let before = std::mem::replace(&mut initiations, world.report().counters.initiations);
             if refuses && before != initiations {
-                world.send_event(TunnelEvent::PortUnreachable(address));
+                world.send_event(refused(address));
             }
             false
         });
@@ -127,9 +174,7 @@ fn a_refusal_of_another_address_is_ignored() {
     let mut world = World::new(136, 1);
     world.stop_hub(0);
     world.run_for(MINUTE);
-    world.send_event(TunnelEvent::PortUnreachable(
-        "203.0.113.66:51820".parse().expect("an address"),
-    ));
+    world.send_event(refused("203.0.113.66:51820".parse().expect("an address")));
     assert_report(&world, TunnelState::Silent, "Nothing comes back");
 }
 

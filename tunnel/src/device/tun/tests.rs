@@ -22,7 +22,7 @@ fn name() -> InterfaceName {
 fn up(offload: Offload) -> Tun {
     let tun = Tun::create(name(), offload).unwrap();
     let address: IpNet = "10.77.0.1/24".parse().unwrap();
-    HostInterface::new(tun.index(), &[address], &[]).unwrap().configure(1280).unwrap();
+    HostInterface::new(tun.index(), &[address], &[], 1280).unwrap().configure().unwrap();
     tun
 }
 
@@ -140,7 +140,7 @@ async fn as_root_child_to_kill() {
     }
     let tun = up(Offload::TcpAndUdp);
     let routes = ["10.99.0.0/16", "fd99::/64"].map(|route| route.parse().unwrap());
-    HostInterface::new(tun.index(), &[], &routes).unwrap().repair().unwrap();
+    HostInterface::new(tun.index(), &[], &routes, 1280).unwrap().repair().unwrap();
     println!("READY");
     std::future::pending::<()>().await;
 }

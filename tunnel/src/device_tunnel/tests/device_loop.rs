@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time;
 
-use crate::core::{ClockBounds, DropReason, Now, Tunnel, TunnelEvent, TunnelState};
+use crate::core::{
+    ClockBounds, DropReason, Now, PathError, PathErrorCause, Tunnel, TunnelEvent, TunnelReport,
+    TunnelState,
+};
 use crate::device::{Device, Offload, VNET_HEADER_LEN};
 use crate::device_tunnel::device_loop::DeviceLoop;
+use crate::reporter::Reporter;
 use crate::testing::site_and_hub;
 use crate::time::ClockCache;
 use crate::transport::{RecvBatch, SendBatch, Transport};
@@ -57,7 +61,11 @@ struct SilentTransport {
 impl Transport for SilentTransport {
     async fn receive(&mut self, received: &mut RecvBatch) -> io::Result<()> {
         match self.refused.take() {
-            Some(hub) => received.push_refused(hub),
+            Some(to) => received.push_path_error(PathError {
+                to,
+                cause: PathErrorCause::PortUnreachable,
+                reporter: Some(to.ip()),
+            }),
             None => std::future::pending().await,
         }
         Ok(())
@@ -68,8 +76,16 @@ impl Transport for SilentTransport {
         self.calls.try_send("send").map_err(io::Error::other)
     }
 
+    fn send_error(&self) -> Option<PathError> {
+        None
+    }
+
     fn unsent(&self) -> u64 {
         self.unsent
+    }
+
+    fn local_port(&self) -> Option<u16> {
+        None
     }
 
     fn rebind(&mut self) -> io::Result<()> {
@@ -88,6 +104,16 @@ fn site() -> Tunnel {
     Tunnel::site(site_and_hub().0, ClockBounds::default(), paused_wall(crate::time::now()), 1)
 }
 
+fn device_loop<T: Transport>(
+    site: Tunnel,
+    clock: ClockCache,
+    transport: T,
+    device: MemoryDevice,
+) -> (DeviceLoop<T, MemoryDevice>, watch::Receiver<TunnelReport>) {
+    let (reporter, reports) = Reporter::new(&site, paused_wall(crate::time::now()));
+    (DeviceLoop::new(site, clock, transport, device, reporter), reports)
+}
+
 fn transport() -> (SilentTransport, mpsc::Receiver<&'static str>) {
     let (calls, seen) = mpsc::channel(1024);
     (SilentTransport { calls, refused: None, unsent: 0 }, seen)
@@ -98,7 +124,7 @@ async fn a_new_port_is_opened_before_the_initiation_that_follows_is_sent() {
     let (transport, mut calls) = transport();
     let clock = ClockCache::new(paused_wall);
     let (mut device_loop, _reports) =
-        DeviceLoop::new(site(), clock, transport, MemoryDevice::default(), Vec::new());
+        device_loop(site(), clock, transport, MemoryDevice::default());
     let (events, mut queue) = mpsc::channel(1);
     let others = async {
         assert_eq!(calls.recv().await, Some("send"));
@@ -116,7 +142,7 @@ async fn initiations_are_sent_on_time_and_nothing_is_sent_in_between() {
     let (transport, mut calls) = transport();
     let clock = ClockCache::new(paused_wall);
     let (mut device_loop, _reports) =
-        DeviceLoop::new(site(), clock, transport, MemoryDevice::default(), Vec::new());
+        device_loop(site(), clock, transport, MemoryDevice::default());
     let (_events, mut queue) = mpsc::channel(1);
     let hour = Duration::from_secs(3600);
     let ended = time::timeout(hour, device_loop.run(&mut queue)).await;
@@ -141,8 +167,7 @@ async fn a_flood_from_the_host_does_not_starve_the_rest() {
     transport.refused = Some("192.0.2.1:51820".parse().unwrap());
     transport.unsent = 3;
     let clock = ClockCache::new(paused_wall);
-    let (mut device_loop, mut reports) =
-        DeviceLoop::new(site(), clock, transport, device, Vec::new());
+    let (mut device_loop, mut reports) = device_loop(site(), clock, transport, device);
     let (events, mut queue) = mpsc::channel(1);
     let others = async {
         // At most 16 frames in a row are read, and the order of the directions is random.
@@ -157,7 +182,7 @@ async fn a_flood_from_the_host_does_not_starve_the_rest() {
         events.send(TunnelEvent::NetworkChanged).await.unwrap();
         assert_eq!(calls.recv().await, Some("rebind"));
         is_in_time("an event");
-        let is_all_dropped = |report: &crate::TunnelReport| {
+        let is_all_dropped = |report: &TunnelReport| {
             let dropped = |reason| report.counters.dropped(reason);
             dropped(DropReason::QueueFull) + dropped(DropReason::Waited) == 10_000
         };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::core::{ClockBounds, Now, Tunnel};
-use crate::device_tunnel::open_device_tunnel;
+use crate::core::{ClockBounds, Now, Tunnel, TunnelReport, TunnelState};
+use crate::device_tunnel::device_tunnel;
 use crate::netlink::ChangeMonitor;
 use crate::settings::RoutePolicy;
 use crate::testing::{Namespace, ip, site_and_hub};
@@ -16,6 +16,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Returns the addresses and routes of the interface, as `ip` prints them.
 fn shown() -> String {
     [
+        ip(&["-o", "link", "show", "dev", "edge0"]),
         ip(&["-o", "addr", "show", "dev", "edge0"]),
         ip(&["route", "show", "dev", "edge0"]),
         ip(&["-6", "route", "show", "dev", "edge0"]),
@@ -41,8 +42,8 @@ async fn as_root_addresses_and_routes_are_restored_unless_the_interface_is_down(
         memory_pair("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
     let site = Tunnel::site(settings.clone(), ClockBounds::default(), Now::read(), 1);
     let name = "edge0".parse().unwrap();
-    let (_handle, driver) =
-        open_device_tunnel(&settings, RoutePolicy::Auto, name, site, transport).unwrap();
+    let (handle, mut driver) = device_tunnel(&settings, RoutePolicy::Auto, name, site, transport);
+    driver.open().unwrap();
     let whole = shown();
     assert!(whole.contains("fd77::/64") && whole.contains("10.77.0.0/16"), "{whole}");
     let mut monitor = ChangeMonitor::listen().unwrap();
@@ -52,6 +53,7 @@ async fn as_root_addresses_and_routes_are_restored_unless_the_interface_is_down(
             "addr flush dev edge0",
             "route flush dev edge0",
             "-6 route del fd77::/64",
+            "link set edge0 mtu 1420",
         ] {
             for line in damage.split(';') {
                 ip(&line.split(' ').collect::<Vec<_>>());
@@ -72,6 +74,38 @@ async fn as_root_addresses_and_routes_are_restored_unless_the_interface_is_down(
         ip(&["link", "set", "edge0", "down"]);
         quiet(&mut monitor).await;
         assert!(!ip(&["link", "show", "dev", "edge0"]).contains(",UP"));
+        let mut reports = handle.reports();
+        let is_down = |report: &TunnelReport| report.state == TunnelState::InterfaceDown;
+        let report = timeout(TEST_TIMEOUT, reports.wait_for(is_down)).await.unwrap();
+        let sentence = report.unwrap().diagnosis.to_string();
+        assert!(sentence.contains("ip link set edge0 up"), "{sentence}");
+        ip(&["link", "set", "edge0", "up"]);
+        let is_up = |report: &TunnelReport| report.state != TunnelState::InterfaceDown;
+        timeout(TEST_TIMEOUT, reports.wait_for(is_up)).await.unwrap().unwrap();
+    };
+    driver.run(others).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_root_an_interface_that_cannot_be_created_is_reported_and_tried_again() {
+    let _namespace = Namespace::enter();
+    ip(&["link", "add", "edge0", "type", "veth", "peer", "name", "other"]);
+    let (settings, _) = site_and_hub();
+    let (transport, _hub) =
+        memory_pair("192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap());
+    let site = Tunnel::site(settings.clone(), ClockBounds::default(), Now::read(), 1);
+    let name = "edge0".parse().unwrap();
+    let (handle, driver) = device_tunnel(&settings, RoutePolicy::Auto, name, site, transport);
+    let mut reports = handle.reports();
+    let others = async {
+        let is_missing = |report: &TunnelReport| report.state == TunnelState::NoInterface;
+        let sentence = reports.wait_for(is_missing).await.unwrap().diagnosis.to_string();
+        assert!(sentence.contains("`edge0` exists already"), "{sentence}");
+        assert_eq!(*handle.interface().borrow(), None);
+        ip(&["link", "del", "edge0"]);
+        let is_there = |report: &TunnelReport| report.state != TunnelState::NoInterface;
+        timeout(TEST_TIMEOUT, reports.wait_for(is_there)).await.unwrap().unwrap();
+        assert!(handle.interface().borrow().is_some());
     };
     driver.run(others).await.unwrap();
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::testing::{Namespace, ip, ip_json};
 
+const MTU: u16 = 1280;
+
 #[test]
 fn an_error_names_its_remedy() {
     let net: IpNet = "fd00::1/64".parse().unwrap();
@@ -12,6 +14,17 @@ fn an_error_names_its_remedy() {
 
 fn nets(text: &str) -> Vec<IpNet> {
     text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+}
+
+/// Repairs an interface that has no problem; returns whether something was missing.
+fn repaired(interface: &mut HostInterface) -> bool {
+    let repair = interface.repair().unwrap();
+    assert!(repair.problems.is_empty(), "{repair:?}");
+    repair.has_changed
+}
+
+fn is_taken(repair: &Repair) -> bool {
+    matches!(repair.problems.as_slice(), [InterfaceError::RouteTaken(_)])
 }
 
 /// Returns the routes of an interface, as `ip` prints them.
@@ -43,10 +56,10 @@ fn as_root_addresses_and_routes_are_set_and_missing_ones_are_restored() {
     let _namespace = Namespace::enter();
     let index = veth("veth0");
     let (addresses, routes) = (nets("10.77.0.12/32 fd77::12/128"), nets("10.77.0.0/16 fd77::/64"));
-    let mut interface = HostInterface::new(index, &addresses, &routes).unwrap();
-    interface.configure(1280).unwrap();
-    interface.configure(1280).unwrap();
-    assert_eq!(interface.repair().unwrap(), Repaired::Nothing);
+    let mut interface = HostInterface::new(index, &addresses, &routes, MTU).unwrap();
+    interface.configure().unwrap();
+    interface.configure().unwrap();
+    assert!(!repaired(&mut interface));
     let shown = ip_json(&["addr", "show", "dev", "veth0"]);
     for expected in ["\"mtu\":1280", "\"txqlen\":1000", "\"10.77.0.12\"", "\"fd77::12\"", "\"UP\""]
     {
@@ -54,7 +67,8 @@ fn as_root_addresses_and_routes_are_set_and_missing_ones_are_restored() {
     }
     assert!(!shown.contains("fe80"), "{shown}");
     assert!(!shown.contains("tentative"), "{shown}");
-    let state = || (routes_of("veth0"), ip(&["-o", "addr", "show", "dev", "veth0"]));
+    let mtu = || ip_json(&["link", "show", "dev", "veth0"]).contains("\"mtu\":1280");
+    let state = || (routes_of("veth0"), ip(&["-o", "addr", "show", "dev", "veth0"]), mtu());
     let whole = state();
     assert_eq!(whole.0, ["10.77.0.0/16", "fd77::/64", "fd77::12"]);
     for damage in [
@@ -63,26 +77,43 @@ fn as_root_addresses_and_routes_are_set_and_missing_ones_are_restored() {
         "route del 10.77.0.0/16",
         "-6 route del fd77::/64",
         "addr del fd77::12/128 dev veth0",
+        "link set veth0 mtu 1420",
     ] {
         for line in damage.split(';') {
             ip(&line.split(' ').collect::<Vec<_>>());
         }
         assert_ne!(state(), whole, "{damage} does no damage");
-        assert_eq!(interface.repair().unwrap(), Repaired::Something, "{damage}");
-        assert_eq!(interface.repair().unwrap(), Repaired::Nothing, "{damage}");
+        assert!(repaired(&mut interface), "{damage}");
+        assert!(!repaired(&mut interface), "{damage}");
         assert_eq!(state(), whole, "{damage}");
     }
 }
 
 #[test]
+fn as_root_a_renamed_interface_gets_its_routes_back() {
+    let _namespace = Namespace::enter();
+    let (addresses, routes) = (nets("10.77.0.12/32"), nets("10.77.0.0/16"));
+    let mut interface = HostInterface::new(veth("veth0"), &addresses, &routes, MTU).unwrap();
+    interface.configure().unwrap();
+    ip(&["link", "set", "veth0", "down"]);
+    ip(&["link", "set", "veth0", "name", "wgx"]);
+    ip(&["link", "set", "wgx", "up"]);
+    assert!(repaired(&mut interface));
+    assert_eq!(
+        (routes_of("wgx"), interface.name()),
+        (vec!["10.77.0.0/16".to_owned()], "wgx".to_owned())
+    );
+}
+
+#[test]
 fn as_root_an_interface_that_is_down_stays_down() {
     let _namespace = Namespace::enter();
-    let mut interface =
-        HostInterface::new(veth("veth0"), &nets("10.77.0.12/32"), &nets("10.77.0.0/16")).unwrap();
-    interface.configure(1280).unwrap();
+    let (addresses, routes) = (nets("10.77.0.12/32"), nets("10.77.0.0/16"));
+    let mut interface = HostInterface::new(veth("veth0"), &addresses, &routes, MTU).unwrap();
+    assert!(interface.configure().unwrap().is_up);
     ip(&["link", "set", "veth0", "down"]);
-    let down = interface.repair();
-    assert!(matches!(down, Err(InterfaceError::Down)), "{down:?}");
+    let down = interface.repair().unwrap();
+    assert!(!down.is_up && !down.has_changed && down.problems.is_empty(), "{down:?}");
     assert!(!ip_json(&["link", "show", "dev", "veth0"]).contains("\"UP\""));
 }
 
@@ -112,14 +143,14 @@ fn as_root_a_route_of_the_machine_network_is_not_taken_over_at_any_metric() {
         ip(&["addr", "add", "192.168.1.5/24", "dev", "lan", "metric", metric]);
         ip(&["-6", "addr", "add", "fd01::5/64", "dev", "lan", "nodad", "metric", metric]);
         for (network, host) in [("192.168.1.0/24", "192.168.1.10"), ("fd01::/64", "fd01::10")] {
-            let taken = HostInterface::new(index, &[], &nets(network)).unwrap().repair();
-            assert!(matches!(taken, Err(InterfaceError::RouteTaken(_))), "{metric}: {taken:?}");
+            let taken = HostInterface::new(index, &[], &nets(network), MTU).unwrap().repair();
+            assert!(is_taken(&taken.unwrap()), "{metric}");
             assert_eq!(device_to(host), "lan", "{metric}");
             let bound = ip(&["route", "get", host, "oif", "tun"]);
             assert!(bound.contains("dev tun"), "a socket that is bound to the device: {bound}");
         }
-        let own = HostInterface::new(index, &nets("192.168.1.50/24"), &[]).unwrap().repair();
-        assert!(matches!(own, Err(InterfaceError::RouteTaken(_))), "{metric}: {own:?}");
+        let own = HostInterface::new(index, &nets("192.168.1.50/24"), &[], MTU).unwrap().repair();
+        assert!(is_taken(&own.unwrap()), "{metric}");
         assert_eq!(device_to("192.168.1.10"), "lan", "{metric}");
     }
 }
@@ -128,8 +159,8 @@ fn as_root_a_route_of_the_machine_network_is_not_taken_over_at_any_metric() {
 fn as_root_a_machine_network_that_is_added_later_takes_precedence_and_is_reported() {
     let _namespace = Namespace::enter();
     let index = tun_and_lan();
-    let mut interface =
-        HostInterface::new(index, &nets("10.77.0.12/24"), &nets("192.168.1.0/24")).unwrap();
+    let (addresses, routes) = (nets("10.77.0.12/24"), nets("192.168.1.0/24"));
+    let mut interface = HostInterface::new(index, &addresses, &routes, MTU).unwrap();
     interface.repair().unwrap();
     assert_eq!(device_to("192.168.1.10"), "tun");
     for (address, host) in [("192.168.1.5/24", "192.168.1.10"), ("10.77.0.5/24", "10.77.0.1")] {
@@ -137,17 +168,59 @@ fn as_root_a_machine_network_that_is_added_later_takes_precedence_and_is_reporte
         assert_eq!(device_to(host), "lan");
         let bound = ip(&["route", "get", host, "oif", "tun"]);
         assert!(bound.contains("dev tun"), "a socket that is bound to the device: {bound}");
-        let taken = interface.repair();
-        assert!(matches!(taken, Err(InterfaceError::RouteTaken(_))), "{taken:?}");
+        assert!(is_taken(&interface.repair().unwrap()));
         ip(&["addr", "del", address, "dev", "lan"]);
         assert_eq!(device_to(host), "tun");
-        assert_eq!(interface.repair().unwrap(), Repaired::Nothing);
+        assert!(!repaired(&mut interface));
+    }
+}
+
+/// Writes a setting below /proc/sys/net of this thread's namespace.
+fn sysctl(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
+}
+
+#[test]
+fn as_root_what_cannot_be_set_keeps_nothing_else_from_being_set() {
+    let _namespace = Namespace::enter();
+    let index = veth("veth0");
+    sysctl("ipv6/conf/all/disable_ipv6", "1");
+    sysctl("ipv6/conf/veth0/disable_ipv6", "1");
+    let addresses = nets("fd77::12/128 10.77.0.12/32");
+    // The last one is no network that can be routed.
+    let routes = nets("fd77::/64 10.77.0.0/16 10.78.0.0/16");
+    let mut interface = HostInterface::new(index, &addresses, &routes, MTU).unwrap();
+    let repair = interface.configure().unwrap();
+    let texts: Vec<_> = repair.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts.iter().all(|text| text.contains("IPv6 is switched off")), "{texts:?}");
+    assert_eq!(routes_of("veth0"), ["10.77.0.0/16", "10.78.0.0/16"]);
+    // It is tried again.
+    sysctl("ipv6/conf/all/disable_ipv6", "0");
+    sysctl("ipv6/conf/veth0/disable_ipv6", "0");
+    assert!(repaired(&mut interface));
+    assert!(routes_of("veth0").contains(&"fd77::/64".to_owned()));
+}
+
+#[test]
+fn as_root_a_strict_rp_filter_is_relaxed_and_none_is_left_alone() {
+    let _namespace = Namespace::enter();
+    let mut interface =
+        HostInterface::new(veth("veth0"), &nets("10.77.0.12/32"), &[], MTU).unwrap();
+    let read = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/veth0/rp_filter").unwrap();
+    for (all, own, expected) in
+        [("0", "0", "0"), ("1", "0", "2"), ("0", "1", "2"), ("1", "1", "2"), ("2", "0", "0")]
+    {
+        sysctl("ipv4/conf/all/rp_filter", all);
+        sysctl("ipv4/conf/veth0/rp_filter", own);
+        interface.configure().unwrap();
+        assert_eq!(read().trim(), expected, "all {all}, veth0 {own}");
     }
 }
 
 #[test]
 fn as_root_a_removed_interface_is_reported() {
     let _namespace = Namespace::enter();
-    let gone = HostInterface::new(4711, &[], &[]).unwrap().configure(1280);
+    let gone = HostInterface::new(4711, &[], &[], MTU).unwrap().configure();
     assert!(matches!(gone, Err(InterfaceError::Gone)), "{gone:?}");
 }

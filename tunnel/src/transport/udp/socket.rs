@@ -1,7 +1,7 @@
 //! The UDP socket and its options.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::cmsg_space;
@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use tracing::debug;
 
 use super::SocketFamily;
+use crate::core::{PathError, PathErrorCause};
 use crate::transport::RecvBatch;
 
 /// Requested size of both kernel buffers. With the default of 208 KiB, one stream to the site lost
@@ -149,7 +150,7 @@ pub(super) fn is_fatal(error: &io::Error) -> bool {
     errno.is_none_or(|errno| [Errno::EBADF, Errno::ENOTSOCK, Errno::EINVAL].contains(&errno))
 }
 
-/// Empties the error queue and records the hosts that refuse.
+/// Empties the error queue and records what it reports.
 pub(super) fn drain_error_queue(socket: &impl AsRawFd, received: &mut RecvBatch) {
     let fd = socket.as_raw_fd();
     for _ in 0..MAX_ERRORS_READ {
@@ -161,19 +162,54 @@ pub(super) fn drain_error_queue(socket: &impl AsRawFd, received: &mut RecvBatch)
             return;
         };
         let Ok(mut errors) = message.cmsgs() else { continue };
-        let is_refusal = errors.any(|error| {
-            let (ControlMessageOwned::Ipv4RecvErr(error, _)
-            | ControlMessageOwned::Ipv6RecvErr(error, _)) = error
-            else {
-                return false;
-            };
-            error.ee_errno == Errno::ECONNREFUSED as u32
-        });
+        let Some((error, offender)) = errors.find_map(|error| extended_error(&error)) else {
+            continue;
+        };
         // Here the address is the destination of the datagram.
-        if let Some(to) = message.address.as_ref().and_then(to_socket_addr).filter(|_| is_refusal) {
-            received.push_refused(to);
+        if let Some(to) = message.address.as_ref().and_then(to_socket_addr)
+            && let Some(cause) = path_error_cause(&error)
+        {
+            // The kernel itself reports a neighbour that does not answer, with its own address.
+            let reporter = offender.filter(|from| *from == to.ip() || !is_own_address(*from));
+            received.push_path_error(PathError { to, cause, reporter });
         }
     }
+}
+
+/// Returns an entry of the error queue with the host that reports it.
+fn extended_error(
+    message: &ControlMessageOwned,
+) -> Option<(libc::sock_extended_err, Option<IpAddr>)> {
+    if let ControlMessageOwned::Ipv4RecvErr(error, offender) = *message {
+        // The kernel stores addresses and ports in network order.
+        let offender = offender.map(|from| Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes()));
+        Some((error, offender.map(IpAddr::from)))
+    } else if let ControlMessageOwned::Ipv6RecvErr(error, offender) = *message {
+        let offender = offender.map(|from| Ipv6Addr::from(from.sin6_addr.s6_addr));
+        Some((error, offender.map(|from| from.to_canonical())))
+    } else {
+        None
+    }
+}
+
+/// Returns what an ICMP error means (RFC 792; RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+fn path_error_cause(error: &libc::sock_extended_err) -> Option<PathErrorCause> {
+    const UNREACHABLE_V4: u8 = 3;
+    const UNREACHABLE_V6: u8 = 1;
+    match (error.ee_origin, error.ee_type, error.ee_code) {
+        (libc::SO_EE_ORIGIN_ICMP, UNREACHABLE_V4, 3)
+        | (libc::SO_EE_ORIGIN_ICMP6, UNREACHABLE_V6, 4) => Some(PathErrorCause::PortUnreachable),
+        (libc::SO_EE_ORIGIN_ICMP, UNREACHABLE_V4, 9 | 10 | 13)
+        | (libc::SO_EE_ORIGIN_ICMP6, UNREACHABLE_V6, 1 | 5 | 6) => Some(PathErrorCause::Prohibited),
+        (libc::SO_EE_ORIGIN_ICMP, UNREACHABLE_V4, 0 | 1 | 5..=8 | 11 | 12)
+        | (libc::SO_EE_ORIGIN_ICMP6, UNREACHABLE_V6, 0 | 2 | 3) => Some(PathErrorCause::NoRoute),
+        _ => None,
+    }
+}
+
+/// Returns whether this host has the address: only then can a socket be bound to it.
+fn is_own_address(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// Returns an address, with IPv4-mapped ones as IPv4.

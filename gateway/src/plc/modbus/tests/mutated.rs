@@ -74,11 +74,12 @@ fn expected(request: &ReadRequest, answer: &[u8]) -> Option<(Result<Registers, u
         Table::InputRegister => 4,
     };
     let [0, 0, 0, 0, high, low, 255, got, rest @ ..] = answer else { return None };
-    let content = usize::from(u16::from_be_bytes([*high, *low])).checked_sub(2)?;
-    let (content, behind) = rest.split_at_checked(content)?;
-    if let ([code], true) = (content, *got == function | 0x80) {
+    // An exception is taken for one whatever its length field says.
+    if let ([code, behind @ ..], true) = (rest, *got == function | 0x80) {
         return Some((Err(*code), behind.is_empty()));
     }
+    let content = usize::from(u16::from_be_bytes([*high, *low])).checked_sub(2)?;
+    let (content, behind) = rest.split_at_checked(content)?;
     let count = usize::from(request.count);
     let bytes = if request.table.holds_bits() { count.div_ceil(8) } else { 2 * count };
     let (length, data) = content.split_first()?;

@@ -44,7 +44,12 @@ impl CrashTest {
             at: UnixTime::from_micros(self.rng.i64(..)),
         });
         let samples = samples.collect();
-        Entry::Record(Record { plc: u16::try_from(topic.index()).unwrap(), at, samples })
+        Entry::Record(Record {
+            plc: u16::try_from(topic.index()).unwrap(),
+            at,
+            clock: None,
+            samples,
+        })
     }
 
     /// Hands out entries. The consumer may get them although the acknowledgement is lost.

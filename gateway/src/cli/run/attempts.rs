@@ -1,0 +1,221 @@
+//! Starts the gateway. Under systemd a failed start is reported once, and tried again when that may
+//! help: a restart by systemd every second would report it 3,600 times an hour.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use provisioning::config::{self, LoadedConfig};
+use provisioning::diagnostics::{Notes, RejectedFile};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::watched_files::WatchedFiles;
+use crate::app::{self, AppError, systemd};
+use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
+use crate::logging::Logging;
+
+/// Problems or notes that are logged; `check` shows all.
+const MAX_LOGGED: usize = 3;
+/// How often the files of a configuration are looked at, and the watchdog is reset.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause before the same configuration is tried again; it doubles each time.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+enum StartFailure {
+    /// Waits for a change of the files.
+    Rejected(RejectedFile),
+    /// Something on this machine is in the way, such as a program on the same port.
+    Blocked(AppError),
+    /// The gateway had started, and has to be started as a new process.
+    Ended(AppError),
+}
+
+/// One attempt: the files as they were before it, and what came of it.
+struct LoadAttempt {
+    watched: WatchedFiles,
+    loaded: Result<LoadedConfig, RejectedFile>,
+}
+
+/// What the attempts so far have logged.
+#[derive(Debug, Default)]
+struct Reported {
+    /// Hash of the configuration that was tried last.
+    hash: String,
+    /// Reason of the last failure.
+    reason: String,
+    pause: Duration,
+}
+
+/// Runs the gateway until `stop` fires, and returns the exit code.
+pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) -> u8 {
+    let mut reported = Reported::default();
+    loop {
+        let load_path = path.to_owned();
+        let loading = spawn_blocking(move || LoadAttempt {
+            watched: WatchedFiles::of(&load_path),
+            loaded: config::load(&load_path),
+        });
+        // A card that hangs must not hang the stop.
+        let Some(loading) = stop.run_until_cancelled(loading).await else { return EXIT_OK };
+        let Ok(LoadAttempt { watched, loaded }) = loading else { return EXIT_NEGATIVE };
+        let failure = match loaded {
+            Ok(loaded) => {
+                reported.on_loaded(&loaded, path);
+                match Box::pin(app::run(loaded, stop.clone())).await {
+                    Ok(()) => return EXIT_OK,
+                    Err(error @ AppError::TaskEnded) => StartFailure::Ended(error),
+                    Err(error) => StartFailure::Blocked(error),
+                }
+            }
+            Err(rejected) => StartFailure::Rejected(rejected),
+        };
+        if !systemd::is_service() || matches!(failure, StartFailure::Ended(_)) {
+            log.print(failure.to_text());
+            return EXIT_NEGATIVE;
+        }
+        let retry_at = reported.on_failure(&failure, path).map(|pause| Instant::now() + pause);
+        if stop.run_until_cancelled(wait(watched, retry_at)).await.is_none() {
+            return EXIT_OK;
+        }
+    }
+}
+
+/// Waits until one of the files has changed, or until `retry_at`.
+async fn wait(mut watched: WatchedFiles, retry_at: Option<Instant>) {
+    loop {
+        let left = retry_at.map_or(POLL_INTERVAL, |at| at.duration_since(Instant::now()));
+        sleep(left.min(POLL_INTERVAL)).await;
+        systemd::notify_watchdog();
+        let checking = spawn_blocking(move || (watched.has_changed(), watched));
+        match checking.await {
+            Ok((false, unchanged)) => watched = unchanged,
+            Ok((true, _)) | Err(_) => return,
+        }
+        if retry_at.is_some_and(|at| at <= Instant::now()) {
+            return;
+        }
+    }
+}
+
+impl Reported {
+    /// Logs that this configuration is started, unless it was the last one too.
+    fn on_loaded(&mut self, loaded: &LoadedConfig, path: &Path) {
+        if self.hash == loaded.hash {
+            return;
+        }
+        self.hash.clone_from(&loaded.hash);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            file = %path.display(),
+            configuration = loaded.hash,
+            plcs = loaded.config.plcs.len(),
+            "starting"
+        );
+        if !loaded.notes.is_empty() {
+            tracing::warn!("{}", notes_text(&loaded.notes, path));
+        }
+    }
+
+    /// Logs a failure, unless it is the last one again. Returns the pause before the next attempt,
+    /// or `None` when only a change of the files can help.
+    fn on_failure(&mut self, failure: &StartFailure, path: &Path) -> Option<Duration> {
+        let reason = failure.to_log_text(path);
+        if reason != self.reason {
+            tracing::error!("{reason}");
+            self.reason = reason;
+            self.pause = Duration::ZERO;
+        }
+        systemd::notify_waiting(&self.reason);
+        self.pause = (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE);
+        match failure {
+            StartFailure::Rejected(_) => None,
+            StartFailure::Blocked(_) | StartFailure::Ended(_) => Some(self.pause),
+        }
+    }
+}
+
+impl StartFailure {
+    /// Returns the reason in full, for a terminal.
+    fn to_text(&self) -> String {
+        match self {
+            Self::Rejected(rejected) => rejected.to_string(),
+            Self::Blocked(error) | Self::Ended(error) => {
+                format!("edge-gateway: {}", with_sources(error))
+            }
+        }
+    }
+
+    /// Returns the reason in a few lines, and what ends it.
+    fn to_log_text(&self, path: &Path) -> String {
+        match self {
+            Self::Rejected(rejected) => {
+                let first: Vec<_> = rejected.lines().take(MAX_LOGGED).collect();
+                let (count, path) = (rejected.problems.len(), path.display());
+                let noun = if count == 1 { "problem" } else { "problems" };
+                format!(
+                    "{}\n{path}: {count} {noun}, shown by `edge-gateway check {path}`; the gateway \
+                     starts when the file is corrected",
+                    first.join("\n")
+                )
+            }
+            Self::Blocked(error) | Self::Ended(error) => {
+                format!("{}; the gateway tries again by itself", with_sources(error))
+            }
+        }
+    }
+}
+
+/// Returns the first notes, one line each, and the number of the others.
+fn notes_text(notes: &Notes, path: &Path) -> String {
+    let mut lines: Vec<_> = notes.lines().take(MAX_LOGGED).collect();
+    if let more @ 1.. = notes.len().saturating_sub(MAX_LOGGED) {
+        let path = path.display();
+        lines.push(format!("{path}: {more} more, shown by `edge-gateway check {path}`"));
+    }
+    lines.join("\n")
+}
+
+fn with_sources(error: &AppError) -> String {
+    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_reported_once_and_in_a_few_lines() {
+        let name =
+            format!("edge-gateway-reported-{}-{:08x}.toml", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "[gateway]\nidd = 1\n".to_owned() + &"[[plc]]\nx = 1\n".repeat(50))
+            .unwrap();
+        let rejected = config::load(&path).unwrap_err();
+        let count = rejected.problems.len();
+        let failure = StartFailure::Rejected(rejected);
+
+        let text = failure.to_log_text(&path);
+
+        assert_eq!(text.lines().count(), MAX_LOGGED + 1, "{text}");
+        assert!(text.contains(&format!("{count} problems, shown by")), "{text}");
+        let mut reported = Reported::default();
+        assert_eq!(reported.on_failure(&failure, &path), None);
+        assert_eq!(reported.reason, text);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_obstacle_is_tried_again_with_growing_pauses() {
+        let mut reported = Reported::default();
+        let obstacle = |name: &str| StartFailure::Blocked(AppError::QueueInUse(name.to_owned()));
+        let mut pause = |name: &str| reported.on_failure(&obstacle(name), "f".as_ref()).unwrap();
+        let seconds: Vec<_> = (0..8).map(|_| pause("a").as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause("b"), MIN_PAUSE, "another reason");
+    }
+}

@@ -1,0 +1,347 @@
+//! Peers that answer with given bytes: other versions, other protocols, and what no broker may
+//! send.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::*;
+
+/// Far more than a test needs.
+const PATIENCE: Duration = Duration::from_secs(20);
+const V5_CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
+const V3_CONNACK: &[u8] = &[0x20, 2, 0, 0];
+const V3_REFUSES_VERSION: &[u8] = &[0x20, 2, 0, 1];
+const V5_REFUSES_VERSION: &[u8] = &[0x20, 3, 0, 0x84, 0];
+
+/// A client, and a listener that gives each connection the next answer; the last one repeats.
+struct RawWorld {
+    events: mpsc::Receiver<MqttEvent>,
+    connects: mpsc::Receiver<RawConnect>,
+    metrics: Metrics,
+    outbox: mpsc::Sender<OutgoingMessage>,
+    stop: CancellationToken,
+}
+
+/// What a CONNECT asked for.
+#[derive(Debug, Eq, PartialEq)]
+struct RawConnect {
+    version: MqttVersion,
+    will_retain: bool,
+    will_qos: u8,
+}
+
+/// What a peer does after CONNECT.
+#[derive(Clone)]
+enum Answer {
+    /// Sends this and keeps the connection open.
+    Bytes(Vec<u8>),
+    /// Closes the connection.
+    Close,
+    /// Sends this again and again until the connection ends.
+    Flood(Vec<u8>),
+}
+
+impl Answer {
+    fn bytes(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
+}
+
+impl RawWorld {
+    #[expect(clippy::disallowed_methods, reason = "the two ends of a test run side by side")]
+    async fn start(answers: Vec<Answer>, change: impl FnOnce(&mut ClientSettings)) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut settings = settings(MqttVersion::V5, listener.local_addr().unwrap().port());
+        settings.mqtt.version = None;
+        change(&mut settings);
+        let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
+        let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
+        let (event, events) = mpsc::channel(1024);
+        let (connect, connects) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, answers, connect));
+        tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), stop.clone()));
+        Self { events, connects, metrics, outbox, stop }
+    }
+
+    async fn event(&mut self) -> MqttEvent {
+        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap()
+    }
+
+    /// Returns code and text of the first reason for which there is no session.
+    async fn failure(&mut self) -> (String, String) {
+        match self.event().await {
+            MqttEvent::Disconnected { sentence, .. } => (sentence.detail.code, sentence.text),
+            other => panic!("{other:?} instead of a failure"),
+        }
+    }
+
+    async fn connected(&mut self) -> MqttVersion {
+        match self.event().await {
+            MqttEvent::Connected { version, .. } => version,
+            other => panic!("{other:?} instead of a session"),
+        }
+    }
+
+    async fn next_version(&mut self) -> MqttVersion {
+        self.next_connect().await.version
+    }
+
+    async fn next_connect(&mut self) -> RawConnect {
+        timeout(PATIENCE, self.connects.recv()).await.expect("a CONNECT in time").unwrap()
+    }
+
+    fn metric(&self, name: &str) -> String {
+        let text = self.metrics.render().unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    }
+}
+
+impl Drop for RawWorld {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve(listener: TcpListener, answers: Vec<Answer>, connects: mpsc::Sender<RawConnect>) {
+    let mut open = Vec::new();
+    for number in 0.. {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut connect = [0; 1024];
+        if stream.read(&mut connect).await.unwrap() == 0 {
+            continue;
+        }
+        // The level and the flags follow header, length and name of the protocol (3.1.2).
+        let more = usize::from(connect[1] & 0x80 != 0);
+        let (level, flags) = (connect[8 + more], connect[9 + more]);
+        let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
+        let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
+        if connects.send(RawConnect { version, will_retain, will_qos }).await.is_err() {
+            return;
+        }
+        match answers.get(number).or_else(|| answers.last()) {
+            Some(Answer::Bytes(bytes)) => {
+                stream.write_all(bytes).await.unwrap();
+                open.push(stream);
+            }
+            Some(Answer::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
+            Some(Answer::Close) | None => drop(stream),
+        }
+    }
+}
+
+#[tokio::test]
+async fn auto_follows_the_word_of_a_broker_to_3_1_1() {
+    for word in [V3_CONNACK, V3_REFUSES_VERSION, V5_REFUSES_VERSION] {
+        let answers = vec![Answer::bytes(word), Answer::bytes(V3_CONNACK)];
+        let mut world = RawWorld::start(answers, |_| ()).await;
+
+        assert_eq!(world.connected().await, MqttVersion::V311, "{word:?}");
+
+        assert_eq!(world.next_version().await, MqttVersion::V5);
+        assert_eq!(world.next_version().await, MqttVersion::V311);
+        assert_eq!(world.metric("edge_mqtt_version"), "3");
+    }
+}
+
+#[tokio::test]
+async fn auto_does_not_leave_version_5_after_a_close_or_silence() {
+    let answers = vec![Answer::Close];
+    let mut world = RawWorld::start(answers, |_| ()).await;
+    for _ in 0..3 {
+        let (code, text) = world.failure().await;
+        assert_eq!(code, "closed_at_once");
+        assert!(text.contains("version = \"3.1.1\""), "{text}");
+        assert_eq!(world.next_version().await, MqttVersion::V5);
+    }
+
+    let mut world = RawWorld::start(vec![Answer::Bytes(Vec::new())], |_| ()).await;
+    assert_eq!(world.next_version().await, MqttVersion::V5);
+    advance_clock(Duration::from_secs(16)).await;
+    let (code, text) = world.failure().await;
+    assert_eq!(code, "no_connack");
+    assert!(text.contains("version = \"3.1.1\""), "{text}");
+    assert_eq!(world.metric("edge_mqtt_version"), "0");
+}
+
+#[tokio::test]
+async fn auto_tries_version_5_again_once_a_day() {
+    let answers = [V3_CONNACK, V3_CONNACK, V5_CONNACK].map(Answer::bytes).to_vec();
+    let mut world = RawWorld::start(answers, |settings| {
+        settings.mqtt.keep_alive = Duration::from_secs(65_535);
+    })
+    .await;
+    assert_eq!(world.connected().await, MqttVersion::V311);
+    // In steps below the keep alive, which this peer does not answer.
+    advance_clock(Duration::from_secs(86_401)).await;
+
+    let (code, _) = world.failure().await;
+    assert!(["version_retry", "no_pingresp"].contains(&&*code), "{code}");
+    assert_eq!(world.connected().await, MqttVersion::V5);
+    assert_eq!(world.metric("edge_mqtt_version"), "5");
+}
+
+#[tokio::test]
+async fn a_version_that_is_configured_is_kept_and_the_key_is_named() {
+    for (version, word, expected) in [
+        (MqttVersion::V5, V3_CONNACK, ("answers_v3", "version = \"3.1.1\"")),
+        (MqttVersion::V5, V3_REFUSES_VERSION, ("unsupported_version", "version = \"3.1.1\"")),
+        (MqttVersion::V311, V3_REFUSES_VERSION, ("unsupported_version", "version = \"5\"")),
+        (MqttVersion::V311, V5_REFUSES_VERSION, ("unsupported_version", "version = \"5\"")),
+    ] {
+        let mut world = RawWorld::start(vec![Answer::bytes(word)], |settings| {
+            settings.mqtt.version = Some(version);
+        })
+        .await;
+
+        let (code, text) = world.failure().await;
+
+        assert_eq!(code, expected.0, "{text}");
+        assert!(text.contains(expected.1), "{text}");
+        assert_eq!(world.next_version().await, version);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_an_mqtt_broker_is_told_at_once() {
+    let page = b"HTTP/1.0 403 Forbidden\r\nServer: libwebsockets\r\n\r\n<html> 0123456789 </html>";
+    for (answer, code, key) in [
+        (&page[..], "http_server", "brokers"),
+        (&[0x15, 3, 1, 0, 2, 2, 70], "tls_server", "mqtts://"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not_mqtt", "brokers"),
+        (&[0x40, 2, 0, 1], "not_mqtt", "brokers"),
+    ] {
+        let mut world = RawWorld::start(vec![Answer::bytes(answer)], |_| ()).await;
+        let (found, text) = world.failure().await;
+        assert_eq!(found, code, "{text}");
+        assert!(text.contains(key), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn limits_of_zero_and_below_any_message_end_the_session_at_once() {
+    for (connack, code, words) in [
+        (&[0x20, 6, 0, 0, 3, 0x21, 0, 0][..], "protocol_violation", "Receive Maximum"),
+        (&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0], "protocol_violation", "Maximum Packet Size"),
+        (&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 20], "packet_limit", "20 bytes"),
+    ] {
+        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |_| ()).await;
+        let (found, text) = world.failure().await;
+        assert_eq!(found, code, "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_topic_aliases_ends_the_session_before_it_takes_memory() {
+    for subscriptions in [vec![], vec!["a/#".to_owned()]] {
+        let is_subscribed = !subscriptions.is_empty();
+        let mut flood = Vec::new();
+        for alias in 1..200_u16 {
+            flood.extend(alias_message(alias));
+        }
+        let suback: &[u8] = &[0x90, 4, 0, 1, 0, 1];
+        let begin = [V5_CONNACK, if is_subscribed { suback } else { &[] }, &flood].concat();
+        let mut world = RawWorld::start(vec![Answer::Flood(begin)], |settings| {
+            settings.mqtt.version = Some(MqttVersion::V5);
+            settings.subscriptions = subscriptions;
+        })
+        .await;
+
+        let text = loop {
+            match world.event().await {
+                MqttEvent::Disconnected { sentence, .. } => break sentence.text,
+                MqttEvent::Connected { .. } | MqttEvent::SubscriptionRefused { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+
+        let cause = if is_subscribed { "topic alias" } else { "no subscription" };
+        assert!(text.contains(cause), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_of_the_broker_is_cut_and_stays_on_one_line() {
+    let text = format!("busy\n FAKE line \u{1b}[31m\u{202e}{}", "x".repeat(60_000));
+    let mut properties = vec![0x1F];
+    properties.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+    properties.extend(text.as_bytes());
+    let length = encoded(properties.len());
+    let body = [&[0x89][..], &length, &properties].concat();
+    let disconnect = [&[0xE0][..], &encoded(body.len()), &body].concat();
+    let answer = [V5_CONNACK, &disconnect].concat();
+    let mut world = RawWorld::start(vec![Answer::Bytes(answer)], |_| ()).await;
+    world.connected().await;
+
+    let (code, text) = world.failure().await;
+
+    assert_eq!(code, "disconnected");
+    assert!(text.contains("(busy? FAKE line ?[31m?xxx") && text.len() < 400, "{text}");
+}
+
+#[tokio::test]
+async fn a_broker_without_retain_or_qos_gets_the_gateways_own_will_without_them() {
+    for (code, expected) in [(0x9A, (false, 1)), (0x9B, (true, 0))] {
+        let refusal = [0x20, 3, 0, code, 0];
+        let answers = vec![Answer::bytes(&refusal), Answer::bytes(V5_CONNACK)];
+        let mut world = RawWorld::start(answers, |_| ()).await;
+        world.connected().await;
+        world.next_connect().await;
+        let second = world.next_connect().await;
+        assert_eq!((second.will_retain, second.will_qos), expected);
+
+        let mut world = RawWorld::start(vec![Answer::bytes(&refusal)], |settings| {
+            settings.mqtt.will = Some(will());
+        })
+        .await;
+        let (_, text) = world.failure().await;
+        let key = if code == 0x9A { "lower = [\"retain\"]" } else { "lower = [\"qos\"]" };
+        assert!(text.contains(key), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_configured_is_lowered_only_with_permission() {
+    for (connack, lower, code) in [
+        (&[0x20, 5, 0, 0, 2, 0x24, 0][..], Lower { qos: true, retain: false }, "qos_not_supported"),
+        (&[0x20, 5, 0, 0, 2, 0x25, 0], Lower { qos: false, retain: true }, "retain_not_supported"),
+    ] {
+        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |settings| {
+            settings.publish_retain = true;
+        })
+        .await;
+        let (found, text) = world.failure().await;
+        assert_eq!(found, code, "{text}");
+        assert!(text.contains("lower = ["), "{text}");
+
+        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |settings| {
+            settings.publish_retain = true;
+            settings.mqtt.lower = lower;
+        })
+        .await;
+        world.connected().await;
+        world.outbox.send(outgoing(1, Qos::AtMostOnce)).await.unwrap();
+        assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
+    }
+}
+
+/// Returns a PUBLISH with a topic of 65,000 bytes and this alias.
+fn alias_message(alias: u16) -> Vec<u8> {
+    let topic = vec![b't'; 65_000];
+    let length = u16::try_from(topic.len()).unwrap().to_be_bytes();
+    let body = [&length[..], &topic, &[3, 0x23], &alias.to_be_bytes(), b"x"].concat();
+    [&[0x30][..], &encoded(body.len()), &body].concat()
+}
+
+/// Returns a variable byte integer.
+fn encoded(mut length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while length >= 0x80 {
+        bytes.push(u8::try_from(length & 0x7F).unwrap() | 0x80);
+        length >>= 7;
+    }
+    bytes.push(u8::try_from(length).unwrap());
+    bytes
+}

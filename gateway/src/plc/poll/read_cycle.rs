@@ -1,0 +1,192 @@
+//! Sends the requests of one cycle.
+
+use std::time::{Duration, Instant};
+
+use provisioning::plan::ReadRequest;
+
+use super::Poller;
+use crate::clock::{self, Anchor};
+use crate::plc::connection::{Blame, Exchange, now};
+use crate::plc::cycle::CycleValues;
+use crate::plc::session::Connector;
+
+/// Most refused requests that are split in one cycle. Each split costs two requests, so that the
+/// search ends after a few cycles, and none of them takes much longer than others.
+const MAX_SPLITS_PER_CYCLE: u8 = 16;
+/// A request that the PLC is too busy to answer is sent again after this pause, then after twice
+/// the pause, as often as this and as the period of the cycle allow.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+const MAX_BUSY_RETRIES: u8 = 3;
+
+impl<C: Connector> Poller<C> {
+    /// Reads a scan class. Returns `None` when `stop` fires before all is read.
+    pub(super) async fn read_cycle(
+        &mut self,
+        unit: usize,
+        class: u16,
+        anchor: Anchor,
+    ) -> Option<CycleValues> {
+        let start = now();
+        let mut values = self.server.begin_cycle(unit, class, (start, anchor))?;
+        let list = values.list();
+        let (mut is_first_search, mut losses) = (true, 0);
+        while let Some(position) = values.next_position() {
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            let is_search = values.is_search(position);
+            if is_search {
+                // One search in each cycle, and more within half of its period.
+                let has_time =
+                    std::mem::take(&mut is_first_search) || now() <= start + values.period() / 2;
+                if !has_time || !self.connection.may_search() {
+                    break;
+                }
+            }
+            let Some(request) = list.requests.get(position) else { break };
+            let retry_until = start + values.period() * 3 / 4;
+            let exchange = if is_search {
+                self.exchange(unit, request).await
+            } else {
+                self.read_once_more(unit, request, retry_until).await
+            };
+            let Some(exchange) = exchange else {
+                if self.stop.is_cancelled() {
+                    return None;
+                }
+                self.server.on_not_repeated(unit, class, position);
+                break;
+            };
+            let (is_answered, random) = (exchange.is_answered(), self.connection.random());
+            let blame = self.server.on_read(unit, &mut values, position, exchange, random);
+            self.on_blame(blame);
+            match blame {
+                // The others are read on: after the first loss, and then as time allows.
+                Some(Blame::Request { .. }) => {
+                    let has_time = losses == 0 || now() <= start + values.period() / 2;
+                    losses += 1;
+                    if !has_time || !self.read_on(unit, &values).await {
+                        break;
+                    }
+                }
+                Some(_) => break,
+                None if !is_answered => break,
+                None => {}
+            }
+        }
+        values.skip_rest(now());
+        Some(values)
+    }
+
+    /// Opens a new connection after a request cost one. Returns whether the unit answers on it: a
+    /// request that was answered in this cycle is sent again, so that the next loss is not taken
+    /// for that of a server that has failed.
+    async fn read_on(&mut self, unit: usize, values: &CycleValues) -> bool {
+        if values.next_position().is_none() {
+            return false;
+        }
+        self.connect().await;
+        self.start_session(unit).await;
+        if self.server.unit(unit).is_some_and(|unit| unit.session.has_answered) {
+            return true;
+        }
+        let Some(request) = values.answered_request() else { return true };
+        let Some(exchange) = self.exchange(unit, request).await else { return false };
+        let at = (now(), self.connection.random());
+        let blame = self.server.on_repeated_read(unit, request, exchange, at);
+        self.on_blame(blame);
+        self.server.is_reachable(unit)
+    }
+
+    /// Sends one request. If the server has closed the connection, on which it had answered, the
+    /// request is sent once more on a new one: the server may have closed it while it was idle, or
+    /// after the answer, which only use reveals. Returns `None` without a connection, and on stop.
+    async fn read_once_more(
+        &mut self,
+        unit: usize,
+        request: &ReadRequest,
+        retry_until: Instant,
+    ) -> Option<Exchange> {
+        let may_be_stale = self.connection.may_be_stale();
+        let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
+        let exchange = self.read_patiently(unit, request, retry_until).await?;
+        if !may_be_stale || !exchange.is_closed() {
+            return Some(exchange);
+        }
+        if !self.reopen_stale(unit, request, &exchange).await {
+            return Some(exchange);
+        }
+        let mut again = self.read_patiently(unit, request, retry_until).await?;
+        again.is_repeated = had_answered;
+        if again.is_answered() {
+            self.connection.close_tracker().on_orderly_close();
+        }
+        Some(again)
+    }
+
+    /// Opens a new connection in place of one that the server had closed. Returns `false` when that
+    /// is not allowed now: then the exchange is judged like any other.
+    async fn reopen_stale(
+        &mut self,
+        unit: usize,
+        request: &ReadRequest,
+        exchange: &Exchange,
+    ) -> bool {
+        self.on_closed_by_server();
+        if !self.connect().await {
+            return false;
+        }
+        self.server.count_request(unit, request, exchange);
+        self.start_session(unit).await;
+        true
+    }
+
+    /// Sends one request, and again after a pause while the PLC is too busy to answer it. Returns
+    /// `None` without a connection, and on stop.
+    async fn read_patiently(
+        &mut self,
+        unit: usize,
+        request: &ReadRequest,
+        retry_until: Instant,
+    ) -> Option<Exchange> {
+        let mut pause = BUSY_PAUSE;
+        for _ in 0..MAX_BUSY_RETRIES {
+            let exchange = self.exchange(unit, request).await?;
+            if !exchange.is_busy() || now() + pause > retry_until {
+                return Some(exchange);
+            }
+            self.server.count_request(unit, request, &exchange);
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = clock::sleep_until(Some(now() + pause)) => {}
+            }
+            pause *= 2;
+        }
+        self.exchange(unit, request).await
+    }
+
+    /// Splits refused requests: one at least, and more within half a scan period. Tags of requests
+    /// that are not split to the end keep their last value in this cycle.
+    pub(super) async fn split_refused(&mut self, unit: usize, values: &mut CycleValues) {
+        let limit = values.start() + values.period() / 2;
+        for splits in 0..MAX_SPLITS_PER_CYCLE {
+            let is_over = splits > 0 && now() > limit;
+            if is_over || self.stop.is_cancelled() || !self.server.is_reachable(unit) {
+                break;
+            }
+            let Some(split) = self.server.next_split(unit, values) else { break };
+            let mut exchanges = Vec::with_capacity(split.halves.len());
+            for half in &split.halves {
+                let Some(exchange) = self.exchange(unit, &half.request).await else { break };
+                let is_answered = exchange.is_answered();
+                exchanges.push(exchange);
+                if !is_answered {
+                    break;
+                }
+            }
+            let at = (now(), self.connection.random());
+            let blame = self.server.on_split(unit, values, split, exchanges, at);
+            self.on_blame(blame);
+        }
+    }
+}
