@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::unreachable::UnreachablePeriods;
 use crate::model::Escaped;
 use crate::queue::RangeSet;
 
@@ -14,8 +15,20 @@ pub struct AuditReport {
     pub streams: Vec<StreamReport>,
     /// Messages without a stamp, which cannot be checked.
     pub unstamped: u64,
+    /// Present if lines of the capture are no messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<UnreadLines>,
     /// Messages that are missing and were not announced, in all streams together.
     pub unaccounted: u64,
+}
+
+/// Lines of a capture that are no messages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct UnreadLines {
+    /// How many.
+    pub count: u64,
+    /// Number of the first, from 1.
+    pub first: u64,
 }
 
 /// One topic in one epoch of one gateway.
@@ -46,6 +59,9 @@ pub struct StreamReport {
     /// Present if the epoch ended uncleanly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<UncleanWindow>,
+    /// Present if values were unreachable: then there was nothing to publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<UnreachablePeriods>,
     /// Messages that did not arrive and were not announced.
     pub missing: u64,
     /// Their numbers, first and last of each range; at most [`StreamReport::MAX_RANGES`] ranges.
@@ -84,6 +100,13 @@ impl fmt::Display for AuditReport {
         }
         for stream in &self.streams {
             write_window(f, stream)?;
+        }
+        for stream in &self.streams {
+            write_unreachable(f, stream)?;
+        }
+        if let Some(UnreadLines { count, first }) = self.unread {
+            let lines = if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
+            writeln!(f, "Not read: {lines}, the first is line {first}: no message of a gateway.")?;
         }
         if self.unstamped > 0 {
             let (count, were) = (messages(self.unstamped), was_or_were(self.unstamped));
@@ -131,6 +154,18 @@ fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Resul
         Some(seconds) => writeln!(f, "and up to {seconds} s of data may be lost."),
         None => writeln!(f, "and its storage had failed."),
     }
+}
+
+/// Writes how long the PLC was away according to its messages: no number is missing then.
+fn write_unreachable(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Result {
+    let Some(UnreachablePeriods { periods, seconds }) = stream.unreachable else { return Ok(()) };
+    let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
+    let times = if periods == 1 { "once".to_owned() } else { format!("{periods} times") };
+    writeln!(
+        f,
+        "On {topic}, epoch {epoch}, values were unreachable {times}, for {seconds} s in all: \
+         the PLC gave no usable answer, so these values do not exist."
+    )
 }
 
 const COLUMNS: [&str; 10] = [
