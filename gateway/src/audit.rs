@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::capture::{CaptureError, CapturedMessage, format_capture_line, parse_capture_line};
-pub use self::report::{AuditReport, StreamReport, UncleanWindow, UnreadLines};
+pub use self::report::{AuditReport, LEGEND, StreamReport, UncleanWindow, UnreadLines};
 use self::stream::SeqStream;
 pub use self::unreachable::UnreachablePeriods;
 use crate::queue::{GapEvent, UncleanShutdownEvent};

@@ -181,7 +181,8 @@ const COLUMNS: [&str; 10] = [
     "missing",
 ];
 
-const LEGEND: &str = "\
+/// The meaning of each column, a line for each.
+pub const LEGEND: &str = "\
 numbers    the numbers checked: from the first that must arrive to the last known
 received   messages that arrived, also those with a number below the first checked
 twice      copies of messages that had arrived before

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::capture::{Since, parse_since, read_capture};
 use self::recorder::Recorder;
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
-use crate::audit::Auditor;
+use crate::audit::{Auditor, LEGEND};
 use crate::clock;
 use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
@@ -31,18 +31,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `audit`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  edge-gateway audit --broker mqtt://127.0.0.1:1883 --for 10m
-  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
-  edge-gateway audit --broker mqtt://127.0.0.1:1883 --record capture       keeps running
-  edge-gateway audit --capture capture --since 12h                         was anything lost?
-  mosquitto_sub -h HOST -t 'edge/#' -F '{\"at\":\"%I\",\"topic\":\"%t\",\"payload\":%p}' > capture
-
-The report explains its columns. It also says how long the values of a PLC were unreachable: then
-nothing is missing, because there was nothing to publish. Lines of a capture that are no messages
-are counted. Exit code 1 if a message is missing that no gap event announced, or if there was
-nothing to check.")]
+#[command(after_help = help_after_options())]
 pub(super) struct AuditOptions {
     /// Broker to subscribe to, like mqtt://127.0.0.1:1883.
     #[arg(long, value_name = "URL", required_unless_present = "capture")]
@@ -76,6 +65,26 @@ pub(super) struct AuditOptions {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Returns what the help says below the options.
+fn help_after_options() -> String {
+    format!(
+        "\
+Examples:
+  edge-gateway audit --broker mqtt://127.0.0.1:1883 --for 10m
+  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
+  edge-gateway audit --broker mqtt://127.0.0.1:1883 --record capture       keeps running
+  edge-gateway audit --capture capture --since 12h                         was anything lost?
+  mosquitto_sub -h HOST -t 'edge/#' -F '{{\"at\":\"%I\",\"topic\":\"%t\",\"payload\":%p}}' > capture
+
+Columns of the report:
+
+{LEGEND}
+The report also says how long the values of a PLC were unreachable: then nothing is missing, because
+there was nothing to publish. Lines of a capture that are no messages are counted. Exit code 1 if a
+message is missing that no gap event announced, or if there was nothing to check."
+    )
 }
 
 /// Listens to a broker or reads a capture, and prints the report.
