@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use clock::{ClockPeriod, TrustLevel};
 pub use escape::{Escaped, ForeignText, is_hidden};
 pub use plc::{
-    LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus, QuarantinedTag,
-    RateLimit, Rejection, SessionFailure, StopCause,
+    LearnedLimits, LostSession, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
+    QuarantinedTag, RateLimit, Rejection, StopCause,
 };
 pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,

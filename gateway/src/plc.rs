@@ -38,9 +38,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::model::{
-    Cycle, LearnedLimits, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
+    Cycle, LearnedLimits, LostSession, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
     QuarantinedTag, RateLimit, ReadFailure, ReadOutcome, ReadResult, Registers, Rejection,
-    SessionFailure, StopCause, TagLocation,
+    StopCause, TagLocation,
 };
 pub use connection_slots::ConnectionSlots;
 pub use diagnosis::PlcDiagnosis;

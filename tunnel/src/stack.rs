@@ -74,7 +74,7 @@ pub enum SocketError {
     PortUnavailable,
 }
 
-/// Sockets that listen on one port; together [`BACKLOG`].
+/// Sockets that listen on one port; their number is bounded.
 #[derive(Debug)]
 pub struct ListeningSockets {
     port: u16,

@@ -23,7 +23,7 @@ use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::drop_reports::{DropReport, DropReports};
-use self::holds::{Holds, SentMessage, SessionSummary};
+use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
@@ -101,7 +101,7 @@ pub(super) struct Pump {
     jobs: JoinSet<DiskJobDone>,
     outbox: mpsc::Sender<OutgoingMessage>,
     session: Option<BrokerSession>,
-    holds: Holds,
+    holds: MessageHolds,
     /// Whether messages are sent in the order in which they were taken.
     is_ordered: bool,
     drop_reports: DropReports,
@@ -167,7 +167,7 @@ impl Pump {
             jobs: JoinSet::new(),
             outbox,
             session: None,
-            holds: Holds::default(),
+            holds: MessageHolds::default(),
             is_ordered: config.queue.order == QueueOrder::Strict,
             drop_reports: DropReports::default(),
             status_tracker,

@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// A device with a clock, and the kernel's word for it.
-    struct Device {
+    struct TestDevice {
         trust: ClockTrust,
         start: Instant,
         /// Time since the boot, in seconds.
@@ -202,7 +202,7 @@ mod tests {
         is_synchronised: bool,
     }
 
-    impl Device {
+    impl TestDevice {
         fn new(stored: Option<KnownTimes>, wall: UnixTime, is_synchronised: bool) -> Self {
             let trust = ClockTrust::new(stored);
             Self { trust, start: Instant::now(), uptime: 0, booted_at: wall, is_synchronised }
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_device_that_starts_in_1970_has_an_unset_clock() {
-        let mut device = Device::new(None, UnixTime::from_micros(0), false);
+        let mut device = TestDevice::new(None, UnixTime::from_micros(0), false);
         assert_eq!(device.trust(), TrustLevel::Unset);
         device.is_synchronised = true;
         assert_eq!(device.trust(), TrustLevel::Unset);
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_time_before_the_stored_floor_is_not_trusted() {
-        assert_eq!(Device::new(known(after(3)), after(2), false).trust(), TrustLevel::Unset);
-        assert_eq!(Device::new(known(after(3)), after(3), false).trust(), TrustLevel::Floor);
+        assert_eq!(TestDevice::new(known(after(3)), after(2), false).trust(), TrustLevel::Unset);
+        assert_eq!(TestDevice::new(known(after(3)), after(3), false).trust(), TrustLevel::Floor);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         for years in [1, 2, 7, 12, 60] {
             let stored = after(1);
             let wall = add_micros(stored, years * YEAR);
-            let mut device = Device::new(known(stored), wall, true);
+            let mut device = TestDevice::new(known(stored), wall, true);
             let assessment = device.assess();
             assert!(assessment.ceiling <= wall && assessment.floor == stored);
             assert_eq!(device.seconds_until(TrustLevel::Floor, 3600), Some(3600), "{years}");
@@ -268,25 +268,25 @@ mod tests {
             let assessment = device.assess();
             assert!(assessment.ceiling > wall && assessment.floor >= wall);
 
-            let mut device = Device::new(known(stored), wall, false);
+            let mut device = TestDevice::new(known(stored), wall, false);
             assert_eq!(device.seconds_until(TrustLevel::Floor, 100_000), None, "{years}");
             // Once the clock is right it is trusted at once.
             device.set_clock(add_micros(stored, DAY));
             assert_eq!(device.trust(), TrustLevel::Floor);
         }
         let almost = add_micros(after(1), YEAR - SECOND);
-        assert_eq!(Device::new(known(after(1)), almost, false).trust(), TrustLevel::Floor);
+        assert_eq!(TestDevice::new(known(after(1)), almost, false).trust(), TrustLevel::Floor);
     }
 
     #[test]
     fn any_break_in_the_vouching_starts_the_hour_again() {
-        let breaks: [fn(&mut Device); 3] = [
+        let breaks: [fn(&mut TestDevice); 3] = [
             |device| device.is_synchronised = false,
             |device| device.set_clock(after(2)),
             |device| device.booted_at = add_micros(device.booted_at, YEAR),
         ];
         for break_off in breaks {
-            let mut device = Device::new(known(after(1)), after(5), true);
+            let mut device = TestDevice::new(known(after(1)), after(5), true);
             assert_eq!(device.seconds_until(TrustLevel::Floor, 3598), None);
             let (booted_at, known) = (device.booted_at, device.trust.known);
             break_off(&mut device);
@@ -301,7 +301,7 @@ mod tests {
     fn a_device_that_has_never_run_waits_for_five_minutes() {
         for years in [1, 3, 7] {
             for is_synchronised in [false, true] {
-                let mut device = Device::new(None, after(years), is_synchronised);
+                let mut device = TestDevice::new(None, after(years), is_synchronised);
                 assert_eq!(device.seconds_until(TrustLevel::Floor, 300), Some(300), "{years}");
                 // What it believed is what the next run compares with.
                 let stored = device.trust.take_times_to_store();
@@ -309,10 +309,12 @@ mod tests {
                     stored.map(|known| known.seen),
                     Some(add_micros(after(years), 300 * SECOND))
                 );
-                assert!(Device::new(stored, after(years), false).trust.stored.seen > after(years));
+                assert!(
+                    TestDevice::new(stored, after(years), false).trust.stored.seen > after(years)
+                );
             }
         }
-        let mut ahead = Device::new(None, after(9), true);
+        let mut ahead = TestDevice::new(None, after(9), true);
         assert_eq!(ahead.seconds_until(TrustLevel::Floor, 3600), Some(3600));
     }
 
@@ -320,14 +322,14 @@ mod tests {
     #[test]
     fn a_device_without_a_battery_starts_at_a_build_time_and_is_set_years_later() {
         for start in [add_micros(BUILD_TIME_FLOOR, -YEAR), add_micros(BUILD_TIME_FLOOR, DAY)] {
-            let mut device = Device::new(None, start, false);
+            let mut device = TestDevice::new(None, start, false);
             device.trust();
             (device.uptime, device.is_synchronised) = (60, true);
             device.set_clock(after(3));
             assert_eq!(device.seconds_until(TrustLevel::Synchronised, 300), Some(300));
             let stored = device.trust.take_times_to_store();
 
-            let mut second_run = Device::new(stored, start, false);
+            let mut second_run = TestDevice::new(stored, start, false);
             assert_eq!(second_run.trust(), TrustLevel::Unset);
             second_run.is_synchronised = true;
             second_run.set_clock(add_micros(after(3), 300 * DAY));
@@ -337,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_first_run_that_was_synchronised_is_a_run_like_any_other() {
-        let mut device = Device::new(None, BUILD_TIME_FLOOR, true);
+        let mut device = TestDevice::new(None, BUILD_TIME_FLOOR, true);
         assert_eq!(device.trust(), TrustLevel::Synchronised);
         device.set_clock(after(3));
         assert_eq!(device.seconds_until(TrustLevel::Floor, 3600), Some(3600));
@@ -349,7 +351,7 @@ mod tests {
         // It is off for the second half of each of ten years.
         for half_year in (0..20).step_by(2) {
             let start = add_micros(BUILD_TIME_FLOOR, half_year * YEAR / 2);
-            let mut device = Device::new(stored, start, false);
+            let mut device = TestDevice::new(stored, start, false);
             for week in 0..26 {
                 device.uptime = week * 7 * 86_400;
                 assert_eq!(device.trust(), TrustLevel::Floor, "{half_year} {week}");
@@ -365,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_wrong_year_that_was_set_by_hand_can_be_set_right_by_hand() {
-        let mut device = Device::new(known(after(1)), after(1), false);
+        let mut device = TestDevice::new(known(after(1)), after(1), false);
         device.set_clock(add_micros(after(1), 360 * DAY));
         assert_eq!(device.trust(), TrustLevel::Floor);
         device.uptime += 3600;
@@ -376,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_synchronised_clock_lowers_a_wrong_floor_at_once() {
-        let mut device = Device::new(known(after(20)), after(1), true);
+        let mut device = TestDevice::new(known(after(20)), after(1), true);
         let assessment = device.assess();
         assert_eq!(assessment.period.trust, TrustLevel::Synchronised);
         assert_eq!((assessment.floor, assessment.ceiling), (after(1), after(2)));
@@ -387,8 +389,8 @@ mod tests {
 
     #[test]
     fn the_times_are_stored_every_ten_minutes() {
-        let mut device = Device::new(None, BUILD_TIME_FLOOR, true);
-        let stored_at = |device: &mut Device, uptime| {
+        let mut device = TestDevice::new(None, BUILD_TIME_FLOOR, true);
+        let stored_at = |device: &mut TestDevice, uptime| {
             device.uptime = uptime;
             device.trust();
             device.trust.take_times_to_store()
@@ -402,7 +404,7 @@ mod tests {
 
     #[test]
     fn the_result_changes_when_the_clock_is_set_and_not_with_every_reading() {
-        let mut device = Device::new(known(after(1)), after(1), true);
+        let mut device = TestDevice::new(known(after(1)), after(1), true);
         let first = device.assess();
         for micros in [3, -2, 999_999] {
             device.booted_at = add_micros(after(1), micros);

@@ -106,13 +106,13 @@ pub enum Rejection {
     /// It answers with this exception code (Modbus Application Protocol V1.1b3, 7).
     Exception(u8),
     /// It does not answer, and the session ends.
-    Failure(SessionFailure),
+    Failure(LostSession),
 }
 
 /// How a session ends over a request.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SessionFailure {
+pub enum LostSession {
     /// No answer arrives in time.
     TimedOut,
     /// The PLC closes or resets the connection.
@@ -126,11 +126,11 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exception(code) => write!(f, "exception {code}"),
-            Self::Failure(SessionFailure::TimedOut) => f.write_str("no answer"),
-            Self::Failure(SessionFailure::Disconnected) => {
+            Self::Failure(LostSession::TimedOut) => f.write_str("no answer"),
+            Self::Failure(LostSession::Disconnected) => {
                 f.write_str("the PLC closes the connection")
             }
-            Self::Failure(SessionFailure::Garbled) => f.write_str("invalid answer"),
+            Self::Failure(LostSession::Garbled) => f.write_str("invalid answer"),
         }
     }
 }

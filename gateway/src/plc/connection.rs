@@ -13,7 +13,7 @@ use super::rate_limit::{AnswerReceived, RateLimiter};
 use super::search_budget::SearchBudget;
 use super::server::is_gateway_exception;
 use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress, is_busy};
-use super::{PlcIdentity, RateLimit, Registers, SessionFailure};
+use super::{LostSession, PlcIdentity, RateLimit, Registers};
 use crate::clock;
 use crate::model::UnixTime;
 use crate::schedule::{RateBudget, RetryBackoff, RetryPolicy};
@@ -329,7 +329,7 @@ impl<T> Exchange<T> {
     }
 
     /// Returns how the session ended over it; `None` when it did not.
-    pub(super) fn failure(&self) -> Option<SessionFailure> {
+    pub(super) fn failure(&self) -> Option<LostSession> {
         self.answer.as_ref()?.as_ref().err()?.session_failure()
     }
 

@@ -22,7 +22,7 @@ use provisioning::plan::{Plan, ReadRequest, ScanClass};
 use provisioning::plc::Table;
 
 use super::{
-    LearnedLimits, QuarantinedTag, ReadFailure, ReadOutcome, Rejection, SessionFailure, TagLocation,
+    LearnedLimits, LostSession, QuarantinedTag, ReadFailure, ReadOutcome, Rejection, TagLocation,
 };
 use max_len::{LengthCost, MaxLength};
 pub(super) use planned_request::LossVerdict;
@@ -222,7 +222,7 @@ impl RequestTuner {
         &mut self,
         class: u16,
         range: &TagRange,
-        failure: SessionFailure,
+        failure: LostSession,
         now: Instant,
     ) -> LossVerdict {
         let Some((changed, planned, max)) = self.locate(class, range) else {

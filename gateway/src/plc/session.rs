@@ -6,7 +6,7 @@ use std::time::Duration;
 use provisioning::plan::ReadRequest;
 use thiserror::Error;
 
-use super::{PlcIdentity, Registers, SessionFailure};
+use super::{LostSession, PlcIdentity, Registers};
 use crate::metrics::RequestOutcome;
 
 /// A unit behind a connection, and how long to wait for its answers.
@@ -139,12 +139,12 @@ pub(super) enum AnswerMismatch {
 
 impl RequestError {
     /// Returns how the session failed; `None` after an exception, which leaves it open.
-    pub(super) const fn session_failure(&self) -> Option<SessionFailure> {
+    pub(super) const fn session_failure(&self) -> Option<LostSession> {
         match self {
             Self::Refused(_) => None,
-            Self::TimedOut(_) => Some(SessionFailure::TimedOut),
-            Self::Garbled(_) => Some(SessionFailure::Garbled),
-            Self::Disconnected(_) => Some(SessionFailure::Disconnected),
+            Self::TimedOut(_) => Some(LostSession::TimedOut),
+            Self::Garbled(_) => Some(LostSession::Garbled),
+            Self::Disconnected(_) => Some(LostSession::Disconnected),
         }
     }
 

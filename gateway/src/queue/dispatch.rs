@@ -226,6 +226,7 @@ impl<S: Storage> Queue<S> {
             topic: stored.topic,
             seq: stored.seq,
             epoch: stored.epoch,
+            memory_bytes: entry.memory_bytes(),
             entry,
             unmapped_samples,
             location: Location::Stored { bytes: stored.bytes },

@@ -184,11 +184,13 @@ impl<S: Storage> Queue<S> {
     fn relocate_message(&mut self, moved: RelocatedMessage, messages: MessagePolicy, now: Instant) {
         let (topic, seq, epoch, message) = moved;
         let announced = PendingAnnouncement::from_event(&message, &epoch, &mut self.ledger.topics);
+        let entry = Entry::Message(message);
         let held = MemoryEntry {
             topic,
             seq,
             epoch,
-            entry: Entry::Message(message),
+            memory_bytes: entry.memory_bytes(),
+            entry,
             unmapped_samples: 0,
             location: Location::Memory,
             pushed_at: Some(now),

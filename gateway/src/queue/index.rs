@@ -18,6 +18,8 @@ pub(super) struct MemoryEntry {
     pub(super) seq: u64,
     pub(super) epoch: Arc<str>,
     pub(super) entry: Entry,
+    /// [`Entry::memory_bytes`], which visits every sample.
+    pub(super) memory_bytes: u64,
     /// Samples it was stored with whose tag is not in the configuration any more.
     pub(super) unmapped_samples: u64,
     pub(super) location: Location,
@@ -97,7 +99,7 @@ impl MemoryEntry {
     /// Returns what it holds, with the bytes that it takes on disk, or in memory if it is there
     /// only.
     pub(super) fn counts(&self) -> EntryCounts {
-        let bytes = self.location.bytes().unwrap_or_else(|| self.entry.memory_bytes());
+        let bytes = self.location.bytes().unwrap_or(self.memory_bytes);
         let samples = self.entry.sample_count() + self.unmapped_samples;
         EntryCounts { entries: 1, samples, bytes }
     }
@@ -115,7 +117,7 @@ impl MemoryEntry {
 
 impl EntryIndex {
     pub(super) fn insert(&mut self, id: u64, held: MemoryEntry) {
-        self.memory_bytes += held.entry.memory_bytes();
+        self.memory_bytes += held.memory_bytes;
         self.disk_only.remove(id);
         self.states.add(id, &held);
         self.entries.insert(id, held);
@@ -127,7 +129,7 @@ impl EntryIndex {
 
     pub(super) fn remove(&mut self, id: u64) -> Option<MemoryEntry> {
         let held = self.entries.remove(&id)?;
-        self.memory_bytes -= held.entry.memory_bytes();
+        self.memory_bytes -= held.memory_bytes;
         self.states.remove(id, &held);
         Some(held)
     }
@@ -308,7 +310,7 @@ impl EntryStates {
         } else if held.location == Location::Memory {
             let waiting = self.waiting_mut(held);
             waiting.ids.insert(id);
-            waiting.bytes += held.entry.memory_bytes();
+            waiting.bytes += held.memory_bytes;
         } else {
             self.cached.insert(id);
         }
@@ -322,7 +324,7 @@ impl EntryStates {
         self.cached.remove(&id);
         let waiting = self.waiting_mut(held);
         if waiting.ids.remove(&id) {
-            waiting.bytes -= held.entry.memory_bytes();
+            waiting.bytes -= held.memory_bytes;
         }
     }
 

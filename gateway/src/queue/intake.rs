@@ -37,9 +37,10 @@ impl<S: Storage> Queue<S> {
             (Entry::Message(_), OnFull::DropNewest) => Evictable::Telemetry,
             (Entry::Message(_), OnFull::DropOldest) => Evictable::Anything,
         };
-        let fits = self.free_memory(entry.memory_bytes(), evictable);
+        let bytes = entry.memory_bytes();
+        let fits = self.free_memory(bytes, evictable);
         // Numbered even if it is dropped: the hole in `seq` shows the loss to the receiver.
-        let (id, held) = self.new_entry(topic, entry, now);
+        let (id, held) = self.new_entry(topic, (entry, bytes), now);
         if !fits {
             self.drop_entry(&held, self.memory_drop_reason());
             return None;
@@ -93,21 +94,29 @@ impl<S: Storage> Queue<S> {
     fn push_announcement(&mut self, message: Message, now: Instant) -> Option<u64> {
         let entry = Entry::Message(message);
         // Before the number is taken: the event is tried again later and must leave no hole.
-        if !self.free_memory(entry.memory_bytes(), Evictable::Telemetry) {
+        let bytes = entry.memory_bytes();
+        if !self.free_memory(bytes, Evictable::Telemetry) {
             return None;
         }
-        let (id, held) = self.new_entry(self.events, entry, now);
+        let (id, held) = self.new_entry(self.events, (entry, bytes), now);
         self.store_entry(id, held, now);
         Some(id)
     }
 
-    fn new_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) -> (u64, MemoryEntry) {
+    /// Returns an entry, given with the bytes that it takes in memory, under the next number.
+    fn new_entry(
+        &mut self,
+        topic: TopicId,
+        (entry, memory_bytes): (Entry, u64),
+        now: Instant,
+    ) -> (u64, MemoryEntry) {
         let (id, seq) = self.ledger.next_number(topic);
         let held = MemoryEntry {
             topic,
             seq,
             epoch: Arc::clone(&self.ledger.epoch),
             entry,
+            memory_bytes,
             unmapped_samples: 0,
             location: Location::Memory,
             pushed_at: Some(now),

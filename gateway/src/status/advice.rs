@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{ConnectionState, PlcStatus, Status};
-use crate::model::{Escaped, LearnedLimits, QuarantinedTag, Rejection, SessionFailure};
+use crate::model::{Escaped, LearnedLimits, LostSession, QuarantinedTag, Rejection};
 
 /// Returns what to change in the file so that the plan fits the PLCs from the start, one PLC after
 /// the other in the order of the file. All lines but the keys are TOML comments.
@@ -51,9 +51,9 @@ const fn rejection_text(rejection: Rejection) -> &'static str {
         Rejection::Exception(3) => "answers exception 3, illegal data value, to",
         Rejection::Exception(4) => "answers exception 4, server device failure, to",
         Rejection::Exception(_) => "answers an exception to",
-        Rejection::Failure(SessionFailure::TimedOut) => "does not answer",
-        Rejection::Failure(SessionFailure::Disconnected) => "closes the connection over",
-        Rejection::Failure(SessionFailure::Garbled) => "sends an invalid answer to",
+        Rejection::Failure(LostSession::TimedOut) => "does not answer",
+        Rejection::Failure(LostSession::Disconnected) => "closes the connection over",
+        Rejection::Failure(LostSession::Garbled) => "sends an invalid answer to",
     }
 }
 

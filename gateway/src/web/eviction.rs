@@ -11,12 +11,12 @@ pub(super) struct OpenConnection {
     /// Address of the peer; absent on a Unix socket.
     pub(super) peer: Option<IpAddr>,
     /// What it waits for.
-    pub(super) phase: Phase,
+    pub(super) phase: ConnectionPhase,
 }
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// For the request.
     Requesting,
     /// For the peer to take the answer.
@@ -54,14 +54,17 @@ pub(super) fn victim(open: &[OpenConnection]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn open(phase: Phase, peer: u8) -> OpenConnection {
+    fn open(phase: ConnectionPhase, peer: u8) -> OpenConnection {
         OpenConnection { phase, peer: Some(IpAddr::from([10, 0, 0, peer])) }
     }
 
     #[test]
     fn a_connection_without_a_request_goes_before_one_that_is_answered() {
-        let all =
-            [open(Phase::Answering, 1), open(Phase::Answering, 1), open(Phase::Requesting, 2)];
+        let all = [
+            open(ConnectionPhase::Answering, 1),
+            open(ConnectionPhase::Answering, 1),
+            open(ConnectionPhase::Requesting, 2),
+        ];
         assert_eq!(victim(&all), Some(2));
         assert_eq!(victim(&all[..2]), Some(0));
         assert_eq!(victim(&[]), None);
@@ -69,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_peer_with_the_most_connections_loses_its_oldest() {
-        let all = [2, 1, 3, 1, 2, 1].map(|peer| open(Phase::Requesting, peer));
+        let all = [2, 1, 3, 1, 2, 1].map(|peer| open(ConnectionPhase::Requesting, peer));
         assert_eq!(victim(&all), Some(1));
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tunnel::{InterfaceIndex, bind_to_interface};
 
-use super::eviction::{OpenConnection, PeerAddress, Phase, victim};
+use super::eviction::{ConnectionPhase, OpenConnection, PeerAddress, victim};
 
 /// Number of connections that are served at once. Enough for two Prometheus servers, a watchdog and
 /// a person, several times over; above it, a new connection takes the place of another one.
@@ -94,7 +94,8 @@ fn make_room(served: &mut Vec<ServedConnection>) {
 impl ServedConnection {
     fn to_open(&self) -> OpenConnection {
         let has_request = self.has_request.load(Ordering::Relaxed);
-        let phase = if has_request { Phase::Answering } else { Phase::Requesting };
+        let phase =
+            if has_request { ConnectionPhase::Answering } else { ConnectionPhase::Requesting };
         OpenConnection { peer: self.peer, phase }
     }
 }

@@ -42,13 +42,13 @@ const MAX_FLOWS: usize = 128;
 /// What is known about the paths.
 #[derive(Debug, Default)]
 pub(super) struct PathMtus {
-    paths: Vec<Path>,
+    paths: Vec<KnownPath>,
     flows: Vec<Flow>,
 }
 
 /// The path to one host.
 #[derive(Debug)]
-struct Path {
+struct KnownPath {
     to: IpAddr,
     /// Its MTU, until that time; `None` for that of the tunnel.
     mtu: Option<(u16, Instant)>,
@@ -180,20 +180,20 @@ impl PathMtus {
     }
 
     /// Returns the path to a host, which is created if it is new.
-    fn path(&mut self, to: IpAddr) -> Option<&mut Path> {
+    fn path(&mut self, to: IpAddr) -> Option<&mut KnownPath> {
         let known = self.paths.iter().position(|path| path.to == to);
         let at = known.unwrap_or_else(|| {
             if self.paths.len() >= MAX_PATHS {
                 self.paths.remove(0);
             }
-            self.paths.push(Path::new(to));
+            self.paths.push(KnownPath::new(to));
             self.paths.len() - 1
         });
         self.paths.get_mut(at)
     }
 }
 
-impl Path {
+impl KnownPath {
     const fn new(to: IpAddr) -> Self {
         Self { to, mtu: None, last_guess: None, losses: 0, ignored_until: None }
     }

@@ -50,13 +50,13 @@ pub(super) struct SessionSummary {
 
 /// What waits, and what the broker has shown so far.
 #[derive(Debug, Default)]
-pub(super) struct Holds {
+pub(super) struct MessageHolds {
     /// Number of messages that are still sent one at a time.
     one_by_one: usize,
     /// The suspected message that is sent before all others.
     trial: Option<Ticket>,
     topics: BTreeMap<Option<TopicId>, TopicHold>,
-    suspects: BTreeMap<Ticket, Suspect>,
+    suspects: BTreeMap<Ticket, SuspectMessage>,
     /// Length of the longest message that the broker has accepted, in bytes.
     longest_accepted: usize,
 }
@@ -73,7 +73,7 @@ struct TopicHold {
 }
 
 #[derive(Debug)]
-struct Suspect {
+struct SuspectMessage {
     topic: Option<TopicId>,
     backoff: RetryBackoff,
     closings: u32,
@@ -93,7 +93,7 @@ impl TopicHold {
     }
 }
 
-impl Holds {
+impl MessageHolds {
     /// Returns how many messages may be in flight.
     pub(super) const fn window(&self) -> usize {
         if self.one_by_one > 0 || self.trial.is_some() { 1 } else { MAX_INFLIGHT }
@@ -120,7 +120,7 @@ impl Holds {
     }
 
     /// Returns a suspected message that is to be tried again. The caller waits until nothing is in
-    /// flight and calls [`Holds::begin_trial`].
+    /// flight and calls [`MessageHolds::begin_trial`].
     pub(super) fn due_suspect(&self, now: Instant) -> Option<Ticket> {
         let mut due = self.suspects.iter().filter(|(_, suspect)| suspect.backoff.is_due(now));
         self.trial.is_none().then(|| due.next())?.map(|(ticket, _)| *ticket)
@@ -172,13 +172,13 @@ impl Holds {
         self.on_answered(message)
     }
 
-    /// Records that the broker rejects a message for good. Returns as [`Holds::on_accepted`].
+    /// Records that the broker rejects a message for good. Returns as [`MessageHolds::on_accepted`].
     pub(super) fn on_rejected(&mut self, message: &SentMessage) -> bool {
         self.on_answered(message)
     }
 
     /// Records that the broker does not accept a message now. `random` is in `[0, 1)`. Returns as
-    /// [`Holds::on_accepted`].
+    /// [`MessageHolds::on_accepted`].
     pub(super) fn on_deferred(&mut self, message: &SentMessage, now: Instant, random: f64) -> bool {
         self.one_by_one = self.one_by_one.saturating_sub(1);
         self.suspects.remove(&message.ticket);
@@ -212,7 +212,7 @@ impl Holds {
         self.one_by_one = ONE_BY_ONE;
         self.trial = None;
         let SentMessage { ticket, topic, bytes, .. } = session.alone?;
-        let suspect = self.suspects.entry(ticket).or_insert_with(|| Suspect {
+        let suspect = self.suspects.entry(ticket).or_insert_with(|| SuspectMessage {
             topic,
             backoff: RetryBackoff::new(&RETRY),
             closings: 0,
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_message_is_given_up_when_others_were_accepted_between_its_closings() {
-        let (mut holds, now) = (Holds::default(), Instant::now());
+        let (mut holds, now) = (MessageHolds::default(), Instant::now());
         let (bad, good) = (message(7, 900), message(8, 100));
         assert_eq!(holds.on_closed(first(bad), now, 0.0), None);
         assert_eq!(holds.window(), 1);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_accepts_nothing_convicts_no_message() {
-        let (mut holds, mut now) = (Holds::default(), Instant::now());
+        let (mut holds, mut now) = (MessageHolds::default(), Instant::now());
         for number in 0..100 {
             now += 60 * SECOND;
             assert_eq!(holds.on_closed(first(message(number % 3, 900)), now, 0.0), None);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_message_is_not_given_up_if_a_longer_one_was_accepted() {
-        let (mut holds, mut now) = (Holds::default(), Instant::now());
+        let (mut holds, mut now) = (MessageHolds::default(), Instant::now());
         let (suspect, long) = (message(7, 100), message(8, 100));
         for _ in 0..100 {
             now += 60 * SECOND;
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_message_that_was_not_the_first_opens_the_next_session() {
-        let (mut holds, now) = (Holds::default(), Instant::now());
+        let (mut holds, now) = (MessageHolds::default(), Instant::now());
         let late = SessionSummary { alone: Some(message(7, 900)), is_first: false };
         for _ in 0..10 {
             assert_eq!(holds.on_closed(late, now, 0.0), None);
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn several_in_flight_accuse_none_and_are_sent_one_at_a_time() {
-        let (mut holds, now) = (Holds::default(), Instant::now());
+        let (mut holds, now) = (MessageHolds::default(), Instant::now());
         let several = SessionSummary { alone: None, is_first: true };
         assert_eq!(holds.on_closed(several, now, 0.0), None);
         for number in 0..u64::try_from(MAX_INFLIGHT).unwrap() {
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_deferred_topic_is_tried_with_one_message_after_each_of_its_pauses() {
-        let (mut holds, mut now) = (Holds::default(), Instant::now());
+        let (mut holds, mut now) = (MessageHolds::default(), Instant::now());
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
             holds.on_deferred(&message(7, 100), now, 0.0);
             assert!(!holds.admits(message(8, 100).ticket, TOPIC));
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_topic_with_three_suspects_is_held_as_such() {
-        let (mut holds, now) = (Holds::default(), Instant::now());
+        let (mut holds, now) = (MessageHolds::default(), Instant::now());
         for number in 0..3 {
             assert!(holds.admits(message(9, 1).ticket, TOPIC));
             holds.on_closed(first(message(number, 100)), now, 0.0);
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_written_message_of_qos_0_proves_nothing() {
-        let (mut holds, now) = (Holds::default(), Instant::now());
+        let (mut holds, now) = (MessageHolds::default(), Instant::now());
         let written = SentMessage { is_confirmed: false, ..message(8, 100) };
         holds.on_closed(first(message(7, 900)), now, 0.0);
         holds.on_accepted(&written);

@@ -32,7 +32,7 @@ struct RawConnect {
 
 /// What a peer does after CONNECT.
 #[derive(Clone)]
-enum Answer {
+enum ScriptedBytes {
     /// Sends this and keeps the connection open.
     Bytes(Vec<u8>),
     /// Closes the connection.
@@ -41,7 +41,7 @@ enum Answer {
     Flood(Vec<u8>),
 }
 
-impl Answer {
+impl ScriptedBytes {
     fn bytes(bytes: &[u8]) -> Self {
         Self::Bytes(bytes.to_vec())
     }
@@ -49,7 +49,7 @@ impl Answer {
 
 impl RawWorld {
     #[expect(clippy::disallowed_methods, reason = "the two ends of a test run side by side")]
-    async fn start(answers: Vec<Answer>, change: impl FnOnce(&mut ClientSettings)) -> Self {
+    async fn start(answers: Vec<ScriptedBytes>, change: impl FnOnce(&mut ClientSettings)) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut settings = settings(MqttVersion::V5, listener.local_addr().unwrap().port());
         settings.mqtt.version = None;
@@ -104,7 +104,11 @@ impl Drop for RawWorld {
     }
 }
 
-async fn serve(listener: TcpListener, answers: Vec<Answer>, connects: mpsc::Sender<RawConnect>) {
+async fn serve(
+    listener: TcpListener,
+    answers: Vec<ScriptedBytes>,
+    connects: mpsc::Sender<RawConnect>,
+) {
     let mut open = Vec::new();
     for number in 0.. {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -121,12 +125,12 @@ async fn serve(listener: TcpListener, answers: Vec<Answer>, connects: mpsc::Send
             return;
         }
         match answers.get(number).or_else(|| answers.last()) {
-            Some(Answer::Bytes(bytes)) => {
+            Some(ScriptedBytes::Bytes(bytes)) => {
                 stream.write_all(bytes).await.unwrap();
                 open.push(stream);
             }
-            Some(Answer::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
-            Some(Answer::Close) | None => drop(stream),
+            Some(ScriptedBytes::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
+            Some(ScriptedBytes::Close) | None => drop(stream),
         }
     }
 }
@@ -134,7 +138,7 @@ async fn serve(listener: TcpListener, answers: Vec<Answer>, connects: mpsc::Send
 #[tokio::test]
 async fn auto_follows_the_word_of_a_broker_to_3_1_1() {
     for word in [V3_CONNACK, V3_REFUSES_VERSION, V5_REFUSES_VERSION] {
-        let answers = vec![Answer::bytes(word), Answer::bytes(V3_CONNACK)];
+        let answers = vec![ScriptedBytes::bytes(word), ScriptedBytes::bytes(V3_CONNACK)];
         let mut world = RawWorld::start(answers, |_| ()).await;
 
         assert_eq!(world.connected().await, MqttVersion::V311, "{word:?}");
@@ -147,7 +151,7 @@ async fn auto_follows_the_word_of_a_broker_to_3_1_1() {
 
 #[tokio::test]
 async fn auto_does_not_leave_version_5_after_a_close_or_silence() {
-    let answers = vec![Answer::Close];
+    let answers = vec![ScriptedBytes::Close];
     let mut world = RawWorld::start(answers, |_| ()).await;
     for _ in 0..3 {
         let (code, text) = world.failure().await;
@@ -156,7 +160,7 @@ async fn auto_does_not_leave_version_5_after_a_close_or_silence() {
         assert_eq!(world.next_version().await, MqttVersion::V5);
     }
 
-    let mut world = RawWorld::start(vec![Answer::Bytes(Vec::new())], |_| ()).await;
+    let mut world = RawWorld::start(vec![ScriptedBytes::Bytes(Vec::new())], |_| ()).await;
     assert_eq!(world.next_version().await, MqttVersion::V5);
     advance_clock(Duration::from_secs(16)).await;
     let (code, text) = world.failure().await;
@@ -167,7 +171,7 @@ async fn auto_does_not_leave_version_5_after_a_close_or_silence() {
 
 #[tokio::test]
 async fn auto_tries_version_5_again_once_a_day() {
-    let answers = [V3_CONNACK, V3_CONNACK, V5_CONNACK].map(Answer::bytes).to_vec();
+    let answers = [V3_CONNACK, V3_CONNACK, V5_CONNACK].map(ScriptedBytes::bytes).to_vec();
     let mut world = RawWorld::start(answers, |settings| {
         settings.mqtt.keep_alive = Duration::from_secs(65_535);
     })
@@ -190,7 +194,7 @@ async fn a_version_that_is_configured_is_kept_and_the_key_is_named() {
         (MqttVersion::V311, V3_REFUSES_VERSION, ("unsupported_version", "version = \"5\"")),
         (MqttVersion::V311, V5_REFUSES_VERSION, ("unsupported_version", "version = \"5\"")),
     ] {
-        let mut world = RawWorld::start(vec![Answer::bytes(word)], |settings| {
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(word)], |settings| {
             settings.mqtt.version = Some(version);
         })
         .await;
@@ -212,7 +216,7 @@ async fn what_is_not_an_mqtt_broker_is_told_at_once() {
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not_mqtt", "brokers"),
         (&[0x40, 2, 0, 1], "not_mqtt", "brokers"),
     ] {
-        let mut world = RawWorld::start(vec![Answer::bytes(answer)], |_| ()).await;
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(answer)], |_| ()).await;
         let (found, text) = world.failure().await;
         assert_eq!(found, code, "{text}");
         assert!(text.contains(key), "{text}");
@@ -226,7 +230,7 @@ async fn limits_of_zero_and_below_any_message_end_the_session_at_once() {
         (&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0], "protocol_violation", "Maximum Packet Size"),
         (&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 20], "packet_limit", "20 bytes"),
     ] {
-        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |_| ()).await;
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(connack)], |_| ()).await;
         let (found, text) = world.failure().await;
         assert_eq!(found, code, "{text}");
         assert!(text.contains(words), "{text}");
@@ -243,7 +247,7 @@ async fn a_flood_of_topic_aliases_ends_the_session_before_it_takes_memory() {
         }
         let suback: &[u8] = &[0x90, 4, 0, 1, 0, 1];
         let begin = [V5_CONNACK, if is_subscribed { suback } else { &[] }, &flood].concat();
-        let mut world = RawWorld::start(vec![Answer::Flood(begin)], |settings| {
+        let mut world = RawWorld::start(vec![ScriptedBytes::Flood(begin)], |settings| {
             settings.mqtt.version = Some(MqttVersion::V5);
             settings.subscriptions = subscriptions;
         })
@@ -272,7 +276,7 @@ async fn a_text_of_the_broker_is_cut_and_stays_on_one_line() {
     let body = [&[0x89][..], &length, &properties].concat();
     let disconnect = [&[0xE0][..], &encoded(body.len()), &body].concat();
     let answer = [V5_CONNACK, &disconnect].concat();
-    let mut world = RawWorld::start(vec![Answer::Bytes(answer)], |_| ()).await;
+    let mut world = RawWorld::start(vec![ScriptedBytes::Bytes(answer)], |_| ()).await;
     world.connected().await;
 
     let (code, text) = world.failure().await;
@@ -285,14 +289,14 @@ async fn a_text_of_the_broker_is_cut_and_stays_on_one_line() {
 async fn a_broker_without_retain_or_qos_gets_the_gateways_own_will_without_them() {
     for (code, expected) in [(0x9A, (false, 1)), (0x9B, (true, 0))] {
         let refusal = [0x20, 3, 0, code, 0];
-        let answers = vec![Answer::bytes(&refusal), Answer::bytes(V5_CONNACK)];
+        let answers = vec![ScriptedBytes::bytes(&refusal), ScriptedBytes::bytes(V5_CONNACK)];
         let mut world = RawWorld::start(answers, |_| ()).await;
         world.connected().await;
         world.next_connect().await;
         let second = world.next_connect().await;
         assert_eq!((second.will_retain, second.will_qos), expected);
 
-        let mut world = RawWorld::start(vec![Answer::bytes(&refusal)], |settings| {
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(&refusal)], |settings| {
             settings.mqtt.will = Some(will());
         })
         .await;
@@ -308,7 +312,7 @@ async fn what_is_configured_is_lowered_only_with_permission() {
         (&[0x20, 5, 0, 0, 2, 0x24, 0][..], Lower { qos: true, retain: false }, "qos_not_supported"),
         (&[0x20, 5, 0, 0, 2, 0x25, 0], Lower { qos: false, retain: true }, "retain_not_supported"),
     ] {
-        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |settings| {
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(connack)], |settings| {
             settings.publish_retain = true;
         })
         .await;
@@ -316,7 +320,7 @@ async fn what_is_configured_is_lowered_only_with_permission() {
         assert_eq!(found, code, "{text}");
         assert!(text.contains("lower = ["), "{text}");
 
-        let mut world = RawWorld::start(vec![Answer::bytes(connack)], |settings| {
+        let mut world = RawWorld::start(vec![ScriptedBytes::bytes(connack)], |settings| {
             settings.publish_retain = true;
             settings.mqtt.lower = lower;
         })

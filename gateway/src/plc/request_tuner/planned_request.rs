@@ -9,9 +9,9 @@ use provisioning::plan::ReadRequest;
 use provisioning::plc::{Location, Table};
 
 use super::max_len::MaxLength;
-use super::suspect::{PartLoss, Suspect};
+use super::suspect::{PartLoss, SuspectRequest};
 use super::{AnswerVerdict, SplitHalf, SplitRequest, TagRange};
-use crate::plc::{ReadFailure, Rejection, SessionFailure, failed_once, failed_twice};
+use crate::plc::{LostSession, ReadFailure, Rejection, failed_once, failed_twice};
 use crate::schedule::{RetryBackoff, RetryPolicy};
 
 /// Most quarantined tags that are retried in one cycle.
@@ -44,7 +44,7 @@ pub(super) struct PlannedRequest {
     /// Ranges that were refused and are still to be split.
     unresolved: Vec<UnresolvedRange>,
     /// Ranges over which sessions ended.
-    suspects: Vec<Suspect>,
+    suspects: Vec<SuspectRequest>,
 }
 
 /// What became of the requests for one slot.
@@ -379,7 +379,7 @@ impl PlannedRequest {
     pub(super) fn on_lost(
         &mut self,
         tags: &Range<usize>,
-        failure: SessionFailure,
+        failure: LostSession,
         is_unproven: bool,
         now: Instant,
     ) -> LossVerdict {
@@ -416,7 +416,7 @@ impl PlannedRequest {
         if losses < max {
             return LossVerdict::Unexplained;
         }
-        self.suspects.push(Suspect::new(tags.clone()));
+        self.suspects.push(SuspectRequest::new(tags.clone()));
         LossVerdict::Suspected
     }
 
@@ -432,8 +432,8 @@ impl PlannedRequest {
     }
 
     /// Removes a range that was answered in parts although it was not answered as a whole.
-    pub(super) fn take_answered_in_parts(&mut self) -> Option<Suspect> {
-        let index = self.suspects.iter().position(Suspect::is_answered_in_parts);
+    pub(super) fn take_answered_in_parts(&mut self) -> Option<SuspectRequest> {
+        let index = self.suspects.iter().position(SuspectRequest::is_answered_in_parts);
         let answered = index.map(|index| self.suspects.remove(index));
         self.suspects.retain(|suspect| !suspect.parts().is_empty());
         answered
@@ -441,7 +441,7 @@ impl PlannedRequest {
 
     /// Keeps the parts of a range apart where the PLC may not let it be joined: at the widest gap,
     /// or else in the middle.
-    pub(super) fn separate(&mut self, suspect: &Suspect, now: Instant) {
+    pub(super) fn separate(&mut self, suspect: &SuspectRequest, now: Instant) {
         let middle = usize::midpoint(suspect.whole().start, suspect.whole().end);
         let rank = |position: &usize| {
             (self.gap_before(*position).unwrap_or_default(), usize::MAX - position.abs_diff(middle))
@@ -480,7 +480,7 @@ impl PlannedRequest {
 
     /// Records that the session ended over half of a refused request.
     pub(super) fn on_half_lost(&mut self, tags: Range<usize>) {
-        self.suspects.push(Suspect::new(tags));
+        self.suspects.push(SuspectRequest::new(tags));
     }
 
     /// Keeps a position apart from the one before, until the next retry.

@@ -9,7 +9,7 @@ const MAX_PARTS: usize = 16;
 
 /// A range that is not read as a whole until each of its parts was answered or quarantined.
 #[derive(Clone, Debug)]
-pub(super) struct Suspect {
+pub(super) struct SuspectRequest {
     /// Positions of the range over which the session ended.
     whole: Range<usize>,
     /// What is still to be read, in the order of reading.
@@ -27,7 +27,7 @@ pub(super) enum PartLoss {
     Found(usize),
 }
 
-impl Suspect {
+impl SuspectRequest {
     pub(super) fn new(whole: Range<usize>) -> Self {
         Self { parts: divide(&whole), whole, has_rejected_part: false }
     }
@@ -97,7 +97,7 @@ mod tests {
     fn parts_cover_the_range_and_the_slot_to_blame_is_found_with_few_losses() {
         for len in [1, 2, 15, 16, 17, 40, 120, 2000] {
             for bad in [0, len / 2, len - 1] {
-                let mut suspect = Suspect::new(10..10 + len);
+                let mut suspect = SuspectRequest::new(10..10 + len);
                 let covered: Vec<_> = suspect.parts().iter().cloned().flatten().collect();
                 assert_eq!(covered, (10..10 + len).collect::<Vec<_>>());
                 let (mut losses, mut answers, mut found) = (0, 0, None);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_whole_whose_parts_are_all_answered_is_to_blame_itself() {
-        let mut suspect = Suspect::new(0..3);
+        let mut suspect = SuspectRequest::new(0..3);
         for part in [0..1, 2..3] {
             suspect.on_answer(&part);
             assert!(!suspect.is_answered_in_parts());
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(suspect.on_lost(&(0..1)), None, "it was answered");
         suspect.on_answer(&(1..2));
         assert!(suspect.is_answered_in_parts());
-        let mut refused = Suspect::new(0..2);
+        let mut refused = SuspectRequest::new(0..2);
         refused.on_refused(&(0..1));
         refused.on_answer(&(1..2));
         assert!(!refused.is_answered_in_parts() && refused.parts().is_empty());

@@ -15,7 +15,7 @@ const HOUR: u32 = 3600;
 #[test]
 fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
     let mut world = TunerHarness::new(0..120);
-    world.device.bad.insert(77, Answer::Refused(2));
+    world.device.bad.insert(77, DeviceReply::Refused(2));
     assert_eq!(world.cycle(), good(0..120, &[77]));
     // One for the whole, and at most two for each of the 7 levels.
     assert!(world.device.asked <= 15, "{} requests", world.device.asked);
@@ -30,9 +30,9 @@ fn a_bad_register_in_a_joined_request_costs_no_other_tag_its_value() {
 fn a_group_is_read_whole_or_refused_whole() {
     let mut world = TunerHarness::new(0..60);
     world.group(&[10, 11, 40]);
-    world.device.bad.insert(50, Answer::Refused(2));
+    world.device.bad.insert(50, DeviceReply::Refused(2));
     assert_eq!(world.cycle(), good(0..60, &[50]), "the group is not affected");
-    world.device.bad.insert(11, Answer::Refused(2));
+    world.device.bad.insert(11, DeviceReply::Refused(2));
     world.run(5);
     assert_eq!(world.cycle(), good(0..60, &[10, 11, 40, 50]));
     assert_eq!(world.quarantined(), [10, 11, 40, 50]);
@@ -84,7 +84,7 @@ fn a_gap_that_the_device_refuses_separates_the_tags_around_it() {
 #[test]
 fn a_quarantined_tag_is_retried_for_ever() {
     let mut world = TunerHarness::new(0..10);
-    world.device.bad.insert(4, Answer::Refused(2));
+    world.device.bad.insert(4, DeviceReply::Refused(2));
     let asked_before = world.run(12 * HOUR);
     // Two requests a cycle; and for the tag the splits, and the retries of twelve hours.
     let trials = asked_before - 2 * 12 * u64::from(HOUR);
@@ -124,7 +124,7 @@ fn refused_tags_are_retried_on_a_new_connection_and_when_a_neighbour_recovers() 
 fn the_longest_request_is_learned_from_exception_3() {
     for most in [1, 7, 50, 99] {
         let mut world = TunerHarness::new(0..100);
-        world.device.longest = Some((most, Answer::Refused(3)));
+        world.device.longest = Some((most, DeviceReply::Refused(3)));
         world.run(if most == 1 { 10 } else { 0 });
         for _ in 0..10 {
             assert_eq!(world.cycle(), good(0..100, &[]), "{most}");
@@ -144,7 +144,8 @@ fn the_longest_request_is_learned_from_exception_3() {
 
 #[test]
 fn the_longest_request_is_learned_from_requests_that_are_not_answered() {
-    for rejected in [Answer::Lost(SessionFailure::TimedOut), Answer::Refused(4), Answer::Refused(0)]
+    for rejected in
+        [DeviceReply::Lost(LostSession::TimedOut), DeviceReply::Refused(4), DeviceReply::Refused(0)]
     {
         for most in [7, 16, 50, 99] {
             let mut world = TunerHarness::new(0..100);
@@ -170,7 +171,7 @@ fn the_longest_request_is_learned_from_requests_that_are_not_answered() {
 #[test]
 fn a_device_that_loses_every_session_limits_no_length_and_quarantines_nothing() {
     let mut world = TunerHarness::new(0..100);
-    world.device.longest = Some((0, Answer::Lost(SessionFailure::Disconnected)));
+    world.device.longest = Some((0, DeviceReply::Lost(LostSession::Disconnected)));
     world.run(600);
     assert_eq!(world.learned(), LearnedLimits::default());
     world.device.longest = None;
@@ -182,7 +183,7 @@ fn a_device_that_loses_every_session_limits_no_length_and_quarantines_nothing() 
 #[test]
 fn a_register_that_ends_the_session_alone_and_is_refused_in_company_is_quarantined() {
     let mut world = TunerHarness::new(0..16);
-    world.device.bad.insert(3, Answer::Refused(2));
+    world.device.bad.insert(3, DeviceReply::Refused(2));
     world.device.deadly.insert(3);
     world.run(20);
     let lost = world.device.lost;
@@ -209,7 +210,7 @@ fn a_plc_that_refuses_everything_for_a_time_has_nothing_in_quarantine_afterwards
     for code in [1, 4] {
         let mut world = TunerHarness::new(0..60);
         world.run(5);
-        world.device.longest = Some((0, Answer::Refused(code)));
+        world.device.longest = Some((0, DeviceReply::Refused(code)));
         let asked = world.run(HOUR);
         assert!(asked < 2 * u64::from(HOUR), "{asked} requests");
         assert_eq!(world.learned(), LearnedLimits::default());
@@ -239,7 +240,7 @@ fn whatever_the_plc_does_with_one_register_the_others_are_read_and_it_is_named()
 
 #[test]
 fn a_rejected_register_is_retried_rarely_and_for_ever() {
-    for answer in [Answer::Refused(4), Answer::Lost(SessionFailure::TimedOut)] {
+    for answer in [DeviceReply::Refused(4), DeviceReply::Lost(LostSession::TimedOut)] {
         let mut world = TunerHarness::new(0..6);
         world.device.bad.insert(3, answer);
         world.run(10 * HOUR);
@@ -276,17 +277,17 @@ fn a_lost_session_without_reason_has_no_lasting_effect() {
 }
 
 /// What a PLC may do with a request that it does not like.
-const REJECTIONS: [Answer; 10] = [
-    Answer::Refused(2),
-    Answer::Refused(3),
-    Answer::Refused(1),
-    Answer::Refused(4),
-    Answer::Refused(7),
-    Answer::Refused(0),
-    Answer::Refused(244),
-    Answer::Lost(SessionFailure::TimedOut),
-    Answer::Lost(SessionFailure::Disconnected),
-    Answer::Lost(SessionFailure::Garbled),
+const REJECTIONS: [DeviceReply; 10] = [
+    DeviceReply::Refused(2),
+    DeviceReply::Refused(3),
+    DeviceReply::Refused(1),
+    DeviceReply::Refused(4),
+    DeviceReply::Refused(7),
+    DeviceReply::Refused(0),
+    DeviceReply::Refused(244),
+    DeviceReply::Lost(LostSession::TimedOut),
+    DeviceReply::Lost(LostSession::Disconnected),
+    DeviceReply::Lost(LostSession::Garbled),
 ];
 
 proptest! {
@@ -301,7 +302,7 @@ proptest! {
         code in 2_u8..=3,
     ) {
         let mut world = TunerHarness::new(tags.iter().copied());
-        world.device.bad = bad.iter().map(|at| (*at, Answer::Refused(code))).collect();
+        world.device.bad = bad.iter().map(|at| (*at, DeviceReply::Refused(code))).collect();
         let good: BTreeSet<u16> = tags.difference(&bad).copied().collect();
         let asked = world.run(200);
         // The plan has at most two requests. Each bad register divides one of them once or twice,
@@ -334,11 +335,11 @@ struct TunerHarness {
 
 #[derive(Default)]
 struct FakeDevice {
-    bad: BTreeMap<u16, Answer>,
+    bad: BTreeMap<u16, DeviceReply>,
     /// Registers that end the session when they are read alone.
     deadly: BTreeSet<u16>,
     /// Longest request, and the answer to longer ones.
-    longest: Option<(u16, Answer)>,
+    longest: Option<(u16, DeviceReply)>,
     /// Requests that are refused without reason, counted from 1, with their exception codes.
     noise: BTreeMap<u64, u8>,
     /// Requests over which the session ends without reason, counted from 1.
@@ -349,9 +350,9 @@ struct FakeDevice {
 
 /// What a PLC does in place of a good answer.
 #[derive(Clone, Copy, Debug)]
-enum Answer {
+enum DeviceReply {
     Refused(u8),
-    Lost(SessionFailure),
+    Lost(LostSession),
 }
 
 impl TunerHarness {
@@ -457,7 +458,7 @@ impl TunerHarness {
 
     /// Sends a request, in a new session if there is none. Returns how the session ended, if it
     /// did, and whether it had answered before.
-    fn ask(&mut self, request: &ReadRequest) -> Result<ReadOutcome, (SessionFailure, bool)> {
+    fn ask(&mut self, request: &ReadRequest) -> Result<ReadOutcome, (LostSession, bool)> {
         let has_answered = self.session.take().unwrap_or(false);
         match self.device.answer(request) {
             Ok(outcome) => {
@@ -494,25 +495,25 @@ impl TunerHarness {
 impl FakeDevice {
     /// Refuses these registers from now on as illegal addresses.
     fn refuse(&mut self, registers: Range<u16>) {
-        self.bad = registers.map(|at| (at, Answer::Refused(2))).collect();
+        self.bad = registers.map(|at| (at, DeviceReply::Refused(2))).collect();
     }
 
-    fn answer(&mut self, request: &ReadRequest) -> Result<ReadOutcome, SessionFailure> {
+    fn answer(&mut self, request: &ReadRequest) -> Result<ReadOutcome, LostSession> {
         self.asked += 1;
         let answer = self.rejection(request);
-        self.lost += u64::from(matches!(answer, Some(Answer::Lost(_))));
+        self.lost += u64::from(matches!(answer, Some(DeviceReply::Lost(_))));
         match answer {
-            Some(Answer::Refused(code)) => Ok(Err(ReadFailure::Refused(code))),
-            Some(Answer::Lost(failure)) => Err(failure),
+            Some(DeviceReply::Refused(code)) => Ok(Err(ReadFailure::Refused(code))),
+            Some(DeviceReply::Lost(failure)) => Err(failure),
             None => Ok(Ok(Registers::Words(vec![0; request.count.into()]))),
         }
     }
 
-    fn rejection(&self, request: &ReadRequest) -> Option<Answer> {
+    fn rejection(&self, request: &ReadRequest) -> Option<DeviceReply> {
         if let Some(&code) = self.noise.get(&self.asked) {
-            return Some(Answer::Refused(code));
+            return Some(DeviceReply::Refused(code));
         }
-        let closed = Answer::Lost(SessionFailure::Disconnected);
+        let closed = DeviceReply::Lost(LostSession::Disconnected);
         if self.lost_at.contains(&self.asked)
             || request.count == 1 && self.deadly.contains(&request.first)
         {

@@ -33,7 +33,7 @@ impl Dislike {
 }
 
 /// A PLC whose registers are tags, and what became of them.
-struct Site {
+struct ReadPlc {
     world: PollerHarness,
     tags: Vec<u16>,
     /// Good values of each tag.
@@ -43,7 +43,7 @@ struct Site {
     disconnects: u32,
 }
 
-impl Site {
+impl ReadPlc {
     fn new(tags: &[u16], scan: u64, max_gap: u16, fake: FakePlc) -> Self {
         let addresses: Vec<_> = tags.iter().map(|at| format!("holding:{at}")).collect();
         let specs: Vec<_> = addresses.iter().map(|at| (&**at, scan)).collect();
@@ -107,7 +107,7 @@ fn assert_others_are_read(tags: &[u16], dislikes: &BTreeMap<u16, Dislike>, scan:
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut site = Site::new(tags, scan, gap, disliking(dislikes.clone()));
+        let mut site = ReadPlc::new(tags, scan, gap, disliking(dislikes.clone()));
         let period = Duration::from_millis(scan);
         site.poll_for(period * 10).await;
         let good = site.poll_for(period * 60).await;
@@ -199,7 +199,7 @@ async fn requests_that_are_too_long_are_shortened_whatever_the_plc_does_with_the
         let fake = FakePlc::answering_with(move |request: &plan::ReadRequest| {
             if request.count > 16 { dislike.answer() } else { echo_addresses(request) }
         });
-        let mut site = Site::new(&tags, 1000, 0, fake);
+        let mut site = ReadPlc::new(&tags, 1000, 0, fake);
         site.poll_for(SECOND * 10).await;
         let good = site.poll_for(SECOND * 60).await;
         assert!(tags.iter().all(|tag| good[tag] >= 54), "{dislike:?}: {good:?}");
@@ -215,7 +215,7 @@ async fn a_server_that_closes_after_each_answer_is_read_evenly_and_the_reason_is
             turn += 1;
             if turn % 2 == 1 { echo_addresses(request) } else { Dislike::Close.answer() }
         });
-        let mut site = Site::new(&[0], scan, 0, fake);
+        let mut site = ReadPlc::new(&[0], scan, 0, fake);
         let good = site.poll_for(SECOND * 600).await[&0];
         assert!((56..=61).contains(&good), "{good} values in 10 minutes");
         assert_eq!(site.disconnects, 0);
@@ -234,7 +234,7 @@ async fn a_server_that_closes_when_it_idles_is_read_evenly() {
         is_new = !is_new && idle > SECOND * 3;
         if is_new { Dislike::Close.answer() } else { echo_addresses(request) }
     });
-    let mut site = Site::new(&[0], 5000, 0, fake);
+    let mut site = ReadPlc::new(&[0], 5000, 0, fake);
     let good = site.poll_for(SECOND * 600).await[&0];
     assert!((56..=62).contains(&good), "{good} values in 10 minutes");
     assert_eq!((site.disconnects, &*site.limits), (0, &[Some(RateLimit::ServerCloses(10))][..]));
@@ -252,7 +252,7 @@ async fn a_busy_plc_is_asked_again_within_the_cycle() {
                     _ => (SECOND / 100, echo_addresses(request).1),
                 }
             });
-            let mut site = Site::new(&[0], scan, 0, fake);
+            let mut site = ReadPlc::new(&[0], scan, 0, fake);
             let good = site.poll_for(Duration::from_millis(scan) * 100).await[&0];
             assert!(good >= 99, "{good} of 100 values");
             let metrics = site.world.metrics.render().unwrap();

@@ -21,7 +21,7 @@ fn a_small_backlog_survives_a_start_on_a_full_disk_and_so_do_new_samples() {
         world.push_all(10);
         world.fill(0);
         world.push_all(5);
-        world.restart(Ending::Stop);
+        world.restart(RunEnd::Stop);
         assert_eq!(world.recovered(), 15 * 20, "min_free {min_free}");
 
         world.push_all(10);
@@ -30,7 +30,7 @@ fn a_small_backlog_survives_a_start_on_a_full_disk_and_so_do_new_samples() {
         assert!(world.queue.is_all_stored(), "the end of the last run's file was not used");
         assert_eq!(*world.queue.health(), Health::Healthy);
         world.wait(2);
-        world.restart(Ending::PowerCut);
+        world.restart(RunEnd::PowerCut);
         assert!(world.recovered() >= 25 * 20, "{}", world.recovered());
     }
 }
@@ -63,7 +63,7 @@ fn a_large_backlog_is_evicted_only_when_memory_is_full_too() {
     let mut world = ScarceDisk::new(0, OnFull::DropOldest);
     world.push_all(300);
     world.fill(0);
-    world.restart(Ending::Kill);
+    world.restart(RunEnd::Kill);
     let stored = world.recovered();
     (world.memory, world.queue.max_memory) = (SMALL_MEMORY, SMALL_MEMORY);
     while !world.is_memory_short() {
@@ -102,7 +102,7 @@ fn a_message_that_is_stored_stays_stored_on_a_full_disk() {
     world.push_all(300);
     world.fill(0);
     world.push_all(100);
-    world.restart(Ending::PowerCut);
+    world.restart(RunEnd::PowerCut);
 
     let (events, _) = world.deliver_everything();
     assert!(events.contains(&0), "{events:?}");
@@ -118,7 +118,7 @@ fn at_a_stop_messages_are_stored_where_the_samples_before_them_do_not_fit() {
     world.queue.push(EVENTS, message(20), world.now);
     world.run_jobs();
 
-    world.restart(Ending::Stop);
+    world.restart(RunEnd::Stop);
 
     let (events, _) = world.deliver_everything();
     assert!(events.contains(&0), "{events:?}");
@@ -129,7 +129,7 @@ fn with_strict_what_fits_nowhere_else_is_sent_from_memory() {
     let mut world = ScarceDisk::new(2 * DISK, OnFull::DropOldest);
     world.durability = Durability::Strict;
     world.fill(0);
-    world.restart(Ending::Stop);
+    world.restart(RunEnd::Stop);
     for _ in 0..200 {
         world.push_all(1);
     }
@@ -151,13 +151,13 @@ fn what_a_full_disk_kept_in_memory_is_announced_without_seconds_after_a_kill() {
         world.push_all(1);
     }
     world.wait(600);
-    world.restart(Ending::Kill);
+    world.restart(RunEnd::Kill);
     assert_eq!(world.announced_seconds(), [Value::Null]);
 
     world.free_all();
     world.push_all(10);
     world.wait(2);
-    world.restart(Ending::Kill);
+    world.restart(RunEnd::Kill);
     assert_eq!(world.announced_seconds(), [Value::from(0)], "it could write again");
 }
 
@@ -184,21 +184,21 @@ proptest! {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum DiskEvent {
     Push(u32),
     Message,
     /// Others take all but these bytes.
     Fill(u64),
     /// Others give back these bytes.
     Free(u64),
-    Limit(Limit),
-    Restart(Ending),
+    DiskLimit(DiskLimit),
+    Restart(RunEnd),
     Deliver(u32),
     Wait(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Ending {
+enum RunEnd {
     Stop,
     Kill,
     PowerCut,
@@ -206,7 +206,7 @@ enum Ending {
 
 /// What refuses more bytes although there is free space.
 #[derive(Clone, Copy, Debug)]
-enum Limit {
+enum DiskLimit {
     None,
     Quota,
     Files,
@@ -216,25 +216,25 @@ enum Limit {
     Broken,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let ending = prop_oneof![Just(Ending::Stop), Just(Ending::Kill), Just(Ending::PowerCut)];
+fn step() -> impl Strategy<Value = DiskEvent> {
+    let ending = prop_oneof![Just(RunEnd::Stop), Just(RunEnd::Kill), Just(RunEnd::PowerCut)];
     let limit = prop_oneof![
-        2 => Just(Limit::None),
-        1 => Just(Limit::Quota),
-        1 => Just(Limit::Files),
-        1 => Just(Limit::FileLength),
-        1 => Just(Limit::ReadOnly),
-        1 => Just(Limit::Broken),
+        2 => Just(DiskLimit::None),
+        1 => Just(DiskLimit::Quota),
+        1 => Just(DiskLimit::Files),
+        1 => Just(DiskLimit::FileLength),
+        1 => Just(DiskLimit::ReadOnly),
+        1 => Just(DiskLimit::Broken),
     ];
     prop_oneof![
-        8 => (1..80_u32).prop_map(Step::Push),
-        2 => Just(Step::Message),
-        3 => prop_oneof![Just(0), 0..6 * SEGMENT].prop_map(Step::Fill),
-        2 => (0..8 * SEGMENT).prop_map(Step::Free),
-        2 => limit.prop_map(Step::Limit),
-        4 => ending.prop_map(Step::Restart),
-        3 => (1..120_u32).prop_map(Step::Deliver),
-        1 => (1..70_u64).prop_map(Step::Wait),
+        8 => (1..80_u32).prop_map(DiskEvent::Push),
+        2 => Just(DiskEvent::Message),
+        3 => prop_oneof![Just(0), 0..6 * SEGMENT].prop_map(DiskEvent::Fill),
+        2 => (0..8 * SEGMENT).prop_map(DiskEvent::Free),
+        2 => limit.prop_map(DiskEvent::DiskLimit),
+        4 => ending.prop_map(DiskEvent::Restart),
+        3 => (1..120_u32).prop_map(DiskEvent::Deliver),
+        1 => (1..70_u64).prop_map(DiskEvent::Wait),
     ]
 }
 
@@ -347,27 +347,27 @@ impl ScarceDisk {
         self.wait(1);
     }
 
-    fn set_limit(&mut self, limit: Limit) {
+    fn set_limit(&mut self, limit: DiskLimit) {
         let none = DiskFaults { capacity: self.faults.capacity, ..DiskFaults::NONE };
         self.set_faults(match limit {
-            Limit::None => none,
-            Limit::Quota => DiskFaults { quota: self.disk.used(), ..none },
-            Limit::Files => DiskFaults { max_files: self.disk.file_count(), ..none },
-            Limit::FileLength => DiskFaults { max_file_bytes: SEGMENT / 2, ..none },
-            Limit::ReadOnly => DiskFaults { is_read_only: true, ..none },
-            Limit::Broken => DiskFaults { write: 1000, sync: 1000, ..none },
+            DiskLimit::None => none,
+            DiskLimit::Quota => DiskFaults { quota: self.disk.used(), ..none },
+            DiskLimit::Files => DiskFaults { max_files: self.disk.file_count(), ..none },
+            DiskLimit::FileLength => DiskFaults { max_file_bytes: SEGMENT / 2, ..none },
+            DiskLimit::ReadOnly => DiskFaults { is_read_only: true, ..none },
+            DiskLimit::Broken => DiskFaults { write: 1000, sync: 1000, ..none },
         });
     }
 
     /// Ends the process and starts another one, which loses nothing that is on the disk.
-    fn restart(&mut self, ending: Ending) {
+    fn restart(&mut self, ending: RunEnd) {
         let old = std::mem::replace(&mut self.queue, in_memory());
         let log = old.log.as_ref().unwrap();
         let (in_log, is_durable) = (log.index().total().samples, !log.has_unsynced());
         match ending {
-            Ending::Stop => drop(old.close(self.now)),
-            Ending::Kill => drop(old),
-            Ending::PowerCut => {
+            RunEnd::Stop => drop(old.close(self.now)),
+            RunEnd::Kill => drop(old),
+            RunEnd::PowerCut => {
                 drop(old);
                 self.disk.cut_power();
             }
@@ -377,7 +377,7 @@ impl ScarceDisk {
         let Self { min_free, on_full, durability, now, .. } = *self;
         self.queue = open(&self.disk, min_free, on_full, durability, &epoch, now);
         self.queue.max_memory = self.memory;
-        if matches!(ending, Ending::PowerCut) && !is_durable || self.faults.write > 0 {
+        if matches!(ending, RunEnd::PowerCut) && !is_durable || self.faults.write > 0 {
             return;
         }
         // What was delivered and could not be recorded may be announced as lost: the file in which
@@ -387,19 +387,19 @@ impl ScarceDisk {
         assert!(is_kept, "{in_log} were stored: {}", self.describe());
     }
 
-    fn apply(&mut self, step: &Step) {
+    fn apply(&mut self, step: &DiskEvent) {
         match *step {
-            Step::Push(count) => self.push_all(count),
-            Step::Message => drop(self.queue.push(EVENTS, message(30), self.now)),
-            Step::Fill(left) => self.fill(left),
-            Step::Free(bytes) => {
+            DiskEvent::Push(count) => self.push_all(count),
+            DiskEvent::Message => drop(self.queue.push(EVENTS, message(30), self.now)),
+            DiskEvent::Fill(left) => self.fill(left),
+            DiskEvent::Free(bytes) => {
                 let capacity = (self.faults.capacity + bytes).min(DISK);
                 self.set_faults(DiskFaults { capacity, ..self.faults });
             }
-            Step::Limit(limit) => self.set_limit(limit),
-            Step::Restart(ending) => self.restart(ending),
-            Step::Deliver(count) => drop(self.deliver(count)),
-            Step::Wait(seconds) => self.wait(seconds),
+            DiskEvent::DiskLimit(limit) => self.set_limit(limit),
+            DiskEvent::Restart(ending) => self.restart(ending),
+            DiskEvent::Deliver(count) => drop(self.deliver(count)),
+            DiskEvent::Wait(seconds) => self.wait(seconds),
         }
         self.wait(2);
         self.check();

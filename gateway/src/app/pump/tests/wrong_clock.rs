@@ -53,7 +53,7 @@ async fn a_record_on_the_way_while_the_clock_is_set_keeps_its_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn records_of_an_earlier_process_are_corrected_when_the_clock_is_set() {
-    for end in [End::Stopped, End::Killed] {
+    for end in [FirstRunEnd::Stopped, FirstRunEnd::Killed] {
         let dir = temporary_dir();
         let (_clock, inputs) = clock(assessed(0, TrustLevel::Unset));
         run_without_broker(inputs, &dir, end).await;
@@ -86,7 +86,7 @@ async fn records_of_an_earlier_process_are_corrected_when_the_clock_is_set() {
 
 /// How the first gateway ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
+enum FirstRunEnd {
     Stopped,
     Killed,
 }
@@ -99,7 +99,7 @@ enum SetAt {
 }
 
 /// Runs a gateway that reads one record and has no broker.
-async fn run_without_broker(inputs: HealthInputs, dir: &Path, end: End) {
+async fn run_without_broker(inputs: HealthInputs, dir: &Path, end: FirstRunEnd) {
     let (plcs, _broker, _outgoing, pump) = started(inputs, open(dir));
     let reading = async move {
         plcs.send(cycle_by(0)).await.unwrap();
@@ -107,8 +107,8 @@ async fn run_without_broker(inputs: HealthInputs, dir: &Path, end: End) {
         plcs
     };
     match end {
-        End::Stopped => drop(tokio::join!(async { drop(reading.await) }, pump)),
-        End::Killed => tokio::select! {
+        FirstRunEnd::Stopped => drop(tokio::join!(async { drop(reading.await) }, pump)),
+        FirstRunEnd::Killed => tokio::select! {
             () = pump => panic!("it has not been stopped"),
             _plcs = reading => {}
         },
@@ -151,13 +151,13 @@ fn cycle_by(booted_at: i64) -> plc::PlcEvent {
 }
 
 type Plcs = mpsc::Sender<plc::PlcEvent>;
-type Broker = mpsc::Sender<mqtt::MqttEvent>;
-type Outgoing = mpsc::Receiver<OutgoingMessage>;
+type BrokerEvents = mpsc::Sender<mqtt::MqttEvent>;
+type SentToBroker = mpsc::Receiver<OutgoingMessage>;
 
 fn started(
     inputs: HealthInputs,
     storage: QueueStorage,
-) -> (Plcs, Broker, Outgoing, impl Future<Output = ()>) {
+) -> (Plcs, BrokerEvents, SentToBroker, impl Future<Output = ()>) {
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
@@ -166,7 +166,7 @@ fn started(
 }
 
 /// Connects, stops the gateway, acknowledges every message, and returns the records among them.
-async fn answer(plcs: Plcs, broker: Broker, mut outgoing: Outgoing) -> Vec<Value> {
+async fn answer(plcs: Plcs, broker: BrokerEvents, mut outgoing: SentToBroker) -> Vec<Value> {
     let broker_name = "b:1883".to_owned();
     let connected = mqtt::MqttEvent::Connected {
         session: 1,

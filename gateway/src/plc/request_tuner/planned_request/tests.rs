@@ -117,9 +117,9 @@ fn a_slot_over_which_a_session_ends_while_its_range_is_split_is_read_once_more()
     assert_eq!(ranges(&planned, now).0, [0..1, 2..4]);
     let search: Vec<_> = planned.search_ranges(now).collect();
     assert_eq!(search.as_slice(), std::slice::from_ref(&(1..2)));
-    let lost = planned.on_lost(&(1..2), SessionFailure::TimedOut, false, now);
+    let lost = planned.on_lost(&(1..2), LostSession::TimedOut, false, now);
     assert_eq!(lost, LossVerdict::Suspected);
-    let timed_out = Rejection::Failure(SessionFailure::TimedOut);
+    let timed_out = Rejection::Failure(LostSession::TimedOut);
     assert_eq!(planned.quarantined().collect::<Vec<_>>(), [(1, timed_out)]);
     assert!(!planned.retry_quarantined(now), "each retry may cost a connection");
     assert_eq!(planned.next_retry(), Some(now + Duration::from_secs(15)));
@@ -136,7 +136,7 @@ fn sessions_that_end_over_a_quarantined_slot_delay_its_retry() {
     planned.on_answer(&(0..3), now);
     planned.on_refused(1..2, 2, now);
     let lost = |planned: &mut PlannedRequest, tags| {
-        planned.on_lost(&tags, SessionFailure::Disconnected, false, now)
+        planned.on_lost(&tags, LostSession::Disconnected, false, now)
     };
     assert_eq!(lost(&mut planned, 0..1), LossVerdict::Unexplained, "it is not quarantined");
     for pause in [15, 60, 120] {
