@@ -319,8 +319,7 @@ impl fmt::Display for BrokerRefusal {
             Self::Deferred { topic, reason } => write!(
                 f,
                 "The broker does not accept messages on {topic} at the moment ({reason}): they are \
-                 kept and sent again. If this stays, raise the broker's quota or its limit of the \
-                 rate."
+                 kept and sent again. If this lasts, raise the broker's quota or rate limit."
             ),
         }
     }
