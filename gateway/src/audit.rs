@@ -6,6 +6,7 @@
 mod capture;
 mod report;
 mod stream;
+mod unreachable;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +14,10 @@ use provisioning::config::MqttVersion;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use self::capture::{CaptureError, CapturedMessage, parse_capture_line};
-pub use self::report::{AuditReport, StreamReport, UncleanWindow};
+pub use self::capture::{CaptureError, CapturedMessage, format_capture_line, parse_capture_line};
+pub use self::report::{AuditReport, LEGEND, StreamReport, UncleanWindow, UnreadLines};
 use self::stream::SeqStream;
+pub use self::unreachable::UnreachablePeriods;
 use crate::queue::{GapEvent, UncleanShutdownEvent};
 
 /// Checks the messages of any number of gateways.
@@ -29,6 +31,9 @@ pub struct Auditor {
     unstamped: u64,
     /// Gateways that publish with MQTT 3.1.1, by their own status.
     v3_gateways: BTreeSet<String>,
+    unread: Option<UnreadLines>,
+    /// Whether messages were left out because they are earlier than what is asked for.
+    has_earlier: bool,
 }
 
 /// Most gateways that are named for their protocol version: any client may send a status.
@@ -55,6 +60,8 @@ struct GatewayStamp {
     seq: u64,
     #[serde(default)]
     history: bool,
+    /// Absent if all values are good.
+    quality: Option<serde::de::IgnoredAny>,
 }
 
 /// The part of a status that the audit reads.
@@ -85,7 +92,14 @@ impl Auditor {
             self.on_status(topic, payload);
             return;
         };
-        if self.stream(&stamp, topic).on_received(stamp.seq) && is_event_topic(topic, &stamp.id) {
+        let stream = self.stream(&stamp, topic);
+        let is_new = stream.on_received(stamp.seq);
+        if is_new && (stamp.quality.is_some() || stream.unreachable.is_open()) {
+            serde_json::from_slice(payload)
+                .iter()
+                .for_each(|body| stream.unreachable.on_message(body));
+        }
+        if is_new && is_event_topic(topic, &stamp.id) {
             self.on_event(&stamp, payload);
         }
         self.epochs.entry(stamp.id).or_default().insert(stamp.epoch);
@@ -105,6 +119,23 @@ impl Auditor {
         }
     }
 
+    /// Records a message that is earlier than what is asked for. It only counts as far as it
+    /// announces what is missing later.
+    pub fn on_earlier_message(&mut self, topic: &str, payload: &[u8]) {
+        self.has_earlier = true;
+        if let Ok(StampedPayload { gateway: stamp }) = serde_json::from_slice(payload)
+            && is_event_topic(topic, &stamp.id)
+        {
+            self.on_event(&stamp, payload);
+        }
+    }
+
+    /// Records a line of a capture that is no message: of another client of the broker, or cut.
+    pub fn on_unread_line(&mut self, number: u64) {
+        let unread = self.unread.get_or_insert(UnreadLines { count: 0, first: number });
+        unread.count += 1;
+    }
+
     /// Returns how many messages are missing and were not announced. Above 0, the audit fails.
     #[must_use]
     pub fn unaccounted(&self) -> u64 {
@@ -120,13 +151,15 @@ impl Auditor {
         AuditReport {
             streams: self.stream_reports(),
             unstamped: self.unstamped,
+            unread: self.unread,
             unaccounted: self.unaccounted(),
             v3_gateways: self.v3_gateways.iter().cloned().collect(),
         }
     }
 
     fn stream_reports(&self) -> Vec<StreamReport> {
-        let all = self.streams.iter();
+        let is_asked_for = |stream: &SeqStream| !self.has_earlier || stream.received > 0;
+        let all = self.streams.iter().filter(|(_, stream)| is_asked_for(stream));
         all.map(|(key, stream)| {
             let window = self.window_start(key).map(|from| UncleanWindow {
                 from,
@@ -203,6 +236,7 @@ fn stream_report(
         announced_samples: stream.announced_samples,
         window,
         missing: missing.count(),
+        unreachable: stream.unreachable.periods(),
         first_missing: missing.iter().take(StreamReport::MAX_RANGES).collect(),
     }
 }

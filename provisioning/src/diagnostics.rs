@@ -42,7 +42,7 @@ pub(crate) enum SourceSpan {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct EnvVariable {
     pub(crate) name: String,
-    /// `NAME=text`, with secrets redacted.
+    /// `NAME=text`, with secrets redacted, or the name alone to mark it.
     pub(crate) line: String,
 }
 
@@ -249,11 +249,11 @@ impl SourceFile {
             SourceSpan::WholeFile => title.element(Origin::path(path)),
             SourceSpan::Environment(variable) => {
                 let EnvVariable { name, line } = variable.as_ref();
-                let value = name.len() + 1..line.len();
+                let marked = if line == name { 0..name.len() } else { name.len() + 1..line.len() };
                 title.element(
                     Snippet::source(line.as_str())
                         .path(ENVIRONMENT_LABEL)
-                        .annotation(AnnotationKind::Primary.span(value)),
+                        .annotation(AnnotationKind::Primary.span(marked)),
                 )
             }
         };

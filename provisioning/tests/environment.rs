@@ -112,12 +112,74 @@ fn a_problem_in_a_variable_names_the_variable() {
         ("EDGE_PUBLISH__QOS", "three"),
         ("EDGE_PLC__0__NAME", "pump7"),
         ("EDGE_TUNNEL__MODE", "tun"),
-        ("EDGE_GATWAY__ID", "x"),
+        ("EDGE_GATEWAY__IDD", "x"),
     ];
     with(&variables, || {
         let text = error_text();
         assert!(!text.contains("geheim"));
         insta::assert_snapshot!(text);
+    });
+}
+
+/// Returns the notes on a configuration that is valid.
+fn notes() -> String {
+    let Ok(loaded) = config::load(Path::new("gateway.toml")) else {
+        unreachable!("{}", error_text())
+    };
+    assert!(inspect(FileCheck::Skip).is_ok() && inspect(FileCheck::Open(None)).is_ok());
+    loaded.notes.to_string()
+}
+
+#[test]
+fn variables_of_services_are_one_note_and_stop_nothing() {
+    let variables = [
+        ("EDGE_GATEWAY_PORT", "tcp://10.0.0.1:9464"),
+        ("EDGE_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("EDGE_ROUTER_SERVICE_HOST", "10.0.0.2"),
+        ("EDGE_MQTT_PORT_1883_TCP_ADDR", "10.0.0.3"),
+        ("EDGE_A__B", "x"),
+        ("EDGE_MQTT__", "x"),
+        ("EDGE_MQTT", "x"),
+    ];
+    with(&variables, || {
+        insta::assert_snapshot!(notes(), @"
+        note: 7 environment variables set no key: EDGE_A__B, EDGE_GATEWAY_PORT, EDGE_GATEWAY_SERVICE_HOST, EDGE_MQTT, EDGE_MQTT_PORT_1883_TCP_ADDR and 2 more
+         --> environment:1:1
+          |
+        1 | EDGE_A__B
+          | ^^^^^^^^^
+          |
+          = help: a variable that sets a key is named EDGE_SECTION__KEY; Kubernetes adds variables for services, unless the pod has enableServiceLinks: false
+
+        gateway.toml: 1 note
+        ");
+    });
+}
+
+#[test]
+fn a_misspelt_variable_is_noted_with_the_name_that_is_meant_and_without_its_value() {
+    let variables = [("EDGE_MQTT_PASWORD_FILE", "geheim"), ("EDGE_ROUTER_PORT", "tcp://10.0.0.2")];
+    with(&variables, || {
+        let notes = notes();
+        assert!(!notes.contains("geheim"), "{notes}");
+        insta::assert_snapshot!(notes, @"
+        note: 2 environment variables set no key: EDGE_MQTT_PASWORD_FILE, EDGE_ROUTER_PORT
+         --> environment:1:1
+          |
+        1 | EDGE_MQTT_PASWORD_FILE
+          | ^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: did you mean EDGE_MQTT__PASSWORD_FILE for EDGE_MQTT_PASWORD_FILE?
+
+        gateway.toml: 1 note
+        ");
+    });
+}
+
+#[test]
+fn an_unknown_key_behind_a_section_is_still_an_error() {
+    with(&[("EDGE_MQTT__USER", "x")], || {
+        assert!(error_text().contains("there is no key `user` in [mqtt]"), "{}", error_text());
     });
 }
 
@@ -140,6 +202,39 @@ fn one_line_break_at_the_end_is_not_part_of_the_password() {
             assert_eq!(credentials.password.unwrap().read().unwrap().reveal(), password);
         });
     }
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_password() {
+    with_password("\u{feff}geheim\r\n", 0o600, || {
+        let credentials = load().mqtt.credentials.unwrap();
+        assert_eq!(credentials.password.unwrap().read().unwrap().reveal(), "geheim");
+        assert_eq!(notes(), "");
+    });
+    with_password("\u{feff}\n", 0o600, || assert!(error_text().contains("is empty")));
+}
+
+#[test]
+fn a_password_that_is_probably_a_mistake_is_noted() {
+    for (contents, doubt) in [
+        ("geheim \n", "ends with a blank"),
+        ("geheim\t", "ends with a blank"),
+        ("geheim\u{a0}\n", "ends with a blank"),
+        (" geheim\n", "begins with a blank"),
+        (" \n", "begins with a blank"),
+        ("geheim\n\n", "has more than one line"),
+        ("geheim\r\n\r\n", "has more than one line"),
+        ("geheim\nplant-7\n", "has more than one line"),
+        ("\ngeheim\n", "has more than one line"),
+        ("gehe\u{1b}[Dim\n", "contains a control character"),
+    ] {
+        with_password(contents, 0o600, || {
+            let notes = notes();
+            assert!(notes.contains(doubt), "{contents:?}: {notes}");
+            assert!(!notes.contains("geheim"), "{notes}");
+        });
+    }
+    with_password("ge heim\n", 0o600, || assert_eq!(notes(), ""));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn notified(socket: &UnixDatagram, part: &str) -> String {
     loop {
         let mut text = [0; 4096];
         let size = socket.recv(&mut text).expect("the gateway notifies its service manager");
-        let text = String::from_utf8_lossy(&text[..size]).into_owned();
+        let text = String::from_utf8_lossy(text.get(..size).unwrap_or_default()).into_owned();
         if text.contains(part) {
             return text;
         }

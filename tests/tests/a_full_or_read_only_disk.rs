@@ -22,7 +22,10 @@ fn as_root_other_programs_fill_the_disk_during_an_outage() {
 
     let status = || world.storage().filter(|told| told.contains("file system is full"));
     eventually("the status reports it", SLOW_TIMEOUT, status);
-    world.wait_for("edge_samples_dropped_total{reason=\"full\"}", 0.0);
+    world.wait_for_readyz(503);
+    let stored = world.wait_for("edge_samples_stored", 0.0);
+    world.wait_for("edge_samples_stored", stored + 2_000.0);
+    assert!(world.dropped() < 1.0, "memory has room");
     assert!(world.gateway.metric("edge_plc_up{plc=\"p0\"}").is_some_and(|up| up > 0.0));
     world.broker.start_again();
     world.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |stored| stored < 500.0);
@@ -31,6 +34,34 @@ fn as_root_other_programs_fill_the_disk_during_an_outage() {
         world.storage().is_none().then_some(())
     });
     world.ends_accounted_for();
+}
+
+/// With the default `min_free`, which this disk never has, and with none.
+#[test]
+fn as_root_a_restart_on_a_full_disk_costs_nothing_that_is_stored() {
+    for min_free in ["64MiB", "0KiB"] {
+        let mut world = World::with_min_free(LoopDisk::new(24 * MIB), min_free);
+        world.gateway.wait_until_ready(SLOW_TIMEOUT);
+        world.broker.stop();
+        world.wait_for("edge_samples_stored", 300.0);
+        world.disk.fill();
+        let (status, log) = world.gateway.terminate(SLOW_TIMEOUT);
+        assert!(status.success(), "{}", log.text());
+        world.gateway.start_again();
+
+        world.wait_for_readyz(503);
+        let recovered = world.wait_for("edge_samples_recovered_total", 299.0);
+        world.wait_for("edge_samples_stored", recovered + 2_000.0);
+
+        assert!(world.dropped() < 1.0, "min_free {min_free}");
+        world.broker.start_again();
+        world.gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |left| left < 500.0);
+        world.disk.free_filled();
+        eventually("the storage is healthy again", SLOW_TIMEOUT, || {
+            (world.storage().is_none() || min_free == "64MiB").then_some(())
+        });
+        world.ends_accounted_for();
+    }
 }
 
 #[test]
@@ -109,6 +140,10 @@ impl World {
     }
 
     fn on(disk: LoopDisk) -> Self {
+        Self::with_min_free(disk, "1MiB")
+    }
+
+    fn with_min_free(disk: LoopDisk, min_free: &str) -> Self {
         let plc = Simulator::start();
         // It saves once a second and when it is stopped, not at every message: it is not killed
         // here, and it shares a busy disk.
@@ -116,7 +151,7 @@ impl World {
         let consumer = broker.subscribe_persistent("consumer", "edge/g/#");
         let config = GatewayConfig::with_broker("g", broker.url())
             .set("queue.max_size", "256KiB")
-            .set("queue.min_free", "1MiB")
+            .set("queue.min_free", min_free)
             .plcs(plc.plc_sections(10, Duration::from_millis(20)));
         let gateway = Gateway::start_on(disk.path(), config);
         Self { gateway, broker, consumer, plc, disk }
@@ -124,6 +159,11 @@ impl World {
 
     fn wait_for(&self, series: &str, more_than: f64) -> f64 {
         self.gateway.wait_for_metric(series, SLOW_TIMEOUT, |value| value > more_than)
+    }
+
+    /// Returns how many samples were dropped because something is full.
+    fn dropped(&self) -> f64 {
+        self.gateway.metric("edge_samples_dropped_total{reason=\"full\"}").unwrap_or_default()
     }
 
     fn wait_for_readyz(&self, status: u16) {

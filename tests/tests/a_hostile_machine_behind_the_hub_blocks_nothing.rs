@@ -1,6 +1,5 @@
 //! A machine behind the hub keeps the gateway neither from its broker nor from its scraper; the hub
 //! is wireguard-go in a network namespace.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
 

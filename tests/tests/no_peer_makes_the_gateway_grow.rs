@@ -52,7 +52,6 @@ fn assert_bounded(gateway: &Gateway, attack: Attack) {
         assert!(peak < MAX_MEMORY, "{peak} bytes; the log:\n{}", gateway.log().text());
         thread::sleep(SAMPLE_INTERVAL);
     }
-    println!("peak: {} kB", peak / 1024);
     e2e::eventually("it answers", EVENT_TIMEOUT, || {
         let answer = e2e::http_get(gateway.metrics_address(), "/healthz");
         answer.is_ok_and(|answer| answer.status == 200).then_some(())

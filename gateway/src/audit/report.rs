@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::unreachable::UnreachablePeriods;
 use crate::model::Escaped;
 use crate::queue::RangeSet;
 
@@ -14,11 +15,23 @@ pub struct AuditReport {
     pub streams: Vec<StreamReport>,
     /// Messages without a stamp, which cannot be checked.
     pub unstamped: u64,
+    /// Present if lines of the capture are no messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<UnreadLines>,
     /// Messages that are missing and were not announced, in all streams together.
     pub unaccounted: u64,
     /// Gateways that publish with MQTT 3.1.1: what their broker rejects is missing unannounced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub v3_gateways: Vec<String>,
+}
+
+/// Lines of a capture that are no messages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct UnreadLines {
+    /// How many.
+    pub count: u64,
+    /// Number of the first, from 1.
+    pub first: u64,
 }
 
 /// One topic in one epoch of one gateway.
@@ -49,6 +62,9 @@ pub struct StreamReport {
     /// Present if the epoch ended uncleanly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<UncleanWindow>,
+    /// Present if values were unreachable: then there was nothing to publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<UnreachablePeriods>,
     /// Messages that did not arrive and were not announced.
     pub missing: u64,
     /// Their numbers, first and last of each range; at most [`StreamReport::MAX_RANGES`] ranges.
@@ -87,6 +103,13 @@ impl fmt::Display for AuditReport {
         }
         for stream in &self.streams {
             write_window(f, stream)?;
+        }
+        for stream in &self.streams {
+            write_unreachable(f, stream)?;
+        }
+        if let Some(UnreadLines { count, first }) = self.unread {
+            let lines = if count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
+            writeln!(f, "Not read: {lines}, the first is line {first}: no message of a gateway.")?;
         }
         if self.unstamped > 0 {
             let (count, were) = (messages(self.unstamped), was_or_were(self.unstamped));
@@ -145,6 +168,18 @@ fn write_window(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Resul
     }
 }
 
+/// Writes how long the PLC was away according to its messages: no number is missing then.
+fn write_unreachable(f: &mut fmt::Formatter<'_>, stream: &StreamReport) -> fmt::Result {
+    let Some(UnreachablePeriods { periods, seconds }) = stream.unreachable else { return Ok(()) };
+    let (topic, epoch) = (plain(&stream.topic), plain(&stream.epoch));
+    let times = if periods == 1 { "once".to_owned() } else { format!("{periods} times") };
+    writeln!(
+        f,
+        "On {topic}, epoch {epoch}, values were unreachable {times}, for {seconds} s in all: \
+         the PLC gave no usable answer, so these values do not exist."
+    )
+}
+
 const COLUMNS: [&str; 10] = [
     "gateway",
     "epoch",
@@ -158,7 +193,8 @@ const COLUMNS: [&str; 10] = [
     "missing",
 ];
 
-const LEGEND: &str = "\
+/// The meaning of each column, a line for each.
+pub const LEGEND: &str = "\
 numbers    the numbers checked: from the first that must arrive to the last known
 received   messages that arrived, also those with a number below the first checked
 twice      copies of messages that had arrived before

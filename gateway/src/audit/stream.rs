@@ -1,5 +1,6 @@
 //! The numbers of one topic in one epoch of one gateway.
 
+use super::unreachable::UnreachableTracker;
 use crate::queue::{NumberRange, RangeSet};
 
 /// What arrived and what was announced as lost.
@@ -17,6 +18,8 @@ pub(super) struct SeqStream {
     pub(super) reordered: u64,
     /// Samples that the announcements name.
     pub(super) announced_samples: u64,
+    /// When values were unreachable.
+    pub(super) unreachable: UnreachableTracker,
 }
 
 impl SeqStream {
@@ -31,6 +34,7 @@ impl SeqStream {
             duplicates: 0,
             reordered: 0,
             announced_samples: 0,
+            unreachable: UnreachableTracker::default(),
         }
     }
 

@@ -235,6 +235,23 @@ fn only_messages_outside_of_windows_are_reported_to_be_complete() {
 }
 
 #[test]
+fn the_time_in_which_a_plc_was_away_is_reported_and_nothing_is_missing() {
+    let message = |seq: u64, second: u64, quality: &str| {
+        let stamp = format!(r#"{{"id":"a","epoch":"e1","seq":{seq}{quality}}}"#);
+        (DATA, format!(r#"{{"datetime":{second}000,"t":1,"gateway":{stamp}}}"#))
+    };
+    const AWAY: &str = r#","quality":{"t":"unreachable"}"#;
+    let auditor = audit([message(0, 1, ""), message(1, 2, AWAY), message(2, 8, "")]);
+
+    assert_eq!(
+        sentences(&auditor),
+        "On edge/a/data/p, epoch e1, values were unreachable once, for 6 s in all: the PLC gave \
+         no usable answer, so these values do not exist.\n\
+         Every message arrived or was announced as lost.\n"
+    );
+}
+
+#[test]
 fn a_long_list_of_missing_numbers_is_cut_off() {
     let cut = audit((0..=42).step_by(2).map(|seq| (DATA, data("e1", seq))));
     let whole = audit((0..=40).step_by(2).map(|seq| (DATA, data("e1", seq))));

@@ -1,19 +1,23 @@
 //! `audit`: checks at the receiver that no message is missing.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+mod capture;
+mod recorder;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use provisioning::config::{self, Broker, Credentials, Lower, Mqtt, PasswordFile, Qos, Tls, Via};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::capture::{Since, parse_since, read_capture};
+use self::recorder::Recorder;
 use super::{EXIT_NEGATIVE, EXIT_OK, print_line, run, runtime};
-use crate::audit::{Auditor, parse_capture_line};
+use crate::audit::{Auditor, LEGEND};
 use crate::clock;
 use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
@@ -22,23 +26,26 @@ use crate::uplink::Uplink;
 
 /// Capacity of the channel to the auditor, which is faster than any broker.
 const EVENT_CAPACITY: usize = 256;
+/// How long a recorded message may wait for the file.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `audit`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  edge-gateway audit --broker mqtt://127.0.0.1:1883 --for 10m
-  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
-  mosquitto_sub -h HOST -t 'edge/#' -F '{\"topic\":\"%t\",\"payload\":%p}' > capture
-
-Exit code 1 if a message is missing that no gap event announced, or if there was nothing to check.")]
+#[command(after_help = help_after_options())]
 pub(super) struct AuditOptions {
     /// Broker to subscribe to, like mqtt://127.0.0.1:1883.
     #[arg(long, value_name = "URL", required_unless_present = "capture")]
     broker: Option<Broker>,
-    /// Read a file with one {"topic":..,"payload":..} per line instead; - is standard input.
+    /// Read a file with one {"topic":..,"payload":..} per line instead, after FILE.1 if that
+    /// exists; - is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "broker")]
     capture: Option<PathBuf>,
+    /// Append every message to this file while listening. At 512 MiB it becomes FILE.1.
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    record: Option<PathBuf>,
+    /// Check only what a capture received since then: 12h, 22:00 or 2026-12-01T22:00Z.
+    #[arg(long, value_name = "TIME", requires = "capture", value_parser = parse_since)]
+    since: Option<Since>,
     /// Topics to check; repeat the option if `publish.topic` is not below edge/.
     #[arg(long, value_name = "FILTER", default_value = "edge/#")]
     topic: Vec<String>,
@@ -60,11 +67,34 @@ pub(super) struct AuditOptions {
     json: bool,
 }
 
+/// Returns what the help says below the options.
+fn help_after_options() -> String {
+    format!(
+        "\
+Examples:
+  edge-gateway audit --broker mqtt://127.0.0.1:1883 --for 10m
+  edge-gateway demo --json --for 20s | edge-gateway audit --capture -
+  edge-gateway audit --broker mqtt://127.0.0.1:1883 --record capture       keeps running
+  edge-gateway audit --capture capture --since 12h                         was anything lost?
+  mosquitto_sub -h HOST -t 'edge/#' -F '{{\"at\":\"%I\",\"topic\":\"%t\",\"payload\":%p}}' > capture
+
+Columns of the report:
+
+{LEGEND}
+The report also says how long the values of a PLC were unreachable: then nothing is missing, because
+there was nothing to publish. Lines of a capture that are no messages are counted. Exit code 1 if a
+message is missing that no gap event announced, or if there was nothing to check."
+    )
+}
+
 /// Listens to a broker or reads a capture, and prints the report.
 pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     let mut auditor = Auditor::default();
     match (&options.capture, &options.broker) {
-        (Some(path), _) => read_capture(path, &mut auditor)?,
+        (Some(path), _) => {
+            let since = options.since.map(|since| since.resolve(clock::now().timestamp()));
+            read_capture(path, since, &mut auditor)?;
+        }
         (None, Some(broker)) => {
             let _log = Logging::start()?;
             runtime()?.block_on(follow_broker(broker, options, &mut auditor))?;
@@ -82,23 +112,6 @@ pub(super) fn audit(options: &AuditOptions) -> anyhow::Result<u8> {
     Ok(if is_proven { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
-fn read_capture(path: &Path, auditor: &mut Auditor) -> anyhow::Result<()> {
-    let (name, input): (_, Box<dyn BufRead>) = if path == Path::new("-") {
-        ("standard input".to_owned(), Box::new(io::stdin().lock()))
-    } else {
-        let name = path.display().to_string();
-        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-        (name, Box::new(BufReader::new(file)))
-    };
-    for (line, number) in input.lines().zip(1..) {
-        let line = line.with_context(|| format!("cannot read {name}"))?;
-        let captured =
-            parse_capture_line(&line).with_context(|| format!("{name}, line {number}"))?;
-        auditor.on_message(&captured.topic, &captured.payload);
-    }
-    Ok(())
-}
-
 async fn follow_broker(
     broker: &Broker,
     options: &AuditOptions,
@@ -111,27 +124,35 @@ async fn follow_broker(
     let stop = CancellationToken::new();
     let signals = run::stop_on_signal(stop.clone())?;
     let client = mqtt::run(settings, outgoing, sender, MqttMetrics::unregistered()?, stop.clone());
+    let mut recorder = options.record.as_deref().map(Recorder::open).transpose()?;
+    let mut flush = tokio::time::interval(FLUSH_INTERVAL);
     let listening = async {
         let _outbox = outbox; // Dropping it would end the client.
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => on_event(event, auditor)?,
-                    None => return Ok(()),
+                    Some(event) => on_event(event, auditor, recorder.as_mut())?,
+                    None => return anyhow::Ok(()),
                 },
+                _ = flush.tick() => recorder.iter_mut().try_for_each(Recorder::flush)?,
                 () = stop.cancelled() => return Ok(()),
                 () = clock::sleep_until(end) => return Ok(()),
             }
         }
     };
     tokio::select! {
-        done = listening => done,
+        done = listening => done?,
         () = client => bail!("the MQTT client ended unexpectedly"),
-        () = signals => Ok(()),
+        () = signals => {}
     }
+    recorder.iter_mut().try_for_each(Recorder::flush)
 }
 
-fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
+fn on_event(
+    event: MqttEvent,
+    auditor: &mut Auditor,
+    recorder: Option<&mut Recorder>,
+) -> anyhow::Result<()> {
     match event {
         MqttEvent::Connected { broker, version, .. } => {
             writeln!(io::stderr(), "listening at {broker} with MQTT {}", version.as_str())?;
@@ -143,6 +164,9 @@ fn on_event(event: MqttEvent, auditor: &mut Auditor) -> anyhow::Result<()> {
         }
         MqttEvent::Received(message) if !message.retain => {
             auditor.on_message(&message.topic, &message.payload);
+            if let Some(recorder) = recorder {
+                recorder.record(clock::now(), &message.topic, &message.payload)?;
+            }
         }
         // Retained: an old message of data would count as out of order.
         MqttEvent::Received(message) => auditor.on_status(&message.topic, &message.payload),
@@ -181,4 +205,27 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         uplink,
         restarts_on_new_secrets: false,
     })
+}
+
+#[cfg(test)]
+mod test_dir {
+    use std::path::PathBuf;
+
+    /// A directory that goes away with the test.
+    pub(super) struct TestDir(pub(super) PathBuf);
+
+    impl TestDir {
+        pub(super) fn new() -> Self {
+            let name = format!("edge-audit-{}", fastrand::u64(..));
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for TestDir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
 }

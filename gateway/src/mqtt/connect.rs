@@ -240,7 +240,15 @@ fn violation_failure(violation: Violation) -> SessionFailure {
         Violation::AnswersV3 { code } => {
             SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code)))
         }
-        other => SessionFailure::Protocol(ForeignText::of(&other)),
+        Violation::ReceiveMaximumZero
+        | Violation::MaximumPacketSizeZero
+        | Violation::UnsolicitedMessage
+        | Violation::TopicAlias
+        | Violation::PacketTooLong { .. }
+        | Violation::PropertiesTooLong { .. }
+        | Violation::UnexpectedPacket { .. }
+        | Violation::SecondConnack
+        | Violation::MalformedLength => SessionFailure::Protocol(ForeignText::of(&violation)),
     }
 }
 

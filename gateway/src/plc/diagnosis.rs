@@ -288,10 +288,7 @@ impl fmt::Display for PlcDiagnosis {
                 write_exception(f, address, "gets no answer from", (*unit_id, 11))
             }
             Self::TooManyConnects { address } => {
-                write!(
-                    f,
-                    "The connection to {address} was lost too often in the last minute; {WAIT}"
-                )
+                write!(f, "The connection to {address} {LOST_OFTEN}; {WAIT}")
             }
         }
     }
@@ -300,42 +297,39 @@ impl fmt::Display for PlcDiagnosis {
 impl PlcDiagnosis {
     /// Writes what is wrong with the answers of a PLC.
     fn write_mismatch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LateAnswer { address, timeout_ms } => write!(
-                f,
-                "PLC {address} sends the answer to an earlier request: it answers twice, or later \
-                 than within {:?}; set timeout to a longer time",
-                Duration::from_millis(*timeout_ms)
-            ),
-            Self::WrongTransaction { address } => write!(
-                f,
-                "PLC {address} does not return the transaction ids of the requests, so that its \
-                 answers cannot be told apart: update its firmware, or read it through another \
-                 Modbus TCP gateway"
-            ),
-            Self::WrongUnit { address, unit_id, answered_unit } => write!(
+        if let Self::LateAnswer { address, timeout_ms } = self {
+            let timeout = Duration::from_millis(*timeout_ms);
+            write!(f, "PLC {address} {LATE} {timeout:?}; set timeout to a longer time")
+        } else if let Self::WrongTransaction { address } = self {
+            write!(f, "PLC {address} {OTHER_TRANSACTION}")
+        } else if let Self::WrongUnit { address, unit_id, answered_unit } = self {
+            write!(
                 f,
                 "PLC {address} answers for unit {answered_unit} where unit {unit_id} was asked: \
                  write unit_id = {answered_unit}"
-            ),
-            Self::ExtraBytes { address, bytes } => write!(
-                f,
-                "PLC {address} sends {bytes} bytes too many after an answer: check that it speaks \
-                 Modbus TCP, not RTU over TCP, and update its firmware"
-            ),
-            Self::WrongCount { address, received, requested } => write!(
+            )
+        } else if let Self::ExtraBytes { address, bytes } = self {
+            write!(f, "PLC {address} sends {bytes} bytes too many after an answer: {NOT_TCP}")
+        } else if let Self::WrongCount { address, received, requested } = self {
+            write!(
                 f,
                 "PLC {address} answers with {received} values where {requested} were requested: \
                  set max_words to {received} or less, or update its firmware"
-            ),
-            _ => {
-                let Self::InvalidAnswer { address } = self else { return Ok(()) };
-                write!(f, "PLC {address} sends answers {MISMATCH}")
-            }
+            )
+        } else if let Self::InvalidAnswer { address } = self {
+            write!(f, "PLC {address} sends answers {MISMATCH}")
+        } else {
+            Ok(())
         }
     }
 }
 
+const LATE: &str = "sends the answer to an earlier request: it answers twice, or later than within";
+const OTHER_TRANSACTION: &str = "does not return the transaction ids of the requests, so that its \
+                                 answers cannot be told apart: update its firmware, or read it \
+                                 through another Modbus TCP gateway";
+const NOT_TCP: &str = "check that it speaks Modbus TCP, not RTU over TCP, and update its firmware";
+const LOST_OFTEN: &str = "was lost too often in the last minute";
 const USE_ADDRESS: &str = "use the IP address of the PLC, or add the name to the DNS of this site";
 const NO_SERVER: &str = "no Modbus server listens on this port, or a firewall blocks it";
 /// The Modbus server of an M2xx is off in a new project.

@@ -181,10 +181,9 @@ impl<C: Connector> Poller<C> {
             self.start_session(unit).await;
             self.server.report_too_many_connects(unit);
         }
-        let Some(mut values) = self.read_cycle(unit, class, anchor).await else {
+        let Some(values) = self.read_cycle(unit, class, anchor).await else {
             return ControlFlow::Break(());
         };
-        self.split_refused(unit, &mut values).await;
         let judged = self.server.on_cycle(unit, values, now());
         let Some((cycle, follow_up)) = judged else { return ControlFlow::Break(()) };
         match follow_up {

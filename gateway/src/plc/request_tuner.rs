@@ -268,8 +268,10 @@ impl RequestTuner {
         now: Instant,
     ) -> [AnswerVerdict; 2] {
         let context = match self.refusal_context() {
-            RefusalContext::NothingAnswered => RefusalContext::Splitting,
-            context => context,
+            RefusalContext::NothingAnswered | RefusalContext::Splitting => {
+                RefusalContext::Splitting
+            }
+            RefusalContext::OthersAnswered => RefusalContext::OthersAnswered,
         };
         self.has_answered[0] |= outcomes.iter().any(|outcome| outcome.is_ok());
         let Some((changed, planned, max)) = self.locate(class, &split.whole) else {
@@ -464,11 +466,12 @@ impl TunedClass {
             let known = range.tags.clone().find(|position| planned.was_answered(*position));
             Some((index, known?))
         });
-        let index = known.map_or(scouts % ranges.len().max(1), |(index, _)| index);
+        let other = scouts.checked_rem(ranges.len()).unwrap_or_default();
+        let index = known.map_or(other, |(index, _)| index);
         let turn = (scouts - 1) / ranges.len().max(1);
         let TagRange { planned, tags: whole } = ranges.remove(index);
-        let position =
-            known.map_or(whole.start + spread(turn, whole.len()), |(_, position)| position);
+        let other = whole.start + spread(turn, whole.len());
+        let position = known.map_or(other, |(_, position)| position);
         let parts = [position..position + 1, whole.start..position, position + 1..whole.end];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         ranges.splice(0..0, parts.map(|tags| TagRange { planned, tags }));

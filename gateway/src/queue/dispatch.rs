@@ -251,6 +251,10 @@ impl<S: Storage> Queue<S> {
     fn is_sendable(&self, id: u64) -> bool {
         let Some(log) = self.log.as_ref().filter(|log| log.is_writable()) else { return true };
         match (self.durability, self.index.get(id)) {
+            // What fits nowhere on a full disk is sent from memory, as while the storage fails.
+            (Durability::Strict, Some(held)) if held.location == Location::Memory => {
+                self.health.is_memory_only()
+            }
             (Durability::Strict, Some(held)) => held.location.is_durable(log.durability().synced()),
             (Durability::Balanced | Durability::LowWear, _) | (_, None) => true,
         }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::OnFull;
+use provisioning::config::{Durability, OnFull};
 
 use super::index::{Location, MemoryEntry};
 use super::ledger::PendingAnnouncement;
 use super::log::SegmentKind;
 use super::storage::Storage;
-use super::{Entry, Health, LOG_TARGET, Log, Queue, TopicId};
+use super::{Entry, Health, Log, Queue, TopicId};
 use crate::metrics::DropReason;
 use crate::model::Message;
 
@@ -35,9 +35,7 @@ impl<S: Storage> Queue<S> {
     /// Frees space in the full log for the entry with this id, or drops it. Returns whether it
     /// makes sense to go on.
     pub(super) fn free_disk_space(&mut self, id: u64, now: Instant) -> bool {
-        let since = self.log.as_ref().and_then(|log| log.durability().waiting_since());
-        // An eviction reads a segment on this thread, which must not wait for a stalled device.
-        if since.is_some_and(|since| now >= since + STALL_THRESHOLD) {
+        if self.is_device_stalled(now) {
             return false;
         }
         let Some(held) = self.index.get(id) else { return false };
@@ -47,7 +45,6 @@ impl<S: Storage> Queue<S> {
         }
         let is_refused = is_record && self.on_full == OnFull::DropNewest;
         if !is_refused && self.evict_telemetry(now) {
-            self.note_disk_full(false);
             return true;
         }
         let has_telemetry = self.log.as_ref().is_some_and(|log| log.index().total().samples > 0);
@@ -56,13 +53,35 @@ impl<S: Storage> Queue<S> {
             if !is_handed_out && let Some(held) = self.index.remove(id) {
                 self.drop_entry(&held, DropReason::Full);
             }
-            self.note_disk_full(is_handed_out);
             return !is_handed_out;
         }
         let may_evict = !is_record && !has_telemetry && self.on_full == OnFull::DropOldest;
-        let has_room = may_evict && self.evict_oldest(now);
-        self.note_disk_full(!has_room);
-        has_room
+        may_evict && self.evict_oldest(now)
+    }
+
+    /// Returns whether the device has not answered for a while. An eviction reads a segment on this
+    /// thread, which must not wait for it.
+    fn is_device_stalled(&self, now: Instant) -> bool {
+        let since = self.log.as_ref().and_then(|log| log.durability().waiting_since());
+        since.is_some_and(|since| now >= since + STALL_THRESHOLD)
+    }
+
+    /// Records that the file system has no room for the next entry. It waits in memory: what is
+    /// stored is evicted only when memory has no room either.
+    pub(super) fn on_disk_full(&mut self, now: Instant) {
+        if !self.health.is_failing() {
+            self.set_health(Health::DiskFullMemoryOnly);
+        }
+        if let Some(log) = &mut self.log {
+            log.mark_failing();
+        }
+        if !self.is_device_stalled(now)
+            && !self.compact_within_tail(now)
+            && self.on_full == OnFull::DropOldest
+            && self.is_memory_short()
+        {
+            self.evict_telemetry(now);
+        }
     }
 
     /// Evicts the telemetry of the oldest segment that has any, or of the newest where new samples
@@ -74,9 +93,20 @@ impl<S: Storage> Queue<S> {
 
     /// Frees a segment in which a few messages have outlived everything else: they move.
     fn compact(&mut self, now: Instant) -> bool {
-        let is_wanted = |kind| kind == SegmentKind::FewMessages;
-        let victim = self.find_victim(OnFull::DropOldest, is_wanted);
+        let victim = self.find_compactable();
         victim.is_some_and(|number| self.evict_segment(number, MessagePolicy::Move, now))
+    }
+
+    /// As [`Queue::compact`], if the messages fit into the segment being written: without room on
+    /// the disk they would be in memory only.
+    fn compact_within_tail(&mut self, now: Instant) -> bool {
+        let (Some(number), Some(log)) = (self.find_compactable(), &self.log) else { return false };
+        log.has_message_room(log.index().waiting_bytes(number))
+            && self.evict_segment(number, MessagePolicy::Move, now)
+    }
+
+    fn find_compactable(&self) -> Option<u64> {
+        self.find_victim(OnFull::DropOldest, |kind| kind == SegmentKind::FewMessages)
     }
 
     fn evict_oldest(&mut self, now: Instant) -> bool {
@@ -179,36 +209,15 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Reports it when the file system and not `max_size` leaves no room; `is_memory_only` when new
-    /// samples cannot be written.
-    fn note_disk_full(&mut self, is_memory_only: bool) {
-        let is_disk_full = self.log.as_ref().is_some_and(Log::is_disk_full);
-        if is_disk_full && self.set_disk_full(is_memory_only) {
-            tracing::warn!(target: LOG_TARGET, "{}", self.health);
-        }
-    }
-
-    /// Returns whether that is new.
-    fn set_disk_full(&mut self, is_memory_only: bool) -> bool {
-        if self.health.is_failing() {
-            return false;
-        }
-        let full = Health::disk_full(self.on_full, is_memory_only);
-        let is_new = self.health != full;
-        self.health = full;
-        is_new
-    }
-
     /// Checks whether a full file system has room again.
     pub(super) fn check_disk_space(&mut self) {
-        if !self.health.is_disk_full() {
+        if self.health != Health::DiskFullMemoryOnly || self.storage_retry.is_retrying() {
             return;
         }
-        if !self.log.as_ref().is_some_and(Log::is_disk_full) {
-            tracing::info!(target: LOG_TARGET, "the file system has room again");
-            self.health = self.working_health();
-        } else if self.is_all_stored() {
-            self.set_disk_full(false);
+        let has_room = self.log.as_ref().is_some_and(Log::has_telemetry_room);
+        // With `low-wear`, the latest entries are in memory only at any time.
+        if has_room && (self.is_all_stored() || self.durability == Durability::LowWear) {
+            self.set_health(self.working_health());
         }
     }
 }

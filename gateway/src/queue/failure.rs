@@ -28,6 +28,7 @@ pub(super) struct StorageRetryTimer {
     /// `None` while an attempt is running, and while the storage works.
     due: Option<Instant>,
     pause: Duration,
+    is_retrying: bool,
     works_since: Option<Instant>,
 }
 
@@ -43,11 +44,23 @@ impl StorageRetryTimer {
             self.pause = Duration::ZERO;
         }
         self.pause = (self.pause * 2).clamp(RETRY_MIN_PAUSE, RETRY_MAX_PAUSE);
+        self.is_retrying = true;
         self.due = Some(now + self.pause);
     }
 
-    const fn on_success(&mut self, now: Instant) {
-        self.works_since = Some(now);
+    /// Records that something became durable. Returns whether that is the first success after a
+    /// failure.
+    const fn on_success(&mut self, now: Instant) -> bool {
+        let is_first = std::mem::replace(&mut self.is_retrying, false);
+        if is_first {
+            self.works_since = Some(now);
+        }
+        is_first
+    }
+
+    /// Returns whether nothing became durable since the last failure.
+    pub(super) const fn is_retrying(&self) -> bool {
+        self.is_retrying
     }
 
     const fn retry_now(&mut self, now: Instant) {
@@ -65,29 +78,31 @@ impl<S: Storage> Queue<S> {
         match error {
             AppendError::Failed(error) => self.on_storage_failed(error, now),
             // The log's own records exceed every limit: only the file system refuses them.
-            AppendError::Full | AppendError::FullForNow => {
+            AppendError::Full | AppendError::DiskFull | AppendError::FullForNow => {
                 self.on_storage_failed(io::ErrorKind::StorageFull.into(), now);
             }
         }
     }
 
     /// Records the error of a job. Where a failed storage is retried and not a byte is free, files
-    /// of the queue make room for the next attempt.
+    /// of the queue make room for the next attempt: those in which nothing waits, and when memory
+    /// is full too, the oldest.
     pub(super) fn on_job_failed(&mut self, error: io::Error, now: Instant) {
         let error = AppendError::from(error);
-        let needs_room = self.health.is_failing() && error.is_disk_full();
+        let needs_room = self.storage_retry.is_retrying() && error.is_disk_full();
         self.on_append_error(error, now);
+        let may_evict = self.on_full == OnFull::DropOldest && self.is_memory_short();
         let Some(log) = self.log.as_mut().filter(|_| needs_room) else { return };
         if log.reclaim_file() {
             self.storage_retry.retry_now(now);
-        } else if !log.has_reclaimable_file() && self.on_full == OnFull::DropOldest {
+        } else if !log.has_reclaimable_file() && may_evict {
             self.evict_telemetry(now);
         }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
     pub(super) fn on_storage_failed(&mut self, error: io::Error, now: Instant) {
-        self.set_failing(Health::failed(&error));
+        self.set_health(Health::failed(&error));
         self.storage_retry.on_failure(now);
         self.sync.on_storage_failed();
         for announced in std::mem::take(&mut self.ledger.announced_by_last_run) {
@@ -107,12 +122,18 @@ impl<S: Storage> Queue<S> {
         }
     }
 
-    /// Reports a storage that fails, once.
-    pub(super) fn set_failing(&mut self, health: Health) {
-        if self.health != health {
-            tracing::error!(target: LOG_TARGET, "{health}");
-            self.health = health;
+    /// Sets the state of the storage. Logs one line when it begins or ends to keep samples in
+    /// memory only, or does so for another reason.
+    pub(super) fn set_health(&mut self, health: Health) {
+        if self.health == health {
+            return;
         }
+        if health.is_memory_only() {
+            tracing::error!(target: LOG_TARGET, "{health}");
+        } else if self.health.is_memory_only() {
+            tracing::warn!(target: LOG_TARGET, "samples are stored on disk again");
+        }
+        self.health = health;
     }
 
     /// Begins a new file after a failure, with everything that was not durable: a storage that
@@ -148,10 +169,8 @@ impl<S: Storage> Queue<S> {
 
     /// Records that something became durable.
     pub(super) fn on_storage_works(&mut self, now: Instant) {
-        if self.health.is_failing() {
-            tracing::warn!(target: LOG_TARGET, "the storage works again");
-            self.storage_retry.on_success(now);
-            self.health = self.working_health();
+        if self.storage_retry.on_success(now) && self.health.is_failing() {
+            self.set_health(self.working_health());
         }
     }
 
@@ -163,7 +182,7 @@ impl<S: Storage> Queue<S> {
 
     /// Records that there is still no storage, and why.
     pub fn on_storage_unavailable(&mut self, error: &DirStorageError) {
-        self.set_failing(Health::unavailable(error));
+        self.set_health(Health::unavailable(error));
     }
 
     /// Records that a job ended without a result: what it was to make durable is not.

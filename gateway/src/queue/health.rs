@@ -2,8 +2,8 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::io;
 
-use provisioning::config::OnFull;
 use serde::Serialize;
 
 use super::storage::DirStorageError;
@@ -28,10 +28,6 @@ pub enum Health {
     },
     /// The file system is full, and new samples are in memory only.
     DiskFullMemoryOnly,
-    /// The file system is full, and the oldest samples are dropped.
-    DiskFullDropsOldest,
-    /// The file system is full, and new samples are dropped.
-    DiskFullDropsNewest,
     /// There is no storage yet.
     StorageUnavailable {
         /// What the attempt to open it reported.
@@ -68,14 +64,6 @@ impl Health {
         self.is_failing() || matches!(self, Self::DiskFullMemoryOnly)
     }
 
-    /// Returns whether the file system is full.
-    pub(super) const fn is_disk_full(&self) -> bool {
-        matches!(
-            self,
-            Self::DiskFullMemoryOnly | Self::DiskFullDropsOldest | Self::DiskFullDropsNewest
-        )
-    }
-
     /// Returns the state of a storage that works, with the files that the start has set aside.
     pub(super) const fn working(newer_version_files: u64, unreadable_files: u64) -> Self {
         match (newer_version_files, unreadable_files) {
@@ -85,24 +73,18 @@ impl Health {
         }
     }
 
-    /// Returns the state when the file system is full; `is_memory_only` when new samples cannot be
-    /// written.
-    pub(super) const fn disk_full(on_full: OnFull, is_memory_only: bool) -> Self {
-        match (is_memory_only, on_full) {
-            (true, _) => Self::DiskFullMemoryOnly,
-            (false, OnFull::DropOldest) => Self::DiskFullDropsOldest,
-            (false, OnFull::DropNewest) => Self::DiskFullDropsNewest,
-        }
-    }
-
     pub(super) fn unavailable(error: &DirStorageError) -> Self {
         let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
         Self::StorageUnavailable { error: format!("{error}{cause}") }
     }
 
-    pub(super) fn failed(error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::TimedOut {
+    pub(super) fn failed(error: &io::Error) -> Self {
+        let kind = error.kind();
+        if kind == io::ErrorKind::TimedOut {
             return Self::StorageStalled;
+        }
+        if kind == io::ErrorKind::StorageFull {
+            return Self::DiskFullMemoryOnly;
         }
         Self::StorageFailed { error: error.to_string() }
     }
@@ -112,7 +94,6 @@ impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MEMORY_ONLY: &str =
             "samples wait in memory only, and are lost when the gateway stops";
-        const DISK_FULL: &str = "the file system is full";
         const FREE_SPACE: &str = "free some space";
         match self {
             Self::Healthy => f.write_str("the storage works"),
@@ -126,15 +107,10 @@ impl fmt::Display for Health {
                 "{files} files of the queue could not be read and are set aside; replace the SD \
                  card or disk soon"
             ),
-            Self::DiskFullMemoryOnly => write!(f, "{DISK_FULL}: {MEMORY_ONLY}; {FREE_SPACE}"),
-            Self::DiskFullDropsOldest => write!(
+            Self::DiskFullMemoryOnly => write!(
                 f,
-                "{DISK_FULL}: the oldest samples are dropped before max_size is reached; \
+                "the file system is full, or has less than min_free left: {MEMORY_ONLY}; \
                  {FREE_SPACE}"
-            ),
-            Self::DiskFullDropsNewest => write!(
-                f,
-                "{DISK_FULL}: new samples are dropped before max_size is reached; {FREE_SPACE}"
             ),
             Self::StorageUnavailable { error } => {
                 write!(f, "{error}: {MEMORY_ONLY}; the gateway retries every ten seconds")

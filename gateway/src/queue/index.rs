@@ -198,6 +198,12 @@ impl EntryIndex {
         self.states.memory_only.first().copied()
     }
 
+    /// Returns the ids of these entries, as far as they are in memory only.
+    pub(super) fn memory_only_ids(&self, is_wanted: impl Fn(&MemoryEntry) -> bool) -> Vec<u64> {
+        let is_wanted = |id: &&u64| self.entries.get(id).is_some_and(&is_wanted);
+        self.states.memory_only.iter().filter(is_wanted).copied().collect()
+    }
+
     /// Returns the highest id that is in memory only and was pushed before `before`, as were all
     /// below.
     pub(super) fn last_memory_only_before(&self, before: Instant) -> Option<u64> {

@@ -138,7 +138,9 @@ impl<S: Storage> Queue<S> {
             if !self.log.as_ref().is_some_and(super::Log::is_writable) {
                 return;
             }
-            let pushed_at = self.index.get(id).and_then(|held| held.pushed_at).unwrap_or(now);
+            let pushed_at = self.index.get(id).and_then(|held| held.pushed_at);
+            // How long it waited for room says nothing about the time that the device takes.
+            let pushed_at = pushed_at.filter(|_| !self.health.is_memory_only()).unwrap_or(now);
             match self.append_entry(id) {
                 Ok(()) => self.sync.on_appended(pushed_at),
                 Err(AppendError::Full) => {
@@ -146,6 +148,7 @@ impl<S: Storage> Queue<S> {
                         return;
                     }
                 }
+                Err(AppendError::DiskFull) => return self.on_disk_full(now),
                 // It waits in memory: evicting more would free nothing sooner.
                 Err(AppendError::FullForNow) => return self.sync.request(),
                 Err(error) => return self.on_append_error(error, now),
@@ -205,6 +208,12 @@ impl<S: Storage> Queue<S> {
     /// Returns why there is no room in memory.
     const fn memory_drop_reason(&self) -> DropReason {
         if self.health.is_failing() { DropReason::Storage } else { DropReason::Full }
+    }
+
+    /// Returns whether the memory for entries that are nowhere else is nearly full. Not when it is
+    /// full: evicting a segment takes a while, in which more entries come.
+    pub(super) fn is_memory_short(&self) -> bool {
+        self.index.memory_only().bytes > self.max_memory - self.max_memory / 8
     }
 
     /// Records that an entry is in memory only no more: it is in the log, settled or dropped.

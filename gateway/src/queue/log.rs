@@ -45,7 +45,7 @@ pub(super) use self::segment::{EntryCounts, SegmentKind};
 use self::segment_index::{Emptied, SegmentIndex};
 pub(super) use self::start::{LastRun, OpenedLog, RunSettings};
 pub(super) use self::writer::{NewEntry, stored_entry_len};
-use self::writer::{Unsynced, Writer};
+use self::writer::{TailSpace, Unsynced, Writer};
 use super::ledger::Ledger;
 use super::range_set::NumberRange;
 use super::storage::Storage;
@@ -89,9 +89,11 @@ pub(super) struct Appended {
 /// Why nothing was appended.
 #[derive(Debug)]
 pub(super) enum AppendError {
-    /// The limits leave no room.
+    /// `max_size` leaves no room.
     Full,
-    /// The limits leave no room until the running jobs have freed files.
+    /// The file system leaves no room, although `max_size` does.
+    DiskFull,
+    /// There is no room until the running jobs have freed files.
     FullForNow,
     /// The storage fails.
     Failed(io::Error),
@@ -243,13 +245,28 @@ impl<S: Storage> Log<S> {
         if !self.writer.is_open() {
             return Err(storage_unusable());
         }
-        let may_use_tail = purpose != Purpose::Data
-            || !self.writer.is_reserve()
-            || self.files.has_reserve(self.index.segment_bytes());
-        if may_use_tail && self.writer.has_room(bytes) {
+        if self.tail_room(purpose) >= bytes {
             return Ok(());
         }
-        self.begin_segment(ledger, bytes, purpose)
+        match self.begin_segment(ledger, bytes, purpose) {
+            // Nothing waits in the tail: the next segment replaces it and takes no more space.
+            Err(AppendError::DiskFull)
+                if self.index.is_active_empty() && self.files.can_begin_file() =>
+            {
+                self.begin_segment(ledger, bytes, Purpose::Control)
+            }
+            result => result,
+        }
+    }
+
+    /// Returns how many bytes fit into the segment being written.
+    fn tail_room(&self, purpose: Purpose) -> u64 {
+        let used = self.index.segment_bytes();
+        if purpose == Purpose::Data && self.writer.is_reserve() && !self.files.has_reserve(used) {
+            return 0;
+        }
+        let (margin, growth) = self.files.tail_limits(purpose);
+        self.writer.room(margin, growth)
     }
 
     /// Begins the next segment, with room for a frame of `min_bytes`. Changes nothing when there is
@@ -271,14 +288,14 @@ impl<S: Storage> Log<S> {
         segment.size = self.files.segment_bytes().max(needed);
         self.files.check_capacity(purpose, segment.size, used)?;
         let is_reserve = self.files.check_capacity(Purpose::Data, segment.size, used).is_err();
-        let file = self.files.begin_segment(segment.size);
+        let (file, is_allocated) = self.files.begin_segment(segment.size);
         let old = self.writer.close();
         match self.index.seal(&ledger.next_seq) {
             // Nothing waits in it, so that nothing of it has to become durable.
             Some(emptied) => self.files.retire_segment(emptied),
             None => old.into_iter().for_each(|old| self.durability.on_sealed(old)),
         }
-        self.writer.begin(file, &segment, preamble, is_reserve);
+        self.writer.begin(file, &segment, preamble, TailSpace { is_allocated, is_reserve });
         self.index.begin(segment);
         self.durability.on_renamed(self.writer.position());
         self.files.on_recorded(self.writer.position());
@@ -311,6 +328,9 @@ impl<S: Storage> Log<S> {
         if let Some((op, len)) = self.writer.flush() {
             self.counters.written += len;
             self.files.push_op(op);
+            if !self.writer.is_allocated() {
+                self.files.on_grown(len);
+            }
         }
     }
 }
@@ -454,12 +474,19 @@ impl<S: Storage> Log<S> {
 
     /// Returns how many bytes of telemetry can be appended before something has to be evicted.
     pub(super) fn appendable_bytes(&self) -> u64 {
-        self.writer.free_bytes() + self.files.appendable_bytes(self.index.segment_bytes())
+        let files = self.files.appendable_bytes(self.index.segment_bytes());
+        self.tail_room(Purpose::Data) + files
     }
 
-    /// Returns whether the file system has no room although the limit allows more.
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.files.is_disk_full(self.index.segment_bytes())
+    /// Returns whether telemetry fits for a while. More than one entry: a state that changed with
+    /// each would be reported each time.
+    pub(super) fn has_telemetry_room(&self) -> bool {
+        self.appendable_bytes() * 2 >= self.files.segment_bytes()
+    }
+
+    /// Returns whether so many bytes of messages fit into the segment being written.
+    pub(super) fn has_message_room(&self, bytes: u64) -> bool {
+        self.tail_room(Purpose::Message) >= bytes
     }
 
     /// Returns whether what waits exceeds the limit: another run may have had another one.
@@ -537,8 +564,13 @@ impl<S: Storage> Log<S> {
         self.writer.extend_loss_window(seconds);
     }
 
+    /// Marks the storage as failing for the next run: entries are in the memory of this one alone.
+    pub(super) fn mark_failing(&mut self) {
+        self.files.mark_failing();
+    }
+
     /// Removes the marker of a failing storage: everything is durable again.
-    fn remove_failing_marker(&mut self) {
+    pub(super) fn remove_failing_marker(&mut self) {
         if self.files.remove_failing_marker() {
             // The removal is done by the next write, so that the sync behind it makes it durable.
             self.durability.on_renamed(self.writer.position() + 1);

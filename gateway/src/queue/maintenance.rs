@@ -103,6 +103,11 @@ impl<S: Storage> Queue<S> {
                 self.on_synced();
                 self.update_power_window(now);
                 self.on_storage_works(now);
+                if !self.health.is_memory_only()
+                    && let Some(log) = &mut self.log
+                {
+                    log.remove_failing_marker();
+                }
             }
             JobOutcome::Failed(error) => self.on_job_failed(error, now),
             JobOutcome::Read { gaps, missing, lost, recovered } => {
@@ -144,7 +149,7 @@ impl<S: Storage> Queue<S> {
 
     /// Extends the seconds that a power cut may cost to those that one would have cost until now.
     fn update_power_window(&mut self, now: Instant) {
-        let oldest = self.sync.on_durable(now).filter(|_| !self.health.is_failing());
+        let oldest = self.sync.on_durable(now).filter(|_| !self.health.is_memory_only());
         let (Some(oldest), Some(log)) = (oldest, &mut self.log) else { return };
         let age = now.saturating_duration_since(oldest);
         log.extend_loss_window(age.as_secs() + u64::from(age.subsec_nanos() > 0));

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::index::MemoryEntry;
 use super::maintenance::stalled_error;
 use super::storage::{DirStorage, Storage};
 use super::{DiskJob, DiskJobDone, Queue};
@@ -32,8 +33,11 @@ impl<S: Storage> Queue<S> {
         // What is in flight may not have arrived: it waits for the next run.
         self.rewind(now);
         self.append_all(now);
-        // The shutdown record states what was lost, so the loss comes first.
-        let has_lost = self.drop_memory_only();
+        // The shutdown record states what was lost, so the loss comes first. Messages may have room
+        // where the samples before them have none.
+        let mut has_lost = self.drop_memory_only(MemoryEntry::is_record);
+        self.append_all(now);
+        has_lost |= self.drop_memory_only(|_| true);
         if let Some(log) = self.log.as_mut().filter(|log| log.is_writable())
             && let Err(error) = log.append_stop(&self.ledger)
         {
@@ -53,14 +57,14 @@ impl<S: Storage> Queue<S> {
     }
 
     /// Drops what is in memory only and lost with the process. Returns whether there was anything.
-    fn drop_memory_only(&mut self) -> bool {
-        let mut has_lost = false;
-        while let Some(id) = self.index.first_memory_only() {
-            let Some(held) = self.index.remove(id) else { break };
-            self.drop_entry(&held, DropReason::Shutdown);
-            has_lost = true;
+    fn drop_memory_only(&mut self, is_lost: impl Fn(&MemoryEntry) -> bool) -> bool {
+        let lost: Vec<u64> = self.index.memory_only_ids(is_lost);
+        for id in &lost {
+            if let Some(held) = self.index.remove(*id) {
+                self.drop_entry(&held, DropReason::Shutdown);
+            }
         }
-        has_lost
+        !lost.is_empty()
     }
 }
 
@@ -86,7 +90,7 @@ impl<S: Storage> ClosingQueue<S> {
             self.queue.on_storage_failed(stalled_error(), now);
         }
         // What a failed storage refused is in memory only again.
-        self.has_lost |= self.queue.drop_memory_only();
+        self.has_lost |= self.queue.drop_memory_only(|_| true);
         self.queue.update_gauges();
         let is_durable = self.queue.log.as_ref().is_none_or(|log| !log.has_unsynced());
         match (self.has_lost, is_durable) {

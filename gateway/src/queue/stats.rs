@@ -55,7 +55,8 @@ impl<S: Storage> Queue<S> {
     /// Without a usable log it is what fits into memory.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
-        match self.log.as_ref().filter(|log| log.is_writable()) {
+        let is_stored = !self.health.is_memory_only();
+        match self.log.as_ref().filter(|log| log.is_writable() && is_stored) {
             Some(log) => Capacity::Disk(log.appendable_bytes()),
             None => {
                 Capacity::Memory(self.max_memory.saturating_sub(self.index.memory_only().bytes))

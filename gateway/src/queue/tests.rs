@@ -6,6 +6,7 @@ mod full;
 mod late_storage;
 mod model;
 mod restarts;
+mod scarce;
 mod starts;
 mod windows;
 

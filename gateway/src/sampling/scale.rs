@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(scaled((1.0, -1.0), Some(0), u64::MAX), Value::Uint(u64::MAX - 1));
         assert_eq!(scaled((-1.0, 0.0), None, 5), Value::Int(-5));
         assert_eq!(scaled((10.0, 0.0), Some(2), 5), Value::Lreal(50.0), "its decimals are told");
-        assert_eq!(scaled((10.0, 0.0), None, u64::MAX), Value::Lreal(1.844_674_407_370_955_2e20));
+        assert_eq!(scaled((10.0, 0.0), None, u64::MAX), Value::Lreal(1.844_674_407_370_955e20));
         let lowest = scale(Some((1.0, 1.0)), None).apply(Value::Int(i64::MIN));
         assert_eq!(lowest, Some(Value::Int(i64::MIN + 1)));
     }

@@ -2,6 +2,7 @@ use super::*;
 use crate::model::{ProgramState, QuarantinedTag, Rejection, StopCause};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the snapshot is as long as the status")]
 fn the_json_of_a_healthy_gateway() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&healthy()).unwrap(), @r#"
     {

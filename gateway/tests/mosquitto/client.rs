@@ -140,10 +140,10 @@ fn password_file() -> PasswordFile {
     let path = std::env::temp_dir().join(format!("edge-mqtt-password-{}", std::process::id()));
     // Renamed into place: another test of this process may be reading it.
     let draft = path.with_extension(fastrand::u64(..).to_string());
-    std::fs::write(&draft, "secret").unwrap();
-    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::rename(draft, &path).unwrap();
-    PasswordFile::from_argument(&path).unwrap()
+    std::fs::write(&draft, "secret").expect("the directory is writable");
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    std::fs::rename(draft, &path).expect("it is in the same directory");
+    PasswordFile::from_argument(&path).expect("only this user can read it")
 }
 
 pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {

@@ -1,5 +1,6 @@
 //! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
+mod environment;
 mod file;
 mod mqtt;
 mod note;
@@ -59,6 +60,7 @@ pub(super) fn check_config(
     file: &Path,
     context: &mut ReadContext<'_>,
 ) -> Option<CheckedConfig> {
+    environment::note_other_variables(context);
     let raw = root.read_section::<RawConfig>(context);
     let gateway = check_gateway(&raw.gateway.0, context);
     let tunnel = tunnel::check_tunnel(raw.tunnel.0.as_ref(), file, context);

@@ -21,16 +21,25 @@ pub(super) struct Layers {
     figment: Figment,
     /// The merged values.
     pub(super) merged: Dict,
+    /// Variables `EDGE_*` that set no key, sorted.
+    pub(super) other_variables: Vec<String>,
 }
 
 impl Layers {
-    /// Overrides the tables of a file by the environment. `cut` names a list that was split off.
-    pub(super) fn new(path: &Path, tables: &DeTable<'_>, split_list: Option<&str>) -> Self {
+    /// Overrides the tables of a file by the environment, whose variables name one of
+    /// `variable_sections`. `split_list` names a list that was split off.
+    pub(super) fn new(
+        path: &Path,
+        tables: &DeTable<'_>,
+        split_list: Option<&str>,
+        variable_sections: &[&str],
+    ) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
         let file = Layer { metadata: Metadata::from("file", path), data: figment_dict(sections) };
+        let variables = EnvVariables::read(variable_sections);
         let environment =
-            Layer { metadata: Metadata::named(ENVIRONMENT_LAYER), data: environment_variables() };
+            Layer { metadata: Metadata::named(ENVIRONMENT_LAYER), data: variables.values };
         let figment = Figment::from(file).merge(environment);
         let merged = figment.find_value("").ok().and_then(Value::into_dict);
         let mut merged = merged.unwrap_or_default();
@@ -41,7 +50,7 @@ impl Layers {
             let empty = Value::from(Vec::<Value>::new());
             merged.entry(key.to_owned()).or_insert(empty);
         }
-        Self { figment, merged }
+        Self { figment, merged, other_variables: variables.others }
     }
 
     /// Returns whether the environment set this value.
@@ -68,14 +77,32 @@ impl Provider for Layer {
     }
 }
 
-/// Returns the `EDGE_*` variables as text. The type of the key decides how a text is read, so that
-/// `EDGE_MQTT__USERNAME=007` stays the name 007.
-fn environment_variables() -> Dict {
-    let mut all = Dict::new();
-    for (key, text) in Env::prefixed(ENV_PREFIX).split("__").iter() {
-        insert_at(&mut all, key.as_str(), text);
+/// The `EDGE_*` variables of the environment.
+struct EnvVariables {
+    /// Those that set a key, as text. The type of the key decides how a text is read, so that
+    /// `EDGE_MQTT__USERNAME=007` stays the name 007.
+    values: Dict,
+    /// Names of the others, sorted.
+    others: Vec<String>,
+}
+
+impl EnvVariables {
+    /// Reads the environment. A variable sets a key if its name is `EDGE_<SECTION>__<KEY>` with one
+    /// of these sections. A pod of Kubernetes has others: `EDGE_GATEWAY_PORT` for a service named
+    /// edge-gateway.
+    fn read(sections: &[&str]) -> Self {
+        let mut all = Self { values: Dict::new(), others: Vec::new() };
+        for (name, text) in Env::prefixed(ENV_PREFIX).iter() {
+            let (section, key) = name.as_str().split_once("__").unwrap_or_default();
+            if sections.contains(&section) && key.split("__").all(|part| !part.is_empty()) {
+                insert_at(&mut all.values, &name.as_str().replace("__", "."), text);
+            } else {
+                all.others.push(format!("{ENV_PREFIX}{}", name.as_str().to_ascii_uppercase()));
+            }
+        }
+        all.others.sort_unstable();
+        all
     }
-    all
 }
 
 fn insert_at(dict: &mut Dict, path: &str, text: String) {

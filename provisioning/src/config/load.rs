@@ -11,7 +11,8 @@ use toml::de::DeTable;
 use super::check::CheckedConfig;
 use super::context::{EffectiveSetting, Purpose, ReadContext};
 use super::layers::Layers;
-use super::read::RawTable;
+use super::raw::RawConfig;
+use super::read::{RawTable, ReadSection};
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
 use super::toml_split::{self, SplitDocument};
@@ -192,7 +193,8 @@ fn read_split(
 ) -> Result<CheckedFile, RejectedFile> {
     let rest = split.map_or(text, |split| &split.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
-    let layers = Layers::new(path, tables.as_ref(), split.map(|_| toml_split::PLC_LIST));
+    let split_list = split.map(|_| toml_split::PLC_LIST);
+    let layers = Layers::new(path, tables.as_ref(), split_list, RawConfig::KEYS);
     let mut context = ReadContext {
         purpose,
         layers: &layers,

@@ -4,9 +4,9 @@
 use super::field::{Field, ListField, OptionalSection, Section, SectionList, StreamedList};
 use super::read::section;
 use super::scalar::{
-    AbsolutePath, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
-    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone,
-    NumberList, NumberRange, PlainText, PublicFile, SecretFile, TopicLevel, TopicTemplate,
+    Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType, EndpointText,
+    Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone, NumberList,
+    NumberRange, PlainText, PublicFile, SecretFile, StateDir, TopicLevel, TopicTemplate,
     TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice,
 };
 use super::{
@@ -66,7 +66,7 @@ section! {
         /// the clocks of the PLCs.
         timezone: Field<NamedZone> = "UTC";
         /// Directory for the queue and the other state files. The gateway needs write access.
-        state_dir: Field<AbsolutePath> = "/var/lib/edge-gateway";
+        state_dir: Field<StateDir> = "/var/lib/edge-gateway";
     }
 }
 

@@ -25,6 +25,23 @@ pub fn reference() -> String {
     page
 }
 
+/// Returns the paths of all keys that a variable of the environment can set: `mqtt.client_id`.
+pub(super) fn keys_outside_lists() -> Vec<String> {
+    let schema = schema().to_value();
+    let mut keys = Vec::new();
+    let is_in_list = |path: &str| path.starts_with("plc") || path.ends_with(".hub");
+    for (path, _) in SECTIONS.into_iter().filter(|(path, _)| !is_in_list(path)) {
+        let section = path.split('.').try_fold(&schema, |at, key| schema_of(&schema, at, key));
+        let properties = section.and_then(|section| section.get("properties"));
+        for (key, schema) in properties.and_then(Value::as_object).into_iter().flatten() {
+            if type_text(schema).is_some() {
+                keys.push(format!("{path}.{key}"));
+            }
+        }
+    }
+    keys
+}
+
 const PREFACE: &str = "\
 # gateway.toml
 
@@ -38,7 +55,8 @@ was set. `edge-gateway schema` prints a JSON Schema for editors.
 Durations are text with a unit (`\"200ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`), and so are sizes
 (`\"512KiB\"`, `\"16MiB\"`). An environment variable overrides a key outside the lists
 `[[tunnel.hub]]`, `[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`.
-Unknown keys and unknown `EDGE_` variables are errors.
+Unknown keys are errors, in the file and behind the section of a variable. Other variables that
+begin with `EDGE_` change nothing and get one note: a pod of Kubernetes has them for its services.
 ";
 
 /// The sections in the order of the page, with their headers.

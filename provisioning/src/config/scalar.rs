@@ -26,7 +26,7 @@ pub(super) use mqtt::{Lowerable, VersionChoice};
 pub(super) use number::{Boolean, DecimalNumber, Integer, JsonMembers};
 pub(super) use number_range::{NumberList, NumberRange};
 pub(super) use secret::{PublicFile, SecretFile};
-pub(super) use text::{AbsolutePath, GatewayId, NamedZone, PlainText, TextScalar, TopicLevel};
+pub(super) use text::{GatewayId, NamedZone, PlainText, StateDir, TextScalar, TopicLevel};
 pub(super) use topic::{Placeholder, TopicTemplate};
 pub(super) use tunnel::{EndpointText, HubKey, TunnelAddress, TunnelNetwork, TunnelSwitch};
 

@@ -81,7 +81,9 @@ impl Pump {
         let session = self.session.as_mut()?;
         if session.clearing.is_some() {
             let permit = self.outbox.try_reserve().ok()?;
-            session.clearing.take().map(|outgoing| permit.send(outgoing));
+            if let Some(outgoing) = session.clearing.take() {
+                permit.send(outgoing);
+            }
         }
         let is_due = session.status_due.is_some_and(|due| due <= now());
         // One at a time: both have the same ticket.

@@ -19,53 +19,45 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const MAX_BUSY_RETRIES: u8 = 3;
 
 impl<C: Connector> Poller<C> {
-    /// Reads a scan class. Returns `None` when `stop` fires before all is read.
+    /// Reads a scan class: first what is expected to be answered, then the parts of what was
+    /// refused, and last what may cost the session. Returns `None` when `stop` fires before all is
+    /// read.
     pub(super) async fn read_cycle(
         &mut self,
         unit: usize,
         class: u16,
         anchor: Anchor,
     ) -> Option<CycleValues> {
-        let start = now();
-        let mut values = self.server.begin_cycle(unit, class, (start, anchor))?;
+        let mut values = self.server.begin_cycle(unit, class, (now(), anchor))?;
+        self.read_regular(unit, &mut values).await;
+        self.split_refused(unit, &mut values).await;
+        self.search(unit, &mut values).await;
+        values.skip_rest(now());
+        (!self.stop.is_cancelled()).then_some(values)
+    }
+
+    /// Sends the requests over which no session is expected to end, until one is not answered.
+    async fn read_regular(&mut self, unit: usize, values: &mut CycleValues) {
         let list = values.list();
-        let (mut is_first_search, mut losses) = (true, 0);
-        while let Some(position) = values.next_position() {
-            if self.stop.is_cancelled() {
-                return None;
-            }
-            let is_search = values.is_search(position);
-            if is_search {
-                // One search in each cycle, and more within half of its period.
-                let has_time =
-                    std::mem::take(&mut is_first_search) || now() <= start + values.period() / 2;
-                if !has_time || !self.connection.may_search() {
-                    break;
-                }
-            }
-            let Some(request) = list.requests.get(position) else { break };
-            let retry_until = start + values.period() * 3 / 4;
-            let exchange = if is_search {
-                self.exchange(unit, request).await
-            } else {
-                self.read_once_more(unit, request, retry_until).await
-            };
-            let Some(exchange) = exchange else {
-                if self.stop.is_cancelled() {
-                    return None;
-                }
-                self.server.on_not_repeated(unit, class, position);
+        let retry_until = values.start() + values.period() * 3 / 4;
+        let mut losses = 0;
+        while let Some(position) = values.next_position().filter(|at| !values.is_search(*at))
+            && let Some(request) = list.requests.get(position)
+            && !self.stop.is_cancelled()
+        {
+            let Some(exchange) = self.read_once_more(unit, request, retry_until).await else {
+                self.server.on_not_repeated(unit, values.class(), position);
                 break;
             };
             let (is_answered, random) = (exchange.is_answered(), self.connection.random());
-            let blame = self.server.on_read(unit, &mut values, position, exchange, random);
+            let blame = self.server.on_read(unit, values, position, exchange, random);
             self.on_blame(blame);
             match blame {
                 // The others are read on: after the first loss, and then as time allows.
                 Some(Blame::Request { .. }) => {
-                    let has_time = losses == 0 || now() <= start + values.period() / 2;
+                    let has_time = losses == 0 || is_early(values);
                     losses += 1;
-                    if !has_time || !self.read_on(unit, &values).await {
+                    if !has_time || !self.read_on(unit, values).await {
                         break;
                     }
                 }
@@ -74,8 +66,32 @@ impl<C: Connector> Poller<C> {
                 None => {}
             }
         }
-        values.skip_rest(now());
-        Some(values)
+    }
+
+    /// Sends requests that may cost the session, if all others were sent: one in each cycle, and
+    /// more within half of its period.
+    async fn search(&mut self, unit: usize, values: &mut CycleValues) {
+        let list = values.list();
+        let mut is_first = true;
+        while let Some(position) = values.next_position().filter(|at| values.is_search(*at))
+            && let Some(request) = list.requests.get(position)
+            && (std::mem::take(&mut is_first) || is_early(values))
+            && self.connection.may_search()
+            && !self.stop.is_cancelled()
+        {
+            let Some(exchange) = self.exchange(unit, request).await else { break };
+            let (is_answered, random) = (exchange.is_answered(), self.connection.random());
+            let blame = self.server.on_read(unit, values, position, exchange, random);
+            self.on_blame(blame);
+            let may_go_on = match blame {
+                Some(Blame::Request { .. }) => self.read_on(unit, values).await,
+                Some(_) => false,
+                None => is_answered,
+            };
+            if !may_go_on {
+                break;
+            }
+        }
     }
 
     /// Opens a new connection after a request cost one. Returns whether the unit answers on it: a
@@ -167,7 +183,7 @@ impl<C: Connector> Poller<C> {
 
     /// Splits refused requests: one at least, and more within half a scan period. Tags of requests
     /// that are not split to the end keep their last value in this cycle.
-    pub(super) async fn split_refused(&mut self, unit: usize, values: &mut CycleValues) {
+    async fn split_refused(&mut self, unit: usize, values: &mut CycleValues) {
         let limit = values.start() + values.period() / 2;
         for splits in 0..MAX_SPLITS_PER_CYCLE {
             let is_over = splits > 0 && now() > limit;
@@ -189,4 +205,9 @@ impl<C: Connector> Poller<C> {
             self.on_blame(blame);
         }
     }
+}
+
+/// Returns whether less than half of the period of a cycle is over.
+fn is_early(values: &CycleValues) -> bool {
+    now() <= values.start() + values.period() / 2
 }

@@ -382,54 +382,70 @@ impl TunerHarness {
         let list = self.learning.next_requests(0, self.now).unwrap();
         let mut got = BTreeSet::new();
         let mut has_ended = false;
-        for (request, range) in list.requests.iter().zip(list.ranges.iter()) {
-            if has_ended {
+        let requests: Vec<_> = list.requests.iter().zip(list.ranges.iter()).collect();
+        let (regular, search) = requests.split_at(list.regular);
+        self.ask_all(regular, &mut got, &mut has_ended);
+        self.split_all(&mut got, &mut has_ended);
+        self.ask_all(search, &mut got, &mut has_ended);
+        if !has_ended {
+            self.learning.on_complete_cycle();
+        }
+        got
+    }
+
+    fn ask_all(
+        &mut self,
+        requests: &[(&ReadRequest, &TagRange)],
+        got: &mut BTreeSet<u16>,
+        has_ended: &mut bool,
+    ) {
+        for (request, range) in requests {
+            if *has_ended {
                 break;
             }
             match self.ask(request) {
                 Ok(outcome) => {
                     let verdict = self.learning.on_answer(0, range, &outcome, self.now);
                     if verdict == AnswerVerdict::Final {
-                        self.take(request, &outcome, &mut got);
+                        self.take(request, &outcome, got);
                     }
                 }
                 Err((_, false)) => {
                     self.learning.on_first_request_lost();
-                    has_ended = true;
+                    *has_ended = true;
                 }
                 Err((failure, true)) => {
                     let verdict = self.learning.on_lost(0, range, failure, self.now);
-                    has_ended = verdict == LossVerdict::Unexplained;
+                    *has_ended = verdict == LossVerdict::Unexplained;
                     // The poll task reads something again that was answered in this cycle.
                     self.session = (!got.is_empty()).then_some(true);
                 }
             }
         }
+    }
+
+    fn split_all(&mut self, got: &mut BTreeSet<u16>, has_ended: &mut bool) {
         for _ in 0..16 {
-            let Some(split) = (!has_ended).then(|| self.learning.next_split(0)).flatten() else {
+            let Some(split) = (!*has_ended).then(|| self.learning.next_split(0)).flatten() else {
                 break;
             };
             let requests = split.halves.each_ref().map(|half| half.request.clone());
             let outcomes = requests.each_ref().map(|request| {
-                if has_ended {
+                if *has_ended {
                     return Err(ReadFailure::Pending);
                 }
                 self.ask(request).unwrap_or_else(|_| {
-                    has_ended = true;
+                    *has_ended = true;
                     Err(ReadFailure::Unreachable)
                 })
             });
             let verdicts = self.learning.on_split_answers(0, split, outcomes.each_ref(), self.now);
             for ((request, outcome), verdict) in requests.iter().zip(&outcomes).zip(verdicts) {
                 if verdict == AnswerVerdict::Final {
-                    self.take(request, outcome, &mut got);
+                    self.take(request, outcome, got);
                 }
             }
         }
-        if !has_ended {
-            self.learning.on_complete_cycle();
-        }
-        got
     }
 
     fn take(&self, request: &ReadRequest, outcome: &ReadOutcome, got: &mut BTreeSet<u16>) {

@@ -47,6 +47,7 @@ impl ServerState {
         let tuned = self.unit_mut(index).map(|unit| match verdict {
             ExchangeVerdict::NotSent | ExchangeVerdict::GatewayException => AnswerVerdict::Final,
             ExchangeVerdict::Answered => unit.tuner.on_answer(class, range, &outcome, received),
+            ExchangeVerdict::Lost { .. } if values.is_search(position) => AnswerVerdict::Final,
             ExchangeVerdict::Lost { .. } => {
                 // The next cycle starts after the request that cost the connection, so that one
                 // range over which the PLC fails does not hide those after it.

@@ -128,9 +128,9 @@ pub(super) fn assert_at_most_six_a_minute(connects: &[time::Instant]) {
 }
 
 /// Asserts that the connects are those of the server, six a minute, and those of the search for
-/// rejected tags, at most eight at once and two a minute.
+/// rejected tags, at most twelve at once and two a minute.
 pub(super) fn assert_connects_are_bounded(connects: &[time::Instant]) {
-    for (in_all, length) in [(6 + 8 + 2, 60), (6 * 10 + 8 + 20, 600)] {
+    for (in_all, length) in [(6 + 12 + 2, 60), (6 * 10 + 12 + 20, 600)] {
         for window in connects.windows(in_all + 1) {
             assert!(window[in_all] - window[0] >= SECOND * length, "{in_all} in {length} s");
         }

@@ -178,6 +178,20 @@ fn one_unknown_register_costs_no_other_tag_its_values() {
     }
 }
 
+/// What refuses the whole and what ends the session must not keep each other from being found.
+#[test]
+fn a_register_that_is_refused_and_one_that_ends_the_session_in_one_request_are_both_found() {
+    let tags: Vec<u16> = (0..14).collect();
+    for (refused, lost) in [(1, 7), (6, 7), (7, 1), (12, 8)] {
+        for code in [0, 2, 8] {
+            for dislike in [Dislike::Silence, Dislike::Close] {
+                let dislikes = [(refused, Dislike::Exception(code)), (lost, dislike)].into();
+                assert_others_are_read(&tags, &dislikes, 1000, 0);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_too_long_are_shortened_whatever_the_plc_does_with_them() {
     for dislike in [Dislike::Silence, Dislike::Close, Dislike::Exception(4), Dislike::Garbage] {

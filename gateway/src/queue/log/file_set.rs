@@ -107,7 +107,7 @@ impl<F> FileSet<F> {
         limits: LogLimits,
         next_number: u64,
         has_failing_marker: bool,
-        (free_bytes, measured_at): (u64, Instant),
+        now: Instant,
     ) -> Self {
         Self {
             limits,
@@ -118,7 +118,7 @@ impl<F> FileSet<F> {
             moved: BTreeSet::new(),
             spare: Spare::None,
             prepared: 0,
-            space: FreeSpace { bytes: free_bytes, measured_at, is_measuring: false },
+            space: FreeSpace { bytes: 0, measured_at: now, is_measuring: false },
             has_failing_marker,
         }
     }
@@ -238,18 +238,19 @@ impl<F> FileSet<F> {
         old.max_by_key(|(_, file)| file.size).map(|(at, _)| at)
     }
 
-    /// Begins the next segment: in a file that may be overwritten, or in a new one.
-    pub(super) fn begin_segment(&mut self, size: u64) -> FileSlot<F> {
+    /// Begins the next segment: in a file that may be overwritten, or in a new one. Returns the file
+    /// and whether it has its full length already.
+    pub(super) fn begin_segment(&mut self, size: u64) -> (FileSlot<F>, bool) {
         let name = file_name(self.next_number);
         let at = self.idle.iter().position(|(_, idle)| *idle == size);
         let over = at.map(|at| self.idle.swap_remove(at));
-        let file = FileSlot::default();
+        let (file, is_allocated) = (FileSlot::default(), over.is_some());
         self.ops.push(FileOp::Open { name, over, file: Arc::clone(&file) });
         self.next_number += 1;
         if self.spare == Spare::Failed {
             self.spare = Spare::None;
         }
-        file
+        (file, is_allocated)
     }
 
     pub(super) fn push_op(&mut self, op: FileOp<F>) {
@@ -267,6 +268,13 @@ impl<F> FileSet<F> {
     /// Records files that were to be overwritten and were not: they still count.
     pub(super) fn retire_unused(&mut self, unused: Vec<IdleFile>) {
         unused.into_iter().for_each(|(name, size)| self.retire(name, size));
+    }
+
+    /// Marks the storage as failing for the next run.
+    pub(super) fn mark_failing(&mut self) {
+        if !std::mem::replace(&mut self.has_failing_marker, true) {
+            self.ops.push(FileOp::MarkFailing);
+        }
     }
 
     /// Cancels what waits to be written, and marks the storage as failing for the next run: from
@@ -306,6 +314,11 @@ impl<F> FileSet<F> {
             self.ops.push(FileOp::Remove { name: FAILING_MARKER.to_owned() });
         }
         had_marker
+    }
+
+    /// Returns whether a whole file fits into the file system; a start needs one at once.
+    pub(super) const fn fits_file(&self) -> bool {
+        self.space.bytes >= self.limits.segment_bytes
     }
 
     /// Returns the name of a file to prepare for the next segment, if one is needed and there is
@@ -380,22 +393,44 @@ impl<F> FileSet<F> {
         if used + size + reserve > max_bytes {
             return Err(AppendError::Full);
         }
-        // Telemetry does not take what other programs are left, and gives them none of its files.
-        let min_free = if purpose == Purpose::Data { min_free_bytes } else { 0 };
-        let fits_new = self.file_bytes(used) + size <= max_bytes
-            && self.space.bytes >= min_free.saturating_add(size);
-        let has_file = !self.idle.is_empty() && size == segment_bytes || fits_new;
-        if has_file && self.available_bytes() >= size + reserve {
+        if size == segment_bytes && self.has_spare() {
             return Ok(());
         }
+        // Telemetry does not take what other programs are left, nor the last space for the log's
+        // own records.
+        let min_free = if purpose == Purpose::Data { min_free_bytes } else { 0 };
+        let fits_max = self.file_bytes(used) + size <= max_bytes;
+        let fits_disk = self.space.bytes >= min_free.max(reserve).saturating_add(size);
         let is_freeing = !self.pending.is_empty() || self.spare == Spare::Preparing;
-        Err(if is_freeing { AppendError::FullForNow } else { AppendError::Full })
+        match (fits_max, fits_disk) {
+            (true, true) => Ok(()),
+            (false, _) | (_, false) if is_freeing => Err(AppendError::FullForNow),
+            (false, true) => Err(AppendError::Full),
+            (_, false) => Err(AppendError::DiskFull),
+        }
     }
 
-    /// Returns whether the whole reserve is free in addition to the segments.
-    pub(super) fn has_reserve(&self, used: u64) -> bool {
-        let reserve = RESERVE_SEGMENTS * self.limits.segment_bytes;
-        used + reserve <= self.limits.max_bytes && self.available_bytes() >= reserve
+    /// Returns whether `max_size` has room for the whole reserve in addition to the segments.
+    pub(super) const fn has_reserve(&self, used: u64) -> bool {
+        used + RESERVE_SEGMENTS * self.limits.segment_bytes <= self.limits.max_bytes
+    }
+
+    /// Returns how many bytes at the end of the segment being written stay free, and by how many
+    /// bytes its file may grow.
+    ///
+    /// Where no other file can be begun, telemetry leaves the last quarter to the log's own
+    /// records: they free files.
+    pub(super) fn tail_limits(&self, purpose: Purpose) -> (u64, u64) {
+        if purpose == Purpose::Control || self.can_begin_file() {
+            return (0, u64::MAX);
+        }
+        let margin = if purpose == Purpose::Data { self.limits.segment_bytes / 4 } else { 0 };
+        (margin, self.space.bytes.saturating_sub(margin))
+    }
+
+    /// Returns whether a file of full length is ready, or fits into the file system.
+    pub(super) fn can_begin_file(&self) -> bool {
+        self.has_spare() || self.fits_file()
     }
 
     /// Returns how many bytes of telemetry fit into further segments.
@@ -403,17 +438,14 @@ impl<F> FileSet<F> {
         let LogLimits { segment_bytes, max_bytes, min_free_bytes } = self.limits;
         let reserve = RESERVE_SEGMENTS * segment_bytes;
         let within_max = max_bytes.saturating_sub(used).saturating_sub(reserve);
-        let with_reserve = self.available_bytes().saturating_sub(reserve);
-        let above_min = self.space.bytes.saturating_sub(min_free_bytes);
-        let above_min = above_min.saturating_add(self.idle_bytes());
-        within_max.min(with_reserve).min(above_min) / segment_bytes.max(1) * segment_bytes
+        let on_disk = self.space.bytes.saturating_sub(min_free_bytes.max(reserve));
+        let on_disk = on_disk.saturating_add(self.idle_bytes());
+        within_max.min(on_disk) / segment_bytes.max(1) * segment_bytes
     }
 
-    /// Returns whether the file system has no room although the limit allows more.
-    pub(super) fn is_disk_full(&self, used: u64) -> bool {
-        let LogLimits { segment_bytes, max_bytes, min_free_bytes } = self.limits;
-        let is_within = used + (RESERVE_SEGMENTS + 1) * segment_bytes <= max_bytes;
-        is_within && self.space.bytes < min_free_bytes.saturating_add(segment_bytes)
+    /// Records that a file will grow by this length: the free space was measured before.
+    pub(super) const fn on_grown(&mut self, bytes: u64) {
+        self.space.bytes = self.space.bytes.saturating_sub(bytes);
     }
 
     /// Returns whether the segments exceed the limit: another run may have had another one.
@@ -421,13 +453,10 @@ impl<F> FileSet<F> {
         used > self.limits.max_bytes
     }
 
+    /// Returns the length of the files that may be overwritten by whole segments.
     fn idle_bytes(&self) -> u64 {
-        to_u64(self.idle.len()) * self.limits.segment_bytes
-    }
-
-    /// Returns the bytes that can be written: free ones, and files that may be overwritten.
-    fn available_bytes(&self) -> u64 {
-        self.space.bytes.saturating_add(self.idle_bytes())
+        let full = self.idle.iter().filter(|(_, size)| *size == self.limits.segment_bytes);
+        to_u64(full.count()) * self.limits.segment_bytes
     }
 
     /// Returns the length of all files; `used` is what all segments take.

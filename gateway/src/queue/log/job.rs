@@ -210,7 +210,6 @@ impl<S: Storage> Log<S> {
                     (true, Ok(())) => {
                         self.durability.on_synced(upto);
                         self.recycle();
-                        self.remove_failing_marker();
                         JobOutcome::Durable(took)
                     }
                 }
@@ -273,6 +272,8 @@ fn sync<S: Storage>(
     tail: &str,
     with_names: bool,
 ) -> io::Result<()> {
+    // The tail may be begun by a write job that has not run yet: then it has no name so far.
+    let is_tail_open = files.last().is_some_and(|tail| tail.get().is_some());
     // First the data, then the names: a name that is durable before its data would prove nothing.
     files.iter().filter_map(|file| file.get()).try_for_each(StoredFile::sync_data)?;
     if with_names {
@@ -280,7 +281,7 @@ fn sync<S: Storage>(
     }
     // An open file outlives its removal: syncs would go on to succeed and store nothing.
     match storage.open(tail) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if is_tail_open && error.kind() == io::ErrorKind::NotFound => {
             Err(io::Error::other("the files of the queue are gone"))
         }
         _ => Ok(()),

@@ -65,6 +65,16 @@ impl SegmentIndex {
         self.sealed.iter().map(|segment| (segment.number, segment.kind()))
     }
 
+    /// Returns how many bytes wait in a sealed segment.
+    pub(in crate::queue) fn waiting_bytes(&self, number: u64) -> u64 {
+        self.sealed_segment(number).map_or(0, |segment| segment.waiting.bytes)
+    }
+
+    /// Returns whether nothing waits in the segment being written.
+    pub(super) fn is_active_empty(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.waiting.entries == 0)
+    }
+
     pub(super) fn newest_sealed(&self) -> Option<u64> {
         self.sealed.iter().map(|segment| segment.number).max()
     }

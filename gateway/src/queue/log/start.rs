@@ -80,11 +80,10 @@ impl<S: Storage> Log<S> {
             kill_window: settings.kill_window,
             topics: ledger.topics.all().to_vec(),
         };
-        let free_bytes = job::free_bytes(&storage);
         let (checkpoint, marker) = (found.checkpoint, found.has_failing_marker);
         let next_id = checkpoint.appended.max(checkpoint.next_id);
         let mut log = Self {
-            files: FileSet::new(limits, found.next_number, marker, (free_bytes, now)),
+            files: FileSet::new(limits, found.next_number, marker, now),
             writer: Writer::new(names, context, checkpoint.chain_seq),
             durability: DurabilityTracker::default(),
             index: SegmentIndex::new(checkpoint.segments, checkpoint.waiting, next_id),
@@ -99,6 +98,7 @@ impl<S: Storage> Log<S> {
         log.files.classify(found.idle_files);
         let lost_samples = log.index.drop_damaged(&found.damaged);
         log.truncate_newest(found.used_bytes);
+        log.files.on_measured(job::free_bytes(&log.storage), now);
         let run = found.context.as_ref().map(|context| context.run);
         if run.is_some_and(|run| log.sync_previous_run(run).is_err()) {
             // Nothing is free because of what it wrote, and what it announced is announced again. A
@@ -140,7 +140,8 @@ impl<S: Storage> Log<S> {
     /// Begins the first segment of a run. A storage that cannot be written still delivers what it
     /// holds.
     pub(in crate::queue) fn begin_run(&mut self, ledger: &Ledger) -> Result<(), AppendError> {
-        if !self.files.has_spare() {
+        // On a full disk the segment begins in a file that grows into what is left.
+        if !self.files.has_spare() && self.files.fits_file() {
             let size = self.files.segment_bytes();
             let name = format!("spare-{:x}", self.files.next_number());
             let result = job::prepare(&self.storage, &name, size);

@@ -50,8 +50,16 @@ struct Tail<F> {
     declared_plcs: Vec<u16>,
     /// Offset from which on the context is written again.
     repeat_at: u64,
-    /// Whether it was begun for the log's own records when there was no room for data.
-    is_reserve: bool,
+    space: TailSpace,
+}
+
+/// Where the segment being written takes its space from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TailSpace {
+    /// The file has its full length already, so that it does not grow.
+    pub(super) is_allocated: bool,
+    /// It was begun for the log's own records when there was no room for data.
+    pub(super) is_reserve: bool,
 }
 
 /// A segment that is written no more, and may not be durable.
@@ -98,18 +106,23 @@ impl<F> Writer<F> {
 
     /// Returns whether the segment being written was begun in the reserve.
     pub(super) fn is_reserve(&self) -> bool {
-        self.tail.as_ref().is_some_and(|tail| tail.is_reserve)
+        self.tail.as_ref().is_some_and(|tail| tail.space.is_reserve)
     }
 
-    /// Returns whether a frame of this length fits into the segment being written.
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.tail.as_ref().is_some_and(|tail| tail.end() + bytes <= tail.size)
+    /// Returns whether the file being written does not grow.
+    pub(super) fn is_allocated(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.space.is_allocated)
     }
 
-    /// Returns how many bytes of telemetry fit into the segment being written.
-    pub(super) fn free_bytes(&self) -> u64 {
-        let tail = self.tail.as_ref().filter(|tail| !tail.is_reserve);
-        tail.map_or(0, |tail| tail.size.saturating_sub(tail.end()))
+    /// Returns how many bytes fit into the segment being written, if its last `margin` bytes stay
+    /// free and its file may grow by `growth` bytes.
+    pub(super) fn room(&self, margin: u64, growth: u64) -> u64 {
+        let Some(tail) = &self.tail else { return 0 };
+        let in_file = tail.size.saturating_sub(margin + tail.end());
+        match tail.space.is_allocated {
+            true => in_file,
+            false => in_file.min(growth.saturating_sub(to_u64(tail.buffer.len()))),
+        }
     }
 
     /// Returns whether half of the segment being written is used.
@@ -221,7 +234,7 @@ impl<F> Writer<F> {
         file: FileSlot<F>,
         segment: &Segment,
         preamble: Vec<u8>,
-        is_reserve: bool,
+        space: TailSpace,
     ) {
         let len = to_u64(preamble.len());
         self.position += len;
@@ -233,7 +246,7 @@ impl<F> Writer<F> {
             buffer: preamble,
             declared_plcs: Vec::new(),
             repeat_at: len + CONTEXT_REPEAT_BYTES,
-            is_reserve,
+            space,
         });
     }
 

@@ -31,7 +31,7 @@ struct DiskState {
     max_open: usize,
 }
 
-/// Failures per thousand calls.
+/// Failures per thousand calls, and limits.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::queue) struct DiskFaults {
     pub(in crate::queue) write: u32,
@@ -39,6 +39,13 @@ pub(in crate::queue) struct DiskFaults {
     pub(in crate::queue) read: u32,
     /// Bytes that all files together may take.
     pub(in crate::queue) capacity: u64,
+    /// The same limit for this user, which the free space does not show.
+    pub(in crate::queue) quota: u64,
+    /// Most files.
+    pub(in crate::queue) max_files: usize,
+    /// Longest file.
+    pub(in crate::queue) max_file_bytes: u64,
+    pub(in crate::queue) is_read_only: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -50,7 +57,16 @@ struct FileState {
 }
 
 impl DiskFaults {
-    pub(in crate::queue) const NONE: Self = Self { write: 0, sync: 0, read: 0, capacity: u64::MAX };
+    pub(in crate::queue) const NONE: Self = Self {
+        write: 0,
+        sync: 0,
+        read: 0,
+        capacity: u64::MAX,
+        quota: u64::MAX,
+        max_files: usize::MAX,
+        max_file_bytes: u64::MAX,
+        is_read_only: false,
+    };
 }
 
 /// The content would hide everything else.
@@ -158,6 +174,10 @@ impl SimulatedDisk {
         own.map(|(_, number)| disk.files[*number].current.len() as u64).sum()
     }
 
+    pub(in crate::queue) fn file_count(&self) -> usize {
+        self.disk().names.len()
+    }
+
     /// Returns the highest number of open files since the last call.
     pub(in crate::queue) fn take_max_open(&self) -> usize {
         let disk = &mut *self.disk();
@@ -179,6 +199,25 @@ impl SimulatedDisk {
 impl DiskState {
     fn fails(&mut self, per_thousand: u32) -> bool {
         per_thousand > 0 && self.rng.u32(..1000) < per_thousand
+    }
+
+    /// Fails as a changed name does on a disk with these faults.
+    fn check_writable(&mut self) -> io::Result<()> {
+        if self.faults.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        if self.fails(self.faults.write) { Err(eio()) } else { Ok(()) }
+    }
+
+    /// Returns by how many bytes a file may grow, and the error of growing it further.
+    fn growth(&self, len: u64) -> (u64, io::ErrorKind) {
+        let (faults, used) = (self.faults, self.used());
+        let limits = [
+            (faults.capacity.saturating_sub(used), io::ErrorKind::StorageFull),
+            (faults.quota.saturating_sub(used), io::ErrorKind::QuotaExceeded),
+            (faults.max_file_bytes.saturating_sub(len), io::ErrorKind::FileTooLarge),
+        ];
+        limits.into_iter().min_by_key(|(bytes, _)| *bytes).unwrap()
     }
 
     fn used(&self) -> u64 {
@@ -238,9 +277,9 @@ impl Storage for SimulatedDisk {
 
     fn create(&self, name: &str) -> io::Result<OpenFile> {
         let mut disk = self.disk();
-        let per_thousand = disk.faults.write;
-        if disk.fails(per_thousand) {
-            return Err(eio());
+        disk.check_writable()?;
+        if disk.names.len() >= disk.faults.max_files && !disk.names.contains_key(name) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let number = disk.files.len();
         disk.files.push(FileState::default());
@@ -261,10 +300,7 @@ impl Storage for SimulatedDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        let per_thousand = disk.faults.write;
-        if disk.fails(per_thousand) {
-            return Err(eio());
-        }
+        disk.check_writable()?;
         let number = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         disk.names.insert(to.to_owned(), number);
         disk.record_names();
@@ -273,6 +309,9 @@ impl Storage for SimulatedDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
+        if disk.faults.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         disk.record_names();
         Ok(())
@@ -317,6 +356,9 @@ impl StoredFile for OpenFile {
         let disk = &mut *self.disk.disk();
         let at = to_index(at);
         let mut bytes = bytes;
+        if disk.faults.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let per_thousand = disk.faults.write;
         let mut result = Ok(());
         if disk.fails(per_thousand) {
@@ -325,11 +367,11 @@ impl StoredFile for OpenFile {
         }
         let len = disk.files[self.number].current.len();
         let more = (at + bytes.len()).saturating_sub(len) as u64;
-        let free = disk.faults.capacity.saturating_sub(disk.used());
+        let (free, error) = disk.growth(len as u64);
         if more > free {
             let kept = bytes.len() - to_index(more - free).min(bytes.len());
             bytes = &bytes[..kept];
-            result = Err(io::ErrorKind::StorageFull.into());
+            result = Err(error.into());
         }
         let file = &mut disk.files[self.number];
         let end = at + bytes.len();
@@ -345,6 +387,9 @@ impl StoredFile for OpenFile {
 
     fn truncate(&self, size: u64) -> io::Result<()> {
         let mut disk = self.disk.disk();
+        if disk.faults.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let file = &mut disk.files[self.number];
         file.current.truncate(to_index(size));
         Ok(())

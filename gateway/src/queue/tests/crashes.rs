@@ -139,7 +139,8 @@ impl CrashTest {
         let is_crowded = self.crowded && self.rng.bool();
         let capacity = if is_crowded { self.rng.u64(8_000..32_000) } else { u64::MAX };
         let mut one_of = |most| if self.faulty { self.rng.u32(..most) } else { 0 };
-        DiskFaults { write: one_of(30), sync: one_of(60), read: one_of(30), capacity }
+        let (write, sync, read) = (one_of(30), one_of(60), one_of(30));
+        DiskFaults { write, sync, read, capacity, ..DiskFaults::NONE }
     }
 
     /// Starts a process, without storage.

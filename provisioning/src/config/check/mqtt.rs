@@ -11,7 +11,9 @@ use crate::config::raw::{RawMqtt, RawWill};
 use crate::config::scalar::{
     Integer, Lowerable, Placeholder, PlainText, SecretFile, VersionChoice,
 };
-use crate::config::{Broker, Credentials, Gateway, Lower, Mqtt, PasswordFile, Plc, Qos, Will};
+use crate::config::{
+    Broker, Credentials, Gateway, Lower, Mqtt, PasswordFile, Plc, Qos, Secret, Will,
+};
 
 /// Minimum keep alive that the client library accepts with version 5, and so with `auto`.
 const MIN_KEEP_ALIVE_V5: Duration = Duration::from_secs(5);
@@ -132,8 +134,10 @@ fn check_credentials(
     let named = raw.password_file.optional(context);
     if let Some(named) = &named {
         let read = |named: &SecretFile| named.read_secret("password", file);
-        if let NamedFile::Rejected = open_secret(&raw.password_file, named, file, context, read) {
-            return None;
+        match open_secret(&raw.password_file, named, file, context, read) {
+            NamedFile::Opened(password) => note_doubtful_password(raw, &password, context),
+            NamedFile::Unopened => {}
+            NamedFile::Rejected => return None,
         }
     }
     let password = named.map(|named| PasswordFile::new(named, file));
@@ -154,6 +158,25 @@ fn check_credentials(
         }
         (None, None) => Some(None),
     }
+}
+
+/// Adds a note on a password that an editor or a copy has probably changed.
+fn note_doubtful_password(raw: &RawMqtt, password: &Secret, context: &mut ReadContext<'_>) {
+    let password = password.reveal();
+    let doubt = if password.contains(['\n', '\r']) {
+        "has more than one line, and all of them are the password"
+    } else if password.starts_with(char::is_whitespace) {
+        "begins with a blank, which is part of the password"
+    } else if password.ends_with(char::is_whitespace) {
+        "ends with a blank, which is part of the password"
+    } else if password.contains(char::is_control) {
+        "contains a control character, which is part of the password"
+    } else {
+        return;
+    };
+    let help = "keep the password alone in that file, on one line; ignore this if intended";
+    let message = format!("the password file {doubt}");
+    context.add_note(&raw.password_file.key, message, help.to_owned(), None);
 }
 
 fn check_will(

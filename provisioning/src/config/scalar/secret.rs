@@ -49,8 +49,8 @@ impl TextScalar for SecretFile {
 type ContentNoun = &'static str;
 
 impl SecretFile {
-    /// Reads the secret. A relative path starts at the directory of `config_file`. One line break
-    /// at the end is not part of the secret.
+    /// Reads the secret. A relative path starts at the directory of `config_file`. A byte order
+    /// mark at the start, which Windows adds, and one line break at the end are not part of it.
     pub(in crate::config) fn read_secret(
         &self,
         noun: ContentNoun,
@@ -63,7 +63,8 @@ impl SecretFile {
             .take(MAX_SECRET_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(|error| read_error(noun, &path, &error))?;
-        let secret = text.strip_suffix('\n').unwrap_or(&text);
+        let secret = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let secret = secret.strip_suffix('\n').unwrap_or(secret);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
         if secret.is_empty() {
             let help = format!("put the {noun} into it, or remove the key");

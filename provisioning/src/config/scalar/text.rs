@@ -50,9 +50,9 @@ pub(in crate::config) struct TopicLevel(pub(in crate::config) String);
 #[derive(Clone, Debug)]
 pub(in crate::config) struct NamedZone(pub(in crate::config) TimeZone, String);
 
-/// Absolute path of a directory.
+/// Absolute path of the directory for state, at most [`MAX_STATE_DIR_BYTES`] long.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(in crate::config) struct AbsolutePath(pub(in crate::config) PathBuf);
+pub(in crate::config) struct StateDir(pub(in crate::config) PathBuf);
 
 impl TextScalar for PlainText {
     const KIND: &'static str = "text";
@@ -146,6 +146,10 @@ impl TextScalar for TopicLevel {
 
 const MAX_NAME_CHARS: usize = 64;
 
+/// Maximum length of `state_dir`. `sun_path` in unix(7) has 108 bytes, of which one ends the path,
+/// and the status socket is `state_dir/status.sock`.
+const MAX_STATE_DIR_BYTES: usize = 107 - "/status.sock".len();
+
 /// Maximum length of a text.
 const MAX_TEXT_CHARS: usize = 1_024;
 
@@ -199,21 +203,47 @@ impl TextScalar for NamedZone {
     }
 }
 
-impl TextScalar for AbsolutePath {
+impl TextScalar for StateDir {
     const KIND: &'static str = "absolute path";
 
     fn parse(key: &str, text: &str) -> Result<Self, ValueError> {
         let path = PathBuf::from(text);
-        if path.is_absolute() {
-            return Ok(Self(path));
+        if !path.is_absolute() {
+            return Err(ValueError::new(
+                format!("`{key}` must be an absolute path, and this is \"{text}\""),
+                format!("write something like {key} = \"/var/lib/edge-gateway\""),
+            ));
         }
-        Err(ValueError::new(
-            format!("`{key}` must be an absolute path, and this is \"{text}\""),
-            format!("write something like {key} = \"/var/lib/edge-gateway\""),
-        ))
+        if text.len() > MAX_STATE_DIR_BYTES {
+            return Err(ValueError::new(
+                format!(
+                    "`{key}` has {} bytes, and the path of the status socket in it has to fit \
+                     into 107",
+                    text.len()
+                ),
+                format!("write a path of at most {MAX_STATE_DIR_BYTES} bytes"),
+            ));
+        }
+        Ok(Self(path))
     }
 
     fn to_text(&self) -> String {
         self.0.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_dir_leaves_room_for_the_path_of_its_socket() {
+        let of_length = |length: usize| format!("/{}", "a".repeat(length - 1));
+        let longest = StateDir::parse("state_dir", &of_length(95)).unwrap();
+        assert_eq!(longest.0.join("status.sock").as_os_str().len(), 107);
+        let error = StateDir::parse("state_dir", &of_length(96)).unwrap_err();
+        assert!(error.message.contains("has 96 bytes"), "{}", error.message);
+        // Bytes count, not letters.
+        assert!(StateDir::parse("state_dir", &format!("/{}", "é".repeat(48))).is_err());
     }
 }
