@@ -62,18 +62,18 @@ impl UserspaceTunnel {
     /// Waits until the tunnel is up and the peer answers, for at most five minutes; dropping the
     /// future cancels the connection. Fails with `ConnectionRefused` if nothing listens there, with
     /// `TimedOut` if nothing answers, with `AddrNotAvailable` if the tunnel has no address of that
-    /// family, with `ResourceBusy` if 64 connections that this end opened exist, and with `NotConnected` if the task has
-    /// ended.
+    /// family, with `ResourceBusy` if 64 connections that this end opened exist, and with
+    /// `NotConnected` if the task has ended.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let (answer, connected) = oneshot::channel();
         self.send_command(Command::Connect { to, answer }).await?;
         connected.await.map_err(|_| ended_error())?
     }
 
-    /// Listens on a port on every address of the tunnel. Peers may open 32 connections, 24 of them to
-    /// the same port and 8 from the same peer; further ones are reset, unless one makes room whose
-    /// stream was dropped. They never keep [`Self::connect`] from succeeding. Fails with `AddrInUse` if the port is 0 or
-    /// in use.
+    /// Listens on a port on every address of the tunnel. Peers may open 32 connections, 24 of them
+    /// to the same port and 8 from the same peer; further ones are reset, unless one makes room
+    /// whose stream was dropped. They never keep [`Self::connect`] from succeeding. Fails with
+    /// `AddrInUse` if the port is 0 or in use.
     pub async fn listen(&self, port: u16) -> io::Result<TcpListener> {
         let (answer, listening) = oneshot::channel();
         self.send_command(Command::Listen { port, answer }).await?;

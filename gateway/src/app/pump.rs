@@ -456,7 +456,9 @@ impl Pump {
                 self.drop_reports.on_announced(&gaps, now)
             {
                 let (topic, reason) = (self.topic_name(topic), reason.label());
-                tracing::warn!(target: DROPS, topic, topics, samples, reason, "messages are dropped");
+                tracing::warn!(
+                    target: DROPS, topic, topics, samples, reason, "messages are dropped"
+                );
             }
         }
         for DropReport { reason, topic, topics, samples } in self.drop_reports.take_ended(now) {
@@ -498,7 +500,9 @@ impl Pump {
                 return;
             }
             let dir = self.storage_retry.dir().display();
-            tracing::warn!(target: queue::LOG_TARGET, %dir, "the queue is stored on disk from now on");
+            tracing::warn!(
+                target: queue::LOG_TARGET, %dir, "the queue is stored on disk from now on"
+            );
         }
     }
 

@@ -67,7 +67,7 @@ fn send(address: &OsStr, message: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(address)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // PID 1 may wait for the card while its queue is full.
+    // systemd takes no message while it waits for a slow disk, and its queue may be full.
     socket.set_nonblocking(true)?;
     socket.send_to_addr(message.as_bytes(), &address)?;
     Ok(())

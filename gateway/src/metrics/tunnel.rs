@@ -27,7 +27,8 @@ series! {
         ),
         dropped: [IntCounter; DropReason::ALL.len()] = counters(
             "edge_tunnel_dropped_packets_total",
-            "Packets and datagrams that the tunnel dropped, by reason: malformed (no complete IP \
+            "Packets and datagrams that the tunnel dropped, by reason: looped (a datagram of the \
+             tunnel that the machine routed into the tunnel), malformed (no complete IP \
              packet or WireGuard datagram), no_room (a buffer was full), not_allowed_in and \
              not_allowed_out (an address outside allowed_ips, of a packet from or to the hub), \
              queue_full (more than 64 packets waited for a session), replayed (received before, \

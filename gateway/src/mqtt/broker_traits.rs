@@ -21,7 +21,7 @@ pub(super) struct ConnectRequest {
     pub(super) will: Option<Will>,
 }
 
-/// What the broker does not support, by its own word. Forgotten when another broker is tried.
+/// What the broker has said that it does not support. Forgotten when another broker is tried.
 #[derive(Debug)]
 pub(super) struct BrokerTraits {
     policy: ConnectPolicy,

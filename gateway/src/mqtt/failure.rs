@@ -18,7 +18,8 @@ pub enum DisconnectReason {
     Refused,
     /// Another client connected with the same client id.
     TakenOver,
-    /// The connection was lost or closed, without a word or with one that may concern a message.
+    /// The connection was lost or closed, without a reason code or with one that may concern a
+    /// message.
     Closed,
     /// The broker ended the session for a reason of its own: a quota, a restart, an overload.
     Unavailable,
@@ -127,7 +128,7 @@ pub(super) enum SessionFailure {
 }
 
 impl SessionFailure {
-    /// Returns whether these are the broker's own words that it does not support the version of the
+    /// Returns whether the broker itself says that it does not support the version of the
     /// CONNECT. A close, silence and a time-out are not: any fault of the network looks like them.
     pub(super) fn is_version_refused(&self) -> bool {
         matches!(self, Self::AnswersV3)

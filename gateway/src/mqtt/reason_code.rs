@@ -51,7 +51,7 @@ pub(super) const fn is_login_refused(code: u8) -> bool {
 }
 
 /// Returns whether the code says that the broker will never accept the message. Any other code of
-/// failure may be different the next time: a quota, a limit of the rate, an overload.
+/// failure may be different the next time: a quota, a rate limit, an overload.
 pub(super) const fn is_final_for_message(code: u8) -> bool {
     matches!(code, NOT_AUTHORIZED | TOPIC_NAME_INVALID | PACKET_TOO_LARGE | PAYLOAD_FORMAT_INVALID)
 }

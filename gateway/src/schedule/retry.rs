@@ -135,8 +135,8 @@ impl RateBudget {
         Some(*oldest + self.window)
     }
 
-    /// Returns when this number of events is allowed at once, at most the whole budget, or `None` if
-    /// it is now.
+    /// Returns when this number of events is allowed at once, at most the whole budget, or `None`
+    /// if it is now.
     pub fn next_free_for(&mut self, events: usize, now: Instant) -> Option<Instant> {
         self.next_free(now);
         let most = self.max_events - events.min(self.max_events);

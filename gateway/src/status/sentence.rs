@@ -135,7 +135,7 @@ pub enum TagSentence {
         /// Number of such tags that are not named.
         more: usize,
     },
-    /// These tags were not read yet.
+    /// These tags have not been read yet.
     NotRead {
         /// Number of tags.
         tags: usize,
@@ -260,7 +260,8 @@ impl fmt::Display for TagSentence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tags, more) = match self {
             Self::NotRead { tags } => {
-                return write!(f, "Number of tags that were not read yet: {tags}");
+                let (noun, has) = if *tags == 1 { ("tag", "has") } else { ("tags", "have") };
+                return write!(f, "{tags} {noun} {has} not been read yet");
             }
             Self::NoGoodValue { tags, more } => (tags, *more),
         };
@@ -319,8 +320,7 @@ impl fmt::Display for BrokerRefusal {
             Self::Deferred { topic, reason } => write!(
                 f,
                 "The broker does not accept messages on {topic} at the moment ({reason}): they are \
-                 kept and sent again. If this stays, raise the broker's quota or its limit of the \
-                 rate."
+                 kept and sent again. If this lasts, raise the broker's quota or rate limit."
             ),
         }
     }

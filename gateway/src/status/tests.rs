@@ -571,7 +571,7 @@ fn tags_without_a_good_value_are_in_the_headline_with_what_is_wrong() {
     );
     status.set_plc_tags(0, (6, 0), Vec::new(), at(3));
     let headline = status.headline().to_string();
-    assert_eq!(headline, "PLC pump6: Number of tags that were not read yet: 6.");
+    assert_eq!(headline, "PLC pump6: 6 tags have not been read yet.");
     status.set_plc_tags(0, (6, 6), Vec::new(), at(3));
     assert!(matches!(status.headline(), Headline::AllWell { .. }));
 }

@@ -41,8 +41,8 @@ impl PeerAddress for unix::SocketAddr {
     }
 }
 
-/// Returns the index of the connection to drop, given all of them from the oldest to the newest: one
-/// without a complete request, of the peer with the most connections, the oldest.
+/// Returns the index of the connection to drop, given all of them from the oldest to the newest:
+/// one without a complete request, of the peer with the most connections, the oldest.
 pub(super) fn victim(open: &[OpenConnection]) -> Option<usize> {
     let of_peer = |peer| open.iter().filter(|one| one.peer == peer).count();
     let rank = |one: &OpenConnection| (one.phase, Reverse(of_peer(one.peer)));

@@ -144,9 +144,9 @@ section! {
         /// users, nor writable by its group.
         key_file: Field<SecretFile>, else "none";
         /// The message that the broker publishes when it loses the connection to the gateway. By
-        /// default: "offline", retained, on edge/{gateway}/status.
+        /// default: `{"state":"offline"}`, retained, on edge/{gateway}/status.
         will: OptionalSection<RawWill>;
-        /// What the gateway may ask less of if a broker does not support it: `qos` is lowered to
+        /// What the gateway may lower if a broker does not support it: `qos` is lowered to
         /// the maximum of the broker, and with `retain` messages are sent without RETAIN. Otherwise
         /// the gateway keeps the samples and says what the broker does not support. Its own status
         /// and its default will are always lowered.

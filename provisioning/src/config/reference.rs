@@ -55,7 +55,7 @@ was set. `edge-gateway schema` prints a JSON Schema for editors.
 Durations are text with a unit (`\"200ms\"`, `\"1s\"`, `\"5m\"`, `\"1h\"`), and so are sizes
 (`\"512KiB\"`, `\"16MiB\"`). An environment variable overrides a key outside the lists
 `[[tunnel.hub]]`, `[[plc]]` and `[[plc.tag]]`: `EDGE_MQTT__CLIENT_ID` sets `client_id` of `[mqtt]`.
-Unknown keys are errors, in the file and behind the section of a variable. Other variables that
+Unknown keys are errors, in the file and in a variable that names a section. Other variables that
 begin with `EDGE_` change nothing and get one note: a pod of Kubernetes has them for its services.
 ";
 

@@ -97,8 +97,8 @@ pub(super) fn key_names(section: SectionKind) -> String {
     here.map(|(_, _, name)| name).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns whether a name is one of the keys that AmneziaWG adds: Jc, Jmin, Jmax, and S, H or I with
-/// a number.
+/// Returns whether a name is one of the keys that AmneziaWG adds: Jc, Jmin, Jmax, and S, H or I
+/// with a number.
 pub(super) fn is_amnezia(name: &str) -> bool {
     let is_junk = ["Jc", "Jmin", "Jmax"].iter().any(|key| key.eq_ignore_ascii_case(name));
     let mut letters = name.chars();

@@ -20,7 +20,7 @@ pub struct HostNetwork {
     resolvers: Vec<IpAddr>,
 }
 
-/// Something of this host that a network of the tunnel takes in.
+/// Something of this host that a network of the tunnel covers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NetworkConflict {
     /// A DNS server.
@@ -79,7 +79,7 @@ impl HostNetwork {
             .then_some(*inside)
     }
 
-    /// Returns what these networks take in.
+    /// Returns what of this host these networks cover.
     #[must_use]
     pub fn conflicts(&self, networks: &[IpNet]) -> Vec<NetworkConflict> {
         let captured = |address: &IpAddr| Some((*address, self.capturing(networks, *address)?));

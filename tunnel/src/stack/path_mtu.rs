@@ -132,8 +132,8 @@ impl PathMtus {
         }
     }
 
-    /// Takes a smaller path MTU from a router's report, if it quotes a segment in flight: anyone can
-    /// forge a report, but only those on the path know the sequence numbers (RFC 5927, 7.2).
+    /// Takes a smaller path MTU from a router's report, if it quotes a segment in flight: anyone
+    /// can forge a report, but only those on the path know the sequence numbers (RFC 5927, 7.2).
     fn on_packet_too_big(&mut self, now: Instant, report: &PacketTooBig) {
         let is_in_flight = |flow: &Flow| {
             (flow.from, flow.to) == (report.from, report.to) && flow.is_in_flight(report.sequence)

@@ -3,8 +3,8 @@
 //! A broker that does not accept a message *now* (a quota, an overload) holds the topic of the
 //! message: one message of it is tried after each pause, and the pauses grow.
 //!
-//! A broker may also close the connection over a message without a word: MQTT 3.1.1 has no reason
-//! code for "too large" or "not allowed". But a broker that restarts, a proxy and a bad line close
+//! A broker may also close the connection over a message without a reason: MQTT 3.1.1 has no code
+//! for "too large" or "not allowed". But a broker that restarts, a proxy and a bad line close
 //! connections too. So after such an end messages are sent one at a time. One that was alone in
 //! flight is suspected: it opens the next session, which tells it from the message that happens to
 //! be the second. It is given up when the broker closed the connection over it twice like this,

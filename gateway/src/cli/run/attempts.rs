@@ -59,7 +59,7 @@ pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) ->
             watched: WatchedFiles::of(&load_path),
             loaded: config::load(&load_path),
         });
-        // A card that hangs must not hang the stop.
+        // The stop must not wait for a disk that does not answer.
         let Some(loading) = stop.run_until_cancelled(loading).await else { return EXIT_OK };
         let Ok(LoadAttempt { watched, loaded }) = loading else { return EXIT_NEGATIVE };
         let failure = match loaded {

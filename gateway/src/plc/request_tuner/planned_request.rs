@@ -351,7 +351,8 @@ impl PlannedRequest {
             || match context {
                 RefusalContext::OthersAnswered => refusals >= MAX_SOFT_REFUSALS,
                 RefusalContext::Splitting => tags.len() > 1,
-                // The PLC may have failed as a whole, so the search is repeated less and less often.
+                // The PLC may have failed as a whole, so the search is repeated less and less
+                // often.
                 RefusalContext::NothingAnswered => {
                     tags.len() > 1
                         && refusals > MAX_SOFT_REFUSALS

@@ -168,7 +168,8 @@ fn fill_topic(
 /// Maximum length of a topic. MQTT allows 65,535 bytes, but each message carries its topic.
 const MAX_TOPIC_BYTES: usize = 1_024;
 
-/// Rejects the topics that are too long, and those that the gateway uses for status, events, commands and replies.
+/// Rejects topics that are too long, and those that the gateway uses for status, events, commands
+/// and replies.
 fn reject_reserved_topic(
     topic: String,
     common: &PublishDefaults,

@@ -104,7 +104,7 @@ pub enum MqttVersion {
     V5,
 }
 
-/// `mqtt.lower`: what the gateway may ask less of than configured, if a broker does not support it.
+/// `mqtt.lower`: what the gateway may lower if a broker does not support what is configured.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Lower {
     /// The quality of service, to the maximum of the broker.
