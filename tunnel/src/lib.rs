@@ -1,7 +1,7 @@
 //! A WireGuard tunnel between a site and its hub, based on boringtun, with a TCP stack inside.
 //!
 //! [`Tunnel`] is the protocol as a state machine without I/O. [`userspace_tunnel`] drives it with
-//! TCP streams of this process, [`device_tunnel`] with a network interface of the host.
+//! TCP streams of this process, [`device_tunnel()`] with a network interface of the host.
 
 mod core;
 mod device;

@@ -55,11 +55,11 @@ pub fn parse_capture_line(line: &[u8]) -> Result<CapturedMessage, CaptureError> 
 #[must_use]
 pub fn format_capture_line(at: UnixTime, topic: &str, payload: &[u8]) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Head<'a> {
+    struct CaptureHead<'a> {
         at: UnixTime,
         topic: &'a str,
     }
-    let head = serde_json::to_string(&Head { at, topic }).unwrap_or_default();
+    let head = serde_json::to_string(&CaptureHead { at, topic }).unwrap_or_default();
     let mut line = head.trim_end_matches('}').as_bytes().to_vec();
     line.extend_from_slice(b",\"payload\":");
     if serde_json::from_slice::<serde::de::IgnoredAny>(payload).is_ok() {
