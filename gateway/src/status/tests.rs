@@ -169,13 +169,11 @@ fn the_headline_reports_the_broker_before_the_plcs() {
 #[test]
 fn a_faulty_tunnel_is_the_headline_although_the_broker_still_seems_connected() {
     let mut status = healthy();
-    let tunnel = status.tunnel.clone().unwrap();
     for (state, is_named) in
         [("up", false), ("mtu_too_large", false), ("looking_up", false), ("silent", true)]
     {
         let sentence = "Nothing comes back from hub-a.".to_owned();
-        let faulty = TunnelStatus { state: state.to_owned(), sentence, ..tunnel.clone() };
-        status.set_tunnel(faulty, at(9000));
+        status.set_tunnel(TunnelStatus { sentence, ..tunnel_in(state) }, at(9000));
         let headline = status.headline().to_string();
         assert_eq!(headline.contains("Nothing comes back"), is_named, "{state}: {headline}");
     }

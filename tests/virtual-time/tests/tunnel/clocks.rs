@@ -291,7 +291,7 @@ fn a_stamp_equal_to_that_of_the_next_handshake_is_one_that_the_hub_ignores() {
     world.send_event(TunnelEvent::StampAccepted { hub: 0, stamp });
     assert_eq!(world.report().state, TunnelState::StampAhead);
     clock::advance(SECOND / 1000);
-    assert_eq!(world.report().state, TunnelState::Connecting);
+    assert_eq!(world.report().state, TunnelState::LookingUp);
 }
 
 /// A box without a battery starts at the time of its build: not the hub, but the clock is wrong.

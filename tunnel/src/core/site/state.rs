@@ -56,12 +56,16 @@ impl SiteTunnel {
         if verdict == ClockVerdict::Ahead && link.peer.is_none() {
             return TunnelState::ClockAhead;
         }
-        if let Some(state) = self.links.active_endpoint().and_then(|hub| self.lookup_state(hub)) {
+        let is_stamp_ahead = self.links.is_stamp_ahead(now.wall);
+        let lookup = self.links.active_endpoint().and_then(|hub| self.lookup_state(hub));
+        // That the hub has seen a later time is known before its address is.
+        if let Some(state) = lookup
+            && !(is_stamp_ahead && state == TunnelState::LookingUp)
+        {
             return state;
         }
         let is_portal = self.is_captive_portal();
         let is_behind = verdict == ClockVerdict::Behind;
-        let is_stamp_ahead = self.links.is_stamp_ahead(now.wall);
         let is_first_attempt = self.is_first_attempt(link, now.instant);
         match link.last_cause.cause() {
             FailureCause::Refused | FailureCause::RouterRefuses(_) if is_portal => {
