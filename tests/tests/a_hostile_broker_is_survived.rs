@@ -72,7 +72,7 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
     let too_large = "edge_samples_dropped_total{reason=\"too_large\"}";
     gateway.wait_for_metric(too_large, RECOVERY_TIMEOUT, |dropped| dropped >= 300.0);
     let event = everything
-        .wait_for("the gap", EVENT_TIMEOUT, |message| message.topic == "edge/g/event")
+        .wait_for("the gap", RECOVERY_TIMEOUT, |message| message.topic == "edge/g/event")
         .json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert!(gateway.log().contains("closes the connection each time"));
