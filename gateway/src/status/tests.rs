@@ -170,7 +170,7 @@ fn the_headline_reports_the_broker_before_the_plcs() {
 fn a_faulty_tunnel_is_the_headline_although_the_broker_still_seems_connected() {
     let mut status = healthy();
     for (state, is_named) in
-        [("up", false), ("mtu_too_large", false), ("looking_up", false), ("silent", true)]
+        [("up", false), ("mtu_too_large", true), ("looking_up", true), ("silent", true)]
     {
         let sentence = "Nothing comes back from hub-a.".to_owned();
         status.set_tunnel(TunnelStatus { sentence, ..tunnel_in(state) }, at(9000));
