@@ -3,13 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use tunnel::{PrivateKey, PublicKey};
 
-use crate::{Namespace, NamespacePair, Process, TempDir, eventually, temp_dir};
-
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::{EVENT_TIMEOUT, Namespace, NamespacePair, Process, TempDir, eventually, temp_dir};
 
 /// A hub for one site. Dropping it kills it.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ impl WireguardGo {
         let _ = std::fs::remove_file(socket);
         let arguments = ["--foreground", &self.device];
         self.process = Some(Process::start(namespace.command(&self.program).args(arguments)));
-        eventually("wireguard-go takes settings", START_TIMEOUT, || {
+        eventually("wireguard-go takes settings", EVENT_TIMEOUT, || {
             let shown = namespace.command("wg").args(["show", &self.device]).output();
             shown.expect("wg is installed").status.success().then_some(())
         });
