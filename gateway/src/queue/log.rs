@@ -484,7 +484,7 @@ impl<S: Storage> Log<S> {
         self.appendable_bytes() * 2 >= self.files.segment_bytes()
     }
 
-    /// Returns whether so many bytes of messages fit into the segment being written.
+    /// Returns whether messages of this size, in bytes, fit into the segment being written.
     pub(super) fn has_message_room(&self, bytes: u64) -> bool {
         self.tail_room(Purpose::Message) >= bytes
     }

@@ -97,7 +97,7 @@ impl KeyLocation {
 }
 
 impl ReadContext<'_> {
-    /// Returns whether there are so many problems that reading stops.
+    /// Returns whether the number of problems has reached the limit at which reading stops.
     pub(super) const fn is_full(&self) -> bool {
         self.problems.len() >= MAX_PROBLEMS
     }

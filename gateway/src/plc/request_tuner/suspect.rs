@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Most parts into which a range is divided. A part that is answered costs one request, a part that
-/// is not answered costs a connection: so many parts find a tag with fewer connections than halves.
+/// is not answered costs a connection: 16 parts find a tag with fewer connections than halves do.
 const MAX_PARTS: usize = 16;
 
 /// A range that is not read as a whole until each of its parts was answered or quarantined.
