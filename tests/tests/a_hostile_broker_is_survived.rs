@@ -33,6 +33,9 @@ fn plc() -> Pymodbus {
     plc
 }
 
+/// Up to eight reconnects, with random pauses of up to 1, 2, 4 and so on to 60 s before them.
+const CONVICTION_TIMEOUT: Duration = Duration::from_secs(240);
+
 /// The counter and 300 more tags in a scan class of their own: messages of about 6 kB.
 fn bulk(plc: &Pymodbus) -> PlcConfig {
     (100..400).fold(counter(plc), |plc, word| {
@@ -67,12 +70,12 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
     gateway.wait_for_metric(produced, EVENT_TIMEOUT, |produced| produced >= 300.0);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
 
-    everything.wait_for("what fits", RECOVERY_TIMEOUT, |message| message.json()["count"] == 8);
+    everything.wait_for("what fits", CONVICTION_TIMEOUT, |message| message.json()["count"] == 8);
     // Only a message that the broker accepts in between shows that it is not the broker that fails.
     let too_large = "edge_samples_dropped_total{reason=\"too_large\"}";
-    gateway.wait_for_metric(too_large, RECOVERY_TIMEOUT, |dropped| dropped >= 300.0);
+    gateway.wait_for_metric(too_large, CONVICTION_TIMEOUT, |dropped| dropped >= 300.0);
     let event = everything
-        .wait_for("the gap", RECOVERY_TIMEOUT, |message| message.topic == "edge/g/event")
+        .wait_for("the gap", CONVICTION_TIMEOUT, |message| message.topic == "edge/g/event")
         .json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert!(gateway.log().contains("closes the connection each time"));
