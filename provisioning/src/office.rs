@@ -2,4 +2,6 @@
 //!
 //! Only `edge-provision` contains this module (feature `office`); the gateway does not.
 
+pub mod cli;
+pub mod output_file;
 pub mod signing;
