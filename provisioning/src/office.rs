@@ -2,6 +2,9 @@
 //!
 //! Only `edge-provision` contains this module (feature `office`); the gateway does not.
 
+pub mod authority;
 pub mod cli;
+pub mod enrol;
 pub mod output_file;
 pub mod signing;
+pub mod site_edit;
