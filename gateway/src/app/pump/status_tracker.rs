@@ -368,6 +368,7 @@ impl StatusTracker {
             payload,
             qos: Qos::AtLeastOnce,
             retain: self.retain,
+            correlation_data: None,
         }
     }
 
