@@ -4,3 +4,4 @@
 
 pub mod cli;
 pub mod output_file;
+pub mod signing;
