@@ -4,6 +4,7 @@ mod clock;
 mod escape;
 mod plc;
 mod reading;
+mod reply_to;
 mod sentence;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use plc::{
 pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
 };
+pub use reply_to::{ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.

@@ -62,10 +62,62 @@ pub struct ClientSettings {
     pub publish_retain: bool,
     /// Topic filters, subscribed to at QoS 1 in every session.
     pub subscriptions: Vec<String>,
+    /// Whether the broker keeps the session while the gateway is away. Only for a configuration
+    /// that publishes nothing at QoS 2 (docs/decisions/0010).
+    pub persistence: SessionPersistence,
+    /// Who acknowledges the messages of the broker.
+    pub acknowledgements: Acknowledgements,
     /// Opens connections to the brokers.
     pub uplink: Uplink,
     /// Whether systemd restarts the gateway when a file with a secret changes.
     pub restarts_on_new_secrets: bool,
+}
+
+/// What the broker does with the session after a disconnect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SessionPersistence {
+    /// It forgets the session, and one that it kept before.
+    Clean,
+    /// It keeps the subscriptions, and stores what is published on them meanwhile.
+    Kept {
+        /// For this long, in whole seconds. Under 3.1.1 the broker decides.
+        expiry: Duration,
+    },
+}
+
+/// Who acknowledges the messages of the broker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Acknowledgements {
+    /// The MQTT task, when it receives them.
+    OnReceipt,
+    /// The caller, with [`MqttRequest::Acknowledge`]. The broker sends a message that was not
+    /// acknowledged again in the next session, if it keeps the session.
+    ByCaller,
+}
+
+/// What the MQTT task is to do.
+#[derive(Clone, Debug)]
+pub enum MqttRequest {
+    /// Publishes a message.
+    Publish(OutgoingMessage),
+    /// Acknowledges a message of the broker. Without effect after the session in which the broker
+    /// sent it, and when repeated.
+    Acknowledge(DeliveryTag),
+}
+
+/// Identifies a message of the broker until it is acknowledged.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct DeliveryTag {
+    session: u32,
+    packet_id: u16,
+}
+
+impl DeliveryTag {
+    /// Returns the tag of a message that no session knows.
+    #[cfg(test)]
+    pub(crate) const fn unknown(number: u16) -> Self {
+        Self { session: 0, packet_id: number }
+    }
 }
 
 /// A message to be published.
@@ -86,10 +138,12 @@ pub struct OutgoingMessage {
     /// Whether the broker retains it; ignored if the broker cannot retain messages. Likewise for
     /// [`ClientSettings::publish_retain`].
     pub retain: bool,
+    /// Correlation Data of a reply (MQTT 5.0, 3.3.2.3.6); left out under 3.1.1.
+    pub correlation_data: Option<Vec<u8>>,
 }
 
 /// A message that the broker sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct IncomingMessage {
     /// Topic name.
     pub topic: String,
@@ -97,6 +151,16 @@ pub struct IncomingMessage {
     pub payload: Vec<u8>,
     /// Whether the broker had retained it, so that it may be old.
     pub retain: bool,
+    /// Whether the broker marks it as sent before (DUP).
+    pub dup: bool,
+    /// The rest of its Message Expiry Interval, from now (MQTT 5.0, 3.3.2.3.3).
+    pub expires_in: Option<Duration>,
+    /// Response Topic as sent (MQTT 5.0, 3.3.2.3.5).
+    pub response_topic: Option<String>,
+    /// Correlation Data as sent (MQTT 5.0, 3.3.2.3.6).
+    pub correlation_data: Option<Vec<u8>>,
+    /// To be acknowledged with this; absent at QoS 0 and with [`Acknowledgements::OnReceipt`].
+    pub delivery: Option<DeliveryTag>,
 }
 
 /// An event of the connection.
@@ -110,6 +174,9 @@ pub enum MqttEvent {
         broker: String,
         /// Protocol version of the session.
         version: MqttVersion,
+        /// Whether the broker had kept the session (Session Present), so that messages which
+        /// arrive soon may be old.
+        session_present: bool,
         /// Most bytes of topic and payload together, if the broker has a limit. A longer message
         /// comes back as [`MqttEvent::Refused`].
         max_payload: Option<usize>,
@@ -176,7 +243,7 @@ pub enum MqttEvent {
 /// wait for ever.
 pub async fn run(
     settings: ClientSettings,
-    outbox: mpsc::Receiver<OutgoingMessage>,
+    outbox: mpsc::Receiver<MqttRequest>,
     events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
     stop: CancellationToken,
@@ -217,7 +284,7 @@ impl ClientSettings {
 struct MqttClient {
     settings: ClientSettings,
     hub_changes: HubChanges,
-    outbox: mpsc::Receiver<OutgoingMessage>,
+    outbox: mpsc::Receiver<MqttRequest>,
     events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
     failover: BrokerFailover,
@@ -314,6 +381,7 @@ impl MqttClient {
             session: self.session,
             broker: broker.clone(),
             version,
+            session_present: connection.limits.session_present,
             max_payload: connection.max_payload(),
         };
         self.events.send(event).await.map_err(|_| ClientClosed)?;
@@ -372,7 +440,7 @@ impl MqttClient {
 }
 
 /// Discards messages for a session that has ended; returns when the outbox is closed.
-async fn discard_until_closed(outbox: &mut mpsc::Receiver<OutgoingMessage>) {
+async fn discard_until_closed(outbox: &mut mpsc::Receiver<MqttRequest>) {
     while outbox.recv().await.is_some() {}
 }
 

@@ -10,3 +10,4 @@ mod hub_choice;
 mod network_files;
 pub mod output_file;
 pub mod secrets;
+pub mod signing;

@@ -12,7 +12,7 @@ use super::connect::{BrokerConnection, payload_capacity};
 use super::failure::SessionFailure;
 use super::inflight::{Inflight, InflightMessage, WriteOutcome};
 use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, SlotState};
-use super::{MAX_INFLIGHT, MqttEvent, OutgoingMessage, reason_code};
+use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
 
@@ -60,7 +60,7 @@ enum SessionPhase {
 /// Why the session loop woke up.
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
-    Message(Option<OutgoingMessage>),
+    Request(Option<MqttRequest>),
     Timer,
 }
 
@@ -94,7 +94,7 @@ impl SessionLoop {
     pub(super) async fn run(
         mut self,
         mut connection: BrokerConnection,
-        outbox: &mut mpsc::Receiver<OutgoingMessage>,
+        outbox: &mut mpsc::Receiver<MqttRequest>,
     ) -> SessionEnd {
         let end = match self.run_until_end(&mut connection, outbox).await {
             Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
@@ -114,7 +114,7 @@ impl SessionLoop {
     async fn run_until_end(
         &mut self,
         connection: &mut BrokerConnection,
-        outbox: &mut mpsc::Receiver<OutgoingMessage>,
+        outbox: &mut mpsc::Receiver<MqttRequest>,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, .. } = connection;
         self.set_timer(self.renew_at());
@@ -127,14 +127,17 @@ impl SessionLoop {
                     // Events first: an acknowledgement makes room for the next message.
                     biased;
                     event = &mut next => Wake::Session(event),
-                    message = outbox.recv(), if self.can_send() => Wake::Message(message),
+                    request = outbox.recv(), if self.can_send() => Wake::Request(request),
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
                 match wake {
                     Wake::Session(event) => break event,
-                    Wake::Message(Some(message)) => self.send(publisher, message).await?,
-                    Wake::Message(None) => self.start_draining(),
+                    Wake::Request(Some(MqttRequest::Publish(message))) => {
+                        self.send(publisher, message).await?;
+                    }
+                    Wake::Request(Some(MqttRequest::Acknowledge(_))) => {}
+                    Wake::Request(None) => self.start_draining(),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
@@ -160,7 +163,7 @@ impl SessionLoop {
         publisher: &Publisher,
         message: OutgoingMessage,
     ) -> Result<(), SessionEnd> {
-        let OutgoingMessage { session, ticket, topic, payload, qos, retain } = message;
+        let OutgoingMessage { session, ticket, topic, payload, qos, retain, .. } = message;
         // From an earlier session. Its entry waits in the queue again and is sent as a new message.
         if session != self.session {
             return Ok(());

@@ -30,7 +30,7 @@ const ALL_QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 
 /// A client and the mock broker at the other end.
 struct BrokerWorld {
-    outbox: Option<mpsc::Sender<OutgoingMessage>>,
+    outbox: Option<mpsc::Sender<MqttRequest>>,
     events: mpsc::Receiver<MqttEvent>,
     broker_events: mpsc::Receiver<MockBrokerEvent>,
     metrics: Metrics,
@@ -125,7 +125,11 @@ impl BrokerWorld {
     }
 
     async fn send(&self, message: OutgoingMessage) {
-        self.outbox.as_ref().unwrap().send(message).await.unwrap();
+        self.outbox.as_ref().unwrap().send(MqttRequest::Publish(message)).await.unwrap();
+    }
+
+    async fn acknowledge(&self, delivery: DeliveryTag) {
+        self.outbox.as_ref().unwrap().send(MqttRequest::Acknowledge(delivery)).await.unwrap();
     }
 
     async fn publish(&self, ticket: u64, qos: Qos) {
@@ -216,6 +220,7 @@ fn outgoing(ticket: u64, qos: Qos) -> OutgoingMessage {
         payload: ticket.to_string().into(),
         qos,
         retain: false,
+        correlation_data: None,
     }
 }
 
@@ -242,6 +247,8 @@ fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let uplink = Uplink::direct(Tls::default());
     ClientSettings {
@@ -250,6 +257,8 @@ fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         publish_qos: Qos::AtLeastOnce,
         publish_retain: false,
         subscriptions: Vec::new(),
+        persistence: SessionPersistence::Clean,
+        acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: false,
     }

@@ -28,6 +28,8 @@ pub(in crate::mqtt) struct ConnackLimits {
     pub(in crate::mqtt) max_qos: Qos,
     /// Whether the broker retains messages.
     pub(in crate::mqtt) retain_available: bool,
+    /// Whether the broker had kept the session.
+    pub(in crate::mqtt) session_present: bool,
 }
 
 /// A packet that was sent or received.

@@ -81,11 +81,12 @@ impl DriverV4 {
     pub(super) async fn await_connack(&mut self) -> Result<ConnackLimits, SessionFailure> {
         match self.0.poll().await {
             // A CONNACK of 3.1.1 states no limits.
-            Ok(Event::Incoming(Packet::ConnAck(_))) => Ok(ConnackLimits {
+            Ok(Event::Incoming(Packet::ConnAck(answer))) => Ok(ConnackLimits {
                 packet_ids: MAX_PACKET_IDS,
                 max_packet_len: None,
                 max_qos: Qos::ExactlyOnce,
                 retain_available: true,
+                session_present: answer.session_present,
             }),
             Ok(_) => Err(no_connack()),
             Err(error) => Err(session_failure(error).before_connack()),
@@ -114,6 +115,8 @@ fn session_event(event: Event) -> SessionEvent {
             topic: publish.topic,
             payload: publish.payload.into(),
             retain: publish.retain,
+            dup: publish.dup,
+            ..IncomingMessage::default()
         }),
         Packet::SubAck(ack) => SessionEvent::Subscribed(
             ack.return_codes.iter().map(|code| suback_code(*code)).collect(),

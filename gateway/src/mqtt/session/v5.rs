@@ -117,6 +117,7 @@ fn connack_limits(answer: &ConnAck) -> ConnackLimits {
             _ => Qos::ExactlyOnce,
         },
         retain_available: byte(|properties| properties.retain_available) != Some(0),
+        session_present: answer.session_present,
     }
 }
 
@@ -133,6 +134,8 @@ fn session_event(event: Event) -> SessionEvent {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.into(),
             retain: publish.retain,
+            dup: publish.dup,
+            ..IncomingMessage::default()
         }),
         Packet::SubAck(ack) => SessionEvent::Subscribed(
             ack.return_codes.iter().map(|code| suback_code(*code)).collect(),

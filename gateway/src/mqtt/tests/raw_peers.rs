@@ -18,7 +18,7 @@ struct RawWorld {
     events: mpsc::Receiver<MqttEvent>,
     connects: mpsc::Receiver<RawConnect>,
     metrics: Metrics,
-    outbox: mpsc::Sender<OutgoingMessage>,
+    outbox: mpsc::Sender<MqttRequest>,
     stop: CancellationToken,
 }
 
@@ -326,7 +326,8 @@ async fn what_is_configured_is_lowered_only_with_permission() {
         })
         .await;
         world.connected().await;
-        world.outbox.send(outgoing(1, Qos::AtMostOnce)).await.unwrap();
+        let message = MqttRequest::Publish(outgoing(1, Qos::AtMostOnce));
+        world.outbox.send(message).await.unwrap();
         assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
     }
 }

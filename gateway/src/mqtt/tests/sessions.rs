@@ -242,8 +242,12 @@ async fn subscriptions_are_made_before_the_session_is_reported() {
             panic!("no subscription")
         };
         assert_eq!(filters, ["edge/a/set/#", "edge/b/#"]);
-        let received =
-            IncomingMessage { topic: "edge/a/set/p".into(), payload: b"{}".to_vec(), retain: true };
+        let received = IncomingMessage {
+            topic: "edge/a/set/p".into(),
+            payload: b"{}".to_vec(),
+            retain: true,
+            ..IncomingMessage::default()
+        };
         assert_eq!(world.event().await, MqttEvent::Received(received));
     }
 }
