@@ -123,7 +123,7 @@ fn generated_settings(fleet: &FleetSettings, site: &Site, hubs: &[&FleetHub]) ->
     mqtt.generate("brokers", format!("[{}]", brokers.join(", ")), file);
     match fleet.broker.authentication {
         BrokerAuthentication::Password => {
-            mqtt.generate("username", quoted(&site.id), file);
+            mqtt.generate("username", quoted(&site.user_name(site.login)), file);
             mqtt.generate("password_file", quoted(box_files::PASSWORD), file);
         }
         BrokerAuthentication::Certificate => {
@@ -221,8 +221,7 @@ fn take(table: &mut SettingTable, key: &str) -> Option<SettingEntry> {
 impl RenderedConfig {
     /// Renders the settings of a site.
     pub(crate) fn new(settings: &SettingTable, site: &FilePlace) -> Self {
-        let mut rendered =
-            Self { text: String::new(), segments: Vec::new(), site: site.clone() };
+        let mut rendered = Self { text: String::new(), segments: Vec::new(), site: site.clone() };
         rendered.push_table("", settings);
         rendered
     }

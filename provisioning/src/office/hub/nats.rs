@@ -38,7 +38,7 @@ fn users(accounts: &[Account]) -> Result<String, HubError> {
         let Some(hash) = password_hash else { continue };
         // A String accepts every text.
         let _ = write!(text, "    {{ user: {}, password: {}", quoted(name), quoted(hash));
-        if let Rights::Site { publish, subscribe } = rights {
+        if let Rights::Site { publish, subscribe, .. } = rights {
             let publish = subjects(publish)?;
             let subscribe = subjects(subscribe)?;
             let _ = write!(
@@ -61,9 +61,8 @@ fn subjects(topics: &[String]) -> Result<String, HubError> {
 
 /// Returns the subject of a topic or filter: levels are separated by `.`, `#` is `>`, `+` is `*`.
 fn subject(topic: &str) -> Result<String, HubError> {
-    let is_level = |level: &str| {
-        !level.is_empty() && !level.contains(['.', ' ', '*', '>', '"', '\\', '\t'])
-    };
+    let is_level =
+        |level: &str| !level.is_empty() && !level.contains(['.', ' ', '*', '>', '"', '\\', '\t']);
     if !topic.split('/').all(is_level) {
         let problem = format!(
             "the topic \"{topic}\": a level of a subject is not empty and has no `.`, blank, `*`, \
