@@ -139,6 +139,14 @@ impl SigningLists {
         self.0.last().map(|(keys, _)| keys).ok_or(SigningError::NoLists)
     }
 
+    /// Returns the first list, which every box of the fleet trusts or trusted.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn first(&self) -> Result<&SigningKeys, SigningError> {
+        self.0.first().map(|(keys, _)| keys).ok_or(SigningError::NoLists)
+    }
+
     /// Returns a key that is in the last list; otherwise an error that names those that are.
     ///
     /// # Errors
