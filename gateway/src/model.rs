@@ -5,6 +5,7 @@ mod escape;
 mod plc;
 mod reading;
 mod sentence;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,10 @@ pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
 };
 pub use sentence::{Detail, Sentence};
+pub use write::{
+    ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,
+    WriteOutcome, WriteReport, WriteTask,
+};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.
 /// Only texts and arrays use heap memory, which clones share.
