@@ -36,8 +36,8 @@ pub use password_file::PasswordFile;
 pub use reference::{reference, schema};
 pub use service_user::ServiceUser;
 pub use typed::{
-    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,
-    Listen, Lower, Metrics, Mqtt, MqttVersion, Number, OnFull, Pacing, PayloadShape, Plc, Publish,
-    Qos, Queue, QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via,
-    Will,
+    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, EventTrigger,
+    Gateway, HostPort, Listen, Lower, Metrics, Mqtt, MqttVersion, NotAProgramId, Number, OnFull,
+    Pacing, PayloadShape, Plc, ProgramId, Publish, Qos, Queue, QueueOrder, Scaling, Scheme, Secret,
+    Tag, Tls, Tunnel, TunnelMode, Validity, Via, Will, WritableValue, WriteRate, WriteRule,
 };

@@ -269,6 +269,8 @@ fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let uplink = Uplink::direct(Tls::default());
     ClientSettings {

@@ -206,6 +206,7 @@ fn read_split(
         effective: settings,
         hash: SettingsHash::new(),
         suggested: BTreeSet::new(),
+        first_write: None,
     };
     let root = RawTable::root(&layers.merged, tables.as_ref());
     let config = check::check_config(&root, path, &mut context);
