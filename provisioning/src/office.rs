@@ -2,6 +2,12 @@
 //!
 //! Only `edge-provision` contains this module (feature `office`); the gateway does not.
 
+pub mod address_plan;
 pub mod cli;
+pub mod fleet;
+pub mod hub;
+mod hub_choice;
+mod network_files;
 pub mod output_file;
+pub mod secrets;
 pub mod signing;
