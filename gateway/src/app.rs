@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::network::Network;
 use self::pump::{HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
-use crate::mqtt::{self, ClientSettings};
+use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
 use crate::supervise::Stage;
@@ -192,6 +192,8 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
         publish_retain: publish().any(|publish| publish.retain),
         subscriptions: Vec::new(),
+        persistence: SessionPersistence::Clean,
+        acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
     }

@@ -33,7 +33,7 @@ use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
 use crate::model::{Message, Record, TrustLevel, UnixTime};
-use crate::mqtt::{self, DisconnectReason, OutgoingMessage};
+use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
 use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
@@ -99,7 +99,7 @@ pub(super) struct Pump {
     storage_retry: StorageRetry,
     /// Disk jobs of the queue that run on blocking threads.
     jobs: JoinSet<DiskJobDone>,
-    outbox: mpsc::Sender<OutgoingMessage>,
+    outbox: mpsc::Sender<MqttRequest>,
     session: Option<BrokerSession>,
     holds: MessageHolds,
     /// Whether messages are sent in the order in which they were taken.
@@ -146,7 +146,7 @@ impl Pump {
         metrics: &Metrics,
         health_inputs: HealthInputs,
         storage: QueueStorage,
-        outbox: mpsc::Sender<OutgoingMessage>,
+        outbox: mpsc::Sender<MqttRequest>,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
         let (pipelines, identity) = pipeline::build_all(config);
@@ -540,7 +540,7 @@ impl Pump {
             let outgoing = self.status_tracker.offline_message(session.number);
             // Nothing is lost if the MQTT task has ended or is too slow: the broker then publishes
             // the will, which says the same.
-            let _ = timeout_at(deadline, self.outbox.send(outgoing)).await;
+            let _ = timeout_at(deadline, self.outbox.send(MqttRequest::Publish(outgoing))).await;
         }
         let storage_deadline = deadline.max(tokio::time::Instant::now() + STORAGE_GRACE);
         while let Ok(Some(done)) = timeout_at(storage_deadline, self.jobs.join_next()).await {

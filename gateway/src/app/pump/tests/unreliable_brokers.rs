@@ -115,17 +115,12 @@ impl FakeBroker {
     async fn run(
         mut self,
         events: mpsc::Sender<MqttEvent>,
-        mut outgoing: mpsc::Receiver<OutgoingMessage>,
+        mut outgoing: mpsc::Receiver<MqttRequest>,
     ) {
         loop {
             self.session += 1;
             self.messages = 0;
-            let connected = MqttEvent::Connected {
-                session: u32::try_from(self.session).unwrap(),
-                broker: "b:1883".to_owned(),
-                version: MqttVersion::V5,
-                max_payload: None,
-            };
+            let connected = connected(u32::try_from(self.session).unwrap());
             if events.send(connected).await.is_err() {
                 return;
             }
@@ -143,11 +138,11 @@ impl FakeBroker {
     async fn run_session(
         &mut self,
         events: &mpsc::Sender<MqttEvent>,
-        outgoing: &mut mpsc::Receiver<OutgoingMessage>,
+        outgoing: &mut mpsc::Receiver<MqttRequest>,
     ) -> Option<DisconnectReason> {
         let end = tokio::time::Instant::now() + self.lifetime();
         loop {
-            let Ok(message) = timeout_at(end, outgoing.recv()).await else {
+            let Ok(message) = timeout_at(end, next_message(outgoing)).await else {
                 return Some(DisconnectReason::Closed);
             };
             let message = message?;
