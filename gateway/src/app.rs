@@ -3,6 +3,7 @@
 //! The only module that knows all others.
 
 mod certificates;
+mod command_file;
 mod hub_cache;
 mod local_socket;
 mod network;
