@@ -6,6 +6,7 @@ mod plc;
 mod reading;
 mod reply_to;
 mod sentence;
+mod topic;
 mod write;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use reading::{
 };
 pub use reply_to::{ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence};
+pub use topic::{filter_matches, is_topic_filter};
 pub use write::{
     ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,
     WriteOutcome, WriteReport, WriteTask,
