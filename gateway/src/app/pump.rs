@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::commands::Commands;
 pub(super) use self::commands::{CommandInputs, LocalCommand};
-use self::commands::{CommandEvent, Commands};
 use self::drop_reports::{DropReport, DropReports};
 use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
@@ -40,7 +40,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 

@@ -49,9 +49,8 @@ fn is_same(allowed: &WritableValue, value: &Value) -> bool {
     match (allowed, value) {
         (WritableValue::Bool(allowed), Value::Bool(value)) => allowed == value,
         (WritableValue::Text(allowed), Value::String(value)) => allowed == value,
-        (WritableValue::Number(allowed), value) => {
-            to_number(value).is_some_and(|value| allowed.partial_cmp(&value).is_some_and(Ordering::is_eq))
-        }
+        (WritableValue::Number(allowed), value) => to_number(value)
+            .is_some_and(|value| allowed.partial_cmp(&value).is_some_and(Ordering::is_eq)),
         (WritableValue::Bool(_) | WritableValue::Text(_), _) => false,
     }
 }
@@ -116,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_number_outside_of_the_bounds_is_refused_exactly() {
-        let bounds = |min, max| WriteRule { min: Some(min), max: Some(max), ..WriteRule::default() };
+        let bounds =
+            |min, max| WriteRule { min: Some(min), max: Some(max), ..WriteRule::default() };
         let rule = bounds(Number::Real(0.1), Number::Whole(90));
         for (value, expected) in [
             (json!(0.1), true),

@@ -138,8 +138,7 @@ impl CommandDesk {
         let plc = place.and_then(|place| Some((u16::try_from(place).ok()?, self.plcs.get(place)?)));
         let images: Option<Vec<TagImage>> = plc.and_then(|(_, plc)| {
             let encode = |(name, value): (&String, &Value)| {
-                let (index, tag) =
-                    (0..).zip(plc.tags.iter()).find(|(_, tag)| tag.name == *name)?;
+                let (index, tag) = (0..).zip(plc.tags.iter()).find(|(_, tag)| tag.name == *name)?;
                 codec::encode_tag(index, tag, value).ok()
             };
             intent.write.iter().map(encode).collect()
@@ -191,8 +190,7 @@ impl CommandDesk {
         time: CommandTime,
     ) -> Result<(), CommandReply> {
         let Some(plc) = self.plcs.get(usize::from(incoming.plc)) else { return Ok(()) };
-        let refuse =
-            |id: Option<&CommandId>, reason| CommandReply::refused(id, reason, time.wall);
+        let refuse = |id: Option<&CommandId>, reason| CommandReply::refused(id, reason, time.wall);
         let command = message::parse(incoming.payload, &plc.form)
             .map_err(|Unreadable { id, reason }| refuse(id.as_ref(), reason))?;
         let id = command.id.clone();

@@ -149,9 +149,8 @@ fn to_tags(
         }
         object.extend(tags);
     }
-    let is_ignored = |key: &str| {
-        IGNORED_KEYS.contains(&key) || form.extra.iter().any(|extra| extra == key)
-    };
+    let is_ignored =
+        |key: &str| IGNORED_KEYS.contains(&key) || form.extra.iter().any(|extra| extra == key);
     object.retain(|key, _| !is_ignored(key));
     Ok(object)
 }
@@ -181,7 +180,10 @@ mod tests {
         ] {
             let command = parsed(payload).unwrap();
             assert_eq!(command.write, tags(json!({"setpoint": 21.5})), "{payload}");
-            assert_eq!(command, ParsedCommand { write: command.write.clone(), ..Default::default() });
+            assert_eq!(
+                command,
+                ParsedCommand { write: command.write.clone(), ..Default::default() }
+            );
         }
     }
 

@@ -173,7 +173,8 @@ fn is_equal(one: &Value, other: &Value) -> bool {
             is_same_text || has_fraction && one.as_f64() == other.as_f64()
         }
         (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_equal(one, other))
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| is_equal(one, other))
         }
         (one, other) => one == other,
     }

@@ -44,14 +44,8 @@ pub(super) struct ReplyContent {
 
 impl CommandState {
     /// All states.
-    pub const ALL: [Self; 6] = [
-        Self::Done,
-        Self::Rejected,
-        Self::Failed,
-        Self::Expired,
-        Self::Duplicate,
-        Self::Unknown,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Rejected, Self::Failed, Self::Expired, Self::Duplicate, Self::Unknown];
 
     /// Returns the word in a reply.
     #[must_use]

@@ -22,7 +22,11 @@ const STOP: &str = "gateway::stop";
 impl Pump {
     /// Sends what is left until the queue is empty or `grace` is over, publishes the offline
     /// status, and closes the queue.
-    pub(super) async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
+    pub(super) async fn drain(
+        mut self,
+        mut broker: mpsc::Receiver<mqtt::MqttEvent>,
+        grace: Duration,
+    ) {
         let deadline = tokio::time::Instant::now() + grace;
         // Now, so that the losses up to here are announced in this session.
         self.announce_gaps();

@@ -126,11 +126,11 @@ fn add_hub(options: &AddOptions, endpoint: &Endpoint, fleet: &Fleet) -> anyhow::
         bail!("there is a hub {name} already");
     }
     let sites: BTreeSet<Ipv4Addr> = fleet.sites().iter().map(|site| site.address).collect();
-    let is_free = |address: &Ipv4Addr| settings.plan.is_for_sites(*address) && !sites.contains(address);
+    let is_free =
+        |address: &Ipv4Addr| settings.plan.is_for_sites(*address) && !sites.contains(address);
     let address = settings.plan.network.hosts().find(is_free);
-    let address = address.with_context(|| {
-        format!("every address in {} is taken", settings.plan.network)
-    })?;
+    let address =
+        address.with_context(|| format!("every address in {} is taken", settings.plan.network))?;
     let path = options.fleet.dir.join(FLEET_TOML);
     let mut text = fs::read_to_string(&path)?;
     if !text.ends_with('\n') {

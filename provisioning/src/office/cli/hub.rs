@@ -46,9 +46,8 @@ pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
             print_line(format_args!("{verb} {}", path.display()))?;
         }
     }
-    let is_missing = |site: &&crate::office::fleet::Site| {
-        !site.is_revoked && site.public_key.is_none()
-    };
+    let is_missing =
+        |site: &&crate::office::fleet::Site| !site.is_revoked && site.public_key.is_none();
     let missing = fleet.sites().iter().filter(is_missing).count();
     if missing > 0 {
         let sites = count_of(missing, "site");

@@ -46,7 +46,8 @@ impl BacklogWatch {
     /// Records that a command arrived. Returns whether it may have waited at the broker.
     pub(super) fn on_message(&mut self, now: Instant) -> bool {
         let Some(backlog) = &mut self.backlog else { return false };
-        let is_over = now >= backlog.last_arrival + QUIET_TIME || now >= backlog.began + LONGEST_BACKLOG;
+        let is_over =
+            now >= backlog.last_arrival + QUIET_TIME || now >= backlog.began + LONGEST_BACKLOG;
         if is_over {
             self.backlog = None;
             return false;

@@ -32,7 +32,9 @@ enum LedgerState {
     /// A job has the file.
     Busy,
     /// It could not be opened.
-    Unusable { retry_at: Instant },
+    Unusable {
+        retry_at: Instant,
+    },
 }
 
 /// The result of a job.
@@ -61,12 +63,8 @@ impl LedgerFile {
     /// start only.
     pub(super) fn open(config: &Config) -> (Self, Vec<u8>) {
         let dir = config.gateway.state_dir.join(COMMANDS_DIR);
-        let mut file = Self {
-            dir,
-            state: LedgerState::Busy,
-            jobs: JoinSet::new(),
-            is_failing: false,
-        };
+        let mut file =
+            Self { dir, state: LedgerState::Busy, jobs: JoinSet::new(), is_failing: false };
         if !config.plcs.iter().any(Plc::is_writable) {
             return (file, Vec::new());
         }
