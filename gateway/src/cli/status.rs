@@ -44,7 +44,7 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
 }
 
 /// Returns the error with what to do, where its kind suggests a remedy.
-fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
+pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let state_dir = state_dir.display();
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
