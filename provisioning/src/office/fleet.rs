@@ -141,10 +141,8 @@ impl Fleet {
     /// When its `gateway.toml` has a problem.
     pub fn site_files(&self, site: &Site) -> Result<Vec<SiteFile>, RejectedFleet> {
         let (rendered, _) = self.inspect(site)?;
-        let mut files = vec![SiteFile {
-            name: "gateway.toml".to_owned(),
-            content: rendered.text.into_bytes(),
-        }];
+        let mut files =
+            vec![SiteFile { name: "gateway.toml".to_owned(), content: rendered.text.into_bytes() }];
         files.extend(site.network.iter().flat_map(network_files::render));
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
@@ -368,6 +366,3 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 
 /// Fewer items than this are not worth a thread.
 const MIN_PART: usize = 64;
-
-#[cfg(test)]
-mod tests;

@@ -96,9 +96,8 @@ fn static_networkd(
     gateway: Ipv4Addr,
     dns: &[Ipv4Addr],
 ) -> String {
-    let mut text = format!(
-        "[Match]\nName={interface}\n\n[Network]\nAddress={address}\nGateway={gateway}\n"
-    );
+    let mut text =
+        format!("[Match]\nName={interface}\n\n[Network]\nAddress={address}\nGateway={gateway}\n");
     for server in dns {
         // A String accepts every text.
         let _ = writeln!(text, "DNS={server}");

@@ -103,7 +103,8 @@ fn file_differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, St
     let mut text = String::new();
     let names: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     for name in names {
-        let content = |files: &BTreeMap<String, String>| files.get(name).cloned().unwrap_or_default();
+        let content =
+            |files: &BTreeMap<String, String>| files.get(name).cloned().unwrap_or_default();
         let (before, now) = (content(before), content(now));
         if before != now {
             let difference = TextDiff::from_lines(&before, &now);
@@ -126,14 +127,17 @@ impl ExportedFleet {
         let exported = Self { dir: std::env::temp_dir().join(name) };
         fs::create_dir(&exported.dir).context("cannot create a temporary directory")?;
         // Only these: a fleet may have megabytes of other files beside them.
-        let listed = git(fleet, &["ls-tree", "--name-only", revision, "--", FLEET_TOML, SITES_DIR,
-            TEMPLATES_DIR])?;
+        let listed = git(
+            fleet,
+            &["ls-tree", "--name-only", revision, "--", FLEET_TOML, SITES_DIR, TEMPLATES_DIR],
+        )?;
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let paths: Vec<&str> = listed.lines().collect();
         if !paths.contains(&FLEET_TOML) {
             bail!("there is no {FLEET_TOML} in {revision}");
         }
-        let archive = git(fleet, &[&["archive", "--format=tar", revision, "--"], &paths[..]].concat())?;
+        let archive =
+            git(fleet, &[&["archive", "--format=tar", revision, "--"], &paths[..]].concat())?;
         unpack(&archive, &exported.dir)?;
         Ok(exported)
     }

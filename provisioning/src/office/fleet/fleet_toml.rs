@@ -222,17 +222,13 @@ fn read_office(
 ) -> Option<Located<OfficeComputer>> {
     let mut reader = SectionReader::new(table, "[[office]]", problems);
     let name = reader.required("name", "name = \"anna\"", |value| label(value, "anna"));
-    let address = reader.required("address", "address = \"10.77.255.2\"", |value| {
-        ip_address(value, "10.77.255.2")
-    });
+    let address = reader
+        .required("address", "address = \"10.77.255.2\"", |value| ip_address(value, "10.77.255.2"));
     let public_key = reader.required("public_key", "public_key = \"...\"", public_key);
     reader.finish();
     let address = address?;
-    let computer = OfficeComputer {
-        name: name?.value,
-        address: address.value,
-        public_key: public_key?.value,
-    };
+    let computer =
+        OfficeComputer { name: name?.value, address: address.value, public_key: public_key?.value };
     Some(Located { value: computer, place: address.place })
 }
 

@@ -188,8 +188,8 @@ fn check_sides(
 
 /// Returns the address of a host with the length of its network.
 fn host_address(value: &toml::Value) -> Result<Ipv4Net, Rejection> {
-    let address: Ipv4Net = text(value, "an IPv4 address with the length of its network",
-        "192.168.1.2/24")?;
+    let address: Ipv4Net =
+        text(value, "an IPv4 address with the length of its network", "192.168.1.2/24")?;
     let is_host = address.prefix_len() >= 31
         || address.addr() != address.network() && address.addr() != address.broadcast();
     let is_usable = is_host && !address.addr().is_unspecified();

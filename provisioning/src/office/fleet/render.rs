@@ -221,8 +221,7 @@ fn take(table: &mut SettingTable, key: &str) -> Option<SettingEntry> {
 impl RenderedConfig {
     /// Renders the settings of a site.
     pub(crate) fn new(settings: &SettingTable, site: &FilePlace) -> Self {
-        let mut rendered =
-            Self { text: String::new(), segments: Vec::new(), site: site.clone() };
+        let mut rendered = Self { text: String::new(), segments: Vec::new(), site: site.clone() };
         rendered.push_table("", settings);
         rendered
     }

@@ -96,7 +96,8 @@ fn check_one(
     site: &Site,
     good: &mut HashMap<(u64, Vec<String>), ()>,
 ) -> Result<SiteTopics, Vec<FleetProblem>> {
-    let is_named = |text: &&str| text.contains(&site.id) || text.contains(&site.address.to_string());
+    let is_named =
+        |text: &&str| text.contains(&site.id) || text.contains(&site.address.to_string());
     let shape = site.shape.filter(|_| !shared.iter().any(is_named));
     let hubs = || hubs_of(fleet, site).into_iter().map(|hub| hub.name.clone()).collect();
     let shape = shape.map(|shape| (shape, hubs()));
@@ -183,10 +184,7 @@ fn check_machine_network(site: &Site, settings: &SettingTable, problems: &mut Ve
             problems.push(FleetProblem::new(place, message, help));
         } else if !machine.contains(&address) && !is_behind_uplink && !address.is_loopback() {
             let message = format!("{address} is not in the network of the machines");
-            let help = format!(
-                "[network.machine] is {}: correct one of them",
-                machine.trunc()
-            );
+            let help = format!("[network.machine] is {}: correct one of them", machine.trunc());
             problems.push(FleetProblem::new(place, message, help));
         }
     }

@@ -61,9 +61,8 @@ fn subjects(topics: &[String]) -> Result<String, HubError> {
 
 /// Returns the subject of a topic or filter: levels are separated by `.`, `#` is `>`, `+` is `*`.
 fn subject(topic: &str) -> Result<String, HubError> {
-    let is_level = |level: &str| {
-        !level.is_empty() && !level.contains(['.', ' ', '*', '>', '"', '\\', '\t'])
-    };
+    let is_level =
+        |level: &str| !level.is_empty() && !level.contains(['.', ' ', '*', '>', '"', '\\', '\t']);
     if !topic.split('/').all(is_level) {
         let problem = format!(
             "the topic \"{topic}\": a level of a subject is not empty and has no `.`, blank, `*`, \

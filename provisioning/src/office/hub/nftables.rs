@@ -11,8 +11,7 @@ pub(super) fn ruleset(view: &HubView<'_>) -> String {
         BrokerAuthentication::Password => BROKER_PORT,
         BrokerAuthentication::Certificate => BROKER_TLS_PORT,
     };
-    let (hub, wireguard, ssh) =
-        (view.hub.address, view.hub.endpoint.port, view.hub.ssh_port);
+    let (hub, wireguard, ssh) = (view.hub.address, view.hub.endpoint.port, view.hub.ssh_port);
     format!(
         r#"# Made by edge-provision; changes here are lost.
 table inet edge

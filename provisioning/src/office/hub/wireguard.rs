@@ -31,10 +31,7 @@ pub(super) fn interface(view: &HubView<'_>, key: &PrivateKey) -> String {
     let office = office.iter().map(|peer| (peer.name.as_str(), peer.address, peer.public_key));
     for (name, address, key) in office.chain(sites) {
         // A String accepts every text.
-        let _ = write!(
-            text,
-            "\n[Peer]\n# {name}\nPublicKey = {key}\nAllowedIPs = {address}/32\n"
-        );
+        let _ = write!(text, "\n[Peer]\n# {name}\nPublicKey = {key}\nAllowedIPs = {address}/32\n");
     }
     text
 }
