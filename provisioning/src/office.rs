@@ -3,7 +3,9 @@
 //! Only `edge-provision` contains this module (feature `office`); the gateway does not.
 
 pub mod address_plan;
+pub mod authority;
 pub mod cli;
+pub mod enrol;
 pub mod fleet;
 pub mod hub;
 mod hub_choice;
@@ -11,3 +13,4 @@ mod network_files;
 pub mod output_file;
 pub mod secrets;
 pub mod signing;
+pub mod site_edit;
