@@ -183,8 +183,7 @@ impl Office {
         let certificates = Certificates::open(dir, None, now).unwrap();
         let sealing = Sealing::Signed(&lists, &signer);
         let (out, mut built) = (self.path("out/bundles"), Vec::new());
-        let build =
-            Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
+        let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
         let sites: Vec<_> = fleet.sites().iter().collect();
         build.run(&sites, |part| {
             built.extend_from_slice(part);
@@ -277,7 +276,7 @@ fn no_secret_is_outside_of_its_file() {
         if !path.ends_with("sealed.digest") {
             let text = String::from_utf8(content).unwrap();
             let lines = text.lines().map(str::trim).filter(|line| !line.contains("---"));
-            secrets.extend(lines.filter(|line| !line.contains("comment") ).map(str::to_owned));
+            secrets.extend(lines.filter(|line| !line.contains("comment")).map(str::to_owned));
         }
     }
     for (_, content) in files(&own.dir.0.join("keys")) {
@@ -499,7 +498,8 @@ fn certificates_are_renewed_by_bundles_and_only_the_authority_issues_them() {
     let start = Timestamp::now();
     assert_eq!(office.build_at(start).unwrap(), [BuiltSite::Counted(1)]);
     own.load(&office.bundle(), None);
-    let certificate = || fs::read_to_string(office.path("authority/sites/amsterdam-01.pem")).unwrap();
+    let certificate =
+        || fs::read_to_string(office.path("authority/sites/amsterdam-01.pem")).unwrap();
     let mut renewals = vec![certificate()];
     // Every ten days for four years, and the key of the authority is away in between.
     let (key, away) = (office.path("secrets/ca.key"), office.path("secrets/away.key"));

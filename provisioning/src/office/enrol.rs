@@ -86,8 +86,8 @@ impl KnownBoxes {
         self.refused.insert(key.to_owned());
     }
 
-    /// Checks the enrolment of a box for a site: its form, its proof, that it names nobody, and that
-    /// none of its keys is known at another site or refused.
+    /// Checks the enrolment of a box for a site: its form, its proof, that it names no subject, and
+    /// that none of its keys is known at another site or refused.
     ///
     /// # Errors
     /// When one of the checks fails; the error says what to do.
