@@ -112,6 +112,14 @@ impl KnownBoxes {
     }
 }
 
+/// Returns whether two enrolments are of the same keys. Their signatures differ each time.
+///
+/// # Errors
+/// When a certificate request is damaged.
+pub fn is_same_box(first: &Enrolment, second: &Enrolment) -> Result<bool, EnrolError> {
+    Ok(key_texts(first)? == key_texts(second)?)
+}
+
 /// Returns the public keys of a box in one form each, by which they are compared.
 pub(crate) fn key_texts(enrolment: &Enrolment) -> Result<BoxKeyTexts, EnrolError> {
     let request = request_key(&enrolment.certificate_request)?;

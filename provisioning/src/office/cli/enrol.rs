@@ -11,7 +11,7 @@ use crate::enrolment::{Enrolment, MAX_ENROLMENT_BYTES};
 use crate::office::boxes::Boxes;
 use crate::office::build::{SEALED_DIR, bundle_name};
 use crate::office::certificates::AUTHORITY_DIR;
-use crate::office::enrol::{EnrolError, KnownBoxes};
+use crate::office::enrol::{EnrolError, KnownBoxes, is_same_box};
 use crate::office::fleet::{Fleet, SITES_DIR, Site};
 use crate::office::output_file::{FileAccess, replace_if_changed};
 use crate::office::secrets::{SITE_KEY, Secrets};
@@ -82,7 +82,7 @@ pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
     let boxes = Boxes::of_fleet(dir);
     let enrolment = checked(&fleet, &boxes, site, &options.file)?;
     if let Some(known) = boxes.get(&site.id)?
-        && known != enrolment
+        && !is_same_box(&known, &enrolment)?
     {
         return Err(EnrolError::OtherBox { site: site.id.clone() }.into());
     }
