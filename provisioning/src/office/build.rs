@@ -62,6 +62,8 @@ pub enum BuiltSite {
     Unchanged,
     /// There is a bundle with a new counter.
     Counted(u64),
+    /// There is one with secrets in clear, in `secrets/bundles`.
+    ForStick(u64),
     /// It is revoked: its box gets no bundle.
     Revoked,
     /// It has no box yet.
@@ -201,7 +203,11 @@ impl Build<'_> {
         }
         let counter = manifest.counter;
         self.write(site, manifest, &contents, batch)?;
-        Ok(if is_new { BuiltSite::Counted(counter) } else { BuiltSite::Unchanged })
+        Ok(match (is_new, contents.has_clear_secrets) {
+            (false, _) => BuiltSite::Unchanged,
+            (true, false) => BuiltSite::Counted(counter),
+            (true, true) => BuiltSite::ForStick(counter),
+        })
     }
 
     /// Writes the bundle of a site.

@@ -50,7 +50,8 @@ pub(super) struct BuildOptions {
 pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let sites = selected(&fleet, &options.sites)?;
-    let dir = &options.fleet.dir;
+    // "./out" is shown as "out".
+    let dir = options.fleet.dir.strip_prefix(".").unwrap_or(&options.fleet.dir);
     let key = options.authority.authority_key.as_deref();
     let certificates = Certificates::open(dir, key, Timestamp::now())?;
     let signed: Option<(SigningLists, Signer)> =
@@ -93,7 +94,8 @@ fn selected<'a>(fleet: &'a Fleet, names: &[String]) -> anyhow::Result<Vec<&'a Si
 /// What a run has done.
 #[derive(Default)]
 struct Report {
-    counted: Vec<(String, u64)>,
+    /// Lines about sites with a new bundle.
+    counted: Vec<String>,
     unchanged: usize,
     not_enrolled: Vec<String>,
     revoked: usize,
@@ -106,15 +108,22 @@ impl Report {
     fn add(&mut self, site: &Site, built: &BuiltSite) {
         match built {
             BuiltSite::Unchanged => self.unchanged += 1,
-            BuiltSite::Counted(counter) => self.counted.push((site.id.clone(), *counter)),
+            BuiltSite::Counted(counter) => {
+                self.counted.push(format!("{}: bundle {counter}", site.id));
+            }
+            BuiltSite::ForStick(counter) => self.counted.push(format!(
+                "{}: bundle {counter}, with secrets in clear: bring it on a stick from \
+                 secrets/bundles",
+                site.id
+            )),
             BuiltSite::Revoked => self.revoked += 1,
             BuiltSite::NotEnrolled => self.not_enrolled.push(site.id.clone()),
         }
     }
 
     fn print(&self, out: &std::path::Path) -> anyhow::Result<()> {
-        for (site, counter) in self.counted.iter().take(MAX_NAMED) {
-            print_line(format_args!("{site}: bundle {counter}"))?;
+        for line in self.counted.iter().take(MAX_NAMED) {
+            print_line(line)?;
         }
         for site in self.not_enrolled.iter().take(MAX_NAMED) {
             print_line(format_args!("{site}: no bundle, its box is not enrolled"))?;
