@@ -8,7 +8,7 @@ use super::output_file::{
     FileAccess, FileError, is_current, prepare_replacement, replacement_path,
 };
 
-/// Files that are written, but not yet in their places.
+/// Files that are written, but not yet in their places. They are removed if they never come there.
 #[derive(Debug, Default)]
 pub struct OutputBatch {
     staged: Vec<PathBuf>,
@@ -56,11 +56,11 @@ impl OutputBatch {
     ///
     /// # Errors
     /// When the file system cannot be flushed, or a file not be replaced; those before it are.
-    pub fn commit(self) -> Result<(), FileError> {
+    pub fn commit(mut self) -> Result<(), FileError> {
         self.sync()?;
-        for path in &self.staged {
-            fs::rename(replacement_path(path), path)
-                .map_err(|error| FileError::new("replace", path, error))?;
+        for path in std::mem::take(&mut self.staged) {
+            fs::rename(replacement_path(&path), &path)
+                .map_err(|error| FileError::new("replace", &path, error))?;
         }
         Ok(())
     }
@@ -79,6 +79,15 @@ impl OutputBatch {
         let error = |error| FileError::new("write", first, error);
         let file = File::open(new).map_err(error)?;
         rustix::fs::syncfs(&file).map_err(|errno| error(errno.into()))
+    }
+}
+
+impl Drop for OutputBatch {
+    fn drop(&mut self) {
+        for path in &self.staged {
+            // Only a leftover: the next run replaces it.
+            let _ = fs::remove_file(replacement_path(path));
+        }
     }
 }
 
@@ -106,6 +115,11 @@ mod tests {
             assert!(paths.iter().all(|path| fs::read_to_string(path).unwrap() == text));
             assert_eq!(fs::read_dir(paths[0].parent().unwrap()).unwrap().count(), 1);
         }
+        let mut dropped = OutputBatch::default();
+        dropped.stage(&paths[0], b"three", FileAccess::Public).unwrap();
+        drop(dropped);
+        assert_eq!(fs::read_dir(paths[0].parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "two");
         fs::remove_dir_all(&dir).unwrap();
     }
 }
