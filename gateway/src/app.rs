@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Qos, Will};
+use provisioning::config::{Config, Listen, LoadedConfig, Plc, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -92,7 +92,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let fatal = CancellationToken::new();
     let mut network = Network::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
     let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
@@ -177,6 +177,25 @@ fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }
 
+/// Returns the topic filter of the commands, if anything may be written.
+fn command_filters(config: &Config) -> Vec<String> {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let filter = is_writable.then(|| format!("edge/{}/set/+", config.gateway.id));
+    filter.into_iter().collect()
+}
+
+/// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
+/// exclude each other: docs/decisions/0010.
+fn session_persistence(config: &Config) -> SessionPersistence {
+    let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
+    let expiry = config.mqtt.session_expiry;
+    if publishes_qos_2 || expiry.is_zero() {
+        SessionPersistence::Clean
+    } else {
+        SessionPersistence::Kept { expiry }
+    }
+}
+
 fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
@@ -190,8 +209,8 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         will: Some(will),
         publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
         publish_retain: publish().any(|publish| publish.retain),
-        subscriptions: Vec::new(),
-        persistence: SessionPersistence::Clean,
+        subscriptions: command_filters(config),
+        persistence: session_persistence(config),
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
