@@ -4,6 +4,8 @@
 pub mod bundle;
 pub mod config;
 pub mod diagnostics;
+#[cfg(feature = "enrolment")]
+pub mod enrolment;
 #[cfg(feature = "office")]
 pub mod office;
 pub mod plan;
