@@ -53,7 +53,8 @@ const TUNNEL_CLOSE_GRACE: Duration = Duration::from_secs(3);
 pub enum AppError {
     /// A metrics address cannot be listened on.
     #[error(
-        "cannot serve metrics on {listen}; stop the program that listens there, or change metrics.listen"
+        "cannot serve metrics on {listen}; stop the program that listens there, or change \
+         metrics.listen"
     )]
     Listen {
         /// The address of `metrics.listen`.

@@ -63,7 +63,8 @@ series! {
         ),
         pub tags_quarantined: IntGauge = gauge(
             "edge_plc_tags_quarantined",
-            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an hour."
+            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an \
+             hour."
         ),
         writes: [IntCounter; CommandOutcome::ALL.len()] = counters(
             "edge_writes_total",

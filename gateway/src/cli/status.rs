@@ -57,8 +57,8 @@ pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Erro
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         return anyhow!(
             "No gateway answers in {state_dir}. Either none is running (systemctl status \
-             edge-gateway shows why), or it cannot use that directory: then set state_dir to one that its user \
-             can write. If it runs with another file, give that file."
+             edge-gateway shows why), or it cannot use that directory: then set state_dir to one \
+             that its user can write. If it runs with another file, give that file."
         );
     }
     error.into()
