@@ -135,7 +135,9 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let polling = Stage::new("polling");
     for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
+        let (_, orders) = mpsc::channel(plc::MAX_WAITING_ORDERS);
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
