@@ -4,7 +4,9 @@ mod clock;
 mod escape;
 mod plc;
 mod reading;
+mod reply_to;
 mod sentence;
+mod topic;
 mod write;
 
 use std::fmt;
@@ -22,7 +24,9 @@ pub use plc::{
 pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
 };
+pub use reply_to::{ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence};
+pub use topic::{filter_matches, is_topic_filter};
 pub use write::{
     ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,
     WriteOutcome, WriteReport, WriteTask,

@@ -21,7 +21,7 @@ use crate::audit::{Auditor, LEGEND};
 use crate::clock;
 use crate::logging::Logging;
 use crate::metrics::MqttMetrics;
-use crate::mqtt::{self, ClientSettings, MqttEvent};
+use crate::mqtt::{self, Acknowledgements, ClientSettings, MqttEvent, SessionPersistence};
 use crate::uplink::Uplink;
 
 /// Capacity of the channel to the auditor, which is faster than any broker.
@@ -194,6 +194,8 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         credentials,
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
     Ok(ClientSettings {
@@ -202,6 +204,8 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         publish_qos: Qos::AtMostOnce,
         publish_retain: false,
         subscriptions: options.topic.clone(),
+        persistence: SessionPersistence::Clean,
+        acknowledgements: Acknowledgements::OnReceipt,
         uplink,
         restarts_on_new_secrets: false,
     })

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gateway::metrics::Metrics;
 use gateway::mqtt::{
-    ClientSettings, DisconnectReason, MAX_INFLIGHT, MqttEvent, OutgoingMessage, run,
+    Acknowledgements, ClientSettings, DisconnectReason, MAX_INFLIGHT, MqttEvent, MqttRequest,
+    OutgoingMessage, SessionPersistence, run,
 };
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Client {
     pub(crate) sessions: u32,
     session: u32,
-    outbox: Option<mpsc::Sender<OutgoingMessage>>,
+    outbox: Option<mpsc::Sender<MqttRequest>>,
     events: mpsc::Receiver<MqttEvent>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -76,9 +77,10 @@ impl Client {
             payload,
             qos,
             retain: false,
+            correlation_data: None,
         };
         let outbox = self.outbox.as_ref().expect("the outbox is open");
-        outbox.send(message).await.expect("the connection is open");
+        outbox.send(MqttRequest::Publish(message)).await.expect("the connection is open");
     }
 
     /// Publishes tickets `0..count` on `topic1`, and again those that were in flight when a session
@@ -160,6 +162,8 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let will = Will {
         topic: "M262".into(),
@@ -174,6 +178,8 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         publish_qos: Qos::AtLeastOnce,
         publish_retain: false,
         subscriptions: Vec::new(),
+        persistence: SessionPersistence::Clean,
+        acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: false,
     }

@@ -8,7 +8,7 @@ use provisioning::config::Qos;
 use super::holds::SentMessage;
 use super::{Pump, Ticket, now, timestamp_correction};
 use crate::metrics::DropReason;
-use crate::mqtt::OutgoingMessage;
+use crate::mqtt::{MqttRequest, OutgoingMessage};
 use crate::payload::{self, MessageStamp};
 use crate::queue::{Entry, NotSent, QueuedEntry};
 
@@ -82,7 +82,7 @@ impl Pump {
         if session.clearing.is_some() {
             let permit = self.outbox.try_reserve().ok()?;
             if let Some(outgoing) = session.clearing.take() {
-                permit.send(outgoing);
+                permit.send(MqttRequest::Publish(outgoing));
             }
         }
         let is_due = session.status_due.is_some_and(|due| due <= now());
@@ -97,7 +97,7 @@ impl Pump {
                         bytes: outgoing.payload.len(),
                         is_confirmed: true,
                     };
-                    self.outbox.try_send(outgoing).ok()?;
+                    self.outbox.try_send(MqttRequest::Publish(outgoing)).ok()?;
                     session.in_flight.insert(Ticket::STATUS_NUMBER, message);
                     self.holds.on_sent(None);
                 }
@@ -151,14 +151,15 @@ impl Pump {
             let message = SentMessage { ticket, topic: Some(topic), bytes, is_confirmed };
             session.in_flight.insert(id.ticket(), message);
             self.holds.on_sent(Some(topic));
-            permit.send(OutgoingMessage {
+            permit.send(MqttRequest::Publish(OutgoingMessage {
                 session: session.number,
                 ticket: Some(id.ticket()),
                 topic: Arc::clone(topic_name),
                 payload,
                 qos,
                 retain,
-            });
+                correlation_data: None,
+            }));
             Ok(())
         });
         if let Some(took) = history_took {

@@ -16,8 +16,14 @@ async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
     let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -35,18 +41,19 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
-        let connected = mqtt::MqttEvent::Connected {
-            session: 1,
-            broker: "b:1883".to_owned(),
-            version: MqttVersion::V5,
-            max_payload: None,
-        };
-        broker.send(connected).await.unwrap();
+        broker.send(connected(1)).await.unwrap();
         let mut last = Vec::new();
-        while let Some(OutgoingMessage { ticket, payload, .. }) = outgoing.recv().await {
+        while let Some(OutgoingMessage { ticket, payload, .. }) = next_message(&mut outgoing).await
+        {
             if let Some(ticket) = ticket {
                 broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
             }
@@ -70,19 +77,19 @@ async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(St
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics(), health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics(),
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
-        let broker_name = "b:1883".to_owned();
-        let connected = mqtt::MqttEvent::Connected {
-            session: 1,
-            broker: broker_name,
-            version: MqttVersion::V5,
-            max_payload: None,
-        };
-        broker.send(connected).await.unwrap();
+        broker.send(connected(1)).await.unwrap();
         let mut messages = Vec::new();
         let mut plcs = Some(plcs);
-        while let Some(message) = outgoing.recv().await {
+        while let Some(message) = next_message(&mut outgoing).await {
             assert_eq!(&*message.topic, "edge/amsterdam-01/status");
             if let Some(ticket) = message.ticket {
                 broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
@@ -126,19 +133,20 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let status = pump.status();
     let answering = async move {
-        let connected = mqtt::MqttEvent::Connected {
-            session: 1,
-            broker: "b:1883".to_owned(),
-            version: MqttVersion::V5,
-            max_payload: None,
-        };
-        broker.send(connected).await.unwrap();
+        broker.send(connected(1)).await.unwrap();
         let mut messages = Vec::new();
-        while let Some(OutgoingMessage { ticket, topic, payload, .. }) = outgoing.recv().await {
+        while let Some(message) = next_message(&mut outgoing).await {
+            let OutgoingMessage { ticket, topic, payload, .. } = message;
             if let Some(ticket) = ticket {
                 broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
             }
@@ -168,6 +176,26 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
         sentence,
         "The PLC answers, but its program was stopped by a user; its values are frozen."
     );
+}
+
+/// Returns the event of a session of version 5.
+fn connected(session: u32) -> mqtt::MqttEvent {
+    mqtt::MqttEvent::Connected {
+        session,
+        broker: "b:1883".to_owned(),
+        version: MqttVersion::V5,
+        session_present: false,
+        max_payload: None,
+    }
+}
+
+/// Returns the next message that the pump publishes.
+async fn next_message(requests: &mut mpsc::Receiver<MqttRequest>) -> Option<OutgoingMessage> {
+    loop {
+        if let MqttRequest::Publish(message) = requests.recv().await? {
+            return Some(message);
+        }
+    }
 }
 
 /// Without storage the queue is lost with the process.
@@ -202,6 +230,11 @@ fn cycle_of(index: u16, value: u16) -> plc::PlcEvent {
         locations: vec![Ok(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],
     })
+}
+
+/// Returns inputs by which no command arrives.
+fn command_inputs() -> CommandInputs {
+    CommandInputs { orders: Vec::new(), local: mpsc::channel(1).1 }
 }
 
 fn health_inputs() -> HealthInputs {

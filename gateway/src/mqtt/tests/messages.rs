@@ -173,3 +173,16 @@ async fn at_most_half_of_the_brokers_receive_maximum_is_in_flight() {
     assert_eq!(world.disconnected().await.0, DisconnectReason::Silent);
     assert_eq!(world.count("interrupted"), 4);
 }
+
+#[tokio::test]
+async fn an_acknowledgement_of_another_session_changes_nothing() {
+    for version in BOTH {
+        let mut world = BrokerWorld::start(version, vec![]).await;
+        world.connected().await;
+
+        world.acknowledge(DeliveryTag::unknown(7)).await;
+        world.publish(1, Qos::AtLeastOnce).await;
+
+        assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
+    }
+}

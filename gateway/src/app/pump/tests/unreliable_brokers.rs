@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use tokio::time::timeout_at;
 
 use super::*;
 use crate::model::{Detail, Sentence};
@@ -115,17 +116,12 @@ impl FakeBroker {
     async fn run(
         mut self,
         events: mpsc::Sender<MqttEvent>,
-        mut outgoing: mpsc::Receiver<OutgoingMessage>,
+        mut outgoing: mpsc::Receiver<MqttRequest>,
     ) {
         loop {
             self.session += 1;
             self.messages = 0;
-            let connected = MqttEvent::Connected {
-                session: u32::try_from(self.session).unwrap(),
-                broker: "b:1883".to_owned(),
-                version: MqttVersion::V5,
-                max_payload: None,
-            };
+            let connected = connected(u32::try_from(self.session).unwrap());
             if events.send(connected).await.is_err() {
                 return;
             }
@@ -143,11 +139,11 @@ impl FakeBroker {
     async fn run_session(
         &mut self,
         events: &mpsc::Sender<MqttEvent>,
-        outgoing: &mut mpsc::Receiver<OutgoingMessage>,
+        outgoing: &mut mpsc::Receiver<MqttRequest>,
     ) -> Option<DisconnectReason> {
         let end = tokio::time::Instant::now() + self.lifetime();
         loop {
-            let Ok(message) = timeout_at(end, outgoing.recv()).await else {
+            let Ok(message) = timeout_at(end, next_message(outgoing)).await else {
                 return Some(DisconnectReason::Closed);
             };
             let message = message?;
@@ -177,7 +173,14 @@ async fn deliver(behaviour: Behaviour, order: QueueOrder) -> (u64, u64, u64) {
     let (plcs, from_plcs) = mpsc::channel(64);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let queue = metrics.queue.clone();
     let producing = async move {
         for reading in 1..=READINGS {
@@ -266,7 +269,14 @@ async fn deliver_short_ones(order: QueueOrder) -> (u64, u64, u64) {
     let (plcs, from_plcs) = mpsc::channel(64);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let queue = metrics.queue.clone();
     let producing = async move {
         let end = tokio::time::Instant::now() + PATIENCE;

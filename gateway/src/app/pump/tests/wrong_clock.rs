@@ -152,7 +152,7 @@ fn cycle_by(booted_at: i64) -> plc::PlcEvent {
 
 type Plcs = mpsc::Sender<plc::PlcEvent>;
 type BrokerEvents = mpsc::Sender<mqtt::MqttEvent>;
-type SentToBroker = mpsc::Receiver<OutgoingMessage>;
+type SentToBroker = mpsc::Receiver<MqttRequest>;
 
 fn started(
     inputs: HealthInputs,
@@ -161,23 +161,24 @@ fn started(
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics(), inputs, storage, outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics(),
+        inputs,
+        (storage, outbox),
+        command_inputs(),
+    );
     (plcs, broker, outgoing, pump.run(from_plcs, from_broker, GRACE))
 }
 
 /// Connects, stops the gateway, acknowledges every message, and returns the records among them.
 async fn answer(plcs: Plcs, broker: BrokerEvents, mut outgoing: SentToBroker) -> Vec<Value> {
-    let broker_name = "b:1883".to_owned();
-    let connected = mqtt::MqttEvent::Connected {
-        session: 1,
-        broker: broker_name,
-        version: MqttVersion::V5,
-        max_payload: None,
-    };
-    broker.send(connected).await.unwrap();
+    broker.send(connected(1)).await.unwrap();
     let mut messages = Vec::new();
     let mut plcs = Some(plcs);
-    while let Some(OutgoingMessage { ticket, topic, payload, .. }) = outgoing.recv().await {
+    while let Some(message) = next_message(&mut outgoing).await {
+        let OutgoingMessage { ticket, topic, payload, .. } = message;
         // A gateway that is stopped before it has a broker does not wait for one.
         plcs.take();
         if let Some(ticket) = ticket {
