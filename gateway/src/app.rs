@@ -133,9 +133,8 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
+    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        let (_, orders) = mpsc::channel(plc::MAX_WAITING_ORDERS);
         let channels = plc::PollChannels { orders, events };
         polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }

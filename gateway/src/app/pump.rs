@@ -249,7 +249,7 @@ impl Pump {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
-            plc::PlcEvent::Written(_) => {}
+            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
         }
     }
 
