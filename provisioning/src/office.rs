@@ -9,7 +9,6 @@ pub mod enrol;
 pub mod fleet;
 pub mod hub;
 mod hub_choice;
-mod network_files;
 pub mod output_file;
 pub mod secrets;
 pub mod signing;
