@@ -148,7 +148,7 @@ impl Fleet {
         Ok(files)
     }
 
-    /// Returns the topics to which each site publishes beside those below `edge/ID/`; empty for
+    /// Returns the topics to which each site publishes outside of those below `edge/ID/`; empty for
     /// most sites.
     ///
     /// # Errors

@@ -4,12 +4,14 @@
 
 mod codec;
 mod config;
+mod fleet;
 mod queue;
 mod tunnel;
 mod wg_quick;
 
 pub use codec::codec;
 pub use config::config;
+pub use fleet::fleet;
 pub use queue::queue;
 pub use tunnel::{datagrams, packets};
 pub use wg_quick::wg_quick;

@@ -39,7 +39,7 @@ pub(super) struct InitOptions {
     network: Ipv4Net,
 }
 
-/// Largest network: 16 million addresses. Smallest: 254 sites beside the office.
+/// Largest network: 16 million addresses. Smallest: 254 sites and the office.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=23;
 
 pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
