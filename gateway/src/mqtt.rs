@@ -43,8 +43,11 @@ use session_loop::SessionEnd;
 use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
-/// waits in the outbox, whose capacity should be this number.
+/// waits in the outbox.
 pub const MAX_INFLIGHT: usize = 64;
+/// Capacity of the outbox: room for the messages in flight, and for as many acknowledgements as the
+/// broker may wait for.
+pub const OUTBOX_CAPACITY: usize = MAX_INFLIGHT + 16;
 
 /// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
@@ -479,7 +482,7 @@ impl MqttClient {
     ) -> Result<Duration, ClientClosed> {
         let reason = failure.reason();
         // What the tunnel explains must not be blamed on the broker.
-        let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
+        let fault = self.settings.uplink.fault().filter(|fault| failure.is_explained_by(fault));
         let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
         let sentence = fault.map_or_else(
             || failure.sentence(broker, &self.settings),
