@@ -58,7 +58,10 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
     ("output_file", &[]),
     ("secrets", &["output_file"]),
     ("hub", &["fleet", "output_file", "secrets"]),
-    ("signing", &["output_file"]),
+    ("signing", &[]),
+    ("authority", &[]),
+    ("enrol", &["authority"]),
+    ("site_edit", &[]),
     ("cli", ALL),
 ];
 
