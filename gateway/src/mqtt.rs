@@ -388,10 +388,11 @@ impl MqttClient {
         self.metrics.connected.set(1);
         self.metrics.set_version(Some(version));
         let since = Instant::now();
+        let renewals = self.settings.uplink.renewal_requests();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
         let session = connection.session_loop(self.session, renewal, events, metrics);
         let end = select! {
-            end = session.run(connection, &mut self.outbox) => end,
+            end = session.run(connection, &mut self.outbox, renewals) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);

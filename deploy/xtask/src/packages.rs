@@ -27,6 +27,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nats-server", "a cluster of three brokers"),
     ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
+    ("openssl", "servers with outdated TLS and certificates of every kind"),
     ("prometheus", "promtool checks /metrics"),
     ("python3-venv", "a virtual environment for pymodbus, the PLC of the tests"),
     ("rabbitmq-server", "a third-party broker, with its MQTT plugin"),

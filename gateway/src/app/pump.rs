@@ -5,6 +5,7 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod closing;
 mod drop_reports;
 mod fill_rate;
 mod holds;
@@ -12,6 +13,7 @@ mod pipeline;
 mod sending;
 mod status_tracker;
 mod storage_retry;
+mod tag_pieces;
 mod timestamp_correction;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use self::drop_reports::{DropReport, DropReports};
@@ -31,12 +33,12 @@ use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
 use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -48,10 +50,9 @@ const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// SD card that hangs does not hang the stop.
 const STORAGE_GRACE: Duration = Duration::from_secs(2);
 /// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
-/// those over which the broker closes the connection, and the stop.
+/// and those over which the broker closes the connection.
 const DROPS: &str = "gateway::drops";
 const POISON: &str = "gateway::poison";
-const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -107,6 +108,7 @@ pub(super) struct Pump {
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
+    tag_requests: mpsc::Receiver<TagRequest>,
     liveness: Liveness,
 }
 
@@ -172,9 +174,17 @@ impl Pump {
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
+            tag_requests: mpsc::channel(1).1,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
+    }
+
+    /// Returns the page of tag values, which this pump writes from now on.
+    pub(super) fn tag_page(&mut self) -> TagPage {
+        let (page, requests) = TagPage::new();
+        self.tag_requests = requests;
+        page
     }
 
     /// Returns a receiver of the status.
@@ -214,6 +224,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
+                Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
@@ -221,6 +232,12 @@ impl Pump {
         }
         // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
+    }
+
+    /// Writes a piece of the page of tag values.
+    fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
+        // A client that has gone needs none.
+        let _ = reply.send(tag_pieces::write_piece(&self.pipelines, position, now()));
     }
 
     /// Handles an event of a PLC task.
@@ -258,6 +275,10 @@ impl Pump {
         let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
         let body = change_event::event_body(&pipeline.name, change, clock::now());
         tracing::info!(plc = pipeline.name, ?change, "changed");
+        self.push_event(body);
+    }
+
+    fn push_event(&mut self, body: serde_json::Map<String, serde_json::Value>) {
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
         self.push_entry(pipeline::EVENT_TOPIC, Entry::Message(Message { topic, body }), now());
     }
@@ -432,7 +453,12 @@ impl Pump {
         for (plc, pipeline) in (0..).zip(&self.pipelines) {
             self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
         }
-        self.clock_history.on_assessed(self.status_tracker.poll_health());
+        let assessment = self.status_tracker.poll_health();
+        self.clock_history.on_assessed(assessment);
+        let notices = self.status_tracker.poll_certificates(assessment.period.trust);
+        notices
+            .iter()
+            .for_each(|one| self.push_event(change_event::expiry_body(one, clock::now())));
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
@@ -546,39 +572,12 @@ impl Pump {
         while let Ok(Some(done)) = timeout_at(storage_deadline, self.jobs.join_next()).await {
             self.on_job_done(done);
         }
-        self.close_queue().await;
+        closing::close_queue(self.queue).await;
     }
 
     /// Returns whether everything left is on disk and no broker is connected to take it.
     fn can_stop_now(&self) -> bool {
         self.session.is_none() && self.queue.is_all_stored()
-    }
-
-    /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
-    async fn close_queue(self) {
-        let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let mut closing = self.queue.begin_close(now());
-        let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
-        while let Some(job) = closing.next_job(now())
-            && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
-        {
-            closing.on_job_done(done, now());
-        }
-        match (messages, closing.finish(now())) {
-            (0, _) => {}
-            (_, CloseOutcome::Stored) => {
-                tracing::info!(target: STOP, messages, samples, "left for the next start");
-            }
-            (_, CloseOutcome::Written) => tracing::warn!(
-                target: STOP,
-                messages,
-                samples,
-                "left for the next start, but the disk takes long and has not confirmed it"
-            ),
-            (_, CloseOutcome::Lost) => {
-                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
-            }
-        }
     }
 }
 

@@ -123,6 +123,8 @@ pub(super) enum SessionFailure {
     SubscribeRetry,
     /// It is time to try MQTT 5 again.
     VersionRetry,
+    /// The certificate of the gateway is about to end, and there is a new one.
+    CertificateRenewed,
     /// The tunnel uses another hub.
     HubChanged,
 }
@@ -198,6 +200,7 @@ impl SessionFailure {
             Self::InflightSlotsLeaked
             | Self::SubscribeRetry
             | Self::VersionRetry
+            | Self::CertificateRenewed
             | Self::HubChanged => DisconnectReason::Renewed,
         }
     }

@@ -15,6 +15,7 @@ use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, Slo
 use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
+use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,6 +62,7 @@ enum SessionPhase {
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
     Request(Option<MqttRequest>),
+    Renewal,
     Timer,
 }
 
@@ -95,8 +97,9 @@ impl SessionLoop {
         mut self,
         mut connection: BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        mut renewals: RenewalRequests,
     ) -> SessionEnd {
-        let end = match self.run_until_end(&mut connection, outbox).await {
+        let end = match self.run_until_end(&mut connection, outbox, &mut renewals).await {
             Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
             Err(SessionEnd::Finished) | Ok(()) => {
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
@@ -115,6 +118,7 @@ impl SessionLoop {
         &mut self,
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        renewals: &mut RenewalRequests,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, .. } = connection;
         self.set_timer(self.renew_at());
@@ -128,6 +132,7 @@ impl SessionLoop {
                     biased;
                     event = &mut next => Wake::Session(event),
                     request = outbox.recv(), if self.can_send() => Wake::Request(request),
+                    () = renewals.requested() => Wake::Renewal,
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
@@ -138,6 +143,7 @@ impl SessionLoop {
                     }
                     Wake::Request(Some(MqttRequest::Acknowledge(_))) => {}
                     Wake::Request(None) => self.start_draining(),
+                    Wake::Renewal => self.start_renewal(SessionFailure::CertificateRenewed),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
