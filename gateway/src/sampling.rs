@@ -1,23 +1,20 @@
 //! Turns what a cycle read into the samples to publish. Pure.
 
-mod scale;
 #[cfg(test)]
 mod tests;
-mod validity;
 
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{PayloadShape, Plc, Tag};
+use provisioning::config::{JsonFormat, PayloadShape, Plc, Tag};
 use provisioning::plan::{Plan, ScanClass};
 
-use crate::codec::{self, json};
+use crate::codec;
 use crate::model::{
-    BadTag, Cycle, LatestValue, Quality, ReadFailure, ReadResult, Record, Registers, Sample,
-    TagHealth, TagLocation, UnixTime, Value,
+    BadTag, Cycle, LatestValue, Quality, ReadFailure, ReadResult, Record, Sample, TagHealth,
+    TagLocation, UnixTime, Value,
 };
-use scale::Scale;
 
 /// Decides which samples of one PLC are published.
 ///
@@ -109,6 +106,21 @@ impl Sampler {
         let is_stale = class.is_stale(self.heartbeat, now);
         let states = class.tag_states.iter().enumerate().skip(first);
         Some(states.filter_map(move |(number, state)| class.latest(number, state, is_stale)))
+    }
+
+    /// Returns the value with which a tag was published last, with its JSON format; `None` when it
+    /// had no good one. `tag` is its index in `config::Plc::tags`.
+    #[must_use]
+    pub fn last_published(&self, tag: u16) -> Option<(&JsonFormat, &Value)> {
+        let mut classes = self.classes.iter();
+        let (class, state) = classes.find_map(|class| {
+            let place = class.tag_states.binary_search_by_key(&tag, |state| state.tag).ok()?;
+            Some((class, class.tag_states.get(place)?))
+        })?;
+        let published = state.last_published.as_ref()?;
+        let format = &class.tags.get(usize::from(tag))?.json_format;
+        let value = published.value.as_ref().filter(|_| published.quality == Quality::Good)?;
+        Some((format, value))
     }
 
     /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.
@@ -266,12 +278,8 @@ impl TagState {
             }
             Err(ReadFailure::Unreachable | ReadFailure::Busy) => (None, Quality::Unreachable),
             Err(ReadFailure::Refused(_)) => (None, Quality::Refused),
-            Ok(registers) => match decode_value(tag, registers, offset.into()) {
-                Some(value)
-                    if is_complete(&value) && json::is_representable(&tag.json_format, &value) =>
-                {
-                    (Some(value), Quality::Good)
-                }
+            Ok(registers) => match codec::decode_tag(tag, registers, offset.into()) {
+                Some(value) if codec::is_published(tag, &value) => (Some(value), Quality::Good),
                 value => (value, Quality::Invalid),
             },
         };
@@ -315,24 +323,6 @@ fn exception(location: Result<TagLocation, ReadFailure>, results: &[ReadResult])
         ReadFailure::Refused(code) => Some(code),
         ReadFailure::Unreachable | ReadFailure::Busy | ReadFailure::Pending => None,
     }
-}
-
-fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value> {
-    let raw = match registers {
-        Registers::Bits(bits) => codec::decode_bits(tag.data_type, bits.get(offset..)?)?,
-        Registers::Words(words) => {
-            let words = words.get(offset..offset + usize::from(tag.location.count))?;
-            codec::decode(&tag.location, tag.data_type, tag.byte_order, words)?
-        }
-    };
-    let Some(validity) = &tag.validity else { return Scale::of(tag).apply(raw) };
-    let scaled = Scale::of(tag).apply(validity::without_invalid(raw, validity)?)?;
-    validity::within_range(scaled, validity)
-}
-
-/// Returns whether no element of an array is absent.
-fn is_complete(value: &Value) -> bool {
-    !matches!(value, Value::List(items) if items.iter().any(Option::is_none))
 }
 
 /// Returns whether two values differ by more than the deadband; for an array, any two elements.

@@ -19,9 +19,13 @@ mod signing_keys;
 mod tests;
 
 pub use archive::ArchiveError;
+#[cfg(feature = "enrolment")]
+pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
 pub use envelope::{Acceptance, BundleError, Source, Verified, seal, verify};
 pub use manifest::{Manifest, ManifestError};
+#[cfg(feature = "enrolment")]
+pub(crate) use member_name::is_sealed_name;
 pub use member_name::{GATEWAY_TOML, MANIFEST, SEALED_SECRETS, SECRETS_DIR, is_member_name};
 pub use signature::{KeyId, Signature, SigningKey, SigningKeyError};
 pub use signing_keys::{SigningKeys, SigningKeysError};

@@ -5,6 +5,8 @@ pub mod bundle;
 pub mod certificates;
 pub mod config;
 pub mod diagnostics;
+#[cfg(feature = "enrolment")]
+pub mod enrolment;
 #[cfg(feature = "office")]
 pub mod office;
 pub mod plan;

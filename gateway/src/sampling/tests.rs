@@ -8,6 +8,7 @@ use provisioning::plan::{self, ReadRequest};
 use provisioning::plc::{ByteOrder, DataType, PlcModel, Table};
 
 use super::*;
+use crate::model::Registers;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -93,18 +93,6 @@ pub enum BundleError {
         /// Name of the file that is signed.
         name: String,
     },
-    /// Lists of keys are missing between the trusted one and those of the bundle.
-    #[error(
-        "the signing keys were replaced more often than this bundle can show: this box trusts \
-             list {trusted}, and the bundle begins with list {first}; ask the office for a bundle \
-             with all lists from {trusted}"
-    )]
-    KeysTooNew {
-        /// Number of the trusted list.
-        trusted: u32,
-        /// Number of the first list of the bundle.
-        first: u32,
-    },
     /// The bundle was made before the signing keys were replaced.
     #[error(
         "the bundle was made before the signing keys were replaced: it ends with list {last}, \
@@ -197,8 +185,8 @@ pub fn verify<'a>(
     Ok(Verified { bundle, keys })
 }
 
-/// Returns a bundle: what is signed, its signature, and the lists of keys with theirs, from the
-/// oldest that a box may still trust to the one with the key that signed.
+/// Returns a bundle: what is signed, its signature, and all lists of keys that the fleet has had,
+/// with theirs. A box may still trust the first one.
 ///
 /// # Errors
 /// When there are too many lists.
@@ -232,7 +220,7 @@ struct Signed<'a> {
 }
 
 struct Envelope<'a> {
-    /// At least one, with consecutive numbers.
+    /// With the numbers 1, 2 and so on.
     lists: Vec<(SigningKeys, Signed<'a>)>,
     bundle: Signed<'a>,
 }
@@ -245,45 +233,35 @@ impl<'a> Envelope<'a> {
         let bundle = pairs.pop().filter(is_bundle);
         let bundle = bundle.ok_or_else(|| BundleError::Missing { name: BUNDLE_TAR.to_owned() })?;
         let lists = pairs.into_iter().map(Signed::into_list).collect::<Result<Vec<_>, _>>()?;
-        for pair in lists.windows(2) {
-            if let [(before, _), (keys, signed)] = pair
-                && before.number().checked_add(1) != Some(keys.number())
-            {
+        for (number, (keys, signed)) in (1..).zip(&lists) {
+            if keys.number() != number {
                 return Err(BundleError::Misplaced { name: signed.name.to_owned() });
             }
         }
         Ok(Self { lists, bundle })
     }
 
-    /// Returns the last list of keys of the bundle, if each list since the trusted one is signed by
-    /// the list before it. Without a trusted list, the first one is trusted.
+    /// Returns the last list of keys of the bundle. Each list must be signed by a key of the list
+    /// before it, the first one by its own, and the trusted list must be among them.
     fn newest_keys(&self, trusted: Option<&SigningKeys>) -> Result<SigningKeys, BundleError> {
-        let (Some((first, first_signed)), Some((last, _))) =
-            (self.lists.first(), self.lists.last())
-        else {
-            return Err(BundleError::Missing { name: list_name(1) });
-        };
-        let mut keys = match trusted {
-            Some(trusted) => trusted.clone(),
-            None => {
-                first_signed.verify(first)?;
-                first.clone()
-            }
-        };
-        let trusted = keys.number();
-        if last.number() < trusted {
-            return Err(BundleError::KeysTooOld { trusted, last: last.number() });
+        let missing = || BundleError::Missing { name: list_name(1) };
+        let (first, _) = self.lists.first().ok_or_else(missing)?;
+        let mut last = first;
+        for (keys, signed) in &self.lists {
+            signed.verify(last)?;
+            last = keys;
         }
-        if first.number() > trusted.saturating_add(1) {
-            return Err(BundleError::KeysTooNew { trusted, first: first.number() });
+        let Some(trusted) = trusted else { return Ok(last.clone()) };
+        let same = self.lists.iter().find(|(keys, _)| keys.number() == trusted.number());
+        match same {
+            Some((keys, _)) if keys == trusted => Ok(last.clone()),
+            Some((_, signed)) => Err(BundleError::ForeignSigner {
+                name: signed.name.to_owned(),
+                signer: signed.signature.key(),
+                trusted: trusted.ids(),
+            }),
+            None => Err(BundleError::KeysTooOld { trusted: trusted.number(), last: last.number() }),
         }
-        for (next, signed) in &self.lists {
-            if next.number() > keys.number() {
-                signed.verify(&keys)?;
-                keys = next.clone();
-            }
-        }
-        Ok(keys)
     }
 }
 

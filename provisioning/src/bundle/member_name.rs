@@ -34,6 +34,17 @@ pub fn is_member_name(name: &str) -> bool {
     }
 }
 
+/// Returns whether a file of this name may be among the secrets that are encrypted to a box: any
+/// secret, and a keyfile of NetworkManager, which may hold a password.
+#[cfg(feature = "enrolment")]
+pub(crate) fn is_sealed_name(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((SECRETS_DIR, name)) => is_plain(name),
+        Some(("network", name)) => has_extension(name, &["nmconnection"]),
+        _ => false,
+    }
+}
+
 fn has_extension(name: &str, extensions: &[&str]) -> bool {
     let is_one = |extension: &str| extensions.contains(&extension);
     is_plain(name) && name.rsplit_once('.').is_some_and(|(_, extension)| is_one(extension))

@@ -31,7 +31,7 @@ const METRICS_PORT: u16 = 9464;
 pub(super) struct CheckedConfig {
     pub(super) gateway: Gateway,
     tunnel: CheckedTunnel,
-    mqtt: Mqtt,
+    pub(super) mqtt: Mqtt,
     queue: Queue,
     pub(super) metrics: Metrics,
     pub(super) plcs: Vec<Plc>,

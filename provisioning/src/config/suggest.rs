@@ -1,7 +1,7 @@
 //! Suggestions for misspelt words.
 
 /// Returns the candidate closest to `word`, at most three edits away; fewer for short words.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -34,7 +34,10 @@ async fn each_fault_of_a_brokers_certificate_has_its_own_code() {
     }
     let unknown = Tls { ca_file: Some(lab.path("good.pem")), ..Tls::default() };
     assert_eq!(lab.code(&unknown, lab.serve("cn", &[]).port).await, "no_authority");
-    lab.openssl("req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem -subj /CN=own");
+    lab.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem -subj /CN=own \
+         -addext basicConstraints=CA:FALSE",
+    );
     assert_eq!(lab.code(&lab.tls(), lab.serve("own", &[]).port).await, "self_signed");
 }
 
