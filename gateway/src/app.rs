@@ -216,3 +216,27 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
+        let mut config = testing::config(2);
+        config.mqtt.session_expiry = Duration::from_secs(60);
+        for (qos, expected) in [
+            (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::ExactlyOnce, SessionPersistence::Clean),
+        ] {
+            config.plcs[1].publish.qos = qos;
+            assert_eq!(session_persistence(&config), expected, "{qos:?}");
+        }
+        config.plcs[1].publish.qos = Qos::AtLeastOnce;
+        config.mqtt.session_expiry = Duration::ZERO;
+        assert_eq!(session_persistence(&config), SessionPersistence::Clean);
+        assert!(command_filters(&config).is_empty(), "no tag is writable");
+    }
+}
