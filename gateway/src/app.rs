@@ -3,10 +3,13 @@
 //! The only module that knows all others.
 
 mod certificates;
+mod command_file;
 mod hub_cache;
 mod local_socket;
+mod local_write;
 mod network;
 mod open_files;
+mod order_channels;
 mod pump;
 pub(crate) mod systemd;
 
@@ -21,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::network::Network;
-use self::pump::{HealthInputs, Pump, QueueStorage};
+use self::pump::{CommandInputs, HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
@@ -36,6 +39,8 @@ pub(crate) use self::open_files::note as note_open_files;
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
 const PLC_EVENT_CAPACITY: usize = 64;
+/// Commands of `edge-gateway write` that wait for the pump.
+const LOCAL_COMMAND_CAPACITY: usize = 8;
 /// Time for the PLC tasks to finish the request that is on the wire.
 const POLLING_GRACE: Duration = Duration::from_secs(4);
 /// Time for the broker to acknowledge what is left in the queue.
@@ -48,7 +53,8 @@ const TUNNEL_CLOSE_GRACE: Duration = Duration::from_secs(3);
 pub enum AppError {
     /// A metrics address cannot be listened on.
     #[error(
-        "cannot serve metrics on {listen}; stop the program that listens there, or change metrics.listen"
+        "cannot serve metrics on {listen}; stop the program that listens there, or change \
+         metrics.listen"
     )]
     Listen {
         /// The address of `metrics.listen`.
@@ -96,7 +102,12 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
     let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
-    let pump = Pump::new(&config, &hash, &metrics, inputs, open_storage(&config)?, outbox);
+    let endpoints = plc::group_by_address(config.plcs.clone(), &metrics, fastrand::f64());
+    let order_channels = order_channels::open(&endpoints);
+    let (local_commands, local) = mpsc::channel(LOCAL_COMMAND_CAPACITY);
+    let command_inputs = CommandInputs { orders: order_channels.senders, local };
+    let ends = (open_storage(&config)?, outbox);
+    let pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
@@ -105,6 +116,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     });
     let serving = Stage::new("serving");
     network.serve(&router, &serving, &fatal);
+    let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let publishing = Stage::new("publishing");
@@ -121,7 +133,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
+    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
         polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
     }
@@ -204,10 +216,11 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         retain: true,
     });
     let publish = || config.plcs.iter().map(|plc| &plc.publish);
+    let publish_qos = publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce);
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
-        publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
+        publish_qos,
         publish_retain: publish().any(|publish| publish.retain),
         subscriptions: command_filters(config),
         persistence: session_persistence(config),

@@ -482,7 +482,7 @@ impl MqttClient {
     ) -> Result<Duration, ClientClosed> {
         let reason = failure.reason();
         // What the tunnel explains must not be blamed on the broker.
-        let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
+        let fault = self.settings.uplink.fault().filter(|fault| failure.is_explained_by(fault));
         let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
         let sentence = fault.map_or_else(
             || failure.sentence(broker, &self.settings),

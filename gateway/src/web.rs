@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | Prometheus text exposition format 0.0.4 |
 //! | `/healthz` | 200 while the event loop runs, else 503 |
-//! | `/readyz` | 200 while the storage is usable, else 503; a missing broker or PLC does not matter |
+//! | `/readyz` | 200 while the storage is usable, else 503, whatever becomes of broker and PLCs |
 //! | `/status` | the status as JSON |
 
 mod client;
@@ -21,7 +21,7 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use tokio::sync::watch;
 
-pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
+pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch, post};
 pub use self::eviction::PeerAddress;
 pub use self::liveness::Liveness;
 pub use self::server::{

@@ -25,6 +25,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mosquitto-clients", "mosquitto_sub and mosquitto_pub as consumer and publisher"),
     ("mount", "mounts a file system on a loop device"),
     ("nats-server", "a cluster of three brokers"),
+    ("nftables", "firewalls of sites and routers"),
     ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
     ("prometheus", "promtool checks /metrics"),

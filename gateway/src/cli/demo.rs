@@ -35,8 +35,8 @@ pub(super) struct DemoOptions {
 }
 
 const INTRODUCTION: &str = "\
-Two simulated PLCs, an M241 (pump6) and an M251 (pump7), are read over Modbus TCP. The messages below
-have arrived at the broker. Ctrl-C stops the demo with a summary.";
+Two simulated PLCs, an M241 (pump6) and an M251 (pump7), are read over Modbus TCP. The messages
+below have arrived at the broker. Ctrl-C stops the demo with a summary.";
 
 /// Runs the chain and prints the messages that arrive at the broker.
 pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {

@@ -44,7 +44,7 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
 }
 
 /// Returns the error with what to do, where its kind suggests a remedy.
-fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
+pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let state_dir = state_dir.display();
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
@@ -57,8 +57,8 @@ fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         return anyhow!(
             "No gateway answers in {state_dir}. Either none is running (systemctl status \
-             edge-gateway shows why), or it cannot use that directory: then set state_dir to one that its user \
-             can write. If it runs with another file, give that file."
+             edge-gateway shows why), or it cannot use that directory: then set state_dir to one \
+             that its user can write. If it runs with another file, give that file."
         );
     }
     error.into()

@@ -168,17 +168,25 @@ impl SessionFailure {
         matches!(self, Self::SubscriptionClosed | Self::NoSuback)
     }
 
-    /// Returns whether nothing has come back from the broker, so that a tunnel may be the cause.
-    pub(super) const fn is_silence(&self) -> bool {
-        matches!(
-            self,
+    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the broker,
+    /// or the broker gave up because nothing arrived.
+    pub(super) fn is_explained_by(&self, fault: &DialError) -> bool {
+        match self {
             Self::NoConnack
-                | Self::NoSuback
-                | Self::Broken(_)
-                | Self::NoPingresp
-                | Self::NoAcknowledgement
-                | Self::NotWritten
-        )
+            | Self::NoSuback
+            | Self::Broken(_)
+            | Self::NoPingresp
+            | Self::NoAcknowledgement
+            | Self::NotWritten => true,
+            Self::Closed | Self::SubscriptionClosed => {
+                matches!(fault, DialError::NoTunnel { .. })
+            }
+            Self::Disconnected(said) => {
+                said.code == reason_code::KEEP_ALIVE_TIMEOUT
+                    && matches!(fault, DialError::NoTunnel { .. })
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether the tunnel has prevented the session.

@@ -183,7 +183,7 @@ pub enum Headline {
         /// Its state, limit or refusal.
         sentence: String,
     },
-    /// The tunnel has a problem, although the broker is connected.
+    /// The tunnel has a problem, although the broker is not known to be disconnected.
     Tunnel {
         /// The state of the tunnel.
         sentence: String,

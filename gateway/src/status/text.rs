@@ -10,8 +10,8 @@ impl Status {
     /// arriving, what is nearest to the broker.
     #[must_use]
     pub fn headline(&self) -> Headline {
-        self.broker_problem()
-            .or_else(|| self.tunnel_problem())
+        self.tunnel_problem()
+            .or_else(|| self.broker_problem())
             .or_else(|| self.plc_problem())
             .or_else(|| self.late_values())
             .or_else(|| self.storage_problem())
@@ -24,26 +24,26 @@ impl Status {
             })
     }
 
-    fn broker_problem(&self) -> Option<Headline> {
-        if self.broker.state == ConnectionState::Disconnected {
-            // The broker cannot be reached without the tunnel, so the tunnel names the cause.
-            let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy());
-            let sentence = tunnel.map_or(&self.broker.sentence, |tunnel| &tunnel.sentence).clone();
-            return Some(Headline::Disconnected { sentence, values: self.queue.stored });
-        }
-        // A broker behind a faulty tunnel only seems to be connected.
-        let faulty = self.tunnel.as_ref().filter(|tunnel| tunnel.is_faulty());
-        let sentence = match (faulty, self.broker.state) {
-            (Some(tunnel), ConnectionState::Connected) => tunnel.sentence.clone(),
-            _ => self.broker.refusal.clone()?,
-        };
-        Some(Headline::Broker { sentence })
-    }
-
+    /// Returns a problem of the tunnel. The broker cannot be reached without it, and one behind a
+    /// faulty tunnel only seems to be connected.
     fn tunnel_problem(&self) -> Option<Headline> {
         let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy())?;
-        (self.broker.state == ConnectionState::Connected)
-            .then(|| Headline::Tunnel { sentence: tunnel.sentence.clone() })
+        let sentence = tunnel.sentence.clone();
+        match self.broker.state {
+            ConnectionState::Disconnected => {
+                Some(Headline::Disconnected { sentence, values: self.queue.stored })
+            }
+            ConnectionState::Connecting if !tunnel.is_faulty() => None,
+            _ => Some(Headline::Tunnel { sentence }),
+        }
+    }
+
+    fn broker_problem(&self) -> Option<Headline> {
+        if self.broker.state == ConnectionState::Disconnected {
+            let sentence = self.broker.sentence.clone();
+            return Some(Headline::Disconnected { sentence, values: self.queue.stored });
+        }
+        Some(Headline::Broker { sentence: self.broker.refusal.clone()? })
     }
 
     fn late_values(&self) -> Option<Headline> {
