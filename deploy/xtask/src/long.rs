@@ -48,6 +48,12 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(CRASHES.name, "1000000")],
     },
     LongTest {
+        name: "histories at two brokers",
+        target: &["-p", "gateway", "--test", "mosquitto"],
+        filter: "same_messages",
+        environment: &[(MUTATIONS.name, "10000")],
+    },
+    LongTest {
         name: "garbage at a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "attacks::garbage",

@@ -147,8 +147,8 @@ impl SessionLoop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
             let event = loop {
-                self.disconnect_when_drained(publisher);
                 self.send_acks(publisher)?;
+                self.disconnect_when_drained(publisher);
                 let wake = select! {
                     // Events first: an acknowledgement makes room for the next message.
                     biased;
@@ -429,7 +429,8 @@ impl SessionLoop {
     }
 
     fn disconnect_when_drained(&mut self, publisher: &Publisher) {
-        if self.phase == SessionPhase::Draining && self.inflight.is_empty() {
+        let is_drained = self.inflight.is_empty() && !self.inbox.has_due_acks();
+        if self.phase == SessionPhase::Draining && is_drained {
             self.disconnect(publisher);
         }
     }

@@ -51,6 +51,13 @@ pub enum BrokerRefusal {
         /// The topic.
         topic: String,
     },
+    /// The subscription to the commands, `filter`: no command arrives.
+    SubscriptionRefused {
+        /// The topic filter.
+        filter: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -321,6 +328,12 @@ impl fmt::Display for BrokerRefusal {
                 f,
                 "A message on {topic} is longer than the broker accepts and is dropped: raise the \
                  broker's maximum packet size, or give the PLC fewer tags."
+            ),
+            Self::SubscriptionRefused { filter, reason } => write!(
+                f,
+                "The broker refuses the subscription to {filter} ({reason}), so no command \
+                 arrives: allow this gateway to read there in the broker's access list (ACL), in \
+                 Mosquitto with the line \"topic read {filter}\"."
             ),
             Self::Deferred { topic, reason } => write!(
                 f,

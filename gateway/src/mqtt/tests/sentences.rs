@@ -116,7 +116,7 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 33] {
+fn failures() -> [SessionFailure; 36] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
         SessionFailure::PasswordFile("no".to_owned()),
@@ -156,6 +156,9 @@ fn failures() -> [SessionFailure; 33] {
         SessionFailure::Protocol("no".into()),
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
+        SessionFailure::SubscriptionClosed,
+        SessionFailure::ForeignSubscription,
+        SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::VersionRetry,
         SessionFailure::CertificateRenewed,
@@ -168,5 +171,7 @@ fn connack(code: u8) -> SessionFailure {
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {
-    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883))
+    let mut settings = settings(MqttVersion::V5, 1883);
+    settings.subscriptions = vec!["edge/amsterdam-01/set/+".to_owned()];
+    failure.sentence("b:1883", &settings)
 }
