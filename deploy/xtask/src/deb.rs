@@ -69,6 +69,8 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     let example = "usr/share/doc/edge-gateway/examples/tun.conf";
     stage.copy(&source.join("systemd/tun.conf"), example, 0o644)?;
     stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
+    let flow = workspace().join("deploy/node-red/flows.json");
+    stage.copy(&flow, "usr/share/doc/edge-gateway/node-red/flows.json", 0o644)?;
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;
     copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;

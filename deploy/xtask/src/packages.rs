@@ -13,7 +13,9 @@ use crate::run::{command, is_root, run};
 const PACKAGES: &[(&str, &str)] = &[
     ("adduser", "creates the user of the package"),
     ("binutils", "strip and objdump for the package"),
+    ("chromium", "shows the dashboard of Node-RED"),
     ("e2fsprogs", "creates and checks the disks of the power cuts"),
+    ("fonts-dejavu-core", "letters for the browser"),
     ("iproute2", "ip configures the loopback of the sandbox"),
     ("iperf3", "load for the tunnel benches"),
     ("iputils-ping", "pings through the tunnel"),
