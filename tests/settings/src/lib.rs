@@ -130,6 +130,12 @@ pub const PICTURE: Setting = Setting {
     default: "none",
     meaning: "Path of a PNG file for a picture of the dashboard in Node-RED.",
 };
+/// Path of the program of the office.
+pub const PROVISION: Setting = Setting {
+    name: "E2E_PROVISION",
+    default: "next to the test",
+    meaning: "Path of the `edge-provision` program under test.",
+};
 /// Interpreter with pymodbus.
 pub const PYTHON: Setting = Setting {
     name: "E2E_PYTHON",
