@@ -205,6 +205,11 @@ pub enum Headline {
         /// The state of the clock.
         sentence: String,
     },
+    /// A certificate of the connection to the broker ends within two weeks, or cannot be used.
+    Certificate {
+        /// Which, when it ends, and what to do.
+        sentence: String,
+    },
     /// Every tag has a good value, and the broker takes the values.
     AllWell {
         /// Number of configured PLCs.
@@ -432,9 +437,10 @@ impl fmt::Display for Headline {
                 write!(f, "{disconnected} of {total} PLCs do not answer. {plc}: {sentence}")
             }
             Self::Plc { plc, sentence } => write!(f, "PLC {plc}: {sentence}"),
-            Self::Tunnel { sentence } | Self::Storage { sentence } | Self::Clock { sentence } => {
-                f.write_str(sentence)
-            }
+            Self::Tunnel { sentence }
+            | Self::Storage { sentence }
+            | Self::Clock { sentence }
+            | Self::Certificate { sentence } => f.write_str(sentence),
             Self::Waiting { values, oldest } => write!(
                 f,
                 "The broker is connected, but {values} values wait for it, the oldest since \

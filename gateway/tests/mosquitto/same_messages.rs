@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::broker::Mosquitto;
 use super::wire::{Level, Login, Packet, WireClient};
 
-/// Histories in CI; `cargo xtask long brokers` plays more.
+/// Histories in CI; `cargo xtask long histories` plays more.
 const HISTORIES: u64 = 60;
 const CLIENTS: usize = 3;
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "b/c", "b/"];

@@ -57,7 +57,6 @@ impl ReplyBox {
     }
 
     /// Adds a reply.
-    #[cfg_attr(not(test), expect(dead_code, reason = "made by commands, which follow"))]
     pub(super) fn push(&mut self, to: ReplyTo, payload: Vec<u8>, now: Instant) {
         self.drop_expired(now);
         if self.waiting.len() + self.in_flight.len() >= MAX_REPLIES {
