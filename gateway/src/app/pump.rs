@@ -511,6 +511,7 @@ impl Pump {
     async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         // Now, so that the losses up to here are announced in this session.
+        self.drop_reports.end_pause();
         self.announce_gaps();
         loop {
             let mut more = NextSend::Now;
