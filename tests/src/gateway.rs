@@ -244,13 +244,13 @@ impl Gateway {
     /// Returns the resident memory, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.memory_field("VmRSS:")
+        self.running().memory()
     }
 
     /// Returns the peak of the resident memory, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        self.memory_field("VmHWM:")
+        self.running().peak_memory()
     }
 
     /// Returns the CPU time of all threads, user and system (proc(5), /proc/pid/schedstat).
@@ -292,15 +292,6 @@ impl Gateway {
     pub fn wait_for_end(&mut self, deadline: Duration) -> (ExitStatus, Log) {
         let mut process = self.process.take().expect("the gateway was started");
         (process.wait(deadline), process.log().clone())
-    }
-
-    fn memory_field(&self, name: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.running().id());
-        let text = fs::read_to_string(path).expect("a running process has a status");
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
-        kib * 1024
     }
 
     fn running(&self) -> &Process {
