@@ -3,10 +3,13 @@
 //! The only module that knows all others.
 
 mod certificates;
+mod command_file;
 mod hub_cache;
 mod local_socket;
+mod local_write;
 mod network;
 mod open_files;
+mod order_channels;
 mod pump;
 pub(crate) mod systemd;
 
@@ -14,14 +17,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Qos, Will};
+use provisioning::config::{Config, Listen, LoadedConfig, Plc, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::network::Network;
-use self::pump::{HealthInputs, Pump, QueueStorage};
+use self::pump::{CommandInputs, HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
@@ -36,6 +39,8 @@ pub(crate) use self::open_files::note as note_open_files;
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
 const PLC_EVENT_CAPACITY: usize = 64;
+/// Commands of `edge-gateway write` that wait for the pump.
+const LOCAL_COMMAND_CAPACITY: usize = 8;
 /// Time for the PLC tasks to finish the request that is on the wire.
 const POLLING_GRACE: Duration = Duration::from_secs(4);
 /// Time for the broker to acknowledge what is left in the queue.
@@ -97,7 +102,12 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
     let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
-    let pump = Pump::new(&config, &hash, &metrics, inputs, open_storage(&config)?, outbox);
+    let endpoints = plc::group_by_address(config.plcs.clone(), &metrics, fastrand::f64());
+    let order_channels = order_channels::open(&endpoints);
+    let (local_commands, local) = mpsc::channel(LOCAL_COMMAND_CAPACITY);
+    let command_inputs = CommandInputs { orders: order_channels.senders, local };
+    let ends = (open_storage(&config)?, outbox);
+    let pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
     let router = web::router(Sources {
         metrics: metrics.clone(),
         liveness: pump.liveness(),
@@ -106,6 +116,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     });
     let serving = Stage::new("serving");
     network.serve(&router, &serving, &fatal);
+    let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let publishing = Stage::new("publishing");
@@ -122,7 +133,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
+    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
         polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
     }
@@ -186,13 +197,22 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         retain: true,
     });
     let publish = || config.plcs.iter().map(|plc| &plc.publish);
+    let publish_qos = publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce);
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let filter = format!("edge/{}/set/+", config.gateway.id);
+    let subscriptions = is_writable.then_some(filter).into_iter().collect();
+    let expiry = config.mqtt.session_expiry;
+    // Fresh packet ids after a reconnect would destroy QoS 2 messages of a kept session.
+    let is_kept = is_writable && publish_qos != Qos::ExactlyOnce && !expiry.is_zero();
+    let persistence =
+        if is_kept { SessionPersistence::Kept { expiry } } else { SessionPersistence::Clean };
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
-        publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
+        publish_qos,
         publish_retain: publish().any(|publish| publish.retain),
-        subscriptions: Vec::new(),
-        persistence: SessionPersistence::Clean,
+        subscriptions,
+        persistence,
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),

@@ -7,7 +7,7 @@ mod registrar;
 mod tests;
 mod tunnel;
 
-pub use labels::{DropReason, MessageOutcome, RequestOutcome};
+pub use labels::{CommandOutcome, DropReason, MessageOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
@@ -65,6 +65,12 @@ series! {
             "edge_plc_tags_quarantined",
             "Tags that the PLC refuses; the gateway retries them at growing intervals up to an \
              hour."
+        ),
+        writes: [IntCounter; CommandOutcome::ALL.len()] = counters(
+            "edge_writes_total",
+            "Commands to write to the PLC, by the state of their reply.",
+            "outcome",
+            CommandOutcome::ALL.map(CommandOutcome::label)
         ),
     }
 }
@@ -140,6 +146,11 @@ impl PlcMetrics {
     /// Counts one request.
     pub fn count_request(&self, outcome: RequestOutcome) {
         count(&self.requests, outcome as usize, 1);
+    }
+
+    /// Counts one command.
+    pub fn count_command(&self, outcome: CommandOutcome) {
+        count(&self.writes, outcome as usize, 1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{PayloadShape, Plc, Tag};
+use provisioning::config::{JsonFormat, PayloadShape, Plc, Tag};
 use provisioning::plan::{Plan, ScanClass};
 
 use crate::codec;
@@ -92,6 +92,21 @@ impl Sampler {
         class.decode(cycle, at, now)?;
         let samples = class.take_due(self.publish, self.heartbeat, now);
         (!samples.is_empty()).then_some(Record { plc: self.plc, at, clock: None, samples })
+    }
+
+    /// Returns the value with which a tag was published last, with its JSON format; `None` when it
+    /// had no good one. `tag` is its index in `config::Plc::tags`.
+    #[must_use]
+    pub fn last_published(&self, tag: u16) -> Option<(&JsonFormat, &Value)> {
+        let mut classes = self.classes.iter();
+        let (class, state) = classes.find_map(|class| {
+            let place = class.tag_states.binary_search_by_key(&tag, |state| state.tag).ok()?;
+            Some((class, class.tag_states.get(place)?))
+        })?;
+        let published = state.last_published.as_ref()?;
+        let format = &class.tags.get(usize::from(tag))?.json_format;
+        let value = published.value.as_ref().filter(|_| published.quality == Quality::Good)?;
+        Some((format, value))
     }
 
     /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.

@@ -21,7 +21,7 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use tokio::sync::watch;
 
-pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
+pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch, post};
 pub use self::eviction::PeerAddress;
 pub use self::liveness::Liveness;
 pub use self::server::{

@@ -15,6 +15,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &["state_file", "model"]),
     ("codec", &["model"]),
+    ("command", &["codec", "model"]),
     ("demo", &["app", "simulate", "mock_broker", "supervise", "audit", "codec", "web", "model"]),
     ("state_file", &[]),
     ("logging", &[]),
@@ -41,7 +42,8 @@ const ALL: &[&str] = &["*"];
 const ROOT_FILES: [&str; 3] = ["lib.rs", "main.rs", "testing.rs"];
 
 /// Modules that decide and therefore take `now` and randomness as arguments.
-const PURE: [&str; 7] = ["audit", "codec", "model", "payload", "sampling", "schedule", "status"];
+const PURE: [&str; 8] =
+    ["audit", "codec", "command", "model", "payload", "sampling", "schedule", "status"];
 
 /// Names that a pure module must not contain.
 const IMPURE: [&str; 7] =

@@ -5,6 +5,8 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod commands;
+mod draining;
 mod drop_reports;
 mod fill_rate;
 mod holds;
@@ -19,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::commands::Commands;
+pub(super) use self::commands::{CommandInputs, LocalCommand};
 use self::drop_reports::{DropReport, DropReports};
 use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
@@ -36,7 +40,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -44,14 +48,10 @@ use crate::web::{Liveness, Readiness};
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pump counts as hanging when its loop has not run for this long.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
-/// SD card that hangs does not hang the stop.
-const STORAGE_GRACE: Duration = Duration::from_secs(2);
 /// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
-/// those over which the broker closes the connection, and the stop.
+/// and those over which the broker closes the connection.
 const DROPS: &str = "gateway::drops";
 const POISON: &str = "gateway::poison";
-const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -107,6 +107,7 @@ pub(super) struct Pump {
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
+    commands: Commands,
     liveness: Liveness,
 }
 
@@ -145,8 +146,8 @@ impl Pump {
         hash: &str,
         metrics: &Metrics,
         health_inputs: HealthInputs,
-        storage: QueueStorage,
-        outbox: mpsc::Sender<MqttRequest>,
+        (storage, outbox): (QueueStorage, mpsc::Sender<MqttRequest>),
+        command_inputs: CommandInputs,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
         let (pipelines, identity) = pipeline::build_all(config);
@@ -158,6 +159,8 @@ impl Pump {
             }
         };
         let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
+        let clock = health_inputs.clock.clone();
+        let commands = Commands::new(config, hash, &metrics.plcs, clock, command_inputs);
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
         Self {
@@ -172,6 +175,7 @@ impl Pump {
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
+            commands,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
@@ -203,6 +207,7 @@ impl Pump {
         // After a stall one tick is enough: each does all that is due.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.advance_commands();
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -214,6 +219,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
+                Some(event) = self.commands.next_event() => self.on_command_event(event),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
@@ -234,7 +240,10 @@ impl Pump {
                     self.push_record(topic, record, cycle.booted_at);
                 }
             }
-            plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
+            plc::PlcEvent::State { plc, state } => {
+                self.commands.on_plc_state(plc, &state);
+                self.status_tracker.on_plc_state(plc, state);
+            }
             plc::PlcEvent::Learned { plc, learned } => self.status_tracker.on_learned(plc, learned),
             plc::PlcEvent::Throttled { plc, limit } => {
                 self.status_tracker.on_throttled(plc, limit);
@@ -258,6 +267,11 @@ impl Pump {
         let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
         let body = change_event::event_body(&pipeline.name, change, clock::now());
         tracing::info!(plc = pipeline.name, ?change, "changed");
+        self.push_event(body);
+    }
+
+    /// Queues an event message.
+    fn push_event(&mut self, body: serde_json::Map<String, serde_json::Value>) {
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
         self.push_entry(pipeline::EVENT_TOPIC, Entry::Message(Message { topic, body }), now());
     }
@@ -272,7 +286,8 @@ impl Pump {
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         self.status_tracker.on_mqtt_event(event);
         match *event {
-            mqtt::MqttEvent::Connected { session, max_payload, .. } => {
+            mqtt::MqttEvent::Connected { session, session_present, max_payload, .. } => {
+                self.commands.on_connected(session_present);
                 // What the last session left unacknowledged is sent again in this one.
                 self.queue.rewind(now());
                 self.drop_reports.on_connected(now());
@@ -294,8 +309,8 @@ impl Pump {
             mqtt::MqttEvent::Deferred { ticket: Some(ticket), .. } => self.on_deferred(ticket),
             mqtt::MqttEvent::Refused { ticket: None, .. }
             | mqtt::MqttEvent::Deferred { ticket: None, .. }
-            | mqtt::MqttEvent::SubscriptionRefused { .. }
-            | mqtt::MqttEvent::Received(_) => {}
+            | mqtt::MqttEvent::SubscriptionRefused { .. } => {}
+            mqtt::MqttEvent::Received(ref message) => self.on_message(message),
         }
     }
 
@@ -348,6 +363,7 @@ impl Pump {
     /// Records the end of the session. Drops a message over which the broker closes the connection
     /// again and again, while it accepts others.
     fn on_disconnected(&mut self, reason: DisconnectReason) {
+        self.commands.on_disconnected();
         let Some(session) = self.session.take() else { return };
         if !reason.may_concern_message() || session.in_flight.is_empty() {
             self.holds.on_ended();
@@ -426,6 +442,7 @@ impl Pump {
     /// Does what is due every second.
     fn on_tick(&mut self) {
         self.retry_storage();
+        self.commands.on_tick();
         self.end_pauses();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
@@ -505,89 +522,6 @@ impl Pump {
             );
         }
     }
-
-    /// Sends what is left until the queue is empty or `grace` is over, publishes the offline
-    /// status, and closes the queue.
-    async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
-        // Now, so that the losses up to here are announced in this session.
-        self.drop_reports.end_pause();
-        self.announce_gaps();
-        loop {
-            let mut more = NextSend::Now;
-            while more == NextSend::Now {
-                more = self.send();
-            }
-            self.start_jobs();
-            if self.queue.is_empty() || self.can_stop_now() {
-                break;
-            }
-            let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
-            let event = async {
-                tokio::select! {
-                    event = broker.recv() => DrainEvent::Broker(event),
-                    Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
-                    () = clock::sleep_until(due) => DrainEvent::Timer,
-                }
-            };
-            match timeout_at(deadline, event).await {
-                Ok(DrainEvent::Broker(Some(event))) => self.on_mqtt_event(&event),
-                Ok(DrainEvent::JobDone(done)) => self.on_job_done(done),
-                Ok(DrainEvent::Timer) => {}
-                Ok(DrainEvent::Broker(None)) | Err(_) => break,
-            }
-        }
-        if let Some(session) = &self.session {
-            let outgoing = self.status_tracker.offline_message(session.number);
-            // Nothing is lost if the MQTT task has ended or is too slow: the broker then publishes
-            // the will, which says the same.
-            let _ = timeout_at(deadline, self.outbox.send(MqttRequest::Publish(outgoing))).await;
-        }
-        let storage_deadline = deadline.max(tokio::time::Instant::now() + STORAGE_GRACE);
-        while let Ok(Some(done)) = timeout_at(storage_deadline, self.jobs.join_next()).await {
-            self.on_job_done(done);
-        }
-        self.close_queue().await;
-    }
-
-    /// Returns whether everything left is on disk and no broker is connected to take it.
-    fn can_stop_now(&self) -> bool {
-        self.session.is_none() && self.queue.is_all_stored()
-    }
-
-    /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
-    async fn close_queue(self) {
-        let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let mut closing = self.queue.begin_close(now());
-        let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
-        while let Some(job) = closing.next_job(now())
-            && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
-        {
-            closing.on_job_done(done, now());
-        }
-        match (messages, closing.finish(now())) {
-            (0, _) => {}
-            (_, CloseOutcome::Stored) => {
-                tracing::info!(target: STOP, messages, samples, "left for the next start");
-            }
-            (_, CloseOutcome::Written) => tracing::warn!(
-                target: STOP,
-                messages,
-                samples,
-                "left for the next start, but the disk takes long and has not confirmed it"
-            ),
-            (_, CloseOutcome::Lost) => {
-                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
-            }
-        }
-    }
-}
-
-/// What the drain waits for.
-enum DrainEvent {
-    Broker(Option<mqtt::MqttEvent>),
-    JobDone(Result<DiskJobDone, JoinError>),
-    Timer,
 }
 
 #[cfg(test)]

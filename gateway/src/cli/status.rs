@@ -7,9 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use provisioning::regular_file;
 
-use super::{
-    ConfigFile, EXIT_NEGATIVE, EXIT_OK, WAITING_FILE, configuration, print_line, runtime,
-};
+use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, WAITING_FILE, configuration, print_line, runtime};
 use crate::app;
 use crate::model::Escaped;
 use crate::status::{Headline, Status};
@@ -52,7 +50,7 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
 }
 
 /// Returns the error with what to do, where its kind suggests a remedy.
-fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
+pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
     if kind == ErrorKind::PermissionDenied {

@@ -16,8 +16,14 @@ async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
     let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -35,8 +41,14 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut last = Vec::new();
@@ -65,7 +77,14 @@ async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(St
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics(), health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics(),
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut messages = Vec::new();
@@ -114,8 +133,14 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let status = pump.status();
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
@@ -205,6 +230,11 @@ fn cycle_of(index: u16, value: u16) -> plc::PlcEvent {
         locations: vec![Ok(TagLocation { result: 0, offset: 0 }); plc.tags.len()].into(),
         results: vec![read],
     })
+}
+
+/// Returns inputs by which no command arrives.
+fn command_inputs() -> CommandInputs {
+    CommandInputs { orders: Vec::new(), local: mpsc::channel(1).1 }
 }
 
 fn health_inputs() -> HealthInputs {

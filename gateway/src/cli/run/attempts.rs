@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::watched_files::WatchedFiles;
 use crate::app::{self, AppError, systemd};
-use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
 use crate::cli::WAITING_FILE;
+use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
 use crate::logging::Logging;
 
 /// Problems or notes that are logged; `check` shows all.

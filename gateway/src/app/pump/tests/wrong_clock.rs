@@ -161,7 +161,14 @@ fn started(
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics(), inputs, storage, outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics(),
+        inputs,
+        (storage, outbox),
+        command_inputs(),
+    );
     (plcs, broker, outgoing, pump.run(from_plcs, from_broker, GRACE))
 }
 
