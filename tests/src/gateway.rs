@@ -23,8 +23,8 @@ pub struct Gateway {
     notifications: Receiver<String>,
     metrics: Port,
     environment: Vec<(String, String)>,
-    /// Limit on open files.
-    open_files: Option<u32>,
+    /// A limit on its resources, as an option of prlimit(1).
+    limit: Option<String>,
     state: PathBuf,
     dir: TempDir,
 }
@@ -67,13 +67,13 @@ impl Gateway {
         Self::launch(&config, metrics, environment, None)
     }
 
-    /// Starts it with a limit on open files (prlimit(1)).
+    /// Starts it with a limit on its resources, an option of prlimit(1) such as `--nofile=64:64`.
     #[must_use]
-    pub fn start_with_open_files(limit: u32, config: impl Display) -> Self {
+    pub fn start_with_limit(limit: &str, config: impl Display) -> Self {
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
         let mut gateway = Self::prepare(&config, metrics, &[], None);
-        gateway.open_files = Some(limit);
+        gateway.limit = Some(limit.to_owned());
         gateway.start_again();
         gateway
     }
@@ -102,8 +102,8 @@ impl Gateway {
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(text).collect();
         let notifications = mpsc::channel().1;
-        let (process, open_files) = (None, None);
-        Self { process, notifications, metrics, environment, open_files, state, dir }
+        let (process, limit) = (None, None);
+        Self { process, notifications, metrics, environment, limit, state, dir }
     }
 
     /// Starts it and waits until it is ready.
@@ -120,10 +120,10 @@ impl Gateway {
         assert!(self.process.is_none(), "the gateway already runs");
         let socket = self.dir.path().join("notify");
         self.notifications = listen(&socket);
-        let mut command = match self.open_files {
+        let mut command = match &self.limit {
             Some(limit) => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}:{limit}")).arg(Self::program());
+                command.arg(limit).arg(Self::program());
                 command
             }
             None => Command::new(Self::program()),

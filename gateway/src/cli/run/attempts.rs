@@ -224,7 +224,7 @@ mod tests {
         let name =
             format!("edge-gateway-reported-{}-{:08x}.toml", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, "[gateway]\nidd = 1\n".to_owned() + &"[[plc]]\nx = 1\n".repeat(50))
+        fs::write(&path, "[gateway]\nidd = 1\n".to_owned() + &"[[plc]]\nx = 1\n".repeat(50))
             .unwrap();
         let rejected = config::load(&path).unwrap_err();
         let count = rejected.problems.len();
@@ -237,7 +237,7 @@ mod tests {
         let mut reported = Reported::default();
         assert_eq!(reported.on_failure(&failure, &path), None);
         assert_eq!(reported.reason, text);
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
