@@ -1,5 +1,5 @@
-//! Promise 5 on the wire: one register that a device does not have hides no other, whatever the
-//! device does with a request for it. The devices are those of public reports.
+//! Promise 5 on the wire: one register that a device does not have hides no other, with each of the
+//! things that devices of public reports do with a request for it.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
