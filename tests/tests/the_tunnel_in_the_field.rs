@@ -19,7 +19,7 @@
 //! 6. The interface is renamed: field `renamed interface`,
 //!    `tunnel::netlink::interface::as_root_a_renamed_interface..`.
 //! 7. The site's router rejects UDP: field `router rejects`, `causes::the_host_that_rejects..`.
-//! 8. Allowed_ips that `tun` mode cannot have: `provisioning`
+//! 8. `allowed_ips` that `tun` mode cannot have: `provisioning`
 //!    `what_run_would_refuse_or_could_never_reach_is_rejected`.
 //! 9. The DNS server drops AAAA queries: field `AAAA is dropped`.
 //! 10. Own firewall, no route, cable, prohibited: field, a row each;
@@ -45,7 +45,7 @@
 //!     `clocks::a_driver_that_was_delayed_by_20_minutes..`, `clocks::after_10_minutes_suspended..`.
 //! 24. IPv6 inside the tunnel: field, a row for each mode.
 //! 25. Key files with line breaks of Windows, blanks, a byte order mark: `provisioning`
-//!     `a_byte_order_mark_before_a_key_is_ignored`, `tunnel::key`.
+//!     `a_byte_order_mark_blanks_and_line_breaks_around_a_key_are_ignored`.
 #![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 #[path = "the_tunnel_in_the_field/cases.rs"]
