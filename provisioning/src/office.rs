@@ -3,4 +3,5 @@
 //! Only `edge-provision` contains this module (feature `office`); the gateway does not.
 
 pub mod cli;
+pub mod import;
 pub mod output_file;

@@ -1,6 +1,7 @@
 //! The command line of `edge-provision`. Each command has a file of its own.
 
 mod generate;
+mod import;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +26,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
+    /// Turn the variables of a PLC project into tags.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportOptions),
     /// Print a completion script for a shell.
     #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
     Completions(generate::CompletionsOptions),
@@ -37,6 +41,7 @@ enum CliCommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        CliCommand::Import(options) => import::run(&options),
         CliCommand::Completions(options) => generate::completions(&options),
         CliCommand::Man(options) => generate::man(&options),
     };
