@@ -6,17 +6,22 @@
 
 mod array;
 pub mod json;
+mod scale;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod text;
+mod validity;
 
 use provisioning::plc::{ByteOrder, DataType, IecType, Location, ValueKind};
 use thiserror::Error;
 
+pub use tag::{decode_tag, encode_tag, holds_image, is_published};
+
 use crate::model::Value;
 
 /// Why a value cannot be encoded into registers.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq)]
 pub enum EncodeError {
     /// The number of registers is not that of the location, or the location is in a bit table.
     #[error("the number of registers is not that of the location")]
@@ -28,6 +33,15 @@ pub enum EncodeError {
     /// characters that are not in the code page.
     #[error("the value is out of range for the type")]
     OutOfRange,
+    /// A number between two that the PLC can hold.
+    #[error("the PLC cannot hold this value; the nearest that it can is {nearest}")]
+    Inexact {
+        /// The nearest number, as it would be published.
+        nearest: f64,
+    },
+    /// A number that would be read back as no value: one of `invalid_values`, or outside `valid`.
+    #[error("the value would be read back as invalid")]
+    Invalid,
 }
 
 /// Decodes one value.

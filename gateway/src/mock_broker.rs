@@ -1,23 +1,32 @@
-//! A minimal MQTT broker, 3.1.1 and 5, for the demo and for tests with a faulty broker.
+//! A small MQTT broker, 3.1.1 and 5, for the demo and for tests with a faulty broker.
 //!
-//! It accepts connections and messages and reports them as events. It forwards no messages and
-//! keeps neither sessions nor retained messages. A [`Script`] makes it misbehave.
+//! It keeps sessions and retained messages in memory, passes messages on at every quality of
+//! service, and has an access list. It reports what happens as events; a [`Script`] makes it
+//! misbehave. Shared subscriptions, delayed wills and subscription options are missing.
 
+mod access;
 mod codec;
 mod connection;
+mod core;
+mod session;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use bytes::Bytes;
 use provisioning::config::{MqttVersion, Qos, Will};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use self::access::{Access, AccessList, AccessRule};
+use self::core::{BrokerCore, ConnectionId};
 
 /// Most connections at once; further ones are closed.
 const MAX_CONNECTIONS: usize = 256;
@@ -39,8 +48,9 @@ pub struct Script {
     pub ending: Option<(u64, Ending)>,
     /// Answer to PINGREQ.
     pub pings: Pings,
-    /// Code of every filter in a SUBACK: 0 to 2 grants, 0x80 and above refuses.
-    pub subscription: u8,
+    /// Code of every filter in a SUBACK: 0 to 2 grants, 0x80 and above refuses. Without one, the
+    /// quality of service that the client asks for is granted.
+    pub subscription: Option<u8>,
     /// Sent after every SUBACK, at QoS 0.
     pub after_subscribe: Vec<PublishedMessage>,
 }
@@ -125,6 +135,13 @@ pub enum MockBrokerEvent {
         /// As sent.
         filters: Vec<String>,
     },
+    /// Filters of an UNSUBSCRIBE.
+    Unsubscribed {
+        /// As sent.
+        filters: Vec<String>,
+    },
+    /// The client acknowledged a message: a PUBACK or PUBCOMP.
+    Acknowledged,
     /// A PINGREQ.
     Pinged,
     /// The connection ended.
@@ -156,6 +173,10 @@ pub struct ConnectInfo {
     pub keep_alive: u16,
     /// Whether an old session may be resumed.
     pub start: SessionStart,
+    /// Session Expiry Interval in seconds; 0 under 3.1.1.
+    pub session_expiry: u32,
+    /// Receive Maximum, if the client sent one.
+    pub receive_max: Option<u16>,
     /// User name, if the client sent one.
     pub username: Option<String>,
     /// Password, if the client sent one.
@@ -182,40 +203,138 @@ pub struct PublishedMessage {
     pub payload: Bytes,
     /// Quality of service it was sent with.
     pub qos: Qos,
-    /// Whether a broker would retain it.
+    /// Whether the broker is to retain it.
     pub retain: bool,
+    /// Properties of MQTT 5.
+    pub properties: MessageProperties,
 }
 
-/// Serves until `stop` is cancelled. The first connection gets the first script, and so on; further
-/// ones get the last script, or the default if there is none.
-///
-/// While `events` is full, a connection is not read, so the client has to wait.
+/// Properties of a message of MQTT 5 that the broker passes on (3.3.2.3).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MessageProperties {
+    /// Message Expiry Interval, in seconds.
+    pub expiry_seconds: Option<u32>,
+    /// Response Topic.
+    pub response_topic: Option<String>,
+    /// Correlation Data.
+    pub correlation_data: Option<Bytes>,
+}
+
+impl Default for PublishedMessage {
+    fn default() -> Self {
+        Self {
+            topic: String::new(),
+            payload: Bytes::new(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties: MessageProperties::default(),
+        }
+    }
+}
+
+/// A broker, which may listen in several places. Clones share its sessions and messages.
+#[derive(Clone, Debug)]
+pub struct MockBroker {
+    scripts: Arc<[Arc<Script>]>,
+    events: mpsc::Sender<MockBrokerEvent>,
+    shared: Arc<Mutex<SharedState>>,
+}
+
+/// What the connections of a broker share.
+#[derive(Debug, Default)]
+struct SharedState {
+    core: BrokerCore,
+    last_connection: ConnectionId,
+    /// Wakes a connection that another one gave something to do.
+    wakers: BTreeMap<ConnectionId, Arc<Notify>>,
+}
+
+impl MockBroker {
+    /// Creates a broker. The first connection gets the first script, and so on; further ones get
+    /// the last script, or the default if there is none.
+    #[must_use]
+    pub fn new(
+        scripts: Vec<Script>,
+        access: AccessList,
+        events: mpsc::Sender<MockBrokerEvent>,
+    ) -> Self {
+        let core = BrokerCore::new(access);
+        let shared = SharedState { core, ..SharedState::default() };
+        Self {
+            scripts: scripts.into_iter().map(Arc::new).collect(),
+            events,
+            shared: Arc::new(Mutex::new(shared)),
+        }
+    }
+
+    /// Serves until `stop` is cancelled.
+    ///
+    /// While the receiver of events is full, a connection is not read, so the client has to wait.
+    pub async fn serve<L: Listener>(self, mut listener: L, stop: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            let stream = select! {
+                (stream, _) = listener.accept() => stream,
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection of the mock broker failed");
+                    }
+                    continue;
+                }
+                () = stop.cancelled() => return,
+            };
+            if connections.len() >= MAX_CONNECTIONS {
+                tracing::warn!("the mock broker has too many connections");
+                continue;
+            }
+            connections.spawn(connection::serve(stream, self.clone(), self.events.clone()));
+        }
+    }
+
+    /// Publishes a message that no client sent.
+    pub fn publish(&self, message: PublishedMessage) {
+        self.with_core(|core| core.route(message, Instant::now()));
+    }
+
+    /// Returns number, script and waker for a new connection.
+    fn register(&self) -> (ConnectionId, Arc<Script>, Arc<Notify>) {
+        let mut shared = self.lock();
+        let count = usize::try_from(shared.last_connection).unwrap_or(usize::MAX);
+        let script = self.scripts.get(count).or_else(|| self.scripts.last());
+        shared.last_connection += 1;
+        let connection = shared.last_connection;
+        let waker = Arc::new(Notify::new());
+        shared.wakers.insert(connection, Arc::clone(&waker));
+        (connection, script.cloned().unwrap_or_default(), waker)
+    }
+
+    /// Changes the state of the broker, and wakes the connections that have to send something.
+    fn with_core<T>(&self, change: impl FnOnce(&mut BrokerCore) -> T) -> T {
+        let mut shared = self.lock();
+        let result = change(&mut shared.core);
+        for connection in shared.core.ready() {
+            if let Some(waker) = shared.wakers.get(&connection) {
+                waker.notify_one();
+            }
+        }
+        result
+    }
+
+    fn unregister(&self, connection: ConnectionId) {
+        self.lock().wakers.remove(&connection);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SharedState> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves one listener with a broker of its own: see [`MockBroker`].
 pub async fn serve<L: Listener>(
-    mut listener: L,
+    listener: L,
     scripts: Vec<Script>,
     events: mpsc::Sender<MockBrokerEvent>,
     stop: CancellationToken,
 ) {
-    let scripts: Vec<_> = scripts.into_iter().map(Arc::new).collect();
-    let mut connections = JoinSet::new();
-    let mut count = 0_usize;
-    loop {
-        let stream = select! {
-            (stream, _) = listener.accept() => stream,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a connection of the mock broker failed");
-                }
-                continue;
-            }
-            () = stop.cancelled() => return,
-        };
-        if connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!("the mock broker has too many connections");
-            continue;
-        }
-        let script = scripts.get(count).or_else(|| scripts.last()).cloned().unwrap_or_default();
-        count += 1;
-        connections.spawn(connection::serve(stream, script, events.clone()));
-    }
+    MockBroker::new(scripts, AccessList::default(), events).serve(listener, stop).await;
 }

@@ -6,6 +6,8 @@ mod plc;
 mod reading;
 mod reply_to;
 mod sentence;
+mod topic;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +26,11 @@ pub use reading::{
 };
 pub use reply_to::{ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence};
+pub use topic::{filter_matches, is_topic_filter};
+pub use write::{
+    ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,
+    WriteOutcome, WriteReport, WriteTask,
+};
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.
 /// Only texts and arrays use heap memory, which clones share.

@@ -10,10 +10,12 @@ mod diagnosis;
 mod failover;
 mod failure;
 mod inbound_guard;
+mod inbox;
 mod inflight;
 mod reason_code;
 mod session;
 mod session_loop;
+mod session_start;
 #[cfg(test)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "any other event fails the test")]
 mod tests;
@@ -31,12 +33,14 @@ use crate::metrics::MqttMetrics;
 use crate::model::Sentence;
 use crate::uplink::{HubChanges, Uplink};
 use broker_traits::{BrokerTraits, ConnectPolicy, ConnectRequest};
-use connect::BrokerConnection;
+use connect::{BrokerConnection, SessionPlan};
 use failover::{BrokerFailover, FailureKind};
 pub use failure::DisconnectReason;
 use failure::SessionFailure;
+use inbox::Inbox;
 pub use reason_code::{NOT_AUTHORIZED, PACKET_TOO_LARGE};
 use session_loop::SessionEnd;
+use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
 /// waits in the outbox, whose capacity should be this number.
@@ -44,9 +48,8 @@ pub const MAX_INFLIGHT: usize = 64;
 
 /// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before subscribing again after an oversized message: a broker sends a retained one again
-/// after every SUBSCRIBE.
-const SUBSCRIBE_RETRY: Duration = Duration::from_secs(600);
+/// Target of the lines about sessions that the broker keeps: the log's limit counts them apart.
+const KEPT_SESSION: &str = "gateway::kept_session";
 
 /// The brokers, and how to connect to them.
 #[derive(Clone, Debug)]
@@ -252,6 +255,7 @@ pub async fn run(
     let traits = BrokerTraits::new(settings.connect_policy());
     let (connected, version) = (metrics.connected.clone(), metrics.version.clone());
     let hub_changes = settings.uplink.hub_changes();
+    let kept_sessions = KeptSessions::new(settings.persistence);
     let mut client = MqttClient {
         settings,
         hub_changes,
@@ -261,7 +265,8 @@ pub async fn run(
         failover,
         traits,
         session: 0,
-        subscribe_again_at: None,
+        kept_sessions,
+        subscription_pause: SubscriptionPause::default(),
     };
     stop.run_until_cancelled(Box::pin(client.run())).await;
     connected.set(0);
@@ -290,7 +295,8 @@ struct MqttClient {
     failover: BrokerFailover,
     traits: BrokerTraits,
     session: u32,
-    subscribe_again_at: Option<Instant>,
+    kept_sessions: KeptSessions,
+    subscription_pause: SubscriptionPause,
 }
 
 /// The outbox is closed, or the receiver of events was dropped.
@@ -316,19 +322,26 @@ impl MqttClient {
     /// Tries to connect to this broker, runs the session if there is one, and returns the pause
     /// after it.
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
-        // After an oversized message the session begins without subscriptions: with them the broker
-        // would send a retained one again at once, and end every session.
-        let subscribe_at = self.subscribe_again_at.filter(|at| Instant::now() < *at);
-        let request = self.traits.request(self.failover.current(), Instant::now());
-        let connected = self.connect(broker, &request, subscribe_at.is_none()).await?;
+        let (number, now) = (self.failover.current(), Instant::now());
+        let subscription_pause = self.subscription_pause.current(now);
+        let subscribes = subscription_pause.is_none() && !self.settings.subscriptions.is_empty();
+        let request = self.traits.request(number, now);
+        let session = self.kept_sessions.request(number, request.version, subscribes);
+        let connected = self.connect(broker, &request, session, subscribes).await?;
         let name = broker.address.to_string();
         match connected {
             Ok(connection) => {
+                self.kept_sessions.on_connected(number, session);
                 let retry_at = self.traits.version_retry_at();
-                let subscribing = subscribe_at.map(|at| (at, SessionFailure::SubscribeRetry));
+                let subscribing =
+                    subscription_pause.map(|(at, _)| (at, SessionFailure::SubscribeRetry));
                 let retrying = retry_at.map(|at| (at, SessionFailure::VersionRetry));
-                let renewal = subscribing.into_iter().chain(retrying).min_by_key(|(at, _)| *at);
-                self.run_session(connection, request.version, name, renewal).await
+                let interlude = self.kept_sessions.is_interlude(session, subscribes);
+                let ending = interlude.then_some((now, SessionFailure::KeptSessionEnded));
+                let renewal = subscribing.into_iter().chain(retrying).chain(ending);
+                let renewal = renewal.min_by_key(|(at, _)| *at);
+                let version = request.version;
+                self.run_session(connection, (version, session.persistence), name, renewal).await
             }
             // Asked for less at once: the broker has said what it does not support.
             Err(failure) if self.traits.on_refused(&request, &failure, Instant::now()) => {
@@ -337,6 +350,7 @@ impl MqttClient {
                 Ok(Duration::ZERO)
             }
             Err(failure) => {
+                self.on_failure(&failure, &name);
                 let pause = if matches!(failure, SessionFailure::HubChanged) {
                     self.failover.reset();
                     Duration::ZERO
@@ -352,11 +366,12 @@ impl MqttClient {
         &mut self,
         broker: &config::Broker,
         request: &ConnectRequest,
+        session: SessionRequest,
         subscribes: bool,
     ) -> Result<Result<BrokerConnection, SessionFailure>, ClientClosed> {
         let subscriptions = if subscribes { self.settings.subscriptions.as_slice() } else { &[] };
-        let (settings, events) = (&self.settings, &self.events);
-        let connecting = connect::connect(settings, broker, request, subscriptions, events);
+        let plan = SessionPlan { request, session, subscriptions };
+        let connecting = connect::connect(&self.settings, broker, plan);
         select! {
             biased;
             // What is in the outbox belongs to the last session: the queue sends it again.
@@ -371,8 +386,8 @@ impl MqttClient {
     /// `renewal` the gateway ends it for that cause.
     async fn run_session(
         &mut self,
-        connection: BrokerConnection,
-        version: MqttVersion,
+        mut connection: BrokerConnection,
+        (version, persistence): (MqttVersion, SessionPersistence),
         broker: String,
         renewal: Option<(Instant, SessionFailure)>,
     ) -> Result<Duration, ClientClosed> {
@@ -385,11 +400,15 @@ impl MqttClient {
             max_payload: connection.max_payload(),
         };
         self.events.send(event).await.map_err(|_| ClientClosed)?;
+        self.report_refused_filters(std::mem::take(&mut connection.refused)).await?;
         self.metrics.connected.set(1);
         self.metrics.set_version(Some(version));
         let since = Instant::now();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
-        let session = connection.session_loop(self.session, renewal, events, metrics);
+        let ClientSettings { subscriptions, acknowledgements, .. } = &self.settings;
+        let inbox = Inbox::new(self.session, subscriptions, *acknowledgements);
+        let numbered = (self.session, persistence);
+        let session = connection.session_loop(inbox, numbered, renewal, events, metrics);
         let end = select! {
             end = session.run(connection, &mut self.outbox) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
@@ -399,9 +418,12 @@ impl MqttClient {
         match end {
             SessionEnd::Finished => Err(ClientClosed),
             SessionEnd::Failed(failure) => {
+                self.on_failure(&failure, &broker);
                 let reason = failure.reason();
                 let pause = if matches!(failure, SessionFailure::HubChanged) {
                     self.failover.reset();
+                    Duration::ZERO
+                } else if matches!(failure, SessionFailure::KeptSessionEnded) {
                     Duration::ZERO
                 } else if reason == DisconnectReason::Renewed {
                     RENEWAL_PAUSE
@@ -413,6 +435,42 @@ impl MqttClient {
         }
     }
 
+    /// Reports the filters that the broker refused, now or by closing the connection before.
+    async fn report_refused_filters(
+        &mut self,
+        refused: Vec<(String, u8)>,
+    ) -> Result<(), ClientClosed> {
+        let pause = self.subscription_pause.current(Instant::now());
+        let is_closing = pause.is_some_and(|(_, cause)| cause == PauseCause::Closed);
+        let closed = self.settings.subscriptions.iter().filter(|_| is_closing).map(|filter| {
+            let reason = "the broker closes the connection".to_owned();
+            MqttEvent::SubscriptionRefused { filter: filter.clone(), code: NOT_AUTHORIZED, reason }
+        });
+        let refused = refused.into_iter().map(|(filter, code)| {
+            let reason = reason_code::name(code).to_owned();
+            MqttEvent::SubscriptionRefused { filter, code, reason }
+        });
+        let refusals: Vec<_> = refused.chain(closed).collect();
+        for event in refusals {
+            self.events.send(event).await.map_err(|_| ClientClosed)?;
+        }
+        Ok(())
+    }
+
+    /// Records why there is no session with the current broker. Called before the next broker is
+    /// selected.
+    fn on_failure(&mut self, failure: &SessionFailure, broker: &str) {
+        self.subscription_pause.on_failed(failure, Instant::now());
+        if self.kept_sessions.on_failed(self.failover.current(), failure) {
+            tracing::warn!(
+                target: KEPT_SESSION,
+                broker,
+                "the session that the broker keeps cannot be used and is ended: commands that wait \
+                 there are lost"
+            );
+        }
+    }
+
     async fn report_disconnected(
         &mut self,
         failure: &SessionFailure,
@@ -420,9 +478,6 @@ impl MqttClient {
         pause: Duration,
     ) -> Result<Duration, ClientClosed> {
         let reason = failure.reason();
-        if reason == DisconnectReason::TooLarge {
-            self.subscribe_again_at = Some(Instant::now() + SUBSCRIBE_RETRY);
-        }
         // What the tunnel explains must not be blamed on the broker.
         let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
         let is_tunnel = fault.is_some() || failure.is_tunnel_fault();

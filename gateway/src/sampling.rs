@@ -1,9 +1,7 @@
 //! Turns what a cycle read into the samples to publish. Pure.
 
-mod scale;
 #[cfg(test)]
 mod tests;
-mod validity;
 
 use std::mem;
 use std::sync::Arc;
@@ -12,12 +10,11 @@ use std::time::{Duration, Instant};
 use provisioning::config::{PayloadShape, Plc, Tag};
 use provisioning::plan::{Plan, ScanClass};
 
-use crate::codec::{self, json};
+use crate::codec;
 use crate::model::{
-    BadTag, Cycle, Quality, ReadFailure, ReadResult, Record, Registers, Sample, TagHealth,
-    TagLocation, UnixTime, Value,
+    BadTag, Cycle, Quality, ReadFailure, ReadResult, Record, Sample, TagHealth, TagLocation,
+    UnixTime, Value,
 };
-use scale::Scale;
 
 /// Decides which samples of one PLC are published.
 ///
@@ -228,12 +225,8 @@ impl TagState {
             }
             Err(ReadFailure::Unreachable | ReadFailure::Busy) => (None, Quality::Unreachable),
             Err(ReadFailure::Refused(_)) => (None, Quality::Refused),
-            Ok(registers) => match decode_value(tag, registers, offset.into()) {
-                Some(value)
-                    if is_complete(&value) && json::is_representable(&tag.json_format, &value) =>
-                {
-                    (Some(value), Quality::Good)
-                }
+            Ok(registers) => match codec::decode_tag(tag, registers, offset.into()) {
+                Some(value) if codec::is_published(tag, &value) => (Some(value), Quality::Good),
                 value => (value, Quality::Invalid),
             },
         };
@@ -277,24 +270,6 @@ fn exception(location: Result<TagLocation, ReadFailure>, results: &[ReadResult])
         ReadFailure::Refused(code) => Some(code),
         ReadFailure::Unreachable | ReadFailure::Busy | ReadFailure::Pending => None,
     }
-}
-
-fn decode_value(tag: &Tag, registers: &Registers, offset: usize) -> Option<Value> {
-    let raw = match registers {
-        Registers::Bits(bits) => codec::decode_bits(tag.data_type, bits.get(offset..)?)?,
-        Registers::Words(words) => {
-            let words = words.get(offset..offset + usize::from(tag.location.count))?;
-            codec::decode(&tag.location, tag.data_type, tag.byte_order, words)?
-        }
-    };
-    let Some(validity) = &tag.validity else { return Scale::of(tag).apply(raw) };
-    let scaled = Scale::of(tag).apply(validity::without_invalid(raw, validity)?)?;
-    validity::within_range(scaled, validity)
-}
-
-/// Returns whether no element of an array is absent.
-fn is_complete(value: &Value) -> bool {
-    !matches!(value, Value::List(items) if items.iter().any(Option::is_none))
 }
 
 /// Returns whether two values differ by more than the deadband; for an array, any two elements.

@@ -27,6 +27,8 @@ pub(crate) fn config(plcs: usize) -> Config {
             credentials: None,
             will: None,
             lower: Lower::default(),
+            session_expiry: Duration::ZERO,
+            writes_in_clear: false,
         },
         queue: queue(),
         metrics: Metrics { listen: Vec::new() },
@@ -69,6 +71,7 @@ pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
         max_words: 120,
         max_gap: 32,
         pacing: Pacing::default(),
+        accept_program: None,
         publish: Publish {
             topic: format!("edge/amsterdam-01/data/{name}"),
             shape: PayloadShape::Flat,
@@ -78,6 +81,7 @@ pub(crate) fn plc(name: &str, tags: &[&str]) -> Plc {
             heartbeat: Duration::from_secs(60),
             stamp: true,
             extra: serde_json::Map::new(),
+            on: None,
         },
         tags: Arc::new(tags.iter().map(|name| tag(name)).collect()),
     }
@@ -87,7 +91,7 @@ fn tag(name: &str) -> Tag {
     let table = Table::HoldingRegister;
     Tag {
         name: name.to_owned(),
-        at: "%MW10".to_owned(),
+        at: "%MW10".into(),
         location: Location { table, first: 10, count: 1, byte: 0, bit: None },
         data_type: IecType::Int.into(),
         byte_order: ByteOrder::Cdab,
@@ -99,6 +103,7 @@ fn tag(name: &str) -> Tag {
         validity: None,
         scan: Duration::from_secs(1),
         group: None,
+        write: None,
     }
 }
 

@@ -35,14 +35,22 @@ pub(crate) use raw::DEFAULT_MAX_WORDS;
 
 pub use argument::{ArgumentError, parse_duration};
 pub use json_format::{EnumNames, JsonFormat};
+#[cfg(feature = "office")]
+pub(crate) use load::inspect_rendered;
 pub use load::{FileCheck, InspectedConfig, LoadedConfig, Setting, inspect, load};
 pub use named_files::named_files;
 pub use password_file::PasswordFile;
+#[cfg(feature = "office")]
+pub(crate) use redact::redacted;
 pub use reference::{reference, schema};
 pub use service_user::ServiceUser;
+#[cfg(feature = "office")]
+pub(crate) use suggest::nearest;
+#[cfg(feature = "office")]
+pub(crate) use syntax::{not_toml, not_utf8};
 pub use typed::{
-    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, Gateway, HostPort,
-    Listen, Lower, Metrics, Mqtt, MqttVersion, Number, OnFull, Pacing, PayloadShape, Plc, Publish,
-    Qos, Queue, QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via,
-    Will,
+    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, EventTrigger,
+    Gateway, HostPort, Listen, Lower, Metrics, Mqtt, MqttVersion, NotAProgramId, Number, OnFull,
+    Pacing, PayloadShape, Plc, ProgramId, Publish, Qos, Queue, QueueOrder, Scaling, Scheme, Secret,
+    Tag, Tls, Tunnel, TunnelMode, Validity, Via, Will, WritableValue, WriteRate, WriteRule,
 };

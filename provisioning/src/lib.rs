@@ -1,8 +1,11 @@
 //! Configuration of a gateway: PLC models and addresses, `gateway.toml`, files of wg-quick, and the
 //! plan of Modbus requests. Reads files, but opens no sockets. With feature `office`, the fleet too.
 
+pub mod bundle;
 pub mod config;
 pub mod diagnostics;
+#[cfg(feature = "enrolment")]
+pub mod enrolment;
 #[cfg(feature = "office")]
 pub mod office;
 pub mod plan;

@@ -1,6 +1,6 @@
 //! Exports of PLC projects → tags. The files in tests/import have the shapes of real exports, traps
 //! included; each snapshot is the preview and the tags.
-#![expect(clippy::panic, reason = "test code may stop on the spot")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,11 @@ fn an_update_keeps_line_ends_and_finds_its_plc() {
         assert_eq!(changes, ["~ a: at %MW7 -> %MW1", "+ b: INT at %MW0"]);
         assert_eq!(text.matches(header).count(), 2);
     }
+    let template = TagFile::parse("pump.toml".as_ref(), "model = \"M221\"\n", None).unwrap();
+    assert_eq!(template.model(), Some(PlcModel::M221));
+    let site = "[[plc]]\nname = \"p\"\ntemplate = \"pump\"\n";
+    let error = TagFile::parse("x.toml".as_ref(), site, None).unwrap_err().to_string();
+    assert!(error.contains("update templates/pump.toml"), "{error}");
     for text in ["", "tag = 5", "[[plc]\n", "[gateway]\nid = \"g\"\n"] {
         let file = TagFile::parse("x.toml".as_ref(), text, None);
         assert!(file.and_then(|mut file| file.update(&import)).is_err(), "{text}");

@@ -45,7 +45,9 @@ fn every_key_has_a_description_a_type_and_a_default_and_is_in_the_full_example()
 
 /// Collects the paths of all keys that are set, without the indices of list entries.
 fn collect(value: &toml::Value, path: &str, used: &mut BTreeSet<String>) {
-    let is_value = ["publish.extra", "tag.enum", "tag.valid"].iter().any(|key| path.ends_with(key));
+    let is_value = ["publish.extra", "tag.enum", "tag.valid", "tag.write"]
+        .iter()
+        .any(|key| path.ends_with(key));
     if let Some(table) = value.as_table().filter(|_| !is_value) {
         for (key, value) in table {
             collect(value, format!("{path}.{key}").trim_start_matches('.'), used);
@@ -63,7 +65,9 @@ fn walk(root: &Value, schema: &Value, path: &str, known: &mut BTreeSet<String>) 
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         return walk(root, root.pointer(&reference[1..]).unwrap(), path, known);
     }
-    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+    let is_section = schema.get("x-type").is_none();
+    let properties = schema.get("properties").and_then(Value::as_object).filter(|_| is_section);
+    if let Some(properties) = properties {
         for (key, schema) in properties {
             let path = format!("{path}.{key}").trim_start_matches('.').to_owned();
             assert!(schema["description"].is_string(), "{path} has no description");

@@ -326,3 +326,14 @@ fn listen(path: &Path) -> Receiver<String> {
     });
     receiver
 }
+
+/// Shows what the gateway logged when the test fails.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(process) = &self.process
+        {
+            eprintln!("{}", process.log().text());
+        }
+    }
+}

@@ -89,6 +89,12 @@ impl PublicKey {
         Self(bytes)
     }
 
+    /// Returns its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
     pub(crate) fn to_x25519(self) -> x25519::PublicKey {
         self.0.into()
     }

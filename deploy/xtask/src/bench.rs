@@ -14,8 +14,9 @@ pub(crate) struct BenchArguments {
     /// throughput and processor time, compared with wireguard-go, in network namespaces, as root.
     /// `queue`: appending, replay, start with a backlog. `replay`: the age of new values during the
     /// replay of a backlog to Mosquitto, after an outage of `--seconds`. `wear`: bytes written to
-    /// the device, compared with SQLite and redb, on loop devices, as root.
-    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear"])]
+    /// the device, compared with SQLite and redb, on loop devices, as root. `import`: variables of
+    /// a PLC project, from each format.
+    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "import"])]
     workloads: Vec<String>,
     /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.
     /// Installs them below target/peers; needs python3-venv and npm.
@@ -50,6 +51,10 @@ pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     }
     if named("wear") {
         step("measure the wear", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "wear"])))?;
+    }
+    if named("import") {
+        let measure = ["bench", "-p", "provisioning", "--bench", "import"];
+        step("measure imports", || run(&mut cargo(&measure)))?;
     }
     let loads: Vec<&String> =
         bench.workloads.iter().filter(|workload| workload.starts_with('W')).collect();

@@ -194,6 +194,8 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
         credentials,
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let uplink = Uplink::direct(mqtt.tls.clone());
     Ok(ClientSettings {

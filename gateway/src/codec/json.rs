@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value as Json;
 
 use super::EncodeError;
+use super::scale::MAX_EXACT_INTEGER;
 use crate::model::Value;
 
 /// A value with the JSON format of its tag. A value that has no representation in the format is
@@ -207,10 +208,19 @@ fn parse_plain(json: &Json, iec: IecType) -> Result<Value, EncodeError> {
         | ValueKind::Date(_)
         | ValueKind::TimeOfDay(_)
         | ValueKind::DateAndTime(_) => {
-            json.as_i64().map(Value::Int).or_else(|| json.as_u64().map(Value::Uint))
+            let signed = json.as_i64().map(Value::Int);
+            signed.or_else(|| json.as_u64().map(Value::Uint)).or_else(|| whole_double(json))
         }
     };
     value.ok_or(EncodeError::WrongKind)
+}
+
+/// Returns a whole number that is written with a decimal point, as some languages do.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole and below 2^53")]
+fn whole_double(json: &Json) -> Option<Value> {
+    let number = json.as_f64()?;
+    let is_whole = number.fract() == 0.0 && number.abs() < MAX_EXACT_INTEGER;
+    is_whole.then_some(Value::Int(number as i64))
 }
 
 #[expect(

@@ -6,7 +6,7 @@ use rumqttc::mqttbytes::{self as b4, v4};
 use rumqttc::v5::mqttbytes::{self as b5, v5};
 use thiserror::Error;
 
-use super::{ConnackProperties, ConnectInfo, PublishedMessage, SessionStart};
+use super::{ConnackProperties, ConnectInfo, MessageProperties, PublishedMessage, SessionStart};
 
 /// Longest packet accepted, in bytes.
 const MAX_PACKET_LEN: usize = 4 * 1024 * 1024;
@@ -22,18 +22,25 @@ pub(super) enum Request {
         packet_id: u16,
         message: PublishedMessage,
     },
+    /// PUBACK or PUBCOMP.
+    Acked(u16),
+    /// PUBREC; a refusal counts as [`Request::Acked`].
+    PubRec(u16),
     PubRel(u16),
     Subscribe {
         packet_id: u16,
-        filters: Vec<String>,
+        filters: Vec<(String, Qos)>,
     },
     Unsubscribe {
         packet_id: u16,
-        filters: usize,
+        filters: Vec<String>,
     },
     PingReq,
-    Disconnect,
-    /// An acknowledgement, or a packet that clients do not send.
+    /// DISCONNECT; whether the will is to be published all the same (MQTT 5.0, 3.14.2.1).
+    Disconnect {
+        with_will: bool,
+    },
+    /// A packet that clients do not send.
     Other,
 }
 
@@ -53,6 +60,7 @@ pub(super) enum Reply {
         packet_id: u16,
         code: u8,
     },
+    PubRel(u16),
     PubComp(u16),
     SubAck {
         packet_id: u16,
@@ -60,10 +68,15 @@ pub(super) enum Reply {
     },
     UnsubAck {
         packet_id: u16,
-        filters: usize,
+        codes: Vec<u8>,
     },
     PingResp,
-    Publish(PublishedMessage),
+    Publish {
+        /// 0 at QoS 0.
+        packet_id: u16,
+        dup: bool,
+        message: PublishedMessage,
+    },
     Disconnect(u8),
     /// Raw bytes.
     Raw(&'static [u8]),
@@ -115,7 +128,7 @@ fn read_v5(buffer: &mut BytesMut) -> Result<Option<Request>, CodecError> {
     // rumqttc sends a DISCONNECT without a body, but its codec does not read one.
     if buffer.starts_with(&[0xE0, 0x00]) {
         buffer.advance(2);
-        return Ok(Some(Request::Disconnect));
+        return Ok(Some(Request::Disconnect { with_will: false }));
     }
     match v5::Packet::read(buffer, u32::try_from(MAX_PACKET_LEN).ok()) {
         Ok(packet) => Ok(Some(request_v5(packet))),
@@ -131,6 +144,8 @@ fn request_v4(packet: v4::Packet) -> Result<Request, CodecError> {
             version: MqttVersion::V311,
             keep_alive: connect.keep_alive,
             start: if connect.clean_session { SessionStart::Clean } else { SessionStart::Resume },
+            session_expiry: 0,
+            receive_max: None,
             username: connect.login.as_ref().map(|login| login.username.clone()),
             password: connect.login.map(|login| login.password),
             will: connect.last_will.map(|will| Will {
@@ -147,22 +162,27 @@ fn request_v4(packet: v4::Packet) -> Result<Request, CodecError> {
                 payload: publish.payload,
                 qos: qos(publish.qos as u8),
                 retain: publish.retain,
+                properties: MessageProperties::default(),
             },
         },
+        v4::Packet::PubAck(ack) => Request::Acked(ack.pkid),
+        v4::Packet::PubComp(ack) => Request::Acked(ack.pkid),
+        v4::Packet::PubRec(ack) => Request::PubRec(ack.pkid),
         v4::Packet::PubRel(release) => Request::PubRel(release.pkid),
         v4::Packet::Subscribe(subscribe) => Request::Subscribe {
             packet_id: subscribe.pkid,
-            filters: subscribe.filters.into_iter().map(|filter| filter.path).collect(),
+            filters: subscribe
+                .filters
+                .into_iter()
+                .map(|filter| (filter.path, qos(filter.qos as u8)))
+                .collect(),
         },
         v4::Packet::Unsubscribe(unsubscribe) => {
-            Request::Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.topics.len() }
+            Request::Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.topics }
         }
         v4::Packet::PingReq => Request::PingReq,
-        v4::Packet::Disconnect => Request::Disconnect,
+        v4::Packet::Disconnect => Request::Disconnect { with_will: false },
         v4::Packet::ConnAck(_)
-        | v4::Packet::PubAck(_)
-        | v4::Packet::PubRec(_)
-        | v4::Packet::PubComp(_)
         | v4::Packet::SubAck(_)
         | v4::Packet::UnsubAck(_)
         | v4::Packet::PingResp => Request::Other,
@@ -176,6 +196,12 @@ fn request_v5(packet: v5::Packet) -> Request {
             version: MqttVersion::V5,
             keep_alive: connect.keep_alive,
             start: if connect.clean_start { SessionStart::Clean } else { SessionStart::Resume },
+            session_expiry: connect
+                .properties
+                .as_ref()
+                .and_then(|properties| properties.session_expiry_interval)
+                .unwrap_or_default(),
+            receive_max: connect.properties.and_then(|properties| properties.receive_maximum),
             username: login.as_ref().map(|login| login.username.clone()),
             password: login.map(|login| login.password),
             will: will.map(|will| Will {
@@ -192,27 +218,63 @@ fn request_v5(packet: v5::Packet) -> Request {
                 payload: publish.payload,
                 qos: qos(publish.qos as u8),
                 retain: publish.retain,
+                properties: message_properties(publish.properties.unwrap_or_default()),
             },
         },
+        v5::Packet::PubAck(ack) => Request::Acked(ack.pkid),
+        v5::Packet::PubComp(ack) => Request::Acked(ack.pkid),
+        v5::Packet::PubRec(ack)
+            if matches!(
+                ack.reason,
+                v5::PubRecReason::Success | v5::PubRecReason::NoMatchingSubscribers
+            ) =>
+        {
+            Request::PubRec(ack.pkid)
+        }
+        v5::Packet::PubRec(ack) => Request::Acked(ack.pkid),
         v5::Packet::PubRel(release) => Request::PubRel(release.pkid),
         v5::Packet::Subscribe(subscribe) => Request::Subscribe {
             packet_id: subscribe.pkid,
-            filters: subscribe.filters.into_iter().map(|filter| filter.path).collect(),
+            filters: subscribe
+                .filters
+                .into_iter()
+                .map(|filter| (filter.path, qos(filter.qos as u8)))
+                .collect(),
         },
         v5::Packet::Unsubscribe(unsubscribe) => {
-            Request::Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.filters.len() }
+            Request::Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.filters }
         }
         v5::Packet::PingReq(_) => Request::PingReq,
-        v5::Packet::Disconnect(_) => Request::Disconnect,
+        v5::Packet::Disconnect(disconnect) => Request::Disconnect {
+            with_will: disconnect.reason_code
+                == v5::DisconnectReasonCode::DisconnectWithWillMessage,
+        },
         v5::Packet::Auth(_)
         | v5::Packet::ConnAck(_)
-        | v5::Packet::PubAck(_)
-        | v5::Packet::PubRec(_)
-        | v5::Packet::PubComp(_)
         | v5::Packet::SubAck(_)
         | v5::Packet::UnsubAck(_)
         | v5::Packet::PingResp(_) => Request::Other,
     }
+}
+
+fn message_properties(sent: v5::PublishProperties) -> MessageProperties {
+    MessageProperties {
+        expiry_seconds: sent.message_expiry_interval,
+        response_topic: sent.response_topic,
+        correlation_data: sent.correlation_data,
+    }
+}
+
+/// Returns the properties of a message to be sent; `None` without any.
+fn publish_properties(properties: MessageProperties) -> Option<v5::PublishProperties> {
+    let is_empty = properties == MessageProperties::default();
+    let MessageProperties { expiry_seconds, response_topic, correlation_data } = properties;
+    (!is_empty).then(|| v5::PublishProperties {
+        message_expiry_interval: expiry_seconds,
+        response_topic,
+        correlation_data,
+        ..v5::PublishProperties::default()
+    })
 }
 
 fn text(bytes: &Bytes) -> String {
@@ -239,6 +301,7 @@ pub(super) fn write(
     match (version, reply) {
         (_, Reply::Raw(bytes)) => buffer.put_slice(bytes),
         (_, Reply::PingResp) => buffer.put_slice(&[0xD0, 0]),
+        (_, Reply::PubRel(packet_id)) => write_ack(buffer, 0x62, packet_id, &[]),
         (_, Reply::PubComp(packet_id)) => write_ack(buffer, 0x70, packet_id, &[]),
         (MqttVersion::V311, Reply::PubAck { packet_id, .. }) => {
             write_ack(buffer, 0x40, packet_id, &[]);
@@ -261,45 +324,76 @@ pub(super) fn write(
         (MqttVersion::V311, Reply::UnsubAck { packet_id, .. }) => {
             write_ack(buffer, 0xB0, packet_id, &[]);
         }
-        (MqttVersion::V5, Reply::UnsubAck { packet_id, filters }) => {
-            write_ack(buffer, 0xB0, packet_id, &vec![0; filters + 1]);
+        (MqttVersion::V5, Reply::UnsubAck { packet_id, codes }) => {
+            write_ack(buffer, 0xB0, packet_id, &[&[0], codes.as_slice()].concat());
         }
         (MqttVersion::V311, Reply::ConnAck { code, session_present, .. }) => {
             buffer.put_slice(&[0x20, 2, u8::from(session_present), to_v3_code(code)]);
         }
         (MqttVersion::V5, Reply::ConnAck { code, session_present, limits }) => {
             let limits = encode_properties(limits);
-            let (length, all) = (length(limits.len()), length(limits.len() + 3));
-            buffer.put_slice(&[0x20, all, u8::from(session_present), code, length]);
+            buffer.put_u8(0x20);
+            put_length(buffer, limits.len() + 3);
+            buffer.put_slice(&[u8::from(session_present), code]);
+            put_length(buffer, limits.len());
             buffer.put_slice(&limits);
         }
         (MqttVersion::V311, Reply::Disconnect(_)) => {}
         (MqttVersion::V5, Reply::Disconnect(code)) => buffer.put_slice(&[0xE0, 1, code]),
-        (MqttVersion::V311, Reply::Publish(message)) => {
-            let PublishedMessage { topic, payload, retain, .. } = message;
-            let mut publish = v4::Publish::from_bytes(topic, b4::QoS::AtMostOnce, payload);
-            publish.retain = retain;
+        (version, Reply::Publish { packet_id, dup, message }) => {
+            write_message(version, packet_id, dup, message, buffer)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_message(
+    version: MqttVersion,
+    packet_id: u16,
+    dup: bool,
+    message: PublishedMessage,
+    buffer: &mut BytesMut,
+) -> Result<(), CodecError> {
+    let PublishedMessage { topic, payload, qos, retain, properties } = message;
+    match version {
+        MqttVersion::V311 => {
+            let qos = b4::qos(qos as u8)?;
+            let publish = v4::Publish { dup, qos, retain, topic, pkid: packet_id, payload };
             publish.write(buffer)?;
         }
-        (MqttVersion::V5, Reply::Publish(message)) => {
-            let PublishedMessage { topic, payload, retain, .. } = message;
-            let mut publish = v5::Publish::new(topic, b5::QoS::AtMostOnce, payload, None);
-            publish.retain = retain;
+        MqttVersion::V5 => {
+            let qos = b5::qos(qos as u8).unwrap_or(b5::QoS::AtMostOnce);
+            let publish = v5::Publish {
+                dup,
+                qos,
+                retain,
+                topic: topic.into(),
+                pkid: packet_id,
+                payload,
+                properties: publish_properties(properties),
+            };
             publish.write(buffer)?;
         }
     }
     Ok(())
 }
 
-/// Writes header, length, packet id and rest. Acknowledgements fit a length of one byte.
+/// Writes header, length, packet id and rest.
 fn write_ack(buffer: &mut BytesMut, header: u8, packet_id: u16, rest: &[u8]) {
-    buffer.put_slice(&[header, length(rest.len() + 2)]);
+    buffer.put_u8(header);
+    put_length(buffer, rest.len() + 2);
     buffer.put_u16(packet_id);
     buffer.put_slice(rest);
 }
 
-fn length(bytes: usize) -> u8 {
-    u8::try_from(bytes.min(0x7F)).unwrap_or(0x7F)
+/// Writes a length of up to 16,383 bytes (MQTT 5.0, 1.5.5). No acknowledgement is longer.
+fn put_length(buffer: &mut BytesMut, length: usize) {
+    let [low, high] = [length & 0x7F, (length >> 7) & 0x7F].map(|part| part.to_le_bytes()[0]);
+    if high == 0 {
+        buffer.put_u8(low);
+    } else {
+        buffer.put_slice(&[low | 0x80, high]);
+    }
 }
 
 /// Encodes the properties of a CONNACK with their identifiers (MQTT 5.0, 2.2.2.2).

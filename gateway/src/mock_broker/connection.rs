@@ -1,6 +1,6 @@
 //! Serves one connection.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,14 @@ use provisioning::config::{MqttVersion, Qos};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::codec::{self, CodecError, Reply, Request};
+use super::core::{BrokerCore, ConnectionId, Output, PublishOutcome};
 use super::{
-    Acks, DisconnectKind, Ending, MockBrokerEvent, OnConnect, Pings, PublishedMessage, Script,
+    Acks, ConnectInfo, DisconnectKind, Ending, MockBroker, MockBrokerEvent, OnConnect, Pings,
+    PublishedMessage, Script,
 };
 
 /// CONNACK of 3.1.1 with "unacceptable protocol version" (3.2.2.3).
@@ -25,12 +27,13 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One connection.
 struct ClientConnection {
+    id: ConnectionId,
+    broker: MockBroker,
+    waker: Arc<Notify>,
     script: Arc<Script>,
     events: mpsc::Sender<MockBrokerEvent>,
     /// Client id and version; known after CONNECT.
     client: Option<(String, MqttVersion)>,
-    /// Packet ids of QoS 2 between PUBLISH and PUBREL.
-    qos2_packet_ids: BTreeSet<u16>,
     messages: u64,
     reversed_acks: Vec<Reply>,
     delayed_acks: VecDeque<(Instant, Reply)>,
@@ -42,6 +45,10 @@ struct ClientConnection {
 enum EndReason {
     #[error("the client disconnected")]
     Disconnect,
+    #[error("the client disconnected and asked for its will")]
+    DisconnectWithWill,
+    #[error("another client took over the session")]
+    TakenOver,
     #[error("the client closed the connection")]
     Closed,
     #[error("the script ended the connection")]
@@ -57,16 +64,19 @@ enum EndReason {
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(
     mut stream: S,
-    script: Arc<Script>,
+    broker: MockBroker,
     events: mpsc::Sender<MockBrokerEvent>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let (id, script, waker) = broker.register();
     let mut connection = ClientConnection {
+        id,
+        broker,
+        waker,
         script,
         events,
         client: None,
-        qos2_packet_ids: BTreeSet::new(),
         messages: 0,
         reversed_acks: Vec::new(),
         delayed_acks: VecDeque::new(),
@@ -77,16 +87,18 @@ pub(super) async fn serve<S>(
         Err(reason) => reason,
     };
     tracing::debug!(%reason, "a connection of the mock broker ended");
+    let kind = if matches!(reason, EndReason::Disconnect) {
+        DisconnectKind::Clean
+    } else {
+        DisconnectKind::Unclean
+    };
+    connection.broker.unregister(id);
+    connection.broker.with_core(|core| core.on_closed(id, kind, Instant::now()));
     if let Err(error) = close(&mut stream, &connection.out).await {
         tracing::debug!(%error, "the last packets could not be sent");
     }
     drop(stream);
     if let Some((client_id, _)) = connection.client {
-        let kind = if matches!(reason, EndReason::Disconnect) {
-            DisconnectKind::Clean
-        } else {
-            DisconnectKind::Unclean
-        };
         let _ = connection.events.send(MockBrokerEvent::Ended { client_id, kind }).await;
     }
 }
@@ -118,11 +130,13 @@ impl ClientConnection {
                 self.on_request(request).await?;
             }
             self.write_delayed_acks()?;
+            self.write_outputs()?;
             stream.write_all(&self.out).await?;
             self.out.clear();
             let due = self.delayed_acks.front().map(|(due, _)| *due);
             select! {
                 read = stream.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
+                () = self.waker.notified() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
@@ -136,19 +150,29 @@ impl ClientConnection {
         match request {
             Request::Connect(connect) => {
                 self.client = Some((connect.client_id.clone(), connect.version));
-                self.on_connect()?;
+                self.on_connect(&connect)?;
                 self.emit(MockBrokerEvent::Connected(connect)).await
             }
             Request::Publish { packet_id, message } => self.on_publish(packet_id, message).await,
+            Request::Acked(packet_id) => {
+                self.with_core(|core, id| core.on_acked(id, packet_id, Instant::now()));
+                self.emit(MockBrokerEvent::Acknowledged).await
+            }
+            Request::PubRec(packet_id) => {
+                self.with_core(|core, id| core.on_pubrec(id, packet_id));
+                Ok(())
+            }
             Request::PubRel(packet_id) => {
-                self.qos2_packet_ids.remove(&packet_id);
+                self.with_core(|core, id| core.on_pubrel(id, packet_id));
                 self.write(Reply::PubComp(packet_id))
             }
             Request::Subscribe { packet_id, filters } => {
                 self.on_subscribe(packet_id, filters).await
             }
             Request::Unsubscribe { packet_id, filters } => {
-                self.write(Reply::UnsubAck { packet_id, filters })
+                let codes = self.with_core(|core, id| core.on_unsubscribe(id, &filters));
+                self.write(Reply::UnsubAck { packet_id, codes })?;
+                self.emit(MockBrokerEvent::Unsubscribed { filters }).await
             }
             Request::PingReq => {
                 if self.script.pings == Pings::Answer {
@@ -156,15 +180,27 @@ impl ClientConnection {
                 }
                 self.emit(MockBrokerEvent::Pinged).await
             }
-            Request::Disconnect => Err(EndReason::Disconnect),
+            Request::Disconnect { with_will: false } => Err(EndReason::Disconnect),
+            Request::Disconnect { with_will: true } => Err(EndReason::DisconnectWithWill),
             Request::Other => Ok(()),
         }
     }
 
-    fn on_connect(&mut self) -> Result<(), EndReason> {
-        let Script { connect, session_present, connack: limits, .. } = *self.script;
+    fn with_core<T>(&self, change: impl FnOnce(&mut BrokerCore, ConnectionId) -> T) -> T {
+        self.broker.with_core(|core| change(core, self.id))
+    }
+
+    fn on_connect(&mut self, info: &ConnectInfo) -> Result<(), EndReason> {
+        let Script { connect, session_present: claims, connack: limits, .. } = *self.script;
         match connect {
-            OnConnect::Accept => self.write(Reply::ConnAck { code: 0, session_present, limits }),
+            OnConnect::Accept => {
+                let now = Instant::now();
+                let is_present = self.with_core(|core, id| core.on_connect(id, info, now));
+                let session_present = claims || is_present;
+                self.write(Reply::ConnAck { code: 0, session_present, limits })?;
+                self.with_core(|core, id| core.resume(id, now));
+                self.write_outputs()
+            }
             OnConnect::Refuse(code) => {
                 self.write(Reply::ConnAck { code, session_present: false, limits })?;
                 Err(self.reject())
@@ -190,10 +226,12 @@ impl ClientConnection {
         message: PublishedMessage,
     ) -> Result<(), EndReason> {
         let qos = message.qos;
-        let refusal = self.refusal_code(&message.topic);
-        let is_repeated =
-            qos == Qos::ExactlyOnce && refusal.is_none() && !self.qos2_packet_ids.insert(packet_id);
-        if refusal.is_none() && !is_repeated {
+        let scripted = self.refusal_code(&message.topic).map(PublishOutcome::Refused);
+        let outcome = scripted.unwrap_or_else(|| {
+            let now = Instant::now();
+            self.with_core(|core, id| core.on_publish(id, packet_id, &message, now))
+        });
+        if outcome == PublishOutcome::Accepted {
             self.emit(MockBrokerEvent::Message(message)).await?;
         }
         self.messages += 1;
@@ -203,7 +241,10 @@ impl ClientConnection {
             }
             return Err(EndReason::Scripted);
         }
-        let code = refusal.unwrap_or(0);
+        let code = match outcome {
+            PublishOutcome::Refused(code) => code,
+            PublishOutcome::Accepted | PublishOutcome::Repeated => 0,
+        };
         match qos {
             Qos::AtMostOnce => Ok(()),
             Qos::AtLeastOnce => self.acknowledge(Reply::PubAck { packet_id, code }),
@@ -245,14 +286,34 @@ impl ClientConnection {
     async fn on_subscribe(
         &mut self,
         packet_id: u16,
-        filters: Vec<String>,
+        filters: Vec<(String, Qos)>,
     ) -> Result<(), EndReason> {
-        let codes = vec![self.script.subscription; filters.len()];
+        let scripted = self.script.subscription;
+        let granted = |qos| scripted.map_or(qos, qos_of);
+        let wanted: Vec<_> =
+            filters.into_iter().map(|(filter, qos)| (filter, granted(qos))).collect();
+        let codes = match scripted.filter(|code| *code >= 0x80) {
+            Some(code) => vec![code; wanted.len()],
+            None => self.with_core(|core, id| core.on_subscribe(id, &wanted)),
+        };
         self.write(Reply::SubAck { packet_id, codes })?;
+        self.with_core(|core, id| core.send_retained(id, &wanted, Instant::now()));
         for message in self.script.after_subscribe.clone() {
-            self.write(Reply::Publish(message))?;
+            self.write(Reply::Publish { packet_id: 0, dup: false, message })?;
         }
+        let filters = wanted.into_iter().map(|(filter, _)| filter).collect();
         self.emit(MockBrokerEvent::Subscribed { filters }).await
+    }
+
+    /// Writes what the state of the broker has for this client.
+    fn write_outputs(&mut self) -> Result<(), EndReason> {
+        for output in self.with_core(|core, id| core.take_outputs(id)) {
+            match output {
+                Output::Send(packet) => self.write(packet)?,
+                Output::Close => return Err(EndReason::TakenOver),
+            }
+        }
+        Ok(())
     }
 
     fn write_delayed_acks(&mut self) -> Result<(), EndReason> {
@@ -270,5 +331,13 @@ impl ClientConnection {
 
     async fn emit(&self, event: MockBrokerEvent) -> Result<(), EndReason> {
         self.events.send(event).await.map_err(|_| EndReason::ReceiverGone)
+    }
+}
+
+const fn qos_of(code: u8) -> Qos {
+    match code {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
     }
 }

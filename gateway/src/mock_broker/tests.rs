@@ -21,8 +21,17 @@ fn every_reply_is_one_complete_packet_for_a_client() {
     let message = PublishedMessage {
         topic: "a/b".into(),
         payload: Bytes::from_static(b"payload"),
-        qos: Qos::AtMostOnce,
         retain: true,
+        ..PublishedMessage::default()
+    };
+    let confirmed = PublishedMessage {
+        qos: Qos::ExactlyOnce,
+        properties: MessageProperties {
+            expiry_seconds: Some(70_000),
+            response_topic: Some("r/1".into()),
+            correlation_data: Some(Bytes::from_static(b"\0\x01")),
+        },
+        ..message.clone()
     };
     let replies = [
         Reply::ConnAck { code: 0, session_present: true, limits },
@@ -31,9 +40,12 @@ fn every_reply_is_one_complete_packet_for_a_client() {
         Reply::PubRec { packet_id: 300, code: 0 },
         Reply::PubComp(300),
         Reply::SubAck { packet_id: 300, codes: vec![1, 0x80] },
-        Reply::UnsubAck { packet_id: 300, filters: 2 },
+        Reply::SubAck { packet_id: 300, codes: vec![1; 300] },
+        Reply::UnsubAck { packet_id: 300, codes: vec![0, 0x11] },
         Reply::PingResp,
-        Reply::Publish(message),
+        Reply::PubRel(300),
+        Reply::Publish { packet_id: 0, dup: false, message },
+        Reply::Publish { packet_id: 300, dup: true, message: confirmed },
     ];
     for reply in replies {
         for version in BOTH {
@@ -99,7 +111,10 @@ fn another_protocol_is_rejected() {
 fn a_disconnect_without_a_reason_is_understood() {
     for version in BOTH {
         let mut bytes = BytesMut::from(&[0xE0, 0][..]);
-        assert!(matches!(read(Some(version), &mut bytes), Ok(Some(Request::Disconnect))));
+        assert!(matches!(
+            read(Some(version), &mut bytes),
+            Ok(Some(Request::Disconnect { with_will: false }))
+        ));
     }
 }
 

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use provisioning::config::{Broker, Mqtt, Secret};
 use tokio::select;
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
 use super::inbound_guard::{BrokerWords, InboundGuard, Violation};
+use super::inbox::ReceivedPublish;
 use super::reason_code::SpokenReason;
 use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
-use super::{ClientSettings, MqttEvent, reason_code};
+use super::session_start::SessionRequest;
+use super::{ClientSettings, reason_code};
 use crate::model::ForeignText;
 use crate::uplink::UnixBridge;
 
@@ -28,6 +29,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a PUBLISH other than topic and payload: header and length (5), topic length (2), packet
 /// id (2), property length (1).
 const PUBLISH_OVERHEAD: usize = 10;
+/// Most messages, and most bytes of payload, that are kept until the broker answers SUBSCRIBE.
+const MAX_EARLY_MESSAGES: usize = 64;
+const MAX_EARLY_BYTES: usize = 4 * 1024 * 1024;
 /// A broker that accepts only shorter packets accepts no message with a stamp.
 const MIN_PACKET_LEN: usize = 128;
 
@@ -39,6 +43,19 @@ pub(super) struct BrokerConnection {
     pub(super) driver: SessionDriver,
     pub(super) stream: BrokerStream,
     pub(super) limits: ConnackLimits,
+    /// Messages that arrived before the answer to SUBSCRIBE.
+    pub(super) early: Vec<ReceivedPublish>,
+    /// The filters that the broker refused, with the reason code.
+    pub(super) refused: Vec<(String, u8)>,
+}
+
+/// How to begin a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionPlan<'a> {
+    pub(super) request: &'a ConnectRequest,
+    pub(super) session: SessionRequest,
+    /// Topic filters.
+    pub(super) subscriptions: &'a [String],
 }
 
 type Copying = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
@@ -56,17 +73,16 @@ pub(super) struct BrokerStream {
 pub(super) async fn connect(
     settings: &ClientSettings,
     broker: &Broker,
-    request: &ConnectRequest,
-    subscriptions: &[String],
-    events: &mpsc::Sender<MqttEvent>,
+    plan: SessionPlan<'_>,
 ) -> Result<BrokerConnection, SessionFailure> {
+    let SessionPlan { request, session, subscriptions } = plan;
     let dialled = settings.uplink.dial(broker, DIAL_TIMEOUT).await;
     let stream = dialled.map_err(SessionFailure::Dial)?;
     let (stream, words) = InboundGuard::new(stream, request.version, !subscriptions.is_empty());
     let password = read_password(&settings.mqtt).await?;
     let bridge = UnixBridge::open().map_err(SessionFailure::Bridge)?;
     let (publisher, mut driver) =
-        session::open(&settings.mqtt, request, password.as_ref(), bridge.path());
+        session::open(settings, request, session, password.as_ref(), bridge.path());
     let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
     let mut stream = BrokerStream { copying, io_error: None, words };
     // rumqttc reads and writes only while the copying is polled as well.
@@ -78,17 +94,18 @@ pub(super) async fn connect(
         .unwrap_or(Err(SessionFailure::NoConnack))
         .map_err(|failure| stream.refine(failure))?;
     check_limits(settings, limits)?;
+    let mut connection = BrokerConnection {
+        publisher,
+        driver,
+        stream,
+        limits,
+        early: Vec::new(),
+        refused: Vec::new(),
+    };
     if !subscriptions.is_empty() {
-        let subscribing = subscribe(&publisher, &mut driver, subscriptions, events);
-        let answer = select! {
-            answer = timeout(ANSWER_TIMEOUT, subscribing) => answer,
-            never = stream.copy_forever() => match never {},
-        };
-        answer
-            .unwrap_or(Err(SessionFailure::NoSuback))
-            .map_err(|failure| stream.refine(failure))?;
+        connection.subscribe(subscriptions).await?;
     }
-    Ok(BrokerConnection { publisher, driver, stream, limits })
+    Ok(connection)
 }
 
 /// Returns whether the messages of this configuration are within the limits of the broker.
@@ -107,6 +124,35 @@ fn check_limits(settings: &ClientSettings, limits: ConnackLimits) -> Result<(), 
     }
 }
 
+/// Waits for the answer to SUBSCRIBE and returns its codes. A kept session begins with what the
+/// broker has stored, before that answer.
+async fn await_suback(
+    driver: &mut SessionDriver,
+    early: &mut Vec<ReceivedPublish>,
+) -> Result<Vec<u8>, SessionFailure> {
+    let mut early_bytes = 0;
+    loop {
+        match driver.next_event().await? {
+            SessionEvent::Subscribed(codes) => return Ok(codes),
+            SessionEvent::Received(received) => {
+                early_bytes += received.message.payload.len();
+                // What does not fit is not acknowledged: a kept session brings it back.
+                if early.len() < MAX_EARLY_MESSAGES && early_bytes <= MAX_EARLY_BYTES {
+                    early.push(received);
+                }
+            }
+            SessionEvent::Written(_)
+            | SessionEvent::PacketIdBusy
+            | SessionEvent::PubrecReceived
+            | SessionEvent::Acked { .. }
+            | SessionEvent::AckWritten
+            | SessionEvent::Unsubscribed
+            | SessionEvent::DisconnectSent
+            | SessionEvent::Other => {}
+        }
+    }
+}
+
 /// Reads the password, for this connection only, so that a corrected one is used without a restart.
 async fn read_password(mqtt: &Mqtt) -> Result<Option<Secret>, SessionFailure> {
     let Some(file) = mqtt.credentials.as_ref().and_then(|own| own.password.clone()) else {
@@ -118,58 +164,31 @@ async fn read_password(mqtt: &Mqtt) -> Result<Option<Secret>, SessionFailure> {
     password.map(Some).map_err(SessionFailure::PasswordFile)
 }
 
-async fn subscribe(
-    publisher: &Publisher,
-    driver: &mut SessionDriver,
-    filters: &[String],
-    events: &mpsc::Sender<MqttEvent>,
-) -> Result<(), SessionFailure> {
-    if publisher.subscribe(filters).is_err() {
-        return report_refused_filters(
-            filters,
-            &vec![reason_code::TOPIC_FILTER_INVALID; filters.len()],
-            events,
-        )
-        .await;
-    }
-    loop {
-        match driver.next_event().await? {
-            SessionEvent::Subscribed(codes) => {
-                return report_refused_filters(filters, &codes, events).await;
-            }
-            SessionEvent::Received(message) => {
-                events
-                    .send(MqttEvent::Received(message))
-                    .await
-                    .map_err(|_| SessionFailure::Closed)?;
-            }
-            SessionEvent::Written(_)
-            | SessionEvent::PacketIdBusy
-            | SessionEvent::PubrecReceived
-            | SessionEvent::Acked { .. }
-            | SessionEvent::DisconnectSent
-            | SessionEvent::Other => {}
-        }
-    }
-}
-
-/// Reports the filters that the broker refused.
-async fn report_refused_filters(
-    filters: &[String],
-    codes: &[u8],
-    events: &mpsc::Sender<MqttEvent>,
-) -> Result<(), SessionFailure> {
-    for (filter, &code) in filters.iter().zip(codes) {
-        if reason_code::is_failure(code) {
-            let reason = reason_code::name(code).to_owned();
-            let event = MqttEvent::SubscriptionRefused { filter: filter.clone(), code, reason };
-            events.send(event).await.map_err(|_| SessionFailure::Closed)?;
-        }
-    }
-    Ok(())
-}
-
 impl BrokerConnection {
+    /// Subscribes and waits for the answer. What the broker sends before it is kept in `early`.
+    async fn subscribe(&mut self, filters: &[String]) -> Result<(), SessionFailure> {
+        if self.publisher.subscribe(filters).is_err() {
+            self.set_refused(filters, &vec![reason_code::TOPIC_FILTER_INVALID; filters.len()]);
+            return Ok(());
+        }
+        let (driver, early) = (&mut self.driver, &mut self.early);
+        let answer = select! {
+            answer = timeout(ANSWER_TIMEOUT, await_suback(driver, early)) => answer,
+            never = self.stream.copy_forever() => match never {},
+        };
+        let codes = answer
+            .unwrap_or(Err(SessionFailure::NoSuback))
+            .map_err(|failure| self.stream.refine(failure).before_suback())?;
+        self.set_refused(filters, &codes);
+        Ok(())
+    }
+
+    fn set_refused(&mut self, filters: &[String], codes: &[u8]) {
+        let answers = filters.iter().zip(codes);
+        let refused = answers.filter(|(_, code)| reason_code::is_failure(**code));
+        self.refused = refused.map(|(filter, code)| (filter.clone(), *code)).collect();
+    }
+
     /// Returns the most bytes of topic and payload in one message, if the broker has a limit.
     pub(super) fn max_payload(&self) -> Option<usize> {
         self.limits.max_packet_len.map(payload_capacity)

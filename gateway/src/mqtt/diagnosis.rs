@@ -146,6 +146,19 @@ pub(super) enum BrokerDiagnosis {
     InflightSlotsLeaked { broker: String },
     #[error("The tunnel uses another hub; the gateway selects a broker again.")]
     HubChanged,
+    #[error(
+        "The broker {broker} closes the connection over the subscription to {filter}: allow this \
+         gateway to read there in the broker's access list (ACL), in Mosquitto with the line \
+         \"topic read {filter}\"."
+    )]
+    SubscriptionClosed { broker: String, filter: String },
+    #[error(
+        "The broker {broker} sends messages to which this gateway did not subscribe; the gateway \
+         begins a new session there."
+    )]
+    ForeignSubscription { broker: String },
+    #[error("The session that the broker {broker} had kept is ended; a new one follows.")]
+    KeptSessionEnded { broker: String },
     #[error("The gateway reconnects to {broker} to subscribe again.")]
     SubscribeRetry { broker: String },
     #[error("The gateway reconnects to {broker} to try MQTT 5 again.")]
@@ -237,6 +250,11 @@ impl SessionFailure {
             Self::Collision => Diagnosis::AcknowledgementMissing { broker },
             Self::InflightSlotsLeaked => Diagnosis::InflightSlotsLeaked { broker },
             Self::HubChanged => Diagnosis::HubChanged,
+            Self::SubscriptionClosed => {
+                Diagnosis::SubscriptionClosed { broker, filter: settings.subscriptions.join(", ") }
+            }
+            Self::ForeignSubscription => Diagnosis::ForeignSubscription { broker },
+            Self::KeptSessionEnded => Diagnosis::KeptSessionEnded { broker },
             Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
             Self::VersionRetry => Diagnosis::VersionRetry { broker },
         }

@@ -119,8 +119,15 @@ pub(super) enum SessionFailure {
     Collision,
     /// Refused messages of QoS 2 have used up rumqttc's in-flight window.
     InflightSlotsLeaked,
-    /// It is time to subscribe again after a message that was too large.
+    /// The broker closed the connection instead of answering the subscription.
+    SubscriptionClosed,
+    /// It is time to subscribe again after a pause.
     SubscribeRetry,
+    /// The broker sends messages for which the gateway has no subscription, and UNSUBSCRIBE did
+    /// not end that.
+    ForeignSubscription,
+    /// The session that the broker had kept is ended; a new one follows.
+    KeptSessionEnded,
     /// It is time to try MQTT 5 again.
     VersionRetry,
     /// The tunnel uses another hub.
@@ -142,6 +149,23 @@ impl SessionFailure {
         } else {
             self
         }
+    }
+
+    /// Returns what the failure means while SUBSCRIBE is unanswered: a broker may close the
+    /// connection over a filter that its access list forbids.
+    pub(super) fn before_suback(self) -> Self {
+        match self {
+            Self::Closed | Self::Broken(_) => Self::SubscriptionClosed,
+            Self::Disconnected(said) if said.code == reason_code::NOT_AUTHORIZED => {
+                Self::SubscriptionClosed
+            }
+            other => other,
+        }
+    }
+
+    /// Returns whether the subscription may have caused the end of the session.
+    pub(super) const fn is_over_subscription(&self) -> bool {
+        matches!(self, Self::SubscriptionClosed | Self::NoSuback)
     }
 
     /// Returns whether nothing has come back from the broker, so that a tunnel may be the cause.
@@ -185,9 +209,11 @@ impl SessionFailure {
             Self::Disconnected(said) if !reason_code::may_concern_message(said.code) => {
                 DisconnectReason::Unavailable
             }
-            Self::Disconnected(_) | Self::ClosedBeforeConnack | Self::Closed | Self::Broken(_) => {
-                DisconnectReason::Closed
-            }
+            Self::Disconnected(_)
+            | Self::ClosedBeforeConnack
+            | Self::Closed
+            | Self::Broken(_)
+            | Self::SubscriptionClosed => DisconnectReason::Closed,
             Self::NoConnack
             | Self::NoSuback
             | Self::NoPingresp
@@ -197,6 +223,8 @@ impl SessionFailure {
             Self::NotMqtt(_) | Self::Protocol(_) | Self::Collision => DisconnectReason::Protocol,
             Self::InflightSlotsLeaked
             | Self::SubscribeRetry
+            | Self::ForeignSubscription
+            | Self::KeptSessionEnded
             | Self::VersionRetry
             | Self::HubChanged => DisconnectReason::Renewed,
         }

@@ -7,6 +7,9 @@
 //!   event loop;
 //! - a dropped `poll` may have taken a message that was never written: the future of
 //!   [`SessionDriver::next_event`] is kept until it is done, or dropped together with the driver;
+//! - it does not know the packet ids of a session that the broker had kept: a PUBREL of one ends the
+//!   session with an error, which `session_start` deals with. QoS 2 messages of the gateway would
+//!   be lost (docs/decisions/0010), so with those no session is kept;
 //! - acknowledgements that were read together with the end of the connection stay in its state:
 //!   [`SessionDriver::buffered_events`].
 
@@ -16,10 +19,13 @@ mod v5;
 
 use std::fmt;
 
-use provisioning::config::{Mqtt, MqttVersion, Qos, Secret};
+use provisioning::config::{MqttVersion, Qos, Secret};
 
+use super::ClientSettings;
 use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
+use super::inbox::DueAck;
+use super::session_start::SessionRequest;
 pub(super) use types::{ConnackLimits, MAX_PACKET_LEN, NotSendable, SessionEvent, SlotState};
 
 /// The sending half of a session. Its methods never wait.
@@ -37,19 +43,19 @@ pub(super) enum SessionDriver {
 
 /// Prepares a session over the unix socket at `path`. Nothing is sent before the driver is polled.
 pub(super) fn open(
-    mqtt: &Mqtt,
+    settings: &ClientSettings,
     request: &ConnectRequest,
+    session: SessionRequest,
     password: Option<&Secret>,
     path: &str,
 ) -> (Publisher, SessionDriver) {
-    let will = request.will.as_ref();
     match request.version {
         MqttVersion::V311 => {
-            let (client, driver) = v4::open(mqtt, will, password, path);
+            let (client, driver) = v4::open(settings, request, session, password, path);
             (Publisher::V4(client), SessionDriver::V4(Box::new(driver)))
         }
         MqttVersion::V5 => {
-            let (client, driver) = v5::open(mqtt, will, password, path);
+            let (client, driver) = v5::open(settings, request, session, password, path);
             (Publisher::V5(client), SessionDriver::V5(Box::new(driver)))
         }
     }
@@ -64,14 +70,40 @@ impl Publisher {
         payload: Vec<u8>,
         qos: Qos,
         retain: bool,
+        correlation_data: Option<Vec<u8>>,
     ) -> Result<(), NotSendable> {
         match self {
             Self::V4(client) => {
                 client.try_publish(topic, v4::qos(qos), retain, payload).map_err(|_| NotSendable)
             }
-            Self::V5(client) => {
-                client.try_publish(topic, v5::qos(qos), retain, payload).map_err(|_| NotSendable)
+            Self::V5(client) => match v5::properties(correlation_data) {
+                None => client.try_publish(topic, v5::qos(qos), retain, payload),
+                Some(properties) => client.try_publish_with_properties(
+                    topic,
+                    v5::qos(qos),
+                    retain,
+                    payload,
+                    properties,
+                ),
             }
+            .map_err(|_| NotSendable),
+        }
+    }
+
+    /// Acknowledges a message of the broker: with PUBACK at QoS 1, with PUBREC at QoS 2, after
+    /// which rumqttc answers the PUBREL itself. The caller hands over few before they are written.
+    pub(super) fn acknowledge(&self, ack: DueAck) -> Result<(), NotSendable> {
+        match self {
+            Self::V4(client) => client.try_ack(&v4::acknowledged(ack)).map_err(|_| NotSendable),
+            Self::V5(client) => client.try_ack(&v5::acknowledged(ack)).map_err(|_| NotSendable),
+        }
+    }
+
+    /// Ends the subscription to a filter, if there is one.
+    pub(super) fn unsubscribe(&self, filter: &str) -> Result<(), NotSendable> {
+        match self {
+            Self::V4(client) => client.try_unsubscribe(filter).map_err(|_| NotSendable),
+            Self::V5(client) => client.try_unsubscribe(filter).map_err(|_| NotSendable),
         }
     }
 

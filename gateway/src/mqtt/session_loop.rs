@@ -10,9 +10,14 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::connect::{BrokerConnection, payload_capacity};
 use super::failure::SessionFailure;
+use super::inbox::{ForeignRemedy, Inbox, ReceivedPublish, Verdict};
 use super::inflight::{Inflight, InflightMessage, WriteOutcome};
-use super::session::{ConnackLimits, MAX_PACKET_LEN, Publisher, SessionEvent, SlotState};
-use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
+use super::session::{
+    ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
+};
+use super::{
+    MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, SessionPersistence, reason_code,
+};
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
 
@@ -20,6 +25,10 @@ use crate::model::ForeignText;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait until the DISCONNECT is written.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Target of the lines about messages without a subscription: the log's limit counts them apart.
+const FOREIGN: &str = "gateway::foreign_messages";
+/// Bytes of Correlation Data other than its content: identifier, length, a longer property length.
+const CORRELATION_OVERHEAD: usize = 4;
 /// Longest topic that fits a packet (MQTT 5.0, 1.5.4).
 const MAX_TOPIC_LEN: usize = 65_535;
 
@@ -28,7 +37,11 @@ pub(super) struct SessionLoop {
     session: u32,
     limits: ConnackLimits,
     inflight: Inflight,
+    inbox: Inbox,
+    /// Whether the broker sends unacknowledged messages again in the next session.
+    is_kept: bool,
     phase: SessionPhase,
+    is_outbox_closed: bool,
     /// Why the gateway ends the session although the outbox is open.
     renewal: Option<SessionFailure>,
     /// When and why it will do so.
@@ -69,16 +82,21 @@ impl BrokerConnection {
     /// with DISCONNECT.
     pub(super) fn session_loop(
         &self,
-        session: u32,
+        inbox: Inbox,
+        session: (u32, SessionPersistence),
         planned_renewal: Option<(Instant, SessionFailure)>,
         events: mpsc::Sender<MqttEvent>,
         metrics: MqttMetrics,
     ) -> SessionLoop {
+        let (session, persistence) = session;
         SessionLoop {
             session,
             limits: self.limits,
             inflight: Inflight::new(self.limits.packet_ids, MAX_INFLIGHT, Instant::now()),
+            inbox,
+            is_kept: persistence != SessionPersistence::Clean,
             phase: SessionPhase::Open,
+            is_outbox_closed: false,
             renewal: None,
             planned_renewal,
             timer: Box::pin(sleep(Duration::ZERO)),
@@ -116,18 +134,22 @@ impl SessionLoop {
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
     ) -> Result<(), SessionEnd> {
-        let BrokerConnection { publisher, driver, stream, .. } = connection;
+        let BrokerConnection { publisher, driver, stream, early, .. } = connection;
         self.set_timer(self.renew_at());
+        for received in early.drain(..) {
+            self.on_received(publisher, received).await?;
+        }
         loop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
             let event = loop {
                 self.disconnect_when_drained(publisher);
+                self.send_acks(publisher)?;
                 let wake = select! {
                     // Events first: an acknowledgement makes room for the next message.
                     biased;
                     event = &mut next => Wake::Session(event),
-                    request = outbox.recv(), if self.can_send() => Wake::Request(request),
+                    request = outbox.recv(), if self.takes_requests() => Wake::Request(request),
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
@@ -136,13 +158,18 @@ impl SessionLoop {
                     Wake::Request(Some(MqttRequest::Publish(message))) => {
                         self.send(publisher, message).await?;
                     }
-                    Wake::Request(Some(MqttRequest::Acknowledge(_))) => {}
-                    Wake::Request(None) => self.start_draining(),
+                    Wake::Request(Some(MqttRequest::Acknowledge(tag))) => {
+                        self.inbox.acknowledge(tag);
+                    }
+                    Wake::Request(None) => self.on_outbox_closed(),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
             match event {
                 Ok(SessionEvent::DisconnectSent) => return Ok(()),
+                Ok(SessionEvent::Received(received)) => {
+                    self.on_received(publisher, received).await?;
+                }
                 Ok(event) => self.on_event(event).await?,
                 Err(failure) => return Err(SessionEnd::Failed(failure)),
             }
@@ -153,8 +180,71 @@ impl SessionLoop {
         self.planned_renewal.as_ref().map(|(at, _)| *at)
     }
 
-    fn can_send(&self) -> bool {
-        self.phase == SessionPhase::Open && self.inflight.has_room()
+    /// Returns whether the outbox is read. Before a renewal it is, for the acknowledgements: a
+    /// command that was not acknowledged would come again.
+    fn takes_requests(&self) -> bool {
+        match self.phase {
+            SessionPhase::Open => self.inflight.has_room(),
+            SessionPhase::Draining => self.renewal.is_some() && !self.is_outbox_closed,
+            SessionPhase::Disconnecting => false,
+        }
+    }
+
+    fn on_outbox_closed(&mut self) {
+        self.is_outbox_closed = true;
+        if self.phase == SessionPhase::Open {
+            self.start_draining();
+        }
+    }
+
+    /// Hands the acknowledgements that are due to rumqttc.
+    fn send_acks(&mut self, publisher: &Publisher) -> Result<(), SessionEnd> {
+        if self.phase == SessionPhase::Disconnecting {
+            return Ok(());
+        }
+        while let Some(ack) = self.inbox.poll_ack() {
+            // There is room in its queue for all that are handed over.
+            let handed = publisher.acknowledge(ack);
+            handed.map_err(|NotSendable| SessionEnd::Failed(SessionFailure::Closed))?;
+        }
+        Ok(())
+    }
+
+    /// Handles a message of the broker.
+    async fn on_received(
+        &mut self,
+        publisher: &Publisher,
+        received: ReceivedPublish,
+    ) -> Result<(), SessionEnd> {
+        let topic = ForeignText::new(&received.message.topic);
+        match self.inbox.on_received(received, Instant::now()) {
+            Verdict::Deliver(message) => self.emit(MqttEvent::Received(message)).await?,
+            Verdict::Repeated => {}
+            Verdict::Foreign(remedy) => {
+                tracing::warn!(
+                    target: FOREIGN,
+                    %topic,
+                    "the broker sends a message to which this gateway did not subscribe; discarded"
+                );
+                self.apply_remedy(publisher, remedy);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_remedy(&mut self, publisher: &Publisher, remedy: ForeignRemedy) {
+        match remedy {
+            ForeignRemedy::Unsubscribe(filters) => {
+                for filter in filters {
+                    // Without an answer, nothing else is tried in this session.
+                    let _ = publisher.unsubscribe(&filter);
+                }
+            }
+            ForeignRemedy::BeginClean if self.is_kept => {
+                self.start_renewal(SessionFailure::ForeignSubscription);
+            }
+            ForeignRemedy::BeginClean | ForeignRemedy::None => {}
+        }
     }
 
     /// Hands a message to rumqttc, unless it exceeds a limit of the broker.
@@ -163,13 +253,17 @@ impl SessionLoop {
         publisher: &Publisher,
         message: OutgoingMessage,
     ) -> Result<(), SessionEnd> {
-        let OutgoingMessage { session, ticket, topic, payload, qos, retain, .. } = message;
-        // From an earlier session. Its entry waits in the queue again and is sent as a new message.
-        if session != self.session {
+        let OutgoingMessage { session, ticket, topic, payload, qos, retain, correlation_data } =
+            message;
+        // From an earlier session, or for the next one. Its entry waits in the queue again and is
+        // sent as a new message.
+        if session != self.session || self.phase != SessionPhase::Open {
             return Ok(());
         }
         let packet = self.limits.max_packet_len.unwrap_or(MAX_PACKET_LEN);
-        if topic.len() + payload.len() > payload_capacity(packet) {
+        let correlation =
+            correlation_data.as_ref().map_or(0, |data| CORRELATION_OVERHEAD + data.len());
+        if topic.len() + payload.len() + correlation > payload_capacity(packet) {
             return self.report_refused(ticket, topic, reason_code::PACKET_TOO_LARGE, None).await;
         }
         // A broker disconnects a client that exceeds its maximum QoS, or sets RETAIN where that is
@@ -177,7 +271,7 @@ impl SessionLoop {
         let qos = qos.min(self.limits.max_qos);
         let retain = retain && self.limits.retain_available;
         let sendable = (1..=MAX_TOPIC_LEN).contains(&topic.len());
-        if !sendable || publisher.publish(&topic, payload, qos, retain).is_err() {
+        if !sendable || publisher.publish(&topic, payload, qos, retain, correlation_data).is_err() {
             return self.report_refused(ticket, topic, reason_code::TOPIC_NAME_INVALID, None).await;
         }
         self.inflight.on_sent(InflightMessage { ticket, topic, qos, sent_at: Instant::now() });
@@ -226,7 +320,22 @@ impl SessionLoop {
                 self.inflight.on_progress(now);
                 Ok(())
             }
-            SessionEvent::Received(message) => self.emit(MqttEvent::Received(message)).await,
+            SessionEvent::AckWritten => {
+                self.inbox.on_ack_written();
+                Ok(())
+            }
+            SessionEvent::Unsubscribed => {
+                self.inbox.on_unsuback(now);
+                Ok(())
+            }
+            // After the end of the session: nothing can be acknowledged any more, and a kept
+            // session brings the message again.
+            SessionEvent::Received(received) => match self.inbox.on_received(received, now) {
+                Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
+                    self.emit(MqttEvent::Received(message)).await
+                }
+                Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
+            },
             SessionEvent::Subscribed(_) | SessionEvent::DisconnectSent | SessionEvent::Other => {
                 Ok(())
             }

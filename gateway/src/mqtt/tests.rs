@@ -1,5 +1,6 @@
 //! The client against the mock broker, well-behaved and not.
 
+mod commands;
 mod faults;
 mod hub_changes;
 mod messages;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::metrics::Metrics;
 use crate::mock_broker::{
-    self, ConnectInfo, DisconnectKind, MockBrokerEvent, PublishedMessage, Script,
+    AccessList, ConnectInfo, DisconnectKind, MockBroker, MockBrokerEvent, PublishedMessage, Script,
 };
 
 const BOTH: [MqttVersion; 2] = [MqttVersion::V311, MqttVersion::V5];
@@ -34,6 +35,8 @@ struct BrokerWorld {
     events: mpsc::Receiver<MqttEvent>,
     broker_events: mpsc::Receiver<MockBrokerEvent>,
     metrics: Metrics,
+    broker: MockBroker,
+    port: u16,
     /// Stops the broker.
     stop: CancellationToken,
     /// Stops the client.
@@ -54,15 +57,18 @@ impl BrokerWorld {
         change: impl FnOnce(&mut ClientSettings),
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let mut settings = settings(version, listener.local_addr().unwrap().port());
+        let port = listener.local_addr().unwrap().port();
+        let (broker_event, broker_events) = mpsc::channel(4096);
+        let stop = CancellationToken::new();
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let broker = MockBroker::new(scripts, AccessList::default(), broker_event);
+        tokio::spawn(broker.clone().serve(listener, stop.child_token()));
+        let mut settings = settings(version, port);
         change(&mut settings);
         let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
         let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
         let (event, events) = mpsc::channel(1024);
-        let (broker_event, broker_events) = mpsc::channel(4096);
-        let (stop, stop_client) = (CancellationToken::new(), CancellationToken::new());
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        tokio::spawn(mock_broker::serve(listener, scripts, broker_event, stop.child_token()));
+        let stop_client = CancellationToken::new();
         let client =
             tokio::spawn(run(settings, orders, event, metrics.mqtt.clone(), stop_client.clone()));
         Self {
@@ -70,11 +76,26 @@ impl BrokerWorld {
             events,
             broker_events,
             metrics,
+            broker,
+            port,
             stop,
             stop_client,
             client,
             session: 0,
         }
+    }
+
+    /// Ends the client and starts another one at the same broker.
+    #[expect(clippy::disallowed_methods, reason = "the two ends of a test run side by side")]
+    async fn restart(&mut self, version: MqttVersion, change: impl FnOnce(&mut ClientSettings)) {
+        self.finish().await;
+        let mut settings = settings(version, self.port);
+        change(&mut settings);
+        let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
+        let (event, events) = mpsc::channel(1024);
+        let metrics = self.metrics.mqtt.clone();
+        self.client = tokio::spawn(run(settings, orders, event, metrics, self.stop_client.clone()));
+        (self.outbox, self.events) = (Some(outbox), events);
     }
 
     /// Returns the next event; fails if the client has ended.
@@ -117,6 +138,7 @@ impl BrokerWorld {
             match self.broker_events.recv().await.expect("the broker runs") {
                 MockBrokerEvent::Message(message) => return message,
                 MockBrokerEvent::Connected(_)
+                | MockBrokerEvent::Subscribed { .. }
                 | MockBrokerEvent::Pinged
                 | MockBrokerEvent::Ended { .. } => {}
                 other => panic!("{other:?} instead of a message"),
@@ -247,6 +269,8 @@ fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let uplink = Uplink::direct(Tls::default());
     ClientSettings {

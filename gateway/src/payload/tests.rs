@@ -68,7 +68,7 @@ fn samples_lists_every_tag_with_its_own_time_and_unit() {
         publish.shape = PayloadShape::Samples;
         publish.datetime = DatetimeFormat::UnixMs;
     });
-    Arc::make_mut(&mut plc.tags)[0].unit = Some("°C".to_owned());
+    Arc::make_mut(&mut plc.tags)[0].unit = Some("°C".into());
     let later = Sample { at: UnixTime::from_micros(AT.as_micros() + 40_000), ..refused(1) };
     let record = record([good(0, TagValue::Real(21.5)), later]);
 
@@ -236,7 +236,7 @@ proptest! {
     fn every_message_parses_and_holds_every_value(
         tags in prop::collection::btree_map(name(), (value(), quality()), 1..20),
         shape in prop::sample::select(&[PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples][..]),
-        unit: Option<String>,
+        unit: Option<Box<str>>,
         epoch: String,
         seq: u64,
         location: String,

@@ -352,7 +352,7 @@ impl RequestTuner {
         quarantined.sort_unstable();
         let name = |(index, rejection): (usize, Rejection)| {
             let tag = plc.tags.get(index)?;
-            Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.clone(), rejection })
+            Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.to_string(), rejection })
         };
         let max_gap = |is_bits: bool| {
             let of_kind = planned().filter(|planned| planned.table().holds_bits() == is_bits);

@@ -8,6 +8,7 @@ use provisioning::plan::{self, ReadRequest};
 use provisioning::plc::{ByteOrder, DataType, PlcModel, Table};
 
 use super::*;
+use crate::model::Registers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -390,7 +391,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
         let iec: DataType = iec.parse().unwrap();
         Tag {
             name: at.to_owned(),
-            at: at.to_owned(),
+            at: at.into(),
             location: PlcModel::M241.locate(at, iec).unwrap(),
             data_type: iec,
             byte_order: ByteOrder::Cdab,
@@ -402,6 +403,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
             validity: None,
             scan: SECOND,
             group: None,
+            write: None,
         }
     };
     Plc {
@@ -415,6 +417,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
         max_words: 120,
         max_gap: 32,
         pacing: Pacing::default(),
+        accept_program: None,
         publish: PublishConfig {
             topic: "edge/site/data/pump6".into(),
             shape,
@@ -424,6 +427,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
             heartbeat: SECOND * 60,
             stamp: true,
             extra: serde_json::Map::new(),
+            on: None,
         },
         tags: Arc::new(tags.iter().map(tag).collect()),
     }

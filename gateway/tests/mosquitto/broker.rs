@@ -29,12 +29,21 @@ impl Mosquitto {
     /// `max_queued_messages 0` (no limit) does not work: with it, Mosquitto 2.0.11 closes the
     /// connection after every refused message of QoS 1.
     pub(crate) fn start(more: &str) -> Self {
+        Self::launch(more, "pattern readwrite topic1\n")
+    }
+
+    /// Starts a broker with this access list.
+    pub(crate) fn start_with_acl(more: &str, acl: &str) -> Self {
+        Self::launch(&format!("acl_file ACL\n{more}"), acl)
+    }
+
+    fn launch(more: &str, access: &str) -> Self {
         let number = BROKERS.fetch_add(1, Ordering::Relaxed);
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("mosquitto-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).expect("the target directory is writable");
         let acl = directory.join("acl");
-        fs::write(&acl, "pattern readwrite topic1\n").expect("the directory is writable");
+        fs::write(&acl, access).expect("the directory is writable");
         let port = free_port();
         let anonymous =
             if more.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };

@@ -162,6 +162,8 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         credentials: Some(Credentials { username: "user".into(), password: Some(password_file()) }),
         will: None,
         lower: Lower::default(),
+        session_expiry: Duration::ZERO,
+        writes_in_clear: false,
     };
     let will = Will {
         topic: "M262".into(),

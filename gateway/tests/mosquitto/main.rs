@@ -11,6 +11,8 @@
 
 mod broker;
 mod client;
+mod same_messages;
+mod wire;
 
 use broker::{Mosquitto, Subscriber};
 use client::{Client, settings};

@@ -1,6 +1,7 @@
 //! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
 mod environment;
+mod event;
 mod file;
 mod mqtt;
 mod note;
@@ -9,6 +10,7 @@ mod publish;
 mod tag;
 mod tunnel;
 mod uplink;
+mod write;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -30,7 +32,7 @@ const METRICS_PORT: u16 = 9464;
 pub(super) struct CheckedConfig {
     pub(super) gateway: Gateway,
     tunnel: CheckedTunnel,
-    mqtt: Mqtt,
+    pub(super) mqtt: Mqtt,
     queue: Queue,
     pub(super) metrics: Metrics,
     pub(super) plcs: Vec<Plc>,
@@ -76,6 +78,7 @@ pub(super) fn check_config(
     if let (Some(raw), Some(will)) = (&raw.mqtt.0.will.0, &mqtt.will) {
         mqtt::note_will_among_values(raw, will, &plcs, context);
     }
+    write::check_way_of_writes(&raw.mqtt.0, &mqtt, &plcs, context);
     Some(CheckedConfig { gateway: gateway?, tunnel, mqtt, queue: queue?, metrics: metrics?, plcs })
 }
 

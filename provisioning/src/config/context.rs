@@ -11,7 +11,7 @@ use super::ServiceUser;
 use super::layers::{ENV_PREFIX, Layers};
 use super::redact::redacted;
 use super::settings_hash::SettingsHash;
-use super::suggest::{nearest, not_supported_yet, without_indices};
+use super::suggest::{nearest, without_indices};
 use super::toml_split::SplitDocument;
 use crate::diagnostics::{EnvVariable, MAX_PROBLEMS, Problem, SourceSpan};
 
@@ -45,6 +45,8 @@ pub(super) struct ReadContext<'a> {
     pub(super) hash: SettingsHash,
     /// Keys that were suggested for an unknown key. That they are missing is not reported again.
     pub(super) suggested: BTreeSet<String>,
+    /// The first key that lets the gateway write to a PLC: `write` or `acknowledge`.
+    pub(super) first_write: Option<KeyLocation>,
 }
 
 /// A setting in effect.
@@ -155,10 +157,6 @@ impl ReadContext<'_> {
         value: &Value,
         keys: &[&'static str],
     ) {
-        if let Some(sentence) = not_supported_yet(&location.path()) {
-            self.reject(location, sentence, Some(format!("remove `{}`", location.name)));
-            return;
-        }
         let near = nearest(&location.name, keys.iter().copied());
         if let Some(near) = near {
             self.suggested.insert(KeyLocation { name: near.into(), ..location.clone() }.path());

@@ -26,18 +26,17 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Overrides the tables of a file by the environment, whose variables name one of
-    /// `variable_sections`. `split_list` names a list that was split off.
+    /// Overrides the tables of a file by the environment. `split_list` names a list that was split
+    /// off.
     pub(super) fn new(
         path: &Path,
         tables: &DeTable<'_>,
         split_list: Option<&str>,
-        variable_sections: &[&str],
+        variables: EnvVariables,
     ) -> Self {
         let (lists, sections): (Vec<_>, Vec<_>) =
             tables.iter().partition(|(_, item)| item.as_ref().is_array());
         let file = Layer { metadata: Metadata::from("file", path), data: figment_dict(sections) };
-        let variables = EnvVariables::read(variable_sections);
         let environment =
             Layer { metadata: Metadata::named(ENVIRONMENT_LAYER), data: variables.values };
         let figment = Figment::from(file).merge(environment);
@@ -78,7 +77,8 @@ impl Provider for Layer {
 }
 
 /// The `EDGE_*` variables of the environment.
-struct EnvVariables {
+#[derive(Default)]
+pub(super) struct EnvVariables {
     /// Those that set a key, as text. The type of the key decides how a text is read, so that
     /// `EDGE_MQTT__USERNAME=007` stays the name 007.
     values: Dict,
@@ -90,7 +90,7 @@ impl EnvVariables {
     /// Reads the environment. A variable sets a key if its name is `EDGE_<SECTION>__<KEY>` with one
     /// of these sections. A pod of Kubernetes has others: `EDGE_GATEWAY_PORT` for a service named
     /// edge-gateway.
-    fn read(sections: &[&str]) -> Self {
+    pub(super) fn read(sections: &[&str]) -> Self {
         let mut all = Self { values: Dict::new(), others: Vec::new() };
         for (name, text) in Env::prefixed(ENV_PREFIX).iter() {
             let (section, key) = name.as_str().split_once("__").unwrap_or_default();

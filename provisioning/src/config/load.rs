@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::check::CheckedConfig;
 use super::context::{EffectiveSetting, Purpose, ReadContext};
-use super::layers::Layers;
+use super::layers::{EnvVariables, Layers};
 use super::raw::RawConfig;
 use super::read::{RawTable, ReadSection};
 use super::redact::redacted;
@@ -43,6 +43,8 @@ pub struct InspectedConfig {
     pub plcs: Vec<Plc>,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// Topic of the configured will; none if the will is the default.
+    pub will_topic: Option<String>,
     /// Networks that the machine routes into the tunnel, if that has a network interface.
     pub tunnel_routes: Vec<IpNet>,
     /// Valid settings that are probably a mistake, and credentials that only systemd can give.
@@ -108,22 +110,46 @@ pub fn inspect(path: &Path, files: FileCheck<'_>) -> Result<InspectedConfig, Rej
         FileCheck::Skip => Purpose::Look,
         FileCheck::Open(user) => Purpose::Check(user),
     };
-    let CheckedFile { config, notes, .. } = read_text(path, &text, purpose, None)?;
+    inspect_text(path, text, purpose, EnvVariables::read(RawConfig::KEYS))
+}
+
+/// Reads a text that was rendered for another machine. The environment and the files of this
+/// machine do not matter.
+///
+/// # Errors
+/// When it is not TOML, or has an invalid setting.
+#[cfg(feature = "office")]
+pub(crate) fn inspect_rendered(path: &Path, text: String) -> Result<InspectedConfig, RejectedFile> {
+    inspect_text(path, text, Purpose::Look, EnvVariables::default())
+}
+
+fn inspect_text(
+    path: &Path,
+    text: String,
+    purpose: Purpose<'_>,
+    variables: EnvVariables,
+) -> Result<InspectedConfig, RejectedFile> {
+    let split = SplitDocument::split(&text);
+    let CheckedFile { config, notes, .. } =
+        read_split(split.as_ref(), path, &text, purpose, variables, None)?;
+    drop(split);
     let notes = Notes::new(path, || redacted(&text), notes);
     let tunnel_routes = config.tunnel_routes();
-    let CheckedConfig { gateway, plcs, metrics, .. } = config;
+    let CheckedConfig { gateway, plcs, metrics, mqtt, .. } = config;
+    let will_topic = mqtt.will.map(|will| will.topic);
     let file = path.to_owned();
-    Ok(InspectedConfig { gateway, plcs, metrics, tunnel_routes, notes, file, text })
+    Ok(InspectedConfig { gateway, plcs, metrics, will_topic, tunnel_routes, notes, file, text })
 }
 
 /// Omits the text of the file: a comment may contain a secret.
 impl fmt::Debug for InspectedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gateway, plcs, metrics, tunnel_routes, notes, file, text: _ } = self;
+        let Self { gateway, plcs, metrics, will_topic, tunnel_routes, notes, file, text: _ } = self;
         f.debug_struct("InspectedConfig")
             .field("gateway", gateway)
             .field("plcs", plcs)
             .field("metrics", metrics)
+            .field("will_topic", will_topic)
             .field("tunnel_routes", tunnel_routes)
             .field("notes", notes)
             .field("file", file)
@@ -181,7 +207,8 @@ fn read_text(
     purpose: Purpose<'_>,
     settings: Option<Vec<EffectiveSetting>>,
 ) -> Result<CheckedFile, RejectedFile> {
-    read_split(SplitDocument::split(text).as_ref(), path, text, purpose, settings)
+    let variables = EnvVariables::read(RawConfig::KEYS);
+    read_split(SplitDocument::split(text).as_ref(), path, text, purpose, variables, settings)
 }
 
 fn read_split(
@@ -189,12 +216,13 @@ fn read_split(
     path: &Path,
     text: &str,
     purpose: Purpose<'_>,
+    variables: EnvVariables,
     settings: Option<Vec<EffectiveSetting>>,
 ) -> Result<CheckedFile, RejectedFile> {
     let rest = split.map_or(text, |split| &split.rest);
     let tables = DeTable::parse(rest).map_err(|_| syntax::not_toml(path, text))?;
     let split_list = split.map(|_| toml_split::PLC_LIST);
-    let layers = Layers::new(path, tables.as_ref(), split_list, RawConfig::KEYS);
+    let layers = Layers::new(path, tables.as_ref(), split_list, variables);
     let mut context = ReadContext {
         purpose,
         layers: &layers,
@@ -206,6 +234,7 @@ fn read_split(
         effective: settings,
         hash: SettingsHash::new(),
         suggested: BTreeSet::new(),
+        first_write: None,
     };
     let root = RawTable::root(&layers.merged, tables.as_ref());
     let config = check::check_config(&root, path, &mut context);

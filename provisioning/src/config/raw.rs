@@ -6,8 +6,8 @@ use super::read::section;
 use super::scalar::{
     Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType, EndpointText,
     Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone, NumberList,
-    NumberRange, PlainText, PublicFile, SecretFile, StateDir, TopicLevel, TopicTemplate,
-    TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice,
+    NumberRange, PlainText, ProgramText, PublicFile, SecretFile, StateDir, TopicLevel,
+    TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice, WriteTable,
 };
 use super::{
     Broker, DatetimeFormat, Durability, HostPort, Listen, OnFull, PayloadShape, QueueOrder, Via,
@@ -34,6 +34,8 @@ pub(super) type KeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
 /// Persistent keepalive of the tunnel: NAT routers drop an idle UDP mapping after 30 seconds or
 /// more. 0 disables it.
 pub(super) type TunnelKeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
+/// How long the broker keeps the session: at most as long as the ids of commands are kept.
+pub(super) type SessionExpiry = BoundedDuration<0, { 7 * 24 * HOUR }>;
 /// Time after which an unchanged value is repeated.
 pub(super) type Heartbeat = BoundedDuration<100, { 24 * HOUR }>;
 
@@ -154,6 +156,13 @@ section! {
         /// the gateway keeps the samples and says what the broker does not support. Its own status
         /// and its default will are always lowered.
         lower: ListField<Choice<Lowerable>>, else "nothing";
+        /// How long the broker keeps commands for a gateway that is away. 0s disables it. Used
+        /// only if a tag is writable, and no topic is published with QoS 2.
+        session_expiry: Field<SessionExpiry> = "24h";
+        /// Allows writes although the connection to a broker is neither in the tunnel, nor
+        /// encrypted, nor within this machine: any host in between can then write to the PLCs. The
+        /// status says so.
+        writes_in_clear: Field<Boolean> = false;
     }
 }
 
@@ -216,6 +225,14 @@ section! {
         stamp: Field<Boolean>, else "publish.stamp";
         /// Fixed members in addition to those of `[publish] extra`.
         extra: Field<JsonMembers>, else "none";
+        /// Name of a tag: a BOOL, or a counter. When the BOOL becomes true or the counter changes,
+        /// all tags of the PLC are read at once and published in one message. A pulse that is
+        /// shorter than the `scan` of this tag is not seen.
+        on: Field<PlainText>, else "none";
+        /// Address of a word for which there is no tag. After the broker has acknowledged the
+        /// message of an event, the gateway writes to it the value of the counter, or 1 until the
+        /// BOOL is false again.
+        acknowledge: Field<PlainText>, else "none";
     }
 }
 
@@ -290,6 +307,9 @@ section! {
         /// when clocks are set back is read as the first; a time in an hour that is skipped is read
         /// as one hour later.
         timezone: Field<NamedZone>, else "gateway.timezone";
+        /// Signature of the program for which the addresses of this PLC were checked, as the status
+        /// shows it: 32 hexadecimal digits. The PLC is not written to while it has another program.
+        accept_program: Field<ProgramText>, else "the first one after a change of this file";
         /// Overrides `[publish]` for this PLC.
         publish: OptionalSection<RawPlcPublish>;
         /// One variable of the PLC.
@@ -344,5 +364,10 @@ section! {
         /// Tags of a PLC with the same group are read in one request, so that their values belong
         /// together: a value and its scale factor, the members of a structure.
         group: Field<PlainText>, else "none";
+        /// Makes the tag writable: `{}` for every value of its type, or a table of `min` and `max`
+        /// after scaling, or `values = [..]`, and of `rate = "6/min"`. A value that does not fill its
+        /// registers also needs `whole_word = true`: the gateway then reads the word, changes its
+        /// part and writes the word, and what the PLC writes to the rest meanwhile is lost.
+        write: Field<WriteTable>, else "read-only";
     }
 }

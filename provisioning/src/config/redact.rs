@@ -24,7 +24,7 @@ const SECRETS_AS_SPELT: [&str; 9] = [
 ];
 
 /// Returns the text with each byte of a secret replaced by `*`, so that byte positions are kept.
-pub(super) fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let mut redactor = Redactor::default();
     text.split_inclusive('\n').map(|line| redactor.redact_line(line)).collect()
 }

@@ -12,6 +12,7 @@ mod secret;
 mod text;
 mod topic;
 mod tunnel;
+mod write;
 
 use figment::value::Value;
 use schemars::Schema;
@@ -29,6 +30,7 @@ pub(super) use secret::{PublicFile, SecretFile};
 pub(super) use text::{GatewayId, NamedZone, PlainText, StateDir, TextScalar, TopicLevel};
 pub(super) use topic::{Placeholder, TopicTemplate};
 pub(super) use tunnel::{EndpointText, HubKey, TunnelAddress, TunnelNetwork, TunnelSwitch};
+pub(super) use write::{ProgramText, WriteTable};
 
 /// A value that a key can hold.
 pub(super) trait Scalar: Clone + Sized {

@@ -1,7 +1,7 @@
-//! Suggestions for misspelt words, and keys that this version does not support yet.
+//! Suggestions for misspelt words.
 
 /// Returns the candidate closest to `word`, at most three edits away; fewer for short words.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -25,21 +25,10 @@ pub(super) fn nearest<'a>(
 /// A longer word is no typing error, and comparing it would take long.
 const MAX_WORD_BYTES: usize = 64;
 
-/// Returns the message for a key that this version does not support yet.
-pub(super) fn not_supported_yet(path: &str) -> Option<&'static str> {
-    let plain = without_indices(path);
-    UNSUPPORTED_KEYS.iter().find(|(key, _)| *key == plain).map(|(_, sentence)| *sentence)
-}
-
 /// Returns `plc.tag.write` for `plc[12].tag[3].write`.
 pub(super) fn without_indices(path: &str) -> String {
     path.split(']').filter_map(|part| part.split('[').next()).collect()
 }
-
-const UNSUPPORTED_KEYS: [(&str, &str); 2] = [
-    ("plc.tag.write", "this version does not write to PLCs yet"),
-    ("plc.write", "this version does not write to PLCs yet"),
-];
 
 /// Returns the number of insertions, deletions, substitutions and swaps of neighbours that turn `a`
 /// into `b` (optimal string alignment).
@@ -79,8 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_key_is_recognised_in_every_entry_of_a_list() {
-        assert!(not_supported_yet("plc[12].tag[3].write").is_some());
-        assert!(not_supported_yet("plc[12].tag[3].scan").is_none());
+    fn a_path_is_shown_without_the_indices_of_its_lists() {
+        assert_eq!(without_indices("plc[12].tag[3].write"), "plc.tag.write");
     }
 }

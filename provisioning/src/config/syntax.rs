@@ -9,7 +9,7 @@ use super::redact::redacted;
 use crate::diagnostics::{MAX_PROBLEMS, Problem, RejectedFile, SourceSpan};
 
 /// Explains a file with another encoding than UTF-8, usually saved by an old editor on Windows.
-pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
+pub(crate) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
     let bytes = error.as_bytes();
     let start = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(bytes).into_owned();
@@ -23,7 +23,7 @@ pub(super) fn not_utf8(path: &Path, error: &FromUtf8Error) -> RejectedFile {
 
 /// Explains each line that is not TOML: common mistakes in plain words, others with the message of
 /// the TOML parser.
-pub(super) fn not_toml(path: &Path, text: &str) -> RejectedFile {
+pub(crate) fn not_toml(path: &Path, text: &str) -> RejectedFile {
     let (_, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<Problem> = Vec::new();
     let mut explained = 0..0;

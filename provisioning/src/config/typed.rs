@@ -2,7 +2,9 @@
 
 mod mqtt;
 mod tunnel;
+mod write;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ pub use mqtt::{
     Secret, Tls, Via, Will,
 };
 pub use tunnel::{Listen, Tunnel, TunnelMode};
+pub use write::{EventTrigger, NotAProgramId, ProgramId, WritableValue, WriteRate, WriteRule};
 
 use super::JsonFormat;
 use crate::plc::{ByteOrder, DataType, Location, PlcModel};
@@ -68,6 +71,8 @@ pub struct Publish {
     pub stamp: bool,
     /// Fixed members of every message.
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// What causes an additional message with all tags; absent for none.
+    pub on: Option<EventTrigger>,
 }
 
 /// `publish.payload`.
@@ -167,6 +172,9 @@ pub struct Plc {
     pub max_gap: u16,
     /// Limits on the load of the PLC.
     pub pacing: Pacing,
+    /// The only program with which the PLC is written to; absent: the first one that the gateway
+    /// meets with this configuration.
+    pub accept_program: Option<ProgramId>,
     /// How the samples of this PLC are published.
     pub publish: Publish,
     /// Tags to read, in the order of the file, at least one. Shared, because samplers and encoders
@@ -194,7 +202,7 @@ pub struct Tag {
     /// Key in the payload, unique within its PLC.
     pub name: String,
     /// Address as written in the file: `%MW10`.
-    pub at: String,
+    pub at: Box<str>,
     /// Place in the Modbus tables.
     pub location: Location,
     /// Type as declared in the PLC.
@@ -202,7 +210,7 @@ pub struct Tag {
     /// Order of the bytes in the registers.
     pub byte_order: ByteOrder,
     /// Engineering unit, for the `samples` payload.
-    pub unit: Option<String>,
+    pub unit: Option<Box<str>>,
     /// Conversion from raw value to engineering value; absent publishes the raw value.
     pub scaling: Option<Scaling>,
     /// Number of digits after the decimal point; absent publishes all.
@@ -216,7 +224,10 @@ pub struct Tag {
     /// Time between two reads.
     pub scan: Duration,
     /// Tags of one PLC with the same group are read in one request.
-    pub group: Option<String>,
+    pub group: Option<Box<str>>,
+    /// What may be written; absent for a tag that is only read. Boxed, because few tags have it and
+    /// there may be 65,535 of them for each PLC.
+    pub write: Option<Box<WriteRule>>,
 }
 
 /// `value = raw * scale + offset`.
@@ -267,6 +278,46 @@ impl fmt::Display for Number {
             Self::Real(number) => write!(f, "{number:?}"),
         }
     }
+}
+
+impl Plc {
+    /// Returns whether a command may write to a tag of this PLC.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.tags.iter().any(|tag| tag.write.is_some())
+    }
+}
+
+impl Config {
+    /// Returns whether the gateway writes to PLCs upon commands that a host on the way to the
+    /// broker could forge, as `mqtt.writes_in_clear` allows.
+    #[must_use]
+    pub fn has_writes_in_clear(&self) -> bool {
+        let acknowledges = |plc: &Plc| plc.publish.on.is_some_and(|on| on.acknowledge.is_some());
+        let writes = |plc: &Plc| plc.is_writable() || acknowledges(plc);
+        self.plcs.iter().any(writes) && self.mqtt.exposed_broker().is_some()
+    }
+}
+
+impl PartialOrd for Number {
+    /// Compares the numbers as they are written, not their nearest doubles.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (*self, *other) {
+            (Self::Whole(one), Self::Whole(other)) => Some(one.cmp(&other)),
+            (Self::Real(one), Self::Real(other)) => one.partial_cmp(&other),
+            (Self::Whole(one), Self::Real(other)) => compare(one, other),
+            (Self::Real(one), Self::Whole(other)) => compare(other, one).map(Ordering::reverse),
+        }
+    }
+}
+
+/// Compares a whole number with a finite one, exactly.
+#[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which keeps the order")]
+fn compare(whole: i128, real: f64) -> Option<Ordering> {
+    let floor = real.floor();
+    let order = whole.cmp(&(floor as i128));
+    let is_above = real > floor;
+    Some(if order == Ordering::Equal && is_above { Ordering::Less } else { order })
 }
 
 impl Default for Pacing {

@@ -1,12 +1,22 @@
 //! The command line of `edge-provision`. Each command has a file of its own.
 
+mod add;
+mod check;
+mod diff;
 mod generate;
+mod hub;
 mod import;
+mod init;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use tunnel::{Endpoint, PublicKey};
+
+use super::fleet::{Fleet, RejectedFleet, is_label};
 
 /// Exit code: success.
 const EXIT_OK: u8 = 0;
@@ -14,6 +24,13 @@ const EXIT_OK: u8 = 0;
 const EXIT_NEGATIVE: u8 = 1;
 
 const EXAMPLES: &str = "\
+Examples:
+  edge-provision init fleet --endpoint hub-a.example.net:51820
+  edge-provision add amsterdam-01 --location Amsterdam --template pump
+  edge-provision check                 report every problem of the fleet
+  edge-provision diff                  show what a change does, site by site
+  edge-provision hub                   write the files of the hubs
+
 Exit codes: 0 success, 1 the answer is no, 2 usage error.";
 
 /// Turns one fleet in files into everything that each gateway and the hubs need.
@@ -26,6 +43,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
+    /// Make a new fleet.
+    Init(init::InitOptions),
+    /// Add a site, or a hub.
+    Add(add::AddOptions),
+    /// Report every problem of the fleet, each with what to write instead.
+    Check(check::CheckOptions),
+    /// List the sites.
+    List(check::ListOptions),
+    /// Show what changed at which site since a revision of git.
+    Diff(diff::DiffOptions),
+    /// Write the files of the hubs.
+    Hub(hub::HubOptions),
     /// Turn the variables of a PLC project into tags.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportOptions),
@@ -37,10 +66,74 @@ enum CliCommand {
     Man(generate::ManOptions),
 }
 
+/// The fleet that a command works on.
+#[derive(Args, Debug)]
+struct FleetOption {
+    /// Directory of the fleet, which holds fleet.toml.
+    #[arg(long = "fleet", value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+impl FleetOption {
+    /// Returns the fleet without the check of each site's gateway.toml; `None` after printing its
+    /// problems.
+    fn load(&self) -> anyhow::Result<Option<Fleet>> {
+        Self::printed(Fleet::load(&self.dir))
+    }
+
+    /// Returns the fleet after every check; `None` after printing its problems.
+    fn check(&self) -> anyhow::Result<Option<Fleet>> {
+        Self::printed(Fleet::check(&self.dir))
+    }
+
+    fn printed(result: Result<Fleet, RejectedFleet>) -> anyhow::Result<Option<Fleet>> {
+        match result {
+            Ok(fleet) => Ok(Some(fleet)),
+            Err(rejected) => reject(&rejected).map(|_| None),
+        }
+    }
+}
+
+/// Prints the problems of a fleet and returns the exit code for them.
+fn reject(rejected: &RejectedFleet) -> anyhow::Result<u8> {
+    let is_terminal = io::stderr().is_terminal();
+    let text = if is_terminal { rejected.coloured() } else { rejected.to_string() };
+    writeln!(io::stderr(), "{text}")?;
+    Ok(EXIT_NEGATIVE)
+}
+
+/// Returns a name of a site or hub.
+fn label(text: &str) -> Result<String, &'static str> {
+    let problem = "a name is 1 to 63 of a-z, 0-9 and -, and begins with a letter or digit";
+    if is_label(text) { Ok(text.to_owned()) } else { Err(problem) }
+}
+
+/// Returns `[[hub]]` for fleet.toml.
+fn hub_section(name: &str, endpoint: &Endpoint, address: Ipv4Addr, key: &PublicKey) -> String {
+    format!(
+        "\n[[hub]]\n\
+         name = \"{name}\"\n\
+         endpoint = \"{endpoint}\"\n\
+         address = \"{address}\"              # inside the tunnel\n\
+         public_key = \"{key}\"\n"
+    )
+}
+
+fn count_of(number: usize, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        CliCommand::Init(options) => init::init(&options),
+        CliCommand::Add(options) => add::add(&options),
+        CliCommand::Check(options) => check::check(&options),
+        CliCommand::List(options) => check::list(&options),
+        CliCommand::Diff(options) => diff::diff(&options),
+        CliCommand::Hub(options) => hub::hub(&options),
         CliCommand::Import(options) => import::run(&options),
         CliCommand::Completions(options) => generate::completions(&options),
         CliCommand::Man(options) => generate::man(&options),
@@ -55,6 +148,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(EXIT_NEGATIVE)
         }
     }
+}
+
+/// Prints a line to standard output. Unlike `println!` it does not panic when that is closed.
+fn print_line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

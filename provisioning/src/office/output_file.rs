@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Access {
+pub enum FileAccess {
     /// Everybody (0644), as far as the umask allows.
     Public,
     /// Only its owner (0600); directories that are created for it have mode 0700.
@@ -58,7 +58,7 @@ impl FileError {
 pub fn replace_if_changed(
     path: &Path,
     content: &[u8],
-    access: Access,
+    access: FileAccess,
 ) -> Result<FileChange, FileError> {
     let previous = match fs::symlink_metadata(path) {
         Ok(metadata) => Some(metadata),
@@ -82,7 +82,7 @@ pub fn replace_if_changed(
 ///
 /// # Errors
 /// With kind [`ErrorKind::AlreadyExists`] when it exists; when it cannot be written.
-pub fn create_new(path: &Path, content: &[u8], access: Access) -> Result<(), FileError> {
+pub fn create_new(path: &Path, content: &[u8], access: FileAccess) -> Result<(), FileError> {
     create_parent(path, access)?;
     let error = |error| FileError::new("create", path, error);
     let mut file = open_new(path, access).map_err(error)?;
@@ -95,22 +95,22 @@ pub fn create_new(path: &Path, content: &[u8], access: Access) -> Result<(), Fil
 }
 
 /// Creates the directory of a file with those above it.
-fn create_parent(path: &Path, access: Access) -> Result<(), FileError> {
+fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
     };
     let mode = match access {
-        Access::Public => 0o755,
-        Access::Secret => 0o700,
+        FileAccess::Public => 0o755,
+        FileAccess::Secret => 0o700,
     };
     let created = fs::DirBuilder::new().recursive(true).mode(mode).create(parent);
     created.map_err(|error| FileError::new("create", parent, error))
 }
 
-fn has_access(metadata: &fs::Metadata, access: Access) -> bool {
+fn has_access(metadata: &fs::Metadata, access: FileAccess) -> bool {
     match access {
-        Access::Public => true,
-        Access::Secret => metadata.permissions().mode().trailing_zeros() >= 6,
+        FileAccess::Public => true,
+        FileAccess::Secret => metadata.permissions().mode().trailing_zeros() >= 6,
     }
 }
 
@@ -119,15 +119,15 @@ fn has_content(path: &Path, metadata: &fs::Metadata, content: &[u8]) -> bool {
         && fs::read(path).is_ok_and(|read| read == content)
 }
 
-fn open_new(path: &Path, access: Access) -> io::Result<File> {
+fn open_new(path: &Path, access: FileAccess) -> io::Result<File> {
     let mode = match access {
-        Access::Public => 0o644,
-        Access::Secret => 0o600,
+        FileAccess::Public => 0o644,
+        FileAccess::Secret => 0o600,
     };
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
-fn write_atomically(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+fn write_atomically(path: &Path, content: &[u8], access: FileAccess) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
@@ -156,7 +156,7 @@ mod tests {
     fn only_a_changed_file_is_replaced() {
         let dir = temp_dir();
         let path = dir.join("a/b/file");
-        let write = |text: &str| replace_if_changed(&path, text.as_bytes(), Access::Public);
+        let write = |text: &str| replace_if_changed(&path, text.as_bytes(), FileAccess::Public);
 
         assert_eq!(write("one").unwrap(), FileChange::Created);
         let inode = fs::metadata(&path).unwrap().ino();
@@ -174,15 +174,15 @@ mod tests {
         let path = dir.join("secrets/key");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
 
-        create_new(&path, b"key", Access::Secret).unwrap();
+        create_new(&path, b"key", FileAccess::Secret).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        let again = create_new(&path, b"other", Access::Secret).unwrap_err();
+        let again = create_new(&path, b"other", FileAccess::Secret).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"key");
 
         // A copy that lost its mode gets it back.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let change = replace_if_changed(&path, b"key", Access::Secret).unwrap();
+        let change = replace_if_changed(&path, b"key", FileAccess::Secret).unwrap();
         assert_eq!((change, mode(&path)), (FileChange::Replaced, 0o600));
         fs::remove_dir_all(&dir).unwrap();
     }
@@ -195,7 +195,7 @@ mod tests {
         fs::write(&other, "other").unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
 
-        replace_if_changed(&path, b"text", Access::Public).unwrap();
+        replace_if_changed(&path, b"text", FileAccess::Public).unwrap();
 
         assert_eq!(fs::read_to_string(&other).unwrap(), "other");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());

@@ -210,7 +210,7 @@ fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
                 .or_insert_with(|| TagGroup::new(tag))
                 .join(tag, plc.model, plc.max_words.max(tag.location.count))
                 .is_ok();
-        grouped.group = fits.then(|| format!("g{pick}"));
+        grouped.group = fits.then(|| format!("g{pick}").into());
     }
     plc
 }
@@ -284,6 +284,7 @@ fn plc(model: PlcModel, tags: &[(&str, &str, u64)]) -> Plc {
         max_words: 120,
         max_gap: model.default_max_gap(),
         pacing: Pacing::default(),
+        accept_program: None,
         publish: publish(),
         tags: Arc::new(tags.iter().map(|&(at, iec, scan)| tag(model, at, iec, scan)).collect()),
     }
@@ -311,6 +312,7 @@ fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
         validity: None,
         scan: Duration::from_millis(scan_millis),
         group: None,
+        write: None,
     }
 }
 
@@ -324,5 +326,6 @@ fn publish() -> Publish {
         heartbeat: Duration::from_secs(60),
         stamp: true,
         extra: serde_json::Map::new(),
+        on: None,
     }
 }

@@ -65,7 +65,7 @@ static MODICON_REGISTERS: [MemoryArea; 5] = [
     area(62_000, 62_199, true, "the system area PLC_W, %MW62000 to %MW62199"),
     area(62_200, 63_999, true, "the write part of the relocation table, %MW62200 to %MW63999"),
 ];
-static MODICON_OUTPUTS: [MemoryArea; 1] = [area(0, u16::MAX, true, "the outputs %Q")];
+static MODICON_OUTPUTS: [MemoryArea; 1] = [area(0, u16::MAX, false, "the outputs %Q")];
 static MODICON_INPUTS: [MemoryArea; 1] = [area(0, u16::MAX, false, "the inputs %I")];
 /// The number of words and bits of an M221 depends on its reference and its program; beyond them it
 /// answers with exception 2, so the limit is left to the device.

@@ -4,12 +4,14 @@
 
 mod codec;
 mod config;
+mod import;
 mod queue;
 mod tunnel;
 mod wg_quick;
 
 pub use codec::codec;
 pub use config::config;
+pub use import::{import_csv, import_plcopen, import_smbp, import_st, import_symbols};
 pub use queue::queue;
 pub use tunnel::{datagrams, packets};
 pub use wg_quick::wg_quick;

@@ -187,7 +187,7 @@ impl StatusTracker {
                 || quality.to_owned(),
                 |exception| format!("{quality}, exception {exception}"),
             );
-            Some(NamedTag { tag: name.clone(), at: at.clone(), cause })
+            Some(NamedTag { tag: name.clone(), at: at.to_string(), cause })
         };
         let bad = health.bad.iter().filter_map(name).collect();
         let counts = (health.configured, health.good);

@@ -4,12 +4,16 @@ use provisioning::config::Qos;
 use rumqttc::Outgoing;
 
 use crate::model::ForeignText;
-use crate::mqtt::{IncomingMessage, MAX_INFLIGHT};
+use crate::mqtt::MAX_INFLIGHT;
+use crate::mqtt::inbox::{MAX_CANDIDATES, MAX_UNWRITTEN_ACKS, ReceivedPublish};
 
 /// Packet ids that rumqttc uses: 1 to this.
 pub(in crate::mqtt) const MAX_PACKET_IDS: u16 = 128;
-/// Requests that fit rumqttc's queue: the in-flight window, a SUBSCRIBE and a DISCONNECT.
-pub(super) const REQUEST_CAPACITY: usize = MAX_INFLIGHT + 2;
+/// Requests that fit rumqttc's queue: the in-flight window, acknowledgements, the UNSUBSCRIBEs of
+/// one message, a SUBSCRIBE and a DISCONNECT.
+pub(super) const REQUEST_CAPACITY: usize = MAX_INFLIGHT + MAX_UNWRITTEN_ACKS + MAX_CANDIDATES + 2;
+/// Most messages of the broker that are unacknowledged at once (MQTT 5.0, 3.1.2.11.3).
+pub(super) const RECEIVE_MAXIMUM: u16 = 16;
 /// Longest incoming packet in bytes. Commands are small; the limit bounds memory.
 pub(super) const MAX_INCOMING_PACKET_LEN: u32 = 1024 * 1024;
 /// Longest packet that MQTT can express, in bytes (MQTT 5.0, 2.1.4).
@@ -46,7 +50,11 @@ pub(in crate::mqtt) enum SessionEvent {
     /// The broker answered the subscription, with one code per filter.
     Subscribed(Vec<u8>),
     /// The broker sent a message.
-    Received(IncomingMessage),
+    Received(ReceivedPublish),
+    /// An acknowledgement of a message of the broker was written.
+    AckWritten,
+    /// The broker answered an UNSUBSCRIBE.
+    Unsubscribed,
     /// DISCONNECT was written.
     DisconnectSent,
     /// A packet that needs no action.
@@ -71,10 +79,9 @@ pub(super) const fn outgoing_event(outgoing: &Outgoing) -> SessionEvent {
         Outgoing::Publish(packet_id) => SessionEvent::Written(packet_id),
         Outgoing::AwaitAck(_) => SessionEvent::PacketIdBusy,
         Outgoing::Disconnect => SessionEvent::DisconnectSent,
+        Outgoing::PubAck(_) | Outgoing::PubRec(_) => SessionEvent::AckWritten,
         Outgoing::Subscribe(_)
         | Outgoing::Unsubscribe(_)
-        | Outgoing::PubAck(_)
-        | Outgoing::PubRec(_)
         | Outgoing::PubRel(_)
         | Outgoing::PubComp(_)
         | Outgoing::PingReq

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use provisioning::config::{Mqtt, Qos, Secret, Will};
+use provisioning::config::{Qos, Secret};
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Packet,
-    QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
+    Publish, QoS, StateError, SubscribeFilter, SubscribeReasonCode, Transport,
 };
 
 use super::types::{
@@ -14,9 +14,12 @@ use super::types::{
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
 use crate::model::ForeignText;
-use crate::mqtt::IncomingMessage;
+use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
+use crate::mqtt::inbox::{DueAck, ReceivedPublish};
 use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::session_start::{SessionOpening, SessionRequest};
+use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage};
 
 /// Longest keep alive that fits CONNECT (3.1.2.10).
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(65_535);
@@ -25,19 +28,22 @@ pub(in crate::mqtt) struct DriverV4(EventLoop);
 
 /// Creates client and event loop for the unix socket at `path`; sends nothing yet.
 pub(super) fn open(
-    mqtt: &Mqtt,
-    will: Option<&Will>,
+    settings: &ClientSettings,
+    request: &ConnectRequest,
+    session: SessionRequest,
     password: Option<&Secret>,
     path: &str,
 ) -> (AsyncClient, DriverV4) {
+    let ClientSettings { mqtt, acknowledgements, .. } = settings;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
-        .set_clean_session(true)
+        .set_clean_session(session.opening == SessionOpening::Clean)
+        .set_manual_acks(*acknowledgements == Acknowledgements::ByCaller)
         .set_keep_alive(keep_alive(mqtt.keep_alive))
         .set_inflight(MAX_PACKET_IDS)
         .set_max_packet_size(MAX_INCOMING_PACKET_LEN as usize, MAX_PACKET_LEN);
-    if let Some(will) = will {
+    if let Some(will) = &request.will {
         options.set_last_will(LastWill::new(
             will.topic.clone(),
             will.payload.clone(),
@@ -111,13 +117,8 @@ fn session_event(event: Event) -> SessionEvent {
         Packet::PubAck(ack) => acked(ack.pkid),
         Packet::PubComp(ack) => acked(ack.pkid),
         Packet::PubRec(_) => SessionEvent::PubrecReceived,
-        Packet::Publish(publish) => SessionEvent::Received(IncomingMessage {
-            topic: publish.topic,
-            payload: publish.payload.into(),
-            retain: publish.retain,
-            dup: publish.dup,
-            ..IncomingMessage::default()
-        }),
+        Packet::Publish(publish) => SessionEvent::Received(received(publish)),
+        Packet::UnsubAck(_) => SessionEvent::Unsubscribed,
         Packet::SubAck(ack) => SessionEvent::Subscribed(
             ack.return_codes.iter().map(|code| suback_code(*code)).collect(),
         ),
@@ -126,11 +127,36 @@ fn session_event(event: Event) -> SessionEvent {
         | Packet::PubRel(_)
         | Packet::Subscribe(_)
         | Packet::Unsubscribe(_)
-        | Packet::UnsubAck(_)
         | Packet::PingReq
         | Packet::PingResp
         | Packet::Disconnect => SessionEvent::Other,
     }
+}
+
+fn received(publish: Publish) -> ReceivedPublish {
+    let message = IncomingMessage {
+        topic: publish.topic,
+        payload: publish.payload.into(),
+        retain: publish.retain,
+        dup: publish.dup,
+        ..IncomingMessage::default()
+    };
+    ReceivedPublish { packet_id: publish.pkid, qos: config_qos(publish.qos), message }
+}
+
+const fn config_qos(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+/// Returns the message whose acknowledgement rumqttc is asked for; it looks at nothing else.
+pub(super) fn acknowledged(ack: DueAck) -> Publish {
+    let mut publish = Publish::new("", qos(ack.qos), Vec::new());
+    publish.pkid = ack.packet_id;
+    publish
 }
 
 /// Returns the event of an acknowledgement. Under 3.1.1 it means success: the protocol has no

@@ -2,23 +2,26 @@
 
 use std::time::Duration;
 
-use provisioning::config::{Mqtt, Qos, Secret, Will};
+use provisioning::config::{Qos, Secret};
 use rumqttc::Transport;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnAckProperties, ConnectReturnCode, Filter, LastWill, Packet, PubAck, PubAckReason,
-    PubComp, PubCompReason, PubRec, PubRecReason, SubscribeReasonCode,
+    PubComp, PubCompReason, PubRec, PubRecReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error as PacketError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
 use super::types::{
-    ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, REQUEST_CAPACITY, SessionEvent,
-    SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
+    ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, RECEIVE_MAXIMUM, REQUEST_CAPACITY,
+    SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
 use crate::model::ForeignText;
-use crate::mqtt::IncomingMessage;
+use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
+use crate::mqtt::inbox::{DueAck, ReceivedPublish};
 use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::session_start::{SessionOpening, SessionRequest};
+use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage, SessionPersistence};
 
 /// rumqttc panics below this.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -29,20 +32,25 @@ pub(in crate::mqtt) struct DriverV5(EventLoop);
 
 /// Creates client and event loop for the unix socket at `path`; sends nothing yet.
 pub(super) fn open(
-    mqtt: &Mqtt,
-    will: Option<&Will>,
+    settings: &ClientSettings,
+    request: &ConnectRequest,
+    session: SessionRequest,
     password: Option<&Secret>,
     path: &str,
 ) -> (AsyncClient, DriverV5) {
+    let ClientSettings { mqtt, acknowledgements, .. } = settings;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
-        .set_clean_start(true)
+        .set_clean_start(session.opening == SessionOpening::Clean)
+        .set_session_expiry_interval(expiry_seconds(session.persistence))
+        .set_receive_maximum(Some(RECEIVE_MAXIMUM))
+        .set_manual_acks(*acknowledgements == Acknowledgements::ByCaller)
         .set_keep_alive(keep_alive(mqtt.keep_alive))
         .set_outgoing_inflight_upper_limit(MAX_PACKET_IDS)
         .set_max_packet_size(Some(MAX_INCOMING_PACKET_LEN))
         .set_connection_timeout(WRITE_TIMEOUT_SECONDS);
-    if let Some(will) = will {
+    if let Some(will) = &request.will {
         options.set_last_will(LastWill::new(
             will.topic.clone(),
             will.payload.clone(),
@@ -57,6 +65,17 @@ pub(super) fn open(
     }
     let (client, event_loop) = AsyncClient::new(options, REQUEST_CAPACITY);
     (client, DriverV5(event_loop))
+}
+
+/// Returns the Session Expiry Interval in seconds; without one the session ends with the
+/// connection (3.1.2.11.2). The largest number would mean "never".
+fn expiry_seconds(persistence: SessionPersistence) -> Option<u32> {
+    match persistence {
+        SessionPersistence::Clean => None,
+        SessionPersistence::Kept { expiry } => {
+            Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).min(u32::MAX - 1))
+        }
+    }
 }
 
 fn keep_alive(configured: Duration) -> Duration {
@@ -130,16 +149,11 @@ fn session_event(event: Event) -> SessionEvent {
         Packet::PubAck(ack) => puback(ack),
         Packet::PubRec(ack) => pubrec(ack),
         Packet::PubComp(ack) => pubcomp(&ack),
-        Packet::Publish(publish) => SessionEvent::Received(IncomingMessage {
-            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-            payload: publish.payload.into(),
-            retain: publish.retain,
-            dup: publish.dup,
-            ..IncomingMessage::default()
-        }),
+        Packet::Publish(publish) => SessionEvent::Received(received(publish)),
         Packet::SubAck(ack) => SessionEvent::Subscribed(
             ack.return_codes.iter().map(|code| suback_code(*code)).collect(),
         ),
+        Packet::UnsubAck(_) => SessionEvent::Unsubscribed,
         Packet::Auth(_)
         | Packet::Connect(..)
         | Packet::ConnAck(_)
@@ -148,9 +162,46 @@ fn session_event(event: Event) -> SessionEvent {
         | Packet::Subscribe(_)
         | Packet::PubRel(_)
         | Packet::Unsubscribe(_)
-        | Packet::UnsubAck(_)
         | Packet::Disconnect(_) => SessionEvent::Other,
     }
+}
+
+fn received(publish: Publish) -> ReceivedPublish {
+    let properties = publish.properties.unwrap_or_default();
+    let seconds = properties.message_expiry_interval;
+    let message = IncomingMessage {
+        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+        payload: publish.payload.into(),
+        retain: publish.retain,
+        dup: publish.dup,
+        expires_in: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        response_topic: properties.response_topic,
+        correlation_data: properties.correlation_data.map(Into::into),
+        delivery: None,
+    };
+    ReceivedPublish { packet_id: publish.pkid, qos: config_qos(publish.qos), message }
+}
+
+const fn config_qos(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+/// Returns the message whose acknowledgement rumqttc is asked for; it looks at nothing else.
+pub(super) fn acknowledged(ack: DueAck) -> Publish {
+    Publish { pkid: ack.packet_id, qos: qos(ack.qos), ..Publish::default() }
+}
+
+/// Returns the properties of a message; `None` without any.
+pub(super) fn properties(correlation_data: Option<Vec<u8>>) -> Option<PublishProperties> {
+    let correlation_data = correlation_data?.into();
+    Some(PublishProperties {
+        correlation_data: Some(correlation_data),
+        ..PublishProperties::default()
+    })
 }
 
 fn puback(ack: PubAck) -> SessionEvent {

@@ -218,10 +218,11 @@ async fn an_oversized_incoming_message_does_not_return_for_ever() {
         let huge = PublishedMessage {
             topic: "a/b".into(),
             payload: vec![b'x'; 2 << 20].into(),
-            qos: Qos::AtMostOnce,
             retain: true,
+            ..PublishedMessage::default()
         };
-        let script = Script { subscription: 1, after_subscribe: vec![huge], ..Script::default() };
+        let script =
+            Script { subscription: Some(1), after_subscribe: vec![huge], ..Script::default() };
         let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["a/#".into()];
         })
@@ -249,7 +250,7 @@ async fn an_oversized_incoming_message_does_not_return_for_ever() {
             match world.broker_events.recv().await.unwrap() {
                 MockBrokerEvent::Subscribed { .. } => subscriptions += 1,
                 MockBrokerEvent::Ended { .. } | MockBrokerEvent::Connected(_) => {}
-                MockBrokerEvent::Message(_) | MockBrokerEvent::Pinged => {}
+                _ => {}
             }
         }
     }

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tunnel::{InterfaceIndex, TunnelReport, TunnelState};
 
 use super::*;
-use crate::mock_broker::OnConnect;
+use crate::mock_broker::{self, OnConnect};
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, testing};
 

@@ -28,6 +28,7 @@ struct RawConnect {
     version: MqttVersion,
     will_retain: bool,
     will_qos: u8,
+    begins_clean: bool,
 }
 
 /// What a peer does after CONNECT.
@@ -37,6 +38,8 @@ enum ScriptedBytes {
     Bytes(Vec<u8>),
     /// Closes the connection.
     Close,
+    /// Sends this, and closes the connection after the next packet.
+    CloseAfter(Vec<u8>),
     /// Sends this again and again until the connection ends.
     Flood(Vec<u8>),
 }
@@ -121,7 +124,9 @@ async fn serve(
         let (level, flags) = (connect[8 + more], connect[9 + more]);
         let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
         let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
-        if connects.send(RawConnect { version, will_retain, will_qos }).await.is_err() {
+        let begins_clean = flags & 2 != 0;
+        let connect = RawConnect { version, will_retain, will_qos, begins_clean };
+        if connects.send(connect).await.is_err() {
             return;
         }
         match answers.get(number).or_else(|| answers.last()) {
@@ -130,6 +135,10 @@ async fn serve(
                 open.push(stream);
             }
             Some(ScriptedBytes::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
+            Some(ScriptedBytes::CloseAfter(bytes)) => {
+                stream.write_all(bytes).await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+            }
             Some(ScriptedBytes::Close) | None => drop(stream),
         }
     }
@@ -349,4 +358,112 @@ fn encoded(mut length: usize) -> Vec<u8> {
     }
     bytes.push(u8::try_from(length).unwrap());
     bytes
+}
+
+/// Settings of a kept session with one filter.
+fn kept(settings: &mut ClientSettings) {
+    settings.subscriptions = vec!["edge/a/set/+".to_owned()];
+    settings.persistence = SessionPersistence::Kept { expiry: Duration::from_hours(24) };
+}
+
+#[tokio::test]
+async fn a_broker_that_closes_over_the_subscription_still_gets_messages() {
+    let closing = ScriptedBytes::CloseAfter(V5_CONNACK.to_vec());
+    let answers = vec![closing.clone(), closing, ScriptedBytes::bytes(V5_CONNACK)];
+    let mut world = RawWorld::start(answers, kept).await;
+
+    for _ in 0..2 {
+        let (code, text) = world.failure().await;
+        assert_eq!(code, "subscription_closed");
+        assert!(text.contains("topic read edge/a/set/+"), "{text}");
+    }
+    world.connected().await;
+    let event = world.event().await;
+    assert!(
+        matches!(&event, MqttEvent::SubscriptionRefused { filter, .. } if filter == "edge/a/set/+"),
+        "{event:?}"
+    );
+    world.outbox.send(MqttRequest::Publish(outgoing(1, Qos::AtMostOnce))).await.unwrap();
+    assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
+    let connects = [world.next_connect().await, world.next_connect().await];
+    assert!(connects.iter().all(|connect| !connect.begins_clean));
+    assert!(world.next_connect().await.begins_clean, "what the broker stores would come at once");
+}
+
+/// rumqttc does not know the packet ids of a kept session: without an end, the broker would send
+/// the same PUBREL after every reconnect.
+#[tokio::test]
+async fn a_kept_session_that_cannot_be_used_is_ended() {
+    for (version, connack, clean) in
+        [(MqttVersion::V5, V5_CONNACK, V5_CONNACK), (MqttVersion::V311, V3_CONNACK, V3_CONNACK)]
+    {
+        let mut resumed = [connack, &[0x62, 2, 0, 7]].concat();
+        resumed[2] = 1;
+        let resumed = ScriptedBytes::Bytes(resumed);
+        let answers = vec![resumed.clone(), resumed, ScriptedBytes::bytes(clean)];
+        let mut world = RawWorld::start(answers, |settings| {
+            settings.mqtt.version = Some(version);
+            kept(settings);
+        })
+        .await;
+
+        for _ in 0..2 {
+            assert_eq!(world.failure().await.0, "protocol_violation", "{version:?}");
+            assert!(!world.next_connect().await.begins_clean);
+        }
+        assert!(world.next_connect().await.begins_clean, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_qos_2_is_acknowledged_in_two_steps_when_the_caller_says_so() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut settings = settings(MqttVersion::V5, listener.local_addr().unwrap().port());
+    kept(&mut settings);
+    let metrics = Metrics::new(&config(settings.mqtt.clone()), "").unwrap();
+    let (outbox, orders) = mpsc::channel(MAX_INFLIGHT);
+    let (event, mut events) = mpsc::channel(1024);
+    let stop = CancellationToken::new();
+    let peer = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(next_packet(&mut stream).await[0], 0x10);
+        stream.write_all(V5_CONNACK).await.unwrap();
+        assert_eq!(next_packet(&mut stream).await[0], 0x82);
+        let message = [&[0x34, 18, 0, 12][..], b"edge/a/set/p", &[0, 9, 0, b'x']].concat();
+        let suback = [0x90, 4, 0, 1, 0, 1];
+        stream.write_all(&[&suback[..], &message].concat()).await.unwrap();
+        let pubrec = next_packet(&mut stream).await;
+        assert_eq!(&pubrec[..4], [0x50, 2, 0, 9]);
+        stream.write_all(&[0x62, 2, 0, 9]).await.unwrap();
+        let pubcomp = next_packet(&mut stream).await;
+        assert_eq!(&pubcomp[..4], [0x70, 2, 0, 9]);
+    };
+    let caller = async {
+        assert!(matches!(events.recv().await, Some(MqttEvent::Connected { .. })));
+        let Some(MqttEvent::Received(message)) = events.recv().await else { panic!("no message") };
+        assert_eq!(
+            (message.topic.as_str(), message.payload.as_slice()),
+            ("edge/a/set/p", &b"x"[..])
+        );
+        let delivery = message.delivery.unwrap();
+        outbox.send(MqttRequest::Acknowledge(delivery)).await.unwrap();
+    };
+    let client = run(settings, orders, event, metrics.mqtt.clone(), stop.clone());
+    let both = async {
+        tokio::join!(peer, caller);
+        stop.cancel();
+    };
+    timeout(PATIENCE, async { tokio::join!(client, both) }).await.expect("the packets in time");
+}
+
+/// Reads the next packet, with a length of one byte or two.
+async fn next_packet(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
+    let header = stream.read_u8().await.unwrap();
+    let mut length = usize::from(stream.read_u8().await.unwrap());
+    if length >= 0x80 {
+        length = length - 0x80 + 0x80 * usize::from(stream.read_u8().await.unwrap());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    [&[header, u8::try_from(length).unwrap_or(u8::MAX)][..], &body].concat()
 }

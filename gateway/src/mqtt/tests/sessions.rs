@@ -15,6 +15,8 @@ async fn connect_carries_the_configured_values() {
             version,
             keep_alive: 30,
             start: SessionStart::Clean,
+            session_expiry: 0,
+            receive_max: (version == MqttVersion::V5).then_some(16),
             username: Some("user".into()),
             password: Some("secret".into()),
             will: Some(will()),
@@ -225,11 +227,11 @@ async fn subscriptions_are_made_before_the_session_is_reported() {
         let message = PublishedMessage {
             topic: "edge/a/set/p".into(),
             payload: "{}".into(),
-            qos: Qos::AtMostOnce,
             retain: true,
+            ..PublishedMessage::default()
         };
         let script =
-            Script { subscription: 1, after_subscribe: vec![message], ..Script::default() };
+            Script { subscription: Some(1), after_subscribe: vec![message], ..Script::default() };
         let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["edge/a/set/#".into(), "edge/b/#".into()];
         })
@@ -257,7 +259,7 @@ async fn a_refused_subscription_is_reported_and_the_session_continues() {
     for (version, code, name) in
         [(MqttVersion::V311, 0x80, "unspecified error"), (MqttVersion::V5, 0x87, "not authorized")]
     {
-        let script = Script { subscription: code, ..Script::default() };
+        let script = Script { subscription: Some(code), ..Script::default() };
         let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
             settings.subscriptions = vec!["a/#".into()];
         })
@@ -265,8 +267,8 @@ async fn a_refused_subscription_is_reported_and_the_session_continues() {
 
         let event =
             MqttEvent::SubscriptionRefused { filter: "a/#".into(), code, reason: name.into() };
-        assert_eq!(world.event().await, event);
         world.connected().await;
+        assert_eq!(world.event().await, event);
         world.publish(1, Qos::AtLeastOnce).await;
         assert_eq!(world.event().await, MqttEvent::Acknowledged { ticket: 1 });
     }

@@ -370,7 +370,7 @@ impl TunerHarness {
     fn group(&mut self, registers: &[u16]) {
         for tag in Arc::make_mut(&mut self.plc.tags) {
             if registers.contains(&tag.location.first) {
-                tag.group = Some("group".to_owned());
+                tag.group = Some("group".into());
             }
         }
         self.learning = RequestTuner::new(&self.plc, &plan::plan(&self.plc));

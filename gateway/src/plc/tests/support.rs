@@ -180,7 +180,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let model: PlcModel = model.parse().unwrap();
     let tag = |&(at, scan): &(&str, u64)| Tag {
         name: at.to_owned(),
-        at: at.to_owned(),
+        at: at.into(),
         location: model.locate(at, IecType::Int).unwrap(),
         data_type: IecType::Int.into(),
         byte_order: model.default_byte_order(),
@@ -192,6 +192,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         validity: None,
         scan: Duration::from_millis(scan),
         group: None,
+        write: None,
     };
     Plc {
         name: "pump6".into(),
@@ -204,6 +205,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         max_words: 120,
         max_gap: model.default_max_gap(),
         pacing: Pacing::default(),
+        accept_program: None,
         publish: publish(),
         tags: Arc::new(tags.iter().map(tag).collect()),
     }
@@ -229,5 +231,6 @@ fn publish() -> Publish {
         heartbeat: Duration::from_secs(60),
         stamp: true,
         extra: serde_json::Map::new(),
+        on: None,
     }
 }

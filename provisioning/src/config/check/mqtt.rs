@@ -37,6 +37,8 @@ pub(super) fn check_mqtt(
         None => Some(None),
     };
     let lower = check_lower(raw, context);
+    let session_expiry = raw.session_expiry.optional(context);
+    let writes_in_clear = raw.writes_in_clear.optional(context);
     Some(Mqtt {
         brokers: brokers?.into_iter().map(|(_, broker)| broker).collect(),
         via: via?,
@@ -47,6 +49,8 @@ pub(super) fn check_mqtt(
         credentials: credentials?,
         will: will?,
         lower: lower?,
+        session_expiry: session_expiry?.0,
+        writes_in_clear: writes_in_clear?.0,
     })
 }
 

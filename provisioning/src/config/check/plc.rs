@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::event;
 use super::publish::{self, PublishDefaults, TopicValues};
 use super::tag::{self, PlcDefaults};
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{FieldState, StreamedList};
 use crate::config::raw::RawPlc;
 use crate::config::read::RawTable;
-use crate::config::scalar::{Choice, Integer, NamedZone, PlainText};
+use crate::config::scalar::{Choice, Integer, NamedZone, PlainText, ProgramText};
 use crate::config::suggest::nearest;
 use crate::config::{Gateway, HostPort, Pacing, Plc};
 use crate::diagnostics::SourceSpan;
-use crate::plc::PlcModel;
+use crate::plc::{PlcFamily, PlcModel};
 
 /// Maximum number of PLCs, ten times what is tested. They are numbered with 16 bits.
 const MAX_PLCS: usize = 10_000;
@@ -149,6 +150,7 @@ fn check_plc(
         raw.timezone.derived(context, || gateway.map(|one| NamedZone::from_zone(&one.timezone)));
     let zone = zone.map(|zone| zone.0);
     let likely_model = likely_model(raw, context);
+    let accept_program = check_program(raw, model, context);
     let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone };
     let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
@@ -158,6 +160,8 @@ fn check_plc(
     let tags = tags?;
     let tag_names: Vec<_> = tags.iter().map(|tag| tag.name.clone()).collect();
     let publish = publish::publish_of_plc(overridden?, &names, &tag_names, context);
+    let on = own.map(|own| event::check_event(own, &raw.tag.entries, &tags, model, context));
+    let publish = event::with_event(publish?, own, on.unwrap_or(Some(None))?, context)?;
     Some(Plc {
         model: model?,
         address: address?,
@@ -166,7 +170,8 @@ fn check_plc(
         max_words: max_words?,
         max_gap: max_gap?.0,
         pacing: pacing?,
-        publish: publish?,
+        accept_program: accept_program.map(|program| program.0),
+        publish,
         tags: Arc::new(tags),
         name: name.clone(),
         machine: machine.clone(),
@@ -181,6 +186,21 @@ fn likely_model(raw: &RawPlc, context: &ReadContext<'_>) -> Option<PlcModel> {
     let word = context.text.get(span.clone())?.trim_matches(['"', '\'']);
     PlcModel::named_in(word)
         .or_else(|| nearest(word, PlcModel::ALL.map(PlcModel::name))?.parse().ok())
+}
+
+/// Returns the program that the PLC must have. Reports one of a device that does not name its own.
+fn check_program(
+    raw: &RawPlc,
+    model: Option<PlcModel>,
+    context: &mut ReadContext<'_>,
+) -> Option<ProgramText> {
+    let program = raw.accept_program.optional(context)?;
+    if let Some(model) = model.filter(|model| model.family() != PlcFamily::MachineExpert) {
+        let message = format!("an {model} does not say which program it has");
+        let help = "remove `accept_program`: only an M241, M251 or M262 has a signature";
+        context.reject(&raw.accept_program.key, message, Some(help.to_owned()));
+    }
+    Some(program)
 }
 
 fn check_pacing(raw: &RawPlc, context: &mut ReadContext<'_>) -> Option<Pacing> {

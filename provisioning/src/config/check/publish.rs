@@ -118,6 +118,7 @@ pub(super) fn publish_of_plc(
         heartbeat: common.heartbeat,
         stamp: common.stamp,
         extra: common.extra,
+        on: None,
     })
 }
 

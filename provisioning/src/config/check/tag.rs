@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::note;
 use super::publish::RESERVED_KEYS;
+use super::write::with_write_rule;
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
@@ -108,7 +109,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     let at = raw.at.required(context, "at = \"%MW10\"").map(|at| at.0);
     let data_type = check_type(raw, context);
     let element = data_type.map(|data| data.element);
-    let unit = raw.unit.optional(context).map(|unit| unit.0);
+    let unit = raw.unit.optional(context).map(|unit| unit.0.into());
     let location = check_location(raw, at.as_deref(), data_type, defaults, context);
     let scale = raw.scale.optional(context);
     let offset = raw.offset.optional(context);
@@ -122,9 +123,9 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     let scaling = scaling(scale, offset);
     let decimals =
         raw.decimals.derived(context, || derived_decimals(scaling, [scale, offset], element?));
-    Some(Tag {
+    let tag = Tag {
         name: name?,
-        at: at?,
+        at: at?.into(),
         location: location?,
         data_type: data_type?,
         byte_order: byte_order?.0,
@@ -135,8 +136,10 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         validity,
         scan: scan?.0,
-        group: raw.group.optional(context).map(|group| group.0),
-    })
+        group: raw.group.optional(context).map(|group| group.0.into()),
+        write: None,
+    };
+    with_write_rule(tag, raw, defaults, context)
 }
 
 /// Returns whether a name is a key that the gateway adds to the payload.
@@ -290,7 +293,7 @@ fn check_json_format(
     let range = whole_numbers(iec).unwrap_or_default();
     let problem = if range.is_empty() {
         Some((format!("`enum` is for whole numbers, and this is {iec}"), "remove `enum`"))
-    } else if raw.has_number_keys() {
+    } else if has_number_keys(raw) {
         let message = "`enum` publishes names, which have no scale and no deadband".to_owned();
         Some((message, "remove `scale`, `offset`, `decimals` and `deadband`"))
     } else {
@@ -308,13 +311,11 @@ fn check_json_format(
     }
 }
 
-impl RawTag {
-    /// Returns whether a key is set that only a number can have.
-    fn has_number_keys(&self) -> bool {
-        let is_set = |field: &Field<DecimalNumber>| matches!(field.state, FieldState::Valid(..));
-        [&self.scale, &self.offset, &self.deadband].into_iter().any(is_set)
-            || matches!(self.decimals.state, FieldState::Valid(..))
-    }
+/// Returns whether a key is set that only a number can have.
+pub(super) fn has_number_keys(raw: &RawTag) -> bool {
+    let is_set = |field: &Field<DecimalNumber>| matches!(field.state, FieldState::Valid(..));
+    [&raw.scale, &raw.offset, &raw.deadband].into_iter().any(is_set)
+        || matches!(raw.decimals.state, FieldState::Valid(..))
 }
 
 fn article(data: DataType) -> &'static str {

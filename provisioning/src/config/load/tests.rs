@@ -9,7 +9,8 @@ use super::*;
 /// Returns the whole result for a file: configuration, hash, settings, notes, or all problems.
 fn outcome(split: Option<&SplitDocument<'_>>, text: &str) -> String {
     let path = Path::new("gateway.toml");
-    let read = read_split(split, path, text, Purpose::Run, Some(Vec::new()));
+    let read =
+        read_split(split, path, text, Purpose::Run, EnvVariables::default(), Some(Vec::new()));
     match read {
         Ok(CheckedFile { config, hash, settings, notes }) => {
             format!("{config:?} {hash} {settings:?} {notes:?}")

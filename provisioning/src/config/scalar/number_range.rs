@@ -102,7 +102,7 @@ impl Scalar for NumberRange {
 }
 
 /// Returns a finite number.
-fn number(value: &Value) -> Option<Number> {
+pub(super) fn number(value: &Value) -> Option<Number> {
     let number = value.to_num()?;
     match number.to_i128() {
         Some(whole) => Some(Number::Whole(whole)),

@@ -28,6 +28,10 @@ pub struct Mqtt {
     pub will: Option<Will>,
     /// What may be lowered to the limits of a broker.
     pub lower: Lower,
+    /// How long the broker keeps the session of a gateway that is away; zero for not at all.
+    pub session_expiry: Duration,
+    /// Whether writes are allowed although anyone on the way to a broker could forge them.
+    pub writes_in_clear: bool,
 }
 
 /// One entry of `mqtt.brokers`.
@@ -151,6 +155,20 @@ pub enum Qos {
     ExactlyOnce,
 }
 
+impl Mqtt {
+    /// Returns the first broker whose connection a host on the way could read and change: it is
+    /// neither in the tunnel, nor encrypted, nor within this machine.
+    #[must_use]
+    pub fn exposed_broker(&self) -> Option<&Broker> {
+        let is_exposed = |broker: &&Broker| {
+            self.via == Via::Direct
+                && broker.scheme == Scheme::Mqtt
+                && !broker.address.is_loopback()
+        };
+        self.brokers.iter().find(is_exposed)
+    }
+}
+
 impl MqttVersion {
     /// Returns the version as people write it.
     #[must_use]
@@ -170,6 +188,13 @@ impl HostPort {
         let host = self.host.trim_end_matches('.').to_lowercase();
         let host = host.parse().map_or(host, |address: IpAddr| address.to_canonical().to_string());
         Self { host, port: self.port }
+    }
+
+    /// Returns whether the host is this machine: `localhost`, or a loopback address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = self.normalised().host;
+        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{EXIT_NEGATIVE, EXIT_OK};
 use crate::diagnostics::RejectedFile;
 use crate::office::import::{Import, ImportFile, MAX_FILE_BYTES, TagChange, TagFile, import};
-use crate::office::output_file::{self, Access};
+use crate::office::output_file::{self, FileAccess};
 use crate::plc::PlcModel;
 use crate::regular_file;
 
@@ -131,7 +131,7 @@ fn write_tags(options: &ImportOptions, text: &str) -> anyhow::Result<()> {
         Some(path) if path != Path::new("-") => {
             // A link is followed: the file that it names is replaced.
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            output_file::replace_if_changed(&path, text.as_bytes(), Access::Public)?;
+            output_file::replace_if_changed(&path, text.as_bytes(), FileAccess::Public)?;
         }
         // JSON on standard output is the only thing there.
         _ if options.json => {}

@@ -24,7 +24,7 @@ pub struct TagFile {
 /// Where the tags are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Owner {
-    /// `[[tag]]` of a template.
+    /// `[[tag]]` of a template, which has the keys of a `[[plc]]`.
     Root,
     /// `[[plc.tag]]` without a `[[plc]]`.
     Fragment,
@@ -131,9 +131,12 @@ impl TagFile {
     /// Returns the model that the file states for the PLC.
     #[must_use]
     pub fn model(&self) -> Option<PlcModel> {
-        let Owner::Plc(number) = self.owner else { return None };
-        let plc = self.document.get("plc")?.as_array_of_tables()?.get(number)?;
-        plc.get("model")?.as_str()?.parse().ok()
+        let owner = match self.owner {
+            Owner::Root => self.document.as_table(),
+            Owner::Fragment => return None,
+            Owner::Plc(number) => self.document.get("plc")?.as_array_of_tables()?.get(number)?,
+        };
+        owner.get("model")?.as_str()?.parse().ok()
     }
 
     /// Applies an export, and returns what it changed: first the tags of the file in their order,
@@ -203,7 +206,7 @@ fn find_owner(document: &DocumentMut, plc: Option<&str>) -> Result<Owner, (Strin
     let Some(plcs) = root.get("plc").and_then(Item::as_array_of_tables) else {
         return if root.get("plc").is_some_and(Item::is_table) {
             Ok(Owner::Fragment)
-        } else if root.contains_key("tag") {
+        } else if root.contains_key("tag") || root.contains_key("model") {
             Ok(Owner::Root)
         } else {
             let message = "this file has no [[plc]] and no tags".to_owned();
@@ -213,15 +216,22 @@ fn find_owner(document: &DocumentMut, plc: Option<&str>) -> Result<Owner, (Strin
     let names: Vec<_> =
         plcs.iter().map(|plc| plc.get("name").and_then(Item::as_str).unwrap_or_default()).collect();
     let known = names.join(", ");
-    match plc {
-        Some(plc) => match names.iter().position(|name| *name == plc) {
-            Some(number) => Ok(Owner::Plc(number)),
-            None => Err((format!("this file has no PLC \"{plc}\""), format!("it has {known}"))),
-        },
-        None if names.len() == 1 => Ok(Owner::Plc(0)),
+    let number = match plc {
+        Some(plc) => names.iter().position(|name| *name == plc).ok_or_else(|| {
+            (format!("this file has no PLC \"{plc}\""), format!("it has {known}"))
+        })?,
+        None if names.len() == 1 => 0,
         None => {
             let message = format!("this file has {} PLCs", names.len());
-            Err((message, format!("say which one with --plc: {known}")))
+            return Err((message, format!("say which one with --plc: {known}")));
+        }
+    };
+    let template = plcs.get(number).and_then(|plc| plc.get("template")).and_then(Item::as_str);
+    match template {
+        None => Ok(Owner::Plc(number)),
+        Some(template) => {
+            let message = format!("the tags of this PLC are those of the template {template}");
+            Err((message, format!("update templates/{template}.toml")))
         }
     }
 }

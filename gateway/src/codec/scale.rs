@@ -1,9 +1,12 @@
-//! Scales raw values to engineering values.
+//! Scales raw values to engineering values, and back.
 
 use std::sync::Arc;
 
 use provisioning::config::{Scaling, Tag};
+use provisioning::plc::{IecType, ValueKind};
+use serde_json::Number as JsonNumber;
 
+use super::EncodeError;
 use crate::model::Value;
 
 /// Computes `raw * scale + offset`, then rounds.
@@ -14,7 +17,7 @@ pub(super) struct Scale {
 }
 
 /// From 2^53 on a double has no digits after the decimal point.
-const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+pub(super) const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 impl Scale {
     pub(super) const fn of(tag: &Tag) -> Self {
@@ -82,6 +85,137 @@ impl Scale {
         let signed = i64::try_from(scaled).map(Value::Int);
         signed.or_else(|_| u64::try_from(scaled).map(Value::Uint)).ok()
     }
+}
+
+impl Scale {
+    /// Returns whether raw and engineering value differ.
+    pub(super) const fn has_scaling(self) -> bool {
+        self.scaling.is_some()
+    }
+
+    /// Returns the raw value of a type that [`Scale::apply`] scales to this number; `None` for a
+    /// type that has no scale.
+    ///
+    /// # Errors
+    /// When an integer would have to be rounded to another published value, or is out of range.
+    pub(super) fn undo(
+        self,
+        number: &JsonNumber,
+        iec: IecType,
+    ) -> Option<Result<Value, EncodeError>> {
+        match iec.kind() {
+            ValueKind::Unsigned | ValueKind::Signed => Some(self.undo_integer(number)),
+            ValueKind::Real => Some(self.undo_real(number, iec)),
+            ValueKind::Bool | ValueKind::Text => None,
+            ValueKind::Date(_) | ValueKind::TimeOfDay(_) | ValueKind::DateAndTime(_) => None,
+        }
+    }
+
+    fn undo_integer(self, number: &JsonNumber) -> Result<Value, EncodeError> {
+        if let Some(exact) = self.undo_exactly(number) {
+            return exact;
+        }
+        let wanted = number.as_f64().ok_or(EncodeError::OutOfRange)?;
+        let quotient = self.unscaled(wanted);
+        let raw = quotient.round();
+        if !(-I64_LIMIT..2.0 * I64_LIMIT).contains(&raw) {
+            return Err(EncodeError::OutOfRange);
+        }
+        let raw_value = to_integer_value(to_wide(raw)).ok_or(EncodeError::OutOfRange)?;
+        let nearest = self.apply(raw_value.clone()).and_then(|value| to_double(&value));
+        let nearest = nearest.ok_or(EncodeError::OutOfRange)?;
+        // The quotient of two decimal fractions is a whole number only up to rounding.
+        let tolerance = MAX_RELATIVE_ERROR * raw.abs().max(1.0);
+        if is_same(nearest, wanted) || (quotient - raw).abs() <= tolerance {
+            Ok(raw_value)
+        } else {
+            Err(EncodeError::Inexact { nearest })
+        }
+    }
+
+    /// Returns the raw integer where scale, offset and number are whole; `None` where one is not.
+    fn undo_exactly(self, number: &JsonNumber) -> Option<Result<Value, EncodeError>> {
+        let Scaling { scale, offset } = self.scaling?;
+        let (scale, offset) = (to_whole(scale)?, to_whole(offset)?);
+        let signed = number.as_i64().map(i128::from);
+        let wanted = signed.or_else(|| number.as_u64().map(i128::from))?;
+        let raw = (wanted - offset).div_euclid(scale);
+        if raw * scale + offset == wanted {
+            return Some(to_integer_value(raw).ok_or(EncodeError::OutOfRange));
+        }
+        let above = (wanted - offset).rem_euclid(scale) * 2 >= scale.abs();
+        let nearest = raw + if above { scale.signum() } else { 0 };
+        let nearest = to_integer_value(nearest * scale + offset);
+        let nearest = nearest.as_ref().and_then(to_double);
+        Some(Err(match nearest {
+            Some(nearest) => EncodeError::Inexact { nearest },
+            None => EncodeError::OutOfRange,
+        }))
+    }
+
+    /// Returns the REAL or LREAL whose scaled value is nearest. Of its neighbours, one may be
+    /// published as exactly the number.
+    fn undo_real(self, number: &JsonNumber, iec: IecType) -> Result<Value, EncodeError> {
+        let wanted = number.as_f64().ok_or(EncodeError::OutOfRange)?;
+        let raw = self.unscaled(wanted);
+        let candidates = if iec.size() == 4 {
+            let real = finite_real(raw);
+            let Some(Value::Real(real)) = real else { return Err(EncodeError::OutOfRange) };
+            [real, real.next_down(), real.next_up()].map(Value::Real)
+        } else {
+            [raw, raw.next_down(), raw.next_up()].map(Value::Lreal)
+        };
+        let is_exact = |raw: &&Value| {
+            let scaled = self.apply((*raw).clone());
+            scaled.is_some_and(|scaled| is_published_as(&scaled, wanted))
+        };
+        let exact = candidates.iter().find(is_exact);
+        let [first, ..] = &candidates;
+        Ok(exact.unwrap_or(first).clone())
+    }
+
+    fn unscaled(self, number: f64) -> f64 {
+        self.scaling.map_or(number, |Scaling { scale, offset }| (number - offset) / scale)
+    }
+}
+
+/// 2^63: one above the largest LINT.
+const I64_LIMIT: f64 = 9_223_372_036_854_775_808.0;
+/// Rounding errors of a subtraction and a division of doubles are far below this; the digits of a
+/// published value are above it.
+const MAX_RELATIVE_ERROR: f64 = 1e-14;
+
+fn to_integer_value(number: i128) -> Option<Value> {
+    let signed = i64::try_from(number).map(Value::Int);
+    signed.or_else(|_| u64::try_from(number).map(Value::Uint)).ok()
+}
+
+fn to_double(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(number) => Some(from_int(*number)),
+        Value::Uint(number) => Some(from_uint(*number)),
+        Value::Real(number) => Some((*number).into()),
+        Value::Lreal(number) => Some(*number),
+        Value::Bool(_) | Value::Text(_) | Value::List(_) => None,
+    }
+}
+
+/// Returns whether a scaled value is the number, as far as its type can hold it.
+fn is_published_as(value: &Value, number: f64) -> bool {
+    match value {
+        Value::Real(real) => finite_real(number) == Some(Value::Real(*real)),
+        value => to_double(value).is_some_and(|value| is_same(value, number)),
+    }
+}
+
+#[expect(clippy::float_cmp, reason = "the digits that were published are sent back")]
+fn is_same(one: f64, other: f64) -> bool {
+    one == other
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the caller has rounded it and limited it")]
+const fn to_wide(number: f64) -> i128 {
+    number as i128
 }
 
 /// Returns a number without digits after the decimal point, below 2^53, as an integer.

@@ -1,0 +1,237 @@
+//! How the next session begins: with what the broker kept or clean, with subscriptions or without.
+//! Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use provisioning::config::MqttVersion;
+use tokio::time::Instant;
+
+use super::SessionPersistence;
+use super::failure::SessionFailure;
+
+/// A kept session ends after this number of violations of the protocol in a row: what the broker
+/// stores in it may be the cause, and would come again for ever.
+const MAX_VIOLATIONS: u8 = 2;
+
+/// Pause before subscribing again where the subscription ends sessions.
+const SUBSCRIBE_RETRY: Duration = Duration::from_secs(600);
+/// Sessions in a row that end over the subscription before it pauses: once, the broker may have
+/// been stopped at that moment.
+const MAX_SUBSCRIPTION_FAILURES: u8 = 2;
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SessionOpening {
+    /// With what the broker kept.
+    Resume,
+    /// Clean: the broker forgets what it kept.
+    Clean,
+}
+
+/// What a CONNECT asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct SessionRequest {
+    pub(super) opening: SessionOpening,
+    /// What becomes of the session after its end.
+    pub(super) persistence: SessionPersistence,
+}
+
+/// What is known about the session that each broker keeps, by its number in the configuration.
+#[derive(Debug)]
+pub(super) struct KeptSessions {
+    persistence: SessionPersistence,
+    brokers: BTreeMap<usize, KeptSession>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct KeptSession {
+    begins_clean: bool,
+    violations: u8,
+    has_begun_clean: bool,
+}
+
+impl KeptSessions {
+    pub(super) const fn new(persistence: SessionPersistence) -> Self {
+        Self { persistence, brokers: BTreeMap::new() }
+    }
+
+    /// Returns how to begin the next session with this broker. A session without subscriptions
+    /// begins clean: a kept one would bring back what the broker stores in it.
+    pub(super) fn request(
+        &self,
+        broker: usize,
+        version: MqttVersion,
+        subscribes: bool,
+    ) -> SessionRequest {
+        let begins_clean = self.brokers.get(&broker).is_some_and(|kept| kept.begins_clean);
+        match self.persistence {
+            SessionPersistence::Kept { .. } if subscribes && !begins_clean => {
+                SessionRequest { opening: SessionOpening::Resume, persistence: self.persistence }
+            }
+            // 3.1.1 has one flag for both: what begins clean is not kept (3.1.2.4).
+            SessionPersistence::Kept { .. } if subscribes && version == MqttVersion::V5 => {
+                SessionRequest { opening: SessionOpening::Clean, persistence: self.persistence }
+            }
+            SessionPersistence::Kept { .. } | SessionPersistence::Clean => SessionRequest {
+                opening: SessionOpening::Clean,
+                persistence: SessionPersistence::Clean,
+            },
+        }
+    }
+
+    /// Returns whether a session that began like this only ends the one that the broker had kept,
+    /// and a kept one is to follow at once.
+    pub(super) fn is_interlude(&self, request: SessionRequest, subscribes: bool) -> bool {
+        subscribes
+            && self.persistence != SessionPersistence::Clean
+            && request.persistence == SessionPersistence::Clean
+    }
+
+    /// Records that a session with this broker was established.
+    pub(super) fn on_connected(&mut self, broker: usize, request: SessionRequest) {
+        let kept = self.brokers.entry(broker).or_default();
+        if request.opening == SessionOpening::Clean {
+            kept.has_begun_clean |= kept.begins_clean;
+            kept.begins_clean = false;
+        }
+    }
+
+    /// Records why a session with this broker ended. Returns whether the next one begins clean
+    /// because of that.
+    pub(super) fn on_failed(&mut self, broker: usize, failure: &SessionFailure) -> bool {
+        if self.persistence == SessionPersistence::Clean {
+            return false;
+        }
+        let kept = self.brokers.entry(broker).or_default();
+        let is_violation = matches!(failure, SessionFailure::Protocol(_));
+        kept.violations = if is_violation { kept.violations.saturating_add(1) } else { 0 };
+        // What is too large, the broker would send again at once.
+        let is_due = matches!(failure, SessionFailure::TooLarge { .. })
+            // Once: a broker that subscribes for its clients would do so again.
+            || matches!(failure, SessionFailure::ForeignSubscription) && !kept.has_begun_clean
+            || kept.violations >= MAX_VIOLATIONS;
+        if is_due {
+            kept.violations = 0;
+            kept.begins_clean = true;
+        }
+        is_due
+    }
+}
+
+/// The time in which sessions begin without subscriptions: with them, the broker would end every
+/// session, and nothing could be published.
+#[derive(Debug, Default)]
+pub(super) struct SubscriptionPause {
+    until: Option<(Instant, PauseCause)>,
+    /// Ends of sessions in a row over the subscription.
+    failures: u8,
+}
+
+/// Why subscriptions pause.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PauseCause {
+    /// The broker closes the connection instead of answering.
+    Closed,
+    /// The broker sends a message that is too large, and would send it again after every SUBSCRIBE
+    /// if it has retained it.
+    TooLarge,
+}
+
+impl SubscriptionPause {
+    /// Records the end of a session, or of an attempt at one.
+    pub(super) fn on_failed(&mut self, failure: &SessionFailure, now: Instant) {
+        let is_over_subscription = failure.is_over_subscription();
+        self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
+        if matches!(failure, SessionFailure::TooLarge { .. }) {
+            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::TooLarge));
+        } else if self.failures >= MAX_SUBSCRIPTION_FAILURES {
+            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::Closed));
+            self.failures = 0;
+        }
+    }
+
+    /// Returns the end of the pause, and its cause; `None` when there is none.
+    pub(super) fn current(&self, now: Instant) -> Option<(Instant, PauseCause)> {
+        self.until.filter(|(until, _)| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: SessionPersistence =
+        SessionPersistence::Kept { expiry: Duration::from_secs(86_400) };
+    const CLEAN: SessionPersistence = SessionPersistence::Clean;
+
+    fn asked(sessions: &KeptSessions, broker: usize, version: MqttVersion) -> SessionRequest {
+        sessions.request(broker, version, true)
+    }
+
+    #[test]
+    fn only_a_kept_session_with_subscriptions_is_resumed() {
+        for version in [MqttVersion::V311, MqttVersion::V5] {
+            let sessions = KeptSessions::new(KEPT);
+            let resumed = SessionRequest { opening: SessionOpening::Resume, persistence: KEPT };
+            assert_eq!(asked(&sessions, 0, version), resumed);
+            let clean = SessionRequest { opening: SessionOpening::Clean, persistence: CLEAN };
+            assert_eq!(sessions.request(0, version, false), clean);
+            assert_eq!(asked(&KeptSessions::new(CLEAN), 0, version), clean);
+        }
+    }
+
+    #[test]
+    fn a_session_that_cannot_be_used_begins_clean_once_at_that_broker() {
+        let mut sessions = KeptSessions::new(KEPT);
+        assert!(sessions.on_failed(1, &SessionFailure::TooLarge { size: 2 << 20 }));
+        assert_eq!(asked(&sessions, 0, MqttVersion::V5).opening, SessionOpening::Resume);
+
+        let clean = asked(&sessions, 1, MqttVersion::V5);
+        assert_eq!(clean, SessionRequest { opening: SessionOpening::Clean, persistence: KEPT });
+        assert!(!sessions.is_interlude(clean, true), "version 5 keeps it from now on");
+        let interlude = asked(&sessions, 1, MqttVersion::V311);
+        assert_eq!(interlude.persistence, CLEAN);
+        assert!(sessions.is_interlude(interlude, true), "3.1.1 keeps only the next one");
+
+        sessions.on_connected(1, interlude);
+        assert_eq!(asked(&sessions, 1, MqttVersion::V311).opening, SessionOpening::Resume);
+    }
+
+    #[test]
+    fn two_violations_in_a_row_end_a_kept_session() {
+        let mut sessions = KeptSessions::new(KEPT);
+        let violation = || SessionFailure::Protocol("Unsolicited(3)".into());
+        assert!(!sessions.on_failed(0, &violation()));
+        assert!(!sessions.on_failed(0, &SessionFailure::Closed));
+        assert!(!sessions.on_failed(0, &violation()));
+        assert!(sessions.on_failed(0, &violation()));
+        assert!(!KeptSessions::new(CLEAN).on_failed(0, &violation()));
+    }
+
+    #[test]
+    fn a_broker_that_subscribes_by_itself_does_not_end_sessions_for_ever() {
+        let mut sessions = KeptSessions::new(KEPT);
+        assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        let clean = asked(&sessions, 0, MqttVersion::V5);
+        sessions.on_connected(0, clean);
+        assert!(!sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        assert_eq!(asked(&sessions, 0, MqttVersion::V5).opening, SessionOpening::Resume);
+    }
+
+    #[test]
+    fn the_subscription_pauses_after_two_ends_over_it_in_a_row() {
+        let (mut pause, now) = (SubscriptionPause::default(), Instant::now());
+        for failure in
+            [SessionFailure::SubscriptionClosed, SessionFailure::Closed, SessionFailure::NoSuback]
+        {
+            pause.on_failed(&failure, now);
+            assert_eq!(pause.current(now), None, "{failure:?}");
+        }
+        pause.on_failed(&SessionFailure::SubscriptionClosed, now);
+        let until = now + SUBSCRIBE_RETRY;
+        pause.on_failed(&SessionFailure::Closed, now);
+        assert_eq!(pause.current(now), Some((until, PauseCause::Closed)));
+        assert_eq!(pause.current(until), None);
+    }
+}

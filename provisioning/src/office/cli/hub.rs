@@ -1,0 +1,57 @@
+//! `hub`: renders the files of the hubs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
+use crate::office::hub;
+use crate::office::output_file::FileChange;
+use crate::office::secrets::Secrets;
+
+/// `hub`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  edge-provision hub
+  rsync -a out/hubs/hub-a/etc/ root@hub-a.example.net:/etc/
+
+Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file that
+does not change is not touched. On the hub, then:
+  wg syncconf edge <(wg-quick strip edge)    no session is lost
+  nft -f /etc/nftables.d/edge.nft
+  systemctl reload mosquitto prometheus")]
+pub(super) struct HubOptions {
+    #[command(flatten)]
+    fleet: FleetOption,
+    /// Directory for the files; out/hubs of the fleet by default.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
+    let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
+    let secrets = Secrets::of_fleet(&options.fleet.dir);
+    let out = options.out.clone().unwrap_or_else(|| options.fleet.dir.join("out/hubs"));
+    let rendered = match hub::render(&fleet, &secrets) {
+        Err(hub::HubError::Fleet(rejected)) => return super::reject(&rejected),
+        rendered => rendered?,
+    };
+    for (hub, files) in &rendered {
+        for (path, change) in hub::write(&out.join(&hub.name), files)? {
+            let verb = match change {
+                FileChange::Created => "created",
+                FileChange::Replaced | FileChange::Unchanged => "changed",
+            };
+            print_line(format_args!("{verb} {}", path.display()))?;
+        }
+    }
+    let is_missing =
+        |site: &&crate::office::fleet::Site| !site.is_revoked && site.public_key.is_none();
+    let missing = fleet.sites().iter().filter(is_missing).count();
+    if missing > 0 {
+        let sites = count_of(missing, "site");
+        print_line(format_args!("{sites} not enrolled: no tunnel until `edge-provision enrol`"))?;
+    }
+    Ok(EXIT_OK)
+}

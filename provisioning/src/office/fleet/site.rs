@@ -1,0 +1,124 @@
+//! `sites/ID.toml`: what is particular to one site.
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+
+use tunnel::PublicKey;
+
+use super::fleet_toml::{ip_address, public_key};
+use super::keys::SectionReader;
+use super::network::{SiteNetwork, read_network};
+use super::problems::FleetProblem;
+use super::tree::{FilePlace, FleetFile, SettingTable};
+
+/// One site with its gateway.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its name: that of its file, the `gateway.id`, and the user name at the broker.
+    pub id: String,
+    /// Its address inside the tunnel.
+    pub address: Ipv4Addr,
+    /// Public key of its tunnel; none before it was enrolled.
+    pub public_key: Option<PublicKey>,
+    /// Whether its access was withdrawn.
+    pub is_revoked: bool,
+    /// Number of its last bundle; 0 before the first.
+    pub counter: u64,
+    /// How its box is connected; none leaves it as it is.
+    pub network: Option<SiteNetwork>,
+    /// Its sections of gateway.toml.
+    pub(crate) settings: SettingTable,
+    pub(crate) places: SitePlaces,
+    /// Equal for sites whose gateway.toml differs in names and addresses only; none if the file
+    /// repeats one of them elsewhere.
+    pub(crate) shape: Option<u64>,
+}
+
+/// Where the values of a site stand.
+#[derive(Clone, Debug)]
+pub(crate) struct SitePlaces {
+    pub(crate) file: FilePlace,
+    pub(crate) address: FilePlace,
+    pub(crate) public_key: Option<FilePlace>,
+}
+
+/// Sections of a site's file that are not part of its gateway.toml.
+const OWN_SECTIONS: [&str; 2] = ["site", "network"];
+
+/// Keys of gateway.toml that the fleet sets, with the place where they belong.
+const FLEET_KEYS: [(&str, &str, &str); 6] = [
+    ("gateway", "id", "the id of a site is the name of its file"),
+    ("tunnel", "address", "the address of a site is `address` in [site]"),
+    ("tunnel", "hub", "the hubs of all sites are [[hub]] in fleet.toml"),
+    ("tunnel", "private_key_file", "the box makes its own key"),
+    ("mqtt", "username", "the user name of a site is its id"),
+    ("mqtt", "password_file", "`edge-provision add` makes the password of a site"),
+];
+
+/// Reads the file of a site; `None` after a problem.
+pub(crate) fn read_site(
+    id: &str,
+    file: FleetFile,
+    mut root: SettingTable,
+    problems: &RefCell<Vec<FleetProblem>>,
+) -> Option<Site> {
+    let before = problems.borrow().len();
+    let file = FilePlace { file, span: 0..0 };
+    reject_fleet_keys(&root, problems);
+    let own = root.table("site").cloned();
+    if own.is_none() {
+        let help = "add [site] with address; `edge-provision add` writes a whole file";
+        problems.borrow_mut().push(FleetProblem::new(&file, "there is no section [site]", help));
+    }
+    let network = root.table("network").map(|table| read_network(table, problems));
+    let own = own.unwrap_or_else(|| SettingTable::empty(file.clone()));
+    let mut reader = SectionReader::new(&own, "[site]", problems);
+    let address = (!own.entries.is_empty())
+        .then(|| {
+            let example = "address = \"10.77.0.12\"";
+            reader.required("address", example, |value| ip_address(value, "10.77.0.12"))
+        })
+        .flatten();
+    let public_key = reader.optional("public_key", public_key);
+    let is_revoked = reader.optional("revoked", |value| {
+        let help = || "write revoked = true, or remove it".to_owned();
+        value.as_bool().ok_or_else(|| (format!("{value} is not true or false"), help()))
+    });
+    let counter = reader.optional("counter", |value| {
+        let counter = value.as_integer().and_then(|counter| u64::try_from(counter).ok());
+        let help = "`edge-provision build` counts it up".to_owned();
+        counter.ok_or_else(|| (format!("{value} is not a whole number from 0"), help))
+    });
+    reader.finish();
+    root.entries.retain(|entry| !OWN_SECTIONS.contains(&entry.key.as_str()));
+    if problems.borrow().len() != before {
+        return None;
+    }
+    let address = address?;
+    Some(Site {
+        id: id.to_owned(),
+        address: address.value,
+        is_revoked: is_revoked.is_some_and(|revoked| revoked.value),
+        counter: counter.map_or(0, |counter| counter.value),
+        network: network.flatten(),
+        settings: root,
+        places: SitePlaces {
+            file,
+            address: address.place,
+            public_key: public_key.as_ref().map(|key| key.place.clone()),
+        },
+        public_key: public_key.map(|key| key.value),
+        shape: None,
+    })
+}
+
+/// Reports keys of gateway.toml that the fleet sets.
+pub(crate) fn reject_fleet_keys(root: &SettingTable, problems: &RefCell<Vec<FleetProblem>>) {
+    for (section, key, sentence) in FLEET_KEYS {
+        if let Some(entry) = root.table(section).and_then(|table| table.get(key)) {
+            let message = format!("`{key}` is not set here: {sentence}");
+            let help = format!("remove `{key}`");
+            problems.borrow_mut().push(FleetProblem::new(&entry.place, message, help));
+        }
+    }
+}

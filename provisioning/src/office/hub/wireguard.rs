@@ -1,0 +1,37 @@
+//! The WireGuard interface of a hub, for wg-quick.
+
+use std::fmt::Write as _;
+
+use tunnel::PrivateKey;
+
+use super::HubView;
+
+/// Returns `/etc/wireguard/edge.conf`. It holds the private key: `wg syncconf` removes the key of an
+/// interface whose file has none.
+pub(super) fn interface(view: &HubView<'_>, key: &PrivateKey) -> String {
+    let plan = &view.fleet.settings().plan;
+    let mut text = format!(
+        "# Made by edge-provision; changes here are lost.\n\
+         [Interface]\n\
+         # {}\n\
+         Address = {}/{}\n\
+         ListenPort = {}\n\
+         PrivateKey = {}\n\
+         MTU = 1420\n",
+        view.hub.name,
+        view.hub.address,
+        plan.network.prefix_len(),
+        view.hub.endpoint.port,
+        key.expose().as_str(),
+    );
+    let sites = view.sites.iter().filter_map(|entry| {
+        entry.site.public_key.map(|key| (entry.site.id.as_str(), entry.site.address, key))
+    });
+    let office = &view.fleet.settings().office;
+    let office = office.iter().map(|peer| (peer.name.as_str(), peer.address, peer.public_key));
+    for (name, address, key) in office.chain(sites) {
+        // A String accepts every text.
+        let _ = write!(text, "\n[Peer]\n# {name}\nPublicKey = {key}\nAllowedIPs = {address}/32\n");
+    }
+    text
+}

@@ -1,0 +1,222 @@
+//! The secrets of a fleet: files below `secrets/`, which git ignores.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `secrets/hubs/NAME/tunnel.key` | private key of a hub |
+//! | `secrets/sites/ID/mqtt.password` | password of a site at the broker |
+//! | `secrets/sites/ID/tunnel.key` | private key of a site, only if it was made here |
+//! | `secrets/office/mqtt.password` | password of the user `office` at the broker |
+
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+use tunnel::{PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+use super::output_file::{FileAccess, FileError, create_new};
+use crate::regular_file;
+
+/// Name of the directory.
+pub const SECRETS_DIR: &str = "secrets";
+
+/// Random bytes of a password: 32 characters.
+const PASSWORD_BYTES: usize = 24;
+/// Maximum size of a file with a key or a password.
+const MAX_SECRET_BYTES: u64 = 4 << 10;
+
+/// The secrets of one fleet.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    dir: PathBuf,
+}
+
+/// A secret that cannot be used.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not on this machine.
+    #[error("{} is not here; {help}", .path.display())]
+    Missing {
+        /// Its file.
+        path: PathBuf,
+        /// How it is made.
+        help: &'static str,
+    },
+    /// Other users of this machine may read it.
+    #[error("other users may read {path}; chmod 600 {path}", path = .path.display())]
+    Exposed {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// It is not what its file holds.
+    #[error("{} does not hold {expected}", .path.display())]
+    Malformed {
+        /// Its file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// The operating system gives no random numbers.
+    #[error("no random numbers: the system's generator fails")]
+    Random,
+}
+
+impl Secrets {
+    /// Returns the secrets of the fleet in this directory, without reading them.
+    #[must_use]
+    pub fn of_fleet(fleet: &Path) -> Self {
+        let fleet = if fleet == Path::new(".") { Path::new("") } else { fleet };
+        Self { dir: fleet.join(SECRETS_DIR) }
+    }
+
+    /// Returns the path of a secret of a site.
+    #[must_use]
+    pub fn site_file(&self, site: &str, name: &str) -> PathBuf {
+        self.dir.join("sites").join(site).join(name)
+    }
+
+    /// Makes a key for a hub and returns its public key.
+    ///
+    /// # Errors
+    /// When there is one already, or it cannot be written.
+    pub fn create_hub_key(&self, hub: &str) -> Result<PublicKey, SecretError> {
+        create_key(&self.hub_key_path(hub))
+    }
+
+    /// Makes a key for a site and returns its public key.
+    ///
+    /// # Errors
+    /// When there is one already, or it cannot be written.
+    pub fn create_site_key(&self, site: &str) -> Result<PublicKey, SecretError> {
+        create_key(&self.site_file(site, "tunnel.key"))
+    }
+
+    /// Makes the password of a site unless there is one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ensure_site_password(&self, site: &str) -> Result<(), SecretError> {
+        ensure_password(&self.site_file(site, "mqtt.password"))
+    }
+
+    /// Makes the password of the user `office` unless there is one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ensure_office_password(&self) -> Result<(), SecretError> {
+        ensure_password(&self.office_password_path())
+    }
+
+    /// Returns the private key of a hub.
+    ///
+    /// # Errors
+    /// When it is not here, or exposed to others.
+    pub fn hub_key(&self, hub: &str) -> Result<PrivateKey, SecretError> {
+        let path = self.hub_key_path(hub);
+        let text = read_secret(&path, "`edge-provision add --hub` makes the key of a new hub")?;
+        let expected = "a private key";
+        text.parse().map_err(|_| SecretError::Malformed { path, expected })
+    }
+
+    /// Returns the password of a site.
+    ///
+    /// # Errors
+    /// When it is not here, or exposed to others.
+    pub fn site_password(&self, site: &str) -> Result<Zeroizing<String>, SecretError> {
+        read_password(self.site_file(site, "mqtt.password"))
+    }
+
+    /// Returns the password of the user `office`.
+    ///
+    /// # Errors
+    /// When it is not here, or exposed to others.
+    pub fn office_password(&self) -> Result<Zeroizing<String>, SecretError> {
+        read_password(self.office_password_path())
+    }
+
+    fn hub_key_path(&self, hub: &str) -> PathBuf {
+        self.dir.join("hubs").join(hub).join("tunnel.key")
+    }
+
+    fn office_password_path(&self) -> PathBuf {
+        self.dir.join("office/mqtt.password")
+    }
+}
+
+fn create_key(path: &Path) -> Result<PublicKey, SecretError> {
+    let key = PrivateKey::generate();
+    let line = Zeroizing::new(format!("{}\n", key.expose().as_str()));
+    create_new(path, line.as_bytes(), FileAccess::Secret)?;
+    Ok(key.public_key())
+}
+
+fn ensure_password(path: &Path) -> Result<(), SecretError> {
+    let mut bytes = Zeroizing::new([0; PASSWORD_BYTES]);
+    SystemRandom::new().fill(bytes.as_mut()).map_err(|_| SecretError::Random)?;
+    let line = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(*bytes)));
+    match create_new(path, line.as_bytes(), FileAccess::Secret) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        created => Ok(created?),
+    }
+}
+
+/// Returns a password; one that would break the line of a password file is rejected.
+fn read_password(path: PathBuf) -> Result<Zeroizing<String>, SecretError> {
+    let password = read_secret(&path, "`edge-provision add` makes it")?;
+    let is_password = !password.is_empty() && !password.chars().any(char::is_control);
+    let expected = "one line with a password";
+    if is_password { Ok(password) } else { Err(SecretError::Malformed { path, expected }) }
+}
+
+/// Returns the text of a secret without the end of its line.
+fn read_secret(path: &Path, help: &'static str) -> Result<Zeroizing<String>, SecretError> {
+    let error = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => SecretError::Missing { path: path.to_owned(), help },
+        _ => FileError::new("read", path, error).into(),
+    };
+    let bytes = Zeroizing::new(regular_file::read(path, MAX_SECRET_BYTES).map_err(error)?);
+    if fs::metadata(path).map_err(error)?.permissions().mode() & 0o077 != 0 {
+        return Err(SecretError::Exposed { path: path.to_owned() });
+    }
+    let expected = "text";
+    let text = str::from_utf8(&bytes)
+        .map_err(|_| SecretError::Malformed { path: path.to_owned(), expected })?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_refused_when_others_may_read_it() {
+        let dir = std::env::temp_dir().join(format!("edge-secrets-{:016x}", fastrand::u64(..)));
+        let secrets = Secrets::of_fleet(&dir);
+
+        let missing = secrets.site_password("plant-7").unwrap_err().to_string();
+        assert!(missing.contains("mqtt.password is not here"), "{missing}");
+        secrets.ensure_site_password("plant-7").unwrap();
+        let password = secrets.site_password("plant-7").unwrap();
+        assert_eq!(password.len(), 32);
+        secrets.ensure_site_password("plant-7").unwrap();
+        assert_eq!(secrets.site_password("plant-7").unwrap(), password);
+        let key = secrets.create_hub_key("hub-a").unwrap();
+        assert_eq!(secrets.hub_key("hub-a").unwrap().public_key(), key);
+        assert!(secrets.create_hub_key("hub-a").is_err());
+        assert_eq!(secrets.hub_key("hub-a").unwrap().public_key(), key);
+
+        let path = secrets.site_file("plant-7", "mqtt.password");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let exposed = secrets.site_password("plant-7").unwrap_err().to_string();
+        assert!(exposed.contains("chmod 600") && !exposed.contains(&*password), "{exposed}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
