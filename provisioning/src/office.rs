@@ -10,7 +10,6 @@ pub mod fleet;
 pub mod hub;
 mod hub_choice;
 pub mod import;
-mod network_files;
 pub mod output_file;
 pub mod secrets;
 pub mod signing;

@@ -10,7 +10,7 @@ mod init;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -75,6 +75,11 @@ struct FleetOption {
 }
 
 impl FleetOption {
+    /// Returns a path in the fleet, without a `./` before it.
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        if self.dir == Path::new(".") { name.as_ref().to_owned() } else { self.dir.join(name) }
+    }
+
     /// Returns the fleet without the check of each site's gateway.toml; `None` after printing its
     /// problems.
     fn load(&self) -> anyhow::Result<Option<Fleet>> {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::fleet::{BrokerSoftware, Fleet, FleetHub, RejectedFleet, Site};
-use super::output_file::{FileAccess, FileChange, FileError, replace_if_changed};
+use super::output_file::{FileAccess, FileChange, FileError, create_directory, replace_if_changed};
 use super::secrets::{SecretError, Secrets};
 use accounts::Account;
 
@@ -156,6 +156,8 @@ pub fn write(dir: &Path, files: &[HubFile]) -> Result<Vec<(PathBuf, FileChange)>
     let mut changed = Vec::new();
     for file in files {
         let path = dir.join(file.path);
+        // Copied to /etc of the hub with their modes, the directories must stay open to all.
+        create_directory(path.parent().unwrap_or(dir))?;
         let change = replace_if_changed(&path, &file.content, file.access)?;
         if change != FileChange::Unchanged {
             changed.push((path, change));

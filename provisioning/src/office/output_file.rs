@@ -94,17 +94,28 @@ pub fn create_new(path: &Path, content: &[u8], access: FileAccess) -> Result<(),
     written.map_err(error)
 }
 
+/// Creates a directory that all may enter, with those above it.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_directory(path: &Path) -> Result<(), FileError> {
+    create_with_mode(path, 0o755)
+}
+
 /// Creates the directory of a file with those above it.
 fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
     };
-    let mode = match access {
-        FileAccess::Public => 0o755,
-        FileAccess::Secret => 0o700,
-    };
-    let created = fs::DirBuilder::new().recursive(true).mode(mode).create(parent);
-    created.map_err(|error| FileError::new("create", parent, error))
+    match access {
+        FileAccess::Public => create_directory(parent),
+        FileAccess::Secret => create_with_mode(parent, 0o700),
+    }
+}
+
+fn create_with_mode(path: &Path, mode: u32) -> Result<(), FileError> {
+    let created = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    created.map_err(|error| FileError::new("create", path, error))
 }
 
 fn has_access(metadata: &fs::Metadata, access: FileAccess) -> bool {

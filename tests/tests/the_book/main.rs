@@ -25,11 +25,13 @@ fn play(path: &str) -> String {
 fn every_page_with_commands_is_played_here() {
     let played = [
         "README.md",
+        "docs/fleet/fleet.md",
         "docs/hub/completeness.md",
         "docs/hub/maintenance.md",
         "docs/hub/monitoring.md",
         // Measurements, which take hours: `cargo xtask bench` and other tests run them.
         "docs/performance-measurements.md",
+        "docs/plc/import.md",
         "docs/plc/m262.md",
         "docs/plc/machine-expert.md",
         "docs/plc/reading.md",
@@ -84,6 +86,12 @@ fn the_variables_of_the_simulated_plc_are_those_that_it_lists() {
 }
 
 #[test]
+fn tags_from_a_plc_project() {
+    let planned = play("docs/plc/import.md");
+    assert!(planned.contains("FC 3 "), "{planned}");
+}
+
+#[test]
 fn the_messages_of_an_m262() {
     let message = play("docs/plc/m262.md");
     let (topic, payload) = message.trim().split_once(' ').expect("topic and payload");
@@ -110,6 +118,13 @@ fn the_tunnel_to_the_hub() {
 #[test]
 fn when_something_is_wrong() {
     play("docs/site/troubleshooting.md");
+}
+
+#[test]
+fn many_sites_from_one_place() {
+    let listed = play("docs/fleet/fleet.md");
+    assert!(listed.contains("amsterdam-01  10.77.0.12"), "{listed}");
+    assert!(listed.contains("hub-a") && listed.contains("hub-b"), "{listed}");
 }
 
 #[test]
