@@ -98,7 +98,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let fatal = CancellationToken::new();
     let mut network = Network::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
     let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
@@ -133,9 +133,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
+    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
@@ -189,6 +190,26 @@ fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }
 
+/// Returns the topic filter of the commands, if anything may be written.
+fn command_filters(config: &Config) -> Vec<String> {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let filter = is_writable.then(|| format!("edge/{}/set/+", config.gateway.id));
+    filter.into_iter().collect()
+}
+
+/// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
+/// exclude each other: docs/decisions/0010.
+fn session_persistence(config: &Config) -> SessionPersistence {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
+    let expiry = config.mqtt.session_expiry;
+    if !is_writable || publishes_qos_2 || expiry.is_zero() {
+        SessionPersistence::Clean
+    } else {
+        SessionPersistence::Kept { expiry }
+    }
+}
+
 fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
@@ -198,21 +219,13 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     });
     let publish = || config.plcs.iter().map(|plc| &plc.publish);
     let publish_qos = publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce);
-    let is_writable = config.plcs.iter().any(Plc::is_writable);
-    let filter = format!("edge/{}/set/+", config.gateway.id);
-    let subscriptions = is_writable.then_some(filter).into_iter().collect();
-    let expiry = config.mqtt.session_expiry;
-    // Fresh packet ids after a reconnect would destroy QoS 2 messages of a kept session.
-    let is_kept = is_writable && publish_qos != Qos::ExactlyOnce && !expiry.is_zero();
-    let persistence =
-        if is_kept { SessionPersistence::Kept { expiry } } else { SessionPersistence::Clean };
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
         publish_qos,
         publish_retain: publish().any(|publish| publish.retain),
-        subscriptions,
-        persistence,
+        subscriptions: command_filters(config),
+        persistence: session_persistence(config),
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),

@@ -7,7 +7,7 @@ mod registrar;
 mod tests;
 mod tunnel;
 
-pub use labels::{CommandOutcome, DropReason, MessageOutcome, RequestOutcome};
+pub use labels::{CommandOutcome, DropReason, MessageOutcome, ReplyOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
@@ -134,6 +134,12 @@ series! {
             "outcome",
             MessageOutcome::ALL.map(MessageOutcome::label)
         ),
+        replies: [IntCounter; ReplyOutcome::ALL.len()] = counters(
+            "edge_mqtt_replies_total",
+            "Replies on response topics of commands, by outcome.",
+            "outcome",
+            ReplyOutcome::ALL.map(ReplyOutcome::label)
+        ),
         pub ack_seconds: Histogram = histogram(
             "edge_mqtt_ack_seconds",
             "Time from sending a message to its acknowledgement by the broker.",
@@ -188,6 +194,11 @@ impl MqttMetrics {
     /// Counts messages by outcome.
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);
+    }
+
+    /// Counts replies on response topics.
+    pub fn count_replies(&self, outcome: ReplyOutcome, replies: u64) {
+        count(&self.replies, outcome as usize, replies);
     }
 }
 

@@ -43,8 +43,11 @@ use session_loop::SessionEnd;
 use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
-/// waits in the outbox, whose capacity should be this number.
+/// waits in the outbox.
 pub const MAX_INFLIGHT: usize = 64;
+/// Capacity of the outbox: room for the messages in flight, and for as many acknowledgements as the
+/// broker may wait for.
+pub const OUTBOX_CAPACITY: usize = MAX_INFLIGHT + 16;
 
 /// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);

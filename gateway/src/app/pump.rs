@@ -11,9 +11,11 @@ mod drop_reports;
 mod fill_rate;
 mod holds;
 mod pipeline;
+mod reply_box;
 mod sending;
 mod status_tracker;
 mod storage_retry;
+mod ticket;
 mod timestamp_correction;
 
 use std::collections::BTreeMap;
@@ -29,10 +31,12 @@ pub(super) use self::commands::{CommandInputs, LocalCommand};
 use self::drop_reports::{DropReport, DropReports};
 use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
+use self::reply_box::ReplyBox;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
+use self::ticket::Ticket;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics};
@@ -40,7 +44,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -63,33 +67,6 @@ pub(super) enum QueueStorage {
     Unusable(DirStorageError),
 }
 
-/// What a ticket that the MQTT task returns stands for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Ticket {
-    /// The status, which is not in the queue.
-    Status,
-    Entry(EntryId),
-}
-
-impl Ticket {
-    /// Ids of entries count from 0 and never come this far.
-    const STATUS_NUMBER: u64 = u64::MAX;
-
-    const fn number(self) -> u64 {
-        match self {
-            Self::Status => Self::STATUS_NUMBER,
-            Self::Entry(id) => id.ticket(),
-        }
-    }
-
-    const fn from_number(number: u64) -> Self {
-        match number {
-            Self::STATUS_NUMBER => Self::Status,
-            number => Self::Entry(EntryId::from_ticket(number)),
-        }
-    }
-}
-
 /// Owner of everything between the PLC tasks and the MQTT task.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -102,6 +79,7 @@ pub(super) struct Pump {
     outbox: mpsc::Sender<MqttRequest>,
     session: Option<BrokerSession>,
     holds: MessageHolds,
+    replies: ReplyBox,
     /// Whether messages are sent in the order in which they were taken.
     is_ordered: bool,
     drop_reports: DropReports,
@@ -171,6 +149,7 @@ impl Pump {
             outbox,
             session: None,
             holds: MessageHolds::default(),
+            replies: ReplyBox::new(metrics.mqtt.clone()),
             is_ordered: config.queue.order == QueueOrder::Strict,
             drop_reports: DropReports::default(),
             status_tracker,
@@ -249,6 +228,7 @@ impl Pump {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
+            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
         }
     }
 
@@ -284,6 +264,9 @@ impl Pump {
 
     /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
+        if self.replies.on_mqtt_event(event) {
+            return;
+        }
         self.status_tracker.on_mqtt_event(event);
         match *event {
             mqtt::MqttEvent::Connected { session, session_present, max_payload, .. } => {
@@ -299,6 +282,8 @@ impl Pump {
                     has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
                 });
+                // Not at the next tick: a session over which the broker closes may be shorter.
+                self.announce_gaps();
                 self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
@@ -365,7 +350,9 @@ impl Pump {
     fn on_disconnected(&mut self, reason: DisconnectReason) {
         self.commands.on_disconnected();
         let Some(session) = self.session.take() else { return };
-        if !reason.may_concern_message() || session.in_flight.is_empty() {
+        let may_concern = reason.may_concern_message();
+        let is_over_reply = self.replies.on_session_ended(may_concern, now());
+        if !may_concern || is_over_reply || session.in_flight.is_empty() {
             self.holds.on_ended();
             return;
         }
@@ -383,6 +370,7 @@ impl Pump {
         );
         match ticket {
             Ticket::Status => self.status_tracker.suppress(),
+            Ticket::Reply(_) => {}
             Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, now()),
         }
     }
@@ -398,7 +386,7 @@ impl Pump {
                     session.status_due = Some(now());
                 }
             }
-            Some(Ticket::Entry(_)) | None => {}
+            Some(Ticket::Entry(_) | Ticket::Reply(_)) | None => {}
         }
     }
 

@@ -56,6 +56,13 @@ pub enum BrokerRefusal {
         /// The client id.
         client_id: String,
     },
+    /// The subscription to the commands, `filter`: no command arrives.
+    SubscriptionRefused {
+        /// The topic filter.
+        filter: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -326,6 +333,12 @@ impl fmt::Display for BrokerRefusal {
                 f,
                 "Another client uses the client id {client_id}, and the broker disconnects one for \
                  the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
+            ),
+            Self::SubscriptionRefused { filter, reason } => write!(
+                f,
+                "The broker refuses the subscription to {filter} ({reason}), so no command \
+                 arrives: allow this gateway to read there in the broker's access list (ACL), in \
+                 Mosquitto with the line \"topic read {filter}\"."
             ),
             Self::Deferred { topic, reason } => write!(
                 f,

@@ -246,9 +246,11 @@ impl StatusTracker {
                 let (topic, reason) = (topic.to_string(), reason.clone());
                 self.on_refusal(BrokerRefusal::Deferred { topic, reason });
             }
-            mqtt::MqttEvent::SubscriptionRefused { .. }
-            | mqtt::MqttEvent::Acknowledged { .. }
-            | mqtt::MqttEvent::Received(_) => {}
+            mqtt::MqttEvent::SubscriptionRefused { filter, reason, .. } => {
+                let (filter, reason) = (filter.clone(), reason.clone());
+                self.on_refusal(BrokerRefusal::SubscriptionRefused { filter, reason });
+            }
+            mqtt::MqttEvent::Acknowledged { .. } | mqtt::MqttEvent::Received(_) => {}
         }
     }
 

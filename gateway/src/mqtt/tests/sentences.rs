@@ -118,7 +118,7 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 32] {
+fn failures() -> [SessionFailure; 35] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
         SessionFailure::PasswordFile("no".to_owned()),
@@ -158,6 +158,9 @@ fn failures() -> [SessionFailure; 32] {
         SessionFailure::Protocol("no".into()),
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
+        SessionFailure::SubscriptionClosed,
+        SessionFailure::ForeignSubscription,
+        SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::VersionRetry,
         SessionFailure::HubChanged,
@@ -169,5 +172,7 @@ fn connack(code: u8) -> SessionFailure {
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {
-    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883))
+    let mut settings = settings(MqttVersion::V5, 1883);
+    settings.subscriptions = vec!["edge/amsterdam-01/set/+".to_owned()];
+    failure.sentence("b:1883", &settings)
 }
