@@ -51,17 +51,17 @@ pub enum BrokerRefusal {
         /// The topic.
         topic: String,
     },
+    /// To share the client id: another client has ended a session of the last minutes with it.
+    ClientIdShared {
+        /// The client id.
+        client_id: String,
+    },
     /// The subscription to the commands, `filter`: no command arrives.
     SubscriptionRefused {
         /// The topic filter.
         filter: String,
         /// Name and text of the broker's reason code.
         reason: String,
-    },
-    /// To share the client id: another client has ended a session of the last minutes with it.
-    ClientIdShared {
-        /// The client id.
-        client_id: String,
     },
     /// Messages on `topic` for now; they are kept.
     Deferred {
@@ -334,16 +334,16 @@ impl fmt::Display for BrokerRefusal {
                 "A message on {topic} is longer than the broker accepts and is dropped: raise the \
                  broker's maximum packet size, or give the PLC fewer tags."
             ),
+            Self::ClientIdShared { client_id } => write!(
+                f,
+                "Another client uses the client id {client_id}, and the broker disconnects one for \
+                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
+            ),
             Self::SubscriptionRefused { filter, reason } => write!(
                 f,
                 "The broker refuses the subscription to {filter} ({reason}), so no command \
                  arrives: allow this gateway to read there in the broker's access list (ACL), in \
                  Mosquitto with the line \"topic read {filter}\"."
-            ),
-            Self::ClientIdShared { client_id } => write!(
-                f,
-                "Another client uses the client id {client_id}, and the broker disconnects one for \
-                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
             ),
             Self::Deferred { topic, reason } => write!(
                 f,
