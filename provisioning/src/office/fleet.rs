@@ -157,8 +157,8 @@ impl Fleet {
         Ok(files)
     }
 
-    /// Returns the topics to which each site publishes outside of those below `edge/ID/`; empty for
-    /// most sites.
+    /// Returns the topics to which each site publishes in addition to `edge/ID/data/` and
+    /// `edge/ID/status`; empty for most sites.
     ///
     /// # Errors
     /// When the `gateway.toml` of a site has a problem.

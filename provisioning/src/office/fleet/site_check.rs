@@ -33,7 +33,7 @@ pub(super) struct CheckedSites {
 /// Where a site publishes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum SiteTopics {
-    /// Below `edge/ID/` only.
+    /// To `edge/ID/data/` and `edge/ID/status` only.
     Own,
     /// To these topics too.
     Extra(Vec<String>),
@@ -77,7 +77,7 @@ pub(super) fn inspect(
 /// Checks all sites.
 ///
 /// Sites with the same shape pass or fail together, so only the first of them is rendered; if it
-/// fails, publishes outside of `edge/ID/`, or has a note in its own file, each is.
+/// fails, publishes to other topics, or has a note in its own file, each is.
 pub(super) fn check_all(
     sources: &FleetSources,
     fleet: &FleetSettings,
@@ -107,7 +107,7 @@ pub(super) fn check_all(
             }
         }
     }
-    CheckedSites { topics, problems: problems.finish(), notes: notes.finish() }
+    CheckedSites { topics, problems: problems.finish(), notes: notes.finish_uncounted() }
 }
 
 fn check_one(
@@ -137,14 +137,15 @@ fn check_one(
 }
 
 fn topics_of(config: &InspectedConfig) -> SiteTopics {
-    let own = format!("edge/{}/", config.gateway.id);
+    let id = &config.gateway.id;
+    let (data, status) = (format!("edge/{id}/data/"), format!("edge/{id}/status"));
     let will = config.will_topic.iter();
     let mut extra: Vec<String> = config
         .plcs
         .iter()
         .map(|plc| &plc.publish.topic)
         .chain(will)
-        .filter(|topic| !topic.starts_with(&own))
+        .filter(|topic| !topic.starts_with(&data) && **topic != status)
         .cloned()
         .collect();
     extra.sort();
@@ -172,6 +173,12 @@ impl<'a> ProblemsOfSites<'a> {
             let entry = self.shared.entry(key).or_insert_with(|| (problem, &site.id, 0));
             entry.2 += 1;
         }
+    }
+
+    /// Returns them without the number of sites, which is not known where one stands for others.
+    fn finish_uncounted(self) -> Vec<FleetProblem> {
+        let shared = self.shared.into_values().map(|(problem, _, _)| problem);
+        self.own.into_iter().chain(shared).collect()
     }
 
     fn finish(self) -> Vec<FleetProblem> {

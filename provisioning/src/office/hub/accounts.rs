@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use zeroize::Zeroizing;
-
 use super::{HubError, HubView, emqx, mosquitto, nats};
-use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, in_parallel};
+use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, Site, in_parallel};
 use crate::office::secrets::Secrets;
 
 /// A user of the broker.
@@ -42,29 +40,39 @@ const READ: [&str; 2] = ["set/#", "offer"];
 /// Returns the office's account and one for each site that is not revoked, sorted by id.
 pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>, HubError> {
     let broker = fleet.settings().broker;
-    let mut accounts = vec![(OFFICE_USER.to_owned(), Rights::Everything)];
-    let mut passwords = vec![Some(secrets.office_password()?)];
-    let topics = fleet.extra_topics()?;
-    let sites = fleet.sites().iter().zip(topics);
-    for (site, extra) in sites.filter(|(site, _)| !site.is_revoked) {
-        let below = |kind: &&str| format!("edge/{}/{kind}", site.id);
-        let publish = PUBLISHED.iter().map(below).chain(extra).collect();
-        let rights = Rights::Site { publish, subscribe: READ.iter().map(below).collect() };
-        accounts.push((site.id.clone(), rights));
-        passwords.push(match broker.authentication {
-            BrokerAuthentication::Password => Some(secrets.site_password(&site.id)?),
-            BrokerAuthentication::Certificate => None,
-        });
-    }
     let hash = match broker.software {
         BrokerSoftware::Mosquitto => mosquitto::password_hash,
         BrokerSoftware::Nats => nats::password_hash,
         BrokerSoftware::Emqx => emqx::password_hash,
     };
-    let hash = |password: &Option<Zeroizing<String>>| password.as_ref().map(|text| hash(text));
-    let hashes = in_parallel(&passwords, |_, passwords| passwords.iter().map(hash).collect());
-    let account = |((name, rights), password_hash)| Account { name, password_hash, rights };
-    Ok(accounts.into_iter().zip(hashes).map(account).collect())
+    let topics = fleet.extra_topics()?;
+    let sites = fleet.sites().iter().zip(topics).filter(|(site, _)| !site.is_revoked);
+    let sites: Vec<_> = sites.collect();
+    // Reading and hashing ten thousand passwords takes most of the time.
+    let accounts = in_parallel(&sites, |_, sites| {
+        let account = |(site, extra): &(&Site, Vec<String>)| {
+            let password_hash = match broker.authentication {
+                BrokerAuthentication::Password => Some(hash(&*secrets.site_password(&site.id)?)),
+                BrokerAuthentication::Certificate => None,
+            };
+            Ok(Account { name: site.id.clone(), password_hash, rights: rights(&site.id, extra) })
+        };
+        sites.iter().map(account).collect()
+    });
+    let office = Account {
+        name: OFFICE_USER.to_owned(),
+        password_hash: Some(hash(&*secrets.office_password()?)),
+        rights: Rights::Everything,
+    };
+    [Ok(office)].into_iter().chain(accounts).collect()
+}
+
+fn rights(site: &str, extra: &[String]) -> Rights {
+    let below = |kind: &&str| format!("edge/{site}/{kind}");
+    Rights::Site {
+        publish: PUBLISHED.iter().map(below).chain(extra.iter().cloned()).collect(),
+        subscribe: READ.iter().map(below).collect(),
+    }
 }
 
 /// Returns the accounts that one hub needs: the office, and the sites that use it.
