@@ -188,7 +188,7 @@ impl Build<'_> {
         }
         let Some(tunnel_public_key) = site.public_key else { return Ok(BuiltSite::NotEnrolled) };
         let contents = self.contents(site, batch)?;
-        let version = site.version.as_ref().or(self.fleet.settings().version.as_ref()).cloned();
+        let version = site.version.clone().or_else(|| self.fleet.settings().version.clone());
         let mut manifest = Manifest {
             gateway: site.id.clone(),
             counter: site.counter,
