@@ -1,4 +1,4 @@
-//! Where the reply to a command goes beside its own topic: the Response Topic of MQTT 5.
+//! Where a copy of the reply to a command goes: the Response Topic of MQTT 5.
 
 use thiserror::Error;
 

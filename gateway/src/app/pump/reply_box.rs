@@ -1,4 +1,5 @@
-//! The replies on response topics: a copy of each reply for whoever asked for one, in memory only.
+//! The replies on response topics: a copy of each reply for the sender that asked for one, in
+//! memory only.
 //!
 //! The topics are chosen by the senders of commands, so nothing may depend on them: such a reply has
 //! no `seq`, no state and no label per topic, and a broker that refuses it is no fault of the
