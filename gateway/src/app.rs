@@ -133,9 +133,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
+    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
@@ -199,9 +200,10 @@ fn command_filters(config: &Config) -> Vec<String> {
 /// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
 /// exclude each other: docs/decisions/0010.
 fn session_persistence(config: &Config) -> SessionPersistence {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
     let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
     let expiry = config.mqtt.session_expiry;
-    if publishes_qos_2 || expiry.is_zero() {
+    if !is_writable || publishes_qos_2 || expiry.is_zero() {
         SessionPersistence::Clean
     } else {
         SessionPersistence::Kept { expiry }

@@ -11,4 +11,5 @@ pub mod office;
 pub mod plan;
 pub mod plc;
 pub mod regular_file;
+pub mod trial;
 pub mod wg_quick;

@@ -228,6 +228,7 @@ impl Pump {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
+            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
         }
     }
 
@@ -281,6 +282,8 @@ impl Pump {
                     has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
                 });
+                // Not at the next tick: a session over which the broker closes may be shorter.
+                self.announce_gaps();
                 self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),

@@ -81,19 +81,6 @@ labels! {
 }
 
 labels! {
-    /// Value of the label `outcome` of `edge_mqtt_replies_total`.
-    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-    pub enum ReplyOutcome {
-        /// Acknowledged with a success code.
-        Delivered = "delivered",
-        /// The broker does not accept it, or ended the session over it.
-        Refused = "refused",
-        /// It waited for too long, or there were too many.
-        Dropped = "dropped",
-    }
-}
-
-labels! {
     /// Value of the label `outcome` of `edge_writes_total`: the states of a reply.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum CommandOutcome {
@@ -109,6 +96,19 @@ labels! {
         Duplicate = "duplicate",
         /// Whether the PLC took the values is not known.
         Unknown = "unknown",
+    }
+}
+
+labels! {
+    /// Value of the label `outcome` of `edge_mqtt_replies_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum ReplyOutcome {
+        /// Acknowledged with a success code.
+        Delivered = "delivered",
+        /// The broker does not accept it, or ended the session over it.
+        Refused = "refused",
+        /// It waited for too long, or there were too many.
+        Dropped = "dropped",
     }
 }
 

@@ -366,6 +366,3 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 
 /// Fewer items than this are not worth a thread.
 const MIN_PART: usize = 64;
-
-#[cfg(test)]
-mod tests;

@@ -2,12 +2,14 @@
 //! and holds what its reader promises. libFuzzer looks for new bytes, a test replays the known ones.
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken promise stops on the spot")]
 
+mod bundle;
 mod codec;
 mod config;
 mod queue;
 mod tunnel;
 mod wg_quick;
 
+pub use bundle::bundle;
 pub use codec::codec;
 pub use config::config;
 pub use queue::queue;

@@ -24,6 +24,11 @@ fn replay(target: &str, read: fn(&[u8])) {
 }
 
 #[test]
+fn the_corpus_of_bundle_holds() {
+    replay("bundle", fuzz::bundle);
+}
+
+#[test]
 fn the_corpus_of_codec_holds() {
     replay("codec", fuzz::codec);
 }

@@ -118,6 +118,12 @@ pub const OUTAGE_HOURS: Setting = Setting {
     default: "1",
     meaning: "Length of the simulated outage, in hours.",
 };
+/// Path of the program of the office.
+pub const PROVISION: Setting = Setting {
+    name: "E2E_PROVISION",
+    default: "next to the test",
+    meaning: "Path of the `edge-provision` program under test.",
+};
 /// Interpreter with pymodbus.
 pub const PYTHON: Setting = Setting {
     name: "E2E_PYTHON",

@@ -5,6 +5,7 @@ mod backlog_watch;
 mod ledger_file;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use provisioning::config::{Config, Plc};
 use tokio::sync::mpsc::error::TrySendError;
@@ -27,6 +28,9 @@ use crate::queue::Entry;
 
 /// Target of the lines about commands: the log's limit counts them apart.
 const COMMANDS: &str = "gateway::commands";
+/// A command of the status socket that was not sent to the PLC within this time is not sent: the
+/// reply has to arrive before the connection times out.
+const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
 /// Who sends the commands of the status socket.
 const LOCAL_SENDER: &str = "local";
 
@@ -262,7 +266,7 @@ impl Pump {
                     by: Some(LOCAL_SENDER),
                     is_retained: false,
                     may_be_old: false,
-                    expires_in: None,
+                    expires_in: Some(LOCAL_EXPIRY),
                 });
             }
         }

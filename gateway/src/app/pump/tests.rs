@@ -178,6 +178,55 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
     );
 }
 
+/// The broker drops a message, and the next session lasts a tenth of the time between two ticks.
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_announced_in_a_session_of_any_length() {
+    let metrics = metrics();
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
+    let answering = async move {
+        broker.send(connected(1)).await.unwrap();
+        plcs.send(cycle(false)).await.unwrap();
+        loop {
+            let OutgoingMessage { ticket, topic, .. } = next_message(&mut outgoing).await.unwrap();
+            if topic.contains("/data/") {
+                let (code, reason) = (mqtt::PACKET_TOO_LARGE, String::new());
+                broker
+                    .send(mqtt::MqttEvent::Refused { ticket, topic, code, reason })
+                    .await
+                    .unwrap();
+                break;
+            }
+        }
+        let reason = DisconnectReason::Unavailable;
+        let detail =
+            crate::model::Detail { code: String::new(), arguments: serde_json::Map::new() };
+        let sentence = crate::model::Sentence { text: String::new(), detail };
+        let retry_in = Duration::ZERO;
+        broker.send(mqtt::MqttEvent::Disconnected { reason, sentence, retry_in }).await.unwrap();
+        broker.send(connected(2)).await.unwrap();
+        let end = tokio::time::Instant::now() + TICK_INTERVAL / 10;
+        let mut topics = Vec::new();
+        while let Ok(Some(message)) =
+            tokio::time::timeout_at(end, next_message(&mut outgoing)).await
+        {
+            topics.push(message.topic);
+        }
+        topics
+    };
+    let (_, topics) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
+    assert!(topics.iter().any(|topic| topic.ends_with("/event")), "{topics:?}");
+}
+
 /// Returns the event of a session of version 5.
 fn connected(session: u32) -> mqtt::MqttEvent {
     mqtt::MqttEvent::Connected {

@@ -37,11 +37,13 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Sends the requests over which no session is expected to end, until one is not answered.
+    /// An order passes each.
     async fn read_regular(&mut self, unit: usize, values: &mut CycleValues) {
         let list = values.list();
         let retry_until = values.start() + values.period() * 3 / 4;
         let mut losses = 0;
-        while let Some(position) = values.next_position().filter(|at| !values.is_search(*at))
+        while self.let_order_pass().await.is_continue()
+            && let Some(position) = values.next_position().filter(|at| !values.is_search(*at))
             && let Some(request) = list.requests.get(position)
             && !self.stop.is_cancelled()
         {
@@ -142,7 +144,7 @@ impl<C: Connector> Poller<C> {
 
     /// Opens a new connection in place of one that the server had closed. Returns `false` when that
     /// is not allowed now: then the exchange is judged like any other.
-    async fn reopen_stale(
+    pub(super) async fn reopen_stale(
         &mut self,
         unit: usize,
         request: &ReadRequest,

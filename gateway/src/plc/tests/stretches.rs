@@ -72,7 +72,7 @@ impl ReadPlc {
                 PlcEvent::State { state: PlcState::Disconnected { .. }, .. } => {
                     self.disconnects += 1;
                 }
-                PlcEvent::State { .. } | PlcEvent::Changed { .. } => {}
+                PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Written(_) => {}
             }
         }
         self.good.clone()

@@ -67,7 +67,7 @@ fn add_site(options: &AddOptions, fleet: &Fleet) -> anyhow::Result<u8> {
         let names: Vec<&str> = fleet.template_names().collect();
         bail!("there is no template {template}; the templates are {}", names.join(", "));
     }
-    let path = options.fleet.dir.join(SITES_DIR).join(format!("{id}.toml"));
+    let path = options.fleet.path(SITES_DIR).join(format!("{id}.toml"));
     if path.exists() {
         bail!("{} is there already", path.display());
     }
@@ -131,7 +131,7 @@ fn add_hub(options: &AddOptions, endpoint: &Endpoint, fleet: &Fleet) -> anyhow::
     let address = settings.plan.network.hosts().find(is_free);
     let address =
         address.with_context(|| format!("every address in {} is taken", settings.plan.network))?;
-    let path = options.fleet.dir.join(FLEET_TOML);
+    let path = options.fleet.path(FLEET_TOML);
     let mut text = fs::read_to_string(&path)?;
     if !text.ends_with('\n') {
         text.push('\n');
