@@ -12,6 +12,7 @@
 )]
 
 mod authority;
+mod browser;
 mod capture;
 mod gateway;
 mod gateway_config;
@@ -42,6 +43,7 @@ mod tunnel_testbed;
 mod wireguard_go;
 
 pub use authority::CertificateAuthority;
+pub use browser::BrowserPage;
 pub use capture::{Capture, SampleCounts};
 pub use gateway::Gateway;
 pub use gateway_config::{GatewayConfig, PlcConfig};

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, KILLS, LIVES, LOG_SECONDS, MESSAGES,
+    MUTATIONS, OUTAGE_HOURS,
 };
 
 use crate::docs;
@@ -65,6 +66,12 @@ const LONG_TESTS: &[LongTest] = &[
         filter: "random_faults::in_24_days",
         environment: &[(LIVES.name, "20")],
     },
+    LongTest {
+        name: "kills of the gateway",
+        target: &["-p", "e2e", "--test", "a_killed_gateway_loses_nothing_it_stored"],
+        filter: "balanced_survives_kills",
+        environment: &[(KILLS.name, "1000")],
+    },
     // All three durabilities at once: most of the time is spent booting three guests.
     LongTest {
         name: "power cuts",
@@ -89,6 +96,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "a_trouble_costs_a_few_lines"],
         filter: "no_trouble_fills_the_log",
         environment: &[(LOG_SECONDS.name, "3600")],
+    },
+    LongTest {
+        name: "dashboard in Node-RED",
+        target: &["-p", "e2e", "--test", "a_dashboard_in_node_red"],
+        filter: "",
+        environment: &[(DASHBOARD_SECONDS.name, "600")],
     },
     // The messages of ten PLCs in an hour, one a second each.
     LongTest {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
+use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,7 @@ enum SessionPhase {
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
     Request(Option<MqttRequest>),
+    Renewal,
     Timer,
 }
 
@@ -113,8 +115,9 @@ impl SessionLoop {
         mut self,
         mut connection: BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        mut renewals: RenewalRequests,
     ) -> SessionEnd {
-        let end = match self.run_until_end(&mut connection, outbox).await {
+        let end = match self.run_until_end(&mut connection, outbox, &mut renewals).await {
             Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
             Err(SessionEnd::Finished) | Ok(()) => {
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
@@ -133,6 +136,7 @@ impl SessionLoop {
         &mut self,
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        renewals: &mut RenewalRequests,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, early, .. } = connection;
         self.set_timer(self.renew_at());
@@ -150,6 +154,7 @@ impl SessionLoop {
                     biased;
                     event = &mut next => Wake::Session(event),
                     request = outbox.recv(), if self.takes_requests() => Wake::Request(request),
+                    () = renewals.requested() => Wake::Renewal,
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
@@ -162,6 +167,7 @@ impl SessionLoop {
                         self.inbox.acknowledge(tag);
                     }
                     Wake::Request(None) => self.on_outbox_closed(),
+                    Wake::Renewal => self.start_renewal(SessionFailure::CertificateRenewed),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };

@@ -58,6 +58,11 @@ pub enum BrokerRefusal {
         /// Name and text of the broker's reason code.
         reason: String,
     },
+    /// To share the client id: another client has ended a session of the last minutes with it.
+    ClientIdShared {
+        /// The client id.
+        client_id: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -205,6 +210,11 @@ pub enum Headline {
         /// The state of the clock.
         sentence: String,
     },
+    /// A certificate of the connection to the broker ends within two weeks, or cannot be used.
+    Certificate {
+        /// Which, when it ends, and what to do.
+        sentence: String,
+    },
     /// Every tag has a good value, and the broker takes the values.
     AllWell {
         /// Number of configured PLCs.
@@ -330,6 +340,11 @@ impl fmt::Display for BrokerRefusal {
                  arrives: allow this gateway to read there in the broker's access list (ACL), in \
                  Mosquitto with the line \"topic read {filter}\"."
             ),
+            Self::ClientIdShared { client_id } => write!(
+                f,
+                "Another client uses the client id {client_id}, and the broker disconnects one for \
+                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
+            ),
             Self::Deferred { topic, reason } => write!(
                 f,
                 "The broker does not accept messages on {topic} at the moment ({reason}): they are \
@@ -432,9 +447,10 @@ impl fmt::Display for Headline {
                 write!(f, "{disconnected} of {total} PLCs do not answer. {plc}: {sentence}")
             }
             Self::Plc { plc, sentence } => write!(f, "PLC {plc}: {sentence}"),
-            Self::Tunnel { sentence } | Self::Storage { sentence } | Self::Clock { sentence } => {
-                f.write_str(sentence)
-            }
+            Self::Tunnel { sentence }
+            | Self::Storage { sentence }
+            | Self::Clock { sentence }
+            | Self::Certificate { sentence } => f.write_str(sentence),
             Self::Waiting { values, oldest } => write!(
                 f,
                 "The broker is connected, but {values} values wait for it, the oldest since \
