@@ -360,13 +360,12 @@ impl CommandDesk {
         }
     }
 
-    /// Returns whether a PLC has another program than the one with which it may be written to.
+    /// Returns the program of a writable PLC that is not the one with which it may be written to.
     #[must_use]
-    pub fn has_other_program(&self, plc: u16) -> bool {
-        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.is_writable());
-        plc.is_some_and(|plc| {
-            matches!((plc.wanted_program, plc.program), (Some(one), Some(other)) if one != other)
-        })
+    pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {
+        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.is_writable())?;
+        let wanted = plc.wanted_program?;
+        plc.program.filter(|program| *program != wanted)
     }
 
     /// Returns the number of commands that are not over.

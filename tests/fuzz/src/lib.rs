@@ -3,12 +3,14 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken promise stops on the spot")]
 
 mod codec;
+mod command;
 mod config;
 mod queue;
 mod tunnel;
 mod wg_quick;
 
 pub use codec::codec;
+pub use command::command;
 pub use config::config;
 pub use queue::queue;
 pub use tunnel::{datagrams, packets};

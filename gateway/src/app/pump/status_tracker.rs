@@ -16,7 +16,9 @@ use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustL
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
+use crate::status::{
+    BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus, WriteSentence,
+};
 use crate::web::Readiness;
 
 /// Targets of the lines about each part: the limit of the log counts them apart.
@@ -234,6 +236,12 @@ impl StatusTracker {
             | mqtt::MqttEvent::Acknowledged { .. }
             | mqtt::MqttEvent::Received(_) => {}
         }
+    }
+
+    /// Records what is to be known about writes.
+    pub(super) fn set_writes(&mut self, sentences: &[WriteSentence]) {
+        let set = |status: &mut Status| status.set_writes(sentences, clock::now());
+        self.changed |= self.status.send_if_modified(set);
     }
 
     /// Records what the broker refuses. The first refusal is logged; what is dropped stands before

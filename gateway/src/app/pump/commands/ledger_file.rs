@@ -23,6 +23,8 @@ pub(super) struct LedgerFile {
     dir: PathBuf,
     state: LedgerState,
     jobs: JoinSet<LedgerJobDone>,
+    /// Whether outcomes were written that are not durable.
+    is_unsynced: bool,
     is_failing: bool,
 }
 
