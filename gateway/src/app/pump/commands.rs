@@ -147,6 +147,7 @@ impl Commands {
     /// Does what is due every second.
     pub(super) fn on_tick(&mut self) {
         self.ledger.retry_open(now());
+        self.ledger.sync_outcomes(now());
     }
 
     /// Returns what is to be known about writes.
