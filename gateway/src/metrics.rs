@@ -3,14 +3,16 @@
 
 mod labels;
 mod registrar;
+mod tag_page;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
-pub use labels::{CommandOutcome, DropReason, MessageOutcome, RequestOutcome};
+pub use labels::{CommandOutcome, DropReason, MessageOutcome, ReplyOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
+pub use tag_page::{TagFamily, TagPage, TagPiece, TagPosition, TagRequest};
 pub use tunnel::TunnelMetrics;
 
 const REQUEST_SECONDS_BUCKETS: [f64; 11] =
@@ -32,7 +34,7 @@ pub struct Metrics {
     pub tunnel: TunnelMetrics,
     /// `edge_clock_synchronized`.
     pub clock_synchronized: IntGauge,
-    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file.
+    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file and broker.
     pub certificates: GaugeVec,
 }
 
@@ -134,6 +136,12 @@ series! {
             "outcome",
             MessageOutcome::ALL.map(MessageOutcome::label)
         ),
+        replies: [IntCounter; ReplyOutcome::ALL.len()] = counters(
+            "edge_mqtt_replies_total",
+            "Replies on response topics of commands, by outcome.",
+            "outcome",
+            ReplyOutcome::ALL.map(ReplyOutcome::label)
+        ),
         pub ack_seconds: Histogram = histogram(
             "edge_mqtt_ack_seconds",
             "Time from sending a message to its acknowledgement by the broker.",
@@ -189,6 +197,11 @@ impl MqttMetrics {
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);
     }
+
+    /// Counts replies on response topics.
+    pub fn count_replies(&self, outcome: ReplyOutcome, replies: u64) {
+        count(&self.replies, outcome as usize, replies);
+    }
 }
 
 fn count(counters: &[IntCounter], index: usize, by: u64) {
@@ -229,7 +242,7 @@ impl Metrics {
             )?,
             certificates: registrar.float_gauges(
                 "edge_certificate_not_after_timestamp_seconds",
-                "Unix time at which the first certificate in the file expires.",
+                "Unix time at which the first certificate in the file, or that of the broker, expires.",
                 "file",
             )?,
             registry: registrar.into_registry(),

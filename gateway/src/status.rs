@@ -4,6 +4,7 @@
 //! docs/status.md lists them.
 
 mod advice;
+mod certificate;
 mod plc;
 mod sentence;
 mod text;
@@ -14,6 +15,7 @@ use provisioning::config::MqttVersion;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
+pub use certificate::{CertificateSentence, CertificateStatus};
 pub use plc::{CycleStatus, PlcStatus, TagsStatus};
 pub use sentence::{
     BrokerRefusal, BrokerSentence, Headline, LimitSentence, NamedTag, PlcRefusal, PlcSentence,
@@ -36,6 +38,9 @@ pub struct Status {
     pub tunnel: Option<TunnelStatus>,
     /// The connection to the broker.
     pub broker: BrokerStatus,
+    /// The certificates of the connection to the broker; none without TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// The samples and messages that wait for the broker.
     pub queue: QueueStatus,
     /// Every PLC, in the order of the configuration.
@@ -226,6 +231,7 @@ impl Status {
                 refusal_detail: None,
                 since: now,
             },
+            certificates: Vec::new(),
             queue: QueueStatus::default(),
             plcs: plcs.into_iter().map(|name| PlcStatus::new(name, now)).collect(),
             writes: Vec::new(),
@@ -297,6 +303,18 @@ impl Status {
         self.mark_updated(now);
         self.broker.set_state(ConnectionState::Disconnected, sentence, now);
         self.broker.version = None;
+    }
+
+    /// Records when the certificates end. Returns whether that changed.
+    pub fn set_certificates(
+        &mut self,
+        certificates: Vec<CertificateStatus>,
+        now: UnixTime,
+    ) -> bool {
+        self.mark_updated(now);
+        let is_changed = self.certificates != certificates;
+        self.certificates = certificates;
+        is_changed
     }
 
     /// Records the content of the queue, and what is wrong with its storage.

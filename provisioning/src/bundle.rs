@@ -23,6 +23,8 @@ pub use archive::ArchiveError;
 pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
 pub use envelope::{Acceptance, BundleError, Source, Verified, seal, verify};
+#[cfg(feature = "office")]
+pub(crate) use manifest::is_version;
 pub use manifest::{Manifest, ManifestError};
 #[cfg(feature = "enrolment")]
 pub(crate) use member_name::is_sealed_name;

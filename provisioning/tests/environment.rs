@@ -352,7 +352,7 @@ fn a_status_needs_no_file_that_the_configuration_names() {
 #[test]
 fn a_check_outside_systemd_notes_each_credential_and_judges_the_rest() {
     Jail::expect_with(|jail| {
-        jail.create_file("cert.pem", "a certificate")?;
+        jail.create_file("cert.pem", include_str!("certificates/ec.pem"))?;
         jail.create_file("gateway.toml", &SECRETS.replace("CERT", "cert.pem"))?;
         let notes = inspect(FileCheck::Open(None)).unwrap().notes.to_string();
         for name in ["tunnel.key", "hub-a.psk", "mqtt.password", "mqtt.key"] {

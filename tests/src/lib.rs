@@ -12,6 +12,7 @@
 )]
 
 mod authority;
+mod browser;
 mod capture;
 mod gateway;
 mod gateway_config;
@@ -26,6 +27,7 @@ mod mosquitto;
 mod nats;
 mod netns;
 mod node_red;
+mod office;
 mod power_cut;
 mod process;
 mod pymodbus;
@@ -41,6 +43,7 @@ mod tunnel_testbed;
 mod wireguard_go;
 
 pub use authority::CertificateAuthority;
+pub use browser::BrowserPage;
 pub use capture::{Capture, SampleCounts};
 pub use gateway::Gateway;
 pub use gateway_config::{GatewayConfig, PlcConfig};
@@ -55,6 +58,7 @@ pub use mosquitto::{Mosquitto, MosquittoBuilder, Retain};
 pub use nats::NatsCluster;
 pub use netns::{Namespace, NamespacePair};
 pub use node_red::NodeRed;
+pub use office::Office;
 pub use power_cut::{Barriers, CutOutcome, FilesystemState, PowerCut};
 pub use process::{Log, Process, eventually};
 pub use pymodbus::{Pymodbus, python};

@@ -33,14 +33,30 @@ impl NatsCluster {
     /// Starts all nodes and waits until they have elected a leader that all follow.
     #[must_use]
     pub fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// Starts it with a file of accounts, which every node includes.
+    #[must_use]
+    pub fn start_with_accounts(accounts: &Path) -> Self {
+        Self::launch(Some(accounts))
+    }
+
+    fn launch(accounts: Option<&Path>) -> Self {
         let dir = temp_dir();
+        let include = accounts.map_or("", |accounts| {
+            // NATS looks for it beside the file that includes it.
+            let copied = std::fs::copy(accounts, dir.path().join("accounts.conf"));
+            copied.expect("the accounts can be copied");
+            "include \"accounts.conf\"\n"
+        });
         let clusters: Vec<Port> = (0..NODE_COUNT).map(|_| Port::reserve()).collect();
         let routes: Vec<String> =
             clusters.iter().map(|port| format!("\"nats://{}\"", port.address())).collect();
         let routes = routes.join(", ");
         let nodes = (0..NODE_COUNT).zip(clusters);
         let nodes = nodes
-            .map(|(index, cluster)| NatsNode::start(index, dir.path(), cluster, &routes))
+            .map(|(index, cluster)| NatsNode::start(index, dir.path(), cluster, (&routes, include)))
             .collect();
         let cluster = Self { nodes, _dir: dir };
         eventually("the cluster has a leader that all follow", CLUSTER_TIMEOUT, || {
@@ -87,13 +103,13 @@ impl NatsNode {
     /// Starts a node. Without `stream_replicas` only one node stores the messages, and no client
     /// can connect while that node is down. `no_advertise`: nodes know each other by one address
     /// only.
-    fn start(index: usize, dir: &Path, cluster: Port, routes: &str) -> Self {
+    fn start(index: usize, dir: &Path, cluster: Port, (routes, include): (&str, &str)) -> Self {
         let (mqtt, monitor, client) = (Port::reserve(), Port::reserve(), Port::reserve());
         let config = format!(
             "server_name: n{index}\nlisten: \"{}\"\nhttp: \"{}\"\n\
              jetstream {{ store_dir: \"{}/n{index}\", max_mem: 64M, max_file: 256M }}\n\
              mqtt {{ listen: \"{}\", stream_replicas: {NODE_COUNT}, consumer_replicas: {NODE_COUNT} }}\n\
-             cluster {{ name: c, listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n",
+             cluster {{ name: c, listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n{include}",
             client.address(),
             monitor.address(),
             dir.display(),

@@ -1,8 +1,12 @@
 //! Network namespaces: two machines and a cable between them. Needs root.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::Subscriber;
 use crate::subscriber::SUBSCRIBE_COMMAND;
@@ -68,6 +72,32 @@ impl Namespace {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
+    /// Runs `work` in a thread whose sockets are inside, and returns its result.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let place = File::open(self.path()).expect("the namespace is there");
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // setns(2) moves only this thread, and the sockets that it opens.
+                setns(place, CloneFlags::CLONE_NEWNET).expect("it is a network namespace");
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Connects this machine to another one by a veth cable, and gives both ends an address.
+    pub fn connect(&self, (device, address): (&str, &str), other: &Self, there: (&str, &str)) {
+        let ends = ["link", "add", device, "netns", self.name(), "type", "veth"];
+        ip(&[&ends[..], &["peer", "name", there.0, "netns", other.name()]].concat());
+        for (namespace, (device, address)) in [(self, (device, address)), (other, there)] {
+            namespace.ip(&["address", "add", address, "dev", device]);
+            namespace.ip(&["link", "set", device, "up"]);
+        }
+    }
+
     /// Returns the file of the namespace (ip-netns(8)).
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -102,12 +132,7 @@ impl NamespacePair {
     #[must_use]
     pub fn new() -> Self {
         let (site, hub) = (Namespace::new(), Namespace::new());
-        let ends = ["link", "add", "cable", "netns", site.name(), "type", "veth"];
-        ip(&[&ends[..], &["peer", "name", "cable", "netns", hub.name()]].concat());
-        for (namespace, address) in [(&site, "192.0.2.1/24"), (&hub, "192.0.2.2/24")] {
-            namespace.ip(&["address", "add", address, "dev", "cable"]);
-            namespace.ip(&["link", "set", "cable", "up"]);
-        }
+        site.connect(("cable", "192.0.2.1/24"), &hub, ("cable", "192.0.2.2/24"));
         Self { site, hub }
     }
 }

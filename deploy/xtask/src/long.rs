@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS,
+    OUTAGE_HOURS,
 };
 
 use crate::docs;
@@ -54,6 +55,12 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(CRASHES.name, "1000000")],
     },
     LongTest {
+        name: "histories at two brokers",
+        target: &["-p", "gateway", "--test", "mosquitto"],
+        filter: "same_messages",
+        environment: &[(MUTATIONS.name, "10000")],
+    },
+    LongTest {
         name: "garbage at a tunnel",
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "attacks::garbage",
@@ -89,6 +96,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "a_trouble_costs_a_few_lines"],
         filter: "no_trouble_fills_the_log",
         environment: &[(LOG_SECONDS.name, "3600")],
+    },
+    LongTest {
+        name: "dashboard in Node-RED",
+        target: &["-p", "e2e", "--test", "a_dashboard_in_node_red"],
+        filter: "",
+        environment: &[(DASHBOARD_SECONDS.name, "600")],
     },
     // The messages of ten PLCs in an hour, one a second each.
     LongTest {

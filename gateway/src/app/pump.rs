@@ -11,9 +11,12 @@ mod drop_reports;
 mod fill_rate;
 mod holds;
 mod pipeline;
+mod reply_box;
 mod sending;
 mod status_tracker;
 mod storage_retry;
+mod tag_pieces;
+mod ticket;
 mod timestamp_correction;
 
 use std::collections::BTreeMap;
@@ -29,18 +32,20 @@ pub(super) use self::commands::{CommandInputs, LocalCommand};
 use self::drop_reports::{DropReport, DropReports};
 use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
+use self::reply_box::ReplyBox;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
+use self::ticket::Ticket;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
 use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -63,33 +68,6 @@ pub(super) enum QueueStorage {
     Unusable(DirStorageError),
 }
 
-/// What a ticket that the MQTT task returns stands for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Ticket {
-    /// The status, which is not in the queue.
-    Status,
-    Entry(EntryId),
-}
-
-impl Ticket {
-    /// Ids of entries count from 0 and never come this far.
-    const STATUS_NUMBER: u64 = u64::MAX;
-
-    const fn number(self) -> u64 {
-        match self {
-            Self::Status => Self::STATUS_NUMBER,
-            Self::Entry(id) => id.ticket(),
-        }
-    }
-
-    const fn from_number(number: u64) -> Self {
-        match number {
-            Self::STATUS_NUMBER => Self::Status,
-            number => Self::Entry(EntryId::from_ticket(number)),
-        }
-    }
-}
-
 /// Owner of everything between the PLC tasks and the MQTT task.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -102,11 +80,13 @@ pub(super) struct Pump {
     outbox: mpsc::Sender<MqttRequest>,
     session: Option<BrokerSession>,
     holds: MessageHolds,
+    replies: ReplyBox,
     /// Whether messages are sent in the order in which they were taken.
     is_ordered: bool,
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
+    tag_requests: mpsc::Receiver<TagRequest>,
     commands: Commands,
     liveness: Liveness,
 }
@@ -171,14 +151,23 @@ impl Pump {
             outbox,
             session: None,
             holds: MessageHolds::default(),
+            replies: ReplyBox::new(metrics.mqtt.clone()),
             is_ordered: config.queue.order == QueueOrder::Strict,
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
+            tag_requests: mpsc::channel(1).1,
             commands,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
+    }
+
+    /// Returns the page of tag values, which this pump writes from now on.
+    pub(super) fn tag_page(&mut self) -> TagPage {
+        let (page, requests) = TagPage::new();
+        self.tag_requests = requests;
+        page
     }
 
     /// Returns a receiver of the status.
@@ -219,6 +208,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
+                Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 Some(event) = self.commands.next_event() => self.on_command_event(event),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
@@ -227,6 +217,12 @@ impl Pump {
         }
         // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
+    }
+
+    /// Writes a piece of the page of tag values.
+    fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
+        // A client that has gone needs none.
+        let _ = reply.send(tag_pieces::write_piece(&self.pipelines, position, now()));
     }
 
     /// Handles an event of a PLC task.
@@ -285,6 +281,9 @@ impl Pump {
 
     /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
+        if self.replies.on_mqtt_event(event) {
+            return;
+        }
         self.status_tracker.on_mqtt_event(event);
         match *event {
             mqtt::MqttEvent::Connected { session, session_present, max_payload, .. } => {
@@ -300,6 +299,8 @@ impl Pump {
                     has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
                 });
+                // Not at the next tick: a session over which the broker closes may be shorter.
+                self.announce_gaps();
                 self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
@@ -366,7 +367,9 @@ impl Pump {
     fn on_disconnected(&mut self, reason: DisconnectReason) {
         self.commands.on_disconnected();
         let Some(session) = self.session.take() else { return };
-        if !reason.may_concern_message() || session.in_flight.is_empty() {
+        let may_concern = reason.may_concern_message();
+        let is_over_reply = self.replies.on_session_ended(may_concern, now());
+        if !may_concern || is_over_reply || session.in_flight.is_empty() {
             self.holds.on_ended();
             return;
         }
@@ -384,6 +387,7 @@ impl Pump {
         );
         match ticket {
             Ticket::Status => self.status_tracker.suppress(),
+            Ticket::Reply(_) => {}
             Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, now()),
         }
     }
@@ -399,7 +403,7 @@ impl Pump {
                     session.status_due = Some(now());
                 }
             }
-            Some(Ticket::Entry(_)) | None => {}
+            Some(Ticket::Entry(_) | Ticket::Reply(_)) | None => {}
         }
     }
 
@@ -451,7 +455,12 @@ impl Pump {
         for (plc, pipeline) in (0..).zip(&self.pipelines) {
             self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
         }
-        self.clock_history.on_assessed(self.status_tracker.poll_health());
+        let assessment = self.status_tracker.poll_health();
+        self.clock_history.on_assessed(assessment);
+        let notices = self.status_tracker.poll_certificates(assessment.period.trust);
+        notices
+            .iter()
+            .for_each(|one| self.push_event(change_event::expiry_body(one, clock::now())));
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();

@@ -99,6 +99,19 @@ labels! {
     }
 }
 
+labels! {
+    /// Value of the label `outcome` of `edge_mqtt_replies_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum ReplyOutcome {
+        /// Acknowledged with a success code.
+        Delivered = "delivered",
+        /// The broker does not accept it, or ended the session over it.
+        Refused = "refused",
+        /// It waited for too long, or there were too many.
+        Dropped = "dropped",
+    }
+}
+
 impl DropReason {
     /// Returns the reason with this label, if there is one.
     #[must_use]

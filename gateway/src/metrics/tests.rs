@@ -28,6 +28,9 @@ edge_mqtt_messages_total{outcome="deferred"} 0
 edge_mqtt_messages_total{outcome="delivered"} 0
 edge_mqtt_messages_total{outcome="interrupted"} 0
 edge_mqtt_messages_total{outcome="refused"} 0
+edge_mqtt_replies_total{outcome="delivered"} 0
+edge_mqtt_replies_total{outcome="dropped"} 0
+edge_mqtt_replies_total{outcome="refused"} 0
 edge_mqtt_version 0
 edge_plc_connects_total{plc="plc0"} 0
 edge_plc_cycles_missed_total{plc="plc0"} 0

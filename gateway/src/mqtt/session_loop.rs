@@ -20,6 +20,7 @@ use super::{
 };
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
+use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,7 @@ enum SessionPhase {
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
     Request(Option<MqttRequest>),
+    Renewal,
     Timer,
 }
 
@@ -113,8 +115,9 @@ impl SessionLoop {
         mut self,
         mut connection: BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        mut renewals: RenewalRequests,
     ) -> SessionEnd {
-        let end = match self.run_until_end(&mut connection, outbox).await {
+        let end = match self.run_until_end(&mut connection, outbox, &mut renewals).await {
             Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
             Err(SessionEnd::Finished) | Ok(()) => {
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
@@ -133,6 +136,7 @@ impl SessionLoop {
         &mut self,
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        renewals: &mut RenewalRequests,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, early, .. } = connection;
         self.set_timer(self.renew_at());
@@ -143,13 +147,14 @@ impl SessionLoop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
             let event = loop {
-                self.disconnect_when_drained(publisher);
                 self.send_acks(publisher)?;
+                self.disconnect_when_drained(publisher);
                 let wake = select! {
                     // Events first: an acknowledgement makes room for the next message.
                     biased;
                     event = &mut next => Wake::Session(event),
                     request = outbox.recv(), if self.takes_requests() => Wake::Request(request),
+                    () = renewals.requested() => Wake::Renewal,
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
@@ -162,6 +167,7 @@ impl SessionLoop {
                         self.inbox.acknowledge(tag);
                     }
                     Wake::Request(None) => self.on_outbox_closed(),
+                    Wake::Renewal => self.start_renewal(SessionFailure::CertificateRenewed),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
@@ -423,7 +429,8 @@ impl SessionLoop {
     }
 
     fn disconnect_when_drained(&mut self, publisher: &Publisher) {
-        if self.phase == SessionPhase::Draining && self.inflight.is_empty() {
+        let is_drained = self.inflight.is_empty() && !self.inbox.has_due_acks();
+        if self.phase == SessionPhase::Draining && is_drained {
             self.disconnect(publisher);
         }
     }

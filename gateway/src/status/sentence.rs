@@ -51,6 +51,13 @@ pub enum BrokerRefusal {
         /// The topic.
         topic: String,
     },
+    /// The subscription to the commands, `filter`: no command arrives.
+    SubscriptionRefused {
+        /// The topic filter.
+        filter: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -250,6 +257,11 @@ pub enum Headline {
         /// The state of the clock.
         sentence: String,
     },
+    /// A certificate of the connection to the broker ends within two weeks, or cannot be used.
+    Certificate {
+        /// Which, when it ends, and what to do.
+        sentence: String,
+    },
     /// Every tag has a good value, and the broker takes the values.
     AllWell {
         /// Number of configured PLCs.
@@ -369,6 +381,12 @@ impl fmt::Display for BrokerRefusal {
                 "A message on {topic} is longer than the broker accepts and is dropped: raise the \
                  broker's maximum packet size, or give the PLC fewer tags."
             ),
+            Self::SubscriptionRefused { filter, reason } => write!(
+                f,
+                "The broker refuses the subscription to {filter} ({reason}), so no command \
+                 arrives: allow this gateway to read there in the broker's access list (ACL), in \
+                 Mosquitto with the line \"topic read {filter}\"."
+            ),
             Self::Deferred { topic, reason } => write!(
                 f,
                 "The broker does not accept messages on {topic} at the moment ({reason}): they are \
@@ -471,9 +489,10 @@ impl fmt::Display for Headline {
                 write!(f, "{disconnected} of {total} PLCs do not answer. {plc}: {sentence}")
             }
             Self::Plc { plc, sentence } => write!(f, "PLC {plc}: {sentence}"),
-            Self::Tunnel { sentence } | Self::Storage { sentence } | Self::Clock { sentence } => {
-                f.write_str(sentence)
-            }
+            Self::Tunnel { sentence }
+            | Self::Storage { sentence }
+            | Self::Clock { sentence }
+            | Self::Certificate { sentence } => f.write_str(sentence),
             Self::Waiting { values, oldest } => write!(
                 f,
                 "The broker is connected, but {values} values wait for it, the oldest since \

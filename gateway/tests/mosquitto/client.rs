@@ -202,7 +202,7 @@ fn config(mqtt: Mqtt) -> Config {
             on_full: OnFull::DropOldest,
             order: QueueOrder::LiveFirst,
         },
-        metrics: Listen { listen: Vec::new() },
+        metrics: Listen { listen: Vec::new(), tags: false },
         plcs: Vec::new(),
     }
 }

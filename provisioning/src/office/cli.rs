@@ -1,15 +1,20 @@
 //! The command line of `edge-provision`. Each command has a file of its own.
 
 mod add;
+mod build;
 mod check;
 mod diff;
+mod enrol;
 mod generate;
 mod hub;
 mod init;
+mod key_options;
+mod rotate;
+mod sign;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +33,8 @@ Examples:
   edge-provision add amsterdam-01 --location Amsterdam --template pump
   edge-provision check                 report every problem of the fleet
   edge-provision diff                  show what a change does, site by site
+  edge-provision enrol amsterdam-01 edge-enrol-5f2c91aa.txt
+  edge-provision build                 make the bundles
   edge-provision hub                   write the files of the hubs
 
 Exit codes: 0 success, 1 the answer is no, 2 usage error.";
@@ -52,6 +59,20 @@ enum CliCommand {
     List(check::ListOptions),
     /// Show what changed at which site since a revision of git.
     Diff(diff::DiffOptions),
+    /// Make the signed bundles of sites.
+    Build(build::BuildOptions),
+    /// Sign what `build --unsigned` has left.
+    Sign(sign::SignOptions),
+    /// Verify a bundle as a box does.
+    Verify(sign::VerifyOptions),
+    /// Take in the public keys of the box of a site.
+    Enrol(enrol::EnrolOptions),
+    /// Give a site a new box.
+    Replace(enrol::ReplaceOptions),
+    /// Withdraw the access of a site for ever.
+    Revoke(enrol::RevokeOptions),
+    /// Make a new password of a site, or a new signing key.
+    Rotate(rotate::RotateOptions),
     /// Write the files of the hubs.
     Hub(hub::HubOptions),
     /// Print a completion script for a shell.
@@ -71,6 +92,11 @@ struct FleetOption {
 }
 
 impl FleetOption {
+    /// Returns a path in the fleet, without a `./` before it.
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        if self.dir == Path::new(".") { name.as_ref().to_owned() } else { self.dir.join(name) }
+    }
+
     /// Returns the fleet without the check of each site's gateway.toml; `None` after printing its
     /// problems.
     fn load(&self) -> anyhow::Result<Option<Fleet>> {
@@ -129,6 +155,13 @@ pub fn main() -> ExitCode {
         CliCommand::Check(options) => check::check(&options),
         CliCommand::List(options) => check::list(&options),
         CliCommand::Diff(options) => diff::diff(&options),
+        CliCommand::Build(options) => build::build(&options),
+        CliCommand::Sign(options) => sign::sign(&options),
+        CliCommand::Verify(options) => sign::verify_bundle(&options),
+        CliCommand::Enrol(options) => enrol::enrol(&options),
+        CliCommand::Replace(options) => enrol::replace(&options),
+        CliCommand::Revoke(options) => enrol::revoke(&options),
+        CliCommand::Rotate(options) => rotate::rotate(&options),
         CliCommand::Hub(options) => hub::hub(&options),
         CliCommand::Completions(options) => generate::completions(&options),
         CliCommand::Man(options) => generate::man(&options),

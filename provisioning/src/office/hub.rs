@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::certificates::{BROKER_KEY, CertificateError, Certificates};
 use super::fleet::{BrokerSoftware, Fleet, FleetHub, RejectedFleet, Site};
-use super::output_file::{FileAccess, FileChange, FileError, replace_if_changed};
+use super::output_file::{FileAccess, FileChange, FileError, create_directory, replace_if_changed};
 use super::secrets::{SecretError, Secrets};
 use accounts::Account;
 
@@ -140,6 +141,27 @@ fn render_hub(
     Ok(files)
 }
 
+/// Returns the files for TLS of the broker of a hub: its certificate, which is renewed 60 days before
+/// its end, the private key, and the certificate of the authority.
+///
+/// # Errors
+/// When a certificate must be issued and the key of the authority is not at hand.
+pub fn certificate_files(
+    certificates: &Certificates,
+    secrets: &Secrets,
+    hub: &FleetHub,
+) -> Result<Vec<HubFile>, CertificateError> {
+    let certificate = certificates.of_hub(secrets, &hub.name, hub.address.into())?;
+    let path = secrets.hub_file(&hub.name, BROKER_KEY);
+    let key = Secrets::read(&path, "`edge-provision hub` makes it with the certificate")?;
+    let mut files = vec![
+        public("etc/mosquitto/certs/ca.pem", certificates.authority()?),
+        public("etc/mosquitto/certs/broker.pem", certificate),
+    ];
+    files.push(secret("etc/mosquitto/certs/broker.key", format!("{}\n", key.as_str())));
+    Ok(files)
+}
+
 fn public(path: &'static str, text: String) -> HubFile {
     HubFile { path, content: text.into_bytes(), access: FileAccess::Public }
 }
@@ -156,6 +178,8 @@ pub fn write(dir: &Path, files: &[HubFile]) -> Result<Vec<(PathBuf, FileChange)>
     let mut changed = Vec::new();
     for file in files {
         let path = dir.join(file.path);
+        // Copied to /etc of the hub with their modes, the directories must stay open to all.
+        create_directory(path.parent().unwrap_or(dir))?;
         let change = replace_if_changed(&path, &file.content, file.access)?;
         if change != FileChange::Unchanged {
             changed.push((path, change));

@@ -52,6 +52,12 @@ pub const CUTS: Setting = Setting {
     default: "by test",
     meaning: "Power cuts of a guest for each durability.",
 };
+/// How long the dashboard is watched.
+pub const DASHBOARD_SECONDS: Setting = Setting {
+    name: "E2E_DASHBOARD_SECONDS",
+    default: "3",
+    meaning: "Seconds for which the dashboard in Node-RED is watched after the broker was away.",
+};
 /// Port of Node-RED's editor.
 pub const EDITOR_PORT: Setting = Setting {
     name: "E2E_EDITOR_PORT",
@@ -118,6 +124,18 @@ pub const OUTAGE_HOURS: Setting = Setting {
     default: "1",
     meaning: "Length of the simulated outage, in hours.",
 };
+/// Where the picture of the dashboard goes.
+pub const PICTURE: Setting = Setting {
+    name: "E2E_PICTURE",
+    default: "none",
+    meaning: "Path of a PNG file for a picture of the dashboard in Node-RED.",
+};
+/// Path of the program of the office.
+pub const PROVISION: Setting = Setting {
+    name: "E2E_PROVISION",
+    default: "next to the test",
+    meaning: "Path of the `edge-provision` program under test.",
+};
 /// Interpreter with pymodbus.
 pub const PYTHON: Setting = Setting {
     name: "E2E_PYTHON",
@@ -144,13 +162,14 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 21] = [
+pub const ALL: [Setting; 23] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
     CLIENT_ID,
     CRASHES,
     CUTS,
+    DASHBOARD_SECONDS,
     EDITOR_PORT,
     GATEWAY,
     GUEST,
@@ -162,6 +181,7 @@ pub const ALL: [Setting; 21] = [
     NODE,
     NODE_RED,
     OUTAGE_HOURS,
+    PICTURE,
     PYTHON,
     SAMPLES,
     SEED,

@@ -21,7 +21,7 @@ use crate::command::{
     WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
-use crate::model::{Message, TrustLevel, WriteReport};
+use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
@@ -60,8 +60,13 @@ pub(in crate::app) struct CommandInputs {
 /// Who gets a reply, in addition to the reply topic of the PLC.
 #[derive(Debug)]
 enum Asker {
-    /// To be acknowledged to the broker.
-    Broker(Option<DeliveryTag>),
+    /// Who published the message of the broker.
+    Broker {
+        /// To be acknowledged to the broker.
+        delivery: Option<DeliveryTag>,
+        /// Where a copy of the reply goes, or why none does; absent without a response topic.
+        reply_to: Option<Result<ReplyTo, ReplyToError>>,
+    },
     Local(oneshot::Sender<CommandReply>),
 }
 
@@ -280,7 +285,12 @@ impl Pump {
             return;
         };
         let is_from_backlog = self.commands.backlog.on_message(now());
-        let asker = self.commands.add_asker(Asker::Broker(message.delivery));
+        let reply_to = message
+            .response_topic
+            .clone()
+            .map(|topic| ReplyTo::new(&self.gateway_id, topic, message.correlation_data.clone()));
+        let asker = Asker::Broker { delivery: message.delivery, reply_to };
+        let asker = self.commands.add_asker(asker);
         self.on_command(IncomingCommand {
             plc,
             payload: &message.payload,
@@ -329,7 +339,8 @@ impl Pump {
             match effect {
                 CommandEffect::Order(order) => self.commands.send_order(order),
                 CommandEffect::Settled { asker } => {
-                    if let Some(Asker::Broker(delivery)) = self.commands.askers.get(&asker) {
+                    let asker = self.commands.askers.get(&asker);
+                    if let Some(Asker::Broker { delivery, .. }) = asker {
                         self.commands.acknowledgements.extend(*delivery);
                     }
                 }
@@ -346,7 +357,7 @@ impl Pump {
         }
     }
 
-    fn send_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply) {
+    fn send_reply(&mut self, plc: u16, asker: Option<u64>, mut reply: CommandReply) {
         let state = reply.state;
         let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
         let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
@@ -356,10 +367,21 @@ impl Pump {
             target: COMMANDS, plc = pipeline.name, state = state.as_str(), reason, "command"
         );
         let topic = pipeline.reply_topic;
-        if let Some(Asker::Local(local)) = asker {
-            // The command line may have given up waiting.
-            let _ = local.send(reply);
-            return;
+        match asker {
+            Some(Asker::Local(local)) => {
+                // The command line may have given up waiting.
+                let _ = local.send(reply);
+                return;
+            }
+            Some(Asker::Broker { reply_to: Some(Ok(reply_to)), .. }) => {
+                // A map of JSON values always has a JSON form.
+                let payload = serde_json::to_vec(&reply.body).unwrap_or_default();
+                self.replies.push(reply_to, payload, now());
+            }
+            Some(Asker::Broker { reply_to: Some(Err(error)), .. }) => {
+                reply.body.insert("response_topic".to_owned(), error.to_string().into());
+            }
+            Some(Asker::Broker { reply_to: None, .. }) | None => {}
         }
         let Some(name) = topic.and_then(|topic| self.queue.topic(topic)).cloned() else { return };
         let entry = Entry::Message(Message { topic: name, body: reply.body });

@@ -9,6 +9,9 @@ use tunnel::TunnelReport;
 
 use super::Ticket;
 use super::fill_rate::FillRate;
+use crate::app::certificates::{
+    CertificateEnd, CertificateEnds, ExpiryNotice, ExpiryNotices, days_left,
+};
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
@@ -17,13 +20,15 @@ use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
 use crate::status::{
-    BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus, WriteSentence,
+    BrokerRefusal, CertificateSentence, CertificateStatus, ConnectionState, NamedTag, QueueStatus,
+    Status, TunnelStatus, WriteSentence,
 };
 use crate::web::Readiness;
 
 /// Targets of the lines about each part: the limit of the log counts them apart.
 const BROKER: &str = "gateway::broker";
 const BROKER_REFUSAL: &str = "gateway::broker_refusal";
+const CERTIFICATE: &str = "gateway::certificate";
 const CLOCK: &str = "gateway::clock";
 const PLC_CONNECTION: &str = "gateway::plc_connection";
 const PLC_LIMIT: &str = "gateway::plc_limit";
@@ -46,6 +51,7 @@ pub(super) struct StatusTracker {
     /// The tags of each PLC.
     tags: Vec<Arc<Vec<Tag>>>,
     fill_rate: FillRate,
+    notices: ExpiryNotices,
     /// What the broker refuses in this session.
     refusal: Option<BrokerRefusal>,
     /// Whether a change should be published before the next regular status message.
@@ -63,6 +69,8 @@ pub(in crate::app) struct HealthInputs {
     pub(in crate::app) tunnel: Option<watch::Receiver<TunnelReport>>,
     /// How far the clock can be trusted.
     pub(in crate::app) clock: watch::Receiver<ClockAssessment>,
+    /// When the certificates of the connection to the broker end.
+    pub(in crate::app) certificates: watch::Receiver<CertificateEnds>,
 }
 
 impl StatusTracker {
@@ -87,6 +95,7 @@ impl StatusTracker {
             max_wait: config.plcs.iter().map(max_wait).max().unwrap_or_default(),
             tags: config.plcs.iter().map(|plc| Arc::clone(&plc.tags)).collect(),
             fill_rate: FillRate::new(Instant::now()),
+            notices: ExpiryNotices::default(),
             refusal: None,
             changed: false,
             last_len: 0,
@@ -232,9 +241,11 @@ impl StatusTracker {
                 let (topic, reason) = (topic.to_string(), reason.clone());
                 self.on_refusal(BrokerRefusal::Deferred { topic, reason });
             }
-            mqtt::MqttEvent::SubscriptionRefused { .. }
-            | mqtt::MqttEvent::Acknowledged { .. }
-            | mqtt::MqttEvent::Received(_) => {}
+            mqtt::MqttEvent::SubscriptionRefused { filter, reason, .. } => {
+                let (filter, reason) = (filter.clone(), reason.clone());
+                self.on_refusal(BrokerRefusal::SubscriptionRefused { filter, reason });
+            }
+            mqtt::MqttEvent::Acknowledged { .. } | mqtt::MqttEvent::Received(_) => {}
         }
     }
 
@@ -289,6 +300,27 @@ impl StatusTracker {
         self.changed |= is_changed;
         self.poll_tunnel(now);
         assessment
+    }
+
+    /// Updates the status with the ends of the certificates, and returns the notices that are due:
+    /// none while the clock is wrong.
+    pub(super) fn poll_certificates(&mut self, trust: TrustLevel) -> Vec<ExpiryNotice> {
+        let now = clock::now();
+        let is_known = trust != TrustLevel::Unset;
+        let seconds = Some(now.as_whole_seconds()).filter(|_| is_known);
+        let ends = self.health_inputs.certificates.borrow_and_update().clone();
+        let all = ends.iter().map(|(file, end)| certificate_status(file, end, seconds)).collect();
+        let mut is_changed = false;
+        self.update(|status| is_changed = status.set_certificates(all, now));
+        self.changed |= is_changed;
+        let notices = &mut self.notices;
+        let due = ends.iter().filter_map(|(file, end)| {
+            let notice = notices.on_checked(file, *end.as_ref().ok()?, seconds?)?;
+            let ExpiryNotice { file, days, .. } = &notice;
+            tracing::warn!(target: CERTIFICATE, file, days, "this certificate expires soon");
+            Some(notice)
+        });
+        due.collect()
     }
 
     fn poll_tunnel(&mut self, now: UnixTime) {
@@ -389,6 +421,26 @@ impl StatusTracker {
 fn max_wait(plc: &Plc) -> Duration {
     let scan = plc.tags.iter().map(|tag| tag.scan).max().unwrap_or_default();
     scan + plc.publish.heartbeat
+}
+
+fn certificate_status(file: &str, end: &CertificateEnd, now: Option<i64>) -> CertificateStatus {
+    let (not_after, urgent, sentence) = match end {
+        Ok(end) => {
+            let (at, days) =
+                (UnixTime::from_whole_seconds(*end), now.map(|now| days_left(*end, now)));
+            let sentence = CertificateSentence::of_end(file.to_owned(), at, days);
+            (Some(at), sentence.is_urgent(), Sentence::new(&sentence))
+        }
+        Err(fault) => (None, true, Sentence::new(fault)),
+    };
+    let Sentence { text, detail } = sentence;
+    CertificateStatus {
+        file: file.to_owned(),
+        not_after,
+        urgent,
+        sentence: text,
+        sentence_detail: Some(detail),
+    }
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {

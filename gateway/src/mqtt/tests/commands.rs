@@ -150,6 +150,27 @@ async fn without_acknowledgements_the_broker_stops_at_the_receive_maximum() {
     assert_eq!(world.received().await.payload, b"16");
 }
 
+/// rumqttc would send what was in flight again if the broker had kept the session, in addition to
+/// the caller.
+#[tokio::test]
+async fn a_kept_session_does_not_double_the_messages_of_the_gateway() {
+    for version in BOTH {
+        let closing = Script { ending: Some((50, Ending::Close)), ..Script::default() };
+        let scripts = vec![closing.clone(), closing, Script::default()];
+        let mut world = BrokerWorld::start_with(version, scripts, kept).await;
+
+        let acknowledged = world.deliver_all(200, Qos::AtLeastOnce).await;
+        world.finish().await;
+
+        assert_eq!(acknowledged, vec![1; 200], "{version:?}");
+        let mut arrived = 0;
+        while let Ok(event) = world.broker_events.try_recv() {
+            arrived += u64::from(matches!(event, MockBrokerEvent::Message(_)));
+        }
+        assert!(arrived <= 200 + world.count("interrupted"), "{arrived}");
+    }
+}
+
 #[tokio::test]
 async fn with_acknowledgement_on_receipt_nothing_comes_again() {
     for version in BOTH {

@@ -13,7 +13,7 @@ use crate::config::raw::RawPlc;
 use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText, ProgramText};
 use crate::config::suggest::nearest;
-use crate::config::{Gateway, HostPort, Pacing, Plc};
+use crate::config::{Gateway, HostPort, Metrics, Pacing, Plc};
 use crate::diagnostics::SourceSpan;
 use crate::plc::{PlcFamily, PlcModel};
 
@@ -26,12 +26,14 @@ pub(super) fn check_plcs(
     root: &RawTable<'_>,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
+    metrics: Option<&Metrics>,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
+    let metric = metrics.is_some_and(|metrics| metrics.tags);
     let (mut seen, mut hosts) = (BTreeMap::new(), BTreeMap::new());
     let plcs = raw.for_each(root, context, |raw, context| {
         reject_repeated_name(&raw, &mut seen, context);
-        let plc = check_plc(&raw, gateway, common, context);
+        let plc = check_plc(&raw, gateway, common, metric, context);
         if let Some(plc) = &plc {
             note_other_spelling(&raw, &plc.address, &mut hosts, context);
         }
@@ -128,6 +130,7 @@ fn check_plc(
     raw: &RawPlc,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
+    metric: bool,
     context: &mut ReadContext<'_>,
 ) -> Option<Plc> {
     let name = raw.name.required(context, "name = \"pump6\"").map(|name| name.0);
@@ -151,7 +154,7 @@ fn check_plc(
     let zone = zone.map(|zone| zone.0);
     let likely_model = likely_model(raw, context);
     let accept_program = check_program(raw, model, context);
-    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone };
+    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone, metric };
     let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
     let overridden = common.map(|common| publish::with_overrides(common, own, context));

@@ -9,7 +9,7 @@ use clap::Args;
 use tunnel::{Endpoint, PublicKey};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
-use crate::office::fleet::{FLEET_TOML, Fleet, SITES_DIR};
+use crate::office::fleet::{BrokerAuthentication, FLEET_TOML, Fleet, SITES_DIR};
 use crate::office::output_file::{FileAccess, create_new, replace_if_changed};
 use crate::office::secrets::Secrets;
 
@@ -67,7 +67,7 @@ fn add_site(options: &AddOptions, fleet: &Fleet) -> anyhow::Result<u8> {
         let names: Vec<&str> = fleet.template_names().collect();
         bail!("there is no template {template}; the templates are {}", names.join(", "));
     }
-    let path = options.fleet.dir.join(SITES_DIR).join(format!("{id}.toml"));
+    let path = options.fleet.path(SITES_DIR).join(format!("{id}.toml"));
     if path.exists() {
         bail!("{} is there already", path.display());
     }
@@ -77,8 +77,10 @@ fn add_site(options: &AddOptions, fleet: &Fleet) -> anyhow::Result<u8> {
         format!("every address in {} is taken; use a wider network", plan.network)
     })?;
     let secrets = Secrets::of_fleet(&options.fleet.dir);
-    secrets.ensure_site_password(id)?;
-    let key = options.with_key.then(|| secrets.create_site_key(id)).transpose()?;
+    if fleet.settings().broker.authentication == BrokerAuthentication::Password {
+        secrets.ensure_site_password(id)?;
+    }
+    let key = options.with_key.then(|| secrets.ensure_site_key(id)).transpose()?;
     let text = site_toml(options, address, key);
     create_new(&path, text.as_bytes(), FileAccess::Public)?;
     print_line(format_args!("{}: {address}", path.display()))?;
@@ -131,12 +133,12 @@ fn add_hub(options: &AddOptions, endpoint: &Endpoint, fleet: &Fleet) -> anyhow::
     let address = settings.plan.network.hosts().find(is_free);
     let address =
         address.with_context(|| format!("every address in {} is taken", settings.plan.network))?;
-    let path = options.fleet.dir.join(FLEET_TOML);
+    let path = options.fleet.path(FLEET_TOML);
     let mut text = fs::read_to_string(&path)?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    let key = Secrets::of_fleet(&options.fleet.dir).create_hub_key(name)?;
+    let key = Secrets::of_fleet(&options.fleet.dir).ensure_hub_key(name)?;
     text.push_str(&super::hub_section(name, endpoint, address, &key));
     replace_if_changed(&path, text.as_bytes(), FileAccess::Public)?;
     print_line(format_args!("{}: the hub {name}, {address}", path.display()))?;

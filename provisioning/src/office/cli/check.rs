@@ -44,7 +44,7 @@ pub(super) fn check(options: &CheckOptions) -> anyhow::Result<u8> {
     let settings = fleet.settings();
     print_line(format_args!(
         "{}: no problems, {}, {}, {}",
-        options.fleet.dir.join(FLEET_TOML).display(),
+        options.fleet.path(FLEET_TOML).display(),
         count_of(fleet.sites().len(), "site"),
         count_of(fleet.template_names().count(), "template"),
         count_of(settings.hubs.len(), "hub"),

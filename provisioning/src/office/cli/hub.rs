@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::Timestamp;
 
+use super::key_options::AuthorityKeyOption;
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
+use crate::office::certificates::Certificates;
+use crate::office::fleet::BrokerAuthentication;
+use crate::office::fleet::Site;
 use crate::office::hub;
 use crate::office::output_file::FileChange;
 use crate::office::secrets::Secrets;
@@ -14,16 +19,19 @@ use crate::office::secrets::Secrets;
 #[command(after_help = "\
 Examples:
   edge-provision hub
-  rsync -a out/hubs/hub-a/etc/ root@hub-a.example.net:/etc/
+  tar -C out/hubs/hub-a --owner=root --group=root -c etc | ssh root@hub-a tar -C / --no-overwrite-dir -x
 
 Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file that
-does not change is not touched. On the hub, then:
+does not change is not touched. At the hub, then:
+  chown mosquitto: /etc/mosquitto/edge.*
   wg syncconf edge <(wg-quick strip edge)    no session is lost
   nft -f /etc/nftables.d/edge.nft
   systemctl reload mosquitto prometheus")]
 pub(super) struct HubOptions {
     #[command(flatten)]
     fleet: FleetOption,
+    #[command(flatten)]
+    authority: AuthorityKeyOption,
     /// Directory for the files; out/hubs of the fleet by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -32,11 +40,18 @@ pub(super) struct HubOptions {
 pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let secrets = Secrets::of_fleet(&options.fleet.dir);
-    let out = options.out.clone().unwrap_or_else(|| options.fleet.dir.join("out/hubs"));
-    let rendered = match hub::render(&fleet, &secrets) {
+    let out = options.out.clone().unwrap_or_else(|| options.fleet.path("out/hubs"));
+    let mut rendered = match hub::render(&fleet, &secrets) {
         Err(hub::HubError::Fleet(rejected)) => return super::reject(&rejected),
         rendered => rendered?,
     };
+    if fleet.settings().broker.authentication == BrokerAuthentication::Certificate {
+        let key = options.authority.authority_key.as_deref();
+        let certificates = Certificates::open(&options.fleet.dir, key, Timestamp::now())?;
+        for (hub, files) in &mut rendered {
+            files.extend(hub::certificate_files(&certificates, &secrets, hub)?);
+        }
+    }
     for (hub, files) in &rendered {
         for (path, change) in hub::write(&out.join(&hub.name), files)? {
             let verb = match change {
@@ -46,8 +61,7 @@ pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
             print_line(format_args!("{verb} {}", path.display()))?;
         }
     }
-    let is_missing =
-        |site: &&crate::office::fleet::Site| !site.is_revoked && site.public_key.is_none();
+    let is_missing = |site: &&Site| !site.is_revoked && site.public_key.is_none();
     let missing = fleet.sites().iter().filter(is_missing).count();
     if missing > 0 {
         let sites = count_of(missing, "site");

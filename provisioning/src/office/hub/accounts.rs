@@ -10,7 +10,7 @@ use crate::office::secrets::Secrets;
 
 /// A user of the broker.
 pub(super) struct Account {
-    /// The id of a site, or [`OFFICE_USER`].
+    /// A login of a site, or [`OFFICE_USER`].
     pub(super) name: String,
     /// Hash of the password in the form of the broker; absent if the broker recognises the user by
     /// a certificate.
@@ -22,6 +22,8 @@ pub(super) struct Account {
 pub(super) enum Rights {
     /// Topic filters, one for each kind of message.
     Site {
+        /// Its id.
+        site: String,
         /// The gateway publishes to these.
         publish: Vec<String>,
         /// The gateway subscribes to these.
@@ -48,13 +50,27 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
     let sites = fleet.sites().iter().zip(topics);
     for (site, extra) in sites.filter(|(site, _)| !site.is_revoked) {
         let below = |kind: &&str| format!("edge/{}/{kind}", site.id);
-        let publish = PUBLISHED.iter().map(below).chain(extra).collect();
-        let rights = Rights::Site { publish, subscribe: READ.iter().map(below).collect() };
-        accounts.push((site.id.clone(), rights));
-        passwords.push(match broker.authentication {
-            BrokerAuthentication::Password => Some(secrets.site_password(&site.id)?),
-            BrokerAuthentication::Certificate => None,
-        });
+        let publish: Vec<String> = PUBLISHED.iter().map(below).chain(extra).collect();
+        let rights = || Rights::Site {
+            site: site.id.clone(),
+            publish: publish.clone(),
+            subscribe: READ.iter().map(below).collect(),
+        };
+        match broker.authentication {
+            BrokerAuthentication::Password => {
+                accounts.push((site.user_name(site.login), rights()));
+                passwords.push(Some(secrets.site_password(&site.id)?));
+                // The one before the last, until the box uses the new one.
+                if let Some(previous) = secrets.previous_site_password(&site.id)? {
+                    accounts.push((site.user_name(site.login.saturating_sub(1).max(1)), rights()));
+                    passwords.push(Some(previous));
+                }
+            }
+            BrokerAuthentication::Certificate => {
+                accounts.push((site.id.clone(), rights()));
+                passwords.push(None);
+            }
+        }
     }
     let hash = match broker.software {
         BrokerSoftware::Mosquitto => mosquitto::password_hash,
@@ -73,8 +89,8 @@ pub(super) fn of_hub<'a>(
     view: &HubView<'_>,
 ) -> impl Iterator<Item = &'a Account> {
     let sites: BTreeSet<String> = view.sites.iter().map(|entry| entry.site.id.clone()).collect();
-    accounts.iter().filter(move |account| match account.rights {
+    accounts.iter().filter(move |account| match &account.rights {
         Rights::Everything => true,
-        Rights::Site { .. } => sites.contains(&account.name),
+        Rights::Site { site, .. } => sites.contains(site),
     })
 }

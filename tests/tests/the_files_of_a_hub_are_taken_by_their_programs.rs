@@ -1,0 +1,197 @@
+//! What `edge-provision hub` writes is what WireGuard, nftables, Mosquitto,
+//! Prometheus and NATS accept, and it lets each site do its own work and no more.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::{EVENT_TIMEOUT, Namespace, NatsCluster, Office, Port, Process, system_program};
+
+/// A cluster that has just started does not answer for some seconds.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(60);
+const SITES: [&str; 2] = ["amsterdam-01", "rotterdam-01"];
+
+fn office() -> Office {
+    let office = Office::new("hub-a.example.net:51820");
+    for site in SITES {
+        office.run(&["add", site, "--template", "pump", "--with-key"]);
+    }
+    office
+}
+
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().expect("the program is installed");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn wireguard_and_prometheus_take_their_files() {
+    let office = office();
+    office.run(&["hub"]);
+    let etc = office.path("out/hubs/hub-a/etc");
+
+    let stripped =
+        succeeds(Command::new("wg-quick").arg("strip").arg(etc.join("wireguard/edge.conf")));
+    assert_eq!(stripped.matches("[Peer]").count(), SITES.len());
+    let prometheus = etc.join("prometheus/prometheus.yml");
+    let checked = succeeds(Command::new("promtool").args(["check", "config"]).arg(prometheus));
+    assert!(checked.contains("rules found"), "{checked}");
+}
+
+#[test]
+fn as_root_nftables_takes_its_file_twice() {
+    let office = office();
+    office.run(&["hub"]);
+    let file = office.path("out/hubs/hub-a/etc/nftables.d/edge.nft").display().to_string();
+    let hub = Namespace::new();
+    hub.run("nft", &["-c", "-f", &file]);
+    for _ in 0..2 {
+        hub.run("nft", &["-f", &file]);
+    }
+    let rules = hub.run("nft", &["list", "ruleset"]);
+    assert_eq!(rules.matches("hook input").count(), 1, "{rules}");
+}
+
+/// The rendered files with the paths and the address of this test.
+fn start_mosquitto(office: &Office, port: &Port) -> Process {
+    let etc = office.path("out/hubs/hub-a/etc");
+    let text = office.read("out/hubs/hub-a/etc/mosquitto/conf.d/edge.conf");
+    let listener = format!("listener {} 127.0.0.1", port.number());
+    let text = text
+        .replace("/etc/", &format!("{}/", etc.display()))
+        .replace("listener 1883 10.77.0.1", &listener);
+    assert!(text.contains(&listener), "{text}");
+    let data = office.path("data");
+    fs::create_dir_all(&data).expect("the directory is writable");
+    // Mosquitto gives up root's rights, and could not read the directory of the test.
+    let extra = format!("user root\nlog_dest stderr\npersistence_location {}/\n", data.display());
+    let path = office.path("mosquitto.conf");
+    fs::write(&path, text + &extra).expect("the directory is writable");
+    let broker = system_program(Path::new("mosquitto"));
+    let process = Process::start(Command::new(broker).arg("-c").arg(path));
+    process.wait_for_line(" running", EVENT_TIMEOUT);
+    process
+}
+
+/// A client of a broker with the password of a user.
+struct Client<'a> {
+    office: &'a Office,
+    port: u16,
+    user: &'static str,
+    version: &'static str,
+}
+
+impl Client<'_> {
+    fn command(&self, program: &str) -> Command {
+        let secret = match self.user {
+            "office" => "secrets/office/mqtt.password".to_owned(),
+            site => format!("secrets/sites/{site}/mqtt.password"),
+        };
+        let (port, password) = (self.port.to_string(), self.office.read(&secret));
+        let mut command = Command::new("sh");
+        // Its output goes where the log of a process is read.
+        command.args(["-c", "exec stdbuf -oL \"$@\" >&2", "sh", program]);
+        command.args(["-h", "127.0.0.1", "-p", &port, "-u", self.user, "-P", password.trim()]);
+        command.args(["-V", self.version, "-i", self.user]);
+        command
+    }
+
+    /// Publishes a message and waits for its acknowledgement.
+    fn publish(&self, topic: &str) {
+        succeeds(self.command("mosquitto_pub").args(["-q", "1", "-t", topic, "-m", topic]));
+    }
+
+    /// Publishes a message that the broker refuses. NATS does not answer one with quality of
+    /// service 1 at all.
+    fn publish_in_vain(&self, topic: &str) {
+        succeeds(self.command("mosquitto_pub").args(["-q", "0", "-t", topic, "-m", topic]));
+    }
+
+    /// Starts a subscriber that prints the topic of each message and ends after `count` of them.
+    fn receive(&self, filters: &[&str], count: usize) -> Process {
+        let mut command = self.command("mosquitto_sub");
+        command.args(["-q", "1", "-d", "-F", "received %t", "-C", &count.to_string(), "-W", "60"]);
+        for filter in filters {
+            command.args(["-t", filter]);
+        }
+        let process = Process::start(&mut command);
+        process.wait_for_line("Subscribed", CLUSTER_TIMEOUT);
+        process
+    }
+}
+
+/// Sends messages to a broker with the rendered accounts: each site reaches its own topics and no
+/// others.
+fn each_site_does_its_own_work(office: &Office, port: u16, version: &'static str) {
+    let client = |user| Client { office, port, user, version };
+    let [own, other] = SITES;
+    let mut listener = client("office").receive(&["edge/#"], 5);
+    let site = client(own);
+    for kind in ["data/pump", "status", "event", "reply/pump"] {
+        site.publish_in_vain(&format!("edge/{other}/{kind}"));
+        site.publish(&format!("edge/{own}/{kind}"));
+    }
+    // Sites never send commands, not even to themselves.
+    site.publish_in_vain(&format!("edge/{own}/offer"));
+    client(other).publish(&format!("edge/{other}/status"));
+    listener.wait(CLUSTER_TIMEOUT);
+    let mut received: Vec<String> = listener
+        .log()
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("received ").map(str::to_owned))
+        .collect();
+    received.sort();
+    let mut expected: Vec<String> = ["data/pump", "status", "event", "reply/pump"]
+        .map(|kind| format!("edge/{own}/{kind}"))
+        .into();
+    expected.push(format!("edge/{other}/status"));
+    expected.sort();
+    assert_eq!(received, expected);
+
+    let (set, offer) = (format!("edge/{own}/set/pump"), format!("edge/{own}/offer"));
+    let mut box_of_site = client(own).receive(&[&format!("edge/{own}/set/#"), &offer], 2);
+    let office_client = client("office");
+    office_client.publish(&format!("edge/{other}/set/pump"));
+    office_client.publish(&set);
+    office_client.publish(&offer);
+    box_of_site.wait(CLUSTER_TIMEOUT);
+    let text = box_of_site.log().text();
+    assert!(text.contains(&format!("received {set}")), "{text}");
+    assert!(text.contains(&format!("received {offer}")), "{text}");
+    assert!(!text.contains(other), "{text}");
+}
+
+#[test]
+fn mosquitto_lets_each_site_do_its_own_work() {
+    let office = office();
+    office.run(&["hub"]);
+    let port = Port::reserve();
+    let broker = start_mosquitto(&office, &port);
+    each_site_does_its_own_work(&office, port.number(), "mqttv5");
+    let wrong = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &port.number().to_string(), "-u", SITES[0], "-P", "wrong"])
+        .args(["-t", "edge/amsterdam-01/status", "-m", ""])
+        .output()
+        .expect("mosquitto_pub is installed");
+    assert!(!wrong.status.success(), "{wrong:?}");
+    assert!(!broker.log().contains("Error"), "{}", broker.log().text());
+}
+
+#[test]
+fn a_cluster_of_nats_servers_lets_each_site_do_its_own_work() {
+    let office = office();
+    office.change("fleet.toml", |text| {
+        text.replace("software = \"mosquitto\"", "software = \"nats\"     ")
+    });
+    office.run(&["hub"]);
+    let accounts = office.path("out/hubs/hub-a/etc/nats/edge-accounts.conf");
+    let cluster = NatsCluster::start_with_accounts(&accounts);
+    for broker in cluster.brokers() {
+        let port = broker.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        each_site_does_its_own_work(&office, port, "mqttv311");
+    }
+}
