@@ -299,7 +299,7 @@ impl CommandDesk {
     /// Ends a command that was not carried out.
     fn fail(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
         let Some(pending) = self.take_pending(number) else { return };
-        // What an earlier run did is not known, whatever the reason is now.
+        // What an earlier run did is not known, also if the reason is known now.
         let is_new = pending.order.task == WriteTask::Write;
         let reason = if is_new { reason } else { CommandReason::Interrupted };
         let is_recorded = reason != CommandReason::NoRecord;

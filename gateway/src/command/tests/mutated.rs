@@ -109,7 +109,7 @@ fn judge(site: &mut Site, plc: &Plc, payload: &[u8]) -> u64 {
         })
         .collect();
     assert_eq!(replies.len(), 1, "{shown}");
-    // A reply is bounded, whatever the command was.
+    // A reply is bounded, for any command.
     let text = Value::Object(replies[0].body.clone()).to_string();
     assert!(text.len() < 4_000, "{shown}: {text}");
     orders
