@@ -353,7 +353,8 @@ impl CommandDesk {
             return;
         };
         plc.program = Some(signature);
-        if plc.wanted_program.is_none() {
+        // A PLC without a program has the signature 0.
+        if plc.wanted_program.is_none() && signature != ProgramSignature([0; 4]) {
             plc.wanted_program = Some(signature);
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });

@@ -335,6 +335,8 @@ impl Pump {
 
     /// Does what the commands need: orders, records, replies, events, acknowledgements.
     pub(super) fn advance_commands(&mut self) {
+        // First: if it fails, the replies that say so follow at once.
+        self.commands.store_batch();
         while let Some(effect) = self.commands.desk.poll_effect() {
             match effect {
                 CommandEffect::Order(order) => self.commands.send_order(order),
@@ -348,7 +350,6 @@ impl Pump {
                 CommandEffect::Audit { body } => self.push_event(body),
             }
         }
-        self.commands.store_batch();
         while let Some(delivery) = self.commands.acknowledgements.front() {
             if self.outbox.try_send(MqttRequest::Acknowledge(*delivery)).is_err() {
                 return;
