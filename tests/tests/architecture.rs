@@ -80,6 +80,7 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("site_edit", &[]),
+    ("import", &[]),
     ("cli", ALL),
 ];
 

@@ -51,6 +51,11 @@ pub enum BrokerRefusal {
         /// The topic.
         topic: String,
     },
+    /// To share the client id: another client has ended a session of the last minutes with it.
+    ClientIdShared {
+        /// The client id.
+        client_id: String,
+    },
     /// The subscription to the commands, `filter`: no command arrives.
     SubscriptionRefused {
         /// The topic filter.
@@ -380,6 +385,11 @@ impl fmt::Display for BrokerRefusal {
                 f,
                 "A message on {topic} is longer than the broker accepts and is dropped: raise the \
                  broker's maximum packet size, or give the PLC fewer tags."
+            ),
+            Self::ClientIdShared { client_id } => write!(
+                f,
+                "Another client uses the client id {client_id}, and the broker disconnects one for \
+                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
             ),
             Self::SubscriptionRefused { filter, reason } => write!(
                 f,

@@ -22,6 +22,8 @@ use super::context::ReadContext;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
 use super::read::RawTable;
 use super::{Config, Gateway, Listen, Metrics, Mqtt, Plc, Queue};
+#[cfg(feature = "office")]
+pub(crate) use tag::{MAX_TAGS, is_reserved_tag_name, size_error, tag_name_error, whole_numbers};
 use tunnel::{CheckedTunnel, TunnelPresence};
 
 const METRICS_PORT: u16 = 9464;

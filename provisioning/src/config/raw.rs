@@ -20,6 +20,9 @@ const HOUR: u64 = 60 * MINUTE;
 const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 
+/// Default of `max_words`.
+pub(crate) const DEFAULT_MAX_WORDS: u16 = 120;
+
 /// Time between two reads.
 pub(super) type Scan = BoundedDuration<1, HOUR>;
 /// Time-out of one request to a PLC.
@@ -289,7 +292,7 @@ section! {
         /// Time-out of one request.
         timeout: Field<Timeout> = "1s";
         /// Maximum number of registers in one request.
-        max_words: Field<Integer<1, 125>> = 120u16;
+        max_words: Field<Integer<1, 125>> = DEFAULT_MAX_WORDS;
         /// Maximum number of unused registers that one request may read to join two tags.
         max_gap: Field<Integer<0, 124>>, else "32, generic: 0";
         /// Pause between a connect and the first request. PLCs with the same address share one
