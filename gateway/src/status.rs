@@ -19,7 +19,7 @@ pub use certificate::{CertificateSentence, CertificateStatus};
 pub use plc::{CycleStatus, PlcStatus, TagsStatus};
 pub use sentence::{
     BrokerRefusal, BrokerSentence, Headline, LimitSentence, NamedTag, PlcRefusal, PlcSentence,
-    TagSentence,
+    TagSentence, WriteSentence,
 };
 
 use crate::model::{
@@ -45,6 +45,19 @@ pub struct Status {
     pub queue: QueueStatus,
     /// Every PLC, in the order of the configuration.
     pub plcs: Vec<PlcStatus>,
+    /// What prevents writes to PLCs or makes them doubtful; empty when nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<WriteNotice>,
+}
+
+/// One thing to know about writes to PLCs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct WriteNotice {
+    /// What it is, and what to do.
+    pub sentence: String,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
 }
 
 /// Whether a gateway is connected behind the status topic.
@@ -221,7 +234,23 @@ impl Status {
             certificates: Vec::new(),
             queue: QueueStatus::default(),
             plcs: plcs.into_iter().map(|name| PlcStatus::new(name, now)).collect(),
+            writes: Vec::new(),
         }
+    }
+
+    /// Records what is to be known about writes. Returns whether that changed.
+    pub fn set_writes(&mut self, sentences: &[WriteSentence], now: UnixTime) -> bool {
+        let notice = |sentence| {
+            let (sentence, sentence_detail) = parts(Sentence::new(sentence));
+            WriteNotice { sentence, sentence_detail }
+        };
+        let writes: Vec<_> = sentences.iter().map(notice).collect();
+        let is_changed = writes != self.writes;
+        if is_changed {
+            self.mark_updated(now);
+            self.writes = writes;
+        }
+        is_changed
     }
 
     /// Records that the status is true at `now`; every other update does so too.

@@ -43,6 +43,12 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
+        name: "mutated commands",
+        target: &["-p", "gateway", "--lib"],
+        filter: "command::tests::mutated",
+        environment: &[(MUTATIONS.name, "1000000")],
+    },
+    LongTest {
         name: "crashes of the queue",
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",

@@ -154,6 +154,58 @@ pub enum TagSentence {
     },
 }
 
+/// What is to be known about writes to PLCs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+pub enum WriteSentence {
+    /// Writes are allowed over a connection that a host on the way can change.
+    WritesInClear {
+        /// Host and port of the broker.
+        broker: String,
+    },
+    /// The record of a command cannot be stored, so no command is carried out.
+    CommandsNotRecorded,
+    /// The PLC has another program than the one with which the addresses were checked.
+    ProgramNotAccepted {
+        /// Name of the PLC.
+        plc: String,
+        /// Signature of the program that it has.
+        signature: String,
+    },
+    /// The last command to this PLC ended without success.
+    WriteFailed {
+        /// Name of the PLC.
+        plc: String,
+        /// The reason in its reply.
+        reason: String,
+    },
+}
+
+impl fmt::Display for WriteSentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WritesInClear { broker } => write!(
+                f,
+                "Commands from {broker} are obeyed although the connection is neither in the \
+                 tunnel nor encrypted: any host in between can write to the PLCs. Use the tunnel \
+                 or mqtts://, and remove writes_in_clear."
+            ),
+            Self::CommandsNotRecorded => f.write_str(
+                "Commands cannot be recorded in state_dir, so all of them are refused: make room \
+                 on the disk, or replace it.",
+            ),
+            Self::ProgramNotAccepted { plc, signature } => write!(
+                f,
+                "{plc} is not written to, because its program changed: check the addresses of its \
+                 tags, then set accept_program = \"{signature}\"."
+            ),
+            Self::WriteFailed { plc, reason } => {
+                write!(f, "The last command to {plc} was not carried out: {reason}.")
+            }
+        }
+    }
+}
+
 /// The first line of the status: what keeps values from arriving, nearest to the broker first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]

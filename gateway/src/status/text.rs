@@ -160,6 +160,12 @@ fn rows(status: &Status) -> Vec<StatusRow> {
         state: format!("{} {}", plc.state.as_str(), elapsed(plc.since, now)),
         text: escaped(&plc_text(plc)),
     }));
+    rows.extend(status.writes.iter().map(|notice| StatusRow {
+        part: "writes",
+        name: "-".to_owned(),
+        state: "attention".to_owned(),
+        text: escaped(&notice.sentence),
+    }));
     rows
 }
 

@@ -375,9 +375,9 @@ section! {
         /// together: a value and its scale factor, the members of a structure.
         group: Field<PlainText>, else "none";
         /// Makes the tag writable: `{}` for every value of its type, or a table of `min` and `max`
-        /// after scaling, or `values = [..]`, and of `rate = "6/min"`. A value that does not fill its
-        /// registers also needs `whole_word = true`: the gateway then reads the word, changes its
-        /// part and writes the word, and what the PLC writes to the rest meanwhile is lost.
+        /// after scaling, or `values = [..]`, and of `rate = "6/min"`. A value that does not fill
+        /// its registers also needs `whole_word = true`: the gateway then reads the word, changes
+        /// its part and writes the word, and what the PLC writes to the rest meanwhile is lost.
         write: Field<WriteTable>, else "read-only";
     }
 }

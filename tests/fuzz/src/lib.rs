@@ -4,6 +4,7 @@
 
 mod bundle;
 mod codec;
+mod command;
 mod config;
 mod fleet;
 mod import;
@@ -13,6 +14,7 @@ mod wg_quick;
 
 pub use bundle::bundle;
 pub use codec::codec;
+pub use command::command;
 pub use config::config;
 pub use fleet::fleet;
 pub use import::{import_csv, import_plcopen, import_smbp, import_st, import_symbols};

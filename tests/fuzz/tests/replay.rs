@@ -34,6 +34,11 @@ fn the_corpus_of_codec_holds() {
 }
 
 #[test]
+fn the_corpus_of_command_holds() {
+    replay("command", fuzz::command);
+}
+
+#[test]
 fn the_corpus_of_config_holds() {
     replay("config", fuzz::config);
 }

@@ -21,7 +21,7 @@ use crate::plc;
 use crate::queue;
 use crate::status::{
     BrokerRefusal, CertificateSentence, CertificateStatus, ConnectionState, NamedTag, QueueStatus,
-    Status, TunnelStatus,
+    Status, TunnelStatus, WriteSentence,
 };
 use crate::web::Readiness;
 
@@ -263,6 +263,12 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Acknowledged { .. } | mqtt::MqttEvent::Received(_) => {}
         }
+    }
+
+    /// Records what is to be known about writes.
+    pub(super) fn set_writes(&mut self, sentences: &[WriteSentence]) {
+        let set = |status: &mut Status| status.set_writes(sentences, clock::now());
+        self.changed |= self.status.send_if_modified(set);
     }
 
     /// Records what the broker refuses. The first refusal is logged; what is dropped stands before

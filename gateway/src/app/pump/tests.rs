@@ -1,3 +1,4 @@
+mod commands;
 mod unreliable_brokers;
 mod wrong_clock;
 
