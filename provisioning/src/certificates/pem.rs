@@ -69,10 +69,12 @@ fn read_text(path: &Path, content: PemContent) -> Result<Zeroizing<Vec<u8>>, Cer
     let bytes = regular_file::read(path, MAX_CERTIFICATE_BYTES).map(Zeroizing::new);
     let path = path.display().to_string();
     let bytes = bytes.map_err(|error| {
-        let cause = match error.kind() {
-            ErrorKind::NotFound => "does not exist".to_owned(),
-            ErrorKind::PermissionDenied => "cannot be read by this user".to_owned(),
-            _ => format!("cannot be read ({error})"),
+        let cause = if error.kind() == ErrorKind::NotFound {
+            "does not exist".to_owned()
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            "cannot be read by this user".to_owned()
+        } else {
+            format!("cannot be read ({error})")
         };
         CertificateFault::CertificateFile { path: path.clone(), cause }
     })?;
