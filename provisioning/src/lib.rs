@@ -2,6 +2,7 @@
 //! plan of Modbus requests. Reads files, but opens no sockets. With feature `office`, the fleet too.
 
 pub mod bundle;
+pub mod certificates;
 pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]

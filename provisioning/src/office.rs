@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod fleet_signing;
 pub mod hub;
 mod hub_choice;
+pub mod import;
 pub mod output_batch;
 pub mod output_file;
 pub mod secrets;

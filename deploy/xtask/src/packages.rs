@@ -13,7 +13,9 @@ use crate::run::{command, is_root, run};
 const PACKAGES: &[(&str, &str)] = &[
     ("adduser", "creates the user of the package"),
     ("binutils", "strip and objdump for the package"),
+    ("chromium", "shows the dashboard of Node-RED"),
     ("e2fsprogs", "creates and checks the disks of the power cuts"),
+    ("fonts-dejavu-core", "letters for the browser"),
     ("iproute2", "ip configures the loopback of the sandbox"),
     ("iperf3", "load for the tunnel benches"),
     ("iputils-ping", "pings through the tunnel"),
@@ -29,7 +31,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "firewalls of sites and routers"),
     ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
-    ("openssl", "verifies the certificates of the authority"),
+    ("openssl", "verifies the certificates of the authority; servers with outdated TLS"),
     ("prometheus", "promtool checks /metrics"),
     ("python3-venv", "a virtual environment for pymodbus, the PLC of the tests"),
     ("rabbitmq-server", "a third-party broker, with its MQTT plugin"),

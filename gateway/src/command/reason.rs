@@ -138,7 +138,8 @@ impl fmt::Display for CommandReason {
             Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),
             Self::NotJson(error) => write!(f, "the command is not valid JSON: {error}"),
             Self::NotAnObject => f.write_str(
-                "a command is an object: {\"TAG\":VALUE} or {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
+                "a command is an object: {\"TAG\":VALUE}, or \
+                 {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
             ),
             Self::UnknownMember(key) => write!(
                 f,

@@ -14,7 +14,7 @@ use crate::model::{
 /// Returns what the reply to an order says.
 pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport) -> ReplyContent {
     let reason = match (&report.outcome, order.task) {
-        // A command of an earlier run: whatever the PLC holds now, what it took is not known.
+        // A command of an earlier run: what the PLC holds now does not show what it took.
         (_, WriteTask::ReadBack) => Some(CommandReason::Interrupted),
         (WriteOutcome::Done, WriteTask::Write) => None,
         (WriteOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),

@@ -1,6 +1,7 @@
 //! Commands against a PLC in memory: what is written, what is refused, and what the reply says.
 
 mod identities;
+mod mutated;
 mod refusals;
 
 use serde_json::json;

@@ -7,6 +7,7 @@ mod diff;
 mod enrol;
 mod generate;
 mod hub;
+mod import;
 mod init;
 mod key_options;
 mod rotate;
@@ -75,6 +76,9 @@ enum CliCommand {
     Rotate(rotate::RotateOptions),
     /// Write the files of the hubs.
     Hub(hub::HubOptions),
+    /// Turn the variables of a PLC project into tags.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportOptions),
     /// Print a completion script for a shell.
     #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
     Completions(generate::CompletionsOptions),
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
         CliCommand::Revoke(options) => enrol::revoke(&options),
         CliCommand::Rotate(options) => rotate::rotate(&options),
         CliCommand::Hub(options) => hub::hub(&options),
+        CliCommand::Import(options) => import::run(&options),
         CliCommand::Completions(options) => generate::completions(&options),
         CliCommand::Man(options) => generate::man(&options),
     };

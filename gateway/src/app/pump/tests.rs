@@ -1,10 +1,13 @@
+mod commands;
 mod unreliable_brokers;
 mod wrong_clock;
 
 use provisioning::config::MqttVersion;
 
 use super::*;
+use crate::app::certificates::CertificateEnds;
 use crate::clock;
+use crate::metrics::TagPosition;
 use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
 use crate::testing;
 
@@ -178,6 +181,50 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
+    const PLCS: u16 = 200;
+    let config = testing::config(PLCS.into());
+    let metrics = Metrics::new(&config, "hash").unwrap();
+    let (plcs, from_plcs) = mpsc::channel(PLCS.into());
+    let (_broker, from_broker) = mpsc::channel(1);
+    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let ends = (no_storage(), outbox);
+    let mut pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, command_inputs());
+    let page = pump.tag_page();
+    // The last PLC has not been read yet.
+    for plc in 0..PLCS - 1 {
+        plcs.send(cycle_of(plc, plc)).await.unwrap();
+    }
+    let reading = async move {
+        tokio::time::sleep(TICK_INTERVAL).await;
+        let (mut text, mut pieces, mut next) = (String::new(), 0, Some(TagPosition::START));
+        while let Some(position) = next {
+            let piece = page.piece(position).await.unwrap();
+            assert!(piece.text.len() < 64 * 1024 && piece.text.ends_with('\n'));
+            text.push_str(&piece.text);
+            (next, pieces) = (piece.next, pieces + 1);
+        }
+        drop(plcs);
+        (text, pieces)
+    };
+    let ((text, pieces), ()) = tokio::join!(reading, pump.run(from_plcs, from_broker, GRACE));
+
+    assert!(pieces > 1);
+    let tags = config.plcs[0].tags.len();
+    let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(lines("edge_tag_value{"), tags * usize::from(PLCS - 1));
+    assert_eq!(lines("edge_tag_good{"), tags * usize::from(PLCS));
+    assert_eq!(lines("edge_tag_timestamp_seconds{"), tags * usize::from(PLCS - 1));
+    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert_eq!(
+        families,
+        ["edge_tag_value gauge", "edge_tag_good gauge", "edge_tag_timestamp_seconds gauge"]
+    );
+    let name = &config.plcs[3].name;
+    assert!(text.contains(&format!("edge_tag_value{{plc=\"{name}\",tag=")), "{text}");
+}
+
 /// The broker drops a message, and the next session lasts a tenth of the time between two ticks.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_announced_in_a_session_of_any_length() {
@@ -288,5 +335,9 @@ fn command_inputs() -> CommandInputs {
 
 fn health_inputs() -> HealthInputs {
     let judgement = clock::assess(std::path::Path::new("/nowhere"));
-    HealthInputs { tunnel: None, clock: watch::Sender::new(judgement).subscribe() }
+    HealthInputs {
+        tunnel: None,
+        clock: watch::Sender::new(judgement).subscribe(),
+        certificates: watch::Sender::new(CertificateEnds::new()).subscribe(),
+    }
 }

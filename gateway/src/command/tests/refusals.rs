@@ -138,7 +138,7 @@ fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
     site.desk.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
     site.desk.on_program(0, second);
-    assert!(site.desk.has_other_program(0));
+    assert_eq!(site.desk.other_program(0), Some(second));
     let replies = site.send(r#"{"speed":1}"#);
     assert!(reply(&replies)["reason"].as_str().unwrap().contains("accept_program"), "{replies:?}");
     // Also after a restart with the same configuration.

@@ -227,6 +227,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         deadband: None,
         validity: None,
         scan: Duration::from_millis(scan),
+        metric: false,
         group: None,
         write: None,
     };
