@@ -5,7 +5,7 @@
 //! | `/metrics` | Prometheus text exposition format 0.0.4 |
 //! | `/metrics/tags` | the same with the last value of each tag, if the configuration says so |
 //! | `/healthz` | 200 while the event loop runs, else 503 |
-//! | `/readyz` | 200 while the storage is usable, else 503, whatever becomes of broker and PLCs |
+//! | `/readyz` | 200 while the storage is usable, else 503; broker and PLCs do not matter |
 //! | `/status` | the status as JSON |
 
 mod client;

@@ -13,7 +13,6 @@ pub mod fleet;
 pub mod fleet_signing;
 pub mod hub;
 mod hub_choice;
-mod network_files;
 pub mod output_batch;
 pub mod output_file;
 pub mod secrets;

@@ -131,6 +131,23 @@ fn notes() -> String {
 }
 
 #[test]
+fn a_service_whose_name_looks_like_a_section_stops_nothing() {
+    let variables = [
+        ("EDGE_MQTT__X_SERVICE_HOST", "10.0.0.3"),
+        ("EDGE_MQTT__X_SERVICE_PORT", "1883"),
+        ("EDGE_MQTT__X_SERVICE_PORT_MQTT", "1883"),
+        ("EDGE_MQTT__X_PORT", "tcp://10.0.0.3:1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP", "tcp://10.0.0.3:1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_PROTO", "tcp"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_PORT", "1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_ADDR", "10.0.0.3"),
+    ];
+    with(&variables, || assert!(notes().contains("8 environment variables set no key")));
+    // A key that does not exist is still one.
+    with(&[("EDGE_MQTT__X_PORT", "1883")], || assert!(error_text().contains("x_port")));
+}
+
+#[test]
 fn variables_of_services_are_one_note_and_stop_nothing() {
     let variables = [
         ("EDGE_GATEWAY_PORT", "tcp://10.0.0.1:9464"),

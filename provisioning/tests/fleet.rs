@@ -475,7 +475,7 @@ fn sites_of_one_shape_are_checked_as_if_each_was_alone() {
     }
 }
 
-/// A file that nobody expects is a problem with a place, and never a panic.
+/// An unexpected file is a problem with a place, and never a panic.
 #[test]
 fn mutated_files_are_problems_or_a_fleet() {
     let mut random = fastrand::Rng::with_seed(7);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use e2e::{
     EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus, RECOVERY_TIMEOUT,
-    STOP_TIMEOUT,
+    STOP_TIMEOUT, eventually,
 };
 use provisioning::plc::Table;
 use serde_json::Value;
@@ -90,6 +90,21 @@ fn the_packet_limit_of_the_broker_is_respected() {
 
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert_eq!(gateway.metric("edge_mqtt_connected"), Some(1.0), "{}", gateway.log().text());
+}
+
+#[test]
+fn two_gateways_with_one_client_id_are_both_told_also_while_they_are_connected() {
+    let (plc, broker) = (plc(), Mosquitto::start());
+    let start = || Gateway::start_ready(config(broker.url(), &plc));
+    let gateways = [start(), start()];
+    for gateway in &gateways {
+        eventually("it is named while the gateway is connected", RECOVERY_TIMEOUT, || {
+            let status: Value = serde_json::from_str(&gateway.get("/status").body).ok()?;
+            let broker = &status["broker"];
+            let is_named = broker["refusal_detail"]["code"] == "client_id_shared";
+            (is_named && broker["state"] == "connected").then_some(())
+        });
+    }
 }
 
 #[test]

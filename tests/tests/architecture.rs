@@ -1,6 +1,6 @@
 //! Compares the code with the tables of ARCHITECTURE.md: a module uses only the modules that its
 //! row lists.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,6 +48,39 @@ const MODULES: &[(&str, &[&str])] = &[
     ("supervise", &[]),
     ("uplink", &["model"]),
     ("web", &["status", "metrics", "model"]),
+];
+
+/// Each module of the office in `provisioning`, and the modules of the office that it may use.
+const OFFICE_MODULES: &[(&str, &[&str])] = &[
+    ("hub_choice", &[]),
+    ("address_plan", &["hub_choice"]),
+    ("fleet", &["address_plan", "hub_choice"]),
+    ("output_file", &[]),
+    ("secrets", &["output_file"]),
+    ("hub", &["certificates", "fleet", "output_file", "secrets"]),
+    ("signing", &[]),
+    ("authority", &[]),
+    ("enrol", &["authority"]),
+    ("boxes", &["enrol", "output_file"]),
+    ("certificates", &["authority", "output_file", "secrets"]),
+    ("fleet_signing", &["output_file", "secrets", "signing"]),
+    ("output_batch", &["output_file"]),
+    (
+        "build",
+        &[
+            "boxes",
+            "certificates",
+            "fleet",
+            "fleet_signing",
+            "output_batch",
+            "output_file",
+            "secrets",
+            "signing",
+            "site_edit",
+        ],
+    ),
+    ("site_edit", &[]),
+    ("cli", ALL),
 ];
 
 /// Marks the modules that may use every other.
@@ -99,10 +132,41 @@ fn every_file_belongs_to_a_module() {
 }
 
 #[test]
+fn modules_of_the_office_use_only_the_modules_they_may_use() {
+    let mut violations = Vec::new();
+    for source in product_below("provisioning/src/office") {
+        let module = source.module();
+        let Some((_, allowed)) = OFFICE_MODULES.iter().find(|(name, _)| *name == module) else {
+            panic!("{}: {ADVICE}", source.path);
+        };
+        let text = source.text.replace("crate::office::", "crate::");
+        let is_forbidden = |used: &String| {
+            let is_module = OFFICE_MODULES.iter().any(|(name, _)| name == used);
+            is_module && *used != module && !allowed.contains(&used.as_str()) && *allowed != ALL
+        };
+        for used in uses(&text).into_iter().filter(is_forbidden) {
+            violations.push(format!("{}: `{module}` must not use `{used}`", source.path));
+        }
+    }
+    assert!(violations.is_empty(), "{}\nif the use is right, {ADVICE}", violations.join("\n"));
+}
+
+#[test]
 fn architecture_md_shows_the_same_table() {
+    for (header, modules) in
+        [("| module of `gateway` |", MODULES), ("| module of `office` |", OFFICE_MODULES)]
+    {
+        assert_same_table(header, modules);
+    }
+}
+
+fn assert_same_table(header: &str, modules: &[(&str, &[&str])]) {
     let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).expect("it exists");
-    let shown: BTreeMap<&str, BTreeSet<&str>> = text.lines().filter_map(row).collect();
-    let held: BTreeMap<&str, BTreeSet<&str>> = MODULES
+    let table = text.split_once(header).expect("the page has this table").1;
+    let rows = table.lines().take_while(|line| line.contains('|'));
+    let shown: BTreeMap<&str, BTreeSet<&str>> =
+        rows.filter_map(|line| row(line, modules)).collect();
+    let held: BTreeMap<&str, BTreeSet<&str>> = modules
         .iter()
         .map(|(module, allowed)| {
             (*module, allowed.iter().copied().filter(|used| *used != "model").collect())
@@ -112,10 +176,10 @@ fn architecture_md_shows_the_same_table() {
 }
 
 /// Returns a module and what it may use, from `| module | holds | may use |`; brackets explain.
-fn row(line: &str) -> Option<(&str, BTreeSet<&str>)> {
+fn row<'a>(line: &'a str, modules: &[(&str, &[&str])]) -> Option<(&'a str, BTreeSet<&'a str>)> {
     let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
     let [module, _, may_use] = cells.as_slice() else { return None };
-    let is_module = MODULES.iter().any(|(name, _)| name == module);
+    let is_module = modules.iter().any(|(name, _)| name == module);
     let names = may_use.split(", ").map(|name| match name {
         "everything" => "*",
         name => name.split(" (").next().unwrap_or(name),
@@ -219,7 +283,7 @@ fn test_code_is_exempt() {
 }
 
 struct Source {
-    /// Relative to gateway/src.
+    /// Relative to the directory of the modules.
     path: String,
     /// Product code only.
     text: String,
@@ -237,7 +301,11 @@ fn workspace() -> PathBuf {
 }
 
 fn product() -> Vec<Source> {
-    let root = workspace().join("gateway/src");
+    product_below("gateway/src")
+}
+
+fn product_below(root: &str) -> Vec<Source> {
+    let root = workspace().join(root);
     let mut sources = Vec::new();
     let mut todo = vec![root.clone()];
     while let Some(path) = todo.pop() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{CertificateAuthority, Gateway, Port, eventually, temp_dir};
+use e2e::{CertificateAuthority, Gateway, Office, Port, eventually, temp_dir};
 
 const SOON: Duration = Duration::from_secs(10);
 const HOW: &str = "`BLESS=1 cargo test -p e2e --test the_reference_pages` writes it.";
@@ -25,15 +25,28 @@ fn assert_page(name: &str, page: &str) {
     assert!(written == page, "docs/{name} is stale: {HOW}");
 }
 
-fn help(arguments: &[&str]) -> String {
-    let mut command = Command::new(Gateway::program());
+fn help(program: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
     let output = command.args(arguments).env("COLUMNS", "100").output().expect("it starts");
     String::from_utf8(output.stdout).expect("text")
 }
 
 #[test]
 fn commands_are_those_of_the_help() {
-    let main = help(&["--help"]);
+    let mut page = format!(
+        "# Commands\n\n<!-- Made from `--help`; {HOW} -->\n\n\
+         What `--help` prints for each command.\n"
+    );
+    for program in [Gateway::program(), Office::program()] {
+        page.push_str(&commands_of(&program));
+    }
+    assert_page("commands.md", &page);
+}
+
+/// Returns the help of a program and of each of its commands.
+fn commands_of(program: &Path) -> String {
+    let main = help(program, &["--help"]);
+    let name = program.file_name().expect("a program has a name").display();
     let commands = main
         .lines()
         .skip_while(|line| *line != "Commands:")
@@ -42,18 +55,15 @@ fn commands_are_those_of_the_help() {
         // A command is indented by two; further lines of its text are indented by more.
         .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "help");
-    let mut page = format!(
-        "# Commands\n\n<!-- Made from `--help`; {HOW} -->\n\n\
-         What `--help` prints for each command.\n\n## edge-gateway\n\n```text\n{main}```\n"
-    );
-    for name in commands {
-        let text = help(&[name, "--help"]);
+        .filter(|command| *command != "help");
+    let mut page = format!("\n## {name}\n\n```text\n{main}```\n");
+    for command in commands {
+        let text = help(program, &[command, "--help"]);
         let lines = text.lines().map(|line| format!("{}\n", line.trim_end()));
         let text: String = lines.collect();
-        write!(page, "\n## edge-gateway {name}\n\n```text\n{text}```\n").expect("text");
+        write!(page, "\n## {name} {command}\n\n```text\n{text}```\n").expect("text");
     }
-    assert_page("commands.md", &page);
+    page
 }
 
 /// One metric of the exposition.

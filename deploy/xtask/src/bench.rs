@@ -14,8 +14,9 @@ pub(crate) struct BenchArguments {
     /// throughput and processor time, compared with wireguard-go, in network namespaces, as root.
     /// `queue`: appending, replay, start with a backlog. `replay`: the age of new values during the
     /// replay of a backlog to Mosquitto, after an outage of `--seconds`. `wear`: bytes written to
-    /// the device, compared with SQLite and redb, on loop devices, as root.
-    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear"])]
+    /// the device, compared with SQLite and redb, on loop devices, as root. `fleet`: the commands of
+    /// `edge-provision` with 10,000 sites.
+    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "fleet"])]
     workloads: Vec<String>,
     /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.
     /// Installs them below target/peers; needs python3-venv and npm.
@@ -34,8 +35,10 @@ pub(crate) struct BenchArguments {
 
 /// Builds the measured programs in release and runs the measurements.
 pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
-    step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
     let named = |name: &str| bench.workloads.iter().any(|workload| workload == name);
+    if bench.workloads.is_empty() || bench.workloads.iter().any(|workload| workload != "fleet") {
+        step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
+    }
     if named("tunnel") {
         tunnel(bench)?;
     }
@@ -47,6 +50,9 @@ pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
         measure.args(["--turns", &bench.turns.to_string()]);
         measure.args(["--seconds", &bench.seconds.to_string()]);
         step("measure a replay", || run(&mut measure))?;
+    }
+    if named("fleet") {
+        fleet()?;
     }
     if named("wear") {
         step("measure the wear", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "wear"])))?;
@@ -74,6 +80,15 @@ pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     step("measure", || run(&mut load))?;
     println!("    one line per cell in {}", lines.display());
     Ok(())
+}
+
+fn fleet() -> Result<()> {
+    step("build edge-provision", || {
+        run(&mut cargo(&["build", "--release", "-p", "provisioning"]))
+    })?;
+    let mut measure = cargo(&["bench", "-p", "e2e", "--bench", "fleet"]);
+    measure.env(test_settings::PROVISION.name, target_dir().join("release/edge-provision"));
+    step("measure a fleet", || run(&mut measure))
 }
 
 fn tunnel(bench: &BenchArguments) -> Result<()> {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS,
-    OUTAGE_HOURS, SCRAPED_TAGS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, KILLS, LIVES, LOG_SECONDS, MESSAGES,
+    MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS,
 };
 
 use crate::docs;
@@ -65,6 +65,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "random_faults::in_24_days",
         environment: &[(LIVES.name, "20")],
+    },
+    LongTest {
+        name: "kills of the gateway",
+        target: &["-p", "e2e", "--test", "a_killed_gateway_loses_nothing_it_stored"],
+        filter: "balanced_survives_kills",
+        environment: &[(KILLS.name, "1000")],
     },
     // All three durabilities at once: most of the time is spent booting three guests.
     LongTest {

@@ -296,6 +296,13 @@ mod tests {
     }
 
     #[test]
+    fn an_unsigned_integer_is_scaled_like_a_signed_one() {
+        let half = scale(Some((0.5, 1.0)), None);
+        assert_eq!(printed(half, Value::Uint(3)), printed(half, Value::Int(3)));
+        assert_eq!(printed(half, Value::Uint(3)), "2.5");
+    }
+
+    #[test]
     fn an_integer_scaled_by_whole_numbers_is_exact() {
         let large = 9_007_199_254_740_993;
         let scaled = |scaling, decimals, raw: u64| {

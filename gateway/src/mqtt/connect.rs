@@ -271,6 +271,7 @@ fn violation_failure(violation: Violation) -> SessionFailure {
         Violation::ReceiveMaximumZero
         | Violation::MaximumPacketSizeZero
         | Violation::UnsolicitedMessage
+        | Violation::UnsolicitedPingResponses
         | Violation::TopicAlias
         | Violation::PacketTooLong { .. }
         | Violation::PropertiesTooLong { .. }

@@ -195,6 +195,11 @@ impl<C: Connector> ManagedConnection<C> {
         }
     }
 
+    /// Returns when backoff and budget allow the next connect, after one was deferred.
+    pub(super) const fn next_connect_at(&self) -> Option<Instant> {
+        self.no_connect_before
+    }
+
     /// Takes a connect from the budget. Returns whether backoff and budget allow it now.
     fn take_connect(&mut self) -> bool {
         let now = now();

@@ -236,6 +236,34 @@ fn the_deadband_applies_to_the_scaled_value() {
 }
 
 #[test]
+fn a_deadband_is_exceeded_by_a_larger_distance_of_two_numbers_of_any_kind() {
+    let list = |items: &[Option<i64>]| {
+        Value::List(Arc::new(items.iter().map(|item| item.map(Value::Int)).collect()))
+    };
+    for (old, new, exceeds) in [
+        (Value::Int(-5), Value::Int(-2), true),
+        (Value::Int(-5), Value::Int(-3), false),
+        (Value::Uint(9), Value::Uint(6), true),
+        (Value::Uint(9), Value::Uint(7), false),
+        (Value::Real(8.0), Value::Real(5.5), true),
+        (Value::Real(8.0), Value::Real(6.5), false),
+        (Value::Lreal(8.0), Value::Lreal(5.5), true),
+        (Value::Lreal(8.0), Value::Lreal(6.5), false),
+        // No distance is known: any difference counts, and equal values have none.
+        (Value::Bool(false), Value::Bool(true), true),
+        (Value::Bool(true), Value::Bool(true), false),
+        (Value::Int(1), Value::Uint(1), true),
+        (list(&[Some(1), Some(5)]), list(&[Some(1), Some(8)]), true),
+        (list(&[Some(1), Some(5)]), list(&[Some(1), Some(7)]), false),
+        (list(&[Some(1), None]), list(&[Some(1), None]), false),
+        (list(&[Some(1), None]), list(&[Some(1), Some(1)]), true),
+        (list(&[Some(1)]), list(&[Some(1), Some(1)]), true),
+    ] {
+        assert_eq!(exceeds_deadband(2.0, &old, &new), exceeds, "{old:?} {new:?}");
+    }
+}
+
+#[test]
 fn an_array_is_published_when_one_element_exceeds_the_deadband() {
     let mut world = SamplerHarness::new(PayloadShape::Samples, &[("%MW0", "ARRAY[0..2] OF INT")]);
     world.tag(0).deadband = Some(2.0);

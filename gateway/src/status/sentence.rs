@@ -58,6 +58,11 @@ pub enum BrokerRefusal {
         /// Name and text of the broker's reason code.
         reason: String,
     },
+    /// To share the client id: another client has ended a session of the last minutes with it.
+    ClientIdShared {
+        /// The client id.
+        client_id: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -334,6 +339,11 @@ impl fmt::Display for BrokerRefusal {
                 "The broker refuses the subscription to {filter} ({reason}), so no command \
                  arrives: allow this gateway to read there in the broker's access list (ACL), in \
                  Mosquitto with the line \"topic read {filter}\"."
+            ),
+            Self::ClientIdShared { client_id } => write!(
+                f,
+                "Another client uses the client id {client_id}, and the broker disconnects one for \
+                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
             ),
             Self::Deferred { topic, reason } => write!(
                 f,

@@ -7,6 +7,7 @@
 mod fleet_toml;
 mod keys;
 mod network;
+mod network_files;
 mod problems;
 mod render;
 mod site;
@@ -32,7 +33,6 @@ pub(crate) use fleet_toml::is_label;
 pub(crate) use render::{BROKER_PORT, BROKER_TLS_PORT};
 
 use super::hub_choice::preferred_hubs;
-use super::network_files;
 use problems::FleetProblem;
 use render::{MachineTemplate, RenderedConfig};
 use site_check::SiteTopics;
@@ -148,7 +148,7 @@ impl Fleet {
         Ok(files)
     }
 
-    /// Returns the topics to which each site publishes beside those below `edge/ID/`; empty for
+    /// Returns the topics to which each site publishes outside of those below `edge/ID/`; empty for
     /// most sites.
     ///
     /// # Errors

@@ -103,20 +103,20 @@ impl Secrets {
         self.dir.join("sites").join(site).join(name)
     }
 
-    /// Makes a key for a hub and returns its public key.
+    /// Makes the key of a hub unless there is one, and returns its public key.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be written.
-    pub fn create_hub_key(&self, hub: &str) -> Result<PublicKey, SecretError> {
-        create_key(&self.hub_key_path(hub))
+    /// When it cannot be written, or the one that is there cannot be used.
+    pub fn ensure_hub_key(&self, hub: &str) -> Result<PublicKey, SecretError> {
+        ensure_key(&self.hub_key_path(hub))
     }
 
-    /// Makes a key for a site and returns its public key.
+    /// Makes the key of a site unless there is one, and returns its public key.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be written.
-    pub fn create_site_key(&self, site: &str) -> Result<PublicKey, SecretError> {
-        create_key(&self.site_file(site, SITE_KEY))
+    /// When it cannot be written, or the one that is there cannot be used.
+    pub fn ensure_site_key(&self, site: &str) -> Result<PublicKey, SecretError> {
+        ensure_key(&self.site_file(site, SITE_KEY))
     }
 
     /// Makes the password of a site unless there is one.
@@ -140,10 +140,7 @@ impl Secrets {
     /// # Errors
     /// When it is not here, or exposed to others.
     pub fn hub_key(&self, hub: &str) -> Result<PrivateKey, SecretError> {
-        let path = self.hub_key_path(hub);
-        let text = read_secret(&path, "`edge-provision add --hub` makes the key of a new hub")?;
-        let expected = "a private key";
-        text.parse().map_err(|_| SecretError::Malformed { path, expected })
+        read_key(&self.hub_key_path(hub))
     }
 
     /// Returns the private key of a site if it was made here.
@@ -253,11 +250,21 @@ fn remove(path: &Path) -> Result<bool, SecretError> {
     }
 }
 
-fn create_key(path: &Path) -> Result<PublicKey, SecretError> {
+fn ensure_key(path: &Path) -> Result<PublicKey, SecretError> {
     let key = PrivateKey::generate();
     let line = Zeroizing::new(format!("{}\n", key.expose().as_str()));
-    create_new(path, line.as_bytes(), FileAccess::Secret)?;
-    Ok(key.public_key())
+    match create_new(path, line.as_bytes(), FileAccess::Secret) {
+        Ok(()) => Ok(key.public_key()),
+        // A command that was interrupted, or a site that was removed and added again.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(read_key(path)?.public_key()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKey, SecretError> {
+    let text = read_secret(path, "`edge-provision add --hub` makes the key of a new hub")?;
+    let expected = "a private key";
+    text.parse().map_err(|_| SecretError::Malformed { path: path.to_owned(), expected })
 }
 
 fn ensure_password(path: &Path) -> Result<(), SecretError> {
@@ -310,10 +317,9 @@ mod tests {
         assert_eq!(password.len(), 32);
         secrets.ensure_site_password("plant-7").unwrap();
         assert_eq!(secrets.site_password("plant-7").unwrap(), password);
-        let key = secrets.create_hub_key("hub-a").unwrap();
+        let key = secrets.ensure_hub_key("hub-a").unwrap();
         assert_eq!(secrets.hub_key("hub-a").unwrap().public_key(), key);
-        assert!(secrets.create_hub_key("hub-a").is_err());
-        assert_eq!(secrets.hub_key("hub-a").unwrap().public_key(), key);
+        assert_eq!(secrets.ensure_hub_key("hub-a").unwrap(), key);
 
         let path = secrets.site_file("plant-7", "mqtt.password");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();

@@ -5,6 +5,7 @@
 mod bundle;
 mod codec;
 mod config;
+mod fleet;
 mod queue;
 mod tunnel;
 mod wg_quick;
@@ -12,6 +13,7 @@ mod wg_quick;
 pub use bundle::bundle;
 pub use codec::codec;
 pub use config::config;
+pub use fleet::fleet;
 pub use queue::queue;
 pub use tunnel::{datagrams, packets};
 pub use wg_quick::wg_quick;

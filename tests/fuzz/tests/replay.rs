@@ -44,6 +44,11 @@ fn the_corpus_of_datagrams_holds() {
 }
 
 #[test]
+fn the_corpus_of_fleet_holds() {
+    replay("fleet", fuzz::fleet);
+}
+
+#[test]
 fn the_corpus_of_packets_holds() {
     replay("packets", fuzz::packets);
 }

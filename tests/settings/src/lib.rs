@@ -44,7 +44,7 @@ pub const CLIENT_ID: Setting = Setting {
 pub const CRASHES: Setting = Setting {
     name: "E2E_CRASHES",
     default: "4000",
-    meaning: "Simulated crashes of the queue; `cargo xtask test` sets 100000.",
+    meaning: "Simulated crashes of the queue; `cargo xtask test` sets 30000.",
 };
 /// Power cuts per durability.
 pub const CUTS: Setting = Setting {
@@ -79,7 +79,7 @@ pub const GUEST: Setting = Setting {
 /// Kills of a running gateway.
 pub const KILLS: Setting = Setting {
     name: "E2E_KILLS",
-    default: "200",
+    default: "60",
     meaning: "`kill -9` of a gateway with durability `balanced`.",
 };
 /// Lives of a tunnel.

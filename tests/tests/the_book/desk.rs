@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use e2e::{
-    Gateway, LocalHub, Mosquitto, Port, Process, TempDir, eventually, system_program, temp_dir,
+    Gateway, LocalHub, Mosquitto, Office, Port, Process, TempDir, eventually, system_program,
+    temp_dir,
 };
 use tunnel::PrivateKey;
 
@@ -53,6 +54,7 @@ impl Desk {
             fs::create_dir_all(dir.path().join(place)).expect("the directory is writable");
         }
         symlink(Gateway::program(), dir.path().join("bin/edge-gateway")).expect("a link");
+        symlink(Office::program(), dir.path().join("bin/edge-provision")).expect("a link");
         let sudo = dir.write("bin/sudo", "#!/bin/sh\nexec \"$@\"\n");
         fs::set_permissions(sudo, fs::Permissions::from_mode(0o755)).expect("its own file");
         let examples = dir.path().join("usr/share/doc/edge-gateway/examples");

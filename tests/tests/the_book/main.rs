@@ -25,6 +25,7 @@ fn play(path: &str) -> String {
 fn every_page_with_commands_is_played_here() {
     let played = [
         "README.md",
+        "docs/fleet/fleet.md",
         "docs/hub/completeness.md",
         "docs/hub/maintenance.md",
         "docs/hub/monitoring.md",
@@ -110,6 +111,13 @@ fn the_tunnel_to_the_hub() {
 #[test]
 fn when_something_is_wrong() {
     play("docs/site/troubleshooting.md");
+}
+
+#[test]
+fn many_sites_from_one_place() {
+    let listed = play("docs/fleet/fleet.md");
+    assert!(listed.contains("amsterdam-01  10.77.0.12"), "{listed}");
+    assert!(listed.contains("hub-a") && listed.contains("hub-b"), "{listed}");
 }
 
 #[test]

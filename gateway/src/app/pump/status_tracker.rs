@@ -34,6 +34,10 @@ const PLC_CONNECTION: &str = "gateway::plc_connection";
 const PLC_LIMIT: &str = "gateway::plc_limit";
 const PLC_REFUSAL: &str = "gateway::plc_refusal";
 
+/// How long a client that uses the same client id is reported after it ended a session. With pauses
+/// of up to a minute between connects, several take-overs are in this time.
+const TAKEN_OVER_REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
 /// The status, and the inputs from which it is updated.
 #[derive(Debug)]
 pub(super) struct StatusTracker {
@@ -54,6 +58,9 @@ pub(super) struct StatusTracker {
     notices: ExpiryNotices,
     /// What the broker refuses in this session.
     refusal: Option<BrokerRefusal>,
+    client_id: String,
+    /// When another client last ended a session with this client id.
+    taken_over_at: Option<Instant>,
     /// Whether a change should be published before the next regular status message.
     changed: bool,
     /// Length in bytes of the status message that was sent last.
@@ -97,6 +104,8 @@ impl StatusTracker {
             fill_rate: FillRate::new(Instant::now()),
             notices: ExpiryNotices::default(),
             refusal: None,
+            client_id: config.mqtt.client_id.clone(),
+            taken_over_at: None,
             changed: false,
             last_len: 0,
             max_len: usize::MAX,
@@ -219,8 +228,15 @@ impl StatusTracker {
                 self.refusal = None;
                 self.update(|status| status.on_broker_connected(broker, *version, now));
                 tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
+                if self.taken_over_at.is_some() {
+                    let client_id = self.client_id.clone();
+                    self.on_refusal(BrokerRefusal::ClientIdShared { client_id });
+                }
             }
-            mqtt::MqttEvent::Disconnected { sentence, .. } => {
+            mqtt::MqttEvent::Disconnected { reason, sentence, .. } => {
+                if *reason == mqtt::DisconnectReason::TakenOver {
+                    self.taken_over_at = Some(Instant::now());
+                }
                 let before = self.status.borrow().broker.sentence.clone();
                 self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
@@ -278,8 +294,22 @@ impl StatusTracker {
         }
     }
 
+    /// Ends the report on a shared client id when the other client is gone.
+    fn poll_taken_over(&mut self) {
+        if self.taken_over_at.take_if(|at| at.elapsed() >= TAKEN_OVER_REMEMBERED_FOR).is_none() {
+            return;
+        }
+        let is_about_id =
+            |refusal: &mut BrokerRefusal| matches!(refusal, BrokerRefusal::ClientIdShared { .. });
+        if self.refusal.take_if(is_about_id).is_some() {
+            self.changed = true;
+            self.update(|status| status.set_broker_refusal(None, clock::now()));
+        }
+    }
+
     /// Updates status and metrics with the state of clock and tunnel. Returns that of the clock.
     pub(super) fn poll_health(&mut self) -> ClockAssessment {
+        self.poll_taken_over();
         let now = clock::now();
         let assessment = *self.health_inputs.clock.borrow_and_update();
         let trust = assessment.period.trust;

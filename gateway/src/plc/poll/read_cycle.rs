@@ -129,6 +129,9 @@ impl<C: Connector> Poller<C> {
         let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
         let exchange = self.read_patiently(unit, request, retry_until).await?;
         if !may_be_stale || !exchange.is_closed() {
+            if may_be_stale && exchange.is_answered() {
+                self.connection.close_tracker().on_kept();
+            }
             return Some(exchange);
         }
         if !self.reopen_stale(unit, request, &exchange).await {
@@ -151,12 +154,26 @@ impl<C: Connector> Poller<C> {
         exchange: &Exchange,
     ) -> bool {
         self.on_closed_by_server();
-        if !self.connect().await {
+        if !self.connect().await && !self.connect_in_turn().await {
             return false;
         }
         self.server.count_request(unit, request, exchange);
         self.start_session(unit).await;
         true
+    }
+
+    /// Waits for a connect that was deferred, if the server closes the connection after each answer:
+    /// a cycle may need more connects than the budget has at once, and its last requests would
+    /// never be sent. Returns whether it is connected.
+    async fn connect_in_turn(&mut self) -> bool {
+        if !self.connection.close_tracker().may_wait() {
+            return false;
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => return false,
+            () = clock::sleep_until(self.connection.next_connect_at()) => {}
+        }
+        self.connect().await
     }
 
     /// Sends one request, and again after a pause while the PLC is too busy to answer it. Returns

@@ -1,7 +1,7 @@
 //! `[[plc]]`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::event;
@@ -103,11 +103,13 @@ fn note_other_spelling(
     }
 }
 
-/// Returns the address of a host that is one; one address for all that mean this machine.
+/// Returns the address of a host that is one, and one address for the three usual names of this
+/// machine. Other loopback addresses may be other servers.
 fn to_ip_address(host: &str) -> Option<IpAddr> {
     let host = if host == "localhost" { "127.0.0.1" } else { host };
     let address = host.parse::<IpAddr>().ok()?.to_canonical();
-    Some(if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
+    let is_this_machine = address == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    Some(if is_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
 }
 
 /// Returns whether two spellings of a host probably mean the same: this machine, an IPv4 address
@@ -240,6 +242,7 @@ mod tests {
             ("plc1", "plc2"),
             ("plc1.a", "plc1.b"),
             ("plc1", "10.0.0.1"),
+            ("127.0.0.1", "127.0.0.2"),
         ] {
             assert!(!is_same_host(one, other) && !is_same_host(other, one), "{one} {other}");
         }

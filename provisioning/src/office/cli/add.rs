@@ -9,7 +9,7 @@ use clap::Args;
 use tunnel::{Endpoint, PublicKey};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
-use crate::office::fleet::{FLEET_TOML, Fleet, SITES_DIR};
+use crate::office::fleet::{BrokerAuthentication, FLEET_TOML, Fleet, SITES_DIR};
 use crate::office::output_file::{FileAccess, create_new, replace_if_changed};
 use crate::office::secrets::Secrets;
 
@@ -77,8 +77,10 @@ fn add_site(options: &AddOptions, fleet: &Fleet) -> anyhow::Result<u8> {
         format!("every address in {} is taken; use a wider network", plan.network)
     })?;
     let secrets = Secrets::of_fleet(&options.fleet.dir);
-    secrets.ensure_site_password(id)?;
-    let key = options.with_key.then(|| secrets.create_site_key(id)).transpose()?;
+    if fleet.settings().broker.authentication == BrokerAuthentication::Password {
+        secrets.ensure_site_password(id)?;
+    }
+    let key = options.with_key.then(|| secrets.ensure_site_key(id)).transpose()?;
     let text = site_toml(options, address, key);
     create_new(&path, text.as_bytes(), FileAccess::Public)?;
     print_line(format_args!("{}: {address}", path.display()))?;
@@ -136,7 +138,7 @@ fn add_hub(options: &AddOptions, endpoint: &Endpoint, fleet: &Fleet) -> anyhow::
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    let key = Secrets::of_fleet(&options.fleet.dir).create_hub_key(name)?;
+    let key = Secrets::of_fleet(&options.fleet.dir).ensure_hub_key(name)?;
     text.push_str(&super::hub_section(name, endpoint, address, &key));
     replace_if_changed(&path, text.as_bytes(), FileAccess::Public)?;
     print_line(format_args!("{}: the hub {name}, {address}", path.display()))?;

@@ -1,7 +1,9 @@
 //! `init`: makes a new fleet.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -45,7 +47,7 @@ pub(super) struct InitOptions {
     network: Ipv4Net,
 }
 
-/// Largest network: 16 million addresses. Smallest: 254 sites beside the office.
+/// Largest network: 16 million addresses. Smallest: 254 sites and the office.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=23;
 
 pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
@@ -59,9 +61,9 @@ pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
         bail!("{} is there already; `edge-provision add` adds a site", path.display());
     }
     let secrets = Secrets::of_fleet(&options.dir);
-    let ignored = "# Private keys and passwords, and files that hold them.\n/secrets/\n/out/\n";
-    replace_if_changed(&options.dir.join(".gitignore"), ignored.as_bytes(), FileAccess::Public)?;
-    let key = secrets.create_hub_key(&options.hub)?;
+    // Before there is a secret.
+    ignore_secrets(&options.dir.join(".gitignore"))?;
+    let key = secrets.ensure_hub_key(&options.hub)?;
     let password = options.password_file.as_deref().map(read_password).transpose()?;
     SigningLists::create(&options.dir, password.as_ref().map(|password| password.as_str()))?;
     Certificates::create(&options.dir, Timestamp::now())?;
@@ -79,6 +81,26 @@ pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
     print_line(format_args!("{}: a fleet with the hub {}", path.display(), options.hub))?;
     print_line("Next: edge-provision add amsterdam-01 --location Amsterdam --template pump")?;
     Ok(EXIT_OK)
+}
+
+/// Adds the directories with secrets to what git ignores.
+fn ignore_secrets(path: &Path) -> anyhow::Result<()> {
+    let mut text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let is_missing = |line: &&str| !text.lines().any(|own| own == *line);
+    let missing: Vec<&str> = ["/secrets/", "/out/"].into_iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str("# Private keys and passwords, and files that hold them.\n");
+    text.extend(missing.iter().flat_map(|line| [*line, "\n"]));
+    replace_if_changed(path, text.as_bytes(), FileAccess::Public)?;
+    Ok(())
 }
 
 fn hub_section(options: &InitOptions, network: Ipv4Net, key: &tunnel::PublicKey) -> String {

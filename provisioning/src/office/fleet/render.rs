@@ -38,7 +38,7 @@ struct Segment {
     is_copied: bool,
 }
 
-/// Files of secrets and certificates on the box, beside its gateway.toml.
+/// Files of secrets and certificates on the box, in the directory of its gateway.toml.
 pub mod box_files {
     /// Private key of the tunnel.
     pub const TUNNEL_KEY: &str = "secrets/tunnel.key";

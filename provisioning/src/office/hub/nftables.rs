@@ -19,6 +19,7 @@ delete table inet edge
 
 table inet edge {{
 	chain from_tunnel {{
+		meta nfproto != ipv4 drop
 		# Linux also accepts packets for its other addresses here.
 		ip daddr != {hub} drop
 		ip saddr {office} accept

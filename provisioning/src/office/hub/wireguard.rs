@@ -17,7 +17,9 @@ pub(super) fn interface(view: &HubView<'_>, key: &PrivateKey) -> String {
          Address = {}/{}\n\
          ListenPort = {}\n\
          PrivateKey = {}\n\
-         MTU = 1420\n",
+         MTU = 1420\n\
+         # For the office, which reaches the metrics of the sites through the hub.\n\
+         PostUp = sysctl -q -w net.ipv4.conf.%i.forwarding=1\n",
         view.hub.name,
         view.hub.address,
         plan.network.prefix_len(),

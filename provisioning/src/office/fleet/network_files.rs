@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::fleet::{MachineSide, SiteFile, SiteNetwork, Uplink};
+use super::SiteFile;
+use super::network::{MachineSide, SiteNetwork, Uplink};
 
 /// Metric of a modem's default route: a cable is preferred.
 const LTE_METRIC: u32 = 700;
