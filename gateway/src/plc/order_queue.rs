@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::model::WriteOrder;
+use crate::model::{WriteOrder, WriteTask};
 
 /// Longest pause after an order: one whose answer was missing must not delay the next for long.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +55,17 @@ impl OrderQueue {
             return None;
         }
         self.take_any()
+    }
+
+    /// Takes the oldest order, if it may be carried out within a cycle: one that reads all tags
+    /// cannot.
+    pub(super) fn take_within_cycle(&mut self, now: Instant) -> Option<WriteOrder> {
+        let order = self.take(now)?;
+        if order.task == WriteTask::ReadAll {
+            self.next = Some(order);
+            return None;
+        }
+        Some(order)
     }
 
     /// Takes the oldest order, also during a pause.
