@@ -294,7 +294,7 @@ impl Pump {
         };
         let id = self.queue.push(topic, entry, now);
         if let (Some(id), Some((plc, value))) = (id, event) {
-            self.triggers.on_message(id, (plc, &value), true);
+            self.triggers.on_queued(id, (plc, &value));
         }
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
     }

@@ -1,6 +1,7 @@
-//! The write orders that wait for one connection, and when the next one may be sent. An order passes
-//! the polls, but orders take at most half of the time that requests may take: a flood of them does
-//! not stop the polls.
+//! The write orders that wait for one connection, and when the next one may be sent.
+//!
+//! An order passes the polls, but all orders together take at most half of the time that requests
+//! may take, so that a flood of them does not stop the polls.
 
 use std::time::{Duration, Instant};
 

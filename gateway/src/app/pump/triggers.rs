@@ -118,10 +118,19 @@ impl Triggers {
         samples.find(|sample| sample.tag == plc.trigger.tag())?.value.clone()
     }
 
-    /// Records that the message of an event was queued, or that one of an earlier run is sent.
-    pub(super) fn on_message(&mut self, id: EntryId, (plc, value): (u16, &Value), is_new: bool) {
+    /// Records that the message of an event was queued.
+    pub(super) fn on_queued(&mut self, id: EntryId, (plc, value): (u16, &Value)) {
         if let Some(plc) = self.plcs.get_mut(&plc) {
-            plc.trigger.on_message(id.ticket(), value, is_new);
+            plc.trigger.on_queued(id.ticket(), value);
+        }
+    }
+
+    /// Records that a message is sent, which may be one of an earlier run.
+    pub(super) fn on_sent(&mut self, id: EntryId, record: &Record) {
+        if let Some(value) = self.event_value(record)
+            && let Some(plc) = self.plcs.get_mut(&record.plc)
+        {
+            plc.trigger.on_sent(id.ticket(), &value);
         }
     }
 

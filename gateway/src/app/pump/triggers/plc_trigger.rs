@@ -42,6 +42,8 @@ pub(super) struct PlcTrigger {
     unacknowledged: BTreeMap<u64, PendingAcknowledgement>,
     /// Ticket of the message of the last event.
     latest: Option<u64>,
+    /// Ticket of the last event that was acknowledged: the word never goes back to an earlier one.
+    confirmed: Option<u64>,
     /// Words to be written, oldest first.
     writes: VecDeque<u16>,
     /// Number of the order that is under way, and its word.
@@ -80,6 +82,7 @@ impl PlcTrigger {
             reading: ReadState::Idle,
             unacknowledged: BTreeMap::new(),
             latest: None,
+            confirmed: None,
             writes: owed.into_iter().collect(),
             writing: None,
             retry_at: None,
@@ -131,16 +134,19 @@ impl PlcTrigger {
         change
     }
 
-    /// Records the message of an event with this value, when it is queued or handed to the broker.
-    pub(super) fn on_message(&mut self, ticket: u64, value: &Value, is_new: bool) {
-        if is_new {
-            self.published = Some(value.clone());
-        }
-        if self.trigger.acknowledge.is_none() || self.unacknowledged.contains_key(&ticket) {
+    /// Records that the message of an event with this value is queued.
+    pub(super) fn on_queued(&mut self, ticket: u64, value: &Value) {
+        self.published = Some(value.clone());
+        self.latest = Some(ticket);
+        self.on_sent(ticket, value);
+    }
+
+    /// Records a message with this value that is sent: one that is not known is of an earlier run.
+    pub(super) fn on_sent(&mut self, ticket: u64, value: &Value) {
+        let is_over = self.confirmed.is_some_and(|confirmed| ticket <= confirmed);
+        let is_known = self.unacknowledged.contains_key(&ticket);
+        if self.trigger.acknowledge.is_none() || is_known || is_over {
             return;
-        }
-        if is_new {
-            self.latest = Some(ticket);
         }
         if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
             self.unacknowledged.pop_first();
@@ -163,6 +169,7 @@ impl PlcTrigger {
             // A BOOL may be true for another event by now.
             let is_expected = !self.is_switch() || self.latest == Some(ticket);
             if is_acknowledged && is_expected {
+                self.confirmed = Some(ticket);
                 self.writes.push_back(word);
             }
         }
@@ -320,7 +327,7 @@ mod tests {
         count.on_value(&counter(1));
         for (ticket, value) in [(10, 2), (11, 3), (12, 4)] {
             count.on_value(&counter(value));
-            count.on_message(ticket, &counter(value), true);
+            count.on_queued(ticket, &counter(value));
         }
         count.on_acknowledged(12, |_| true);
         count.on_acknowledged(11, |_| true);
@@ -335,7 +342,7 @@ mod tests {
     fn an_event_whose_message_was_dropped_is_not_acknowledged_and_delays_none() {
         let mut count = trigger(None);
         for (ticket, value) in [(10, 2), (11, 3)] {
-            count.on_message(ticket, &counter(value), true);
+            count.on_queued(ticket, &counter(value));
         }
         count.on_acknowledged(11, |_| false);
         assert_eq!(written(&mut count), [3]);
@@ -344,9 +351,12 @@ mod tests {
     #[test]
     fn a_message_of_an_earlier_run_is_acknowledged_too() {
         let mut count = trigger(Some(counter(9)));
-        count.on_message(3, &counter(9), false);
+        count.on_sent(3, &counter(9));
         count.on_acknowledged(3, |_| true);
         assert_eq!(written(&mut count), [9]);
+        count.on_sent(2, &counter(8));
+        count.on_acknowledged(2, |_| true);
+        assert!(written(&mut count).is_empty(), "the word does not go back");
     }
 
     #[test]
@@ -355,7 +365,7 @@ mod tests {
             Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
         let event = EventTrigger { tag: 0, acknowledge: Some(place) };
         let mut count = PlcTrigger::new(0, event, Some(counter(9)), [8, 9]);
-        count.on_message(3, &counter(10), true);
+        count.on_queued(3, &counter(10));
         count.on_acknowledged(3, |_| true);
         assert_eq!(count.owed().collect::<Vec<_>>(), [8, 9, 10]);
         assert_eq!(written(&mut count), [8, 9, 10]);
@@ -366,22 +376,22 @@ mod tests {
     fn a_bool_is_acknowledged_until_it_is_false_and_never_for_an_earlier_event() {
         let mut switch = trigger(None);
         switch.on_value(&Value::Bool(true));
-        switch.on_message(10, &Value::Bool(true), true);
+        switch.on_queued(10, &Value::Bool(true));
         switch.on_acknowledged(10, |_| true);
         assert_eq!(written(&mut switch), [1]);
         switch.on_value(&Value::Bool(false));
         assert_eq!(written(&mut switch), [0]);
         switch.on_value(&Value::Bool(true));
-        switch.on_message(11, &Value::Bool(true), true);
+        switch.on_queued(11, &Value::Bool(true));
         switch.on_value(&Value::Bool(false));
         assert_eq!(written(&mut switch), [0]);
         switch.on_acknowledged(11, |_| true);
         assert!(written(&mut switch).is_empty(), "the program waits no more");
         switch.on_value(&Value::Bool(true));
-        switch.on_message(12, &Value::Bool(true), true);
+        switch.on_queued(12, &Value::Bool(true));
         switch.on_value(&Value::Bool(false));
         switch.on_value(&Value::Bool(true));
-        switch.on_message(13, &Value::Bool(true), true);
+        switch.on_queued(13, &Value::Bool(true));
         written(&mut switch);
         switch.on_acknowledged(12, |_| true);
         assert!(written(&mut switch).is_empty(), "another event");
@@ -392,7 +402,7 @@ mod tests {
     #[test]
     fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
         let mut count = trigger(None);
-        count.on_message(10, &counter(2), true);
+        count.on_queued(10, &counter(2));
         count.on_acknowledged(10, |_| true);
         let now = Instant::now();
         let lost = [WriteOutcome::Unknown, WriteOutcome::NotSent(NotSentReason::Stopping)];
