@@ -150,7 +150,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 21] = [
+pub const ALL: [Setting; 22] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -168,6 +168,7 @@ pub const ALL: [Setting; 21] = [
     NODE,
     NODE_RED,
     OUTAGE_HOURS,
+    PROVISION,
     PYTHON,
     SAMPLES,
     SEED,
