@@ -52,7 +52,7 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
     let accounts = in_parallel(&sites, |_, sites| {
         let account = |(site, extra): &(&Site, Vec<String>)| {
             let password_hash = match broker.authentication {
-                BrokerAuthentication::Password => Some(hash(&*secrets.site_password(&site.id)?)),
+                BrokerAuthentication::Password => Some(hash(&secrets.site_password(&site.id)?)),
                 BrokerAuthentication::Certificate => None,
             };
             Ok(Account { name: site.id.clone(), password_hash, rights: rights(&site.id, extra) })
@@ -61,7 +61,7 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
     });
     let office = Account {
         name: OFFICE_USER.to_owned(),
-        password_hash: Some(hash(&*secrets.office_password()?)),
+        password_hash: Some(hash(&secrets.office_password()?)),
         rights: Rights::Everything,
     };
     [Ok(office)].into_iter().chain(accounts).collect()
