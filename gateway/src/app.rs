@@ -20,9 +20,10 @@ use std::time::Duration;
 use provisioning::config::{Config, Listen, LoadedConfig, Plc, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::certificates::CertificateEnds;
 use self::network::Network;
 use self::pump::{CommandInputs, HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
@@ -101,15 +102,22 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
-    let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
+    let certificate_ends = watch::Sender::new(CertificateEnds::new());
+    let inputs = HealthInputs {
+        tunnel: network.tunnel.clone(),
+        clock: network.clock.clone(),
+        certificates: certificate_ends.subscribe(),
+    };
     let endpoints = plc::group_by_address(config.plcs.clone(), &metrics, fastrand::f64());
     let order_channels = order_channels::open(&endpoints);
     let (local_commands, local) = mpsc::channel(LOCAL_COMMAND_CAPACITY);
     let command_inputs = CommandInputs { orders: order_channels.senders, local };
     let ends = (open_storage(&config)?, outbox);
-    let pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
+    let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
+    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
     let router = web::router(Sources {
         metrics: metrics.clone(),
+        tags: has_tags.then(|| pump.tag_page()),
         liveness: pump.liveness(),
         readiness: pump.readiness(),
         status: pump.status(),
@@ -121,9 +129,11 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let publishing = Stage::new("publishing");
     let settings = mqtt_settings(&config, network.uplink.clone());
-    let tls = config.mqtt.tls.clone();
+    let (tls, uplink) = (config.mqtt.tls.clone(), network.uplink.clone());
     let expiries = metrics.certificates.clone();
-    serving.spawn(fatal.clone(), |stop| certificates::watch(tls, expiries, stop));
+    serving.spawn(fatal.clone(), |stop| {
+        certificates::watch(tls, uplink, expiries, certificate_ends, stop)
+    });
     let mqtt_metrics = metrics.mqtt.clone();
     // Not stopped by the token of its stage: it has to publish what the pump drains, and ends when
     // the pump closes the outbox.
@@ -133,9 +143,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for (endpoint, _orders) in endpoints.into_iter().zip(order_channels.receivers) {
+    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
@@ -228,5 +239,29 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
+        let mut config = testing::config(2);
+        config.mqtt.session_expiry = Duration::from_secs(60);
+        for (qos, expected) in [
+            (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::ExactlyOnce, SessionPersistence::Clean),
+        ] {
+            config.plcs[1].publish.qos = qos;
+            assert_eq!(session_persistence(&config), expected, "{qos:?}");
+        }
+        config.plcs[1].publish.qos = Qos::AtLeastOnce;
+        config.mqtt.session_expiry = Duration::ZERO;
+        assert_eq!(session_persistence(&config), SessionPersistence::Clean);
+        assert!(command_filters(&config).is_empty(), "no tag is writable");
     }
 }

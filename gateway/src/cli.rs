@@ -22,6 +22,8 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_OK: u8 = 0;
 /// Exit code: the check failed, or the command could not do its work.
 const EXIT_NEGATIVE: u8 = 1;
+/// File in `state_dir` with the reason why a start that failed is tried again later.
+const WAITING_FILE: &str = "waiting";
 /// Time for a disk to finish after everything else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 

@@ -15,6 +15,8 @@ mod reply;
 mod report;
 mod strict_json;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};

@@ -3,6 +3,7 @@
 
 mod labels;
 mod registrar;
+mod tag_page;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -11,6 +12,7 @@ pub use labels::{CommandOutcome, DropReason, MessageOutcome, ReplyOutcome, Reque
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
+pub use tag_page::{TagFamily, TagPage, TagPiece, TagPosition, TagRequest};
 pub use tunnel::TunnelMetrics;
 
 const REQUEST_SECONDS_BUCKETS: [f64; 11] =
@@ -32,7 +34,7 @@ pub struct Metrics {
     pub tunnel: TunnelMetrics,
     /// `edge_clock_synchronized`.
     pub clock_synchronized: IntGauge,
-    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file.
+    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file and broker.
     pub certificates: GaugeVec,
 }
 
@@ -240,7 +242,7 @@ impl Metrics {
             )?,
             certificates: registrar.float_gauges(
                 "edge_certificate_not_after_timestamp_seconds",
-                "Unix time at which the first certificate in the file expires.",
+                "Unix time at which the first certificate in the file, or that of the broker, expires.",
                 "file",
             )?,
             registry: registrar.into_registry(),

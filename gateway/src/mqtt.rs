@@ -407,13 +407,14 @@ impl MqttClient {
         self.metrics.connected.set(1);
         self.metrics.set_version(Some(version));
         let since = Instant::now();
+        let renewals = self.settings.uplink.renewal_requests();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
         let ClientSettings { subscriptions, acknowledgements, .. } = &self.settings;
         let inbox = Inbox::new(self.session, subscriptions, *acknowledgements);
         let numbered = (self.session, persistence);
         let session = connection.session_loop(inbox, numbered, renewal, events, metrics);
         let end = select! {
-            end = session.run(connection, &mut self.outbox) => end,
+            end = session.run(connection, &mut self.outbox, renewals) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);

@@ -28,6 +28,11 @@ mod syntax;
 mod toml_split;
 mod typed;
 
+#[cfg(feature = "office")]
+pub(crate) use check::{MAX_TAGS, is_reserved_tag_name, size_error, tag_name_error, whole_numbers};
+#[cfg(feature = "office")]
+pub(crate) use raw::DEFAULT_MAX_WORDS;
+
 pub use argument::{ArgumentError, parse_duration};
 pub use json_format::{EnumNames, JsonFormat};
 #[cfg(feature = "office")]

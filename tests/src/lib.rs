@@ -12,6 +12,7 @@
 )]
 
 mod authority;
+mod browser;
 mod capture;
 mod gateway;
 mod gateway_config;
@@ -43,6 +44,7 @@ mod wireguard_go;
 mod wireguard_interface;
 
 pub use authority::CertificateAuthority;
+pub use browser::BrowserPage;
 pub use capture::{Capture, SampleCounts};
 pub use gateway::Gateway;
 pub use gateway_config::{GatewayConfig, PlcConfig};

@@ -15,8 +15,11 @@ pub(crate) struct BenchArguments {
     /// `queue`: appending, replay, start with a backlog. `replay`: the age of new values during the
     /// replay of a backlog to Mosquitto, after an outage of `--seconds`. `wear`: bytes written to
     /// the device, compared with SQLite and redb, on loop devices, as root. `fleet`: the commands of
-    /// `edge-provision` with 10,000 sites.
-    #[arg(value_parser = ["W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "fleet"])]
+    /// `edge-provision` with 10,000 sites. `import`: 20,000 variables of a PLC project, from each
+    /// format.
+    #[arg(value_parser = [
+        "W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "fleet", "import",
+    ])]
     workloads: Vec<String>,
     /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.
     /// Installs them below target/peers; needs python3-venv and npm.
@@ -36,7 +39,8 @@ pub(crate) struct BenchArguments {
 /// Builds the measured programs in release and runs the measurements.
 pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     let named = |name: &str| bench.workloads.iter().any(|workload| workload == name);
-    if bench.workloads.is_empty() || bench.workloads.iter().any(|workload| workload != "fleet") {
+    let of_office = |workload: &String| ["fleet", "import"].contains(&workload.as_str());
+    if bench.workloads.is_empty() || !bench.workloads.iter().all(of_office) {
         step("build the gateway", || run(&mut cargo(&["build", "--release", "-p", "gateway"])))?;
     }
     if named("tunnel") {
@@ -56,6 +60,10 @@ pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
     }
     if named("wear") {
         step("measure the wear", || run(&mut cargo(&["bench", "-p", "e2e", "--bench", "wear"])))?;
+    }
+    if named("import") {
+        let measure = ["bench", "-p", "provisioning", "--bench", "import"];
+        step("measure imports", || run(&mut cargo(&measure)))?;
     }
     let loads: Vec<&String> =
         bench.workloads.iter().filter(|workload| workload.starts_with('W')).collect();

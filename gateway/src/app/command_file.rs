@@ -76,3 +76,6 @@ impl<S: Storage> CommandFile<S> {
         Ok((file, 0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ mod reply_box;
 mod sending;
 mod status_tracker;
 mod storage_retry;
+mod tag_pieces;
 mod ticket;
 mod timestamp_correction;
 
@@ -39,7 +40,7 @@ use self::storage_retry::StorageRetry;
 use self::ticket::Ticket;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
 use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
@@ -85,6 +86,7 @@ pub(super) struct Pump {
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
+    tag_requests: mpsc::Receiver<TagRequest>,
     commands: Commands,
     liveness: Liveness,
 }
@@ -154,10 +156,18 @@ impl Pump {
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
+            tag_requests: mpsc::channel(1).1,
             commands,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
+    }
+
+    /// Returns the page of tag values, which this pump writes from now on.
+    pub(super) fn tag_page(&mut self) -> TagPage {
+        let (page, requests) = TagPage::new();
+        self.tag_requests = requests;
+        page
     }
 
     /// Returns a receiver of the status.
@@ -198,6 +208,7 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
+                Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 Some(event) = self.commands.next_event() => self.on_command_event(event),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
@@ -206,6 +217,12 @@ impl Pump {
         }
         // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
+    }
+
+    /// Writes a piece of the page of tag values.
+    fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
+        // A client that has gone needs none.
+        let _ = reply.send(tag_pieces::write_piece(&self.pipelines, position, now()));
     }
 
     /// Handles an event of a PLC task.
@@ -228,6 +245,7 @@ impl Pump {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
+            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
         }
     }
 
@@ -281,6 +299,8 @@ impl Pump {
                     has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
                 });
+                // Not at the next tick: a session over which the broker closes may be shorter.
+                self.announce_gaps();
                 self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
@@ -428,13 +448,19 @@ impl Pump {
     fn on_tick(&mut self) {
         self.retry_storage();
         self.commands.on_tick();
+        self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
         for (plc, pipeline) in (0..).zip(&self.pipelines) {
             self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
         }
-        self.clock_history.on_assessed(self.status_tracker.poll_health());
+        let assessment = self.status_tracker.poll_health();
+        self.clock_history.on_assessed(assessment);
+        let notices = self.status_tracker.poll_certificates(assessment.period.trust);
+        notices
+            .iter()
+            .for_each(|one| self.push_event(change_event::expiry_body(one, clock::now())));
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();

@@ -19,6 +19,7 @@ Examples:
   edge-gateway demo --json --for 20s | jq .payload.temperature
   edge-gateway demo --json --for 20s | edge-gateway audit --capture -
   edge-gateway demo --broker mqtt://127.0.0.1:1883
+  edge-gateway demo --node-red
 
 Exit code 0 only if messages arrived and their values are those of the PLCs.")]
 pub(super) struct DemoOptions {
@@ -28,11 +29,28 @@ pub(super) struct DemoOptions {
     /// Print one message per line: {"topic":..,"payload":{..}}.
     #[arg(long)]
     json: bool,
+    /// Print how to import the dashboard for Node-RED, and end.
+    #[arg(long)]
+    node_red: bool,
     /// Publish to this broker, like mqtt://127.0.0.1:1883, and take commands from it, instead of
     /// the demo's own broker behind a tunnel.
     #[arg(long, value_name = "URL")]
     broker: Option<Broker>,
 }
+
+const NODE_RED: &str = "\
+A dashboard for the demo, with a broker and Node-RED on this machine:
+
+  1. Start the demo:         edge-gateway demo --broker mqtt://127.0.0.1:1883
+  2. Install the dashboard:  in Node-RED, Menu > Manage palette > Install,
+                             @flowfuse/node-red-dashboard
+  3. Import the flow:        Menu > Import > select a file to import, Import, Deploy:
+                             /usr/share/doc/edge-gateway/node-red/flows.json
+                             (in the repository: deploy/node-red/flows.json)
+  4. Open the dashboard:     http://127.0.0.1:1880/dashboard/pump6
+
+For another broker, change the node \"broker\"; for another gateway or PLC, the topics of the MQTT
+nodes.";
 
 const INTRODUCTION: &str = "\
 Two simulated PLCs, an M241 (pump6) and an M251 (pump7), are read over Modbus TCP. The messages
@@ -40,6 +58,10 @@ below have arrived at the broker. Ctrl-C stops the demo with a summary.";
 
 /// Runs the chain and prints the messages that arrive at the broker.
 pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
+    if options.node_red {
+        print_line(NODE_RED)?;
+        return Ok(EXIT_OK);
+    }
     let for_people = !options.json || io::stderr().is_terminal();
     if for_people {
         writeln!(io::stderr(), "{INTRODUCTION}")?;
@@ -56,7 +78,7 @@ pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
         };
         let DemoOptions { duration, broker, .. } = options.clone();
         tokio::select! {
-            verdict = demo::run(demo::DemoOptions { duration, broker }, stop, show) => verdict,
+            verdict = demo::run(demo::DemoSetup { duration, broker }, stop, show) => verdict,
             () = signals => Ok(DemoResult::default()),
         }
     })?;

@@ -114,6 +114,10 @@ fn send(state_dir: &Path, plc: &str, command: &Value) -> anyhow::Result<Value> {
     match answer.code {
         200 => serde_json::from_slice(&answer.body).context("the gateway has another version"),
         404 => bail!("the running gateway has no PLC {plc:?}: restart it after a change of FILE"),
+        504 => bail!(
+            "the PLC has not answered: it is not known whether it took the value; an event on \
+             edge/{{gateway}}/event will say what it holds"
+        ),
         _ => bail!("the gateway is stopping, so nothing was written"),
     }
 }

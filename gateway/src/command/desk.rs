@@ -299,7 +299,7 @@ impl CommandDesk {
     /// Ends a command that was not carried out.
     fn fail(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
         let Some(pending) = self.take_pending(number) else { return };
-        // What an earlier run did is not known, whatever the reason is now.
+        // What an earlier run did is not known, also if the reason is known now.
         let is_new = pending.order.task == WriteTask::Write;
         let reason = if is_new { reason } else { CommandReason::Interrupted };
         let is_recorded = reason != CommandReason::NoRecord;
@@ -353,20 +353,20 @@ impl CommandDesk {
             return;
         };
         plc.program = Some(signature);
-        if plc.wanted_program.is_none() {
+        // A PLC without a program has the signature 0.
+        if plc.wanted_program.is_none() && signature != ProgramSignature([0; 4]) {
             plc.wanted_program = Some(signature);
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });
         }
     }
 
-    /// Returns whether a PLC has another program than the one with which it may be written to.
+    /// Returns the program of a writable PLC that is not the one with which it may be written to.
     #[must_use]
-    pub fn has_other_program(&self, plc: u16) -> bool {
-        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.is_writable());
-        plc.is_some_and(|plc| {
-            matches!((plc.wanted_program, plc.program), (Some(one), Some(other)) if one != other)
-        })
+    pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {
+        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.is_writable())?;
+        let wanted = plc.wanted_program?;
+        plc.program.filter(|program| *program != wanted)
     }
 
     /// Returns the number of commands that are not over.

@@ -41,11 +41,10 @@ pub(super) type PresentValue<'a> = &'a dyn Fn(u16) -> Option<Value>;
 impl CommandPlc {
     pub(super) fn new(plc: &Plc) -> Self {
         let name = |index: &u16| plc.tags.get(usize::from(*index)).map(|tag| tag.name.as_str());
-        let mut by_name: Vec<u16> = (0..).zip(plc.tags.iter()).map(|(index, _)| index).collect();
+        // A PLC that is only read needs no names.
+        let tags = if plc.is_writable() { &plc.tags[..] } else { &[] };
+        let mut by_name: Vec<u16> = (0..).zip(tags).map(|(index, _)| index).collect();
         by_name.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
-        if !plc.is_writable() {
-            by_name = Vec::new();
-        }
         let is_nested = plc.publish.shape == PayloadShape::Nested;
         Self {
             name: plc.name.clone(),

@@ -82,6 +82,8 @@ pub enum CommandReason {
     Exception(u8),
     /// The PLC does not answer, for this reason.
     Unreachable(Sentence),
+    /// Some values were written, as the reply says, before this happened.
+    Partial(Box<Self>),
     /// The gateway stops.
     Stopping,
     /// The command cannot be recorded on disk, and nothing is written without a record.
@@ -99,9 +101,11 @@ impl CommandReason {
         match self {
             Self::Expired => CommandState::Expired,
             Self::UnderWay | Self::Repeated(_) => CommandState::Duplicate,
-            Self::Exception(_) | Self::Unreachable(_) | Self::Stopping | Self::NoRecord => {
-                CommandState::Failed
-            }
+            Self::Exception(_)
+            | Self::Unreachable(_)
+            | Self::Partial(_)
+            | Self::Stopping
+            | Self::NoRecord => CommandState::Failed,
             Self::NoAnswer | Self::Interrupted => CommandState::Unknown,
             Self::TooLong
             | Self::NotJson(_)
@@ -134,7 +138,8 @@ impl fmt::Display for CommandReason {
             Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),
             Self::NotJson(error) => write!(f, "the command is not valid JSON: {error}"),
             Self::NotAnObject => f.write_str(
-                "a command is an object: {\"TAG\":VALUE} or {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
+                "a command is an object: {\"TAG\":VALUE}, or \
+                 {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
             ),
             Self::UnknownMember(key) => write!(
                 f,
@@ -183,7 +188,7 @@ impl fmt::Display for CommandReason {
             Self::Retained => f.write_str(
                 "the broker had retained the command, so it may be old; publish without RETAIN",
             ),
-            Self::Expired => f.write_str("the command expired before it was carried out"),
+            Self::Expired => f.write_str("the command expired before it was sent to the PLC"),
             Self::ClockNotSet => f.write_str(
                 "the clock of the gateway is not set, so that it cannot judge `expires`",
             ),
@@ -201,8 +206,9 @@ impl fmt::Display for CommandReason {
                 f.write_str("the PLC holds other values than `expect`, so nothing was written")
             }
             Self::Exception(code) => write!(f, "the PLC refused the request with exception {code}"),
-            Self::Unreachable(sentence) => write!(f, "nothing was written: {sentence}"),
-            Self::Stopping => f.write_str("the gateway is stopping, so nothing was written"),
+            Self::Unreachable(sentence) => write!(f, "the PLC was not reached: {sentence}"),
+            Self::Partial(reason) => write!(f, "only what `tags` says was written: {reason}"),
+            Self::Stopping => f.write_str("the gateway is stopping"),
             Self::NoRecord => f.write_str(
                 "the gateway cannot record the command on its disk, so nothing was written",
             ),

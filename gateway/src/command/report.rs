@@ -14,18 +14,16 @@ use crate::model::{
 /// Returns what the reply to an order says.
 pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport) -> ReplyContent {
     let reason = match (&report.outcome, order.task) {
-        // A command of an earlier run: whatever the PLC holds now, what it took is not known.
+        // A command of an earlier run: what the PLC holds now does not show what it took.
         (_, WriteTask::ReadBack) => Some(CommandReason::Interrupted),
         (WriteOutcome::Done, WriteTask::Write) => None,
         (WriteOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),
         (WriteOutcome::Refused(code), _) => Some(CommandReason::Exception(*code)),
         (WriteOutcome::Unknown, _) => Some(CommandReason::NoAnswer),
-        (WriteOutcome::NotSent(reason), _) => Some(match reason {
-            NotSentReason::Unreachable(sentence) => CommandReason::Unreachable(sentence.clone()),
-            NotSentReason::Expired => CommandReason::Expired,
-            NotSentReason::ProgramChanged => CommandReason::ProgramChanged,
-            NotSentReason::Stopping => CommandReason::Stopping,
-        }),
+        (WriteOutcome::NotSent(reason), _) => Some(not_sent(reason)),
+        (WriteOutcome::Partial(reason), _) => {
+            Some(CommandReason::Partial(Box::new(not_sent(reason))))
+        }
     };
     let exception = match report.outcome {
         WriteOutcome::Refused(code) => Some(code),
@@ -42,6 +40,15 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
         tags(plc, &order.write, images)
     };
     ReplyContent { tags, exception, reason }
+}
+
+fn not_sent(reason: &NotSentReason) -> CommandReason {
+    match reason {
+        NotSentReason::Unreachable(sentence) => CommandReason::Unreachable(sentence.clone()),
+        NotSentReason::Expired => CommandReason::Expired,
+        NotSentReason::ProgramChanged => CommandReason::ProgramChanged,
+        NotSentReason::Stopping => CommandReason::Stopping,
+    }
 }
 
 /// Returns `{"setpoint":{"wrote":21.5,"read":21.5}}`.

@@ -1,13 +1,13 @@
 //! Commands against a PLC in memory: what is written, what is refused, and what the reply says.
 
 mod identities;
+mod mutated;
 mod refusals;
-mod support;
 
 use serde_json::json;
 
-use self::support::{Site, reply};
 use super::CommandEffect;
+use super::testing::{Site, reply};
 
 #[test]
 fn a_write_is_done_when_the_plc_has_answered_and_was_read_back() {

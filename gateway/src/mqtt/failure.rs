@@ -130,6 +130,8 @@ pub(super) enum SessionFailure {
     KeptSessionEnded,
     /// It is time to try MQTT 5 again.
     VersionRetry,
+    /// The certificate of the gateway is about to end, and there is a new one.
+    CertificateRenewed,
     /// The tunnel uses another hub.
     HubChanged,
 }
@@ -234,6 +236,7 @@ impl SessionFailure {
             | Self::ForeignSubscription
             | Self::KeptSessionEnded
             | Self::VersionRetry
+            | Self::CertificateRenewed
             | Self::HubChanged => DisconnectReason::Renewed,
         }
     }

@@ -18,6 +18,7 @@ impl Status {
             .or_else(|| self.connection_attempt())
             .or_else(|| self.missing_value())
             .or_else(|| self.clock_problem())
+            .or_else(|| self.certificate_problem())
             .unwrap_or_else(|| Headline::AllWell {
                 plcs: self.plcs.len(),
                 broker: self.broker.address.clone().unwrap_or_default(),
@@ -69,6 +70,11 @@ impl Status {
     fn clock_problem(&self) -> Option<Headline> {
         let clock = self.gateway.clock.as_ref().filter(|clock| !clock.is_plausible())?;
         Some(Headline::Clock { sentence: clock.sentence.clone() })
+    }
+
+    fn certificate_problem(&self) -> Option<Headline> {
+        let urgent = self.certificates.iter().find(|certificate| certificate.urgent)?;
+        Some(Headline::Certificate { sentence: urgent.sentence.clone() })
     }
 
     fn plc_problem(&self) -> Option<Headline> {
@@ -142,11 +148,23 @@ fn rows(status: &Status) -> Vec<StatusRow> {
     if let Some(tunnel) = &status.tunnel {
         rows.insert(1, tunnel_row(tunnel, now));
     }
+    rows.extend(status.certificates.iter().map(|certificate| StatusRow {
+        part: "certificate",
+        name: escaped(&certificate.file),
+        state: if certificate.urgent { "renew" } else { "good" }.to_owned(),
+        text: escaped(&certificate.sentence),
+    }));
     rows.extend(status.plcs.iter().map(|plc| StatusRow {
         part: "PLC",
         name: escaped(&plc.name),
         state: format!("{} {}", plc.state.as_str(), elapsed(plc.since, now)),
         text: escaped(&plc_text(plc)),
+    }));
+    rows.extend(status.writes.iter().map(|notice| StatusRow {
+        part: "writes",
+        name: "-".to_owned(),
+        state: "attention".to_owned(),
+        text: escaped(&notice.sentence),
     }));
     rows
 }

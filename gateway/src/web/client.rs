@@ -19,8 +19,8 @@ use tokio::time::timeout;
 /// Time-out for a whole response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time-out for a whole response to a command: 16 may wait for a PLC that answers in seconds.
-const POST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time-out for a whole response to a command, longer than that of the server.
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest response body; the status of 1,000 PLCs is much shorter.
 const MAX_BODY_BYTES: usize = 8 << 20;

@@ -24,8 +24,18 @@ fn replay(target: &str, read: fn(&[u8])) {
 }
 
 #[test]
+fn the_corpus_of_bundle_holds() {
+    replay("bundle", fuzz::bundle);
+}
+
+#[test]
 fn the_corpus_of_codec_holds() {
     replay("codec", fuzz::codec);
+}
+
+#[test]
+fn the_corpus_of_command_holds() {
+    replay("command", fuzz::command);
 }
 
 #[test]
@@ -56,4 +66,29 @@ fn the_corpus_of_queue_holds() {
 #[test]
 fn the_corpus_of_wg_quick_holds() {
     replay("wg_quick", fuzz::wg_quick);
+}
+
+#[test]
+fn the_corpus_of_import_symbols_holds() {
+    replay("import_symbols", fuzz::import_symbols);
+}
+
+#[test]
+fn the_corpus_of_import_st_holds() {
+    replay("import_st", fuzz::import_st);
+}
+
+#[test]
+fn the_corpus_of_import_plcopen_holds() {
+    replay("import_plcopen", fuzz::import_plcopen);
+}
+
+#[test]
+fn the_corpus_of_import_smbp_holds() {
+    replay("import_smbp", fuzz::import_smbp);
+}
+
+#[test]
+fn the_corpus_of_import_csv_holds() {
+    replay("import_csv", fuzz::import_csv);
 }

@@ -31,6 +31,7 @@ fn every_page_with_commands_is_played_here() {
         "docs/hub/monitoring.md",
         // Measurements, which take hours: `cargo xtask bench` and other tests run them.
         "docs/performance-measurements.md",
+        "docs/plc/import.md",
         "docs/plc/m262.md",
         "docs/plc/machine-expert.md",
         "docs/plc/reading.md",
@@ -82,6 +83,12 @@ fn the_variables_of_the_simulated_plc_are_those_that_it_lists() {
         let row = format!("| `{at}` | `{name} : {iec_type}` |");
         assert!(is_io || page.text.contains(&row), "{row}");
     }
+}
+
+#[test]
+fn tags_from_a_plc_project() {
+    let planned = play("docs/plc/import.md");
+    assert!(planned.contains("FC 3 "), "{planned}");
 }
 
 #[test]

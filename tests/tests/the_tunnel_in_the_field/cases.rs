@@ -184,14 +184,16 @@ fn at_the_router() -> [Case; 4] {
         Case::new("router rejects")
             .trouble(
                 Router,
-                "nft add rule inet t$i c iifname s$i udp dport 51820 reject with icmpx type port-unreachable",
+                "nft add rule inet t$i c iifname s$i udp dport 51820 \
+                 reject with icmpx type port-unreachable",
             )
             .code("router_refuses")
             .mend(Router, OPEN_ROUTER),
         Case::new("router prohibits")
             .trouble(
                 Router,
-                "nft add rule inet t$i c iifname s$i udp dport 51820 reject with icmpx type admin-prohibited",
+                "nft add rule inet t$i c iifname s$i udp dport 51820 \
+                 reject with icmpx type admin-prohibited",
             )
             .code("prohibited")
             .mend(Router, OPEN_ROUTER),
@@ -199,14 +201,16 @@ fn at_the_router() -> [Case; 4] {
             .tun()
             .trouble(
                 Router,
-                "nft add rule inet t$i c iifname s$i udp dport 51820 reject with icmpx type no-route",
+                "nft add rule inet t$i c iifname s$i udp dport 51820 \
+                 reject with icmpx type no-route",
             )
             .code("router_no_route")
             .mend(Router, OPEN_ROUTER),
         Case::new("router drops")
             .trouble(
                 Router,
-                "nft \"add rule inet t$i c iifname s$i drop; add rule inet t$i c oifname s$i drop\"",
+                "nft \"add rule inet t$i c iifname s$i drop; \
+                 add rule inet t$i c oifname s$i drop\"",
             )
             .code("silent")
             .mend(Router, OPEN_ROUTER),
@@ -235,7 +239,8 @@ fn at_the_hub() -> [Case; 5] {
             .before(Site, HOSTS)
             .trouble(
                 Router,
-                "nft add rule inet t$i c iifname s$i ip daddr 192.0.2.2 reject with icmpx type port-unreachable",
+                "nft add rule inet t$i c iifname s$i ip daddr 192.0.2.2 \
+                 reject with icmpx type port-unreachable",
             )
             .trouble(Site, "echo \"192.0.2.7 hub.test\" > $etc/hosts")
             .code("router_refuses"),

@@ -207,7 +207,8 @@ impl Site<'_> {
         let is_slow = ["no_data", "key_shared"].contains(&code);
         let limit = if is_slow { SLOW_CODE_TIMEOUT } else { EVENT_TIMEOUT };
         self.wait(gateway, code, limit, |status, headline| {
-            let tunnel = status.tunnel.as_ref().expect("there is a tunnel");
+            // It is in the status with the first look at it.
+            let Some(tunnel) = &status.tunnel else { return false };
             let found = tunnel.sentence_detail.as_ref().expect("it has a code").code.as_str();
             assert!(
                 !headline.to_string().starts_with("The broker"),

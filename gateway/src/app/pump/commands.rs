@@ -5,6 +5,7 @@ mod backlog_watch;
 mod ledger_file;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use provisioning::config::{Config, Plc};
 use tokio::sync::mpsc::error::TrySendError;
@@ -20,13 +21,19 @@ use crate::command::{
     WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
-use crate::model::{Message, TrustLevel, WriteReport};
+use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
+use crate::status::WriteSentence;
 
 /// Target of the lines about commands: the log's limit counts them apart.
 const COMMANDS: &str = "gateway::commands";
+/// A command of the status socket that was not sent to the PLC within this time is not sent: the
+/// reply has to arrive before the connection times out.
+const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
+/// Most sentences about writes in the status.
+const MAX_SENTENCES: usize = 5;
 /// Who sends the commands of the status socket.
 const LOCAL_SENDER: &str = "local";
 
@@ -53,8 +60,13 @@ pub(in crate::app) struct CommandInputs {
 /// Who gets a reply, in addition to the reply topic of the PLC.
 #[derive(Debug)]
 enum Asker {
-    /// To be acknowledged to the broker.
-    Broker(Option<DeliveryTag>),
+    /// Who published the message of the broker.
+    Broker {
+        /// To be acknowledged to the broker.
+        delivery: Option<DeliveryTag>,
+        /// Where a copy of the reply goes, or why none does; absent without a response topic.
+        reply_to: Option<Result<ReplyTo, ReplyToError>>,
+    },
     Local(oneshot::Sender<CommandReply>),
 }
 
@@ -80,6 +92,10 @@ pub(super) struct Commands {
     backlog: BacklogWatch,
     askers: BTreeMap<u64, Asker>,
     next_asker: u64,
+    /// Why the last command of a PLC ended without success, by the index of the PLC.
+    failures: BTreeMap<u16, String>,
+    /// The broker over which writes could be forged, if the configuration allows that.
+    exposed_broker: Option<String>,
     /// Acknowledgements for which the outbox has no room yet.
     acknowledgements: VecDeque<DeliveryTag>,
 }
@@ -96,6 +112,7 @@ impl Commands {
     ) -> Self {
         let time = time_of(&clock);
         let (ledger, content) = LedgerFile::open(config);
+        let exposed = config.mqtt.exposed_broker().filter(|_| config.has_writes_in_clear());
         Self {
             desk: CommandDesk::new(&config.plcs, hash, &content, time),
             ledger,
@@ -108,6 +125,8 @@ impl Commands {
             backlog: BacklogWatch::default(),
             askers: BTreeMap::new(),
             next_asker: 0,
+            failures: BTreeMap::new(),
+            exposed_broker: exposed.map(|broker| broker.address.to_string()),
             acknowledgements: VecDeque::new(),
         }
     }
@@ -133,6 +152,46 @@ impl Commands {
     /// Does what is due every second.
     pub(super) fn on_tick(&mut self) {
         self.ledger.retry_open(now());
+        self.ledger.sync_outcomes(now());
+    }
+
+    /// Returns what is to be known about writes.
+    pub(super) fn sentences(&self) -> Vec<WriteSentence> {
+        let in_clear = |broker: &String| WriteSentence::WritesInClear { broker: broker.clone() };
+        let mut sentences: Vec<_> = self.exposed_broker.iter().map(in_clear).collect();
+        sentences.extend(self.ledger.is_failing().then_some(WriteSentence::CommandsNotRecorded));
+        for (index, plc) in (0..).zip(&self.plcs) {
+            let plc = || plc.name.clone();
+            if let Some(signature) = self.desk.other_program(index) {
+                let signature = signature.to_string();
+                sentences.push(WriteSentence::ProgramNotAccepted { plc: plc(), signature });
+            }
+            let failed = self.failures.get(&index).cloned();
+            sentences
+                .extend(failed.map(|reason| WriteSentence::WriteFailed { plc: plc(), reason }));
+        }
+        sentences.truncate(MAX_SENTENCES);
+        sentences
+    }
+
+    /// Records how a command ended.
+    fn count(&mut self, plc: u16, state: CommandState, reason: Option<&str>) {
+        match state {
+            CommandState::Done => drop(self.failures.remove(&plc)),
+            CommandState::Failed | CommandState::Unknown => {
+                self.failures.insert(plc, reason.unwrap_or_default().to_owned());
+            }
+            CommandState::Rejected | CommandState::Expired | CommandState::Duplicate => {}
+        }
+        let Some(metrics) = self.metrics.get(usize::from(plc)) else { return };
+        metrics.count_command(match state {
+            CommandState::Done => CommandOutcome::Done,
+            CommandState::Rejected => CommandOutcome::Rejected,
+            CommandState::Failed => CommandOutcome::Failed,
+            CommandState::Expired => CommandOutcome::Expired,
+            CommandState::Duplicate => CommandOutcome::Duplicate,
+            CommandState::Unknown => CommandOutcome::Unknown,
+        });
     }
 
     fn plc(&self, name: &str) -> Option<u16> {
@@ -226,7 +285,12 @@ impl Pump {
             return;
         };
         let is_from_backlog = self.commands.backlog.on_message(now());
-        let asker = self.commands.add_asker(Asker::Broker(message.delivery));
+        let reply_to = message
+            .response_topic
+            .clone()
+            .map(|topic| ReplyTo::new(&self.gateway_id, topic, message.correlation_data.clone()));
+        let asker = Asker::Broker { delivery: message.delivery, reply_to };
+        let asker = self.commands.add_asker(asker);
         self.on_command(IncomingCommand {
             plc,
             payload: &message.payload,
@@ -252,7 +316,7 @@ impl Pump {
                     by: Some(LOCAL_SENDER),
                     is_retained: false,
                     may_be_old: false,
-                    expires_in: None,
+                    expires_in: Some(LOCAL_EXPIRY),
                 });
             }
         }
@@ -271,11 +335,14 @@ impl Pump {
 
     /// Does what the commands need: orders, records, replies, events, acknowledgements.
     pub(super) fn advance_commands(&mut self) {
+        // First: if it fails, the replies that say so follow at once.
+        self.commands.store_batch();
         while let Some(effect) = self.commands.desk.poll_effect() {
             match effect {
                 CommandEffect::Order(order) => self.commands.send_order(order),
                 CommandEffect::Settled { asker } => {
-                    if let Some(Asker::Broker(delivery)) = self.commands.askers.get(&asker) {
+                    let asker = self.commands.askers.get(&asker);
+                    if let Some(Asker::Broker { delivery, .. }) = asker {
                         self.commands.acknowledgements.extend(*delivery);
                     }
                 }
@@ -283,7 +350,6 @@ impl Pump {
                 CommandEffect::Audit { body } => self.push_event(body),
             }
         }
-        self.commands.store_batch();
         while let Some(delivery) = self.commands.acknowledgements.front() {
             if self.outbox.try_send(MqttRequest::Acknowledge(*delivery)).is_err() {
                 return;
@@ -292,29 +358,31 @@ impl Pump {
         }
     }
 
-    fn send_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply) {
+    fn send_reply(&mut self, plc: u16, asker: Option<u64>, mut reply: CommandReply) {
         let state = reply.state;
         let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
-        if let Some(metrics) = self.commands.metrics.get(usize::from(plc)) {
-            metrics.count_command(match state {
-                CommandState::Done => CommandOutcome::Done,
-                CommandState::Rejected => CommandOutcome::Rejected,
-                CommandState::Failed => CommandOutcome::Failed,
-                CommandState::Expired => CommandOutcome::Expired,
-                CommandState::Duplicate => CommandOutcome::Duplicate,
-                CommandState::Unknown => CommandOutcome::Unknown,
-            });
-        }
-        let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
         let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
+        self.commands.count(plc, state, reason);
+        let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
         tracing::info!(
             target: COMMANDS, plc = pipeline.name, state = state.as_str(), reason, "command"
         );
         let topic = pipeline.reply_topic;
-        if let Some(Asker::Local(local)) = asker {
-            // The command line may have given up waiting.
-            let _ = local.send(reply);
-            return;
+        match asker {
+            Some(Asker::Local(local)) => {
+                // The command line may have given up waiting.
+                let _ = local.send(reply);
+                return;
+            }
+            Some(Asker::Broker { reply_to: Some(Ok(reply_to)), .. }) => {
+                // A map of JSON values always has a JSON form.
+                let payload = serde_json::to_vec(&reply.body).unwrap_or_default();
+                self.replies.push(reply_to, payload, now());
+            }
+            Some(Asker::Broker { reply_to: Some(Err(error)), .. }) => {
+                reply.body.insert("response_topic".to_owned(), error.to_string().into());
+            }
+            Some(Asker::Broker { reply_to: None, .. }) | None => {}
         }
         let Some(name) = topic.and_then(|topic| self.queue.topic(topic)).cloned() else { return };
         let entry = Entry::Message(Message { topic: name, body: reply.body });

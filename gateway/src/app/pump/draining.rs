@@ -29,6 +29,7 @@ impl Pump {
     ) {
         let deadline = tokio::time::Instant::now() + grace;
         // Now, so that the losses up to here are announced in this session.
+        self.drop_reports.end_pause();
         self.announce_gaps();
         loop {
             self.advance_commands();

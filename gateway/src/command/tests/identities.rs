@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::MAX_IDS;
-use super::support::{Site, reply};
+use crate::command::MAX_IDS;
+use crate::command::testing::{Site, reply};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,7 +28,7 @@ fn a_repeated_id_gets_the_first_result_and_writes_nothing() {
             "first": "done",
         })]
     );
-    // Also with other content, and whatever else would refuse it.
+    // Also with other content, which would be refused.
     let other = site.send(r#"{"id":"a1","expires":1,"write":{"setpoint":1000}}"#);
     assert_eq!(reply(&other)["state"], "duplicate");
     // The number 1 and the text "1" are two ids.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::{Site, reply};
+use crate::command::CommandEffect;
+use crate::command::testing::{Site, reply};
 use crate::model::ProgramSignature;
 
 #[test]
@@ -94,7 +95,7 @@ fn an_order_carries_the_time_until_which_it_may_be_sent() {
     site.desk.take_batch(site.time.now).unwrap();
     site.desk.on_batch_stored(site.time);
     let order = site.effects().into_iter().find_map(|effect| match effect {
-        super::CommandEffect::Order(order) => Some(order),
+        CommandEffect::Order(order) => Some(order),
         _ => None,
     });
     let limit = order.unwrap().not_after.unwrap();
@@ -137,7 +138,7 @@ fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
     site.desk.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
     site.desk.on_program(0, second);
-    assert!(site.desk.has_other_program(0));
+    assert_eq!(site.desk.other_program(0), Some(second));
     let replies = site.send(r#"{"speed":1}"#);
     assert!(reply(&replies)["reason"].as_str().unwrap().contains("accept_program"), "{replies:?}");
     // Also after a restart with the same configuration.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use provisioning::certificates::CertificateFault;
 use serde_json::json;
 
 use super::inbound_guard::Greeting;
@@ -36,13 +37,10 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::OutOfConnections { broker: broker(), cause: ForeignText::default() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
-        DialError::CertificateFile { path: String::new(), cause: ForeignText::default() },
+        DialError::File(CertificateFault::EncryptedKey { path: String::new() }),
         DialError::InvalidServerName { host: broker() },
-        DialError::UnknownAuthority { broker: broker() },
-        DialError::WrongServerName { host: broker() },
-        DialError::CertificateExpired { broker: broker() },
-        DialError::CertificateNotYetValid { broker: broker() },
-        DialError::ClientCertificateRejected { broker: broker() },
+        DialError::UnknownAuthority { broker: broker(), issuer: ForeignText::default() },
+        DialError::ClientCertificateMissing { broker: broker() },
         DialError::NotTls { broker: broker() },
         DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
@@ -118,7 +116,7 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 35] {
+fn failures() -> [SessionFailure; 36] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
         SessionFailure::PasswordFile("no".to_owned()),
@@ -163,6 +161,7 @@ fn failures() -> [SessionFailure; 35] {
         SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::VersionRetry,
+        SessionFailure::CertificateRenewed,
         SessionFailure::HubChanged,
     ]
 }

@@ -12,13 +12,15 @@ use super::write::with_write_rule;
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
-use crate::config::scalar::{Choice, DecimalNumber, Integer};
+use crate::config::scalar::{Boolean, Choice, DecimalNumber, Integer};
+#[cfg(feature = "office")]
+use crate::config::scalar::{PlainText, TextScalar};
 use crate::config::{EnumNames, JsonFormat, Number, Scaling, Tag, Validity};
 use crate::plan::{MAX_BITS, TagGroup};
 use crate::plc::{ByteOrder, DataType, IecType, Location, LocationError, PlcModel, ValueKind};
 
 /// Maximum number of tags of one PLC: they are numbered with 16 bits.
-const MAX_TAGS: usize = u16::MAX as usize;
+pub(crate) const MAX_TAGS: usize = u16::MAX as usize;
 /// Maximum length of the name of a tag.
 const MAX_NAME_CHARS: usize = 255;
 
@@ -31,6 +33,8 @@ pub(super) struct PlcDefaults {
     pub(super) order: Option<Choice<ByteOrder>>,
     pub(super) max_words: Option<u16>,
     pub(super) zone: Option<TimeZone>,
+    /// `metrics.tags`.
+    pub(super) metric: bool,
 }
 
 /// Checks all tags of one PLC, also after a problem in one of them.
@@ -117,6 +121,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     let json_format = check_json_format(raw, element, defaults, context);
     let validity = check_validity(raw, element, context);
     let scan = raw.scan.derived(context, || defaults.scan);
+    let metric = check_metric(raw, element, defaults.metric, context);
     let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
     let decimals =
@@ -134,10 +139,44 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         validity,
         scan: scan?.0,
+        metric: metric?,
         group: raw.group.optional(context).map(|group| group.0.into()),
         write: None,
     };
     with_write_rule(tag, raw, defaults, context)
+}
+
+/// Returns whether the value is served on `/metrics/tags`. Reports a text that should be.
+fn check_metric(
+    raw: &RawTag,
+    element: Option<IecType>,
+    default: bool,
+    context: &mut ReadContext<'_>,
+) -> Option<bool> {
+    let is_text = element?.kind() == ValueKind::Text;
+    let metric = raw.metric.derived(context, || Some(Boolean(default && !is_text)))?.0;
+    if metric && is_text {
+        let message = "a text is no number, so it cannot be a metric";
+        context.reject(&raw.metric.key, message, Some("remove `metric`".to_owned()));
+    }
+    Some(metric)
+}
+
+/// Returns whether a name is a key that the gateway adds to the payload.
+pub(crate) fn is_reserved_tag_name(name: &str) -> bool {
+    RESERVED_KEYS.contains(&name)
+}
+
+/// Returns why a name that is not reserved cannot be the name of a tag.
+#[cfg(feature = "office")]
+pub(crate) fn tag_name_error(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("the name is empty".to_owned());
+    }
+    if name.chars().count() > MAX_NAME_CHARS {
+        return Some(format!("the name has more than {MAX_NAME_CHARS} characters"));
+    }
+    PlainText::parse("name", name).err().map(|error| error.message)
 }
 
 /// Returns the name of a tag. Reports one that is missing, empty, or a key of the payload.
@@ -149,7 +188,7 @@ fn check_name(raw: &RawTag, context: &mut ReadContext<'_>) -> Option<String> {
         let help = format!("a name has at most {MAX_NAME_CHARS} characters");
         context.reject(&raw.name.key, "the name of a tag is too long", Some(help));
         return None;
-    } else if RESERVED_KEYS.contains(&name.as_str()) {
+    } else if is_reserved_tag_name(&name) {
         Some(format!("`{name}` is a key that the gateway adds to the payload"))
     } else {
         None
@@ -225,7 +264,7 @@ fn reject_hopeless_address(
 
 /// Returns why a value does not fit into one request, and what to do. A value is never split over
 /// two requests.
-fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
+pub(crate) fn size_error(location: &Location, max_words: u16) -> Option<(String, String)> {
     /// Modbus Application Protocol V1.1b3, 6.3.
     const MAX_REQUEST_WORDS: u16 = 125;
     let count = location.count;
@@ -363,7 +402,7 @@ fn check_validity(
 }
 
 /// Returns the numbers that a type can hold; `None` for a type that holds no whole numbers only.
-pub(super) fn whole_numbers(iec: IecType) -> Option<Range<i128>> {
+pub(crate) fn whole_numbers(iec: IecType) -> Option<Range<i128>> {
     let bits = 8 * u32::from(iec.size());
     match iec.kind() {
         ValueKind::Unsigned => Some(0..1_i128 << bits),

@@ -123,7 +123,7 @@ fn generated_settings(fleet: &FleetSettings, site: &Site, hubs: &[&FleetHub]) ->
     mqtt.generate("brokers", format!("[{}]", brokers.join(", ")), file);
     match fleet.broker.authentication {
         BrokerAuthentication::Password => {
-            mqtt.generate("username", quoted(&site.id), file);
+            mqtt.generate("username", quoted(&site.user_name(site.login)), file);
             mqtt.generate("password_file", quoted(box_files::PASSWORD), file);
         }
         BrokerAuthentication::Certificate => {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use zeroize::Zeroizing;
+
 use super::{HubError, HubView, emqx, mosquitto, nats};
 use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, Site, in_parallel};
 use crate::office::secrets::Secrets;
 
 /// A user of the broker.
 pub(super) struct Account {
-    /// The id of a site, or [`OFFICE_USER`].
+    /// A login of a site, or [`OFFICE_USER`].
     pub(super) name: String,
     /// Hash of the password in the form of the broker; absent if the broker recognises the user by
     /// a certificate.
@@ -20,6 +22,8 @@ pub(super) struct Account {
 pub(super) enum Rights {
     /// Topic filters, one for each kind of message.
     Site {
+        /// Its id.
+        site: String,
         /// The gateway publishes to these.
         publish: Vec<String>,
         /// The gateway subscribes to these.
@@ -50,26 +54,39 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
     let sites: Vec<_> = sites.collect();
     // Reading and hashing ten thousand passwords takes most of the time.
     let accounts = in_parallel(&sites, |_, sites| {
-        let account = |(site, extra): &(&Site, Vec<String>)| {
-            let password_hash = match broker.authentication {
-                BrokerAuthentication::Password => Some(hash(&secrets.site_password(&site.id)?)),
-                BrokerAuthentication::Certificate => None,
+        let accounts = |(site, extra): &(&Site, Vec<String>)| {
+            let account = |name, password: Option<Zeroizing<String>>| Account {
+                name,
+                password_hash: password.map(|password| hash(&password)),
+                rights: rights(&site.id, extra),
             };
-            Ok(Account { name: site.id.clone(), password_hash, rights: rights(&site.id, extra) })
+            if broker.authentication == BrokerAuthentication::Certificate {
+                return Ok(vec![account(site.id.clone(), None)]);
+            }
+            let password = secrets.site_password(&site.id)?;
+            let mut accounts = vec![account(site.user_name(site.login), Some(password))];
+            // The one before the last, until the box uses the new one.
+            if let Some(previous) = secrets.previous_site_password(&site.id)? {
+                let name = site.user_name(site.login.saturating_sub(1).max(1));
+                accounts.push(account(name, Some(previous)));
+            }
+            Ok(accounts)
         };
-        sites.iter().map(account).collect()
+        sites.iter().map(accounts).collect()
     });
     let office = Account {
         name: OFFICE_USER.to_owned(),
         password_hash: Some(hash(&secrets.office_password()?)),
         rights: Rights::Everything,
     };
-    [Ok(office)].into_iter().chain(accounts).collect()
+    let accounts: Result<Vec<Vec<Account>>, HubError> = accounts.into_iter().collect();
+    Ok([office].into_iter().chain(accounts?.into_iter().flatten()).collect())
 }
 
 fn rights(site: &str, extra: &[String]) -> Rights {
     let below = |kind: &&str| format!("edge/{site}/{kind}");
     Rights::Site {
+        site: site.to_owned(),
         publish: PUBLISHED.iter().map(below).chain(extra.iter().cloned()).collect(),
         subscribe: READ.iter().map(below).collect(),
     }
@@ -81,8 +98,8 @@ pub(super) fn of_hub<'a>(
     view: &HubView<'_>,
 ) -> impl Iterator<Item = &'a Account> {
     let sites: BTreeSet<String> = view.sites.iter().map(|entry| entry.site.id.clone()).collect();
-    accounts.iter().filter(move |account| match account.rights {
+    accounts.iter().filter(move |account| match &account.rights {
         Rights::Everything => true,
-        Rights::Site { .. } => sites.contains(&account.name),
+        Rights::Site { site, .. } => sites.contains(site),
     })
 }

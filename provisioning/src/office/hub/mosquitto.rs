@@ -98,7 +98,7 @@ fn access_list(accounts: &[&Account]) -> String {
         let _ = writeln!(text, "\nuser {}", account.name);
         match &account.rights {
             Rights::Everything => text.push_str("topic readwrite #\n"),
-            Rights::Site { publish, subscribe } => {
+            Rights::Site { publish, subscribe, .. } => {
                 for topic in publish {
                     let _ = writeln!(text, "topic write {topic}");
                 }

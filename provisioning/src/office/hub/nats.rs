@@ -38,7 +38,7 @@ fn users(accounts: &[Account]) -> Result<String, HubError> {
         let Some(hash) = password_hash else { continue };
         // A String accepts every text.
         let _ = write!(text, "    {{ user: {}, password: {}", quoted(name), quoted(hash));
-        if let Rights::Site { publish, subscribe } = rights {
+        if let Rights::Site { publish, subscribe, .. } = rights {
             let publish = subjects(publish)?;
             let subscribe = subjects(subscribe)?;
             let _ = write!(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// After this time without a command the broker has sent what it had kept.
 const QUIET_TIME: Duration = Duration::from_secs(5);
-/// After this time no command counts as kept, whatever arrived.
+/// After this time no command counts as kept, also if they arrive without a pause.
 const LONGEST_BACKLOG: Duration = Duration::from_secs(60);
 /// A command that waited no longer than this, while the connection was lost, is not old.
 const SHORT_ABSENCE: Duration = Duration::from_secs(10);

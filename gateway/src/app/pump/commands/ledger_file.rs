@@ -23,6 +23,8 @@ pub(super) struct LedgerFile {
     dir: PathBuf,
     state: LedgerState,
     jobs: JoinSet<LedgerJobDone>,
+    /// Whether outcomes were written that are not durable.
+    is_unsynced: bool,
     is_failing: bool,
 }
 
@@ -63,8 +65,13 @@ impl LedgerFile {
     /// start only.
     pub(super) fn open(config: &Config) -> (Self, Vec<u8>) {
         let dir = config.gateway.state_dir.join(COMMANDS_DIR);
-        let mut file =
-            Self { dir, state: LedgerState::Busy, jobs: JoinSet::new(), is_failing: false };
+        let mut file = Self {
+            dir,
+            state: LedgerState::Busy,
+            jobs: JoinSet::new(),
+            is_unsynced: false,
+            is_failing: false,
+        };
         if !config.plcs.iter().any(Plc::is_writable) {
             return (file, Vec::new());
         }
@@ -110,6 +117,7 @@ impl LedgerFile {
     pub(super) fn store(&mut self, batch: LedgerBatch, now: Instant) -> bool {
         match std::mem::replace(&mut self.state, LedgerState::Busy) {
             LedgerState::Ready(mut file) => {
+                self.is_unsynced = !batch.has_intents;
                 self.jobs.spawn_blocking(move || {
                     let stored = file.store(&batch);
                     LedgerJobDone::Stored(file, stored)
@@ -122,6 +130,16 @@ impl LedgerFile {
                 false
             }
             LedgerState::Busy => false,
+        }
+    }
+
+    /// Makes outcomes durable that no later command has made durable. Called once a second: a reply
+    /// does not wait for it.
+    pub(super) fn sync_outcomes(&mut self, now: Instant) {
+        if self.is_unsynced && !self.is_busy() {
+            let nothing =
+                LedgerBatch { bytes: Vec::new(), has_intents: true, replaces_file: false };
+            self.store(nothing, now);
         }
     }
 

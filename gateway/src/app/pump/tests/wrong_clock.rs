@@ -128,7 +128,14 @@ fn assert_corrected(messages: &[Value], count: usize) {
 
 fn clock(assessment: ClockAssessment) -> (watch::Sender<ClockAssessment>, HealthInputs) {
     let (sender, clock) = watch::channel(assessment);
-    (sender, HealthInputs { tunnel: None, clock })
+    (
+        sender,
+        HealthInputs {
+            tunnel: None,
+            clock,
+            certificates: watch::Sender::new(CertificateEnds::new()).subscribe(),
+        },
+    )
 }
 
 fn assessed(booted_at: i64, trust: TrustLevel) -> ClockAssessment {

@@ -10,7 +10,7 @@ use provisioning::config::{
 use provisioning::plc::{DataType, PlcModel};
 use serde_json::Value;
 
-use super::super::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+use super::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::{
     ImageContent, ImageReport, ImageState, Registers, TagImage, UnixTime, WriteOrder, WriteOutcome,
     WriteReport, WriteTask,
@@ -22,24 +22,24 @@ const WALL_MICROS: i64 = 1_796_119_200_000_000;
 
 /// The memory of a PLC.
 #[derive(Debug, Default)]
-pub(in crate::command) struct PlcMemory {
+pub(crate) struct PlcMemory {
     words: BTreeMap<u16, u16>,
     /// Orders that changed the memory, by their number.
-    pub(in crate::command) writes: usize,
+    pub(crate) writes: usize,
     /// Refuses writes.
-    pub(in crate::command) exception: Option<u8>,
+    pub(crate) exception: Option<u8>,
     /// Takes writes and does not answer them.
-    pub(in crate::command) is_silent: bool,
+    pub(crate) is_silent: bool,
     /// Clears every word after a write, as a program does with a command bit.
-    pub(in crate::command) resets: bool,
+    pub(crate) resets: bool,
 }
 
 impl PlcMemory {
-    pub(in crate::command) fn word(&self, word: u16) -> u16 {
+    pub(crate) fn word(&self, word: u16) -> u16 {
         self.words.get(&word).copied().unwrap_or_default()
     }
 
-    pub(in crate::command) fn set(&mut self, word: u16, value: u16) {
+    pub(crate) fn set(&mut self, word: u16, value: u16) {
         self.words.insert(word, value);
     }
 
@@ -56,7 +56,7 @@ impl PlcMemory {
     }
 
     /// Carries out an order.
-    pub(in crate::command) fn execute(&mut self, order: &WriteOrder, at: UnixTime) -> WriteReport {
+    pub(crate) fn execute(&mut self, order: &WriteOrder, at: UnixTime) -> WriteReport {
         let found: Vec<_> = order.expect.iter().map(|image| self.read(image)).collect();
         let is_same = order.expect.iter().zip(&found).all(|(image, found)| {
             let ImageContent::Words(words) = &image.content else { return false };
@@ -93,25 +93,24 @@ impl PlcMemory {
 }
 
 /// A desk, its PLC, and what it said.
-pub(in crate::command) struct Site {
-    pub(in crate::command) desk: CommandDesk,
-    pub(in crate::command) plc: PlcMemory,
-    pub(in crate::command) time: CommandTime,
+pub(crate) struct Site {
+    pub(crate) desk: CommandDesk,
+    pub(crate) plc: PlcMemory,
+    pub(crate) time: CommandTime,
     /// The ledger file.
-    pub(in crate::command) file: Vec<u8>,
-    pub(in crate::command) trail: Vec<Value>,
+    pub(crate) file: Vec<u8>,
+    pub(crate) trail: Vec<Value>,
     /// Number of commands that were received.
     asked: u64,
     /// Makes the next commands look as if they had waited.
-    pub(in crate::command) may_be_old: bool,
-    pub(in crate::command) is_retained: bool,
-    pub(in crate::command) expires_in: Option<Duration>,
+    pub(crate) may_be_old: bool,
+    pub(crate) is_retained: bool,
+    pub(crate) expires_in: Option<Duration>,
 }
 
 impl Site {
-    pub(in crate::command) fn new() -> Self {
-        let wall = UnixTime::from_micros(WALL_MICROS);
-        let time = CommandTime { now: Instant::now(), wall, is_clock_set: true };
+    pub(crate) fn new() -> Self {
+        let time = time();
         let mut plc = PlcMemory::default();
         plc.set(50, 0b1010_0101);
         Self {
@@ -128,22 +127,22 @@ impl Site {
     }
 
     /// Restarts the gateway: nothing is left but the file.
-    pub(in crate::command) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.desk = CommandDesk::new(&[plc_config()], "hash", &self.file, self.time);
     }
 
-    pub(in crate::command) fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.time.now += by;
         let micros = i64::try_from(by.as_micros()).unwrap();
         self.time.wall = UnixTime::from_micros(self.time.wall.as_micros() + micros);
     }
 
     /// Hands a command to the desk.
-    pub(in crate::command) fn receive(&mut self, payload: &str) {
+    pub(crate) fn receive(&mut self, payload: &str) {
         self.receive_bytes(payload.as_bytes());
     }
 
-    pub(in crate::command) fn receive_bytes(&mut self, payload: &[u8]) {
+    pub(crate) fn receive_bytes(&mut self, payload: &[u8]) {
         let incoming = IncomingCommand {
             plc: 0,
             payload,
@@ -159,12 +158,12 @@ impl Site {
         self.desk.on_command(incoming, &present, self.time);
     }
 
-    pub(in crate::command) fn effects(&mut self) -> Vec<CommandEffect> {
+    pub(crate) fn effects(&mut self) -> Vec<CommandEffect> {
         std::iter::from_fn(|| self.desk.poll_effect()).collect()
     }
 
     /// Does what the desk asks for until it asks for nothing more. Returns the replies.
-    pub(in crate::command) fn run(&mut self) -> Vec<Value> {
+    pub(crate) fn run(&mut self) -> Vec<Value> {
         let mut replies = Vec::new();
         loop {
             let effects = self.effects();
@@ -194,14 +193,20 @@ impl Site {
     }
 
     /// Sends a command and returns the replies.
-    pub(in crate::command) fn send(&mut self, payload: &str) -> Vec<Value> {
+    pub(crate) fn send(&mut self, payload: &str) -> Vec<Value> {
         self.receive(payload);
         self.run()
     }
 }
 
+/// Returns a time by a clock that is set.
+pub(crate) fn time() -> CommandTime {
+    let wall = UnixTime::from_micros(WALL_MICROS);
+    CommandTime { now: Instant::now(), wall, is_clock_set: true }
+}
+
 /// Returns the one reply.
-pub(in crate::command) fn reply(replies: &[Value]) -> &Value {
+pub(crate) fn reply(replies: &[Value]) -> &Value {
     match replies {
         [reply] => reply,
         _ => panic!("{replies:?}"),
@@ -209,7 +214,7 @@ pub(in crate::command) fn reply(replies: &[Value]) -> &Value {
 }
 
 /// Returns an M241 with tags of every kind.
-pub(in crate::command) fn plc_config() -> Plc {
+pub(crate) fn plc_config() -> Plc {
     let bounds = |min, max| WriteRule { min: Some(min), max: Some(max), ..WriteRule::default() };
     let minute = Duration::from_secs(60);
     let rate = Some(WriteRate { count: 3, period: minute });
