@@ -101,13 +101,10 @@ fn judge(site: &mut Site, plc: &Plc, payload: &[u8]) -> u64 {
         site.desk.on_report(&report, site.time);
     }
     effects.extend(site.effects());
-    let replies: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            CommandEffect::Reply { reply, .. } => Some(reply),
-            _ => None,
-        })
-        .collect();
+    let reply = |effect: &CommandEffect| {
+        if let CommandEffect::Reply { reply, .. } = effect { Some(reply.clone()) } else { None }
+    };
+    let replies: Vec<_> = effects.iter().filter_map(reply).collect();
     assert_eq!(replies.len(), 1, "{shown}");
     // A reply is bounded, for any command.
     let text = Value::Object(replies[0].body.clone()).to_string();
