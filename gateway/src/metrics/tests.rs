@@ -81,4 +81,10 @@ edge_tunnel_handshakes_total{outcome="established"} 0
 edge_tunnel_handshakes_total{outcome="unanswered"} 0
 edge_tunnel_last_handshake_timestamp_seconds 0
 edge_tunnel_up 0
+edge_writes_total{outcome="done",plc="plc0"} 0
+edge_writes_total{outcome="duplicate",plc="plc0"} 0
+edge_writes_total{outcome="expired",plc="plc0"} 0
+edge_writes_total{outcome="failed",plc="plc0"} 0
+edge_writes_total{outcome="rejected",plc="plc0"} 0
+edge_writes_total{outcome="unknown",plc="plc0"} 0
 "#;

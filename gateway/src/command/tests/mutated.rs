@@ -7,9 +7,9 @@ use std::time::Duration;
 use provisioning::config::Plc;
 use serde_json::Value;
 
+use super::site::{Site, plc_config};
 use crate::codec;
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, plc_config};
 use crate::model::{TagImage, Value as TagValue};
 
 const MUTATIONS: u64 = 100_000;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::site::{Site, reply};
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, reply};
 use crate::model::ProgramSignature;
 
 #[test]
