@@ -30,7 +30,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
-pub struct DemoOptions {
+pub struct DemoSetup {
     /// Ends the demo after this time.
     pub duration: Option<Duration>,
     /// A broker to publish to, instead of the demo's own behind the tunnel.
@@ -65,7 +65,7 @@ pub struct ArrivedMessage {
 /// # Errors
 /// Fails when a part cannot be started, and when `show` fails.
 pub async fn run(
-    options: DemoOptions,
+    options: DemoSetup,
     stop: CancellationToken,
     mut show: impl FnMut(DemoEvent) -> anyhow::Result<()>,
 ) -> anyhow::Result<DemoResult> {

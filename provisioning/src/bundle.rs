@@ -15,7 +15,8 @@ mod manifest;
 mod member_name;
 mod signature;
 mod signing_keys;
-#[cfg(all(test, feature = "office"))]
+#[cfg(test)]
+#[cfg(feature = "office")]
 mod tests;
 
 pub use archive::ArchiveError;

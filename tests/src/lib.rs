@@ -41,6 +41,7 @@ mod third_party_plc;
 mod timeouts;
 mod tunnel_testbed;
 mod wireguard_go;
+mod wireguard_interface;
 
 pub use authority::CertificateAuthority;
 pub use browser::BrowserPage;
@@ -72,3 +73,4 @@ pub use third_party_plc::{PlcMemory, ThirdPartyPlc};
 pub use timeouts::{EVENT_TIMEOUT, RECOVERY_TIMEOUT, STOP_TIMEOUT};
 pub use tunnel_testbed::{TunnelTestbed, TunnelTestbedBuilder};
 pub use wireguard_go::WireguardGo;
+pub use wireguard_interface::WireguardInterface;

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Brokers that have just started take this long, in a cluster and beside a compiler.
+/// Brokers that have just started take this long, in a cluster and next to a compiler.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FILTER: &str = "edge/g/set/+";
 const TOPIC: &str = "edge/g/set/pump6";
@@ -174,7 +174,11 @@ async fn a_command_comes_until_it_is_acknowledged(port: u16, version: &str) {
 }
 
 /// Plays a session in which an earlier client id of the gateway had subscribed.
-async fn an_old_subscription_does_not_disturb(port: u16, version: &str) {
+async fn an_old_subscription_does_not_disturb(
+    port: u16,
+    version: &str,
+    unsubscribes: Unsubscribes,
+) {
     let url = format!("mqtt://127.0.0.1:{port}");
     let mut old = Client::start(&url, version, &[OLD_FILTER], true);
     old.connected().await;
@@ -191,8 +195,10 @@ async fn an_old_subscription_does_not_disturb(port: u16, version: &str) {
     client.acknowledge(message.delivery).await;
     client.settle().await;
     client.kill().await;
-    // Nothing is stored for the old filter any more, and nothing is left unacknowledged.
-    publish(port, OLD_TOPIC, "late");
+    if unsubscribes == Unsubscribes::AnySubscription {
+        publish(port, OLD_TOPIC, "late");
+    }
+    // Nothing is left unacknowledged, and nothing is stored for the old filter any more.
     let mut client = Client::start(&url, version, &[FILTER, OLD_FILTER], true);
     assert!(client.connected().await);
     publish(port, OLD_TOPIC, "new");
@@ -203,11 +209,21 @@ async fn an_old_subscription_does_not_disturb(port: u16, version: &str) {
     client.kill().await;
 }
 
-fn play(port: u16, version: &str) {
+/// What a client can unsubscribe.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Unsubscribes {
+    AnySubscription,
+    /// Only what it subscribed to in this connection: RabbitMQ 3.10 forgets the others of a kept
+    /// session, but sends their messages. The gateway begins such a session clean after 30 s, which
+    /// `gateway/src/mqtt/tests/commands.rs` shows.
+    OwnConnection,
+}
+
+fn play(port: u16, version: &str, unsubscribes: Unsubscribes) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         a_command_comes_until_it_is_acknowledged(port, version).await;
-        an_old_subscription_does_not_disturb(port, version).await;
+        an_old_subscription_does_not_disturb(port, version, unsubscribes).await;
     });
 }
 
@@ -215,20 +231,20 @@ fn play(port: u16, version: &str) {
 fn at_mosquitto_in_both_versions() {
     let broker = Mosquitto::start();
     for version in ["3.1.1", "5"] {
-        play(broker.port(), version);
+        play(broker.port(), version, Unsubscribes::AnySubscription);
     }
 }
 
 #[test]
 fn at_nats() {
     let cluster = NatsCluster::start();
-    play(port_of(&cluster.brokers()[0]), "3.1.1");
+    play(port_of(&cluster.brokers()[0]), "3.1.1", Unsubscribes::AnySubscription);
 }
 
 #[test]
 fn at_rabbitmq() {
     let broker = RabbitMq::start();
-    play(port_of(&broker.url()), "3.1.1");
+    play(port_of(&broker.url()), "3.1.1", Unsubscribes::OwnConnection);
 }
 
 fn port_of(url: &str) -> u16 {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use test_settings::{
     ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, KILLS, LIVES, LOG_SECONDS, MESSAGES,
-    MUTATIONS, OUTAGE_HOURS,
+    MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS,
 };
 
 use crate::docs;
@@ -34,6 +34,12 @@ const LONG_TESTS: &[LongTest] = &[
         name: "mutated files of wg-quick",
         target: &["-p", "provisioning", "--test", "mutated_wg_quick"],
         filter: "mutated_files",
+        environment: &[(MUTATIONS.name, "1000000")],
+    },
+    LongTest {
+        name: "mutated exports",
+        target: &["-p", "provisioning", "--test", "mutated_exports"],
+        filter: "mutated_exports",
         environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
@@ -102,6 +108,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "a_trouble_costs_a_few_lines"],
         filter: "no_trouble_fills_the_log",
         environment: &[(LOG_SECONDS.name, "3600")],
+    },
+    LongTest {
+        name: "scrape of 25,000 tags",
+        target: &["-p", "e2e", "--test", "tag_values_are_scraped_beside_polls"],
+        filter: "",
+        environment: &[(SCRAPED_TAGS.name, "500")],
     },
     LongTest {
         name: "dashboard in Node-RED",

@@ -36,9 +36,9 @@ pub(super) type CertificateEnd = Result<i64, CertificateFault>;
 
 /// The files of `[mqtt]` with certificates, as they were when they changed last.
 #[derive(Debug)]
-struct WatchedFiles {
+struct CertificateFiles {
     tls: Tls,
-    stamps: Vec<Option<FileStamp>>,
+    stamps: Vec<Option<CertificateStamp>>,
     ends: CertificateEnds,
     /// The certificate of the gateway, if it fits its key.
     client: Option<Certificate>,
@@ -46,7 +46,7 @@ struct WatchedFiles {
 
 /// What changes when a file is replaced or rewritten.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct FileStamp {
+struct CertificateStamp {
     inode: u64,
     len: u64,
     modified: (i64, i64),
@@ -62,7 +62,7 @@ pub(super) async fn watch(
     ends: watch::Sender<CertificateEnds>,
     stop: CancellationToken,
 ) {
-    let mut files = Box::new(WatchedFiles::new(tls));
+    let mut files = Box::new(CertificateFiles::new(tls));
     let mut in_use = uplink.certificates_in_use();
     let mut checks = interval(CHECK_INTERVAL);
     loop {
@@ -97,7 +97,7 @@ pub(super) async fn watch(
 
 /// Publishes the ends of all certificates. A file that cannot be read is logged once.
 fn report(
-    files: &WatchedFiles,
+    files: &CertificateFiles,
     in_use: &CertificatesInUse,
     expiries: &GaugeVec,
     published: &watch::Sender<CertificateEnds>,
@@ -124,7 +124,7 @@ fn report(
     });
 }
 
-impl WatchedFiles {
+impl CertificateFiles {
     fn new(tls: Tls) -> Self {
         let (stamps, ends) = (Vec::new(), CertificateEnds::new());
         Self { tls, stamps, ends, client: None }
@@ -135,7 +135,7 @@ impl WatchedFiles {
         let key = self.tls.client.iter().map(|own| &own.key_file);
         let files = self.certificate_files();
         let stamps: Vec<_> =
-            files.iter().chain(key).map(|file| FileStamp::read(file).ok()).collect();
+            files.iter().chain(key).map(|file| CertificateStamp::read(file).ok()).collect();
         if stamps == self.stamps && !self.ends.values().any(Result::is_err) {
             return;
         }
@@ -152,7 +152,7 @@ impl WatchedFiles {
     }
 }
 
-impl FileStamp {
+impl CertificateStamp {
     fn read(file: &Path) -> std::io::Result<Self> {
         let metadata = fs::metadata(file)?;
         Ok(Self {

@@ -78,7 +78,7 @@ pub(super) fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
         };
         let DemoOptions { duration, broker, .. } = options.clone();
         tokio::select! {
-            verdict = demo::run(demo::DemoOptions { duration, broker }, stop, show) => verdict,
+            verdict = demo::run(demo::DemoSetup { duration, broker }, stop, show) => verdict,
             () = signals => Ok(DemoResult::default()),
         }
     })?;

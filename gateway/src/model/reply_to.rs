@@ -1,4 +1,4 @@
-//! Where the reply to a command goes beside its own topic: the Response Topic of MQTT 5.
+//! Where a copy of the reply to a command goes: the Response Topic of MQTT 5.
 
 use thiserror::Error;
 
@@ -139,7 +139,7 @@ mod tests {
         #[test]
         fn a_topic_is_accepted_exactly_if_it_keeps_every_rule(
             levels in prop::collection::vec(
-                prop::sample::select(vec!["edge", "a", "b", "reply", "set", "+", "#", "$", "", "é"]),
+                prop::sample::select(vec!["edge", "a", "b", "reply", "set", "+", "#", "$", ""]),
                 1..7,
             ),
             data in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),

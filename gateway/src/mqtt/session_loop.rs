@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::connect::{BrokerConnection, payload_capacity};
 use super::failure::SessionFailure;
 use super::inbox::{ForeignRemedy, Inbox, ReceivedPublish, Verdict};
-use super::inflight::{Inflight, InflightMessage, WriteOutcome};
+use super::inflight::{Inflight, InflightMessage, WrittenMessage};
 use super::session::{
     ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
 };
@@ -238,6 +238,17 @@ impl SessionLoop {
         Ok(())
     }
 
+    /// Handles a message that was read together with the end of the session: it cannot be
+    /// acknowledged any more, and a kept session brings it again.
+    async fn on_received_at_end(&mut self, received: ReceivedPublish) -> Result<(), SessionEnd> {
+        match self.inbox.on_received(received, Instant::now()) {
+            Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
+                self.emit(MqttEvent::Received(message)).await
+            }
+            Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
+        }
+    }
+
     fn apply_remedy(&mut self, publisher: &Publisher, remedy: ForeignRemedy) {
         match remedy {
             ForeignRemedy::Unsubscribe(filters) => {
@@ -291,9 +302,9 @@ impl SessionLoop {
         match event {
             // rumqttc reports only the packet id: it belongs to the oldest unwritten message.
             SessionEvent::Written(packet_id) => match self.inflight.on_written(packet_id, now) {
-                WriteOutcome::Done(message) => self.on_delivered(&message).await,
-                WriteOutcome::AwaitingAck => Ok(()),
-                WriteOutcome::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
+                WrittenMessage::Done(message) => self.on_delivered(&message).await,
+                WrittenMessage::AwaitingAck => Ok(()),
+                WrittenMessage::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
             },
             SessionEvent::PacketIdBusy => Err(SessionEnd::Failed(SessionFailure::Collision)),
             SessionEvent::Acked { packet_id, code, text, slot } => {
@@ -334,14 +345,7 @@ impl SessionLoop {
                 self.inbox.on_unsuback(now);
                 Ok(())
             }
-            // After the end of the session: nothing can be acknowledged any more, and a kept
-            // session brings the message again.
-            SessionEvent::Received(received) => match self.inbox.on_received(received, now) {
-                Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
-                    self.emit(MqttEvent::Received(message)).await
-                }
-                Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
-            },
+            SessionEvent::Received(received) => self.on_received_at_end(received).await,
             SessionEvent::Subscribed(_) | SessionEvent::DisconnectSent | SessionEvent::Other => {
                 Ok(())
             }

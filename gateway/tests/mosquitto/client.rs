@@ -179,7 +179,7 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         publish_retain: false,
         subscriptions: Vec::new(),
         persistence: SessionPersistence::Clean,
-        acknowledgements: Acknowledgements::ByCaller,
+        acknowledgements: Acknowledgements::OnReceipt,
         uplink,
         restarts_on_new_secrets: false,
     }

@@ -108,10 +108,8 @@ pub fn shown_date(seconds: i64) -> String {
 }
 
 fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
-    match certificate.public_key().parsed() {
-        Ok(PublicKey::RSA(key)) => Some(key.key_size()),
-        Ok(_) | Err(_) => None,
-    }
+    let Ok(PublicKey::RSA(key)) = certificate.public_key().parsed() else { return None };
+    Some(key.key_size())
 }
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> (Vec<String>, Vec<IpAddr>) {

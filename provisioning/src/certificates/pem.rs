@@ -24,14 +24,14 @@ const MAX_HEAD: usize = 6;
 
 /// What a PEM file is read for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Content {
+enum PemContent {
     Certificate,
     Key,
 }
 
 /// Reads all certificates of a file, at least one.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, CertificateFault> {
-    let text = read_text(path, Content::Certificate)?;
+    let text = read_text(path, PemContent::Certificate)?;
     let path = path.display().to_string();
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|_| CertificateFault::DamagedPem { path: path.clone() })?;
@@ -48,7 +48,7 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, Certifi
 
 /// Reads the first private key of a file.
 pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateFault> {
-    let text = read_text(path, Content::Key)?;
+    let text = read_text(path, PemContent::Key)?;
     let path = path.display().to_string();
     if has(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(&text, b"Proc-Type: 4,ENCRYPTED")
     {
@@ -65,14 +65,16 @@ pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Certificat
 }
 
 /// Reads a text file, without byte order marks and without blanks at the ends of lines.
-fn read_text(path: &Path, content: Content) -> Result<Zeroizing<Vec<u8>>, CertificateFault> {
+fn read_text(path: &Path, content: PemContent) -> Result<Zeroizing<Vec<u8>>, CertificateFault> {
     let bytes = regular_file::read(path, MAX_CERTIFICATE_BYTES).map(Zeroizing::new);
     let path = path.display().to_string();
     let bytes = bytes.map_err(|error| {
-        let cause = match error.kind() {
-            ErrorKind::NotFound => "does not exist".to_owned(),
-            ErrorKind::PermissionDenied => "cannot be read by this user".to_owned(),
-            _ => format!("cannot be read ({error})"),
+        let cause = if error.kind() == ErrorKind::NotFound {
+            "does not exist".to_owned()
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            "cannot be read by this user".to_owned()
+        } else {
+            format!("cannot be read ({error})")
         };
         CertificateFault::CertificateFile { path: path.clone(), cause }
     })?;
@@ -98,7 +100,7 @@ fn normalised(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Returns the command that converts a file of another form to PEM; `None` for PEM.
-fn conversion(bytes: &[u8], content: Content, path: &str) -> Option<String> {
+fn conversion(bytes: &[u8], content: PemContent, path: &str) -> Option<String> {
     let head = bytes.get(..bytes.len().min(MAX_HEAD + PKCS7_SIGNED_DATA.len()))?;
     if has(bytes, b"-----BEGIN PKCS7-----") {
         return Some(format!("openssl pkcs7 -print_certs -in {path} -out certificates.pem"));
@@ -113,7 +115,7 @@ fn conversion(bytes: &[u8], content: Content, path: &str) -> Option<String> {
         format!("openssl pkcs12 -in {path} -nodes -out certificate-and-key.pem")
     } else if has(head, PKCS7_SIGNED_DATA) {
         format!("openssl pkcs7 -inform der -print_certs -in {path} -out certificates.pem")
-    } else if content == Content::Key {
+    } else if content == PemContent::Key {
         format!("openssl pkey -inform der -in {path} -out private.key")
     } else {
         format!("openssl x509 -inform der -in {path} -out certificate.pem")

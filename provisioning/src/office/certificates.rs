@@ -60,15 +60,19 @@ pub enum CertificateError {
 }
 
 impl Certificates {
-    /// Makes the authority of a new fleet.
+    /// Makes the authority of a fleet unless it has one.
     ///
     /// # Errors
-    /// When it has one already, or a file cannot be written.
-    pub fn create(fleet: &Path, now: Timestamp) -> Result<(), CertificateError> {
+    /// When a file cannot be written.
+    pub fn ensure(fleet: &Path, now: Timestamp) -> Result<(), CertificateError> {
+        let path = fleet.join(AUTHORITY_DIR).join(AUTHORITY_CERTIFICATE);
+        if path.exists() {
+            return Ok(());
+        }
         let made = Authority::create(now).map_err(|problem| named("authority", problem))?;
         let key = Secrets::of_fleet(fleet).file(AUTHORITY_KEY);
-        create_new(&key, made.key.as_bytes(), FileAccess::Secret)?;
-        let path = fleet.join(AUTHORITY_DIR).join(AUTHORITY_CERTIFICATE);
+        // A key of an interrupted run has no certificate.
+        replace_if_changed(&key, made.key.as_bytes(), FileAccess::Secret)?;
         Ok(create_new(&path, made.certificate.as_bytes(), FileAccess::Public)?)
     }
 

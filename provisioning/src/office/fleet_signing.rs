@@ -85,26 +85,20 @@ pub enum SigningError {
 }
 
 impl SigningLists {
-    /// Makes the first list of a fleet, of two new keys, and writes their files. The second key is
-    /// for the day when the first one is lost or stolen.
+    /// Makes the first list of a fleet unless there is one, of two new keys, and writes their files.
+    /// The second key is for the day when the first one is lost or stolen.
     ///
     /// # Errors
-    /// When one of the files is there already, or cannot be written.
-    pub fn create(fleet: &Path, password: Option<&str>) -> Result<Self, SigningError> {
-        let secrets = Secrets::of_fleet(fleet);
-        let mut signers = Vec::new();
-        for name in [SIGNING_KEY, OFFLINE_KEY] {
-            let key = NewKey::generate(password, &format!("edge-gateway {name}"))?;
-            create_new(&secrets.file(name), key.secret.as_bytes(), FileAccess::Secret)?;
-            // Without a second derivation of the password: the key is at hand.
-            signers.push((SigningKey::from_pub_file(&key.public)?, key));
+    /// When a file cannot be written, or one of an interrupted run cannot be used.
+    pub fn ensure(fleet: &Path, password: Option<&str>) -> Result<(), SigningError> {
+        if fleet.join(SIGNING_DIR).join("keys-1.txt").exists() {
+            return Ok(());
         }
-        let list = SigningKeys::new(1, signers.iter().map(|(key, _)| key.clone()).collect())?;
-        let (_, first) = signers.into_iter().next().ok_or(SigningError::NoLists)?;
-        let signer = KeyFile::parse(first.secret)?.open(password)?;
-        let mut lists = Self(Vec::new());
-        lists.push(fleet, list, &signer)?;
-        Ok(lists)
+        let secrets = Secrets::of_fleet(fleet);
+        let first = ensure_key(&secrets.file(SIGNING_KEY), password)?;
+        let second = ensure_key(&secrets.file(OFFLINE_KEY), password)?;
+        let keys = SigningKeys::new(1, vec![first.key().clone(), second.key().clone()])?;
+        Self(Vec::new()).push(fleet, keys, &first)
     }
 
     /// Reads the lists of a fleet.
@@ -219,6 +213,16 @@ impl SigningLists {
         let signature = signature.ok_or(SigningError::WrongSignature { number })?;
         Ok(seal(&self.0, contents, &signature)?)
     }
+}
+
+/// Returns the key in a file, which is made if it is missing.
+fn ensure_key(path: &Path, password: Option<&str>) -> Result<Signer, SigningError> {
+    if !path.exists() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let made = NewKey::generate(password, &format!("edge-gateway {name}"))?;
+        create_new(path, made.secret.as_bytes(), FileAccess::Secret)?;
+    }
+    Ok(read_key_file(path)?.open(password)?)
 }
 
 /// Reads a key file.

@@ -148,6 +148,12 @@ pub const SAMPLES: Setting = Setting {
     default: "100",
     meaning: "Samples in each record of `cargo xtask bench queue`.",
 };
+/// Tags of each PLC whose values are scraped.
+pub const SCRAPED_TAGS: Setting = Setting {
+    name: "E2E_SCRAPED_TAGS",
+    default: "20",
+    meaning: "Tags of each of fifty PLCs whose values are scraped while the PLCs are read.",
+};
 /// Seed of one random history.
 pub const SEED: Setting = Setting {
     name: "E2E_SEED",
@@ -162,7 +168,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 23] = [
+pub const ALL: [Setting; 24] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -184,6 +190,7 @@ pub const ALL: [Setting; 23] = [
     PICTURE,
     PYTHON,
     SAMPLES,
+    SCRAPED_TAGS,
     SEED,
     XTASK,
 ];

@@ -52,7 +52,7 @@ fn files_are_read_again_when_they_change() {
         params.not_after = date_time_ymd(year, 1, 1);
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
     };
-    let mut files = WatchedFiles::new(Tls { ca_file: Some(file.clone()), ..Tls::default() });
+    let mut files = CertificateFiles::new(Tls { ca_file: Some(file.clone()), ..Tls::default() });
     let mut end = |content: Option<String>| {
         if let Some(content) = content {
             fs::write(&file, content).unwrap();

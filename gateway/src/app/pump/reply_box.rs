@@ -1,7 +1,8 @@
-//! The replies on response topics: a copy of each reply for whoever asked for one, in memory only.
+//! The replies on response topics: a copy of each reply for the sender that asked for one, in
+//! memory only.
 //!
-//! The topics are chosen by the senders of commands, so nothing may depend on them: such a reply has
-//! no `seq`, no state and no label per topic, and a broker that refuses it is no fault of the
+//! The topics are chosen by the senders of commands, so nothing may depend on them: such a reply
+//! has no `seq`, no state and no label per topic, and a broker that refuses it is no fault of the
 //! gateway. The reply on `reply/{plc}` goes through the queue.
 
 use std::collections::VecDeque;
@@ -28,15 +29,15 @@ const CLOSED_PAUSE: Duration = Duration::from_mins(5);
 /// The replies of one process.
 #[derive(Debug)]
 pub(super) struct ReplyBox {
-    waiting: VecDeque<Reply>,
-    in_flight: VecDeque<Reply>,
+    waiting: VecDeque<ReplyCopy>,
+    in_flight: VecDeque<ReplyCopy>,
     last_number: u32,
     paused_until: Option<Instant>,
     metrics: MqttMetrics,
 }
 
 #[derive(Clone, Debug)]
-struct Reply {
+struct ReplyCopy {
     number: u32,
     topic: Arc<str>,
     correlation_data: Option<Vec<u8>>,
@@ -66,7 +67,7 @@ impl ReplyBox {
         }
         let (topic, correlation_data) = to.into_parts();
         self.last_number = self.last_number.wrapping_add(1);
-        self.waiting.push_back(Reply {
+        self.waiting.push_back(ReplyCopy {
             number: self.last_number,
             topic: topic.into(),
             correlation_data,
@@ -95,8 +96,8 @@ impl ReplyBox {
         })
     }
 
-    /// Records the broker's answer to a reply. Returns whether the event is one: it concerns nothing
-    /// else, and the status does not show it.
+    /// Records the broker's answer to a reply. Returns whether the event is one: it concerns
+    /// nothing else, and the status does not show it.
     pub(super) fn on_mqtt_event(&mut self, event: &MqttEvent) -> bool {
         let (ticket, outcome) = match *event {
             MqttEvent::Acknowledged { ticket } => (ticket, ReplyOutcome::Delivered),
@@ -139,7 +140,8 @@ impl ReplyBox {
     }
 
     fn drop_expired(&mut self, now: Instant) {
-        let is_expired = |reply: &Reply| now.saturating_duration_since(reply.made_at) >= LIFETIME;
+        let is_expired =
+            |reply: &ReplyCopy| now.saturating_duration_since(reply.made_at) >= LIFETIME;
         while self.waiting.front().is_some_and(is_expired) {
             self.waiting.pop_front();
             self.count(ReplyOutcome::Dropped, 1);

@@ -248,6 +248,43 @@ async fn an_old_subscription_of_a_kept_session_is_removed_and_loses_no_command()
 }
 
 #[tokio::test]
+async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once() {
+    for version in BOTH {
+        let script = Script { keeps_subscriptions: true, ..Script::default() };
+        let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
+            kept(settings);
+            settings.subscriptions = vec!["old/#".to_owned()];
+        })
+        .await;
+        world.session_present().await;
+        world.restart(version, kept).await;
+        assert!(world.session_present().await);
+        let foreign = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
+        world.broker.publish(foreign());
+        world.settle().await;
+        advance_clock(Duration::from_secs(31)).await;
+        world.broker.publish(foreign());
+
+        let (reason, sentence, retry_in) = world.disconnected().await;
+        assert_eq!(
+            (reason, sentence.detail.code.as_str()),
+            (DisconnectReason::Renewed, "foreign_subscription")
+        );
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        assert!(!world.session_present().await, "{version:?}");
+        if version == MqttVersion::V311 {
+            let (_, sentence, _) = world.disconnected().await;
+            assert_eq!(sentence.detail.code, "kept_session_ended");
+            assert!(!world.session_present().await);
+        }
+        world.broker.publish(foreign());
+        world.broker.publish(command("own"));
+        assert_eq!(world.received().await.payload, b"own");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_large_does_not_come_back_with_a_kept_session() {
     for version in BOTH {
         let mut world = BrokerWorld::start_with(version, vec![], kept).await;

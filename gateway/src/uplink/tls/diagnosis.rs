@@ -237,3 +237,51 @@ fn rejected_client(alert: AlertDescription, context: &HandshakeContext) -> DialE
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
+
+    use super::super::record::RecordingVerifier;
+    use super::*;
+
+    /// Returns what a broker with a certificate for the year 2027 means at this time.
+    fn at(seconds: u64) -> DialError {
+        let mut params = CertificateParams::new(vec!["b".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2027, 1, 1);
+        params.not_after = date_time_ymd(2028, 1, 1);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let record = Arc::new(HandshakeRecord::default());
+        let verifier = RecordingVerifier::new(verifier.build().unwrap(), &record);
+        let name = ServerName::try_from("b").unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let error = verifier.verify_server_cert(certificate.der(), &[], &name, &[], now);
+        let broker = HostPort { host: "b".to_owned(), port: 8883 };
+        explain(&error.unwrap_err(), &HandshakeContext { broker, record, client: None })
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_told_from_a_certificate_of_another_time() {
+        assert_eq!(
+            at(60).to_string(),
+            "The certificate of the broker b:8883 cannot be checked, because the clock of this \
+             gateway is not set (it shows 1970-01-01 00:01 UTC): set it, or give it access to a \
+             time server (NTP)."
+        );
+        let december = at(1_796_083_200).to_string();
+        assert!(december.contains("is not valid before 2027-01-01 00:00 UTC"), "{december}");
+        assert!(december.contains("shows 2026-12-01 00:00 UTC"), "{december}");
+        let late = at(1_830_384_000).to_string();
+        assert!(late.contains("expired on 2028-01-01 00:00 UTC"), "{late}");
+    }
+}

@@ -65,8 +65,8 @@ pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
     ignore_secrets(&options.dir.join(".gitignore"))?;
     let key = secrets.ensure_hub_key(&options.hub)?;
     let password = options.password_file.as_deref().map(read_password).transpose()?;
-    SigningLists::create(&options.dir, password.as_ref().map(|password| password.as_str()))?;
-    Certificates::create(&options.dir, Timestamp::now())?;
+    SigningLists::ensure(&options.dir, password.as_ref().map(|password| password.as_str()))?;
+    Certificates::ensure(&options.dir, Timestamp::now())?;
     secrets.ensure_office_password()?;
     let office = Ipv4Net::new(network.broadcast(), 24).context("the network of the office")?;
     let text = fleet_toml(network, office.trunc(), &hub_section(options, network, &key));
