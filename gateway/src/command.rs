@@ -16,6 +16,7 @@ mod report;
 mod strict_json;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trail;
 
 pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 pub use ledger::LedgerBatch;
